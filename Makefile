@@ -1,0 +1,23 @@
+# The entry points that a person needs. Each installs what it needs, in a folder outside the checkout.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint
+SHELL := bash
+
+# What the demo's registry is: an AWS that runs on this machine (ecr), or a folder (oci).
+STORE ?= ecr
+# Runs a recipe's line with the tools on PATH.
+WITH_TOOLS := environment=$$(tests/support/tools/install test) && while read -r line; do export "$$line"; done <<<"$$environment" &&
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+demo: ## two images from Dockerfile to prod, on this machine (STORE=oci: without AWS)
+	@exemplar/demo/run "$(STORE)"
+
+test: ## all tests, against real builders and registries
+	@$(WITH_TOOLS) cargo test --workspace
+
+lint: ## formatting and clippy; a warning fails
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings

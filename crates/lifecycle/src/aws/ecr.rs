@@ -1,0 +1,137 @@
+use aws_sdk_ecr::types::{ImageIdentifier, ImageTagMutability, ImageTagMutabilityExclusionFilterType};
+
+use super::{Aws, Error, Kind};
+use crate::oci::{Digest, RepositoryName, Tag};
+use crate::registry::EcrHost;
+
+/// Which tags of a repository can be moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mutability {
+    /// Whether a tag that no filter matches can be moved.
+    pub mutable: bool,
+    /// Wildcard filters of tags for which it is the other way round.
+    pub exclusions: Vec<String>,
+}
+
+/// What ECR knows of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// When it was pushed, RFC 3339.
+    pub at: Option<String>,
+    /// Whether it is archived, and so can't be pulled.
+    pub archived: bool,
+}
+
+impl Mutability {
+    /// Whether a tag can be moved.
+    pub fn allows(&self, tag: &Tag) -> bool {
+        let excluded = self.exclusions.iter().any(|filter| matches(filter, tag.as_str()));
+        self.mutable != excluded
+    }
+}
+
+/// `*` stands for any characters, as in ECR's filters.
+fn matches(filter: &str, text: &str) -> bool {
+    let mut parts = filter.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// How a repository that is missing is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepositorySettings {
+    /// `IMMUTABLE`, `MUTABLE`, or one of them `_WITH_EXCLUSION`.
+    pub mutability: Option<String>,
+    /// Up to five wildcard filters.
+    pub exclusion_filters: Vec<String>,
+    /// Basic scanning at each push.
+    pub scan_on_push: Option<bool>,
+    /// `AES256`, `KMS` or `KMS_DSSE`.
+    pub encryption: Option<String>,
+    /// The key, where it is KMS.
+    pub kms_key: Option<String>,
+    /// The text of a lifecycle policy.
+    pub lifecycle_policy: Option<String>,
+    /// The text of a repository policy.
+    pub repository_policy: Option<String>,
+    /// Tags of the repository.
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+impl Aws {
+    /// Which tags of a repository can be moved; none where the repository does not exist.
+    ///
+    /// # Errors
+    /// When that can't be known.
+    pub async fn mutability(&self, host: &EcrHost, repository: &RepositoryName) -> Result<Option<Mutability>, Error> {
+        let request = self.ecr(&host.region).await?.describe_repositories().registry_id(&host.account);
+        let answer = match request.repository_names(repository.as_str()).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = Error::of("ecr:DescribeRepositories", &host.repository_arn(repository.as_str()), error);
+                return if error.kind == Kind::NotFound { Ok(None) } else { Err(error) };
+            }
+        };
+        let Some(found) = answer.repositories().first() else { return Ok(None) };
+        let mutable = !matches!(
+            found.image_tag_mutability(),
+            Some(ImageTagMutability::Immutable | ImageTagMutability::ImmutableWithExclusion)
+        );
+        let filters = found.image_tag_mutability_exclusion_filters().iter();
+        let exclusions = filters
+            .filter(|filter| *filter.filter_type() == ImageTagMutabilityExclusionFilterType::Wildcard)
+            .map(|filter| filter.filter().to_owned())
+            .collect();
+        Ok(Some(Mutability { mutable, exclusions }))
+    }
+
+    /// When an image was pushed and whether it is archived; none where ECR does not know it.
+    ///
+    /// # Errors
+    /// When that can't be known.
+    pub async fn pushed(
+        &self,
+        host: &EcrHost,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Pushed>, Error> {
+        let image = ImageIdentifier::builder().image_digest(digest.to_string()).build();
+        let request = self.ecr(&host.region).await?.describe_images().registry_id(&host.account);
+        match request.repository_name(repository.as_str()).image_ids(image).send().await {
+            Ok(answer) => Ok(answer.image_details().first().map(|image| Pushed {
+                at: image.image_pushed_at().and_then(|at| {
+                    at.fmt(aws_smithy_types::date_time::Format::DateTime).ok()
+                }),
+                archived: image.image_status().is_some_and(|status| status.as_str() == "ARCHIVED"),
+            })),
+            Err(error) => {
+                let error = Error::of("ecr:DescribeImages", &host.repository_arn(repository.as_str()), error);
+                if error.kind == Kind::NotFound { Ok(None) } else { Err(error) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_turn_mutability_round() {
+        let tag = |text: &str| text.parse::<Tag>().unwrap();
+        let immutable = Mutability { mutable: false, exclusions: vec!["latest".into(), "dev-*".into()] };
+        for (text, allowed) in [("latest", true), ("latest2", false), ("dev-1", true), ("test-1", false)] {
+            assert_eq!(immutable.allows(&tag(text)), allowed, "{text}");
+        }
+        let mutable = Mutability { mutable: true, exclusions: vec!["*-1.*.0".into()] };
+        assert!(!mutable.allows(&tag("prod-1.2.0")));
+        assert!(mutable.allows(&tag("prod-1.2.1")));
+        assert!(mutable.allows(&tag("1.2.0")));
+    }
+}

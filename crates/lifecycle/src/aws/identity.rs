@@ -1,0 +1,167 @@
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use http::Request;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http_body_util::{BodyExt, Limited};
+
+use super::{Error, Kind};
+use crate::http_client::{HttpClient, full};
+use crate::oci::BoxError;
+use crate::runner::Runner;
+use crate::secret::Secret;
+
+/// Until GitHub's token service has answered.
+const TOKEN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest answer of that service, in bytes.
+const TOKEN_LIMIT: usize = 64 * 1024;
+
+/// The audience that AWS's own action uses, and that trust policies expect.
+const AUDIENCE: &str = "sts.amazonaws.com";
+
+/// A role to assume, `arn:aws:iam::111122223333:role/name`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role(String);
+
+impl Role {
+    /// The role's ARN.
+    pub fn arn(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.splitn(6, ':').collect();
+        match parts.as_slice() {
+            ["arn", partition, "iam", "", account, role]
+                if partition.starts_with("aws")
+                    && account.len() == 12
+                    && account.bytes().all(|b| b.is_ascii_digit())
+                    && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()) =>
+            {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err("a role's ARN, arn:aws:iam::111122223333:role/NAME"),
+        }
+    }
+}
+
+/// The configuration with the role's credentials: by web identity where the job may ask GitHub for a token
+/// (`permissions: id-token: write`), else by the credentials at hand.
+pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Runner) -> Result<SdkConfig, Error> {
+    let environment = &runner.environment;
+    let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
+    let token = environment.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
+    let provider = match (url, token) {
+        (Some(url), Some(token)) => SharedCredentialsProvider::new(WebIdentity {
+            sts: aws_sdk_sts::Client::new(&config),
+            role: role.clone(),
+            url: url.to_owned(),
+            token,
+            session: session_name(runner),
+        }),
+        _ => {
+            let provider = AssumeRoleProvider::builder(role.arn()).session_name(session_name(runner)).configure(&config);
+            SharedCredentialsProvider::new(provider.build().await)
+        }
+    };
+    let credentials = provider.provide_credentials().await.map_err(|error| {
+        Error::new(Kind::Denied, format!("cannot assume {}", role.arn()))
+            .hint("the role's trust policy has to allow this job: sts:AssumeRoleWithWebIdentity, or sts:AssumeRole for the credentials at hand")
+            .because(error)
+    })?;
+    runner.mask(&Secret::new(credentials.secret_access_key()));
+    if let Some(token) = credentials.session_token() {
+        runner.mask(&Secret::new(token));
+    }
+    Ok(config.into_builder().credentials_provider(provider).build())
+}
+
+/// Tells in CloudTrail which run it was.
+fn session_name(runner: &Runner) -> String {
+    let run = runner.environment.get("GITHUB_RUN_ID").filter(|run| run.bytes().all(|b| b.is_ascii_digit()));
+    run.map_or_else(|| "image-lifecycle".to_owned(), |run| format!("image-lifecycle-{run}"))
+}
+
+/// Credentials by the OIDC token of the job.
+#[derive(Debug)]
+struct WebIdentity {
+    sts: aws_sdk_sts::Client,
+    role: Role,
+    url: String,
+    token: Secret,
+    session: String,
+}
+
+impl ProvideCredentials for WebIdentity {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let token = self.job_token().await.map_err(CredentialsError::provider_error)?;
+            let request = self.sts.assume_role_with_web_identity().role_arn(self.role.arn());
+            let request = request.role_session_name(&self.session).web_identity_token(token.expose());
+            let answer = request.send().await.map_err(|error| {
+                CredentialsError::provider_error(Error::of("sts:AssumeRoleWithWebIdentity", self.role.arn(), error))
+            })?;
+            let given = answer.credentials().ok_or_else(|| CredentialsError::provider_error("STS gave no credentials"))?;
+            Ok(Credentials::new(
+                given.access_key_id(),
+                given.secret_access_key(),
+                Some(given.session_token().to_owned()),
+                (*given.expiration()).try_into().ok(),
+                "web identity",
+            ))
+        })
+    }
+}
+
+impl WebIdentity {
+    /// Asks GitHub for a token that names this job to AWS.
+    async fn job_token(&self) -> Result<Secret, BoxError> {
+        #[derive(serde::Deserialize)]
+        struct Token {
+            value: String,
+        }
+        let mut url = url::Url::parse(&self.url)?;
+        url.query_pairs_mut().append_pair("audience", AUDIENCE);
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token.expose()))?;
+        bearer.set_sensitive(true);
+        let request = Request::builder().uri(url.as_str()).header(AUTHORIZATION, bearer).body(full(Default::default()))?;
+        let answer = async {
+            let response = HttpClient::new().send(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), TOKEN_LIMIT).collect().await?.to_bytes();
+            match status.is_success() {
+                true => Ok(body),
+                false => Err(BoxError::from(format!("GitHub's token service answered {status}"))),
+            }
+        };
+        let body = tokio::time::timeout(TOKEN_DEADLINE, answer).await.map_err(|_| "GitHub's token service gave no answer")??;
+        let token: Token = serde_json::from_slice(&body).map_err(|_| "GitHub's token service gave no token")?;
+        Ok(Secret::new(token.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles() {
+        assert!("arn:aws:iam::111122223333:role/path/name".parse::<Role>().is_ok());
+        assert!("arn:aws-cn:iam::111122223333:role/name".parse::<Role>().is_ok());
+        for text in ["name", "arn:aws:iam::1:role/x", "arn:aws:iam::111122223333:user/x", "arn:aws:sts::111122223333:role/x"] {
+            assert!(text.parse::<Role>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! How an error becomes the one line that a user reads.
+
+use crate::Place;
+use crate::oci::{BoxError, InvalidReference, StoreError};
+use crate::runner::{Annotation, InputError, Level};
+
+/// What is said of an error: one line, where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// What failed and why, on one line.
+    pub message: String,
+    /// Where in a file.
+    pub place: Option<Place>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// 1: something failed; 2: the inputs or the template are wrong.
+    pub exit_code: u8,
+}
+
+/// An error that knows more than its message.
+pub trait Explain: std::error::Error + Send + Sync + 'static {
+    /// Where in a file.
+    fn place(&self) -> Option<Place> {
+        None
+    }
+
+    /// What to do about it.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether the user's inputs or template are wrong, rather than that something failed.
+    fn is_mistake(&self) -> bool {
+        false
+    }
+}
+
+impl Explain for StoreError {
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+impl Explain for InputError {
+    fn is_mistake(&self) -> bool {
+        true
+    }
+}
+
+impl Explain for InvalidReference {
+    fn is_mistake(&self) -> bool {
+        true
+    }
+}
+
+impl Explain for crate::template::Error {
+    fn place(&self) -> Option<Place> {
+        self.place().cloned()
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint().map(str::to_owned)
+    }
+
+    fn is_mistake(&self) -> bool {
+        true
+    }
+}
+
+impl Explain for crate::aws::Error {
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+/// An error of an action, with all that it knows: for what has no error type of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// One line that names what failed.
+    pub message: String,
+    /// Where in a file.
+    pub place: Option<Place>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Whether the user's inputs or template are wrong.
+    pub mistake: bool,
+    /// What caused it.
+    #[source]
+    pub source: Option<BoxError>,
+}
+
+impl Problem {
+    /// Something in the inputs or the template is wrong.
+    pub fn mistake(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, hint: None, mistake: true, source: None }
+    }
+
+    /// Something failed.
+    pub fn failure(message: impl Into<String>) -> Self {
+        Self { mistake: false, ..Self::mistake(message) }
+    }
+
+    /// The same beside a line.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<Option<Place>>) -> Self {
+        self.place = place.into();
+        self
+    }
+
+    /// The same with what caused it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Explain for Problem {
+    fn place(&self) -> Option<Place> {
+        self.place.clone()
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+
+    fn is_mistake(&self) -> bool {
+        self.mistake
+    }
+}
+
+impl Diagnosis {
+    /// What is to be said of an error: the messages of all its causes, and the place and hint of the first that has one.
+    pub fn of(error: &anyhow::Error) -> Self {
+        let explained: Vec<&dyn Explain> = error.chain().filter_map(explain).collect();
+        let mut messages: Vec<String> = Vec::new();
+        for cause in error.chain().map(|cause| cause.to_string().replace(['\n', '\r'], " ")) {
+            // A cause that its effect has told already.
+            if !messages.last().is_some_and(|told| told.contains(&cause)) {
+                messages.push(cause);
+            }
+        }
+        Self {
+            message: messages.join(": "),
+            place: explained.iter().find_map(|cause| cause.place()),
+            hint: explained.iter().find_map(|cause| cause.hint()),
+            exit_code: if explained.iter().any(|cause| cause.is_mistake()) { 2 } else { 1 },
+        }
+    }
+
+    /// One line with place and hint.
+    pub fn line(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        let hint = self.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        format!("{place}{}{hint}", self.message)
+    }
+
+    /// As the annotation of a run that failed.
+    pub fn annotation(&self) -> Annotation {
+        Annotation::new(Level::Error, self.line()).at(self.place.clone())
+    }
+}
+
+fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
+    fn is<'e, E: Explain>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
+        error.downcast_ref::<E>().map(|error| error as &dyn Explain)
+    }
+    is::<Problem>(error)
+        .or_else(|| is::<StoreError>(error))
+        .or_else(|| is::<InputError>(error))
+        .or_else(|| is::<InvalidReference>(error))
+        .or_else(|| is::<crate::template::Error>(error))
+        .or_else(|| is::<crate::aws::Error>(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Class;
+
+    #[test]
+    fn one_line_with_causes_place_and_hint() {
+        let cause = StoreError::new(Class::Transient, "no answer from `h`")
+            .because(std::io::Error::other("connection\nrefused"))
+            .hint("is it up?");
+        let place = Place { file: "template.yaml".into(), line: 41, column: 13 };
+        let error = anyhow::Error::new(Problem::failure("image `Web` failed").at(place).because(cause));
+        let diagnosis = Diagnosis::of(&error);
+        insta::assert_snapshot!(diagnosis.line(), @"template.yaml:41:13: image `Web` failed: no answer from `h`: connection refused (hint: is it up?)");
+        assert_eq!(diagnosis.exit_code, 1);
+        assert_eq!(Diagnosis::of(&InputError::Required("version").into()).exit_code, 2);
+    }
+}

@@ -1,0 +1,21 @@
+//! What the three actions share: the runner's protocol, the template contract, the OCI nouns, the
+//! registry client, the transfer engine and the evidence.
+//!
+//! Dependencies point one way: `transfer`, `evidence`, `github` and `aws` use `registry` and
+//! `template`, and those use `oci` and `runner`. Only `runner` reads the environment and prints.
+
+pub mod aws;
+mod diagnosis;
+mod http_client;
+pub mod oci;
+mod place;
+pub mod registry;
+pub mod runner;
+mod secret;
+pub mod transfer;
+pub mod template;
+mod tls;
+
+pub use diagnosis::{Diagnosis, Explain, Problem};
+pub use place::Place;
+pub use secret::Secret;

@@ -1,0 +1,431 @@
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use oci_spec::image::ImageIndex;
+use tokio_util::io::ReaderStream;
+
+use super::store::{BlobSource, BlobStream, Class, Put, Store, StoreError, verified};
+use super::{Descriptor, Digest, Hasher, Location, MANIFEST_LIMIT, Manifest, RepositoryName, Tag, annotation};
+
+/// The content of the file `oci-layout`.
+const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// The largest `index.json` that is read, in bytes: some hundred thousand entries.
+const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// Bytes that are read from disk at a time.
+const PIECE: usize = 128 * 1024;
+
+/// An [OCI image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
+/// blobs by digest, and an index of the roots.
+///
+/// Every write is a rename, so that a reader sees the old or the new state and nothing between;
+/// `index.json` is written last, under a lock on the file `oci-layout`.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+    origin: Option<(Location, RepositoryName)>,
+}
+
+/// An entry of `index.json`.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// What it points to, with its annotations.
+    pub descriptor: Descriptor,
+    /// `org.opencontainers.image.ref.name`: a tag, or a mapping key in what build writes.
+    pub name: Option<String>,
+}
+
+impl Layout {
+    /// A layout in a folder, which need not exist yet.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), origin: None }
+    }
+
+    /// The layout of a repository in a folder of layouts.
+    pub fn of(directory: &Path, repository: &RepositoryName) -> Self {
+        let origin = (Location::Directory(directory.to_owned()), repository.clone());
+        Self { root: directory.join(repository.as_str()), origin: Some(origin) }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether there is a layout in the folder.
+    pub fn exists(&self) -> bool {
+        self.root.join("oci-layout").is_file()
+    }
+
+    /// Where a blob is or will be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The entries of `index.json` in order; none where there is no layout.
+    ///
+    /// # Errors
+    /// When the folder holds something that is not a layout.
+    pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
+        let bytes = self.read(&self.root.join("index.json"), INDEX_LIMIT)?;
+        let bytes = bytes.ok_or_else(|| self.invalid("has no index.json"))?;
+        let index = ImageIndex::from_reader(&bytes[..]).map_err(|e| self.invalid("has a broken index.json").because(e))?;
+        let root = |descriptor: &oci_spec::image::Descriptor| {
+            let descriptor = Descriptor::read(descriptor)?;
+            let name = descriptor.annotations.get(annotation::REF_NAME).cloned();
+            Ok(Root { descriptor, name })
+        };
+        let roots = index.manifests().iter().map(root).collect::<Result<_, super::InvalidDigest>>();
+        roots.map_err(|e| self.invalid("has a broken index.json").because(e))
+    }
+
+    /// Adds an entry to `index.json`, or puts it in the place of the one with the same name;
+    /// an entry without a name that is there already is left.
+    ///
+    /// # Errors
+    /// When the layout can't be written.
+    pub fn add_root(&self, descriptor: &Descriptor, name: Option<&str>) -> Result<(), StoreError> {
+        self.create()?;
+        let marker = self.root.join("oci-layout");
+        let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
+        lock.lock().map_err(|e| self.failed(&marker, e))?;
+        let mut roots = self.roots()?;
+        let mut descriptor = descriptor.clone();
+        if let Some(name) = name {
+            descriptor.annotations.insert(annotation::REF_NAME.to_owned(), name.to_owned());
+            roots.retain(|root| root.name.as_deref() != Some(name));
+        } else if roots.iter().any(|root| root.name.is_none() && root.descriptor.digest == descriptor.digest) {
+            return Ok(());
+        }
+        roots.push(Root { descriptor, name: name.map(str::to_owned) });
+        self.write_index(roots.iter().map(|root| &root.descriptor))
+    }
+
+    /// Writes content under its digest, unless it is there.
+    ///
+    /// # Errors
+    /// When the layout can't be written.
+    pub fn add_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        self.create()?;
+        let digest = Digest::of(bytes);
+        let path = self.blob_path(&digest);
+        if !path.exists() {
+            self.replace(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// Takes a file over as a blob without reading it into memory: a hard link where the file
+    /// system allows it, else a copy. The bytes are hashed either way.
+    ///
+    /// # Errors
+    /// When the file is not what the digest says, or the layout can't be written.
+    pub fn add_file(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
+        self.create()?;
+        let path = self.blob_path(digest);
+        if path.exists() {
+            return Ok(());
+        }
+        let mut hasher = Hasher::default();
+        let mut source = File::open(file).map_err(|e| self.failed(file, e))?;
+        io::copy(&mut source, &mut HashingSink(&mut hasher)).map_err(|e| self.failed(file, e))?;
+        if hasher.finish() != *digest {
+            let message = format!("{} has other bytes than its digest {digest} says", file.display());
+            return Err(StoreError::new(Class::Integrity, message));
+        }
+        if fs::hard_link(file, &path).is_ok() {
+            return Ok(());
+        }
+        let temporary = self.temporary()?;
+        fs::copy(file, temporary.path()).map_err(|e| self.failed(file, e))?;
+        self.persist(temporary, &path)
+    }
+
+    /// A manifest by its digest, verified; none where it is not there.
+    ///
+    /// # Errors
+    /// When it can't be read or is not what its digest says.
+    pub fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
+        let Some(bytes) = self.read(&self.blob_path(digest), MANIFEST_LIMIT)? else { return Ok(None) };
+        let named = self.roots()?.into_iter().find(|root| root.descriptor.digest == *digest);
+        let media_type = named.map(|root| root.descriptor.media_type);
+        let manifest = Manifest::parse(Bytes::from(bytes), media_type.as_deref());
+        let manifest = manifest.map_err(|e| self.invalid(&format!("has a broken manifest {digest}")).because(e))?;
+        if manifest.digest != *digest {
+            let message = format!("manifest {digest} of {} has other bytes than its digest says", self.address());
+            return Err(StoreError::new(Class::Integrity, message));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Makes the folders and the marker, unless they are there.
+    fn create(&self) -> Result<(), StoreError> {
+        if self.exists() {
+            return Ok(());
+        }
+        let blobs = self.root.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(|e| self.failed(&blobs, e))?;
+        if !self.root.join("index.json").exists() {
+            self.write_index([])?;
+        }
+        self.replace(&self.root.join("oci-layout"), MARKER.as_bytes())
+    }
+
+    fn write_index<'a>(&self, manifests: impl IntoIterator<Item = &'a Descriptor>) -> Result<(), StoreError> {
+        let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": super::media_type::INDEX,
+            "manifests": manifests,
+        });
+        self.replace(&self.root.join("index.json"), index.to_string().as_bytes())
+    }
+
+    /// Writes a file by renaming a finished one over it.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut temporary = self.temporary()?;
+        temporary.write_all(bytes).map_err(|e| self.failed(path, e))?;
+        self.persist(temporary, path)
+    }
+
+    /// An unfinished file, which goes away if it is not finished.
+    fn temporary(&self) -> Result<tempfile::NamedTempFile, StoreError> {
+        let made = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(&self.root);
+        made.map_err(|e| self.failed(&self.root, e))
+    }
+
+    fn persist(&self, temporary: tempfile::NamedTempFile, path: &Path) -> Result<(), StoreError> {
+        set_readable(temporary.as_file()).map_err(|e| self.failed(path, e))?;
+        temporary.persist(path).map_err(|e| self.failed(path, e.error)).map(drop)
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let length = match fs::metadata(path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.failed(path, error)),
+        };
+        if length > limit {
+            let message = format!("{} has {length} bytes, the limit is {limit}", path.display());
+            return Err(StoreError::new(Class::Invalid, message));
+        }
+        fs::read(path).map(Some).map_err(|e| self.failed(path, e))
+    }
+
+    fn invalid(&self, what: &str) -> StoreError {
+        StoreError::new(Class::Invalid, format!("the OCI layout {} {what}", self.root.display()))
+    }
+
+    fn failed(&self, path: &Path, error: io::Error) -> StoreError {
+        StoreError::new(Class::Invalid, format!("cannot use {}", path.display())).because(error)
+    }
+
+    fn root_named(&self, tag: &Tag) -> Result<Option<Descriptor>, StoreError> {
+        let roots = self.roots()?;
+        Ok(roots.into_iter().find(|root| root.name.as_deref() == Some(tag.as_str())).map(|root| root.descriptor))
+    }
+}
+
+#[async_trait]
+impl BlobSource for Layout {
+    fn origin(&self) -> Option<(&Location, &RepositoryName)> {
+        self.origin.as_ref().map(|(location, name)| (location, name))
+    }
+
+    async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
+        let path = self.blob_path(&blob.digest);
+        let file = match tokio::fs::File::open(&path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let message = format!("the OCI layout {} lacks the blob {}", self.root.display(), blob.digest);
+                return Err(StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again"));
+            }
+            Err(error) => return Err(self.failed(&path, error)),
+        };
+        let layout = self.clone();
+        let pieces = ReaderStream::with_capacity(file, PIECE).map(move |piece| piece.map_err(|e| layout.failed(&path, e)));
+        Ok(verified(Box::pin(pieces), blob, self.address()))
+    }
+}
+
+#[async_trait]
+impl Store for Layout {
+    fn address(&self) -> String {
+        format!("oci:{}", self.root.display())
+    }
+
+    async fn head(&self, tag: &Tag) -> Result<Option<Digest>, StoreError> {
+        Ok(self.root_named(tag)?.map(|descriptor| descriptor.digest))
+    }
+
+    async fn tagged(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
+        let Some(descriptor) = self.root_named(tag)? else { return Ok(None) };
+        match self.read_manifest(&descriptor.digest)? {
+            Some(manifest) => Ok(Some(manifest)),
+            None => Err(self.invalid(&format!("lacks the manifest {} of `{tag}`", descriptor.digest))),
+        }
+    }
+
+    async fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
+        self.read_manifest(digest)
+    }
+
+    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
+        let path = self.blob_path(&blob.digest);
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == blob.size) {
+            return Ok(Put::Present);
+        }
+        self.create()?;
+        let temporary = self.temporary()?;
+        let file = temporary.reopen().map_err(|e| self.failed(&path, e))?;
+        let mut file = tokio::fs::File::from_std(file);
+        let mut pieces = source.blob(blob).await?;
+        while let Some(piece) = pieces.next().await.transpose()? {
+            tokio::io::AsyncWriteExt::write_all(&mut file, &piece).await.map_err(|e| self.failed(&path, e))?;
+        }
+        tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(|e| self.failed(&path, e))?;
+        self.persist(temporary, &path)?;
+        Ok(Put::Sent)
+    }
+
+    async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {
+        self.add_blob(&manifest.bytes)?;
+        match (tag, &manifest.subject) {
+            (Some(tag), _) => self.add_root(&manifest.descriptor(), Some(tag.as_str())),
+            (None, Some(_)) => self.add_root(&manifest.descriptor(), None),
+            (None, None) => Ok(()),
+        }
+    }
+
+    async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
+        let mut referrers: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        for root in self.roots()?.into_iter().filter(|root| root.name.is_none()) {
+            let Some(manifest) = self.read_manifest(&root.descriptor.digest)? else { continue };
+            if manifest.subject.as_ref().is_some_and(|s| s.digest == *subject) {
+                let descriptor = Descriptor { annotations: manifest.annotations.clone(), ..manifest.descriptor() };
+                referrers.insert(manifest.digest, descriptor);
+            }
+        }
+        Ok(referrers.into_values().collect())
+    }
+
+    async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
+        let roots = self.roots()?;
+        let digest = |tag: &Tag| {
+            let root = roots.iter().find(|root| root.name.as_deref() == Some(tag.as_str()))?;
+            Some((tag.clone(), root.descriptor.digest.clone()))
+        };
+        Ok(tags.iter().filter_map(digest).collect())
+    }
+
+    async fn tags(&self) -> Result<Vec<Tag>, StoreError> {
+        Ok(self.roots()?.into_iter().filter_map(|root| root.name?.parse().ok()).collect())
+    }
+}
+
+struct HashingSink<'a>(&'a mut Hasher);
+
+impl Write for HashingSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Temporary files are private; what is finished is read by other tools and users.
+#[cfg(unix)]
+fn set_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_readable(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(note: &str, subject: Option<&Manifest>) -> Manifest {
+        let empty = Descriptor::of(super::super::media_type::EMPTY, b"{}");
+        let mut json = serde_json::json!({
+            "schemaVersion": 2, "mediaType": super::super::media_type::IMAGE, "artifactType": "x/y",
+            "config": empty.to_json(), "layers": [empty.to_json()], "annotations": {"note": note},
+        });
+        if let Some(subject) = subject {
+            json["subject"] = subject.descriptor().to_json();
+        }
+        Manifest::parse(json.to_string().into(), None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tag_moves_and_referrers_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path(), &"shop/api".parse().unwrap());
+        let tag: Tag = "dev-1".parse().unwrap();
+        assert_eq!(layout.head(&tag).await.unwrap(), None);
+
+        let (old, new) = (manifest("old", None), manifest("new", None));
+        layout.put_manifest(&old, Some(&tag)).await.unwrap();
+        layout.put_manifest(&new, Some(&tag)).await.unwrap();
+        assert_eq!(layout.head(&tag).await.unwrap(), Some(new.digest.clone()));
+        assert_eq!(layout.tags().await.unwrap(), [tag.clone()]);
+        assert_eq!(layout.tagged(&tag).await.unwrap().unwrap().bytes, new.bytes);
+
+        let referrer = manifest("referrer", Some(&new));
+        layout.put_manifest(&referrer, None).await.unwrap();
+        layout.put_manifest(&referrer, None).await.unwrap();
+        let found = layout.referrers(&new.digest).await.unwrap();
+        assert_eq!(found.iter().map(|d| &d.digest).collect::<Vec<_>>(), [&referrer.digest]);
+        assert_eq!(found[0].artifact_type.as_deref(), Some("x/y"));
+        assert_eq!(layout.referrers(&old.digest).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let tag: Tag = "t".parse().unwrap();
+        let whole = manifest("x", None);
+        layout.put_manifest(&whole, Some(&tag)).await.unwrap();
+        let missing = Descriptor::of("x/y", b"absent");
+        let error = layout.blob(&missing).await.err().unwrap();
+        assert_eq!(error.class, Class::NotFound);
+        assert!(error.to_string().contains(&missing.digest.to_string()), "{error}");
+
+        fs::write(layout.blob_path(&whole.digest), manifest("y", None).bytes).unwrap();
+        assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Integrity);
+        fs::remove_file(layout.blob_path(&whole.digest)).unwrap();
+        assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Invalid);
+        fs::write(folder.path().join("index.json"), "{").unwrap();
+        assert_eq!(layout.head(&tag).await.unwrap_err().class, Class::Invalid);
+    }
+
+    #[test]
+    fn a_file_with_other_bytes_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "bytes").unwrap();
+        let layout = Layout::at(folder.path().join("layout"));
+        layout.add_file(&file, &Digest::of(b"bytes")).unwrap();
+        assert_eq!(fs::read(layout.blob_path(&Digest::of(b"bytes"))).unwrap(), b"bytes");
+        assert_eq!(layout.add_file(&file, &Digest::of(b"other")).unwrap_err().class, Class::Integrity);
+        assert!(!layout.blob_path(&Digest::of(b"other")).exists());
+    }
+}

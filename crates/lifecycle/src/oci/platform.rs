@@ -1,0 +1,108 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What an image runs on: `os/architecture[/variant]`, in Go's names as the
+/// [image index](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md) has them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Platform {
+    /// Operating system: `linux`.
+    pub os: String,
+    /// Architecture: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Variant of the architecture: `v7`. `arm64` has none: its `v8` is dropped when parsed.
+    pub variant: Option<String>,
+}
+
+/// A string that is not `os/arch[/variant]`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64")]
+pub struct InvalidPlatform(pub String);
+
+impl Platform {
+    /// A Linux platform of an architecture.
+    pub fn linux(architecture: &str) -> Self {
+        Self::new("linux", architecture, None)
+    }
+
+    /// A platform of parts, with the architecture's other names (`x86_64`, `aarch64`) normalised.
+    pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+        let architecture = match architecture {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let variant = variant.filter(|v| !v.is_empty() && (architecture, *v) != ("arm64", "v8"));
+        Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+    }
+
+    /// The platform that this program runs on.
+    pub fn host() -> Self {
+        Self::new(std::env::consts::OS, std::env::consts::ARCH, None)
+    }
+}
+
+impl FromStr for Platform {
+    type Err = InvalidPlatform;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let word = |part: &str| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        };
+        if !(2..=3).contains(&parts.len()) || !parts.iter().all(|part| word(part)) {
+            return Err(InvalidPlatform(text.to_owned()));
+        }
+        Ok(Self::new(&parts[0].to_ascii_lowercase(), &parts[1].to_ascii_lowercase(), parts.get(2).copied()))
+    }
+}
+
+impl TryFrom<String> for Platform {
+    type Error = InvalidPlatform;
+
+    fn try_from(text: String) -> Result<Self, InvalidPlatform> {
+        text.parse()
+    }
+}
+
+impl From<Platform> for String {
+    fn from(platform: Platform) -> Self {
+        platform.to_string()
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalises_what_means_the_same() {
+        for (given, meant) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("Linux/ARM/v7", "linux/arm/v7"),
+        ] {
+            assert_eq!(given.parse::<Platform>().map(|p| p.to_string()), Ok(meant.to_owned()));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_none() {
+        for text in ["", "linux", "linux/", "/amd64", "linux/amd64/v1/x", "linux/am d64", "linux/$(id)"] {
+            assert_eq!(text.parse::<Platform>(), Err(InvalidPlatform(text.to_owned())));
+        }
+    }
+}

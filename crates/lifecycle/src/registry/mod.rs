@@ -1,0 +1,181 @@
+//! A client of the [OCI distribution specification](https://github.com/opencontainers/distribution-spec)
+//! that behaves as ECR needs it: no pings, credentials sent at once, uploads in one piece, a mount
+//! that may be declined, quotas respected before they are hit.
+
+mod auth;
+mod blobs;
+mod budget;
+mod docker_config;
+mod error;
+mod host;
+mod manifests;
+mod operation;
+mod referrers;
+mod request;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use url::Url;
+
+pub use auth::{CredentialSource, Credentials};
+pub use docker_config::DockerConfig;
+pub use host::EcrHost;
+pub use operation::{Kind, Traffic};
+
+use crate::http_client::HttpClient;
+use crate::oci::{Class, Location, RepositoryName, StoreError};
+use auth::Authenticator;
+use blobs::Mounts;
+use budget::Budget;
+use operation::Counts;
+
+/// PutImage is limited to 10 a second for an account and region; this leaves room for others.
+const ECR_MANIFESTS_PER_SECOND: u32 = 8;
+
+/// How registries are reached.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Requests at a time for each registry.
+    pub concurrency: usize,
+    /// Where the data plane of a host is really reached: a VPC endpoint, a proxy, an emulator.
+    pub endpoints: BTreeMap<String, Url>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { concurrency: 24, endpoints: BTreeMap::new() }
+    }
+}
+
+/// All registries that a run speaks to as one identity, with their connections, tokens and budgets.
+pub struct Registries {
+    options: Options,
+    http: HttpClient,
+    source: Arc<dyn CredentialSource>,
+    known: Mutex<HashMap<String, Arc<Registry>>>,
+}
+
+/// One registry.
+pub(crate) struct Registry {
+    host: String,
+    endpoint: Url,
+    http: HttpClient,
+    authenticator: Authenticator,
+    budget: Budget,
+    mounts: Mounts,
+    /// Whether the registry has the referrers API, once it is known.
+    referrers_api: Mutex<Option<bool>>,
+    /// One writer of a referrers tag at a time, because it is read, changed and written.
+    referrers_tag: tokio::sync::Mutex<()>,
+}
+
+/// One repository of a registry, with the count of what its use took.
+#[derive(Clone)]
+pub struct Repository {
+    registry: Arc<Registry>,
+    location: Location,
+    name: RepositoryName,
+    counts: Arc<Counts>,
+}
+
+impl Registries {
+    /// Registries that ask `source` for credentials.
+    pub fn new(options: Options, source: Arc<dyn CredentialSource>) -> Self {
+        Self { options, http: HttpClient::new(), source, known: Mutex::default() }
+    }
+
+    /// A repository of a host.
+    ///
+    /// # Errors
+    /// When the host can't be made into an address.
+    pub fn repository(&self, host: &str, name: &RepositoryName) -> Result<Repository, StoreError> {
+        Ok(Repository {
+            registry: self.registry(host)?,
+            location: Location::Host(host.to_owned()),
+            name: name.clone(),
+            counts: Arc::default(),
+        })
+    }
+
+    fn registry(&self, host: &str) -> Result<Arc<Registry>, StoreError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(registry) = known.get(host) {
+            return Ok(registry.clone());
+        }
+        let endpoint = match self.options.endpoints.get(host) {
+            Some(endpoint) => endpoint.clone(),
+            None => default_endpoint(host)?,
+        };
+        let manifests = EcrHost::parse(host).map(|_| ECR_MANIFESTS_PER_SECOND);
+        let registry = Arc::new(Registry {
+            host: host.to_owned(),
+            endpoint,
+            http: self.http.clone(),
+            authenticator: Authenticator::new(self.source.clone(), host),
+            budget: Budget::new(self.options.concurrency, manifests),
+            mounts: Mounts::default(),
+            referrers_api: Mutex::default(),
+            referrers_tag: tokio::sync::Mutex::default(),
+        });
+        known.insert(host.to_owned(), registry.clone());
+        Ok(registry)
+    }
+}
+
+impl Repository {
+    /// What the use of this handle took so far.
+    pub fn traffic(&self) -> Traffic {
+        self.counts.snapshot()
+    }
+
+    /// Its path in the registry.
+    pub fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
+    /// The registry's host.
+    pub fn host(&self) -> &str {
+        &self.registry.host
+    }
+
+    /// Asks for the credentials now, so that they are there when the first request needs them.
+    ///
+    /// # Errors
+    /// When there should be some and they can't be had.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.registry.authenticator.credentials().await.map(drop)
+    }
+}
+
+/// https, except to this machine itself, where a registry has no certificate.
+fn default_endpoint(host: &str) -> Result<Url, StoreError> {
+    let invalid = || StoreError::new(Class::Invalid, format!("`{host}` is not a registry's host"));
+    let mut url = Url::parse(&format!("https://{host}/")).map_err(|_| invalid())?;
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(invalid()),
+    };
+    if loopback {
+        url = Url::parse(&format!("http://{host}/")).map_err(|_| invalid())?;
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_goes_to_this_machine_only() {
+        let scheme = |host| default_endpoint(host).map(|url| url.scheme().to_owned()).unwrap();
+        for host in ["localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
+            assert_eq!(scheme(host), "http", "{host}");
+        }
+        for host in ["registry.example", "10.0.0.1:5000", "localhost.example", "128.0.0.1"] {
+            assert_eq!(scheme(host), "https", "{host}");
+        }
+    }
+}

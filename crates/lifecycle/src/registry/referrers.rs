@@ -1,0 +1,93 @@
+use std::sync::PoisonError;
+
+use http::Method;
+use http::header::CONTENT_TYPE;
+
+use super::Repository;
+use super::operation::{Kind, Operation};
+use super::request::{Call, next_page};
+use crate::oci::{Class, Descriptor, Digest, MANIFEST_LIMIT, Manifest, Store, StoreError, Tag, media_type};
+
+/// Pages of one digest's referrers that are read.
+const PAGES: usize = 100;
+
+impl Repository {
+    /// What refers to a digest: by the referrers API, else by the tag that stands in for it.
+    pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
+        if self.has_referrers_api() != Some(false)
+            && let Some(referrers) = self.ask_referrers(subject).await?
+        {
+            return Ok(referrers);
+        }
+        match self.tagged(&Tag::of_referrers(subject)).await? {
+            Some(index) => Ok(index.children().to_vec()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The API's answer; none where the registry does not have it.
+    async fn ask_referrers(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
+        let about = subject.to_string();
+        let operation = Operation { kind: Kind::Referrers, repository: &self.name, subject: &about };
+        let mut url = self.registry.url(&self.name, &format!("referrers/{subject}"));
+        let mut referrers = Vec::new();
+        for _ in 0..PAGES {
+            let call = || Call { accept: Some(media_type::INDEX.to_owned()), ..Call::new(Method::GET, url.clone()) };
+            let answer = match self.registry.fetch(&operation, &self.counts, MANIFEST_LIMIT as usize, call).await {
+                Ok(answer) => answer,
+                // A registry that has the API answers an unknown digest with an empty list.
+                Err(error) if matches!(error.class, Class::NotFound | Class::Unsupported) => {
+                    self.set_referrers_api(false);
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            let sent = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            if !sent.starts_with(media_type::INDEX) {
+                self.set_referrers_api(false);
+                return Ok(None);
+            }
+            let page = Manifest::parse(answer.body, Some(media_type::INDEX)).map_err(|error| {
+                let message = format!("the referrers of {subject} in {} can't be read", self.address());
+                StoreError::new(Class::Invalid, message).because(error)
+            })?;
+            self.set_referrers_api(true);
+            referrers.extend(page.children().iter().cloned());
+            match next_page(&answer.headers, &url).map_err(|failure| failure.explain(&operation, self.host()))? {
+                Some(next) => url = next,
+                None => return Ok(Some(referrers)),
+            }
+        }
+        let message = format!("{} lists more than {PAGES} pages of referrers of {subject}", self.address());
+        Err(StoreError::new(Class::Invalid, message))
+    }
+
+    /// Adds a referrer to the tag that stands in for the API, as the registry did not list it itself.
+    pub(super) async fn list_referrer(&self, referrer: &Manifest, subject: &Descriptor) -> Result<(), StoreError> {
+        let _one_writer = self.registry.referrers_tag.lock().await;
+        let tag = Tag::of_referrers(&subject.digest);
+        let mut manifests = match self.tagged(&tag).await? {
+            Some(index) => index.children().to_vec(),
+            None => Vec::new(),
+        };
+        if manifests.iter().any(|listed| listed.digest == referrer.digest) {
+            return Ok(());
+        }
+        manifests.push(Descriptor { annotations: referrer.annotations.clone(), ..referrer.descriptor() });
+        let manifests: Vec<_> = manifests.iter().map(Descriptor::to_json).collect();
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests});
+        let index = Manifest::parse(index.to_string().into(), None).map_err(|error| {
+            StoreError::new(Class::Invalid, format!("the list of referrers of {} can't be written", subject.digest))
+                .because(error)
+        })?;
+        Box::pin(self.put_manifest(&index, Some(&tag))).await
+    }
+
+    fn has_referrers_api(&self) -> Option<bool> {
+        *self.registry.referrers_api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_referrers_api(&self, has: bool) {
+        *self.registry.referrers_api.lock().unwrap_or_else(PoisonError::into_inner) = Some(has);
+    }
+}

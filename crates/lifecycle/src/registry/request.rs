@@ -1,0 +1,372 @@
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use url::Url;
+
+use super::auth::{Challenge, Credentials, Scope, basic, bearer};
+use super::error::Failure;
+use super::operation::{Counts, Kind, Operation};
+use super::Registry;
+use crate::http_client::{Body, full};
+use crate::oci::{Class, RepositoryName, StoreError};
+use crate::secret::Secret;
+
+/// Until the head of an answer is there, for requests without a large body.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two pieces of a body.
+pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Attempts after the first, for one operation.
+const RETRIES: usize = 6;
+
+/// The first wait and the longest, each then drawn from zero up to it.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// One operation with its retries takes no longer.
+const OPERATION_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The largest error answer that is read, in bytes.
+const ERROR_LIMIT: usize = 64 * 1024;
+
+/// The largest answer of a token service, in bytes.
+const TOKEN_LIMIT: usize = 1024 * 1024;
+
+const AGENT: &str = concat!("image-lifecycle/", env!("CARGO_PKG_VERSION"));
+
+/// What is sent, apart from who sends it.
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) accept: Option<String>,
+    pub(super) content_type: Option<String>,
+    pub(super) range_from: Option<u64>,
+    pub(super) body: Payload,
+    pub(super) deadline: Duration,
+}
+
+/// A request's body.
+pub(super) enum Payload {
+    Bytes(Bytes),
+    Stream(Body, u64),
+}
+
+impl Call {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        let body = Payload::Bytes(Bytes::new());
+        Self { method, url, accept: None, content_type: None, range_from: None, body, deadline: ANSWER_DEADLINE }
+    }
+}
+
+/// An answer with its body read whole.
+pub(super) struct Answer {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Registry {
+    /// An address below `/v2/NAME/`.
+    pub(super) fn url(&self, repository: &RepositoryName, rest: &str) -> Url {
+        let mut url = self.endpoint.clone();
+        url.set_path(&format!("{}/v2/{repository}/{rest}", self.endpoint.path().trim_end_matches('/')));
+        url
+    }
+
+    /// Does an operation until it goes well, fails for good, or has been tried often enough.
+    pub(super) async fn retry<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        operation: &Operation<'_>,
+        counts: &Counts,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, StoreError> {
+        let (first, most) = BACKOFF;
+        let backoff = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).with_max_times(RETRIES);
+        let outcome = attempt
+            .retry(backoff.build())
+            .sleep(tokio::time::sleep)
+            .when(Failure::may_pass)
+            // Full jitter, unless the registry said how long.
+            .adjust(|failure, wait| {
+                wait.map(|wait| failure.retry_after.unwrap_or_else(|| rand::random_range(Duration::ZERO..=wait)))
+            })
+            .notify(|failure, _| {
+                counts.retry();
+                if failure.class == Class::Throttled {
+                    self.budget.throttled(failure.retry_after);
+                }
+            });
+        match timeout(OPERATION_DEADLINE, outcome).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(failure)) => Err(failure.explain(operation, &self.host)),
+            Err(_) => {
+                let failure = Failure::new(Class::Transient, format!("not done within {} s", OPERATION_DEADLINE.as_secs()));
+                Err(failure.explain(operation, &self.host))
+            }
+        }
+    }
+
+    /// Does an operation whose answer is small, with retries.
+    pub(super) async fn fetch(
+        &self,
+        operation: &Operation<'_>,
+        counts: &Counts,
+        limit: usize,
+        call: impl Fn() -> Call,
+    ) -> Result<Answer, StoreError> {
+        self.retry(operation, counts, || self.fetch_once(operation, counts, limit, call())).await
+    }
+
+    /// The same once.
+    pub(super) async fn fetch_once(
+        &self,
+        operation: &Operation<'_>,
+        counts: &Counts,
+        limit: usize,
+        call: Call,
+    ) -> Result<Answer, Failure> {
+        let _permit = self.budget.permit().await;
+        let response = self.send(operation, counts, call).await?;
+        let (parts, body) = response.into_parts();
+        let body = read(body, limit).await?;
+        self.budget.succeeded();
+        Ok(Answer { headers: parts.headers, body })
+    }
+
+    /// Sends one request with credentials; once more where the credentials had to be renewed.
+    /// The answer is a success, or a redirect of a blob.
+    pub(super) async fn send(
+        &self,
+        operation: &Operation<'_>,
+        counts: &Counts,
+        call: Call,
+    ) -> Result<Response<Incoming>, Failure> {
+        let scope = Scope { repository: operation.repository.clone(), push: operation.kind.is_write() };
+        let ours = same_origin(&call.url, &self.endpoint);
+        let authorization = if ours { self.authorization(&scope, counts).await? } else { None };
+        let Call { method, url, accept, content_type, range_from, body, deadline } = call;
+        let (again, body, length) = match body {
+            Payload::Bytes(bytes) => (Some(bytes.clone()), full(bytes.clone()), bytes.len() as u64),
+            // A stream can't be sent twice; the caller opens a new one.
+            Payload::Stream(stream, length) => (None, stream, length),
+        };
+        let build = |authorization: Option<&HeaderValue>, body: Body| {
+            let mut request = Request::builder().method(method.clone()).uri(url.as_str()).header(USER_AGENT, AGENT);
+            if let Some(value) = authorization {
+                request = request.header(AUTHORIZATION, value);
+            }
+            if let Some(accept) = &accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if let Some(content_type) = &content_type {
+                request = request.header(CONTENT_TYPE, content_type);
+            }
+            if let Some(from) = range_from {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            if length > 0 || matches!(method, Method::PUT | Method::POST) {
+                request = request.header(CONTENT_LENGTH, length);
+            }
+            request.body(body).map_err(|error| Failure::unreachable(error.into()))
+        };
+        counts.request(operation.kind);
+        let mut response = self.answer(build(authorization.as_ref(), body)?, deadline).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && ours {
+            let challenge = Challenge::read(response.headers());
+            let renewed = self.reauthorize(&scope, challenge, authorization.as_ref(), counts).await?;
+            match (renewed, again) {
+                (Some(authorization), Some(bytes)) => {
+                    counts.request(operation.kind);
+                    response = self.answer(build(Some(&authorization), full(bytes))?, deadline).await?;
+                }
+                (Some(_), None) => return Err(Failure::new(Class::Transient, "credentials were renewed")),
+                (None, _) => {}
+            }
+        }
+        let status = response.status();
+        let redirected = status.is_redirection() && matches!(operation.kind, Kind::GetBlob | Kind::GetRedirected);
+        if status.is_success() || redirected {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
+        Err(Failure::answered(status, &parts.headers, &body))
+    }
+
+    async fn answer(&self, request: Request<Body>, deadline: Duration) -> Result<Response<Incoming>, Failure> {
+        match timeout(deadline, self.http.send(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Failure::unreachable(error)),
+            Err(_) => Err(Failure::new(Class::Transient, format!("no answer within {} s", deadline.as_secs()))),
+        }
+    }
+
+    /// The header to send at once: Basic where we have a password, a token where the registry has
+    /// named its token service before, nothing where we are nobody.
+    async fn authorization(&self, scope: &Scope, counts: &Counts) -> Result<Option<HeaderValue>, Failure> {
+        let credentials = self.authenticator.credentials().await.map_err(Failure::passed_on)?;
+        let Some(service) = self.authenticator.service() else { return Ok(basic(&credentials)) };
+        let token = match self.authenticator.token(scope) {
+            Some(token) => token,
+            None => self.new_token(scope, service, &credentials, counts).await?,
+        };
+        Ok(bearer(&token))
+    }
+
+    /// After a 401: the header to try once more with, if there is one.
+    async fn reauthorize(
+        &self,
+        scope: &Scope,
+        challenge: Option<Challenge>,
+        refused: Option<&HeaderValue>,
+        counts: &Counts,
+    ) -> Result<Option<HeaderValue>, Failure> {
+        if let Some(service) = challenge {
+            let had_token = refused.is_some_and(|value| value.as_bytes().starts_with(b"Bearer "));
+            if let (true, Some(refused)) = (had_token, refused) {
+                self.authenticator.drop_token(scope, refused);
+            }
+            let credentials = self.authenticator.credentials().await.map_err(Failure::passed_on)?;
+            return Ok(bearer(&self.new_token(scope, service, &credentials, counts).await?));
+        }
+        let Some(refused) = refused else { return Ok(None) };
+        if !self.authenticator.renew(refused) {
+            return Ok(None);
+        }
+        let credentials = self.authenticator.credentials().await.map_err(Failure::passed_on)?;
+        Ok(basic(&credentials).filter(|renewed| renewed != refused))
+    }
+
+    /// Asks the token service.
+    async fn new_token(
+        &self,
+        scope: &Scope,
+        service: Challenge,
+        credentials: &Credentials,
+        counts: &Counts,
+    ) -> Result<Secret, Failure> {
+        #[derive(serde::Deserialize)]
+        struct Token {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        if service.realm.scheme() != "https" && self.endpoint.scheme() == "https" {
+            return Err(Failure::new(Class::Denied, "the registry names a token service without TLS"));
+        }
+        let url = service.address(scope);
+        let mut request = Request::builder().uri(url.as_str()).header(USER_AGENT, AGENT);
+        let mut body = Bytes::new();
+        match credentials {
+            Credentials::Anonymous => {}
+            Credentials::Basic { .. } => {
+                if let Some(value) = basic(credentials) {
+                    request = request.header(AUTHORIZATION, value);
+                }
+            }
+            Credentials::Refresh(token) => {
+                let mut form = url::form_urlencoded::Serializer::new(String::new());
+                form.extend_pairs(url.query_pairs());
+                form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token.expose());
+                body = form.finish().into();
+                let mut bare = url.clone();
+                bare.set_query(None);
+                request = request.method(Method::POST).uri(bare.as_str());
+                request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").header(CONTENT_LENGTH, body.len());
+            }
+        }
+        let request = request.body(full(body)).map_err(|error| Failure::unreachable(error.into()))?;
+        counts.request(Kind::Token);
+        let response = self.answer(request, ANSWER_DEADLINE).await?;
+        let (parts, body) = response.into_parts();
+        let body = read(body, TOKEN_LIMIT).await?;
+        if !parts.status.is_success() {
+            return Err(Failure::answered(parts.status, &parts.headers, &body));
+        }
+        let said: Token = serde_json::from_slice(&body)
+            .map_err(|_| Failure::new(Class::Invalid, "the token service's answer is not a token"))?;
+        let token = said.token.or(said.access_token).map(Secret::new);
+        let token = token.ok_or_else(|| Failure::new(Class::Invalid, "the token service's answer has no token"))?;
+        self.authenticator.keep_token(scope.clone(), service, token.clone());
+        Ok(token)
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+    let mut bytes = BytesMut::new();
+    loop {
+        let frame = match timeout(PIECE_DEADLINE, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return Err(Failure::unreachable(error.into())),
+            Ok(None) => return Ok(bytes.freeze()),
+            Err(_) => return Err(Failure::new(Class::Transient, "the answer stopped in the middle")),
+        };
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > limit {
+                return Err(Failure::new(Class::Invalid, format!("the answer is over the limit of {limit} bytes")));
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+}
+
+/// Where a `Location` header points, seen from the request; never from https to http.
+pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> {
+    let invalid = || Failure::new(Class::Invalid, "the registry names no place to go on");
+    let value = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(invalid)?;
+    let to = from.join(value).map_err(|_| invalid())?;
+    match (from.scheme(), to.scheme()) {
+        (_, "https") | ("http", "http") => Ok(to),
+        _ => Err(Failure::new(Class::Denied, "the registry sends from https to an address without TLS")),
+    }
+}
+
+/// The address of the next page in a `Link` header, on the same origin.
+pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, Failure> {
+    let Some(link) = headers.get(http::header::LINK).and_then(|value| value.to_str().ok()) else { return Ok(None) };
+    let next = link.split(',').find(|part| part.contains("rel=\"next\"") || part.contains("rel=next"));
+    let Some((_, rest)) = next.and_then(|part| part.split_once('<')) else { return Ok(None) };
+    let address = rest.split('>').next().unwrap_or_default();
+    match from.join(address) {
+        Ok(url) if same_origin(&url, from) => Ok(Some(url)),
+        _ => Err(Failure::new(Class::Invalid, "the next page is on another host")),
+    }
+}
+
+pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.origin() == b.origin()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: http::header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn locations_are_relative_and_never_lose_tls() {
+        let from = Url::parse("https://r.example/v2/a/blobs/uploads/").unwrap();
+        let to = |value| location(&headers(LOCATION, value), &from).map(|url| url.to_string()).map_err(|f| f.class);
+        assert_eq!(to("/v2/a/blobs/uploads/1?x=y"), Ok("https://r.example/v2/a/blobs/uploads/1?x=y".into()));
+        assert_eq!(to("https://other.example/u"), Ok("https://other.example/u".into()));
+        assert_eq!(to("http://r.example/u"), Err(Class::Denied));
+        assert_eq!(to("file:///etc/passwd"), Err(Class::Denied));
+        assert_eq!(location(&HeaderMap::new(), &from).map_err(|f| f.class), Err(Class::Invalid));
+    }
+
+    #[test]
+    fn pages_stay_on_their_host() {
+        let from = Url::parse("https://r.example/v2/a/tags/list").unwrap();
+        let next = |value| next_page(&headers(http::header::LINK, value), &from).map_err(|f| f.class);
+        assert_eq!(next(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#).unwrap().unwrap().query(), Some("last=b&n=2"));
+        assert_eq!(next(r#"<https://evil.example/>; rel="next""#), Err(Class::Invalid));
+        assert_eq!(next(r#"</x>; rel="prev""#), Ok(None));
+    }
+}

@@ -1,0 +1,132 @@
+use std::fmt::Write;
+
+use crate::Place;
+
+/// The most characters of an annotation's message that are shown.
+const MESSAGE_LIMIT: usize = 4096;
+
+/// Severity of an annotation, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something should be looked at.
+    Warning,
+    /// Something to know.
+    Notice,
+}
+
+/// A message that is shown beside a line of a file, or on the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about, in a few words.
+    pub title: Option<String>,
+    /// One message.
+    pub message: String,
+    /// Where.
+    pub place: Option<Place>,
+}
+
+impl Annotation {
+    /// An annotation without a place.
+    pub fn new(level: Level, message: impl Into<String>) -> Self {
+        Self { level, title: None, message: message.into(), place: None }
+    }
+
+    /// The same with a title.
+    #[must_use]
+    pub fn titled(mut self, title: impl Into<String>) -> Self {
+        self.title = Some(title.into());
+        self
+    }
+
+    /// The same beside a line.
+    #[must_use]
+    pub fn at(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// The [workflow command](https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions).
+    pub(super) fn command(&self) -> String {
+        let mut properties = Vec::new();
+        if let Some(place) = &self.place {
+            properties.push(("file", place.file.display().to_string()));
+            properties.push(("line", place.line.to_string()));
+            properties.push(("col", place.column.to_string()));
+        }
+        if let Some(title) = &self.title {
+            properties.push(("title", title.clone()));
+        }
+        let name = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Notice => "notice",
+        };
+        let message: String = self.message.chars().take(MESSAGE_LIMIT).collect();
+        command(name, &properties, &message)
+    }
+
+    /// The same for a person at a terminal.
+    pub(super) fn plain(&self) -> String {
+        let mut text = match self.level {
+            Level::Error => "error: ".to_owned(),
+            Level::Warning => "warning: ".to_owned(),
+            Level::Notice => "note: ".to_owned(),
+        };
+        if let Some(place) = &self.place {
+            let _ = write!(text, "{place}: ");
+        }
+        text + &self.message
+    }
+}
+
+/// `::name k=v,k=v::data`, escaped so that neither data nor a property can end it or begin another.
+pub(super) fn command(name: &str, properties: &[(&str, String)], data: &str) -> String {
+    let properties: Vec<_> = properties.iter().map(|(key, value)| format!("{key}={}", escape_property(value))).collect();
+    let space = if properties.is_empty() { "" } else { " " };
+    format!("::{name}{space}{}::{}", properties.join(","), escape_data(data))
+}
+
+fn escape_data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn escape_property(text: &str) -> String {
+    escape_data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+/// Text that can stand on a line of its own without being taken for a command: one line, no control
+/// characters, nothing that the runner reads as `::command::` or as the older `##[command]`.
+pub(super) fn inert(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = line.replace("##[", "# #[");
+    match line.trim_start().starts_with("::") {
+        true => line.replacen("::", ": :", 1),
+        false => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_cannot_end_a_command_or_begin_another() {
+        let annotation = Annotation::new(Level::Error, "50%\r\n::set-output name=x::y")
+            .titled("a:b,c")
+            .at(Some(Place { file: "a,b.yaml".into(), line: 3, column: 7 }));
+        insta::assert_snapshot!(annotation.command(), @"::error file=a%2Cb.yaml,line=3,col=7,title=a%3Ab%2Cc::50%25%0D%0A::set-output name=x::y");
+        assert_eq!(command("endgroup", &[], ""), "::endgroup::");
+    }
+
+    #[test]
+    fn plain_text_is_no_command() {
+        assert_eq!(inert("::error::x"), ": :error::x");
+        assert_eq!(inert("  ::error::x"), "  : :error::x");
+        assert_eq!(inert("a ##[add-path]/evil\n::b"), "a # #[add-path]/evil ::b");
+        assert_eq!(inert("a :: b"), "a :: b");
+    }
+}

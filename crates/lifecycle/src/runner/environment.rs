@@ -1,0 +1,94 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::Secret;
+
+/// What the runner says of the run, and the few variables of others that this program uses.
+///
+/// Read once, here, and passed on: no other code of this project reads the environment (the HTTP client's and
+/// the AWS SDK's own variables aside).
+#[derive(Clone)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        let text = |value: std::ffi::OsString| value.into_string().ok();
+        Self(std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect())
+    }
+
+    /// A variable; none where it is unset or empty, which the runner does not tell apart.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable that must not be printed.
+    pub fn secret(&self, name: &str) -> Option<Secret> {
+        self.get(name).map(Secret::new)
+    }
+
+    /// Whether the runner reads what this program prints.
+    pub fn in_actions(&self) -> bool {
+        self.get("GITHUB_ACTIONS") == Some("true")
+    }
+
+    /// The checkout: `GITHUB_WORKSPACE`, else the working directory.
+    pub fn workspace(&self) -> PathBuf {
+        let current = || std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+        self.get("GITHUB_WORKSPACE").map_or_else(current, PathBuf::from)
+    }
+
+    /// A folder that is emptied after the job: `RUNNER_TEMP`, else the system's.
+    pub fn temporary(&self) -> PathBuf {
+        self.get("RUNNER_TEMP").map_or_else(std::env::temp_dir, PathBuf::from)
+    }
+
+    /// A folder that outlives the job: `RUNNER_TOOL_CACHE`, else one in the user's cache.
+    pub fn tool_cache(&self) -> PathBuf {
+        let home = || self.get("HOME").map(|home| Path::new(home).join(".cache"));
+        let cache = || self.get("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(|| self.temporary());
+        self.get("RUNNER_TOOL_CACHE").map_or_else(|| cache().join("image-lifecycle").join("tools"), PathBuf::from)
+    }
+
+    /// Docker's configuration: `DOCKER_CONFIG`, else `~/.docker`.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let home = || self.get("HOME").map(|home| Path::new(home).join(".docker"));
+        self.get("DOCKER_CONFIG").map(PathBuf::from).or_else(home)
+    }
+
+    /// `owner/name` of the repository.
+    pub fn repository(&self) -> Option<&str> {
+        self.get("GITHUB_REPOSITORY")
+    }
+
+    /// The address of the repository.
+    pub fn repository_url(&self) -> Option<String> {
+        Some(format!("{}/{}", self.server_url(), self.repository()?))
+    }
+
+    /// The commit.
+    pub fn commit(&self) -> Option<&str> {
+        self.get("GITHUB_SHA")
+    }
+
+    /// Who started the run.
+    pub fn actor(&self) -> Option<&str> {
+        self.get("GITHUB_ACTOR")
+    }
+
+    /// The address of the run and its attempt.
+    pub fn run_url(&self) -> Option<String> {
+        let attempt = self.get("GITHUB_RUN_ATTEMPT").unwrap_or("1");
+        Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
+    }
+
+    fn server_url(&self) -> &str {
+        self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com")
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}

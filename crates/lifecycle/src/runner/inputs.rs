@@ -1,0 +1,163 @@
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// An input that does not say what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// A value that is not accepted.
+    #[error("input `{name}`: `{value}` is not accepted: {accepted}")]
+    Value {
+        /// The input.
+        name: &'static str,
+        /// What was typed.
+        value: String,
+        /// What would have been accepted.
+        accepted: String,
+    },
+    /// A value that has to be given.
+    #[error("input `{0}` is required")]
+    Required(&'static str),
+}
+
+/// What was typed into one input. Unset and empty mean the default.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The input's name in `action.yml`.
+    pub name: &'static str,
+    /// What was typed.
+    pub typed: &'a str,
+}
+
+impl<'a> Input<'a> {
+    /// An input with what was typed.
+    pub fn new(name: &'static str, typed: &'a str) -> Self {
+        Self { name, typed }
+    }
+
+    /// The text without white space around it; none where there is nothing.
+    pub fn text(&self) -> Option<&'a str> {
+        Some(self.typed.trim()).filter(|text| !text.is_empty())
+    }
+
+    /// The text, which has to be there.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn required(&self) -> Result<&'a str, InputError> {
+        self.text().ok_or(InputError::Required(self.name))
+    }
+
+    /// An error about this input.
+    pub fn refuse(&self, accepted: impl ToString) -> InputError {
+        self.refuse_value(self.typed.trim(), accepted)
+    }
+
+    /// An error about a part of this input.
+    pub fn refuse_value(&self, value: &str, accepted: impl ToString) -> InputError {
+        let value = value.chars().take(200).collect::<String>().escape_debug().to_string();
+        InputError::Value { name: self.name, value, accepted: accepted.to_string() }
+    }
+
+    /// The value of a type that can be read from text.
+    ///
+    /// # Errors
+    /// When it can't, with what the type says is accepted.
+    pub fn parse<T: FromStr<Err: ToString>>(&self) -> Result<Option<T>, InputError> {
+        self.text().map(|text| text.parse().map_err(|error: T::Err| self.refuse(error.to_string()))).transpose()
+    }
+
+    /// Exactly the runner's own booleans (YAML 1.2 core schema).
+    ///
+    /// # Errors
+    /// For everything else.
+    pub fn boolean(&self, default: bool) -> Result<bool, InputError> {
+        match self.text() {
+            None => Ok(default),
+            Some("true" | "True" | "TRUE") => Ok(true),
+            Some("false" | "False" | "FALSE") => Ok(false),
+            Some(_) => Err(self.refuse("true or false")),
+        }
+    }
+
+    /// One of some words.
+    ///
+    /// # Errors
+    /// When it is none of them.
+    pub fn choice<T: Copy>(&self, choices: &[(&str, T)], default: T) -> Result<T, InputError> {
+        let Some(text) = self.text() else { return Ok(default) };
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+        found.ok_or_else(|| self.refuse(choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// Lines without white space around them; empty ones and those that begin with `#` say nothing.
+    pub fn lines(&self) -> impl Iterator<Item = &'a str> {
+        self.typed.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    }
+
+    /// Words on lines or between commas.
+    pub fn list(&self) -> impl Iterator<Item = &'a str> {
+        self.lines().flat_map(|line| line.split(',')).map(str::trim).filter(|word| !word.is_empty())
+    }
+
+    /// Lines `key=value`; the value is what follows the first `=`.
+    ///
+    /// # Errors
+    /// When a line has no `=` or no key, or a key comes twice.
+    pub fn pairs(&self) -> Result<BTreeMap<String, String>, InputError> {
+        let mut pairs = BTreeMap::new();
+        for line in self.lines() {
+            let (key, value) = self.pair(line)?;
+            if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(self.refuse_value(line, format!("each key once, `{key}` comes twice")));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// One line `key=value`.
+    ///
+    /// # Errors
+    /// When it has no `=` or no key.
+    pub fn pair<'l>(&self, line: &'l str) -> Result<(&'l str, &'l str), InputError> {
+        let pair = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+        pair.filter(|(key, _)| !key.is_empty()).ok_or_else(|| self.refuse_value(line, "lines of the form key=value"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(typed: &str) -> Input<'_> {
+        Input::new("some-input", typed)
+    }
+
+    #[test]
+    fn booleans_are_the_runners() {
+        for (typed, expected) in [("", Some(true)), ("true", Some(true)), ("TRUE", Some(true)), (" false\n", Some(false))] {
+            assert_eq!(input(typed).boolean(true).ok(), expected);
+        }
+        for typed in ["yes", "1", "tRUE", "on", "true false"] {
+            assert!(input(typed).boolean(true).is_err(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn lists_and_pairs() {
+        assert_eq!(input("a, b\n# no\n\nc").list().collect::<Vec<_>>(), ["a", "b", "c"]);
+        let pairs = input("A=1\n B = x=y ").pairs().unwrap();
+        assert_eq!(pairs, BTreeMap::from([("A".into(), "1".into()), ("B".into(), "x=y".into())]));
+        assert!(input("A=1\nA=2").pairs().is_err());
+        assert!(input("=1").pairs().is_err());
+    }
+
+    #[test]
+    fn an_error_names_input_value_and_what_is_accepted() {
+        let error = input("hihg").choice(&[("high", 1), ("low", 2)], 1).unwrap_err();
+        insta::assert_snapshot!(error, @"input `some-input`: `hihg` is not accepted: high, low");
+        let error = input("a\n::error::x").refuse("one line");
+        insta::assert_snapshot!(error, @r"input `some-input`: `a\n::error::x` is not accepted: one line");
+        let error = input("x").parse::<u8>().unwrap_err();
+        insta::assert_snapshot!(error, @"input `some-input`: `x` is not accepted: invalid digit found in string");
+    }
+}

@@ -1,0 +1,263 @@
+//! The GitHub runner's protocol: what it says of the run, and how it is told of results.
+//!
+//! This is the one place that reads the environment and writes to stdout.
+
+mod command;
+mod console;
+mod environment;
+mod file_command;
+#[cfg(test)]
+#[path = "../../../../tests/support/runner/file.rs"]
+mod file_reader;
+mod inputs;
+mod process;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub use command::{Annotation, Level};
+pub use environment::Environment;
+pub use inputs::{Input, InputError};
+pub use process::{Finished, ProcessError, run};
+pub use summary::{Cell, Table, escape};
+
+use crate::Secret;
+use crate::diagnosis::Diagnosis;
+use console::Console;
+
+/// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The runner shows ten annotations of a kind for a step.
+const ANNOTATIONS: usize = 10;
+
+/// What an action is, as its `action-*.yml` says.
+pub struct Action {
+    /// Its name: `build`.
+    pub name: &'static str,
+    /// Every output, each of which is written, if need be empty.
+    pub outputs: &'static [&'static str],
+    /// The text of its `action-*.yml`, for `--help`.
+    pub definition: &'static str,
+}
+
+/// How a run ended that could be carried through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Pass,
+    /// It ran, and something failed. What, has been said.
+    Fail,
+}
+
+/// The run as the runner sees it.
+pub struct Runner {
+    /// What the runner says of the run.
+    pub environment: Environment,
+    console: Console,
+    cancelled: CancellationToken,
+    outputs: Mutex<BTreeMap<String, String>>,
+    annotations: Mutex<Vec<Annotation>>,
+    summary: Mutex<String>,
+}
+
+impl Runner {
+    fn new(environment: Environment) -> Self {
+        let console = Console { commands: environment.in_actions() };
+        Self {
+            environment,
+            console,
+            cancelled: CancellationToken::new(),
+            outputs: Mutex::default(),
+            annotations: Mutex::default(),
+            summary: Mutex::default(),
+        }
+    }
+
+    /// Prints a line.
+    pub fn say(&self, text: impl AsRef<str>) {
+        self.console.line(text.as_ref());
+    }
+
+    /// Prints a table.
+    pub fn show(&self, table: &Table) {
+        table.plain().iter().for_each(|line| self.say(line));
+    }
+
+    /// Prints what another program printed, under a title and fenced.
+    pub fn group(&self, title: &str, output: &[u8]) {
+        self.console.group(title, output);
+    }
+
+    /// Hides a value in all that is printed from now on.
+    pub fn mask(&self, secret: &Secret) {
+        self.console.mask(secret);
+    }
+
+    /// Adds an annotation. They are shown at the end, the first ones of each kind, and how many more there are.
+    pub fn annotate(&self, annotation: Annotation) {
+        lock(&self.annotations).push(annotation);
+    }
+
+    /// Sets an output.
+    pub fn output(&self, name: &'static str, value: impl Into<String>) {
+        lock(&self.outputs).insert(name.to_owned(), value.into());
+    }
+
+    /// Adds Markdown to the step summary. What comes from outside has to be escaped: see [`Cell`].
+    pub fn summarize(&self, markdown: &str) {
+        lock(&self.summary).push_str(markdown);
+    }
+
+    /// Resolves when the run is cancelled.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + use<> {
+        self.cancelled.clone().cancelled_owned()
+    }
+
+    /// Whether the run has been cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
+    /// Tells the runner all that was collected.
+    fn finish(&self, action: &Action) -> std::io::Result<()> {
+        let mut annotations = std::mem::take(&mut *lock(&self.annotations));
+        annotations.sort_by_key(|annotation| annotation.level);
+        for of_a_kind in annotations.chunk_by(|a, b| a.level == b.level) {
+            let shown = if of_a_kind.len() > ANNOTATIONS { ANNOTATIONS - 1 } else { of_a_kind.len() };
+            of_a_kind[..shown].iter().for_each(|annotation| self.console.annotation(annotation));
+            if shown < of_a_kind.len() {
+                let more = format!("{} more like these, in the log", of_a_kind.len() - shown);
+                of_a_kind[shown..].iter().for_each(|annotation| self.say(annotation.plain()));
+                self.console.annotation(&Annotation::new(of_a_kind[0].level, more));
+            }
+        }
+        let set = std::mem::take(&mut *lock(&self.outputs));
+        if let Some(file) = self.environment.get("GITHUB_OUTPUT") {
+            let value = |name: &&str| ((*name).to_owned(), set.get(*name).cloned().unwrap_or_default());
+            let values: Vec<_> = action.outputs.iter().map(value).collect();
+            file_command::append(&PathBuf::from(file), &values)?;
+        }
+        let markdown = std::mem::take(&mut *lock(&self.summary));
+        if let Some(file) = self.environment.get("GITHUB_STEP_SUMMARY").filter(|_| !markdown.is_empty()) {
+            let there = std::fs::metadata(file).map_or(0, |metadata| metadata.len() as usize);
+            let markdown = summary::bounded(&markdown, there);
+            let mut options = std::fs::OpenOptions::new();
+            std::io::Write::write_all(&mut options.append(true).create(true).open(file)?, markdown.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs an action: reads the environment, does the work, tells the runner, and says by the exit code how it went.
+///
+/// SIGINT and SIGTERM mean the same: the work is told, gets five seconds to come to a stop, and what is true by then
+/// is reported. Exit code 0: done; 1: it ran and something failed; 2: the inputs or the template are wrong.
+pub fn main<F>(action: &Action, work: impl FnOnce(Arc<Runner>) -> F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<Verdict>>,
+{
+    let environment = Environment::of_process();
+    let runner = Arc::new(Runner::new(environment));
+    if let Some(code) = answer_by_hand(action, &runner) {
+        return code;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            runner.console.annotation(&Annotation::new(Level::Error, format!("cannot start: {error}")));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(until_cancelled(&runner, work(runner.clone())));
+    // What still runs in the background is of no use any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let code = match outcome {
+        Ok(Verdict::Pass) if runner.is_cancelled() => 1,
+        Ok(Verdict::Pass) => 0,
+        Ok(Verdict::Fail) => 1,
+        Err(error) => {
+            let diagnosis = Diagnosis::of(&error);
+            runner.annotate(diagnosis.annotation());
+            diagnosis.exit_code
+        }
+    };
+    match runner.finish(action) {
+        Ok(()) => ExitCode::from(code),
+        Err(error) => {
+            let message = format!("cannot write the outputs: {error}");
+            runner.console.annotation(&Annotation::new(Level::Error, message));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn until_cancelled(
+    runner: &Runner,
+    work: impl Future<Output = anyhow::Result<Verdict>>,
+) -> anyhow::Result<Verdict> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        outcome = &mut work => return outcome,
+        name = signal() => {
+            runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
+            runner.cancelled.cancel();
+        }
+    }
+    match tokio::time::timeout(CANCEL_DEADLINE, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Ok(Verdict::Fail),
+    }
+}
+
+#[cfg(unix)]
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            // Without a handler the default stays: the signal ends the program.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => "SIGINT",
+        () = wait(SignalKind::terminate()) => "SIGTERM",
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> &'static str {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    "Ctrl+C"
+}
+
+/// `--help` and `--version`, and an error for any other argument: an action has inputs.
+fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
+    let argument = std::env::args().nth(1)?;
+    match argument.as_str() {
+        "--version" | "-V" => runner.say(format!("action-{} {}", action.name, env!("CARGO_PKG_VERSION"))),
+        "--help" | "-h" => action.definition.lines().for_each(|line| runner.say(line)),
+        other => {
+            let message = format!("`{other}` is no argument: inputs are variables INPUT_<NAME>, see --help");
+            runner.console.annotation(&Annotation::new(Level::Error, message));
+            return Some(ExitCode::from(2));
+        }
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,146 @@
+use std::fmt::Write;
+
+/// GitHub drops a summary over 1 MiB whole; this leaves room for other steps' parts of it.
+pub(super) const LIMIT: usize = 900 * 1024;
+
+/// What stands at the end of a summary that had no room.
+const CUT: &str = "\n\n_More was left out: a step summary holds at most 1 MiB._\n";
+
+/// A table that is shown in the summary and at a terminal.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    header: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+/// A cell's text as it is, and how it looks. Whatever it holds, it stays in its cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// Running text.
+    Text(String),
+    /// Names, digests, references.
+    Code(String),
+}
+
+impl Table {
+    /// A table with the names of its columns.
+    pub fn new(header: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { header: header.into_iter().collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The Markdown of the table.
+    pub fn markdown(&self) -> String {
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut markdown = line(self.header.iter().map(|name| escape(name)).collect());
+        markdown += &line(vec!["---".to_owned(); self.header.len()]);
+        for row in &self.rows {
+            markdown += &line(row.iter().map(Cell::markdown).collect());
+        }
+        markdown
+    }
+
+    /// Lines with columns that line up.
+    pub fn plain(&self) -> Vec<String> {
+        let header = self.header.iter().map(|name| (*name).to_owned()).collect();
+        let rows = self.rows.iter().map(|row| row.iter().map(Cell::plain).collect());
+        let lines: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
+        let width = |column: usize| lines.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..self.header.len()).filter_map(width).collect();
+        let pad = |(cell, width): (&String, &usize)| format!("{cell:<width$}");
+        lines.iter().map(|row| row.iter().zip(&widths).map(pad).collect::<Vec<_>>().join("  ").trim_end().to_owned()).collect()
+    }
+}
+
+impl Cell {
+    /// Running text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// Names, digests, references.
+    pub fn code(text: impl Into<String>) -> Self {
+        Self::Code(text.into())
+    }
+
+    fn markdown(&self) -> String {
+        match self {
+            Self::Text(text) => escape(text),
+            Self::Code(text) if text.is_empty() => String::new(),
+            Self::Code(text) => format!("<code>{}</code>", escape(text)),
+        }
+    }
+
+    fn plain(&self) -> String {
+        let (Self::Text(text) | Self::Code(text)) = self;
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
+
+/// Text from outside for a summary: no markup, no HTML, no new column, on one line, nobody mentioned.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '|' | '`' | '*' | '_' | '[' | ']' | '@' | '#' | '~' | '\\' => {
+                let _ = write!(escaped, "&#{};", u32::from(character));
+            }
+            character if character.is_control() => escaped.push(' '),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// As much of a summary as there is room for beside what is there, cut at a line.
+pub(super) fn bounded(markdown: &str, there: usize) -> String {
+    let room = LIMIT.saturating_sub(there);
+    if markdown.len() <= room {
+        return markdown.to_owned();
+    }
+    let mut kept = String::new();
+    for line in markdown.split_inclusive('\n') {
+        if kept.len() + line.len() + CUT.len() > room {
+            break;
+        }
+        kept.push_str(line);
+    }
+    match room > CUT.len() {
+        true => kept + CUT,
+        false => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_stays_in_its_cell() {
+        let mut table = Table::new(["name", "b"]);
+        table.row([Cell::text("x | y\n<img src=x> `c` **b** @team [l](u)"), Cell::code("a`|b")]);
+        insta::assert_snapshot!(table.markdown(), @r"
+        | name | b |
+        | --- | --- |
+        | x &#124; y &lt;img src=x&gt; &#96;c&#96; &#42;&#42;b&#42;&#42; &#64;team &#91;l&#93;(u) | <code>a&#96;&#124;b</code> |
+        ");
+        assert_eq!(table.plain(), ["name                                    b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"].map(|l| l.to_owned()));
+    }
+
+    #[test]
+    fn a_summary_that_is_too_long_says_so() {
+        let long = "0123456789\n".repeat(LIMIT / 10);
+        let cut = bounded(&long, 0);
+        assert!(cut.len() <= LIMIT);
+        assert!(cut.ends_with(CUT));
+        assert_eq!(bounded(&long, LIMIT), "");
+        assert_eq!(bounded("short", 10), "short");
+    }
+}

@@ -1,0 +1,153 @@
+//! What is wrong between images, usages and what they run with, before anything is built.
+
+use super::deployed::image_of;
+use super::images::ImageDefinition;
+use super::usages::Usage;
+use super::value::Unresolved;
+use super::{Context, Template, fargate, roles};
+use crate::Place;
+use crate::oci::Platform;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing.
+    Notice,
+    /// The deployment will probably fail.
+    Warning,
+    /// The template contradicts itself.
+    Error,
+}
+
+/// Something that the template gets wrong, or that its reader should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it stands.
+    pub place: Place,
+    /// One line, lower case.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
+        Self { severity, place, message: message.into(), hint: None }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn mistake(unresolved: &Unresolved) -> Self {
+        let Unresolved { reason, hint, place, .. } = unresolved.clone();
+        Self { severity: Severity::Error, place: *place, message: reason, hint }
+    }
+}
+
+impl Template {
+    /// Checks the images against what deploys them, and what deploys them against what it needs. Sorted by place.
+    pub fn findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut used = vec![false; images.len()];
+        for usage in usages {
+            findings.extend(mistakes(usage));
+            match image_of(images, usage) {
+                Ok(Some(image)) => {
+                    if let Some(position) = images.iter().position(|known| known.key == image.key) {
+                        used[position] = true;
+                    }
+                    findings.extend(platforms(image, usage));
+                }
+                Ok(None) => findings.extend(foreign(usage)),
+                Err(error) => findings.push(Finding {
+                    severity: Severity::Error,
+                    place: usage.place.clone(),
+                    message: error.to_string(),
+                    hint: error.hint().map(str::to_owned),
+                }),
+            }
+        }
+        for image in images {
+            findings.extend(several_platforms(image, images, usages));
+        }
+        for (image, _) in images.iter().zip(&used).filter(|(_, used)| !**used) {
+            let message = format!("nothing in the template deploys image `{}`", image.key);
+            findings.push(Finding::new(Severity::Notice, image.key.place.clone(), message));
+        }
+        findings.extend(self.task_findings(images, usages, context));
+        findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
+        findings.dedup();
+        findings
+    }
+
+    fn task_findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
+        let ours = |usage: &&Usage| matches!(image_of(images, usage), Ok(Some(_)));
+        let ours: std::collections::BTreeSet<&str> =
+            usages.iter().filter(ours).map(|usage| usage.resource.as_str()).collect();
+        let guard = super::intrinsics::Guard::default();
+        let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
+        let mut findings = Vec::new();
+        super::usages::tasks(&scope, "", &mut |scope, id, properties| {
+            findings.extend(fargate::finding(scope, properties));
+            if ours.contains(id) {
+                findings.extend(roles::finding(scope, properties));
+            }
+        });
+        findings
+    }
+}
+
+fn mistakes(usage: &Usage) -> Vec<Finding> {
+    let reference = usage.reference.as_ref().err();
+    let all = [reference, usage.runtime.unresolved.as_ref(), usage.undecided.as_ref()];
+    all.into_iter().flatten().filter(|unresolved| unresolved.mistake).map(Finding::mistake).collect()
+}
+
+/// A container of an image that is none of ours, such as a sidecar.
+fn foreign(usage: &Usage) -> Option<Finding> {
+    let what = match &usage.reference {
+        Ok(reference) => format!("image `{reference}` is in no mapping"),
+        // The reason is reported by itself, or the value is yet to be given.
+        Err(unresolved) if unresolved.mistake || unresolved.need.is_some() => return None,
+        Err(unresolved) => format!("the image can't be told: {unresolved}"),
+    };
+    let message = format!("{what}: it is neither built nor published here");
+    Some(Finding::new(Severity::Notice, usage.place.clone(), message))
+}
+
+/// An image that is not built for what it is deployed on.
+fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
+    let declared: Vec<&Platform> = image.platforms.iter().map(|platform| &platform.value).collect();
+    if declared.is_empty() || !usage.runtime.certain {
+        return None;
+    }
+    let missing = usage.runtime.platforms.iter().find(|platform| !declared.contains(platform))?;
+    let built = declared.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
+    let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
+    let hint = match usage.kind {
+        super::Kind::ServerlessFunction | super::Kind::LambdaFunction => {
+            "set `Architectures`, or the mapping's `platforms`"
+        }
+        super::Kind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
+        _ => "set `RuntimePlatform`, or the mapping's `platforms`",
+    };
+    Some(Finding::new(Severity::Error, usage.runtime.place.clone(), message).hint(hint))
+}
+
+/// An image that would be built for several platforms though Lambda takes no index.
+fn several_platforms(image: &ImageDefinition, images: &[ImageDefinition], usages: &[Usage]) -> Option<Finding> {
+    let own = |usage: &&Usage| matches!(image_of(images, usage), Ok(Some(own)) if own.key == image.key);
+    let usages: Vec<&Usage> = usages.iter().filter(own).collect();
+    let function = usages.iter().find(|usage| usage.takes_single_manifest())?;
+    let platforms = image.platforms_for(usages.iter().copied());
+    if platforms.len() < 2 {
+        return None;
+    }
+    let built = platforms.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
+    let message = format!("`{}` takes an image of one platform, but `{}` is built for {built}", function.resource, image.key);
+    let hint = "Lambda takes no multi-platform image: declare a second image for the other platform";
+    Some(Finding::new(Severity::Error, function.place.clone(), message).hint(hint))
+}

@@ -1,0 +1,103 @@
+//! Which of the template's images a usage deploys.
+
+use super::images::{ImageDefinition, Source};
+use super::usages::{EvaluatedReference, Usage};
+use super::value::{Read, Unresolved};
+use super::{Error, Template};
+
+/// A name under which an image is deployed, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployed {
+    /// The image's key.
+    pub key: String,
+    /// The name, or why it can't be decided.
+    pub reference: Result<EvaluatedReference, Unresolved>,
+    /// What deploys it under this name.
+    pub usages: Vec<Usage>,
+}
+
+impl Template {
+    /// The names under which the images are deployed, one for each image and reference, in the order of the usages.
+    /// A usage of another image is in none.
+    ///
+    /// # Errors
+    /// It can't be told which image a usage means.
+    pub fn deployed(&self, images: &[ImageDefinition], usages: &[Usage]) -> Result<Vec<Deployed>, Error> {
+        let mut all: Vec<Deployed> = Vec::new();
+        for usage in usages {
+            let Some(image) = image_of(images, usage)? else { continue };
+            let key = &image.key.value;
+            match all.iter_mut().find(|known| known.key == *key && same(&known.reference, &usage.reference)) {
+                Some(known) => known.usages.push(usage.clone()),
+                None => all.push(Deployed {
+                    key: key.clone(),
+                    reference: usage.reference.clone(),
+                    usages: vec![usage.clone()],
+                }),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// References that differ in their text only in how `latest` is written are one.
+fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedReference, Unresolved>) -> bool {
+    match (one, other) {
+        (Ok(one), Ok(other)) => {
+            (&one.repository, &one.tag, &one.digest) == (&other.repository, &other.tag, &other.digest)
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// The image that a usage deploys: what its expression read from the mapping decides, then SAM's metadata, then the
+/// repository's name.
+pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Result<Option<&'i ImageDefinition>, Error> {
+    let reads = |image: &ImageDefinition, matches: &dyn Fn(&Read) -> bool| match &image.source {
+        Source::Mapping(mapping) => {
+            usage.reads.iter().any(|read| read.mapping == *mapping && read.key == image.key.value && matches(read))
+        }
+        Source::Metadata(_) => false,
+    };
+    let by_name: Vec<&ImageDefinition> =
+        images.iter().filter(|image| reads(image, &|r| r.attribute == "imageName")).collect();
+    let by_key: Vec<&ImageDefinition> = images.iter().filter(|image| reads(image, &|_| true)).collect();
+    let candidates = if by_name.is_empty() { by_key } else { by_name };
+    if let [image] = candidates.as_slice() {
+        return Ok(Some(image));
+    }
+    if usage.metadata && candidates.is_empty() {
+        let declares = |image: &&ImageDefinition| matches!(&image.source, Source::Metadata(functions) if functions.contains(&usage.resource));
+        return Ok(images.iter().find(declares));
+    }
+    let among: Vec<&ImageDefinition> = if candidates.is_empty() { images.iter().collect() } else { candidates };
+    let matching: Vec<&ImageDefinition> =
+        among.into_iter().filter(|image| is_suffix(usage, &image.image_name.value)).collect();
+    match matching.as_slice() {
+        [] => Ok(None),
+        [image] => Ok(Some(image)),
+        several => {
+            let keys: Vec<&str> = several.iter().map(|image| image.key.value.as_str()).collect();
+            Err(Error::hinted(
+                usage.place.clone(),
+                format!("this may be any of the images {}", super::error::listed(&keys)),
+                "take the name from the mapping: !FindInMap [mapping, key, imageName]",
+            ))
+        }
+    }
+}
+
+/// Whether the repository that is used is called by the name, below whatever registry.
+fn is_suffix(usage: &Usage, name: &str) -> bool {
+    let repository = match (&usage.reference, &usage.lead) {
+        (Ok(reference), _) => reference.repository.clone(),
+        (Err(_), Some(lead)) => {
+            match lead.rest.as_ref().ok().and_then(|rest| EvaluatedReference::parse(&format!("registry{rest}"))) {
+                Some(reference) => reference.repository,
+                None => return false,
+            }
+        }
+        (Err(_), None) => return false,
+    };
+    repository == name || repository.strip_suffix(name).is_some_and(|registry| registry.ends_with('/'))
+}

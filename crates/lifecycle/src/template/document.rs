@@ -1,0 +1,205 @@
+//! A template's text as a tree of nodes, each of which knows where it was written.
+//!
+//! YAML and JSON give the same tree: the short tags (`!Sub`) are turned into the long form (`Fn::Sub`), aliases point
+//! to the node that they name, merge keys are merged. Whatever walks the tree needs no limits of its own: depth and
+//! size, counted as if every alias were written out, are bounded here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{json, yaml};
+
+/// Levels of nesting; deployed templates stay below 30, and every walk over the tree recurses.
+pub(super) const DEPTH_LIMIT: usize = 100;
+
+/// Nodes of a document with all aliases written out; a template of CloudFormation's 1 MB has at most half as many.
+pub(super) const NODE_LIMIT: usize = 500_000;
+
+/// Line and column from 1, column in characters; the file is the document's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// A value of the document.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) mark: Mark,
+    pub(super) kind: Kind,
+    /// Nodes in it, itself included, aliases written out.
+    pub(super) weight: usize,
+    /// Levels in it: 1 for a scalar.
+    pub(super) height: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    /// Text as it was written. `plain`: without quotes, so it may mean a number, a boolean or null.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    Sequence(Vec<Arc<Node>>),
+    Mapping(Mapping),
+}
+
+/// A mapping in the order in which it was written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mapping {
+    entries: Vec<Entry>,
+    index: HashMap<String, usize>,
+}
+
+/// A key of a mapping with its value.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// Where the key stands.
+    pub(super) mark: Mark,
+    pub(super) value: Arc<Node>,
+}
+
+/// What makes a text no template, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) mark: Mark,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(mark: Mark, message: impl Into<String>) -> Self {
+        Self { mark, message: message.into(), hint: None }
+    }
+
+    pub(super) fn too_deep(mark: Mark) -> Self {
+        Self::new(mark, format!("nested more than {DEPTH_LIMIT} levels deep"))
+    }
+
+    pub(super) fn too_large(mark: Mark) -> Self {
+        Self::new(mark, format!("more than {NODE_LIMIT} values, aliases written out"))
+    }
+
+    pub(super) fn duplicate(mark: Mark, key: &str, first: Mark) -> Self {
+        Self::new(mark, format!("duplicate key `{key}`, first written at line {}", first.line))
+    }
+}
+
+/// Reads a template. What begins with `{` is JSON, or else YAML's flow style.
+pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.trim_start().starts_with('{') {
+        return yaml::parse(text);
+    }
+    // A template in YAML's flow style has keys or values without quotes: JSON's complaint is the clearer one if both fail.
+    json::parse(text).or_else(|problem| yaml::parse(text).map_err(|_| problem))
+}
+
+impl Node {
+    pub(super) fn scalar(mark: Mark, text: String, plain: bool) -> Self {
+        Self { mark, kind: Kind::Scalar { text, plain }, weight: 1, height: 1 }
+    }
+
+    pub(super) fn sequence(mark: Mark, items: Vec<Arc<Node>>) -> Self {
+        let weight = 1 + items.iter().map(|item| item.weight).sum::<usize>();
+        let height = 1 + items.iter().map(|item| item.height).max().unwrap_or(0);
+        Self { mark, kind: Kind::Sequence(items), weight, height }
+    }
+
+    pub(super) fn mapping(mark: Mark, mapping: Mapping) -> Self {
+        let weight = 1 + mapping.entries.iter().map(|entry| 1 + entry.value.weight).sum::<usize>();
+        let height = 1 + mapping.entries.iter().map(|entry| entry.value.height).max().unwrap_or(0);
+        Self { mark, kind: Kind::Mapping(mapping), weight, height }
+    }
+
+    /// A scalar's text, with null as none.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { text, .. } if !self.is_null() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A scalar as CloudFormation passes it on: YAML 1.1's words for booleans become `true` and `false`; numbers stay as
+    /// they were written, so an account id keeps its leading zeros.
+    pub(super) fn rendered(&self) -> Option<&str> {
+        let text = self.text()?;
+        match &self.kind {
+            Kind::Scalar { plain: true, .. } => match text {
+                "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some("true"),
+                "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some("false"),
+                _ => Some(text),
+            },
+            _ => Some(text),
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    pub(super) fn as_sequence(&self) -> Option<&[Arc<Node>]> {
+        match &self.kind {
+            Kind::Sequence(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub(super) fn as_mapping(&self) -> Option<&Mapping> {
+        match &self.kind {
+            Kind::Mapping(mapping) => Some(mapping),
+            _ => None,
+        }
+    }
+
+    /// The value of a key, if this is a mapping that has it and it isn't null.
+    pub(super) fn get(&self, key: &str) -> Option<&Arc<Node>> {
+        self.as_mapping()?.get(key).map(|entry| &entry.value).filter(|value| !value.is_null())
+    }
+
+    /// The value at a path of keys.
+    pub(super) fn at(&self, path: &[&str]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, key| node.get(key).map(Arc::as_ref))
+    }
+
+    /// The function's name, its argument and where its name stands, if this is an intrinsic function: `Ref`,
+    /// or one of `Fn::`.
+    pub(super) fn intrinsic(&self) -> Option<(&str, &Arc<Node>)> {
+        match self.as_mapping()?.entries() {
+            [entry] if entry.key == "Ref" || entry.key.starts_with("Fn::") => Some((&entry.key, &entry.value)),
+            _ => None,
+        }
+    }
+
+    /// What kind of value it is, for messages.
+    pub(super) fn noun(&self) -> &'static str {
+        match &self.kind {
+            Kind::Scalar { .. } if self.is_null() => "null",
+            Kind::Scalar { .. } => "a string",
+            Kind::Sequence(_) => "a list",
+            Kind::Mapping(_) if self.intrinsic().is_some() => "an intrinsic function",
+            Kind::Mapping(_) => "a mapping",
+        }
+    }
+}
+
+impl Mapping {
+    /// Adds an entry; the entry that already has its key, if one does, stays and comes back.
+    pub(super) fn insert(&mut self, entry: Entry) -> Result<(), &Entry> {
+        if let Some(position) = self.index.get(&entry.key) {
+            return Err(&self.entries[*position]);
+        }
+        self.index.insert(entry.key.clone(), self.entries.len());
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.index.get(key).map(|position| &self.entries[*position])
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}

@@ -1,0 +1,486 @@
+//! Evaluation of intrinsic functions.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::document::{Kind, Mark, Node};
+use super::error::suggestion;
+use super::value::{Need, Origin, Part, Read, Text, Unresolved, Value};
+use super::{Context, File};
+use crate::Place;
+
+/// Expressions inside each other, across conditions and nested templates too: each takes some of the stack.
+pub(super) const DEPTH_LIMIT: usize = 160;
+
+/// Expressions evaluated in all, so that no template keeps a job busy.
+const STEP_LIMIT: usize = 2_000_000;
+
+/// What keeps an evaluation finite; one for a template and all that it nests.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    pub(super) depth: Cell<usize>,
+    steps: Cell<usize>,
+}
+
+/// One file with the values of its parameters.
+pub(super) struct Scope<'t> {
+    pub(super) file: &'t File,
+    pub(super) context: &'t Context,
+    pub(super) guard: &'t Guard,
+    parameters: HashMap<String, Value>,
+    /// Conditions that are decided; none: being decided.
+    pub(super) conditions: RefCell<HashMap<String, Option<Result<bool, Unresolved>>>>,
+}
+
+impl<'t> Scope<'t> {
+    pub(super) fn new(
+        file: &'t File,
+        context: &'t Context,
+        guard: &'t Guard,
+        mut passed: BTreeMap<String, Value>,
+    ) -> Self {
+        let mut scope =
+            Self { file, context, guard, parameters: HashMap::new(), conditions: RefCell::new(HashMap::new()) };
+        for parameter in file.parameters() {
+            let value = scope.parameter(&parameter, passed.remove(&parameter.name));
+            scope.parameters.insert(parameter.name, value);
+        }
+        scope
+    }
+
+    /// The template that a person deploys, with the parameters that were given.
+    pub(super) fn root(file: &'t File, context: &'t Context, guard: &'t Guard) -> Self {
+        let given = context.parameters.iter();
+        let given =
+            given.map(|(name, value)| (name.clone(), Value::part(Ok(value.clone()), Origin::Parameter(name.clone()))));
+        Self::new(file, context, guard, given.collect())
+    }
+
+    pub(super) fn place(&self, node: &Node) -> Place {
+        self.file.place(node.mark)
+    }
+
+    /// Evaluates an expression to a string, with dynamic references resolved.
+    pub(super) fn text(&self, node: &Node) -> Text {
+        let text = self.evaluate(node).into_text(|| self.place(node));
+        self.dynamic(text, node.mark)
+    }
+
+    /// Evaluates an expression to a string that is known as a whole.
+    pub(super) fn known(&self, node: &Node) -> Result<String, Unresolved> {
+        self.text(node).known()
+    }
+
+    pub(super) fn evaluate(&self, node: &Node) -> Value {
+        let (depth, steps) = (self.guard.depth.get() + 1, self.guard.steps.get() + 1);
+        if depth > DEPTH_LIMIT || steps > STEP_LIMIT {
+            return Value::Unknown(Unresolved::mistake(self.place(node), "too many expressions inside each other"));
+        }
+        self.guard.depth.set(depth);
+        self.guard.steps.set(steps);
+        let value = match &node.kind {
+            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing, Value::literal),
+            Kind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
+            Kind::Mapping(_) => match node.intrinsic() {
+                Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
+                None => Value::Unknown(Unresolved::mistake(self.place(node), "a mapping where a string is needed")),
+            },
+        };
+        self.guard.depth.set(depth - 1);
+        match value {
+            Value::Text(text) => self.bounded(text, self.place(node)),
+            value => value,
+        }
+    }
+
+    fn call(&self, function: &str, argument: &Node, node: &Node) -> Result<Value, Unresolved> {
+        match function {
+            "Ref" => self.reference(&self.name(argument, "Ref")?, node.mark),
+            "Fn::Sub" => self.substitute(argument),
+            "Fn::Join" => self.join(argument),
+            "Fn::FindInMap" => self.find_in_map(argument),
+            "Fn::Select" => self.select(argument),
+            "Fn::Split" => self.split(argument),
+            "Fn::If" => Ok(self.evaluate(self.chosen(argument)?)),
+            "Fn::GetAtt" => self.get_att(argument),
+            "Fn::ImportValue" => Ok(self.import(argument)),
+            "Fn::Base64" => self.known(argument).map(|text| Value::literal(BASE64_STANDARD.encode(text))),
+            "Fn::Length" => match self.evaluate(argument) {
+                Value::List(items) => Ok(Value::literal(items.len().to_string())),
+                Value::Unknown(unresolved) => Err(unresolved),
+                _ => Err(self.mistake(argument, "`Fn::Length` takes a list")),
+            },
+            "Fn::Transform" => {
+                Err(Unresolved::new(self.place(node), "what `Fn::Transform` makes is known only when deployed"))
+            }
+            "Fn::Cidr" | "Fn::GetAZs" | "Fn::ToJsonString" | "Fn::GetStackOutput" => {
+                Err(Unresolved::new(self.place(node), format!("`{function}` is not evaluated")))
+            }
+            "Fn::Equals" | "Fn::And" | "Fn::Or" | "Fn::Not" => {
+                Err(self.mistake(node, format!("`{function}` is a condition, not a string")))
+            }
+            other => Err(self.mistake(node, format!("unknown function `{other}`"))),
+        }
+    }
+
+    pub(super) fn mistake(&self, node: &Node, reason: impl Into<String>) -> Unresolved {
+        Unresolved::mistake(self.place(node), reason)
+    }
+
+    /// A name that has to be written out.
+    pub(super) fn name(&self, node: &Node, function: &str) -> Result<String, Unresolved> {
+        match node.text() {
+            Some(name) => Ok(name.to_owned()),
+            // A `Ref` to an expression is possible with the language extensions only, and only there.
+            None if node.intrinsic().is_some() => self.known(node),
+            None => Err(self.mistake(node, format!("`{function}` takes a name, not {}", node.noun()))),
+        }
+    }
+
+    /// The arguments of a function that takes a list of them.
+    pub(super) fn arguments<'n>(
+        &self,
+        node: &'n Node,
+        function: &str,
+        count: std::ops::RangeInclusive<usize>,
+    ) -> Result<&'n [Arc<Node>], Unresolved> {
+        let arguments = node.as_sequence().ok_or_else(|| self.mistake(node, format!("`{function}` takes a list")))?;
+        match count.contains(&arguments.len()) {
+            true => Ok(arguments),
+            false => {
+                let found = arguments.len();
+                Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", spoken(&count))))
+            }
+        }
+    }
+
+    /// What `Ref` gives for a name.
+    fn reference(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
+        if name.starts_with("AWS::") {
+            return self.pseudo(name, mark);
+        }
+        if let Some(value) = self.parameters.get(name) {
+            return Ok(value.clone());
+        }
+        if self.file.declaration("Resources", name).is_some() {
+            return self.resource_id(name, mark);
+        }
+        let parameters = self.parameters.keys().map(String::as_str);
+        let resources = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
+        let mut known: Vec<&str> = parameters.chain(resources.iter().map(|entry| entry.key.as_str())).collect();
+        known.sort_unstable();
+        let unknown =
+            Unresolved::mistake(self.file.place(mark), format!("`{name}` is neither a parameter nor a resource"));
+        Err(unknown.hint(suggestion(name, known, "parameters and resources")))
+    }
+
+    fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
+        let place = || self.file.place(mark);
+        let text = match name {
+            "AWS::NoValue" => return Ok(Value::Nothing),
+            "AWS::Region" => self.region(place)?,
+            "AWS::AccountId" => self.account(place)?,
+            "AWS::Partition" => self.partition(place)?,
+            "AWS::URLSuffix" => match self.partition(place)?.as_str() {
+                "aws-cn" => "amazonaws.com.cn".to_owned(),
+                "aws" | "aws-us-gov" => "amazonaws.com".to_owned(),
+                other => {
+                    return Err(Unresolved::new(place(), format!("the URL suffix of partition `{other}` is not known")));
+                }
+            },
+            "AWS::StackName" | "AWS::StackId" | "AWS::NotificationARNs" => {
+                return Err(Unresolved::new(place(), format!("`{name}` is known only when deployed")));
+            }
+            _ => return Err(Unresolved::mistake(place(), format!("unknown pseudo parameter `{name}`"))),
+        };
+        Ok(Value::literal(text))
+    }
+
+    pub(super) fn region(&self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+        let region = self.context.region.clone();
+        region.ok_or_else(|| Unresolved::new(place(), "the region is not known").needs(Need::Region))
+    }
+
+    pub(super) fn account(&self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+        let account = self.context.account_id.clone();
+        account.ok_or_else(|| Unresolved::new(place(), "the account id is not known").needs(Need::Account))
+    }
+
+    fn partition(&self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+        if let Some(partition) = &self.context.partition {
+            return Ok(partition.clone());
+        }
+        let region = self.region(place)?;
+        Ok(match region.as_str() {
+            region if region.starts_with("cn-") => "aws-cn",
+            region if region.starts_with("us-gov-") => "aws-us-gov",
+            region if region.starts_with("us-iso-") => "aws-iso",
+            region if region.starts_with("us-isob-") => "aws-iso-b",
+            region if region.starts_with("eu-isoe-") => "aws-iso-e",
+            region if region.starts_with("us-isof-") => "aws-iso-f",
+            region if region.starts_with("eusc-") => "aws-eusc",
+            _ => "aws",
+        }
+        .to_owned())
+    }
+
+    fn substitute(&self, argument: &Node) -> Result<Value, Unresolved> {
+        let (pattern, variables) = match argument.as_sequence() {
+            None => (argument, None),
+            Some([pattern, variables]) => (pattern.as_ref(), variables.as_mapping()),
+            Some(_) => return Err(self.mistake(argument, "`Fn::Sub` takes a string, or a string and a mapping")),
+        };
+        let Some(mut rest) = pattern.text() else {
+            return Err(self.mistake(pattern, format!("`Fn::Sub` takes a string, not {}", pattern.noun())));
+        };
+        let mut text = Text::default();
+        while let Some((before, after)) = rest.split_once("${") {
+            let Some((name, after)) = after.split_once('}') else {
+                return Err(self.mistake(pattern, "`Fn::Sub` has a `${` without `}`"));
+            };
+            rest = after;
+            text.push_str(before);
+            if let Some(literal) = name.strip_prefix('!') {
+                text.push_str(&format!("${{{literal}}}"));
+                continue;
+            }
+            let name = name.trim();
+            let value = match (variables.and_then(|variables| variables.get(name)), name.split_once('.')) {
+                (Some(variable), _) => self.evaluate(&variable.value),
+                (None, Some((resource, attribute))) => {
+                    self.attribute(resource, attribute, pattern.mark).unwrap_or_else(Value::Unknown)
+                }
+                (None, None) => self.reference(name, pattern.mark).unwrap_or_else(Value::Unknown),
+            };
+            text.append(value.into_text(|| self.place(pattern)));
+            if text.is_too_long() {
+                break;
+            }
+        }
+        text.push_str(rest);
+        Ok(Value::Text(text))
+    }
+
+    fn join(&self, argument: &Node) -> Result<Value, Unresolved> {
+        let arguments = self.arguments(argument, "Fn::Join", 2..=2)?;
+        let delimiter = match arguments[0].rendered() {
+            Some(delimiter) => delimiter.to_owned(),
+            None => self.known(&arguments[0])?,
+        };
+        let items = self.list(&arguments[1], "Fn::Join")?;
+        let mut text = Text::default();
+        let present = items.into_iter().filter(|item| !matches!(item, Value::Nothing));
+        for (position, item) in present.enumerate() {
+            if position > 0 {
+                text.push_str(&delimiter);
+            }
+            text.append(item.into_text(|| self.place(&arguments[1])));
+            if text.is_too_long() {
+                break;
+            }
+        }
+        Ok(Value::Text(text))
+    }
+
+    fn list(&self, node: &Node, function: &str) -> Result<Vec<Value>, Unresolved> {
+        match self.evaluate(node) {
+            Value::List(items) => Ok(items),
+            Value::Unknown(unresolved) => Err(unresolved),
+            Value::Text(text) => {
+                text.known()?;
+                Err(self.mistake(node, format!("`{function}` takes a list, not a string")))
+            }
+            Value::Nothing => Err(self.mistake(node, format!("`{function}` takes a list"))),
+        }
+    }
+
+    fn select(&self, argument: &Node) -> Result<Value, Unresolved> {
+        let arguments = self.arguments(argument, "Fn::Select", 2..=2)?;
+        let index = self.known(&arguments[0])?;
+        let mut items = self.list(&arguments[1], "Fn::Select")?;
+        let position: usize =
+            index.parse().map_err(|_| self.mistake(&arguments[0], format!("`{index}` is not an index")))?;
+        if position >= items.len() {
+            return Err(self.mistake(argument, format!("`Fn::Select` of item {position} in a list of {}", items.len())));
+        }
+        Ok(items.swap_remove(position))
+    }
+
+    fn split(&self, argument: &Node) -> Result<Value, Unresolved> {
+        let arguments = self.arguments(argument, "Fn::Split", 2..=2)?;
+        let delimiter = self.known(&arguments[0])?;
+        let text = self.text(&arguments[1]);
+        let whole = text.known()?;
+        if delimiter.is_empty() {
+            return Err(self.mistake(&arguments[0], "`Fn::Split` by an empty string"));
+        }
+        let items = whole.split(&delimiter).map(|item| {
+            let mut item = Text::of(Ok(item.to_owned()), None);
+            item.reads.clone_from(&text.reads);
+            Value::Text(item)
+        });
+        Ok(Value::List(items.collect()))
+    }
+
+    fn find_in_map(&self, argument: &Node) -> Result<Value, Unresolved> {
+        let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
+        let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
+        let mapping = self.known(&arguments[0])?;
+        let key = self.known(&arguments[1])?;
+        let attribute = self.known(&arguments[2])?;
+        match self.mapped(&mapping, &key, &attribute, arguments) {
+            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute })),
+            Err(unresolved) => default.map(|default| self.evaluate(default)).ok_or(unresolved),
+        }
+    }
+
+    /// The value in a mapping. A key that is written out and isn't there is a mistake; one that comes from a parameter
+    /// may be right in another environment.
+    fn mapped(
+        &self,
+        mapping: &str,
+        key: &str,
+        attribute: &str,
+        arguments: &[Arc<Node>],
+    ) -> Result<&'t Node, Unresolved> {
+        let missing = |argument: &Node, known: Option<&Node>, reason: String, noun: &str| {
+            let known = known.and_then(Node::as_mapping).map(|known| known.entries()).unwrap_or_default();
+            let hint = suggestion(
+                match noun {
+                    "mappings" => mapping,
+                    "keys" => key,
+                    _ => attribute,
+                },
+                known.iter().map(|entry| entry.key.as_str()),
+                noun,
+            );
+            Unresolved { mistake: argument.text().is_some(), ..Unresolved::new(self.place(argument), reason) }
+                .hint(hint)
+        };
+        let file: &'t File = self.file;
+        let mappings = file.root.get("Mappings").map(Arc::as_ref);
+        let found = mappings.and_then(|mappings| mappings.get(mapping));
+        let found = found.ok_or_else(|| {
+            missing(&arguments[0], mappings, format!("the template has no mapping `{mapping}`"), "mappings")
+        })?;
+        let keyed = found.get(key).ok_or_else(|| {
+            missing(&arguments[1], Some(found), format!("mapping `{mapping}` has no key `{key}`"), "keys")
+        })?;
+        let value = keyed.get(attribute).map(Arc::as_ref);
+        value.ok_or_else(|| {
+            missing(&arguments[2], Some(keyed), format!("`{mapping}.{key}` has no `{attribute}`"), "attributes")
+        })
+    }
+
+    fn import(&self, argument: &Node) -> Value {
+        let (name, shown) = match self.known(argument) {
+            Ok(name) => (name.clone(), format!("the export `{name}` of another stack is known only in the account")),
+            Err(unresolved) => (String::new(), format!("the export of another stack: {unresolved}")),
+        };
+        Value::part(Err(Unresolved::new(self.place(argument), shown)), Origin::Import(name))
+    }
+
+    fn get_att(&self, argument: &Node) -> Result<Value, Unresolved> {
+        let (resource, attribute) = match argument.as_sequence() {
+            Some([resource, attribute]) => (self.name(resource, "Fn::GetAtt")?, self.known(attribute)?),
+            Some(_) => return Err(self.mistake(argument, "`Fn::GetAtt` takes a resource and an attribute")),
+            None => {
+                let name = self.name(argument, "Fn::GetAtt")?;
+                let Some((resource, attribute)) = name.split_once('.') else {
+                    return Err(self.mistake(argument, format!("`Fn::GetAtt` of `{name}` names no attribute")));
+                };
+                (resource.to_owned(), attribute.to_owned())
+            }
+        };
+        self.attribute(&resource, &attribute, argument.mark)
+    }
+
+    /// Replaces `{{resolve:ssm:...}}`, which CloudFormation does last, in whatever a property became.
+    fn dynamic(&self, text: Text, mark: Mark) -> Text {
+        const OPEN: &str = "{{resolve:";
+        if !text.parts.iter().any(|part| part.text.as_ref().is_ok_and(|text| text.contains(OPEN))) {
+            return text;
+        }
+        let mut resolved = Text::default();
+        resolved.reads = text.reads;
+        // The beginning of a dynamic reference whose end is in a later part.
+        let mut open: Option<Result<String, Unresolved>> = None;
+        for part in text.parts {
+            let mut rest = match (part.text, &mut open) {
+                (Ok(text), _) => text,
+                (Err(unresolved), Some(open)) => {
+                    *open = Err(unresolved);
+                    continue;
+                }
+                (Err(unresolved), None) => {
+                    resolved.push(Part { text: Err(unresolved), origin: part.origin });
+                    continue;
+                }
+            };
+            loop {
+                match open.take() {
+                    None => match rest.split_once(OPEN) {
+                        None => {
+                            resolved.push(Part { text: Ok(rest), origin: part.origin.clone() });
+                            break;
+                        }
+                        Some((before, after)) => {
+                            resolved.push_str(before);
+                            open = Some(Ok(String::new()));
+                            rest = after.to_owned();
+                        }
+                    },
+                    Some(begun) => match rest.split_once("}}") {
+                        None => {
+                            open = Some(begun.map(|begun| begun + &rest));
+                            break;
+                        }
+                        Some((inside, after)) => {
+                            let inside = begun.map(|begun| begun + inside);
+                            resolved.push(self.resolve(inside, part.origin.clone(), mark));
+                            rest = after.to_owned();
+                        }
+                    },
+                }
+            }
+        }
+        if open.is_some() {
+            resolved.push(Part {
+                text: Err(Unresolved::mistake(self.file.place(mark), "`{{resolve:` without `}}`")),
+                origin: None,
+            });
+        }
+        resolved
+    }
+
+    /// What stands between `{{resolve:` and `}}`.
+    fn resolve(&self, inside: Result<String, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
+        let place = self.file.place(mark);
+        let inside = match inside {
+            Ok(inside) => inside,
+            Err(unresolved) => return Part { text: Err(unresolved), origin: Some(Origin::Ssm(String::new())) },
+        };
+        match inside.split_once(':') {
+            Some(("ssm", name)) => {
+                let origin = origin.unwrap_or_else(|| Origin::Ssm(name.to_owned()));
+                Part { text: self.ssm(name, place), origin: Some(origin) }
+            }
+            _ => {
+                let service = inside.split(':').next().unwrap_or_default();
+                let reason = format!("`{{{{resolve:{service}:...}}}}` is not looked up for an image reference");
+                Part { text: Err(Unresolved::new(place, reason)), origin }
+            }
+        }
+    }
+}
+
+fn spoken(count: &std::ops::RangeInclusive<usize>) -> String {
+    match count.start() == count.end() {
+        true => count.start().to_string(),
+        false => format!("{} to {}", count.start(), count.end()),
+    }
+}

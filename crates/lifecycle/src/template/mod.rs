@@ -1,0 +1,150 @@
+//! The template contract: what a CloudFormation or SAM template says about its container images.
+//!
+//! The template is the only configuration. Its mapping says which images exist and how to build them ([`images`]),
+//! and its own expressions say what they are called in an environment ([`usages`]): they are evaluated with the
+//! parameters of that environment, and what can't be decided stays [`Unresolved`], with its reason and place.
+//! Nothing here looks anything up: the values that an evaluation needs ([`Template::needs`]) come in by [`Context`].
+
+mod checks;
+mod conditions;
+mod deployed;
+mod document;
+mod error;
+mod fargate;
+mod images;
+mod intrinsics;
+mod json;
+mod metadata;
+mod nested;
+mod parameters;
+mod resources;
+mod roles;
+mod runtime;
+mod usages;
+mod value;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+pub use checks::{Finding, Severity};
+pub use deployed::Deployed;
+pub use error::Error;
+pub use images::{ImageDefinition, Placed, Source};
+pub use parameters::Parameter;
+pub use usages::{EvaluatedReference, Kind, Lead, Runtime, Usage};
+pub use value::{Need, Origin, Read, Unresolved};
+
+use crate::Place;
+use document::{Mapping, Mark, Node};
+
+/// Bytes of one template file. CloudFormation's own limit is 1 MB, after nested files are packaged.
+const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// A template with the local templates that it nests.
+#[derive(Debug, Clone)]
+pub struct Template {
+    file: File,
+    sha256: String,
+}
+
+/// The values that an evaluation may use. What is missing stays unresolved.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
+    pub parameters: BTreeMap<String, String>,
+    /// `AWS::Region`.
+    pub region: Option<String>,
+    /// `AWS::AccountId`.
+    pub account_id: Option<String>,
+    /// `AWS::Partition`; where it is missing, that of the region.
+    pub partition: Option<String>,
+    /// Values of SSM parameters by `name`, or `name:version` where the template asks for a version.
+    pub ssm: BTreeMap<String, String>,
+    /// `host[/prefix]` or `oci:DIR`: used in place of the value that leads an image's expression ([`Usage::lead`]).
+    pub stand_in: Option<String>,
+}
+
+/// One file of a template.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    root: Arc<Node>,
+    display: PathBuf,
+    /// The templates that its resources nest, by logical id.
+    nested: BTreeMap<String, File>,
+}
+
+impl Template {
+    /// Reads a template and the local templates that it nests. `display` is the path that places show; nested
+    /// templates have to lie in the folder `root`.
+    ///
+    /// # Errors
+    /// A file that can't be read, is no YAML or JSON, or exceeds the limits of size, depth and aliases.
+    pub fn load(path: &Path, display: &Path, root: &Path) -> Result<Self, Error> {
+        let mut loader = nested::Loader::new(root);
+        let file = loader.load(path, display)?;
+        Ok(Self { file, sha256: loader.sha256() })
+    }
+
+    /// Reads a template from its text; nested templates are not looked for.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load).
+    pub fn parse(text: &str, display: &Path) -> Result<Self, Error> {
+        let file = File::parse(text, display)?;
+        Ok(Self { file, sha256: hex(&Sha256::digest(text)) })
+    }
+
+    /// SHA-256 of the file in hexadecimal; with nested templates, of the list of the files' SHA-256.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The beginning of the template.
+    pub fn place(&self) -> Place {
+        self.file.place(Mark { line: 1, column: 1 })
+    }
+}
+
+impl File {
+    fn parse(text: &str, display: &Path) -> Result<Self, Error> {
+        let place = |mark: Mark| Place { file: display.to_owned(), line: mark.line, column: mark.column };
+        let root = document::parse(text).map_err(|problem| Error::Invalid {
+            place: place(problem.mark),
+            message: problem.message,
+            hint: problem.hint,
+        })?;
+        if root.as_mapping().is_none() {
+            return Err(Error::hinted(
+                place(root.mark),
+                format!("the template is {}, not a mapping", root.noun()),
+                "a template has sections such as `Mappings:` and `Resources:`",
+            ));
+        }
+        Ok(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
+    }
+
+    fn place(&self, mark: Mark) -> Place {
+        Place { file: self.display.clone(), line: mark.line, column: mark.column }
+    }
+
+    /// A section such as `Resources`.
+    fn section(&self, name: &str) -> Option<&Mapping> {
+        self.root.get(name)?.as_mapping()
+    }
+
+    /// A declaration in a section, such as a resource.
+    fn declaration(&self, section: &str, name: &str) -> Option<&Node> {
+        self.section(section)?.get(name).map(|entry| entry.value.as_ref())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,164 @@
+//! Templates that a template nests: loading them from the checkout, and their parameters and outputs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::document::{Mark, Node};
+use super::error::suggestion;
+use super::intrinsics::Scope;
+use super::value::{Unresolved, Value};
+use super::{Error, FILE_LIMIT, File};
+use crate::Place;
+
+/// Levels of nested templates.
+const DEPTH_LIMIT: usize = 5;
+
+/// Files of one template in all.
+const COUNT_LIMIT: usize = 50;
+
+/// Resource types that nest a template, and the property that names its file.
+const NESTING: [(&str, &str); 2] =
+    [("AWS::CloudFormation::Stack", "TemplateURL"), ("AWS::Serverless::Application", "Location")];
+
+/// Reads a template with what it nests.
+pub(super) struct Loader<'r> {
+    /// The folder that nested templates have to lie in.
+    root: &'r Path,
+    /// The files that are being read, outermost first.
+    open: Vec<PathBuf>,
+    digests: Vec<String>,
+}
+
+impl<'r> Loader<'r> {
+    pub(super) fn new(root: &'r Path) -> Self {
+        Self { root, open: Vec::new(), digests: Vec::new() }
+    }
+
+    pub(super) fn load(&mut self, path: &Path, display: &Path) -> Result<File, Error> {
+        let unreadable = |source| Error::Unreadable { path: display.to_owned(), source };
+        self.open.push(path.canonicalize().map_err(unreadable)?);
+        let bytes = read(path, display)?;
+        self.digests.push(super::hex(&Sha256::digest(&bytes)));
+        let text = String::from_utf8(bytes).map_err(|_| Error::Encoding { path: display.to_owned() })?;
+        let mut file = File::parse(&text, display)?;
+        for (name, location) in locations(&file) {
+            let place = file.place(location.mark);
+            if let Some(relative) = location.text().filter(|location| is_local(location)) {
+                let nested = self.nest(relative, path, display, place)?;
+                file.nested.insert(name, nested);
+            }
+        }
+        self.open.pop();
+        Ok(file)
+    }
+
+    fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: Place) -> Result<File, Error> {
+        let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+        let (path, display) = (folder(parent).join(relative), super::images::normal(&folder(shown).join(relative)));
+        let real = path.canonicalize().map_err(|source| {
+            Error::hinted(
+                place.clone(),
+                format!("nested template `{relative}` could not be read: {source}"),
+                "its path is relative to the template that nests it",
+            )
+        })?;
+        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.to_owned());
+        if !real.starts_with(&root) {
+            return Err(Error::invalid(place, format!("nested template `{relative}` lies outside the workspace")));
+        }
+        if self.open.contains(&real) {
+            return Err(Error::invalid(place, format!("nested template `{relative}` nests itself")));
+        }
+        if self.open.len() > DEPTH_LIMIT || self.digests.len() >= COUNT_LIMIT {
+            let message = format!("more than {DEPTH_LIMIT} levels of nested templates, or {COUNT_LIMIT} files in all");
+            return Err(Error::invalid(place, message));
+        }
+        self.load(&path, &display)
+    }
+
+    /// The digest of the one file, or of the list of digests.
+    pub(super) fn sha256(mut self) -> String {
+        match self.digests.as_slice() {
+            [_] => self.digests.swap_remove(0),
+            digests => super::hex(&Sha256::digest(digests.join("\n"))),
+        }
+    }
+}
+
+fn read(path: &Path, display: &Path) -> Result<Vec<u8>, Error> {
+    use std::io::Read;
+    let unreadable = |source| Error::Unreadable { path: display.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match bytes.len() as u64 > FILE_LIMIT {
+        true => Err(Error::TooLarge { path: display.to_owned(), limit: FILE_LIMIT }),
+        false => Ok(bytes),
+    }
+}
+
+/// The resources that nest a template, with the node that names it.
+fn locations(file: &File) -> Vec<(String, std::sync::Arc<Node>)> {
+    let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
+    let location = |entry: &super::document::Entry| {
+        let kind = entry.value.get("Type")?.text()?;
+        let (_, property) = NESTING.iter().find(|(nesting, _)| *nesting == kind)?;
+        Some((entry.key.clone(), entry.value.get("Properties")?.get(property)?.clone()))
+    };
+    resources.iter().filter_map(location).collect()
+}
+
+/// A path of a template file; no URL, and nothing that a packaging step fills in.
+fn is_local(location: &str) -> bool {
+    let is_file = [".yaml", ".yml", ".json", ".template"].iter().any(|ending| location.ends_with(ending));
+    is_file && !location.contains("://") && !location.contains("${") && !location.contains("{{")
+}
+
+impl<'t> Scope<'t> {
+    /// The scope of a nested template: its parameters are what the parent passes.
+    pub(super) fn nested(&self, name: &str) -> Option<Scope<'t>> {
+        let file = self.file.nested.get(name)?;
+        let parameters =
+            self.file.declaration("Resources", name).and_then(|node| node.at(&["Properties", "Parameters"]));
+        let passed = parameters.and_then(Node::as_mapping).map(|parameters| parameters.entries()).unwrap_or_default();
+        let mut values = BTreeMap::new();
+        for entry in passed {
+            let value = match self.evaluate(&entry.value) {
+                Value::Text(_) => Value::Text(self.text(&entry.value)),
+                Value::Nothing => continue,
+                value => value,
+            };
+            values.insert(entry.key.clone(), value);
+        }
+        Some(Scope::new(file, self.context, self.guard, values))
+    }
+
+    /// An output of a nested template.
+    pub(super) fn output(&self, name: &str, output: &str, mark: Mark) -> Result<Value, Unresolved> {
+        let depth = self.guard.depth.get();
+        if depth > super::intrinsics::DEPTH_LIMIT {
+            return Err(Unresolved::mistake(self.file.place(mark), "too many expressions inside each other"));
+        }
+        // A scope costs more of the stack than an expression.
+        self.guard.depth.set(depth + 10);
+        let value = self.nested(name).map(|scope| match scope.file.declaration("Outputs", output) {
+            Some(declared) => declared.get("Value").map(|value| scope.evaluate(value)).ok_or_else(Vec::new),
+            None => {
+                let known = scope.file.section("Outputs").map(|section| section.entries()).unwrap_or_default();
+                Err(known.iter().map(|entry| entry.key.clone()).collect())
+            }
+        });
+        self.guard.depth.set(depth);
+        match value {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(known)) => {
+                let missing = format!("nested template `{name}` has no output `{output}`");
+                let hint = suggestion(output, known.iter().map(String::as_str), "outputs");
+                Err(Unresolved::mistake(self.file.place(mark), missing).hint(hint))
+            }
+            None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is no template of the checkout"))),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a template asks of whoever deploys it.
+
+use std::collections::BTreeMap;
+
+use super::document::Node;
+use super::error::{listed, suggestion};
+use super::intrinsics::Scope;
+use super::value::{Need, Origin, Text, Unresolved, Value};
+use super::{Error, File, Template};
+use crate::Place;
+
+/// The parameters that get a value without asking.
+const ENVIRONMENT: &str = "Environment";
+const VERSION: &str = "DeploymentVersion";
+
+/// A declared parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Its type: `String`, `AWS::SSM::Parameter::Value<String>`.
+    pub kind: String,
+    /// Its default; of an SSM type, the name of the SSM parameter.
+    pub default: Option<String>,
+    /// The values that it takes; empty: any.
+    pub allowed_values: Vec<String>,
+    /// A regular expression that the whole value has to match.
+    pub allowed_pattern: Option<String>,
+    /// Where it is declared.
+    pub place: Place,
+    /// Where `AllowedValues` or `AllowedPattern` stands.
+    pub allowed_place: Option<Place>,
+}
+
+impl Parameter {
+    /// Its value is the name of an SSM parameter whose value is meant.
+    pub fn is_ssm(&self) -> bool {
+        self.kind.starts_with("AWS::SSM::Parameter::Value<")
+    }
+
+    fn is_list(&self) -> bool {
+        let kind = self.kind.strip_prefix("AWS::SSM::Parameter::Value<").unwrap_or(&self.kind);
+        kind.starts_with("CommaDelimitedList") || kind.starts_with("List<")
+    }
+
+    fn read(file: &File, name: &str, place: Place, node: &Node) -> Self {
+        let text = |key: &str| node.get(key).and_then(|value| value.rendered()).map(str::to_owned);
+        let allowed = node.get("AllowedValues");
+        let values = allowed.and_then(|list| list.as_sequence()).unwrap_or_default();
+        let limit = allowed.or_else(|| node.get("AllowedPattern"));
+        Self {
+            name: name.to_owned(),
+            kind: text("Type").unwrap_or_else(|| "String".to_owned()),
+            default: text("Default"),
+            allowed_values: values.iter().filter_map(|value| value.rendered()).map(str::to_owned).collect(),
+            allowed_pattern: text("AllowedPattern"),
+            place,
+            allowed_place: limit.map(|node| file.place(node.mark)),
+        }
+    }
+
+    /// Whether the template takes a value. SSM types limit the value that is read, not the name that is given.
+    fn check(&self, value: &str) -> Result<(), Error> {
+        let refuse = |message| {
+            let place = self.allowed_place.clone().unwrap_or_else(|| self.place.clone());
+            Err(Error::RefusedValue { name: self.name.clone(), place, message })
+        };
+        if self.is_ssm() {
+            return Ok(());
+        }
+        let values: Vec<&str> = if self.is_list() { value.split(',').map(str::trim).collect() } else { vec![value] };
+        for value in values {
+            if !self.allowed_values.is_empty() && !self.allowed_values.iter().any(|allowed| allowed == value) {
+                let allowed: Vec<&str> = self.allowed_values.iter().map(String::as_str).collect();
+                return refuse(format!("`{value}` is not among its allowed values {}", listed(&allowed)));
+            }
+            // A pattern that only Java understands is left to CloudFormation.
+            let pattern = self.allowed_pattern.as_ref();
+            let pattern =
+                pattern.and_then(|pattern| Some((pattern, regex::Regex::new(&format!("^(?:{pattern})$")).ok()?)));
+            if let Some((pattern, _)) = pattern.filter(|(_, regex)| !regex.is_match(value)) {
+                return refuse(format!("`{value}` does not match its pattern `{pattern}`"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    pub(super) fn parameters(&self) -> Vec<Parameter> {
+        let declared = self.section("Parameters").map(|section| section.entries()).unwrap_or_default();
+        let read =
+            |entry: &super::document::Entry| Parameter::read(self, &entry.key, self.place(entry.mark), &entry.value);
+        declared.iter().map(read).collect()
+    }
+}
+
+impl Template {
+    /// The parameters that the template declares, in its order.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        self.file.parameters()
+    }
+
+    /// Whether the template declares every parameter that is given and takes its value.
+    ///
+    /// # Errors
+    /// `UnknownParameter` or `RefusedValue`.
+    pub fn check_parameters(&self, given: &BTreeMap<String, String>) -> Result<(), Error> {
+        let declared = self.parameters();
+        for (name, value) in given {
+            let Some(parameter) = declared.iter().find(|parameter| parameter.name == *name) else {
+                let hint = suggestion(name, declared.iter().map(|p| p.name.as_str()), "parameters");
+                let section = self.file.root.get("Parameters").unwrap_or(&self.file.root);
+                return Err(Error::UnknownParameter { name: name.clone(), place: self.file.place(section.mark), hint });
+            };
+            parameter.check(value)?;
+        }
+        Ok(())
+    }
+
+    /// The values of the template's parameters for an environment and a version: `Environment` and `DeploymentVersion`
+    /// where the template declares them, and what was given, in which `{environment}` and `{version}` are replaced.
+    ///
+    /// # Errors
+    /// As of [`check_parameters`](Self::check_parameters), and a placeholder whose value is not known.
+    pub fn values(
+        &self,
+        environment: Option<&str>,
+        version: Option<&str>,
+        given: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let declared = self.parameters();
+        let mut values = BTreeMap::new();
+        for (name, value) in [(ENVIRONMENT, environment), (VERSION, version)] {
+            if let Some(value) = value.filter(|_| declared.iter().any(|parameter| parameter.name == name)) {
+                values.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        for (name, value) in given {
+            let mut value = value.clone();
+            for (placeholder, known) in [("{environment}", environment), ("{version}", version)] {
+                if !value.contains(placeholder) {
+                    continue;
+                }
+                let Some(known) = known else {
+                    let message = format!("`{placeholder}` in the value of parameter `{name}` is not known here");
+                    return Err(Error::invalid(self.place(), message));
+                };
+                value = value.replace(placeholder, known);
+            }
+            values.insert(name.clone(), value);
+        }
+        self.check_parameters(&values)?;
+        Ok(values)
+    }
+}
+
+impl Scope<'_> {
+    /// The value of a parameter: what was passed, else its default, looked up where its type says so.
+    pub(super) fn parameter(&self, parameter: &Parameter, passed: Option<Value>) -> Value {
+        let origin = Origin::Parameter(parameter.name.clone());
+        let place = || parameter.place.clone();
+        let value = match (passed, &parameter.default) {
+            (Some(value), _) => value,
+            (None, Some(default)) => Value::part(Ok(default.clone()), origin.clone()),
+            (None, None) => {
+                let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
+                let missing = Unresolved::new(place(), missing).needs(Need::Parameter(parameter.name.clone()));
+                let missing = missing.hint(format!("give it in the input `parameters`: {}=...", parameter.name));
+                return Value::part(Err(missing), origin);
+            }
+        };
+        let value = match (parameter.is_ssm(), value) {
+            (true, value) => match value.into_known(place) {
+                Ok(name) => Value::part(self.ssm(&name, place()), origin),
+                Err(unresolved) => Value::part(Err(unresolved), origin),
+            },
+            (false, value) => value,
+        };
+        match (parameter.is_list(), value) {
+            (true, Value::Text(text)) => match text.known() {
+                Ok(items) => Value::List(items.split(',').map(|item| Value::literal(item.trim())).collect()),
+                Err(unresolved) => Value::Unknown(unresolved),
+            },
+            (_, Value::Text(text)) => self.bounded(text, place()),
+            (_, value) => value,
+        }
+    }
+
+    /// The value of an SSM parameter, by `name` or `name:version`.
+    pub(super) fn ssm(&self, name: &str, place: Place) -> Result<String, Unresolved> {
+        self.context.ssm.get(name).cloned().ok_or_else(|| {
+            let reason = format!("the value of SSM parameter `{name}` is not known");
+            Unresolved::new(place, reason).needs(Need::Ssm(name.to_owned()))
+        })
+    }
+
+    pub(super) fn bounded(&self, text: Text, place: Place) -> Value {
+        match text.is_too_long() {
+            true => Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference")),
+            false => Value::Text(text),
+        }
+    }
+}

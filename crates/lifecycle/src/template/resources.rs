@@ -1,0 +1,80 @@
+//! Values of the template's own resources, as far as they follow from the template.
+
+use super::document::{Mark, Node};
+use super::error::suggestion;
+use super::intrinsics::Scope;
+use super::value::{Origin, Part, Text, Unresolved, Value};
+
+const REPOSITORY: &str = "AWS::ECR::Repository";
+
+impl Scope<'_> {
+    /// What `Ref` of a resource gives: an ECR repository's name.
+    pub(super) fn resource_id(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
+        let resource = self.file.declaration("Resources", name);
+        match resource.filter(|resource| has_type(resource, REPOSITORY)) {
+            Some(resource) => Ok(Value::Text(self.repository_name(name, resource, mark)?)),
+            None => Ok(self.made_by_deployment(name, "Ref", mark)),
+        }
+    }
+
+    /// What `Fn::GetAtt` gives.
+    pub(super) fn attribute(&self, name: &str, attribute: &str, mark: Mark) -> Result<Value, Unresolved> {
+        let Some(resource) = self.file.declaration("Resources", name) else {
+            let known = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
+            let unknown = Unresolved::mistake(self.file.place(mark), format!("the template has no resource `{name}`"));
+            return Err(unknown.hint(suggestion(name, known.iter().map(|entry| entry.key.as_str()), "resources")));
+        };
+        let place = || self.file.place(mark);
+        if let (Some(output), true) = (attribute.strip_prefix("Outputs."), self.file.nested.contains_key(name)) {
+            return self.output(name, output, mark);
+        }
+        match (resource.get("Type").and_then(|kind| kind.text()), attribute) {
+            (Some(REPOSITORY), "RepositoryUri" | "Arn") => {
+                let repository = self.repository_name(name, resource, mark)?;
+                let (account, region) = (self.account(place)?, self.region(place)?);
+                let suffix = match region.starts_with("cn-") {
+                    true => "amazonaws.com.cn",
+                    false => "amazonaws.com",
+                };
+                let mut text = Text::default();
+                match attribute {
+                    "Arn" => return Ok(self.made_by_deployment(name, attribute, mark)),
+                    _ => text.push_str(&format!("{account}.dkr.ecr.{region}.{suffix}/")),
+                }
+                text.append(repository);
+                Ok(Value::Text(text))
+            }
+            (Some("AWS::SSM::Parameter"), "Value") => match resource.at(&["Properties", "Value"]) {
+                Some(value) => Ok(self.evaluate(value)),
+                None => Ok(self.made_by_deployment(name, attribute, mark)),
+            },
+            _ => Ok(self.made_by_deployment(name, attribute, mark)),
+        }
+    }
+
+    fn made_by_deployment(&self, name: &str, attribute: &str, mark: Mark) -> Value {
+        let reason = match attribute {
+            "Ref" => format!("what `{name}` will be called is known only when deployed"),
+            _ => format!("`{name}.{attribute}` is known only when deployed"),
+        };
+        let part = Part {
+            text: Err(Unresolved::new(self.file.place(mark), reason)),
+            origin: Some(Origin::Attribute(format!("{name}.{attribute}"))),
+        };
+        Value::Text(Text::of(part.text, part.origin))
+    }
+
+    fn repository_name(&self, name: &str, resource: &Node, mark: Mark) -> Result<Text, Unresolved> {
+        match resource.at(&["Properties", "RepositoryName"]) {
+            Some(node) => Ok(self.text(node)),
+            None => {
+                let reason = format!("repository `{name}` has no `RepositoryName`, so its name is made when deployed");
+                Err(Unresolved::new(self.file.place(mark), reason))
+            }
+        }
+    }
+}
+
+pub(super) fn has_type(resource: &Node, kind: &str) -> bool {
+    resource.get("Type").and_then(|kind| kind.text()) == Some(kind)
+}

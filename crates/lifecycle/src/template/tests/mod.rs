@@ -1,0 +1,61 @@
+mod checks;
+mod documents;
+mod evaluation;
+mod hostile;
+mod images;
+mod nested;
+mod parameters;
+mod usages;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Context, Error, Template, Usage};
+
+/// A template as the product's users write it.
+const EXEMPLAR: &str = include_str!("exemplar.yaml");
+
+const MAPPING: &str = "ImageBuildConfiguration";
+
+fn template(text: &str) -> Template {
+    Template::parse(text, Path::new("template.yaml")).unwrap_or_else(|error| panic!("{}", located(&error)))
+}
+
+fn located(error: &Error) -> String {
+    let place = error.place().map(|place| format!("{place}: ")).unwrap_or_default();
+    let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{place}{error}{hint}")
+}
+
+/// Why a text is no template.
+fn refused(text: &str) -> String {
+    located(&Template::parse(text, Path::new("template.yaml")).expect_err("this should be refused"))
+}
+
+fn given(values: &[(&str, &str)]) -> BTreeMap<String, String> {
+    values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn context(values: &[(&str, &str)]) -> Context {
+    Context {
+        parameters: given(values),
+        region: Some("eu-west-1".to_owned()),
+        account_id: Some("012345678901".to_owned()),
+        ..Context::default()
+    }
+}
+
+fn shown(usage: &Usage) -> String {
+    match &usage.reference {
+        Ok(reference) => reference.text.clone(),
+        Err(unresolved) => {
+            let hint = unresolved.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            format!("{}: {unresolved}{hint}", unresolved.place)
+        }
+    }
+}
+
+/// The reference of each usage, or why it is not known.
+fn references(template: &Template, context: &Context) -> Vec<String> {
+    template.usages(context).iter().map(shown).collect()
+}

@@ -1,0 +1,460 @@
+//! Who deploys an image, under which name, and on what it runs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::document::{Kind as NodeKind, Node};
+use super::intrinsics::{Guard, Scope};
+use super::metadata;
+use super::resources::has_type;
+use super::value::{Need, Origin, Part, Read, Text, Unresolved, Value};
+use super::{Context, Template};
+use crate::Place;
+use crate::oci::{Platform, RepositoryName, Tag};
+
+/// A place in the template where an image is deployed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The resource's logical id; in a nested template after the nesting resource's, `Service/Task`.
+    pub resource: String,
+    /// What kind of resource it is.
+    pub kind: Kind,
+    /// The container's name, where it has one that is known.
+    pub container: Option<String>,
+    /// The image's expression.
+    pub place: Place,
+    /// What the expression says, with [`Context::stand_in`] in place of its lead.
+    pub reference: Result<EvaluatedReference, Unresolved>,
+    /// The value that leads the expression, if one does.
+    pub lead: Option<Lead>,
+    /// What the expression read from mappings.
+    pub reads: BTreeSet<Read>,
+    /// What it runs on.
+    pub runtime: Runtime,
+    /// A condition that can't be decided: it may not be deployed at all.
+    pub undecided: Option<Unresolved>,
+    /// SAM builds the image by the function's metadata: the logical id, in the outermost template.
+    pub metadata: bool,
+}
+
+/// The kinds of resources that deploy images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `AWS::ECS::TaskDefinition`
+    TaskDefinition,
+    /// `AWS::Serverless::Function`
+    ServerlessFunction,
+    /// `AWS::Lambda::Function`
+    LambdaFunction,
+    /// `AWS::Batch::JobDefinition`
+    BatchJobDefinition,
+    /// `AWS::AppRunner::Service`
+    AppRunnerService,
+    /// `AWS::SageMaker::Model`
+    SageMakerModel,
+}
+
+/// An image reference that the template makes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EvaluatedReference {
+    /// The reference as it will be deployed.
+    pub text: String,
+    /// Registry and repository.
+    pub repository: String,
+    /// The tag; `latest` where neither tag nor digest is written.
+    pub tag: Option<String>,
+    /// The digest, where the reference is pinned to one.
+    pub digest: Option<String>,
+}
+
+/// The value that leads an image's expression, up to the first `/`: a registry can stand in for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lead {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its value, as far as it is known.
+    pub value: Result<String, Unresolved>,
+    /// What follows it, beginning with `/`.
+    pub rest: Result<String, Unresolved>,
+}
+
+/// The platforms that a usage runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// The platforms; empty where they can't be decided.
+    pub platforms: Vec<Platform>,
+    /// Where the template says so, or else the resource.
+    pub place: Place,
+    /// The template says so, or the service has no other; not a mere default.
+    pub certain: bool,
+    /// Why they can't be decided.
+    pub unresolved: Option<Unresolved>,
+}
+
+/// Where a kind of resource names its images. `*` stands for each item of a list.
+struct Shape {
+    kind: Kind,
+    resource_type: &'static str,
+    containers: &'static [&'static [&'static str]],
+    image: &'static str,
+    name: &'static str,
+}
+
+const SHAPES: [Shape; 6] = [
+    Shape {
+        kind: Kind::TaskDefinition,
+        resource_type: "AWS::ECS::TaskDefinition",
+        containers: &[&["ContainerDefinitions", "*"]],
+        image: "Image",
+        name: "Name",
+    },
+    Shape {
+        kind: Kind::ServerlessFunction,
+        resource_type: "AWS::Serverless::Function",
+        containers: &[&[]],
+        image: "ImageUri",
+        name: "",
+    },
+    Shape {
+        kind: Kind::LambdaFunction,
+        resource_type: "AWS::Lambda::Function",
+        containers: &[&["Code"]],
+        image: "ImageUri",
+        name: "",
+    },
+    Shape {
+        kind: Kind::BatchJobDefinition,
+        resource_type: "AWS::Batch::JobDefinition",
+        containers: &[
+            &["ContainerProperties"],
+            &["EcsProperties", "TaskProperties", "*", "Containers", "*"],
+            &["EksProperties", "PodProperties", "InitContainers", "*"],
+            &["EksProperties", "PodProperties", "Containers", "*"],
+            &["NodeProperties", "NodeRangeProperties", "*", "Container"],
+            &["NodeProperties", "NodeRangeProperties", "*", "EcsProperties", "TaskProperties", "*", "Containers", "*"],
+        ],
+        image: "Image",
+        name: "Name",
+    },
+    Shape {
+        kind: Kind::AppRunnerService,
+        resource_type: "AWS::AppRunner::Service",
+        containers: &[&["SourceConfiguration", "ImageRepository"]],
+        image: "ImageIdentifier",
+        name: "",
+    },
+    Shape {
+        kind: Kind::SageMakerModel,
+        resource_type: "AWS::SageMaker::Model",
+        containers: &[&["PrimaryContainer"], &["Containers", "*"]],
+        image: "Image",
+        name: "ContainerHostname",
+    },
+];
+
+/// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
+#[derive(Clone)]
+struct Found<'n> {
+    path: Vec<&'n Node>,
+    undecided: Option<Unresolved>,
+}
+
+impl Template {
+    /// Every place where the template and those that it nests deploy an image, in their order. What a condition
+    /// excludes is not among them.
+    pub fn usages(&self, context: &Context) -> Vec<Usage> {
+        let guard = Guard::default();
+        let mut usages = Vec::new();
+        collect(&Scope::root(&self.file, context, &guard), "", None, &mut usages);
+        usages
+    }
+
+    /// The values that are missing to decide the image references.
+    pub fn needs(&self, context: &Context) -> BTreeSet<Need> {
+        let usages = self.usages(context);
+        usages.iter().filter_map(|usage| usage.reference.as_ref().err()?.need.clone()).collect()
+    }
+
+    /// The SSM parameters, by `name` or `name:version`, whose values are missing to decide the image references.
+    /// A value may reveal a further name: ask until there is none.
+    pub fn ssm_names(&self, context: &Context) -> BTreeSet<String> {
+        let names = self.needs(context).into_iter().filter_map(|need| match need {
+            Need::Ssm(name) => Some(name),
+            _ => None,
+        });
+        names.collect()
+    }
+}
+
+fn collect(scope: &Scope, prefix: &str, outer: Option<&Unresolved>, usages: &mut Vec<Usage>) {
+    for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+        let resource = entry.value.as_ref();
+        let undecided = match resource.get("Condition") {
+            None => None,
+            Some(node) => {
+                let holds = scope.name(node, "Condition").and_then(|name| scope.condition(&name, || scope.place(node)));
+                match holds {
+                    Ok(true) => None,
+                    Ok(false) => continue,
+                    Err(unresolved) => Some(unresolved),
+                }
+            }
+        };
+        let undecided = outer.cloned().or(undecided);
+        let id = format!("{prefix}{}", entry.key);
+        if let Some(nested) = scope.nested(&entry.key) {
+            collect(&nested, &format!("{id}/"), undecided.as_ref(), usages);
+            continue;
+        }
+        let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { continue };
+        let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { continue };
+        of_resource(scope, shape, &id, resource, undecided.as_ref(), usages);
+    }
+}
+
+fn of_resource(
+    scope: &Scope,
+    shape: &Shape,
+    id: &str,
+    resource: &Node,
+    undecided: Option<&Unresolved>,
+    usages: &mut Vec<Usage>,
+) {
+    let Some(properties) = resource.get("Properties") else { return };
+    let metadata = metadata::declaration(resource);
+    let before = usages.len();
+    for path in shape.containers {
+        let start = Found { path: vec![properties], undecided: undecided.cloned() };
+        for container in walk(scope, start, path) {
+            let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
+            let name = container.path.last().and_then(|node| node.get(shape.name));
+            let text = scope.text(node);
+            if let (Value::Nothing, true) = (scope.evaluate(node), text.known().is_err()) {
+                continue;
+            }
+            let lead = lead(&text);
+            let place = scope.place(node);
+            let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
+            if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
+                // The name of an image on the machine that builds.
+                reference = Err(packaged(&place));
+            }
+            usages.push(Usage {
+                resource: id.to_owned(),
+                kind: shape.kind,
+                container: name.and_then(|name| scope.known(name).ok()),
+                reference,
+                place,
+                lead,
+                reads: text.reads,
+                runtime: super::runtime::of(scope, shape.kind, &container.path, resource),
+                undecided: container.undecided,
+                metadata: metadata.is_some(),
+            });
+        }
+    }
+    if let (Some((node, None)), true) = (metadata, usages.len() == before) {
+        let place = scope.place(node);
+        usages.push(Usage {
+            resource: id.to_owned(),
+            kind: shape.kind,
+            container: None,
+            reference: Err(packaged(&place)),
+            place,
+            lead: None,
+            reads: BTreeSet::new(),
+            runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
+            undecided: undecided.cloned(),
+            metadata: true,
+        });
+    }
+}
+
+fn packaged(place: &Place) -> Unresolved {
+    Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
+}
+
+/// Calls `visit` with each task definition that may be deployed: its scope, its id and its properties.
+pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
+    for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+        let condition = entry.value.get("Condition").and_then(|node| node.text());
+        let excluded = condition.is_some_and(|name| scope.condition(name, || scope.place(&entry.value)) == Ok(false));
+        let id = format!("{prefix}{}", entry.key);
+        match (excluded, entry.value.get("Properties")) {
+            (true, _) => {}
+            (false, _) if scope.file.nested.contains_key(&entry.key) => {
+                if let Some(nested) = scope.nested(&entry.key) {
+                    tasks(&nested, &format!("{id}/"), visit);
+                }
+            }
+            (false, Some(properties)) if has_type(&entry.value, "AWS::ECS::TaskDefinition") => {
+                visit(scope, &id, properties);
+            }
+            (false, _) => {}
+        }
+    }
+}
+
+/// The nodes at a path, through the branches of `Fn::If` that may hold.
+fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
+    let mut found = branches(scope, start);
+    for step in path {
+        let mut next = Vec::new();
+        for at in found {
+            let Some(node) = at.path.last().copied() else { continue };
+            let children: Vec<&Node> = match (*step, &node.kind) {
+                ("*", NodeKind::Sequence(items)) => items.iter().map(AsRef::as_ref).collect(),
+                ("*", _) => Vec::new(),
+                (key, _) => node.get(key).map(AsRef::as_ref).into_iter().collect(),
+            };
+            for child in children {
+                let mut path = at.path.clone();
+                path.push(child);
+                next.extend(branches(scope, Found { path, undecided: at.undecided.clone() }));
+            }
+        }
+        found = next;
+    }
+    found
+}
+
+fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
+    let Some(node) = at.path.last().copied() else { return Vec::new() };
+    match node.intrinsic() {
+        Some(("Fn::If", argument)) => {
+            let (nodes, undecided) = match scope.chosen(argument) {
+                Ok(node) => (vec![node], at.undecided),
+                Err(unresolved) => {
+                    let both = argument.as_sequence().and_then(|arguments| arguments.get(1..3)).unwrap_or_default();
+                    (both.iter().map(AsRef::as_ref).collect(), at.undecided.or(Some(unresolved)))
+                }
+            };
+            let outer = &at.path[..at.path.len() - 1];
+            let each = nodes.into_iter().flat_map(|node| {
+                let path = outer.iter().copied().chain([node]).collect();
+                branches(scope, Found { path, undecided: undecided.clone() })
+            });
+            each.collect()
+        }
+        Some(("Ref", name)) if name.text() == Some("AWS::NoValue") => Vec::new(),
+        _ => vec![at],
+    }
+}
+
+/// The value before the first `/`, if it is the value of something that a registry can stand in for.
+fn lead(text: &Text) -> Option<Lead> {
+    let (Part { text: value, origin: Some(origin) }, rest) = text.parts.split_first()? else { return None };
+    let Part { text: Ok(next), .. } = rest.first()? else { return None };
+    next.starts_with('/').then(|| Lead {
+        origin: origin.clone(),
+        value: value.clone(),
+        rest: rest.iter().map(|part| part.text.clone()).collect(),
+    })
+}
+
+fn reference(
+    text: &Text,
+    lead: Option<&Lead>,
+    stand_in: Option<&str>,
+    place: &Place,
+) -> Result<EvaluatedReference, Unresolved> {
+    match (stand_in, lead) {
+        (Some(registry), Some(lead)) => lead.with_registry(registry, place),
+        _ => {
+            let text = text.known()?;
+            EvaluatedReference::parse(&text)
+                .ok_or_else(|| Unresolved::new(place.clone(), format!("`{text}` is not an image reference")))
+        }
+    }
+}
+
+impl Lead {
+    fn with_registry(&self, registry: &str, place: &Place) -> Result<EvaluatedReference, Unresolved> {
+        let rest = self.rest.clone()?;
+        let whole = format!("{}{rest}", registry.trim_end_matches('/'));
+        let below = EvaluatedReference::parse(&format!("registry{rest}"));
+        let invalid = || Unresolved::new(place.clone(), format!("`{whole}` is not an image reference"));
+        let below = below.ok_or_else(invalid)?;
+        let repository =
+            format!("{}{}", registry.trim_end_matches('/'), below.repository.trim_start_matches("registry"));
+        Ok(EvaluatedReference { text: whole, repository, ..below })
+    }
+}
+
+impl Usage {
+    /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
+    ///
+    /// # Errors
+    /// Another part of it is not known.
+    pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
+        match &self.lead {
+            Some(lead) => lead.with_registry(registry, &self.place),
+            None => self.reference.clone(),
+        }
+    }
+
+    /// The service takes a single manifest, no index.
+    pub fn takes_single_manifest(&self) -> bool {
+        matches!(self.kind, Kind::ServerlessFunction | Kind::LambdaFunction)
+    }
+
+    /// The keys of a mapping that the expression read.
+    pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
+        self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
+    }
+}
+
+impl EvaluatedReference {
+    /// Reads `[host/]path[:tag][@digest]`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        let end_of_path = name.rfind('/').map_or(0, |slash| slash + 1);
+        let (repository, tag) = match name[end_of_path..].rsplit_once(':') {
+            Some((last, tag)) => (&name[..end_of_path + last.len()], Some(tag)),
+            None => (name, None),
+        };
+        let host_may_be = |host: &str| {
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']'))
+        };
+        let valid = match repository.split_once('/') {
+            Some((host, path)) => host_may_be(host) && path.parse::<RepositoryName>().is_ok(),
+            None => repository.parse::<RepositoryName>().is_ok(),
+        };
+        let digest_may_be = |digest: &str| {
+            let hex = digest.split_once(':').map(|(_, hex)| hex).unwrap_or_default();
+            hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
+        };
+        let valid = valid && tag.is_none_or(|tag| tag.parse::<Tag>().is_ok()) && digest.is_none_or(digest_may_be);
+        valid.then(|| Self {
+            text: text.to_owned(),
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
+            digest: digest.map(str::to_owned),
+        })
+    }
+}
+
+impl EvaluatedReference {
+    /// Whether it begins with a registry's host, as Docker tells it from a path.
+    fn has_host(&self) -> bool {
+        let host = self.repository.split_once('/').map(|(host, _)| host);
+        host.is_some_and(|host| host.contains(['.', ':']) || host == "localhost")
+    }
+}
+
+impl fmt::Display for EvaluatedReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = SHAPES.iter().find(|shape| shape.kind == *self);
+        f.write_str(shape.map(|shape| shape.resource_type).unwrap_or_default())
+    }
+}

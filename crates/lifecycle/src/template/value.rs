@@ -1,0 +1,186 @@
+//! What an expression evaluates to, with where its parts came from.
+
+use std::collections::BTreeSet;
+
+use crate::Place;
+
+/// Characters of one evaluated text; an image reference has a few hundred.
+const TEXT_LIMIT: usize = 64 * 1024;
+
+/// Why a part of a template can't be decided, and where it stands. Nothing is guessed in its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unresolved {
+    /// One line, lower case, with the name that matters.
+    pub reason: String,
+    /// What can be done about it.
+    pub hint: Option<String>,
+    /// The expression that can't be decided.
+    pub place: Box<Place>,
+    /// The one value that would decide it.
+    pub need: Option<Need>,
+    /// The template is wrong whatever the values are: a mapping key or a parameter that does not exist.
+    pub mistake: bool,
+}
+
+/// A value that is not in the template and was not given.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Need {
+    /// A template parameter without default.
+    Parameter(String),
+    /// An SSM parameter, by `name` or `name:version`.
+    Ssm(String),
+    /// The account id.
+    Account,
+    /// The region.
+    Region,
+}
+
+/// Where a part of a text came from, as far as a registry can stand in for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The value of the template's parameter of this name.
+    Parameter(String),
+    /// `{{resolve:ssm:name}}`.
+    Ssm(String),
+    /// `Fn::ImportValue` of this export.
+    Import(String),
+    /// An attribute of a resource, `Resource.Attribute`.
+    Attribute(String),
+}
+
+/// A value that `Fn::FindInMap` read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Read {
+    /// The mapping: `ImageBuildConfiguration`.
+    pub mapping: String,
+    /// Its key: `BusyBoxService`.
+    pub key: String,
+    /// The key's attribute: `imageName`.
+    pub attribute: String,
+}
+
+/// An evaluated expression.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Text(Text),
+    List(Vec<Value>),
+    /// `AWS::NoValue`: the property is absent.
+    Nothing,
+    Unknown(Unresolved),
+}
+
+/// A string of parts that are known or not.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Text {
+    pub(super) parts: Vec<Part>,
+    pub(super) reads: BTreeSet<Read>,
+    length: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) text: Result<String, Unresolved>,
+    pub(super) origin: Option<Origin>,
+}
+
+impl Unresolved {
+    pub(super) fn new(place: Place, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hint: None, place: Box::new(place), need: None, mistake: false }
+    }
+
+    pub(super) fn mistake(place: Place, reason: impl Into<String>) -> Self {
+        Self { mistake: true, ..Self::new(place, reason) }
+    }
+
+    pub(super) fn needs(self, need: Need) -> Self {
+        Self { need: Some(need), ..self }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl Value {
+    pub(super) fn literal(text: impl Into<String>) -> Self {
+        Self::Text(Text::of(Ok(text.into()), None))
+    }
+
+    pub(super) fn part(text: Result<String, Unresolved>, origin: Origin) -> Self {
+        Self::Text(Text::of(text, Some(origin)))
+    }
+
+    /// The value where a string is needed.
+    pub(super) fn into_text(self, place: impl FnOnce() -> Place) -> Text {
+        let unknown = match self {
+            Self::Text(text) => return text,
+            Self::Unknown(unresolved) => unresolved,
+            Self::List(_) => Unresolved::mistake(place(), "a list where a string is needed"),
+            Self::Nothing => Unresolved::new(place(), "`AWS::NoValue` where a string is needed"),
+        };
+        Text::of(Err(unknown), None)
+    }
+
+    /// The whole string, or why it is not known.
+    pub(super) fn into_known(self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+        self.into_text(place).known()
+    }
+
+    pub(super) fn with_read(mut self, read: Read) -> Self {
+        match &mut self {
+            Self::Text(text) => {
+                text.reads.insert(read);
+            }
+            Self::List(items) => {
+                let marked = std::mem::take(items).into_iter().map(|item| item.with_read(read.clone())).collect();
+                *items = marked;
+            }
+            Self::Nothing | Self::Unknown(_) => {}
+        }
+        self
+    }
+}
+
+impl Text {
+    pub(super) fn of(text: Result<String, Unresolved>, origin: Option<Origin>) -> Self {
+        let mut whole = Self::default();
+        whole.push(Part { text, origin });
+        whole
+    }
+
+    pub(super) fn push_str(&mut self, text: &str) {
+        self.push(Part { text: Ok(text.to_owned()), origin: None });
+    }
+
+    /// Adds a part; literal neighbours become one. What goes over the limit is dropped, and `is_too_long` then.
+    pub(super) fn push(&mut self, part: Part) {
+        self.length += part.text.as_ref().map_or(1, String::len).max(1);
+        if self.is_too_long() {
+            return;
+        }
+        match (self.parts.last_mut(), part) {
+            (Some(Part { text: Ok(last), origin: None }), Part { text: Ok(text), origin: None }) => {
+                last.push_str(&text)
+            }
+            (_, Part { text: Ok(text), origin: None }) if text.is_empty() => {}
+            (_, part) => self.parts.push(part),
+        }
+    }
+
+    pub(super) fn append(&mut self, other: Self) {
+        self.reads.extend(other.reads);
+        for part in other.parts {
+            self.push(part);
+        }
+    }
+
+    pub(super) fn is_too_long(&self) -> bool {
+        self.length > TEXT_LIMIT
+    }
+
+    /// The whole string, or the first reason why it is not known.
+    pub(super) fn known(&self) -> Result<String, Unresolved> {
+        self.parts.iter().map(|part| part.text.clone()).collect()
+    }
+}

@@ -1,0 +1,223 @@
+//! YAML 1.1 as CloudFormation reads it, from the parser's events: they keep tags, anchors and scalars as written.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
+
+use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, Problem};
+
+/// Lines that may be indented anew; each costs a further reading.
+const REPAIR_LIMIT: usize = 100;
+
+/// Spaces that are added to such a line: deeper than any block that it can stand in.
+const REPAIR: usize = 2 * DEPTH_LIMIT;
+
+/// Reads the one document of a text.
+///
+/// The parser follows the specification where a flow collection or a quoted string goes on in a line that is indented
+/// less than the block around it. CloudFormation and everyone else take it, so such lines are moved to the right.
+pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
+    let mut moved = BTreeSet::new();
+    let mut repaired = Cow::Borrowed(text);
+    loop {
+        let problem = match read(&repaired, &moved) {
+            Ok(node) => return Ok(node),
+            Err(problem) => problem,
+        };
+        let line = match problem.message.as_str() {
+            "invalid indentation" => problem.mark.line,
+            // The place is where the string begins: one of the lines that follow is meant.
+            "invalid indentation in quoted scalar" => {
+                (problem.mark.line + 1..).find(|line| !moved.contains(line)).unwrap_or(problem.mark.line)
+            }
+            _ => return Err(problem),
+        };
+        if moved.len() == REPAIR_LIMIT || !moved.insert(line) {
+            return Err(problem);
+        }
+        repaired = Cow::Owned(indented(&repaired, line));
+    }
+}
+
+fn indented(text: &str, line: usize) -> String {
+    let lines = text.split_inclusive('\n').enumerate();
+    lines.map(|(at, text)| if at + 1 == line { " ".repeat(REPAIR) + text } else { text.to_owned() }).collect()
+}
+
+fn read(text: &str, moved: &BTreeSet<usize>) -> Result<Arc<Node>, Problem> {
+    let mut reader = Reader { parser: Parser::new_from_str(text), moved, anchors: HashMap::new(), spent: 0 };
+    let mut document = None;
+    loop {
+        match reader.next()? {
+            (Event::StreamEnd, _) => break,
+            (Event::DocumentStart(_), mark) if document.is_some() => {
+                return Err(Problem::new(mark, "a second document: a template is one document"));
+            }
+            (Event::DocumentStart(_), _) => {
+                let (event, mark) = reader.next()?;
+                document = Some(reader.node(event, mark, 0)?);
+            }
+            _ => {}
+        }
+    }
+    match document {
+        Some(node) if !node.is_null() => Ok(node),
+        _ => Err(Problem::new(Mark { line: 1, column: 1 }, "the template is empty")),
+    }
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    /// The lines that were moved to the right.
+    moved: &'t BTreeSet<usize>,
+    /// What finished anchors name; that of a node which is still being read is missing.
+    anchors: HashMap<usize, Arc<Node>>,
+    /// Nodes so far, aliases written out.
+    spent: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn next(&mut self) -> Result<(Event<'t>, Mark), Problem> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, self.mark(&span.start))),
+            Some(Err(error)) => Err(self.problem(&error)),
+            None => Ok((Event::StreamEnd, Mark::default())),
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, mark: Mark, depth: usize) -> Result<Arc<Node>, Problem> {
+        if depth >= DEPTH_LIMIT {
+            return Err(Problem::too_deep(mark));
+        }
+        let (anchor, tag, node) = match event {
+            Event::Alias(anchor) => {
+                let node = self.anchors.get(&anchor).cloned();
+                let node = node.ok_or_else(|| Problem::new(mark, "an alias that contains itself"))?;
+                if depth + node.height > DEPTH_LIMIT {
+                    return Err(Problem::too_deep(mark));
+                }
+                self.spend(node.weight, mark)?;
+                return Ok(node);
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.spend(1, mark)?;
+                let plain = style == ScalarStyle::Plain && !tag.as_deref().is_some_and(is_string);
+                (anchor, tag, Node::scalar(mark, text.into_owned(), plain))
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.spend(1, mark)?;
+                (anchor, tag, self.sequence(mark, depth)?)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.spend(1, mark)?;
+                (anchor, tag, self.mapping(mark, depth)?)
+            }
+            _ => return Err(Problem::new(mark, "expected a value")),
+        };
+        let node = Arc::new(match tag.as_deref().and_then(long_form) {
+            Some(function) => {
+                self.spend(2, mark)?;
+                call(function, node)
+            }
+            None => node,
+        });
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn sequence(&mut self, mark: Mark, depth: usize) -> Result<Node, Problem> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Node::sequence(mark, items)),
+                (event, mark) => items.push(self.node(event, mark, depth + 1)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self, mark: Mark, depth: usize) -> Result<Node, Problem> {
+        let mut mapping = Mapping::default();
+        let mut merged: Vec<Arc<Node>> = Vec::new();
+        loop {
+            let (event, mark_of_key) = self.next()?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            self.spend(1, mark_of_key)?;
+            let Event::Scalar(key, style, anchor, _) = event else {
+                return Err(Problem::new(mark_of_key, "a key that is not a string"));
+            };
+            if anchor > 0 {
+                self.anchors.insert(anchor, Arc::new(Node::scalar(mark_of_key, key.to_string(), false)));
+            }
+            let (event, mark_of_value) = self.next()?;
+            let value = self.node(event, mark_of_value, depth + 1)?;
+            if key == "<<" && style == ScalarStyle::Plain {
+                match &value.kind {
+                    Kind::Sequence(items) => merged.extend(items.iter().cloned()),
+                    _ => merged.push(value),
+                }
+                continue;
+            }
+            let entry = Entry { key: key.into_owned(), mark: mark_of_key, value };
+            let key = entry.key.clone();
+            mapping.insert(entry).map_err(|first| Problem::duplicate(mark_of_key, &key, first.mark))?;
+        }
+        for source in merged {
+            let Some(source) = source.as_mapping() else {
+                return Err(Problem::new(source.mark, "`<<` merges mappings only"));
+            };
+            for entry in source.entries() {
+                // What is written out wins over what is merged, and an earlier source over a later one.
+                let _ = mapping.insert(entry.clone());
+            }
+        }
+        Ok(Node::mapping(mark, mapping))
+    }
+
+    fn mark(&self, marker: &Marker) -> Mark {
+        let line = marker.line().max(1);
+        let added = if self.moved.contains(&line) { REPAIR } else { 0 };
+        Mark { line, column: marker.col().saturating_sub(added) + 1 }
+    }
+
+    fn problem(&self, error: &ScanError) -> Problem {
+        let message = error.info().trim_end_matches('.').replace(['\n', '\r'], " ");
+        let hint = message.contains("tab").then(|| "indent with spaces: YAML allows no tabs there".to_owned());
+        Problem { mark: self.mark(error.marker()), message, hint }
+    }
+
+    fn spend(&mut self, weight: usize, mark: Mark) -> Result<(), Problem> {
+        self.spent += weight;
+        if self.spent > NODE_LIMIT { Err(Problem::too_large(mark)) } else { Ok(()) }
+    }
+}
+
+/// `!Sub` is `Fn::Sub`; `!Ref` and `!Condition` have no `Fn::`.
+fn long_form(tag: &Tag) -> Option<String> {
+    match (tag.handle.as_str(), tag.suffix.as_str()) {
+        ("!", "") => None,
+        ("!", name @ ("Ref" | "Condition")) => Some(name.to_owned()),
+        ("!", name) => Some(format!("Fn::{name}")),
+        _ => None,
+    }
+}
+
+/// `!` and `!!str` make a plain scalar a string.
+fn is_string(tag: &Tag) -> bool {
+    match tag.handle.as_str() {
+        "" | "!" => tag.suffix.is_empty() || tag.suffix == "!",
+        _ => tag.is_yaml_core_schema() && tag.suffix == "str",
+    }
+}
+
+fn call(function: String, argument: Node) -> Node {
+    let mark = argument.mark;
+    let mut mapping = Mapping::default();
+    let _ = mapping.insert(Entry { key: function, mark, value: Arc::new(argument) });
+    Node::mapping(mark, mapping)
+}

@@ -1,0 +1,147 @@
+//! The writes of a transfer, in the order in which they have to be done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::graph::{Attached, Graph};
+use crate::oci::{BlobSource, Descriptor, Manifest, Put, Store, StoreError, Tag};
+
+/// Blobs of one image that are on their way at a time. Each takes some buffers, never its size.
+const BLOBS_AT_A_TIME: usize = 16;
+
+/// Manifests of one image that are written at a time.
+const MANIFESTS_AT_A_TIME: usize = 8;
+
+/// What a copy did with the blobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Blobs that were there.
+    pub present: u64,
+    /// Blobs that the registry linked.
+    pub mounted: u64,
+    /// Blobs whose bytes were sent.
+    pub sent: u64,
+}
+
+/// Copies all that is below a root, and not the root: blobs, then child manifests by digest.
+///
+/// # Errors
+/// The first failure; what was copied by then stays and is found by the next run.
+pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph: &Graph) -> Result<Copied, StoreError> {
+    if same_repository(source.as_ref(), target.as_ref()) {
+        return Ok(Copied::default());
+    }
+    let blob_source: Arc<dyn BlobSource> = source.clone();
+    let copied = blobs(&graph.blobs, &blob_source, target).await?;
+    // Children that are indexes come after what they hold, so the order of the graph is kept level by level.
+    let mut leaves_first: BTreeMap<usize, Vec<&Manifest>> = BTreeMap::new();
+    for manifest in &graph.children {
+        leaves_first.entry(usize::from(manifest.is_index())).or_default().push(manifest);
+    }
+    for (indexes, manifests) in leaves_first {
+        let at_a_time = if indexes == 0 { MANIFESTS_AT_A_TIME } else { 1 };
+        let puts: Vec<_> = manifests.into_iter().map(|manifest| target.put_manifest(manifest, None)).collect();
+        stream::iter(puts).buffered(at_a_time).try_collect::<()>().await?;
+    }
+    Ok(copied)
+}
+
+/// Copies what is attached to an image, after the image itself: each referrer after what it refers to.
+///
+/// # Errors
+/// The first failure.
+pub async fn attached(
+    source: &Arc<dyn Store>,
+    target: &Arc<dyn Store>,
+    attached: &Attached,
+) -> Result<(), StoreError> {
+    if same_repository(source.as_ref(), target.as_ref()) {
+        return Ok(());
+    }
+    for referrer in &attached.referrers {
+        below_root(source, target, referrer).await?;
+        target.put_manifest(&referrer.root, None).await?;
+    }
+    for (tag, graph) in &attached.tags {
+        below_root(source, target, graph).await?;
+        target.put_manifest(&graph.root, Some(tag)).await?;
+    }
+    Ok(())
+}
+
+/// What of `wanted` the target does not have yet.
+///
+/// # Errors
+/// When the target can't say what it has.
+pub async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> Result<Attached, StoreError> {
+    let mut has: Vec<_> = Vec::new();
+    let subjects = graph.manifests().chain(wanted.referrers.iter().map(|referrer| &referrer.root));
+    // Only what has wanted referrers is asked for.
+    for subject in subjects {
+        let refers = |referrer: &Graph| referrer.root.subject.as_ref().is_some_and(|s| s.digest == subject.digest);
+        if wanted.referrers.iter().any(refers) {
+            has.extend(target.referrers(&subject.digest).await?.into_iter().map(|referrer| referrer.digest));
+        }
+    }
+    let referrers = wanted.referrers.iter().filter(|referrer| !has.contains(&referrer.root.digest)).cloned().collect();
+    let mut tags = Vec::new();
+    for (tag, graph) in &wanted.tags {
+        if target.head(tag).await?.as_ref() != Some(&graph.root.digest) {
+            tags.push((tag.clone(), graph.clone()));
+        }
+    }
+    Ok(Attached { referrers, tags })
+}
+
+/// Writes an artifact that was made here: its blobs, then its manifest by digest.
+///
+/// # Errors
+/// The first failure.
+pub async fn artifact(
+    target: &Arc<dyn Store>,
+    manifest: &Manifest,
+    source: &Arc<dyn BlobSource>,
+) -> Result<(), StoreError> {
+    let mut all: Vec<Descriptor> = Vec::new();
+    for blob in manifest.blobs() {
+        if all.iter().all(|seen| seen.digest != blob.digest) {
+            all.push(blob.clone());
+        }
+    }
+    blobs(&all, source, target).await?;
+    target.put_manifest(manifest, None).await
+}
+
+/// Writes the root under its digest.
+///
+/// # Errors
+/// Those of the write.
+pub async fn root(target: &Arc<dyn Store>, graph: &Graph) -> Result<(), StoreError> {
+    target.put_manifest(&graph.root, None).await
+}
+
+/// Writes a tag: the last write.
+///
+/// # Errors
+/// Those of the write.
+pub async fn tag(target: &Arc<dyn Store>, graph: &Graph, tag: &Tag) -> Result<(), StoreError> {
+    target.put_manifest(&graph.root, Some(tag)).await
+}
+
+/// Whether both are one repository, where nothing below a tag has to be copied.
+pub fn same_repository(source: &dyn Store, target: &dyn Store) -> bool {
+    source.origin().is_some() && source.origin() == target.origin()
+}
+
+async fn blobs(
+    blobs: &[Descriptor],
+    source: &Arc<dyn BlobSource>,
+    target: &Arc<dyn Store>,
+) -> Result<Copied, StoreError> {
+    let puts: Vec<_> = blobs.iter().map(|blob| target.put_blob(blob, source)).collect();
+    let puts: Vec<Put> = stream::iter(puts).buffer_unordered(BLOBS_AT_A_TIME).try_collect().await?;
+    let count = |wanted| puts.iter().filter(|put| **put == wanted).count() as u64;
+    Ok(Copied { present: count(Put::Present), mounted: count(Put::Mounted), sent: count(Put::Sent) })
+}

@@ -1,0 +1,164 @@
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::oci::{Class, Content, Descriptor, Digest, Manifest, Platform, Store, StoreError};
+
+/// How deep an index may hold indexes.
+const DEPTH_LIMIT: usize = 4;
+
+/// Manifests in one graph. A multi-platform image has some ten.
+const MANIFESTS_LIMIT: usize = 1000;
+
+/// Blobs in one graph. An image has at most 127 layers.
+const BLOBS_LIMIT: usize = 20_000;
+
+/// Manifests of one store that are read at a time.
+const READERS: usize = 16;
+
+/// All that an image consists of: the root, the manifests below it, and their blobs.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// What tags point to.
+    pub root: Manifest,
+    /// The manifests below the root, each after those below itself: the order in which they are written.
+    pub children: Vec<Manifest>,
+    /// The blobs of all manifests, each once, the largest first.
+    pub blobs: Vec<Descriptor>,
+}
+
+impl Graph {
+    /// Reads what is below a root.
+    ///
+    /// # Errors
+    /// When a manifest is missing or broken, or the graph is deeper or larger than any image is.
+    pub async fn read(store: &Arc<dyn Store>, root: Manifest) -> Result<Self, StoreError> {
+        let mut seen = HashSet::from([root.digest.clone()]);
+        let mut levels: Vec<Vec<Manifest>> = Vec::new();
+        let mut next: Vec<Descriptor> = root.children().to_vec();
+        let absurd = |what: String| Err(StoreError::new(Class::Invalid, format!("image {} has {what}", root.digest)));
+        while !next.is_empty() {
+            if levels.len() >= DEPTH_LIMIT {
+                return absurd(format!("indexes nested deeper than {DEPTH_LIMIT}"));
+            }
+            next.retain(|child| seen.insert(child.digest.clone()));
+            if seen.len() > MANIFESTS_LIMIT {
+                return absurd(format!("more than {MANIFESTS_LIMIT} manifests"));
+            }
+            let asked: Vec<_> = next.iter().map(|child| must_have(store.as_ref(), child)).collect();
+            let level: Vec<Manifest> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            next = level.iter().flat_map(|manifest| manifest.children().iter().cloned()).collect();
+            levels.push(level);
+        }
+        let children: Vec<Manifest> = levels.into_iter().rev().flatten().collect();
+        let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        for blob in children.iter().chain([&root]).flat_map(Manifest::blobs) {
+            let first = blobs.entry(blob.digest.clone()).or_insert_with(|| blob.clone());
+            if first.size != blob.size {
+                return absurd(format!("two sizes for the blob {}", blob.digest));
+            }
+        }
+        if blobs.len() > BLOBS_LIMIT {
+            return absurd(format!("more than {BLOBS_LIMIT} blobs"));
+        }
+        let mut blobs: Vec<Descriptor> = blobs.into_values().collect();
+        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        Ok(Self { root, children, blobs })
+    }
+
+    /// Root and children.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        [&self.root].into_iter().chain(&self.children)
+    }
+
+    /// The manifests of platforms, with the platform where an index names it.
+    pub fn platforms(&self) -> Vec<(Option<Platform>, &Manifest)> {
+        let image = |manifest: &Manifest| matches!(manifest.content, Content::Image { .. });
+        if image(&self.root) {
+            return vec![(None, &self.root)];
+        }
+        let named: BTreeMap<_, _> = self
+            .manifests()
+            .flat_map(|index| index.children())
+            .filter_map(|child| Some((child.digest.clone(), child.platform.clone()?)))
+            .collect();
+        let children = self.children.iter().filter(|manifest| image(manifest));
+        children.map(|manifest| (named.get(&manifest.digest).cloned(), manifest)).collect()
+    }
+
+    /// Bytes of all blobs and manifests: what a registry stores for it.
+    pub fn size(&self) -> u64 {
+        let blobs: u64 = self.blobs.iter().map(|blob| blob.size).sum();
+        blobs + self.manifests().map(|manifest| manifest.bytes.len() as u64).sum::<u64>()
+    }
+}
+
+/// A manifest that has to be there because another names it.
+async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
+    let missing = || {
+        let message = format!("{} lacks the manifest {} that the image consists of", store.address(), child.digest);
+        StoreError::new(Class::NotFound, message)
+    };
+    store.manifest(&child.digest).await?.ok_or_else(missing)
+}
+
+/// What is attached to an image: referrers of every digest in it, with referrers of those, and cosign's tags.
+#[derive(Debug, Clone, Default)]
+pub struct Attached {
+    /// Referrers, each after what it refers to.
+    pub referrers: Vec<Graph>,
+    /// Tags that cosign before version 3 keeps signatures and attestations under.
+    pub tags: Vec<(crate::oci::Tag, Graph)>,
+}
+
+/// Referrers of one image, of all its digests and recursively.
+const REFERRERS_LIMIT: usize = 2000;
+
+/// How far referrers refer to referrers: a signature of an SBOM of an image is two.
+const REFERRERS_DEPTH: usize = 4;
+
+impl Attached {
+    /// Looks for all that is attached to an image. That it could not look is an error.
+    ///
+    /// # Errors
+    /// When the store can't say, or says absurd things.
+    pub async fn read(store: &Arc<dyn Store>, graph: &Graph) -> Result<Self, StoreError> {
+        let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
+        let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
+        let mut referrers = Vec::new();
+        let cosign: Vec<_> = subjects.iter().flat_map(crate::oci::Tag::of_cosign).collect();
+        for _ in 0..REFERRERS_DEPTH {
+            let found = Self::of_all(store, &subjects).await?;
+            let found: Vec<_> = found.into_iter().filter(|referrer| seen.insert(referrer.digest.clone())).collect();
+            if referrers.len() + found.len() > REFERRERS_LIMIT {
+                let message = format!("image {} has more than {REFERRERS_LIMIT} referrers", graph.root.digest);
+                return Err(StoreError::new(Class::Invalid, message));
+            }
+            if found.is_empty() {
+                break;
+            }
+            let asked: Vec<_> = found.iter().map(|referrer| Self::graph(store, referrer)).collect();
+            let level: Vec<Graph> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            subjects = level.iter().map(|graph| graph.root.digest.clone()).collect();
+            referrers.extend(level);
+        }
+        let mut tags = Vec::new();
+        for (tag, digest) in store.existing(&cosign).await? {
+            let manifest = Descriptor { digest, ..graph.root.descriptor() };
+            tags.push((tag, Self::graph(store, &manifest).await?));
+        }
+        Ok(Self { referrers, tags })
+    }
+
+    async fn graph(store: &Arc<dyn Store>, root: &Descriptor) -> Result<Graph, StoreError> {
+        let root = must_have(store.as_ref(), root).await?;
+        Graph::read(store, root).await
+    }
+
+    async fn of_all(store: &Arc<dyn Store>, subjects: &[Digest]) -> Result<Vec<Descriptor>, StoreError> {
+        let asked: Vec<_> = subjects.iter().map(|subject| store.referrers(subject)).collect();
+        let lists: Vec<Vec<Descriptor>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+        Ok(lists.into_iter().flatten().collect())
+    }
+}

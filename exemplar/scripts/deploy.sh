@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Deploys what `npm run build` left, as one version in one environment, and asks the API for what is deployed there.
+#
+#   deploy.sh ENVIRONMENT VERSION [DIGESTS]
+#
+# VERSION and DIGESTS are the outputs of publish and promote. DIGESTS is a JSON object from image to digest. More
+# parameters of the template, as NAME=VALUE words, are taken from $EXEMPLAR_PARAMETERS.
+set -euo pipefail
+
+environment=${1:?usage: deploy.sh ENVIRONMENT VERSION [DIGESTS]}
+version=${2:?usage: deploy.sh ENVIRONMENT VERSION [DIGESTS]}
+digests=${3:-"{}"}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# sam reads each word as NAME="VALUE" and wants the quotes within escaped.
+parameters=("Environment=$environment" "DeploymentVersion=$version" "ImageDigests=\"${digests//\"/\\\"}\"")
+read -ra more <<<"${EXEMPLAR_PARAMETERS:-}"
+
+sam deploy --config-env "$environment" --parameter-overrides "${parameters[@]}" "${more[@]}"

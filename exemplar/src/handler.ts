@@ -1,0 +1,17 @@
+// The Lambda function's entry point: reads the deployment once a start, so that a wrong one fails before any request.
+
+import type { APIGatewayProxyEventV2 } from "aws-lambda";
+
+import { serve, type Response } from "./api.js";
+import { readDeployment } from "./deployment.js";
+import { createLog } from "./log.js";
+
+const deployment = readDeployment(process.env);
+const log = createLog(
+  { service: "exemplar-api", environment: deployment.environment, version: deployment.version },
+  (line) => process.stdout.write(line),
+);
+
+export async function handler(event: APIGatewayProxyEventV2): Promise<Response> {
+  return serve(deployment, log, event);
+}

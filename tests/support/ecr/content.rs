@@ -1,0 +1,138 @@
+//! Bytes of blobs: kept, made on the fly, or known only by their digest.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use sha2::{Digest as _, Sha256};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Kept(Bytes),
+    /// Pseudo-random bytes that no memory holds.
+    Generated {
+        seed: u64,
+        size: u64,
+    },
+    /// Hashed and dropped.
+    Dropped {
+        size: u64,
+    },
+}
+
+const CHUNK: u64 = 64 * 1024; // bytes; one frame of a body
+
+impl Content {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Content::Kept(bytes) => bytes.len() as u64,
+            Content::Generated { size, .. } | Content::Dropped { size } => *size,
+        }
+    }
+
+    /// At most `CHUNK` bytes from `at`, or none where they were dropped.
+    pub(crate) fn chunk(&self, at: u64, end: u64) -> Option<Bytes> {
+        let end = end.min(at + CHUNK);
+        match self {
+            Content::Kept(bytes) => Some(bytes.slice(at as usize..end as usize)),
+            Content::Generated { seed, .. } => {
+                let mut bytes = Vec::with_capacity((end - at) as usize + 8);
+                let mut word = at / 8;
+                bytes.extend_from_slice(&noise(*seed, word).to_le_bytes()[(at % 8) as usize..]);
+                while (bytes.len() as u64) < end - at {
+                    word += 1;
+                    bytes.extend_from_slice(&noise(*seed, word).to_le_bytes());
+                }
+                bytes.truncate((end - at) as usize);
+                Some(bytes.into())
+            }
+            Content::Dropped { .. } => None,
+        }
+    }
+
+    /// All of it in memory.
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        if let Content::Kept(bytes) = self {
+            return Some(bytes.clone());
+        }
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < self.len() {
+            bytes.extend_from_slice(&self.chunk(bytes.len() as u64, self.len())?);
+        }
+        Some(bytes.into())
+    }
+
+    /// `sha256:…`; of what was dropped only its uploader knew.
+    pub(crate) fn digest(&self) -> Option<String> {
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < self.len() {
+            let chunk = self.chunk(at, self.len())?;
+            hash.update(&chunk);
+            at += chunk.len() as u64;
+        }
+        Some(name(hash))
+    }
+}
+
+/// The digest's name: `sha256:` and 64 hexadecimal digits.
+pub(crate) fn name(hash: Sha256) -> String {
+    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    name(Sha256::new_with_prefix(bytes))
+}
+
+/// SplitMix64, behind the first bytes of a gzip stream: clients that look at a layer see one that is compressed.
+fn noise(seed: u64, index: u64) -> u64 {
+    if index == 0 {
+        return 0x0008_8b1f;
+    }
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A body that sends a range of a content and counts what was taken.
+pub(crate) struct Download {
+    pub(crate) content: Content,
+    pub(crate) at: u64,
+    pub(crate) end: u64,
+    pub(crate) sent: Arc<AtomicU64>,
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.at == self.end {
+            return Poll::Ready(None);
+        }
+        let Some(chunk) = self.content.chunk(self.at, self.end) else {
+            return Poll::Ready(Some(Err(io::Error::other("the bytes of this blob were dropped"))));
+        };
+        self.at += chunk.len() as u64;
+        self.sent.fetch_add(chunk.len() as u64, SeqCst);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.at == self.end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.end - self.at)
+    }
+}

@@ -1,0 +1,218 @@
+//! The data plane of one registry: authentication, permissions, quotas, and who answers what.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{Request, body::Incoming, http::request::Parts};
+use serde_json::json;
+
+use super::{
+    Entry, Plane, Shared, blobs,
+    http::{Kind, Peer, Reply, Route, reply},
+    iam, listings, manifests,
+    state::{Principal, RegistryId, State},
+};
+
+/// An answer that refuses, in the distribution specification's shape.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { status, code, message: message.into(), headers: Vec::new() }
+    }
+
+    pub(crate) fn name_unknown(registry: &RegistryId, name: &str) -> Refusal {
+        let account = &registry.account;
+        Refusal::new(
+            404,
+            "NAME_UNKNOWN",
+            format!("The repository with name '{name}' does not exist in the registry with id '{account}'"),
+        )
+    }
+
+    /// An answer to a HEAD has no body.
+    fn reply(self, head: bool) -> Reply {
+        let body = match self.code {
+            "" => self.message,
+            code => json!({"errors": [{"code": code, "message": self.message}]}).to_string(),
+        };
+        let length = body.len().to_string();
+        let kind = if self.code.is_empty() { "text/plain; charset=utf-8" } else { "application/json; charset=utf-8" };
+        let mut headers = vec![("content-type", kind), ("content-length", length.as_str())];
+        headers.extend(self.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        reply(self.status, &headers, if head { String::new() } else { body })
+    }
+}
+
+pub(crate) type Outcome = Result<Reply, Refusal>;
+
+/// A request whose caller is known and allowed.
+pub(crate) struct Call<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) registry: &'a RegistryId,
+    pub(crate) route: Route,
+    pub(crate) parts: Parts,
+    pub(crate) principal: Principal,
+    pub(crate) entry: &'a Entry,
+}
+
+impl Call<'_> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.parts.headers.get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn unknown(&self) -> Refusal {
+        Refusal::name_unknown(self.registry, &self.route.repository)
+    }
+}
+
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    registry: RegistryId,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> io::Result<Reply> {
+    let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let route = Route::of(request.method().as_str(), path);
+    let mut entry = Entry::new(Plane::Data, route.kind.clone(), &request, peer.connection);
+    entry.registry = registry.host();
+    entry.repository = route.repository.clone();
+    entry.reference = route.reference.clone();
+    let state = shared.clone();
+    let handle = async move |entry: Entry, request: Request<Incoming>| {
+        let head = request.method() == "HEAD";
+        let (parts, mut body) = request.into_parts();
+        let admitted = admit(&mut state.state(), &registry, &route, &parts);
+        let outcome = match admitted {
+            Err(refusal) => Err(refusal),
+            Ok(principal) => {
+                let call = Call { shared: &state, registry: &registry, route, parts, principal, entry: &entry };
+                dispatch(&call, &mut body).await?
+            }
+        };
+        // A refusal reaches the client only if its body is taken first.
+        drain(&mut body, &entry.meter()).await?;
+        let mut reply = outcome.unwrap_or_else(|refusal| refusal.reply(head));
+        reply.headers_mut().insert("docker-distribution-api-version", "registry/2.0".parse().unwrap());
+        Ok(reply)
+    };
+    shared.answer(entry, request, peer, handle).await
+}
+
+async fn dispatch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
+    Ok(match call.route.kind {
+        Kind::Ping => Ok(reply(200, &[("content-type", "application/json")], "{}")),
+        Kind::HeadManifest | Kind::GetManifest => manifests::get(call),
+        Kind::PutManifestByTag | Kind::PutManifestByDigest => manifests::put(call, body).await?,
+        Kind::HeadBlob => blobs::head(call),
+        Kind::GetBlob => blobs::get(call),
+        Kind::PostUpload | Kind::Mount => blobs::post(call),
+        Kind::PatchUpload => blobs::patch(call, body).await?,
+        Kind::PutUpload => blobs::put(call, body).await?,
+        Kind::DeleteUpload => blobs::delete(call),
+        Kind::Tags => listings::tags(call),
+        Kind::Referrers => listings::referrers(call),
+        _ => Err(Refusal::new(405, "UNSUPPORTED", "The operation is unsupported.")),
+    })
+}
+
+/// The API action that a request stands for: its permission and its quota.
+fn action(kind: &Kind) -> Option<&'static str> {
+    Some(match kind {
+        Kind::HeadManifest | Kind::GetManifest => "BatchGetImage",
+        Kind::PutManifestByTag | Kind::PutManifestByDigest => "PutImage",
+        Kind::DeleteManifest => "BatchDeleteImage",
+        Kind::HeadBlob => "BatchCheckLayerAvailability",
+        Kind::GetBlob => "GetDownloadUrlForLayer",
+        Kind::PostUpload | Kind::Mount => "InitiateLayerUpload",
+        Kind::PatchUpload => "UploadLayerPart",
+        Kind::PutUpload => "CompleteLayerUpload",
+        Kind::Tags => "ListImages",
+        Kind::Referrers => "ListImageReferrers",
+        _ => return None,
+    })
+}
+
+/// Who calls, if the token is good, the policies allow it and no quota is used up.
+fn admit(state: &mut State, registry: &RegistryId, route: &Route, parts: &Parts) -> Result<Principal, Refusal> {
+    let principal = authenticate(state, registry, parts)?;
+    let Some(action) = action(&route.kind) else { return Ok(principal) };
+    if let Some(retry_after) = state.throttled(action) {
+        let mut refusal = Refusal::new(429, "TOOMANYREQUESTS", "Rate exceeded");
+        refusal.headers.extend(retry_after.map(|value| ("retry-after", value)));
+        return Err(refusal);
+    }
+    let name = route.repository.as_str();
+    let denied = |message: String| Refusal::new(403, "DENIED", message);
+    iam::on_repository(state, &principal, &format!("ecr:{action}"), registry, name).map_err(denied)?;
+    if route.kind == Kind::PutUpload {
+        // One request carries the bytes and completes the upload.
+        iam::on_repository(state, &principal, "ecr:UploadLayerPart", registry, name).map_err(denied)?;
+    }
+    Ok(principal)
+}
+
+fn authenticate(state: &mut State, registry: &RegistryId, parts: &Parts) -> Result<Principal, Refusal> {
+    let unauthorized = || {
+        let mut refusal = Refusal::new(401, "", "Not Authorized\n");
+        let challenge = format!("Basic realm=\"https://{}/\",service=\"ecr.amazonaws.com\"", registry.host());
+        refusal.headers.push(("www-authenticate", challenge));
+        refusal
+    };
+    let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+    let password = header
+        .and_then(|value| value.strip_prefix("Basic "))
+        .and_then(|value| STANDARD.decode(value).ok())
+        .and_then(|value| String::from_utf8(value).ok())
+        .and_then(|value| value.strip_prefix("AWS:").map(str::to_owned))
+        .ok_or_else(unauthorized)?;
+    let status = state.quirks.expired_status;
+    let token = state.tokens.get_mut(&password).ok_or_else(unauthorized)?;
+    match &mut token.left {
+        Some(0) => token.expired = true,
+        Some(left) => *left -= 1,
+        None => {}
+    }
+    if token.expired {
+        let message = "Your authorization token has expired. Reauthenticate and try again.";
+        return Err(match status {
+            401 => unauthorized(),
+            status => Refusal::new(status, "DENIED", message),
+        });
+    }
+    if token.region != registry.region {
+        return Err(Refusal::new(403, "DENIED", "Your Authorization Token is invalid."));
+    }
+    Ok(token.principal.clone())
+}
+
+/// Takes what is left of a body.
+pub(crate) async fn drain(body: &mut Incoming, meter: &AtomicU64) -> io::Result<()> {
+    while next(body, meter).await?.is_some() {}
+    Ok(())
+}
+
+/// The next bytes of a body.
+pub(crate) async fn next(body: &mut Incoming, meter: &AtomicU64) -> io::Result<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {
+            meter.fetch_add(bytes.len() as u64, SeqCst);
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}

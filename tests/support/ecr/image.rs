@@ -1,0 +1,225 @@
+//! Images made of noise: an index of platforms, or one manifest, with referrers; for a registry or a layout on disk.
+
+use std::{collections::BTreeSet, fs, io::Write as _, path::Path};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::content::{self, Content};
+
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// What an image is made of. Equal specifications make equal images.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageSpec {
+    /// `os/arch` or `os/arch/variant`; one makes a single manifest, several an index.
+    pub(crate) platforms: Vec<String>,
+    /// Layers of each platform; none is shared.
+    pub(crate) layers: usize,
+    /// Bytes of each layer, at least 32.
+    pub(crate) layer_size: u64,
+    pub(crate) seed: u64,
+    /// Docker's media types instead of OCI's.
+    pub(crate) docker: bool,
+    /// An index also of one platform.
+    pub(crate) index: bool,
+    /// Layers are made on the fly and never held in memory.
+    pub(crate) generated: bool,
+}
+
+impl Default for ImageSpec {
+    fn default() -> Self {
+        ImageSpec {
+            platforms: vec!["linux/amd64".into(), "linux/arm64".into()],
+            layers: 2,
+            layer_size: 1024,
+            seed: 1,
+            docker: false,
+            index: false,
+            generated: false,
+        }
+    }
+}
+
+/// A manifest's bytes and what they are called.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Artifact {
+    pub(crate) bytes: Bytes,
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+}
+
+impl Artifact {
+    fn new(media_type: &str, json: &Value) -> Artifact {
+        let bytes = Bytes::from(serde_json::to_vec(json).unwrap());
+        Artifact { digest: content::digest(&bytes), bytes, media_type: media_type.to_owned() }
+    }
+
+    pub(crate) fn descriptor(&self) -> Value {
+        json!({"mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len()})
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) root: Artifact,
+    /// The platforms of an index; empty where the root is a single manifest.
+    pub(crate) children: Vec<Artifact>,
+    /// In the order in which they were attached.
+    pub(crate) referrers: Vec<Artifact>,
+    /// Digest and bytes.
+    pub(crate) blobs: Vec<(String, Content)>,
+}
+
+impl Image {
+    /// An image of the default shape: two platforms with two layers each.
+    pub(crate) fn new(seed: u64) -> Image {
+        Image::of(&ImageSpec { seed, ..ImageSpec::default() })
+    }
+
+    pub(crate) fn of(spec: &ImageSpec) -> Image {
+        let mut blobs = Vec::new();
+        let mut platforms = Vec::new();
+        for (number, platform) in spec.platforms.iter().enumerate() {
+            platforms.push(platform_manifest(spec, number as u64, platform, &mut blobs));
+        }
+        if platforms.len() == 1 && !spec.index {
+            let (root, _) = platforms.remove(0);
+            return Image { root, children: Vec::new(), referrers: Vec::new(), blobs };
+        }
+        let entries: Vec<Value> = platforms
+            .iter()
+            .map(|(manifest, platform)| {
+                let mut descriptor = manifest.descriptor();
+                descriptor["platform"] = platform.clone();
+                descriptor
+            })
+            .collect();
+        let media_type = if spec.docker { DOCKER_LIST } else { INDEX };
+        let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
+        let children = platforms.into_iter().map(|(manifest, _)| manifest).collect();
+        Image { root: Artifact::new(media_type, &index), children, referrers: Vec::new(), blobs }
+    }
+
+    /// Attaches a payload to a digest of this image as an OCI 1.1 referrer; answers its digest.
+    pub(crate) fn attach(&mut self, subject: &str, artifact_type: &str, payload: &[u8]) -> String {
+        let subject = self.manifests().find(|manifest| manifest.digest == subject).expect("a subject").descriptor();
+        let empty = Content::Kept(Bytes::from_static(b"{}"));
+        let payload = Content::Kept(Bytes::copy_from_slice(payload));
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": artifact_type,
+            "config": descriptor(EMPTY, &empty),
+            "layers": [descriptor(artifact_type, &payload)],
+            "subject": subject,
+            "annotations": {"org.opencontainers.image.created": "2026-01-01T00:00:00Z"},
+        });
+        for content in [empty, payload] {
+            self.blobs.push((content.digest().unwrap(), content));
+        }
+        let referrer = Artifact::new(MANIFEST, &manifest);
+        let digest = referrer.digest.clone();
+        self.referrers.push(referrer);
+        digest
+    }
+
+    /// All manifests: children, root, referrers.
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = &Artifact> {
+        self.children.iter().chain([&self.root]).chain(&self.referrers)
+    }
+
+    /// Adds this image to the OCI layout in a folder, which is made where it is missing. The annotations are those of
+    /// the root's entry in `index.json`; referrers are entries without any.
+    pub(crate) fn write_layout(&self, folder: &Path, annotations: &[(&str, &str)]) {
+        let blobs = folder.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        for (digest, content) in &self.blobs {
+            let mut file = fs::File::create(blobs.join(&digest["sha256:".len()..])).unwrap();
+            let mut at = 0;
+            while at < content.len() {
+                let chunk = content.chunk(at, content.len()).unwrap();
+                file.write_all(&chunk).unwrap();
+                at += chunk.len() as u64;
+            }
+        }
+        let path = folder.join("index.json");
+        let mut index = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap(),
+            Err(_) => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
+        };
+        let entries = index["manifests"].as_array_mut().unwrap();
+        for manifest in self.manifests() {
+            fs::write(blobs.join(&manifest.digest["sha256:".len()..]), &manifest.bytes).unwrap();
+        }
+        for manifest in [&self.root].into_iter().chain(&self.referrers) {
+            let mut descriptor = manifest.descriptor();
+            if *manifest == self.root {
+                descriptor["annotations"] = annotations.iter().map(|(key, value)| (*key, *value)).collect();
+            } else {
+                let json: Value = serde_json::from_slice(&manifest.bytes).unwrap();
+                descriptor["artifactType"] = json["artifactType"].clone();
+            }
+            entries.push(descriptor);
+        }
+        fs::write(path, index.to_string()).unwrap();
+    }
+
+    /// Distinct blobs: the `B` of a transfer's request count.
+    pub(crate) fn blob_count(&self) -> usize {
+        self.blobs.iter().map(|(digest, _)| digest).collect::<BTreeSet<_>>().len()
+    }
+}
+
+fn descriptor(media_type: &str, content: &Content) -> Value {
+    json!({"mediaType": media_type, "digest": content.digest().unwrap(), "size": content.len()})
+}
+
+fn platform_manifest(
+    spec: &ImageSpec,
+    number: u64,
+    platform: &str,
+    blobs: &mut Vec<(String, Content)>,
+) -> (Artifact, Value) {
+    let mut parts = platform.split('/');
+    let mut named = json!({"os": parts.next().unwrap_or_default(), "architecture": parts.next().unwrap_or_default()});
+    if let Some(variant) = parts.next() {
+        named["variant"] = variant.into();
+    }
+    let (media_type, config_type, layer_type) = match spec.docker {
+        true => (
+            DOCKER_MANIFEST,
+            "application/vnd.docker.container.image.v1+json",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ),
+        false => (MANIFEST, "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"),
+    };
+    let mut layers = Vec::new();
+    let mut diff_ids = Vec::new();
+    for layer in 0..spec.layers as u64 {
+        let seed = spec.seed.wrapping_mul(1_000_003).wrapping_add(number * 1_009 + layer);
+        let mut content = Content::Generated { seed, size: spec.layer_size.max(32) };
+        if !spec.generated {
+            content = Content::Kept(content.bytes().unwrap());
+        }
+        let descriptor = descriptor(layer_type, &content);
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        diff_ids.push(digest.clone());
+        layers.push(descriptor);
+        blobs.push((digest, content));
+    }
+    let mut config = named.clone();
+    config["created"] = "2026-01-01T00:00:00Z".into();
+    config["config"] = json!({"Labels": {"seed": spec.seed.to_string()}});
+    config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
+    let config = Content::Kept(serde_json::to_vec(&config).unwrap().into());
+    let described = descriptor(config_type, &config);
+    blobs.push((config.digest().unwrap(), config));
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": layers});
+    (Artifact::new(media_type, &manifest), named)
+}

@@ -1,0 +1,130 @@
+//! STS in its query protocol: who calls, and roles.
+
+use hyper::http::request::Parts;
+
+use super::{
+    control,
+    http::{Reply, reply},
+    iam,
+    state::{Credential, Principal, State},
+};
+
+type Form = Vec<(String, String)>;
+
+fn form(bytes: &[u8]) -> Form {
+    url::form_urlencoded::parse(bytes).into_owned().collect()
+}
+
+fn field<'a>(form: &'a Form, name: &str) -> &'a str {
+    form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}
+
+/// The action that a form names, or nothing.
+pub(crate) fn action(bytes: &[u8]) -> String {
+    field(&form(bytes), "Action").to_owned()
+}
+
+/// An error: status, code and message.
+struct Fault(u16, &'static str, String);
+
+pub(crate) fn serve(state: &mut State, parts: &Parts, bytes: &[u8]) -> Reply {
+    let form = form(bytes);
+    let action = field(&form, "Action");
+    let result = match action {
+        "GetCallerIdentity" => caller_identity(state, parts),
+        "AssumeRole" => assume_role(state, parts, &form),
+        "AssumeRoleWithWebIdentity" => assume_role_with_web_identity(state, &form),
+        _ => Err(Fault(400, "InvalidAction", format!("Could not find operation {action} for version 2011-06-15"))),
+    };
+    let namespace = "https://sts.amazonaws.com/doc/2011-06-15/";
+    let (status, body) = match result {
+        Ok(inner) => (
+            200,
+            format!(
+                "<{action}Response xmlns=\"{namespace}\"><{action}Result>{inner}</{action}Result><ResponseMetadata>\
+                 <RequestId>fake</RequestId></ResponseMetadata></{action}Response>"
+            ),
+        ),
+        Err(Fault(status, code, message)) => (
+            status,
+            format!(
+                "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}\
+                 </Message></Error><RequestId>fake</RequestId></ErrorResponse>"
+            ),
+        ),
+    };
+    reply(status, &[("content-type", "text/xml")], body)
+}
+
+fn caller(state: &mut State, parts: &Parts, action: &str) -> Result<Principal, Fault> {
+    let (principal, _) = control::caller(state, parts, "sts").map_err(|(code, message)| match code {
+        "UnrecognizedClientException" => Fault(403, "InvalidClientTokenId", message),
+        "MissingAuthenticationTokenException" => Fault(403, "MissingAuthenticationToken", message),
+        _ => Fault(403, "SignatureDoesNotMatch", message),
+    })?;
+    if state.throttled(action).is_some() {
+        return Err(Fault(400, "Throttling", "Rate exceeded".into()));
+    }
+    Ok(principal)
+}
+
+fn caller_identity(state: &mut State, parts: &Parts) -> Result<String, Fault> {
+    let Principal { arn, account, .. } = caller(state, parts, "GetCallerIdentity")?;
+    Ok(format!("<Arn>{arn}</Arn><UserId>AIDAFAKE</UserId><Account>{account}</Account>"))
+}
+
+fn assume_role(state: &mut State, parts: &Parts, form: &Form) -> Result<String, Fault> {
+    let principal = caller(state, parts, "AssumeRole")?;
+    let arn = field(form, "RoleArn");
+    let denied = |message| Fault(403, "AccessDenied", message);
+    iam::identity(&principal, "sts:AssumeRole", arn).map_err(denied)?;
+    let role = state.roles.iter().find(|role| role.arn() == arn);
+    if !role.is_some_and(|role| role.trusts.iter().any(|pattern| iam::matches(pattern, &principal.arn))) {
+        let message =
+            format!("User: {} is not authorized to perform: sts:AssumeRole on resource: {arn}", principal.arn);
+        return Err(denied(message));
+    }
+    session(state, arn, form)
+}
+
+fn assume_role_with_web_identity(state: &mut State, form: &Form) -> Result<String, Fault> {
+    let arn = field(form, "RoleArn");
+    let role = state.roles.iter().find(|role| role.arn() == arn);
+    let token = field(form, "WebIdentityToken");
+    match role.and_then(|role| role.web_identity.as_deref()) {
+        None => {
+            let message = "Not authorized to perform sts:AssumeRoleWithWebIdentity".to_owned();
+            Err(Fault(403, "AccessDenied", message))
+        }
+        Some(wanted) if wanted != token => {
+            let message = "No OpenIDConnect provider found in your account for the token".to_owned();
+            Err(Fault(400, "InvalidIdentityToken", message))
+        }
+        Some(_) => session(state, arn, form),
+    }
+}
+
+/// Temporary keys for a role, worth nothing without their session token.
+fn session(state: &mut State, arn: &str, form: &Form) -> Result<String, Fault> {
+    let name = field(form, "RoleSessionName");
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    if !(2..=64).contains(&name.len()) || !name.chars().all(valid) {
+        let message = format!("Value '{name}' at 'roleSessionName' failed to satisfy constraint");
+        return Err(Fault(400, "ValidationError", message));
+    }
+    let role = state.roles.iter().find(|role| role.arn() == arn).cloned();
+    let Some(role) = role else { return Err(Fault(403, "AccessDenied", format!("no role {arn}"))) };
+    let key = state.unique("ASIA").to_uppercase();
+    let session_token = state.unique("session-");
+    let assumed = format!("arn:aws:sts::{}:assumed-role/{}/{name}", role.account, role.name);
+    let principal = Principal { arn: assumed.clone(), account: role.account, policy: role.policy };
+    state.credentials.insert(key.clone(), Credential { principal, session_token: Some(session_token.clone()) });
+    let expires = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let expiration = expires.format(&format).unwrap();
+    Ok(format!(
+        "<AssumedRoleUser><AssumedRoleId>AROAFAKE:{name}</AssumedRoleId><Arn>{assumed}</Arn></AssumedRoleUser>\
+         <Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
+         <SessionToken>{session_token}</SessionToken><Expiration>{expiration}</Expiration></Credentials>"
+    ))
+}

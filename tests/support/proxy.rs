@@ -1,0 +1,494 @@
+//! A proxy in front of a registry that counts, delays and breaks: an HTTP/1.1 server with one upstream connection for
+//! each of its own, so that what a client does with connections is what the registry sees. Bodies are streamed.
+//!
+//! Locations that lead to the registry itself are rewritten to the proxy; those that lead to another host (a download
+//! behind a 307) to a second address of the proxy, which is another host to the client as well.
+#![allow(dead_code, reason = "no single test needs all of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
+
+use std::{
+    collections::BTreeMap,
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::{
+    Request,
+    body::{Frame, Incoming, SizeHint},
+    client::conn::http1::{SendRequest, handshake},
+    header::{HOST, HeaderMap, LINK, LOCATION},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::Sleep};
+use url::Url;
+
+use super::http::{self, Body, Handler, Kind, Peer, Reply, Route, Server, reply};
+
+/// A running proxy; dropping it stops it.
+pub(crate) struct Proxy {
+    shared: Arc<Shared>,
+    server: Server,
+}
+
+struct Shared {
+    upstream: Url,
+    latency: Duration,
+    /// The proxy's own two addresses: for the registry, and for hosts that it redirects to.
+    near: String,
+    far: String,
+    faults: Mutex<Vec<Fault>>,
+    log: Mutex<Vec<Seen>>,
+    /// Idle upstream connections by the client's connection and the origin.
+    upstreams: Mutex<BTreeMap<(u64, String), Upstream>>,
+}
+
+/// A client's connection, and the one to the registry that serves it.
+type Upstream = (Peer, SendRequest<Body>);
+
+/// A request as the proxy saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) kind: Kind,
+    pub(crate) method: String,
+    /// With the query.
+    pub(crate) path: String,
+    pub(crate) authorization: bool,
+    pub(crate) range: Option<String>,
+    pub(crate) connection: u64,
+    status: Arc<AtomicU16>,
+    received: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Seen {
+    /// 0 where no answer was given.
+    pub(crate) fn status(&self) -> u16 {
+        self.status.load(SeqCst)
+    }
+
+    /// Bytes of the request's body that were forwarded.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(SeqCst)
+    }
+
+    /// Bytes of the answer's body that were forwarded.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(SeqCst)
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// This answer; the registry sees nothing.
+    Answer {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: String,
+    },
+    /// The connection is reset after so many bytes of the request's body have reached the registry.
+    ResetRequest {
+        after: u64,
+    },
+    /// The connection is reset after so many bytes of the answer's body.
+    ResetResponse {
+        after: u64,
+    },
+    /// The answer's body ends too early, with an orderly close.
+    Truncate {
+        after: u64,
+    },
+    /// One bit of the answer's body is wrong.
+    FlipResponse {
+        at: u64,
+    },
+    /// One bit of the request's body is wrong.
+    FlipRequest {
+        at: u64,
+    },
+    /// No answer ever; the registry sees nothing.
+    Hang,
+    /// The answer's body stops after so many bytes, and the connection stays open.
+    Stall {
+        after: u64,
+    },
+    /// The request takes effect and the answer is lost.
+    LoseAnswer,
+    Delay(Duration),
+}
+
+impl Effect {
+    pub(crate) fn status(status: u16) -> Effect {
+        Effect::Answer { status, headers: Vec::new(), body: String::new() }
+    }
+
+    /// 429 with this `Retry-After`: seconds, or `http::http_date`.
+    pub(crate) fn throttled(retry_after: &str) -> Effect {
+        Effect::Answer {
+            status: 429,
+            headers: vec![("retry-after".into(), retry_after.into())],
+            body: r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}"#.into(),
+        }
+    }
+}
+
+type Predicate = Arc<dyn Fn(&Seen) -> bool + Send + Sync>;
+
+/// An effect on the requests that match, from the `nth` on, `times` times.
+pub(crate) struct Fault {
+    matches: Predicate,
+    skip: u64,
+    times: u64,
+    hits: Arc<AtomicU64>,
+    effect: Effect,
+}
+
+impl Fault {
+    /// On the first request of a kind.
+    pub(crate) fn on(kind: Kind, effect: Effect) -> Fault {
+        Fault::when(move |seen| seen.kind == kind, effect)
+    }
+
+    /// On the first request with this method whose path contains this text.
+    pub(crate) fn on_path(method: &str, part: &str, effect: Effect) -> Fault {
+        let (method, part) = (method.to_owned(), part.to_owned());
+        Fault::when(move |seen| seen.method == method && seen.path.contains(&part), effect)
+    }
+
+    pub(crate) fn when(matches: impl Fn(&Seen) -> bool + Send + Sync + 'static, effect: Effect) -> Fault {
+        Fault { matches: Arc::new(matches), skip: 0, times: 1, hits: Arc::default(), effect }
+    }
+
+    /// From the `n`th matching request on, counted from 1.
+    pub(crate) fn nth(self, n: u64) -> Fault {
+        Fault { skip: n.saturating_sub(1), ..self }
+    }
+
+    pub(crate) fn times(self, times: u64) -> Fault {
+        Fault { times, ..self }
+    }
+}
+
+/// How often a fault has struck.
+#[derive(Clone)]
+pub(crate) struct Hits(Arc<AtomicU64>);
+
+impl Hits {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+}
+
+impl Proxy {
+    /// A proxy in front of a registry's base URL (`http://127.0.0.1:PORT`).
+    pub(crate) fn start(upstream: &str) -> Proxy {
+        Proxy::with_latency(upstream, Duration::ZERO)
+    }
+
+    /// Every request is held for that long before it is forwarded.
+    pub(crate) fn with_latency(upstream: &str, latency: Duration) -> Proxy {
+        let near = http::listen("127.0.0.1").expect("a port");
+        let far = http::listen("127.0.0.2").or_else(|_| http::listen("127.0.0.1")).expect("a port");
+        let shared = Arc::new(Shared {
+            upstream: Url::parse(upstream).expect("a base URL"),
+            latency,
+            near: http::base_url(&near),
+            far: http::base_url(&far),
+            faults: Mutex::default(),
+            log: Mutex::default(),
+            upstreams: Mutex::default(),
+        });
+        let handler = |far: bool| -> Handler {
+            let shared = shared.clone();
+            Arc::new(move |request, peer| Box::pin(serve(shared.clone(), far, request, peer)))
+        };
+        let listeners = vec![(near, handler(false)), (far, handler(true))];
+        Proxy { server: Server::start(listeners), shared }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.shared.near
+    }
+
+    /// Adds a fault; of several that match a request, the first that is due strikes.
+    pub(crate) fn fault(&self, fault: Fault) -> Hits {
+        let hits = Hits(fault.hits.clone());
+        self.shared.faults.lock().unwrap().push(fault);
+        hits
+    }
+
+    pub(crate) fn clear_faults(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
+    /// All requests in the order of their arrival.
+    pub(crate) fn log(&self) -> Vec<Seen> {
+        self.shared.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn clear_log(&self) {
+        self.shared.log.lock().unwrap().clear();
+    }
+
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.log().iter().filter(|seen| seen.kind == kind).count()
+    }
+
+    pub(crate) fn counts(&self) -> BTreeMap<Kind, usize> {
+        let mut counts = BTreeMap::new();
+        for seen in self.log() {
+            *counts.entry(seen.kind).or_default() += 1;
+        }
+        counts
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.server.traffic.connections.load(SeqCst)
+    }
+
+    /// Bytes that clients sent, headers included.
+    pub(crate) fn received(&self) -> u64 {
+        self.server.traffic.received.load(SeqCst)
+    }
+
+    /// Bytes that clients got, headers included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.server.traffic.sent.load(SeqCst)
+    }
+}
+
+async fn serve(shared: Arc<Shared>, far: bool, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let seen = Seen {
+        kind: if far { Kind::Redirected } else { Route::of(request.method().as_str(), &path).kind },
+        method: request.method().to_string(),
+        path: path.clone(),
+        authorization: request.headers().contains_key("authorization"),
+        range: request.headers().get("range").and_then(|range| range.to_str().ok()).map(str::to_owned),
+        connection: peer.connection,
+        status: Arc::default(),
+        received: Arc::default(),
+        sent: Arc::default(),
+    };
+    let effect = {
+        // One lock over both: faults count requests in the log's order.
+        let mut log = shared.log.lock().unwrap();
+        log.push(seen.clone());
+        due(&mut shared.faults.lock().unwrap(), &seen)
+    };
+    tokio::time::sleep(shared.latency).await;
+    let (mut to_registry, mut to_client) = (Meddling::default(), Meddling::default());
+    match effect {
+        Some(Effect::Answer { status, headers, body }) => {
+            let mut incoming = request.into_body();
+            while let Some(frame) = incoming.frame().await {
+                frame.map_err(io::Error::other)?;
+            }
+            seen.status.store(status, SeqCst);
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            return Ok(reply(status, &headers, if seen.method == "HEAD" { String::new() } else { body }));
+        }
+        Some(Effect::Hang) => std::future::pending().await,
+        Some(Effect::Delay(time)) => tokio::time::sleep(time).await,
+        Some(Effect::ResetRequest { after }) => to_registry.end = Some((after, End::Reset(peer.clone()))),
+        Some(Effect::ResetResponse { after }) => to_client.end = Some((after, End::Reset(peer.clone()))),
+        Some(Effect::Truncate { after }) => to_client.end = Some((after, End::Close)),
+        Some(Effect::Stall { after }) => to_client.end = Some((after, End::Stall)),
+        Some(Effect::FlipRequest { at }) => to_registry.flip = Some(at),
+        Some(Effect::FlipResponse { at }) => to_client.flip = Some(at),
+        Some(Effect::LoseAnswer) => {
+            forward(&shared, far, &path, request, to_registry, &seen, &peer).await?;
+            peer.reset();
+            return Err(io::Error::other("the answer is lost"));
+        }
+        None => {}
+    }
+    let resets = matches!(to_registry.end, Some((_, End::Reset(_))));
+    let answer = forward(&shared, far, &path, request, to_registry, &seen, &peer).await;
+    let (mut parts, body) = match answer {
+        Ok(answer) => answer.into_parts(),
+        Err(error) => {
+            if resets {
+                peer.reset();
+            }
+            return Err(error);
+        }
+    };
+    for name in [LOCATION, LINK] {
+        rewrite(&shared, far, &path, &mut parts.headers, &name);
+    }
+    seen.status.store(parts.status.as_u16(), SeqCst);
+    let relay = Relay { body, meddling: to_client, at: 0, meter: seen.sent.clone(), pause: None };
+    Ok(Reply::from_parts(parts, relay.boxed_unsync()))
+}
+
+/// The first fault that is due: each counts every request that it matches.
+fn due(faults: &mut [Fault], seen: &Seen) -> Option<Effect> {
+    let mut found = None;
+    for fault in faults.iter_mut().filter(|fault| (fault.matches)(seen)) {
+        if fault.skip > 0 {
+            fault.skip -= 1;
+        } else if fault.times > 0 && found.is_none() {
+            fault.times -= 1;
+            fault.hits.fetch_add(1, SeqCst);
+            found = Some(fault.effect.clone());
+        }
+    }
+    found
+}
+
+/// Where a request goes: the far address carries the origin as its first two segments, `/http/127.0.0.2:80/rest`.
+fn target(shared: &Shared, far: bool, path: &str) -> io::Result<(String, String)> {
+    if !far {
+        let base = shared.upstream.path().trim_end_matches('/');
+        return Ok((shared.upstream.authority().to_owned(), format!("{base}{path}")));
+    }
+    let (authority, rest) = path
+        .strip_prefix("/http/")
+        .and_then(|path| path.split_once('/'))
+        .ok_or_else(|| io::Error::other("no origin in the path"))?;
+    Ok((authority.to_owned(), format!("/{rest}")))
+}
+
+async fn forward(
+    shared: &Shared,
+    far: bool,
+    path: &str,
+    request: Request<Incoming>,
+    meddling: Meddling,
+    seen: &Seen,
+    peer: &Peer,
+) -> io::Result<hyper::Response<Incoming>> {
+    let (authority, path) = target(shared, far, path)?;
+    let (mut parts, body) = request.into_parts();
+    parts.uri = path.parse().map_err(io::Error::other)?;
+    parts.headers.insert(HOST, authority.parse().map_err(io::Error::other)?);
+    let relay = Relay { body, meddling, at: 0, meter: seen.received.clone(), pause: None };
+    let request = Request::from_parts(parts, relay.boxed_unsync());
+    let key = (seen.connection, authority.clone());
+    let idle = shared.upstreams.lock().unwrap().remove(&key);
+    let ready = match idle {
+        Some((_, mut upstream)) => upstream.ready().await.is_ok().then_some(upstream),
+        None => None,
+    };
+    let mut upstream = match ready {
+        Some(upstream) => upstream,
+        None => connect(&authority).await?,
+    };
+    let answer = upstream.send_request(request).await.map_err(io::Error::other)?;
+    let mut upstreams = shared.upstreams.lock().unwrap();
+    upstreams.retain(|_, (client, _)| !client.closed());
+    upstreams.insert(key, (peer.clone(), upstream));
+    Ok(answer)
+}
+
+async fn connect(authority: &str) -> io::Result<SendRequest<Body>> {
+    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (upstream, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    Ok(upstream)
+}
+
+/// Makes absolute URLs lead through the proxy.
+fn rewrite(shared: &Shared, far: bool, path: &str, headers: &mut HeaderMap, name: &hyper::header::HeaderName) {
+    let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { return };
+    let (before, link, after) = match value.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        Some((link, after)) => ("<", link, format!(">{after}")),
+        None => ("", value, String::new()),
+    };
+    let origin = shared.upstream.origin().ascii_serialization();
+    let rewritten = if let Some(rest) = link.strip_prefix(&origin).filter(|rest| !rest.starts_with(':')) {
+        format!("{}{rest}", shared.near)
+    } else if let Some(rest) = link.strip_prefix("http://") {
+        format!("{}/http/{rest}", shared.far)
+    } else if let (true, Some(rest)) = (far && link.starts_with('/'), path.strip_prefix("/http/")) {
+        format!("/http/{}{link}", rest.split('/').next().unwrap_or_default())
+    } else {
+        return;
+    };
+    headers.insert(name, format!("{before}{rewritten}{after}").parse().unwrap());
+}
+
+/// How a body is spoiled on its way.
+#[derive(Default)]
+struct Meddling {
+    end: Option<(u64, End)>,
+    flip: Option<u64>,
+}
+
+enum End {
+    Reset(Peer),
+    Close,
+    Stall,
+}
+
+/// A body that passes through, counted and perhaps spoiled.
+struct Relay {
+    body: Incoming,
+    meddling: Meddling,
+    at: u64,
+    meter: Arc<AtomicU64>,
+    /// Time for what was sent before to arrive, so that an end strikes after it and not instead of it.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl hyper::body::Body for Relay {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let relay = &mut *self;
+        let left = relay.meddling.end.as_ref().map(|(after, _)| after.saturating_sub(relay.at));
+        if left == Some(0) {
+            let pause = relay.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+            if pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match &relay.meddling.end {
+                Some((_, End::Stall)) => return Poll::Pending,
+                Some((_, End::Reset(peer))) => peer.reset(),
+                _ => {}
+            }
+            return Poll::Ready(Some(Err(io::Error::other("the body ends here"))));
+        }
+        let frame = match Pin::new(&mut relay.body).poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(frame)) => frame.map_err(io::Error::other)?,
+        };
+        let Ok(mut bytes) = frame.into_data() else { return Poll::Ready(None) };
+        if let Some(left) = left {
+            bytes.truncate(bytes.len().min(left as usize));
+        }
+        let here = relay.at..relay.at + bytes.len() as u64;
+        if let Some(at) = relay.meddling.flip.filter(|at| here.contains(at)) {
+            let mut flipped = BytesMut::from(bytes.as_ref());
+            flipped[(at - relay.at) as usize] ^= 1;
+            bytes = flipped.freeze();
+        }
+        relay.at = here.end;
+        relay.meter.fetch_add(bytes.len() as u64, SeqCst);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.meddling.end.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -6,6 +6,7 @@
 
 pub mod aws;
 mod diagnosis;
+pub mod evidence;
 mod http_client;
 pub mod oci;
 mod place;

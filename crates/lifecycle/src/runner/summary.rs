@@ -131,7 +131,7 @@ mod tests {
         | --- | --- |
         | x &#124; y &lt;img src=x&gt; &#96;c&#96; &#42;&#42;b&#42;&#42; &#64;team &#91;l&#93;(u) | <code>a&#96;&#124;b</code> |
         ");
-        assert_eq!(table.plain(), ["name                                    b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"].map(|l| l.to_owned()));
+        assert_eq!(table.plain(), ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"].map(|l| l.to_owned()));
     }
 
     #[test]

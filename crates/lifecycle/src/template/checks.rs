@@ -147,7 +147,8 @@ fn several_platforms(image: &ImageDefinition, images: &[ImageDefinition], usages
         return None;
     }
     let built = platforms.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
-    let message = format!("`{}` takes an image of one platform, but `{}` is built for {built}", function.resource, image.key);
+    let message =
+        format!("`{}` takes an image of one platform, but `{}` is built for {built}", function.resource, image.key);
     let hint = "Lambda takes no multi-platform image: declare a second image for the other platform";
     Some(Finding::new(Severity::Error, function.place.clone(), message).hint(hint))
 }

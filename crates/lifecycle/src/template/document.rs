@@ -86,13 +86,14 @@ impl Problem {
     }
 }
 
-/// Reads a template. What begins with `{` is JSON, or else YAML's flow style.
+/// Reads a template. What begins as JSON is JSON, or else YAML's flow style, which needs fewer quotes.
 pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.trim_start().starts_with('{') {
+    let is_json = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with(['"', '}']));
+    if !is_json {
         return yaml::parse(text);
     }
-    // A template in YAML's flow style has keys or values without quotes: JSON's complaint is the clearer one if both fail.
+    // If it is neither, JSON's complaint is the clearer one.
     json::parse(text).or_else(|problem| yaml::parse(text).map_err(|_| problem))
 }
 

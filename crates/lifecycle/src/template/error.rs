@@ -96,7 +96,11 @@ pub(super) fn suggestion<'n>(given: &str, known: impl IntoIterator<Item = &'n st
     let known: Vec<&str> = known.into_iter().collect();
     let distance = |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
     // Names of templates are long and differ in an ending: a third of the letters may be wrong.
-    let near = known.iter().map(|name| (distance(name), *name)).filter(|(d, name)| *d <= (name.len().max(given.len()) / 3).max(1)).min();
+    let near = known
+        .iter()
+        .map(|name| (distance(name), *name))
+        .filter(|(d, name)| *d <= (name.len().max(given.len()) / 3).max(1))
+        .min();
     match (near, known.as_slice()) {
         (Some((_, name)), _) => format!("did you mean `{name}`?"),
         (None, []) => format!("there are no {noun}"),

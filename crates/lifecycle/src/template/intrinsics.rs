@@ -189,7 +189,10 @@ impl<'t> Scope<'t> {
                 "aws-cn" => "amazonaws.com.cn".to_owned(),
                 "aws" | "aws-us-gov" => "amazonaws.com".to_owned(),
                 other => {
-                    return Err(Unresolved::new(place(), format!("the URL suffix of partition `{other}` is not known")));
+                    return Err(Unresolved::new(
+                        place(),
+                        format!("the URL suffix of partition `{other}` is not known"),
+                    ));
                 }
             },
             "AWS::StackName" | "AWS::StackId" | "AWS::NotificationARNs" => {

@@ -14,12 +14,17 @@ pub(super) fn of(scope: &Scope, kind: Kind, path: &[&Node], resource: &Node) -> 
         certain,
         unresolved: None,
     };
+    // On instances the architecture is that of the instance, which the definition doesn't say.
+    let on_fargate = || path.first().is_some_and(|properties| is_fargate(scope, properties));
     match kind {
         Kind::TaskDefinition | Kind::BatchJobDefinition => {
             match path.iter().rev().find_map(|node| node.get("RuntimePlatform")) {
-                Some(node) => runtime_platform(scope, node),
-                // On instances the architecture is that of the instance, which the definition doesn't say.
-                None => default(path.first().is_some_and(|properties| is_fargate(scope, properties))),
+                Some(node) => match present(scope, node) {
+                    Ok(Some(node)) => runtime_platform(scope, node),
+                    Ok(None) => default(on_fargate()),
+                    Err(unresolved) => decided(scope, node, Err(unresolved)),
+                },
+                None => default(on_fargate()),
             }
         }
         Kind::ServerlessFunction | Kind::LambdaFunction => {
@@ -54,15 +59,17 @@ fn decided(scope: &Scope, node: &Node, platforms: Result<Vec<Platform>, Unresolv
     Runtime { platforms, place: scope.place(node), certain: true, unresolved }
 }
 
+/// The value of a property, through `Fn::If`; none for `AWS::NoValue`.
+fn present<'n>(scope: &Scope, node: &'n Node) -> Result<Option<&'n Node>, Unresolved> {
+    match node.intrinsic() {
+        Some(("Fn::If", argument)) => present(scope, scope.chosen(argument)?),
+        Some(("Ref", name)) if name.text() == Some("AWS::NoValue") => Ok(None),
+        _ => Ok(Some(node)),
+    }
+}
+
 /// `RuntimePlatform` of ECS and Batch.
 fn runtime_platform(scope: &Scope, node: &Node) -> Runtime {
-    let node = match node.intrinsic() {
-        Some(("Fn::If", argument)) => match scope.chosen(argument) {
-            Ok(node) => node,
-            Err(unresolved) => return decided(scope, node, Err(unresolved)),
-        },
-        _ => node,
-    };
     let said = |key: &str, default: &str| match node.get(key) {
         Some(node) => match scope.evaluate(node) {
             Value::Nothing => Ok(default.to_owned()),

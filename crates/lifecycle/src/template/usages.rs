@@ -417,7 +417,7 @@ impl EvaluatedReference {
             None => (name, None),
         };
         let host_may_be = |host: &str| {
-            !host.is_empty()
+            host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
                 && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']'))
         };
         let valid = match repository.split_once('/') {

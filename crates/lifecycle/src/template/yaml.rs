@@ -123,6 +123,10 @@ impl<'t> Reader<'t> {
             }
             None => node,
         });
+        // A tag is a level too.
+        if depth + node.height > DEPTH_LIMIT {
+            return Err(Problem::too_deep(mark));
+        }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -186,6 +190,9 @@ impl<'t> Reader<'t> {
     }
 
     fn problem(&self, error: &ScanError) -> Problem {
+        if error.info() == "recursion limit exceeded" {
+            return Problem::too_deep(self.mark(error.marker()));
+        }
         let message = error.info().trim_end_matches('.').replace(['\n', '\r'], " ");
         let hint = message.contains("tab").then(|| "indent with spaces: YAML allows no tabs there".to_owned());
         Problem { mark: self.mark(error.marker()), message, hint }

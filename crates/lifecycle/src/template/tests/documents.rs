@@ -6,7 +6,9 @@ fn image(text: &str) -> String {
 }
 
 fn with_image(value: &str) -> String {
-    format!("Resources: {{T: {{Type: 'AWS::ECS::TaskDefinition', Properties: {{ContainerDefinitions: [{{Image: {value}}}]}}}}}}")
+    format!(
+        "Resources: {{T: {{Type: 'AWS::ECS::TaskDefinition', Properties: {{ContainerDefinitions: [{{Image: {value}}}]}}}}}}"
+    )
 }
 
 #[test]
@@ -180,16 +182,17 @@ fn what_is_no_template() {
 #[test]
 fn what_the_yaml_parser_refuses_has_a_place() {
     for (text, message) in [
-        ("a:\n\tb: 1\n", ""),
-        ("a: *nowhere\n", ""),
-        ("a: 'open\n", ""),
-        ("a: b: c\n", ""),
-        ("Resources: {\n", ""),
-        ("a: \"\\q\"", ""),
-        ("a: !<x", ""),
-        ("%YAML 9\n---\na: 1\n", ""),
-        ("a: 1\n b: 2\n", ""),
+        (
+            "a:\n\tb: 1\n",
+            "template.yaml:2:2: tabs disallowed within this context (block indentation) (indent with spaces: YAML allows no tabs there)",
+        ),
+        ("a: *nowhere\n", "template.yaml:1:4: while parsing node, found unknown anchor"),
+        ("a: 'open\n", "template.yaml:1:4: while scanning a quoted scalar, found unexpected end of stream"),
+        ("a: b: c\n", "template.yaml:1:5: mapping values are not allowed in this context"),
+        ("a: 1\n b: 2\n", "template.yaml:2:3: mapping values are not allowed in this context"),
+        ("Resources: {\n", "template.yaml:2:1: while parsing a node, did not find expected node content"),
+        ("a: \"\\q\"", "template.yaml:1:4: while parsing a quoted scalar, found unknown escape character"),
     ] {
-        eprintln!("{text:?} {:?}", refused(text));
+        assert_eq!(refused(text), message, "{text:?}");
     }
 }

@@ -41,7 +41,12 @@ Resources:
 "
     );
     let mut context = context(values);
-    context.ssm = given(&[("/registry", REGISTRY), ("/registry:3", "old.example/x"), ("/listed", "x, y"), ("/dev/registry", "dev.example")]);
+    context.ssm = given(&[
+        ("/registry", REGISTRY),
+        ("/registry:3", "old.example/x"),
+        ("/listed", "x, y"),
+        ("/dev/registry", "dev.example"),
+    ]);
     references(&template(&text), &context).join(" | ")
 }
 
@@ -61,10 +66,8 @@ fn evaluates_the_exemplars_expressions() {
 #[test]
 fn a_registry_stands_in_for_the_lead() {
     let template = template(EXEMPLAR);
-    let mut context = Context {
-        parameters: given(&[("Environment", "test"), ("DeploymentVersion", "2.0.0")]),
-        ..Context::default()
-    };
+    let mut context =
+        Context { parameters: given(&[("Environment", "test"), ("DeploymentVersion", "2.0.0")]), ..Context::default() };
     let usage = template.usages(&context).remove(0);
     assert_eq!(usage.reference.as_ref().unwrap_err().need, Some(Need::Ssm("/account/ecr/main/registry".to_owned())));
     assert_eq!(usage.lead.as_ref().unwrap().origin, Origin::Parameter("RepositoryPrefix".to_owned()));
@@ -86,7 +89,10 @@ fn every_function_that_can_make_a_name() {
         ("registry/app:1", "registry/app:1"),
         ("!Ref Registry", REGISTRY),
         ("{Ref: Registry}", REGISTRY),
-        ("!Sub 'r/app:${Environment}-$x-${!Environment}'", "template.yaml:28:18: `r/app:dev-$x-${Environment}` is not an image reference"),
+        (
+            "!Sub 'r/app:${Environment}-$x-${!Environment}'",
+            "template.yaml:28:18: `r/app:dev-$x-${Environment}` is not an image reference",
+        ),
         ("!Sub ['${P}/${Environment}:${T}', {P: r, T: !Ref Account}]", "r/dev:012345678901"),
         ("{'Fn::Sub': ['${P}/app', {P: !Ref Registry}]}", "012345678901.dkr.ecr.eu-west-1.amazonaws.com/app"),
         ("!Sub '${Repository.RepositoryUri}:1'", "012345678901.dkr.ecr.eu-west-1.amazonaws.com/team/dev:1"),
@@ -123,15 +129,30 @@ fn what_cant_be_decided_says_why() {
             "!Sub 'r/app:${Version}'",
             "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: Version=...)",
         ),
-        ("!If [IsReleased, r/a, r/b]", "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: Version=...)"),
-        ("!Sub ['${P}/app', {P: !ImportValue shared-registry}]", "template.yaml:28:40: the export `shared-registry` of another stack is known only in the account"),
+        (
+            "!If [IsReleased, r/a, r/b]",
+            "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: Version=...)",
+        ),
+        (
+            "!Sub ['${P}/app', {P: !ImportValue shared-registry}]",
+            "template.yaml:28:40: the export `shared-registry` of another stack is known only in the account",
+        ),
         ("!GetAtt Bucket.DomainName", "template.yaml:28:18: `Bucket.DomainName` is known only when deployed"),
         ("!Sub 'r/${Bucket}'", "template.yaml:28:18: what `Bucket` will be called is known only when deployed"),
-        ("!GetAtt Nameless.RepositoryUri", "template.yaml:28:18: repository `Nameless` has no `RepositoryName`, so its name is made when deployed"),
+        (
+            "!GetAtt Nameless.RepositoryUri",
+            "template.yaml:28:18: repository `Nameless` has no `RepositoryName`, so its name is made when deployed",
+        ),
         ("!Sub 'r/${AWS::StackName}'", "template.yaml:28:18: `AWS::StackName` is known only when deployed"),
-        ("{'Fn::Transform': {Name: 'AWS::Include'}}", "template.yaml:28:18: what `Fn::Transform` makes is known only when deployed"),
+        (
+            "{'Fn::Transform': {Name: 'AWS::Include'}}",
+            "template.yaml:28:18: what `Fn::Transform` makes is known only when deployed",
+        ),
         ("!Select [0, !GetAZs '']", "template.yaml:28:30: `Fn::GetAZs` is not evaluated"),
-        ("'{{resolve:secretsmanager:x}}/app'", "template.yaml:28:18: `{{resolve:secretsmanager:...}}` is not looked up for an image reference"),
+        (
+            "'{{resolve:secretsmanager:x}}/app'",
+            "template.yaml:28:18: `{{resolve:secretsmanager:...}}` is not looked up for an image reference",
+        ),
         ("'{{resolve:ssm:/other}}/app'", "template.yaml:28:18: the value of SSM parameter `/other` is not known"),
         ("!Ref Names", "template.yaml:28:18: a list where a string is needed"),
         ("'not a reference'", "template.yaml:28:18: `not a reference` is not an image reference"),
@@ -147,7 +168,10 @@ fn mistakes_have_a_suggestion() {
         ("!FindInMap [Imagse, App, imageName]", "the template has no mapping `Imagse` (did you mean `Images`?)"),
         ("!FindInMap [Images, Ap, imageName]", "mapping `Images` has no key `Ap` (did you mean `App`?)"),
         ("!FindInMap [Images, App, name]", "`Images.App` has no `name` (attributes: `imageName`, `tags`)"),
-        ("!GetAtt Repo.RepositoryUri", "the template has no resource `Repo` (resources: `Repository`, `Nameless`, `Prefix`, `Bucket`, `Task`)"),
+        (
+            "!GetAtt Repo.RepositoryUri",
+            "the template has no resource `Repo` (resources: `Repository`, `Nameless`, `Prefix`, `Bucket`, `Task`)",
+        ),
         ("!If [IsDevv, a, b]", "the template has no condition `IsDevv` (did you mean `IsDev`?)"),
         ("!If [Loop, a, b]", "condition `Loop` depends on itself"),
         ("!Ref 'AWS::Regin'", "unknown pseudo parameter `AWS::Regin`"),
@@ -174,7 +198,9 @@ fn conditions_decide_as_far_as_they_can() {
     assert_eq!(evaluate_with("!If [Both, r/both, r/not]", &[("Environment", "prod"), ("Version", "1")]), "r/both");
     assert_eq!(evaluate_with("!If [IsReleased, r/app, r/none]", &[("Version", "1")]), "r/app");
     assert_eq!(evaluate_with("!If [IsReleased, r/app, r/none]", &[("Version", "")]), "r/none");
-    assert!(evaluate_with("!If [Both, r/both, r/not]", &[("Environment", "prod")]).contains("`Version` has no default"));
+    assert!(
+        evaluate_with("!If [Both, r/both, r/not]", &[("Environment", "prod")]).contains("`Version` has no default")
+    );
 }
 
 #[test]
@@ -194,5 +220,7 @@ fn no_region_no_guess() {
 fn an_ssm_parameters_given_value_is_its_name() {
     let image = "!Sub '${Registry}/app'";
     assert_eq!(evaluate_with(image, &[("Registry", "/dev/registry")]), "dev.example/app");
-    assert!(evaluate_with(image, &[("Registry", "/none")]).ends_with("the value of SSM parameter `/none` is not known"));
+    assert!(
+        evaluate_with(image, &[("Registry", "/none")]).ends_with("the value of SSM parameter `/none` is not known")
+    );
 }

@@ -45,7 +45,9 @@ fn defaults_and_forms() {
     let one = |attributes: &str| described(&images(&mapping(attributes)).unwrap()[0]);
     assert_eq!(one("* imageName: app\n"), "App app Dockerfile in . to - on [] with []");
     assert_eq!(
-        one("* imageName: team/app\n* context: ./src/../app/\n* platforms: linux/amd64, linux/arm64/v8,linux/amd64\n* target: run\n"),
+        one(
+            "* imageName: team/app\n* context: ./src/../app/\n* platforms: linux/amd64, linux/arm64/v8,linux/amd64\n* target: run\n"
+        ),
         "App team/app app/Dockerfile in app to run on [linux/amd64 linux/arm64] with []"
     );
     assert_eq!(
@@ -57,16 +59,40 @@ fn defaults_and_forms() {
 #[test]
 fn what_the_mapping_may_not_say() {
     for (attributes, message) in [
-        ("* dockerfile: Dockerfile\n", "template.yaml:3:5: `ImageBuildConfiguration.App` has no `imageName` (add `imageName: app`, the repository's path below the registry)"),
-        ("* imageName: app\n* dockerFile: x\n", "template.yaml:5:7: `ImageBuildConfiguration.App` has an unknown key `dockerFile` (did you mean `dockerfile`?)"),
-        ("* imageName: app\n* colour: x\n", "template.yaml:5:7: `ImageBuildConfiguration.App` has an unknown key `colour` (keys: `imageName`, `dockerfile`, `context`, `target`, `platforms`, `buildArgs`)"),
-        ("* imageName: My_App\n", "template.yaml:4:18: `My_App` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`"),
-        ("* imageName: app:1\n", "template.yaml:4:18: `app:1` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`"),
+        (
+            "* dockerfile: Dockerfile\n",
+            "template.yaml:3:5: `ImageBuildConfiguration.App` has no `imageName` (add `imageName: app`, the repository's path below the registry)",
+        ),
+        (
+            "* imageName: app\n* dockerFile: x\n",
+            "template.yaml:5:7: `ImageBuildConfiguration.App` has an unknown key `dockerFile` (did you mean `dockerfile`?)",
+        ),
+        (
+            "* imageName: app\n* colour: x\n",
+            "template.yaml:5:7: `ImageBuildConfiguration.App` has an unknown key `colour` (keys: `imageName`, `dockerfile`, `context`, `target`, `platforms`, `buildArgs`)",
+        ),
+        (
+            "* imageName: My_App\n",
+            "template.yaml:4:18: `My_App` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`",
+        ),
+        (
+            "* imageName: app:1\n",
+            "template.yaml:4:18: `app:1` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`",
+        ),
         ("* imageName: ''\n", "template.yaml:4:18: `ImageBuildConfiguration.App.imageName` is empty"),
-        ("* imageName: !Ref Name\n", "template.yaml:4:18: `ImageBuildConfiguration.App.imageName` is an intrinsic function, not a string"),
-        ("* imageName: app\n* platforms: [linux]\n", "template.yaml:5:19: `linux` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64"),
+        (
+            "* imageName: !Ref Name\n",
+            "template.yaml:4:18: `ImageBuildConfiguration.App.imageName` is an intrinsic function, not a string",
+        ),
+        (
+            "* imageName: app\n* platforms: [linux]\n",
+            "template.yaml:5:19: `linux` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64",
+        ),
         ("* imageName: app\n* buildArgs: [KEY]\n", "template.yaml:5:19: build argument `KEY` is not KEY=value"),
-        ("* imageName: app\n* context: [a]\n", "template.yaml:5:16: `ImageBuildConfiguration.App.context` is a list, not a string"),
+        (
+            "* imageName: app\n* context: [a]\n",
+            "template.yaml:5:16: `ImageBuildConfiguration.App.context` is a list, not a string",
+        ),
     ] {
         assert_eq!(images(&mapping(attributes)).unwrap_err(), message, "{attributes}");
     }

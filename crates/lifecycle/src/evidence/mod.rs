@@ -1,0 +1,29 @@
+//! Evidence: what is known of a digest, attached to it as referrers.
+
+mod artifact;
+mod record;
+
+pub use artifact::{Artifact, Payload, attest, statement};
+pub use record::{Gate, GateStatus, Record, RecordKind, Recorded};
+
+/// Types of referrers: the one table.
+pub mod artifact_type {
+    /// Results of a linter.
+    pub const SARIF: &str = "application/sarif+json";
+    /// Statements: vulnerabilities, provenance, promotion records. The predicate type tells them apart.
+    pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+    /// An SBOM in CycloneDX.
+    pub const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
+    /// An SBOM in SPDX.
+    pub const SPDX: &str = "application/spdx+json";
+}
+
+/// Types of predicates in statements.
+pub mod predicate_type {
+    /// [Vulnerabilities](https://github.com/in-toto/attestation/blob/main/spec/predicates/vuln.md).
+    pub const VULNERABILITIES: &str = "https://in-toto.io/attestation/vulns/v0.2";
+    /// [Provenance](https://slsa.dev/spec/v1.0/provenance).
+    pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+    /// The record of a publication, promotion or rollback: [`Record`](super::Record).
+    pub const RECORD: &str = "https://image-lifecycle.github.io/record/v1";
+}

@@ -1,1 +1,59 @@
-fn main() {}
+//! Promotes a digest from an environment to the next, under the names that the template gives it there.
+
+mod apply;
+mod inputs;
+mod ladder;
+mod plan;
+mod report;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lifecycle::Problem;
+use lifecycle::oci::Digest;
+use lifecycle::runner::{self, Action, Runner, Verdict};
+
+use inputs::{Inputs, Request};
+use plan::Plan;
+use report::Stage;
+
+const ACTION: Action = Action {
+    name: "promote",
+    inputs: Inputs::TABLE,
+    outputs: &["images", "plan", "plan-hash", "digests", "version"],
+    definition: include_str!("../../action-promote.yml"),
+};
+
+fn main() -> ExitCode {
+    runner::main(&ACTION, promote)
+}
+
+async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
+    let request = Request::parse(&Inputs::read()?, &runner)?;
+    runner.output("version", request.version.to_string());
+    let plan = Plan::make(&request, &runner).await?;
+    let hash = show(&request, &plan, &runner)?;
+    if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
+        let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));
+        return Err(problem.hint("something has changed since: look at the new plan, and expect that").into());
+    }
+    let stage = match (plan.is_open(), request.dry_run) {
+        (false, _) => Stage::Blocked,
+        (true, true) => Stage::Planned,
+        (true, false) => Stage::Applied,
+    };
+    let plan = match stage {
+        Stage::Applied => apply::all(&request, plan, &runner).await,
+        Stage::Planned | Stage::Blocked => plan,
+    };
+    Ok(report::write(&request, &plan, stage, &runner))
+}
+
+/// Puts the plan into the outputs; its hash is over its canonical form (RFC 8785).
+fn show(request: &Request, plan: &Plan, runner: &Runner) -> anyhow::Result<String> {
+    let json = plan.json(request, &[]);
+    let hash = Digest::of(&serde_jcs::to_vec(&json)?).to_string();
+    runner.output("plan", json.to_string());
+    runner.output("plan-hash", &hash);
+    Ok(hash)
+}

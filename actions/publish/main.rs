@@ -1,1 +1,37 @@
-fn main() {}
+//! Publishes what build left: the same bytes, in the repositories and under the tags that the template names.
+
+mod inputs;
+mod layouts;
+mod plan;
+mod push;
+mod report;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lifecycle::runner::{self, Action, Runner, Verdict};
+
+use inputs::{Inputs, Request};
+use plan::Plan;
+
+const ACTION: Action = Action {
+    name: "publish",
+    inputs: Inputs::TABLE,
+    outputs: &["images", "references", "digests", "version"],
+    definition: include_str!("../../action-publish.yml"),
+};
+
+fn main() -> ExitCode {
+    runner::main(&ACTION, publish)
+}
+
+async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
+    let request = Request::parse(&Inputs::read()?, &runner)?;
+    runner.output("version", request.version.to_string());
+    let plan = Plan::make(&request, &runner).await?;
+    let results = match request.dry_run {
+        true => plan.results(),
+        false => push::all(&request, plan, &runner).await,
+    };
+    Ok(report::write(&request, &results, &runner))
+}

@@ -5,11 +5,13 @@
 //! `template`, and those use `oci` and `runner`. Only `runner` reads the environment and prints.
 
 pub mod aws;
+pub mod clock;
 mod diagnosis;
 pub mod evidence;
 mod http_client;
 pub mod oci;
 mod place;
+pub mod project;
 pub mod registry;
 pub mod runner;
 mod secret;

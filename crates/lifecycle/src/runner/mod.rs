@@ -42,6 +42,8 @@ const ANNOTATIONS: usize = 10;
 pub struct Action {
     /// Its name: `build`.
     pub name: &'static str,
+    /// Every input with its default, names with underscores.
+    pub inputs: &'static [(&'static str, &'static str)],
     /// Every output, each of which is written, if need be empty.
     pub outputs: &'static [&'static str],
     /// The text of its `action-*.yml`, for `--help`.
@@ -156,6 +158,34 @@ impl Runner {
     }
 }
 
+/// Declares the inputs of an action: a struct of strings, read by `ghactions` from `INPUT_<NAME>`, and the table of
+/// their defaults. What they mean is parsed from [`Input`]s.
+#[macro_export]
+macro_rules! inputs {
+    ($($name:ident $(as $typed:tt)? = $default:literal),* $(,)?) => {
+        /// What was typed into each input.
+        #[derive(::ghactions::prelude::Actions)]
+        pub(crate) struct Inputs {
+            $(#[input(required = false $(, name = $typed)?)] $name: String,)*
+        }
+
+        impl Inputs {
+            /// Every input with its default.
+            pub(crate) const TABLE: &'static [(&'static str, &'static str)] =
+                &[$(($crate::inputs!(@name $name $($typed)?), $default)),*];
+
+            /// Reads all of them; one that is unset or empty has its default.
+            pub(crate) fn read() -> ::anyhow::Result<Self> {
+                let mut inputs = <Self as ::ghactions::prelude::ActionTrait>::init()?;
+                $(if inputs.$name.trim().is_empty() { inputs.$name = $default.to_owned(); })*
+                Ok(inputs)
+            }
+        }
+    };
+    (@name $name:ident) => { stringify!($name) };
+    (@name $name:ident $typed:tt) => { $typed };
+}
+
 /// Runs an action: reads the environment, does the work, tells the runner, and says by the exit code how it went.
 ///
 /// SIGINT and SIGTERM mean the same: the work is told, gets five seconds to come to a stop, and what is true by then
@@ -248,6 +278,11 @@ fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
     let argument = std::env::args().nth(1)?;
     match argument.as_str() {
         "--version" | "-V" => runner.say(format!("action-{} {}", action.name, env!("CARGO_PKG_VERSION"))),
+        "--inputs" => {
+            let kebab = |name: &str| name.replace('_', "-");
+            action.inputs.iter().for_each(|(name, default)| runner.say(format!("{}={default}", kebab(name))));
+        }
+        "--outputs" => action.outputs.iter().for_each(|name| runner.say(name)),
         "--help" | "-h" => action.definition.lines().for_each(|line| runner.say(line)),
         other => {
             let message = format!("`{other}` is no argument: inputs are variables INPUT_<NAME>, see --help");

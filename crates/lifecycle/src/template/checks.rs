@@ -1,10 +1,11 @@
 //! What is wrong between images, usages and what they run with, before anything is built.
 
 use super::deployed::image_of;
+use super::error::one_line;
 use super::images::ImageDefinition;
 use super::usages::Usage;
 use super::value::Unresolved;
-use super::{Context, Template, fargate, roles};
+use super::{Context, File, Template, fargate, roles};
 use crate::Place;
 use crate::oci::Platform;
 
@@ -34,7 +35,7 @@ pub struct Finding {
 
 impl Finding {
     pub(super) fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
-        Self { severity, place, message: message.into(), hint: None }
+        Self { severity, place, message: one_line(&message.into()), hint: None }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
@@ -77,6 +78,8 @@ impl Template {
             let message = format!("nothing in the template deploys image `{}`", image.key);
             findings.push(Finding::new(Severity::Notice, image.key.place.clone(), message));
         }
+        findings.extend(unseen(&self.file));
+        findings.extend(macros(&self.file));
         findings.extend(self.task_findings(images, usages, context));
         findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
         findings.dedup();
@@ -98,6 +101,28 @@ impl Template {
         });
         findings
     }
+}
+
+/// Loops whose resources are not known.
+fn unseen(file: &File) -> Vec<Finding> {
+    let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
+    let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
+        let message = format!("the resources of `{}` are not seen: its collection is not written out", entry.key);
+        Finding::new(Severity::Notice, file.place(entry.mark), message)
+    });
+    loops.chain(file.nested.values().flat_map(unseen)).collect()
+}
+
+/// The account's own macros, which can change anything.
+fn macros(file: &File) -> Vec<Finding> {
+    let Some(transform) = file.root.get("Transform") else { return Vec::new() };
+    let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
+    let own = names.iter().filter_map(|node| {
+        let name = node.text().or_else(|| node.at(&["Name"])?.text())?;
+        let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
+        (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.place(node.mark), message))
+    });
+    own.chain(file.nested.values().flat_map(macros)).collect()
 }
 
 fn mistakes(usage: &Usage) -> Vec<Finding> {

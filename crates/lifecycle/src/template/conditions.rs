@@ -46,6 +46,9 @@ impl Scope<'_> {
     }
 
     fn decide(&self, node: &Node) -> Result<bool, Unresolved> {
+        if let Some(constant @ ("true" | "false")) = node.rendered() {
+            return Ok(constant == "true");
+        }
         let Some([entry]) = node.as_mapping().map(|mapping| mapping.entries()) else {
             return Err(self.mistake(node, format!("a condition is a function, not {}", node.noun())));
         };

@@ -1,7 +1,8 @@
 //! Which of the template's images a usage deploys.
 
 use super::images::{ImageDefinition, Source};
-use super::usages::{EvaluatedReference, Usage};
+use super::reference::EvaluatedReference;
+use super::usages::Usage;
 use super::value::{Read, Unresolved};
 use super::{Error, Template};
 
@@ -89,15 +90,6 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
 
 /// Whether the repository that is used is called by the name, below whatever registry.
 fn is_suffix(usage: &Usage, name: &str) -> bool {
-    let repository = match (&usage.reference, &usage.lead) {
-        (Ok(reference), _) => reference.repository.clone(),
-        (Err(_), Some(lead)) => {
-            match lead.rest.as_ref().ok().and_then(|rest| EvaluatedReference::parse(&format!("registry{rest}"))) {
-                Some(reference) => reference.repository,
-                None => return false,
-            }
-        }
-        (Err(_), None) => return false,
-    };
-    repository == name || repository.strip_suffix(name).is_some_and(|registry| registry.ends_with('/'))
+    let prefix = usage.path.as_deref().and_then(|path| path.strip_suffix(name));
+    prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
 }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::error::one_line;
 use super::{json, yaml};
 
 /// Levels of nesting; deployed templates stay below 30, and every walk over the tree recurses.
@@ -70,7 +71,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(mark: Mark, message: impl Into<String>) -> Self {
-        Self { mark, message: message.into(), hint: None }
+        Self { mark, message: one_line(&message.into()), hint: None }
     }
 
     pub(super) fn too_deep(mark: Mark) -> Self {
@@ -78,7 +79,7 @@ impl Problem {
     }
 
     pub(super) fn too_large(mark: Mark) -> Self {
-        Self::new(mark, format!("more than {NODE_LIMIT} values, aliases written out"))
+        Self::new(mark, format!("more than {NODE_LIMIT} values, aliases and loops written out"))
     }
 
     pub(super) fn duplicate(mark: Mark, key: &str, first: Mark) -> Self {

@@ -61,11 +61,11 @@ pub enum Error {
 
 impl Error {
     pub(super) fn invalid(place: Place, message: impl Into<String>) -> Self {
-        Self::Invalid { place, message: message.into(), hint: None }
+        Self::Invalid { place, message: one_line(&message.into()), hint: None }
     }
 
     pub(super) fn hinted(place: Place, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Invalid { place, message: message.into(), hint: Some(hint.into()) }
+        Self::Invalid { place, message: one_line(&message.into()), hint: Some(one_line(&hint.into())) }
     }
 
     /// Where the mistake stands, if it stands in a template.
@@ -89,6 +89,24 @@ impl Error {
             Self::UnknownParameter { hint, .. } => Some(hint),
         }
     }
+}
+
+/// Characters of a message; values of a template can be of any length.
+const MESSAGE_LIMIT: usize = 600;
+
+/// One line, whatever a template's values hold.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars().take(MESSAGE_LIMIT) {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    if text.chars().nth(MESSAGE_LIMIT).is_some() {
+        line.push('…');
+    }
+    line
 }
 
 /// A sentence that proposes the known name that was probably meant, or else lists what there is.

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::document::{Kind, Mark, Node};
 use super::error::suggestion;
-use super::value::{Need, Origin, Part, Read, Text, Unresolved, Value};
+use super::value::{Need, Origin, Read, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::Place;
 
@@ -400,84 +400,6 @@ impl<'t> Scope<'t> {
             }
         };
         self.attribute(&resource, &attribute, argument.mark)
-    }
-
-    /// Replaces `{{resolve:ssm:...}}`, which CloudFormation does last, in whatever a property became.
-    fn dynamic(&self, text: Text, mark: Mark) -> Text {
-        const OPEN: &str = "{{resolve:";
-        if !text.parts.iter().any(|part| part.text.as_ref().is_ok_and(|text| text.contains(OPEN))) {
-            return text;
-        }
-        let mut resolved = Text::default();
-        resolved.reads = text.reads;
-        // The beginning of a dynamic reference whose end is in a later part.
-        let mut open: Option<Result<String, Unresolved>> = None;
-        for part in text.parts {
-            let mut rest = match (part.text, &mut open) {
-                (Ok(text), _) => text,
-                (Err(unresolved), Some(open)) => {
-                    *open = Err(unresolved);
-                    continue;
-                }
-                (Err(unresolved), None) => {
-                    resolved.push(Part { text: Err(unresolved), origin: part.origin });
-                    continue;
-                }
-            };
-            loop {
-                match open.take() {
-                    None => match rest.split_once(OPEN) {
-                        None => {
-                            resolved.push(Part { text: Ok(rest), origin: part.origin.clone() });
-                            break;
-                        }
-                        Some((before, after)) => {
-                            resolved.push_str(before);
-                            open = Some(Ok(String::new()));
-                            rest = after.to_owned();
-                        }
-                    },
-                    Some(begun) => match rest.split_once("}}") {
-                        None => {
-                            open = Some(begun.map(|begun| begun + &rest));
-                            break;
-                        }
-                        Some((inside, after)) => {
-                            let inside = begun.map(|begun| begun + inside);
-                            resolved.push(self.resolve(inside, part.origin.clone(), mark));
-                            rest = after.to_owned();
-                        }
-                    },
-                }
-            }
-        }
-        if open.is_some() {
-            resolved.push(Part {
-                text: Err(Unresolved::mistake(self.file.place(mark), "`{{resolve:` without `}}`")),
-                origin: None,
-            });
-        }
-        resolved
-    }
-
-    /// What stands between `{{resolve:` and `}}`.
-    fn resolve(&self, inside: Result<String, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
-        let place = self.file.place(mark);
-        let inside = match inside {
-            Ok(inside) => inside,
-            Err(unresolved) => return Part { text: Err(unresolved), origin: Some(Origin::Ssm(String::new())) },
-        };
-        match inside.split_once(':') {
-            Some(("ssm", name)) => {
-                let origin = origin.unwrap_or_else(|| Origin::Ssm(name.to_owned()));
-                Part { text: self.ssm(name, place), origin: Some(origin) }
-            }
-            _ => {
-                let service = inside.split(':').next().unwrap_or_default();
-                let reason = format!("`{{{{resolve:{service}:...}}}}` is not looked up for an image reference");
-                Part { text: Err(Unresolved::new(place, reason)), origin }
-            }
-        }
     }
 }
 

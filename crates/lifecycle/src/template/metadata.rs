@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Entry, Node};
 use super::images::{ImageDefinition, Placed, Source, normal, string};
 use super::intrinsics::{Guard, Scope};
-use super::value::{Part, Text};
+use super::value::Text;
 use super::{Context, Error, Template};
 use crate::oci::RepositoryName;
 
@@ -98,19 +98,7 @@ fn same_build(one: &ImageDefinition, other: &ImageDefinition) -> bool {
         && arguments(one) == arguments(other)
 }
 
-/// The repository's path in an `ImageUri` whose tag or prefix may be unknown: what follows the registry, up to the tag.
+/// The repository's path in an `ImageUri`, if the template alone decides it.
 fn repository(uri: &Text) -> Option<String> {
-    let (rest, following) = match uri.parts.as_slice() {
-        [Part { origin: Some(_), .. }, Part { text: Ok(text), origin: None }, following @ ..] => {
-            (text.strip_prefix('/')?, following)
-        }
-        [Part { text: Ok(text), origin: None }, following @ ..] => (text.split_once('/')?.1, following),
-        _ => return None,
-    };
-    // Without a tag here, the name may go on in the next part.
-    let (name, ended) = match rest.find([':', '@']) {
-        Some(end) => (&rest[..end], true),
-        None => (rest, following.is_empty()),
-    };
-    (ended && name.parse::<RepositoryName>().is_ok()).then(|| name.to_owned())
+    uri.constant_path().filter(|path| path.parse::<RepositoryName>().is_ok())
 }

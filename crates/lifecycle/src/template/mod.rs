@@ -1,7 +1,7 @@
 //! The template contract: what a CloudFormation or SAM template says about its container images.
 //!
-//! The template is the only configuration. Its mapping says which images exist and how to build them ([`images`]),
-//! and its own expressions say what they are called in an environment ([`usages`]): they are evaluated with the
+//! The template is the only configuration. Its mapping says which images exist and how to build them ([`Template::images`]),
+//! and its own expressions say what they are called in an environment ([`Template::usages`]): they are evaluated with the
 //! parameters of that environment, and what can't be decided stays [`Unresolved`], with its reason and place.
 //! Nothing here looks anything up: the values that an evaluation needs ([`Template::needs`]) come in by [`Context`].
 
@@ -9,14 +9,17 @@ mod checks;
 mod conditions;
 mod deployed;
 mod document;
+mod dynamic;
 mod error;
 mod fargate;
 mod images;
 mod intrinsics;
 mod json;
+mod loops;
 mod metadata;
 mod nested;
 mod parameters;
+mod reference;
 mod resources;
 mod roles;
 mod runtime;
@@ -38,7 +41,8 @@ pub use deployed::Deployed;
 pub use error::Error;
 pub use images::{ImageDefinition, Placed, Source};
 pub use parameters::Parameter;
-pub use usages::{EvaluatedReference, Kind, Lead, Runtime, Usage};
+pub use reference::{EvaluatedReference, Lead};
+pub use usages::{Kind, Runtime, Usage};
 pub use value::{Need, Origin, Read, Unresolved};
 
 use crate::Place;
@@ -115,7 +119,7 @@ impl Template {
 impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let place = |mark: Mark| Place { file: display.to_owned(), line: mark.line, column: mark.column };
-        let root = document::parse(text).map_err(|problem| Error::Invalid {
+        let root = document::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
             place: place(problem.mark),
             message: problem.message,
             hint: problem.hint,

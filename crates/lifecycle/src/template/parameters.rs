@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::document::Node;
-use super::error::{listed, suggestion};
+use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
 use super::value::{Need, Origin, Text, Unresolved, Value};
 use super::{Error, File, Template};
@@ -61,9 +61,9 @@ impl Parameter {
 
     /// Whether the template takes a value. SSM types limit the value that is read, not the name that is given.
     fn check(&self, value: &str) -> Result<(), Error> {
-        let refuse = |message| {
+        let refuse = |message: String| {
             let place = self.allowed_place.clone().unwrap_or_else(|| self.place.clone());
-            Err(Error::RefusedValue { name: self.name.clone(), place, message })
+            Err(Error::RefusedValue { name: self.name.clone(), place, message: one_line(&message) })
         };
         if self.is_ssm() {
             return Ok(());
@@ -111,7 +111,11 @@ impl Template {
             let Some(parameter) = declared.iter().find(|parameter| parameter.name == *name) else {
                 let hint = suggestion(name, declared.iter().map(|p| p.name.as_str()), "parameters");
                 let section = self.file.root.get("Parameters").unwrap_or(&self.file.root);
-                return Err(Error::UnknownParameter { name: name.clone(), place: self.file.place(section.mark), hint });
+                return Err(Error::UnknownParameter {
+                    name: one_line(name),
+                    place: self.file.place(section.mark),
+                    hint,
+                });
             };
             parameter.check(value)?;
         }

@@ -6,11 +6,12 @@ use std::fmt;
 use super::document::{Kind as NodeKind, Node};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
+use super::reference::{EvaluatedReference, Lead, lead, reference};
 use super::resources::has_type;
-use super::value::{Need, Origin, Part, Read, Text, Unresolved, Value};
+use super::value::{Need, Read, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::Place;
-use crate::oci::{Platform, RepositoryName, Tag};
+use crate::oci::Platform;
 
 /// A place in the template where an image is deployed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,12 @@ pub struct Usage {
     pub reference: Result<EvaluatedReference, Unresolved>,
     /// The value that leads the expression, if one does.
     pub lead: Option<Lead>,
+    /// The repository's path below the registry, which may be known where the reference is not: `team/app`.
+    pub path: Option<String>,
     /// What the expression read from mappings.
     pub reads: BTreeSet<Read>,
+    /// The values that are missing to decide the reference.
+    pub needs: BTreeSet<Need>,
     /// What it runs on.
     pub runtime: Runtime,
     /// A condition that can't be decided: it may not be deployed at all.
@@ -52,30 +57,6 @@ pub enum Kind {
     AppRunnerService,
     /// `AWS::SageMaker::Model`
     SageMakerModel,
-}
-
-/// An image reference that the template makes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EvaluatedReference {
-    /// The reference as it will be deployed.
-    pub text: String,
-    /// Registry and repository.
-    pub repository: String,
-    /// The tag; `latest` where neither tag nor digest is written.
-    pub tag: Option<String>,
-    /// The digest, where the reference is pinned to one.
-    pub digest: Option<String>,
-}
-
-/// The value that leads an image's expression, up to the first `/`: a registry can stand in for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lead {
-    /// Where it comes from.
-    pub origin: Origin,
-    /// Its value, as far as it is known.
-    pub value: Result<String, Unresolved>,
-    /// What follows it, beginning with `/`.
-    pub rest: Result<String, Unresolved>,
 }
 
 /// The platforms that a usage runs on.
@@ -171,8 +152,7 @@ impl Template {
 
     /// The values that are missing to decide the image references.
     pub fn needs(&self, context: &Context) -> BTreeSet<Need> {
-        let usages = self.usages(context);
-        usages.iter().filter_map(|usage| usage.reference.as_ref().err()?.need.clone()).collect()
+        self.usages(context).into_iter().flat_map(|usage| usage.needs).collect()
     }
 
     /// The SSM parameters, by `name` or `name:version`, whose values are missing to decide the image references.
@@ -245,6 +225,8 @@ fn of_resource(
                 container: name.and_then(|name| scope.known(name).ok()),
                 reference,
                 place,
+                path: text.path(),
+                needs: needs(scope, &text, lead.as_ref(), container.undecided.as_ref()),
                 lead,
                 reads: text.reads,
                 runtime: super::runtime::of(scope, shape.kind, &container.path, resource),
@@ -262,12 +244,21 @@ fn of_resource(
             reference: Err(packaged(&place)),
             place,
             lead: None,
+            path: None,
             reads: BTreeSet::new(),
+            needs: BTreeSet::new(),
             runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
             undecided: undecided.cloned(),
             metadata: true,
         });
     }
+}
+
+/// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
+fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unresolved>) -> BTreeSet<Need> {
+    let stood_in = usize::from(lead.is_some() && scope.context.stand_in.is_some());
+    let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
+    missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
 }
 
 fn packaged(place: &Place) -> Unresolved {
@@ -341,46 +332,6 @@ fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
     }
 }
 
-/// The value before the first `/`, if it is the value of something that a registry can stand in for.
-fn lead(text: &Text) -> Option<Lead> {
-    let (Part { text: value, origin: Some(origin) }, rest) = text.parts.split_first()? else { return None };
-    let Part { text: Ok(next), .. } = rest.first()? else { return None };
-    next.starts_with('/').then(|| Lead {
-        origin: origin.clone(),
-        value: value.clone(),
-        rest: rest.iter().map(|part| part.text.clone()).collect(),
-    })
-}
-
-fn reference(
-    text: &Text,
-    lead: Option<&Lead>,
-    stand_in: Option<&str>,
-    place: &Place,
-) -> Result<EvaluatedReference, Unresolved> {
-    match (stand_in, lead) {
-        (Some(registry), Some(lead)) => lead.with_registry(registry, place),
-        _ => {
-            let text = text.known()?;
-            EvaluatedReference::parse(&text)
-                .ok_or_else(|| Unresolved::new(place.clone(), format!("`{text}` is not an image reference")))
-        }
-    }
-}
-
-impl Lead {
-    fn with_registry(&self, registry: &str, place: &Place) -> Result<EvaluatedReference, Unresolved> {
-        let rest = self.rest.clone()?;
-        let whole = format!("{}{rest}", registry.trim_end_matches('/'));
-        let below = EvaluatedReference::parse(&format!("registry{rest}"));
-        let invalid = || Unresolved::new(place.clone(), format!("`{whole}` is not an image reference"));
-        let below = below.ok_or_else(invalid)?;
-        let repository =
-            format!("{}{}", registry.trim_end_matches('/'), below.repository.trim_start_matches("registry"));
-        Ok(EvaluatedReference { text: whole, repository, ..below })
-    }
-}
-
 impl Usage {
     /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
     ///
@@ -401,54 +352,6 @@ impl Usage {
     /// The keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
-    }
-}
-
-impl EvaluatedReference {
-    /// Reads `[host/]path[:tag][@digest]`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest)),
-            None => (text, None),
-        };
-        let end_of_path = name.rfind('/').map_or(0, |slash| slash + 1);
-        let (repository, tag) = match name[end_of_path..].rsplit_once(':') {
-            Some((last, tag)) => (&name[..end_of_path + last.len()], Some(tag)),
-            None => (name, None),
-        };
-        let host_may_be = |host: &str| {
-            host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']'))
-        };
-        let valid = match repository.split_once('/') {
-            Some((host, path)) => host_may_be(host) && path.parse::<RepositoryName>().is_ok(),
-            None => repository.parse::<RepositoryName>().is_ok(),
-        };
-        let digest_may_be = |digest: &str| {
-            let hex = digest.split_once(':').map(|(_, hex)| hex).unwrap_or_default();
-            hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
-        };
-        let valid = valid && tag.is_none_or(|tag| tag.parse::<Tag>().is_ok()) && digest.is_none_or(digest_may_be);
-        valid.then(|| Self {
-            text: text.to_owned(),
-            repository: repository.to_owned(),
-            tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
-            digest: digest.map(str::to_owned),
-        })
-    }
-}
-
-impl EvaluatedReference {
-    /// Whether it begins with a registry's host, as Docker tells it from a path.
-    fn has_host(&self) -> bool {
-        let host = self.repository.split_once('/').map(|(host, _)| host);
-        host.is_some_and(|host| host.contains(['.', ':']) || host == "localhost")
-    }
-}
-
-impl fmt::Display for EvaluatedReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::error::one_line;
 use crate::Place;
 
 /// Characters of one evaluated text; an image reference has a few hundred.
@@ -86,7 +87,7 @@ pub(super) struct Part {
 
 impl Unresolved {
     pub(super) fn new(place: Place, reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), hint: None, place: Box::new(place), need: None, mistake: false }
+        Self { reason: one_line(&reason.into()), hint: None, place: Box::new(place), need: None, mistake: false }
     }
 
     pub(super) fn mistake(place: Place, reason: impl Into<String>) -> Self {
@@ -98,7 +99,7 @@ impl Unresolved {
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self { hint: Some(one_line(&hint.into())), ..self }
     }
 }
 
@@ -183,4 +184,57 @@ impl Text {
     pub(super) fn known(&self) -> Result<String, Unresolved> {
         self.parts.iter().map(|part| part.text.clone()).collect()
     }
+
+    /// The repository's path below the registry, if the text is an image reference whose path is known. The registry
+    /// is the value that leads the text, or else what looks like a host.
+    pub(super) fn path(&self) -> Option<String> {
+        self.path_of(|_| true)
+    }
+
+    /// The same, if no parameter has a say in it.
+    pub(super) fn constant_path(&self) -> Option<String> {
+        self.path_of(|part| part.origin.is_none())
+    }
+
+    fn path_of(&self, counts: impl Fn(&Part) -> bool) -> Option<String> {
+        let parts = match self.parts.as_slice() {
+            [Part { origin: Some(_), .. }, rest @ ..] if starts_with_slash(rest) => rest,
+            parts => parts,
+        };
+        let is_led = parts.len() < self.parts.len();
+        let (mut host, mut path) = (Some(String::new()), None::<String>);
+        for part in parts {
+            match (part.text.as_ref().ok().filter(|_| counts(part)), &mut path) {
+                (Some(text), Some(path)) => path.push_str(text),
+                (Some(text), None) => match text.split_once('/') {
+                    Some((before, after)) => {
+                        host = host.map(|host| host + before);
+                        path = Some(after.to_owned());
+                    }
+                    None => host = host.map(|host| host + text),
+                },
+                (None, Some(_)) => return None,
+                (None, None) => host = None,
+            }
+            if path.as_ref().is_some_and(|path| path.contains([':', '@'])) {
+                break;
+            }
+        }
+        let whole = match (host, path) {
+            (Some(host), Some(path)) if !is_led && !looks_like_host(&host) => format!("{host}/{path}"),
+            (_, Some(path)) => path,
+            (host, None) => host?,
+        };
+        let end = whole.find([':', '@']).unwrap_or(whole.len());
+        Some(whole[..end].to_owned()).filter(|path| !path.is_empty())
+    }
+}
+
+fn starts_with_slash(parts: &[Part]) -> bool {
+    parts.first().is_some_and(|part| part.text.as_ref().is_ok_and(|text| text.starts_with('/')))
+}
+
+/// How Docker tells a registry from the beginning of a path.
+pub(super) fn looks_like_host(text: &str) -> bool {
+    text.contains(['.', ':']) || text == "localhost"
 }

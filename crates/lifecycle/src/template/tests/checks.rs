@@ -225,3 +225,12 @@ fn sizes_that_fargate_does_not_have() {
         assert_eq!(size(cpu, memory), message);
     }
 }
+
+#[test]
+fn macros_are_named() {
+    let text = "Transform: [AWS::Serverless-2016-10-31, Company, {Name: Other, Parameters: {}}]\nResources: {}\n";
+    insta::assert_snapshot!(findings(text), @r"
+    template.yaml:1:41 Notice: macro `Company` may change what is deployed: the template is evaluated as it is written
+    template.yaml:1:50 Notice: macro `Other` may change what is deployed: the template is evaluated as it is written
+    ");
+}

@@ -209,7 +209,7 @@ fn no_region_no_guess() {
                 {Image: !Sub '${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}/app'}]}}}";
     let template = template(text);
     let needs = |context: &Context| template.needs(context).into_iter().collect::<Vec<_>>();
-    assert_eq!(needs(&Context::default()), [Need::Account]);
+    assert_eq!(needs(&Context::default()), [Need::Account, Need::Region]);
     let account = Context { account_id: Some("1".repeat(12)), ..Context::default() };
     assert_eq!(needs(&account), [Need::Region]);
     let china = Context { region: Some("cn-north-1".to_owned()), ..account };
@@ -222,5 +222,44 @@ fn an_ssm_parameters_given_value_is_its_name() {
     assert_eq!(evaluate_with(image, &[("Registry", "/dev/registry")]), "dev.example/app");
     assert!(
         evaluate_with(image, &[("Registry", "/none")]).ends_with("the value of SSM parameter `/none` is not known")
+    );
+}
+
+#[test]
+fn loops_are_written_out() {
+    let text = |collection: &str| {
+        format!(
+            "Transform: [AWS::Serverless-2016-10-31, AWS::LanguageExtensions]
+Parameters: {{Names: {{Type: CommaDelimitedList, Default: 'x,y'}}, Version: {{Type: String, Default: '1'}}}}
+Resources:
+  'Fn::ForEach::Services':
+    - Name
+    - {collection}
+    - '${{Name}}Task':
+        Type: AWS::ECS::TaskDefinition
+        Properties:
+          ContainerDefinitions: [{{Name: !Ref Name, Image: !Sub 'r.example/${{Name}}:${{Version}}'}}]
+"
+        )
+    };
+    let template = template(&text("[api, web]"));
+    let usages = template.usages(&context(&[]));
+    let shown: Vec<String> = usages
+        .iter()
+        .map(|usage| {
+            format!("{} {} {}", usage.resource, usage.container.clone().unwrap_or_default(), super::shown(usage))
+        })
+        .collect();
+    assert_eq!(shown, ["apiTask api r.example/api:1", "webTask web r.example/web:1"]);
+    let unseen = super::template(&text("!Ref Names"));
+    let findings = unseen.findings(&[], &unseen.usages(&context(&[])), &context(&[]));
+    assert_eq!(
+        findings.iter().map(|finding| format!("{}: {}", finding.place, finding.message)).collect::<Vec<_>>(),
+        ["template.yaml:4:3: the resources of `Fn::ForEach::Services` are not seen: its collection is not written out"]
+    );
+    assert_eq!(refused(&text("[a, a]")), "template.yaml:7:7: duplicate key `aTask`, first written at line 7");
+    assert_eq!(
+        refused(&text("[a]\n    - x")),
+        "template.yaml:4:3: `Fn::ForEach::Services` takes an identifier, a list and a mapping"
     );
 }

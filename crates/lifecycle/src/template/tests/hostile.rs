@@ -37,12 +37,34 @@ fn deep_nesting_is_refused() {
 fn alias_bombs_are_refused() {
     let level = |at: u32| format!("l{at}: &l{at} [{}]\n", vec![format!("*l{}", at - 1); 10].join(", "));
     let bomb = format!("l0: &l0 [x]\n{}", (1..9).map(level).collect::<String>());
-    assert_eq!(refused(&bomb), "template.yaml:7:15: more than 500000 values, aliases written out");
+    assert_eq!(refused(&bomb), "template.yaml:7:15: more than 500000 values, aliases and loops written out");
     let level = |at: u32| {
         format!("l{at}: &l{at} {{<<: [{}], k{at}: *l{}}}\n", vec![format!("*l{}", at - 1); 10].join(", "), at - 1)
     };
     let bomb = format!("l0: &l0 {{x: y}}\n{}", (1..30).map(level).collect::<String>());
-    assert!(refused(&bomb).ends_with("more than 500000 values, aliases written out"));
+    assert!(refused(&bomb).ends_with("more than 500000 values, aliases and loops written out"));
+}
+
+#[test]
+fn loops_that_grow_are_refused() {
+    let many = vec!["x"; 300].join(", ");
+    let inner = format!("{{'Fn::ForEach::C': [C, [{many}], {{'a${{C}}': b}}]}}");
+    let text = format!(
+        "Transform: AWS::LanguageExtensions\nResources: {{'Fn::ForEach::A': [A, [{many}], {{'Fn::ForEach::B': [B, [{many}], {inner}]}}]}}"
+    );
+    assert!(refused(&text).contains("duplicate key `ax`"));
+    let each = |body: &str| {
+        let names: Vec<String> = (0..3000).map(|at| format!("n{at}")).collect();
+        let names = names.join(", ");
+        refused(&format!(
+            "Transform: AWS::LanguageExtensions\nResources: {{'Fn::ForEach::A': [A, [{names}], {{'Fn::ForEach::B': [B, [{names}], {{'x${{A}}${{B}}': {body}}}]}}]}}"
+        ))
+    };
+    assert!(each("y").ends_with("more than 500000 values, aliases and loops written out"));
+    assert!(
+        each(&format!("'{}'", "${A}".repeat(10_000)))
+            .ends_with("more than 500000 values, aliases and loops written out")
+    );
 }
 
 #[test]
@@ -87,6 +109,20 @@ Outputs: {O: {Value: !Sub '${P}-x'}}
     let template = Template::load(&folder.path().join("parent.yaml"), Path::new("parent.yaml"), folder.path()).unwrap();
     for usage in template.usages(&context(&[])) {
         assert!(shown(&usage).ends_with("too many expressions inside each other"), "{}", shown(&usage));
+    }
+}
+
+#[test]
+fn messages_are_one_short_line() {
+    let long = "x".repeat(10_000);
+    for value in ["a\\nb", "\\u0085", "\\e[0m", &long] {
+        let text = format!(
+            "{{Resources: {{T: {{Type: 'AWS::ECS::TaskDefinition', Properties: {{ContainerDefinitions: [{{Image: \"no image {value}\"}}]}}}}}}}}"
+        );
+        let message = shown(&template(&text).usages(&context(&[]))[0]);
+        assert!(!message.contains(|c: char| c.is_control()) && message.len() < 1000, "{message}");
+        let key = refused(&format!("{{\"k {value}\": 1, \"k {value}\": 2}}"));
+        assert!(!key.contains(|c: char| c.is_control()) && key.len() < 1000, "{key}");
     }
 }
 

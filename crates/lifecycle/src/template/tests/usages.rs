@@ -203,8 +203,31 @@ fn which_image_a_usage_means() {
         deployed(&tasks(&["!Sub '${Missing}/api:1'"])),
         "Short template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: Missing=...): 1"
     );
+    assert_eq!(
+        deployed(&tasks(&["!Sub '${Prefix}/api:${Missing}'"])),
+        "Short template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: Missing=...): 1"
+    );
     for ambiguous in ["r.example/shop/api", "r.example/web"] {
         let message = deployed(&tasks(&[ambiguous]));
         assert!(message.starts_with("template.yaml:14:18: this may be any of the images `"), "{message}");
+    }
+}
+
+#[test]
+fn the_path_may_be_known_where_the_reference_is_not() {
+    for (image, path) in [
+        ("!Sub '${Missing}/team/app:${Missing}'", Some("team/app")),
+        ("!Sub '${Missing}/team/app'", Some("team/app")),
+        ("!Sub '${Missing}/team/app-${Missing}'", None),
+        ("!Sub '${Prefix}/app'", Some("app")),
+        ("!Sub '${AWS::StackId}.dkr.ecr.${AWS::StackId}.amazonaws.com/app:1'", Some("app")),
+        ("!Sub 'localhost:5000/app:${Missing}'", Some("app")),
+        ("library/nginx:1", Some("library/nginx")),
+        ("nginx:1", Some("nginx")),
+        ("!Ref Missing", None),
+        ("!Ref Prefix", Some("team")),
+    ] {
+        let usages = template(&tasks(&[image])).usages(&context(&[("Prefix", "r.example/team")]));
+        assert_eq!(usages[0].path.as_deref(), path, "{image}");
     }
 }

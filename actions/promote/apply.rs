@@ -1,0 +1,143 @@
+//! The writes: the content of all images, then the tags.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+
+use lifecycle::clock;
+use lifecycle::evidence::{Record, RecordKind, Recorded};
+use lifecycle::oci::BlobSource;
+use lifecycle::project::EvidenceMode;
+use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::transfer::{Attached, copy};
+use lifecycle::{Diagnosis, Problem};
+
+use crate::inputs::Request;
+use crate::plan::{Edge, Plan, Planned};
+
+/// Writes what the plan says, and puts into it what could not be written.
+///
+/// The content of all images is there before the first tag of any is written; an image whose content could not be
+/// copied gets no tag and holds no other back.
+pub(crate) async fn all(request: &Request, mut plan: Plan, runner: &Runner) -> Plan {
+    let copied: Vec<_> = plan.images.into_iter().map(|planned| copy_content(request, planned, runner)).collect();
+    plan.images = stream::iter(copied).buffered(request.concurrency).collect().await;
+    let tagged: Vec<_> = plan.images.into_iter().map(|planned| write_tags(planned, runner)).collect();
+    plan.images = stream::iter(tagged).buffered(request.concurrency).collect().await;
+    plan
+}
+
+async fn copy_content(request: &Request, mut planned: Planned, runner: &Runner) -> Planned {
+    if let Ok(edge) = &planned.work
+        && let Err(error) = unless_cancelled(runner, content(request, &planned, edge, runner)).await
+    {
+        planned.work = Err(error);
+    }
+    planned
+}
+
+async fn write_tags(mut planned: Planned, runner: &Runner) -> Planned {
+    if let Ok(edge) = &planned.work
+        && let Err(error) = unless_cancelled(runner, tags(edge)).await
+    {
+        planned.work = Err(error);
+    }
+    planned
+}
+
+async fn unless_cancelled(runner: &Runner, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
+    }
+}
+
+async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
+    if edge.kept.is_some() {
+        return Ok(());
+    }
+    let (source, target, graph) = (&edge.source.store, &edge.target.store, &edge.graph);
+    runner.say(format!("{}: {} → {}", planned.named.key, planned.source, planned.named.reference));
+    let digest = &graph.root.digest;
+    let there = edge.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    if !there {
+        copy::below_root(source, target, graph).await?;
+    }
+    let one_repository = copy::same_repository(source.as_ref(), target.as_ref());
+    let attached = match request.evidence {
+        EvidenceMode::None => Attached::default(),
+        _ if one_repository => Attached::default(),
+        _ => Attached::read(source, graph).await?,
+    };
+    let attached = if there { copy::missing(target, graph, &attached).await? } else { attached };
+    let record = match request.record {
+        true => new_record(request, planned, edge, runner).await?,
+        false => None,
+    };
+    let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
+    if attaches && !there && !one_repository {
+        copy::root(target, graph).await?;
+    }
+    if let Err(error) = copy::attached(source, target, &attached).await {
+        match request.evidence {
+            EvidenceMode::BestEffort => {
+                let why = Diagnosis::of(&error.into()).line();
+                let message = format!("{}: its evidence did not arrive: {why}", planned.named.key);
+                runner.annotate(Annotation::new(Level::Warning, message));
+            }
+            _ => return Err(error.into()),
+        }
+    }
+    if let Some(record) = record {
+        let artifact = record.artifact(&graph.root.descriptor())?;
+        let manifest = artifact.manifest.clone();
+        let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
+        copy::artifact(target, &manifest, &artifact).await?;
+    }
+    Ok(())
+}
+
+async fn tags(edge: &Edge) -> anyhow::Result<()> {
+    if edge.kept.is_some() {
+        return Ok(());
+    }
+    let digest = &edge.graph.root.digest;
+    for tag in edge.tags.iter().filter(|tag| tag.current.as_ref() != Some(digest)) {
+        copy::tag(&edge.target.store, &edge.graph, &tag.tag).await?;
+    }
+    Ok(())
+}
+
+/// The record of this promotion; none where the newest says the same already.
+async fn new_record(
+    request: &Request,
+    planned: &Planned,
+    edge: &Edge,
+    runner: &Runner,
+) -> anyhow::Result<Option<Record>> {
+    let environment = &runner.environment;
+    let text = |value: Option<&str>| value.map(str::to_owned);
+    let record = Record {
+        kind: if request.rollback { RecordKind::Rollback } else { RecordKind::Promote },
+        environment: request.to.clone(),
+        from: Some(planned.source.to_string()),
+        to: planned.named.reference.to_string(),
+        digest: edge.graph.root.digest.clone(),
+        replaced: edge.tags.first().and_then(|tag| tag.current.clone()).filter(|held| *held != edge.graph.root.digest),
+        version: request.version.to_string(),
+        template: request.project.template_sha256(),
+        repository: text(environment.repository()),
+        commit: text(environment.commit()),
+        run: environment.run_url(),
+        actor: text(environment.actor()),
+        time: clock::now(),
+        gates: planned.gates.clone(),
+        overridden: None,
+    };
+    if !edge.is_done() {
+        return Ok(Some(record));
+    }
+    let records = Recorded::all(&edge.target.store, &record.digest).await?;
+    let newest = records.iter().find(|found| found.record.to == record.to);
+    Ok((!newest.is_some_and(|newest| record.repeats(&newest.record))).then_some(record))
+}

@@ -1,0 +1,118 @@
+//! The writes: content, what is attached, the record, and the tags last.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+
+use lifecycle::clock;
+use lifecycle::evidence::{Record, RecordKind, Recorded};
+use lifecycle::oci::BlobSource;
+use lifecycle::project::{EvidenceMode, Named};
+use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::transfer::{Attached, copy};
+use lifecycle::{Diagnosis, Problem};
+
+use crate::inputs::Request;
+use crate::plan::{Plan, Planned, Work};
+use crate::report::{Outcome, Published};
+
+/// Publishes all images; one that fails stops no other.
+pub(crate) async fn all(request: &Request, plan: Plan, runner: &Runner) -> Vec<Published> {
+    let images: Vec<_> = plan.images.into_iter().map(|planned| one(request, planned, runner)).collect();
+    stream::iter(images).buffered(request.concurrency).collect().await
+}
+
+async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published {
+    let Planned { named, work } = planned;
+    let outcome = match work {
+        Ok(work) => {
+            runner.say(format!("{}: {}", named.key, named.reference));
+            let outcome = tokio::select! {
+                outcome = push(request, &named, &work, runner) => outcome,
+                () = runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
+            };
+            outcome.map(|()| Outcome::published(&work))
+        }
+        Err(error) => Err(error),
+    };
+    Published::new(&named, outcome)
+}
+
+async fn push(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<()> {
+    if work.kept().is_some() {
+        return Ok(());
+    }
+    let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
+    let digest = &graph.root.digest;
+    let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    if !there {
+        copy::below_root(source, target, graph).await?;
+    }
+    let attached = match request.evidence {
+        EvidenceMode::None => Attached::default(),
+        _ => Attached::read(source, graph).await?,
+    };
+    let attached = if there { copy::missing(target, graph, &attached).await? } else { attached };
+    let record = match request.record {
+        true => new_record(request, named, work, runner, there).await?,
+        false => None,
+    };
+    let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
+    if attaches && !there {
+        copy::root(target, graph).await?;
+    }
+    if let Err(error) = copy::attached(source, target, &attached).await {
+        match request.evidence {
+            EvidenceMode::BestEffort => {
+                let message = format!("{}: its evidence did not arrive: {}", named.key, Diagnosis::of(&error.into()).line());
+                runner.annotate(Annotation::new(Level::Warning, message));
+            }
+            _ => return Err(error.into()),
+        }
+    }
+    if let Some(record) = record {
+        let artifact = record.artifact(&graph.root.descriptor())?;
+        let manifest = artifact.manifest.clone();
+        let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
+        copy::artifact(target, &manifest, &artifact).await?;
+    }
+    for tag in work.tags.iter().filter(|tag| tag.current.as_ref() != Some(digest)) {
+        copy::tag(target, graph, &tag.tag).await?;
+    }
+    Ok(())
+}
+
+/// The record of this publication; none where the newest says the same already.
+async fn new_record(
+    request: &Request,
+    named: &Named,
+    work: &Work,
+    runner: &Runner,
+    there: bool,
+) -> anyhow::Result<Option<Record>> {
+    let environment = &runner.environment;
+    let text = |value: Option<&str>| value.map(str::to_owned);
+    let record = Record {
+        kind: RecordKind::Publish,
+        environment: request.environment.clone(),
+        from: None,
+        to: named.reference.to_string(),
+        digest: work.built.graph.root.digest.clone(),
+        replaced: None,
+        version: request.version.to_string(),
+        template: request.project.template_sha256(),
+        repository: text(environment.repository()),
+        commit: text(environment.commit()),
+        run: environment.run_url(),
+        actor: text(environment.actor()),
+        time: clock::now(),
+        gates: Vec::new(),
+        overridden: None,
+    };
+    if !there {
+        return Ok(Some(record));
+    }
+    let records = Recorded::all(&work.target.store, &record.digest).await?;
+    let newest = records.iter().find(|found| found.record.to == record.to);
+    Ok((!newest.is_some_and(|newest| record.repeats(&newest.record))).then_some(record))
+}

@@ -1,0 +1,157 @@
+//! What was done, for the log, the summary and the outputs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use lifecycle::oci::Digest;
+use lifecycle::project::Named;
+use lifecycle::registry::Traffic;
+use lifecycle::runner::{Cell, Runner, Table, Verdict};
+use lifecycle::{Diagnosis, Place};
+
+use crate::inputs::Request;
+use crate::plan::Work;
+
+/// One image's result, as the output `images` holds it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Published {
+    name: String,
+    image: String,
+    reference: String,
+    repository: String,
+    tag: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip)]
+    traffic: Traffic,
+    #[serde(skip)]
+    diagnosis: Option<Diagnosis>,
+    #[serde(skip)]
+    place: Place,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Status {
+    /// The tag was written.
+    Created,
+    /// The tag was there with this digest.
+    Unchanged,
+    /// It was not published.
+    Failed,
+    /// A dry run: it would be written.
+    Planned,
+}
+
+/// What came of an image that could be worked on.
+pub(crate) struct Outcome {
+    digest: Digest,
+    size: u64,
+    status: Status,
+    previous: Option<Digest>,
+    traffic: Traffic,
+}
+
+impl Outcome {
+    pub(crate) fn planned(work: &Work) -> Self {
+        Self::of(work, Status::Planned)
+    }
+
+    pub(crate) fn published(work: &Work) -> Self {
+        Self::of(work, Status::Created)
+    }
+
+    fn of(work: &Work, changed: Status) -> Self {
+        let graph = &work.built.graph;
+        let kept = work.kept().cloned();
+        let digest = kept.unwrap_or_else(|| graph.root.digest.clone());
+        let unchanged = work.tags.iter().all(|tag| tag.current.as_ref() == Some(&digest));
+        let held = work.tags.first().and_then(|tag| tag.current.clone());
+        Self {
+            previous: held.filter(|held| *held != digest),
+            digest,
+            size: graph.size(),
+            status: if unchanged { Status::Unchanged } else { changed },
+            traffic: work.target.traffic(),
+        }
+    }
+}
+
+impl Published {
+    pub(crate) fn new(named: &Named, outcome: anyhow::Result<Outcome>) -> Self {
+        let diagnosis = outcome.as_ref().err().map(Diagnosis::of);
+        let outcome = outcome.ok();
+        Self {
+            name: named.key.clone(),
+            image: named.image.clone(),
+            reference: named.reference.to_string(),
+            repository: named.reference.repository.to_string(),
+            tag: named.reference.tag.to_string(),
+            digest: outcome.as_ref().map(|outcome| outcome.digest.clone()),
+            size: outcome.as_ref().map(|outcome| outcome.size),
+            status: outcome.as_ref().map_or(Status::Failed, |outcome| outcome.status),
+            previous_digest: outcome.as_ref().and_then(|outcome| outcome.previous.clone()),
+            error: diagnosis.as_ref().map(Diagnosis::line),
+            traffic: outcome.map(|outcome| outcome.traffic).unwrap_or_default(),
+            diagnosis,
+            place: named.place.clone(),
+        }
+    }
+}
+
+/// Tells the runner, and says whether all is well.
+pub(crate) fn write(request: &Request, results: &[Published], runner: &Runner) -> Verdict {
+    for failed in results.iter().filter_map(|result| Some((result, result.diagnosis.as_ref()?))) {
+        let (result, diagnosis) = failed;
+        let mut annotation = diagnosis.annotation().titled(format!("publish {}", result.name));
+        annotation.place.get_or_insert_with(|| result.place.clone());
+        runner.annotate(annotation);
+    }
+    let table = table(results);
+    runner.show(&table);
+    if request.summary {
+        let what = if request.dry_run { "Would publish" } else { "Published" };
+        runner.summarize(&format!("### {what} {} to {}\n\n{}\n", request.version, lifecycle::runner::escape(&request.environment), table.markdown()));
+    }
+    let digests: BTreeMap<&str, &Digest> =
+        results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
+    let references: Vec<&str> = results.iter().map(|result| result.reference.as_str()).collect();
+    runner.output("images", serde_json::json!(results).to_string());
+    runner.output("digests", serde_json::json!(digests).to_string());
+    runner.output("references", references.join("\n"));
+    match results.iter().any(|result| result.status == Status::Failed) {
+        true => Verdict::Fail,
+        false => Verdict::Pass,
+    }
+}
+
+fn table(results: &[Published]) -> Table {
+    let mut table = Table::new(["Image", "Reference", "Digest", "Size", "Status", "Requests", "Sent", "Retries"]);
+    for result in results {
+        table.row([
+            Cell::text(&result.name),
+            Cell::code(&result.reference),
+            Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
+            Cell::text(result.size.map(bytes).unwrap_or_default()),
+            Cell::text(format!("{:?}", result.status).to_lowercase()),
+            Cell::text(result.traffic.total().to_string()),
+            Cell::text(bytes(result.traffic.sent)),
+            Cell::text(result.traffic.retries.to_string()),
+        ]);
+    }
+    table
+}
+
+fn bytes(count: u64) -> String {
+    humansize::format_size(count, humansize::BINARY)
+}

@@ -1,0 +1,157 @@
+//! The project that a run is about: its templates, the images that they define, and what these are called in an
+//! environment.
+
+mod naming;
+mod options;
+mod stores;
+mod version;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+pub use naming::{Named, Names, Release, Side};
+pub use options::{CreateRepositories, EvidenceMode, OnConflict, accounts, concurrency, registry};
+pub use stores::{Opened, Stores, endpoints};
+pub use version::Version;
+
+use crate::diagnosis::Problem;
+use crate::runner::{Environment, Input};
+use crate::template::{ImageDefinition, Template};
+
+/// Where a template is looked for.
+const TEMPLATE_NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
+
+/// The inputs that say which project, as they were typed.
+pub struct ProjectInputs<'a> {
+    /// `working-directory`
+    pub working_directory: Input<'a>,
+    /// `template`
+    pub template: Input<'a>,
+    /// `mapping`
+    pub mapping: Input<'a>,
+    /// `images`
+    pub images: Input<'a>,
+    /// `parameters`
+    pub parameters: Input<'a>,
+}
+
+/// Templates with the images that a run is about.
+pub struct Project {
+    /// The checkout.
+    pub workspace: PathBuf,
+    /// The working directory in it.
+    pub folder: PathBuf,
+    /// The template, or several.
+    pub modules: Vec<Module>,
+    /// Parameters as they were given; values may hold `{environment}` and `{version}`.
+    parameters: BTreeMap<String, String>,
+}
+
+/// One template of a project with the images of it that were chosen.
+pub struct Module {
+    /// The template.
+    pub template: Template,
+    /// Its folder, to which its paths are relative.
+    pub folder: PathBuf,
+    /// All images that it defines.
+    pub defined: Vec<ImageDefinition>,
+    /// Those of them that the run is about.
+    pub images: Vec<ImageDefinition>,
+}
+
+impl Project {
+    /// Reads the templates and chooses the images.
+    ///
+    /// # Errors
+    /// When an input or a template is wrong, or an image that was asked for is not there.
+    pub fn load(inputs: &ProjectInputs<'_>, environment: &Environment) -> anyhow::Result<Self> {
+        let workspace = environment.workspace();
+        let workspace = workspace.canonicalize().unwrap_or(workspace);
+        let folder = inputs.working_directory.text().map_or_else(|| workspace.clone(), |folder| workspace.join(folder));
+        let folder = folder.canonicalize().map_err(|_| inputs.working_directory.refuse("a folder of the checkout"))?;
+        if !folder.starts_with(&workspace) {
+            return Err(inputs.working_directory.refuse("a folder in the checkout").into());
+        }
+        let mapping = inputs.mapping.text().unwrap_or("ImageBuildConfiguration");
+        let mut modules = Vec::new();
+        for path in template_paths(&inputs.template, &folder)? {
+            let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
+            let template = Template::load(&path, &display, &workspace)?;
+            let defined = template.images(mapping)?;
+            let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
+            modules.push(Module { template, folder, images: defined.clone(), defined });
+        }
+        let parameters = inputs.parameters.pairs()?;
+        let project = Self { workspace, folder, modules, parameters };
+        project.refuse_doubles()?;
+        project.choose(&inputs.images)
+    }
+
+    /// Two templates may not mean different images by one key: outputs are keyed by it.
+    fn refuse_doubles(&self) -> anyhow::Result<()> {
+        let mut seen: BTreeMap<&str, &ImageDefinition> = BTreeMap::new();
+        for image in self.modules.iter().flat_map(|module| &module.defined) {
+            if let Some(first) = seen.insert(&image.key.value, image) {
+                let problem = Problem::mistake(format!("two templates define the image `{}`", image.key.value));
+                return Err(problem.at(image.key.place.clone()).hint(format!("the other is at {}", first.key.place)).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the images that were asked for, by key or by name.
+    fn choose(mut self, images: &Input<'_>) -> anyhow::Result<Self> {
+        let wanted: Vec<&str> = images.list().collect();
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let is = |image: &ImageDefinition, name: &str| image.key.value == name || image.image_name.value == name;
+        for name in &wanted {
+            if !self.images().any(|image| is(image, name)) {
+                let keys: Vec<&str> = self.images().map(|image| image.key.value.as_str()).collect();
+                return Err(images.refuse_value(name, format!("one of {}", keys.join(", "))).into());
+            }
+        }
+        for module in &mut self.modules {
+            module.images.retain(|image| wanted.iter().any(|name| is(image, name)));
+        }
+        Ok(self)
+    }
+
+    /// The images that the run is about.
+    pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
+        self.modules.iter().flat_map(|module| &module.images)
+    }
+
+    /// SHA-256 of the template in hexadecimal; of several, that of their SHA-256 in order.
+    pub fn template_sha256(&self) -> String {
+        match self.modules.as_slice() {
+            [module] => module.template.sha256().to_owned(),
+            modules => {
+                let mut hasher = Sha256::new();
+                modules.iter().for_each(|module| hasher.update(module.template.sha256()));
+                hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+        }
+    }
+}
+
+/// The templates that were named, else the first that is there.
+fn template_paths(template: &Input<'_>, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let given: Vec<PathBuf> = template.lines().map(|line| folder.join(line)).collect();
+    if !given.is_empty() {
+        let missing = given.iter().zip(template.lines()).find(|(path, _)| !path.is_file());
+        return match missing {
+            Some((_, typed)) => Err(template.refuse_value(typed, "the path of a template, relative to `working-directory`").into()),
+            None => Ok(given),
+        };
+    }
+    let found = TEMPLATE_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let missing = || {
+        Problem::mistake(format!("there is no {} in {}", TEMPLATE_NAMES.join(", "), folder.display()))
+            .hint("set the input `template`, or `working-directory`")
+    };
+    Ok(vec![found.ok_or_else(missing)?])
+}

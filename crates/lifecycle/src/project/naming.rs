@@ -1,0 +1,247 @@
+use std::collections::BTreeMap;
+
+use super::{Module, Project};
+use crate::Place;
+use crate::aws::Aws;
+use crate::diagnosis::Problem;
+use crate::oci::Reference;
+use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Unresolved, Usage};
+
+/// The name of an image that nothing deploys.
+const DEFAULT_PATTERN: &str = "{registry}/{image}:{environment}-{version}";
+
+/// Rounds of looking up what an expression needs: a value can name another parameter to look up.
+const ROUNDS: usize = 8;
+
+/// A version in an environment.
+#[derive(Debug, Clone, Copy)]
+pub struct Release<'a> {
+    /// The environment.
+    pub environment: &'a str,
+    /// The version.
+    pub version: &'a str,
+}
+
+/// Where names get their registry from: one account and region, seen by one identity.
+pub struct Side<'a> {
+    /// Who looks.
+    pub aws: &'a Aws,
+    /// `registry`: stands in for the value that leads an image's expression.
+    pub registry: Option<&'a str>,
+    /// `registry-parameter`: the SSM parameter in place of the one that the template names.
+    pub registry_parameter: Option<&'a str>,
+    /// `reference`: a pattern that was given.
+    pub pattern: Option<&'a str>,
+}
+
+/// An image with a name in an environment.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Its key in the mapping.
+    pub key: String,
+    /// Its name in the mapping.
+    pub image: String,
+    /// What the deployment calls it.
+    pub reference: Reference,
+    /// What deploys it under this name.
+    pub usages: Vec<Usage>,
+    /// Where the name, or else the image, is written.
+    pub place: Place,
+}
+
+/// The names of all chosen images.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// An image that two resources call by two names comes twice.
+    pub images: Vec<Named>,
+    /// The registry that stands at the front, `host[/prefix]` or `oci:DIR`, where there is one for all.
+    pub registry: Option<String>,
+}
+
+impl Project {
+    /// What the images are called in an environment, by the template's own expressions.
+    ///
+    /// # Errors
+    /// When a parameter is refused, an expression can't be decided, or what it needs can't be looked up.
+    pub async fn names(&self, release: Release<'_>, side: &Side<'_>) -> anyhow::Result<Names> {
+        let mut names = Names::default();
+        for module in &self.modules {
+            let context = self.context(module, release, side).await?;
+            let usages = module.template.usages(&context);
+            let deployed = module.template.deployed(&module.defined, &usages)?;
+            for image in &module.images {
+                let of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
+                for (text, place, usages) in self.of_image(module, image, &of_image, release, side, &context).await? {
+                    let leading = side.registry.map(str::to_owned).or_else(|| lead_value(&usages));
+                    let reference = Reference::parse(&text, leading.as_deref());
+                    let reference = reference.map_err(|error| {
+                        Problem::mistake(format!("image `{}`", image.key.value)).at(place.clone()).because(error)
+                    })?;
+                    let image_name = image.image_name.value.clone();
+                    names.images.push(Named { key: image.key.value.clone(), image: image_name, reference, usages, place });
+                    names.registry = names.registry.or(leading);
+                }
+            }
+        }
+        names.images.sort_by(|a, b| (&a.key, &a.reference).cmp(&(&b.key, &b.reference)));
+        Ok(names)
+    }
+
+    /// The names of one image: those of the template, else the pattern.
+    async fn of_image(
+        &self,
+        module: &Module,
+        image: &ImageDefinition,
+        deployed: &[&Deployed],
+        release: Release<'_>,
+        side: &Side<'_>,
+        context: &Context,
+    ) -> anyhow::Result<Vec<(String, Place, Vec<Usage>)>> {
+        let key = &image.key.value;
+        // `sam package` fills in the name of an image that only SAM's metadata tells of.
+        let named = |d: &&&Deployed| match &d.reference {
+            Ok(_) => true,
+            Err(unresolved) => unresolved.need.is_some() || !d.usages.iter().all(|usage| usage.metadata),
+        };
+        let by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
+        if by_template.is_empty() {
+            let pattern = side.pattern.unwrap_or(DEFAULT_PATTERN);
+            let registry = self.registry_of(module, side, context, image).await?;
+            let text = expand(pattern, &registry, &image.image_name.value, release);
+            let usages = deployed.iter().flat_map(|d| d.usages.clone()).collect();
+            return Ok(vec![(text, image.image_name.place.clone(), usages)]);
+        }
+        let mut names = Vec::new();
+        for deployed in by_template {
+            let reference = deployed.reference.as_ref().map_err(|unresolved| undecided(key, unresolved))?;
+            let place = deployed.usages.first().map_or_else(|| image.key.place.clone(), |usage| usage.place.clone());
+            if let Some(pattern) = side.pattern {
+                let registry = match side.registry {
+                    Some(registry) => registry.to_owned(),
+                    None => lead_value(&deployed.usages).unwrap_or_default(),
+                };
+                let wanted = expand(pattern, &registry, &image.image_name.value, release);
+                if wanted != reference.text {
+                    let message = format!(
+                        "the input `reference` calls image `{key}` `{wanted}`, the template calls it `{}`",
+                        reference.text
+                    );
+                    return Err(Problem::mistake(message).at(place).hint("leave `reference` away: the template decides").into());
+                }
+            }
+            names.push((reference.text.clone(), place, deployed.usages.clone()));
+        }
+        Ok(names)
+    }
+
+    /// The values that a template's expressions are evaluated with. What they need is looked up, and nothing else.
+    async fn context(&self, module: &Module, release: Release<'_>, side: &Side<'_>) -> anyhow::Result<Context> {
+        let template = &module.template;
+        let parameters = template.values(Some(release.environment), Some(release.version), &self.parameters)?;
+        let stand_in = side.registry.map(str::to_owned);
+        let mut context = Context { parameters, stand_in, ..Context::default() };
+        if let Some(name) = side.registry_parameter {
+            let leads: Vec<String> = template.usages(&context).iter().filter_map(lead_parameter).collect();
+            for parameter in template.parameters().iter().filter(|p| p.is_ssm() && leads.contains(&p.name)) {
+                context.parameters.insert(parameter.name.clone(), name.to_owned());
+            }
+        }
+        for _ in 0..ROUNDS {
+            let mut learned = false;
+            for need in template.needs(&context) {
+                match need {
+                    Need::Ssm(name) if !context.ssm.contains_key(&name) => {
+                        let value = side.aws.parameter(&name).await?;
+                        context.ssm.insert(name, value.trim_end_matches('/').to_owned());
+                        learned = true;
+                    }
+                    Need::Account if context.account_id.is_none() => {
+                        context.account_id = Some(side.aws.account().await?.to_owned());
+                        learned = true;
+                    }
+                    Need::Region if context.region.is_none() => {
+                        context.region = side.aws.region().await;
+                        learned = context.region.is_some();
+                    }
+                    _ => {}
+                }
+            }
+            if !learned {
+                break;
+            }
+        }
+        Ok(context)
+    }
+
+    /// The registry of an image that nothing deploys: as given, else the one parameter that leads the others.
+    async fn registry_of(
+        &self,
+        module: &Module,
+        side: &Side<'_>,
+        context: &Context,
+        image: &ImageDefinition,
+    ) -> anyhow::Result<String> {
+        if let Some(registry) = side.registry {
+            return Ok(registry.trim_end_matches('/').to_owned());
+        }
+        let of_template = || {
+            let parameters = module.template.parameters();
+            let mut ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
+            let only = ssm.next().filter(|_| ssm.next().is_none())?;
+            context.parameters.get(&only.name).or(only.default.as_ref()).cloned()
+        };
+        let Some(name) = side.registry_parameter.map(str::to_owned).or_else(of_template) else {
+            let message = format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
+            let problem = Problem::mistake(message).at(image.key.place.clone());
+            return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
+        };
+        match context.ssm.get(&name) {
+            Some(value) => Ok(value.clone()),
+            None => Ok(side.aws.parameter(&name).await?.trim_end_matches('/').to_owned()),
+        }
+    }
+}
+
+impl Names {
+    /// A pattern with the values of a release, for further tags.
+    pub fn tag_of(pattern: &str, image: &str, release: Release<'_>, commit: Option<&str>) -> String {
+        let sha = commit.unwrap_or_default();
+        let sha = sha.get(..7).unwrap_or(sha);
+        expand(pattern, "", image, release).replace("{sha}", sha)
+    }
+
+    /// Two images that would get one name, if there are such.
+    pub fn collision(&self) -> Option<(&Named, &Named)> {
+        let mut by_reference: BTreeMap<&Reference, &Named> = BTreeMap::new();
+        self.images.iter().find_map(|named| Some((by_reference.insert(&named.reference, named)?, named)))
+    }
+}
+
+fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> String {
+    pattern
+        .replace("{registry}", registry)
+        .replace("{image}", image)
+        .replace("{environment}", release.environment)
+        .replace("{version}", release.version)
+}
+
+fn lead_parameter(usage: &Usage) -> Option<String> {
+    match &usage.lead.as_ref()?.origin {
+        Origin::Parameter(name) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+/// The value of the expression that leads a name.
+fn lead_value(usages: &[Usage]) -> Option<String> {
+    usages.iter().find_map(|usage| usage.lead.as_ref()?.value.clone().ok())
+}
+
+fn undecided(key: &str, unresolved: &Unresolved) -> Problem {
+    let problem = Problem::mistake(format!("the name of image `{key}` can't be decided: {}", unresolved.reason));
+    let problem = problem.at(Place::clone(&unresolved.place));
+    match &unresolved.hint {
+        Some(hint) => problem.hint(hint.clone()),
+        None => problem,
+    }
+}

@@ -1,1 +1,95 @@
-fn main() {}
+//! `cargo xtask`: what a maintainer does beside building and testing.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is for the person who runs it")]
+
+mod action;
+mod docs;
+mod release;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+cargo xtask dist [--target TARGET]... [--from TREE]... [--profile dist|dev] [--out FOLDER]
+    Assembles the release tree in FOLDER (dist), which is replaced as a whole.
+    --target   what to build: x86_64-unknown-linux-musl, aarch64-unknown-linux-musl, or host for this machine as
+               `cargo build` does it. Default: both of the former, where no --from is given
+    --from     a release tree whose binaries are taken as they are
+    --profile  dist (the default), or dev for a tree to test with
+
+cargo xtask docs [--check]
+    Writes the tables of inputs and outputs in README.md and docs/; --check fails where one is out of date.
+
+cargo xtask tidy
+    Looks through all files for what does not belong into the repository.";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let root = workspace()?;
+    let mut arguments = lexopt::Parser::from_env();
+    match arguments.next()? {
+        Some(Value(command)) if command == "dist" => release::run(&root, &dist_options(&mut arguments).map_err(usage)?),
+        Some(Value(command)) if command == "docs" => docs::run(&root, check_flag(&mut arguments).map_err(usage)?),
+        Some(Value(command)) if command == "tidy" => {
+            arguments.next().and_then(|rest| rest.map_or(Ok(()), |rest| Err(rest.unexpected()))).map_err(usage)?;
+            tidy::run(&root)
+        }
+        None | Some(Short('h') | Long("help")) => {
+            println!("{HELP}");
+            Ok(())
+        }
+        Some(argument) => Err(usage(argument.unexpected())),
+    }
+}
+
+/// Its message alone: it says what its source says.
+fn usage(error: lexopt::Error) -> anyhow::Error {
+    anyhow!("{error}; see cargo xtask --help")
+}
+
+fn dist_options(arguments: &mut lexopt::Parser) -> Result<release::Options, lexopt::Error> {
+    let mut options = release::Options::default();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("target") => options.targets.push(arguments.value()?.parse()?),
+            Long("from") => options.from.push(arguments.value()?.into()),
+            Long("profile") => options.profile = arguments.value()?.parse()?,
+            Long("out") => options.out = arguments.value()?.into(),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.targets.is_empty() && options.from.is_empty() {
+        options.targets = release::Target::RELEASED.to_vec();
+    }
+    Ok(options)
+}
+
+fn check_flag(arguments: &mut lexopt::Parser) -> Result<docs::Mode, lexopt::Error> {
+    match arguments.next()? {
+        None => Ok(docs::Mode::Write),
+        Some(Long("check")) => Ok(docs::Mode::Check),
+        Some(other) => Err(other.unexpected()),
+    }
+}
+
+/// The folder of the workspace, from wherever in it this was started.
+fn workspace() -> anyhow::Result<PathBuf> {
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("the manifest's folder has no parent")?;
+    if !root.join("action-build.yml").is_file() {
+        bail!("the checkout that this was compiled in is not at {} any more", root.display());
+    }
+    Ok(root.to_owned())
+}

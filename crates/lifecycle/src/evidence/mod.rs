@@ -1,7 +1,13 @@
 //! Evidence: what is known of a digest, attached to it as referrers.
 
 mod artifact;
+pub mod found;
+pub mod lint;
+pub mod provenance;
 mod record;
+pub mod sarif;
+pub mod scan;
+pub mod waivers;
 
 pub use artifact::{Artifact, Payload, attest, statement};
 pub use record::{Gate, GateStatus, Record, RecordKind, Recorded};

@@ -111,6 +111,34 @@ impl Layout {
         self.write_index(roots.iter().map(|root| &root.descriptor))
     }
 
+    /// Takes entries with some names out of `index.json`, with what refers to what they consist of. Their blobs stay.
+    ///
+    /// # Errors
+    /// When the folder holds something that is not a layout.
+    pub fn forget(&self, names: &[&str]) -> Result<(), StoreError> {
+        let is_named = |root: &Root| root.name.as_deref().is_some_and(|name| names.contains(&name));
+        let (gone, mut kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_named);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut digests: Vec<Digest> = Vec::new();
+        for root in gone {
+            if let Some(manifest) = self.read_manifest(&root.descriptor.digest)? {
+                digests.extend(manifest.children().iter().map(|child| child.digest.clone()));
+            }
+            digests.push(root.descriptor.digest);
+        }
+        let mut refers = Vec::new();
+        for root in &kept {
+            let manifest = self.read_manifest(&root.descriptor.digest)?;
+            let subject = manifest.and_then(|manifest| manifest.subject);
+            refers.push(root.name.is_none() && subject.is_some_and(|subject| digests.contains(&subject.digest)));
+        }
+        let mut refers = refers.into_iter();
+        kept.retain(|_| !refers.next().unwrap_or(false));
+        self.write_index(kept.iter().map(|root| &root.descriptor))
+    }
+
     /// Writes content under its digest, unless it is there.
     ///
     /// # Errors

@@ -120,6 +120,11 @@ impl Project {
         Ok(self)
     }
 
+    /// Parameters as they were given.
+    pub fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.parameters
+    }
+
     /// The images that the run is about.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)

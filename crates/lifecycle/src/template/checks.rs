@@ -1,5 +1,7 @@
 //! What is wrong between images, usages and what they run with, before anything is built.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::deployed::image_of;
 use super::error::one_line;
 use super::images::ImageDefinition;
@@ -52,14 +54,12 @@ impl Template {
     /// Checks the images against what deploys them, and what deploys them against what it needs. Sorted by place.
     pub fn findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let mut used = vec![false; images.len()];
+        let mut users: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
         for usage in usages {
             findings.extend(mistakes(usage));
             match image_of(images, usage) {
                 Ok(Some(image)) => {
-                    if let Some(position) = images.iter().position(|known| known.key == image.key) {
-                        used[position] = true;
-                    }
+                    users.entry(&image.key.value).or_default().push(usage);
                     findings.extend(platforms(image, usage));
                 }
                 Ok(None) => findings.extend(foreign(usage)),
@@ -72,24 +72,24 @@ impl Template {
             }
         }
         for image in images {
-            findings.extend(several_platforms(image, images, usages));
-        }
-        for (image, _) in images.iter().zip(&used).filter(|(_, used)| !**used) {
-            let message = format!("nothing in the template deploys image `{}`", image.key);
-            findings.push(Finding::new(Severity::Notice, image.key.place.clone(), message));
+            match users.get(image.key.value.as_str()) {
+                Some(users) => findings.extend(several_platforms(image, users)),
+                None => {
+                    let message = format!("nothing in the template deploys image `{}`", image.key);
+                    findings.push(Finding::new(Severity::Notice, image.key.place.clone(), message));
+                }
+            }
         }
         findings.extend(unseen(&self.file));
         findings.extend(macros(&self.file));
-        findings.extend(self.task_findings(images, usages, context));
+        findings.extend(self.task_findings(&users, context));
         findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
         findings.dedup();
         findings
     }
 
-    fn task_findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
-        let ours = |usage: &&Usage| matches!(image_of(images, usage), Ok(Some(_)));
-        let ours: std::collections::BTreeSet<&str> =
-            usages.iter().filter(ours).map(|usage| usage.resource.as_str()).collect();
+    fn task_findings(&self, users: &BTreeMap<&str, Vec<&Usage>>, context: &Context) -> Vec<Finding> {
+        let ours: BTreeSet<&str> = users.values().flatten().map(|usage| usage.resource.as_str()).collect();
         let guard = super::intrinsics::Guard::default();
         let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
         let mut findings = Vec::new();
@@ -163,9 +163,7 @@ fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
 }
 
 /// An image that would be built for several platforms though Lambda takes no index.
-fn several_platforms(image: &ImageDefinition, images: &[ImageDefinition], usages: &[Usage]) -> Option<Finding> {
-    let own = |usage: &&Usage| matches!(image_of(images, usage), Ok(Some(own)) if own.key == image.key);
-    let usages: Vec<&Usage> = usages.iter().filter(own).collect();
+fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
     let function = usages.iter().find(|usage| usage.takes_single_manifest())?;
     let platforms = image.platforms_for(usages.iter().copied());
     if platforms.len() < 2 {

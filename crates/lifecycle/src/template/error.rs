@@ -111,7 +111,10 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// A sentence that proposes the known name that was probably meant, or else lists what there is.
 pub(super) fn suggestion<'n>(given: &str, known: impl IntoIterator<Item = &'n str>, noun: &str) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
+    // No real template has as many names, and every one is compared.
+    const COMPARED: usize = 1000;
+    let known: Vec<&str> = known.into_iter().take(COMPARED).filter(|name| name.len() <= 255).collect();
+    let given = given.get(..255).unwrap_or(given);
     let distance = |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
     // Names of templates are long and differ in an ending: a third of the letters may be wrong.
     let near = known

@@ -34,6 +34,8 @@ pub(super) struct Scope<'t> {
     parameters: HashMap<String, Value>,
     /// Conditions that are decided; none: being decided.
     pub(super) conditions: RefCell<HashMap<String, Option<Result<bool, Unresolved>>>>,
+    /// The nested templates whose parameters are being evaluated.
+    pub(super) nesting: RefCell<Vec<String>>,
 }
 
 impl<'t> Scope<'t> {
@@ -43,9 +45,16 @@ impl<'t> Scope<'t> {
         guard: &'t Guard,
         mut passed: BTreeMap<String, Value>,
     ) -> Self {
-        let mut scope =
-            Self { file, context, guard, parameters: HashMap::new(), conditions: RefCell::new(HashMap::new()) };
+        let mut scope = Self {
+            file,
+            context,
+            guard,
+            parameters: HashMap::new(),
+            conditions: RefCell::default(),
+            nesting: RefCell::default(),
+        };
         for parameter in file.parameters() {
+            guard.steps.set(guard.steps.get() + 1);
             let value = scope.parameter(&parameter, passed.remove(&parameter.name));
             scope.parameters.insert(parameter.name, value);
         }
@@ -169,10 +178,8 @@ impl<'t> Scope<'t> {
         if self.file.declaration("Resources", name).is_some() {
             return self.resource_id(name, mark);
         }
-        let parameters = self.parameters.keys().map(String::as_str);
-        let resources = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
-        let mut known: Vec<&str> = parameters.chain(resources.iter().map(|entry| entry.key.as_str())).collect();
-        known.sort_unstable();
+        let sections = ["Parameters", "Resources"].into_iter().filter_map(|section| self.file.section(section));
+        let known = sections.flat_map(|section| section.entries()).map(|entry| entry.key.as_str());
         let unknown =
             Unresolved::mistake(self.file.place(mark), format!("`{name}` is neither a parameter nor a resource"));
         Err(unknown.hint(suggestion(name, known, "parameters and resources")))

@@ -124,6 +124,7 @@ impl<'t> Scope<'t> {
             self.file.declaration("Resources", name).and_then(|node| node.at(&["Properties", "Parameters"]));
         let passed = parameters.and_then(Node::as_mapping).map(|parameters| parameters.entries()).unwrap_or_default();
         let mut values = BTreeMap::new();
+        self.nesting.borrow_mut().push(name.to_owned());
         for entry in passed {
             let value = match self.evaluate(&entry.value) {
                 Value::Text(_) => Value::Text(self.text(&entry.value)),
@@ -132,11 +133,16 @@ impl<'t> Scope<'t> {
             };
             values.insert(entry.key.clone(), value);
         }
+        self.nesting.borrow_mut().pop();
         Some(Scope::new(file, self.context, self.guard, values))
     }
 
     /// An output of a nested template.
     pub(super) fn output(&self, name: &str, output: &str, mark: Mark) -> Result<Value, Unresolved> {
+        if self.nesting.borrow().iter().any(|open| open == name) {
+            let reason = format!("nested template `{name}` depends on its own outputs");
+            return Err(Unresolved::mistake(self.file.place(mark), reason));
+        }
         let depth = self.guard.depth.get();
         if depth > super::intrinsics::DEPTH_LIMIT {
             return Err(Unresolved::mistake(self.file.place(mark), "too many expressions inside each other"));

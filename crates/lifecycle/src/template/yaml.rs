@@ -9,7 +9,10 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag
 use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, Problem};
 
 /// Lines that may be indented anew; each costs a further reading.
-const REPAIR_LIMIT: usize = 100;
+const REPAIR_LIMIT: usize = 300;
+
+/// Bytes that are read again for it in all.
+const REREAD_LIMIT: usize = 32 * 1024 * 1024;
 
 /// Spaces that are added to such a line: deeper than any block that it can stand in.
 const REPAIR: usize = 2 * DEPTH_LIMIT;
@@ -27,14 +30,15 @@ pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
             Err(problem) => problem,
         };
         let line = match problem.message.as_str() {
-            "invalid indentation" => problem.mark.line,
+            "invalid indentation" | "invalid indentation in flow construct" => problem.mark.line,
             // The place is where the string begins: one of the lines that follow is meant.
             "invalid indentation in quoted scalar" => {
                 (problem.mark.line + 1..).find(|line| !moved.contains(line)).unwrap_or(problem.mark.line)
             }
             _ => return Err(problem),
         };
-        if moved.len() == REPAIR_LIMIT || !moved.insert(line) {
+        let reread = (moved.len() + 1) * repaired.len();
+        if moved.len() == REPAIR_LIMIT || reread > REREAD_LIMIT || !moved.insert(line) {
             return Err(problem);
         }
         repaired = Cow::Owned(indented(&repaired, line));

@@ -1,0 +1,234 @@
+//! `buildah`: builds without a daemon, in a storage of this run alone.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use lifecycle::Problem;
+use lifecycle::oci::{Layout, Platform};
+use lifecycle::runner::{Finished, Runner, run};
+
+use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
+use crate::dockerfile::Origin;
+use crate::plan::Image;
+use crate::tools;
+
+/// buildah with its own storage.
+pub(crate) struct Buildah {
+    storage: PathBuf,
+    /// Plain names for folders whose paths buildah refuses.
+    links: tempfile::TempDir,
+    /// The storage driver, where the default one does not work here.
+    driver: Option<&'static str>,
+    name: String,
+}
+
+impl Buildah {
+    /// buildah where it is on `PATH`, with a storage below `folder`.
+    pub(crate) async fn find(runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
+        let storage = folder.join("buildah");
+        let links = links(&storage).map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
+        let mut buildah = Self { storage, links, driver: None, name: String::new() };
+        let mut version = tools::command("buildah");
+        version.arg("--version");
+        let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
+        let text = String::from_utf8_lossy(&finished.stdout).into_owned();
+        buildah.name = format!("buildah {}", text.split_whitespace().nth(2).unwrap_or("unknown"));
+        // The default driver is the fastest where the kernel and the file system allow it.
+        if runner.environment.get("STORAGE_DRIVER").is_none() && !buildah.works().await {
+            buildah.driver = Some("vfs");
+        }
+        Ok(Some(buildah))
+    }
+
+    /// Whether a container can be made and mounted in the storage.
+    async fn works(&self) -> bool {
+        let info = run(self.command(&["info".to_owned()]), ASK_LIMIT, ASK_DEADLINE).await;
+        info.is_ok_and(|finished| finished.status.success())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
+        let mut log = Vec::new();
+        let layout = conditions.folder.join("layout");
+        let outcome = self.all_platforms(image, conditions, &layout, &mut log).await;
+        match outcome {
+            Ok(bases) => {
+                let text = String::from_utf8_lossy(&log);
+                let cached = text.lines().filter(|line| line.contains("--> Using cache")).count();
+                Ok(Output { layout, cached, bases, log })
+            }
+            Err(problem) => Err(Failed { problem, log }),
+        }
+    }
+
+    async fn all_platforms(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        layout: &Path,
+        log: &mut Vec<u8>,
+    ) -> Result<BTreeMap<String, String>, Problem> {
+        if let Cache::Local(_) | Cache::Gha = conditions.request.cache {
+            return Err(Problem::mistake("buildah has no cache of this kind: use `registry:REFERENCE`, or buildx"));
+        }
+        let bases = self.substitute(image, conditions, log).await?;
+        for platform in &image.platforms {
+            self.step(self.command(&self.build_arguments(image, platform, conditions)), conditions, log).await?;
+            self.step(self.command(&push_arguments(image, platform, layout)), conditions, log).await?;
+        }
+        Ok(bases)
+    }
+
+    /// Puts substituted base images into the storage, under the names that the Dockerfile uses. Gives their digests.
+    async fn substitute(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        log: &mut Vec<u8>,
+    ) -> Result<BTreeMap<String, String>, Problem> {
+        let mut digests = BTreeMap::new();
+        for base in &image.bases {
+            let Some(origin) = conditions.request.base_images.of(&base.reference) else { continue };
+            let source = match &origin {
+                Origin::Registry(reference) => format!("docker://{reference}"),
+                Origin::Layout { path, name } => {
+                    let roots = Layout::at(path).roots().map_err(|error| no_layout(path, name, base).because(error))?;
+                    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name.as_str()));
+                    let root = root.ok_or_else(|| no_layout(path, name, base))?;
+                    digests.insert(base.reference.clone(), root.descriptor.digest.to_string());
+                    format!("oci:{}:{name}", plain_path(self.links.path(), path)?.display())
+                }
+            };
+            let pulled = self.step(self.command(&["pull".to_owned(), source]), conditions, log).await?;
+            let id = String::from_utf8_lossy(&pulled.stdout).lines().last().unwrap_or_default().trim().to_owned();
+            let tag = ["tag".to_owned(), id, base.reference.clone()];
+            self.step(self.command(&tag), conditions, log).await?;
+        }
+        Ok(digests)
+    }
+
+    async fn step(&self, mut command: Command, conditions: &Conditions<'_>, log: &mut Vec<u8>) -> Result<Finished, Problem> {
+        conditions.credentials.give_to_buildah(&mut command);
+        let finished = run(command, 64 * 1024 * 1024, BUILD_DEADLINE).await;
+        let finished = finished.map_err(|error| Problem::failure("cannot build").because(error))?;
+        log.extend_from_slice(&finished.stdout);
+        log.extend_from_slice(&finished.log);
+        match finished.status.success() {
+            true => Ok(finished),
+            false => Err(Problem::failure(format!("`buildah` failed ({})", finished.status))),
+        }
+    }
+
+    pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        let build = |platform| shown("buildah", &self.build_arguments(image, platform, conditions));
+        image.platforms.iter().map(build).collect()
+    }
+
+    fn build_arguments(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Vec<String> {
+        let request = conditions.request;
+        // chroot works everywhere: as root, rootless, and in a container.
+        let mut arguments: Vec<String> = ["build", "--isolation", "chroot", "--format", "oci"].map(str::to_owned).into();
+        let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+        option("file", image.dockerfile.display().to_string());
+        option("platform", platform.to_string());
+        option("tag", local_name(image, platform));
+        if let Some(target) = &image.target {
+            option("target", target.clone());
+        }
+        for (name, value) in &image.build_args {
+            option("build-arg", format!("{name}={value}"));
+        }
+        for (name, value) in &conditions.labels {
+            option("label", format!("{name}={value}"));
+        }
+        for secret in &request.secrets {
+            option("secret", secret.argument());
+        }
+        if let Some(epoch) = conditions.epoch {
+            option("timestamp", epoch.to_string());
+        }
+        if let Cache::Registry(reference) = &request.cache {
+            // buildah names a repository, and tags in it by itself.
+            let repository = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+            let repository = repository.map_or(reference.as_str(), |(repository, _)| repository).to_owned();
+            option("cache-from", repository.clone());
+            option("cache-to", repository);
+        }
+        arguments.push("--layers".to_owned());
+        if request.no_cache {
+            arguments.push("--no-cache".to_owned());
+        }
+        if request.pull {
+            arguments.push("--pull-always".to_owned());
+        }
+        arguments.push(image.context.display().to_string());
+        arguments
+    }
+
+    fn command(&self, arguments: &[String]) -> Command {
+        let mut command = tools::command("buildah");
+        command.arg("--root").arg(self.storage.join("root")).arg("--runroot").arg(self.storage.join("run"));
+        if let Some(driver) = self.driver {
+            command.args(["--storage-driver", driver]);
+        }
+        command.args(arguments);
+        command
+    }
+
+    /// Empties the storage: what it mounted is unmounted, and files of other user ids go too.
+    pub(crate) async fn close(self) {
+        let everything = ["rm", "--all"].map(str::to_owned);
+        // Whatever is left over lies in a folder of this run, which goes away after it.
+        run(self.command(&everything), ASK_LIMIT, ASK_DEADLINE).await.ok();
+        let everything = ["rmi", "--all", "--force"].map(str::to_owned);
+        run(self.command(&everything), ASK_LIMIT, ASK_DEADLINE).await.ok();
+    }
+}
+
+fn push_arguments(image: &Image, platform: &Platform, layout: &Path) -> Vec<String> {
+    let target = format!("oci:{}:{}", layout.display(), platform.to_string().replace('/', "-"));
+    vec!["push".to_owned(), "--format".to_owned(), "oci".to_owned(), local_name(image, platform), target]
+}
+
+fn local_name(image: &Image, platform: &Platform) -> String {
+    let key: String = image.key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    format!("localhost/image-lifecycle/{}:{}", key.trim_matches('-'), platform.to_string().replace('/', "-"))
+}
+
+/// buildah makes a name out of a layout's path and refuses one with upper-case letters or components that begin with
+/// `.` or `_`, as a runner's `_temp` does. A link in a plain place stands for it.
+fn plain_path(links: &Path, path: &Path) -> Result<PathBuf, Problem> {
+    let plain = |part: std::path::Component<'_>| {
+        let text = part.as_os_str().to_string_lossy();
+        let word = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        text == "/" || (word && !text.starts_with('-'))
+    };
+    if path.components().all(plain) {
+        return Ok(path.to_owned());
+    }
+    let link = links.join(lifecycle::oci::Digest::of(path.as_os_str().as_encoded_bytes()).short());
+    match symlink(path, &link) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Problem::failure(format!("cannot use {}", links.display())).because(error))
+        }
+        _ => Ok(link),
+    }
+}
+
+/// A folder with a plain name; that of the storage is of this run alone, so that its hash is too.
+fn links(storage: &Path) -> std::io::Result<tempfile::TempDir> {
+    let name = format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storage.as_os_str().as_encoded_bytes()).short());
+    tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()
+}
+
+fn no_layout(path: &Path, name: &str, base: &crate::dockerfile::Base) -> Problem {
+    Problem::mistake(format!("the OCI layout {} has no image `{name}` for `{}`", path.display(), base.reference))
+        .at(base.place.clone())
+        .hint("`base-images` sends the Dockerfile's reference there")
+}

@@ -1,0 +1,171 @@
+//! `docker buildx`: BuildKit, wherever it runs. Remote and Kubernetes builders are used by their name.
+
+use std::collections::BTreeMap;
+
+use tokio::process::Command;
+
+use lifecycle::Problem;
+use lifecycle::runner::{ProcessError, Runner, run};
+
+use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
+use crate::dockerfile::Origin;
+use crate::plan::Image;
+use crate::tools;
+
+/// A builder of buildx.
+pub(crate) struct Buildx {
+    /// The builder's name where it is not the current one.
+    builder: Option<String>,
+    /// Whether it was made for this run.
+    own: bool,
+    name: String,
+}
+
+impl Buildx {
+    /// The current builder, where it can export an OCI layout; else one of our own, where an image for it is given.
+    pub(crate) async fn find(runner: &Runner, own_image: Option<&str>) -> anyhow::Result<Option<Self>> {
+        let Some(version) = ask(&["buildx", "version"]).await else { return Ok(None) };
+        let version = version.split_whitespace().nth(1).unwrap_or("unknown").to_owned();
+        let name = format!("buildx {version}");
+        let Some(inspected) = ask(&["buildx", "inspect"]).await else { return Ok(None) };
+        let driver = inspected.lines().find_map(|line| line.strip_prefix("Driver:")).map(str::trim).unwrap_or_default();
+        let exports = match driver {
+            "" => false,
+            "docker" => {
+                let status = ask(&["info", "--format", "{{json .DriverStatus}}"]).await;
+                status.is_some_and(|status| status.contains("io.containerd.snapshotter"))
+            }
+            _ => true,
+        };
+        if exports {
+            return Ok(Some(Self { builder: None, own: false, name }));
+        }
+        let Some(image) = own_image.filter(|_| !driver.is_empty()) else { return Ok(None) };
+        let builder = format!("image-lifecycle-{:08x}", std::process::id());
+        runner.say(format!("the current builder can't export an OCI layout: making {builder} of {image}"));
+        let driver_option = format!("image={image}");
+        let create = ["buildx", "create", "--name", &builder, "--driver", "docker-container", "--driver-opt", &driver_option];
+        match ask(&create).await {
+            Some(_) => Ok(Some(Self { builder: Some(builder), own: true, name })),
+            None => Err(Problem::failure(format!("cannot make a builder of {image}"))
+                .hint("run docker/setup-buildx-action before this step")
+                .into()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
+        let failed = |problem: Problem, log: Vec<u8>| Failed { problem, log };
+        let mut command = docker();
+        command.args(self.arguments(image, conditions));
+        conditions.credentials.give_to_buildx(&mut command);
+        if let Some(epoch) = conditions.epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch.to_string());
+        }
+        let finished = run(command, ASK_LIMIT, BUILD_DEADLINE).await;
+        let finished = finished.map_err(|error| failed(Problem::failure("cannot build").because(error), Vec::new()))?;
+        if !finished.status.success() {
+            let problem = Problem::failure(format!("`docker buildx build` failed ({})", finished.status));
+            return Err(failed(problem, finished.log));
+        }
+        let text = String::from_utf8_lossy(&finished.log);
+        let cached = text.lines().filter(|line| line.trim_end().ends_with(" CACHED")).count();
+        let layout = conditions.folder.join("layout");
+        let archive = conditions.folder.join("image.tar");
+        let unpacked = std::fs::File::open(&archive).and_then(|file| tar::Archive::new(file).unpack(&layout));
+        if let Err(error) = unpacked.and_then(|()| std::fs::remove_file(&archive)) {
+            return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
+        }
+        Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new() })
+    }
+
+    pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        vec![shown("docker", &self.arguments(image, conditions))]
+    }
+
+    fn arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        let request = conditions.request;
+        let mut arguments: Vec<String> = ["buildx", "build", "--progress=plain"].map(str::to_owned).into();
+        let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+        if let Some(builder) = &self.builder {
+            option("builder", builder.clone());
+        }
+        option("file", image.dockerfile.display().to_string());
+        option("platform", image.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+        option("output", format!("type=oci,dest={}", conditions.folder.join("image.tar").display()));
+        if let Some(target) = &image.target {
+            option("target", target.clone());
+        }
+        for (name, value) in &image.build_args {
+            option("build-arg", format!("{name}={value}"));
+        }
+        for (name, value) in &conditions.labels {
+            option("label", format!("{name}={value}"));
+        }
+        for base in &image.bases {
+            if let Some(origin) = request.base_images.of(&base.reference) {
+                let from = match origin {
+                    Origin::Registry(reference) => format!("docker-image://{reference}"),
+                    Origin::Layout { path, name } => format!("oci-layout://{}:{name}", path.display()),
+                };
+                option("build-context", format!("{}={from}", base.reference));
+            }
+        }
+        for secret in &request.secrets {
+            option("secret", secret.argument());
+        }
+        match &request.cache {
+            Cache::None => {}
+            Cache::Registry(reference) => {
+                option("cache-from", format!("type=registry,ref={reference}"));
+                // ECR takes a cache as an image manifest of OCI media types alone.
+                let kind = "mode=max,image-manifest=true,oci-mediatypes=true";
+                option("cache-to", format!("type=registry,ref={reference},{kind}"));
+            }
+            Cache::Local(folder) => {
+                let folder = folder.join(&image.key);
+                option("cache-from", format!("type=local,src={}", folder.display()));
+                option("cache-to", format!("type=local,dest={},mode=max", folder.display()));
+            }
+            Cache::Gha => {
+                option("cache-from", format!("type=gha,scope={}", image.key));
+                option("cache-to", format!("type=gha,scope={},mode=max", image.key));
+            }
+        }
+        // The attestation becomes a referrer; BuildKit's SBOM would need an image of its own.
+        option("provenance", if request.provenance { "mode=max".to_owned() } else { "false".to_owned() });
+        arguments.push("--sbom=false".to_owned());
+        if request.no_cache {
+            arguments.push("--no-cache".to_owned());
+        }
+        if request.pull {
+            arguments.push("--pull".to_owned());
+        }
+        arguments.push(image.context.display().to_string());
+        arguments
+    }
+
+    pub(crate) async fn close(self) {
+        if let Some(builder) = self.builder.filter(|_| self.own) {
+            ask(&["buildx", "rm", "--force", &builder]).await;
+        }
+    }
+}
+
+fn docker() -> Command {
+    tools::command("docker")
+}
+
+/// What docker answers; none where it is not there or says no.
+async fn ask(arguments: &[&str]) -> Option<String> {
+    let mut command = docker();
+    command.args(arguments);
+    match run(command, ASK_LIMIT, ASK_DEADLINE).await {
+        Ok(finished) if finished.status.success() => String::from_utf8(finished.stdout).ok(),
+        Ok(_) | Err(ProcessError::Start { .. } | ProcessError::Deadline { .. }) => None,
+        Err(_) => None,
+    }
+}

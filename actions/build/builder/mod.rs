@@ -1,0 +1,235 @@
+//! The programs that build: BuildKit through `docker buildx`, or buildah.
+
+mod buildah;
+mod buildx;
+mod credentials;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lifecycle::Problem;
+use lifecycle::runner::{Environment, Input, InputError, Runner};
+
+use crate::inputs::Request;
+use crate::plan::Image;
+
+pub(crate) use credentials::BaseCredentials;
+
+/// One image takes no longer: beyond it the build hangs.
+const BUILD_DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Questions to a program that it answers at once.
+const ASK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The largest answer to such a question, in bytes.
+const ASK_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The input `builder`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// buildx where it can export an OCI layout, else buildah.
+    Auto,
+    /// buildx, if need be with a builder of our own.
+    Buildx,
+    /// buildah.
+    Buildah,
+}
+
+/// A builder that can be used.
+pub(crate) enum Builder {
+    /// `docker buildx`.
+    Buildx(buildx::Buildx),
+    /// `buildah`.
+    Buildah(buildah::Buildah),
+}
+
+/// What a builder left.
+pub(crate) struct Output {
+    /// A layout with one root a platform, or one root that is an index.
+    pub(crate) layout: PathBuf,
+    /// All that it printed.
+    pub(crate) log: Vec<u8>,
+    /// Steps that came from a cache.
+    pub(crate) cached: usize,
+    /// Digests of base images by reference, as far as the builder tells.
+    pub(crate) bases: BTreeMap<String, String>,
+}
+
+/// A build that failed, with what the builder printed.
+pub(crate) struct Failed {
+    pub(crate) problem: Problem,
+    pub(crate) log: Vec<u8>,
+}
+
+/// What every image of a run is built with.
+pub(crate) struct Conditions<'a> {
+    pub(crate) request: &'a Request,
+    /// Labels of all images; the title is added for each.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Seconds since 1970 that files and layers are dated with.
+    pub(crate) epoch: Option<i64>,
+    /// Credentials of base images.
+    pub(crate) credentials: &'a BaseCredentials,
+    /// A folder for this image alone.
+    pub(crate) folder: &'a Path,
+}
+
+impl Builder {
+    /// Finds the builder that the input asks for.
+    ///
+    /// # Errors
+    /// When there is none, with how to get one.
+    pub(crate) async fn choose(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Self> {
+        let none = |what: &str| {
+            Problem::failure(what.to_owned()).hint(
+                "run docker/setup-buildx-action before this step, or install buildah: apt-get install --yes buildah",
+            )
+        };
+        match request.builder {
+            Choice::Buildah => match buildah::Buildah::find(runner, folder).await? {
+                Some(buildah) => Ok(Self::Buildah(buildah)),
+                None => Err(none("`buildah` is not on PATH").into()),
+            },
+            Choice::Buildx => match buildx::Buildx::find(runner, Some(&request.buildkit_image)).await? {
+                Some(buildx) => Ok(Self::Buildx(buildx)),
+                None => Err(none("`docker buildx` is not there, or its builder does not answer").into()),
+            },
+            Choice::Auto => {
+                if let Some(buildx) = buildx::Buildx::find(runner, None).await? {
+                    return Ok(Self::Buildx(buildx));
+                }
+                match buildah::Buildah::find(runner, folder).await? {
+                    Some(buildah) => Ok(Self::Buildah(buildah)),
+                    None => Err(none("no builder: neither a buildx builder that can export an OCI layout, nor buildah").into()),
+                }
+            }
+        }
+    }
+
+    /// Its name and version, for people and for provenance.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Buildx(buildx) => buildx.name(),
+            Self::Buildah(buildah) => buildah.name(),
+        }
+    }
+
+    /// Builds an image.
+    pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
+        match self {
+            Self::Buildx(buildx) => buildx.build(image, conditions).await,
+            Self::Buildah(buildah) => buildah.build(image, conditions).await,
+        }
+    }
+
+    /// The command lines that would build an image, for a dry run.
+    pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        match self {
+            Self::Buildx(buildx) => buildx.commands(image, conditions),
+            Self::Buildah(buildah) => buildah.commands(image, conditions),
+        }
+    }
+
+    /// Removes what was made for this run.
+    pub(crate) async fn close(self) {
+        match self {
+            Self::Buildx(buildx) => buildx.close().await,
+            Self::Buildah(buildah) => buildah.close().await,
+        }
+    }
+}
+
+/// The input `cache`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// What the builder itself keeps.
+    None,
+    /// An image in a registry.
+    Registry(String),
+    /// A folder.
+    Local(PathBuf),
+    /// GitHub's cache service.
+    Gha,
+}
+
+impl Cache {
+    pub(crate) fn parse(input: &Input<'_>, environment: &Environment) -> Result<Self, InputError> {
+        match input.text() {
+            None | Some("none") => Ok(Self::None),
+            Some("gha") => {
+                let given = ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_RESULTS_URL"].iter().all(|name| environment.get(name).is_some());
+                match given {
+                    true => Ok(Self::Gha),
+                    false => Err(input.refuse(
+                        "`gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: \
+                         add a step before this one with `uses: actions/github-script` and the script \
+                         `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`",
+                    )),
+                }
+            }
+            Some(text) => match text.split_once(':') {
+                Some(("registry", reference)) if !reference.is_empty() => Ok(Self::Registry(reference.to_owned())),
+                Some(("local", folder)) if !folder.is_empty() => Ok(Self::Local(folder.into())),
+                _ => Err(input.refuse("none, gha, registry:REFERENCE or local:FOLDER")),
+            },
+        }
+    }
+}
+
+/// A secret of the build: its id, and where its value is. The value itself is never on a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Secret {
+    pub(crate) id: String,
+    pub(crate) source: SecretSource,
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretSource {
+    /// A variable of the environment.
+    Variable(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl Secret {
+    pub(crate) fn parse(input: &Input<'_>, environment: &Environment) -> Result<Vec<Self>, InputError> {
+        let form = "lines of the form id=env:NAME or id=file:PATH";
+        let secret = |line: &str| {
+            let (id, source) = input.pair(line)?;
+            let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+            let source = match source.split_once(':') {
+                Some(("env", name)) if is_word(name) => match environment.get(name) {
+                    Some(_) => SecretSource::Variable(name.to_owned()),
+                    None => return Err(input.refuse_value(line, format!("the variable {name} is not set in this step's `env:`"))),
+                },
+                Some(("file", path)) if !path.contains(',') => match environment.workspace().join(path) {
+                    path if path.is_file() => SecretSource::File(path),
+                    path => return Err(input.refuse_value(line, format!("there is no file {}", path.display()))),
+                },
+                _ => return Err(input.refuse_value(line, form)),
+            };
+            match is_word(id) {
+                true => Ok(Self { id: id.to_owned(), source }),
+                false => Err(input.refuse_value(line, form)),
+            }
+        };
+        input.lines().map(secret).collect()
+    }
+
+    /// The value of `--secret`, which both builders read alike.
+    fn argument(&self) -> String {
+        match &self.source {
+            SecretSource::Variable(name) => format!("id={},env={name}", self.id),
+            SecretSource::File(path) => format!("id={},src={}", self.id, path.display()),
+        }
+    }
+}
+
+/// A command line as a person would type it.
+fn shown(program: &str, arguments: &[String]) -> String {
+    let plain = |word: &String| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@+".contains(&b)) && !word.is_empty();
+    let quote = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    format!("{program} {}", arguments.iter().map(quote).collect::<Vec<_>>().join(" "))
+}

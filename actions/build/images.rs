@@ -1,0 +1,184 @@
+//! The builds of a run: several at a time, each with its log in a group of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+
+use lifecycle::oci::Layout;
+use lifecycle::runner::{Runner, run};
+use lifecycle::{Problem, clock};
+
+use crate::builder::{BaseCredentials, Builder, Conditions};
+use crate::inputs::Request;
+use crate::output::{self, Built};
+use crate::plan::Image;
+use crate::report::{Result, Status};
+use crate::tools;
+
+/// Between two lines that say that a build still goes on.
+const PROGRESS: Duration = Duration::from_secs(30);
+
+/// What a dry run shows: the command lines, and nothing is run.
+pub(crate) async fn planned(
+    request: &Request,
+    images: &[Image],
+    builder: &Builder,
+    credentials: &BaseCredentials,
+    folder: &Path,
+    runner: &Runner,
+) -> anyhow::Result<Vec<Result>> {
+    let epoch = commit_time(request).await;
+    for (number, image) in images.iter().enumerate() {
+        let folder = folder.join(number.to_string());
+        let conditions = Conditions { request, labels: labels(request, runner, image, epoch), epoch, credentials, folder: &folder };
+        builder.commands(image, &conditions).iter().for_each(|line| runner.say(line));
+    }
+    Ok(images.iter().map(|image| Result::of(image, Status::Planned)).collect())
+}
+
+/// Builds all images; the names are written when all of them are there.
+pub(crate) async fn all(
+    request: &Request,
+    images: &[Image],
+    builder: &Builder,
+    credentials: &BaseCredentials,
+    folder: &Path,
+    runner: &Runner,
+) -> anyhow::Result<Vec<Result>> {
+    let layout = Layout::at(&request.layout);
+    let keys: Vec<&str> = images.iter().map(|image| image.key.as_str()).collect();
+    layout.forget(&keys)?;
+    let epoch = commit_time(request).await;
+    let builds = images.iter().enumerate().map(|(number, image)| {
+        let folder = folder.join(number.to_string());
+        let layout = &layout;
+        async move {
+            let labels = labels(request, runner, image, epoch);
+            let conditions = Conditions { request, labels, epoch, credentials, folder: &folder };
+            one(image, builder, &conditions, layout, runner).await
+        }
+    });
+    let builds: Vec<_> = builds.collect();
+    let results: Vec<Result> = stream::iter(builds).buffered(request.concurrency).collect().await;
+    if results.iter().all(|result| result.built.is_some()) {
+        for (image, result) in images.iter().zip(&results) {
+            if let Some(built) = &result.built {
+                output::name(built, &layout, image)?;
+            }
+        }
+    }
+    Ok(results)
+}
+
+async fn one(
+    image: &Image,
+    builder: &Builder,
+    conditions: &Conditions<'_>,
+    layout: &Layout,
+    runner: &Runner,
+) -> Result {
+    let started = Instant::now();
+    let outcome = tokio::select! {
+        outcome = build(image, builder, conditions, layout, runner) => outcome,
+        () = still_there(image, started, runner) => unreachable_progress(),
+        () = runner.cancelled() => Err(Problem::failure(format!("the build of `{}` was cancelled", image.key)).into()),
+    };
+    let mut result = Result::of(image, Status::Built);
+    result.seconds = started.elapsed().as_secs();
+    match outcome {
+        Ok((built, cached)) => result.has(built, cached),
+        Err(error) => result.fails(&error),
+    }
+    result
+}
+
+async fn build(
+    image: &Image,
+    builder: &Builder,
+    conditions: &Conditions<'_>,
+    layout: &Layout,
+    runner: &Runner,
+) -> anyhow::Result<(Built, usize)> {
+    std::fs::create_dir_all(conditions.folder)?;
+    let title = format!("build {} ({})", image.key, image.dockerfile_display.display());
+    let output = match builder.build(image, conditions).await {
+        Ok(output) => output,
+        Err(failed) => {
+            runner.group(&title, &failed.log);
+            let message = format!("image `{}` could not be built", image.key);
+            let place = image.definition.dockerfile.place.clone();
+            let last = last_words(&failed.log);
+            let problem = Problem::failure(message).at(place).because(failed.problem);
+            return Err(last.into_iter().fold(problem, Problem::hint).into());
+        }
+    };
+    runner.group(&title, &output.log);
+    let mut annotations = conditions.request.annotations.clone();
+    annotations.extend(base_annotations(image, &output.bases));
+    let built = output::take(&Layout::at(&output.layout), layout, image, &annotations)?;
+    // The blobs are linked into the layout; the rest is of no use any more.
+    std::fs::remove_dir_all(conditions.folder).ok();
+    Ok((built, output.cached))
+}
+
+/// Says from time to time that a build goes on.
+async fn still_there(image: &Image, started: Instant, runner: &Runner) {
+    loop {
+        tokio::time::sleep(PROGRESS).await;
+        runner.say(format!("{}: building for {} s", image.key, started.elapsed().as_secs()));
+    }
+}
+
+/// `still_there` never ends by itself.
+fn unreachable_progress() -> anyhow::Result<(Built, usize)> {
+    Err(Problem::failure("the build ended without a result").into())
+}
+
+/// The last line that a builder printed, as far as it says something.
+fn last_words(log: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(log);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("---"))?;
+    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    Some(format!("the builder's last words: {line}"))
+}
+
+/// Where the image comes from, as the last stage names it.
+fn base_annotations(image: &Image, digests: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::new();
+    if let Some(base) = image.bases.last() {
+        annotations.insert("org.opencontainers.image.base.name".to_owned(), base.reference.clone());
+        if let Some(digest) = digests.get(&base.reference) {
+            annotations.insert("org.opencontainers.image.base.digest".to_owned(), digest.clone());
+        }
+    }
+    annotations
+}
+
+/// The labels that every image has, then those of the input.
+fn labels(request: &Request, runner: &Runner, image: &Image, epoch: Option<i64>) -> BTreeMap<String, String> {
+    let environment = &runner.environment;
+    let created = epoch.map_or_else(clock::now, clock::at_seconds);
+    let mut labels = BTreeMap::new();
+    let mut label = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            labels.insert(format!("org.opencontainers.image.{name}"), value);
+        }
+    };
+    label("source", environment.repository_url());
+    label("revision", environment.commit().map(str::to_owned));
+    label("created", Some(created));
+    label("title", Some(image.definition.image_name.value.clone()));
+    label("version", request.version.as_ref().map(ToString::to_string));
+    labels.extend(request.labels.clone());
+    labels
+}
+
+/// When the commit was made: what two builds of it are dated with.
+async fn commit_time(request: &Request) -> Option<i64> {
+    let mut git = tools::command("git");
+    git.arg("-C").arg(&request.project.folder).args(["log", "-1", "--format=%ct"]);
+    let finished = run(git, 1024, Duration::from_secs(30)).await.ok()?;
+    String::from_utf8(finished.stdout).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,150 @@
+//! What was typed, and what it means.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifecycle::aws::Aws;
+use lifecycle::oci::Platform;
+use lifecycle::project::{Project, ProjectInputs, Version, concurrency};
+use lifecycle::runner::{Input, Runner};
+
+use crate::builder::{Cache, Choice, Secret};
+use crate::dockerfile::Substitutions;
+
+lifecycle::inputs! {
+    working_directory = ".",
+    template = "",
+    mapping = "ImageBuildConfiguration",
+    images = "",
+    parameters = "",
+    region = "",
+    concurrency = "",
+    summary = "true",
+    dry_run = "false",
+    github_token = "",
+    builder = "auto",
+    buildkit_image = "moby/buildkit:buildx-stable-1",
+    install_tools = "true",
+    platforms = "",
+    build_args = "",
+    labels = "",
+    annotations = "",
+    secrets = "",
+    base_images = "",
+    cache = "none",
+    no_cache = "false",
+    pull = "false",
+    lint = "error",
+    scan = "auto",
+    scan_threshold = "high",
+    waivers = "",
+    only_fixed = "false",
+    sbom = "auto",
+    provenance = "true",
+    since = "",
+    environment = "dev",
+    registry = "",
+    registry_parameter = "",
+    reference = "",
+    registry_endpoints = "",
+    layout = "",
+    version = "",
+}
+
+/// What is to be built, and how.
+pub(crate) struct Request {
+    pub(crate) project: Project,
+    pub(crate) version: Option<Version>,
+    pub(crate) layout: PathBuf,
+    pub(crate) builder: Choice,
+    pub(crate) buildkit_image: String,
+    pub(crate) install_tools: bool,
+    pub(crate) platforms: Vec<Platform>,
+    pub(crate) build_args: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) base_images: Substitutions,
+    pub(crate) cache: Cache,
+    pub(crate) no_cache: bool,
+    pub(crate) pull: bool,
+    pub(crate) provenance: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) summary: bool,
+    pub(crate) concurrency: usize,
+    pub(crate) aws: Arc<Aws>,
+}
+
+impl Request {
+    /// Reads what the inputs mean, and the project.
+    pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
+        let input = Input::new;
+        let builder = [("auto", Choice::Auto), ("buildx", Choice::Buildx), ("buildah", Choice::Buildah)];
+        let builder = input("builder", &inputs.builder).choice(&builder, Choice::Auto)?;
+        let version: Option<Version> = input("version", &inputs.version).parse()?;
+        let platforms = input("platforms", &inputs.platforms);
+        let platforms = platforms
+            .list()
+            .map(|text| text.parse::<Platform>().map_err(|error| platforms.refuse_value(text, error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let concurrency = concurrency(&input("concurrency", &inputs.concurrency))?;
+        let install_tools = input("install-tools", &inputs.install_tools).boolean(true)?;
+        let no_cache = input("no-cache", &inputs.no_cache).boolean(false)?;
+        let pull = input("pull", &inputs.pull).boolean(false)?;
+        let provenance = input("provenance", &inputs.provenance).boolean(true)?;
+        let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
+        let summary = input("summary", &inputs.summary).boolean(true)?;
+        let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment)?;
+        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment)?;
+        let build_args = input("build-args", &inputs.build_args).pairs()?;
+        let labels = input("labels", &inputs.labels).pairs()?;
+        let annotations = input("annotations", &inputs.annotations).pairs()?;
+        let project = Project::load(
+            &ProjectInputs {
+                working_directory: input("working-directory", &inputs.working_directory),
+                template: input("template", &inputs.template),
+                mapping: input("mapping", &inputs.mapping),
+                images: input("images", &inputs.images),
+                parameters: input("parameters", &inputs.parameters),
+            },
+            &runner.environment,
+        )?;
+        let base_images = input("base-images", &inputs.base_images);
+        let rules = base_images.lines().map(|line| {
+            let (from, to) = base_images.pair(line)?;
+            // A relative layout is one of the project.
+            let to = match to.strip_prefix("oci:") {
+                Some(path) if to.ends_with('/') => format!("oci:{}/", project.folder.join(path).display()),
+                Some(path) => format!("oci:{}", project.folder.join(path).display()),
+                None => to.to_owned(),
+            };
+            Ok((from.to_owned(), to.replace("//", "/")))
+        });
+        let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
+        let layout = input("layout", &inputs.layout).text().map(|text| project.folder.join(text));
+        let region = input("region", &inputs.region).text().map(str::to_owned);
+        Ok(Self {
+            version,
+            layout: layout.unwrap_or_else(|| runner.environment.temporary().join("container-images")),
+            builder,
+            buildkit_image: inputs.buildkit_image.clone(),
+            install_tools,
+            platforms,
+            build_args,
+            labels,
+            annotations,
+            secrets,
+            base_images,
+            cache,
+            no_cache,
+            pull,
+            provenance,
+            dry_run,
+            summary,
+            concurrency,
+            aws: Arc::new(Aws::new(runner.clone(), region, None)),
+            project,
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! From what a builder exported to an image of ours: platforms alone, annotated, in the one layout of the build.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use lifecycle::Problem;
+use lifecycle::oci::{Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
+
+use crate::plan::Image;
+
+/// The largest configuration of an image that is read, in bytes.
+const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
+
+/// An image in the layout, which no name points to yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    /// What the name will point to.
+    pub(crate) root: Manifest,
+    /// Its platforms; the root itself where there is one.
+    pub(crate) platforms: Vec<(Platform, Manifest)>,
+    /// What the builder attested, by the digest of the platform's manifest as it is now.
+    pub(crate) attestations: Vec<(Digest, Vec<u8>)>,
+}
+
+/// Takes an image over. The builder's attestations are taken out of the index, because Lambda refuses one and consoles
+/// show them as empty images; a single platform is a single manifest.
+///
+/// # Errors
+/// When the builder's layout is not what was asked for.
+pub(crate) fn take(
+    from: &Layout,
+    into: &Layout,
+    image: &Image,
+    annotations: &BTreeMap<String, String>,
+) -> anyhow::Result<Built> {
+    let exported = Exported::read(from)?;
+    let mut platforms = Vec::new();
+    let mut attestations = Vec::new();
+    for (platform, manifest) in exported.platforms {
+        for blob in manifest.blobs() {
+            into.add_file(&from.blob_path(&blob.digest), &blob.digest)?;
+        }
+        let annotated = annotate(&manifest, annotations)?;
+        into.add_blob(&annotated.bytes)?;
+        let of_it = exported.attestations.iter().filter(|(digest, _)| *digest == manifest.digest);
+        attestations.extend(of_it.map(|(_, statement)| (annotated.digest.clone(), statement.clone())));
+        platforms.push((platform, annotated));
+    }
+    platforms.sort_by(|a, b| a.0.cmp(&b.0));
+    let built: Vec<&Platform> = platforms.iter().map(|(platform, _)| platform).collect();
+    let missing = image.platforms.iter().find(|wanted| !built.contains(wanted));
+    if let Some(missing) = missing {
+        let message = format!("the builder made no {missing} of image `{}`", image.key);
+        return Err(Problem::failure(message).into());
+    }
+    let root = match platforms.as_slice() {
+        [(_, only)] => only.clone(),
+        several => index(several, annotations)?,
+    };
+    into.add_blob(&root.bytes)?;
+    Ok(Built { root, platforms, attestations })
+}
+
+/// Gives an image its name: the last thing that is written of it.
+///
+/// # Errors
+/// When the layout can't be written.
+pub(crate) fn name(built: &Built, layout: &Layout, image: &Image) -> anyhow::Result<()> {
+    let mut descriptor = built.root.descriptor();
+    let image_name = image.definition.image_name.value.clone();
+    descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+    layout.add_root(&descriptor, Some(&image.key))?;
+    Ok(())
+}
+
+/// What is in a builder's layout.
+struct Exported {
+    platforms: Vec<(Platform, Manifest)>,
+    /// In-toto statements with the digest of the manifest that they speak of.
+    attestations: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Exported {
+    fn read(layout: &Layout) -> anyhow::Result<Self> {
+        let mut platforms = Vec::new();
+        let mut attestations = Vec::new();
+        for root in layout.roots()? {
+            let manifest = required(layout, &root.descriptor.digest)?;
+            if !manifest.is_index() {
+                platforms.push((platform_of(layout, &root.descriptor, &manifest)?, manifest));
+                continue;
+            }
+            for child in manifest.children() {
+                let manifest = required(layout, &child.digest)?;
+                let about = child.annotations.get(annotation::DOCKER_REFERENCE_DIGEST);
+                match (child.annotations.get(annotation::DOCKER_REFERENCE_TYPE), about) {
+                    (Some(_), Some(about)) => {
+                        for layer in manifest.blobs().skip(1).filter(|layer| layer.size <= CONFIG_LIMIT) {
+                            attestations.push((about.parse()?, std::fs::read(layout.blob_path(&layer.digest))?));
+                        }
+                    }
+                    _ => platforms.push((platform_of(layout, child, &manifest)?, manifest)),
+                }
+            }
+        }
+        Ok(Self { platforms, attestations })
+    }
+}
+
+fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
+    let missing = || Problem::failure(format!("the builder's layout lacks the manifest {digest}"));
+    Ok(layout.read_manifest(digest)?.ok_or_else(missing)?)
+}
+
+/// The platform as the index says, else as the configuration does.
+fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) -> anyhow::Result<Platform> {
+    if let Some(platform) = &descriptor.platform {
+        return Ok(platform.clone());
+    }
+    let unknown = || Problem::failure(format!("image {} names no platform", manifest.digest));
+    let config = manifest.blobs().next().filter(|config| config.size <= CONFIG_LIMIT).ok_or_else(unknown)?;
+    let config: Value = serde_json::from_slice(&std::fs::read(layout.blob_path(&config.digest))?)?;
+    let text = |name: &str| config[name].as_str().map(str::to_owned);
+    let (Some(os), Some(architecture)) = (text("os"), text("architecture")) else { return Err(unknown().into()) };
+    Ok(Platform::new(&os, &architecture, text("variant").as_deref()))
+}
+
+/// The manifest with annotations added: a new manifest, of the build and before anybody has seen the old one.
+fn annotate(manifest: &Manifest, annotations: &BTreeMap<String, String>) -> anyhow::Result<Manifest> {
+    if annotations.is_empty() {
+        return Ok(manifest.clone());
+    }
+    let mut json: Value = serde_json::from_slice(&manifest.bytes)?;
+    let mut all: BTreeMap<String, String> = manifest.annotations.clone();
+    all.extend(annotations.clone());
+    json["annotations"] = json!(all);
+    Ok(Manifest::parse(json.to_string().into(), Some(&manifest.media_type))?)
+}
+
+fn index(platforms: &[(Platform, Manifest)], annotations: &BTreeMap<String, String>) -> anyhow::Result<Manifest> {
+    let manifests: Vec<Value> = platforms
+        .iter()
+        .map(|(platform, manifest)| Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() }.to_json())
+        .collect();
+    let mut index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests});
+    if !annotations.is_empty() {
+        index["annotations"] = json!(annotations);
+    }
+    Ok(Manifest::parse(index.to_string().into(), None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(layout: &Layout, architecture: &str) -> Manifest {
+        let config = json!({"os": "linux", "architecture": architecture}).to_string();
+        layout.add_blob(config.as_bytes()).unwrap();
+        let config = Descriptor::of("application/vnd.oci.image.config.v1+json", config.as_bytes());
+        let json = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config.to_json(), "layers": []});
+        let manifest = Manifest::parse(json.to_string().into(), None).unwrap();
+        layout.add_blob(&manifest.bytes).unwrap();
+        manifest
+    }
+
+    #[test]
+    fn an_index_with_attestations_becomes_what_it_is_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let image = manifest(&layout, "arm64");
+        let statement = br#"{"_type":"x"}"#;
+        layout.add_blob(statement).unwrap();
+        let layer = Descriptor::of("application/vnd.in-toto+json", statement);
+        let attestation = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE,
+            "config": image.blobs().next().unwrap().to_json(), "layers": [layer.to_json()]});
+        let attestation = Manifest::parse(attestation.to_string().into(), None).unwrap();
+        layout.add_blob(&attestation.bytes).unwrap();
+        let mut about = attestation.descriptor();
+        about.platform = Some(Platform::new("unknown", "unknown", None));
+        about.annotations.insert(annotation::DOCKER_REFERENCE_TYPE.into(), "attestation-manifest".into());
+        about.annotations.insert(annotation::DOCKER_REFERENCE_DIGEST.into(), image.digest.to_string());
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX,
+            "manifests": [image.descriptor().to_json(), about.to_json()]});
+        let index = Manifest::parse(index.to_string().into(), None).unwrap();
+        layout.add_blob(&index.bytes).unwrap();
+        layout.add_root(&index.descriptor(), Some("latest")).unwrap();
+
+        let exported = Exported::read(&layout).unwrap();
+        assert_eq!(exported.platforms.iter().map(|(p, m)| (p.to_string(), &m.digest)).collect::<Vec<_>>(), [("linux/arm64".to_owned(), &image.digest)]);
+        assert_eq!(exported.attestations, [(image.digest.clone(), statement.to_vec())]);
+    }
+
+    #[test]
+    fn annotations_are_added_and_change_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = manifest(&Layout::at(folder.path()), "amd64");
+        let annotated = annotate(&image, &BTreeMap::from([("a".to_owned(), "b".to_owned())])).unwrap();
+        assert_eq!(annotated.annotations["a"], "b");
+        assert_eq!(annotated.blobs().collect::<Vec<_>>(), image.blobs().collect::<Vec<_>>());
+        assert_eq!(annotate(&image, &BTreeMap::new()).unwrap().digest, image.digest);
+    }
+}

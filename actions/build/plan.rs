@@ -1,0 +1,141 @@
+//! What is to be built: every image with its files checked, its platforms decided and its base images known.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lifecycle::Problem;
+use lifecycle::oci::Platform;
+use lifecycle::project::Module;
+use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
+
+use crate::dockerfile::{self, Base};
+use crate::inputs::Request;
+
+/// One image, ready to be built.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// Its key in the mapping.
+    pub(crate) key: String,
+    /// What the mapping says of it.
+    pub(crate) definition: ImageDefinition,
+    /// The Dockerfile.
+    pub(crate) dockerfile: PathBuf,
+    /// The same as a person sees it, from the checkout on.
+    pub(crate) dockerfile_display: PathBuf,
+    /// The folder that is sent to the builder.
+    pub(crate) context: PathBuf,
+    /// The stage to build.
+    pub(crate) target: Option<String>,
+    /// For what it is built.
+    pub(crate) platforms: Vec<Platform>,
+    /// Build arguments: the mapping's, then the input's.
+    pub(crate) build_args: BTreeMap<String, String>,
+    /// The images that its Dockerfile names.
+    pub(crate) bases: Vec<Base>,
+}
+
+/// Plans all images, and says what the template gets wrong.
+///
+/// # Errors
+/// The first thing that is wrong with an image, or with what deploys it.
+pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Image>> {
+    let mut images = Vec::new();
+    let mut mistakes = Vec::new();
+    for module in &request.project.modules {
+        let parameters = module.template.values(None, None, request.project.parameters())?;
+        let context = Context { parameters, ..Context::default() };
+        let usages = module.template.usages(&context);
+        for finding in module.template.findings(&module.defined, &usages, &context) {
+            match finding.severity {
+                Severity::Error => mistakes.push(finding),
+                Severity::Warning => runner.annotate(annotation(&finding, Level::Warning)),
+                Severity::Notice => runner.annotate(annotation(&finding, Level::Notice)),
+            }
+        }
+        let deployed = module.template.deployed(&module.defined, &usages)?;
+        for definition in &module.images {
+            let of_image = deployed.iter().filter(|deployed| deployed.key == definition.key.value);
+            let usages: Vec<&Usage> = of_image.flat_map(|deployed| &deployed.usages).collect();
+            images.push(image(request, module, definition, &usages)?);
+        }
+    }
+    if let Some((first, more)) = mistakes.split_first() {
+        more.iter().for_each(|finding| runner.annotate(annotation(finding, Level::Error)));
+        let problem = Problem::mistake(first.message.clone()).at(first.place.clone());
+        return Err(first.hint.iter().fold(problem, |problem, hint| problem.hint(hint)).into());
+    }
+    Ok(images)
+}
+
+fn annotation(finding: &Finding, level: Level) -> Annotation {
+    let hint = finding.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.place.clone()))
+}
+
+fn image(
+    request: &Request,
+    module: &Module,
+    definition: &ImageDefinition,
+    usages: &[&Usage],
+) -> anyhow::Result<Image> {
+    let workspace = &request.project.workspace;
+    let context = inside(workspace, &module.folder, &definition.context, "context")?;
+    if !context.is_dir() {
+        return Err(missing(&definition.context, "context").into());
+    }
+    let dockerfile = inside(workspace, &module.folder, &definition.dockerfile, "Dockerfile")?;
+    if !dockerfile.is_file() {
+        return Err(missing(&definition.dockerfile, "Dockerfile").into());
+    }
+    let mut build_args: BTreeMap<String, String> =
+        definition.build_args.iter().map(|arg| arg.value.clone()).collect();
+    build_args.extend(request.build_args.clone());
+    let dockerfile_display = dockerfile.strip_prefix(workspace).unwrap_or(&dockerfile).to_owned();
+    let bases = dockerfile::bases(&dockerfile, &dockerfile_display, &build_args)?;
+    let platforms = match request.platforms.is_empty() {
+        false => request.platforms.clone(),
+        true => definition.platforms_for(usages.iter().copied()),
+    };
+    if let Some(usage) = usages.iter().find(|usage| usage.takes_single_manifest())
+        && platforms.len() > 1
+    {
+        let message = format!("image `{}` has several platforms, and Lambda takes one manifest", definition.key.value);
+        return Err(Problem::mistake(message).at(usage.place.clone()).hint("give it the platform of the function").into());
+    }
+    Ok(Image {
+        key: definition.key.value.clone(),
+        definition: definition.clone(),
+        dockerfile,
+        dockerfile_display,
+        context,
+        target: definition.target.as_ref().map(|target| target.value.clone()),
+        platforms: if platforms.is_empty() { vec![Platform::new("linux", std::env::consts::ARCH, None)] } else { platforms },
+        build_args,
+        bases,
+    })
+}
+
+/// A path of the template, which has to lie in the checkout, also where it is a link.
+fn inside(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &str) -> Result<PathBuf, Problem> {
+    let joined = folder.join(&path.value);
+    // A path without `..` that does not exist is named as missing later.
+    let real = match joined.canonicalize() {
+        Ok(real) => real,
+        Err(_) if !path.value.components().any(|part| part == std::path::Component::ParentDir) => joined,
+        Err(_) => return Err(missing(path, what)),
+    };
+    match real.starts_with(workspace) {
+        true => Ok(real),
+        false => {
+            let message = format!("the {what} `{}` lies outside the checkout", path.value.display());
+            Err(Problem::mistake(message).at(path.place.clone()).hint("paths of the mapping are relative to the template"))
+        }
+    }
+}
+
+fn missing(path: &Placed<PathBuf>, what: &str) -> Problem {
+    Problem::mistake(format!("there is no {what} `{}`", path.value.display()))
+        .at(path.place.clone())
+        .hint("paths of the mapping are relative to the template")
+}

@@ -1,0 +1,154 @@
+//! What was built, for the log, the summary and the outputs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use lifecycle::oci::Digest;
+use lifecycle::runner::{Cell, Runner, Table, Verdict};
+use lifecycle::{Diagnosis, Place};
+
+use crate::inputs::Request;
+use crate::output::Built;
+use crate::plan::Image;
+
+/// One image's result, as the output `images` holds it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Result {
+    name: String,
+    image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    platforms: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// What is in the layout.
+    #[serde(skip)]
+    pub(crate) built: Option<Built>,
+    #[serde(skip)]
+    pub(crate) seconds: u64,
+    #[serde(skip)]
+    layers: usize,
+    #[serde(skip)]
+    cached: usize,
+    #[serde(skip)]
+    diagnosis: Option<Diagnosis>,
+    #[serde(skip)]
+    place: Place,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Status {
+    /// It was built.
+    Built,
+    /// It was not.
+    Failed,
+    /// A dry run: it would be built.
+    Planned,
+}
+
+impl Result {
+    pub(crate) fn of(image: &Image, status: Status) -> Self {
+        Self {
+            name: image.key.clone(),
+            image: image.definition.image_name.value.clone(),
+            digest: None,
+            media_type: None,
+            platforms: image.platforms.iter().map(ToString::to_string).collect(),
+            size: None,
+            status,
+            error: None,
+            built: None,
+            seconds: 0,
+            layers: 0,
+            cached: 0,
+            diagnosis: None,
+            place: image.definition.key.place.clone(),
+        }
+    }
+
+    pub(crate) fn has(&mut self, built: Built, cached: usize) {
+        let blobs: BTreeMap<&Digest, u64> = built
+            .platforms
+            .iter()
+            .flat_map(|(_, manifest)| manifest.blobs())
+            .map(|blob| (&blob.digest, blob.size))
+            .collect();
+        self.size = Some(blobs.values().sum());
+        self.layers = built.platforms.iter().map(|(_, manifest)| manifest.blobs().count() - 1).max().unwrap_or(0);
+        self.digest = Some(built.root.digest.clone());
+        self.media_type = Some(built.root.media_type.clone());
+        self.platforms = built.platforms.iter().map(|(platform, _)| platform.to_string()).collect();
+        self.cached = cached;
+        self.built = Some(built);
+    }
+
+    pub(crate) fn fails(&mut self, error: &anyhow::Error) {
+        let diagnosis = Diagnosis::of(error);
+        self.status = Status::Failed;
+        self.error = Some(diagnosis.line());
+        self.diagnosis = Some(diagnosis);
+    }
+}
+
+/// The matrix that fans a build out over runners: an image a job.
+pub(crate) fn matrix(images: &[Image], runner: &Runner) {
+    let include: Vec<_> = images
+        .iter()
+        .map(|image| {
+            let platforms: Vec<String> = image.platforms.iter().map(ToString::to_string).collect();
+            serde_json::json!({"images": image.key, "platforms": platforms.join(",")})
+        })
+        .collect();
+    runner.output("matrix", serde_json::json!({ "include": include }).to_string());
+}
+
+/// Tells the runner, and says whether all is well.
+pub(crate) fn write(request: &Request, results: &[Result], runner: &Runner) -> Verdict {
+    for result in results {
+        if let Some(diagnosis) = &result.diagnosis {
+            let mut annotation = diagnosis.annotation().titled(format!("build {}", result.name));
+            annotation.place.get_or_insert_with(|| result.place.clone());
+            runner.annotate(annotation);
+        }
+    }
+    let table = table(results);
+    runner.show(&table);
+    if request.summary {
+        let what = if request.dry_run { "Would build" } else { "Built" };
+        runner.summarize(&format!("### {what}\n\n{}\n", table.markdown()));
+    }
+    let failed = results.iter().any(|result| result.status == Status::Failed);
+    let digests: BTreeMap<&str, &Digest> =
+        results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
+    runner.output("layout", request.layout.display().to_string());
+    runner.output("images", serde_json::json!(results).to_string());
+    runner.output("digests", serde_json::json!(digests).to_string());
+    runner.output("verdict", if failed { "fail" } else { "pass" });
+    if failed { Verdict::Fail } else { Verdict::Pass }
+}
+
+fn table(results: &[Result]) -> Table {
+    let mut table = Table::new(["Image", "Platforms", "Digest", "Size", "Layers", "Status", "Time", "Cached steps"]);
+    for result in results {
+        table.row([
+            Cell::text(&result.name),
+            Cell::text(result.platforms.join(", ")),
+            Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
+            Cell::text(result.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
+            Cell::text(result.layers.to_string()),
+            Cell::text(format!("{:?}", result.status).to_lowercase()),
+            Cell::text(format!("{} s", result.seconds)),
+            Cell::text(result.cached.to_string()),
+        ]);
+    }
+    table
+}

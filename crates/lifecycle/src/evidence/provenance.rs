@@ -1,0 +1,199 @@
+//! How an image was built: a [SLSA provenance](https://slsa.dev/spec/v1.0/provenance) statement of our own, or BuildKit's.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Artifact, Payload, artifact_type, attest, predicate_type, statement};
+use crate::oci::{Class, Descriptor, Digest, Platform, StoreError, annotation};
+use crate::runner::Environment;
+
+/// What `buildType` says of our own statements: how their parameters are to be read.
+pub const BUILD_TYPE: &str = "https://image-lifecycle.github.io/build/v1";
+
+/// What `builder.id` says of a build outside of a workflow.
+const LOCAL_BUILDER: &str = "https://image-lifecycle.github.io/builder/local";
+
+/// A build, as our own statement tells of it. It has no place for a secret: those are named by their ids.
+#[derive(Debug, Clone)]
+pub struct Build<'a> {
+    /// The image's key in the mapping.
+    pub key: &'a str,
+    /// The image's name.
+    pub name: &'a str,
+    /// The version, where one is given.
+    pub version: Option<&'a str>,
+    /// The Dockerfile, relative to the repository's root.
+    pub dockerfile: &'a str,
+    /// The build context, relative to the repository's root.
+    pub context: &'a str,
+    /// The stage; none: the last.
+    pub target: Option<&'a str>,
+    /// The platforms.
+    pub platforms: &'a [Platform],
+    /// Build arguments with their values.
+    pub build_args: &'a [(String, String)],
+    /// Ids of the build secrets.
+    pub secrets: &'a [String],
+    /// SHA-256 of the template, hexadecimal.
+    pub template: &'a str,
+    /// What built: `buildx`, `buildah`.
+    pub builder: &'a str,
+    /// Base images as they were named, with the digest that was used.
+    pub bases: &'a [(String, Digest)],
+    /// When it began, RFC 3339.
+    pub started: &'a str,
+    /// When it ended, RFC 3339.
+    pub finished: &'a str,
+}
+
+impl Build<'_> {
+    /// The statement about an image's root.
+    ///
+    /// # Errors
+    /// When it would be over the limit.
+    pub fn artifact(&self, root: &Descriptor, environment: &Environment) -> Result<Artifact, StoreError> {
+        let statement = statement(self.name, &root.digest, predicate_type::PROVENANCE, self.predicate(environment));
+        attest(root, &statement, BTreeMap::new(), self.finished)
+    }
+
+    fn predicate(&self, environment: &Environment) -> Value {
+        let mut parameters = json!({
+            "image": self.key,
+            "dockerfile": self.dockerfile,
+            "context": self.context,
+            "platforms": self.platforms.iter().map(Platform::to_string).collect::<Vec<_>>(),
+            "buildArgs": self.build_args.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "template": {"sha256": self.template},
+        });
+        for (name, value) in [("target", self.target), ("version", self.version)] {
+            if let Some(value) = value {
+                parameters[name] = value.into();
+            }
+        }
+        if !self.secrets.is_empty() {
+            parameters["secrets"] = json!(self.secrets);
+        }
+        let mut dependencies = Vec::new();
+        if let (Some(repository), Some(commit)) = (environment.repository_url(), environment.commit()) {
+            let reference = environment.get("GITHUB_REF").map(|reference| format!("@{reference}")).unwrap_or_default();
+            dependencies.push(json!({"uri": format!("git+{repository}{reference}"), "digest": {"gitCommit": commit}}));
+        }
+        for (reference, digest) in self.bases {
+            dependencies.push(json!({"uri": reference, "digest": {"sha256": digest.hex()}}));
+        }
+        let mut metadata = json!({"startedOn": self.started, "finishedOn": self.finished});
+        if let Some(run) = environment.run_url() {
+            metadata["invocationId"] = run.into();
+        }
+        json!({
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": parameters,
+                "internalParameters": {"builder": self.builder},
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {"builder": {"id": builder_id(environment)}, "metadata": metadata},
+        })
+    }
+}
+
+/// The workflow that built, at the ref that it was read from.
+fn builder_id(environment: &Environment) -> String {
+    let server = environment.get("GITHUB_SERVER_URL").unwrap_or("https://github.com");
+    let workflow = environment.get("GITHUB_WORKFLOW_REF");
+    workflow.map_or(LOCAL_BUILDER.to_owned(), |workflow| format!("{server}/{workflow}"))
+}
+
+/// BuildKit's statement about a platform's manifest as a referrer of it, its bytes as they are. `statement` is a layer of
+/// the attestation manifest that an index names for the platform.
+///
+/// # Errors
+/// When it is no statement, or speaks of another digest.
+pub fn from_buildkit(platform: &Descriptor, bytes: &[u8], created: &str) -> Result<Artifact, StoreError> {
+    let invalid = |what: &str| {
+        StoreError::new(Class::Invalid, format!("the builder's attestation of {} {what}", platform.digest))
+    };
+    let statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
+    let kind = statement["predicateType"].as_str().filter(|kind| !kind.is_empty());
+    let kind = kind.ok_or_else(|| invalid("has no predicate type"))?;
+    if !is_about(&statement, &platform.digest) {
+        return Err(invalid("speaks of another digest"));
+    }
+    let kind = (annotation::PREDICATE_TYPE.to_owned(), kind.to_owned());
+    Artifact::new(
+        platform,
+        Payload {
+            artifact_type: artifact_type::IN_TOTO,
+            media_type: artifact_type::IN_TOTO,
+            bytes: bytes.to_vec(),
+            layer_annotations: BTreeMap::from([kind.clone()]),
+            annotations: BTreeMap::from([kind, (annotation::CREATED.to_owned(), created.to_owned())]),
+        },
+    )
+}
+
+/// Whether a statement has a digest among its subjects.
+pub(super) fn is_about(statement: &Value, digest: &Digest) -> bool {
+    let hex = digest.hex();
+    let subjects = statement["subject"].as_array().map(Vec::as_slice).unwrap_or_default();
+    subjects.iter().any(|subject| subject["digest"]["sha256"] == hex.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::media_type;
+
+    #[test]
+    fn our_statement_names_what_decides_the_image() {
+        let environment = Environment::from([
+            ("GITHUB_REPOSITORY", "owner/name"),
+            ("GITHUB_SHA", "0123456789012345678901234567890123456789"),
+            ("GITHUB_REF", "refs/heads/main"),
+            ("GITHUB_WORKFLOW_REF", "owner/name/.github/workflows/build.yml@refs/heads/main"),
+            ("GITHUB_RUN_ID", "7"),
+        ]);
+        let build = Build {
+            key: "Web",
+            name: "shop/web",
+            version: None,
+            dockerfile: "images/web/Dockerfile",
+            context: "images/web",
+            target: Some("release"),
+            platforms: &[Platform::linux("amd64")],
+            build_args: &[("LEVEL".into(), "3".into())],
+            secrets: &["npmrc".into()],
+            template: "ab",
+            builder: "buildx",
+            bases: &[("docker.io/library/busybox:1.37".into(), Digest::of(b"base"))],
+            started: "2026-01-01T00:00:00Z",
+            finished: "2026-01-01T00:01:00Z",
+        };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&build.predicate(&environment)).unwrap(), @"");
+        let local = build.predicate(&Environment::from([]));
+        assert_eq!(local["runDetails"]["builder"]["id"], LOCAL_BUILDER);
+        assert_eq!(local["buildDefinition"]["resolvedDependencies"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn the_builders_statement_keeps_its_bytes_and_has_to_be_about_the_platform() {
+        let platform = Descriptor::of(media_type::IMAGE, b"platform");
+        let statement = |digest: &Digest| {
+            format!(
+                r#"{{ "_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://slsa.dev/provenance/v0.2",
+                     "subject": [{{"name": "_", "digest": {{"sha256": "{}"}}}}], "predicate": {{}} }}"#,
+                digest.hex()
+            )
+        };
+        let text = statement(&platform.digest);
+        let artifact = from_buildkit(&platform, text.as_bytes(), "2026-01-01T00:00:00Z").unwrap();
+        let layer = artifact.manifest.blobs().nth(1).unwrap();
+        assert_eq!(layer.digest, Digest::of(text.as_bytes()));
+        assert_eq!(artifact.manifest.annotations[annotation::PREDICATE_TYPE], "https://slsa.dev/provenance/v0.2");
+        let refuse = |bytes: &[u8]| from_buildkit(&platform, bytes, "").unwrap_err().class;
+        assert_eq!(refuse(statement(&Digest::of(b"other")).as_bytes()), Class::Invalid);
+        assert_eq!(refuse(b"{"), Class::Invalid);
+        assert_eq!(refuse(b"{}"), Class::Invalid);
+    }
+}

@@ -1,0 +1,255 @@
+//! [SARIF 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html), as GitHub's code scanning reads it:
+//! one run of one category an image, so that one image's results never replace another's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::lint::{self, Finding};
+use super::scan::{Assessed, Severity, Standing, Verdict};
+use super::{Artifact, Payload, artifact_type};
+use crate::oci::{Descriptor, Digest, StoreError, annotation};
+
+/// Code scanning keeps this many results of a run.
+const RESULTS: usize = 5000;
+
+/// The member of a run's or result's properties that this project reads again.
+pub(super) mod property {
+    pub(crate) const LEVEL: &str = "level";
+    pub(crate) const THRESHOLD: &str = "threshold";
+    pub(crate) const LEFT_OUT: &str = "leftOut";
+}
+
+/// What a linter found in the Dockerfile of an image.
+pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) -> Value {
+    let mut findings: Vec<&Finding> = findings.iter().collect();
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.place.clone()));
+    let mut rules = BTreeMap::new();
+    let mut results = Vec::new();
+    for finding in findings.iter().take(RESULTS) {
+        let mut rule = json!({"id": finding.rule, "properties": {"tags": ["dockerfile"]}});
+        if let Some(url) = &finding.url {
+            rule["helpUri"] = url.as_str().into();
+        }
+        rules.entry(finding.rule.clone()).or_insert(rule);
+        let level = match finding.level {
+            lint::Level::Error => "error",
+            lint::Level::Warning => "warning",
+            lint::Level::Info | lint::Level::Style => "note",
+        };
+        let region = json!({"startLine": finding.place.line.max(1), "startColumn": finding.place.column.max(1)});
+        results.push(json!({
+            "ruleId": finding.rule,
+            "level": level,
+            "message": {"text": finding.message},
+            "locations": [location(&finding.place.file, region)],
+            "properties": {property::LEVEL: finding.level.name()},
+        }));
+    }
+    let threshold = threshold.map_or("off", lint::Level::name);
+    let left_out = findings.len() - results.len();
+    run("image-lint", name, "hadolint", json!({property::THRESHOLD: threshold}), rules, results, left_out)
+}
+
+/// What a scanner found in an image. Findings stand at the first line of its Dockerfile: code scanning shows none without
+/// a place in the repository.
+pub fn scan(dockerfile: &Path, verdict: &Verdict) -> Value {
+    let mut rules = BTreeMap::new();
+    let mut results = Vec::new();
+    for finding in verdict.findings.iter().take(RESULTS) {
+        let Assessed { vulnerability, platforms, standing } = finding;
+        let title = vulnerability.title.clone().unwrap_or_else(|| vulnerability.id.clone());
+        let mut rule = json!({
+            "id": vulnerability.id,
+            "shortDescription": {"text": title},
+            "properties": {
+                "tags": ["security", "vulnerability"],
+                "security-severity": score(vulnerability.severity),
+            },
+        });
+        if let Some(url) = &vulnerability.url {
+            rule["helpUri"] = url.as_str().into();
+        }
+        rules.entry(vulnerability.id.clone()).or_insert(rule);
+        let level = match vulnerability.severity {
+            Severity::Critical | Severity::High => "error",
+            Severity::Medium => "warning",
+            Severity::Low => "note",
+        };
+        let platforms = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let fix = vulnerability.fixed.as_ref().map_or("there is no fix".to_owned(), |fixed| format!("fixed in {fixed}"));
+        let message = format!(
+            "{} {} in image {} ({platforms}) has {}: {fix}",
+            vulnerability.package, vulnerability.version, verdict.name, vulnerability.id
+        );
+        // All stand at one line, so the place does not tell them apart.
+        let identity = [&verdict.key, &vulnerability.id, &vulnerability.package, &vulnerability.version];
+        let fingerprint = Digest::of(identity.map(String::as_str).join("\n").as_bytes());
+        let mut result = json!({
+            "ruleId": vulnerability.id,
+            "level": level,
+            "message": {"text": message},
+            "locations": [location(dockerfile, json!({"startLine": 1}))],
+            "partialFingerprints": {"primaryLocationLineHash": fingerprint.hex()},
+        });
+        if let Standing::Waived(waiver) = standing {
+            let justification = format!("{} ({}, until {})", waiver.reason, waiver.owner, waiver.expires);
+            result["suppressions"] = json!([{"kind": "external", "status": "accepted", "justification": justification}]);
+        }
+        results.push(result);
+    }
+    let tool = verdict.tool.as_ref().map_or("scan", |tool| tool.name.as_str());
+    let threshold = verdict.threshold.map_or("off", Severity::name);
+    let left_out = verdict.findings.len() - results.len();
+    run("image-scan", &verdict.name, tool, json!({property::THRESHOLD: threshold}), rules, results, left_out)
+}
+
+/// A document as a referrer.
+///
+/// # Errors
+/// When it would be over the limit.
+pub fn artifact(subject: &Descriptor, document: &Value, created: &str) -> Result<Artifact, StoreError> {
+    Artifact::new(
+        subject,
+        Payload {
+            artifact_type: artifact_type::SARIF,
+            media_type: artifact_type::SARIF,
+            bytes: document.to_string().into_bytes(),
+            layer_annotations: BTreeMap::new(),
+            annotations: BTreeMap::from([(annotation::CREATED.to_owned(), created.to_owned())]),
+        },
+    )
+}
+
+fn run(
+    kind: &str,
+    name: &str,
+    tool: &str,
+    mut properties: Value,
+    rules: BTreeMap<String, Value>,
+    results: Vec<Value>,
+    left_out: usize,
+) -> Value {
+    if left_out > 0 {
+        properties[property::LEFT_OUT] = left_out.into();
+    }
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {"name": tool, "rules": rules.into_values().collect::<Vec<_>>()}},
+            // What stands before the last slash is the category.
+            "automationDetails": {"id": format!("{kind}/{name}/")},
+            "results": results,
+            "properties": properties,
+        }],
+    })
+}
+
+fn location(file: &Path, region: Value) -> Value {
+    json!({"physicalLocation": {"artifactLocation": {"uri": uri(file)}, "region": region}})
+}
+
+/// A relative path as a URI reference.
+fn uri(file: &Path) -> String {
+    let text = file.to_string_lossy().replace('\\', "/");
+    let mut uri = String::new();
+    for byte in text.trim_start_matches("./").bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => uri.push(char::from(byte)),
+            _ => uri += &format!("%{byte:02X}"),
+        }
+    }
+    uri
+}
+
+/// A CVSS score that code scanning shows as this severity.
+fn score(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "9.5",
+        Severity::High => "8.0",
+        Severity::Medium => "5.5",
+        Severity::Low => "2.0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan::{Counts, Vulnerability};
+    use super::*;
+    use crate::Place;
+    use crate::oci::Platform;
+
+    fn finding(rule: &str, level: lint::Level, line: usize) -> Finding {
+        let place = Place { file: "images/a b/Dockerfile".into(), line, column: 1 };
+        Finding { rule: rule.into(), level, message: "m".into(), place, url: Some(format!("https://x.example/{rule}")) }
+    }
+
+    #[test]
+    fn a_lint_run_has_its_category_and_the_worst_first() {
+        let findings = [finding("DL1", lint::Level::Style, 1), finding("DL2", lint::Level::Error, 7)];
+        let document = lint("shop/web", &findings, Some(lint::Level::Warning));
+        insta::assert_snapshot!(serde_json::to_string_pretty(&document["runs"][0]["results"][0]).unwrap(), @r#"
+        {
+          "ruleId": "DL2",
+          "level": "error",
+          "message": {
+            "text": "m"
+          },
+          "locations": [
+            {
+              "physicalLocation": {
+                "artifactLocation": {
+                  "uri": "images/a%20b/Dockerfile"
+                },
+                "region": {
+                  "startLine": 7,
+                  "startColumn": 1
+                }
+              }
+            }
+          ],
+          "properties": {
+            "level": "error"
+          }
+        }
+        "#);
+        assert_eq!(document["runs"][0]["automationDetails"]["id"], "image-lint/shop/web/");
+        assert_eq!(document["runs"][0]["tool"]["driver"]["rules"][1]["id"], "DL2");
+        assert_eq!(document["runs"][0]["properties"], json!({"threshold": "warning"}));
+    }
+
+    #[test]
+    fn a_scan_run_is_bounded_and_tells_findings_apart() {
+        let assessed = |number: usize| Assessed {
+            vulnerability: Vulnerability {
+                id: format!("CVE-{number}"),
+                aliases: vec![],
+                package: "p".into(),
+                version: "1".into(),
+                fixed: None,
+                severity: Severity::Medium,
+                title: None,
+                url: None,
+            },
+            platforms: vec![Platform::linux("amd64")],
+            standing: Standing::Counts,
+        };
+        let verdict = Verdict {
+            key: "Web".into(),
+            name: "web".into(),
+            tool: None,
+            threshold: None,
+            findings: (0..RESULTS + 3).map(assessed).collect(),
+            counts: Counts::default(),
+        };
+        let document = scan(Path::new("./Dockerfile"), &verdict);
+        let results = document["runs"][0]["results"].as_array().unwrap();
+        assert_eq!(results.len(), RESULTS);
+        assert_eq!(document["runs"][0]["properties"]["leftOut"], 3);
+        assert_ne!(results[0]["partialFingerprints"], results[1]["partialFingerprints"]);
+        assert_eq!(results[0]["message"]["text"], "p 1 in image web (linux/amd64) has CVE-0: there is no fix");
+        assert_eq!(results[0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "Dockerfile");
+    }
+}

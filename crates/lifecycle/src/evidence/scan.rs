@@ -1,0 +1,438 @@
+//! What scanners find in an image: one noun for all scanners, and what a policy makes of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::waivers::{Waiver, Waivers};
+use super::{Artifact, attest, predicate_type, statement};
+use crate::Place;
+use crate::oci::{Descriptor, Platform, StoreError};
+use crate::runner::{self, Annotation, Cell, Table};
+
+/// Vulnerabilities that an annotation names.
+const NAMED: usize = 5;
+
+/// How bad a vulnerability is, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Low; what a scanner calls negligible too.
+    Low,
+    /// Medium.
+    Medium,
+    /// High; what has no known severity too.
+    High,
+    /// Critical.
+    Critical,
+}
+
+impl Severity {
+    /// What the input `scan-threshold` may say, the lowest severity that fails; `off` is none.
+    pub const THRESHOLDS: [(&'static str, Option<Self>); 5] = [
+        ("critical", Some(Self::Critical)),
+        ("high", Some(Self::High)),
+        ("medium", Some(Self::Medium)),
+        ("low", Some(Self::Low)),
+        ("off", None),
+    ];
+
+    /// A scanner's word, in any case, or a CVSS score. What has no known severity counts as high: nobody has said
+    /// that it is harmless.
+    pub fn read(word: &str) -> Self {
+        match word.trim().to_ascii_lowercase().as_str() {
+            "critical" => Self::Critical,
+            "high" | "important" => Self::High,
+            "medium" | "moderate" => Self::Medium,
+            "low" | "negligible" | "none" | "minor" => Self::Low,
+            // The ranges of CVSS 3 (https://www.first.org/cvss/v3.1/specification-document#Qualitative-Severity-Rating-Scale).
+            other => match other.parse::<f32>() {
+                Ok(score) if score >= 9.0 => Self::Critical,
+                Ok(score) if score >= 7.0 => Self::High,
+                Ok(score) if score >= 4.0 => Self::Medium,
+                Ok(score) if score >= 0.0 => Self::Low,
+                _ => Self::High,
+            },
+        }
+    }
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// A vulnerability of a package in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vulnerability {
+    /// The scanner's name for it: `CVE-2024-1234`, `SNYK-DEBIAN12-…`.
+    pub id: String,
+    /// Its other names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The package.
+    pub package: String,
+    /// The version that is in the image.
+    pub version: String,
+    /// The first version without it; none where there is no fix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What explains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+impl Vulnerability {
+    /// What makes two findings one.
+    fn key(&self) -> (&str, &str, &str) {
+        (&self.id, &self.package, &self.version)
+    }
+}
+
+/// Leaves one of each vulnerability of a package, its worst, the worst first: scanners name one for every path to the package.
+pub fn distinct(mut vulnerabilities: Vec<Vulnerability>) -> Vec<Vulnerability> {
+    vulnerabilities.sort_by(|a, b| a.key().cmp(&b.key()).then(b.severity.cmp(&a.severity)).then(b.fixed.cmp(&a.fixed)));
+    vulnerabilities.dedup_by(|later, kept| later.key() == kept.key());
+    vulnerabilities.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.key().cmp(&b.key())));
+    vulnerabilities
+}
+
+/// What scanned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tool {
+    /// Its command: `trivy`.
+    pub name: String,
+    /// Where it comes from.
+    pub uri: String,
+    /// Its version, where it says one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How old its knowledge is, RFC 3339, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+}
+
+/// One platform of an image as a scanner saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// The platform.
+    pub platform: Platform,
+    /// Its manifest.
+    pub subject: Descriptor,
+    /// What scanned.
+    pub tool: Tool,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// When it ended, RFC 3339.
+    pub finished: String,
+    /// What it found, each once.
+    pub vulnerabilities: Vec<Vulnerability>,
+}
+
+/// Vulnerabilities by severity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Critical ones.
+    pub critical: u64,
+    /// High ones.
+    pub high: u64,
+    /// Medium ones.
+    pub medium: u64,
+    /// Low ones.
+    pub low: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, severity: Severity) {
+        let count = match severity {
+            Severity::Critical => &mut self.critical,
+            Severity::High => &mut self.high,
+            Severity::Medium => &mut self.medium,
+            Severity::Low => &mut self.low,
+        };
+        *count += 1;
+    }
+
+    /// How many there are of a severity or worse.
+    pub fn at_least(&self, severity: Severity) -> u64 {
+        let by_severity = [
+            (Severity::Critical, self.critical),
+            (Severity::High, self.high),
+            (Severity::Medium, self.medium),
+            (Severity::Low, self.low),
+        ];
+        by_severity.iter().filter(|(of, _)| *of >= severity).map(|(_, count)| count).sum()
+    }
+}
+
+/// What makes a vulnerability fail an image.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// The lowest severity that fails; none: nothing does.
+    pub threshold: Option<Severity>,
+    /// Whether what has no fix is left out of account.
+    pub only_fixed: bool,
+    /// What is accepted.
+    pub waivers: Waivers,
+}
+
+/// What a policy makes of the scans of all platforms of an image.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// The image's key in the mapping.
+    pub key: String,
+    /// The image's name.
+    pub name: String,
+    /// What scanned.
+    pub tool: Option<Tool>,
+    /// The lowest severity that fails.
+    pub threshold: Option<Severity>,
+    /// Each vulnerability of all platforms once, the worst first.
+    pub findings: Vec<Assessed>,
+    /// Those that count, by severity.
+    pub counts: Counts,
+}
+
+/// A vulnerability with what the policy says of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assessed {
+    /// The vulnerability.
+    #[serde(flatten)]
+    pub vulnerability: Vulnerability,
+    /// The platforms that have it.
+    pub platforms: Vec<Platform>,
+    /// What the policy says.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// What a policy says of a vulnerability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "standing", content = "waiver")]
+pub enum Standing {
+    /// It fails the image.
+    Fails,
+    /// It counts, and is below the threshold.
+    Counts,
+    /// It has no fix, and only what has one counts.
+    Unfixed,
+    /// It is accepted.
+    Waived(Waiver),
+}
+
+impl Verdict {
+    /// Judges the scans of an image.
+    pub fn of(key: &str, name: &str, scans: &[Scan], policy: &Policy) -> Self {
+        let mut platforms: BTreeMap<(&str, &str, &str), Vec<Platform>> = BTreeMap::new();
+        for scan in scans {
+            for vulnerability in &scan.vulnerabilities {
+                platforms.entry(vulnerability.key()).or_default().push(scan.platform.clone());
+            }
+        }
+        let all = scans.iter().flat_map(|scan| scan.vulnerabilities.iter().cloned()).collect();
+        let mut counts = Counts::default();
+        let mut findings = Vec::new();
+        for vulnerability in distinct(all) {
+            let standing = policy.standing(&vulnerability, key, name);
+            if matches!(standing, Standing::Fails | Standing::Counts) {
+                counts.add(vulnerability.severity);
+            }
+            let platforms = platforms.get(&vulnerability.key()).cloned().unwrap_or_default();
+            findings.push(Assessed { vulnerability, platforms, standing });
+        }
+        Self {
+            key: key.to_owned(),
+            name: name.to_owned(),
+            tool: scans.first().map(|scan| scan.tool.clone()),
+            threshold: policy.threshold,
+            findings,
+            counts,
+        }
+    }
+
+    /// The vulnerabilities that fail the image, the worst first.
+    pub fn failing(&self) -> impl Iterator<Item = &Assessed> {
+        self.findings.iter().filter(|finding| finding.standing == Standing::Fails)
+    }
+
+    /// Whether the image fails.
+    pub fn fails(&self) -> bool {
+        self.failing().next().is_some()
+    }
+
+    /// What fails the image, in one annotation; none where nothing does.
+    pub fn annotation(&self, place: Option<Place>) -> Option<Annotation> {
+        let threshold = self.threshold?;
+        let failing: Vec<&Assessed> = self.failing().collect();
+        if failing.is_empty() {
+            return None;
+        }
+        let name = |finding: &&Assessed| {
+            let Vulnerability { id, package, version, fixed, severity, .. } = &finding.vulnerability;
+            let fixed = fixed.as_ref().map_or("no fix".to_owned(), |fixed| format!("fixed in {fixed}"));
+            format!("{} {id} in {package} {version} ({fixed})", severity.name())
+        };
+        let mut named = failing.iter().take(NAMED).map(name).collect::<Vec<_>>().join("; ");
+        if failing.len() > NAMED {
+            named += &format!("; and {} more", failing.len() - NAMED);
+        }
+        let noun = if failing.len() == 1 { "vulnerability" } else { "vulnerabilities" };
+        let message =
+            format!("image `{}` has {} {noun} of severity {} or above: {named}", self.key, failing.len(), threshold.name());
+        Some(Annotation::new(runner::Level::Error, message).titled(format!("scan: {}", self.key)).at(place))
+    }
+
+    /// The worst findings as a table, as many as there are rows for.
+    pub fn table(&self, rows: usize) -> Table {
+        let mut table = Table::new(["severity", "id", "package", "version", "fixed in", "platforms", "standing"]);
+        for Assessed { vulnerability, platforms, standing } in self.findings.iter().take(rows) {
+            let standing = match standing {
+                Standing::Fails => "fails".to_owned(),
+                Standing::Counts => String::new(),
+                Standing::Unfixed => "no fix".to_owned(),
+                Standing::Waived(waiver) => format!("waived until {} by {}", waiver.expires, waiver.owner),
+            };
+            table.row([
+                Cell::text(vulnerability.severity.name()),
+                Cell::code(&vulnerability.id),
+                Cell::code(&vulnerability.package),
+                Cell::code(&vulnerability.version),
+                Cell::code(vulnerability.fixed.clone().unwrap_or_default()),
+                Cell::text(platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")),
+                Cell::text(standing),
+            ]);
+        }
+        table
+    }
+}
+
+impl Policy {
+    fn standing(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Standing {
+        if let Some(waiver) = self.waivers.of(vulnerability, key, name) {
+            return Standing::Waived(waiver.clone());
+        }
+        if self.only_fixed && vulnerability.fixed.is_none() {
+            return Standing::Unfixed;
+        }
+        match self.threshold {
+            Some(threshold) if vulnerability.severity >= threshold => Standing::Fails,
+            _ => Standing::Counts,
+        }
+    }
+}
+
+impl Scan {
+    /// The scan as a referrer of its platform's manifest
+    /// ([vulnerabilities predicate](https://github.com/in-toto/attestation/tree/main/spec/predicates)).
+    /// What is waived is in it, with its waiver.
+    ///
+    /// # Errors
+    /// When it would be over the limit.
+    pub fn artifact(&self, key: &str, name: &str, waivers: &Waivers) -> Result<Artifact, StoreError> {
+        let result = |vulnerability: &Vulnerability| {
+            let mut annotations = serde_json::Map::new();
+            let mut annotate = |name: &str, value: &str| annotations.insert(name.to_owned(), value.into());
+            annotate("package", &vulnerability.package);
+            annotate("version", &vulnerability.version);
+            if let Some(fixed) = &vulnerability.fixed {
+                annotate("fixed", fixed);
+            }
+            if !vulnerability.aliases.is_empty() {
+                annotate("aliases", &vulnerability.aliases.join(" "));
+            }
+            if let Some(waiver) = waivers.of(vulnerability, key, name) {
+                annotate("waiver.expires", &waiver.expires.to_string());
+                annotate("waiver.owner", &waiver.owner);
+                annotate("waiver.reason", &waiver.reason);
+            }
+            serde_json::json!({
+                "id": vulnerability.id,
+                "severity": [{"method": self.tool.name, "score": vulnerability.severity.name()}],
+                "annotations": [annotations],
+            })
+        };
+        let mut scanner = serde_json::json!({"uri": self.tool.uri});
+        if let Some(version) = &self.tool.version {
+            scanner["version"] = version.as_str().into();
+        }
+        if let Some(database) = &self.tool.database {
+            scanner["db"] = serde_json::json!({"lastUpdate": database});
+        }
+        scanner["result"] = self.vulnerabilities.iter().map(result).collect();
+        let predicate = serde_json::json!({
+            "scanner": scanner,
+            "metadata": {"scanStartedOn": self.started, "scanFinishedOn": self.finished},
+        });
+        let statement = statement(name, &self.subject.digest, predicate_type::VULNERABILITIES, predicate);
+        attest(&self.subject, &statement, BTreeMap::new(), &self.finished)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::media_type;
+
+    fn vulnerability(id: &str, severity: &str, fixed: Option<&str>) -> Vulnerability {
+        Vulnerability {
+            id: id.into(),
+            aliases: vec![],
+            package: "openssl".into(),
+            version: "3.0.1".into(),
+            fixed: fixed.map(str::to_owned),
+            severity: Severity::read(severity),
+            title: None,
+            url: None,
+        }
+    }
+
+    fn scan(architecture: &str, vulnerabilities: Vec<Vulnerability>) -> Scan {
+        Scan {
+            platform: Platform::linux(architecture),
+            subject: Descriptor::of(media_type::IMAGE, architecture.as_bytes()),
+            tool: Tool { name: "trivy".into(), uri: "https://trivy.dev".into(), version: None, database: None },
+            started: "2026-01-01T00:00:00Z".into(),
+            finished: "2026-01-01T00:00:09Z".into(),
+            vulnerabilities: distinct(vulnerabilities),
+        }
+    }
+
+    #[test]
+    fn words_and_scores_are_severities_and_the_unknown_is_not_harmless() {
+        use Severity::{Critical, High, Low, Medium};
+        let words = ["CRITICAL", "high", "Medium", "low", "Negligible", "UNKNOWN", "", "9.8", "5.0", "0.1", "NaN", "-1"];
+        let read = [Critical, High, Medium, Low, Low, High, High, Critical, Medium, Low, High, High];
+        assert_eq!(words.map(Severity::read), read);
+    }
+
+    #[test]
+    fn platforms_are_one_image_and_the_worst_comes_first() {
+        let amd64 = scan("amd64", vec![vulnerability("A", "low", None), vulnerability("B", "high", Some("4"))]);
+        let arm64 = scan("arm64", vec![vulnerability("B", "high", Some("4")), vulnerability("C", "critical", None)]);
+        let scans = [amd64, arm64];
+        let judge = |threshold, only_fixed| {
+            Verdict::of("Web", "shop/web", &scans, &Policy { threshold, only_fixed, waivers: Waivers::default() })
+        };
+        let verdict = judge(Some(Severity::High), false);
+        assert_eq!(verdict.counts, Counts { critical: 1, high: 1, medium: 0, low: 1 });
+        assert_eq!(verdict.findings[1].platforms, [Platform::linux("amd64"), Platform::linux("arm64")]);
+        insta::assert_snapshot!(verdict.annotation(None).unwrap().message, @"image `Web` has 2 vulnerabilities of severity high or above: critical C in openssl 3.0.1 (no fix); high B in openssl 3.0.1 (fixed in 4)");
+        let fixed = judge(Some(Severity::Critical), true);
+        assert_eq!(fixed.counts, Counts { critical: 0, high: 1, medium: 0, low: 0 });
+        assert!(!fixed.fails() && fixed.annotation(None).is_none());
+        assert!(!judge(None, false).fails());
+    }
+}

@@ -1,0 +1,350 @@
+//! Vulnerabilities that somebody accepted, for a reason and until a day: `.image-waivers.yaml`.
+//!
+//! A list of mappings with `id`, `reason`, `owner`, `expires` and, unless it is meant for all images, `image`.
+//! `docs/schema/waivers.schema.json` describes it to editors.
+
+use std::path::Path;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
+use serde::{Serialize, Serializer};
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
+
+use super::scan::Vulnerability;
+use crate::Place;
+use crate::diagnosis::Problem;
+
+/// Where waivers are looked for in the working directory.
+pub const FILE_NAME: &str = ".image-waivers.yaml";
+
+/// The largest file that is read, in bytes.
+const FILE_LIMIT: u64 = 1024 * 1024;
+
+/// What a waiver may say.
+const FIELDS: [&str; 5] = ["id", "image", "reason", "owner", "expires"];
+
+/// One accepted vulnerability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiver {
+    /// The vulnerability, by any of its names.
+    pub id: String,
+    /// The image: a key or a name, with `*` and `?` for what varies. None: all images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Why it is accepted.
+    pub reason: String,
+    /// Who accepted it.
+    pub owner: String,
+    /// The last day on which it is, in UTC.
+    #[serde(serialize_with = "iso")]
+    pub expires: Date,
+    /// Where it is written.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// All that is accepted.
+#[derive(Debug, Clone, Default)]
+pub struct Waivers(Vec<Waiver>);
+
+impl Waivers {
+    /// Reads a file. An empty one accepts nothing.
+    ///
+    /// # Errors
+    /// All that is wrong in it, each with its place: what is no waiver, and what has expired.
+    pub fn read(path: &Path, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
+        let one = |problem: Problem| vec![problem.at(start(display))];
+        let length = std::fs::metadata(path).map(|metadata| metadata.len());
+        if length.is_ok_and(|length| length > FILE_LIMIT) {
+            return Err(one(Problem::mistake(format!("the waivers are larger than {FILE_LIMIT} bytes"))));
+        }
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| one(Problem::mistake("cannot read the waivers").because(error)))?;
+        Self::parse(&text, display, today)
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(text: &str, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = Reader { parser: Parser::new_from_str(text), file: display };
+        let entries = reader.entries().map_err(|problem| vec![problem])?;
+        let mut problems = Vec::new();
+        let mut waivers = Vec::new();
+        for entry in entries {
+            match entry.waiver() {
+                Ok(waiver) if waiver.expires < today => {
+                    let message = format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires);
+                    let hint = format!("fix it, or let {} decide anew", waiver.owner);
+                    problems.push(Problem::failure(message).at(waiver.place).hint(hint));
+                }
+                Ok(waiver) => waivers.push(waiver),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(Self(waivers)) } else { Err(problems) }
+    }
+
+    /// The waiver of a vulnerability of an image, if there is one.
+    pub fn of(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Option<&Waiver> {
+        let is_named = |id: &str| {
+            let mut names = [&vulnerability.id].into_iter().chain(&vulnerability.aliases);
+            names.any(|name| name.eq_ignore_ascii_case(id))
+        };
+        self.0.iter().find(|waiver| is_named(&waiver.id) && waiver.is_for(key, name))
+    }
+
+    /// All of them, as they are written.
+    pub fn iter(&self) -> impl Iterator<Item = &Waiver> {
+        self.0.iter()
+    }
+}
+
+impl Waiver {
+    /// Whether it is meant for an image.
+    pub fn is_for(&self, key: &str, name: &str) -> bool {
+        self.image.as_ref().is_none_or(|pattern| matches(pattern, key) || matches(pattern, name))
+    }
+}
+
+/// Today in UTC: the day that waivers are held against.
+pub fn today() -> Date {
+    OffsetDateTime::now_utc().date()
+}
+
+/// Whether a text is what a pattern with `*` (any text) and `?` (any character) describes.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut at, mut star, mut from) = (0, None, 0);
+    let mut position = 0;
+    while position < text.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some(at);
+                from = position;
+                at += 1;
+            }
+            Some(c) if *c == '?' || *c == text[position] => {
+                at += 1;
+                position += 1;
+            }
+            // What the last `*` stands for is one character longer.
+            _ => match star {
+                Some(star) => {
+                    at = star + 1;
+                    from += 1;
+                    position = from;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|c| *c == '*')
+}
+
+fn iso<S: Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(date)
+}
+
+fn start(file: &Path) -> Place {
+    Place { file: file.to_owned(), line: 1, column: 1 }
+}
+
+/// What is written for one waiver.
+struct Entry {
+    place: Place,
+    fields: Vec<(&'static str, String, Place)>,
+}
+
+impl Entry {
+    fn waiver(&self) -> Result<Waiver, Problem> {
+        let field = |name: &str| self.fields.iter().find(|(field, ..)| *field == name);
+        let required = |name: &str| {
+            let missing = || Problem::mistake(format!("a waiver without `{name}`")).at(self.place.clone());
+            field(name).map(|(_, value, _)| value.clone()).ok_or_else(missing)
+        };
+        let waiver = Waiver {
+            id: required("id")?,
+            image: field("image").map(|(_, value, _)| value.clone()),
+            reason: required("reason")?,
+            owner: required("owner")?,
+            expires: Date::MIN,
+            place: self.place.clone(),
+        };
+        let expires = required("expires")?;
+        let place = field("expires").map(|(_, _, place)| place.clone());
+        let refuse = |_| Problem::mistake(format!("`{expires}` is no day: YYYY-MM-DD")).at(place);
+        let expires = Date::parse(&expires, format_description!("[year]-[month]-[day]")).map_err(refuse)?;
+        Ok(Waiver { expires, ..waiver })
+    }
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    file: &'t Path,
+}
+
+impl<'t> Reader<'t> {
+    /// The entries of the one list of the text.
+    fn entries(&mut self) -> Result<Vec<Entry>, Problem> {
+        let mut entries = None;
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => return Ok(entries.unwrap_or_default()),
+                (Event::DocumentStart(_), place) if entries.is_some() => {
+                    return Err(Problem::mistake("a second document: waivers are one list").at(place));
+                }
+                (Event::DocumentStart(_), _) => entries = Some(self.list()?),
+                _ => {}
+            }
+        }
+    }
+
+    fn list(&mut self) -> Result<Vec<Entry>, Problem> {
+        match self.next()? {
+            (Event::SequenceStart(..), _) => {}
+            (Event::Scalar(text, ScalarStyle::Plain, ..), _) if is_null(&text) => return Ok(Vec::new()),
+            (_, place) => return Err(Problem::mistake("waivers are a list: a `-` begins each").at(place)),
+        }
+        let mut entries = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(entries),
+                (Event::MappingStart(..), place) => entries.push(self.entry(place)?),
+                (_, place) => {
+                    return Err(Problem::mistake("a waiver is a mapping with `id`, `reason`, `owner`, `expires`").at(place));
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, place: Place) -> Result<Entry, Problem> {
+        let mut entry = Entry { place, fields: Vec::new() };
+        loop {
+            let (name, place) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(entry),
+                (Event::Scalar(name, ..), place) => (name, place),
+                (_, place) => return Err(Problem::mistake("a key that is not a string").at(place)),
+            };
+            let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
+                let name: String = name.chars().take(100).collect();
+                return Err(Problem::mistake(format!("a waiver has no `{name}`")).at(place).hint(format!("it has {}", FIELDS.join(", "))));
+            };
+            if entry.fields.iter().any(|(known, ..)| *known == field) {
+                return Err(Problem::mistake(format!("duplicate key `{field}`")).at(place));
+            }
+            match self.next()? {
+                (Event::Scalar(text, style, ..), place)
+                    if !text.trim().is_empty() && !(style == ScalarStyle::Plain && is_null(&text)) =>
+                {
+                    entry.fields.push((field, text.trim().to_owned(), place));
+                }
+                (_, place) => return Err(Problem::mistake(format!("`{field}` of a waiver is a text")).at(place)),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<(Event<'t>, Place), Problem> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, self.place(&span.start))),
+            Some(Err(error)) => {
+                let message = error.info().trim_end_matches('.').replace(['\n', '\r'], " ");
+                Err(Problem::mistake(format!("the waivers are no YAML: {message}")).at(self.place(error.marker())))
+            }
+            None => Ok((Event::StreamEnd, start(self.file))),
+        }
+    }
+
+    fn place(&self, marker: &Marker) -> Place {
+        Place { file: self.file.to_owned(), line: marker.line().max(1), column: marker.col() + 1 }
+    }
+}
+
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::date;
+
+    use super::super::scan::Severity;
+    use super::*;
+
+    fn parse(text: &str) -> Result<Waivers, String> {
+        let lines = |problems: Vec<Problem>| {
+            let line = |problem: Problem| format!("{}: {problem}", problem.place.clone().unwrap());
+            problems.into_iter().map(line).collect::<Vec<_>>().join("\n")
+        };
+        Waivers::parse(text, Path::new(".image-waivers.yaml"), date!(2026 - 06 - 15)).map_err(lines)
+    }
+
+    fn vulnerability(id: &str, alias: &str) -> Vulnerability {
+        Vulnerability {
+            id: id.into(),
+            aliases: vec![alias.into()],
+            package: "p".into(),
+            version: "1".into(),
+            fixed: None,
+            severity: Severity::High,
+            title: None,
+            url: None,
+        }
+    }
+
+    #[test]
+    fn a_waiver_is_for_one_vulnerability_of_the_images_that_it_names() {
+        let waivers = parse(
+            "# accepted\n- id: cve-2026-1\n  image: shop/*\n  reason: not reachable\n  owner: team-a\n  expires: 2026-06-15\n\
+             - {id: SNYK-X-1, reason: 'x', owner: \"b\", expires: '2027-01-01'}\n",
+        )
+        .unwrap();
+        let owner = |id, alias, name| {
+            waivers.of(&vulnerability(id, alias), "Key", name).map(|waiver| waiver.owner.clone())
+        };
+        assert_eq!(owner("SNYK-Y-2", "CVE-2026-1", "shop/web"), Some("team-a".into()));
+        assert_eq!(owner("CVE-2026-1", "", "other/web"), None);
+        assert_eq!(owner("CVE-2026-10", "", "shop/web"), None);
+        assert_eq!(owner("SNYK-X-1", "", "any"), Some("b".into()));
+        assert_eq!(waivers.iter().map(|waiver| waiver.place.line).collect::<Vec<_>>(), [2, 7]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        insta::assert_snapshot!(parse("- id: A\n  reason: r\n  owner: o\n  expires: 2026-06-14\n- id: B\n  reason: r\n  owner: o\n").unwrap_err(), @r"
+        .image-waivers.yaml:1:3: the waiver of `A` expired on 2026-06-14
+        .image-waivers.yaml:5:3: a waiver without `expires`
+        ");
+        let error = |text: &str| parse(text).unwrap_err();
+        insta::assert_snapshot!(error("- id: A\n  reason: r\n  owner: o\n  expires: next week\n"), @".image-waivers.yaml:4:12: `next week` is no day: YYYY-MM-DD");
+        insta::assert_snapshot!(error("- id: A\n  raeson: r\n"), @".image-waivers.yaml:2:3: a waiver has no `raeson`");
+        insta::assert_snapshot!(error("- id: A\n  id: B\n"), @".image-waivers.yaml:2:3: duplicate key `id`");
+        insta::assert_snapshot!(error("- id: A\n  owner:\n"), @".image-waivers.yaml:2:9: `owner` of a waiver is a text");
+        insta::assert_snapshot!(error("- id: [A]\n"), @".image-waivers.yaml:1:7: `id` of a waiver is a text");
+        insta::assert_snapshot!(error("id: A\n"), @".image-waivers.yaml:1:1: waivers are a list: a `-` begins each");
+        insta::assert_snapshot!(error("- A\n"), @".image-waivers.yaml:1:3: a waiver is a mapping with `id`, `reason`, `owner`, `expires`");
+        insta::assert_snapshot!(error("- {id: A\n"), @".image-waivers.yaml:2:1: the waivers are no YAML: while parsing a flow mapping, expected ',' or '}'");
+        insta::assert_snapshot!(error("[]\n---\n[]\n"), @".image-waivers.yaml:2:1: a second document: waivers are one list");
+        for empty in ["", "# nothing\n", "[]", "---\n"] {
+            assert_eq!(parse(empty).unwrap().iter().count(), 0, "{empty:?}");
+        }
+        assert!(parse(&"[".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, expected) in [
+            ("shop/*", "shop/web", true),
+            ("*", "", true),
+            ("*b*b", "abab", true),
+            ("?eb", "web", true),
+            ("?eb", "eb", false),
+            ("we", "web", false),
+            ("a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

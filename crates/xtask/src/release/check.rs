@@ -1,0 +1,139 @@
+//! What a binary must be before it goes into the tree.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use object::Endianness;
+use object::elf::{self, FileHeader64};
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
+
+use super::{Binary, Platform};
+
+/// Bytes; a consumer's runner downloads all binaries before each job.
+const SIZE: usize = 8_000_000;
+
+/// A program for its folder's platform.
+pub(super) fn platform(binary: &Binary, bytes: &[u8]) -> anyhow::Result<()> {
+    let name = format!("{}/{}", binary.platform.folder(), binary.name);
+    let header = FileHeader64::<Endianness>::parse(bytes).with_context(|| name.clone())?;
+    let expected = match binary.platform {
+        Platform::X64 => elf::EM_X86_64,
+        Platform::Arm64 => elf::EM_AARCH64,
+    };
+    if header.e_machine(header.endian()?) != expected {
+        bail!("{name} is for another architecture");
+    }
+    Ok(())
+}
+
+/// That, and fit for any Linux: static, small, and without a trace of the machine that built it.
+pub(super) fn released(binary: &Binary, bytes: &[u8], folders: &[PathBuf]) -> anyhow::Result<()> {
+    platform(binary, bytes)?;
+    let name = format!("{}/{}", binary.platform.folder(), binary.name);
+    if let Some(need) = needs(bytes).with_context(|| name.clone())? {
+        bail!("{name} is not static: it needs {need}");
+    }
+    if bytes.len() > SIZE {
+        bail!("{name} has {} bytes, more than {SIZE}", bytes.len());
+    }
+    for folder in folders {
+        let folder = folder.display().to_string();
+        if let Some(place) = find(bytes, folder.as_bytes()) {
+            bail!("{name} names {folder}: `{}`", printable(&bytes[place..]));
+        }
+    }
+    Ok(())
+}
+
+/// The first thing that has to be on a machine for this to start; none where it is static.
+fn needs(bytes: &[u8]) -> anyhow::Result<Option<&'static str>> {
+    let header = FileHeader64::<Endianness>::parse(bytes)?;
+    let endian = header.endian()?;
+    for segment in header.program_headers(endian, bytes)? {
+        if segment.p_type(endian) == elf::PT_INTERP {
+            return Ok(Some("an interpreter"));
+        }
+        let dynamic = segment.dynamic(endian, bytes)?.unwrap_or_default();
+        if dynamic.iter().any(|entry| entry.tag(endian) == elf::DT_NEEDED) {
+            return Ok(Some("a shared library"));
+        }
+    }
+    Ok(None)
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    (0..bytes.len()).find(|&place| bytes[place..].starts_with(wanted))
+}
+
+/// The text at the start of the bytes, so that it can be searched for in the sources.
+fn printable(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .take(200)
+        .map_while(|&byte| (byte.is_ascii_graphic() || byte == b' ').then_some(byte as char))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smallest file that can be read: a header, one program header, and what is put behind them.
+    fn program(machine: u16, segment: u32, content: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        bytes.extend(elf::ET_EXEC.0.to_le_bytes());
+        bytes.extend(machine.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+        for word in [0_u64, 64, 0] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(0_u32.to_le_bytes());
+        for half in [64_u16, 56, 1, 64, 0, 0] {
+            bytes.extend(half.to_le_bytes());
+        }
+        bytes.extend(segment.to_le_bytes());
+        bytes.extend(0_u32.to_le_bytes());
+        let size = content.len() as u64;
+        for word in [120_u64, 0, 0, size, size, 8] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(content);
+        bytes
+    }
+
+    fn refused(bytes: &[u8], folders: &[PathBuf]) -> String {
+        let binary = Binary { platform: Platform::X64, name: "action-build".into(), path: "unused".into() };
+        released(&binary, bytes, folders).map_or_else(|error| format!("{error:#}"), |()| "no".into())
+    }
+
+    #[test]
+    fn a_static_program_passes() {
+        assert_eq!(refused(&program(elf::EM_X86_64.0, elf::PT_LOAD.0, b"text"), &["/build".into()]), "no");
+    }
+
+    #[test]
+    fn what_a_program_must_not_be() {
+        let x64 = |segment: elf::ProgramType, content: &[u8]| program(elf::EM_X86_64.0, segment.0, content);
+        let name = "Linux-X64/action-build";
+        assert_eq!(
+            refused(&program(elf::EM_AARCH64.0, elf::PT_LOAD.0, b""), &[]),
+            format!("{name} is for another architecture")
+        );
+        assert_eq!(
+            refused(&x64(elf::PT_INTERP, b"/lib/ld.so\0"), &[]),
+            format!("{name} is not static: it needs an interpreter")
+        );
+        let needed = [1_u64, 0, 0, 0].map(u64::to_le_bytes).concat();
+        assert_eq!(
+            refused(&x64(elf::PT_DYNAMIC, &needed), &[]),
+            format!("{name} is not static: it needs a shared library")
+        );
+        assert_eq!(
+            refused(&x64(elf::PT_LOAD, &vec![0; SIZE]), &[]),
+            format!("{name} has 8000120 bytes, more than {SIZE}")
+        );
+        let named = x64(elf::PT_LOAD, b"at /build/src/main.rs\0more");
+        assert_eq!(refused(&named, &["/build".into()]), format!("{name} names /build: `/build/src/main.rs`"));
+        assert!(refused(b"#!/bin/sh\n", &[]).starts_with(name));
+    }
+}

@@ -1,0 +1,183 @@
+//! The tree's files.
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
+
+use super::{Binary, Platform};
+use crate::action::ACTIONS;
+
+const SUMS: &str = "SHA256SUMS";
+
+/// The binaries of a tree that was assembled before.
+pub(super) fn binaries(tree: &Path) -> anyhow::Result<Vec<Binary>> {
+    let mut binaries = Vec::new();
+    for platform in Platform::ALL {
+        for action in ACTIONS {
+            let name = format!("action-{action}");
+            let path = tree.join("bin").join(platform.folder()).join(&name);
+            if path.is_file() {
+                binaries.push(Binary { platform, name, path });
+            }
+        }
+    }
+    if binaries.is_empty() {
+        bail!("there are no binaries in {}", tree.display());
+    }
+    Ok(binaries)
+}
+
+/// Puts the tree together beside its place, and then into it, so that there is never half of one.
+pub(super) fn assemble(root: &Path, binaries: &[Binary], out: &Path) -> anyhow::Result<()> {
+    let out = std::path::absolute(root.join(out))?;
+    replaceable(&out)?;
+    let parent = out.parent().context("the root folder can't be replaced")?;
+    fs::create_dir_all(parent)?;
+    let beside = tempfile::Builder::new().prefix(".dist-").tempdir_in(parent)?;
+    let tree = beside.path().join("new");
+    fs::create_dir(&tree)?;
+
+    for action in ACTIONS {
+        copy(&root.join(format!("action-{action}.yml")), &tree.join(action).join("action.yml"), 0o644)?;
+    }
+    for name in ["README.md", "LICENSE"] {
+        copy(&root.join(name), &tree.join(name), 0o644)?;
+    }
+    for binary in binaries {
+        copy(&binary.path, &tree.join("bin").join(binary.platform.folder()).join(&binary.name), 0o755)?;
+    }
+    write(&tree.join(SUMS), sums(&tree)?.as_bytes(), 0o644)?;
+
+    match fs::rename(&out, beside.path().join("old")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        renamed => renamed.with_context(|| out.display().to_string())?,
+    }
+    fs::rename(&tree, &out).with_context(|| out.display().to_string())
+}
+
+/// Whether this is a tree of ours, or nothing that anybody would miss.
+fn replaceable(out: &Path) -> anyhow::Result<()> {
+    let ours = out.join(SUMS).is_file()
+        || !out.exists()
+        || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if !ours {
+        bail!("{} is not a release tree, it is left alone", out.display());
+    }
+    Ok(())
+}
+
+/// Lines as `sha256sum` writes them, sorted by path.
+fn sums(tree: &Path) -> anyhow::Result<String> {
+    let mut paths = Vec::new();
+    let mut folders = vec![tree.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { paths.push(path) }
+        }
+    }
+    let mut lines = paths.iter().map(|path| sum(tree, path)).collect::<anyhow::Result<Vec<_>>>()?;
+    lines.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(lines.into_iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect())
+}
+
+fn sum(tree: &Path, path: &PathBuf) -> anyhow::Result<(String, String)> {
+    let name = path.strip_prefix(tree)?.to_str().context("a path is not UTF-8")?.to_owned();
+    let digest = Sha256::digest(fs::read(path)?);
+    Ok((name, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
+    write(to, &fs::read(from).with_context(|| from.display().to_string())?, mode)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, bytes).with_context(|| path.display().to_string())?;
+    // Whatever the umask of this machine.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn checkout() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["action-build.yml", "action-publish.yml", "action-promote.yml", "README.md", "LICENSE"] {
+            fs::write(root.path().join(name), format!("{name}\r\n")).unwrap();
+        }
+        root
+    }
+
+    fn built(root: &Path) -> Vec<Binary> {
+        let binary = |action| {
+            let name = format!("action-{action}");
+            fs::write(root.join(&name), &name).unwrap();
+            Binary { platform: Platform::Arm64, path: root.join(&name), name }
+        };
+        ACTIONS.into_iter().map(binary).collect()
+    }
+
+    #[test]
+    fn a_tree_is_assembled_and_replaced_as_a_whole() {
+        let root = checkout();
+        let out = root.path().join("dist");
+        assemble(root.path(), &built(root.path()), Path::new("dist")).unwrap();
+        fs::write(out.join("stray"), "").unwrap();
+        assemble(root.path(), &built(root.path()), Path::new("dist")).unwrap();
+
+        let listing =
+            Command::new("find").args([".", "-type", "f", "-printf", "%m %p\n"]).current_dir(&out).output().unwrap();
+        let mut listing: Vec<_> = std::str::from_utf8(&listing.stdout).unwrap().lines().collect();
+        listing.sort_unstable();
+        assert_eq!(
+            listing,
+            [
+                "644 ./LICENSE",
+                "644 ./README.md",
+                "644 ./SHA256SUMS",
+                "644 ./build/action.yml",
+                "644 ./promote/action.yml",
+                "644 ./publish/action.yml",
+                "755 ./bin/Linux-ARM64/action-build",
+                "755 ./bin/Linux-ARM64/action-promote",
+                "755 ./bin/Linux-ARM64/action-publish",
+            ]
+        );
+        assert_eq!(fs::read(out.join("build/action.yml")).unwrap(), b"action-build.yml\r\n");
+        let check = Command::new("sha256sum").args(["--check", "--strict", SUMS]).current_dir(&out).output().unwrap();
+        assert!(check.status.success(), "{check:?}");
+        assert_eq!(String::from_utf8(check.stdout).unwrap().lines().count(), 8);
+        assert_eq!(binaries(&out).unwrap().len(), 3);
+        let left = fs::read_dir(root.path()).unwrap().filter(|entry| {
+            entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(".dist-"))
+        });
+        assert_eq!(left.count(), 0, "nothing is left beside it");
+    }
+
+    #[test]
+    fn somebody_elses_folder_is_left_alone() {
+        let root = checkout();
+        fs::create_dir(root.path().join("dist")).unwrap();
+        fs::write(root.path().join("dist/thesis.txt"), "").unwrap();
+        let error = assemble(root.path(), &built(root.path()), Path::new("dist")).unwrap_err();
+        assert!(error.to_string().ends_with("dist is not a release tree, it is left alone"), "{error}");
+        assert!(root.path().join("dist/thesis.txt").is_file());
+    }
+
+    #[test]
+    fn a_tree_without_binaries_is_not_taken_from() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(binaries(folder.path()).is_err());
+    }
+}

@@ -17,7 +17,7 @@ lifecycle::inputs! {
     images = "",
     parameters = "",
     region = "",
-    concurrency = "4",
+    concurrency = "",
     summary = "true",
     dry_run = "false",
     github_token = "",

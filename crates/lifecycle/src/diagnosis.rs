@@ -165,7 +165,8 @@ impl Diagnosis {
 
     /// As the annotation of a run that failed.
     pub fn annotation(&self) -> Annotation {
-        Annotation::new(Level::Error, self.line()).at(self.place.clone())
+        let hint = self.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        Annotation::new(Level::Error, format!("{}{hint}", self.message)).at(self.place.clone())
     }
 }
 

@@ -1,5 +1,3 @@
-use std::fmt::Write;
-
 use crate::Place;
 
 /// The most characters of an annotation's message that are shown.
@@ -65,21 +63,23 @@ impl Annotation {
             Level::Warning => "warning",
             Level::Notice => "notice",
         };
-        let message: String = self.message.chars().take(MESSAGE_LIMIT).collect();
-        command(name, &properties, &message)
+        command(name, &properties, &self.placed())
     }
 
     /// The same for a person at a terminal.
     pub(super) fn plain(&self) -> String {
-        let mut text = match self.level {
-            Level::Error => "error: ".to_owned(),
-            Level::Warning => "warning: ".to_owned(),
-            Level::Notice => "note: ".to_owned(),
+        let level = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Notice => "note",
         };
-        if let Some(place) = &self.place {
-            let _ = write!(text, "{place}: ");
-        }
-        text + &self.message
+        format!("{level}: {}", self.placed())
+    }
+
+    /// The message behind its place, which a log does not show otherwise.
+    fn placed(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        format!("{place}{}", self.message).chars().take(MESSAGE_LIMIT).collect()
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
         let annotation = Annotation::new(Level::Error, "50%\r\n::set-output name=x::y")
             .titled("a:b,c")
             .at(Some(Place { file: "a,b.yaml".into(), line: 3, column: 7 }));
-        insta::assert_snapshot!(annotation.command(), @"::error file=a%2Cb.yaml,line=3,col=7,title=a%3Ab%2Cc::50%25%0D%0A::set-output name=x::y");
+        insta::assert_snapshot!(annotation.command(), @"::error file=a%2Cb.yaml,line=3,col=7,title=a%3Ab%2Cc::a,b.yaml:3:7: 50%25%0D%0A::set-output name=x::y");
         assert_eq!(command("endgroup", &[], ""), "::endgroup::");
     }
 

@@ -14,7 +14,7 @@ use super::{Context, File};
 use crate::Place;
 
 /// Expressions inside each other, across conditions and nested templates too: each takes some of the stack.
-pub(super) const DEPTH_LIMIT: usize = 160;
+pub(super) const DEPTH_LIMIT: usize = 100;
 
 /// Expressions evaluated in all, so that no template keeps a job busy.
 const STEP_LIMIT: usize = 2_000_000;
@@ -76,7 +76,8 @@ impl<'t> Scope<'t> {
     /// Evaluates an expression to a string, with dynamic references resolved.
     pub(super) fn text(&self, node: &Node) -> Text {
         let text = self.evaluate(node).into_text(|| self.place(node));
-        self.dynamic(text, node.mark)
+        let text = self.dynamic(text, node.mark);
+        self.bounded(text, self.place(node)).into_text(|| self.place(node))
     }
 
     /// Evaluates an expression to a string that is known as a whole.
@@ -185,7 +186,7 @@ impl<'t> Scope<'t> {
         Err(unknown.hint(suggestion(name, known, "parameters and resources")))
     }
 
-    fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
+    pub(super) fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         let place = || self.file.place(mark);
         let text = match name {
             "AWS::NoValue" => return Ok(Value::Nothing),

@@ -119,9 +119,11 @@ impl Expansion {
     /// `${Identifier}` is the value, `&{Identifier}` its letters and digits.
     fn bound(&mut self, text: &str, bindings: &Bindings, mark: Mark) -> Result<String, Problem> {
         let mut text = text.to_owned();
-        for (identifier, value) in bindings.iter().rev().filter(|_| text.contains('{')).collect::<Vec<_>>() {
-            let word: String = value.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-            text = text.replace(&format!("${{{identifier}}}"), value).replace(&format!("&{{{identifier}}}"), &word);
+        if text.contains('{') {
+            for (identifier, value) in bindings.iter().rev() {
+                let word: String = value.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+                text = text.replace(&format!("${{{identifier}}}"), value).replace(&format!("&{{{identifier}}}"), &word);
+            }
         }
         self.bytes += text.len();
         if self.bytes > BYTE_LIMIT { Err(Problem::too_large(mark)) } else { Ok(text) }

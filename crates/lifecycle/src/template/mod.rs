@@ -23,6 +23,7 @@ mod reference;
 mod resources;
 mod roles;
 mod runtime;
+mod shapes;
 mod usages;
 mod value;
 mod yaml;
@@ -42,7 +43,8 @@ pub use error::Error;
 pub use images::{ImageDefinition, Placed, Source};
 pub use parameters::Parameter;
 pub use reference::{EvaluatedReference, Lead};
-pub use usages::{Kind, Runtime, Usage};
+pub use shapes::Kind;
+pub use usages::{Runtime, Usage};
 pub use value::{Need, Origin, Read, Unresolved};
 
 use crate::Place;

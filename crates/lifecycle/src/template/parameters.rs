@@ -181,12 +181,15 @@ impl Scope<'_> {
             },
             (false, value) => value,
         };
+        let value = match value {
+            Value::Text(text) => self.bounded(text, place()),
+            value => value,
+        };
         match (parameter.is_list(), value) {
             (true, Value::Text(text)) => match text.known() {
                 Ok(items) => Value::List(items.split(',').map(|item| Value::literal(item.trim())).collect()),
                 Err(unresolved) => Value::Unknown(unresolved),
             },
-            (_, Value::Text(text)) => self.bounded(text, place()),
             (_, value) => value,
         }
     }

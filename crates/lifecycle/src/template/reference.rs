@@ -61,12 +61,14 @@ impl Lead {
     pub(super) fn with_registry(&self, registry: &str, place: &Place) -> Result<EvaluatedReference, Unresolved> {
         let rest = self.rest.clone()?;
         let whole = format!("{}{rest}", registry.trim_end_matches('/'));
+        // What is given is the caller's to check, and may be a folder; what follows has to be a path and a tag.
         let below = EvaluatedReference::parse(&format!("registry{rest}"));
-        let invalid = || Unresolved::new(place.clone(), format!("`{whole}` is not an image reference"));
-        let below = below.ok_or_else(invalid)?;
-        let repository =
-            format!("{}{}", registry.trim_end_matches('/'), below.repository.trim_start_matches("registry"));
-        Ok(EvaluatedReference { text: whole, repository, ..below })
+        let path = below.as_ref().and_then(|below| below.repository.strip_prefix("registry"));
+        let (Some(path), Some(below)) = (path, &below) else {
+            return Err(Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")));
+        };
+        let repository = format!("{}{path}", registry.trim_end_matches('/'));
+        Ok(EvaluatedReference { text: whole, repository, ..below.clone() })
     }
 }
 
@@ -102,9 +104,7 @@ impl EvaluatedReference {
             digest: digest.map(str::to_owned),
         })
     }
-}
 
-impl EvaluatedReference {
     /// Whether it begins with a registry's host, as Docker tells it from a path.
     pub(super) fn has_host(&self) -> bool {
         let host = self.repository.split_once('/').map(|(host, _)| host);

@@ -29,19 +29,12 @@ impl Scope<'_> {
             return self.output(name, output, mark);
         }
         match (resource.get("Type").and_then(|kind| kind.text()), attribute) {
-            (Some(REPOSITORY), "RepositoryUri" | "Arn") => {
-                let repository = self.repository_name(name, resource, mark)?;
+            (Some(REPOSITORY), "RepositoryUri") => {
                 let (account, region) = (self.account(place)?, self.region(place)?);
-                let suffix = match region.starts_with("cn-") {
-                    true => "amazonaws.com.cn",
-                    false => "amazonaws.com",
-                };
+                let suffix = self.pseudo("AWS::URLSuffix", mark)?.into_known(place)?;
                 let mut text = Text::default();
-                match attribute {
-                    "Arn" => return Ok(self.made_by_deployment(name, attribute, mark)),
-                    _ => text.push_str(&format!("{account}.dkr.ecr.{region}.{suffix}/")),
-                }
-                text.append(repository);
+                text.push_str(&format!("{account}.dkr.ecr.{region}.{suffix}/"));
+                text.append(self.repository_name(name, resource, mark)?);
                 Ok(Value::Text(text))
             }
             (Some("AWS::SSM::Parameter"), "Value") => match resource.at(&["Properties", "Value"]) {

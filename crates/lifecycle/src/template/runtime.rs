@@ -2,7 +2,8 @@
 
 use super::document::Node;
 use super::intrinsics::Scope;
-use super::usages::{Kind, Runtime};
+use super::shapes::Kind;
+use super::usages::Runtime;
 use super::value::{Unresolved, Value};
 use crate::oci::Platform;
 

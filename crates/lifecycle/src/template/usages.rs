@@ -1,13 +1,13 @@
 //! Who deploys an image, under which name, and on what it runs.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::document::{Kind as NodeKind, Node};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
 use super::reference::{EvaluatedReference, Lead, lead, reference};
 use super::resources::has_type;
+use super::shapes::{Kind, SHAPES, Shape};
 use super::value::{Need, Read, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::Place;
@@ -42,23 +42,6 @@ pub struct Usage {
     pub metadata: bool,
 }
 
-/// The kinds of resources that deploy images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// `AWS::ECS::TaskDefinition`
-    TaskDefinition,
-    /// `AWS::Serverless::Function`
-    ServerlessFunction,
-    /// `AWS::Lambda::Function`
-    LambdaFunction,
-    /// `AWS::Batch::JobDefinition`
-    BatchJobDefinition,
-    /// `AWS::AppRunner::Service`
-    AppRunnerService,
-    /// `AWS::SageMaker::Model`
-    SageMakerModel,
-}
-
 /// The platforms that a usage runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
@@ -71,67 +54,6 @@ pub struct Runtime {
     /// Why they can't be decided.
     pub unresolved: Option<Unresolved>,
 }
-
-/// Where a kind of resource names its images. `*` stands for each item of a list.
-struct Shape {
-    kind: Kind,
-    resource_type: &'static str,
-    containers: &'static [&'static [&'static str]],
-    image: &'static str,
-    name: &'static str,
-}
-
-const SHAPES: [Shape; 6] = [
-    Shape {
-        kind: Kind::TaskDefinition,
-        resource_type: "AWS::ECS::TaskDefinition",
-        containers: &[&["ContainerDefinitions", "*"]],
-        image: "Image",
-        name: "Name",
-    },
-    Shape {
-        kind: Kind::ServerlessFunction,
-        resource_type: "AWS::Serverless::Function",
-        containers: &[&[]],
-        image: "ImageUri",
-        name: "",
-    },
-    Shape {
-        kind: Kind::LambdaFunction,
-        resource_type: "AWS::Lambda::Function",
-        containers: &[&["Code"]],
-        image: "ImageUri",
-        name: "",
-    },
-    Shape {
-        kind: Kind::BatchJobDefinition,
-        resource_type: "AWS::Batch::JobDefinition",
-        containers: &[
-            &["ContainerProperties"],
-            &["EcsProperties", "TaskProperties", "*", "Containers", "*"],
-            &["EksProperties", "PodProperties", "InitContainers", "*"],
-            &["EksProperties", "PodProperties", "Containers", "*"],
-            &["NodeProperties", "NodeRangeProperties", "*", "Container"],
-            &["NodeProperties", "NodeRangeProperties", "*", "EcsProperties", "TaskProperties", "*", "Containers", "*"],
-        ],
-        image: "Image",
-        name: "Name",
-    },
-    Shape {
-        kind: Kind::AppRunnerService,
-        resource_type: "AWS::AppRunner::Service",
-        containers: &[&["SourceConfiguration", "ImageRepository"]],
-        image: "ImageIdentifier",
-        name: "",
-    },
-    Shape {
-        kind: Kind::SageMakerModel,
-        resource_type: "AWS::SageMaker::Model",
-        containers: &[&["PrimaryContainer"], &["Containers", "*"]],
-        image: "Image",
-        name: "ContainerHostname",
-    },
-];
 
 /// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
 #[derive(Clone)]
@@ -352,12 +274,5 @@ impl Usage {
     /// The keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape = SHAPES.iter().find(|shape| shape.kind == *self);
-        f.write_str(shape.map(|shape| shape.resource_type).unwrap_or_default())
     }
 }

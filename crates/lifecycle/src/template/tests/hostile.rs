@@ -92,6 +92,34 @@ fn texts_that_grow_are_refused() {
 }
 
 #[test]
+fn resources_that_name_themselves_end() {
+    let text = "
+Resources:
+  R: {Type: AWS::ECR::Repository, Properties: {RepositoryName: !Sub ['${X}', {X: !Select [0, [!Join ['', [!Ref R]]]]}]}}
+  P: {Type: AWS::SSM::Parameter, Properties: {Value: !Sub '${P.Value}x'}}
+  T:
+    Type: AWS::ECS::TaskDefinition
+    Properties: {ContainerDefinitions: [{Image: !Sub '${R.RepositoryUri}:1'}, {Image: !Ref R}, {Image: !GetAtt P.Value}]}
+";
+    for shown in references(&template(text), &context(&[])) {
+        assert!(shown.ends_with("too many expressions inside each other"), "{shown}");
+    }
+}
+
+#[test]
+fn values_that_are_too_long_are_not_cut() {
+    let text = "Parameters: {L: {Type: CommaDelimitedList}, P: {Type: String}}\nResources: {T: {Type: 'AWS::ECS::TaskDefinition', \
+                Properties: {ContainerDefinitions: [{Image: !Join [/, [r, !Select [0, !Ref L]]]}, {Image: !Sub 'r/${P}'}, \
+                {Image: '{{resolve:ssm:/p}}/a'}]}}}";
+    let long = "x".repeat(100_000);
+    let mut context = context(&[("L", &long), ("P", &long)]);
+    context.ssm = given(&[("/p", &long)]);
+    for shown in references(&template(text), &context) {
+        assert!(shown.ends_with("a string that is too long for an image reference"), "{shown}");
+    }
+}
+
+#[test]
 fn a_stack_that_is_nested_in_its_own_output_ends() {
     let folder = tempfile::tempdir().unwrap();
     let parent = "

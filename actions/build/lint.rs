@@ -1,0 +1,327 @@
+//! Dockerfiles are linted by hadolint, and where the installed buildx does it, by BuildKit's own checks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use serde::Deserialize;
+
+use lifecycle::evidence::lint::{Finding, Level};
+use lifecycle::runner::{Finished, run};
+use lifecycle::{Place, Problem};
+
+use crate::tools;
+
+/// hadolint takes well under a second for a Dockerfile.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The most that a linter prints about a Dockerfile, in bytes.
+const OUTPUT: usize = 16 * 1024 * 1024;
+
+/// Characters of a message that are kept.
+const MESSAGE: usize = 1000;
+
+/// Configuration files that hadolint takes from the folder that it runs in.
+const CONFIGURATION: [&str; 2] = [".hadolint.yaml", ".hadolint.yml"];
+
+/// The first buildx that knows `--call=check`.
+const CHECKING_BUILDX: (u64, u64) = (0, 15);
+
+/// hadolint as it is run.
+#[derive(Debug, Clone)]
+pub(crate) struct Linter {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// The working directory, whose configuration file counts.
+    pub(crate) directory: PathBuf,
+    /// The checkout, whose configuration file counts where the working directory has none.
+    pub(crate) workspace: PathBuf,
+    /// How long it may take for a Dockerfile.
+    pub(crate) deadline: Duration,
+}
+
+/// A Dockerfile that is linted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Dockerfile {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// The same as a person sees it, from the checkout on.
+    pub(crate) display: PathBuf,
+}
+
+/// What was found in each Dockerfile, or why nothing could be.
+pub(crate) type Results = BTreeMap<PathBuf, Result<Vec<Finding>, Problem>>;
+
+impl Linter {
+    /// Lints each Dockerfile once, several at a time. The results have the displayed path as their key.
+    pub(crate) async fn all(&self, dockerfiles: &[Dockerfile], at_a_time: usize) -> Results {
+        let distinct: BTreeMap<&PathBuf, &Dockerfile> = dockerfiles.iter().map(|file| (&file.display, file)).collect();
+        let checks = distinct.into_iter().map(|(display, file)| async move { (display.clone(), self.one(file).await) });
+        let checks: Vec<_> = checks.collect();
+        stream::iter(checks).buffer_unordered(at_a_time.max(1)).collect().await
+    }
+
+    /// Lints a Dockerfile. One that can't be parsed has a finding of level error that says so.
+    ///
+    /// # Errors
+    /// When hadolint could not do it.
+    pub(crate) async fn one(&self, dockerfile: &Dockerfile) -> Result<Vec<Finding>, Problem> {
+        let failed = |cause: Problem| {
+            let place = Place { file: dockerfile.display.clone(), line: 1, column: 1 };
+            Problem::failure(format!("{} could not be linted", dockerfile.display.display())).because(cause).at(place)
+        };
+        let mut command = tools::checker(&self.program);
+        // What the configuration file says of the format is printed too, unless the environment says it.
+        command.env("HADOLINT_FORMAT", "json").args(["--format", "json", "--no-fail"]);
+        if let Some(configuration) = self.configuration() {
+            command.arg("--config").arg(configuration);
+        }
+        command.arg("--").arg(&dockerfile.path).current_dir(&self.directory);
+        let finished = run(command, OUTPUT, self.deadline).await;
+        let finished = finished.map_err(|error| failed(Problem::failure("hadolint did not finish").because(error)))?;
+        read(&finished).map(|reported| found(reported, &dockerfile.display)).map_err(failed)
+    }
+
+    /// The configuration file of the checkout, where hadolint does not find one by itself.
+    fn configuration(&self) -> Option<PathBuf> {
+        let in_folder = |folder: &Path| CONFIGURATION.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        in_folder(&self.directory).is_none().then(|| in_folder(&self.workspace)).flatten()
+    }
+}
+
+/// A finding as hadolint writes it.
+#[derive(Debug, Deserialize)]
+struct Reported {
+    code: String,
+    level: Level,
+    line: usize,
+    column: usize,
+    message: String,
+}
+
+fn read(finished: &Finished) -> Result<Vec<Reported>, Problem> {
+    let log = String::from_utf8_lossy(&finished.log);
+    if !finished.status.success() {
+        return Err(Problem::failure(format!("hadolint ended with {}: {}", finished.status, first_line(&log))));
+    }
+    // It would go on without its configuration, as if nothing had been said.
+    if log.contains("Error parsing your config file") {
+        return Err(Problem::failure("hadolint can't read its configuration file").hint("hadolint --config FILE Dockerfile shows what is wrong with it"));
+    }
+    serde_json::from_slice(&finished.stdout)
+        .map_err(|error| Problem::failure("hadolint printed something that is not its JSON").because(error))
+}
+
+fn found(reported: Vec<Reported>, display: &Path) -> Vec<Finding> {
+    let finding = |reported: Reported| Finding {
+        url: explanation(&reported.code),
+        rule: reported.code,
+        level: reported.level,
+        message: one_line(&reported.message),
+        place: Place { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
+    };
+    reported.into_iter().map(finding).collect()
+}
+
+/// Where a rule is explained: hadolint's own, or ShellCheck's.
+fn explanation(rule: &str) -> Option<String> {
+    let number = rule.get(2..).filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))?;
+    match rule.get(..2)? {
+        "DL" => Some(format!("https://github.com/hadolint/hadolint/wiki/DL{number}")),
+        "SC" => Some(format!("https://github.com/koalaman/shellcheck/wiki/SC{number}")),
+        _ => None,
+    }
+}
+
+/// A Dockerfile with what decides how BuildKit reads it.
+pub(crate) struct Checked<'a> {
+    /// The Dockerfile.
+    pub(crate) dockerfile: &'a Dockerfile,
+    /// The build context.
+    pub(crate) context: &'a Path,
+    /// The stage.
+    pub(crate) target: Option<&'a str>,
+    /// Build arguments.
+    pub(crate) build_args: &'a BTreeMap<String, String>,
+}
+
+/// Whether the installed buildx has BuildKit's checks.
+pub(crate) async fn has_build_checks(docker: &Path) -> bool {
+    let mut command = tools::checker(docker);
+    command.args(["buildx", "version"]);
+    let Ok(finished) = run(command, 64 * 1024, DEADLINE).await else { return false };
+    finished.status.success() && buildx_version(&String::from_utf8_lossy(&finished.stdout)) >= Some(CHECKING_BUILDX)
+}
+
+/// `github.com/docker/buildx v0.15.1 1c1dbb2…`; a distribution's own has no `v`.
+fn buildx_version(text: &str) -> Option<(u64, u64)> {
+    let version = text.split_whitespace().nth(1)?;
+    let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// BuildKit's own checks of a Dockerfile, as warnings. They come on top of hadolint's: where the builder can't do them,
+/// there are none.
+pub(crate) async fn build_checks(docker: &Path, checked: &Checked<'_>) -> Vec<Finding> {
+    let mut command = tools::command(docker);
+    command.args(["buildx", "build", "--call=check,format=json", "--file"]).arg(&checked.dockerfile.path);
+    if let Some(target) = checked.target {
+        command.args(["--target", target]);
+    }
+    for (name, value) in checked.build_args {
+        command.arg("--build-arg").arg(format!("{name}={value}"));
+    }
+    command.arg(checked.context);
+    // The exit code is 1 where there are warnings.
+    let Ok(finished) = run(command, OUTPUT, 2 * DEADLINE).await else { return Vec::new() };
+    read_checks(&finished.stdout, &checked.dockerfile.display)
+}
+
+/// [What BuildKit's lint request answers](https://github.com/moby/buildkit/blob/master/frontend/subrequests/lint/lint.go).
+#[derive(Deserialize)]
+struct Checks {
+    #[serde(default)]
+    warnings: Option<Vec<Check>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Check {
+    rule_name: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    url: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    location: Location,
+}
+
+#[derive(Deserialize, Default)]
+struct Location {
+    #[serde(default)]
+    ranges: Vec<Range>,
+}
+
+#[derive(Deserialize)]
+struct Range {
+    start: Position,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    #[serde(default)]
+    line: usize,
+    #[serde(default)]
+    character: usize,
+}
+
+fn read_checks(json: &[u8], display: &Path) -> Vec<Finding> {
+    let checks: Option<Checks> = serde_json::from_slice(json).ok();
+    let finding = |check: Check| {
+        let start = check.location.ranges.first().map(|range| &range.start);
+        let (line, column) = start.map_or((1, 1), |start| (start.line.max(1), start.character + 1));
+        let message = if check.detail.is_empty() { &check.description } else { &check.detail };
+        Finding {
+            rule: one_line(&check.rule_name),
+            level: Level::Warning,
+            message: one_line(message),
+            place: Place { file: display.to_owned(), line, column },
+            url: Some(check.url).filter(|url| url.starts_with("https://")),
+        }
+    };
+    checks.and_then(|checks| checks.warnings).unwrap_or_default().into_iter().map(finding).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().take(MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).map(one_line).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::script;
+
+    /// A linter that is a script, and a Dockerfile.
+    fn fixture(script: &str) -> (tempfile::TempDir, Linter, Dockerfile) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = script::write(folder.path(), "hadolint", script);
+        let directory = folder.path().to_owned();
+        let linter =
+            Linter { program, directory: directory.clone(), workspace: directory.clone(), deadline: Duration::from_secs(60) };
+        let dockerfile = Dockerfile { path: directory.join("Dockerfile"), display: "images/Dockerfile".into() };
+        (folder, linter, dockerfile)
+    }
+
+    async fn lint(script: &str) -> Result<Vec<Finding>, String> {
+        let (_folder, linter, dockerfile) = fixture(script);
+        linter.one(&dockerfile).await.map_err(|problem| {
+            lifecycle::Diagnosis::of(&problem.into()).line()
+        })
+    }
+
+    #[tokio::test]
+    async fn findings_stand_in_the_displayed_file() {
+        let json = r#"[{"code":"DL3008","column":1,"file":"x","level":"warning","line":9,"message":"Pin\nversions"},
+            {"code":"SC2086","column":5,"file":"x","level":"info","line":0,"message":"m"}]"#;
+        let findings = lint(&format!("cat <<'END'\n{json}\nEND")).await.unwrap();
+        assert_eq!(findings[0].place.to_string(), "images/Dockerfile:9:1");
+        assert_eq!((findings[0].level, findings[0].message.as_str()), (Level::Warning, "Pin versions"));
+        assert_eq!(findings[0].url.as_deref(), Some("https://github.com/hadolint/hadolint/wiki/DL3008"));
+        assert_eq!(findings[1].place.line, 1);
+        assert_eq!(lint("echo '[]'").await, Ok(vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_linter_that_fails_is_no_pass() {
+        insta::assert_snapshot!(lint("echo 'hadolint: no' >&2; exit 1").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint ended with exit status: 1: hadolint: no");
+        insta::assert_snapshot!(lint("echo '[{]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: key must be a string at line 1 column 3");
+        insta::assert_snapshot!(lint("").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: EOF while parsing a value at line 1 column 0");
+        insta::assert_snapshot!(lint("echo '\"Error parsing your config file in x' >&2; echo '[]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint can't read its configuration file (hint: hadolint --config FILE Dockerfile shows what is wrong with it)");
+        assert!(lint("head -c 20000000 /dev/zero").await.unwrap_err().contains("printed more than"));
+
+        let (_folder, mut linter, dockerfile) = fixture("exec sleep 600");
+        linter.deadline = Duration::from_millis(50);
+        let problem = linter.one(&dockerfile).await.unwrap_err();
+        assert!(lifecycle::Diagnosis::of(&problem.into()).message.contains("was ended after"));
+        linter.program = "/no/such/hadolint".into();
+        assert!(linter.one(&dockerfile).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn each_dockerfile_is_linted_once_with_the_nearest_configuration() {
+        let script = r#"echo "$@" >> calls; echo '[]'"#;
+        let (folder, mut linter, dockerfile) = fixture(script);
+        std::fs::write(folder.path().join(".hadolint.yaml"), "ignored: []").unwrap();
+        let results = linter.all(&[dockerfile.clone(), dockerfile.clone()], 4).await;
+        assert_eq!(results.into_values().collect::<Result<Vec<_>, _>>().map_err(|problem| problem.to_string()), Ok(vec![vec![]]));
+        linter.directory = folder.path().join("sub");
+        std::fs::create_dir(&linter.directory).unwrap();
+        linter.one(&dockerfile).await.unwrap();
+        let calls = |path: &Path| std::fs::read_to_string(path.join("calls")).unwrap();
+        assert_eq!(calls(folder.path()).lines().count(), 1);
+        assert!(!calls(folder.path()).contains("--config"));
+        assert!(calls(&linter.directory).contains("/.hadolint.yaml"));
+    }
+
+    #[test]
+    fn the_builders_checks_are_warnings() {
+        let json = br#"{"warnings":[{"ruleName":"ConsistentInstructionCasing","description":"d","url":"https://docs.docker.com/go/x",
+            "detail":"Command 'frOM' should match","location":{"sourceIndex":0,"ranges":[{"start":{"line":2},"end":{"line":2}}]}},
+            {"ruleName":"R","location":{}}],"sources":[]}"#;
+        let findings = read_checks(json, Path::new("Dockerfile"));
+        assert_eq!(findings[0].place.to_string(), "Dockerfile:2:1");
+        assert_eq!((findings[0].level, findings[0].message.as_str()), (Level::Warning, "Command 'frOM' should match"));
+        assert_eq!(findings[1].place.to_string(), "Dockerfile:1:1");
+        assert!(read_checks(b"unknown flag: --call", Path::new("Dockerfile")).is_empty());
+        assert_eq!(buildx_version("github.com/docker/buildx v0.36.1 abc"), Some((0, 36)));
+        assert_eq!(buildx_version("github.com/docker/buildx 0.13.1+ds1 x"), Some((0, 13)));
+        assert_eq!(buildx_version("docker: 'buildx' is not a docker command"), None);
+    }
+}

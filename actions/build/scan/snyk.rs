@@ -1,0 +1,150 @@
+//! [`snyk container test`](https://docs.snyk.io/developer-tools/snyk-cli/commands/container-test): it takes an archive, and tells
+//! by its exit code how it went.
+
+use serde::Deserialize;
+
+use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
+use lifecycle::{Problem, Secret};
+
+use super::{OUTPUT, Report, Scanner, Target, address, some_word, word};
+use crate::single::Single;
+use crate::tools;
+
+/// What its exit codes say.
+mod exit {
+    pub(super) const CLEAN: i32 = 0;
+    pub(super) const FINDINGS: i32 = 1;
+    pub(super) const NOTHING_TO_TEST: i32 = 3;
+}
+
+/// What is listed beside vulnerabilities: not one.
+const LICENSE: &str = "license";
+
+pub(super) async fn scan(
+    scanner: &Scanner,
+    token: &Secret,
+    single: &Single,
+    target: &Target<'_>,
+) -> Result<Report, Problem> {
+    let archive = single.archive().await?;
+    let json = single.file("snyk.json");
+    let mut command = tools::checker(&scanner.program);
+    command.env("SNYK_TOKEN", token.expose()).args(["container", "test"]);
+    command.arg(prefixed("oci-archive:", &archive)).arg(prefixed("--json-file-output=", &json)).arg("--app-vulns");
+    if let Some(dockerfile) = target.dockerfile {
+        command.arg(prefixed("--file=", dockerfile));
+    }
+    let finished = scanner.run(command).await?;
+    let document = match std::fs::metadata(&json) {
+        Ok(file) if file.len() > OUTPUT as u64 => {
+            return Err(Problem::failure(format!("snyk wrote more than {OUTPUT} bytes")));
+        }
+        Ok(_) => std::fs::read(&json).map_err(|error| Problem::failure("cannot read what snyk wrote").because(error))?,
+        Err(_) => finished.stdout.clone(),
+    };
+    let code = finished.status.code();
+    match code {
+        Some(exit::CLEAN | exit::FINDINGS) => {}
+        Some(exit::NOTHING_TO_TEST) => {
+            let problem = Problem::failure("snyk found nothing in it that it can test (exit code 3)");
+            return Err(problem.hint("another `scan` may know what it is made of; `scan: off` leaves it unscanned"));
+        }
+        _ => {
+            let said = projects(&document).ok().and_then(|projects| projects.into_iter().find_map(|project| project.error));
+            let stdout = String::from_utf8_lossy(&finished.stdout);
+            let first = stdout.lines().map(str::trim).find(|line| !line.is_empty());
+            return Err(scanner.failure(&finished, said.as_deref().or(first)));
+        }
+    }
+    let projects = projects(&document).map_err(|error| scanner.broken(error))?;
+    if let Some(error) = projects.iter().find_map(|project| project.error.as_deref()) {
+        return Err(scanner.failure(&finished, Some(error)));
+    }
+    let issues = issues(projects).ok_or_else(|| scanner.broken("a project without `vulnerabilities`"))?;
+    if code == Some(exit::FINDINGS) && issues.is_empty() {
+        return Err(Problem::failure("snyk says that it found something, and lists nothing"));
+    }
+    let tool = Tool {
+        name: "snyk".to_owned(),
+        uri: "https://snyk.io".to_owned(),
+        version: scanner.version(&["--version"]).await,
+        database: None,
+    };
+    let issues = issues.into_iter().filter(|issue| issue.kind.as_deref() != Some(LICENSE));
+    Ok(Report { tool, vulnerabilities: issues.map(vulnerability).collect() })
+}
+
+/// What is written: of the operating system's packages, and of each application in the image.
+#[derive(Deserialize)]
+struct Project {
+    error: Option<String>,
+    vulnerabilities: Option<Vec<Issue>>,
+    #[serde(default)]
+    applications: Vec<Project>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Issue {
+    id: String,
+    title: Option<String>,
+    severity: Option<String>,
+    severity_with_critical: Option<String>,
+    name: Option<String>,
+    package_name: Option<String>,
+    version: Option<String>,
+    nearest_fixed_in_version: Option<String>,
+    #[serde(default)]
+    fixed_in: Vec<String>,
+    #[serde(default)]
+    identifiers: std::collections::BTreeMap<String, Vec<String>>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// One project, or a list of them.
+fn projects(json: &[u8]) -> Result<Vec<Project>, serde_json::Error> {
+    match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => serde_json::from_slice(json),
+        _ => serde_json::from_slice(json).map(|project| vec![project]),
+    }
+}
+
+/// The issues of all projects; none where a project does not say.
+fn issues(projects: Vec<Project>) -> Option<Vec<Issue>> {
+    if projects.is_empty() {
+        return None;
+    }
+    let mut all = Vec::new();
+    for project in projects {
+        all.extend(project.vulnerabilities?);
+        if !project.applications.is_empty() {
+            all.extend(issues(project.applications)?);
+        }
+    }
+    Some(all)
+}
+
+fn vulnerability(issue: Issue) -> Vulnerability {
+    // Older answers keep `critical` out of `severity`.
+    let severities = [&issue.severity, &issue.severity_with_critical].into_iter().flatten();
+    let severity = severities.map(|word| Severity::read(word)).max().unwrap_or(Severity::High);
+    let names = ["CVE", "GHSA"].iter().filter_map(|kind| issue.identifiers.get(*kind)).flatten();
+    let fixed = issue.nearest_fixed_in_version.as_deref().or(issue.fixed_in.first().map(String::as_str));
+    Vulnerability {
+        url: address(Some(&format!("https://security.snyk.io/vuln/{}", issue.id))),
+        id: word(&issue.id),
+        aliases: names.map(|name| word(name)).collect(),
+        package: word(issue.name.or(issue.package_name).as_deref().unwrap_or_default()),
+        version: word(issue.version.as_deref().unwrap_or_default()),
+        fixed: some_word(fixed),
+        severity,
+        title: some_word(issue.title.as_deref()),
+    }
+}
+
+fn prefixed(prefix: &str, path: &std::path::Path) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(prefix);
+    text.push(path);
+    text
+}

@@ -1,0 +1,125 @@
+//! A layout with one manifest: what scanners and SBOM generators are given, because some refuse several and others take one
+//! without saying which.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use lifecycle::Problem;
+use lifecycle::oci::{Descriptor, Layout};
+
+/// The name of the one image in it.
+const NAME: &str = "image";
+
+/// A temporary layout, which goes away with the value.
+pub(crate) struct Single {
+    folder: tempfile::TempDir,
+}
+
+impl Single {
+    /// Makes it. Blobs are linked: nothing may be written to them.
+    ///
+    /// # Errors
+    /// When the manifest is not in the layout, or the temporary folder can't be written.
+    pub(crate) fn of(source: &Layout, manifest: &Descriptor, temporary: &Path) -> Result<Self, Problem> {
+        let unusable = |error: io::Error| Problem::failure(format!("cannot use {}", temporary.display())).because(error);
+        let broken = |error| Problem::failure("the image can't be read again").because(error);
+        let found = source.read_manifest(&manifest.digest).map_err(broken)?;
+        let found = found.ok_or_else(|| Problem::failure(format!("the layout lacks the manifest {}", manifest.digest)))?;
+        fs::create_dir_all(temporary).map_err(unusable)?;
+        let folder = tempfile::Builder::new().prefix("one-image-").tempdir_in(temporary).map_err(unusable)?;
+        let single = Self { folder };
+        let layout = Layout::at(single.path());
+        layout.add_blob(&found.bytes).map_err(broken)?;
+        for blob in found.blobs() {
+            let (from, to) = (source.blob_path(&blob.digest), layout.blob_path(&blob.digest));
+            if !to.exists() && fs::hard_link(&from, &to).is_err() {
+                let lacking = |error| Problem::failure(format!("the layout lacks the blob {}", blob.digest)).because(error);
+                fs::copy(&from, &to).map_err(lacking)?;
+            }
+        }
+        // Docker's own media types stay: the bytes decide.
+        let descriptor = Descriptor { platform: manifest.platform.clone(), ..found.descriptor() };
+        layout.add_root(&descriptor, Some(NAME)).map_err(broken)?;
+        Ok(single)
+    }
+
+    /// The folder of the layout.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("layout")
+    }
+
+    /// A file beside the layout, which goes away with it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The layout in one tar file, for what takes no folder.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) async fn archive(&self) -> Result<PathBuf, Problem> {
+        let (layout, archive) = (self.path(), self.file("image.tar"));
+        let file = archive.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut tar = tar::Builder::new(io::BufWriter::new(File::create(&file)?));
+            tar.mode(tar::HeaderMode::Deterministic);
+            for name in ["oci-layout", "index.json"] {
+                tar.append_path_with_name(layout.join(name), name)?;
+            }
+            tar.append_dir_all("blobs", layout.join("blobs"))?;
+            tar.into_inner()?.flush()
+        });
+        let failed = || Problem::failure(format!("cannot write {}", archive.display()));
+        match written.await {
+            Ok(Ok(())) => Ok(archive),
+            Ok(Err(error)) => Err(failed().because(error)),
+            Err(error) => Err(failed().because(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use lifecycle::oci::{Digest, Manifest, media_type};
+
+    /// A layout with two images.
+    pub(crate) fn layout(folder: &Path) -> (Layout, Descriptor) {
+        let layout = Layout::at(folder.join("source"));
+        let image = |note: &str| {
+            let config = format!(r#"{{"os":"linux","architecture":"amd64","note":"{note}"}}"#);
+            layout.add_blob(config.as_bytes()).unwrap();
+            let config = Descriptor::of("application/vnd.oci.image.config.v1+json", config.as_bytes());
+            let json = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config.to_json(), "layers": []});
+            let manifest = Manifest::parse(json.to_string().into(), None).unwrap();
+            layout.add_blob(&manifest.bytes).unwrap();
+            layout.add_root(&manifest.descriptor(), Some(note)).unwrap();
+            manifest.descriptor()
+        };
+        image("other");
+        let descriptor = image("this");
+        (layout, descriptor)
+    }
+
+    #[tokio::test]
+    async fn holds_one_image_and_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, manifest) = layout(folder.path());
+        let temporary = folder.path().join("temporary");
+        let single = Single::of(&source, &manifest, &temporary).unwrap();
+        let made = Layout::at(single.path());
+        let roots = made.roots().unwrap();
+        assert_eq!(roots.iter().map(|root| &root.descriptor.digest).collect::<Vec<_>>(), [&manifest.digest]);
+        assert_eq!(fs::read_dir(single.path().join("blobs/sha256")).unwrap().count(), 2);
+        let mut archive = tar::Archive::new(File::open(single.archive().await.unwrap()).unwrap());
+        let names: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        assert!(names.contains(&PathBuf::from("index.json")) && names.contains(&Path::new("blobs/sha256").join(manifest.digest.hex())));
+        drop(single);
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+
+        let absent = Descriptor { digest: Digest::of(b"absent"), ..manifest };
+        assert!(Single::of(&source, &absent, &temporary).is_err());
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,92 @@
+//! The kinds of resources that deploy images, and where each of them names its images.
+
+use std::fmt;
+
+/// The kinds of resources that deploy images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `AWS::ECS::TaskDefinition`
+    TaskDefinition,
+    /// `AWS::Serverless::Function`
+    ServerlessFunction,
+    /// `AWS::Lambda::Function`
+    LambdaFunction,
+    /// `AWS::Batch::JobDefinition`
+    BatchJobDefinition,
+    /// `AWS::AppRunner::Service`
+    AppRunnerService,
+    /// `AWS::SageMaker::Model`
+    SageMakerModel,
+}
+
+/// Where a kind of resource names its images. `*` stands for each item of a list.
+pub(super) struct Shape {
+    pub(super) kind: Kind,
+    /// Its type in a template.
+    pub(super) resource_type: &'static str,
+    /// Paths from `Properties` to what names an image.
+    pub(super) containers: &'static [&'static [&'static str]],
+    /// The image's property there.
+    pub(super) image: &'static str,
+    /// The container's name there.
+    pub(super) name: &'static str,
+}
+
+pub(super) const SHAPES: [Shape; 6] = [
+    Shape {
+        kind: Kind::TaskDefinition,
+        resource_type: "AWS::ECS::TaskDefinition",
+        containers: &[&["ContainerDefinitions", "*"]],
+        image: "Image",
+        name: "Name",
+    },
+    Shape {
+        kind: Kind::ServerlessFunction,
+        resource_type: "AWS::Serverless::Function",
+        containers: &[&[]],
+        image: "ImageUri",
+        name: "",
+    },
+    Shape {
+        kind: Kind::LambdaFunction,
+        resource_type: "AWS::Lambda::Function",
+        containers: &[&["Code"]],
+        image: "ImageUri",
+        name: "",
+    },
+    Shape {
+        kind: Kind::BatchJobDefinition,
+        resource_type: "AWS::Batch::JobDefinition",
+        containers: &[
+            &["ContainerProperties"],
+            &["EcsProperties", "TaskProperties", "*", "Containers", "*"],
+            &["EksProperties", "PodProperties", "InitContainers", "*"],
+            &["EksProperties", "PodProperties", "Containers", "*"],
+            &["NodeProperties", "NodeRangeProperties", "*", "Container"],
+            &["NodeProperties", "NodeRangeProperties", "*", "EcsProperties", "TaskProperties", "*", "Containers", "*"],
+        ],
+        image: "Image",
+        name: "Name",
+    },
+    Shape {
+        kind: Kind::AppRunnerService,
+        resource_type: "AWS::AppRunner::Service",
+        containers: &[&["SourceConfiguration", "ImageRepository"]],
+        image: "ImageIdentifier",
+        name: "",
+    },
+    Shape {
+        kind: Kind::SageMakerModel,
+        resource_type: "AWS::SageMaker::Model",
+        containers: &[&["PrimaryContainer"], &["Containers", "*"]],
+        image: "Image",
+        name: "ContainerHostname",
+    },
+];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = SHAPES.iter().find(|shape| shape.kind == *self);
+        f.write_str(shape.map(|shape| shape.resource_type).unwrap_or_default())
+    }
+}

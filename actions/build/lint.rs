@@ -72,7 +72,7 @@ impl Linter {
             Problem::failure(format!("{} could not be linted", dockerfile.display.display())).because(cause).at(place)
         };
         let mut command = tools::checker(&self.program);
-        // What the configuration file says of the format is printed too, unless the environment says it.
+        // Each source that names a format gets an output of its own, and the environment's comes first.
         command.env("HADOLINT_FORMAT", "json").args(["--format", "json", "--no-fail"]);
         if let Some(configuration) = self.configuration() {
             command.arg("--config").arg(configuration);
@@ -109,8 +109,10 @@ fn read(finished: &Finished) -> Result<Vec<Reported>, Problem> {
     if log.contains("Error parsing your config file") {
         return Err(Problem::failure("hadolint can't read its configuration file").hint("hadolint --config FILE Dockerfile shows what is wrong with it"));
     }
-    serde_json::from_slice(&finished.stdout)
-        .map_err(|error| Problem::failure("hadolint printed something that is not its JSON").because(error))
+    let broken = || Problem::failure("hadolint printed something that is not its JSON");
+    // What follows is the same again, or in the format that the configuration file names.
+    let mut outputs = serde_json::Deserializer::from_slice(&finished.stdout).into_iter();
+    outputs.next().ok_or_else(broken)?.map_err(|error| broken().because(error))
 }
 
 fn found(reported: Vec<Reported>, display: &Path) -> Vec<Finding> {
@@ -276,13 +278,14 @@ mod tests {
         assert_eq!(findings[0].url.as_deref(), Some("https://github.com/hadolint/hadolint/wiki/DL3008"));
         assert_eq!(findings[1].place.line, 1);
         assert_eq!(lint("echo '[]'").await, Ok(vec![]));
+        assert_eq!(lint("printf '[][]Dockerfile:2 DL3008 warning: Pin'").await, Ok(vec![]));
     }
 
     #[tokio::test]
     async fn a_linter_that_fails_is_no_pass() {
         insta::assert_snapshot!(lint("echo 'hadolint: no' >&2; exit 1").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint ended with exit status: 1: hadolint: no");
         insta::assert_snapshot!(lint("echo '[{]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: key must be a string at line 1 column 3");
-        insta::assert_snapshot!(lint("").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: EOF while parsing a value at line 1 column 0");
+        insta::assert_snapshot!(lint("").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON");
         insta::assert_snapshot!(lint("echo '\"Error parsing your config file in x' >&2; echo '[]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint can't read its configuration file (hint: hadolint --config FILE Dockerfile shows what is wrong with it)");
         assert!(lint("head -c 20000000 /dev/zero").await.unwrap_err().contains("printed more than"));
 

@@ -26,14 +26,18 @@ const CREDENTIALS: [&str; 3] = ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUE
 /// A program without this action's own token and file commands in its environment.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
-    NOT_PASSED_ON.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in NOT_PASSED_ON {
+        command.env_remove(name);
+    }
     command
 }
 
 /// A program that checks something, without credentials either.
 pub(crate) fn checker(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = command(program);
-    CREDENTIALS.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in CREDENTIALS {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -252,3 +252,6 @@ fn some_word(text: Option<&str>) -> Option<String> {
 fn address(text: Option<&str>) -> Option<String> {
     some_word(text).filter(|url| url.starts_with("https://") || url.starts_with("http://"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -505,7 +505,9 @@ mod tests {
             "predicate": {"builder": {"id": ""}, "metadata": {"https://mobyproject.org/buildkit@v1#metadata":
                 {"vcs": {"source": "https://github.com/o/n.git", "revision": "beef"}}}},
         });
-        fixture.add(&slsa::from_buildkit(&fixture.subject, theirs.to_string().as_bytes(), "2026-01-02T00:00:00Z").unwrap());
+        let digest = &fixture.subject.digest;
+        let theirs = theirs.to_string();
+        fixture.add(&slsa::from_buildkit(&fixture.subject, digest, theirs.as_bytes(), "2026-01-02T00:00:00Z").unwrap());
         let found = provenance(&fixture.store, &fixture.subject.digest).await.unwrap();
         let said = |found: &Found<Provenance>| {
             let provenance = found.content.clone().unwrap();

@@ -105,28 +105,44 @@ fn builder_id(environment: &Environment) -> String {
     workflow.map_or(LOCAL_BUILDER.to_owned(), |workflow| format!("{server}/{workflow}"))
 }
 
-/// BuildKit's statement about a platform's manifest as a referrer of it, its bytes as they are. `statement` is a layer of
-/// the attestation manifest that an index names for the platform.
+/// BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of the attestation
+/// manifest that an index names for it, and `attested` the digest that BuildKit gave the platform.
+///
+/// The bytes stay as they are, unless the manifest has got another digest since, by annotations: then the subject is the
+/// new digest. No signature is broken by that, because there is none.
 ///
 /// # Errors
 /// When it is no statement, or speaks of another digest.
-pub fn from_buildkit(platform: &Descriptor, bytes: &[u8], created: &str) -> Result<Artifact, StoreError> {
+pub fn from_buildkit(
+    platform: &Descriptor,
+    attested: &Digest,
+    bytes: &[u8],
+    created: &str,
+) -> Result<Artifact, StoreError> {
     let invalid = |what: &str| {
-        StoreError::new(Class::Invalid, format!("the builder's attestation of {} {what}", platform.digest))
+        StoreError::new(Class::Invalid, format!("the builder's attestation of {attested} {what}"))
     };
-    let statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
+    let mut statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
     let kind = statement["predicateType"].as_str().filter(|kind| !kind.is_empty());
-    let kind = kind.ok_or_else(|| invalid("has no predicate type"))?;
-    if !is_about(&statement, &platform.digest) {
+    let kind = kind.ok_or_else(|| invalid("has no predicate type"))?.to_owned();
+    if !is_about(&statement, attested) {
         return Err(invalid("speaks of another digest"));
     }
-    let kind = (annotation::PREDICATE_TYPE.to_owned(), kind.to_owned());
+    let bytes = match platform.digest == *attested {
+        true => bytes.to_vec(),
+        false => {
+            let name = statement["subject"][0]["name"].take();
+            statement["subject"] = json!([{"name": name, "digest": {"sha256": platform.digest.hex()}}]);
+            statement.to_string().into_bytes()
+        }
+    };
+    let kind = (annotation::PREDICATE_TYPE.to_owned(), kind);
     Artifact::new(
         platform,
         Payload {
             artifact_type: artifact_type::IN_TOTO,
             media_type: artifact_type::IN_TOTO,
-            bytes: bytes.to_vec(),
+            bytes,
             layer_annotations: BTreeMap::from([kind.clone()]),
             annotations: BTreeMap::from([kind, (annotation::CREATED.to_owned(), created.to_owned())]),
         },
@@ -170,7 +186,58 @@ mod tests {
             started: "2026-01-01T00:00:00Z",
             finished: "2026-01-01T00:01:00Z",
         };
-        insta::assert_snapshot!(serde_json::to_string_pretty(&build.predicate(&environment)).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&build.predicate(&environment)).unwrap(), @r#"
+        {
+          "buildDefinition": {
+            "buildType": "https://image-lifecycle.github.io/build/v1",
+            "externalParameters": {
+              "image": "Web",
+              "dockerfile": "images/web/Dockerfile",
+              "context": "images/web",
+              "platforms": [
+                "linux/amd64"
+              ],
+              "buildArgs": {
+                "LEVEL": "3"
+              },
+              "template": {
+                "sha256": "ab"
+              },
+              "target": "release",
+              "secrets": [
+                "npmrc"
+              ]
+            },
+            "internalParameters": {
+              "builder": "buildx"
+            },
+            "resolvedDependencies": [
+              {
+                "uri": "git+https://github.com/owner/name@refs/heads/main",
+                "digest": {
+                  "gitCommit": "0123456789012345678901234567890123456789"
+                }
+              },
+              {
+                "uri": "docker.io/library/busybox:1.37",
+                "digest": {
+                  "sha256": "cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2"
+                }
+              }
+            ]
+          },
+          "runDetails": {
+            "builder": {
+              "id": "https://github.com/owner/name/.github/workflows/build.yml@refs/heads/main"
+            },
+            "metadata": {
+              "startedOn": "2026-01-01T00:00:00Z",
+              "finishedOn": "2026-01-01T00:01:00Z",
+              "invocationId": "https://github.com/owner/name/actions/runs/7/attempts/1"
+            }
+          }
+        }
+        "#);
         let local = build.predicate(&Environment::from([]));
         assert_eq!(local["runDetails"]["builder"]["id"], LOCAL_BUILDER);
         assert_eq!(local["buildDefinition"]["resolvedDependencies"].as_array().map(Vec::len), Some(1));
@@ -187,11 +254,18 @@ mod tests {
             )
         };
         let text = statement(&platform.digest);
-        let artifact = from_buildkit(&platform, text.as_bytes(), "2026-01-01T00:00:00Z").unwrap();
+        let artifact = from_buildkit(&platform, &platform.digest, text.as_bytes(), "2026-01-01T00:00:00Z").unwrap();
         let layer = artifact.manifest.blobs().nth(1).unwrap();
         assert_eq!(layer.digest, Digest::of(text.as_bytes()));
         assert_eq!(artifact.manifest.annotations[annotation::PREDICATE_TYPE], "https://slsa.dev/provenance/v0.2");
-        let refuse = |bytes: &[u8]| from_buildkit(&platform, bytes, "").unwrap_err().class;
+        let annotated = Descriptor::of(media_type::IMAGE, b"platform with annotations");
+        let artifact = from_buildkit(&annotated, &platform.digest, text.as_bytes(), "").unwrap();
+        assert_eq!(artifact.manifest.subject.as_ref().map(|subject| &subject.digest), Some(&annotated.digest));
+        let layer = artifact.manifest.blobs().nth(1).unwrap();
+        let moved = statement(&annotated.digest);
+        let moved: Value = serde_json::from_str(&moved).unwrap();
+        assert_eq!(layer.digest, Digest::of(moved.to_string().as_bytes()));
+        let refuse = |bytes: &[u8]| from_buildkit(&platform, &platform.digest, bytes, "").unwrap_err().class;
         assert_eq!(refuse(statement(&Digest::of(b"other")).as_bytes()), Class::Invalid);
         assert_eq!(refuse(b"{"), Class::Invalid);
         assert_eq!(refuse(b"{}"), Class::Invalid);

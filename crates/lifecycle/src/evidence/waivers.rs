@@ -321,7 +321,7 @@ mod tests {
         insta::assert_snapshot!(error("- id: A\n  reason: r\n  owner: o\n  expires: next week\n"), @".image-waivers.yaml:4:12: `next week` is no day: YYYY-MM-DD");
         insta::assert_snapshot!(error("- id: A\n  raeson: r\n"), @".image-waivers.yaml:2:3: a waiver has no `raeson`");
         insta::assert_snapshot!(error("- id: A\n  id: B\n"), @".image-waivers.yaml:2:3: duplicate key `id`");
-        insta::assert_snapshot!(error("- id: A\n  owner:\n"), @".image-waivers.yaml:2:9: `owner` of a waiver is a text");
+        insta::assert_snapshot!(error("- id: A\n  owner:\n"), @".image-waivers.yaml:2:8: `owner` of a waiver is a text");
         insta::assert_snapshot!(error("- id: [A]\n"), @".image-waivers.yaml:1:7: `id` of a waiver is a text");
         insta::assert_snapshot!(error("id: A\n"), @".image-waivers.yaml:1:1: waivers are a list: a `-` begins each");
         insta::assert_snapshot!(error("- A\n"), @".image-waivers.yaml:1:3: a waiver is a mapping with `id`, `reason`, `owner`, `expires`");

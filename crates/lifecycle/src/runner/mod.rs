@@ -277,7 +277,11 @@ async fn signal() -> &'static str {
 fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
     let argument = std::env::args().nth(1)?;
     match argument.as_str() {
-        "--version" | "-V" => runner.say(format!("action-{} {}", action.name, env!("CARGO_PKG_VERSION"))),
+        "--version" | "-V" => {
+            let commit = option_env!("IMAGE_LIFECYCLE_COMMIT").unwrap_or("unknown");
+            let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+            runner.say(format!("action-{} {} (commit {commit}, {target})", action.name, env!("CARGO_PKG_VERSION")));
+        }
         "--inputs" => {
             let kebab = |name: &str| name.replace('_', "-");
             action.inputs.iter().for_each(|(name, default)| runner.say(format!("{}={default}", kebab(name))));

@@ -1,0 +1,149 @@
+use lifecycle::Diagnosis;
+use lifecycle::evidence::scan::{Counts, Policy, Severity, Verdict};
+
+use super::*;
+use crate::single;
+use crate::tools::script;
+
+/// A scanner that is a script, and what it does with an image of two in a layout. Nothing may be left behind.
+async fn scan(kind: Kind, script: &str, deadline: Duration) -> Result<Scan, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let temporary = folder.path().join("temporary");
+    let (layout, manifest) = single::tests::layout(folder.path());
+    let program = script::write(folder.path(), "scanner", script);
+    let environment = temporary.display().to_string();
+    let environment = Environment::from([("RUNNER_TEMP", environment.as_str())]);
+    let scanner = Scanner { deadline, ..Scanner::new(kind, program, &environment, 2) };
+    let platform = Platform::linux("amd64");
+    let target = Target { key: "Web", platform: &platform, layout: &layout, manifest: &manifest, dockerfile: None };
+    let outcome = scanner.scan(&target).await;
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    outcome.map_err(|problem| Diagnosis::of(&problem.into()).line())
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn snyk() -> Kind {
+    Kind::Snyk(Secret::new("token"))
+}
+
+/// A snyk that writes a file and ends with an exit code.
+fn snyk_script(json: &str, code: i32) -> String {
+    format!(
+        "if [ \"$1\" = --version ]; then echo 1.894.0; exit; fi\n\
+         for argument; do case $argument in --json-file-output=*) out=${{argument#*=}};; oci-archive:*) tar tf \"${{argument#*:}}\" oci-layout >/dev/null || exit 9;; esac; done\n\
+         test \"$SNYK_TOKEN\" = token || exit 8\n\
+         cat > \"$out\" <<'END'\n{json}\nEND\nexit {code}"
+    )
+}
+
+const SNYK: &str = r#"{"vulnerabilities":[
+  {"id":"SNYK-DEBIAN12-OPENSSL-1","title":"CVE-2026-1","severity":"high","severityWithCritical":"critical","name":"openssl/libssl3",
+   "packageName":"openssl","version":"3.0.1","identifiers":{"CVE":["CVE-2026-1"],"CWE":["CWE-1"]},"nearestFixedInVersion":"3.0.2",
+   "from":["image@latest","openssl/libssl3@3.0.1"]},
+  {"id":"SNYK-DEBIAN12-OPENSSL-1","title":"CVE-2026-1","severity":"high","severityWithCritical":"critical","name":"openssl/libssl3",
+   "version":"3.0.1","identifiers":{"CVE":["CVE-2026-1"]},"nearestFixedInVersion":"3.0.2","from":["image@latest","curl@8","openssl/libssl3@3.0.1"]},
+  {"id":"snyk:lic:npm:x:GPL-3.0","type":"license","severity":"high","name":"x","version":"1"}],
+ "ok":false,"dependencyCount":9,"packageManager":"deb","docker":{},"path":"image.tar",
+ "applications":[{"vulnerabilities":[{"id":"SNYK-JS-A-2","title":"Bypass","severity":"low","name":"a","version":"1.0.0","fixedIn":["1.0.1"],
+   "identifiers":{"CVE":[],"GHSA":["GHSA-x"]}}],"ok":false,"targetFile":"/app/package.json"}]}"#;
+
+#[tokio::test]
+async fn snyk_tells_clean_from_findings_and_both_from_failure() {
+    let found = scan(snyk(), &snyk_script(SNYK, 1), LONG).await.unwrap();
+    let told: Vec<_> = found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
+    assert_eq!(told, [
+        ("SNYK-DEBIAN12-OPENSSL-1", Severity::Critical, Some("3.0.2")),
+        ("SNYK-JS-A-2", Severity::Low, Some("1.0.1")),
+    ]);
+    assert_eq!(found.vulnerabilities[0].aliases, ["CVE-2026-1"]);
+    assert_eq!(found.vulnerabilities[0].package, "openssl/libssl3");
+    assert_eq!(found.tool.version.as_deref(), Some("1.894.0"));
+    let clean = scan(snyk(), &snyk_script(r#"{"vulnerabilities":[],"ok":true}"#, 0), LONG).await.unwrap();
+    assert_eq!(clean.vulnerabilities, []);
+
+    let error = async |json: &str, code| scan(snyk(), &snyk_script(json, code), LONG).await.unwrap_err();
+    insta::assert_snapshot!(error(r#"{"ok":false,"error":"not authorised","path":"x"}"#, 2).await, @"image `Web` (linux/amd64) could not be scanned: snyk failed with exit status: 2: not authorised");
+    insta::assert_snapshot!(error(r#"{"ok":false,"error":"not authorised","path":"x"}"#, 0).await, @"image `Web` (linux/amd64) could not be scanned: snyk failed with exit status: 0: not authorised");
+    insta::assert_snapshot!(error("{}", 3).await, @"image `Web` (linux/amd64) could not be scanned: snyk found nothing in it that it can test (exit code 3) (hint: another `scan` may know what it is made of; `scan: off` leaves it unscanned)");
+    insta::assert_snapshot!(error("{}", 0).await, @"image `Web` (linux/amd64) could not be scanned: snyk printed something that is not its JSON: a project without `vulnerabilities`");
+    insta::assert_snapshot!(error("[]", 0).await, @"image `Web` (linux/amd64) could not be scanned: snyk printed something that is not its JSON: a project without `vulnerabilities`");
+    insta::assert_snapshot!(error(r#"{"vulnerabilities":[],"ok":true}"#, 1).await, @"image `Web` (linux/amd64) could not be scanned: snyk says that it found something, and lists nothing");
+    insta::assert_snapshot!(error(r#"{"vulnerab"#, 1).await, @"image `Web` (linux/amd64) could not be scanned: snyk printed something that is not its JSON: control character (\u0000-\u001F) found while parsing a string at line 2 column 0");
+    insta::assert_snapshot!(error("[", 139).await, @"image `Web` (linux/amd64) could not be scanned: snyk failed with exit status: 139");
+}
+
+const TRIVY: &str = r#"{"SchemaVersion":2,"ArtifactName":"x","Results":[
+  {"Target":"x (alpine 3.20)","Class":"os-pkgs","Type":"alpine","Vulnerabilities":[
+    {"VulnerabilityID":"CVE-2026-2","PkgName":"musl","InstalledVersion":"1.2.4","FixedVersion":"1.2.5","Severity":"MEDIUM",
+     "PrimaryURL":"https://avd.example/cve-2026-2","Title":"musl: overflow"},
+    {"VulnerabilityID":"CVE-2026-3","PkgName":"zlib","InstalledVersion":"1","Severity":"UNKNOWN","FixedVersion":""}]},
+  {"Target":"app/a.jar","Class":"lang-pkgs","Type":"jar"}]}"#;
+
+fn printing(json: &str, code: i32) -> String {
+    format!(
+        "case $1 in version) echo '{{\"Version\":\"0.70.0\",\"VulnerabilityDB\":{{\"UpdatedAt\":\"2026-01-01T00:00:00Z\"}}}}'; exit;; esac\n\
+         cat <<'END'\n{json}\nEND\nexit {code}"
+    )
+}
+
+#[tokio::test]
+async fn trivy_reads_a_layout_and_its_unknown_is_high() {
+    let layout = "test -f \"$3/index.json\" || exit 7\n";
+    let script = printing(TRIVY, 0).replacen("cat", &format!("{layout}cat"), 1);
+    let found = scan(Kind::Trivy, &script, LONG).await.unwrap();
+    let told: Vec<_> = found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
+    assert_eq!(told, [("CVE-2026-3", Severity::High, None), ("CVE-2026-2", Severity::Medium, Some("1.2.5"))]);
+    assert_eq!((found.tool.version.as_deref(), found.tool.database.as_deref()), (Some("0.70.0"), Some("2026-01-01T00:00:00Z")));
+    let nothing = scan(Kind::Trivy, &printing(r#"{"SchemaVersion":2,"ArtifactName":"x"}"#, 0), LONG).await.unwrap();
+    assert_eq!(nothing.vulnerabilities, []);
+
+    let error = async |script: &str| scan(Kind::Trivy, script, LONG).await.unwrap_err();
+    insta::assert_snapshot!(error("echo 'FATAL no database' >&2; exit 1").await, @"image `Web` (linux/amd64) could not be scanned: trivy failed with exit status: 1: FATAL no database");
+    insta::assert_snapshot!(error("echo '{}'").await, @"image `Web` (linux/amd64) could not be scanned: trivy printed something that is not its JSON: missing field `SchemaVersion` at line 1 column 2");
+    insta::assert_snapshot!(error("echo '{\"SchemaVersion\":3}'").await, @"image `Web` (linux/amd64) could not be scanned: trivy printed something that is not its JSON: its schema is 3, not 2");
+}
+
+const GRYPE: &str = r#"{"matches":[{"vulnerability":{"id":"GHSA-y","dataSource":"https://github.com/advisories/GHSA-y","severity":"Negligible",
+   "fix":{"versions":["2.0","1.9"],"state":"fixed"}},"relatedVulnerabilities":[{"id":"CVE-2026-4","severity":"Low"}],
+   "artifact":{"name":"java","version":"17.0.10+7\u0000-x","type":"binary"}}],
+ "source":{},"distro":{},"descriptor":{"name":"grype","version":"0.90.0","db":{"status":{"built":"2026-01-02T00:00:00Z"}}}}"#;
+
+#[tokio::test]
+async fn grype_may_fail_for_its_own_threshold_alone() {
+    let found = scan(Kind::Grype, &printing(GRYPE, 0), LONG).await.unwrap();
+    let vulnerability = &found.vulnerabilities[0];
+    assert_eq!((vulnerability.severity, vulnerability.version.as_str()), (Severity::Low, "17.0.10+7 -x"));
+    assert_eq!((&vulnerability.aliases[..], vulnerability.fixed.as_deref()), (&["CVE-2026-4".to_owned()][..], Some("2.0")));
+    assert_eq!(found.tool.database.as_deref(), Some("2026-01-02T00:00:00Z"));
+    let threshold = format!("echo 'discovered vulnerabilities at or above the severity threshold' >&2\n{}", printing(GRYPE, 2));
+    assert_eq!(scan(Kind::Grype, &threshold, LONG).await.unwrap().vulnerabilities.len(), 1);
+    let error = async |script: &str| scan(Kind::Grype, script, LONG).await.unwrap_err();
+    insta::assert_snapshot!(error(&printing(GRYPE, 1)).await, @"image `Web` (linux/amd64) could not be scanned: grype failed with exit status: 1");
+    insta::assert_snapshot!(error(&printing("{}", 0)).await, @"image `Web` (linux/amd64) could not be scanned: grype printed something that is not its JSON: missing field `matches` at line 1 column 2");
+}
+
+#[tokio::test]
+async fn what_hangs_or_floods_fails() {
+    for kind in [snyk(), Kind::Trivy, Kind::Grype] {
+        let error = scan(kind.clone(), "exec sleep 600", Duration::from_millis(100)).await.unwrap_err();
+        assert!(error.contains("did not finish") && error.contains("was ended after"), "{error}");
+        let error = scan(kind, "head -c 200000000 /dev/zero", LONG).await.unwrap_err();
+        assert!(error.contains("printed more than"), "{error}");
+    }
+    let flood = "for argument; do case $argument in --json-file-output=*) head -c 70000000 /dev/zero > \"${argument#*=}\";; esac; done";
+    insta::assert_snapshot!(scan(snyk(), flood, LONG).await.unwrap_err(), @"image `Web` (linux/amd64) could not be scanned: snyk wrote more than 67108864 bytes");
+}
+
+#[tokio::test]
+async fn the_verdict_is_one_for_all_scanners() {
+    let scans = [
+        scan(snyk(), &snyk_script(SNYK, 1), LONG).await.unwrap(),
+        scan(Kind::Trivy, &printing(TRIVY, 0), LONG).await.unwrap(),
+        scan(Kind::Grype, &printing(GRYPE, 0), LONG).await.unwrap(),
+    ];
+    let policy = Policy { threshold: Some(Severity::High), only_fixed: true, ..Policy::default() };
+    let verdict = Verdict::of("Web", "shop/web", &scans, &policy);
+    assert_eq!(verdict.counts, Counts { critical: 1, high: 0, medium: 1, low: 2 });
+    insta::assert_snapshot!(verdict.annotation(None).unwrap().message, @"image `Web` has 1 vulnerability of severity high or above: critical SNYK-DEBIAN12-OPENSSL-1 in openssl/libssl3 3.0.1 (fixed in 3.0.2)");
+}

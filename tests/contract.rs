@@ -1,0 +1,223 @@
+//! The action files and the binaries say the same: inputs, defaults, outputs, and the variables between them.
+#![allow(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+
+use saphyr::{LoadableYamlNode as _, Yaml};
+
+const ACTIONS: [(&str, &str); 3] = [
+    ("build", env!("CARGO_BIN_EXE_action-build")),
+    ("publish", env!("CARGO_BIN_EXE_action-publish")),
+    ("promote", env!("CARGO_BIN_EXE_action-promote")),
+];
+
+/// Runs the check on every action's file, with its name and its binary.
+fn each(check: impl Fn(&str, &Yaml<'_>, &str)) {
+    for (name, binary) in ACTIONS {
+        let text = std::fs::read_to_string(file(name)).unwrap();
+        let documents = Yaml::load_from_str(&text).unwrap();
+        assert_eq!(documents.len(), 1, "{name}");
+        check(name, &documents[0], binary);
+    }
+}
+
+fn file(action: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("action-{action}.yml"))
+}
+
+/// The lines that a binary prints for a flag, in an environment that tells it nothing.
+fn printed(binary: &str, flag: &str) -> Vec<String> {
+    let output = Command::new(binary).arg(flag).env_clear().output().unwrap();
+    assert!(output.status.success(), "{binary} {flag}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn at<'a>(node: &'a Yaml<'a>, key: &str) -> &'a Yaml<'a> {
+    node.as_mapping_get(key).unwrap_or_else(|| panic!("no `{key}`"))
+}
+
+fn text<'a>(node: &'a Yaml<'a>, key: &str) -> &'a str {
+    at(node, key).as_str().unwrap_or_else(|| panic!("`{key}` is no string"))
+}
+
+fn entries<'a>(node: &'a Yaml<'a>, key: &str) -> impl Iterator<Item = (&'a str, &'a Yaml<'a>)> {
+    at(node, key).as_mapping().unwrap().iter().map(|(name, value)| (name.as_str().unwrap(), value))
+}
+
+/// The keys of a mapping.
+fn keys<'a>(node: &'a Yaml<'a>) -> BTreeSet<&'a str> {
+    node.as_mapping().unwrap().keys().map(|key| key.as_str().unwrap()).collect()
+}
+
+/// The one step.
+fn step<'a>(action: &'a Yaml<'a>) -> &'a Yaml<'a> {
+    let runs = at(action, "runs");
+    assert_eq!(keys(runs), BTreeSet::from(["steps", "using"]));
+    assert_eq!(text(runs, "using"), "composite");
+    let steps = at(runs, "steps").as_vec().unwrap();
+    assert_eq!(steps.len(), 1, "one step");
+    &steps[0]
+}
+
+fn kebab_case(name: &str) -> bool {
+    let word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    name.split('-').all(word)
+}
+
+fn variable(input: &str) -> String {
+    format!("INPUT_{}", input.to_uppercase().replace('-', "_"))
+}
+
+#[test]
+fn the_binary_has_the_inputs_of_the_file_with_their_defaults() {
+    each(|name, action, binary| {
+        let default = |input| at(action, "inputs").as_mapping_get(input).unwrap().as_mapping_get("default").map(|_| ());
+        let declared: BTreeMap<_, _> = entries(action, "inputs")
+            .map(|(input, entry)| (input.to_owned(), default(input).map_or("", |()| text(entry, "default")).to_owned()))
+            .collect();
+        let lines = printed(binary, "--inputs");
+        let read: BTreeMap<_, _> = lines
+            .iter()
+            .map(|line| line.split_once('=').unwrap_or_else(|| panic!("{name}: not `name=default`: {line}")))
+            .map(|(input, default)| (input.to_owned(), default.to_owned()))
+            .collect();
+        assert_eq!(read.len(), lines.len(), "{name}: an input is listed twice");
+        assert_eq!(read, declared, "{name}");
+    });
+}
+
+#[test]
+fn the_binary_has_the_outputs_of_the_file() {
+    each(|name, action, binary| {
+        let declared: BTreeSet<_> = entries(action, "outputs").map(|(output, _)| output.to_owned()).collect();
+        let lines = printed(binary, "--outputs");
+        assert_eq!(lines.iter().cloned().collect::<BTreeSet<_>>(), declared, "{name}");
+        assert_eq!(lines.len(), declared.len(), "{name}: an output is listed twice");
+    });
+}
+
+#[test]
+fn every_input_reaches_the_binary_as_its_variable() {
+    each(|name, action, _| {
+        let expected: BTreeMap<_, _> = entries(action, "inputs")
+            .map(|(input, _)| (variable(input), format!("${{{{ inputs.{input} }}}}")))
+            .collect();
+        let mapped: BTreeMap<_, _> = entries(step(action), "env")
+            .map(|(variable, value)| (variable.to_owned(), value.as_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(mapped, expected, "{name}");
+    });
+}
+
+#[test]
+fn every_output_comes_from_the_step() {
+    each(|name, action, _| {
+        let id = text(step(action), "id");
+        for (output, entry) in entries(action, "outputs") {
+            assert_eq!(text(entry, "value"), format!("${{{{ steps.{id}.outputs.{output} }}}}"), "{name}");
+        }
+    });
+}
+
+#[test]
+fn names_are_in_kebab_case_and_everything_is_described() {
+    each(|name, action, _| {
+        let described = |what: &str, description: &str| {
+            assert!(description.len() > 10 && description.ends_with('.'), "{name}: {what}: `{description}`");
+            // The runner evaluates an expression wherever it finds one in this file.
+            assert!(!description.contains("${{"), "{name}: {what}");
+        };
+        for key in ["name", "author"] {
+            assert!(!text(action, key).is_empty(), "{name}: {key}");
+        }
+        described("the action", text(action, "description"));
+        assert_eq!(keys(at(action, "branding")), BTreeSet::from(["color", "icon"]), "{name}");
+        for (input, entry) in entries(action, "inputs") {
+            assert!(kebab_case(input), "{name}: {input}");
+            described(input, text(entry, "description"));
+            let keys = keys(entry);
+            assert!(
+                keys.is_subset(&BTreeSet::from(["default", "description", "required"])),
+                "{name}: {input}: {keys:?}"
+            );
+            // What is required has no default, what has one is not required.
+            assert_ne!(keys.contains("default"), keys.contains("required"), "{name}: {input}");
+        }
+        for (output, entry) in entries(action, "outputs") {
+            assert!(kebab_case(output), "{name}: {output}");
+            described(output, text(entry, "description"));
+            assert_eq!(keys(entry), BTreeSet::from(["description", "value"]), "{name}: {output}");
+        }
+    });
+}
+
+#[test]
+fn the_step_starts_the_binary_and_nothing_else() {
+    each(|name, action, _| {
+        let step = step(action);
+        assert_eq!(keys(step), BTreeSet::from(["env", "id", "name", "run", "shell"]), "{name}: no `uses`, no `if`");
+        assert_eq!(text(step, "shell"), "bash", "{name}");
+        let run = text(step, "run");
+        assert!(!run.contains("${{"), "{name}: a value would become a part of the script");
+        let last = run.trim_end().lines().last().unwrap();
+        assert_eq!(last, format!("exec \"$bin/$platform/action-{name}\""), "signals have to reach the binary");
+        let source = std::fs::read_to_string(file(name)).unwrap();
+        assert!(!source.lines().any(|line| line.trim_start_matches([' ', '-']).starts_with("uses:")), "{name}");
+    });
+}
+
+/// A tree with a program in place of the binary, and the step's script run in it as the runner does.
+fn run_step(
+    action: &Yaml<'_>,
+    name: &str,
+    platform: (&str, &str),
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String) {
+    let tree = tempfile::tempdir().unwrap();
+    let folder = tree.path().join("bin/Linux-X64");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::create_dir(tree.path().join(name)).unwrap();
+    let program = "#!/bin/bash\nprintf '%s|' \"$PPID\" \"${INPUT_PARAMETERS-unset}\"\nexit 7\n";
+    let source = tree.path().join("program.sh");
+    std::fs::write(&source, program).unwrap();
+    // By a process of its own: what any thread's child still holds open for writing can't be executed.
+    let install = |to: PathBuf| Command::new("install").arg("--mode=0755").arg(&source).arg(to).status().unwrap();
+    assert!(install(folder.join(format!("action-{name}"))).success());
+    let script = tree.path().join("script.sh");
+    std::fs::write(&script, text(step(action), "run")).unwrap();
+    let output = Command::new("bash")
+        .args(["--noprofile", "--norc", "-e", "-o", "pipefail"])
+        .arg(&script)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("GITHUB_ACTION_PATH", tree.path().join(name))
+        .env("RUNNER_OS", platform.0)
+        .env("RUNNER_ARCH", platform.1)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_step_becomes_the_binary_and_passes_values_on_as_they_are() {
+    let value = "a='b' \"c\" $(touch x) `touch y`; ${HOME} \\\n::error::second line";
+    each(|name, action, _| {
+        let (code, stdout) = run_step(action, name, ("Linux", "X64"), &[("INPUT_PARAMETERS", value)]);
+        assert_eq!(code, Some(7), "{name}: the binary's exit code is the step's");
+        // The script's process was started by this one; so is the binary, since it took the script's place.
+        assert_eq!(stdout, format!("{}|{value}|", std::process::id()), "{name}");
+    });
+}
+
+#[test]
+fn a_platform_without_a_binary_is_named_with_those_that_have_one() {
+    each(|name, action, _| {
+        let (code, stdout) = run_step(action, name, ("Windows", "ARM64"), &[]);
+        assert_eq!(code, Some(1));
+        assert_eq!(stdout, format!("::error::action-{name} does not run on Windows-ARM64, only on: Linux-X64\n"));
+    });
+}

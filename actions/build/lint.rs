@@ -107,7 +107,8 @@ fn read(finished: &Finished) -> Result<Vec<Reported>, Problem> {
     }
     // It would go on without its configuration, as if nothing had been said.
     if log.contains("Error parsing your config file") {
-        return Err(Problem::failure("hadolint can't read its configuration file").hint("hadolint --config FILE Dockerfile shows what is wrong with it"));
+        return Err(Problem::failure("hadolint can't read its configuration file")
+            .hint("hadolint --config FILE Dockerfile shows what is wrong with it"));
     }
     let broken = || Problem::failure("hadolint printed something that is not its JSON");
     // What follows is the same again, or in the format that the configuration file names.
@@ -255,17 +256,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = script::write(folder.path(), "hadolint", script);
         let directory = folder.path().to_owned();
-        let linter =
-            Linter { program, directory: directory.clone(), workspace: directory.clone(), deadline: Duration::from_secs(60) };
+        let linter = Linter {
+            program,
+            directory: directory.clone(),
+            workspace: directory.clone(),
+            deadline: Duration::from_secs(60),
+        };
         let dockerfile = Dockerfile { path: directory.join("Dockerfile"), display: "images/Dockerfile".into() };
         (folder, linter, dockerfile)
     }
 
     async fn lint(script: &str) -> Result<Vec<Finding>, String> {
         let (_folder, linter, dockerfile) = fixture(script);
-        linter.one(&dockerfile).await.map_err(|problem| {
-            lifecycle::Diagnosis::of(&problem.into()).line()
-        })
+        linter.one(&dockerfile).await.map_err(|problem| lifecycle::Diagnosis::of(&problem.into()).line())
     }
 
     #[tokio::test]
@@ -303,7 +306,10 @@ mod tests {
         let (folder, mut linter, dockerfile) = fixture(script);
         std::fs::write(folder.path().join(".hadolint.yaml"), "ignored: []").unwrap();
         let results = linter.all(&[dockerfile.clone(), dockerfile.clone()], 4).await;
-        assert_eq!(results.into_values().collect::<Result<Vec<_>, _>>().map_err(|problem| problem.to_string()), Ok(vec![vec![]]));
+        assert_eq!(
+            results.into_values().collect::<Result<Vec<_>, _>>().map_err(|problem| problem.to_string()),
+            Ok(vec![vec![]])
+        );
         linter.directory = folder.path().join("sub");
         std::fs::create_dir(&linter.directory).unwrap();
         linter.one(&dockerfile).await.unwrap();

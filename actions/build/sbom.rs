@@ -129,7 +129,8 @@ impl Generator {
         let finished = finished.map_err(|error| Problem::failure("syft did not finish").because(error))?;
         if !finished.status.success() {
             let log = String::from_utf8_lossy(&finished.log);
-            let last: String = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(300).collect();
+            let last: String =
+                log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(300).collect();
             return Err(Problem::failure(format!("syft failed with {}: {last}", finished.status)));
         }
         let document: serde_json::Value = serde_json::from_slice(&finished.stdout)
@@ -154,16 +155,17 @@ mod tests {
         let environment = Environment::from([("PATH", path.as_str()), ("RUNNER_TEMP", path.as_str())]);
         let generator = Generator::choose(choice, &environment, 1).unwrap().unwrap();
         let made = generator.make("Web", &layout, &manifest).await;
-        let left = std::fs::read_dir(folder.path()).unwrap().filter(|entry| {
-            entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("one-image-")
-        });
+        let left = std::fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("one-image-"));
         assert_eq!(left.count(), 0);
         made.map_err(|problem| lifecycle::Diagnosis::of(&problem.into()).line())
     }
 
     #[tokio::test]
     async fn is_made_of_one_image_and_checked() {
-        let script = r#"test -f "${1#oci-dir:}/index.json" && test "$3" = cyclonedx-json && echo '{"bomFormat":"CycloneDX"}'"#;
+        let script =
+            r#"test -f "${1#oci-dir:}/index.json" && test "$3" = cyclonedx-json && echo '{"bomFormat":"CycloneDX"}'"#;
         let sbom = make(Choice::Auto, script).await.ok().unwrap();
         assert_eq!(sbom.artifact.manifest.artifact_type.as_deref(), Some(artifact_type::CYCLONEDX));
         assert_eq!(sbom.extension, "cdx.json");

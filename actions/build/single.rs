@@ -22,10 +22,12 @@ impl Single {
     /// # Errors
     /// When the manifest is not in the layout, or the temporary folder can't be written.
     pub(crate) fn of(source: &Layout, manifest: &Descriptor, temporary: &Path) -> Result<Self, Problem> {
-        let unusable = |error: io::Error| Problem::failure(format!("cannot use {}", temporary.display())).because(error);
+        let unusable =
+            |error: io::Error| Problem::failure(format!("cannot use {}", temporary.display())).because(error);
         let broken = |error| Problem::failure("the image can't be read again").because(error);
         let found = source.read_manifest(&manifest.digest).map_err(broken)?;
-        let found = found.ok_or_else(|| Problem::failure(format!("the layout lacks the manifest {}", manifest.digest)))?;
+        let found =
+            found.ok_or_else(|| Problem::failure(format!("the layout lacks the manifest {}", manifest.digest)))?;
         fs::create_dir_all(temporary).map_err(unusable)?;
         let folder = tempfile::Builder::new().prefix("one-image-").tempdir_in(temporary).map_err(unusable)?;
         let single = Self { folder };
@@ -34,7 +36,8 @@ impl Single {
         for blob in found.blobs() {
             let (from, to) = (source.blob_path(&blob.digest), layout.blob_path(&blob.digest));
             if !to.exists() && fs::hard_link(&from, &to).is_err() {
-                let lacking = |error| Problem::failure(format!("the layout lacks the blob {}", blob.digest)).because(error);
+                let lacking =
+                    |error| Problem::failure(format!("the layout lacks the blob {}", blob.digest)).because(error);
                 fs::copy(&from, &to).map_err(lacking)?;
             }
         }
@@ -113,8 +116,12 @@ pub(crate) mod tests {
         assert_eq!(roots.iter().map(|root| &root.descriptor.digest).collect::<Vec<_>>(), [&manifest.digest]);
         assert_eq!(fs::read_dir(single.path().join("blobs/sha256")).unwrap().count(), 2);
         let mut archive = tar::Archive::new(File::open(single.archive().await.unwrap()).unwrap());
-        let names: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
-        assert!(names.contains(&PathBuf::from("index.json")) && names.contains(&Path::new("blobs/sha256").join(manifest.digest.hex())));
+        let names: Vec<_> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        assert!(
+            names.contains(&PathBuf::from("index.json"))
+                && names.contains(&Path::new("blobs/sha256").join(manifest.digest.hex()))
+        );
         drop(single);
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 

@@ -119,7 +119,10 @@ const SNYK: Tool = Tool {
     program: "node_modules/.bin/snyk",
     command: "npm install --global snyk@1.894.0",
     installers: &["npm"],
-    files: &[("package.json", include_str!("tools/snyk/package.json")), ("package-lock.json", include_str!("tools/snyk/package-lock.json"))],
+    files: &[
+        ("package.json", include_str!("tools/snyk/package.json")),
+        ("package-lock.json", include_str!("tools/snyk/package-lock.json")),
+    ],
     arguments: &["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
 };
 
@@ -151,7 +154,8 @@ async fn obtain(runner: &Runner, install: bool, tool: &Tool) -> Result<PathBuf, 
 async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Result<(), Problem> {
     let unusable = |error: std::io::Error| Problem::failure(format!("cannot use {}", folder.display())).because(error);
     let installers = tool.installers.iter().find_map(|name| find(&runner.environment, name));
-    let installer = installers.ok_or_else(|| Problem::failure(format!("there is no {} on PATH", tool.installers[0])))?;
+    let installer =
+        installers.ok_or_else(|| Problem::failure(format!("there is no {} on PATH", tool.installers[0])))?;
     std::fs::create_dir_all(folder).map_err(unusable)?;
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(folder).map_err(unusable)?;
     for (name, text) in tool.files {

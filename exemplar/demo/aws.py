@@ -30,7 +30,9 @@ def prepare(host, *repositories):
     boto3.client("ssm").put_parameter(Name=PARAMETER, Value=host, Type="String", Overwrite=True)
     print(f"  ssm {PARAMETER} = {host}")
     for name in repositories:
-        made = boto3.client("ecr").create_repository(repositoryName=name, imageTagMutability="IMMUTABLE")["repository"]
+        # Mutable, because this AWS has no referrers API, for which a tag then stands in that grows. ECR itself has one,
+        # and there a repository is best immutable.
+        made = boto3.client("ecr").create_repository(repositoryName=name, imageTagMutability="MUTABLE")["repository"]
         print(f"  ecr {made['repositoryUri']} ({made['imageTagMutability'].lower()})")
 
 

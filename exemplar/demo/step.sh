@@ -43,6 +43,9 @@ readable() {
       ::group::*) printf '  %s\n' "${line#::group::}" ;;
       ::endgroup::* | ::add-mask::* | ::debug::*) ;;
       ::error* | ::warning* | ::notice*) annotation "$line" ;;
+      # What a builder printed is of interest where it failed.
+      "── "*) printf '  %s (log: %s)\n' "${line#── }" "${state#"$top"/}/build.log" ;;
+      "   "*) printf '%s\n' "$line" >>"$state/build.log" ;;
       *) printf '  %s\n' "$line" ;;
     esac
   done

@@ -28,7 +28,9 @@ pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, P
         uri: "https://github.com/anchore/grype".to_owned(),
         version: some_word(descriptor["version"].as_str()),
         // Where it stands has changed with version 0.88.
-        database: some_word(descriptor.pointer("/db/status/built").or(descriptor.pointer("/db/built")).and_then(|built| built.as_str())),
+        database: some_word(
+            descriptor.pointer("/db/status/built").or(descriptor.pointer("/db/built")).and_then(|built| built.as_str()),
+        ),
     };
     Ok(Report { tool, vulnerabilities: report.matches.into_iter().map(vulnerability).collect() })
 }
@@ -63,6 +65,15 @@ struct Known {
 struct Fix {
     #[serde(default)]
     versions: Vec<String>,
+    #[serde(default)]
+    state: String,
+}
+
+impl Fix {
+    /// The version with the fix, unless whoever maintains the package does not bring it out.
+    fn version(&self) -> Option<&str> {
+        self.versions.first().map(String::as_str).filter(|_| matches!(self.state.as_str(), "fixed" | ""))
+    }
 }
 
 #[derive(Deserialize)]
@@ -81,7 +92,7 @@ fn vulnerability(found: Match) -> Vulnerability {
         aliases,
         package: word(&artifact.name),
         version: word(&artifact.version),
-        fixed: some_word(known.fix.versions.first().map(String::as_str)),
+        fixed: some_word(known.fix.version()),
         severity: Severity::read(&known.severity),
         title: None,
         url: address(known.data_source.as_deref()),

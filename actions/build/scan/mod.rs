@@ -117,8 +117,12 @@ impl Scanner {
                 let problem = Problem::failure("snyk needs a token, and SNYK_TOKEN is not set");
                 return Err(problem.hint("`env: SNYK_TOKEN: ${{ secrets.SNYK_TOKEN }}` on the step, or another `scan`"));
             }
-            (Choice::Trivy, _) => (Kind::Trivy, there("trivy").ok_or_else(|| tools::missing("trivy", "brew install trivy"))?),
-            (Choice::Grype, _) => (Kind::Grype, there("grype").ok_or_else(|| tools::missing("grype", "brew install grype"))?),
+            (Choice::Trivy, _) => {
+                (Kind::Trivy, there("trivy").ok_or_else(|| tools::missing("trivy", "brew install trivy"))?)
+            }
+            (Choice::Grype, _) => {
+                (Kind::Grype, there("grype").ok_or_else(|| tools::missing("grype", "brew install grype"))?)
+            }
             (Choice::Auto, None) => match (there("trivy"), there("grype")) {
                 (Some(trivy), _) => (Kind::Trivy, trivy),
                 (None, Some(grype)) => (Kind::Grype, grype),

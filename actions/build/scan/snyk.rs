@@ -39,7 +39,9 @@ pub(super) async fn scan(
         Ok(file) if file.len() > OUTPUT as u64 => {
             return Err(Problem::failure(format!("snyk wrote more than {OUTPUT} bytes")));
         }
-        Ok(_) => std::fs::read(&json).map_err(|error| Problem::failure("cannot read what snyk wrote").because(error))?,
+        Ok(_) => {
+            std::fs::read(&json).map_err(|error| Problem::failure("cannot read what snyk wrote").because(error))?
+        }
         Err(_) => finished.stdout.clone(),
     };
     let code = finished.status.code();
@@ -50,7 +52,8 @@ pub(super) async fn scan(
             return Err(problem.hint("another `scan` may know what it is made of; `scan: off` leaves it unscanned"));
         }
         _ => {
-            let said = projects(&document).ok().and_then(|projects| projects.into_iter().find_map(|project| project.error));
+            let said =
+                projects(&document).ok().and_then(|projects| projects.into_iter().find_map(|project| project.error));
             let stdout = String::from_utf8_lossy(&finished.stdout);
             let first = stdout.lines().map(str::trim).find(|line| !line.is_empty());
             return Err(scanner.failure(&finished, said.as_deref().or(first)));

@@ -28,9 +28,11 @@ pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, P
         return Err(scanner.broken(format!("its schema is {}, not {SCHEMA}", report.schema_version)));
     }
     let (version, database) = version(scanner).await;
-    let tool = Tool { name: "trivy".to_owned(), uri: "https://github.com/aquasecurity/trivy".to_owned(), version, database };
+    let tool =
+        Tool { name: "trivy".to_owned(), uri: "https://github.com/aquasecurity/trivy".to_owned(), version, database };
     // An image without packages has no results, a result without vulnerabilities has no list of them.
-    let found = report.results.unwrap_or_default().into_iter().flat_map(|result| result.vulnerabilities.unwrap_or_default());
+    let found =
+        report.results.unwrap_or_default().into_iter().flat_map(|result| result.vulnerabilities.unwrap_or_default());
     Ok(Report { tool, vulnerabilities: found.map(vulnerability).collect() })
 }
 
@@ -84,7 +86,8 @@ async fn version(scanner: &Scanner) -> (Option<String>, Option<String>) {
     let mut command = tools::checker(&scanner.program);
     command.args(["version", "--format", "json"]);
     let finished = run(command, super::VERSION_OUTPUT, super::VERSION_DEADLINE).await;
-    let said: Option<serde_json::Value> = finished.ok().and_then(|finished| serde_json::from_slice(&finished.stdout).ok());
+    let said: Option<serde_json::Value> =
+        finished.ok().and_then(|finished| serde_json::from_slice(&finished.stdout).ok());
     let text = |path: &str| said.as_ref().and_then(|said| some_word(said.pointer(path)?.as_str()));
     (text("/Version"), text("/VulnerabilityDB/UpdatedAt"))
 }

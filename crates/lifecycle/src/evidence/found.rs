@@ -238,7 +238,10 @@ async fn piece<K>(
         Ok(statement) => statement,
         // Which kind it would have been, only its annotation tells.
         Err(reason) => {
-            let named = manifest.annotations.get(annotation::PREDICATE_TYPE).or(layer.annotations.get(annotation::PREDICATE_TYPE));
+            let named = manifest
+                .annotations
+                .get(annotation::PREDICATE_TYPE)
+                .or(layer.annotations.get(annotation::PREDICATE_TYPE));
             return Ok(named.and_then(|named| as_statement(named)).and_then(|kind| piece(kind, Err(reason))));
         }
     };
@@ -332,7 +335,9 @@ fn read_provenance((): (), predicate: &Value) -> Result<Provenance, &'static str
     }
     let source = &predicate["invocation"]["configSource"];
     let vcs = &predicate["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["vcs"];
-    let first = |values: [&Value; 2]| values.into_iter().filter_map(Value::as_str).find(|text| !text.is_empty()).map(str::to_owned);
+    let first = |values: [&Value; 2]| {
+        values.into_iter().filter_map(Value::as_str).find(|text| !text.is_empty()).map(str::to_owned)
+    };
     Ok(Provenance {
         repository: first([&source["uri"], &vcs["source"]]).as_deref().map(repository),
         commit: first([&source["digest"]["sha1"], &vcs["revision"]]),
@@ -405,7 +410,8 @@ mod tests {
         assert_eq!(lint(&fixture.store, root).await.unwrap(), []);
         let old = sarif::lint("web", &[finding(lint::Level::Error)], Some(lint::Level::Error));
         fixture.add(&sarif::artifact(&fixture.subject, &old, "2026-01-01T00:00:00Z").unwrap());
-        let new = sarif::lint("web", &[finding(lint::Level::Style), finding(lint::Level::Info)], Some(lint::Level::Info));
+        let new =
+            sarif::lint("web", &[finding(lint::Level::Style), finding(lint::Level::Info)], Some(lint::Level::Info));
         fixture.add(&sarif::artifact(&fixture.subject, &new, "2026-01-01T01:00:00+00:30").unwrap());
         let found = lint(&fixture.store, root).await.unwrap();
         let counts = lint::Counts { info: 1, style: 1, ..lint::Counts::default() };
@@ -437,19 +443,26 @@ mod tests {
             tool: scan::Tool { name: "grype".into(), uri: "u".into(), version: Some("1".into()), database: None },
             started: "2026-01-01T00:00:00Z".into(),
             finished: "2026-01-01T00:00:05Z".into(),
-            vulnerabilities: vec![vulnerability("A", scan::Severity::Critical), vulnerability("B", scan::Severity::Low)],
+            vulnerabilities: vec![
+                vulnerability("A", scan::Severity::Critical),
+                vulnerability("B", scan::Severity::Low),
+            ],
         };
         let text = "- {id: A, reason: r, owner: o, expires: 2026-03-31}";
         let waivers = Waivers::parse(text, std::path::Path::new("w"), date!(2026 - 01 - 01)).unwrap();
         fixture.add(&scanned.artifact("Web", "web", &waivers).unwrap());
         // A statement about another digest is none of this one.
-        let other = statement("x", &Digest::of(b"other"), predicate_type::VULNERABILITIES, json!({"scanner": {"result": []}}));
+        let other =
+            statement("x", &Digest::of(b"other"), predicate_type::VULNERABILITIES, json!({"scanner": {"result": []}}));
         fixture.add(&attest(&fixture.subject, &other, BTreeMap::new(), "2026-05-01T00:00:00Z").unwrap());
         let found = scan(&fixture.store, &fixture.subject.digest).await.unwrap();
         let [Found { content: Ok(result), .. }] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(result.finished, Some(datetime!(2026-01-01 00:00:05 UTC)));
         assert_eq!(result.counts(date!(2026 - 03 - 31)), scan::Counts { low: 1, ..scan::Counts::default() });
-        assert_eq!(result.counts(date!(2026 - 04 - 01)), scan::Counts { critical: 1, low: 1, ..scan::Counts::default() });
+        assert_eq!(
+            result.counts(date!(2026 - 04 - 01)),
+            scan::Counts { critical: 1, low: 1, ..scan::Counts::default() }
+        );
         assert!(result.vulnerabilities[0].has_fix);
     }
 
@@ -514,7 +527,10 @@ mod tests {
             (provenance.repository.unwrap(), provenance.commit.unwrap())
         };
         let repository = "https://github.com/o/n".to_owned();
-        assert_eq!(found.iter().map(said).collect::<Vec<_>>(), [(repository.clone(), "beef".into()), (repository, "c0ffee".into())]);
+        assert_eq!(
+            found.iter().map(said).collect::<Vec<_>>(),
+            [(repository.clone(), "beef".into()), (repository, "c0ffee".into())]
+        );
     }
 
     #[test]

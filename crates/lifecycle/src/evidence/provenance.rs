@@ -119,9 +119,8 @@ pub fn from_buildkit(
     bytes: &[u8],
     created: &str,
 ) -> Result<Artifact, StoreError> {
-    let invalid = |what: &str| {
-        StoreError::new(Class::Invalid, format!("the builder's attestation of {attested} {what}"))
-    };
+    let invalid =
+        |what: &str| StoreError::new(Class::Invalid, format!("the builder's attestation of {attested} {what}"));
     let mut statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
     let kind = statement["predicateType"].as_str().filter(|kind| !kind.is_empty());
     let kind = kind.ok_or_else(|| invalid("has no predicate type"))?.to_owned();

@@ -78,7 +78,8 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict) -> Value {
             Severity::Low => "note",
         };
         let platforms = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let fix = vulnerability.fixed.as_ref().map_or("there is no fix".to_owned(), |fixed| format!("fixed in {fixed}"));
+        let fix =
+            vulnerability.fixed.as_ref().map_or("there is no fix".to_owned(), |fixed| format!("fixed in {fixed}"));
         let message = format!(
             "{} {} in image {} ({platforms}) has {}: {fix}",
             vulnerability.package, vulnerability.version, verdict.name, vulnerability.id
@@ -95,7 +96,8 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict) -> Value {
         });
         if let Standing::Waived(waiver) = standing {
             let justification = format!("{} ({}, until {})", waiver.reason, waiver.owner, waiver.expires);
-            result["suppressions"] = json!([{"kind": "external", "status": "accepted", "justification": justification}]);
+            result["suppressions"] =
+                json!([{"kind": "external", "status": "accepted", "justification": justification}]);
         }
         results.push(result);
     }

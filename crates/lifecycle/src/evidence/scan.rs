@@ -290,8 +290,12 @@ impl Verdict {
             named += &format!("; and {} more", failing.len() - NAMED);
         }
         let noun = if failing.len() == 1 { "vulnerability" } else { "vulnerabilities" };
-        let message =
-            format!("image `{}` has {} {noun} of severity {} or above: {named}", self.key, failing.len(), threshold.name());
+        let message = format!(
+            "image `{}` has {} {noun} of severity {} or above: {named}",
+            self.key,
+            failing.len(),
+            threshold.name()
+        );
         Some(Annotation::new(runner::Level::Error, message).titled(format!("scan: {}", self.key)).at(place))
     }
 
@@ -413,7 +417,8 @@ mod tests {
     #[test]
     fn words_and_scores_are_severities_and_the_unknown_is_not_harmless() {
         use Severity::{Critical, High, Low, Medium};
-        let words = ["CRITICAL", "high", "Medium", "low", "Negligible", "UNKNOWN", "", "9.8", "5.0", "0.1", "NaN", "-1"];
+        let words =
+            ["CRITICAL", "high", "Medium", "low", "Negligible", "UNKNOWN", "", "9.8", "5.0", "0.1", "NaN", "-1"];
         let read = [Critical, High, Medium, Low, Low, High, High, Critical, Medium, Low, High, High];
         assert_eq!(words.map(Severity::read), read);
     }

@@ -214,7 +214,9 @@ impl<'t> Reader<'t> {
                 (Event::SequenceEnd, _) => return Ok(entries),
                 (Event::MappingStart(..), place) => entries.push(self.entry(place)?),
                 (_, place) => {
-                    return Err(Problem::mistake("a waiver is a mapping with `id`, `reason`, `owner`, `expires`").at(place));
+                    return Err(
+                        Problem::mistake("a waiver is a mapping with `id`, `reason`, `owner`, `expires`").at(place)
+                    );
                 }
             }
         }
@@ -230,15 +232,15 @@ impl<'t> Reader<'t> {
             };
             let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
                 let name: String = name.chars().take(100).collect();
-                return Err(Problem::mistake(format!("a waiver has no `{name}`")).at(place).hint(format!("it has {}", FIELDS.join(", "))));
+                return Err(Problem::mistake(format!("a waiver has no `{name}`"))
+                    .at(place)
+                    .hint(format!("it has {}", FIELDS.join(", "))));
             };
             if entry.fields.iter().any(|(known, ..)| *known == field) {
                 return Err(Problem::mistake(format!("duplicate key `{field}`")).at(place));
             }
             match self.next()? {
-                (Event::Scalar(text, style, ..), place)
-                    if !text.trim().is_empty() && !(style == ScalarStyle::Plain && is_null(&text)) =>
-                {
+                (Event::Scalar(text, style, ..), place) if is_text(&text, style) => {
                     entry.fields.push((field, text.trim().to_owned(), place));
                 }
                 (_, place) => return Err(Problem::mistake(format!("`{field}` of a waiver is a text")).at(place)),
@@ -260,6 +262,11 @@ impl<'t> Reader<'t> {
     fn place(&self, marker: &Marker) -> Place {
         Place { file: self.file.to_owned(), line: marker.line().max(1), column: marker.col() + 1 }
     }
+}
+
+fn is_text(text: &str, style: ScalarStyle) -> bool {
+    let is_null = style == ScalarStyle::Plain && is_null(text);
+    !is_null && !text.trim().is_empty()
 }
 
 fn is_null(text: &str) -> bool {
@@ -301,9 +308,8 @@ mod tests {
              - {id: SNYK-X-1, reason: 'x', owner: \"b\", expires: '2027-01-01'}\n",
         )
         .unwrap();
-        let owner = |id, alias, name| {
-            waivers.of(&vulnerability(id, alias), "Key", name).map(|waiver| waiver.owner.clone())
-        };
+        let owner =
+            |id, alias, name| waivers.of(&vulnerability(id, alias), "Key", name).map(|waiver| waiver.owner.clone());
         assert_eq!(owner("SNYK-Y-2", "CVE-2026-1", "shop/web"), Some("team-a".into()));
         assert_eq!(owner("CVE-2026-1", "", "other/web"), None);
         assert_eq!(owner("CVE-2026-10", "", "shop/web"), None);
@@ -325,7 +331,7 @@ mod tests {
         insta::assert_snapshot!(error("- id: [A]\n"), @".image-waivers.yaml:1:7: `id` of a waiver is a text");
         insta::assert_snapshot!(error("id: A\n"), @".image-waivers.yaml:1:1: waivers are a list: a `-` begins each");
         insta::assert_snapshot!(error("- A\n"), @".image-waivers.yaml:1:3: a waiver is a mapping with `id`, `reason`, `owner`, `expires`");
-        insta::assert_snapshot!(error("- {id: A\n"), @".image-waivers.yaml:2:1: the waivers are no YAML: while parsing a flow mapping, expected ',' or '}'");
+        insta::assert_snapshot!(error("- {id: A\n"), @".image-waivers.yaml:2:1: the waivers are no YAML: while parsing a flow mapping, did not find expected ',' or '}'");
         insta::assert_snapshot!(error("[]\n---\n[]\n"), @".image-waivers.yaml:2:1: a second document: waivers are one list");
         for empty in ["", "# nothing\n", "[]", "---\n"] {
             assert_eq!(parse(empty).unwrap().iter().count(), 0, "{empty:?}");

@@ -80,7 +80,18 @@ impl Repository {
             StoreError::new(Class::Invalid, format!("the list of referrers of {} can't be written", subject.digest))
                 .because(error)
         })?;
-        Box::pin(self.put_manifest(&index, Some(&tag))).await
+        Box::pin(self.put_manifest(&index, Some(&tag))).await.map_err(|error| match error.class {
+            Class::Conflict => {
+                let message = format!(
+                    "{} can't list what refers to {}: it has no referrers API, and its tags are immutable",
+                    self.address(),
+                    subject.digest
+                );
+                StoreError::new(Class::Conflict, message)
+                    .hint("exclude the tags `sha256-*` from immutability, or set `evidence: none` and `record: false`")
+            }
+            _ => error,
+        })
     }
 
     fn has_referrers_api(&self) -> Option<bool> {

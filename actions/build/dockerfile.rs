@@ -24,13 +24,14 @@ pub(crate) struct Base {
 /// # Errors
 /// When it can't be read or is no Dockerfile.
 pub(crate) fn bases(path: &Path, display: &Path, build_args: &BTreeMap<String, String>) -> Result<Vec<Base>, Problem> {
-    let unreadable = |error: std::io::Error| Problem::mistake(format!("cannot read {}", display.display())).because(error);
+    let unreadable =
+        |error: std::io::Error| Problem::mistake(format!("cannot read {}", display.display())).because(error);
     if std::fs::metadata(path).map_err(unreadable)?.len() > LIMIT {
         return Err(Problem::mistake(format!("{} is larger than {LIMIT} bytes", display.display())));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let dockerfile =
-        parse(&text).map_err(|error| Problem::mistake(format!("{} is no Dockerfile", display.display())).because(error))?;
+    let dockerfile = parse(&text)
+        .map_err(|error| Problem::mistake(format!("{} is no Dockerfile", display.display())).because(error))?;
     let place = |offset: usize| {
         let before = text.get(..offset).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
@@ -42,7 +43,11 @@ pub(crate) fn bases(path: &Path, display: &Path, build_args: &BTreeMap<String, S
     let mut bases: Vec<Base> = Vec::new();
     let mut add = |reference: String, offset: usize, stages: &[String]| {
         let is_stage = stages.iter().any(|stage| stage.eq_ignore_ascii_case(&reference));
-        if !is_stage && reference != "scratch" && !reference.is_empty() && bases.iter().all(|b| b.reference != reference) {
+        if !is_stage
+            && reference != "scratch"
+            && !reference.is_empty()
+            && bases.iter().all(|b| b.reference != reference)
+        {
             bases.push(Base { reference, place: place(offset) });
         }
     };
@@ -162,7 +167,12 @@ mod tests {
     fn expansion() {
         let values = BTreeMap::from([("A".to_owned(), "x".to_owned()), ("E".to_owned(), String::new())]);
         for (text, expected) in [
-            ("$A-${A}", "x-x"), ("${B:-d}${E:-e}", "de"), ("${A:+o}${B:+o}", "o"), ("$B", ""), ("a$", "a"), ("${A", "${A"),
+            ("$A-${A}", "x-x"),
+            ("${B:-d}${E:-e}", "de"),
+            ("${A:+o}${B:+o}", "o"),
+            ("$B", ""),
+            ("a$", "a"),
+            ("${A", "${A"),
         ] {
             let expanded = expand(text, &values);
             assert!(expanded == expected || text == "${A", "{text}: {expanded}");
@@ -171,12 +181,12 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_decides() {
-        let rules = Substitutions(vec![
-            ("h/".into(), "mirror/".into()),
-            ("h/library/".into(), "oci:/bases/".into()),
-        ]);
+        let rules = Substitutions(vec![("h/".into(), "mirror/".into()), ("h/library/".into(), "oci:/bases/".into())]);
         assert_eq!(rules.of("h/x:1"), Some(Origin::Registry("mirror/x:1".into())));
-        assert_eq!(rules.of("h/library/busybox:1.37"), Some(Origin::Layout { path: "/bases/busybox".into(), name: "1.37".into() }));
+        assert_eq!(
+            rules.of("h/library/busybox:1.37"),
+            Some(Origin::Layout { path: "/bases/busybox".into(), name: "1.37".into() })
+        );
         assert_eq!(rules.of("other/x"), None);
     }
 }

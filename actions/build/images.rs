@@ -32,7 +32,8 @@ pub(crate) async fn planned(
     let epoch = commit_time(request).await;
     for (number, image) in images.iter().enumerate() {
         let folder = folder.join(number.to_string());
-        let conditions = Conditions { request, labels: labels(request, runner, image, epoch), epoch, credentials, folder: &folder };
+        let conditions =
+            Conditions { request, labels: labels(request, runner, image, epoch), epoch, credentials, folder: &folder };
         builder.commands(image, &conditions).iter().for_each(|line| runner.say(line));
     }
     Ok(images.iter().map(|image| Result::of(image, Status::Planned)).collect())

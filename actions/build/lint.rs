@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use serde::Deserialize;
+use tokio::process::Command;
 
 use lifecycle::evidence::lint::{Finding, Level};
 use lifecycle::runner::{Finished, run};
@@ -15,6 +16,9 @@ use crate::tools;
 
 /// hadolint takes well under a second for a Dockerfile.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// BuildKit may have to fetch the configurations of base images for its checks.
+const CHECK_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The most that a linter prints about a Dockerfile, in bytes.
 const OUTPUT: usize = 16 * 1024 * 1024;
@@ -137,48 +141,23 @@ fn explanation(rule: &str) -> Option<String> {
     }
 }
 
-/// A Dockerfile with what decides how BuildKit reads it.
-pub(crate) struct Checked<'a> {
-    /// The Dockerfile.
-    pub(crate) dockerfile: &'a Dockerfile,
-    /// The build context.
-    pub(crate) context: &'a Path,
-    /// The stage.
-    pub(crate) target: Option<&'a str>,
-    /// Build arguments.
-    pub(crate) build_args: &'a BTreeMap<String, String>,
-}
+/// What makes `docker buildx build` check instead of build.
+pub(crate) const CALL: &str = "--call=check,format=json";
 
-/// Whether the installed buildx has BuildKit's checks.
-pub(crate) async fn has_build_checks(docker: &Path) -> bool {
-    let mut command = tools::checker(docker);
-    command.args(["buildx", "version"]);
-    let Ok(finished) = run(command, 64 * 1024, DEADLINE).await else { return false };
-    finished.status.success() && buildx_version(&String::from_utf8_lossy(&finished.stdout)) >= Some(CHECKING_BUILDX)
-}
-
-/// `github.com/docker/buildx v0.15.1 1c1dbb2…`; a distribution's own has no `v`.
-fn buildx_version(text: &str) -> Option<(u64, u64)> {
-    let version = text.split_whitespace().nth(1)?;
-    let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+/// Whether a buildx has BuildKit's checks: `v0.15.1`; a distribution's own version has no `v`.
+pub(crate) fn has_build_checks(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map_while(|number| number.parse().ok());
+    numbers.next().zip(numbers.next()) >= Some(CHECKING_BUILDX)
 }
 
 /// BuildKit's own checks of a Dockerfile, as warnings. They come on top of hadolint's: where the builder can't do them,
-/// there are none.
-pub(crate) async fn build_checks(docker: &Path, checked: &Checked<'_>) -> Vec<Finding> {
-    let mut command = tools::command(docker);
-    command.args(["buildx", "build", "--call=check,format=json", "--file"]).arg(&checked.dockerfile.path);
-    if let Some(target) = checked.target {
-        command.args(["--target", target]);
-    }
-    for (name, value) in checked.build_args {
-        command.arg("--build-arg").arg(format!("{name}={value}"));
-    }
-    command.arg(checked.context);
+/// there are none. The command is one of `docker buildx build` with [`CALL`].
+pub(crate) async fn build_checks(command: Command, display: &Path) -> Vec<Finding> {
     // The exit code is 1 where there are warnings.
-    let Ok(finished) = run(command, OUTPUT, 2 * DEADLINE).await else { return Vec::new() };
-    read_checks(&finished.stdout, &checked.dockerfile.display)
+    match run(command, OUTPUT, CHECK_DEADLINE).await {
+        Ok(finished) => read_checks(&finished.stdout, display),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// [What BuildKit's lint request answers](https://github.com/moby/buildkit/blob/master/frontend/subrequests/lint/lint.go).
@@ -329,8 +308,8 @@ mod tests {
         assert_eq!((findings[0].level, findings[0].message.as_str()), (Level::Warning, "Command 'frOM' should match"));
         assert_eq!(findings[1].place.to_string(), "Dockerfile:1:1");
         assert!(read_checks(b"unknown flag: --call", Path::new("Dockerfile")).is_empty());
-        assert_eq!(buildx_version("github.com/docker/buildx v0.36.1 abc"), Some((0, 36)));
-        assert_eq!(buildx_version("github.com/docker/buildx 0.13.1+ds1 x"), Some((0, 13)));
-        assert_eq!(buildx_version("docker: 'buildx' is not a docker command"), None);
+        let checking = ["v0.36.1", "v0.15.0-rc1", "1.0.0", "0.15"].map(has_build_checks);
+        let not_checking = ["v0.14.9", "0.13.1+ds1-1", "", "unknown", "v"].map(has_build_checks);
+        assert_eq!((checking, not_checking), ([true; 4], [false; 5]));
     }
 }

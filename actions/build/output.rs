@@ -158,7 +158,8 @@ mod tests {
         let config = json!({"os": "linux", "architecture": architecture}).to_string();
         layout.add_blob(config.as_bytes()).unwrap();
         let config = Descriptor::of("application/vnd.oci.image.config.v1+json", config.as_bytes());
-        let json = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config.to_json(), "layers": []});
+        let json =
+            json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config.to_json(), "layers": []});
         let manifest = Manifest::parse(json.to_string().into(), None).unwrap();
         layout.add_blob(&manifest.bytes).unwrap();
         manifest
@@ -187,7 +188,10 @@ mod tests {
         layout.add_root(&index.descriptor(), Some("latest")).unwrap();
 
         let exported = Exported::read(&layout).unwrap();
-        assert_eq!(exported.platforms.iter().map(|(p, m)| (p.to_string(), &m.digest)).collect::<Vec<_>>(), [("linux/arm64".to_owned(), &image.digest)]);
+        assert_eq!(
+            exported.platforms.iter().map(|(p, m)| (p.to_string(), &m.digest)).collect::<Vec<_>>(),
+            [("linux/arm64".to_owned(), &image.digest)]
+        );
         assert_eq!(exported.attestations, [(image.digest.clone(), statement.to_vec())]);
     }
 

@@ -73,12 +73,7 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
     Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.place.clone()))
 }
 
-fn image(
-    request: &Request,
-    module: &Module,
-    definition: &ImageDefinition,
-    usages: &[&Usage],
-) -> anyhow::Result<Image> {
+fn image(request: &Request, module: &Module, definition: &ImageDefinition, usages: &[&Usage]) -> anyhow::Result<Image> {
     let workspace = &request.project.workspace;
     let context = inside(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
@@ -88,8 +83,7 @@ fn image(
     if !dockerfile.is_file() {
         return Err(missing(&definition.dockerfile, "Dockerfile").into());
     }
-    let mut build_args: BTreeMap<String, String> =
-        definition.build_args.iter().map(|arg| arg.value.clone()).collect();
+    let mut build_args: BTreeMap<String, String> = definition.build_args.iter().map(|arg| arg.value.clone()).collect();
     build_args.extend(request.build_args.clone());
     let dockerfile_display = dockerfile.strip_prefix(workspace).unwrap_or(&dockerfile).to_owned();
     let bases = dockerfile::bases(&dockerfile, &dockerfile_display, &build_args)?;
@@ -101,7 +95,10 @@ fn image(
         && platforms.len() > 1
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", definition.key.value);
-        return Err(Problem::mistake(message).at(usage.place.clone()).hint("give it the platform of the function").into());
+        return Err(Problem::mistake(message)
+            .at(usage.place.clone())
+            .hint("give it the platform of the function")
+            .into());
     }
     Ok(Image {
         key: definition.key.value.clone(),
@@ -110,7 +107,11 @@ fn image(
         dockerfile_display,
         context,
         target: definition.target.as_ref().map(|target| target.value.clone()),
-        platforms: if platforms.is_empty() { vec![Platform::new("linux", std::env::consts::ARCH, None)] } else { platforms },
+        platforms: if platforms.is_empty() {
+            vec![Platform::new("linux", std::env::consts::ARCH, None)]
+        } else {
+            platforms
+        },
         build_args,
         bases,
     })
@@ -129,7 +130,9 @@ fn inside(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &str) -
         true => Ok(real),
         false => {
             let message = format!("the {what} `{}` lies outside the checkout", path.value.display());
-            Err(Problem::mistake(message).at(path.place.clone()).hint("paths of the mapping are relative to the template"))
+            Err(Problem::mistake(message)
+                .at(path.place.clone())
+                .hint("paths of the mapping are relative to the template"))
         }
     }
 }

@@ -168,7 +168,13 @@ struct SideInputs<'a> {
 
 impl SideInputs<'_> {
     /// What they mean, with those for both ends where one says nothing.
-    fn or(&self, both: &Self, project: &Project, options: &Options, runner: &Arc<Runner>) -> anyhow::Result<SideRequest> {
+    fn or(
+        &self,
+        both: &Self,
+        project: &Project,
+        options: &Options,
+        runner: &Arc<Runner>,
+    ) -> anyhow::Result<SideRequest> {
         let own_registry = registry(&self.registry, &project.folder)?;
         let own_parameter = self.registry_parameter.text().map(str::to_owned);
         let registry = match (&own_registry, &own_parameter) {

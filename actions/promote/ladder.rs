@@ -24,21 +24,29 @@ impl Ladder {
     }
 
     /// The environments of a promotion. Without `from` it is the rung below `to`.
-    pub(crate) fn step(&self, from: &Input<'_>, to: &Input<'_>, allow_skip: bool) -> Result<(String, String), InputError> {
+    pub(crate) fn step(
+        &self,
+        from: &Input<'_>,
+        to: &Input<'_>,
+        allow_skip: bool,
+    ) -> Result<(String, String), InputError> {
         let all = self.0.join(", ");
         let rung = |input: &Input<'_>, name: &str| {
             self.0.iter().position(|rung| rung == name).ok_or_else(|| input.refuse(format!("one of {all}")))
         };
         let target = rung(to, to.required()?)?;
         let Some(below) = target.checked_sub(1) else {
-            return Err(to.refuse(format!("an environment above the first of {all}: publish puts images into the first")));
+            return Err(
+                to.refuse(format!("an environment above the first of {all}: publish puts images into the first"))
+            );
         };
         let source = match from.text() {
             Some(name) => rung(from, name)?,
             None => below,
         };
         if source == target || (source != below && !allow_skip) {
-            let what = format!("`{}`, the environment below `{}`, or `allow-skip: true`", self.0[below], self.0[target]);
+            let what =
+                format!("`{}`, the environment below `{}`, or `allow-skip: true`", self.0[below], self.0[target]);
             return Err(from.refuse(what));
         }
         Ok((self.0[source].clone(), self.0[target].clone()))

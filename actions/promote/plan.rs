@@ -80,7 +80,8 @@ impl Plan {
             let source = source_of(&sources, &named).map(|source| source.reference.clone());
             async move {
                 let Some(source) = source else {
-                    let problem = Problem::mistake(format!("image `{}` has no name in {}", named.key, from.environment));
+                    let problem =
+                        Problem::mistake(format!("image `{}` has no name in {}", named.key, from.environment));
                     return Err(problem.at(named.place.clone()));
                 };
                 let work = async {
@@ -180,7 +181,8 @@ async fn conflict(request: &Request, named: &Named, tag: &TagPlan, digest: &Dige
         None => None,
     };
     let when = pushed.and_then(|pushed| pushed.at).map(|at| format!(", pushed {at}")).unwrap_or_default();
-    let message = format!("`{}` exists with another digest: {held}{when}; `{}` has {digest}", named.reference, request.from);
+    let message =
+        format!("`{}` exists with another digest: {held}{when}; `{}` has {digest}", named.reference, request.from);
     let problem = Problem::failure(message).at(named.place.clone());
     Err(problem.hint("release a new version, or set `on-conflict: keep`").into())
 }
@@ -247,7 +249,8 @@ impl SideRequest {
         match allowed(account) {
             true => Ok(()),
             false => {
-                let message = format!("the credentials are of account {account}, which `allowed-account-ids` does not allow");
+                let message =
+                    format!("the credentials are of account {account}, which `allowed-account-ids` does not allow");
                 Err(Problem::mistake(message).into())
             }
         }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifecycle::aws::{Aws, RegistryCredentials, Role};
+use lifecycle::aws::{Aws, RegistryCredentials, RepositorySettings, Role};
 use lifecycle::project::{
-    EvidenceMode, OnConflict, Project, ProjectInputs, Stores, Version, accounts, concurrency, endpoints, registry,
+    CreateRepositories, EvidenceMode, OnConflict, Project, ProjectInputs, Stores, Version, accounts, concurrency,
+    endpoints, registry,
 };
 use lifecycle::registry::Options;
 use lifecycle::runner::{Input, InputError, Runner};
@@ -49,6 +50,8 @@ pub(crate) struct Request {
     pub(crate) registry_parameter: Option<String>,
     pub(crate) reference: Option<String>,
     pub(crate) extra_tags: Vec<String>,
+    pub(crate) create_repositories: CreateRepositories,
+    pub(crate) repository_settings: RepositorySettings,
     pub(crate) evidence: EvidenceMode,
     pub(crate) on_conflict: OnConflict,
     pub(crate) record: bool,
@@ -76,6 +79,8 @@ impl Request {
         };
         let evidence = EvidenceMode::parse(&input("evidence", &inputs.evidence))?;
         let on_conflict = OnConflict::parse(&input("on-conflict", &inputs.on_conflict))?;
+        let create_repositories =
+            CreateRepositories::parse(&input("create-repositories", &inputs.create_repositories))?;
         let record = input("record", &inputs.record).boolean(true)?;
         let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
         let summary = input("summary", &inputs.summary).boolean(true)?;
@@ -92,6 +97,8 @@ impl Request {
             &runner.environment,
         )?;
         let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
+        let repository_settings =
+            RepositorySettings::parse(&input("repository-settings", &inputs.repository_settings), &project.folder)?;
         let given = input("layout", &inputs.layout).lines().map(|line| project.folder.join(line)).collect::<Vec<_>>();
         let layouts = match given.is_empty() {
             true => vec![runner.environment.temporary().join("container-images")],
@@ -109,6 +116,8 @@ impl Request {
             registry_parameter: text(input("registry-parameter", &inputs.registry_parameter)),
             reference: text(input("reference", &inputs.reference)),
             extra_tags: input("extra-tags", &inputs.extra_tags).lines().map(str::to_owned).collect(),
+            create_repositories,
+            repository_settings,
             evidence,
             on_conflict,
             record,

@@ -1,80 +1,236 @@
 //! The layouts that build wrote, taken together.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
 
 use lifecycle::Problem;
-use lifecycle::oci::{Layout, Store, annotation};
+use lifecycle::oci::{
+    BlobSource, BlobStream, Class, Content, Descriptor, Digest, Layout, Location, Manifest, Platform, Put,
+    RepositoryName, Store, StoreError, Tag, media_type,
+};
 use lifecycle::transfer::Graph;
 
-/// An image in a layout.
+/// The largest configuration of an image that is read, in bytes.
+const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
+
+/// An image in the layouts.
 pub(crate) struct Built {
-    /// The layout.
+    /// The layouts.
     pub(crate) store: Arc<dyn Store>,
     /// The image, complete.
     pub(crate) graph: Graph,
 }
 
-/// Opens the layouts.
-///
-/// # Errors
-/// When one is not there, or is none.
-pub(crate) fn open(paths: &[PathBuf]) -> anyhow::Result<Vec<Layout>> {
-    let mut layouts = Vec::new();
-    for path in paths {
-        let layout = Layout::at(path);
-        if !layout.exists() {
-            let problem = Problem::mistake(format!("there is no OCI layout in {}", path.display()));
-            return Err(problem.hint("run build before, or set the input `layout` to where it wrote").into());
-        }
-        layouts.push(layout);
-    }
-    Ok(layouts)
+/// Several layouts as one source: a matrix over images leaves different keys in each, one over platforms the same key
+/// with another platform in each.
+#[derive(Clone)]
+pub(crate) struct Layouts {
+    layouts: Vec<Layout>,
+    /// Indexes over platforms that came from different layouts.
+    merged: Arc<Mutex<HashMap<Digest, Manifest>>>,
 }
 
-/// Finds an image by its key and makes sure that all of it is there, before a byte of it is sent.
-///
-/// # Errors
-/// When no layout has it, or one that was cut off.
-pub(crate) async fn find(layouts: &[Layout], key: &str) -> anyhow::Result<Built> {
-    let mut keys = Vec::new();
-    for layout in layouts {
-        for root in layout.roots()? {
-            let Some(name) = root.name else { continue };
-            if name != key {
-                keys.push(name);
-                continue;
+impl Layouts {
+    /// Opens the layouts.
+    ///
+    /// # Errors
+    /// When one is not there, or is none.
+    pub(crate) fn open(paths: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut layouts = Vec::new();
+        for path in paths {
+            let layout = Layout::at(path);
+            if !layout.exists() {
+                let problem = Problem::mistake(format!("there is no OCI layout in {}", path.display()));
+                return Err(problem.hint("run build before, or set the input `layout` to where it wrote").into());
             }
-            let digest = &root.descriptor.digest;
-            let manifest = layout.read_manifest(digest)?;
-            let cut = || Problem::failure(format!("the layout {} lacks the manifest {digest}", layout.path().display()));
-            let store: Arc<dyn Store> = Arc::new(layout.clone());
-            let graph = Graph::read(&store, manifest.ok_or_else(cut)?).await?;
-            complete(layout, &graph)?;
-            return Ok(Built { store, graph });
+            layouts.push(layout);
         }
+        Ok(Self { layouts, merged: Arc::default() })
     }
+
+    /// Finds an image by its key and makes sure that all of it is there, before a byte of it is sent.
+    ///
+    /// # Errors
+    /// When no layout has it, or one that was cut off.
+    pub(crate) async fn find(&self, key: &str) -> anyhow::Result<Built> {
+        let mut roots: Vec<Manifest> = Vec::new();
+        let mut keys = Vec::new();
+        for layout in &self.layouts {
+            for root in layout.roots()? {
+                let Some(name) = root.name else { continue };
+                if name != key {
+                    keys.push(name);
+                    continue;
+                }
+                let digest = &root.descriptor.digest;
+                let cut = || {
+                    let message = format!("the layout {} lacks the manifest {digest}", layout.path().display());
+                    Problem::failure(message).hint("it was cut off: build again")
+                };
+                let manifest = layout.read_manifest(digest)?.ok_or_else(cut)?;
+                if roots.iter().all(|root| root.digest != manifest.digest) {
+                    roots.push(manifest);
+                }
+            }
+        }
+        let root = match roots.len() {
+            0 => return Err(not_built(key, keys).into()),
+            1 => roots.remove(0),
+            _ => self.merge(key, &roots)?,
+        };
+        let store: Arc<dyn Store> = Arc::new(self.clone());
+        let graph = Graph::read(&store, root).await?;
+        self.complete(&graph)?;
+        Ok(Built { store, graph })
+    }
+
+    /// One index over the platforms of several roots.
+    fn merge(&self, key: &str, roots: &[Manifest]) -> anyhow::Result<Manifest> {
+        let mut platforms: BTreeMap<Platform, Descriptor> = BTreeMap::new();
+        for root in roots {
+            let found: Vec<Descriptor> = match &root.content {
+                Content::Index { manifests } => manifests.clone(),
+                Content::Image { config, .. } => {
+                    vec![Descriptor { platform: Some(self.platform(config)?), ..root.descriptor() }]
+                }
+            };
+            for descriptor in found {
+                let platform = descriptor.platform.clone();
+                let platform =
+                    platform.ok_or_else(|| Problem::failure(format!("{} names no platform", descriptor.digest)))?;
+                let digest = descriptor.digest.clone();
+                if platforms.insert(platform.clone(), descriptor).is_some_and(|first| first.digest != digest) {
+                    let message = format!("two layouts have image `{key}` for {platform}, with different digests");
+                    return Err(Problem::mistake(message).hint("build each platform in one job alone").into());
+                }
+            }
+        }
+        let manifests: Vec<_> = platforms.values().map(Descriptor::to_json).collect();
+        let mut index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests});
+        // What all of them say is said of the index too.
+        let common =
+            |(name, value): &(&String, &String)| roots.iter().all(|root| root.annotations.get(*name) == Some(value));
+        let annotations: BTreeMap<_, _> = roots.iter().flat_map(|root| &root.annotations).filter(common).collect();
+        if !annotations.is_empty() {
+            index["annotations"] = serde_json::json!(annotations);
+        }
+        let index = Manifest::parse(index.to_string().into(), None)?;
+        self.merged.lock().unwrap_or_else(PoisonError::into_inner).insert(index.digest.clone(), index.clone());
+        Ok(index)
+    }
+
+    /// The platform that an image's configuration names.
+    fn platform(&self, config: &Descriptor) -> anyhow::Result<Platform> {
+        let unknown = || Problem::failure(format!("the configuration {} names no platform", config.digest));
+        let layout = self.with_blob(&config.digest).filter(|_| config.size <= CONFIG_LIMIT).ok_or_else(unknown)?;
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(layout.blob_path(&config.digest))?)?;
+        let (Some(os), Some(architecture)) = (json["os"].as_str(), json["architecture"].as_str()) else {
+            return Err(unknown().into());
+        };
+        Ok(Platform::new(os, architecture, json["variant"].as_str()))
+    }
+
+    fn with_blob(&self, digest: &Digest) -> Option<&Layout> {
+        self.layouts.iter().find(|layout| layout.blob_path(digest).is_file())
+    }
+
+    /// Every blob is there with the size that its manifest names. The bytes are hashed when they are sent.
+    fn complete(&self, graph: &Graph) -> anyhow::Result<()> {
+        for blob in &graph.blobs {
+            let layout = self.with_blob(&blob.digest);
+            let size = layout.and_then(|layout| fs::metadata(layout.blob_path(&blob.digest)).ok()).map(|m| m.len());
+            if size != Some(blob.size) {
+                let place = layout.or(self.layouts.first()).map(|layout| layout.path().display().to_string());
+                let what =
+                    size.map_or_else(|| "lacks".to_owned(), |size| format!("has {size} of {} bytes of", blob.size));
+                let message = format!("the layout {} {what} the blob {}", place.unwrap_or_default(), blob.digest);
+                return Err(Problem::failure(message).hint("it was cut off: build again").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_built(key: &str, mut keys: Vec<String>) -> Problem {
     keys.sort();
+    keys.dedup();
     let found = if keys.is_empty() { "no image".to_owned() } else { keys.join(", ") };
-    let problem = Problem::failure(format!("image `{key}` was not built: the layout holds {found}"));
-    Err(problem.hint("build it too, or leave it out by the input `images`").into())
+    Problem::failure(format!("image `{key}` was not built: the layout holds {found}"))
+        .hint("build it too, or leave it out by the input `images`")
 }
 
-/// Every blob is there with the size that its manifest names. The bytes are hashed when they are sent.
-fn complete(layout: &Layout, graph: &Graph) -> anyhow::Result<()> {
-    for blob in &graph.blobs {
-        let size = fs::metadata(layout.blob_path(&blob.digest)).map(|metadata| metadata.len()).ok();
-        if size != Some(blob.size) {
-            let what = size.map_or_else(|| "lacks".to_owned(), |size| format!("has only {size} of {} bytes of", blob.size));
-            let problem = Problem::failure(format!("the layout {} {what} the blob {}", layout.path().display(), blob.digest));
-            return Err(problem.hint("it was cut off: build again").into());
+#[async_trait]
+impl BlobSource for Layouts {
+    fn origin(&self) -> Option<(&Location, &RepositoryName)> {
+        None
+    }
+
+    async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
+        match self.with_blob(&blob.digest).or(self.layouts.first()) {
+            Some(layout) => layout.blob(blob).await,
+            None => Err(StoreError::new(Class::NotFound, format!("there is no blob {}", blob.digest))),
         }
     }
-    Ok(())
 }
 
-/// The reference that an unchanged image had in the release that it is taken from.
-pub(crate) fn reused_from(graph: &Graph) -> Option<&str> {
-    graph.root.annotations.get(annotation::REUSED_FROM).map(String::as_str)
+/// A source alone: nothing is written to what build left.
+#[async_trait]
+impl Store for Layouts {
+    fn address(&self) -> String {
+        self.layouts.iter().map(Store::address).collect::<Vec<_>>().join(", ")
+    }
+
+    async fn head(&self, _: &Tag) -> Result<Option<Digest>, StoreError> {
+        Ok(None)
+    }
+
+    async fn tagged(&self, _: &Tag) -> Result<Option<Manifest>, StoreError> {
+        Ok(None)
+    }
+
+    async fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
+        if let Some(merged) = self.merged.lock().unwrap_or_else(PoisonError::into_inner).get(digest) {
+            return Ok(Some(merged.clone()));
+        }
+        for layout in &self.layouts {
+            if let Some(manifest) = layout.read_manifest(digest)? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn put_blob(&self, _: &Descriptor, _: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
+        Err(read_only())
+    }
+
+    async fn put_manifest(&self, _: &Manifest, _: Option<&Tag>) -> Result<(), StoreError> {
+        Err(read_only())
+    }
+
+    async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
+        let mut referrers: Vec<Descriptor> = Vec::new();
+        for layout in &self.layouts {
+            referrers.extend(layout.referrers(subject).await?);
+        }
+        let mut seen = std::collections::HashSet::new();
+        referrers.retain(|referrer| seen.insert(referrer.digest.clone()));
+        Ok(referrers)
+    }
+
+    async fn existing(&self, _: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn tags(&self) -> Result<Vec<Tag>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+fn read_only() -> StoreError {
+    StoreError::new(Class::Unsupported, "what build left is not written to")
 }

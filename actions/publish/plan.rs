@@ -4,13 +4,15 @@ use anyhow::Context;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
-use lifecycle::oci::{Digest, Layout, Location, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Side};
+use lifecycle::aws::{Kind, Mutability, prefix_matches};
+use lifecycle::evidence::Recorded;
+use lifecycle::oci::{Digest, Location, Tag};
+use lifecycle::project::{CreateRepositories, Named, Names, OnConflict, Opened, Release, Side, Version};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::Runner;
 
 use crate::inputs::Request;
-use crate::layouts::{self, Built};
+use crate::layouts::{Built, Layouts};
 use crate::report::{Outcome, Published};
 
 /// All images with their targets.
@@ -31,6 +33,8 @@ pub(crate) struct Work {
     pub(crate) target: Opened,
     /// The tag of the reference first.
     pub(crate) tags: Vec<TagPlan>,
+    /// Whether the repository has to be made first.
+    pub(crate) missing_repository: bool,
 }
 
 /// One tag, and what it holds now.
@@ -46,7 +50,7 @@ impl Plan {
     /// # Errors
     /// When names can't be decided, two images share one, or an account is not allowed: then nothing is done at all.
     pub(crate) async fn make(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
-        let layouts = layouts::open(&request.layouts)?;
+        let layouts = Layouts::open(&request.layouts)?;
         let version = request.version.to_string();
         let release = Release { environment: &request.environment, version: &version };
         let side = Side {
@@ -64,7 +68,7 @@ impl Plan {
         let commit = runner.environment.commit();
         let extra = |named: &Named| extra_tags(request, named, release, commit);
         let planned = names.images.into_iter().map(|named| async {
-            let work = async { Work::plan(request, &layouts, &named, extra(&named)?).await }.await;
+            let work = async { Work::plan(request, &layouts, &named, extra(&named)?, runner).await }.await;
             Planned { named, work }
         });
         let planned: Vec<_> = planned.collect();
@@ -85,8 +89,14 @@ impl Plan {
 }
 
 impl Work {
-    async fn plan(request: &Request, layouts: &[Layout], named: &Named, extra: Vec<Tag>) -> anyhow::Result<Self> {
-        let built = layouts::find(layouts, &named.key).await?;
+    async fn plan(
+        request: &Request,
+        layouts: &Layouts,
+        named: &Named,
+        extra: Vec<Tag>,
+        runner: &Runner,
+    ) -> anyhow::Result<Self> {
+        let built = layouts.find(&named.key).await?;
         if built.graph.root.is_index()
             && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
         {
@@ -95,12 +105,24 @@ impl Work {
             return Err(problem.hint("give it one platform in the mapping, that of the function").into());
         }
         let target = request.stores.open(&named.reference)?;
-        let mut tags = Vec::new();
-        for tag in [named.reference.tag.clone()].into_iter().chain(extra) {
+        let digest = built.graph.root.digest.clone();
+        let (repository, current) =
+            tokio::join!(Repository::of(request, named), target.store.head(&named.reference.tag));
+        let repository = repository?;
+        let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
+        for tag in extra {
             let current = target.store.head(&tag).await?;
-            tags.push(TagPlan { tag, current });
+            let moves = current.as_ref().is_some_and(|held| *held != digest);
+            if moves {
+                repository.allows(named, &tag, current.as_ref(), &digest)?;
+            }
+            if moves && is_newer(&target, current.as_ref(), request).await? {
+                runner.say(format!("{}: tag `{tag}` stays with a newer version", named.key));
+            } else {
+                tags.push(TagPlan { tag, current });
+            }
         }
-        let work = Self { built, target, tags };
+        let work = Self { built, target, tags, missing_repository: repository == Repository::ToBeMade };
         work.check(request, named).await?;
         Ok(work)
     }
@@ -129,6 +151,76 @@ impl Work {
         let digest = &self.built.graph.root.digest;
         self.tags.first().and_then(|tag| tag.current.as_ref()).filter(|held| *held != digest)
     }
+}
+
+/// What is known of a repository before anything is written to it.
+#[derive(Debug, PartialEq, Eq)]
+enum Repository {
+    /// It is there, with what it allows.
+    There(Mutability),
+    /// It is made by this run.
+    ToBeMade,
+    /// It is of no ECR, or ECR does not tell: what it allows shows at the write.
+    Unknown,
+}
+
+impl Repository {
+    async fn of(request: &Request, named: &Named) -> anyhow::Result<Self> {
+        let Some(host) = EcrHost::parse(&named.reference.location.to_string()) else { return Ok(Self::Unknown) };
+        let name = &named.reference.repository;
+        match request.aws.mutability(&host, name).await {
+            Ok(Some(mutability)) => return Ok(Self::There(mutability)),
+            Ok(None) => {}
+            // The right to describe is not needed to push.
+            Err(error) if error.kind == Kind::Denied => return Ok(Self::Unknown),
+            Err(error) => return Err(error.into()),
+        }
+        let place = format!("{}/{}", host.account, host.region);
+        let missing =
+            Problem::failure(format!("repository `{name}` does not exist in {place}")).at(named.place.clone());
+        match request.create_repositories {
+            CreateRepositories::Missing => Ok(Self::ToBeMade),
+            CreateRepositories::Never => Err(missing
+                .hint(format!(
+                    "set `create-repositories: missing`, or create it: aws ecr create-repository --region {} --repository-name {name}",
+                    host.region
+                ))
+                .into()),
+            CreateRepositories::Template => {
+                let prefixes = request.aws.create_on_push_prefixes(&host).await?;
+                match prefixes.iter().any(|prefix| prefix_matches(prefix, name)) {
+                    true => Ok(Self::Unknown),
+                    false => {
+                        let known = if prefixes.is_empty() { "none".to_owned() } else { prefixes.join(", ") };
+                        Err(missing.hint(format!("no repository creation template for create on push matches it (prefixes: {known})")).into())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a tag may move to another digest.
+    fn allows(&self, named: &Named, tag: &Tag, held: Option<&Digest>, digest: &Digest) -> anyhow::Result<()> {
+        let Self::There(mutability) = self else { return Ok(()) };
+        if mutability.allows(tag) {
+            return Ok(());
+        }
+        let held = held.map(ToString::to_string).unwrap_or_default();
+        let message = format!(
+            "tag `{tag}` of {} is immutable: it holds {held}, this build is {digest}",
+            named.reference.repository_address()
+        );
+        let problem = Problem::failure(message).at(named.place.clone());
+        Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
+    }
+}
+
+/// Whether what a floating tag holds was published as a newer version: `latest` only moves forward.
+async fn is_newer(target: &Opened, held: Option<&Digest>, request: &Request) -> anyhow::Result<bool> {
+    let Some(held) = held else { return Ok(false) };
+    let records = Recorded::all(&target.store, held).await?;
+    let versions = records.iter().filter_map(|found| found.record.version.parse::<Version>().ok());
+    Ok(versions.max().is_some_and(|version| version > request.version))
 }
 
 /// Further tags of an image, as their patterns say; each once.
@@ -166,6 +258,9 @@ async fn allow(request: &Request, names: &Names) -> anyhow::Result<()> {
     let account = request.aws.account().await?;
     match allowed(account) {
         true => Ok(()),
-        false => Err(Problem::mistake(format!("the credentials are of account {account}, which `allowed-account-ids` does not allow")).into()),
+        false => Err(Problem::mistake(format!(
+            "the credentials are of account {account}, which `allowed-account-ids` does not allow"
+        ))
+        .into()),
     }
 }

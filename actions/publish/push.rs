@@ -8,6 +8,7 @@ use lifecycle::clock;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::BlobSource;
 use lifecycle::project::{EvidenceMode, Named};
+use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -31,6 +32,9 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
                 outcome = push(request, &named, &work, runner) => outcome,
                 () = runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
             };
+            if outcome.is_ok() {
+                runner.artifact(&named.reference.repository_address(), &work.built.graph.root.digest.to_string());
+            }
             outcome.map(|()| Outcome::published(&work))
         }
         Err(error) => Err(error),
@@ -45,6 +49,13 @@ async fn push(request: &Request, named: &Named, work: &Work, runner: &Runner) ->
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
     let digest = &graph.root.digest;
     let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    if work.missing_repository
+        && let Some(host) = EcrHost::parse(&named.reference.location.to_string())
+    {
+        let name = &named.reference.repository;
+        request.aws.create_repository(&host, name, &request.repository_settings).await?;
+        runner.say(format!("{}: created the repository {name}", named.key));
+    }
     if !there {
         copy::below_root(source, target, graph).await?;
     }
@@ -64,7 +75,8 @@ async fn push(request: &Request, named: &Named, work: &Work, runner: &Runner) ->
     if let Err(error) = copy::attached(source, target, &attached).await {
         match request.evidence {
             EvidenceMode::BestEffort => {
-                let message = format!("{}: its evidence did not arrive: {}", named.key, Diagnosis::of(&error.into()).line());
+                let message =
+                    format!("{}: its evidence did not arrive: {}", named.key, Diagnosis::of(&error.into()).line());
                 runner.annotate(Annotation::new(Level::Warning, message));
             }
             _ => return Err(error.into()),

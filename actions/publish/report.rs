@@ -121,7 +121,12 @@ pub(crate) fn write(request: &Request, results: &[Published], runner: &Runner) -
     runner.show(&table);
     if request.summary {
         let what = if request.dry_run { "Would publish" } else { "Published" };
-        runner.summarize(&format!("### {what} {} to {}\n\n{}\n", request.version, lifecycle::runner::escape(&request.environment), table.markdown()));
+        runner.summarize(&format!(
+            "### {what} {} to {}\n\n{}\n",
+            request.version,
+            lifecycle::runner::escape(&request.environment),
+            table.markdown()
+        ));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();

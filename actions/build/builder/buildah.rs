@@ -29,7 +29,8 @@ impl Buildah {
     /// buildah where it is on `PATH`, with a storage below `folder`.
     pub(crate) async fn find(runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
         let storage = folder.join("buildah");
-        let links = links(&storage).map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
+        let links =
+            links(&storage).map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
         let mut buildah = Self { storage, links, driver: None, name: String::new() };
         let mut version = tools::command("buildah");
         version.arg("--version");
@@ -113,7 +114,12 @@ impl Buildah {
         Ok(digests)
     }
 
-    async fn step(&self, mut command: Command, conditions: &Conditions<'_>, log: &mut Vec<u8>) -> Result<Finished, Problem> {
+    async fn step(
+        &self,
+        mut command: Command,
+        conditions: &Conditions<'_>,
+        log: &mut Vec<u8>,
+    ) -> Result<Finished, Problem> {
         conditions.credentials.give_to_buildah(&mut command);
         let finished = run(command, 64 * 1024 * 1024, BUILD_DEADLINE).await;
         let finished = finished.map_err(|error| Problem::failure("cannot build").because(error))?;
@@ -133,7 +139,8 @@ impl Buildah {
     fn build_arguments(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Vec<String> {
         let request = conditions.request;
         // chroot works everywhere: as root, rootless, and in a container.
-        let mut arguments: Vec<String> = ["build", "--isolation", "chroot", "--format", "oci"].map(str::to_owned).into();
+        let mut arguments: Vec<String> =
+            ["build", "--isolation", "chroot", "--format", "oci"].map(str::to_owned).into();
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         option("file", image.dockerfile.display().to_string());
         option("platform", platform.to_string());
@@ -197,7 +204,8 @@ fn push_arguments(image: &Image, platform: &Platform, layout: &Path) -> Vec<Stri
 }
 
 fn local_name(image: &Image, platform: &Platform) -> String {
-    let key: String = image.key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let key: String =
+        image.key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     format!("localhost/image-lifecycle/{}:{}", key.trim_matches('-'), platform.to_string().replace('/', "-"))
 }
 
@@ -223,7 +231,8 @@ fn plain_path(links: &Path, path: &Path) -> Result<PathBuf, Problem> {
 
 /// A folder with a plain name; that of the storage is of this run alone, so that its hash is too.
 fn links(storage: &Path) -> std::io::Result<tempfile::TempDir> {
-    let name = format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storage.as_os_str().as_encoded_bytes()).short());
+    let name =
+        format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storage.as_os_str().as_encoded_bytes()).short());
     tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()
 }
 

@@ -44,7 +44,8 @@ impl Buildx {
         let builder = format!("image-lifecycle-{:08x}", std::process::id());
         runner.say(format!("the current builder can't export an OCI layout: making {builder} of {image}"));
         let driver_option = format!("image={image}");
-        let create = ["buildx", "create", "--name", &builder, "--driver", "docker-container", "--driver-opt", &driver_option];
+        let create =
+            ["buildx", "create", "--name", &builder, "--driver", "docker-container", "--driver-opt", &driver_option];
         match ask(&create).await {
             Some(_) => Ok(Some(Self { builder: Some(builder), own: true, name })),
             None => Err(Problem::failure(format!("cannot make a builder of {image}"))

@@ -54,10 +54,17 @@ impl BaseCredentials {
                 }
             }
         }
-        let unusable = |error: std::io::Error| Problem::failure("cannot write credentials of base images").because(error);
-        let folder = tempfile::Builder::new().prefix("docker-config-").tempdir_in(environment.temporary()).map_err(unusable)?;
+        let unusable =
+            |error: std::io::Error| Problem::failure("cannot write credentials of base images").because(error);
+        let folder =
+            tempfile::Builder::new().prefix("docker-config-").tempdir_in(environment.temporary()).map_err(unusable)?;
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(folder.path().join("config.json")).map_err(unusable)?;
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(folder.path().join("config.json"))
+            .map_err(unusable)?;
         file.write_all(config.to_string().as_bytes()).map_err(unusable)?;
         if let Some(users) = &users {
             for shared in ["cli-plugins", "contexts"] {

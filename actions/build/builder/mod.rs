@@ -101,7 +101,10 @@ impl Builder {
                 }
                 match buildah::Buildah::find(runner, folder).await? {
                     Some(buildah) => Ok(Self::Buildah(buildah)),
-                    None => Err(none("no builder: neither a buildx builder that can export an OCI layout, nor buildah").into()),
+                    None => {
+                        Err(none("no builder: neither a buildx builder that can export an OCI layout, nor buildah")
+                            .into())
+                    }
                 }
             }
         }
@@ -158,7 +161,8 @@ impl Cache {
         match input.text() {
             None | Some("none") => Ok(Self::None),
             Some("gha") => {
-                let given = ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_RESULTS_URL"].iter().all(|name| environment.get(name).is_some());
+                let given =
+                    ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_RESULTS_URL"].iter().all(|name| environment.get(name).is_some());
                 match given {
                     true => Ok(Self::Gha),
                     false => Err(input.refuse(
@@ -198,11 +202,17 @@ impl Secret {
         let form = "lines of the form id=env:NAME or id=file:PATH";
         let secret = |line: &str| {
             let (id, source) = input.pair(line)?;
-            let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+            let is_word = |text: &str| {
+                !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+            };
             let source = match source.split_once(':') {
                 Some(("env", name)) if is_word(name) => match environment.get(name) {
                     Some(_) => SecretSource::Variable(name.to_owned()),
-                    None => return Err(input.refuse_value(line, format!("the variable {name} is not set in this step's `env:`"))),
+                    None => {
+                        return Err(
+                            input.refuse_value(line, format!("the variable {name} is not set in this step's `env:`"))
+                        );
+                    }
                 },
                 Some(("file", path)) if !path.contains(',') => match environment.workspace().join(path) {
                     path if path.is_file() => SecretSource::File(path),
@@ -229,7 +239,9 @@ impl Secret {
 
 /// A command line as a person would type it.
 fn shown(program: &str, arguments: &[String]) -> String {
-    let plain = |word: &String| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@+".contains(&b)) && !word.is_empty();
+    let plain = |word: &String| {
+        word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@+".contains(&b)) && !word.is_empty()
+    };
     let quote = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
     format!("{program} {}", arguments.iter().map(quote).collect::<Vec<_>>().join(" "))
 }

@@ -15,9 +15,9 @@ pub mod project;
 pub mod registry;
 pub mod runner;
 mod secret;
-pub mod transfer;
 pub mod template;
 mod tls;
+pub mod transfer;
 
 pub use diagnosis::{Diagnosis, Explain, Problem};
 pub use place::Place;

@@ -43,27 +43,6 @@ fn matches(filter: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// How a repository that is missing is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RepositorySettings {
-    /// `IMMUTABLE`, `MUTABLE`, or one of them `_WITH_EXCLUSION`.
-    pub mutability: Option<String>,
-    /// Up to five wildcard filters.
-    pub exclusion_filters: Vec<String>,
-    /// Basic scanning at each push.
-    pub scan_on_push: Option<bool>,
-    /// `AES256`, `KMS` or `KMS_DSSE`.
-    pub encryption: Option<String>,
-    /// The key, where it is KMS.
-    pub kms_key: Option<String>,
-    /// The text of a lifecycle policy.
-    pub lifecycle_policy: Option<String>,
-    /// The text of a repository policy.
-    pub repository_policy: Option<String>,
-    /// Tags of the repository.
-    pub tags: std::collections::BTreeMap<String, String>,
-}
-
 impl Aws {
     /// Which tags of a repository can be moved; none where the repository does not exist.
     ///
@@ -105,9 +84,7 @@ impl Aws {
         let request = self.ecr(&host.region).await?.describe_images().registry_id(&host.account);
         match request.repository_name(repository.as_str()).image_ids(image).send().await {
             Ok(answer) => Ok(answer.image_details().first().map(|image| Pushed {
-                at: image.image_pushed_at().and_then(|at| {
-                    at.fmt(aws_smithy_types::date_time::Format::DateTime).ok()
-                }),
+                at: image.image_pushed_at().and_then(|at| at.fmt(aws_smithy_types::date_time::Format::DateTime).ok()),
                 archived: image.image_status().is_some_and(|status| status.as_str() == "ARCHIVED"),
             })),
             Err(error) => {

@@ -63,8 +63,12 @@ impl Error {
                 Self::new(Kind::Denied, format!("{action} on {resource} was denied{detail}"))
                     .hint(format!("allow {action} in the role's policy"))
             }
-            "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId"
-            | "InvalidSignatureException" | "SignatureDoesNotMatch" => {
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch" => {
                 Self::new(Kind::Credentials, format!("{action}: the AWS credentials were refused ({code}){detail}"))
                     .hint("configure them again: they may have expired, or belong to another partition")
             }

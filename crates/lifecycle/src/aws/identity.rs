@@ -69,7 +69,8 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Runner) -> R
             session: session_name(runner),
         }),
         _ => {
-            let provider = AssumeRoleProvider::builder(role.arn()).session_name(session_name(runner)).configure(&config);
+            let provider =
+                AssumeRoleProvider::builder(role.arn()).session_name(session_name(runner)).configure(&config);
             SharedCredentialsProvider::new(provider.build().await)
         }
     };
@@ -113,7 +114,8 @@ impl ProvideCredentials for WebIdentity {
             let answer = request.send().await.map_err(|error| {
                 CredentialsError::provider_error(Error::of("sts:AssumeRoleWithWebIdentity", self.role.arn(), error))
             })?;
-            let given = answer.credentials().ok_or_else(|| CredentialsError::provider_error("STS gave no credentials"))?;
+            let given =
+                answer.credentials().ok_or_else(|| CredentialsError::provider_error("STS gave no credentials"))?;
             Ok(Credentials::new(
                 given.access_key_id(),
                 given.secret_access_key(),
@@ -136,7 +138,8 @@ impl WebIdentity {
         url.query_pairs_mut().append_pair("audience", AUDIENCE);
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token.expose()))?;
         bearer.set_sensitive(true);
-        let request = Request::builder().uri(url.as_str()).header(AUTHORIZATION, bearer).body(full(Default::default()))?;
+        let request =
+            Request::builder().uri(url.as_str()).header(AUTHORIZATION, bearer).body(full(Default::default()))?;
         let answer = async {
             let response = HttpClient::new().send(request).await?;
             let status = response.status();
@@ -146,7 +149,9 @@ impl WebIdentity {
                 false => Err(BoxError::from(format!("GitHub's token service answered {status}"))),
             }
         };
-        let body = tokio::time::timeout(TOKEN_DEADLINE, answer).await.map_err(|_| "GitHub's token service gave no answer")??;
+        let body = tokio::time::timeout(TOKEN_DEADLINE, answer)
+            .await
+            .map_err(|_| "GitHub's token service gave no answer")??;
         let token: Token = serde_json::from_slice(&body).map_err(|_| "GitHub's token service gave no token")?;
         Ok(Secret::new(token.value))
     }
@@ -160,7 +165,9 @@ mod tests {
     fn roles() {
         assert!("arn:aws:iam::111122223333:role/path/name".parse::<Role>().is_ok());
         assert!("arn:aws-cn:iam::111122223333:role/name".parse::<Role>().is_ok());
-        for text in ["name", "arn:aws:iam::1:role/x", "arn:aws:iam::111122223333:user/x", "arn:aws:sts::111122223333:role/x"] {
+        for text in
+            ["name", "arn:aws:iam::1:role/x", "arn:aws:iam::111122223333:user/x", "arn:aws:sts::111122223333:role/x"]
+        {
             assert!(text.parse::<Role>().is_err(), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 mod ecr;
 mod error;
 mod identity;
+mod repositories;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::OnceCell;
 
-pub use ecr::{Mutability, Pushed, RepositorySettings};
+pub use ecr::{Mutability, Pushed};
 pub use error::{Error, Kind};
 pub use identity::Role;
+pub use repositories::{RepositorySettings, prefix_matches};
 
 use crate::oci::{Class, StoreError};
 use crate::registry::{CredentialSource, Credentials, DockerConfig, EcrHost};
@@ -42,14 +44,7 @@ pub struct Aws {
 impl Aws {
     /// An identity. `region` is that of SSM and STS; none is the SDK's own choice (`AWS_REGION`, the profile).
     pub fn new(runner: Arc<Runner>, region: Option<String>, role: Option<Role>) -> Self {
-        Self {
-            runner,
-            role,
-            region,
-            config: OnceCell::new(),
-            regional: Mutex::default(),
-            account: OnceCell::new(),
-        }
+        Self { runner, role, region, config: OnceCell::new(), regional: Mutex::default(), account: OnceCell::new() }
     }
 
     /// The region of SSM and STS, as far as it is known without asking anybody.
@@ -98,7 +93,8 @@ impl Aws {
     /// Basic credentials of an ECR registry.
     async fn token(&self, host: &EcrHost) -> Result<Credentials, Error> {
         let answer = self.ecr(&host.region).await?.get_authorization_token().send().await;
-        let answer = answer.map_err(|error| Error::of("ecr:GetAuthorizationToken", &format!("region {}", host.region), error))?;
+        let answer = answer
+            .map_err(|error| Error::of("ecr:GetAuthorizationToken", &format!("region {}", host.region), error))?;
         let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
         let decoded = token.and_then(|token| String::from_utf8(STANDARD.decode(token).ok()?).ok());
         let pair = decoded.as_ref().and_then(|decoded| decoded.split_once(':'));
@@ -130,7 +126,8 @@ impl Aws {
             }
             let config = loader.load().await;
             if config.region().is_none() {
-                return Err(Error::new(Kind::Credentials, "no AWS region").hint("set the input `region` or the variable AWS_REGION"));
+                return Err(Error::new(Kind::Credentials, "no AWS region")
+                    .hint("set the input `region` or the variable AWS_REGION"));
             }
             match &self.role {
                 Some(role) => identity::assume(config, role, &self.runner).await,
@@ -144,7 +141,8 @@ impl Aws {
 /// rustls with ring, and the proxies of the usual variables.
 fn http_client() -> SharedHttpClient {
     http_client_fn(|settings, components| {
-        let mut connector = Connector::builder().connector_settings(settings.clone()).proxy_config(ProxyConfig::from_env());
+        let mut connector =
+            Connector::builder().connector_settings(settings.clone()).proxy_config(ProxyConfig::from_env());
         connector.set_sleep_impl(components.sleep_impl());
         connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build().into_shared()
     })

@@ -520,7 +520,9 @@ mod tests {
         });
         let digest = &fixture.subject.digest;
         let theirs = theirs.to_string();
-        fixture.add(&slsa::from_buildkit(&fixture.subject, digest, theirs.as_bytes(), "2026-01-02T00:00:00Z").unwrap());
+        fixture.add(
+            &slsa::from_buildkit("web", &fixture.subject, digest, theirs.as_bytes(), "2026-01-02T00:00:00Z").unwrap(),
+        );
         let found = provenance(&fixture.store, &fixture.subject.digest).await.unwrap();
         let said = |found: &Found<Provenance>| {
             let provenance = found.content.clone().unwrap();

@@ -106,14 +106,16 @@ fn builder_id(environment: &Environment) -> String {
 }
 
 /// BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of the attestation
-/// manifest that an index names for it, and `attested` the digest that BuildKit gave the platform.
+/// manifest that an index names for it, `attested` the digest that BuildKit gave the platform, `name` the image's name.
 ///
-/// The bytes stay as they are, unless the manifest has got another digest since, by annotations: then the subject is the
-/// new digest. No signature is broken by that, because there is none.
+/// The bytes stay as they are where they name the platform. BuildKit leaves the subject out of what it exports without a
+/// name, and the manifest may have got another digest since, by annotations: then the subject is put in. No signature is
+/// broken by that, because there is none.
 ///
 /// # Errors
 /// When it is no statement, or speaks of another digest.
 pub fn from_buildkit(
+    name: &str,
     platform: &Descriptor,
     attested: &Digest,
     bytes: &[u8],
@@ -124,13 +126,13 @@ pub fn from_buildkit(
     let mut statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
     let kind = statement["predicateType"].as_str().filter(|kind| !kind.is_empty());
     let kind = kind.ok_or_else(|| invalid("has no predicate type"))?.to_owned();
-    if !is_about(&statement, attested) {
+    let is_silent = statement["subject"].as_array().is_none_or(Vec::is_empty);
+    if !is_silent && !is_about(&statement, attested) {
         return Err(invalid("speaks of another digest"));
     }
-    let bytes = match platform.digest == *attested {
+    let bytes = match is_about(&statement, &platform.digest) {
         true => bytes.to_vec(),
         false => {
-            let name = statement["subject"][0]["name"].take();
             statement["subject"] = json!([{"name": name, "digest": {"sha256": platform.digest.hex()}}]);
             statement.to_string().into_bytes()
         }
@@ -243,30 +245,35 @@ mod tests {
     }
 
     #[test]
-    fn the_builders_statement_keeps_its_bytes_and_has_to_be_about_the_platform() {
+    fn the_builders_statement_keeps_its_bytes_where_it_is_about_the_platform() {
         let platform = Descriptor::of(media_type::IMAGE, b"platform");
-        let statement = |digest: &Digest| {
+        let annotated = Descriptor::of(media_type::IMAGE, b"platform with annotations");
+        let about = |subject: Value| {
+            let kind = "https://slsa.dev/provenance/v0.2";
+            // Spaces, which an encoding of ours would not have.
             format!(
-                r#"{{ "_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://slsa.dev/provenance/v0.2",
-                     "subject": [{{"name": "_", "digest": {{"sha256": "{}"}}}}], "predicate": {{}} }}"#,
-                digest.hex()
+                r#"{{"_type": "https://in-toto.io/Statement/v0.1",  "predicateType": "{kind}", "subject": {subject}}}"#
             )
         };
-        let text = statement(&platform.digest);
-        let artifact = from_buildkit(&platform, &platform.digest, text.as_bytes(), "2026-01-01T00:00:00Z").unwrap();
-        let layer = artifact.manifest.blobs().nth(1).unwrap();
-        assert_eq!(layer.digest, Digest::of(text.as_bytes()));
-        assert_eq!(artifact.manifest.annotations[annotation::PREDICATE_TYPE], "https://slsa.dev/provenance/v0.2");
-        let annotated = Descriptor::of(media_type::IMAGE, b"platform with annotations");
-        let artifact = from_buildkit(&annotated, &platform.digest, text.as_bytes(), "").unwrap();
-        assert_eq!(artifact.manifest.subject.as_ref().map(|subject| &subject.digest), Some(&annotated.digest));
-        let layer = artifact.manifest.blobs().nth(1).unwrap();
-        let moved = statement(&annotated.digest);
-        let moved: Value = serde_json::from_str(&moved).unwrap();
-        assert_eq!(layer.digest, Digest::of(moved.to_string().as_bytes()));
-        let refuse = |bytes: &[u8]| from_buildkit(&platform, &platform.digest, bytes, "").unwrap_err().class;
-        assert_eq!(refuse(statement(&Digest::of(b"other")).as_bytes()), Class::Invalid);
-        assert_eq!(refuse(b"{"), Class::Invalid);
-        assert_eq!(refuse(b"{}"), Class::Invalid);
+        let subject = |digest: &Digest| json!([{"name": "web", "digest": {"sha256": digest.hex()}}]);
+        let layer = |platform: &Descriptor, attested: &Digest, text: &str| {
+            let artifact = from_buildkit("web", platform, attested, text.as_bytes(), "2026-01-01T00:00:00Z").unwrap();
+            assert_eq!(artifact.manifest.subject.as_ref().map(|subject| &subject.digest), Some(&platform.digest));
+            assert_eq!(artifact.manifest.annotations[annotation::PREDICATE_TYPE], "https://slsa.dev/provenance/v0.2");
+            artifact.manifest.blobs().nth(1).unwrap().digest.clone()
+        };
+        let text = about(subject(&platform.digest));
+        assert_eq!(layer(&platform, &platform.digest, &text), Digest::of(text.as_bytes()));
+        // Both get the subject that they lack.
+        let moved: Value = serde_json::from_str(&about(subject(&annotated.digest))).unwrap();
+        let moved = Digest::of(moved.to_string().as_bytes());
+        assert_eq!(layer(&annotated, &platform.digest, &text), moved);
+        assert_eq!(layer(&annotated, &platform.digest, &about(json!([]))), moved);
+
+        let refuse =
+            |text: &str| from_buildkit("web", &platform, &platform.digest, text.as_bytes(), "").unwrap_err().class;
+        assert_eq!(refuse(&about(subject(&Digest::of(b"other")))), Class::Invalid);
+        assert_eq!(refuse("{"), Class::Invalid);
+        assert_eq!(refuse("{}"), Class::Invalid);
     }
 }

@@ -79,7 +79,8 @@ impl Layout {
         }
         let bytes = self.read(&self.root.join("index.json"), INDEX_LIMIT)?;
         let bytes = bytes.ok_or_else(|| self.invalid("has no index.json"))?;
-        let index = ImageIndex::from_reader(&bytes[..]).map_err(|e| self.invalid("has a broken index.json").because(e))?;
+        let index =
+            ImageIndex::from_reader(&bytes[..]).map_err(|e| self.invalid("has a broken index.json").because(e))?;
         let root = |descriptor: &oci_spec::image::Descriptor| {
             let descriptor = Descriptor::read(descriptor)?;
             let name = descriptor.annotations.get(annotation::REF_NAME).cloned();
@@ -281,7 +282,8 @@ impl BlobSource for Layout {
             Err(error) => return Err(self.failed(&path, error)),
         };
         let layout = self.clone();
-        let pieces = ReaderStream::with_capacity(file, PIECE).map(move |piece| piece.map_err(|e| layout.failed(&path, e)));
+        let pieces =
+            ReaderStream::with_capacity(file, PIECE).map(move |piece| piece.map_err(|e| layout.failed(&path, e)));
         Ok(verified(Box::pin(pieces), blob, self.address()))
     }
 }

@@ -196,9 +196,10 @@ impl Descriptor {
             media_type: descriptor.media_type().to_string(),
             digest: descriptor.digest().to_string().parse()?,
             size: descriptor.size(),
-            platform: descriptor.platform().as_ref().map(|p| {
-                Platform::new(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref())
-            }),
+            platform: descriptor
+                .platform()
+                .as_ref()
+                .map(|p| Platform::new(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref())),
             artifact_type: descriptor.artifact_type().as_ref().map(ToString::to_string),
             annotations: descriptor.annotations().clone().unwrap_or_default().into_iter().collect(),
         })

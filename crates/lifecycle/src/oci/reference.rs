@@ -230,7 +230,13 @@ mod tests {
     #[test]
     fn reads_what_tools_write() {
         for (text, registry, location, repository, tag) in [
-            ("1.dkr.ecr.eu-west-1.amazonaws.com/a/b:dev-1.0.0", None, "1.dkr.ecr.eu-west-1.amazonaws.com", "a/b", "dev-1.0.0"),
+            (
+                "1.dkr.ecr.eu-west-1.amazonaws.com/a/b:dev-1.0.0",
+                None,
+                "1.dkr.ecr.eu-west-1.amazonaws.com",
+                "a/b",
+                "dev-1.0.0",
+            ),
             ("localhost:5000/app", None, "localhost:5000", "app", "latest"),
             ("[::1]:5000/app:x", None, "[::1]:5000", "app", "x"),
             ("oci:/tmp/store/shop/api:dev-1", Some("oci:/tmp/store/"), "oci:/tmp/store", "shop/api", "dev-1"),

@@ -185,7 +185,8 @@ fn integrity(blob: &Descriptor, whence: &str, what: &str) -> StoreError {
 /// Those of the stream, and [`Class::Invalid`] where the descriptor's size is over `limit` bytes.
 pub async fn read_blob(store: &dyn Store, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
     if blob.size > limit {
-        let message = format!("blob {} of {} has {} bytes, the limit is {limit}", blob.digest, store.address(), blob.size);
+        let message =
+            format!("blob {} of {} has {} bytes, the limit is {limit}", blob.digest, store.address(), blob.size);
         return Err(StoreError::new(Class::Invalid, message));
     }
     let mut bytes = Vec::new();

@@ -95,7 +95,10 @@ impl Project {
         for image in self.modules.iter().flat_map(|module| &module.defined) {
             if let Some(first) = seen.insert(&image.key.value, image) {
                 let problem = Problem::mistake(format!("two templates define the image `{}`", image.key.value));
-                return Err(problem.at(image.key.place.clone()).hint(format!("the other is at {}", first.key.place)).into());
+                return Err(problem
+                    .at(image.key.place.clone())
+                    .hint(format!("the other is at {}", first.key.place))
+                    .into());
             }
         }
         Ok(())
@@ -149,7 +152,9 @@ fn template_paths(template: &Input<'_>, folder: &Path) -> anyhow::Result<Vec<Pat
     if !given.is_empty() {
         let missing = given.iter().zip(template.lines()).find(|(path, _)| !path.is_file());
         return match missing {
-            Some((_, typed)) => Err(template.refuse_value(typed, "the path of a template, relative to `working-directory`").into()),
+            Some((_, typed)) => {
+                Err(template.refuse_value(typed, "the path of a template, relative to `working-directory`").into())
+            }
             None => Ok(given),
         };
     }

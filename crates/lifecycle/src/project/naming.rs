@@ -78,7 +78,13 @@ impl Project {
                         Problem::mistake(format!("image `{}`", image.key.value)).at(place.clone()).because(error)
                     })?;
                     let image_name = image.image_name.value.clone();
-                    names.images.push(Named { key: image.key.value.clone(), image: image_name, reference, usages, place });
+                    names.images.push(Named {
+                        key: image.key.value.clone(),
+                        image: image_name,
+                        reference,
+                        usages,
+                        place,
+                    });
                     names.registry = names.registry.or(leading);
                 }
             }
@@ -126,7 +132,10 @@ impl Project {
                         "the input `reference` calls image `{key}` `{wanted}`, the template calls it `{}`",
                         reference.text
                     );
-                    return Err(Problem::mistake(message).at(place).hint("leave `reference` away: the template decides").into());
+                    return Err(Problem::mistake(message)
+                        .at(place)
+                        .hint("leave `reference` away: the template decides")
+                        .into());
                 }
             }
             names.push((reference.text.clone(), place, deployed.usages.clone()));
@@ -191,7 +200,8 @@ impl Project {
             context.parameters.get(&only.name).or(only.default.as_ref()).cloned()
         };
         let Some(name) = side.registry_parameter.map(str::to_owned).or_else(of_template) else {
-            let message = format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
+            let message =
+                format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
             let problem = Problem::mistake(message).at(image.key.place.clone());
             return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
         };

@@ -222,7 +222,9 @@ mod tests {
 
     #[test]
     fn challenges() {
-        let challenge = Challenge::parse(r#"Bearer realm="https://auth.example/token",service="registry, x",scope="a:b:c,d""#).unwrap();
+        let challenge =
+            Challenge::parse(r#"Bearer realm="https://auth.example/token",service="registry, x",scope="a:b:c,d""#)
+                .unwrap();
         assert_eq!(challenge.service.as_deref(), Some("registry, x"));
         let scope = Scope { repository: "a/b".parse().unwrap(), push: true };
         insta::assert_snapshot!(challenge.address(&scope), @"https://auth.example/token?service=registry%2C+x&scope=repository%3Aa%2Fb%3Apull%2Cpush");

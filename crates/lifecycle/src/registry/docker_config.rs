@@ -88,7 +88,9 @@ impl Auth {
         if let (Some(user), Some(password)) = (&self.username, &self.password) {
             return Some(Credentials::Basic { user: user.clone(), password: Secret::new(password) });
         }
-        let Some(auth) = self.auth.as_ref().filter(|auth| !auth.is_empty()) else { return Some(Credentials::Anonymous) };
+        let Some(auth) = self.auth.as_ref().filter(|auth| !auth.is_empty()) else {
+            return Some(Credentials::Anonymous);
+        };
         let decoded = String::from_utf8(STANDARD.decode(auth).ok()?).ok()?;
         let (user, password) = decoded.split_once(':')?;
         Some(Credentials::Basic { user: user.to_owned(), password: Secret::new(password.trim_end_matches('\0')) })
@@ -139,7 +141,8 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
             false => Err(failed(format!("failed ({})", output.status))),
         };
     }
-    let helped: Helped = serde_json::from_slice(&output.stdout).map_err(|_| failed("answered no credentials".to_owned()))?;
+    let helped: Helped =
+        serde_json::from_slice(&output.stdout).map_err(|_| failed("answered no credentials".to_owned()))?;
     Ok(Some(match helped.username.as_str() {
         "<token>" => Credentials::Refresh(Secret::new(helped.secret)),
         _ => Credentials::Basic { user: helped.username, password: Secret::new(helped.secret) },
@@ -163,7 +166,9 @@ mod tests {
     #[tokio::test]
     async fn reads_what_docker_login_writes() {
         let config = r#"{"auths":{"r.example":{"auth":"dXNlcjpwYTpzcw=="},"https://index.docker.io/v1/":{"identitytoken":"t"},"e.example":{}}}"#;
-        let Ok(Credentials::Basic { user, password }) = credentials(config, "r.example").await else { panic!("no user") };
+        let Ok(Credentials::Basic { user, password }) = credentials(config, "r.example").await else {
+            panic!("no user")
+        };
         assert_eq!((user.as_str(), password.expose()), ("user", "pa:ss"));
         assert!(matches!(credentials(config, "docker.io").await, Ok(Credentials::Refresh(_))));
         assert!(matches!(credentials(config, "e.example").await, Ok(Credentials::Anonymous)));

@@ -48,7 +48,8 @@ impl Failure {
             None => status.to_string(),
         };
         let class = classify(status, code.as_deref(), &detail);
-        let retry_after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+        let retry_after =
+            headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
         Self { class, code: code.map(|code| safe(&code)), detail: Some(detail), retry_after, source: None }
     }
 
@@ -143,7 +144,8 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 /// A registry's words on one line, without control characters and not too long.
 fn safe(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
     words.join(" ").chars().take(DETAIL_LIMIT).collect()
 }
 

@@ -55,9 +55,21 @@ mod tests {
     #[test]
     fn reads_every_form() {
         for (host, region, arn) in [
-            ("012345678901.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", "arn:aws:ecr:us-east-1:012345678901:repository/a"),
-            ("012345678901.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1", "arn:aws-us-gov:ecr:us-gov-west-1:012345678901:repository/a"),
-            ("012345678901.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1", "arn:aws-cn:ecr:cn-north-1:012345678901:repository/a"),
+            (
+                "012345678901.dkr.ecr.us-east-1.amazonaws.com",
+                "us-east-1",
+                "arn:aws:ecr:us-east-1:012345678901:repository/a",
+            ),
+            (
+                "012345678901.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
+                "us-gov-west-1",
+                "arn:aws-us-gov:ecr:us-gov-west-1:012345678901:repository/a",
+            ),
+            (
+                "012345678901.dkr.ecr.cn-north-1.amazonaws.com.cn",
+                "cn-north-1",
+                "arn:aws-cn:ecr:cn-north-1:012345678901:repository/a",
+            ),
             ("012345678901.dkr-ecr.eu-west-1.on.aws", "eu-west-1", "arn:aws:ecr:eu-west-1:012345678901:repository/a"),
         ] {
             let ecr = EcrHost::parse(host).unwrap();

@@ -8,8 +8,8 @@ use super::error::Failure;
 use super::operation::{Kind, Operation};
 use super::request::{Answer, Call, Payload, next_page};
 use crate::oci::{
-    BlobSource, BlobStream, Class, Descriptor, Digest, Location, MANIFEST_LIMIT, Manifest, Put, RepositoryName, Store, StoreError,
-    Tag, media_type,
+    BlobSource, BlobStream, Class, Descriptor, Digest, Location, MANIFEST_LIMIT, Manifest, Put, RepositoryName, Store,
+    StoreError, Tag, media_type,
 };
 
 /// What a registry says of the digest of an answer.
@@ -143,12 +143,11 @@ impl Store for Repository {
             // The same digest put again on an immutable tag is refused too.
             (Err(error), Some(tag)) if error.class == Class::Conflict => {
                 let Some(held) = self.holds(manifest, tag).await? else { return Ok(()) };
-                let message = format!(
-                    "tag `{tag}` of {} holds {held} and can't be moved to {}",
-                    self.address(),
-                    manifest.digest
+                let message =
+                    format!("tag `{tag}` of {} holds {held} and can't be moved to {}", self.address(), manifest.digest);
+                return Err(
+                    StoreError::new(Class::Conflict, message).hint("the tag is immutable: release a new version")
                 );
-                return Err(StoreError::new(Class::Conflict, message).hint("the tag is immutable: release a new version"));
             }
             (Err(error), _) => return Err(error),
         };

@@ -9,10 +9,10 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 use url::Url;
 
+use super::Registry;
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
 use super::error::Failure;
 use super::operation::{Counts, Kind, Operation};
-use super::Registry;
 use crate::http_client::{Body, full};
 use crate::oci::{Class, RepositoryName, StoreError};
 use crate::secret::Secret;
@@ -105,7 +105,8 @@ impl Registry {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(failure)) => Err(failure.explain(operation, &self.host)),
             Err(_) => {
-                let failure = Failure::new(Class::Transient, format!("not done within {} s", OPERATION_DEADLINE.as_secs()));
+                let failure =
+                    Failure::new(Class::Transient, format!("not done within {} s", OPERATION_DEADLINE.as_secs()));
                 Err(failure.explain(operation, &self.host))
             }
         }
@@ -276,7 +277,9 @@ impl Registry {
                 let mut bare = url.clone();
                 bare.set_query(None);
                 request = request.method(Method::POST).uri(bare.as_str());
-                request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").header(CONTENT_LENGTH, body.len());
+                request = request
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .header(CONTENT_LENGTH, body.len());
             }
         }
         let request = request.body(full(body)).map_err(|error| Failure::unreachable(error.into()))?;

@@ -85,7 +85,8 @@ impl Annotation {
 
 /// `::name k=v,k=v::data`, escaped so that neither data nor a property can end it or begin another.
 pub(super) fn command(name: &str, properties: &[(&str, String)], data: &str) -> String {
-    let properties: Vec<_> = properties.iter().map(|(key, value)| format!("{key}={}", escape_property(value))).collect();
+    let properties: Vec<_> =
+        properties.iter().map(|(key, value)| format!("{key}={}", escape_property(value))).collect();
     let space = if properties.is_empty() { "" } else { " " };
     format!("::{name}{space}{}::{}", properties.join(","), escape_data(data))
 }

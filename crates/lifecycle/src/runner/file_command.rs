@@ -18,7 +18,10 @@ pub(super) fn append(file: &Path, values: &[(String, String)]) -> io::Result<()>
 
 fn entry(name: &str, value: &str, delimiter: &str) -> io::Result<String> {
     if name.is_empty() || name.contains(['=', '\r', '\n']) || name.contains("<<") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` can't name an output", name.escape_debug())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("`{}` can't name an output", name.escape_debug()),
+        ));
     }
     if name.contains(delimiter) || value.contains(delimiter) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the value of `{name}` holds its delimiter")));
@@ -52,15 +55,30 @@ mod tests {
         assert!(read("noequals\n").is_err());
         let injected = "a<<E\nx\nE\nPATH=evil\nE\n";
         assert!(read(injected).is_err());
-        assert_eq!(reader::read_until_error(injected).0, [("a".to_owned(), "x".to_owned()), ("PATH".to_owned(), "evil".to_owned())]);
+        assert_eq!(
+            reader::read_until_error(injected).0,
+            [("a".to_owned(), "x".to_owned()), ("PATH".to_owned(), "evil".to_owned())]
+        );
     }
 
     #[test]
     fn what_is_written_is_read_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("output");
-        let values = ["", "x", "a=b", "l1\nl2\n", "\n", "a\r\nb\r", "delimiter-0\nPATH=evil\ndelimiter-0", "::error::x", "a<<b", "😀"];
-        let values: Vec<_> = values.iter().enumerate().map(|(i, value)| (format!("v{i}"), (*value).to_owned())).collect();
+        let values = [
+            "",
+            "x",
+            "a=b",
+            "l1\nl2\n",
+            "\n",
+            "a\r\nb\r",
+            "delimiter-0\nPATH=evil\ndelimiter-0",
+            "::error::x",
+            "a<<b",
+            "😀",
+        ];
+        let values: Vec<_> =
+            values.iter().enumerate().map(|(i, value)| (format!("v{i}"), (*value).to_owned())).collect();
         append(&file, &values[..5]).unwrap();
         append(&file, &values[5..]).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();

@@ -134,7 +134,9 @@ mod tests {
 
     #[test]
     fn booleans_are_the_runners() {
-        for (typed, expected) in [("", Some(true)), ("true", Some(true)), ("TRUE", Some(true)), (" false\n", Some(false))] {
+        for (typed, expected) in
+            [("", Some(true)), ("true", Some(true)), ("TRUE", Some(true)), (" false\n", Some(false))]
+        {
             assert_eq!(input(typed).boolean(true).ok(), expected);
         }
         for typed in ["yes", "1", "tRUE", "on", "true false"] {

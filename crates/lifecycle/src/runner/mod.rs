@@ -68,6 +68,7 @@ pub struct Runner {
     outputs: Mutex<BTreeMap<String, String>>,
     annotations: Mutex<Vec<Annotation>>,
     summary: Mutex<String>,
+    artifacts: Mutex<BTreeMap<String, String>>,
 }
 
 impl Runner {
@@ -80,6 +81,7 @@ impl Runner {
             outputs: Mutex::default(),
             annotations: Mutex::default(),
             summary: Mutex::default(),
+            artifacts: Mutex::default(),
         }
     }
 
@@ -118,6 +120,11 @@ impl Runner {
         lock(&self.summary).push_str(markdown);
     }
 
+    /// Names an image that was published, so that `actions/attest` knows its subjects by itself.
+    pub fn artifact(&self, repository: &str, digest: &str) {
+        lock(&self.artifacts).insert(repository.to_owned(), digest.to_owned());
+    }
+
     /// Resolves when the run is cancelled.
     pub fn cancelled(&self) -> impl Future<Output = ()> + use<> {
         self.cancelled.clone().cancelled_owned()
@@ -147,6 +154,7 @@ impl Runner {
             let values: Vec<_> = action.outputs.iter().map(value).collect();
             file_command::append(&PathBuf::from(file), &values)?;
         }
+        self.write_artifacts()?;
         let markdown = std::mem::take(&mut *lock(&self.summary));
         if let Some(file) = self.environment.get("GITHUB_STEP_SUMMARY").filter(|_| !markdown.is_empty()) {
             let there = std::fs::metadata(file).map_or(0, |metadata| metadata.len() as usize);
@@ -155,6 +163,28 @@ impl Runner {
             std::io::Write::write_all(&mut options.append(true).create(true).open(file)?, markdown.as_bytes())?;
         }
         Ok(())
+    }
+}
+
+impl Runner {
+    /// Lines `oci://REPOSITORY@DIGEST` of `GITHUB_ARTIFACTS`, where the runner has it. One repository with two digests
+    /// in a job would fail the step, so what an earlier step has named is left.
+    fn write_artifacts(&self) -> std::io::Result<()> {
+        let Some(file) = self.environment.get("GITHUB_ARTIFACTS") else { return Ok(()) };
+        let named = self.environment.get("GITHUB_ARTIFACTS_LIST").map(std::fs::read_to_string);
+        let named = named.and_then(Result::ok).unwrap_or_default();
+        let mut lines = String::new();
+        for (repository, digest) in std::mem::take(&mut *lock(&self.artifacts)) {
+            let is_named = named.contains(&format!("{repository}@"));
+            if !is_named && !repository.contains('=') && !repository.starts_with("oci:") {
+                lines.push_str(&format!("oci://{repository}@{digest}\n"));
+            }
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut options = std::fs::OpenOptions::new();
+        std::io::Write::write_all(&mut options.append(true).create(true).open(file)?, lines.as_bytes())
     }
 }
 

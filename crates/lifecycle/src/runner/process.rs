@@ -137,7 +137,10 @@ mod tests {
     #[tokio::test]
     async fn keeps_both_streams_apart_and_the_exit_code() {
         let finished = run(sh("echo out; echo log >&2; exit 3"), 1000, Duration::from_secs(60)).await.unwrap();
-        assert_eq!((finished.stdout, finished.log, finished.status.code()), (b"out\n".into(), b"log\n".into(), Some(3)));
+        assert_eq!(
+            (finished.stdout, finished.log, finished.status.code()),
+            (b"out\n".into(), b"log\n".into(), Some(3))
+        );
     }
 
     #[tokio::test]

@@ -49,10 +49,14 @@ impl Table {
         let header = self.header.iter().map(|name| (*name).to_owned()).collect();
         let rows = self.rows.iter().map(|row| row.iter().map(Cell::plain).collect());
         let lines: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
-        let width = |column: usize| lines.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let width =
+            |column: usize| lines.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..self.header.len()).filter_map(width).collect();
         let pad = |(cell, width): (&String, &usize)| format!("{cell:<width$}");
-        lines.iter().map(|row| row.iter().zip(&widths).map(pad).collect::<Vec<_>>().join("  ").trim_end().to_owned()).collect()
+        lines
+            .iter()
+            .map(|row| row.iter().zip(&widths).map(pad).collect::<Vec<_>>().join("  ").trim_end().to_owned())
+            .collect()
     }
 }
 
@@ -131,7 +135,11 @@ mod tests {
         | --- | --- |
         | x &#124; y &lt;img src=x&gt; &#96;c&#96; &#42;&#42;b&#42;&#42; &#64;team &#91;l&#93;(u) | <code>a&#96;&#124;b</code> |
         ");
-        assert_eq!(table.plain(), ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"].map(|l| l.to_owned()));
+        assert_eq!(
+            table.plain(),
+            ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"]
+                .map(|l| l.to_owned())
+        );
     }
 
     #[test]

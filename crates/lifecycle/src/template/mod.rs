@@ -151,6 +151,32 @@ impl File {
     }
 }
 
+/// A YAML text as JSON, for inputs that are YAML: plain `true` and `false` are booleans, all other scalars text.
+///
+/// # Errors
+/// What is wrong with it, with line and column.
+pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
+    let node = document::parse(text);
+    let node = node.map_err(|problem| format!("{}:{}: {}", problem.mark.line, problem.mark.column, problem.message))?;
+    Ok(node_to_json(&node))
+}
+
+fn node_to_json(node: &Node) -> serde_json::Value {
+    if let Some(items) = node.as_sequence() {
+        return items.iter().map(|item| node_to_json(item)).collect();
+    }
+    if let Some(mapping) = node.as_mapping() {
+        let entry = |entry: &document::Entry| (entry.key.clone(), node_to_json(&entry.value));
+        return serde_json::Value::Object(mapping.entries().iter().map(entry).collect());
+    }
+    let plain = matches!(node.kind, document::Kind::Scalar { plain: true, .. });
+    match node.rendered() {
+        None => serde_json::Value::Null,
+        Some(word @ ("true" | "false")) if plain => (word == "true").into(),
+        Some(text) => text.into(),
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

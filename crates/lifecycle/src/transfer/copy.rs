@@ -52,11 +52,7 @@ pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph:
 ///
 /// # Errors
 /// The first failure.
-pub async fn attached(
-    source: &Arc<dyn Store>,
-    target: &Arc<dyn Store>,
-    attached: &Attached,
-) -> Result<(), StoreError> {
+pub async fn attached(source: &Arc<dyn Store>, target: &Arc<dyn Store>, attached: &Attached) -> Result<(), StoreError> {
     if same_repository(source.as_ref(), target.as_ref()) {
         return Ok(());
     }

@@ -1,0 +1,201 @@
+//! Repositories that are missing: made as the project wants them, or by the registry's own templates.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aws_sdk_ecr::types::{
+    EncryptionConfiguration, EncryptionType, ImageScanningConfiguration, ImageTagMutability,
+    ImageTagMutabilityExclusionFilter, ImageTagMutabilityExclusionFilterType, RctAppliedFor, Tag,
+};
+use serde::Deserialize;
+
+use super::{Aws, Error, Kind};
+use crate::oci::RepositoryName;
+use crate::registry::EcrHost;
+use crate::runner::{Input, InputError};
+
+/// How a repository that is missing is made: the input `repository-settings`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RepositorySettings {
+    mutability: Option<String>,
+    exclusion_filters: Vec<String>,
+    scan_on_push: Option<bool>,
+    encryption: Option<String>,
+    kms_key: Option<String>,
+    lifecycle_policy: Option<String>,
+    repository_policy: Option<String>,
+    tags: BTreeMap<String, String>,
+}
+
+/// Filters that ECR takes for one repository.
+const FILTERS: usize = 5;
+
+impl RepositorySettings {
+    /// Reads the input: YAML. `lifecyclePolicy` and `repositoryPolicy` are files relative to `folder`, and are read here.
+    ///
+    /// # Errors
+    /// When it is no such YAML, a word is none of ECR's, or a file can't be read.
+    pub fn parse(input: &Input<'_>, folder: &Path) -> Result<Self, InputError> {
+        let Some(text) = input.text() else { return Ok(Self::default()) };
+        let value = crate::template::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
+        let mut settings: Self = serde_json::from_value(value).map_err(|error| input.refuse(error))?;
+        let words = ["MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"];
+        one_of(input, settings.mutability.as_deref(), &words)?;
+        one_of(input, settings.encryption.as_deref(), &["AES256", "KMS", "KMS_DSSE"])?;
+        let excludes = settings.mutability.as_deref().is_some_and(|word| word.ends_with("_WITH_EXCLUSION"));
+        if excludes == settings.exclusion_filters.is_empty() || settings.exclusion_filters.len() > FILTERS {
+            let accepted =
+                format!("`exclusionFilters`, at most {FILTERS}, with a mutability `…_WITH_EXCLUSION`, and not without");
+            return Err(input.refuse(accepted));
+        }
+        for policy in [&mut settings.lifecycle_policy, &mut settings.repository_policy].into_iter().flatten() {
+            let text = std::fs::read_to_string(folder.join(&*policy))
+                .map_err(|error| input.refuse_value(policy, format!("a file that can be read ({error})")))?;
+            serde_json::from_str::<serde::de::IgnoredAny>(&text)
+                .map_err(|error| input.refuse_value(policy, format!("a policy in JSON ({error})")))?;
+            *policy = text;
+        }
+        Ok(settings)
+    }
+}
+
+fn one_of(input: &Input<'_>, word: Option<&str>, words: &[&str]) -> Result<(), InputError> {
+    match word.filter(|word| !words.contains(word)) {
+        Some(word) => Err(input.refuse_value(word, format!("one of {}", words.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+impl Aws {
+    /// Makes a repository with its policies. That somebody else made it at the same time is success.
+    ///
+    /// # Errors
+    /// When ECR refuses it.
+    pub async fn create_repository(
+        &self,
+        host: &EcrHost,
+        name: &RepositoryName,
+        settings: &RepositorySettings,
+    ) -> Result<(), Error> {
+        let ecr = self.ecr(&host.region).await?;
+        let arn = host.repository_arn(name.as_str());
+        let mut request = ecr.create_repository().registry_id(&host.account).repository_name(name.as_str());
+        if let Some(mutability) = &settings.mutability {
+            request = request.image_tag_mutability(ImageTagMutability::from(mutability.as_str()));
+        }
+        for filter in &settings.exclusion_filters {
+            let filter = ImageTagMutabilityExclusionFilter::builder()
+                .filter_type(ImageTagMutabilityExclusionFilterType::Wildcard)
+                .filter(filter)
+                .build()
+                .map_err(|error| Error::new(Kind::Other, "a filter can't be sent").because(error))?;
+            request = request.image_tag_mutability_exclusion_filters(filter);
+        }
+        if let Some(scan) = settings.scan_on_push {
+            let scanning = ImageScanningConfiguration::builder().scan_on_push(scan).build();
+            request = request.image_scanning_configuration(scanning);
+        }
+        if let Some(encryption) = &settings.encryption {
+            let encryption = EncryptionConfiguration::builder()
+                .encryption_type(EncryptionType::from(encryption.as_str()))
+                .set_kms_key(settings.kms_key.clone())
+                .build()
+                .map_err(|error| Error::new(Kind::Other, "the encryption can't be sent").because(error))?;
+            request = request.encryption_configuration(encryption);
+        }
+        for (key, value) in &settings.tags {
+            let tag = Tag::builder().key(key).value(value).build();
+            request = request.tags(tag.map_err(|error| Error::new(Kind::Other, "a tag can't be sent").because(error))?);
+        }
+        if let Err(error) = request.send().await {
+            let error = Error::of("ecr:CreateRepository", &arn, error);
+            return if error.kind == Kind::Exists { Ok(()) } else { Err(error) };
+        }
+        if let Some(text) = &settings.lifecycle_policy {
+            let request = ecr.put_lifecycle_policy().registry_id(&host.account).repository_name(name.as_str());
+            let answer = request.lifecycle_policy_text(text).send().await;
+            answer.map_err(|error| Error::of("ecr:PutLifecyclePolicy", &arn, error))?;
+        }
+        if let Some(text) = &settings.repository_policy {
+            let request = ecr.set_repository_policy().registry_id(&host.account).repository_name(name.as_str());
+            let answer = request.policy_text(text).send().await;
+            answer.map_err(|error| Error::of("ecr:SetRepositoryPolicy", &arn, error))?;
+        }
+        Ok(())
+    }
+
+    /// The prefixes of templates by which the registry makes a repository at the first push to it.
+    ///
+    /// # Errors
+    /// When ECR does not say.
+    pub async fn create_on_push_prefixes(&self, host: &EcrHost) -> Result<Vec<String>, Error> {
+        let ecr = self.ecr(&host.region).await?;
+        let mut pages = ecr.describe_repository_creation_templates().into_paginator().send();
+        let mut prefixes = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| {
+                Error::of(
+                    "ecr:DescribeRepositoryCreationTemplates",
+                    &format!("{}/{}", host.account, host.region),
+                    error,
+                )
+            })?;
+            let on_push = |applied: &RctAppliedFor| applied.as_str() == "CREATE_ON_PUSH";
+            let templates = page.repository_creation_templates().iter();
+            let templates = templates.filter(|template| template.applied_for().iter().any(on_push));
+            prefixes.extend(templates.filter_map(|template| template.prefix().map(str::to_owned)));
+        }
+        Ok(prefixes)
+    }
+}
+
+/// Whether a template's prefix is one of a repository: `ROOT` is of every one, `team` of `team/service`.
+pub fn prefix_matches(prefix: &str, name: &RepositoryName) -> bool {
+    let rest = name.as_str().strip_prefix(prefix.trim_end_matches('/'));
+    prefix == "ROOT" || rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(typed: &str) -> Result<RepositorySettings, String> {
+        RepositorySettings::parse(&Input::new("repository-settings", typed), Path::new("/")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn settings() {
+        let read = parse("mutability: IMMUTABLE_WITH_EXCLUSION\nexclusionFilters: [latest, 'dev-*']\nscanOnPush: true\ntags:\n  team: a\n").unwrap();
+        assert_eq!(read.exclusion_filters, ["latest", "dev-*"]);
+        assert_eq!(read.scan_on_push, Some(true));
+        assert_eq!(read.tags["team"], "a");
+        assert_eq!(parse("").unwrap(), RepositorySettings::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (typed, named) in [
+            ("mutability: SOMETIMES", "SOMETIMES"),
+            ("exclusionFilters: [a]", "WITH_EXCLUSION"),
+            ("mutability: IMMUTABLE_WITH_EXCLUSION", "exclusionFilters"),
+            ("scanonpush: true", "scanOnPush"),
+            ("lifecyclePolicy: no/such/file.json", "no/such/file.json"),
+            ("- a", "repository-settings"),
+            ("a: [", "YAML"),
+        ] {
+            let error = parse(typed).unwrap_err();
+            assert!(error.contains(named), "{typed}: {error}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        let name: RepositoryName = "team/service".parse().unwrap();
+        for (prefix, matches) in
+            [("ROOT", true), ("team", true), ("team/", true), ("tea", false), ("team/service", false)]
+        {
+            assert_eq!(prefix_matches(prefix, &name), matches, "{prefix}");
+        }
+    }
+}

@@ -10,7 +10,8 @@ use lifecycle::oci::Layout;
 use lifecycle::runner::{Runner, run};
 use lifecycle::{Problem, clock};
 
-use crate::builder::{BaseCredentials, Builder, Conditions};
+use crate::builder::{BaseCredentials, Builder, Conditions, Output};
+use crate::checks::{Checked, Checks, Made};
 use crate::inputs::Request;
 use crate::output::{self, Built};
 use crate::plan::Image;
@@ -25,18 +26,25 @@ pub(crate) async fn planned(
     request: &Request,
     images: &[Image],
     builder: &Builder,
-    credentials: &BaseCredentials,
     folder: &Path,
     runner: &Runner,
-) -> anyhow::Result<Vec<Result>> {
+) -> Vec<Result> {
     let epoch = commit_time(request).await;
+    let credentials = BaseCredentials::none();
     for (number, image) in images.iter().enumerate() {
         let folder = folder.join(number.to_string());
-        let conditions =
-            Conditions { request, labels: labels(request, runner, image, epoch), epoch, credentials, folder: &folder };
+        let labels = labels(request, runner, image, epoch);
+        let conditions = Conditions {
+            request,
+            labels,
+            epoch,
+            builder_id: builder_id(runner),
+            credentials: &credentials,
+            folder: &folder,
+        };
         builder.commands(image, &conditions).iter().for_each(|line| runner.say(line));
     }
-    Ok(images.iter().map(|image| Result::of(image, Status::Planned)).collect())
+    images.iter().map(|image| Result::of(image, Status::Planned)).collect()
 }
 
 /// Builds all images; the names are written when all of them are there.
@@ -45,6 +53,7 @@ pub(crate) async fn all(
     images: &[Image],
     builder: &Builder,
     credentials: &BaseCredentials,
+    checks: &Checks,
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Vec<Result>> {
@@ -57,12 +66,39 @@ pub(crate) async fn all(
         let layout = &layout;
         async move {
             let labels = labels(request, runner, image, epoch);
-            let conditions = Conditions { request, labels, epoch, credentials, folder: &folder };
+            let conditions =
+                Conditions { request, labels, epoch, builder_id: builder_id(runner), credentials, folder: &folder };
             one(image, builder, &conditions, layout, runner).await
         }
     });
     let builds: Vec<_> = builds.collect();
-    let results: Vec<Result> = stream::iter(builds).buffered(request.concurrency).collect().await;
+    let builds = stream::iter(builds).buffered(request.concurrency).collect();
+    // The Dockerfiles are linted while their images are built.
+    let (lint, mut results): (_, Vec<Result>) = tokio::join!(checks.lint(images, request.concurrency), builds);
+    let by_builder = results.iter().flat_map(|result| &result.findings);
+    lint.values().flatten().flatten().chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
+    let checked = images.iter().zip(&results).map(|(image, result)| async {
+        let mut checked = Checked::default();
+        let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
+        if let Some(built) = &result.built {
+            let made = Made {
+                builder: builder.name(),
+                started: &result.started,
+                finished: &result.finished,
+                bases: &result.bases,
+            };
+            checks.built(request, image, built, &made, linted, runner, &mut checked).await;
+        }
+        checked
+    });
+    let checked: Vec<_> = checked.collect();
+    let checked = tokio::select! {
+        checked = futures::future::join_all(checked) => checked,
+        () = runner.cancelled() => return Err(Problem::failure("cancelled while the images were checked").into()),
+    };
+    for (result, checked) in results.iter_mut().zip(checked) {
+        result.checked(checked);
+    }
     if results.iter().all(|result| result.built.is_some()) {
         for (image, result) in images.iter().zip(&results) {
             if let Some(built) = &result.built {
@@ -80,16 +116,18 @@ async fn one(
     layout: &Layout,
     runner: &Runner,
 ) -> Result {
-    let started = Instant::now();
+    let (started, began) = (Instant::now(), clock::now());
     let outcome = tokio::select! {
         outcome = build(image, builder, conditions, layout, runner) => outcome,
-        () = still_there(image, started, runner) => unreachable_progress(),
+        never = still_there(image, started, runner) => match never {},
         () = runner.cancelled() => Err(Problem::failure(format!("the build of `{}` was cancelled", image.key)).into()),
     };
     let mut result = Result::of(image, Status::Built);
     result.seconds = started.elapsed().as_secs();
+    result.started = began;
+    result.finished = clock::now();
     match outcome {
-        Ok((built, cached)) => result.has(built, cached),
+        Ok((built, output)) => result.has(built, output),
         Err(error) => result.fails(&error),
     }
     result
@@ -101,7 +139,7 @@ async fn build(
     conditions: &Conditions<'_>,
     layout: &Layout,
     runner: &Runner,
-) -> anyhow::Result<(Built, usize)> {
+) -> anyhow::Result<(Built, Output)> {
     std::fs::create_dir_all(conditions.folder)?;
     let title = format!("build {} ({})", image.key, image.dockerfile_display.display());
     let output = match builder.build(image, conditions).await {
@@ -121,20 +159,15 @@ async fn build(
     let built = output::take(&Layout::at(&output.layout), layout, image, &annotations)?;
     // The blobs are linked into the layout; the rest is of no use any more.
     std::fs::remove_dir_all(conditions.folder).ok();
-    Ok((built, output.cached))
+    Ok((built, output))
 }
 
 /// Says from time to time that a build goes on.
-async fn still_there(image: &Image, started: Instant, runner: &Runner) {
+async fn still_there(image: &Image, started: Instant, runner: &Runner) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(PROGRESS).await;
         runner.say(format!("{}: building for {} s", image.key, started.elapsed().as_secs()));
     }
-}
-
-/// `still_there` never ends by itself.
-fn unreachable_progress() -> anyhow::Result<(Built, usize)> {
-    Err(Problem::failure("the build ended without a result").into())
 }
 
 /// The last line that a builder printed, as far as it says something.
@@ -174,6 +207,14 @@ fn labels(request: &Request, runner: &Runner, image: &Image, epoch: Option<i64>)
     label("version", request.version.as_ref().map(ToString::to_string));
     labels.extend(request.labels.clone());
     labels
+}
+
+/// The workflow that builds, as provenance names it.
+fn builder_id(runner: &Runner) -> String {
+    match runner.environment.get("GITHUB_WORKFLOW_REF").filter(|workflow| !workflow.contains(',')) {
+        Some(workflow) => format!("https://github.com/{workflow}"),
+        None => "https://image-lifecycle.github.io/builder/local".to_owned(),
+    }
 }
 
 /// When the commit was made: what two builds of it are dated with.

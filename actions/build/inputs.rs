@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::aws::Aws;
+use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::scan::Severity;
 use lifecycle::oci::Platform;
 use lifecycle::project::{Project, ProjectInputs, Version, concurrency};
 use lifecycle::runner::{Input, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
 use crate::dockerfile::Substitutions;
+use crate::{sbom, scan};
 
 lifecycle::inputs! {
     working_directory = ".",
@@ -69,6 +72,14 @@ pub(crate) struct Request {
     pub(crate) cache: Cache,
     pub(crate) no_cache: bool,
     pub(crate) pull: bool,
+    /// The lowest level that fails; none: no lint.
+    pub(crate) lint: Option<Level>,
+    pub(crate) scan: scan::Choice,
+    /// The lowest severity that fails; none: nothing does.
+    pub(crate) scan_threshold: Option<Severity>,
+    pub(crate) waivers: Option<PathBuf>,
+    pub(crate) only_fixed: bool,
+    pub(crate) sbom: sbom::Choice,
     pub(crate) provenance: bool,
     pub(crate) dry_run: bool,
     pub(crate) summary: bool,
@@ -92,6 +103,12 @@ impl Request {
         let install_tools = input("install-tools", &inputs.install_tools).boolean(true)?;
         let no_cache = input("no-cache", &inputs.no_cache).boolean(false)?;
         let pull = input("pull", &inputs.pull).boolean(false)?;
+        let lint = input("lint", &inputs.lint).choice(&Level::THRESHOLDS, Some(Level::Error))?;
+        let scan = input("scan", &inputs.scan).choice(&scan::Choice::ALL, scan::Choice::Auto)?;
+        let scan_threshold = input("scan-threshold", &inputs.scan_threshold);
+        let scan_threshold = scan_threshold.choice(&Severity::THRESHOLDS, Some(Severity::High))?;
+        let only_fixed = input("only-fixed", &inputs.only_fixed).boolean(false)?;
+        let sbom = input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?;
         let provenance = input("provenance", &inputs.provenance).boolean(true)?;
         let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
         let summary = input("summary", &inputs.summary).boolean(true)?;
@@ -139,6 +156,12 @@ impl Request {
             cache,
             no_cache,
             pull,
+            lint,
+            scan,
+            scan_threshold,
+            waivers: input("waivers", &inputs.waivers).text().map(|text| project.folder.join(text)),
+            only_fixed,
+            sbom,
             provenance,
             dry_run,
             summary,

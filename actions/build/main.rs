@@ -1,14 +1,20 @@
 //! Builds the images of a template, checks them, and leaves an OCI layout with their evidence.
 
 mod builder;
+mod checks;
 mod dockerfile;
 mod images;
 mod inputs;
+mod lint;
 mod output;
 mod plan;
 mod report;
+mod sbom;
+mod scan;
+mod single;
 mod tools;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,7 +22,9 @@ use lifecycle::Problem;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use builder::{BaseCredentials, Builder};
+use checks::Checks;
 use inputs::{Inputs, Request};
+use plan::Image;
 
 const ACTION: Action = Action {
     name: "build",
@@ -37,13 +45,25 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(runner.environment.temporary());
     let folder = folder.map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
     let builder = Builder::choose(&request, &runner, folder.path()).await?;
-    runner.say(format!("{} image(s) with {}", images.len(), builder.name()));
-    let credentials =
-        BaseCredentials::prepare(&images, &request.base_images, &request.aws, &runner.environment).await?;
-    let results = match request.dry_run {
-        true => images::planned(&request, &images, &builder, &credentials, folder.path(), &runner).await,
-        false => images::all(&request, &images, &builder, &credentials, folder.path(), &runner).await,
-    };
+    let outcome = with(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
-    Ok(report::write(&request, &results?, &runner))
+    outcome
+}
+
+async fn with(
+    builder: &Builder,
+    request: &Request,
+    images: &[Image],
+    folder: &Path,
+    runner: &Runner,
+) -> anyhow::Result<Verdict> {
+    if request.dry_run {
+        let results = images::planned(request, images, builder, folder, runner).await;
+        return Ok(report::write(request, &results, None, runner));
+    }
+    let checks = Checks::prepare(request, runner).await?;
+    runner.say(format!("{} image(s) with {}; {}", images.len(), builder.name(), checks.names()));
+    let credentials = BaseCredentials::prepare(images, &request.base_images, &request.aws, &runner.environment).await?;
+    let results = images::all(request, images, builder, &credentials, &checks, folder, runner).await?;
+    Ok(report::write(request, &results, Some(&checks.reports), runner))
 }

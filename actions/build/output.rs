@@ -19,8 +19,19 @@ pub(crate) struct Built {
     pub(crate) root: Manifest,
     /// Its platforms; the root itself where there is one.
     pub(crate) platforms: Vec<(Platform, Manifest)>,
-    /// What the builder attested, by the digest of the platform's manifest as it is now.
-    pub(crate) attestations: Vec<(Digest, Vec<u8>)>,
+    /// What the builder attested.
+    pub(crate) attestations: Vec<Attestation>,
+}
+
+/// An in-toto statement of the builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attestation {
+    /// The platform's manifest as it is now.
+    pub(crate) platform: Digest,
+    /// The digest that it had when the builder spoke of it.
+    pub(crate) attested: Digest,
+    /// The statement.
+    pub(crate) statement: Vec<u8>,
 }
 
 /// Takes an image over. The builder's attestations are taken out of the index, because Lambda refuses one and consoles
@@ -44,7 +55,11 @@ pub(crate) fn take(
         let annotated = annotate(&manifest, annotations)?;
         into.add_blob(&annotated.bytes)?;
         let of_it = exported.attestations.iter().filter(|(digest, _)| *digest == manifest.digest);
-        attestations.extend(of_it.map(|(_, statement)| (annotated.digest.clone(), statement.clone())));
+        attestations.extend(of_it.map(|(attested, statement)| Attestation {
+            platform: annotated.digest.clone(),
+            attested: attested.clone(),
+            statement: statement.clone(),
+        }));
         platforms.push((platform, annotated));
     }
     platforms.sort_by(|a, b| a.0.cmp(&b.0));
@@ -68,6 +83,11 @@ pub(crate) fn take(
 /// When the layout can't be written.
 pub(crate) fn name(built: &Built, layout: &Layout, image: &Image) -> anyhow::Result<()> {
     let mut descriptor = built.root.descriptor();
+    // Tools find what refers to a platform only where the index lists the platform itself.
+    for (platform, manifest) in built.platforms.iter().filter(|(_, manifest)| manifest.digest != built.root.digest) {
+        let child = lifecycle::oci::Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() };
+        layout.add_root(&child, None)?;
+    }
     let image_name = image.definition.image_name.value.clone();
     descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
     layout.add_root(&descriptor, Some(&image.key))?;

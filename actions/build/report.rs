@@ -1,13 +1,18 @@
 //! What was built, for the log, the summary and the outputs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
+use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
+use lifecycle::evidence::scan::Counts as ScanCounts;
 use lifecycle::oci::Digest;
 use lifecycle::runner::{Cell, Runner, Table, Verdict};
 use lifecycle::{Diagnosis, Place};
 
+use crate::builder::Output;
+use crate::checks::Checked;
 use crate::inputs::Request;
 use crate::output::Built;
 use crate::plan::Image;
@@ -25,9 +30,25 @@ pub(crate) struct Result {
     platforms: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lint: Option<LintCounts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vulnerabilities: Option<ScanCounts>,
     status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Digests of base images by reference.
+    #[serde(skip)]
+    pub(crate) bases: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub(crate) started: String,
+    #[serde(skip)]
+    pub(crate) finished: String,
+    /// What the builder itself found wrong with the Dockerfile.
+    #[serde(skip)]
+    pub(crate) findings: Vec<Finding>,
+    #[serde(skip)]
+    details: String,
     /// What is in the layout.
     #[serde(skip)]
     pub(crate) built: Option<Built>,
@@ -64,8 +85,15 @@ impl Result {
             media_type: None,
             platforms: image.platforms.iter().map(ToString::to_string).collect(),
             size: None,
+            lint: None,
+            vulnerabilities: None,
             status,
             error: None,
+            bases: BTreeMap::new(),
+            started: String::new(),
+            finished: String::new(),
+            findings: Vec::new(),
+            details: String::new(),
             built: None,
             seconds: 0,
             layers: 0,
@@ -75,7 +103,9 @@ impl Result {
         }
     }
 
-    pub(crate) fn has(&mut self, built: Built, cached: usize) {
+    pub(crate) fn has(&mut self, built: Built, output: Output) {
+        self.bases = output.bases;
+        self.findings = output.findings;
         let blobs: BTreeMap<&Digest, u64> = built
             .platforms
             .iter()
@@ -87,7 +117,7 @@ impl Result {
         self.digest = Some(built.root.digest.clone());
         self.media_type = Some(built.root.media_type.clone());
         self.platforms = built.platforms.iter().map(|(platform, _)| platform.to_string()).collect();
-        self.cached = cached;
+        self.cached = output.cached;
         self.built = Some(built);
     }
 
@@ -96,6 +126,30 @@ impl Result {
         self.status = Status::Failed;
         self.error = Some(diagnosis.line());
         self.diagnosis = Some(diagnosis);
+    }
+}
+
+impl Result {
+    /// Takes in what the checks found. What was not built has failed already, for that reason.
+    pub(crate) fn checked(&mut self, checked: Checked) {
+        self.lint = checked.lint;
+        self.vulnerabilities = checked.vulnerabilities;
+        self.details = checked.details;
+        if self.status == Status::Failed {
+            return;
+        }
+        let mut problems = checked.problems.into_iter();
+        if let Some(first) = problems.next() {
+            let others: Vec<String> = problems.map(|problem| Diagnosis::of(&problem.into()).message).collect();
+            let mut diagnosis = Diagnosis::of(&first.into());
+            for other in others {
+                diagnosis.message = format!("{}; {other}", diagnosis.message);
+            }
+            diagnosis.message = format!("image `{}`: {}", self.name, diagnosis.message);
+            self.status = Status::Failed;
+            self.error = Some(diagnosis.line());
+            self.diagnosis = Some(diagnosis);
+        }
     }
 }
 
@@ -112,7 +166,7 @@ pub(crate) fn matrix(images: &[Image], runner: &Runner) {
 }
 
 /// Tells the runner, and says whether all is well.
-pub(crate) fn write(request: &Request, results: &[Result], runner: &Runner) -> Verdict {
+pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path>, runner: &Runner) -> Verdict {
     for result in results {
         if let Some(diagnosis) = &result.diagnosis {
             let mut annotation = diagnosis.annotation().titled(format!("build {}", result.name));
@@ -125,10 +179,16 @@ pub(crate) fn write(request: &Request, results: &[Result], runner: &Runner) -> V
     if request.summary {
         let what = if request.dry_run { "Would build" } else { "Built" };
         runner.summarize(&format!("### {what}\n\n{}\n", table.markdown()));
+        for result in results.iter().filter(|result| !result.details.is_empty()) {
+            let name = lifecycle::runner::escape(&result.name);
+            let summary = format!("<summary>Vulnerabilities of {name}</summary>");
+            runner.summarize(&format!("<details>{summary}\n\n{}\n</details>\n\n", result.details));
+        }
     }
     let failed = results.iter().any(|result| result.status == Status::Failed);
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
+    runner.output("reports", reports.map(|path| path.display().to_string()).unwrap_or_default());
     runner.output("layout", request.layout.display().to_string());
     runner.output("images", serde_json::json!(results).to_string());
     runner.output("digests", serde_json::json!(digests).to_string());
@@ -137,7 +197,18 @@ pub(crate) fn write(request: &Request, results: &[Result], runner: &Runner) -> V
 }
 
 fn table(results: &[Result]) -> Table {
-    let mut table = Table::new(["Image", "Platforms", "Digest", "Size", "Layers", "Status", "Time", "Cached steps"]);
+    let mut table = Table::new([
+        "Image",
+        "Platforms",
+        "Digest",
+        "Size",
+        "Layers",
+        "Lint",
+        "Vulnerabilities",
+        "Status",
+        "Time",
+        "Cached steps",
+    ]);
     for result in results {
         table.row([
             Cell::text(&result.name),
@@ -145,10 +216,28 @@ fn table(results: &[Result]) -> Table {
             Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
             Cell::text(result.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
             Cell::text(result.layers.to_string()),
+            Cell::text(result.lint.as_ref().map(lint_counts).unwrap_or_default()),
+            Cell::text(result.vulnerabilities.as_ref().map(scan_counts).unwrap_or_default()),
             Cell::text(format!("{:?}", result.status).to_lowercase()),
             Cell::text(format!("{} s", result.seconds)),
             Cell::text(result.cached.to_string()),
         ]);
     }
     table
+}
+
+/// Error, warning, info, style; «clean» where there is none.
+fn lint_counts(counts: &LintCounts) -> String {
+    let all = [("E", counts.error), ("W", counts.warning), ("I", counts.info), ("S", counts.style)];
+    non_zero(&all)
+}
+
+fn scan_counts(counts: &ScanCounts) -> String {
+    let all = [("C", counts.critical), ("H", counts.high), ("M", counts.medium), ("L", counts.low)];
+    non_zero(&all)
+}
+
+fn non_zero(counts: &[(&str, u64)]) -> String {
+    let shown: Vec<String> = counts.iter().filter(|(_, n)| *n > 0).map(|(letter, n)| format!("{n} {letter}")).collect();
+    if shown.is_empty() { "clean".to_owned() } else { shown.join(", ") }
 }

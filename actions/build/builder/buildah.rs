@@ -62,7 +62,7 @@ impl Buildah {
             Ok(bases) => {
                 let text = String::from_utf8_lossy(&log);
                 let cached = text.lines().filter(|line| line.contains("--> Using cache")).count();
-                Ok(Output { layout, cached, bases, log })
+                Ok(Output { layout, cached, bases, log, findings: Vec::new() })
             }
             Err(problem) => Err(Failed { problem, log }),
         }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use tokio::process::Command;
 
 use lifecycle::Problem;
+use lifecycle::evidence::lint::Finding;
 use lifecycle::runner::{ProcessError, Runner, run};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
 use crate::plan::Image;
-use crate::tools;
+use crate::{lint, tools};
 
 /// A builder of buildx.
 pub(crate) struct Buildx {
@@ -19,6 +20,8 @@ pub(crate) struct Buildx {
     /// Whether it was made for this run.
     own: bool,
     name: String,
+    /// Whether it can check a Dockerfile without building it.
+    checks: bool,
 }
 
 impl Buildx {
@@ -26,7 +29,7 @@ impl Buildx {
     pub(crate) async fn find(runner: &Runner, own_image: Option<&str>) -> anyhow::Result<Option<Self>> {
         let Some(version) = ask(&["buildx", "version"]).await else { return Ok(None) };
         let version = version.split_whitespace().nth(1).unwrap_or("unknown").to_owned();
-        let name = format!("buildx {version}");
+        let (name, checks) = (format!("buildx {version}"), lint::has_build_checks(&version));
         let Some(inspected) = ask(&["buildx", "inspect"]).await else { return Ok(None) };
         let driver = inspected.lines().find_map(|line| line.strip_prefix("Driver:")).map(str::trim).unwrap_or_default();
         let exports = match driver {
@@ -38,7 +41,7 @@ impl Buildx {
             _ => true,
         };
         if exports {
-            return Ok(Some(Self { builder: None, own: false, name }));
+            return Ok(Some(Self { builder: None, own: false, name, checks }));
         }
         let Some(image) = own_image.filter(|_| !driver.is_empty()) else { return Ok(None) };
         let builder = format!("image-lifecycle-{:08x}", std::process::id());
@@ -47,7 +50,7 @@ impl Buildx {
         let create =
             ["buildx", "create", "--name", &builder, "--driver", "docker-container", "--driver-opt", &driver_option];
         match ask(&create).await {
-            Some(_) => Ok(Some(Self { builder: Some(builder), own: true, name })),
+            Some(_) => Ok(Some(Self { builder: Some(builder), own: true, name, checks })),
             None => Err(Problem::failure(format!("cannot make a builder of {image}"))
                 .hint("run docker/setup-buildx-action before this step")
                 .into()),
@@ -60,6 +63,7 @@ impl Buildx {
 
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
         let failed = |problem: Problem, log: Vec<u8>| Failed { problem, log };
+        let findings = self.check(image, conditions).await;
         let mut command = docker();
         command.args(self.arguments(image, conditions));
         conditions.credentials.give_to_buildx(&mut command);
@@ -80,40 +84,60 @@ impl Buildx {
         if let Err(error) = unpacked.and_then(|()| std::fs::remove_file(&archive)) {
             return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
         }
-        Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new() })
+        Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new(), findings })
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
         vec![shown("docker", &self.arguments(image, conditions))]
     }
 
-    fn arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        let request = conditions.request;
-        let mut arguments: Vec<String> = ["buildx", "build", "--progress=plain"].map(str::to_owned).into();
+    /// What BuildKit finds wrong with the Dockerfile, where buildx can ask it.
+    async fn check(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<Finding> {
+        if !self.checks || conditions.request.lint.is_none() {
+            return Vec::new();
+        }
+        let mut command = docker();
+        command.args(["buildx", "build", lint::CALL]);
+        command.args(self.source_arguments(image, conditions)).arg(&image.context);
+        conditions.credentials.give_to_buildx(&mut command);
+        lint::build_checks(command, &image.dockerfile_display).await
+    }
+
+    /// What says what is built, and from what.
+    fn source_arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        let mut arguments: Vec<String> = Vec::new();
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         if let Some(builder) = &self.builder {
             option("builder", builder.clone());
         }
         option("file", image.dockerfile.display().to_string());
-        option("platform", image.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-        option("output", format!("type=oci,dest={}", conditions.folder.join("image.tar").display()));
         if let Some(target) = &image.target {
             option("target", target.clone());
         }
         for (name, value) in &image.build_args {
             option("build-arg", format!("{name}={value}"));
         }
-        for (name, value) in &conditions.labels {
-            option("label", format!("{name}={value}"));
-        }
         for base in &image.bases {
-            if let Some(origin) = request.base_images.of(&base.reference) {
+            if let Some(origin) = conditions.request.base_images.of(&base.reference) {
                 let from = match origin {
                     Origin::Registry(reference) => format!("docker-image://{reference}"),
                     Origin::Layout { path, name } => format!("oci-layout://{}:{name}", path.display()),
                 };
                 option("build-context", format!("{}={from}", base.reference));
             }
+        }
+        arguments
+    }
+
+    fn arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        let request = conditions.request;
+        let mut arguments: Vec<String> = ["buildx", "build", "--progress=plain"].map(str::to_owned).into();
+        arguments.extend(self.source_arguments(image, conditions));
+        let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+        option("platform", image.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+        option("output", format!("type=oci,dest={}", conditions.folder.join("image.tar").display()));
+        for (name, value) in &conditions.labels {
+            option("label", format!("{name}={value}"));
         }
         for secret in &request.secrets {
             option("secret", secret.argument());
@@ -137,7 +161,14 @@ impl Buildx {
             }
         }
         // The attestation becomes a referrer; BuildKit's SBOM would need an image of its own.
-        option("provenance", if request.provenance { "mode=max".to_owned() } else { "false".to_owned() });
+        option(
+            "provenance",
+            if request.provenance {
+                format!("mode=max,builder-id={}", conditions.builder_id)
+            } else {
+                "false".to_owned()
+            },
+        );
         arguments.push("--sbom=false".to_owned());
         if request.no_cache {
             arguments.push("--no-cache".to_owned());

@@ -28,6 +28,11 @@ pub(crate) struct BaseCredentials {
 }
 
 impl BaseCredentials {
+    /// No credentials of ours: the builder uses what the user has.
+    pub(crate) fn none() -> Self {
+        Self { folder: None, buildx: None }
+    }
+
     /// Asks for tokens of the registries that the images are built from; nothing is asked for where there is none.
     ///
     /// # Errors
@@ -40,7 +45,7 @@ impl BaseCredentials {
     ) -> anyhow::Result<Self> {
         let hosts = ecr_hosts(images, substitutions);
         if hosts.is_empty() {
-            return Ok(Self { folder: None, buildx: None });
+            return Ok(Self::none());
         }
         let source = RegistryCredentials::new(aws.clone());
         let users = environment.docker_config();

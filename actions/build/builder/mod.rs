@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifecycle::Problem;
+use lifecycle::evidence::lint::Finding;
 use lifecycle::runner::{Environment, Input, InputError, Runner};
 
 use crate::inputs::Request;
@@ -54,6 +55,8 @@ pub(crate) struct Output {
     pub(crate) cached: usize,
     /// Digests of base images by reference, as far as the builder tells.
     pub(crate) bases: BTreeMap<String, String>,
+    /// What the builder itself finds wrong with the Dockerfile.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// A build that failed, with what the builder printed.
@@ -69,6 +72,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) labels: BTreeMap<String, String>,
     /// Seconds since 1970 that files and layers are dated with.
     pub(crate) epoch: Option<i64>,
+    /// Who builds: the address of the workflow.
+    pub(crate) builder_id: String,
     /// Credentials of base images.
     pub(crate) credentials: &'a BaseCredentials,
     /// A folder for this image alone.

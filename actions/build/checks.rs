@@ -1,0 +1,310 @@
+//! What is found out about an image beside its build: lint before, scan, SBOM and provenance after; each becomes
+//! evidence in the layout and a file among the reports.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use futures::future::join_all;
+
+use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
+use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
+use lifecycle::evidence::{provenance, sarif, waivers};
+use lifecycle::oci::{Digest, Layout};
+use lifecycle::runner::Runner;
+use lifecycle::{Diagnosis, Problem, clock};
+
+use crate::inputs::Request;
+use crate::lint::{DEADLINE, Dockerfile, Linter};
+use crate::output::Built;
+use crate::plan::Image;
+use crate::sbom::Generator;
+use crate::scan::{Scanner, Target};
+use crate::tools;
+
+/// Vulnerabilities of one image that the summary lists.
+const LISTED: usize = 20;
+
+/// The programs that check, found before anything is built.
+pub(crate) struct Checks {
+    linter: Option<Linter>,
+    scanner: Option<Scanner>,
+    generator: Option<Generator>,
+    policy: lifecycle::evidence::scan::Policy,
+    /// Where the reports go.
+    pub(crate) reports: PathBuf,
+}
+
+/// What the checks of one image found.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    pub(crate) lint: Option<LintCounts>,
+    pub(crate) vulnerabilities: Option<ScanCounts>,
+    /// What makes the image fail: findings over a threshold, or a check that could not run.
+    pub(crate) problems: Vec<Problem>,
+    /// Markdown for the summary: the worst vulnerabilities.
+    pub(crate) details: String,
+}
+
+/// When and with what an image was built.
+pub(crate) struct Made<'a> {
+    pub(crate) builder: &'a str,
+    pub(crate) started: &'a str,
+    pub(crate) finished: &'a str,
+    /// Digests of base images by reference.
+    pub(crate) bases: &'a BTreeMap<String, String>,
+}
+
+impl Checks {
+    /// Finds or installs the programs, and reads the waivers.
+    ///
+    /// # Errors
+    /// When one that was asked for is not to be had, or a waiver is malformed or has expired.
+    pub(crate) async fn prepare(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
+        let policy = lifecycle::evidence::scan::Policy {
+            threshold: request.scan_threshold,
+            only_fixed: request.only_fixed,
+            waivers: read_waivers(request, runner)?,
+        };
+        let linter = match request.lint {
+            None => None,
+            Some(_) => Some(Linter {
+                program: tools::hadolint(runner, request.install_tools).await?,
+                directory: request.project.folder.clone(),
+                workspace: request.project.workspace.clone(),
+                deadline: DEADLINE,
+            }),
+        };
+        let scanner = Scanner::choose(request.scan, runner, request.install_tools, request.concurrency).await?;
+        let generator = Generator::choose(request.sbom, &runner.environment, request.concurrency)?;
+        let mut reports = request.layout.clone().into_os_string();
+        reports.push("-reports");
+        let reports = PathBuf::from(reports);
+        let unusable =
+            |error: std::io::Error| Problem::failure(format!("cannot write {}", reports.display())).because(error);
+        std::fs::create_dir_all(&reports).map_err(unusable)?;
+        Ok(Self { linter, scanner, generator, policy, reports })
+    }
+
+    /// The programs, for people.
+    pub(crate) fn names(&self) -> String {
+        let lint = self.linter.as_ref().map(|_| "hadolint");
+        let scan = self.scanner.as_ref().map(Scanner::name);
+        let sbom = self.generator.as_ref().map(|_| "syft");
+        let names: Vec<&str> = [lint, scan, sbom].into_iter().flatten().collect();
+        if names.is_empty() { "no checks".to_owned() } else { names.join(", ") }
+    }
+
+    /// Lints the Dockerfiles of all images, each once.
+    pub(crate) async fn lint(&self, images: &[Image], at_a_time: usize) -> crate::lint::Results {
+        let Some(linter) = &self.linter else { return BTreeMap::new() };
+        let mut dockerfiles: BTreeMap<&Path, Dockerfile> = BTreeMap::new();
+        for image in images {
+            let dockerfile = Dockerfile { path: image.dockerfile.clone(), display: image.dockerfile_display.clone() };
+            dockerfiles.insert(&image.dockerfile, dockerfile);
+        }
+        let dockerfiles: Vec<Dockerfile> = dockerfiles.into_values().collect();
+        linter.all(&dockerfiles, at_a_time).await
+    }
+
+    /// What the linter and the builder found in an image's Dockerfile; none where nothing was looked for, or could be.
+    pub(crate) fn linted(
+        &self,
+        request: &Request,
+        image: &Image,
+        results: &crate::lint::Results,
+        by_builder: &[Finding],
+        checked: &mut Checked,
+    ) -> Option<Vec<Finding>> {
+        match results.get(&image.dockerfile_display)? {
+            Ok(findings) => {
+                let findings: Vec<Finding> = findings.iter().chain(by_builder).cloned().collect();
+                let counts = LintCounts::of(&findings);
+                if let Some(level) = request.lint.filter(|_| counts.fails(request.lint)) {
+                    let message =
+                        format!("{} lint finding(s) of level {} or worse", counts.at_least(level), level.name());
+                    checked.problems.push(Problem::failure(message));
+                }
+                checked.lint = Some(counts);
+                Some(findings)
+            }
+            Err(problem) => {
+                checked.problems.push(again(problem));
+                None
+            }
+        }
+    }
+
+    /// Scans what was built and attaches all that is known of it.
+    pub(crate) async fn built(
+        &self,
+        request: &Request,
+        image: &Image,
+        built: &Built,
+        made: &Made<'_>,
+        lint: Option<Vec<Finding>>,
+        runner: &Runner,
+        checked: &mut Checked,
+    ) {
+        let layout = Layout::at(&request.layout);
+        let outcomes = [
+            lint.map_or(Ok(()), |findings| self.attach_lint(request, image, built, &findings, &layout)),
+            self.scan(image, built, &layout, runner, checked).await,
+            self.sbom(image, built, &layout).await,
+            if request.provenance { attest(request, image, built, made, runner, &layout) } else { Ok(()) },
+        ];
+        checked.problems.extend(outcomes.into_iter().filter_map(Result::err));
+    }
+
+    fn attach_lint(
+        &self,
+        request: &Request,
+        image: &Image,
+        built: &Built,
+        findings: &[Finding],
+        layout: &Layout,
+    ) -> Result<(), Problem> {
+        let name = image.definition.image_name.value.as_str();
+        let document = sarif::lint(name, findings, request.lint);
+        self.report(image, "lint.sarif", document.to_string().as_bytes())?;
+        let artifact = sarif::artifact(&built.root.descriptor(), &document, &clock::now());
+        artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
+    }
+
+    async fn scan(
+        &self,
+        image: &Image,
+        built: &Built,
+        layout: &Layout,
+        runner: &Runner,
+        checked: &mut Checked,
+    ) -> Result<(), Problem> {
+        let Some(scanner) = &self.scanner else { return Ok(()) };
+        let descriptors: Vec<_> = built.platforms.iter().map(|(platform, m)| (platform, m.descriptor())).collect();
+        let scans = descriptors.iter().map(|(platform, manifest)| async move {
+            let target = Target { key: &image.key, platform, layout, manifest, dockerfile: Some(&image.dockerfile) };
+            scanner.scan(&target).await
+        });
+        let scans = join_all(scans).await.into_iter().collect::<Result<Vec<_>, Problem>>()?;
+        let name = image.definition.image_name.value.as_str();
+        let verdict = ScanVerdict::of(&image.key, name, &scans, &self.policy);
+        for scan in &scans {
+            let artifact = scan.artifact(&image.key, name, &self.policy.waivers);
+            artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
+        }
+        self.report(image, "scan.sarif", sarif::scan(&image.dockerfile_display, &verdict).to_string().as_bytes())?;
+        self.report(image, "scan.json", serde_json::json!(verdict.findings).to_string().as_bytes())?;
+        if let Some(annotation) = verdict.annotation(Some(image.definition.key.place.clone())) {
+            runner.annotate(annotation);
+        }
+        if !verdict.findings.is_empty() {
+            checked.details = verdict.table(LISTED).markdown();
+        }
+        if verdict.fails() {
+            let threshold = verdict.threshold.map_or("off", |threshold| threshold.name());
+            let message = format!("{} vulnerabilities of severity {threshold} or worse", verdict.failing().count());
+            checked.problems.push(Problem::failure(message));
+        }
+        checked.vulnerabilities = Some(verdict.counts);
+        Ok(())
+    }
+
+    async fn sbom(&self, image: &Image, built: &Built, layout: &Layout) -> Result<(), Problem> {
+        let Some(generator) = &self.generator else { return Ok(()) };
+        for (platform, manifest) in &built.platforms {
+            let sbom = generator.make(&image.key, layout, &manifest.descriptor()).await?;
+            let platform = platform.to_string().replace('/', "-");
+            self.report(image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
+            sbom.artifact.add_to(layout).map_err(not_attached)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, image: &Image, kind: &str, bytes: &[u8]) -> Result<(), Problem> {
+        let path = self.reports.join(format!("{}.{kind}", image.key));
+        let failed = |error| Problem::failure(format!("cannot write {}", path.display())).because(error);
+        std::fs::write(&path, bytes).map_err(failed)
+    }
+}
+
+/// The builder's own attestation of each platform, else ours of the root.
+fn attest(
+    request: &Request,
+    image: &Image,
+    built: &Built,
+    made: &Made<'_>,
+    runner: &Runner,
+    layout: &Layout,
+) -> Result<(), Problem> {
+    let name = image.definition.image_name.value.as_str();
+    for attestation in &built.attestations {
+        let platform = built.platforms.iter().find(|(_, manifest)| manifest.digest == attestation.platform);
+        let Some((_, manifest)) = platform else { continue };
+        let artifact = provenance::from_buildkit(
+            name,
+            &manifest.descriptor(),
+            &attestation.attested,
+            &attestation.statement,
+            made.finished,
+        );
+        artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
+    }
+    let relative = |path: &Path| path.strip_prefix(&request.project.workspace).unwrap_or(path).display().to_string();
+    let bases: Vec<(String, Digest)> =
+        made.bases.iter().filter_map(|(reference, digest)| Some((reference.clone(), digest.parse().ok()?))).collect();
+    let build_args: Vec<(String, String)> = image.build_args.clone().into_iter().collect();
+    let secrets: Vec<String> = request.secrets.iter().map(|secret| secret.id.clone()).collect();
+    let version = request.version.as_ref().map(ToString::to_string);
+    let build = provenance::Build {
+        key: &image.key,
+        name,
+        version: version.as_deref(),
+        dockerfile: &image.dockerfile_display.display().to_string(),
+        context: &relative(&image.context),
+        target: image.target.as_deref(),
+        platforms: &image.platforms,
+        build_args: &build_args,
+        secrets: &secrets,
+        template: &request.project.template_sha256(),
+        builder: made.builder,
+        bases: &bases,
+        started: made.started,
+        finished: made.finished,
+    };
+    let artifact = build.artifact(&built.root.descriptor(), &runner.environment);
+    artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
+}
+
+/// The file that was named, else the one at its usual place.
+fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::Waivers> {
+    let usual = request.project.folder.join(waivers::FILE_NAME);
+    let path = match &request.waivers {
+        Some(path) if !path.is_file() => {
+            let message = format!("input `waivers`: there is no file {}", path.display());
+            return Err(Problem::mistake(message).into());
+        }
+        Some(path) => path.clone(),
+        None if usual.is_file() => usual,
+        None => return Ok(waivers::Waivers::default()),
+    };
+    let display = path.strip_prefix(&request.project.workspace).unwrap_or(&path).to_owned();
+    waivers::Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
+        let mut problems = problems.into_iter();
+        let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));
+        problems.for_each(|problem| runner.annotate(Diagnosis::of(&problem.into()).annotation()));
+        first.into()
+    })
+}
+
+/// A failure that several images share.
+fn again(problem: &Problem) -> Problem {
+    let copy = Problem { message: problem.to_string(), ..Problem::failure("") };
+    let copy = copy.at(problem.place.clone());
+    match &problem.hint {
+        Some(hint) => copy.hint(hint.clone()),
+        None => copy,
+    }
+}
+
+fn not_attached(error: lifecycle::oci::StoreError) -> Problem {
+    Problem::failure("the evidence can't be attached").because(error)
+}

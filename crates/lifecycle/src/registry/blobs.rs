@@ -45,7 +45,11 @@ impl Mounts {
 
 impl Repository {
     /// Mounts a blob where source and target are of one registry, else sends its bytes unless it is there.
-    pub(super) async fn receive_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
+    pub(super) async fn receive_blob(
+        &self,
+        blob: &Descriptor,
+        source: &Arc<dyn BlobSource>,
+    ) -> Result<Put, StoreError> {
         let sibling = source.origin().filter(|(location, _)| **location == self.location).map(|(_, name)| name.clone());
         let Some(from) = sibling else { return self.send_unless_there(blob, source, None).await };
         let pair = self.registry.mounts.pair(&from, &self.name);
@@ -83,7 +87,8 @@ impl Repository {
         self.registry
             .retry(&operation, &self.counts, || async {
                 let _permit = self.registry.budget.permit().await;
-                let response = self.registry.send(&operation, &self.counts, Call::new(Method::POST, url.clone())).await?;
+                let response =
+                    self.registry.send(&operation, &self.counts, Call::new(Method::POST, url.clone())).await?;
                 self.registry.budget.succeeded();
                 match response.status() {
                     StatusCode::CREATED => Ok(None),
@@ -116,7 +121,12 @@ impl Repository {
 
     /// One POST and one PUT. A second attempt opens a session of its own, because ECR refuses a
     /// second body in the same one.
-    async fn upload(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>, session: Option<Url>) -> Result<(), StoreError> {
+    async fn upload(
+        &self,
+        blob: &Descriptor,
+        source: &Arc<dyn BlobSource>,
+        session: Option<Url>,
+    ) -> Result<(), StoreError> {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
         let first_session = Mutex::new(session);
@@ -152,12 +162,10 @@ impl Repository {
         let operation = Operation { kind: Kind::StartUpload, repository: &self.name, subject };
         let url = self.registry.url(&self.name, "blobs/uploads/");
         let call = Call::new(Method::POST, url.clone());
-        match self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await {
-            Ok(answer) => location(&answer.headers, &url),
-            Err(failure) if failure.may_pass() => Err(failure),
-            // Said here, because the upload that it is part of would name another action.
-            Err(failure) => Err(Failure::passed_on(failure.explain(&operation, self.host()))),
-        }
+        let answer = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
+        // Or else it would be told as a failure of the upload that it is part of, and so of another permission.
+        let answer = answer.map_err(|failure| Failure { at: Some(Kind::StartUpload), ..failure })?;
+        location(&answer.headers, &url)
     }
 
     /// A request body that counts what is sent and remembers why it broke.
@@ -182,8 +190,10 @@ impl Repository {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: Kind::GetBlob, repository: &self.name, subject: &subject };
         let body = self.registry.retry(&operation, &self.counts, || self.open(&subject, 0)).await?;
-        let state = Download { repository: self.clone(), subject, size: blob.size, offset: 0, body: Some(body), resumes: 0 };
-        let pieces = stream::try_unfold(state, |mut state| async move { Ok(state.next().await?.map(|piece| (piece, state))) });
+        let state =
+            Download { repository: self.clone(), subject, size: blob.size, offset: 0, body: Some(body), resumes: 0 };
+        let pieces =
+            stream::try_unfold(state, |mut state| async move { Ok(state.next().await?.map(|piece| (piece, state))) });
         Ok(verified(Box::pin(pieces), blob, self.address()))
     }
 
@@ -207,7 +217,9 @@ impl Repository {
             self.registry.budget.succeeded();
             let skip = match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), offset) => 0,
-                StatusCode::PARTIAL_CONTENT => return Err(Failure::new(Class::Invalid, "the server answers with another range")),
+                StatusCode::PARTIAL_CONTENT => {
+                    return Err(Failure::new(Class::Invalid, "the server answers with another range"));
+                }
                 _ => offset,
             };
             return Ok(Body { incoming: response.into_body(), skip });
@@ -253,7 +265,8 @@ impl Download {
                 return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
             }
             self.repository.counts.retry();
-            let operation = Operation { kind: Kind::GetBlob, repository: &self.repository.name, subject: &self.subject };
+            let operation =
+                Operation { kind: Kind::GetBlob, repository: &self.repository.name, subject: &self.subject };
             let open = || self.repository.open(&self.subject, self.offset);
             self.body = Some(self.repository.registry.retry(&operation, &self.repository.counts, open).await?);
         }

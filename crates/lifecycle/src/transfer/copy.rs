@@ -129,14 +129,6 @@ pub async fn root(target: &Arc<dyn Store>, graph: &Graph) -> Result<(), StoreErr
     target.put_manifest(&graph.root, None).await
 }
 
-/// Writes a tag: the last write.
-///
-/// # Errors
-/// Those of the write.
-pub async fn tag(target: &Arc<dyn Store>, graph: &Graph, tag: &Tag) -> Result<(), StoreError> {
-    target.put_manifest(&graph.root, Some(tag)).await
-}
-
 /// Writes tags, one after the other. When `cancelled` resolves no further one is begun, and the one that is on its way
 /// gets the time to arrive: what became of it has to be told.
 ///

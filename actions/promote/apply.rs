@@ -38,7 +38,7 @@ async fn copy_content(request: &Request, mut planned: Planned, runner: &Runner) 
 
 async fn write_tags(mut planned: Planned, runner: &Runner) -> Planned {
     if let Ok(edge) = &planned.work
-        && let Err(error) = unless_cancelled(runner, tags(edge)).await
+        && let Err(error) = tags(edge, runner).await
     {
         planned.work = Err(error);
     }
@@ -97,14 +97,12 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     Ok(())
 }
 
-async fn tags(edge: &Edge) -> anyhow::Result<()> {
+async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
     if edge.kept.is_some() {
         return Ok(());
     }
-    let digest = &edge.graph.root.digest;
-    for tag in edge.tags.iter().filter(|tag| tag.current.as_ref() != Some(digest)) {
-        copy::tag(&edge.target.store, &edge.graph, &tag.tag).await?;
-    }
+    let wanted = edge.tags.iter().filter(|tag| tag.current.as_ref() != Some(&edge.graph.root.digest));
+    copy::tags(&edge.target.store, &edge.graph, wanted.map(|planned| &planned.tag), runner.cancelled()).await?;
     Ok(())
 }
 

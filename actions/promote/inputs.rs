@@ -136,12 +136,14 @@ impl Request {
             endpoints: endpoints(&input("registry-endpoints", &inputs.registry_endpoints))?,
             ..Options::default()
         };
+        let source = source.or(&both, &project, &options, runner)?;
+        let target = target.or(&both, &project, &options, runner)?.sharing_with(&source);
         Ok(Self {
             version,
             from,
             to,
-            source: source.or(&both, &project, &options, runner)?,
-            target: target.or(&both, &project, &options, runner)?,
+            source,
+            target,
             reference: input("reference", &inputs.reference).text().map(str::to_owned),
             extra_tags: input("extra-tags", &inputs.extra_tags).lines().map(str::to_owned).collect(),
             evidence,
@@ -155,6 +157,16 @@ impl Request {
             allowed_accounts,
             project,
         })
+    }
+}
+
+impl SideRequest {
+    /// The same with the tokens, connections and budgets of another end, where both are seen by one identity.
+    fn sharing_with(mut self, other: &Self) -> Self {
+        if self.aws.is_same_identity(&other.aws) {
+            self.stores = other.stores.clone();
+        }
+        self
     }
 }
 

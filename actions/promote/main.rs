@@ -31,7 +31,11 @@ fn main() -> ExitCode {
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let request = Request::parse(&Inputs::read()?, &runner)?;
     runner.output("version", request.version.to_string());
-    let plan = Plan::make(&request, &runner).await?;
+    let plan = tokio::select! {
+        plan = Plan::make(&request, &runner) => plan?,
+        // Nothing was begun, so there is nothing to come to a stop.
+        () = runner.cancelled() => return Ok(Verdict::Fail),
+    };
     let hash = show(&request, &plan, &runner)?;
     if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
         let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));

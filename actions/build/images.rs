@@ -74,28 +74,33 @@ pub(crate) async fn all(
     let builds: Vec<_> = builds.collect();
     let builds = stream::iter(builds).buffered(request.concurrency).collect();
     // The Dockerfiles are linted while their images are built.
-    let (lint, mut results): (_, Vec<Result>) = tokio::join!(checks.lint(images, request.concurrency), builds);
+    let lint = async {
+        tokio::select! {
+            results = checks.lint(images, request.concurrency) => results,
+            () = runner.cancelled() => BTreeMap::new(),
+        }
+    };
+    let (lint, mut results): (_, Vec<Result>) = tokio::join!(lint, builds);
     let by_builder = results.iter().flat_map(|result| &result.findings);
     lint.values().flatten().flatten().chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
     let checked = images.iter().zip(&results).map(|(image, result)| async {
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
-        if let Some(built) = &result.built {
-            let made = Made {
-                builder: builder.name(),
-                started: &result.started,
-                finished: &result.finished,
-                bases: &result.bases,
-            };
-            checks.built(request, image, built, &made, linted, runner, &mut checked).await;
+        let Some(built) = &result.built else { return checked };
+        let made =
+            Made { builder: builder.name(), started: &result.started, finished: &result.finished, bases: &result.bases };
+        let check = checks.built(request, image, built, &made, linted, runner, &mut checked);
+        let cancelled = tokio::select! {
+            () = check => false,
+            () = runner.cancelled() => true,
+        };
+        if cancelled {
+            checked.problems.push(Problem::failure("the run was cancelled before all was checked"));
         }
         checked
     });
     let checked: Vec<_> = checked.collect();
-    let checked = tokio::select! {
-        checked = futures::future::join_all(checked) => checked,
-        () = runner.cancelled() => return Err(Problem::failure("cancelled while the images were checked").into()),
-    };
+    let checked = futures::future::join_all(checked).await;
     for (result, checked) in results.iter_mut().zip(checked) {
         result.checked(checked);
     }
@@ -173,7 +178,10 @@ async fn still_there(image: &Image, started: Instant, runner: &Runner) -> std::c
 /// The last line that a builder printed, as far as it says something.
 fn last_words(log: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(log);
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("---"))?;
+    // What buildah repeats of the Dockerfile, and how it got to know of the failure.
+    let hollow = ["---", "subprocess exited with ", "Error: building at STEP ", "Error: error building at STEP "];
+    let says = |line: &&str| !line.is_empty() && !hollow.iter().any(|hollow| line.starts_with(hollow));
+    let line = text.lines().rev().map(str::trim).find(says)?;
     let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
     Some(format!("the builder's last words: {line}"))
 }

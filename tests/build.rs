@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::build::{
-    BUSYBOX, INDEX, LINT, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, template,
+    BUSYBOX, INDEX, LINT, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, processes_with, template,
+    wait_for,
 };
 use crate::support::project::Project;
 use crate::support::registry::DockerRegistry;
@@ -43,9 +43,10 @@ fn the_exemplar_becomes_a_layout_that_others_read() {
 
     let layout = project.built_layout();
     assert_eq!(layout.names(), ["BusyBoxService", "NginxService"]);
-    for (key, name, base) in
-        [("BusyBoxService", "exemplar-busybox", "busybox:1.37"), ("NginxService", "exemplar-nginx", "nginx:1.27-alpine")]
-    {
+    for (key, name, base) in [
+        ("BusyBoxService", "exemplar-busybox", "busybox:1.37"),
+        ("NginxService", "exemplar-nginx", "nginx:1.27-alpine"),
+    ] {
         let inspected = layout.inspect(key);
         assert_eq!(inspected["Digest"], run.json("digests")[key]);
         assert_eq!((&inspected["Os"], &inspected["Architecture"]), (&"linux".into(), &"amd64".into()));
@@ -74,7 +75,8 @@ fn the_exemplar_becomes_a_layout_that_others_read() {
 
 #[test]
 fn two_builds_of_a_commit_have_one_digest() {
-    let dockerfile = format!("FROM {BUSYBOX}\nCOPY hello.txt /\nRUN date +%N > /etc/motd && rm /etc/motd && touch /made\n");
+    let dockerfile =
+        format!("FROM {BUSYBOX}\nCOPY hello.txt /\nRUN date +%N > /etc/motd && rm /etc/motd && touch /made\n");
     let digests = [one(&dockerfile), one(&dockerfile)].map(|project| {
         let run = project.build().run().exits(0);
         run.output("digests").to_owned()
@@ -109,10 +111,15 @@ fn several_platforms_are_an_index_of_them_alone() {
     assert_eq!(run.json("images")[0]["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
     assert_eq!(layout.referrers("Api"), [STATEMENT]);
     // The layer is the same on both.
-    let layers: BTreeSet<String> = index["manifests"].as_array().unwrap().iter().map(|child| {
-        let manifest: Value = serde_json::from_slice(&layout.blob(child["digest"].as_str().unwrap())).unwrap();
-        manifest["layers"][0]["digest"].to_string()
-    }).collect();
+    let layers: BTreeSet<String> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|child| {
+            let manifest: Value = serde_json::from_slice(&layout.blob(child["digest"].as_str().unwrap())).unwrap();
+            manifest["layers"][0]["digest"].to_string()
+        })
+        .collect();
     assert_eq!(layers.len(), 1);
 }
 
@@ -127,7 +134,8 @@ fn platforms(index: &Value) -> Vec<String> {
 
 #[test]
 fn build_arguments_target_labels_and_annotations() {
-    let images = "Api: {imageName: shop/api, platforms: [linux/amd64], target: second, buildArgs: [B=mapping, C=mapping]}";
+    let images =
+        "Api: {imageName: shop/api, platforms: [linux/amd64], target: second, buildArgs: [B=mapping, C=mapping]}";
     let project = Project::new(&template(images));
     project.write("Dockerfile", concat!(
         "FROM scratch AS first\nARG A=file\nARG B=file\nARG C=file\nLABEL args=$A-$B-$C stage=first\nCOPY hello.txt /\n",
@@ -176,7 +184,9 @@ fn secrets_reach_the_build_and_nothing_else() {
 
 #[test]
 fn a_failing_step_fails_with_its_last_words() {
-    let project = one(&format!("FROM {BUSYBOX}\nRUN echo a first line && echo the disk is on fire >&2 && exit 7\nRUN echo next\n"));
+    let project = one(&format!(
+        "FROM {BUSYBOX}\nRUN echo a first line && echo the disk is on fire >&2 && exit 7\nRUN echo next\n"
+    ));
     let run = project.build().run().exits(1);
     leaves_nothing(&run);
     assert_eq!(run.output("verdict"), "fail");
@@ -239,7 +249,13 @@ fn what_was_built_is_published_as_it_is() {
     let target = format!("dir:{}", pulled.path().display());
     let source = format!("docker://{reference}");
     let mut copy = program("skopeo");
-    crate::support::tools::printed(copy.args(["--insecure-policy", "copy", "--src-tls-verify=false", &source, &target]));
+    crate::support::tools::printed(copy.args([
+        "--insecure-policy",
+        "copy",
+        "--src-tls-verify=false",
+        &source,
+        &target,
+    ]));
     let manifest: Value = serde_json::from_slice(&fs::read(pulled.path().join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest, layout.raw("BusyBoxService"));
 }
@@ -288,7 +304,8 @@ fn a_cancelled_build_takes_everything_with_it() {
     for signal in ["INT", "TERM"] {
         // A number that no other process has as an argument.
         let marker = format!("36{:07}{}", std::process::id(), signal.len());
-        let project = one(&format!("FROM {BUSYBOX}\nRUN echo x > /x\nRUN echo y > /y; sleep {marker}; sleep {marker}\n"));
+        let project =
+            one(&format!("FROM {BUSYBOX}\nRUN echo x > /x\nRUN echo y > /y; sleep {marker}; sleep {marker}\n"));
         let temporary = Temporary::new(&format!("cancelled-{}", signal.to_lowercase()));
         let step = project.build().env("TMPDIR", &temporary.0);
         let place = step.temporary();
@@ -304,20 +321,5 @@ fn a_cancelled_build_takes_everything_with_it() {
         assert_eq!(run.of_images("status"), ["failed"]);
         assert!(run.log.messages("error").iter().any(|message| message.contains("was cancelled")), "{}", run.log.raw);
         assert_eq!(project.built_layout().names(), [""; 0]);
-    }
-}
-
-/// Command lines that hold a word.
-fn processes_with(word: &str) -> Vec<String> {
-    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(word)).collect()
-}
-
-fn wait_for(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it never happened");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 mod build;
+mod build_buildkit;
 mod log_safety;
 mod publish;
 mod publish_cancel;

@@ -13,7 +13,7 @@ use lifecycle::{Problem, clock};
 use crate::builder::{BaseCredentials, Builder, Conditions, Output};
 use crate::checks::{Checked, Checks, Made};
 use crate::inputs::Request;
-use crate::output::{self, Built};
+use crate::output::{self, BASE, Built, Exported};
 use crate::plan::Image;
 use crate::report::{Result, Status};
 use crate::tools;
@@ -87,8 +87,12 @@ pub(crate) async fn all(
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
         let Some(built) = &result.built else { return checked };
-        let made =
-            Made { builder: builder.name(), started: &result.started, finished: &result.finished, bases: &result.bases };
+        let made = Made {
+            builder: builder.name(),
+            started: &result.started,
+            finished: &result.finished,
+            bases: &result.bases,
+        };
         let check = checks.built(request, image, built, &made, linted, runner, &mut checked);
         let cancelled = tokio::select! {
             () = check => false,
@@ -147,7 +151,7 @@ async fn build(
 ) -> anyhow::Result<(Built, Output)> {
     std::fs::create_dir_all(conditions.folder)?;
     let title = format!("build {} ({})", image.key, image.dockerfile_display.display());
-    let output = match builder.build(image, conditions).await {
+    let mut output = match builder.build(image, conditions).await {
         Ok(output) => output,
         Err(failed) => {
             runner.group(&title, &failed.log);
@@ -159,9 +163,18 @@ async fn build(
         }
     };
     runner.group(&title, &output.log);
-    let mut annotations = conditions.request.annotations.clone();
-    annotations.extend(base_annotations(image, &output.bases));
-    let built = output::take(&Layout::at(&output.layout), layout, image, &annotations)?;
+    let exported = Exported::read(&Layout::at(&output.layout))?;
+    let materials = exported.materials();
+    for base in &image.bases {
+        let pulled = conditions.request.base_images.pulled(&base.reference);
+        if let Some(digest) = materials.get(&pulled) {
+            output.bases.insert(base.reference.clone(), digest.clone());
+        }
+    }
+    output.bases.extend(image.known.clone());
+    let mut annotations = base_annotations(image, &output.bases);
+    annotations.extend(conditions.request.annotations.clone());
+    let built = output::take(exported, layout, image, &annotations)?;
     // The blobs are linked into the layout; the rest is of no use any more.
     std::fs::remove_dir_all(conditions.folder).ok();
     Ok((built, output))
@@ -186,16 +199,12 @@ fn last_words(log: &[u8]) -> Option<String> {
     Some(format!("the builder's last words: {line}"))
 }
 
-/// Where the image comes from, as the last stage names it.
+/// Where the image comes from.
 fn base_annotations(image: &Image, digests: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut annotations = BTreeMap::new();
-    if let Some(base) = image.bases.last() {
-        annotations.insert("org.opencontainers.image.base.name".to_owned(), base.reference.clone());
-        if let Some(digest) = digests.get(&base.reference) {
-            annotations.insert("org.opencontainers.image.base.digest".to_owned(), digest.clone());
-        }
-    }
-    annotations
+    let name = image.base.clone();
+    let digest = name.as_ref().and_then(|name| digests.get(name)).cloned();
+    let annotations = [("name", name), ("digest", digest)];
+    annotations.into_iter().filter_map(|(of_base, value)| Some((format!("{BASE}{of_base}"), value?))).collect()
 }
 
 /// The labels that every image has, then those of the input.

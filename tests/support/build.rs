@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -96,6 +97,22 @@ pub(crate) fn script(folder: &Path, name: &str, text: &str) {
 #[track_caller]
 pub(crate) fn leaves_nothing(run: &Run) {
     assert_eq!(run.left, [""; 0], "{}", run.log.raw);
+}
+
+/// Command lines that hold a word.
+pub(crate) fn processes_with(word: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(word)).collect()
+}
+
+/// Waits for what has to happen.
+pub(crate) fn wait_for(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it never happened");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// An OCI layout on disk, as others read it.

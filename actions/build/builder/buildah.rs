@@ -8,10 +8,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use serde::Deserialize;
 use tokio::process::Command;
 
 use lifecycle::Problem;
-use lifecycle::oci::{Layout, Platform};
+use lifecycle::oci::Platform;
 use lifecycle::runner::{ProcessError, Runner, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
@@ -22,6 +23,13 @@ use crate::tools;
 /// The most that an image's id takes, in bytes.
 const ID_LIMIT: usize = 64 * 1024;
 
+/// An image as `buildah images` lists it.
+#[derive(Deserialize)]
+struct Listed {
+    names: Option<Vec<String>>,
+    digest: String,
+}
+
 /// buildah with its own storages.
 pub(crate) struct Buildah {
     /// The folder that they are in.
@@ -30,6 +38,8 @@ pub(crate) struct Buildah {
     temporary: PathBuf,
     /// Plain names for folders whose paths buildah refuses.
     links: tempfile::TempDir,
+    /// Whether `DOCKER_CONFIG` names a folder without a configuration, which buildah takes for an error.
+    no_configuration: bool,
     /// The storage driver, where the default one does not work here.
     driver: Option<&'static str>,
     name: String,
@@ -43,7 +53,9 @@ impl Buildah {
         let unusable = |error| Problem::failure("cannot make a temporary folder").because(error);
         std::fs::create_dir_all(&temporary).map_err(unusable)?;
         let links = links(&storages).map_err(unusable)?;
-        let mut buildah = Self { storages, temporary, links, driver: None, name: String::new() };
+        let configuration = runner.environment.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
+        let no_configuration = configuration.is_some_and(|file| !file.exists());
+        let mut buildah = Self { storages, temporary, links, no_configuration, driver: None, name: String::new() };
         let mut version = tools::command("buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
@@ -93,7 +105,7 @@ impl Buildah {
         let mut bases = BTreeMap::new();
         for platform in &image.platforms {
             let storage = storage(platform);
-            bases.extend(self.substitute(image, platform, conditions, log).await?);
+            self.substitute(image, platform, conditions, log).await?;
             for arguments in
                 [self.build_arguments(image, platform, conditions), push_arguments(image, platform, layout)]
             {
@@ -103,29 +115,25 @@ impl Buildah {
                 log.extend_from_slice(&finished.log);
                 succeeded(finished.status)?;
             }
+            bases.extend(self.pulled(image, platform).await);
         }
         Ok(bases)
     }
 
-    /// Puts substituted base images into the storage, under the names that the Dockerfile uses. Gives their digests.
+    /// Puts substituted base images into the storage, under the names that the Dockerfile uses.
     async fn substitute(
         &self,
         image: &Image,
         platform: &Platform,
         conditions: &Conditions<'_>,
         log: &mut Vec<u8>,
-    ) -> Result<BTreeMap<String, String>, Problem> {
-        let mut digests = BTreeMap::new();
+    ) -> Result<(), Problem> {
         for base in &image.bases {
-            let Some(origin) = conditions.request.base_images.of(&base.reference) else { continue };
-            let source = match &origin {
-                Origin::Registry(reference) => format!("docker://{reference}"),
-                Origin::Layout { path, name } => {
-                    let roots = Layout::at(path).roots().map_err(|error| no_layout(path, name, base).because(error))?;
-                    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name.as_str()));
-                    let root = root.ok_or_else(|| no_layout(path, name, base))?;
-                    digests.insert(base.reference.clone(), root.descriptor.digest.to_string());
-                    format!("oci:{}:{name}", plain_path(self.links.path(), path)?.display())
+            let source = match conditions.request.base_images.of(&base.reference) {
+                None => continue,
+                Some(Origin::Registry(reference)) => format!("docker://{reference}"),
+                Some(Origin::Layout { path, name }) => {
+                    format!("oci:{}:{name}", plain_path(self.links.path(), &path)?.display())
                 }
             };
             let pull = ["pull".to_owned(), "--platform".to_owned(), platform.to_string(), source];
@@ -140,7 +148,21 @@ impl Buildah {
             log.extend_from_slice(&tagged.log);
             succeeded(tagged.status)?;
         }
-        Ok(digests)
+        Ok(())
+    }
+
+    /// Digests of the base images that were pulled. They are told on a best effort: the image is there already.
+    async fn pulled(&self, image: &Image, platform: &Platform) -> BTreeMap<String, String> {
+        let list = self.command(&storage(platform), &["images".to_owned(), "--json".to_owned()]);
+        let Ok(listed) = run(list, ASK_LIMIT, ASK_DEADLINE).await else { return BTreeMap::new() };
+        let listed: Vec<Listed> = serde_json::from_slice(&listed.stdout).unwrap_or_default();
+        let digest = |reference: &str| {
+            // A name without a registry has got one.
+            let is_it = |name: &String| name.strip_suffix(reference).is_some_and(|l| l.is_empty() || l.ends_with('/'));
+            listed.iter().find(|listed| listed.names.iter().flatten().any(is_it)).map(|listed| listed.digest.clone())
+        };
+        let bases = image.bases.iter().map(|base| &base.reference);
+        bases.filter_map(|reference| Some((reference.clone(), digest(reference)?))).collect()
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
@@ -195,6 +217,9 @@ impl Buildah {
         let storage = self.storages.join(storage);
         let mut command = tools::command("buildah");
         command.env("TMPDIR", &self.temporary);
+        if self.no_configuration {
+            command.env_remove("DOCKER_CONFIG");
+        }
         command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
         if let Some(driver) = self.driver {
             command.args(["--storage-driver", driver]);
@@ -269,10 +294,4 @@ fn links(storages: &Path) -> std::io::Result<tempfile::TempDir> {
     let name =
         format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
     tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()
-}
-
-fn no_layout(path: &Path, name: &str, base: &crate::dockerfile::Base) -> Problem {
-    Problem::mistake(format!("the OCI layout {} has no image `{name}` for `{}`", path.display(), base.reference))
-        .at(base.place.clone())
-        .hint("`base-images` sends the Dockerfile's reference there")
 }

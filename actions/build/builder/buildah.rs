@@ -17,6 +17,7 @@ use lifecycle::runner::{ProcessError, Runner, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
+use crate::inputs::Request;
 use crate::plan::Image;
 use crate::tools;
 
@@ -47,7 +48,10 @@ pub(crate) struct Buildah {
 
 impl Buildah {
     /// buildah where it is on `PATH`, with storages below `folder`.
-    pub(crate) async fn find(runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// When the cache that was asked for is none that it has.
+    pub(crate) async fn find(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
         let storages = folder.join("buildah");
         let temporary = folder.join("buildah-temporary");
         let unusable = |error| Problem::failure("cannot make a temporary folder").because(error);
@@ -59,6 +63,10 @@ impl Buildah {
         let mut version = tools::command("buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
+        if let Cache::Local(_) | Cache::Gha = request.cache {
+            let problem = Problem::mistake("input `cache`: buildah, which builds here, has no cache of this kind");
+            return Err(problem.hint("use `registry:REFERENCE`, or a buildx builder").into());
+        }
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
         buildah.name = format!("buildah {}", text.split_whitespace().nth(2).unwrap_or("unknown"));
         // The default driver is the fastest where the kernel and the file system allow it.
@@ -99,9 +107,6 @@ impl Buildah {
         layout: &Path,
         log: &mut Vec<u8>,
     ) -> Result<BTreeMap<String, String>, Problem> {
-        if let Cache::Local(_) | Cache::Gha = conditions.request.cache {
-            return Err(Problem::mistake("buildah has no cache of this kind: use `registry:REFERENCE`, or buildx"));
-        }
         let mut bases = BTreeMap::new();
         for platform in &image.platforms {
             let storage = storage(platform);

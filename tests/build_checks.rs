@@ -43,7 +43,7 @@ fn lint_findings_stand_on_their_lines() {
 
     // What was found is kept with the image, and as a file.
     let sarif = report(&run, "Api.lint.sarif");
-    assert_eq!(project.built_layout().evidence("Api", LINT), [sarif.clone()]);
+    assert_eq!(project.built_layout().evidence("Api", LINT), std::slice::from_ref(&sarif));
     assert_eq!(sarif["version"], "2.1.0");
     assert_eq!(sarif["runs"][0]["tool"]["driver"]["name"], "hadolint");
     let result = &sarif["runs"][0]["results"][0];

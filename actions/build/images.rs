@@ -11,7 +11,7 @@ use lifecycle::runner::{Runner, run};
 use lifecycle::{Problem, clock};
 
 use crate::builder::{BaseCredentials, Builder, Conditions, Output, last_words};
-use crate::checks::{Checked, Checks, Made};
+use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
 use crate::output::{self, BASE, Built, Exported};
 use crate::plan::Image;
@@ -87,13 +87,18 @@ pub(crate) async fn all(
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
         let Some(built) = &result.built else { return checked };
-        let made = Made {
+        let subject = Subject {
+            request,
+            runner,
+            image,
+            built,
+            layout: &layout,
             builder: builder.name(),
             started: &result.started,
             finished: &result.finished,
             bases: &result.bases,
         };
-        let check = checks.built(request, image, built, &made, linted, runner, &mut checked);
+        let check = checks.built(&subject, linted, &mut checked);
         let cancelled = tokio::select! {
             () = check => false,
             () = runner.cancelled() => true,

@@ -162,7 +162,7 @@ fn secrets_reach_the_build_and_nothing_else() {
     let (variable, file) = ("of the variable", "of the file");
     let dockerfile = format!(
         "FROM {BUSYBOX}\nRUN --mount=type=secret,id=token --mount=type=secret,id=file,target=/file \
-         echo '{}  /run/secrets/token' | sha256sum -c && echo '{}  /file' | sha256sum -c && env > /environment\n",
+         echo '{}  /run/secrets/token' | sha256sum -c && echo '{}  /file' | sha256sum -c && env > /environment && sleep 1\n",
         hash(variable),
         hash(file)
     );
@@ -185,7 +185,7 @@ fn secrets_reach_the_build_and_nothing_else() {
 #[test]
 fn a_failing_step_fails_with_its_last_words() {
     let project = one(&format!(
-        "FROM {BUSYBOX}\nRUN echo a first line && echo the disk is on fire >&2 && exit 7\nRUN echo next\n"
+        "FROM {BUSYBOX}\nRUN echo a first line && echo the disk is on fire >&2 && sleep 1 && exit 7\nRUN echo next\n"
     ));
     let run = project.build().run().exits(1);
     leaves_nothing(&run);

@@ -26,9 +26,12 @@ before ##[set-env name=LD_PRELOAD]/evil
 ::echo::on
 ::stop-commands::y";
 
-/// A Dockerfile whose step prints it, first to one and then to the other stream.
+/// A Dockerfile whose step prints it, first to one and then to the other stream. buildah may lose what a step prints in its
+/// last moment.
 fn dockerfile(options: &str, end: &str) -> String {
-    format!("FROM {BUSYBOX}\nCOPY hostile.txt /\nRUN {options}cat /hostile.txt && cat /hostile.txt >&2; {end}\n")
+    format!(
+        "FROM {BUSYBOX}\nCOPY hostile.txt /\nRUN {options}cat /hostile.txt && cat /hostile.txt >&2; sleep 1; {end}\n"
+    )
 }
 
 fn project(dockerfile: &str) -> Project {

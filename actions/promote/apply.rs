@@ -38,7 +38,7 @@ async fn copy_content(request: &Request, mut planned: Planned, runner: &Runner) 
 
 async fn write_tags(mut planned: Planned, runner: &Runner) -> Planned {
     if let Ok(edge) = &planned.work
-        && let Err(error) = unless_cancelled(runner, tags(edge)).await
+        && let Err(error) = tags(edge, runner).await
     {
         planned.work = Err(error);
     }
@@ -94,14 +94,13 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     Ok(())
 }
 
-async fn tags(edge: &Edge) -> anyhow::Result<()> {
+async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
     if edge.kept.is_some() {
         return Ok(());
     }
     let digest = &edge.graph.root.digest;
-    for tag in edge.tags.iter().filter(|tag| tag.is_written(digest)) {
-        copy::tag(&edge.target.store, &edge.graph, &tag.tag).await?;
-    }
+    let written = edge.tags.iter().filter(|tag| tag.is_written(digest)).map(|planned| &planned.tag);
+    copy::tags(&edge.target.store, &edge.graph, written, runner.cancelled()).await?;
     Ok(())
 }
 

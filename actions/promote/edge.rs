@@ -8,7 +8,7 @@ use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Class, Digest, Manifest, Reference, StoreError, Tag};
 use lifecycle::project::{Named, OnConflict, Opened};
 use lifecycle::registry::EcrHost;
-use lifecycle::transfer::Graph;
+use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::environment::{Held, Naming};
@@ -119,8 +119,10 @@ impl Edge {
         edge.check_mutability(request, named).await?;
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
+        let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
         // What is there already needs no look below its root.
-        if needs.graph || (edge.kept.is_none() && edge.tags.iter().any(|plan| plan.is_written(&digest))) {
+        let copies = edge.kept.is_none() && !one_repository && edge.tags.iter().any(|plan| plan.is_written(&digest));
+        if needs.graph || copies {
             edge.graph = Graph::read(&edge.source.store, edge.graph.root).await?;
         }
         Ok(edge)

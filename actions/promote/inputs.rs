@@ -205,17 +205,15 @@ impl Request {
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         let project = inputs.project(runner)?;
         let options = inputs.options()?;
-        let target = || inputs.target().or(&inputs.both(), &project, &options, runner);
-        let source = match rollback {
-            true => target()?,
-            false => inputs.source().or(&inputs.both(), &project, &options, runner)?,
-        };
+        let source = if rollback { inputs.target() } else { inputs.source() };
+        let source = source.or(&inputs.both(), &project, &options, runner)?;
+        let target = inputs.target().or(&inputs.both(), &project, &options, runner)?.sharing_with(&source);
         Ok(Self {
             version,
             from,
             to,
             source,
-            target: target()?,
+            target,
             reference: text(input("reference", &inputs.reference)),
             extra_tags: input("extra-tags", &inputs.extra_tags).lines().map(str::to_owned).collect(),
             evidence,
@@ -253,6 +251,16 @@ impl HistoryRequest {
         let target = inputs.target().or(&inputs.both(), &project, &inputs.options()?, runner)?;
         let reference = input("reference", &inputs.reference).text().map(str::to_owned);
         Ok(Self { project, environments, version, target, reference, summary, concurrency })
+    }
+}
+
+impl SideRequest {
+    /// The same with the tokens, connections and budgets of another end, where both are seen by one identity.
+    fn sharing_with(mut self, other: &Self) -> Self {
+        if self.aws.is_same_identity(&other.aws) {
+            self.stores = other.stores.clone();
+        }
+        self
     }
 }
 

@@ -43,7 +43,11 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let request = Request::parse(&inputs, &runner)?;
     runner.output("version", request.version.to_string());
     let asked = gates::asked(&request).await?;
-    let mut plan = Plan::make(&request, &asked, &runner).await?;
+    let mut plan = tokio::select! {
+        plan = Plan::make(&request, &asked, &runner) => plan?,
+        // Nothing was begun, so there is nothing to come to a stop.
+        () = runner.cancelled() => return Ok(Verdict::Fail),
+    };
     let hash = show(&request, &plan, &asked, &runner)?;
     if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
         let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));

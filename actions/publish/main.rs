@@ -28,7 +28,11 @@ fn main() -> ExitCode {
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let request = Request::parse(&Inputs::read()?, &runner)?;
     runner.output("version", request.version.to_string());
-    let plan = Plan::make(&request, &runner).await?;
+    let plan = tokio::select! {
+        plan = Plan::make(&request, &runner) => plan?,
+        // Nothing was begun, so there is nothing to come to a stop.
+        () = runner.cancelled() => return Ok(Verdict::Fail),
+    };
     let results = match request.dry_run {
         true => plan.results(),
         false => push::all(&request, plan, &runner).await,

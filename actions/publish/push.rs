@@ -28,9 +28,13 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
     let outcome = match work {
         Ok(work) => {
             runner.say(format!("{}: {}", named.key, named.reference));
-            let outcome = tokio::select! {
-                outcome = push(request, &named, &work, runner) => outcome,
+            let content = tokio::select! {
+                outcome = content(request, &named, &work, runner) => outcome,
                 () = runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
+            };
+            let outcome = match content {
+                Ok(()) => tags(&work, runner).await,
+                Err(error) => Err(error),
             };
             if outcome.is_ok() {
                 runner.artifact(&named.reference.repository_address(), &work.built.graph.root.digest.to_string());
@@ -42,7 +46,8 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
     Published::new(&named, outcome)
 }
 
-async fn push(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<()> {
+/// Everything but the tags.
+async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<()> {
     if work.kept().is_some() {
         return Ok(());
     }
@@ -88,9 +93,17 @@ async fn push(request: &Request, named: &Named, work: &Work, runner: &Runner) ->
         let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
         copy::artifact(target, &manifest, &artifact).await?;
     }
-    for tag in work.tags.iter().filter(|tag| tag.current.as_ref() != Some(digest)) {
-        copy::tag(target, graph, &tag.tag).await?;
+    Ok(())
+}
+
+/// The tags that do not hold the image yet, that of the reference first.
+async fn tags(work: &Work, runner: &Runner) -> anyhow::Result<()> {
+    if work.kept().is_some() {
+        return Ok(());
     }
+    let graph = &work.built.graph;
+    let wanted = work.tags.iter().filter(|tag| tag.current.as_ref() != Some(&graph.root.digest));
+    copy::tags(&work.target.store, graph, wanted.map(|planned| &planned.tag), runner.cancelled()).await?;
     Ok(())
 }
 

@@ -75,7 +75,8 @@ impl Outcome {
         let graph = &work.built.graph;
         let kept = work.kept().cloned();
         let digest = kept.unwrap_or_else(|| graph.root.digest.clone());
-        let unchanged = work.tags.iter().all(|tag| tag.current.as_ref() == Some(&digest));
+        // What is kept is left as it is, with all its tags.
+        let unchanged = work.kept().is_some() || work.tags.iter().all(|tag| tag.current.as_ref() == Some(&digest));
         let held = work.tags.first().and_then(|tag| tag.current.clone());
         Self {
             previous: held.filter(|held| *held != digest),
@@ -130,7 +131,8 @@ pub(crate) fn write(request: &Request, results: &[Published], runner: &Runner) -
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
-    let references: Vec<&str> = results.iter().map(|result| result.reference.as_str()).collect();
+    let published = results.iter().filter(|result| result.status != Status::Failed);
+    let references: Vec<&str> = published.map(|result| result.reference.as_str()).collect();
     runner.output("images", serde_json::json!(results).to_string());
     runner.output("digests", serde_json::json!(digests).to_string());
     runner.output("references", references.join("\n"));

@@ -1,7 +1,7 @@
 //! Reads the files that a step leaves for the runner, by the runner's own rules: the tests' view of an output.
 
 /// The values of a file in order, or the first line that the runner would refuse.
-pub fn read(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn read(text: &str) -> Result<Vec<(String, String)>, String> {
     match read_until_error(text) {
         (values, None) => Ok(values),
         (_, Some(error)) => Err(error),
@@ -9,7 +9,7 @@ pub fn read(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 /// The values before the first line that the runner would refuse, and that line.
-pub fn read_until_error(text: &str) -> (Vec<(String, String)>, Option<String>) {
+pub(crate) fn read_until_error(text: &str) -> (Vec<(String, String)>, Option<String>) {
     let mut values = Vec::new();
     let mut rest = text;
     while let Some((line, after)) = next_line(rest) {

@@ -49,6 +49,11 @@ impl Aws {
         Self { runner, role, region, config: OnceCell::new(), regional: Mutex::default(), account: OnceCell::new() }
     }
 
+    /// Whether both act as the same role, or both as the credentials at hand.
+    pub fn is_same_identity(&self, other: &Self) -> bool {
+        self.role == other.role
+    }
+
     /// The region of SSM and STS, as far as it is known without asking anybody.
     pub async fn region(&self) -> Option<String> {
         self.config().await.ok()?.region().map(ToString::to_string)

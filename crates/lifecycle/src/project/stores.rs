@@ -7,9 +7,10 @@ use crate::oci::{Layout, Location, Reference, Store, StoreError};
 use crate::registry::{Options, Registries, Repository, Traffic};
 use crate::runner::{Input, InputError};
 
-/// Opens the repositories that references name, as one identity.
+/// Opens the repositories that references name, as one identity. Clones share tokens, connections and budgets.
+#[derive(Clone)]
 pub struct Stores {
-    registries: Registries,
+    registries: Arc<Registries>,
 }
 
 /// An open repository.
@@ -24,7 +25,7 @@ pub struct Opened {
 impl Stores {
     /// Stores that ask `source` for credentials of registries.
     pub fn new(options: Options, source: Arc<dyn crate::registry::CredentialSource>) -> Self {
-        Self { registries: Registries::new(options, source) }
+        Self { registries: Arc::new(Registries::new(options, source)) }
     }
 
     /// The repository of a reference.

@@ -162,12 +162,10 @@ impl Repository {
         let operation = Operation { kind: Kind::StartUpload, repository: &self.name, subject };
         let url = self.registry.url(&self.name, "blobs/uploads/");
         let call = Call::new(Method::POST, url.clone());
-        match self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await {
-            Ok(answer) => location(&answer.headers, &url),
-            Err(failure) if failure.may_pass() => Err(failure),
-            // Said here, because the upload that it is part of would name another action.
-            Err(failure) => Err(Failure::passed_on(failure.explain(&operation, self.host()))),
-        }
+        let answer = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
+        // Or else it would be told as a failure of the upload that it is part of, and so of another permission.
+        let answer = answer.map_err(|failure| Failure { at: Some(Kind::StartUpload), ..failure })?;
+        location(&answer.headers, &url)
     }
 
     /// A request body that counts what is sent and remembers why it broke.

@@ -15,6 +15,8 @@ const DETAIL_LIMIT: usize = 300;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) class: Class,
+    /// The request that failed, where it is only a part of the operation.
+    pub(super) at: Option<Kind>,
     /// The registry's own code: `NAME_UNKNOWN`.
     pub(super) code: Option<String>,
     /// The registry's own words, made safe to show.
@@ -26,17 +28,22 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
-        Self { class, code: None, detail: Some(detail.into()), retry_after: None, source: None }
+        Self { class, at: None, code: None, detail: Some(detail.into()), retry_after: None, source: None }
     }
 
     /// No answer: the connection, TLS, a proxy or a deadline.
     pub(super) fn unreachable(source: BoxError) -> Self {
-        Self { class: Class::Transient, code: None, detail: None, retry_after: None, source: Some(source) }
+        Self { class: Class::Transient, at: None, code: None, detail: None, retry_after: None, source: Some(source) }
     }
 
     /// An error that a stream of ours ended with.
     pub(super) fn passed_on(error: StoreError) -> Self {
-        Self { class: error.class, code: None, detail: None, retry_after: None, source: Some(error.into()) }
+        Self { class: error.class, at: None, code: None, detail: None, retry_after: None, source: Some(error.into()) }
+    }
+
+    /// No credentials: that is all there is to say, whatever they were for.
+    pub(super) fn no_credentials(error: StoreError) -> Self {
+        Self { at: Some(Kind::Token), ..Self::passed_on(error) }
     }
 
     /// An answer that is not a success.
@@ -50,7 +57,7 @@ impl Failure {
         let class = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        Self { class, code: code.map(|code| safe(&code)), detail: Some(detail), retry_after, source: None }
+        Self { class, at: None, code: code.map(|code| safe(&code)), detail: Some(detail), retry_after, source: None }
     }
 
     /// Whether the same request may go well later.
@@ -59,8 +66,16 @@ impl Failure {
     }
 
     /// What is told of it: the one line that names what failed, and the remedy.
-    pub(super) fn explain(self, operation: &Operation<'_>, host: &str) -> StoreError {
+    pub(super) fn explain(mut self, operation: &Operation<'_>, host: &str) -> StoreError {
+        if self.at == Some(Kind::Token) {
+            match self.source.take().map(|source| source.downcast::<StoreError>()) {
+                Some(Ok(error)) => return *error,
+                Some(Err(source)) => self.source = Some(source),
+                None => {}
+            }
+        }
         let ecr = EcrHost::parse(host);
+        let operation = Operation { kind: self.at.unwrap_or(operation.kind), ..*operation };
         let repository = operation.repository;
         let what = operation.what();
         let detail = self.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -122,6 +137,8 @@ fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> Class {
         (400, Some("TAG_INVALID")) => Class::Conflict,
         (400, _) if detail.contains("immutable") => Class::Conflict,
         (401, _) => Class::Authentication,
+        // ECR's words: "Your authorization token has expired. Reauthenticate and try again."
+        (403, _) if detail.contains("authorization token has expired") => Class::Authentication,
         (403, _) => Class::Denied,
         (404 | 410, _) => Class::NotFound,
         (405 | 415 | 501, _) => Class::Unsupported,
@@ -174,6 +191,8 @@ mod tests {
             assert_eq!(answered(status, &error(code)).class, class, "{status} {code}");
         }
         assert_eq!(answered(502, "<html>").class, Class::Transient);
+        let expired = r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
+        assert_eq!(answered(403, expired).class, Class::Authentication);
     }
 
     #[test]

@@ -175,28 +175,33 @@ impl Registry {
             }
             request.body(body).map_err(|error| Failure::unreachable(error.into()))
         };
-        counts.request(operation.kind);
-        let mut response = self.answer(build(authorization.as_ref(), body)?, deadline).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && ours {
-            let challenge = Challenge::read(response.headers());
-            let renewed = self.reauthorize(&scope, challenge, authorization.as_ref(), counts).await?;
-            match (renewed, again) {
-                (Some(authorization), Some(bytes)) => {
-                    counts.request(operation.kind);
-                    response = self.answer(build(Some(&authorization), full(bytes))?, deadline).await?;
-                }
-                (Some(_), None) => return Err(Failure::new(Class::Transient, "credentials were renewed")),
-                (None, _) => {}
+        let redirects = matches!(operation.kind, Kind::GetBlob | Kind::GetRedirected);
+        let attempt = async |authorization: Option<&HeaderValue>, body: Body| {
+            counts.request(operation.kind);
+            let response = self.answer(build(authorization, body)?, deadline).await?;
+            let status = response.status();
+            if status.is_success() || (redirects && status.is_redirection()) {
+                return Ok(Ok(response));
             }
+            let (parts, body) = response.into_parts();
+            let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
+            Ok(Err((Failure::answered(status, &parts.headers, &body), parts)))
+        };
+        let (failure, refusal) = match attempt(authorization.as_ref(), body).await? {
+            Ok(response) => return Ok(response),
+            Err(refused) => refused,
+        };
+        if !ours || !may_be_expired(&failure, refusal.status, &method) {
+            return Err(failure);
         }
-        let status = response.status();
-        let redirected = status.is_redirection() && matches!(operation.kind, Kind::GetBlob | Kind::GetRedirected);
-        if status.is_success() || redirected {
-            return Ok(response);
+        let challenge = Challenge::read(&refusal.headers);
+        match (self.reauthorize(&scope, challenge, authorization.as_ref(), counts).await?, again) {
+            (Some(authorization), Some(bytes)) => {
+                attempt(Some(&authorization), full(bytes)).await?.map_err(|(failure, _)| failure)
+            }
+            (Some(_), None) => Err(Failure::new(Class::Transient, "credentials were renewed")),
+            (None, _) => Err(failure),
         }
-        let (parts, body) = response.into_parts();
-        let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
-        Err(Failure::answered(status, &parts.headers, &body))
     }
 
     async fn answer(&self, request: Request<Body>, deadline: Duration) -> Result<Response<Incoming>, Failure> {
@@ -210,7 +215,7 @@ impl Registry {
     /// The header to send at once: Basic where we have a password, a token where the registry has
     /// named its token service before, nothing where we are nobody.
     async fn authorization(&self, scope: &Scope, counts: &Counts) -> Result<Option<HeaderValue>, Failure> {
-        let credentials = self.authenticator.credentials().await.map_err(Failure::passed_on)?;
+        let credentials = self.authenticator.credentials().await.map_err(Failure::no_credentials)?;
         let Some(service) = self.authenticator.service() else { return Ok(basic(&credentials)) };
         let token = match self.authenticator.token(scope) {
             Some(token) => token,
@@ -219,7 +224,7 @@ impl Registry {
         Ok(bearer(&token))
     }
 
-    /// After a 401: the header to try once more with, if there is one.
+    /// After a refusal: the header to try once more with, if there is one.
     async fn reauthorize(
         &self,
         scope: &Scope,
@@ -232,14 +237,14 @@ impl Registry {
             if let (true, Some(refused)) = (had_token, refused) {
                 self.authenticator.drop_token(scope, refused);
             }
-            let credentials = self.authenticator.credentials().await.map_err(Failure::passed_on)?;
+            let credentials = self.authenticator.credentials().await.map_err(Failure::no_credentials)?;
             return Ok(bearer(&self.new_token(scope, service, &credentials, counts).await?));
         }
         let Some(refused) = refused else { return Ok(None) };
         if !self.authenticator.renew(refused) {
             return Ok(None);
         }
-        let credentials = self.authenticator.credentials().await.map_err(Failure::passed_on)?;
+        let credentials = self.authenticator.credentials().await.map_err(Failure::no_credentials)?;
         Ok(basic(&credentials).filter(|renewed| renewed != refused))
     }
 
@@ -339,6 +344,12 @@ pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, 
         Ok(url) if same_origin(&url, from) => Ok(Some(url)),
         _ => Err(Failure::new(Class::Invalid, "the next page is on another host")),
     }
+}
+
+/// Whether new credentials may help. ECR tells of an expired token by a 403 too, in words that the answer to a HEAD
+/// can't hold.
+fn may_be_expired(failure: &Failure, status: StatusCode, method: &Method) -> bool {
+    failure.class == Class::Authentication || (status == StatusCode::FORBIDDEN && method == Method::HEAD)
 }
 
 pub(super) fn same_origin(a: &Url, b: &Url) -> bool {

@@ -2,17 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{Either, select};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::timeout;
 
 use super::graph::{Attached, Graph};
-use crate::oci::{BlobSource, Descriptor, Manifest, Put, Store, StoreError, Tag};
+use crate::oci::{BlobSource, Class, Descriptor, Manifest, Put, Store, StoreError, Tag};
 
 /// Blobs of one image that are on their way at a time. Each takes some buffers, never its size.
 const BLOBS_AT_A_TIME: usize = 16;
 
 /// Manifests of one image that are written at a time.
 const MANIFESTS_AT_A_TIME: usize = 8;
+
+/// How long a tag that is on its way may take when the run is cancelled: well within the 5 s that the report has.
+const TAG_GRACE: Duration = Duration::from_secs(3);
 
 /// What a copy did with the blobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,12 +125,31 @@ pub async fn root(target: &Arc<dyn Store>, graph: &Graph) -> Result<(), StoreErr
     target.put_manifest(&graph.root, None).await
 }
 
-/// Writes a tag: the last write.
+/// Writes tags, one after the other. When `cancelled` resolves no further one is begun, and the one that is on its way
+/// gets the time to arrive: what became of it has to be told.
 ///
 /// # Errors
-/// Those of the write.
-pub async fn tag(target: &Arc<dyn Store>, graph: &Graph, tag: &Tag) -> Result<(), StoreError> {
-    target.put_manifest(&graph.root, Some(tag)).await
+/// Those of the writes, and [`Class::Cancelled`] where a tag was not written.
+pub async fn tags(
+    target: &Arc<dyn Store>,
+    graph: &Graph,
+    tags: impl IntoIterator<Item = &Tag>,
+    cancelled: impl Future<Output = ()>,
+) -> Result<(), StoreError> {
+    let cancelled = cancelled.boxed_local().shared();
+    for tag in tags {
+        if cancelled.clone().now_or_never().is_some() {
+            return Err(StoreError::new(Class::Cancelled, format!("cancelled before the tag `{tag}` was written")));
+        }
+        match select(target.put_manifest(&graph.root, Some(tag)), cancelled.clone()).await {
+            Either::Left((written, _)) => written?,
+            Either::Right(((), write)) => timeout(TAG_GRACE, write).await.map_err(|_| {
+                let message = format!("cancelled while the tag `{tag}` was written: whether it was is not known");
+                StoreError::new(Class::Cancelled, message)
+            })??,
+        }
+    }
+    Ok(())
 }
 
 /// Whether both are one repository, where nothing below a tag has to be copied.

@@ -1,0 +1,121 @@
+//! A publish that is cancelled: it ends before the runner would kill it, and what it says is true.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::support::ecr::{Config, Ecr, Hook, Image, Settings};
+use crate::support::http::Kind;
+use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
+use crate::support::proxy::{Effect, Fault, Proxy};
+use crate::support::runner::{Run, Running, signal};
+
+/// The runner sends the second signal 7.5 s after the first.
+const PATIENCE: Duration = Duration::from_secs(7);
+
+fn shop() -> (Ecr, Project, Image) {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(BY_TAG);
+    for (key, repository, seed) in [("Api", "shop/api", 1), ("Web", "shop/web", 2)] {
+        ecr.default_registry().create(repository, Settings::default());
+        project.built(key, &Image::new(seed));
+    }
+    (ecr, project, Image::new(1))
+}
+
+/// Waits until a fault has struck, sends a signal, and waits for the end.
+fn cancel(running: Running, proxy: &Proxy, kind: Kind, name: &str) -> Run {
+    while proxy.count(kind.clone()) == 0 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.signal(name);
+    let signalled = Instant::now();
+    let run = running.finish();
+    assert!(signalled.elapsed() < PATIENCE, "{:?}", signalled.elapsed());
+    run
+}
+
+#[test]
+fn in_the_middle_of_an_upload_nothing_is_tagged() {
+    for name in ["TERM", "INT"] {
+        let (ecr, project, _) = shop();
+        let proxy = Proxy::start(ecr.default_registry().url());
+        proxy.fault(Fault::on(Kind::PutUpload, Effect::Hang));
+        let step = aws(project.publish(), &ecr).input("images", "Api");
+        let step = step.input("registry-endpoints", &format!("{}={}", default_host(), proxy.url()));
+        let run = cancel(step.start(), &proxy, Kind::PutUpload, name).exits(1);
+        assert_eq!(run.of_images("status"), ["failed"]);
+        assert!(run.of_images("error")[0].contains("cancelled before its tag was written"));
+        assert!(run.log.messages("error").iter().any(|message| message.contains(&format!("cancelled (SIG{name})"))));
+        assert_eq!((run.output("references"), run.json("digests")), ("", serde_json::json!({})));
+        assert!(run.summary.contains("failed"), "{}", run.summary);
+        assert_eq!(run.left, [""; 0]);
+        assert_eq!(ecr.default_registry().repository("shop/api").unwrap().tags.len(), 0);
+        // The next run completes it.
+        aws(project.publish(), &ecr).input("images", "Api").run().exits(0);
+        ecr.default_registry().whole("shop/api", "dev-1.0.0").unwrap();
+    }
+}
+
+#[test]
+fn while_it_looks_what_is_there_it_ends_at_once() {
+    let (ecr, project, _) = shop();
+    let proxy = Proxy::start(ecr.default_registry().url());
+    proxy.fault(Fault::on(Kind::HeadManifest, Effect::Hang));
+    let step = aws(project.publish(), &ecr);
+    let step = step.input("registry-endpoints", &format!("{}={}", default_host(), proxy.url()));
+    let run = cancel(step.start(), &proxy, Kind::HeadManifest, "TERM").exits(1);
+    assert!(run.error().contains("cancelled"), "{}", run.error());
+    assert!(ecr.writes().is_empty());
+    assert_eq!(run.output("version"), "1.0.0");
+}
+
+#[test]
+fn what_was_done_by_then_is_told_as_done() {
+    let (ecr, project, api) = shop();
+    let proxy = Proxy::start(ecr.default_registry().url());
+    proxy.fault(Fault::when(|seen| seen.kind == Kind::PutUpload && seen.path.contains("/shop/web/"), Effect::Hang));
+    let step = bare(aws(project.publish(), &ecr)).input("concurrency", "1");
+    let running = step.input("registry-endpoints", &format!("{}={}", default_host(), proxy.url())).start();
+    while !proxy.log().iter().any(|seen| seen.kind == Kind::PutUpload && seen.path.contains("/shop/web/")) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.signal("TERM");
+    let run = running.finish().exits(1);
+    assert_eq!(run.of_images("status"), ["created", "failed"]);
+    assert_eq!(run.json("digests"), serde_json::json!({"Api": api.root.digest}));
+    let registry = ecr.default_registry();
+    assert_eq!(registry.resolve("shop/api", "dev-1.0.0"), Some(api.root.digest));
+    assert_eq!(registry.resolve("shop/web", "dev-1.0.0"), None);
+}
+
+/// Runs publish of one image with two tags and sends SIGTERM when the registry has written the first.
+fn cancelled_at_the_tag(project: &Project, ecr: &Ecr) -> Run {
+    let pid = Arc::new(AtomicU32::new(0));
+    let of_hook = pid.clone();
+    let strike = move || {
+        while of_hook.load(SeqCst) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(of_hook.load(SeqCst), "TERM");
+        // Until the program has noticed.
+        std::thread::sleep(Duration::from_millis(300));
+    };
+    ecr.on_kind(Kind::PutManifestByTag, 1, Hook::run(strike));
+    let running = bare(aws(project.publish(), ecr)).input("images", "Api").input("extra-tags", "latest").start();
+    pid.store(running.id(), SeqCst);
+    running.finish()
+}
+
+#[test]
+fn a_tag_that_is_on_its_way_arrives_and_is_told() {
+    let (ecr, project, api) = shop();
+    let run = cancelled_at_the_tag(&project, &ecr).exits(1);
+    let registry = ecr.default_registry();
+    assert_eq!(registry.resolve("shop/api", "dev-1.0.0"), Some(api.root.digest));
+    // The other tag is not begun, and named.
+    assert_eq!(registry.resolve("shop/api", "latest"), None);
+    assert_eq!(run.of_images("status"), ["failed"]);
+    assert!(run.of_images("error")[0].contains("cancelled before the tag `latest` was written"), "{}", run.log.raw);
+}

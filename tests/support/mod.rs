@@ -1,0 +1,9 @@
+//! What the tests stand on: a runner, registries, a proxy that breaks things, projects to work on.
+
+pub(crate) mod ecr;
+pub(crate) mod http;
+pub(crate) mod project;
+pub(crate) mod proxy;
+pub(crate) mod registry;
+pub(crate) mod runner;
+pub(crate) mod tools;

@@ -1,0 +1,76 @@
+//! A real registry: distribution 2.8, which has no referrers API.
+#![allow(dead_code, reason = "no single test needs all of it")]
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::tools::program;
+
+/// How long it may take until it answers; usually a tenth of a second.
+const START: Duration = Duration::from_secs(30);
+
+/// A running registry; dropping it stops it.
+pub(crate) struct DockerRegistry {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl DockerRegistry {
+    pub(crate) fn start() -> DockerRegistry {
+        // A free port can be taken by somebody else before the registry has it.
+        (0..5).find_map(|_| Self::try_start()).expect("a registry that starts")
+    }
+
+    fn try_start() -> Option<DockerRegistry> {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let configuration = format!(
+            "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+            folder.path().join("data").display()
+        );
+        let file = folder.path().join("registry.yaml");
+        fs::write(&file, configuration).unwrap();
+        let server = program("docker-registry");
+        // It ends with the test, also if that is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(server.get_program()).arg("serve").arg(&file);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut registry = DockerRegistry { child: command.spawn().expect("setpriv"), folder, port };
+        let deadline = Instant::now() + START;
+        while Instant::now() < deadline {
+            if registry.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(registry);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    /// `127.0.0.1:PORT`
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.host())
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

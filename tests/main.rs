@@ -9,4 +9,5 @@ mod publish;
 mod publish_cancel;
 mod publish_stores;
 mod rollback;
+mod signatures;
 mod support;

@@ -83,7 +83,7 @@ fn one_for_the_environment_with_its_statuses() {
 #[test]
 fn a_promotion_that_fails_is_a_deployment_that_failed() {
     let shop = Shop::new();
-    let refused = crate::support::ecr::Hook::Answer { status: 403, headers: Vec::new(), body: String::new().into() };
+    let refused = crate::support::ecr::Hook::Answer { status: 403, headers: Vec::new(), body: String::new() };
     shop.ecr.on_kind(Kind::PutManifestByTag, 1, refused);
     shop.promote("prod").run().exits(1);
     assert_eq!(states(&shop.github.take()), ["in_progress", "failure"]);

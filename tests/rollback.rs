@@ -107,7 +107,7 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     };
     let run = back().run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
-    assert_eq!(run.of_images("previousDigest"), [new.root.digest.clone()]);
+    assert_eq!(run.of_images("previousDigest"), std::slice::from_ref(&new.root.digest));
     assert_eq!(
         run.json("images")[0]["gates"][0]["detail"],
         "a rollback was asked for: test has 1.1.0, and goes to 1.0.0"
@@ -201,7 +201,7 @@ fn a_name_without_a_version_goes_back_on_request_alone() {
     assert!(error.contains("set `rollback: true`"), "{error}");
     shop.promote("1.0.5", "test").input("rollback", "true").run().exits(1);
     let run = shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
-    assert_eq!(run.of_images("previousDigest"), [new.root.digest.clone()]);
+    assert_eq!(run.of_images("previousDigest"), std::slice::from_ref(&new.root.digest));
     assert_eq!(shop.tag("test"), Some(old.root.digest.clone()));
     assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
     assert_eq!(current(&shop), ("1.0.0".to_owned(), old.root.digest));

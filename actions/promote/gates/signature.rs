@@ -67,8 +67,11 @@ pub(super) struct Signatures {
 struct Reached {
     credentials: RegistryCredentials,
     endpoints: std::collections::BTreeMap<String, url::Url>,
-    logins: Mutex<HashMap<String, Arc<OnceCell<Result<TempDir, String>>>>>,
+    logins: Mutex<HashMap<String, Arc<Login>>>,
 }
+
+/// A folder with a Docker configuration, or why there is none.
+type Login = OnceCell<Result<TempDir, String>>;
 
 /// Whose workflow this is.
 struct Who {
@@ -169,11 +172,7 @@ impl Signatures {
 impl Reached {
     /// The host as cosign has to call it, and a Docker configuration with the credentials for it, and for nothing else, in a
     /// folder that only this user can enter and that is removed in the end.
-    async fn login(
-        &self,
-        host: &str,
-        temporary: &std::path::Path,
-    ) -> Result<(String, Arc<OnceCell<Result<TempDir, String>>>), String> {
+    async fn login(&self, host: &str, temporary: &std::path::Path) -> Result<(String, Arc<Login>), String> {
         let reached = match self.endpoints.get(host) {
             Some(endpoint) => authority(endpoint).ok_or_else(|| {
                 format!("it can't be decided: cosign can't reach {host} below a path, as `registry-endpoints` has it")
@@ -278,8 +277,10 @@ fn write(host: &str, credentials: &Credentials, temporary: &std::path::Path) -> 
 fn reason(finished: &Finished) -> String {
     let log = String::from_utf8_lossy(&finished.log);
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said =
-        lines().find_map(|line| line.strip_prefix("Error:")).or_else(|| lines().last()).unwrap_or("it said nothing");
+    let said = lines()
+        .find_map(|line| line.strip_prefix("Error:"))
+        .or_else(|| lines().next_back())
+        .unwrap_or("it said nothing");
     said.trim().chars().filter(|character| !character.is_control()).take(REASON).collect()
 }
 

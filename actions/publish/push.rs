@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::clock;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::BlobSource;
+use lifecycle::oci::{BlobSource, Digest, Store, Tag};
 use lifecycle::project::{EvidenceMode, Named};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
@@ -16,6 +16,7 @@ use lifecycle::{Diagnosis, Problem};
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned, Work};
 use crate::report::{Outcome, Published};
+use crate::sign::Reach;
 
 /// Publishes all images; one that fails stops no other.
 pub(crate) async fn all(request: &Request, plan: Plan, runner: &Runner) -> Vec<Published> {
@@ -87,13 +88,48 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
             _ => return Err(error.into()),
         }
     }
+    let mut written: Vec<Digest> = attached.referrers.iter().map(|referrer| referrer.root.digest.clone()).collect();
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();
         let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
         copy::artifact(target, &manifest, &artifact).await?;
+        written.push(manifest.digest);
     }
-    Ok(())
+    sign(request, named, work, written, runner).await
+}
+
+/// Signs the image with its platforms, and what was attached to it now.
+async fn sign(
+    request: &Request,
+    named: &Named,
+    work: &Work,
+    written: Vec<Digest>,
+    runner: &Runner,
+) -> anyhow::Result<()> {
+    let Some(cosign) = &request.cosign else { return Ok(()) };
+    let (target, graph) = (&work.target.store, &work.built.graph);
+    let mut digests = written;
+    if !is_signed(target, &graph.root.digest).await? {
+        digests.extend(graph.manifests().map(|manifest| manifest.digest.clone()));
+        copy::root(target, graph).await?;
+    }
+    if digests.is_empty() {
+        return Ok(());
+    }
+    let reach = Reach { aws: &request.aws, options: &request.options, runner };
+    Ok(request.sign.sign(cosign, &named.reference, &digests, &reach).await?)
+}
+
+/// Whether somebody has signed an image, in either of the ways in which cosign does.
+async fn is_signed(target: &Arc<dyn Store>, digest: &Digest) -> anyhow::Result<bool> {
+    let [signatures, ..] = Tag::of_cosign(digest);
+    if target.head(&signatures).await?.is_some() {
+        return Ok(true);
+    }
+    let of_cosign = |kind: &str| kind.contains("sigstore") || kind.contains("cosign");
+    let referrers = target.referrers(digest).await?;
+    Ok(referrers.iter().any(|referrer| referrer.artifact_type.as_deref().is_some_and(of_cosign)))
 }
 
 /// The tags that do not hold the image yet, that of the reference first.

@@ -8,6 +8,7 @@ mod budget;
 mod docker_config;
 mod error;
 mod host;
+mod login;
 mod manifests;
 mod operation;
 mod referrers;
@@ -21,6 +22,7 @@ use url::Url;
 pub use auth::{CredentialSource, Credentials};
 pub use docker_config::DockerConfig;
 pub use host::EcrHost;
+pub use login::{Login, authority};
 pub use operation::{Kind, Traffic};
 
 use crate::http_client::HttpClient;

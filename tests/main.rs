@@ -3,6 +3,7 @@
 
 mod faults;
 mod log_safety;
+mod promote;
 mod publish;
 mod publish_cancel;
 mod publish_stores;

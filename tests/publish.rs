@@ -258,6 +258,7 @@ fn a_conflict_can_be_left_as_it_is() {
     let run = step.run().exits(0);
     assert_eq!((run.of_images("status"), run.of_images("digest")), (vec!["unchanged".into()], vec![other.root.digest]));
     assert_eq!(ecr.snapshot(), before);
+    assert_eq!(run.artifacts, "");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use lifecycle::Problem;
 use lifecycle::evidence::Gate;
 use lifecycle::oci::{Digest, Location, Reference, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Side};
+use lifecycle::project::{EvidenceMode, Named, Names, OnConflict, Opened, Release, Side};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::Runner;
 use lifecycle::transfer::{Graph, copy};
@@ -151,8 +151,9 @@ impl Edge {
         let kept = conflict(request, named, &tags[0], &root.digest).await?;
         let unchanged = tags.iter().all(|tag| tag.current.as_ref() == Some(&root.digest));
         let one_repository = copy::same_repository(source.store.as_ref(), target.store.as_ref());
-        // What is there already needs no look below its root.
-        let graph = match unchanged || kept.is_some() || one_repository {
+        // What is there already needs no look below its root, unless something may have been attached since.
+        let is_there = unchanged && request.evidence == EvidenceMode::None;
+        let graph = match is_there || kept.is_some() || one_repository {
             true => Graph { root, children: Vec::new(), blobs: Vec::new() },
             false => Graph::read(&source.store, root).await?,
         };

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::clock;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{BlobSource, Digest, Store, Tag};
+use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
@@ -37,7 +37,8 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
                 Ok(()) => tags(&work, runner).await,
                 Err(error) => Err(error),
             };
-            if outcome.is_ok() {
+            // What is kept is not this build.
+            if outcome.is_ok() && work.kept().is_none() {
                 runner.artifact(&named.reference.repository_address(), &work.built.graph.root.digest.to_string());
             }
             outcome.map(|()| Outcome::published(&work))
@@ -65,11 +66,21 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     if !there {
         copy::below_root(source, target, graph).await?;
     }
+    let failed = |error: StoreError| match request.evidence {
+        EvidenceMode::BestEffort => {
+            let why = Diagnosis::of(&error.into()).line();
+            runner.annotate(Annotation::new(Level::Warning, format!("{}: evidence did not arrive: {why}", named.key)));
+            Ok(())
+        }
+        _ => Err(error),
+    };
     let attached = match request.evidence {
         EvidenceMode::None => Attached::default(),
-        _ => Attached::read(source, graph).await?,
+        _ => match copy::wanted(source, target, graph, there).await {
+            Ok(attached) => attached,
+            Err(error) => failed(error).map(|()| Attached::default())?,
+        },
     };
-    let attached = if there { copy::missing(target, graph, &attached).await? } else { attached };
     let record = match request.record {
         true => new_record(request, named, work, runner, there).await?,
         false => None,
@@ -78,17 +89,7 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     if attaches && !there {
         copy::root(target, graph).await?;
     }
-    if let Err(error) = copy::attached(source, target, &attached).await {
-        match request.evidence {
-            EvidenceMode::BestEffort => {
-                let message =
-                    format!("{}: its evidence did not arrive: {}", named.key, Diagnosis::of(&error.into()).line());
-                runner.annotate(Annotation::new(Level::Warning, message));
-            }
-            _ => return Err(error.into()),
-        }
-    }
-    let mut written: Vec<Digest> = attached.referrers.iter().map(|referrer| referrer.root.digest.clone()).collect();
+    let mut written = copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();

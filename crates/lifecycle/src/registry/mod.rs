@@ -35,6 +35,10 @@ use operation::Counts;
 /// PutImage is limited to 10 a second for an account and region; this leaves room for others.
 const ECR_MANIFESTS_PER_SECOND: u32 = 8;
 
+/// Blobs that are on their way to one registry at a time, whatever the number of images: each takes the buffers of two
+/// connections, and one for every request that is allowed would take memory without being faster.
+const UPLOADS: usize = 16;
+
 /// How registries are reached.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -65,6 +69,8 @@ pub(crate) struct Registry {
     http: HttpClient,
     authenticator: Authenticator,
     budget: Budget,
+    /// Room for one more blob's bytes.
+    uploads: tokio::sync::Semaphore,
     mounts: Mounts,
     /// Whether the registry has the referrers API, once it is known.
     referrers_api: Mutex<Option<bool>>,
@@ -116,6 +122,7 @@ impl Registries {
             http: self.http.clone(),
             authenticator: Authenticator::new(self.source.clone(), host),
             budget: Budget::new(self.options.concurrency, manifests),
+            uploads: tokio::sync::Semaphore::new(UPLOADS),
             mounts: Mounts::default(),
             referrers_api: Mutex::default(),
             referrers_tag: tokio::sync::Mutex::default(),

@@ -106,3 +106,14 @@ fn a_signature_that_nobody_can_look_at_blocks() {
     let (passed, detail) = only(shop.promote("signature").env("GITHUB_REPOSITORY", ""));
     assert!(!passed && detail.contains("`signature` names no identity"), "{detail}");
 }
+
+#[test]
+fn what_publish_signs_passes() {
+    let shop = Shop::new();
+    // The same version under another name, signed.
+    let publish = || shop.step(shop.project.publish()).input("version", "1.0.1").env("COSIGN_PASSWORD", "");
+    publish().input("sign", "key:team.key").run().exits(0);
+    let require = "signature=key:team.pub\nlint";
+    let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, true]);
+}

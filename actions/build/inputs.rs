@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifecycle::aws::Aws;
+use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use lifecycle::oci::Platform;
-use lifecycle::project::{Project, ProjectInputs, Version, concurrency};
+use lifecycle::project::{Project, ProjectInputs, Stores, Version, concurrency, endpoints, registry};
+use lifecycle::registry::Options;
 use lifecycle::runner::{Input, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
@@ -85,6 +86,14 @@ pub(crate) struct Request {
     pub(crate) summary: bool,
     pub(crate) concurrency: usize,
     pub(crate) aws: Arc<Aws>,
+    /// `since` as it was typed; with it, where the release is.
+    pub(crate) since: Option<String>,
+    pub(crate) mapping: String,
+    pub(crate) environment: String,
+    pub(crate) registry: Option<String>,
+    pub(crate) registry_parameter: Option<String>,
+    pub(crate) reference: Option<String>,
+    pub(crate) stores: Stores,
 }
 
 impl Request {
@@ -141,6 +150,12 @@ impl Request {
         let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
         let layout = input("layout", &inputs.layout).text().map(|text| project.folder.join(text));
         let region = input("region", &inputs.region).text().map(str::to_owned);
+        let aws = Arc::new(Aws::new(runner.clone(), region, None));
+        let options = Options {
+            endpoints: endpoints(&input("registry-endpoints", &inputs.registry_endpoints))?,
+            ..Options::default()
+        };
+        let text = |input: Input<'_>| input.text().map(str::to_owned);
         Ok(Self {
             version,
             layout: layout.unwrap_or_else(|| runner.environment.temporary().join("container-images")),
@@ -166,7 +181,14 @@ impl Request {
             dry_run,
             summary,
             concurrency,
-            aws: Arc::new(Aws::new(runner.clone(), region, None)),
+            since: text(input("since", &inputs.since)),
+            mapping: inputs.mapping.trim().to_owned(),
+            environment: inputs.environment.trim().to_owned(),
+            registry: registry(&input("registry", &inputs.registry), &project.folder)?,
+            registry_parameter: text(input("registry-parameter", &inputs.registry_parameter)),
+            reference: text(input("reference", &inputs.reference)),
+            stores: Stores::new(options, Arc::new(RegistryCredentials::new(aws.clone()))),
+            aws,
             project,
         })
     }

@@ -11,6 +11,7 @@ mod plan;
 mod report;
 mod sbom;
 mod scan;
+mod since;
 mod single;
 mod tools;
 

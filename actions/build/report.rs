@@ -16,6 +16,7 @@ use crate::checks::Checked;
 use crate::inputs::Request;
 use crate::output::Built;
 use crate::plan::Image;
+use crate::since::Reused;
 
 /// One image's result, as the output `images` holds it.
 #[derive(Debug, Serialize)]
@@ -52,6 +53,9 @@ pub(crate) struct Result {
     /// What is in the layout.
     #[serde(skip)]
     pub(crate) built: Option<Built>,
+    /// What it is taken from, where it was not built.
+    #[serde(skip)]
+    pub(crate) reused: Option<Reused>,
     #[serde(skip)]
     pub(crate) seconds: u64,
     #[serde(skip)]
@@ -70,6 +74,8 @@ pub(crate) struct Result {
 pub(crate) enum Status {
     /// It was built.
     Built,
+    /// Nothing has changed since a release, so it is taken from there.
+    Reused,
     /// It was not.
     Failed,
     /// A dry run: it would be built.
@@ -95,12 +101,19 @@ impl Result {
             findings: Vec::new(),
             details: String::new(),
             built: None,
+            reused: None,
             seconds: 0,
             layers: 0,
             cached: 0,
             diagnosis: None,
             place: image.definition.key.place.clone(),
         }
+    }
+
+    pub(crate) fn reused(image: &Image, reused: Reused) -> Self {
+        let digest = Some(reused.manifest.digest.clone());
+        let media_type = Some(reused.manifest.media_type.clone());
+        Self { digest, media_type, reused: Some(reused), ..Self::of(image, Status::Reused) }
     }
 
     pub(crate) fn has(&mut self, built: Built, output: Output) {

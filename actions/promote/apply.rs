@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::clock;
 use lifecycle::evidence::{GateStatus, Record, RecordKind};
-use lifecycle::oci::BlobSource;
+use lifecycle::oci::{BlobSource, StoreError};
 use lifecycle::project::EvidenceMode;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
@@ -64,27 +64,29 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
         copy::below_root(source, target, graph).await?;
     }
     let one_repository = copy::same_repository(source.as_ref(), target.as_ref());
+    let failed = |error: StoreError| match request.evidence {
+        EvidenceMode::BestEffort => {
+            let why = Diagnosis::of(&error.into()).line();
+            let message = format!("{}: evidence did not arrive: {why}", planned.named.key);
+            runner.annotate(Annotation::new(Level::Warning, message));
+            Ok(())
+        }
+        _ => Err(error),
+    };
     let attached = match request.evidence {
         EvidenceMode::None => Attached::default(),
         _ if one_repository => Attached::default(),
-        _ => Attached::read(source, graph).await?,
+        _ => match copy::wanted(source, target, graph, there).await {
+            Ok(attached) => attached,
+            Err(error) => failed(error).map(|()| Attached::default())?,
+        },
     };
-    let attached = if there { copy::missing(target, graph, &attached).await? } else { attached };
     let record = edge.adds_record.then(|| new_record(request, planned, edge, runner));
     let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
     if attaches && !there && !one_repository {
         copy::root(target, graph).await?;
     }
-    if let Err(error) = copy::attached(source, target, &attached).await {
-        match request.evidence {
-            EvidenceMode::BestEffort => {
-                let why = Diagnosis::of(&error.into()).line();
-                let message = format!("{}: its evidence did not arrive: {why}", planned.named.key);
-                runner.annotate(Annotation::new(Level::Warning, message));
-            }
-            _ => return Err(error.into()),
-        }
-    }
+    copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();

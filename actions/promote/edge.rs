@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Class, Digest, Manifest, Reference, StoreError, Tag};
-use lifecycle::project::{Named, OnConflict, Opened};
+use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened};
 use lifecycle::registry::EcrHost;
 use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -120,8 +120,10 @@ impl Edge {
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
         let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
-        // What is there already needs no look below its root.
-        let copies = edge.kept.is_none() && !one_repository && edge.tags.iter().any(|plan| plan.is_written(&digest));
+        // What is there already needs no look below its root, unless something may have been attached since.
+        let written = edge.tags.iter().any(|plan| plan.is_written(&digest));
+        let attaches = request.evidence != EvidenceMode::None;
+        let copies = edge.kept.is_none() && !one_repository && (written || attaches);
         if needs.graph || copies {
             edge.graph = Graph::read(&edge.source.store, edge.graph.root).await?;
         }

@@ -6,13 +6,14 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::aws::{Kind, Mutability, prefix_matches};
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Digest, Location, Tag};
+use lifecycle::oci::{Digest, Location, Reference, Tag};
 use lifecycle::project::{CreateRepositories, Named, Names, OnConflict, Opened, Release, Side, Version};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::Runner;
+use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
-use crate::layouts::{Built, Layouts};
+use crate::layouts::{Built, Found, Layouts};
 use crate::report::{Outcome, Published};
 
 /// All images with their targets.
@@ -96,7 +97,10 @@ impl Work {
         extra: Vec<Tag>,
         runner: &Runner,
     ) -> anyhow::Result<Self> {
-        let built = layouts.find(&named.key).await?;
+        let built = match layouts.find(&named.key).await? {
+            Found::Built(built) => built,
+            Found::Reused { reference, digest } => released(request, named, &reference, &digest).await?,
+        };
         if built.graph.root.is_index()
             && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
         {
@@ -151,6 +155,19 @@ impl Work {
         let digest = &self.built.graph.root.digest;
         self.tags.first().and_then(|tag| tag.current.as_ref()).filter(|held| *held != digest)
     }
+}
+
+/// An image that was not built again, where its release has it.
+async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
+    let reference = Reference::parse(reference, request.registry.as_deref())?;
+    let store = request.stores.open(&reference)?.store;
+    let missing = || {
+        let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
+        Problem::failure(message).hint("build it again without `since`")
+    };
+    let root = store.manifest(digest).await?.ok_or_else(missing)?;
+    let graph = Graph::read(&store, root).await?;
+    Ok(Built { store, graph })
 }
 
 /// What is known of a repository before anything is written to it.

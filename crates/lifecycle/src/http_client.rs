@@ -27,6 +27,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection is kept without a request: shorter than what load balancers allow.
 const IDLE: Duration = Duration::from_secs(50);
 
+/// Bytes that a connection reads or writes at a time. The default is three times as much, for each of some dozen blobs
+/// that are on their way.
+const BUFFER: usize = 128 * 1024;
+
 /// A request's body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, StoreError>;
 
@@ -68,7 +72,11 @@ where
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .http1_max_buf_size(BUFFER)
+        .build(connector)
 }
 
 /// A body of bytes at hand.

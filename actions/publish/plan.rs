@@ -9,7 +9,7 @@ use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Digest, Location, Reference, Tag};
 use lifecycle::project::{CreateRepositories, Named, Names, OnConflict, Opened, Release, Side, Version};
 use lifecycle::registry::EcrHost;
-use lifecycle::runner::Runner;
+use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
@@ -129,17 +129,18 @@ impl Work {
             }
         }
         let mut work = Self { built, target, tags, missing_repository: repository == Repository::ToBeMade, kept: None };
-        work.kept = work.conflict(request, named, &repository).await?;
+        work.kept = work.conflict(request, named, &repository, runner).await?;
         Ok(work)
     }
 
     /// What the tag of the reference keeps, where it holds another digest. One with the version in its name never moves;
-    /// another one only moves forward.
+    /// that another one goes back is said.
     async fn conflict(
         &self,
         request: &Request,
         named: &Named,
         repository: &Repository,
+        runner: &Runner,
     ) -> anyhow::Result<Option<Digest>> {
         let digest = &self.built.graph.root.digest;
         let Some(plan) = self.tags.first() else { return Ok(None) };
@@ -151,12 +152,11 @@ impl Work {
         let names_version = |text: &str| text.contains(&version);
         if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
             repository.allows(named, &plan.tag, Some(held), digest)?;
-            if !is_newer(&self.target, Some(held), request).await? {
-                return Ok(None);
+            if is_newer(&self.target, Some(held), request).await? {
+                let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
+                runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
             }
-            let message = format!("`{}` holds {held} of a newer version than {version}", named.reference);
-            let problem = Problem::failure(message).at(named.place.clone());
-            return Err(problem.hint("a name without the version only moves forward: release a new version").into());
+            return Ok(None);
         }
         let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
             // Only for the message: that it can't be known changes nothing.

@@ -1,8 +1,15 @@
 //! Black-box tests: the real binaries as the runner starts them, against registries that are as strict as the real ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
+mod contract;
+mod faults;
+mod gates;
+mod history;
 mod log_safety;
+mod promote;
 mod publish;
 mod publish_cancel;
 mod publish_stores;
+mod rollback;
 mod support;
+mod transfer;

@@ -1,6 +1,7 @@
 //! What the tests stand on: a runner, registries, a proxy that breaks things, projects to work on.
 
 pub(crate) mod ecr;
+pub(crate) mod evidence;
 pub(crate) mod http;
 pub(crate) mod project;
 pub(crate) mod proxy;

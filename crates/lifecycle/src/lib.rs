@@ -8,6 +8,7 @@ pub mod aws;
 pub mod clock;
 mod diagnosis;
 pub mod evidence;
+pub mod github;
 mod http_client;
 pub mod oci;
 mod place;

@@ -2,6 +2,7 @@
 
 mod ecr;
 mod error;
+mod findings;
 mod identity;
 mod repositories;
 
@@ -21,6 +22,7 @@ use tokio::sync::OnceCell;
 
 pub use ecr::{Mutability, Pushed};
 pub use error::{Error, Kind};
+pub use findings::{Finding, Findings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 mod contract;
+mod docs;
 mod faults;
 mod gates;
 mod history;

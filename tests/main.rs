@@ -3,6 +3,7 @@
 
 mod contract;
 mod deployments;
+mod docs;
 mod faults;
 mod gates;
 mod history;

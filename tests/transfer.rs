@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image, ImageSpec, REGION, Settings, kill};
 use crate::support::http::Kind;
-use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, default_host, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::{Step, peak_memory};
 
 const OTHER_REGION: &str = "eu-west-1";

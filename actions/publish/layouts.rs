@@ -161,8 +161,8 @@ impl Layouts {
             let size = layout.and_then(|layout| fs::metadata(layout.blob_path(&blob.digest)).ok()).map(|m| m.len());
             if size != Some(blob.size) {
                 let place = layout.or(self.layouts.first()).map(|layout| layout.path().display().to_string());
-                let what =
-                    size.map_or_else(|| "lacks".to_owned(), |size| format!("has {size} of {} bytes of", blob.size));
+                let what = size
+                    .map_or_else(|| "lacks".to_owned(), |size| format!("has only {size} of {} bytes of", blob.size));
                 let message = format!("the layout {} {what} the blob {}", place.unwrap_or_default(), blob.digest);
                 return Err(Problem::failure(message).hint("it was cut off: build again").into());
             }

@@ -9,7 +9,7 @@ use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Digest, Location, Reference, Tag};
 use lifecycle::project::{CreateRepositories, Named, Names, OnConflict, Opened, Release, Side, Version};
 use lifecycle::registry::EcrHost;
-use lifecycle::runner::Runner;
+use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
@@ -36,6 +36,8 @@ pub(crate) struct Work {
     pub(crate) tags: Vec<TagPlan>,
     /// Whether the repository has to be made first.
     pub(crate) missing_repository: bool,
+    /// What the tag of the reference holds and keeps, although it is another digest.
+    pub(crate) kept: Option<Digest>,
 }
 
 /// One tag, and what it holds now.
@@ -126,18 +128,35 @@ impl Work {
                 tags.push(TagPlan { tag, current });
             }
         }
-        let work = Self { built, target, tags, missing_repository: repository == Repository::ToBeMade };
-        work.check(request, named).await?;
+        let mut work = Self { built, target, tags, missing_repository: repository == Repository::ToBeMade, kept: None };
+        work.kept = work.conflict(request, named, &repository, runner).await?;
         Ok(work)
     }
 
-    /// Whether the version's tag may be written: it never moves.
-    async fn check(&self, request: &Request, named: &Named) -> anyhow::Result<()> {
+    /// What the tag of the reference keeps, where it holds another digest. One with the version in its name never moves;
+    /// that another one goes back is said.
+    async fn conflict(
+        &self,
+        request: &Request,
+        named: &Named,
+        repository: &Repository,
+        runner: &Runner,
+    ) -> anyhow::Result<Option<Digest>> {
         let digest = &self.built.graph.root.digest;
-        let Some(version_tag) = self.tags.first() else { return Ok(()) };
-        let Some(held) = version_tag.current.as_ref().filter(|held| *held != digest) else { return Ok(()) };
+        let Some(plan) = self.tags.first() else { return Ok(None) };
+        let Some(held) = plan.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
         if request.on_conflict == OnConflict::Keep {
-            return Ok(());
+            return Ok(Some(held.clone()));
+        }
+        let version = request.version.to_string();
+        let names_version = |text: &str| text.contains(&version);
+        if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
+            repository.allows(named, &plan.tag, Some(held), digest)?;
+            if is_newer(&self.target, Some(held), request).await? {
+                let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
+                runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
+            }
+            return Ok(None);
         }
         let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
             // Only for the message: that it can't be known changes nothing.
@@ -148,12 +167,6 @@ impl Work {
         let message = format!("`{}` exists with another digest: {held}{when}; this build is {digest}", named.reference);
         let problem = Problem::failure(message).at(named.place.clone());
         Err(problem.hint("release a new version, or set `on-conflict: keep`").into())
-    }
-
-    /// Whether the version's tag is kept although it holds another digest.
-    pub(crate) fn kept(&self) -> Option<&Digest> {
-        let digest = &self.built.graph.root.digest;
-        self.tags.first().and_then(|tag| tag.current.as_ref()).filter(|held| *held != digest)
     }
 }
 

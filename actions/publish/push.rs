@@ -38,7 +38,7 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
                 Err(error) => Err(error),
             };
             // What is kept is not this build.
-            if outcome.is_ok() && work.kept().is_none() {
+            if outcome.is_ok() && work.kept.is_none() {
                 runner.artifact(&named.reference.repository_address(), &work.built.graph.root.digest.to_string());
             }
             outcome.map(|()| Outcome::published(&work))
@@ -50,7 +50,7 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
 
 /// Everything but the tags.
 async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<()> {
-    if work.kept().is_some() {
+    if work.kept.is_some() {
         return Ok(());
     }
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
@@ -135,7 +135,7 @@ async fn is_signed(target: &Arc<dyn Store>, digest: &Digest) -> anyhow::Result<b
 
 /// The tags that do not hold the image yet, that of the reference first.
 async fn tags(work: &Work, runner: &Runner) -> anyhow::Result<()> {
-    if work.kept().is_some() {
+    if work.kept.is_some() {
         return Ok(());
     }
     let graph = &work.built.graph;

@@ -12,6 +12,7 @@ mod promote;
 mod publish;
 mod publish_cancel;
 mod publish_stores;
+mod repositories;
 mod rollback;
 mod signatures;
 mod support;

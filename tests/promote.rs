@@ -283,7 +283,7 @@ fn from_a_folder_to_a_registry_and_back() {
         .input("source-registry", &folder)
         .input("target-registry", &registry.host())
         .run();
-    assert_eq!(run.exits(0).of_images("digest"), [image.root.digest.clone()]);
+    assert_eq!(run.exits(0).of_images("digest"), std::slice::from_ref(&image.root.digest));
     let run = only(project.promote("prod"))
         .input("source-registry", &registry.host())
         .input("target-registry", &folder)

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Class, Digest, Manifest, Reference, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened};
+use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository};
 use lifecycle::registry::EcrHost;
 use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -31,6 +31,8 @@ pub(crate) struct Edge {
     pub(crate) replaced: Option<Digest>,
     /// Whether a record is to be added.
     pub(crate) adds_record: bool,
+    /// The target's repository, which may have to be made first.
+    pub(crate) repository: Repository,
     /// What is to be said of it beside its result.
     pub(crate) notices: Vec<String>,
 }
@@ -107,6 +109,7 @@ impl Edge {
             held: None,
             replaced: None,
             adds_record: false,
+            repository: Repository::Unknown,
             notices: Vec::new(),
             tags,
         };
@@ -120,6 +123,10 @@ impl Edge {
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
         let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
+        if !one_repository && edge.tags.iter().all(|plan| plan.current.is_none()) {
+            let (aws, create) = (&request.target.aws, request.create_repositories);
+            edge.repository = Repository::of(aws, &named.reference, create, &named.place).await?;
+        }
         // What is there already needs no look below its root, unless something may have been attached since.
         let written = edge.tags.iter().any(|plan| plan.is_written(&digest));
         let attaches = request.evidence != EvidenceMode::None;

@@ -152,6 +152,15 @@ fn a_version_that_is_not_in_the_environment_before_is_not_promoted() {
 }
 
 #[test]
+fn an_archived_image_is_not_told_as_missing() {
+    let (ecr, project, [api, _]) = shop();
+    ecr.default_registry().archive("shop/api", &api.root.digest);
+    let run = promote(&project, &ecr).input("images", "Api").run().exits(1);
+    assert!(run.error().contains("dev-1.0.0` is archived") && run.error().contains("restore it"), "{}", run.error());
+    assert!(ecr.writes().is_empty());
+}
+
+#[test]
 fn an_image_that_cannot_be_promoted_holds_all_back() {
     let (ecr, project, _) = shop();
     ecr.default_registry().change("shop/web", |repository| repository.tags.clear());

@@ -89,8 +89,7 @@ impl Edge {
             tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();
         let promoted = promoted?;
         if promoted.is_none() && !request.rollback {
-            let problem = Problem::failure(format!("`{from}` does not exist")).at(named.place.clone());
-            return Err(problem.hint(format!("version {version} has to be in {} first", request.from)).into());
+            return Err(absent(request, from).await.at(named.place.clone()).into());
         }
         let mut held = match needs.held {
             true => Some(Held::read(&target.store, naming, &known).await),
@@ -313,6 +312,23 @@ async fn before(
         Problem::failure(message).at(named.place.clone())
     };
     Ok(target.store.manifest(&stay.digest).await?.ok_or_else(gone)?)
+}
+
+/// Why a source can't be read that the registry says is not there: ECR says so of an archived image too.
+async fn absent(request: &Request, from: &Reference) -> Problem {
+    let archived = match EcrHost::parse(&from.location.to_string()) {
+        // Only for the message: that it can't be known changes nothing.
+        Some(host) => request.source.aws.tagged(&host, &from.repository, &from.tag).await.ok().flatten(),
+        None => None,
+    };
+    match archived {
+        Some(image) if image.archived => Problem::failure(format!("`{from}` is archived, so it can't be read")).hint(format!(
+            "restore it: aws ecr update-image-storage-class --target-storage-class STANDARD --repository-name {} --image-id imageTag={}",
+            from.repository, from.tag
+        )),
+        _ => Problem::failure(format!("`{from}` does not exist"))
+            .hint(format!("version {} has to be in {} first", request.version, request.from)),
+    }
 }
 
 /// Whether a tag, or the repository that it is in, says which version it is of.

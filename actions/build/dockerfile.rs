@@ -10,7 +10,22 @@ use lifecycle::{Place, Problem};
 /// The largest Dockerfile that is read, in bytes; BuildKit's own limit.
 const LIMIT: u64 = 1024 * 1024;
 
-/// The images that a Dockerfile names, as they stand there and with its arguments filled in.
+/// What a Dockerfile is built from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sources {
+    /// The images of `FROM` and of `COPY --from`, without stages and `scratch`, each once.
+    pub(crate) bases: Vec<Base>,
+    stages: Vec<Stage>,
+}
+
+/// A stage: its name or number, and what its `FROM` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stage {
+    name: String,
+    from: String,
+}
+
+/// An image that a Dockerfile names, with its arguments filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Base {
     /// The reference that is pulled.
@@ -19,19 +34,51 @@ pub(crate) struct Base {
     pub(crate) place: Place,
 }
 
-/// Reads the base images of a Dockerfile: of `FROM` and of `COPY --from`, without stages and `scratch`, each once.
+impl Sources {
+    /// The image that a stage, or else the last one, stands on in the end; none where it is made out of nothing.
+    pub(crate) fn base_of(&self, target: Option<&str>) -> Option<&Base> {
+        let number = |name: &str, before: usize| {
+            let mut earlier = self.stages.iter().take(before);
+            earlier.rposition(|stage| stage.name.eq_ignore_ascii_case(name))
+        };
+        let mut stage = match target {
+            None => self.stages.len().checked_sub(1)?,
+            Some(name) => number(name, self.stages.len()).or_else(|| name.parse().ok())?,
+        };
+        loop {
+            let from = &self.stages.get(stage)?.from;
+            match number(from, stage) {
+                Some(earlier) => stage = earlier,
+                None => return self.bases.iter().find(|base| base.reference == *from),
+            }
+        }
+    }
+
+    fn add(&mut self, reference: String, place: Place) {
+        let is_stage = self.stages.iter().any(|stage| stage.name.eq_ignore_ascii_case(&reference));
+        let is_known = self.bases.iter().any(|base| base.reference == reference);
+        if !is_stage && !is_known && reference != "scratch" && !reference.is_empty() {
+            self.bases.push(Base { reference, place });
+        }
+    }
+}
+
+/// Reads what a Dockerfile is built from. What depends on a variable that only the builder knows is left out.
 ///
 /// # Errors
 /// When it can't be read or is no Dockerfile.
-pub(crate) fn bases(path: &Path, display: &Path, build_args: &BTreeMap<String, String>) -> Result<Vec<Base>, Problem> {
-    let unreadable =
-        |error: std::io::Error| Problem::mistake(format!("cannot read {}", display.display())).because(error);
+pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String, String>) -> Result<Sources, Problem> {
+    let whole = || Place { file: display.to_owned(), line: 1, column: 1 };
+    let unreadable = |error: std::io::Error| {
+        Problem::mistake(format!("cannot read {}", display.display())).because(error).at(whole())
+    };
     if std::fs::metadata(path).map_err(unreadable)?.len() > LIMIT {
-        return Err(Problem::mistake(format!("{} is larger than {LIMIT} bytes", display.display())));
+        return Err(Problem::mistake(format!("{} is larger than {LIMIT} bytes", display.display())).at(whole()));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let dockerfile = parse(&text)
-        .map_err(|error| Problem::mistake(format!("{} is no Dockerfile", display.display())).because(error))?;
+    let dockerfile = parse(&text).map_err(|error| {
+        Problem::mistake(format!("{} is no Dockerfile", display.display())).because(error).at(whole())
+    })?;
     let place = |offset: usize| {
         let before = text.get(..offset).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
@@ -39,51 +86,42 @@ pub(crate) fn bases(path: &Path, display: &Path, build_args: &BTreeMap<String, S
         Place { file: display.to_owned(), line, column }
     };
     let mut global: BTreeMap<String, String> = BTreeMap::new();
-    let mut stages: Vec<String> = Vec::new();
-    let mut bases: Vec<Base> = Vec::new();
-    let mut add = |reference: String, offset: usize, stages: &[String]| {
-        let is_stage = stages.iter().any(|stage| stage.eq_ignore_ascii_case(&reference));
-        if !is_stage
-            && reference != "scratch"
-            && !reference.is_empty()
-            && bases.iter().all(|b| b.reference != reference)
-        {
-            bases.push(Base { reference, place: place(offset) });
-        }
-    };
+    let mut sources = Sources::default();
     for instruction in &dockerfile.instructions {
         match instruction {
-            Instruction::Arg(arg) if stages.is_empty() => {
+            Instruction::Arg(arg) if sources.stages.is_empty() => {
                 for declared in arg.arguments.value.split_whitespace() {
                     let (name, default) = declared.split_once('=').map_or((declared, None), |(n, d)| (n, Some(d)));
                     let value = build_args.get(name).cloned();
-                    let default = default.map(|default| expand(default.trim_matches(['"', '\'']), &global));
+                    let default = default.and_then(|default| expand(default.trim_matches(['"', '\'']), &global));
                     if let Some(value) = value.or(default) {
                         global.insert(name.to_owned(), value);
                     }
                 }
             }
             Instruction::From(from) => {
-                add(expand(&from.image.value, &global), from.image.span.start, &stages);
+                let reference = expand(&from.image.value, &global).unwrap_or_default();
+                sources.add(reference.clone(), place(from.image.span.start));
                 let name = from.as_.as_ref().map(|(_, name)| name.value.to_string());
-                stages.push(name.unwrap_or_else(|| stages.len().to_string()));
+                let name = name.unwrap_or_else(|| sources.stages.len().to_string());
+                sources.stages.push(Stage { name, from: reference });
             }
             Instruction::Copy(copy) => {
                 let from = copy.options.iter().find(|option| option.name.value == "from");
                 if let Some(value) = from.and_then(|option| option.value.as_ref())
                     && value.value.parse::<usize>().is_err()
                 {
-                    add(value.value.to_string(), value.span.start, &stages);
+                    sources.add(value.value.to_string(), place(value.span.start));
                 }
             }
             _ => {}
         }
     }
-    Ok(bases)
+    Ok(sources)
 }
 
-/// Fills in `$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME:+other}`.
-fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
+/// Fills in `$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME:+other}`; none where a name has no value and no default.
+fn expand(text: &str, values: &BTreeMap<String, String>) -> Option<String> {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -95,17 +133,18 @@ fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
             match (modifier.get(..2), value) {
                 (Some(":-"), None) => expanded.push_str(&modifier[2..]),
                 (Some(":+"), Some(_)) => expanded.push_str(&modifier[2..]),
-                (Some(":+"), None) | (_, None) => {}
+                (Some(":+"), None) => {}
                 (_, Some(value)) => expanded.push_str(value),
+                (_, None) => expanded.push_str(values.get(name)?),
             }
             rest = behind;
         } else {
             let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-            expanded.push_str(values.get(&after[..end]).map_or("", String::as_str));
+            expanded.push_str(values.get(&after[..end])?);
             rest = &after[end..];
         }
     }
-    expanded + rest
+    Some(expanded + rest)
 }
 
 /// Where base images are really pulled from: lines `from-prefix=to-prefix`.
@@ -127,6 +166,18 @@ pub(crate) enum Origin {
 }
 
 impl Substitutions {
+    /// The reference that a builder names as pulled: without Docker Hub's own names, and with a tag.
+    pub(crate) fn pulled(&self, reference: &str) -> String {
+        let pulled = match self.of(reference) {
+            Some(Origin::Registry(pulled)) => pulled,
+            Some(Origin::Layout { .. }) | None => reference.to_owned(),
+        };
+        let short = pulled.strip_prefix("docker.io/").unwrap_or(&pulled);
+        let short = short.strip_prefix("library/").unwrap_or(short);
+        let has_tag = short.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        if has_tag { short.to_owned() } else { format!("{short}:latest") }
+    }
+
     /// Where a reference is pulled from; none where it is not substituted. The longest prefix decides.
     pub(crate) fn of(&self, reference: &str) -> Option<Origin> {
         let rules = self.0.iter().filter(|(from, _)| reference.starts_with(from.as_str()));
@@ -146,13 +197,16 @@ impl Substitutions {
 mod tests {
     use super::*;
 
-    fn references(text: &str, args: &[(&str, &str)]) -> Vec<String> {
+    fn read(text: &str, args: &[(&str, &str)]) -> Sources {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("Dockerfile");
         std::fs::write(&path, text).unwrap();
         let args = args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let bases = bases(&path, Path::new("Dockerfile"), &args).unwrap();
-        bases.into_iter().map(|base| format!("{} {}", base.place, base.reference)).collect()
+        sources(&path, Path::new("Dockerfile"), &args).unwrap()
+    }
+
+    fn references(text: &str, args: &[(&str, &str)]) -> Vec<String> {
+        read(text, args).bases.into_iter().map(|base| format!("{} {}", base.place, base.reference)).collect()
     }
 
     #[test]
@@ -161,21 +215,34 @@ mod tests {
                     FROM base AS next\nCOPY --from=base /a /a\nCOPY --from=0 /a /a\nCOPY --from=alpine:3 /b /b\nFROM scratch\n";
         assert_eq!(references(text, &[]), ["Dockerfile:4:29 1.dkr/busybox:1.37", "Dockerfile:8:13 alpine:3"]);
         assert_eq!(references(text, &[("ACCOUNT", "22")])[0], "Dockerfile:4:29 22.dkr/busybox:1.37");
+        assert_eq!(references("FROM tools-${TARGETARCH} AS a\nFROM b", &[]), ["Dockerfile:2:6 b"]);
+    }
+
+    #[test]
+    fn what_a_stage_stands_on() {
+        let text = "FROM go:1 AS build\nFROM build AS test\nFROM scratch AS empty\nCOPY --from=alpine:3 / /\n\
+                    FROM Test AS test\nFROM empty";
+        let sources = read(text, &[]);
+        let base = |target| sources.base_of(target).map(|base| base.reference.as_str());
+        assert_eq!([Some("build"), Some("TEST"), Some("1")].map(base), [Some("go:1"); 3]);
+        assert_eq!([None, Some("empty"), Some("2"), Some("absent"), Some("9")].map(base), [None; 5]);
+        assert_eq!(Sources::default().base_of(None), None);
     }
 
     #[test]
     fn expansion() {
         let values = BTreeMap::from([("A".to_owned(), "x".to_owned()), ("E".to_owned(), String::new())]);
         for (text, expected) in [
-            ("$A-${A}", "x-x"),
-            ("${B:-d}${E:-e}", "de"),
-            ("${A:+o}${B:+o}", "o"),
-            ("$B", ""),
-            ("a$", "a"),
-            ("${A", "${A"),
+            ("$A-${A}", Some("x-x")),
+            ("${B:-d}${E:-e}", Some("de")),
+            ("${A:+o}${B:+o}", Some("o")),
+            ("$E${E}", Some("")),
+            ("$B", None),
+            ("-${B}", None),
+            ("a$", None),
+            ("${A", None),
         ] {
-            let expanded = expand(text, &values);
-            assert!(expanded == expected || text == "${A", "{text}: {expanded}");
+            assert_eq!(expand(text, &values).as_deref(), expected, "{text}");
         }
     }
 
@@ -188,5 +255,7 @@ mod tests {
             Some(Origin::Layout { path: "/bases/busybox".into(), name: "1.37".into() })
         );
         assert_eq!(rules.of("other/x"), None);
+        let pulled = ["h/x:1", "docker.io/library/alpine", "host:5000/x", "alpine:3"].map(|r| rules.pulled(r));
+        assert_eq!(pulled, ["mirror/x:1", "alpine:latest", "host:5000/x:latest", "alpine:3"]);
     }
 }

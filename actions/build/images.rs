@@ -13,7 +13,7 @@ use lifecycle::{Problem, clock};
 use crate::builder::{BaseCredentials, Builder, Conditions, Output};
 use crate::checks::{Checked, Checks, Made};
 use crate::inputs::Request;
-use crate::output::{self, Built};
+use crate::output::{self, BASE, Built, Exported};
 use crate::plan::Image;
 use crate::report::{Result, Status};
 use crate::since::Since;
@@ -79,28 +79,37 @@ pub(crate) async fn all(
     let builds: Vec<_> = builds.collect();
     let builds = stream::iter(builds).buffered(request.concurrency).collect();
     // The Dockerfiles are linted while their images are built.
-    let (lint, mut results): (_, Vec<Result>) = tokio::join!(checks.lint(images, request.concurrency), builds);
+    let lint = async {
+        tokio::select! {
+            results = checks.lint(images, request.concurrency) => results,
+            () = runner.cancelled() => BTreeMap::new(),
+        }
+    };
+    let (lint, mut results): (_, Vec<Result>) = tokio::join!(lint, builds);
     let by_builder = results.iter().flat_map(|result| &result.findings);
     lint.values().flatten().flatten().chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
     let checked = images.iter().zip(&results).map(|(image, result)| async {
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
-        if let Some(built) = &result.built {
-            let made = Made {
-                builder: builder.name(),
-                started: &result.started,
-                finished: &result.finished,
-                bases: &result.bases,
-            };
-            checks.built(request, image, built, &made, linted, runner, &mut checked).await;
+        let Some(built) = &result.built else { return checked };
+        let made = Made {
+            builder: builder.name(),
+            started: &result.started,
+            finished: &result.finished,
+            bases: &result.bases,
+        };
+        let check = checks.built(request, image, built, &made, linted, runner, &mut checked);
+        let cancelled = tokio::select! {
+            () = check => false,
+            () = runner.cancelled() => true,
+        };
+        if cancelled {
+            checked.problems.push(Problem::failure("the run was cancelled before all was checked"));
         }
         checked
     });
     let checked: Vec<_> = checked.collect();
-    let checked = tokio::select! {
-        checked = futures::future::join_all(checked) => checked,
-        () = runner.cancelled() => return Err(Problem::failure("cancelled while the images were checked").into()),
-    };
+    let checked = futures::future::join_all(checked).await;
     for (result, checked) in results.iter_mut().zip(checked) {
         result.checked(checked);
     }
@@ -162,7 +171,7 @@ async fn build(
 ) -> anyhow::Result<(Built, Output)> {
     std::fs::create_dir_all(conditions.folder)?;
     let title = format!("build {} ({})", image.key, image.dockerfile_display.display());
-    let output = match builder.build(image, conditions).await {
+    let mut output = match builder.build(image, conditions).await {
         Ok(output) => output,
         Err(failed) => {
             runner.group(&title, &failed.log);
@@ -174,9 +183,18 @@ async fn build(
         }
     };
     runner.group(&title, &output.log);
-    let mut annotations = conditions.request.annotations.clone();
-    annotations.extend(base_annotations(image, &output.bases));
-    let built = output::take(&Layout::at(&output.layout), layout, image, &annotations)?;
+    let exported = Exported::read(&Layout::at(&output.layout))?;
+    let materials = exported.materials();
+    for base in &image.bases {
+        let pulled = conditions.request.base_images.pulled(&base.reference);
+        if let Some(digest) = materials.get(&pulled) {
+            output.bases.insert(base.reference.clone(), digest.clone());
+        }
+    }
+    output.bases.extend(image.known.clone());
+    let mut annotations = base_annotations(image, &output.bases);
+    annotations.extend(conditions.request.annotations.clone());
+    let built = output::take(exported, layout, image, &annotations)?;
     // The blobs are linked into the layout; the rest is of no use any more.
     std::fs::remove_dir_all(conditions.folder).ok();
     Ok((built, output))
@@ -193,21 +211,20 @@ async fn still_there(image: &Image, started: Instant, runner: &Runner) -> std::c
 /// The last line that a builder printed, as far as it says something.
 fn last_words(log: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(log);
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("---"))?;
+    // What buildah repeats of the Dockerfile, and how it got to know of the failure.
+    let hollow = ["---", "subprocess exited with ", "Error: building at STEP ", "Error: error building at STEP "];
+    let says = |line: &&str| !line.is_empty() && !hollow.iter().any(|hollow| line.starts_with(hollow));
+    let line = text.lines().rev().map(str::trim).find(says)?;
     let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
     Some(format!("the builder's last words: {line}"))
 }
 
-/// Where the image comes from, as the last stage names it.
+/// Where the image comes from.
 fn base_annotations(image: &Image, digests: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut annotations = BTreeMap::new();
-    if let Some(base) = image.bases.last() {
-        annotations.insert("org.opencontainers.image.base.name".to_owned(), base.reference.clone());
-        if let Some(digest) = digests.get(&base.reference) {
-            annotations.insert("org.opencontainers.image.base.digest".to_owned(), digest.clone());
-        }
-    }
-    annotations
+    let name = image.base.clone();
+    let digest = name.as_ref().and_then(|name| digests.get(name)).cloned();
+    let annotations = [("name", name), ("digest", digest)];
+    annotations.into_iter().filter_map(|(of_base, value)| Some((format!("{BASE}{of_base}"), value?))).collect()
 }
 
 /// The labels that every image has, then those of the input.

@@ -121,8 +121,6 @@ impl Request {
         let provenance = input("provenance", &inputs.provenance).boolean(true)?;
         let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
         let summary = input("summary", &inputs.summary).boolean(true)?;
-        let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment)?;
-        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment)?;
         let build_args = input("build-args", &inputs.build_args).pairs()?;
         let labels = input("labels", &inputs.labels).pairs()?;
         let annotations = input("annotations", &inputs.annotations).pairs()?;
@@ -136,6 +134,8 @@ impl Request {
             },
             &runner.environment,
         )?;
+        let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment, &project.folder)?;
+        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, &project.folder)?;
         let base_images = input("base-images", &inputs.base_images);
         let rules = base_images.lines().map(|line| {
             let (from, to) = base_images.pair(line)?;

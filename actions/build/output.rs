@@ -12,6 +12,9 @@ use crate::plan::Image;
 /// The largest configuration of an image that is read, in bytes.
 const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
+/// What annotations about the base image begin with.
+pub(crate) const BASE: &str = "org.opencontainers.image.base.";
+
 /// An image in the layout, which no name points to yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Built {
@@ -40,17 +43,16 @@ pub(crate) struct Attestation {
 /// # Errors
 /// When the builder's layout is not what was asked for.
 pub(crate) fn take(
-    from: &Layout,
+    exported: Exported,
     into: &Layout,
     image: &Image,
     annotations: &BTreeMap<String, String>,
 ) -> anyhow::Result<Built> {
-    let exported = Exported::read(from)?;
     let mut platforms = Vec::new();
     let mut attestations = Vec::new();
     for (platform, manifest) in exported.platforms {
         for blob in manifest.blobs() {
-            into.add_file(&from.blob_path(&blob.digest), &blob.digest)?;
+            into.add_file(&exported.layout.blob_path(&blob.digest), &blob.digest)?;
         }
         let annotated = annotate(&manifest, annotations)?;
         into.add_blob(&annotated.bytes)?;
@@ -95,14 +97,19 @@ pub(crate) fn name(built: &Built, layout: &Layout, image: &Image) -> anyhow::Res
 }
 
 /// What is in a builder's layout.
-struct Exported {
+pub(crate) struct Exported {
+    layout: Layout,
     platforms: Vec<(Platform, Manifest)>,
     /// In-toto statements with the digest of the manifest that they speak of.
     attestations: Vec<(Digest, Vec<u8>)>,
 }
 
 impl Exported {
-    fn read(layout: &Layout) -> anyhow::Result<Self> {
+    /// Reads a builder's layout.
+    ///
+    /// # Errors
+    /// When it is none, or lacks something.
+    pub(crate) fn read(layout: &Layout) -> anyhow::Result<Self> {
         let mut platforms = Vec::new();
         let mut attestations = Vec::new();
         for root in layout.roots()? {
@@ -124,8 +131,33 @@ impl Exported {
                 }
             }
         }
-        Ok(Self { platforms, attestations })
+        Ok(Self { layout: layout.clone(), platforms, attestations })
     }
+
+    /// Digests of images that the builder says that it used, by references without a default registry.
+    pub(crate) fn materials(&self) -> BTreeMap<String, String> {
+        let statements = self.attestations.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
+        let mut digests = BTreeMap::new();
+        for statement in statements {
+            let statement: Value = statement;
+            let predicate = &statement["predicate"];
+            // Of SLSA 0.2 and of SLSA 1.
+            let lists = [&predicate["materials"], &predicate["buildDefinition"]["resolvedDependencies"]];
+            for material in lists.into_iter().filter_map(Value::as_array).flatten() {
+                let reference = material["uri"].as_str().and_then(reference_of);
+                let digest = material["digest"]["sha256"].as_str();
+                digests.extend(reference.zip(digest.map(|digest| format!("sha256:{digest}"))));
+            }
+        }
+        digests
+    }
+}
+
+/// `name:tag` of a package URL: `pkg:docker/host%3A5000/name@tag?platform=…`.
+fn reference_of(url: &str) -> Option<String> {
+    let url = url.strip_prefix("pkg:docker/").or_else(|| url.strip_prefix("pkg:oci/"))?;
+    let (name, tag) = url.split('?').next()?.split_once('@')?;
+    Some(format!("{name}:{tag}").replace("%3A", ":").replace("%2F", "/"))
 }
 
 fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
@@ -147,13 +179,17 @@ fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) ->
 }
 
 /// The manifest with annotations added: a new manifest, of the build and before anybody has seen the old one.
+///
+/// What buildah says of the base image is left out: where there is none it is empty, and of a substituted one it is a name
+/// that only this run knows.
 fn annotate(manifest: &Manifest, annotations: &BTreeMap<String, String>) -> anyhow::Result<Manifest> {
-    if annotations.is_empty() {
+    let mut all: BTreeMap<String, String> = manifest.annotations.clone();
+    all.retain(|name, _| !name.starts_with(BASE));
+    all.extend(annotations.clone());
+    if all == manifest.annotations {
         return Ok(manifest.clone());
     }
     let mut json: Value = serde_json::from_slice(&manifest.bytes)?;
-    let mut all: BTreeMap<String, String> = manifest.annotations.clone();
-    all.extend(annotations.clone());
     json["annotations"] = json!(all);
     Ok(Manifest::parse(json.to_string().into(), Some(&manifest.media_type))?)
 }

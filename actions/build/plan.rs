@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lifecycle::Problem;
-use lifecycle::oci::Platform;
+use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 
-use crate::dockerfile::{self, Base};
+use crate::dockerfile::{self, Base, Origin};
 use crate::inputs::Request;
 
 /// One image, ready to be built.
@@ -33,6 +33,10 @@ pub(crate) struct Image {
     pub(crate) build_args: BTreeMap<String, String>,
     /// The images that its Dockerfile names.
     pub(crate) bases: Vec<Base>,
+    /// The one of them that it stands on in the end.
+    pub(crate) base: Option<String>,
+    /// Digests of those that are known before anything is built, by reference.
+    pub(crate) known: BTreeMap<String, String>,
 }
 
 /// Plans all images, and says what the template gets wrong.
@@ -86,7 +90,10 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
     let mut build_args: BTreeMap<String, String> = definition.build_args.iter().map(|arg| arg.value.clone()).collect();
     build_args.extend(request.build_args.clone());
     let dockerfile_display = dockerfile.strip_prefix(workspace).unwrap_or(&dockerfile).to_owned();
-    let bases = dockerfile::bases(&dockerfile, &dockerfile_display, &build_args)?;
+    let sources = dockerfile::sources(&dockerfile, &dockerfile_display, &build_args)?;
+    let target = definition.target.as_ref().map(|target| target.value.clone());
+    let base = sources.base_of(target.as_deref()).map(|base| base.reference.clone());
+    let known = known(request, &sources.bases)?;
     let platforms = match request.platforms.is_empty() {
         false => request.platforms.clone(),
         true => definition.platforms_for(usages.iter().copied()),
@@ -106,15 +113,41 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
         dockerfile,
         dockerfile_display,
         context,
-        target: definition.target.as_ref().map(|target| target.value.clone()),
+        target,
         platforms: if platforms.is_empty() {
             vec![Platform::new("linux", std::env::consts::ARCH, None)]
         } else {
             platforms
         },
         build_args,
-        bases,
+        bases: sources.bases,
+        base,
+        known,
     })
+}
+
+/// Digests that stand in references, and those of images in layouts, which have to be there.
+fn known(request: &Request, bases: &[Base]) -> Result<BTreeMap<String, String>, Problem> {
+    let mut digests = BTreeMap::new();
+    for base in bases {
+        let digest = match request.base_images.of(&base.reference) {
+            Some(Origin::Layout { path, name }) => Some(in_layout(&path, &name, base)?),
+            _ => base.reference.split_once('@').map(|(_, digest)| digest.to_owned()),
+        };
+        digests.extend(digest.map(|digest| (base.reference.clone(), digest)));
+    }
+    Ok(digests)
+}
+
+fn in_layout(path: &Path, name: &str, base: &Base) -> Result<String, Problem> {
+    let missing = || {
+        Problem::mistake(format!("the OCI layout {} has no image `{name}` for `{}`", path.display(), base.reference))
+            .at(base.place.clone())
+            .hint("`base-images` sends the reference there")
+    };
+    let roots = Layout::at(path).roots().map_err(|error| missing().because(error))?;
+    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name));
+    Ok(root.ok_or_else(missing)?.descriptor.digest.to_string())
 }
 
 /// A path of the template, which has to lie in the checkout, also where it is a link.

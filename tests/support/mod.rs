@@ -1,6 +1,8 @@
 //! What the tests stand on: a runner, registries, a proxy that breaks things, projects to work on.
 
+pub(crate) mod build;
 pub(crate) mod ecr;
+pub(crate) mod engine;
 pub(crate) mod evidence;
 pub(crate) mod github;
 pub(crate) mod http;
@@ -8,4 +10,5 @@ pub(crate) mod project;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod runner;
+pub(crate) mod snyk;
 pub(crate) mod tools;

@@ -1,37 +1,61 @@
-//! `buildah`: builds without a daemon, in a storage of this run alone.
+//! `buildah`: builds without a daemon, in storages of this run alone.
+//!
+//! Each platform has a storage: buildah's cache of layers does not tell platforms apart, and neither do the names of
+//! images in a storage.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
+use serde::Deserialize;
 use tokio::process::Command;
 
 use lifecycle::Problem;
-use lifecycle::oci::{Layout, Platform};
-use lifecycle::runner::{Finished, Runner, run};
+use lifecycle::oci::Platform;
+use lifecycle::runner::{ProcessError, Runner, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
 use crate::plan::Image;
 use crate::tools;
 
-/// buildah with its own storage.
+/// The most that an image's id takes, in bytes.
+const ID_LIMIT: usize = 64 * 1024;
+
+/// An image as `buildah images` lists it.
+#[derive(Deserialize)]
+struct Listed {
+    names: Option<Vec<String>>,
+    digest: String,
+}
+
+/// buildah with its own storages.
 pub(crate) struct Buildah {
-    storage: PathBuf,
+    /// The folder that they are in.
+    storages: PathBuf,
+    /// Where it puts what it needs for a moment, and leaves it where it is ended in the middle.
+    temporary: PathBuf,
     /// Plain names for folders whose paths buildah refuses.
     links: tempfile::TempDir,
+    /// Whether `DOCKER_CONFIG` names a folder without a configuration, which buildah takes for an error.
+    no_configuration: bool,
     /// The storage driver, where the default one does not work here.
     driver: Option<&'static str>,
     name: String,
 }
 
 impl Buildah {
-    /// buildah where it is on `PATH`, with a storage below `folder`.
+    /// buildah where it is on `PATH`, with storages below `folder`.
     pub(crate) async fn find(runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
-        let storage = folder.join("buildah");
-        let links =
-            links(&storage).map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
-        let mut buildah = Self { storage, links, driver: None, name: String::new() };
+        let storages = folder.join("buildah");
+        let temporary = folder.join("buildah-temporary");
+        let unusable = |error| Problem::failure("cannot make a temporary folder").because(error);
+        std::fs::create_dir_all(&temporary).map_err(unusable)?;
+        let links = links(&storages).map_err(unusable)?;
+        let configuration = runner.environment.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
+        let no_configuration = configuration.is_some_and(|file| !file.exists());
+        let mut buildah = Self { storages, temporary, links, no_configuration, driver: None, name: String::new() };
         let mut version = tools::command("buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
@@ -46,7 +70,7 @@ impl Buildah {
 
     /// Whether a container can be made and mounted in the storage.
     async fn works(&self) -> bool {
-        let info = run(self.command(&["info".to_owned()]), ASK_LIMIT, ASK_DEADLINE).await;
+        let info = run(self.command("probe", &["info".to_owned()]), ASK_LIMIT, ASK_DEADLINE).await;
         info.is_ok_and(|finished| finished.status.success())
     }
 
@@ -78,57 +102,67 @@ impl Buildah {
         if let Cache::Local(_) | Cache::Gha = conditions.request.cache {
             return Err(Problem::mistake("buildah has no cache of this kind: use `registry:REFERENCE`, or buildx"));
         }
-        let bases = self.substitute(image, conditions, log).await?;
+        let mut bases = BTreeMap::new();
         for platform in &image.platforms {
-            self.step(self.command(&self.build_arguments(image, platform, conditions)), conditions, log).await?;
-            self.step(self.command(&push_arguments(image, platform, layout)), conditions, log).await?;
+            let storage = storage(platform);
+            self.substitute(image, platform, conditions, log).await?;
+            for arguments in
+                [self.build_arguments(image, platform, conditions), push_arguments(image, platform, layout)]
+            {
+                let mut command = self.command(&storage, &arguments);
+                conditions.credentials.give_to_buildah(&mut command);
+                let finished = run_logged(command, BUILD_DEADLINE).await.map_err(not_run)?;
+                log.extend_from_slice(&finished.log);
+                succeeded(finished.status)?;
+            }
+            bases.extend(self.pulled(image, platform).await);
         }
         Ok(bases)
     }
 
-    /// Puts substituted base images into the storage, under the names that the Dockerfile uses. Gives their digests.
+    /// Puts substituted base images into the storage, under the names that the Dockerfile uses.
     async fn substitute(
         &self,
         image: &Image,
+        platform: &Platform,
         conditions: &Conditions<'_>,
         log: &mut Vec<u8>,
-    ) -> Result<BTreeMap<String, String>, Problem> {
-        let mut digests = BTreeMap::new();
+    ) -> Result<(), Problem> {
         for base in &image.bases {
-            let Some(origin) = conditions.request.base_images.of(&base.reference) else { continue };
-            let source = match &origin {
-                Origin::Registry(reference) => format!("docker://{reference}"),
-                Origin::Layout { path, name } => {
-                    let roots = Layout::at(path).roots().map_err(|error| no_layout(path, name, base).because(error))?;
-                    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name.as_str()));
-                    let root = root.ok_or_else(|| no_layout(path, name, base))?;
-                    digests.insert(base.reference.clone(), root.descriptor.digest.to_string());
-                    format!("oci:{}:{name}", plain_path(self.links.path(), path)?.display())
+            let source = match conditions.request.base_images.of(&base.reference) {
+                None => continue,
+                Some(Origin::Registry(reference)) => format!("docker://{reference}"),
+                Some(Origin::Layout { path, name }) => {
+                    format!("oci:{}:{name}", plain_path(self.links.path(), &path)?.display())
                 }
             };
-            let pulled = self.step(self.command(&["pull".to_owned(), source]), conditions, log).await?;
+            let pull = ["pull".to_owned(), "--platform".to_owned(), platform.to_string(), source];
+            let mut command = self.command(&storage(platform), &pull);
+            conditions.credentials.give_to_buildah(&mut command);
+            let pulled = run(command, ID_LIMIT, BUILD_DEADLINE).await.map_err(not_run)?;
+            log.extend_from_slice(&pulled.log);
+            succeeded(pulled.status)?;
             let id = String::from_utf8_lossy(&pulled.stdout).lines().last().unwrap_or_default().trim().to_owned();
             let tag = ["tag".to_owned(), id, base.reference.clone()];
-            self.step(self.command(&tag), conditions, log).await?;
+            let tagged = run_logged(self.command(&storage(platform), &tag), ASK_DEADLINE).await.map_err(not_run)?;
+            log.extend_from_slice(&tagged.log);
+            succeeded(tagged.status)?;
         }
-        Ok(digests)
+        Ok(())
     }
 
-    async fn step(
-        &self,
-        mut command: Command,
-        conditions: &Conditions<'_>,
-        log: &mut Vec<u8>,
-    ) -> Result<Finished, Problem> {
-        conditions.credentials.give_to_buildah(&mut command);
-        let finished = run(command, 64 * 1024 * 1024, BUILD_DEADLINE).await;
-        let finished = finished.map_err(|error| Problem::failure("cannot build").because(error))?;
-        log.extend_from_slice(&finished.stdout);
-        log.extend_from_slice(&finished.log);
-        match finished.status.success() {
-            true => Ok(finished),
-            false => Err(Problem::failure(format!("`buildah` failed ({})", finished.status))),
-        }
+    /// Digests of the base images that were pulled. They are told on a best effort: the image is there already.
+    async fn pulled(&self, image: &Image, platform: &Platform) -> BTreeMap<String, String> {
+        let list = self.command(&storage(platform), &["images".to_owned(), "--json".to_owned()]);
+        let Ok(listed) = run(list, ASK_LIMIT, ASK_DEADLINE).await else { return BTreeMap::new() };
+        let listed: Vec<Listed> = serde_json::from_slice(&listed.stdout).unwrap_or_default();
+        let digest = |reference: &str| {
+            // A name without a registry has got one.
+            let is_it = |name: &String| name.strip_suffix(reference).is_some_and(|l| l.is_empty() || l.ends_with('/'));
+            listed.iter().find(|listed| listed.names.iter().flatten().any(is_it)).map(|listed| listed.digest.clone())
+        };
+        let bases = image.bases.iter().map(|base| &base.reference);
+        bases.filter_map(|reference| Some((reference.clone(), digest(reference)?))).collect()
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
@@ -144,7 +178,7 @@ impl Buildah {
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         option("file", image.dockerfile.display().to_string());
         option("platform", platform.to_string());
-        option("tag", local_name(image, platform));
+        option("tag", local_name(image));
         if let Some(target) = &image.target {
             option("target", target.clone());
         }
@@ -160,7 +194,10 @@ impl Buildah {
         if let Some(epoch) = conditions.epoch {
             option("timestamp", epoch.to_string());
         }
-        if let Cache::Registry(reference) = &request.cache {
+        // Of an image out of nothing, the cache would not know the platform.
+        if let Cache::Registry(reference) = &request.cache
+            && !image.bases.is_empty()
+        {
             // buildah names a repository, and tags in it by itself.
             let repository = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
             let repository = repository.map_or(reference.as_str(), |(repository, _)| repository).to_owned();
@@ -171,16 +208,19 @@ impl Buildah {
         if request.no_cache {
             arguments.push("--no-cache".to_owned());
         }
-        if request.pull {
-            arguments.push("--pull-always".to_owned());
-        }
+        // `pull` needs no word: the storages are empty at first, so that every base image is pulled.
         arguments.push(image.context.display().to_string());
         arguments
     }
 
-    fn command(&self, arguments: &[String]) -> Command {
+    fn command(&self, storage: &str, arguments: &[String]) -> Command {
+        let storage = self.storages.join(storage);
         let mut command = tools::command("buildah");
-        command.arg("--root").arg(self.storage.join("root")).arg("--runroot").arg(self.storage.join("run"));
+        command.env("TMPDIR", &self.temporary);
+        if self.no_configuration {
+            command.env_remove("DOCKER_CONFIG");
+        }
+        command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
         if let Some(driver) = self.driver {
             command.args(["--storage-driver", driver]);
         }
@@ -188,25 +228,45 @@ impl Buildah {
         command
     }
 
-    /// Empties the storage: what it mounted is unmounted, and files of other user ids go too.
+    /// Empties the storages: what they mounted is unmounted, and files of other user ids go too.
     pub(crate) async fn close(self) {
-        let everything = ["rm", "--all"].map(str::to_owned);
-        // Whatever is left over lies in a folder of this run, which goes away after it.
-        run(self.command(&everything), ASK_LIMIT, ASK_DEADLINE).await.ok();
-        let everything = ["rmi", "--all", "--force"].map(str::to_owned);
-        run(self.command(&everything), ASK_LIMIT, ASK_DEADLINE).await.ok();
+        let entries = std::fs::read_dir(&self.storages).into_iter().flatten().flatten();
+        for storage in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            for everything in [&["rm", "--all"][..], &["rmi", "--all", "--force"]] {
+                let everything: Vec<String> = everything.iter().map(|word| (*word).to_owned()).collect();
+                // Whatever is left over lies in a folder of this run, which goes away after it.
+                run(self.command(&storage, &everything), ASK_LIMIT, ASK_DEADLINE).await.ok();
+            }
+        }
     }
 }
 
-fn push_arguments(image: &Image, platform: &Platform, layout: &Path) -> Vec<String> {
-    let target = format!("oci:{}:{}", layout.display(), platform.to_string().replace('/', "-"));
-    vec!["push".to_owned(), "--format".to_owned(), "oci".to_owned(), local_name(image, platform), target]
+fn not_run(error: ProcessError) -> Problem {
+    Problem::failure("cannot build").because(error)
 }
 
-fn local_name(image: &Image, platform: &Platform) -> String {
-    let key: String =
-        image.key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-    format!("localhost/image-lifecycle/{}:{}", key.trim_matches('-'), platform.to_string().replace('/', "-"))
+fn succeeded(status: ExitStatus) -> Result<(), Problem> {
+    match status.success() {
+        true => Ok(()),
+        false => Err(Problem::failure(format!("`buildah` failed ({status})"))),
+    }
+}
+
+/// The storage of a platform.
+fn storage(platform: &Platform) -> String {
+    platform.to_string().replace('/', "-")
+}
+
+fn push_arguments(image: &Image, platform: &Platform, layout: &Path) -> Vec<String> {
+    let target = format!("oci:{}:{}", layout.display(), storage(platform));
+    vec!["push".to_owned(), "--format".to_owned(), "oci".to_owned(), local_name(image), target]
+}
+
+/// A name in the storage. Keys that differ in case alone must not meet in it.
+fn local_name(image: &Image) -> String {
+    let key: String = image.key.chars().filter(char::is_ascii_alphanumeric).collect();
+    let hash = lifecycle::oci::Digest::of(image.key.as_bytes());
+    format!("localhost/image-lifecycle/{}{}", key.to_ascii_lowercase(), hash.short())
 }
 
 /// buildah makes a name out of a layout's path and refuses one with upper-case letters or components that begin with
@@ -229,15 +289,9 @@ fn plain_path(links: &Path, path: &Path) -> Result<PathBuf, Problem> {
     }
 }
 
-/// A folder with a plain name; that of the storage is of this run alone, so that its hash is too.
-fn links(storage: &Path) -> std::io::Result<tempfile::TempDir> {
+/// A folder with a plain name; that of the storages is of this run alone, so that its hash is too.
+fn links(storages: &Path) -> std::io::Result<tempfile::TempDir> {
     let name =
-        format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storage.as_os_str().as_encoded_bytes()).short());
+        format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
     tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()
-}
-
-fn no_layout(path: &Path, name: &str, base: &crate::dockerfile::Base) -> Problem {
-    Problem::mistake(format!("the OCI layout {} has no image `{name}` for `{}`", path.display(), base.reference))
-        .at(base.place.clone())
-        .hint("`base-images` sends the Dockerfile's reference there")
 }

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::runner::{ProcessError, Runner, run};
+use lifecycle::runner::{ProcessError, Runner, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
@@ -70,7 +70,7 @@ impl Buildx {
         if let Some(epoch) = conditions.epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
         }
-        let finished = run(command, ASK_LIMIT, BUILD_DEADLINE).await;
+        let finished = run_logged(command, BUILD_DEADLINE).await;
         let finished = finished.map_err(|error| failed(Problem::failure("cannot build").because(error), Vec::new()))?;
         if !finished.status.success() {
             let problem = Problem::failure(format!("`docker buildx build` failed ({})", finished.status));
@@ -135,7 +135,9 @@ impl Buildx {
         arguments.extend(self.source_arguments(image, conditions));
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         option("platform", image.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-        option("output", format!("type=oci,dest={}", conditions.folder.join("image.tar").display()));
+        // Files that the build made or copied have the commit's time too, or no two builds would be the same.
+        let rewrite = if conditions.epoch.is_some() { ",rewrite-timestamp=true" } else { "" };
+        option("output", format!("type=oci,dest={}{rewrite}", conditions.folder.join("image.tar").display()));
         for (name, value) in &conditions.labels {
             option("label", format!("{name}={value}"));
         }
@@ -160,15 +162,10 @@ impl Buildx {
                 option("cache-to", format!("type=gha,scope={},mode=max", image.key));
             }
         }
-        // The attestation becomes a referrer; BuildKit's SBOM would need an image of its own.
-        option(
-            "provenance",
-            if request.provenance {
-                format!("mode=max,builder-id={}", conditions.builder_id)
-            } else {
-                "false".to_owned()
-            },
-        );
+        // The attestation becomes a referrer, if it is wanted; it tells the digests of base images either way. BuildKit's
+        // SBOM would need an image of its own.
+        let mode = if request.provenance { "max" } else { "min" };
+        option("provenance", format!("mode={mode},builder-id={}", conditions.builder_id));
         arguments.push("--sbom=false".to_owned());
         if request.no_cache {
             arguments.push("--no-cache".to_owned());

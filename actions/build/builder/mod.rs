@@ -162,7 +162,8 @@ pub(crate) enum Cache {
 }
 
 impl Cache {
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment) -> Result<Self, InputError> {
+    /// Reads the input; a folder is relative to the working directory.
+    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, folder: &Path) -> Result<Self, InputError> {
         match input.text() {
             None | Some("none") => Ok(Self::None),
             Some("gha") => {
@@ -179,7 +180,7 @@ impl Cache {
             }
             Some(text) => match text.split_once(':') {
                 Some(("registry", reference)) if !reference.is_empty() => Ok(Self::Registry(reference.to_owned())),
-                Some(("local", folder)) if !folder.is_empty() => Ok(Self::Local(folder.into())),
+                Some(("local", path)) if !path.is_empty() => Ok(Self::Local(folder.join(path))),
                 _ => Err(input.refuse("none, gha, registry:REFERENCE or local:FOLDER")),
             },
         }
@@ -203,7 +204,8 @@ pub(crate) enum SecretSource {
 }
 
 impl Secret {
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment) -> Result<Vec<Self>, InputError> {
+    /// Reads the input; a file is relative to the working directory.
+    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, folder: &Path) -> Result<Vec<Self>, InputError> {
         let form = "lines of the form id=env:NAME or id=file:PATH";
         let secret = |line: &str| {
             let (id, source) = input.pair(line)?;
@@ -219,7 +221,7 @@ impl Secret {
                         );
                     }
                 },
-                Some(("file", path)) if !path.contains(',') => match environment.workspace().join(path) {
+                Some(("file", path)) if !path.contains(',') => match folder.join(path) {
                     path if path.is_file() => SecretSource::File(path),
                     path => return Err(input.refuse_value(line, format!("there is no file {}", path.display()))),
                 },

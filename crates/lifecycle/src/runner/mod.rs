@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
-pub use process::{Finished, ProcessError, run};
+pub use process::{Finished, ProcessError, run, run_logged};
 pub use summary::{Cell, Table, escape};
 
 use crate::Secret;

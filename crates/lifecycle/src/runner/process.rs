@@ -3,8 +3,10 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
 
 /// How much of a program's output is kept from its beginning, and from its end, in bytes each.
 const KEPT: usize = 4 * 1024 * 1024;
@@ -57,21 +59,22 @@ pub enum ProcessError {
     },
 }
 
-/// Runs a program to its end. Nothing that it prints reaches our stdout or stderr by itself, and it ends when the
-/// future is dropped. stdout is kept up to `limit` bytes, of the log the beginning and the end.
+/// Runs a program to its end. Nothing that it prints reaches our stdout or stderr by itself, and it ends with all that it
+/// started when the future is dropped. stdout is kept up to `limit` bytes, of the log the beginning and the end.
 ///
 /// # Errors
 /// When it can't be started, exceeds the deadline or the limit. An exit code is not an error here.
 pub async fn run(mut command: Command, limit: usize, deadline: Duration) -> Result<Finished, ProcessError> {
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
-    let mut child = child.map_err(|source| ProcessError::Start { program: program.clone(), source })?;
+    let program = program(&command);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = start(&mut command, &program)?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         let source = io::Error::other("no pipes");
         return Err(ProcessError::Start { program, source });
     };
+    let group = Group::of(&child);
     let reading = async {
-        let (stdout, log, status) = tokio::join!(whole(stdout, limit), both_ends(stderr), child.wait());
+        let (stdout, log, status) = tokio::join!(whole(stdout, limit), both_ends(stderr), group.end(child));
         Ok::<_, io::Error>((stdout?, log?, status?))
     };
     match tokio::time::timeout(deadline, reading).await {
@@ -79,6 +82,70 @@ pub async fn run(mut command: Command, limit: usize, deadline: Duration) -> Resu
         Ok(Ok((None, ..))) => Err(ProcessError::TooMuch { program, limit }),
         Ok(Err(source)) => Err(ProcessError::Read { program, source }),
         Err(_) => Err(ProcessError::Deadline { program, deadline }),
+    }
+}
+
+/// The same for a program that is read by people: stdout and stderr are one log, in the order of arrival, of which the
+/// beginning and the end are kept.
+///
+/// # Errors
+/// When it can't be started or exceeds the deadline. An exit code is not an error here.
+pub async fn run_logged(mut command: Command, deadline: Duration) -> Result<Finished, ProcessError> {
+    let program = program(&command);
+    let not_started = |source| ProcessError::Start { program: program.clone(), source };
+    let (reader, writer) = io::pipe().map_err(not_started)?;
+    command.stdout(writer.try_clone().map_err(not_started)?).stderr(writer);
+    let log = Receiver::from_owned_fd(reader.into()).map_err(not_started)?;
+    let child = start(&mut command, &program)?;
+    // It holds the ends of the pipe that are written to.
+    drop(command);
+    let group = Group::of(&child);
+    let reading = async {
+        let (log, status) = tokio::join!(both_ends(log), group.end(child));
+        Ok::<_, io::Error>((log?, status?))
+    };
+    match tokio::time::timeout(deadline, reading).await {
+        Ok(Ok((log, status))) => Ok(Finished { status, stdout: Vec::new(), log }),
+        Ok(Err(source)) => Err(ProcessError::Read { program, source }),
+        Err(_) => Err(ProcessError::Deadline { program, deadline }),
+    }
+}
+
+fn program(command: &Command) -> String {
+    command.as_std().get_program().to_string_lossy().into_owned()
+}
+
+fn start(command: &mut Command, program: &str) -> Result<Child, ProcessError> {
+    let child = command.stdin(Stdio::null()).process_group(0).kill_on_drop(true).spawn();
+    child.map_err(|source| ProcessError::Start { program: program.to_owned(), source })
+}
+
+/// A program and all that it started, which end together: when it comes to its end, or when this is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
+    }
+
+    /// Waits for the program. What it leaves running would keep the pipes open.
+    async fn end(mut self, mut child: Child) -> io::Result<ExitStatus> {
+        let status = child.wait().await;
+        self.kill();
+        status
+    }
+
+    fn kill(&mut self) {
+        if let Some(leader) = self.0.take() {
+            // An error says that nobody is left.
+            kill_process_group(leader, Signal::KILL).ok();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -151,6 +218,43 @@ mod tests {
         assert!(matches!(error, ProcessError::TooMuch { limit: 1000, .. }), "{error}");
         let error = run(Command::new("/no/such/program"), 1000, Duration::from_secs(60)).await.unwrap_err();
         assert!(matches!(error, ProcessError::Start { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_log_has_the_order_of_arrival() {
+        let finished = run_logged(sh("echo 1; echo 2 >&2; echo 3; exit 4"), Duration::from_secs(60)).await.unwrap();
+        assert_eq!((finished.log.as_slice(), finished.status.code()), (&b"1\n2\n3\n"[..], Some(4)));
+        let error = run_logged(sh("sleep 600"), Duration::from_millis(50)).await.unwrap_err();
+        assert!(matches!(error, ProcessError::Deadline { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_it_started_ends_with_it() {
+        // What is left behind holds the pipes, and would keep them open for ten minutes.
+        let finished = run(sh("sleep 600 & echo $!"), 1000, Duration::from_secs(60)).await.unwrap();
+        assert!(is_gone(&finished.stdout).await);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("sh -c 'echo $$ > {0}.part; mv {0}.part {0}; sleep 600'; true", file.display());
+        let running = tokio::spawn(run_logged(sh(&script), Duration::from_secs(60)));
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.abort();
+        assert!(is_gone(&std::fs::read(&file).unwrap()).await);
+    }
+
+    /// Whether a process ends within a minute.
+    async fn is_gone(pid: &[u8]) -> bool {
+        let stat = format!("/proc/{}/stat", String::from_utf8_lossy(pid).trim());
+        for _ in 0..6000 {
+            // A zombie waits for the first process, which may be none that waits.
+            match std::fs::read_to_string(&stat) {
+                Ok(text) if !text.contains(") Z ") => tokio::time::sleep(Duration::from_millis(10)).await,
+                _ => return true,
+            }
+        }
+        false
     }
 
     #[tokio::test]

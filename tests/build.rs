@@ -1,0 +1,325 @@
+//! build with buildah: what is in the layout, what is not, and what is left behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::build::{
+    BUSYBOX, INDEX, LINT, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, processes_with, template,
+    wait_for,
+};
+use crate::support::project::Project;
+use crate::support::registry::DockerRegistry;
+use crate::support::tools::{json, program};
+
+/// The exemplar's template and images in a checkout of their own.
+fn exemplar() -> Project {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("exemplar");
+    let project = Project::new(&fs::read_to_string(source.join("template.yaml")).unwrap());
+    let files = ["busybox/Dockerfile", "busybox/smoke-test.sh", "nginx/Dockerfile", "nginx/nginx.conf"];
+    let pages = fs::read_dir(source.join("images/nginx/html")).unwrap();
+    let pages = pages.map(|page| format!("nginx/html/{}", page.unwrap().file_name().display()));
+    for file in files.map(str::to_owned).into_iter().chain(pages) {
+        let path = format!("images/{file}");
+        project.write(&path, &fs::read_to_string(source.join(&path)).unwrap());
+    }
+    project.commit();
+    project
+}
+
+const DOCKER_HUB: &str = "111122223333.dkr.ecr.us-east-1.amazonaws.com/dockerhub/library/";
+
+#[test]
+fn the_exemplar_becomes_a_layout_that_others_read() {
+    let project = exemplar();
+    let step = project.build().input("base-images", &base_images(DOCKER_HUB)).input("version", "v1.2.3");
+    let run = step.input("lint", "error").run().exits(0);
+    leaves_nothing(&run);
+    assert_eq!(run.output("verdict"), "pass");
+    assert_eq!(run.of_images("name"), ["BusyBoxService", "NginxService"]);
+    assert_eq!(run.of_images("status"), ["built", "built"]);
+
+    let layout = project.built_layout();
+    assert_eq!(layout.names(), ["BusyBoxService", "NginxService"]);
+    for (key, name, base) in [
+        ("BusyBoxService", "exemplar-busybox", "busybox:1.37"),
+        ("NginxService", "exemplar-nginx", "nginx:1.27-alpine"),
+    ] {
+        let inspected = layout.inspect(key);
+        assert_eq!(inspected["Digest"], run.json("digests")[key]);
+        assert_eq!((&inspected["Os"], &inspected["Architecture"]), (&"linux".into(), &"amd64".into()));
+        let label = |label: &str| inspected["Labels"][format!("org.opencontainers.image.{label}")].clone();
+        assert_eq!(label("title"), name);
+        assert_eq!(label("version"), "1.2.3");
+        assert_eq!(label("source"), "https://github.com/shop/backend");
+        assert_eq!(label("revision"), "0123456789abcdef0123456789abcdef01234567");
+        assert_eq!(label("created"), "2023-11-14T22:13:20Z");
+
+        let manifest = layout.raw(key);
+        assert_eq!(manifest["mediaType"], MANIFEST, "one platform is a manifest, not an index");
+        let annotation = |name: &str| manifest["annotations"][format!("org.opencontainers.image.base.{name}")].clone();
+        assert_eq!(annotation("name"), format!("{DOCKER_HUB}{base}"));
+        let (folder, tag) = base.split_once(':').unwrap();
+        let stand_in = crate::support::tools::tools().folder.join("bases").join(folder);
+        let source = json(program("skopeo").arg("inspect").arg(format!("oci:{}:{tag}", stand_in.display())));
+        assert_eq!(annotation("digest"), source["Digest"]);
+        assert_eq!(layout.referrers(key), [LINT, STATEMENT].map(str::to_owned));
+    }
+    let nothing_else: BTreeSet<String> = layout.blobs().into_keys().collect();
+    assert_eq!(nothing_else, layout.reachable());
+    assert!(run.summary.contains("| BusyBoxService |"), "{}", run.summary);
+    assert_eq!(run.json("matrix")["include"][0]["images"], "BusyBoxService");
+}
+
+#[test]
+fn two_builds_of_a_commit_have_one_digest() {
+    let dockerfile =
+        format!("FROM {BUSYBOX}\nCOPY hello.txt /\nRUN date +%N > /etc/motd && rm /etc/motd && touch /made\n");
+    let digests = [one(&dockerfile), one(&dockerfile)].map(|project| {
+        let run = project.build().run().exits(0);
+        run.output("digests").to_owned()
+    });
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn building_again_replaces_the_image_and_its_evidence() {
+    let project = one(SCRATCH);
+    project.build().run().exits(0);
+    project.write("hello.txt", "other\n");
+    let run = project.build().run().exits(0);
+    let layout = project.built_layout();
+    assert_eq!(layout.names(), ["Api"]);
+    assert_eq!(layout.inspect("Api")["Digest"], run.json("digests")["Api"]);
+    assert_eq!(layout.referrers("Api"), [STATEMENT]);
+    assert_eq!(layout.roots().len(), 2);
+}
+
+#[test]
+fn several_platforms_are_an_index_of_them_alone() {
+    let project = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/arm64, linux/amd64]}"));
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    let run = project.build().run().exits(0);
+    leaves_nothing(&run);
+    let layout = project.built_layout();
+    let index = layout.raw("Api");
+    assert_eq!(index["mediaType"], INDEX);
+    assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
+    assert_eq!(run.json("images")[0]["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
+    assert_eq!(layout.referrers("Api"), [STATEMENT]);
+    // The layer is the same on both.
+    let layers: BTreeSet<String> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|child| {
+            let manifest: Value = serde_json::from_slice(&layout.blob(child["digest"].as_str().unwrap())).unwrap();
+            manifest["layers"][0]["digest"].to_string()
+        })
+        .collect();
+    assert_eq!(layers.len(), 1);
+}
+
+fn platforms(index: &Value) -> Vec<String> {
+    let children = index["manifests"].as_array().unwrap().iter();
+    let text = |child: &Value| {
+        let part = |name: &str| child["platform"][name].as_str().unwrap().to_owned();
+        format!("{}/{}", part("os"), part("architecture"))
+    };
+    children.map(text).collect()
+}
+
+#[test]
+fn build_arguments_target_labels_and_annotations() {
+    let images =
+        "Api: {imageName: shop/api, platforms: [linux/amd64], target: second, buildArgs: [B=mapping, C=mapping]}";
+    let project = Project::new(&template(images));
+    project.write("Dockerfile", concat!(
+        "FROM scratch AS first\nARG A=file\nARG B=file\nARG C=file\nLABEL args=$A-$B-$C stage=first\nCOPY hello.txt /\n",
+        "FROM first AS second\nLABEL stage=second\nFROM first\nLABEL stage=third\n",
+    ));
+    project.write("hello.txt", "hello\n");
+    let run = project.build().inputs(&[
+        ("build-args", "C=input\n"),
+        ("labels", "team=shop=1\norg.opencontainers.image.title=Mine"),
+        ("annotations", "note=a, \"b\" c"),
+    ]);
+    run.run().exits(0);
+    let layout = project.built_layout();
+    let labels = &layout.inspect("Api")["Labels"];
+    assert_eq!((&labels["args"], &labels["stage"]), (&"file-mapping-input".into(), &"second".into()));
+    assert_eq!((&labels["team"], &labels["org.opencontainers.image.title"]), (&"shop=1".into(), &"Mine".into()));
+    assert_eq!(layout.raw("Api")["annotations"]["note"], "a, \"b\" c");
+}
+
+#[test]
+fn secrets_reach_the_build_and_nothing_else() {
+    // The Dockerfile knows the secrets by their hashes alone.
+    let hash = |secret: &str| lifecycle::oci::Digest::of(secret.as_bytes()).hex().to_owned();
+    let (variable, file) = ("of the variable", "of the file");
+    let dockerfile = format!(
+        "FROM {BUSYBOX}\nRUN --mount=type=secret,id=token --mount=type=secret,id=file,target=/file \
+         echo '{}  /run/secrets/token' | sha256sum -c && echo '{}  /file' | sha256sum -c && env > /environment\n",
+        hash(variable),
+        hash(file)
+    );
+    let project = one(&dockerfile);
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::write(outside.path(), file).unwrap();
+    let secrets = format!("token=env:TOKEN\nfile=file:{}", outside.path().display());
+    let run = project.build().env("TOKEN", variable).input("secrets", &secrets).run().exits(0);
+    leaves_nothing(&run);
+    assert!(run.log.raw.contains("/run/secrets/token: OK"), "{}", run.log.raw);
+    for secret in [variable, file] {
+        assert!(!run.log.raw.contains(secret), "{}", run.log.raw);
+        assert_eq!(project.built_layout().blobs_with(secret), [""; 0]);
+        assert!(run.outputs.values().chain([&run.summary]).all(|value| !value.contains(secret)));
+    }
+    // Where one would have been found.
+    assert_eq!(project.built_layout().blobs_with("PATH=/usr/local/sbin").len(), 2);
+}
+
+#[test]
+fn a_failing_step_fails_with_its_last_words() {
+    let project = one(&format!(
+        "FROM {BUSYBOX}\nRUN echo a first line && echo the disk is on fire >&2 && exit 7\nRUN echo next\n"
+    ));
+    let run = project.build().run().exits(1);
+    leaves_nothing(&run);
+    assert_eq!(run.output("verdict"), "fail");
+    assert_eq!(run.of_images("status"), ["failed"]);
+    assert_eq!(run.output("digests"), "{}");
+    assert_eq!(run.log.groups, ["build Api (Dockerfile)"]);
+    assert!(run.log.lines.iter().any(|line| line == "the disk is on fire"), "{}", run.log.raw);
+    assert!(run.error().starts_with("template.yaml:3:5: image `Api` could not be built"), "{}", run.error());
+    assert!(run.error().ends_with("(hint: the builder's last words: the disk is on fire)"), "{}", run.error());
+    assert_eq!(project.built_layout().names(), [""; 0]);
+}
+
+#[test]
+fn one_image_that_fails_keeps_all_from_being_named() {
+    let project = Project::new(&template(
+        "Api: {imageName: shop/api, dockerfile: api/Dockerfile}\nWeb: {imageName: shop/web, dockerfile: web/Dockerfile}",
+    ));
+    project.write("api/Dockerfile", SCRATCH);
+    project.write("web/Dockerfile", "FROM scratch\nCOPY absent /\n");
+    project.write("hello.txt", "hello\n");
+    let run = project.build().run().exits(1);
+    assert_eq!(run.of_images("status"), ["built", "failed"]);
+    assert_eq!(project.built_layout().names(), [""; 0]);
+    // The other one alone.
+    project.build().input("images", "shop/api").run().exits(0);
+    assert_eq!(project.built_layout().names(), ["Api"]);
+}
+
+#[test]
+fn a_dry_run_shows_and_does_nothing() {
+    let project = one(&format!("FROM {BUSYBOX}\nRUN exit 1\n"));
+    let run = project.build().inputs(&[("dry-run", "true"), ("build-args", "WORDS=two words"), ("version", "1.0.0")]);
+    let run = run.env("TOKEN", "hidden").input("secrets", "token=env:TOKEN").run().exits(0);
+    leaves_nothing(&run);
+    assert_eq!(run.of_images("status"), ["planned"]);
+    assert_eq!(run.output("verdict"), "pass");
+    let line = run.log.lines.iter().find(|line| line.contains("build --isolation")).expect("the command line");
+    for part in ["'WORDS=two words'", "--platform linux/amd64", "--secret id=token,env=TOKEN", "version=1.0.0"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!run.log.raw.contains("hidden"));
+    assert!(!project.layout().exists());
+    assert!(!run.summary.is_empty());
+}
+
+#[test]
+fn what_was_built_is_published_as_it_is() {
+    let project = exemplar();
+    let registry = DockerRegistry::start();
+    project.build().input("base-images", &base_images(DOCKER_HUB)).input("lint", "error").run().exits(0);
+    let publish = project.publish().inputs(&[("registry", &registry.host()), ("images", "BusyBoxService")]);
+    let publish = publish.input("registry-endpoints", &format!("{}={}", registry.host(), registry.url()));
+    let run = publish.run().exits(0);
+    let reference = format!("{}/exemplar-busybox:dev-1.0.0", registry.host());
+    assert_eq!(run.output("references").trim(), reference);
+    let inspected = json(program("skopeo").args(["inspect", "--tls-verify=false", &format!("docker://{reference}")]));
+    let layout = project.built_layout();
+    assert_eq!(inspected["Digest"], layout.inspect("BusyBoxService")["Digest"]);
+    let pulled = tempfile::tempdir().unwrap();
+    let target = format!("dir:{}", pulled.path().display());
+    let source = format!("docker://{reference}");
+    let mut copy = program("skopeo");
+    crate::support::tools::printed(copy.args([
+        "--insecure-policy",
+        "copy",
+        "--src-tls-verify=false",
+        &source,
+        &target,
+    ]));
+    let manifest: Value = serde_json::from_slice(&fs::read(pulled.path().join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest, layout.raw("BusyBoxService"));
+}
+
+/// A temporary folder whose path buildah can make a name of, as `/tmp` is one.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Temporary {
+        let path = std::env::temp_dir().join(format!("build-test-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Temporary(path)
+    }
+
+    fn entries(&self) -> Vec<String> {
+        fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().display().to_string()).collect()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn nothing_is_left_however_it_ends() {
+    for (name, code, dockerfile) in [
+        ("success", 0, format!("FROM {BUSYBOX}\nRUN echo x > /x\n")),
+        ("failure", 1, format!("FROM {BUSYBOX}\nRUN echo x > /x\nRUN exit 1\n")),
+        ("mistake", 2, "FROM base.example/library/busybox:no-such-tag\n".to_owned()),
+    ] {
+        let (project, temporary) = (one(&dockerfile), Temporary::new(name));
+        let step = project.build().env("TMPDIR", &temporary.0);
+        let place = step.temporary();
+        let run = step.run();
+        assert_eq!(run.code, Some(code), "{name}: {}", run.log.raw);
+        leaves_nothing(&run);
+        assert_eq!(temporary.entries(), [""; 0], "{name}");
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(place.to_str().unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn a_cancelled_build_takes_everything_with_it() {
+    for signal in ["INT", "TERM"] {
+        // A number that no other process has as an argument.
+        let marker = format!("36{:07}{}", std::process::id(), signal.len());
+        let project =
+            one(&format!("FROM {BUSYBOX}\nRUN echo x > /x\nRUN echo y > /y; sleep {marker}; sleep {marker}\n"));
+        let temporary = Temporary::new(&format!("cancelled-{}", signal.to_lowercase()));
+        let step = project.build().env("TMPDIR", &temporary.0);
+        let place = step.temporary();
+        let running = step.start();
+        wait_for(|| !processes_with(&marker).is_empty());
+        running.signal(signal);
+        let run = running.finish().exits(1);
+        assert_eq!(processes_with(&marker), [""; 0], "{signal}");
+        leaves_nothing(&run);
+        assert_eq!(temporary.entries(), [""; 0], "{signal}");
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(place.to_str().unwrap()), "{signal}");
+        assert_eq!(run.output("verdict"), "fail");
+        assert_eq!(run.of_images("status"), ["failed"]);
+        assert!(run.log.messages("error").iter().any(|message| message.contains("was cancelled")), "{}", run.log.raw);
+        assert_eq!(project.built_layout().names(), [""; 0]);
+    }
+}

@@ -1,0 +1,207 @@
+//! build with BuildKit: the same contract as with buildah, and what BuildKit adds to an image taken apart.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::build::{
+    BUSYBOX, INDEX, LINT, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, path, processes_with, script,
+    template, wait_for,
+};
+use crate::support::engine::{Engine, ImageStore};
+use crate::support::project::Project;
+use crate::support::registry::DockerRegistry;
+use crate::support::runner::Step;
+use crate::support::tools::{json, printed, program, tools};
+
+const BUILDKIT_PROVENANCE: &str = "https://slsa.dev/provenance/v0.2";
+const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+
+/// build with whatever builder the engine has.
+fn build(project: &Project, engine: &Engine) -> Step {
+    engine.give(project.build().input("builder", "auto"))
+}
+
+/// The digest of the stand-in base image.
+fn busybox() -> Value {
+    let layout = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
+    json(program("skopeo").args(["inspect", &layout]))["Digest"].clone()
+}
+
+fn predicates(statements: &[Value]) -> BTreeSet<&str> {
+    statements.iter().map(|statement| statement["predicateType"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn an_image_without_attestations_in_it() {
+    let engine = Engine::start(ImageStore::Containerd);
+    let dockerfile = format!("FROM {BUSYBOX}\nCOPY hello.txt /\nRUN --network=none cat /hello.txt > /made\n");
+    let digests = [("auto", "false"), ("buildx", "true")].map(|(builder, no_cache)| {
+        let project = one(&dockerfile);
+        let step = build(&project, &engine).inputs(&[("builder", builder), ("no-cache", no_cache), ("lint", "error")]);
+        let run = step.run().exits(0);
+        leaves_nothing(&run);
+        assert!(run.log.raw.contains("1 image(s) with buildx "), "{}", run.log.raw);
+
+        let layout = project.built_layout();
+        let manifest = layout.raw("Api");
+        assert_eq!(manifest["mediaType"], MANIFEST);
+        assert_eq!(manifest["annotations"]["org.opencontainers.image.base.name"], BUSYBOX);
+        assert_eq!(manifest["annotations"]["org.opencontainers.image.base.digest"], busybox());
+        let labels = &layout.inspect("Api")["Labels"];
+        assert_eq!(labels["org.opencontainers.image.title"], "shop/api");
+        assert_eq!(layout.names(), ["Api"]);
+        assert_eq!(layout.referrers("Api"), [LINT, STATEMENT, STATEMENT].map(str::to_owned));
+        assert_eq!(layout.blobs_with("attestation-manifest"), [""; 0]);
+        assert_eq!(layout.blobs().into_keys().collect::<BTreeSet<_>>(), layout.reachable());
+
+        let statements = layout.evidence("Api", STATEMENT);
+        assert_eq!(predicates(&statements), BTreeSet::from([BUILDKIT_PROVENANCE, PROVENANCE]));
+        let digest = run.json("digests")["Api"].as_str().unwrap().to_owned();
+        for statement in &statements {
+            assert_eq!(statement["subject"][0]["digest"]["sha256"], digest.trim_start_matches("sha256:"));
+        }
+        digest
+    });
+    assert_eq!(digests[0], digests[1], "two builds of a commit, in folders with files of other ages");
+}
+
+#[test]
+fn several_platforms_each_with_its_provenance() {
+    let engine = Engine::start(ImageStore::Containerd);
+    let project = Project::new(&template("Api: {imageName: shop/api}"));
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    project.commit();
+    let run = build(&project, &engine).input("platforms", "linux/arm64,linux/amd64").run().exits(0);
+    let layout = project.built_layout();
+    let index = layout.raw("Api");
+    assert_eq!(index["mediaType"], INDEX);
+    let children = index["manifests"].as_array().unwrap();
+    let architectures: Vec<&Value> = children.iter().map(|child| &child["platform"]["architecture"]).collect();
+    assert_eq!(architectures, ["amd64", "arm64"]);
+    assert_eq!(predicates(&layout.evidence("Api", STATEMENT)), BTreeSet::from([PROVENANCE]));
+    for child in children {
+        let digest = child["digest"].as_str().unwrap();
+        let statements = layout.evidence(digest, STATEMENT);
+        assert_eq!(predicates(&statements), BTreeSet::from([BUILDKIT_PROVENANCE]));
+        assert_eq!(statements[0]["subject"][0]["digest"]["sha256"], digest.trim_start_matches("sha256:"));
+        assert_eq!(statements[0]["subject"][0]["name"], "shop/api");
+        assert!(child["annotations"].get("org.opencontainers.image.base.name").is_none());
+    }
+    assert_eq!(run.json("images")[0]["mediaType"], INDEX);
+    assert_eq!(layout.blobs().into_keys().collect::<BTreeSet<_>>(), layout.reachable());
+
+    // Without provenance, nothing refers to it.
+    let run = build(&project, &engine).inputs(&[("platforms", "linux/amd64"), ("provenance", "false")]).run().exits(0);
+    assert_eq!(layout.referrers("Api"), [""; 0]);
+    assert_eq!(layout.inspect("Api")["Digest"], run.json("digests")["Api"]);
+}
+
+#[test]
+fn secrets_and_base_images_of_a_registry() {
+    let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
+    let source = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
+    let target = format!("docker://{}/mirror/busybox:1.37", registry.host());
+    printed(program("skopeo").args(["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]));
+    let secret = "of the variable";
+    let hash = lifecycle::oci::Digest::of(secret.as_bytes());
+    let project = one(&format!(
+        "FROM {BUSYBOX}\nRUN --network=none --mount=type=secret,id=token echo '{}  /run/secrets/token' | sha256sum -c && env > /env\n",
+        hash.hex()
+    ));
+    let mirror = format!("base.example/library/={}/mirror/", registry.host());
+    let both = |step: Step| {
+        let step = step.env("TOKEN", secret).inputs(&[("secrets", "token=env:TOKEN"), ("base-images", &mirror)]);
+        let run = step.run().exits(0);
+        leaves_nothing(&run);
+        assert!(!run.log.raw.contains(secret));
+        let layout = project.built_layout();
+        assert_eq!(layout.blobs_with(secret), [""; 0]);
+        assert_eq!(layout.raw("Api")["annotations"]["org.opencontainers.image.base.name"], BUSYBOX);
+        assert_eq!(layout.raw("Api")["annotations"]["org.opencontainers.image.base.digest"], busybox());
+    };
+    both(build(&project, &engine));
+    // buildah takes no plain HTTP unless it is told to.
+    let configuration = project.folder().join("registries.conf");
+    fs::write(&configuration, format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host())).unwrap();
+    project.write(
+        "Dockerfile",
+        &fs::read_to_string(project.folder().join("Dockerfile")).unwrap().replace("--network=none ", ""),
+    );
+    both(project.build().env("CONTAINERS_REGISTRIES_CONF", &configuration));
+}
+
+#[test]
+fn caches_are_written_and_used() {
+    let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
+    let project = one(&format!("FROM {BUSYBOX}\nRUN --network=none echo made > /made\n"));
+    for cache in ["local:cache".to_owned(), format!("registry:{}/cache:api", registry.host())] {
+        build(&project, &engine).input("cache", &cache).run().exits(0);
+        engine.docker(&["builder", "prune", "--all", "--force"]);
+        let run = build(&project, &engine).input("cache", &cache).run().exits(0);
+        leaves_nothing(&run);
+        let cached = run.log.lines.iter().filter(|line| line.ends_with(" CACHED")).count();
+        assert!(cached > 0, "{cache}: {}", run.log.raw);
+    }
+    assert!(project.folder().join("cache/Api/index.json").is_file(), "a folder of the project");
+    let of_registry = format!("docker://{}/cache:api", registry.host());
+    let raw = json(program("skopeo").args(["inspect", "--raw", "--tls-verify=false", &of_registry]));
+    assert_eq!(raw["mediaType"], MANIFEST, "an image manifest, which is all that ECR takes");
+}
+
+#[test]
+fn a_builder_that_cannot_export_is_not_used() {
+    let engine = Engine::start(ImageStore::Classic);
+    let project = one(SCRATCH);
+    let run = build(&project, &engine).run().exits(0);
+    assert!(run.log.raw.contains("1 image(s) with buildah "), "{}", run.log.raw);
+    assert_eq!(project.built_layout().raw("Api")["mediaType"], MANIFEST);
+
+    // A builder of our own would need an image that can't be had here: it is said, and nothing stays behind.
+    let step = build(&project, &engine).inputs(&[("builder", "buildx"), ("buildkit-image", "127.0.0.1:1/buildkit")]);
+    let run = step.run().exits(1);
+    leaves_nothing(&run);
+    assert!(run.log.raw.contains("the current builder can't export an OCI layout: making image-lifecycle-"));
+    assert!(run.error().contains("127.0.0.1:1/buildkit"), "{}", run.error());
+    assert_eq!(run.output("verdict"), "fail");
+    assert!(!engine.docker(&["buildx", "ls"]).contains("image-lifecycle-"));
+    assert_eq!(engine.docker(&["ps", "--all", "--quiet"]), "");
+}
+
+#[test]
+fn no_builder_at_all() {
+    let project = one(SCRATCH);
+    let empty = tempfile::tempdir().unwrap();
+    for (builder, message) in [
+        ("auto", "no builder: neither a buildx builder that can export an OCI layout, nor buildah"),
+        ("buildx", "`docker buildx` is not there, or its builder does not answer"),
+        ("buildah", "`buildah` is not on PATH"),
+    ] {
+        let run = project.build().input("builder", builder).env("PATH", empty.path()).run().exits(1);
+        leaves_nothing(&run);
+        assert!(run.error().contains(message), "{}", run.error());
+        assert!(run.error().contains("docker/setup-buildx-action"), "{}", run.error());
+        assert_eq!(run.output("verdict"), "fail");
+    }
+    // A docker that answers nothing of use is no builder either.
+    script(empty.path(), "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1");
+    let path = format!("{}:{}", empty.path().display(), path());
+    let run = project.build().input("builder", "auto").env("PATH", path).run().exits(0);
+    assert!(run.log.raw.contains("1 image(s) with buildah "), "{}", run.log.raw);
+}
+
+#[test]
+fn a_cancelled_build_ends_in_the_engine_too() {
+    let engine = Engine::start(ImageStore::Containerd);
+    let marker = format!("37{:07}", std::process::id());
+    let project = one(&format!("FROM {BUSYBOX}\nRUN --network=none sleep {marker}; sleep {marker}\n"));
+    let running = build(&project, &engine).input("base-images", &base_images("base.example/library/")).start();
+    wait_for(|| !processes_with(&marker).is_empty());
+    running.signal("TERM");
+    let run = running.finish().exits(1);
+    leaves_nothing(&run);
+    assert_eq!(run.of_images("status"), ["failed"]);
+    wait_for(|| processes_with(&marker).is_empty());
+}

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::{Gate, GateStatus};
-use lifecycle::oci::{Location, Reference, Tag};
+use lifecycle::oci::{Location, Reference};
 use lifecycle::project::{Named, Names, Project, Release, Side};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::Runner;
@@ -65,7 +64,7 @@ impl Plan {
                     return Err(problem.at(named.place.clone()));
                 };
                 let work = async {
-                    let extra = extra_tags(request, &named, to, commit)?;
+                    let extra = Names::extra_tags(&request.extra_tags, &named, to, commit)?;
                     Edge::resolve(request, needs, &source, &named, extra).await
                 };
                 let work = work.await;
@@ -156,24 +155,6 @@ fn source_of<'n>(sources: &'n Names, target: &Named) -> Option<&'n Named> {
     let mut of_image = sources.images.iter().filter(|source| source.key == target.key);
     let same_user = of_image.clone().find(|source| users(source).iter().any(|user| wanted.contains(user)));
     same_user.or_else(|| of_image.next())
-}
-
-/// Further tags of an image, as their patterns say; each once.
-fn extra_tags(
-    request: &Request,
-    named: &Named,
-    release: Release<'_>,
-    commit: Option<&str>,
-) -> anyhow::Result<Vec<Tag>> {
-    let mut tags: Vec<Tag> = Vec::new();
-    for pattern in &request.extra_tags {
-        let text = Names::tag_of(pattern, &named.image, release, commit);
-        let tag: Tag = text.parse().with_context(|| format!("input `extra-tags`: `{pattern}`"))?;
-        if tag != named.reference.tag && !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    }
-    Ok(tags)
 }
 
 impl SideRequest {

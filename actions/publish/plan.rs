@@ -1,6 +1,5 @@
 //! What is to be written where, known before anything is written.
 
-use anyhow::Context;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
@@ -68,7 +67,7 @@ impl Plan {
         }
         allow(request, &names).await?;
         let commit = runner.environment.commit();
-        let extra = |named: &Named| extra_tags(request, named, release, commit);
+        let extra = |named: &Named| Names::extra_tags(&request.extra_tags, named, release, commit);
         let planned = names.images.into_iter().map(|named| async {
             let work = async { Work::plan(request, &layouts, &named, extra(&named)?, runner).await }.await;
             Planned { named, work }
@@ -200,24 +199,6 @@ async fn is_newer(target: &Opened, held: Option<&Digest>, request: &Request) -> 
     let records = Recorded::all(&target.store, held).await?;
     let versions = records.iter().filter_map(|found| found.record.version.parse::<Version>().ok());
     Ok(versions.max().is_some_and(|version| version > request.version))
-}
-
-/// Further tags of an image, as their patterns say; each once.
-fn extra_tags(
-    request: &Request,
-    named: &Named,
-    release: Release<'_>,
-    commit: Option<&str>,
-) -> anyhow::Result<Vec<Tag>> {
-    let mut tags: Vec<Tag> = Vec::new();
-    for pattern in &request.extra_tags {
-        let text = Names::tag_of(pattern, &named.image, release, commit);
-        let tag: Tag = text.parse().with_context(|| format!("input `extra-tags`: `{pattern}`"))?;
-        if tag != named.reference.tag && !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    }
-    Ok(tags)
 }
 
 /// The guard: only registries of accounts that are allowed, as an identity of an account that is allowed.

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::Command;
-
 use lifecycle::Problem;
 use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::registry::{CredentialSource, Login, Options, authority};
 use lifecycle::runner::{Input, InputError, Runner, run};
@@ -17,17 +16,6 @@ const DEADLINE: Duration = Duration::from_secs(600);
 
 /// What cosign prints, in bytes.
 const OUTPUT: usize = 4 * 1024 * 1024;
-
-/// What the runner passes on to this step, and cosign has no use for.
-const NOT_PASSED_ON: [&str; 7] = [
-    "INPUT_GITHUB_TOKEN",
-    "GITHUB_OUTPUT",
-    "GITHUB_ENV",
-    "GITHUB_PATH",
-    "GITHUB_STATE",
-    "GITHUB_STEP_SUMMARY",
-    "ACTIONS_RUNTIME_TOKEN",
-];
 
 /// The input `sign`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,15 +56,11 @@ impl Signing {
         if *self == Self::Off {
             return Ok(None);
         }
-        let path = runner.environment.get("PATH").unwrap_or_default();
-        // Relative entries would find what a checkout brings along.
-        let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute());
-        let found = folders.map(|folder| folder.join("cosign")).find(|program| program.is_file());
         let missing = || {
             Problem::failure("input `sign`: cosign is not on PATH")
                 .hint("run sigstore/cosign-installer before this step")
         };
-        found.ok_or_else(missing).map(Some)
+        cosign::find(&runner.environment).ok_or_else(missing).map(Some)
     }
 
     /// Signs digests of a repository.
@@ -85,7 +69,7 @@ impl Signing {
     /// When cosign does not.
     pub(crate) async fn sign(
         &self,
-        cosign: &Path,
+        program: &Path,
         reference: &Reference,
         digests: &[Digest],
         reach: &Reach<'_>,
@@ -104,11 +88,8 @@ impl Signing {
         let credentials = credentials.map_err(|error| failed("no credentials").because(error))?;
         let login = Login::write(&reached, &credentials, &reach.runner.environment.temporary());
         let login = login.map_err(|error| failed("its credentials can't be written").because(error))?;
-        let mut command = Command::new(cosign);
-        NOT_PASSED_ON.iter().for_each(|name| {
-            command.env_remove(name);
-        });
-        command.env("DOCKER_CONFIG", login.folder()).args(["sign", "--yes"]);
+        let mut command = cosign::command(program, login.folder());
+        command.args(["sign", "--yes"]);
         if let Self::Key(key) = self {
             // Who signs with a key of their own has not asked to be in a public log.
             command.args(["--key", key, "--tlog-upload=false"]);

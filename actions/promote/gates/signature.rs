@@ -1,16 +1,15 @@
 //! Signatures, as cosign verifies them.
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::process::Command;
 use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::Diagnosis;
 use lifecycle::aws::RegistryCredentials;
+use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::registry::{CredentialSource, Login, authority};
 use lifecycle::runner::{Environment, Finished, Runner, run};
@@ -30,18 +29,6 @@ const PROCESSES: usize = 4;
 
 /// Characters of cosign's own words in a sentence.
 const REASON: usize = 300;
-
-/// What the runner passes on to this step, and cosign has no use for.
-const NOT_PASSED_ON: [&str; 8] = [
-    "INPUT_GITHUB_TOKEN",
-    "GITHUB_OUTPUT",
-    "GITHUB_ENV",
-    "GITHUB_PATH",
-    "GITHUB_STATE",
-    "GITHUB_STEP_SUMMARY",
-    "ACTIONS_RUNTIME_TOKEN",
-    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-];
 
 /// Where GitHub's own token service is the issuer of certificates.
 const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
@@ -109,7 +96,7 @@ impl Signatures {
     pub(super) fn prepare(request: &Request, identities: &[&Identity], runner: &Runner) -> Self {
         let environment = &runner.environment;
         Self {
-            program: if identities.is_empty() { None } else { find(environment) },
+            program: if identities.is_empty() { None } else { cosign::find(environment) },
             folder: request.project.folder.clone(),
             temporary: environment.temporary(),
             source: Reached {
@@ -138,15 +125,10 @@ impl Signatures {
         let ask = || async {
             let arguments = self.who.arguments(identity, &self.folder)?;
             let (host, login) = self.source.login(host, &self.temporary).await?;
-            let mut command = Command::new(program);
-            for name in NOT_PASSED_ON {
-                command.env_remove(name);
-            }
-            command
-                .env("DOCKER_CONFIG", login)
-                .arg("verify")
-                .args(arguments)
-                .arg(format!("{host}/{}@{digest}", source.repository));
+            let mut command = cosign::command(program, &login);
+            // Only who signs asks GitHub for a token.
+            command.env_remove("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
+            command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", source.repository));
             let Ok(_turn) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
             match run(command, OUTPUT, DEADLINE).await {
                 Ok(finished) if finished.status.success() => {
@@ -226,15 +208,6 @@ fn issuer(environment: &Environment) -> String {
         None | Some("https://github.com") => GITHUB_ISSUER.to_owned(),
         Some(server) => format!("{}/_services/token", server.trim_end_matches('/')),
     }
-}
-
-/// cosign on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
-fn find(environment: &Environment) -> Option<PathBuf> {
-    let folders = std::env::split_paths(environment.get("PATH")?).filter(|folder| folder.is_absolute());
-    let executable = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
-    folders.map(|folder| folder.join("cosign")).find(executable)
 }
 
 /// cosign's own words for it, on one line.

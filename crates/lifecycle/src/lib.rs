@@ -6,6 +6,7 @@
 
 pub mod aws;
 pub mod clock;
+pub mod cosign;
 mod diagnosis;
 pub mod evidence;
 pub mod github;

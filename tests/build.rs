@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::build::{
-    BUSYBOX, INDEX, LINT, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, processes_with, template,
-    wait_for,
+    BUSYBOX, INDEX, LINT, Layout, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, processes_with,
+    template, wait_for,
 };
 use crate::support::project::Project;
 use crate::support::registry::DockerRegistry;
@@ -297,6 +297,23 @@ fn nothing_is_left_however_it_ends() {
         assert_eq!(temporary.entries(), [""; 0], "{name}");
         assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(place.to_str().unwrap()), "{name}");
     }
+}
+
+#[test]
+fn paths_that_a_builder_would_stumble_over() {
+    // buildah makes names out of paths, and takes no such ones.
+    let project = Project::new(&template(
+        "Api: {imageName: shop/api, dockerfile: 'My Images/_api/Dockerfile', context: 'My Images'}",
+    ));
+    project.write("My Images/_api/Dockerfile", &format!("FROM {BUSYBOX}\r\nCOPY hello.txt \\\r\n  /\r\n"));
+    project.write("My Images/hello.txt", "hello\n");
+    let temporary = tempfile::Builder::new().prefix("_Temp ").tempdir().unwrap();
+    let layout = project.folder().join("My Layouts/_temp");
+    let step = project.build().env("TMPDIR", temporary.path()).input("layout", layout.to_str().unwrap());
+    let run = step.run().exits(0);
+    leaves_nothing(&run);
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    assert_eq!(Layout { path: layout }.names(), ["Api"]);
 }
 
 #[test]

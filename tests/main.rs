@@ -3,6 +3,9 @@
 
 mod build;
 mod build_buildkit;
+mod build_checks;
+mod build_inputs;
+mod build_log;
 mod contract;
 mod deployments;
 mod docs;

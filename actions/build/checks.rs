@@ -45,13 +45,26 @@ pub(crate) struct Checked {
     pub(crate) details: String,
 }
 
-/// When and with what an image was built.
-pub(crate) struct Made<'a> {
+/// An image that was built, and all that its checks look at.
+pub(crate) struct Subject<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) runner: &'a Runner,
+    pub(crate) image: &'a Image,
+    pub(crate) built: &'a Built,
+    /// Where it is.
+    pub(crate) layout: &'a Layout,
+    /// What built it.
     pub(crate) builder: &'a str,
     pub(crate) started: &'a str,
     pub(crate) finished: &'a str,
     /// Digests of base images by reference.
     pub(crate) bases: &'a BTreeMap<String, String>,
+}
+
+impl Subject<'_> {
+    fn name(&self) -> &str {
+        self.image.definition.image_name.value.as_str()
+    }
 }
 
 impl Checks {
@@ -135,66 +148,42 @@ impl Checks {
     }
 
     /// Scans what was built and attaches all that is known of it.
-    pub(crate) async fn built(
-        &self,
-        request: &Request,
-        image: &Image,
-        built: &Built,
-        made: &Made<'_>,
-        lint: Option<Vec<Finding>>,
-        runner: &Runner,
-        checked: &mut Checked,
-    ) {
-        let layout = Layout::at(&request.layout);
+    pub(crate) async fn built(&self, subject: &Subject<'_>, lint: Option<Vec<Finding>>, checked: &mut Checked) {
         let outcomes = [
-            lint.map_or(Ok(()), |findings| self.attach_lint(request, image, built, &findings, &layout)),
-            self.scan(image, built, &layout, runner, checked).await,
-            self.sbom(image, built, &layout).await,
-            if request.provenance { attest(request, image, built, made, runner, &layout) } else { Ok(()) },
+            lint.map_or(Ok(()), |findings| self.attach_lint(subject, &findings)),
+            self.scan(subject, checked).await,
+            self.sbom(subject).await,
+            if subject.request.provenance { attest(subject) } else { Ok(()) },
         ];
         checked.problems.extend(outcomes.into_iter().filter_map(Result::err));
     }
 
-    fn attach_lint(
-        &self,
-        request: &Request,
-        image: &Image,
-        built: &Built,
-        findings: &[Finding],
-        layout: &Layout,
-    ) -> Result<(), Problem> {
-        let name = image.definition.image_name.value.as_str();
-        let document = sarif::lint(name, findings, request.lint);
-        self.report(image, "lint.sarif", document.to_string().as_bytes())?;
-        let artifact = sarif::artifact(&built.root.descriptor(), &document, &clock::now());
-        artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
+    fn attach_lint(&self, subject: &Subject<'_>, findings: &[Finding]) -> Result<(), Problem> {
+        let document = sarif::lint(subject.name(), findings, subject.request.lint);
+        self.report(subject.image, "lint.sarif", document.to_string().as_bytes())?;
+        let artifact = sarif::artifact(&subject.built.root.descriptor(), &document, &clock::now());
+        artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
     }
 
-    async fn scan(
-        &self,
-        image: &Image,
-        built: &Built,
-        layout: &Layout,
-        runner: &Runner,
-        checked: &mut Checked,
-    ) -> Result<(), Problem> {
+    async fn scan(&self, subject: &Subject<'_>, checked: &mut Checked) -> Result<(), Problem> {
         let Some(scanner) = &self.scanner else { return Ok(()) };
-        let descriptors: Vec<_> = built.platforms.iter().map(|(platform, m)| (platform, m.descriptor())).collect();
+        let Subject { image, layout, .. } = *subject;
+        let descriptors: Vec<_> =
+            subject.built.platforms.iter().map(|(platform, m)| (platform, m.descriptor())).collect();
         let scans = descriptors.iter().map(|(platform, manifest)| async move {
             let target = Target { key: &image.key, platform, layout, manifest, dockerfile: Some(&image.dockerfile) };
             scanner.scan(&target).await
         });
         let scans = join_all(scans).await.into_iter().collect::<Result<Vec<_>, Problem>>()?;
-        let name = image.definition.image_name.value.as_str();
-        let verdict = ScanVerdict::of(&image.key, name, &scans, &self.policy);
+        let verdict = ScanVerdict::of(&image.key, subject.name(), &scans, &self.policy);
         for scan in &scans {
-            let artifact = scan.artifact(&image.key, name, &self.policy.waivers);
+            let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
         }
         self.report(image, "scan.sarif", sarif::scan(&image.dockerfile_display, &verdict).to_string().as_bytes())?;
         self.report(image, "scan.json", serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if let Some(annotation) = verdict.annotation(Some(image.definition.key.place.clone())) {
-            runner.annotate(annotation);
+            subject.runner.annotate(annotation);
         }
         if !verdict.findings.is_empty() {
             checked.details = verdict.table(LISTED).markdown();
@@ -208,13 +197,13 @@ impl Checks {
         Ok(())
     }
 
-    async fn sbom(&self, image: &Image, built: &Built, layout: &Layout) -> Result<(), Problem> {
+    async fn sbom(&self, subject: &Subject<'_>) -> Result<(), Problem> {
         let Some(generator) = &self.generator else { return Ok(()) };
-        for (platform, manifest) in &built.platforms {
-            let sbom = generator.make(&image.key, layout, &manifest.descriptor()).await?;
+        for (platform, manifest) in &subject.built.platforms {
+            let sbom = generator.make(&subject.image.key, subject.layout, &manifest.descriptor()).await?;
             let platform = platform.to_string().replace('/', "-");
-            self.report(image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
-            sbom.artifact.add_to(layout).map_err(not_attached)?;
+            self.report(subject.image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
+            sbom.artifact.add_to(subject.layout).map_err(not_attached)?;
         }
         Ok(())
     }
@@ -226,37 +215,30 @@ impl Checks {
     }
 }
 
-/// The builder's own attestation of each platform, else ours of the root.
-fn attest(
-    request: &Request,
-    image: &Image,
-    built: &Built,
-    made: &Made<'_>,
-    runner: &Runner,
-    layout: &Layout,
-) -> Result<(), Problem> {
-    let name = image.definition.image_name.value.as_str();
+/// The builder's own attestation of each platform, and ours of the root.
+fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
+    let Subject { request, image, built, layout, .. } = *subject;
     for attestation in &built.attestations {
         let platform = built.platforms.iter().find(|(_, manifest)| manifest.digest == attestation.platform);
         let Some((_, manifest)) = platform else { continue };
         let artifact = provenance::from_buildkit(
-            name,
+            subject.name(),
             &manifest.descriptor(),
             &attestation.attested,
             &attestation.statement,
-            made.finished,
+            subject.finished,
         );
         artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
     }
     let relative = |path: &Path| path.strip_prefix(&request.project.workspace).unwrap_or(path).display().to_string();
-    let bases: Vec<(String, Digest)> =
-        made.bases.iter().filter_map(|(reference, digest)| Some((reference.clone(), digest.parse().ok()?))).collect();
+    let digest = |(reference, digest): (&String, &String)| Some((reference.clone(), digest.parse().ok()?));
+    let bases: Vec<(String, Digest)> = subject.bases.iter().filter_map(digest).collect();
     let build_args: Vec<(String, String)> = image.build_args.clone().into_iter().collect();
     let secrets: Vec<String> = request.secrets.iter().map(|secret| secret.id.clone()).collect();
     let version = request.version.as_ref().map(ToString::to_string);
     let build = provenance::Build {
         key: &image.key,
-        name,
+        name: subject.name(),
         version: version.as_deref(),
         dockerfile: &image.dockerfile_display.display().to_string(),
         context: &relative(&image.context),
@@ -265,12 +247,12 @@ fn attest(
         build_args: &build_args,
         secrets: &secrets,
         template: &request.project.template_sha256(),
-        builder: made.builder,
+        builder: subject.builder,
         bases: &bases,
-        started: made.started,
-        finished: made.finished,
+        started: subject.started,
+        finished: subject.finished,
     };
-    let artifact = build.artifact(&built.root.descriptor(), &runner.environment);
+    let artifact = build.artifact(&built.root.descriptor(), &subject.runner.environment);
     artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
 }
 

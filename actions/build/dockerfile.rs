@@ -77,7 +77,8 @@ pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String,
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let dockerfile = parse(&text).map_err(|error| {
-        Problem::mistake(format!("{} is no Dockerfile", display.display())).because(error).at(whole())
+        let place = Place { file: display.to_owned(), line: error.line().max(1), column: error.column().max(1) };
+        Problem::mistake(format!("{} is no Dockerfile: {error:#}", display.display())).at(place)
     })?;
     let place = |offset: usize| {
         let before = text.get(..offset).unwrap_or_default();

@@ -10,8 +10,8 @@ use lifecycle::oci::Layout;
 use lifecycle::runner::{Runner, run};
 use lifecycle::{Problem, clock};
 
-use crate::builder::{BaseCredentials, Builder, Conditions, Output};
-use crate::checks::{Checked, Checks, Made};
+use crate::builder::{BaseCredentials, Builder, Conditions, Output, last_words};
+use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
 use crate::output::{self, BASE, Built, Exported};
 use crate::plan::Image;
@@ -92,13 +92,18 @@ pub(crate) async fn all(
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
         let Some(built) = &result.built else { return checked };
-        let made = Made {
+        let subject = Subject {
+            request,
+            runner,
+            image,
+            built,
+            layout: &layout,
             builder: builder.name(),
             started: &result.started,
             finished: &result.finished,
             bases: &result.bases,
         };
-        let check = checks.built(request, image, built, &made, linted, runner, &mut checked);
+        let check = checks.built(&subject, linted, &mut checked);
         let cancelled = tokio::select! {
             () = check => false,
             () = runner.cancelled() => true,
@@ -206,17 +211,6 @@ async fn still_there(image: &Image, started: Instant, runner: &Runner) -> std::c
         tokio::time::sleep(PROGRESS).await;
         runner.say(format!("{}: building for {} s", image.key, started.elapsed().as_secs()));
     }
-}
-
-/// The last line that a builder printed, as far as it says something.
-fn last_words(log: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(log);
-    // What buildah repeats of the Dockerfile, and how it got to know of the failure.
-    let hollow = ["---", "subprocess exited with ", "Error: building at STEP ", "Error: error building at STEP "];
-    let says = |line: &&str| !line.is_empty() && !hollow.iter().any(|hollow| line.starts_with(hollow));
-    let line = text.lines().rev().map(str::trim).find(says)?;
-    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(format!("the builder's last words: {line}"))
 }
 
 /// Where the image comes from.

@@ -13,10 +13,11 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::oci::Platform;
-use lifecycle::runner::{ProcessError, Runner, run, run_logged};
+use lifecycle::runner::{Environment, ProcessError, Runner, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
+use crate::inputs::Request;
 use crate::plan::Image;
 use crate::tools;
 
@@ -47,18 +48,25 @@ pub(crate) struct Buildah {
 
 impl Buildah {
     /// buildah where it is on `PATH`, with storages below `folder`.
-    pub(crate) async fn find(runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// When the cache that was asked for is none that it has.
+    pub(crate) async fn find(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
         let storages = folder.join("buildah");
         let temporary = folder.join("buildah-temporary");
         let unusable = |error| Problem::failure("cannot make a temporary folder").because(error);
         std::fs::create_dir_all(&temporary).map_err(unusable)?;
-        let links = links(&storages).map_err(unusable)?;
+        let links = links(&storages, &runner.environment).map_err(unusable)?;
         let configuration = runner.environment.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
         let no_configuration = configuration.is_some_and(|file| !file.exists());
         let mut buildah = Self { storages, temporary, links, no_configuration, driver: None, name: String::new() };
         let mut version = tools::command("buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
+        if let Cache::Local(_) | Cache::Gha = request.cache {
+            let problem = Problem::mistake("input `cache`: buildah, which builds here, has no cache of this kind");
+            return Err(problem.hint("use `registry:REFERENCE`, or a buildx builder").into());
+        }
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
         buildah.name = format!("buildah {}", text.split_whitespace().nth(2).unwrap_or("unknown"));
         // The default driver is the fastest where the kernel and the file system allow it.
@@ -99,9 +107,6 @@ impl Buildah {
         layout: &Path,
         log: &mut Vec<u8>,
     ) -> Result<BTreeMap<String, String>, Problem> {
-        if let Cache::Local(_) | Cache::Gha = conditions.request.cache {
-            return Err(Problem::mistake("buildah has no cache of this kind: use `registry:REFERENCE`, or buildx"));
-        }
         let mut bases = BTreeMap::new();
         for platform in &image.platforms {
             let storage = storage(platform);
@@ -272,12 +277,7 @@ fn local_name(image: &Image) -> String {
 /// buildah makes a name out of a layout's path and refuses one with upper-case letters or components that begin with
 /// `.` or `_`, as a runner's `_temp` does. A link in a plain place stands for it.
 fn plain_path(links: &Path, path: &Path) -> Result<PathBuf, Problem> {
-    let plain = |part: std::path::Component<'_>| {
-        let text = part.as_os_str().to_string_lossy();
-        let word = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        text == "/" || (word && !text.starts_with('-'))
-    };
-    if path.components().all(plain) {
+    if is_plain(path) {
         return Ok(path.to_owned());
     }
     let link = links.join(lifecycle::oci::Digest::of(path.as_os_str().as_encoded_bytes()).short());
@@ -289,9 +289,18 @@ fn plain_path(links: &Path, path: &Path) -> Result<PathBuf, Problem> {
     }
 }
 
-/// A folder with a plain name; that of the storages is of this run alone, so that its hash is too.
-fn links(storages: &Path) -> std::io::Result<tempfile::TempDir> {
+fn is_plain(path: &Path) -> bool {
+    path.components().all(|part| {
+        let text = part.as_os_str().to_string_lossy();
+        let word = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        text == "/" || (word && !text.starts_with('-'))
+    })
+}
+
+/// A folder with a plain path; that of the storages is of this run alone, so that its hash is too.
+fn links(storages: &Path, environment: &Environment) -> std::io::Result<tempfile::TempDir> {
     let name =
         format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
-    tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir()
+    let given = environment.get("TMPDIR").map(Path::new).filter(|folder| is_plain(folder));
+    tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(given.unwrap_or(Path::new("/tmp")))
 }

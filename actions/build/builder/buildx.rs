@@ -1,6 +1,8 @@
 //! `docker buildx`: BuildKit, wherever it runs. Remote and Kubernetes builders are used by their name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -8,10 +10,13 @@ use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
 use lifecycle::runner::{ProcessError, Runner, run, run_logged};
 
-use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
+use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, last_words, shown};
 use crate::dockerfile::Origin;
 use crate::plan::Image;
 use crate::{lint, tools};
+
+/// Making a builder fetches its image.
+const CREATE_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// A builder of buildx.
 pub(crate) struct Buildx {
@@ -26,7 +31,10 @@ pub(crate) struct Buildx {
 
 impl Buildx {
     /// The current builder, where it can export an OCI layout; else one of our own, where an image for it is given.
-    pub(crate) async fn find(runner: &Runner, own_image: Option<&str>) -> anyhow::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// When one of our own can't be made.
+    pub(crate) async fn find(runner: &Runner, own_image: Option<&str>, folder: &Path) -> anyhow::Result<Option<Self>> {
         let Some(version) = ask(&["buildx", "version"]).await else { return Ok(None) };
         let version = version.split_whitespace().nth(1).unwrap_or("unknown").to_owned();
         let (name, checks) = (format!("buildx {version}"), lint::has_build_checks(&version));
@@ -44,16 +52,21 @@ impl Buildx {
             return Ok(Some(Self { builder: None, own: false, name, checks }));
         }
         let Some(image) = own_image.filter(|_| !driver.is_empty()) else { return Ok(None) };
-        let builder = format!("image-lifecycle-{:08x}", std::process::id());
+        // A daemon may serve several runs: the folder's name is of this one alone.
+        let builder =
+            format!("image-lifecycle-{}", lifecycle::oci::Digest::of(folder.as_os_str().as_encoded_bytes()).short());
         runner.say(format!("the current builder can't export an OCI layout: making {builder} of {image}"));
-        let driver_option = format!("image={image}");
-        let create =
-            ["buildx", "create", "--name", &builder, "--driver", "docker-container", "--driver-opt", &driver_option];
-        match ask(&create).await {
-            Some(_) => Ok(Some(Self { builder: Some(builder), own: true, name, checks })),
-            None => Err(Problem::failure(format!("cannot make a builder of {image}"))
-                .hint("run docker/setup-buildx-action before this step")
-                .into()),
+        let own = Self { builder: Some(builder.clone()), own: true, name, checks };
+        let made = tokio::select! {
+            made = create(&builder, image, runner) => made,
+            () = runner.cancelled() => Err(Problem::failure("cancelled while a builder was made")),
+        };
+        match made {
+            Ok(()) => Ok(Some(own)),
+            Err(problem) => {
+                own.close().await;
+                Err(problem.into())
+            }
         }
     }
 
@@ -182,6 +195,23 @@ impl Buildx {
             ask(&["buildx", "rm", "--force", &builder]).await;
         }
     }
+}
+
+/// Makes a builder and starts it, so that what is wrong with it is known before anything is built.
+async fn create(builder: &str, image: &str, runner: &Runner) -> Result<(), Problem> {
+    let failed = |hint: String| Problem::failure(format!("cannot make a builder of {image}")).hint(hint);
+    let instead = "run docker/setup-buildx-action before this step, or use `builder: auto`";
+    let mut command = docker();
+    command.args(["buildx", "create", "--bootstrap", "--name", builder, "--driver", "docker-container"]);
+    command.args(["--driver-opt", &format!("image={image}")]);
+    let finished = run_logged(command, CREATE_DEADLINE).await;
+    let finished = finished.map_err(|error| failed(instead.to_owned()).because(error))?;
+    if !finished.status.success() {
+        runner.group("make a builder", &finished.log);
+        let last = last_words(&finished.log).map(|last| format!("{last}; ")).unwrap_or_default();
+        return Err(failed(format!("{last}{instead}")));
+    }
+    Ok(())
 }
 
 fn docker() -> Command {

@@ -92,19 +92,19 @@ impl Builder {
             )
         };
         match request.builder {
-            Choice::Buildah => match buildah::Buildah::find(runner, folder).await? {
+            Choice::Buildah => match buildah::Buildah::find(request, runner, folder).await? {
                 Some(buildah) => Ok(Self::Buildah(buildah)),
                 None => Err(none("`buildah` is not on PATH").into()),
             },
-            Choice::Buildx => match buildx::Buildx::find(runner, Some(&request.buildkit_image)).await? {
+            Choice::Buildx => match buildx::Buildx::find(runner, Some(&request.buildkit_image), folder).await? {
                 Some(buildx) => Ok(Self::Buildx(buildx)),
                 None => Err(none("`docker buildx` is not there, or its builder does not answer").into()),
             },
             Choice::Auto => {
-                if let Some(buildx) = buildx::Buildx::find(runner, None).await? {
+                if let Some(buildx) = buildx::Buildx::find(runner, None, folder).await? {
                     return Ok(Self::Buildx(buildx));
                 }
-                match buildah::Buildah::find(runner, folder).await? {
+                match buildah::Buildah::find(request, runner, folder).await? {
                     Some(buildah) => Ok(Self::Buildah(buildah)),
                     None => {
                         Err(none("no builder: neither a buildx builder that can export an OCI layout, nor buildah")
@@ -208,7 +208,8 @@ impl Secret {
     pub(crate) fn parse(input: &Input<'_>, environment: &Environment, folder: &Path) -> Result<Vec<Self>, InputError> {
         let form = "lines of the form id=env:NAME or id=file:PATH";
         let secret = |line: &str| {
-            let (id, source) = input.pair(line)?;
+            // What is no reference to a secret may be the secret itself: it is not repeated.
+            let (id, source) = input.pair(line).map_err(|_| input.refuse_value("…", form))?;
             let is_word = |text: &str| {
                 !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
             };
@@ -225,11 +226,11 @@ impl Secret {
                     path if path.is_file() => SecretSource::File(path),
                     path => return Err(input.refuse_value(line, format!("there is no file {}", path.display()))),
                 },
-                _ => return Err(input.refuse_value(line, form)),
+                _ => return Err(input.refuse_value(&format!("{id}=…"), form)),
             };
             match is_word(id) {
                 true => Ok(Self { id: id.to_owned(), source }),
-                false => Err(input.refuse_value(line, form)),
+                false => Err(input.refuse_value(&format!("{id}=…"), "an id of letters, digits, `-`, `_` and `.`")),
             }
         };
         input.lines().map(secret).collect()
@@ -251,4 +252,15 @@ fn shown(program: &str, arguments: &[String]) -> String {
     };
     let quote = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
     format!("{program} {}", arguments.iter().map(quote).collect::<Vec<_>>().join(" "))
+}
+
+/// The last line that a builder printed, as far as it says something.
+pub(crate) fn last_words(log: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(log);
+    // What buildah repeats of the Dockerfile, and how it got to know of the failure.
+    let hollow = ["---", "subprocess exited with ", "Error: building at STEP ", "Error: error building at STEP "];
+    let says = |line: &&str| !line.is_empty() && !hollow.iter().any(|hollow| line.starts_with(hollow));
+    let line = text.lines().rev().map(str::trim).find(says)?;
+    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    Some(format!("the builder's last words: {line}"))
 }

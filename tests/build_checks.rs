@@ -1,0 +1,264 @@
+//! build's checks: what a linter and a scanner find, and that one that could not look is no pass.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::build::{LINT, STATEMENT, leaves_nothing, one, path, script, template};
+use crate::support::project::Project;
+use crate::support::runner::{Run, Step};
+use crate::support::snyk::{Snyk, Vulnerable};
+use crate::support::tools::tools;
+
+/// An error on line 3, a warning on line 4.
+const SLOPPY: &str = "FROM scratch\nCOPY hello.txt /\nWORKDIR app\nCMD echo hello\n";
+
+/// Annotations as `level place`.
+fn annotations(run: &Run) -> Vec<String> {
+    let of_lint = run.log.annotations.iter().filter(|annotation| annotation.message.contains("DL"));
+    of_lint.map(|annotation| format!("{} {}", annotation.level, annotation.place)).collect()
+}
+
+/// The report of a name.
+fn report(run: &Run, name: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(Path::new(run.output("reports")).join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn lint_findings_stand_on_their_lines() {
+    let project = Project::new(&template("Api: {imageName: shop/api, dockerfile: images/api/Dockerfile}"));
+    project.write("images/api/Dockerfile", SLOPPY);
+    project.write("hello.txt", "hello\n");
+    let run = project.build().input("lint", "error").run().exits(1);
+    leaves_nothing(&run);
+    assert_eq!(annotations(&run), ["error images/api/Dockerfile:3:1", "warning images/api/Dockerfile:4:1"]);
+    assert_eq!(run.of_images("status"), ["failed"]);
+    assert_eq!(run.json("images")[0]["lint"], json!({"error": 1, "warning": 1, "info": 0, "style": 0}));
+    assert!(
+        run.log.messages("error").iter().any(|m| m.contains("image `Api`: 1 lint finding(s) of level error or worse"))
+    );
+    assert!(run.summary.contains("1 E, 1 W"), "{}", run.summary);
+    assert_eq!(run.output("verdict"), "fail");
+
+    // What was found is kept with the image, and as a file.
+    let sarif = report(&run, "Api.lint.sarif");
+    assert_eq!(project.built_layout().evidence("Api", LINT), std::slice::from_ref(&sarif));
+    assert_eq!(sarif["version"], "2.1.0");
+    assert_eq!(sarif["runs"][0]["tool"]["driver"]["name"], "hadolint");
+    let result = &sarif["runs"][0]["results"][0];
+    assert_eq!((&result["ruleId"], &result["level"]), (&"DL3000".into(), &"error".into()));
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "images/api/Dockerfile");
+    assert_eq!(place["region"]["startLine"], 3);
+}
+
+#[test]
+fn lint_thresholds_ignores_and_configuration() {
+    let counts = |dockerfile: &str, configuration: &str, threshold: &str, code: i32| {
+        let project = one(dockerfile);
+        if !configuration.is_empty() {
+            project.write(".hadolint.yaml", configuration);
+        }
+        let run = project.build().input("lint", threshold).run().exits(code);
+        let lint = &run.json("images")[0]["lint"];
+        (lint["error"].as_u64(), lint["warning"].as_u64())
+    };
+    let ignored = SLOPPY.replace("WORKDIR", "# hadolint ignore=DL3000\nWORKDIR");
+    assert_eq!(counts(&ignored, "", "error", 0), (Some(0), Some(1)));
+    assert_eq!(counts(&ignored, "", "warning", 1), (Some(0), Some(1)));
+    assert_eq!(counts(&ignored, "ignored: [DL3025]\n", "style", 0), (Some(0), Some(0)));
+    assert_eq!(counts(SLOPPY, "override: {info: [DL3000, DL3025]}\n", "warning", 0), (Some(0), Some(0)));
+    assert_eq!(counts(SLOPPY, "", "off", 0), (None, None));
+    // A configuration that can't be read would be ignored by the linter.
+    assert_eq!(counts(SLOPPY, "ignored: {a: [\n", "error", 1), (None, None));
+}
+
+#[test]
+fn two_images_of_one_dockerfile_share_its_findings() {
+    let project = Project::new(&template("Api: {imageName: shop/api}\nWeb: {imageName: shop/web, target: base}"));
+    project.write("Dockerfile", &SLOPPY.replace("scratch", "scratch AS base"));
+    project.write("hello.txt", "hello\n");
+    let run = project.build().input("lint", "error").run().exits(1);
+    assert_eq!(annotations(&run).len(), 2, "each once: {}", run.log.raw);
+    assert_eq!(run.of_images("status"), ["failed", "failed"]);
+    for key in ["Api", "Web"] {
+        assert_eq!(project.built_layout().evidence(key, LINT).len(), 1);
+    }
+}
+
+#[test]
+fn a_linter_that_is_missing_fails() {
+    let project = one(SLOPPY);
+    let step = project.build().env("PATH", "/usr/bin:/bin").input("install-tools", "false");
+    let run = step.input("lint", "error").run().exits(1);
+    leaves_nothing(&run);
+    assert!(run.error().starts_with("hadolint is not on PATH (hint: install it: "), "{}", run.error());
+    assert_eq!(run.output("verdict"), "fail");
+    assert!(!project.layout().exists());
+}
+
+/// A report of trivy with one vulnerability of a severity.
+fn trivy(severity: &str) -> String {
+    json!({"SchemaVersion": 2, "Results": [{"Vulnerabilities": [
+        {"VulnerabilityID": "CVE-2026-2", "PkgName": "musl", "InstalledVersion": "1.2.4", "FixedVersion": "1.2.5", "Severity": severity},
+        {"VulnerabilityID": "CVE-2026-3", "PkgName": "zlib", "InstalledVersion": "1", "Severity": "HIGH"}]}]})
+    .to_string()
+}
+
+fn clean() -> String {
+    json!({"SchemaVersion": 2, "Results": []}).to_string()
+}
+
+/// build with a scanner that is a script, beside the real tools.
+fn scanned(project: &Project, name: &str, text: &str) -> Step {
+    let folder = project.folder().join("scanners");
+    script(&folder, name, text);
+    project.build().env("PATH", format!("{}:{}", folder.display(), path())).input("scan", name)
+}
+
+fn prints(json: &str) -> String {
+    format!("[ \"$1\" = version ] && echo '{{\"Version\": \"9.9.9\"}}' && exit\ncat <<'END'\n{json}\nEND")
+}
+
+#[test]
+fn a_scan_is_clean_or_finds_something() {
+    let project = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}"));
+    project.write("Dockerfile", "FROM scratch\nCOPY hello.txt /\n");
+    project.write("hello.txt", "hello\n");
+    let run = scanned(&project, "trivy", &prints(&clean())).run().exits(0);
+    leaves_nothing(&run);
+    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 0, "high": 0, "medium": 0, "low": 0}));
+
+    let run = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(1);
+    leaves_nothing(&run);
+    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 1, "high": 1, "medium": 0, "low": 0}));
+    let errors = run.log.messages("error");
+    assert!(
+        errors.iter().any(|error| error.contains("critical CVE-2026-2 in musl 1.2.4 (fixed in 1.2.5)")),
+        "{errors:?}"
+    );
+    assert!(run.summary.contains("CVE-2026-3") && run.summary.contains("linux/amd64, linux/arm64"), "{}", run.summary);
+    assert_eq!(report(&run, "Api.scan.sarif")["runs"][0]["results"].as_array().unwrap().len(), 2);
+    assert_eq!(report(&run, "Api.scan.json")[0]["id"], "CVE-2026-2");
+
+    // Each platform has its own result, also where it fails.
+    let layout = project.built_layout();
+    for child in layout.raw("Api")["manifests"].as_array().unwrap() {
+        let statements = layout.evidence(child["digest"].as_str().unwrap(), STATEMENT);
+        assert_eq!(statements.len(), 1);
+        assert_eq!(statements[0]["predicateType"], "https://in-toto.io/attestation/vulns/v0.2");
+    }
+    let only_fixed = scanned(&project, "trivy", &prints(&trivy("LOW"))).input("only-fixed", "true").run().exits(0);
+    assert_eq!(only_fixed.json("images")[0]["vulnerabilities"]["high"], 0);
+    scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).input("scan-threshold", "off").run().exits(0);
+}
+
+#[test]
+fn a_scanner_that_fails_is_no_pass() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    let flood = "tr '\\\\0' x < /dev/zero | head -c 200000000";
+    for (name, text, words) in [
+        ("trivy", "echo the database is gone >&2; exit 2", "trivy failed with exit status: 2: the database is gone"),
+        ("grype", "echo the database is gone >&2; exit 1", "grype failed with exit status: 1: the database is gone"),
+        ("trivy", flood, "trivy did not finish: `trivy` printed more than"),
+        ("trivy", "echo '{'", "trivy printed something that is not its JSON"),
+        ("grype", "echo '{\"matches\": 1}'", "grype printed something that is not its JSON"),
+        ("trivy", "exit 0", "trivy printed something that is not its JSON"),
+        ("trivy", "kill -SEGV $$", "trivy failed with signal: 11"),
+    ] {
+        let run = scanned(&project, name, text).run().exits(1);
+        leaves_nothing(&run);
+        let error = run.error();
+        assert!(error.contains("image `Api` (linux/amd64) could not be scanned"), "{error}");
+        assert!(
+            error.replace(&format!("{}/", project.folder().join("scanners").display()), "").contains(words),
+            "{error}"
+        );
+        assert!(run.json("images")[0].get("vulnerabilities").is_none());
+        // Provenance, and nothing that says that it was scanned.
+        assert_eq!(project.built_layout().referrers("Api"), [STATEMENT]);
+    }
+    let run = project.build().input("scan", "trivy").run().exits(1);
+    assert!(run.error().starts_with("trivy is not on PATH (hint: install it: "), "{}", run.error());
+    let run = project.build().input("scan", "snyk").run().exits(1);
+    assert!(run.error().contains("SNYK_TOKEN is not set"), "{}", run.error());
+    let run = project.build().input("scan", "auto").run().exits(0);
+    assert!(run.log.messages("warning").iter().any(|warning| warning.contains("no image was scanned")));
+}
+
+#[test]
+fn accepted_vulnerabilities() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    let waiver = |id: &str, day: &str| {
+        format!("- id: {id}\n  image: shop/*\n  reason: not reachable\n  owner: team@example.com\n  expires: {day}\n")
+    };
+    let both = format!("{}{}", waiver("CVE-2026-2", "2999-12-31"), waiver("CVE-2026-3", "2999-12-31"));
+    project.write(".image-waivers.yaml", &both);
+    let run = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(0);
+    assert_eq!(run.json("images")[0]["vulnerabilities"]["critical"], 0);
+    assert!(run.summary.contains("waived until 2999-12-31 by team&#64;example.com"), "{}", run.summary);
+    let suppression = &report(&run, "Api.scan.sarif")["runs"][0]["results"][0]["suppressions"][0];
+    assert_eq!(suppression["justification"], "not reachable (team@example.com, until 2999-12-31)");
+
+    project.write("others.yaml", &waiver("CVE-2026-2", "2999-12-31"));
+    let step = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).input("waivers", "others.yaml");
+    assert_eq!(step.run().exits(1).json("images")[0]["vulnerabilities"]["high"], 1);
+
+    project.write("others.yaml", &waiver("CVE-2026-2", "2020-01-01"));
+    let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");
+    let run = step.run().exits(1);
+    leaves_nothing(&run);
+    assert!(
+        run.error().starts_with("others.yaml:1:3: the waiver of `CVE-2026-2` expired on 2020-01-01"),
+        "{}",
+        run.error()
+    );
+    project.write("others.yaml", "- id: CVE-2026-2\n  owner: x\n");
+    let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");
+    let run = step.run().exits(2);
+    assert!(run.error().starts_with("others.yaml:1:3: "), "{}", run.error());
+}
+
+#[test]
+fn the_real_snyk_is_installed_and_asked() {
+    let project = one("FROM base.example/library/nginx:1.27-alpine\nLABEL a=b\n");
+    let snyk = Snyk::start();
+    let scan = || {
+        let step = project.build().envs(snyk.environment()).input("scan", "auto");
+        step.env("RUNNER_TOOL_CACHE", tools().folder.join("tool-cache"))
+    };
+    let run = scan().run().exits(0);
+    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 0, "high": 0, "medium": 0, "low": 0}));
+    snyk.finds(&[Vulnerable {
+        package: "nginx",
+        version: "1.26.3",
+        id: "SNYK-DEBIAN-NGINX-1",
+        cve: "CVE-2026-4",
+        severity: "high",
+        fixed: Some("1.26.4"),
+    }]);
+    let run = scan().run().exits(1);
+    assert_eq!(run.json("images")[0]["vulnerabilities"]["high"], 1);
+    let errors = run.log.messages("error");
+    assert!(errors.iter().any(|error| error.contains("high SNYK-DEBIAN-NGINX-1 in nginx 1.26.3")), "{errors:?}");
+    assert!(!run.log.raw.contains(crate::support::snyk::TOKEN));
+    assert_eq!(project.built_layout().blobs_with(crate::support::snyk::TOKEN), [""; 0]);
+    // A token that is not accepted is a failure of the tool.
+    let run = scan().env("SNYK_TOKEN", "b2f1c0de-0000-4000-8000-00000000dead").run().exits(1);
+    assert!(run.error().contains("could not be scanned: snyk failed with exit status: 2"), "{}", run.error());
+    assert!(snyk.requests().iter().any(|request| request.path == "/test-dependencies" && request.status == 200));
+}
+
+#[test]
+fn the_linter_is_installed_where_it_is_missing() {
+    let project = one(SLOPPY);
+    let cache = tools().folder.join("tool-cache");
+    let step = project.build().env("PATH", "/usr/bin:/bin").env("RUNNER_TOOL_CACHE", &cache).input("lint", "error");
+    let run = step.run().exits(1);
+    assert_eq!(run.json("images")[0]["lint"]["error"], 1, "{}", run.log.raw);
+    // The second time it is there.
+    let step = project.build().env("PATH", "/usr/bin:/bin").env("RUNNER_TOOL_CACHE", &cache).input("lint", "error");
+    let run = step.input("images", "Api").run().exits(1);
+    assert!(!run.log.raw.contains("installing"), "{}", run.log.raw);
+}

@@ -1,0 +1,139 @@
+//! What build refuses: each mistake is one line with its place and what to do, before anything is made.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::support::build::{BUSYBOX, SCRATCH, leaves_nothing, one, template};
+use crate::support::project::Project;
+use crate::support::runner::{Run, Step};
+
+/// It ends with 2, makes nothing, and says it in one line.
+#[track_caller]
+fn refused(project: &Project, step: Step) -> String {
+    let run = step.run().exits(2);
+    made_nothing(project, &run);
+    run.error().to_owned()
+}
+
+#[track_caller]
+fn made_nothing(project: &Project, run: &Run) {
+    leaves_nothing(run);
+    assert!(!project.layout().exists());
+    assert_eq!(run.output("verdict"), "fail");
+    // Every output is written, so that no line of a log can stand for one.
+    let names: Vec<&str> = run.outputs.keys().map(String::as_str).collect();
+    assert_eq!(names, ["digests", "images", "layout", "matrix", "reports", "verdict"]);
+}
+
+/// The error of a template.
+#[track_caller]
+fn of_template(text: &str) -> String {
+    let project = Project::new(text);
+    project.write("Dockerfile", SCRATCH);
+    refused(&project, project.build())
+}
+
+#[test]
+fn templates() {
+    insta::assert_snapshot!(of_template("Mappings:\n  ImageBuildConfigurations:\n    A: {imageName: a}\n"), @"template.yaml:2:3: the template has no mapping `ImageBuildConfiguration` (hint: did you mean `ImageBuildConfigurations`?)");
+    insta::assert_snapshot!(of_template("Resources: {}\n"), @"template.yaml:1:1: the template has no mapping `ImageBuildConfiguration` (hint: add it: it says which images there are and how to build them)");
+    insta::assert_snapshot!(of_template(&template("Api: {imagename: shop/api}")), @"template.yaml:3:11: `ImageBuildConfiguration.Api` has an unknown key `imagename` (hint: did you mean `imageName`?)");
+    insta::assert_snapshot!(of_template(&template("Api: {imageName: shop/api, dockerFile: x}")), @"template.yaml:3:32: `ImageBuildConfiguration.Api` has an unknown key `dockerFile` (hint: did you mean `dockerfile`?)");
+    insta::assert_snapshot!(of_template(&template("Api: {dockerfile: x}")), @"template.yaml:3:5: `ImageBuildConfiguration.Api` has no `imageName` (hint: add `imageName: api`, the repository's path below the registry)");
+    insta::assert_snapshot!(of_template(&template("Api: {imageName: Shop/Api}")), @"template.yaml:3:22: `Shop/Api` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`");
+    insta::assert_snapshot!(of_template(&template("Api: {imageName: shop/api, platforms: [linux]}")), @"template.yaml:3:44: `linux` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
+    insta::assert_snapshot!(of_template(&template("Api: {imageName: shop/api, buildArgs: [NAME]}")), @"template.yaml:3:44: build argument `NAME` is not KEY=value");
+    insta::assert_snapshot!(of_template(&template("Api: {imageName: !Ref Name}")), @"template.yaml:3:22: `ImageBuildConfiguration.Api.imageName` is an intrinsic function, not a string");
+    insta::assert_snapshot!(of_template("Mappings:\n  - [\n"), @"template.yaml:3:1: while parsing a node, did not find expected node content");
+    insta::assert_snapshot!(of_template(""), @"template.yaml:1:1: the template is empty");
+}
+
+#[test]
+fn files() {
+    let file = |text: &str| of_template(&template(&format!("Api: {{imageName: shop/api, {text}}}")));
+    insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: paths of the mapping are relative to the template)");
+    insta::assert_snapshot!(file("context: absent"), @"template.yaml:3:41: there is no context `absent` (hint: paths of the mapping are relative to the template)");
+    insta::assert_snapshot!(file("dockerfile: ../../../../../../etc/hostname"), @"template.yaml:3:44: the Dockerfile `../../../../../../etc/hostname` lies outside the checkout (hint: paths of the mapping are relative to the template)");
+    insta::assert_snapshot!(file("context: /etc"), @"template.yaml:3:41: the context `/etc` lies outside the checkout (hint: paths of the mapping are relative to the template)");
+    insta::assert_snapshot!(file("context: .."), @"template.yaml:3:41: the context `..` lies outside the checkout (hint: paths of the mapping are relative to the template)");
+
+    let project = Project::new(&template("Api: {imageName: shop/api, dockerfile: link, context: folder}"));
+    fs::create_dir(project.folder().join("folder")).unwrap();
+    symlink("/etc/hostname", project.folder().join("link")).unwrap();
+    insta::assert_snapshot!(refused(&project, project.build()), @"template.yaml:3:44: the Dockerfile `link` lies outside the checkout (hint: paths of the mapping are relative to the template)");
+    fs::remove_file(project.folder().join("link")).unwrap();
+    project.write("link", SCRATCH);
+    fs::remove_dir(project.folder().join("folder")).unwrap();
+    symlink("/etc", project.folder().join("folder")).unwrap();
+    insta::assert_snapshot!(refused(&project, project.build()), @"template.yaml:3:59: the context `folder` lies outside the checkout (hint: paths of the mapping are relative to the template)");
+
+    // What is no Dockerfile at all.
+    let project = one("this is a letter\n");
+    insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: Dockerfile is no Dockerfile: unknown instruction 'this'");
+    fs::write(project.folder().join("Dockerfile"), [0xff, 0xfe, 0]).unwrap();
+    insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: cannot read Dockerfile: stream did not contain valid UTF-8");
+    project.write("Dockerfile", &format!("FROM scratch\n{}", "# x\n".repeat(300_000)));
+    insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: Dockerfile is larger than 1048576 bytes");
+}
+
+#[test]
+fn base_images_in_layouts() {
+    let project = one(&format!("# x\nFROM {BUSYBOX} AS a\nFROM base.example/library/busybox:9\n"));
+    let error = refused(&project, project.build());
+    assert!(error.starts_with("Dockerfile:3:6: the OCI layout "), "{error}");
+    assert!(error.contains("has no image `9` for `base.example/library/busybox:9`"), "{error}");
+    let project = one("FROM base.example/library/absent:1\n");
+    let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
+    let error = error.replace(&project.folder().canonicalize().unwrap().display().to_string(), "CHECKOUT");
+    insta::assert_snapshot!(error, @"Dockerfile:1:6: the OCI layout CHECKOUT/bases/library/absent has no image `1` for `base.example/library/absent:1` (hint: `base-images` sends the reference there)");
+    insta::assert_snapshot!(refused(&project, project.build().input("base-images", "base.example/")), @"input `base-images`: `base.example/` is not accepted: lines of the form key=value");
+}
+
+#[test]
+fn inputs() {
+    let project = one(SCRATCH);
+    let refused = |name: &str, value: &str| refused(&project, project.build().input(name, value));
+    insta::assert_snapshot!(refused("version", "1.0"), @"input `version`: `1.0` is not accepted: a semantic version, as in 1.2.3 or v1.2.3-rc.1 (unexpected end of input while parsing minor version number)");
+    insta::assert_snapshot!(refused("version", "1.0.0+build"), @"input `version`: `1.0.0+build` is not accepted: a semantic version without `+`, which a tag can't hold");
+    insta::assert_snapshot!(refused("platforms", "linux/amd64, windows"), @"input `platforms`: `windows` is not accepted: `windows` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
+    insta::assert_snapshot!(refused("builder", "docker"), @"input `builder`: `docker` is not accepted: auto, buildx, buildah");
+    insta::assert_snapshot!(refused("cache", "s3:bucket"), @"input `cache`: `s3:bucket` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
+    insta::assert_snapshot!(refused("cache", "local:"), @"input `cache`: `local:` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
+    insta::assert_snapshot!(refused("cache", "gha"), @"input `cache`: `gha` is not accepted: `gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: add a step before this one with `uses: actions/github-script` and the script `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`");
+    insta::assert_snapshot!(refused("lint", "fatal"), @"input `lint`: `fatal` is not accepted: error, warning, info, style, off");
+    insta::assert_snapshot!(refused("scan", "clair"), @"input `scan`: `clair` is not accepted: auto, snyk, trivy, grype, off");
+    insta::assert_snapshot!(refused("scan-threshold", "severe"), @"input `scan-threshold`: `severe` is not accepted: critical, high, medium, low, off");
+    insta::assert_snapshot!(refused("sbom", "yes"), @"input `sbom`: `yes` is not accepted: auto, cyclonedx, spdx, off");
+    insta::assert_snapshot!(refused("dry-run", "yes"), @"input `dry-run`: `yes` is not accepted: true or false");
+    insta::assert_snapshot!(refused("concurrency", "0"), @"input `concurrency`: `0` is not accepted: a number from 1 to 64");
+    insta::assert_snapshot!(refused("build-args", "A=1\nB"), @"input `build-args`: `B` is not accepted: lines of the form key=value");
+    insta::assert_snapshot!(refused("labels", "a=1\na=2"), @"input `labels`: `a=2` is not accepted: each key once, `a` comes twice");
+    insta::assert_snapshot!(refused("images", "Apo"), @"input `images`: `Apo` is not accepted: one of Api");
+    insta::assert_snapshot!(refused("working-directory", ".."), @"input `working-directory`: `..` is not accepted: a folder in the checkout");
+    insta::assert_snapshot!(refused("template", "other.yaml"), @"input `template`: `other.yaml` is not accepted: the path of a template, relative to `working-directory`");
+    insta::assert_snapshot!(refused("mapping", "Images"), @"template.yaml:2:3: the template has no mapping `Images` (hint: mappings: `ImageBuildConfiguration`)");
+    insta::assert_snapshot!(refused("secrets", "token=env:NO_SUCH_VARIABLE"), @"input `secrets`: `token=env:NO_SUCH_VARIABLE` is not accepted: the variable NO_SUCH_VARIABLE is not set in this step's `env:`");
+    insta::assert_snapshot!(refused("secrets", "token=hunter2"), @"input `secrets`: `token=…` is not accepted: lines of the form id=env:NAME or id=file:PATH");
+    insta::assert_snapshot!(refused("secrets", "a b=env:PATH"), @"input `secrets`: `a b=…` is not accepted: an id of letters, digits, `-`, `_` and `.`");
+    let file = refused("secrets", "token=file:absent");
+    let place = project.folder().canonicalize().unwrap();
+    insta::assert_snapshot!(file.replace(&place.display().to_string(), "CHECKOUT"), @"input `secrets`: `token=file:absent` is not accepted: there is no file CHECKOUT/absent");
+    let waivers = refused("waivers", "absent.yaml");
+    insta::assert_snapshot!(waivers.replace(&place.display().to_string(), "CHECKOUT"), @"input `waivers`: there is no file CHECKOUT/absent.yaml");
+}
+
+#[test]
+fn caches_that_a_builder_does_not_have() {
+    let project = one(SCRATCH);
+    insta::assert_snapshot!(refused(&project, project.build().input("cache", "local:cache")), @"input `cache`: buildah, which builds here, has no cache of this kind (hint: use `registry:REFERENCE`, or a buildx builder)");
+}
+
+#[test]
+fn a_lambda_function_takes_one_platform() {
+    let template = format!(
+        "{}Resources:\n  Function:\n    Type: AWS::Serverless::Function\n    Properties:\n      PackageType: Image\n      \
+         ImageUri: !Sub\n        - registry.example/${{Name}}:1\n        - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]\n",
+        template("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}")
+    );
+    insta::assert_snapshot!(of_template(&template), @"template.yaml:9:17: image `Api` has several platforms, and Lambda takes one manifest (hint: give it the platform of the function)");
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
+use serde_json::Value;
 
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
@@ -43,6 +44,8 @@ pub(crate) struct Checked {
     pub(crate) problems: Vec<Problem>,
     /// Markdown for the summary: the worst vulnerabilities.
     pub(crate) details: String,
+    /// SARIF documents.
+    pub(crate) sarif: Vec<Vec<u8>>,
 }
 
 /// When and with what an image was built.
@@ -147,7 +150,7 @@ impl Checks {
     ) {
         let layout = Layout::at(&request.layout);
         let outcomes = [
-            lint.map_or(Ok(()), |findings| self.attach_lint(request, image, built, &findings, &layout)),
+            lint.map_or(Ok(()), |findings| self.attach_lint(request, image, built, &findings, &layout, checked)),
             self.scan(image, built, &layout, runner, checked).await,
             self.sbom(image, built, &layout).await,
             if request.provenance { attest(request, image, built, made, runner, &layout) } else { Ok(()) },
@@ -162,10 +165,11 @@ impl Checks {
         built: &Built,
         findings: &[Finding],
         layout: &Layout,
+        checked: &mut Checked,
     ) -> Result<(), Problem> {
         let name = image.definition.image_name.value.as_str();
         let document = sarif::lint(name, findings, request.lint);
-        self.report(image, "lint.sarif", document.to_string().as_bytes())?;
+        self.sarif(image, "lint.sarif", &document, checked)?;
         let artifact = sarif::artifact(&built.root.descriptor(), &document, &clock::now());
         artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
     }
@@ -191,7 +195,7 @@ impl Checks {
             let artifact = scan.artifact(&image.key, name, &self.policy.waivers);
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
         }
-        self.report(image, "scan.sarif", sarif::scan(&image.dockerfile_display, &verdict).to_string().as_bytes())?;
+        self.sarif(image, "scan.sarif", &sarif::scan(&image.dockerfile_display, &verdict), checked)?;
         self.report(image, "scan.json", serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if let Some(annotation) = verdict.annotation(Some(image.definition.key.place.clone())) {
             runner.annotate(annotation);
@@ -216,6 +220,13 @@ impl Checks {
             self.report(image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
             sbom.artifact.add_to(layout).map_err(not_attached)?;
         }
+        Ok(())
+    }
+
+    fn sarif(&self, image: &Image, kind: &str, document: &Value, checked: &mut Checked) -> Result<(), Problem> {
+        let bytes = document.to_string().into_bytes();
+        self.report(image, kind, &bytes)?;
+        checked.sarif.push(bytes);
         Ok(())
     }
 

@@ -127,7 +127,7 @@ fn an_image_with_its_evidence_passes_and_the_record_says_so() {
 #[test]
 fn what_is_not_there_blocks() {
     let shop = Shop::new(|_| {});
-    shop.blocks("lint", "the image has no lint result: one was wanted");
+    shop.blocks("lint", "linux/amd64 has no lint result: one was wanted");
     shop.blocks("scan=critical", "linux/amd64 has no vulnerability scan");
     shop.blocks("scan-age=1h", "linux/amd64 has no vulnerability scan");
     shop.blocks("sbom", "linux/amd64 has no SBOM");
@@ -147,7 +147,7 @@ fn findings_block_from_their_severity_on() {
         evidence.scan(0, &[], 7200);
         evidence.scan(1, &[("CVE-2026-1", Severity::High), ("CVE-2026-2", Severity::Low)], 30);
     });
-    shop.passes("lint", "0 errors, 1 warnings; none of level error or worse was wanted");
+    shop.passes("lint", "0 errors, 1 warnings in the image; none of level error or worse was wanted");
     shop.blocks("scan=high", "linux/arm64 has 0 critical, 1 high, 0 medium, 1 low (CVE-2026-1)");
     shop.passes("scan=critical", "none of severity critical or worse was wanted");
     shop.blocks("scan-age=1h", "the oldest scan was made 2h");

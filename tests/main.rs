@@ -2,14 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 mod contract;
+mod deployments;
+mod docs;
 mod faults;
 mod gates;
 mod history;
+mod hostile;
 mod log_safety;
 mod promote;
 mod publish;
 mod publish_cancel;
 mod publish_stores;
+mod repositories;
 mod rollback;
+mod signatures;
 mod support;
+mod template;
 mod transfer;

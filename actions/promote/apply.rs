@@ -60,6 +60,9 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     runner.say(format!("{}: {} → {}", planned.named.key, planned.source, planned.named.reference));
     let digest = &graph.root.digest;
     let there = edge.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    if edge.repository.make(&request.target.aws, &planned.named.reference, &request.repository_settings).await? {
+        runner.say(format!("{}: created the repository {}", planned.named.key, planned.named.reference.repository));
+    }
     if !there {
         copy::below_root(source, target, graph).await?;
     }

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Class, Digest, Manifest, Reference, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened};
+use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository};
 use lifecycle::registry::EcrHost;
 use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -31,6 +31,8 @@ pub(crate) struct Edge {
     pub(crate) replaced: Option<Digest>,
     /// Whether a record is to be added.
     pub(crate) adds_record: bool,
+    /// The target's repository, which may have to be made first.
+    pub(crate) repository: Repository,
     /// What is to be said of it beside its result.
     pub(crate) notices: Vec<String>,
 }
@@ -87,8 +89,7 @@ impl Edge {
             tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();
         let promoted = promoted?;
         if promoted.is_none() && !request.rollback {
-            let problem = Problem::failure(format!("`{from}` does not exist")).at(named.place.clone());
-            return Err(problem.hint(format!("version {version} has to be in {} first", request.from)).into());
+            return Err(absent(request, from).await.at(named.place.clone()).into());
         }
         let mut held = match needs.held {
             true => Some(Held::read(&target.store, naming, &known).await),
@@ -107,6 +108,7 @@ impl Edge {
             held: None,
             replaced: None,
             adds_record: false,
+            repository: Repository::Unknown,
             notices: Vec::new(),
             tags,
         };
@@ -120,6 +122,10 @@ impl Edge {
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
         let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
+        if !one_repository && edge.tags.iter().all(|plan| plan.current.is_none()) {
+            let (aws, create) = (&request.target.aws, request.create_repositories);
+            edge.repository = Repository::of(aws, &named.reference, create, &named.place).await?;
+        }
         // What is there already needs no look below its root, unless something may have been attached since.
         let written = edge.tags.iter().any(|plan| plan.is_written(&digest));
         let attaches = request.evidence != EvidenceMode::None;
@@ -306,6 +312,23 @@ async fn before(
         Problem::failure(message).at(named.place.clone())
     };
     Ok(target.store.manifest(&stay.digest).await?.ok_or_else(gone)?)
+}
+
+/// Why a source can't be read that the registry says is not there: ECR says so of an archived image too.
+async fn absent(request: &Request, from: &Reference) -> Problem {
+    let archived = match EcrHost::parse(&from.location.to_string()) {
+        // Only for the message: that it can't be known changes nothing.
+        Some(host) => request.source.aws.tagged(&host, &from.repository, &from.tag).await.ok().flatten(),
+        None => None,
+    };
+    match archived {
+        Some(image) if image.archived => Problem::failure(format!("`{from}` is archived, so it can't be read")).hint(format!(
+            "restore it: aws ecr update-image-storage-class --target-storage-class STANDARD --repository-name {} --image-id imageTag={}",
+            from.repository, from.tag
+        )),
+        _ => Problem::failure(format!("`{from}` does not exist"))
+            .hint(format!("version {} has to be in {} first", request.version, request.from)),
+    }
 }
 
 /// Whether a tag, or the repository that it is in, says which version it is of.

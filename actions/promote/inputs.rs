@@ -6,9 +6,10 @@ use std::sync::Arc;
 use url::Url;
 
 use lifecycle::Secret;
-use lifecycle::aws::{Aws, RegistryCredentials, Role};
+use lifecycle::aws::{Aws, RegistryCredentials, RepositorySettings, Role};
 use lifecycle::project::{
-    EvidenceMode, OnConflict, Project, ProjectInputs, Stores, Version, accounts, concurrency, endpoints, registry,
+    CreateRepositories, EvidenceMode, OnConflict, Project, ProjectInputs, Stores, Version, accounts, concurrency,
+    endpoints, registry,
 };
 use lifecycle::registry::Options;
 use lifecycle::runner::{Input, InputError, Runner};
@@ -73,6 +74,8 @@ pub(crate) struct Request {
     pub(crate) extra_tags: Vec<String>,
     pub(crate) evidence: EvidenceMode,
     pub(crate) on_conflict: OnConflict,
+    pub(crate) create_repositories: CreateRepositories,
+    pub(crate) repository_settings: RepositorySettings,
     pub(crate) rollback: bool,
     /// The gates of `require`.
     pub(crate) gates: Vec<Asked>,
@@ -189,6 +192,8 @@ impl Request {
         };
         let evidence = EvidenceMode::parse(&input("evidence", &inputs.evidence))?;
         let on_conflict = OnConflict::parse(&input("on-conflict", &inputs.on_conflict))?;
+        let create_repositories =
+            CreateRepositories::parse(&input("create-repositories", &inputs.create_repositories))?;
         let gates = gates::parse(&input("require", &inputs.require))?;
         let record = input("record", &inputs.record).boolean(true)?;
         let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
@@ -204,6 +209,8 @@ impl Request {
         };
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         let project = inputs.project(runner)?;
+        let settings = input("repository-settings", &inputs.repository_settings);
+        let repository_settings = RepositorySettings::parse(&settings, &project.folder)?;
         let options = inputs.options()?;
         let source = if rollback { inputs.target() } else { inputs.source() };
         let source = source.or(&inputs.both(), &project, &options, runner)?;
@@ -218,6 +225,8 @@ impl Request {
             extra_tags: input("extra-tags", &inputs.extra_tags).lines().map(str::to_owned).collect(),
             evidence,
             on_conflict,
+            create_repositories,
+            repository_settings,
             rollback,
             gates,
             policy_parameter: text(input("policy-parameter", &inputs.policy_parameter)),

@@ -20,7 +20,7 @@ const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 /// What build left of an image.
 pub(crate) enum Found {
     /// The image itself.
-    Built(Built),
+    Built(Box<Built>),
     /// Nothing has changed since a release: it is to be taken from there.
     Reused {
         /// Its name in the release.
@@ -101,7 +101,7 @@ impl Layouts {
         let store: Arc<dyn Store> = Arc::new(self.clone());
         let graph = Graph::read(&store, root).await?;
         self.complete(&graph)?;
-        Ok(Found::Built(Built { store, graph }))
+        Ok(Found::Built(Box::new(Built { store, graph })))
     }
 
     /// One index over the platforms of several roots.

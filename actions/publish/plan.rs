@@ -4,10 +4,9 @@ use anyhow::Context;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
-use lifecycle::aws::{Kind, Mutability, prefix_matches};
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Digest, Location, Reference, Tag};
-use lifecycle::project::{CreateRepositories, Named, Names, OnConflict, Opened, Release, Side, Version};
+use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Repository, Side, Version};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
@@ -34,8 +33,8 @@ pub(crate) struct Work {
     pub(crate) target: Opened,
     /// The tag of the reference first.
     pub(crate) tags: Vec<TagPlan>,
-    /// Whether the repository has to be made first.
-    pub(crate) missing_repository: bool,
+    /// The repository, which may have to be made first.
+    pub(crate) repository: Repository,
     /// What the tag of the reference holds and keeps, although it is another digest.
     pub(crate) kept: Option<Digest>,
 }
@@ -100,7 +99,7 @@ impl Work {
         runner: &Runner,
     ) -> anyhow::Result<Self> {
         let built = match layouts.find(&named.key).await? {
-            Found::Built(built) => built,
+            Found::Built(built) => *built,
             Found::Reused { reference, digest } => released(request, named, &reference, &digest).await?,
         };
         if built.graph.root.is_index()
@@ -112,15 +111,15 @@ impl Work {
         }
         let target = request.stores.open(&named.reference)?;
         let digest = built.graph.root.digest.clone();
-        let (repository, current) =
-            tokio::join!(Repository::of(request, named), target.store.head(&named.reference.tag));
+        let repository = Repository::of(&request.aws, &named.reference, request.create_repositories, &named.place);
+        let (repository, current) = tokio::join!(repository, target.store.head(&named.reference.tag));
         let repository = repository?;
         let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
         for tag in extra {
             let current = target.store.head(&tag).await?;
             let moves = current.as_ref().is_some_and(|held| *held != digest);
             if moves {
-                repository.allows(named, &tag, current.as_ref(), &digest)?;
+                may_move(&repository, named, &tag, current.as_ref(), &digest)?;
             }
             if moves && is_newer(&target, current.as_ref(), request).await? {
                 runner.say(format!("{}: tag `{tag}` stays with a newer version", named.key));
@@ -128,20 +127,14 @@ impl Work {
                 tags.push(TagPlan { tag, current });
             }
         }
-        let mut work = Self { built, target, tags, missing_repository: repository == Repository::ToBeMade, kept: None };
-        work.kept = work.conflict(request, named, &repository, runner).await?;
+        let mut work = Self { built, target, tags, repository, kept: None };
+        work.kept = work.conflict(request, named, runner).await?;
         Ok(work)
     }
 
     /// What the tag of the reference keeps, where it holds another digest. One with the version in its name never moves;
     /// that another one goes back is said.
-    async fn conflict(
-        &self,
-        request: &Request,
-        named: &Named,
-        repository: &Repository,
-        runner: &Runner,
-    ) -> anyhow::Result<Option<Digest>> {
+    async fn conflict(&self, request: &Request, named: &Named, runner: &Runner) -> anyhow::Result<Option<Digest>> {
         let digest = &self.built.graph.root.digest;
         let Some(plan) = self.tags.first() else { return Ok(None) };
         let Some(held) = plan.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
@@ -151,7 +144,7 @@ impl Work {
         let version = request.version.to_string();
         let names_version = |text: &str| text.contains(&version);
         if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
-            repository.allows(named, &plan.tag, Some(held), digest)?;
+            may_move(&self.repository, named, &plan.tag, Some(held), digest)?;
             if is_newer(&self.target, Some(held), request).await? {
                 let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
                 runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
@@ -183,66 +176,22 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     Ok(Built { store, graph })
 }
 
-/// What is known of a repository before anything is written to it.
-#[derive(Debug, PartialEq, Eq)]
-enum Repository {
-    /// It is there, with what it allows.
-    There(Mutability),
-    /// It is made by this run.
-    ToBeMade,
-    /// It is of no ECR, or ECR does not tell: what it allows shows at the write.
-    Unknown,
-}
-
-impl Repository {
-    async fn of(request: &Request, named: &Named) -> anyhow::Result<Self> {
-        let Some(host) = EcrHost::parse(&named.reference.location.to_string()) else { return Ok(Self::Unknown) };
-        let name = &named.reference.repository;
-        match request.aws.mutability(&host, name).await {
-            Ok(Some(mutability)) => return Ok(Self::There(mutability)),
-            Ok(None) => {}
-            // The right to describe is not needed to push.
-            Err(error) if error.kind == Kind::Denied => return Ok(Self::Unknown),
-            Err(error) => return Err(error.into()),
-        }
-        let place = format!("{}/{}", host.account, host.region);
-        let missing =
-            Problem::failure(format!("repository `{name}` does not exist in {place}")).at(named.place.clone());
-        match request.create_repositories {
-            CreateRepositories::Missing => Ok(Self::ToBeMade),
-            CreateRepositories::Never => Err(missing
-                .hint(format!(
-                    "set `create-repositories: missing`, or create it: aws ecr create-repository --region {} --repository-name {name}",
-                    host.region
-                ))
-                .into()),
-            CreateRepositories::Template => {
-                let prefixes = request.aws.create_on_push_prefixes(&host).await?;
-                match prefixes.iter().any(|prefix| prefix_matches(prefix, name)) {
-                    true => Ok(Self::Unknown),
-                    false => {
-                        let known = if prefixes.is_empty() { "none".to_owned() } else { prefixes.join(", ") };
-                        Err(missing.hint(format!("no repository creation template for create on push matches it (prefixes: {known})")).into())
-                    }
-                }
-            }
-        }
+/// Refuses to move a tag where the repository lets none move.
+fn may_move(
+    repository: &Repository,
+    named: &Named,
+    tag: &Tag,
+    held: Option<&Digest>,
+    digest: &Digest,
+) -> anyhow::Result<()> {
+    if repository.allows(tag) {
+        return Ok(());
     }
-
-    /// Whether a tag may move to another digest.
-    fn allows(&self, named: &Named, tag: &Tag, held: Option<&Digest>, digest: &Digest) -> anyhow::Result<()> {
-        let Self::There(mutability) = self else { return Ok(()) };
-        if mutability.allows(tag) {
-            return Ok(());
-        }
-        let held = held.map(ToString::to_string).unwrap_or_default();
-        let message = format!(
-            "tag `{tag}` of {} is immutable: it holds {held}, this build is {digest}",
-            named.reference.repository_address()
-        );
-        let problem = Problem::failure(message).at(named.place.clone());
-        Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
-    }
+    let held = held.map(ToString::to_string).unwrap_or_default();
+    let address = named.reference.repository_address();
+    let message = format!("tag `{tag}` of {address} is immutable: it holds {held}, this build is {digest}");
+    let problem = Problem::failure(message).at(named.place.clone());
+    Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
 }
 
 /// Whether what a floating tag holds was published as a newer version: `latest` only moves forward.

@@ -8,7 +8,6 @@ use lifecycle::clock;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named};
-use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -56,12 +55,8 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
     let digest = &graph.root.digest;
     let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
-    if work.missing_repository
-        && let Some(host) = EcrHost::parse(&named.reference.location.to_string())
-    {
-        let name = &named.reference.repository;
-        request.aws.create_repository(&host, name, &request.repository_settings).await?;
-        runner.say(format!("{}: created the repository {name}", named.key));
+    if work.repository.make(&request.aws, &named.reference, &request.repository_settings).await? {
+        runner.say(format!("{}: created the repository {}", named.key, named.reference.repository));
     }
     if !there {
         copy::below_root(source, target, graph).await?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod ecr;
 pub(crate) mod evidence;
+pub(crate) mod github;
 pub(crate) mod http;
 pub(crate) mod project;
 pub(crate) mod proxy;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::found::{self, Found, ScanResult};
+use lifecycle::evidence::found::{self, Found, LintResult, ScanResult};
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use lifecycle::oci::{Digest, StoreError};
@@ -48,16 +48,19 @@ impl Image<'_> {
     }
 
     pub(super) async fn lint(&self) -> Verdict {
-        let result =
-            self.content("lint result", "the image", found::lint(&self.edge.source.store, self.root()).await).await?;
-        let threshold = result.threshold.unwrap_or(Level::Error);
-        let counts = result.counts;
-        let found = format!("{} errors, {} warnings", counts.error, counts.warning);
-        let wanted = format!("none of level {} or worse was wanted", threshold.name());
-        match counts.at_least(threshold) {
-            0 => Ok(format!("the linter found {found}; {wanted}")),
-            _ => Err(format!("the linter found {found}; {wanted}")),
+        let store = &self.edge.source.store;
+        let of_image = found::lint(store, self.root()).await;
+        let nothing = of_image.as_ref().is_ok_and(Vec::is_empty);
+        if !nothing || !self.edge.graph.root.is_index() {
+            return clean("the image", self.content("lint result", "the image", of_image).await?);
         }
+        // Platforms that were built in jobs of their own were linted there.
+        let mut sentences = Vec::new();
+        for (name, digest) in platforms(&self.edge.graph)? {
+            let result = self.content("lint result", &name, found::lint(store, digest).await).await?;
+            sentences.push(clean(&name, result)?);
+        }
+        Ok(sentences.join("; "))
     }
 
     /// The newest scan of every platform.
@@ -156,6 +159,14 @@ fn same_repository(one: &str, other: &str) -> bool {
 /// To the second, in words.
 pub(super) fn rounded(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// What the linter found, and what was wanted.
+fn clean(of: &str, result: LintResult) -> Verdict {
+    let (threshold, counts) = (result.threshold.unwrap_or(Level::Error), result.counts);
+    let found = format!("{} errors, {} warnings", counts.error, counts.warning);
+    let sentence = format!("the linter found {found} in {of}; none of level {} or worse was wanted", threshold.name());
+    if counts.at_least(threshold) == 0 { Ok(sentence) } else { Err(sentence) }
 }
 
 #[cfg(test)]

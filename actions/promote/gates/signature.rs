@@ -1,22 +1,18 @@
 //! Signatures, as cosign verifies them.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::Diagnosis;
 use lifecycle::aws::RegistryCredentials;
 use lifecycle::oci::{Digest, Location, Reference};
-use lifecycle::registry::{CredentialSource, Credentials};
+use lifecycle::registry::{CredentialSource, Login, authority};
 use lifecycle::runner::{Environment, Finished, Runner, run};
 
 use super::{Identity, Subject, Verdict};
@@ -67,7 +63,7 @@ pub(super) struct Signatures {
 struct Reached {
     credentials: RegistryCredentials,
     endpoints: std::collections::BTreeMap<String, url::Url>,
-    logins: Mutex<HashMap<String, Arc<OnceCell<Result<TempDir, String>>>>>,
+    logins: Mutex<HashMap<String, Arc<OnceCell<Login>>>>,
 }
 
 /// Whose workflow this is.
@@ -142,15 +138,15 @@ impl Signatures {
         let ask = || async {
             let arguments = self.who.arguments(identity, &self.folder)?;
             let (host, login) = self.source.login(host, &self.temporary).await?;
-            let login = login.get().and_then(|login| login.as_ref().ok()).map(|folder| folder.path().to_owned());
             let mut command = Command::new(program);
             for name in NOT_PASSED_ON {
                 command.env_remove(name);
             }
-            if let Some(login) = login {
-                command.env("DOCKER_CONFIG", login);
-            }
-            command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", source.repository));
+            command
+                .env("DOCKER_CONFIG", login)
+                .arg("verify")
+                .args(arguments)
+                .arg(format!("{host}/{}@{digest}", source.repository));
             let Ok(_turn) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
             match run(command, OUTPUT, DEADLINE).await {
                 Ok(finished) if finished.status.success() => {
@@ -167,13 +163,8 @@ impl Signatures {
 }
 
 impl Reached {
-    /// The host as cosign has to call it, and a Docker configuration with the credentials for it, and for nothing else, in a
-    /// folder that only this user can enter and that is removed in the end.
-    async fn login(
-        &self,
-        host: &str,
-        temporary: &std::path::Path,
-    ) -> Result<(String, Arc<OnceCell<Result<TempDir, String>>>), String> {
+    /// The host as cosign has to call it, with a Docker configuration for it and for nothing else.
+    async fn login(&self, host: &str, temporary: &std::path::Path) -> Result<(String, PathBuf), String> {
         let reached = match self.endpoints.get(host) {
             Some(endpoint) => authority(endpoint).ok_or_else(|| {
                 format!("it can't be decided: cosign can't reach {host} below a path, as `registry-endpoints` has it")
@@ -181,16 +172,15 @@ impl Reached {
             None => host.to_owned(),
         };
         let cell = lock(&self.logins).entry(reached.clone()).or_default().clone();
-        let login = cell.get_or_init(|| async {
-            let credentials =
-                self.credentials.credentials(host).await.map_err(|error| Diagnosis::of(&error.into()).line())?;
-            write(&reached, &credentials, temporary)
-                .map_err(|error| format!("credentials for cosign can't be written: {error}"))
-        });
-        match login.await {
-            Ok(_) => Ok((reached, cell)),
-            Err(reason) => Err(format!("it can't be decided: {reason}")),
-        }
+        let login = || async {
+            let credentials = self.credentials.credentials(host).await;
+            let credentials = credentials.map_err(|error| Diagnosis::of(&error.into()).line())?;
+            let written = Login::write(&reached, &credentials, temporary);
+            written.map_err(|error| format!("credentials for cosign can't be written: {error}"))
+        };
+        let login = cell.get_or_try_init(login).await.map_err(|reason| format!("it can't be decided: {reason}"))?;
+        let folder = login.folder().to_owned();
+        Ok((reached, folder))
     }
 }
 
@@ -247,39 +237,14 @@ fn find(environment: &Environment) -> Option<PathBuf> {
     folders.map(|folder| folder.join("cosign")).find(executable)
 }
 
-/// `host:port` of an address without a path.
-fn authority(endpoint: &url::Url) -> Option<String> {
-    let host = endpoint.host_str().filter(|_| endpoint.path() == "/")?;
-    Some(match endpoint.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    })
-}
-
-fn write(host: &str, credentials: &Credentials, temporary: &std::path::Path) -> std::io::Result<TempDir> {
-    let auth = match credentials {
-        Credentials::Anonymous => None,
-        Credentials::Basic { user, password } => {
-            Some(serde_json::json!({"auth": STANDARD.encode(format!("{user}:{}", password.expose()))}))
-        }
-        Credentials::Refresh(token) => Some(serde_json::json!({"identitytoken": token.expose()})),
-    };
-    let auths: serde_json::Map<String, serde_json::Value> =
-        auth.map(|auth| (host.to_owned(), auth)).into_iter().collect();
-    let alone = std::fs::Permissions::from_mode(0o700);
-    let folder = tempfile::Builder::new().prefix("cosign-").permissions(alone).tempdir_in(temporary)?;
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(folder.path().join("config.json"))?;
-    file.write_all(serde_json::json!({"auths": auths}).to_string().as_bytes())?;
-    Ok(folder)
-}
-
 /// cosign's own words for it, on one line.
 fn reason(finished: &Finished) -> String {
     let log = String::from_utf8_lossy(&finished.log);
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said =
-        lines().find_map(|line| line.strip_prefix("Error:")).or_else(|| lines().last()).unwrap_or("it said nothing");
+    let said = lines()
+        .find_map(|line| line.strip_prefix("Error:"))
+        .or_else(|| lines().next_back())
+        .unwrap_or("it said nothing");
     said.trim().chars().filter(|character| !character.is_control()).take(REASON).collect()
 }
 
@@ -320,27 +285,5 @@ mod tests {
         );
         let nobody = Who { repository: None, issuer: GITHUB_ISSUER.into() };
         assert!(nobody.arguments(&Identity::OfRepository, std::path::Path::new("/")).is_err());
-    }
-
-    #[test]
-    fn credentials_are_this_users_alone_and_for_one_host() {
-        let temporary = tempfile::tempdir().unwrap();
-        let credentials = Credentials::Basic { user: "AWS".into(), password: lifecycle::Secret::new("p") };
-        let folder = write("h.example:5000", &credentials, temporary.path()).unwrap();
-        let file = folder.path().join("config.json");
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), r#"{"auths":{"h.example:5000":{"auth":"QVdTOnA="}}}"#);
-        let path = folder.path().to_owned();
-        drop(folder);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn endpoints_as_cosign_calls_them() {
-        let authority = |text: &str| super::authority(&text.parse().unwrap());
-        assert_eq!(authority("http://127.0.0.1:5000").as_deref(), Some("127.0.0.1:5000"));
-        assert_eq!(authority("https://h.example/").as_deref(), Some("h.example"));
-        assert_eq!(authority("https://h.example/below"), None);
     }
 }

@@ -132,7 +132,8 @@ impl Aws {
                 loader = loader.region(Region::new(region.clone()));
             }
             let config = loader.load().await;
-            if config.region().is_none() {
+            // A variable that is set to nothing is not set.
+            if config.region().is_none_or(|region| region.as_ref().is_empty()) {
                 return Err(Error::new(Kind::Credentials, "no AWS region")
                     .hint("set the input `region` or the variable AWS_REGION"));
             }

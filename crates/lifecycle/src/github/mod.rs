@@ -72,7 +72,7 @@ impl GitHub {
         let headers = vec![
             (AUTHORIZATION, bearer),
             (USER_AGENT, HeaderValue::from_static("image-lifecycle")),
-            (ACCEPT, HeaderValue::from_static("application/vnd.github+json")),
+            (ACCEPT, HeaderValue::from_static("application/vnd.github+json, application/json")),
             (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static(API_VERSION)),
         ];
         let built = OctocrabBuilder::new_empty()

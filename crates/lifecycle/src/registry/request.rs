@@ -398,7 +398,10 @@ mod tests {
         let repository = "a/b".parse().unwrap();
         let registry = registries.repository("r.example", &repository).unwrap().registry;
         let operation = Operation { kind: Kind::Upload, repository: &repository, subject: "blob" };
-        let hour = || async { Ok(tokio::time::sleep(Duration::from_secs(3600)).await) };
+        let hour = || async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            Ok(())
+        };
         let counts = Counts::default();
         assert_eq!(registry.retry(&operation, &counts, hour).await.unwrap_err().class, Class::Transient);
         assert!(registry.retry_within(Duration::from_secs(3601), &operation, &counts, hour).await.is_ok());

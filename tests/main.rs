@@ -6,6 +6,7 @@ mod deployments;
 mod docs;
 mod faults;
 mod gates;
+mod github;
 mod history;
 mod hostile;
 mod log_safety;

@@ -51,23 +51,22 @@ impl Told {
 
     /// Tells it.
     pub(crate) async fn of(&self, request: &Request, images: &[Image], runner: &Runner) {
-        let outcome = async {
-            let github = GitHub::of(&runner.environment, &self.token);
-            let github = github.map_err(|error| missed("GitHub is told nothing", error))?;
+        let github = match GitHub::of(&runner.environment, &self.token) {
+            Ok(github) => github,
+            Err(error) => return missed("GitHub is told nothing", error).tell(runner),
+        };
+        let all = async {
+            // That the token may not do the one says nothing of the other.
             if self.comment {
-                self.comment(&github, request, images, runner).await?;
+                self.comment(&github, request, images, runner).await.unwrap_or_else(|missed| missed.tell(runner));
             }
             if self.code_scanning {
-                scanned(&github, images, runner).await?;
+                scanned(&github, images, runner).await.unwrap_or_else(|missed| missed.tell(runner));
             }
-            Ok(())
         };
-        let outcome: Result<(), Missed> = tokio::select! {
-            outcome = outcome => outcome,
-            () = runner.cancelled() => Ok(()),
-        };
-        if let Err(Missed { level, problem }) = outcome {
-            tell(runner, level, Diagnosis::of(&problem.into()).line());
+        tokio::select! {
+            () = all => {}
+            () = runner.cancelled() => {}
         }
     }
 
@@ -94,6 +93,12 @@ impl Told {
 struct Missed {
     level: Level,
     problem: Problem,
+}
+
+impl Missed {
+    fn tell(self, runner: &Runner) {
+        tell(runner, self.level, Diagnosis::of(&self.problem.into()).line());
+    }
 }
 
 impl From<Problem> for Missed {

@@ -88,7 +88,12 @@ impl Aws {
     ///
     /// # Errors
     /// When that can't be known.
-    pub async fn tagged(&self, host: &EcrHost, repository: &RepositoryName, tag: &Tag) -> Result<Option<Pushed>, Error> {
+    pub async fn tagged(
+        &self,
+        host: &EcrHost,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Pushed>, Error> {
         let image = ImageIdentifier::builder().image_tag(tag.as_str()).build();
         self.described(host, repository, image).await
     }

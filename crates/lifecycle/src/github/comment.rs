@@ -89,16 +89,26 @@ impl GitHub {
         .await
     }
 
-    /// The id of the comment that is to be replaced.
+    /// The id of the comment that is to be replaced. Anybody can write the marker, but only this token's own comment is:
+    /// that of a bot, as a workflow's token is one, or of the person whose token it is.
     async fn earlier(&self, comments: &str, body: &Body) -> Result<Option<u64>, Error> {
+        let mut me = None;
         for page in 1..=PAGES {
             let route = format!("{comments}?per_page={PAGE}&page={page}");
             let answer = self.once(PERMISSION, Method::GET, &route, None).await?;
             let found = answer.as_array().ok_or_else(|| Error::new(format!("{comments}: the answer is no list")))?;
             for comment in found.iter().filter(|comment| body.is_in(comment)) {
-                if self.is_mine(comment).await? {
-                    return Ok(comment["id"].as_u64());
+                let author = &comment["user"];
+                if author["type"] != "Bot" {
+                    let me = match &me {
+                        Some(me) => me,
+                        None => me.insert(self.user().await?),
+                    };
+                    if !me.is_u64() || *me != author["id"] {
+                        continue;
+                    }
                 }
+                return Ok(comment["id"].as_u64());
             }
             if found.len() < PAGE {
                 break;
@@ -107,15 +117,11 @@ impl GitHub {
         Ok(None)
     }
 
-    /// Anybody can write the marker, but only this token's own comment is replaced. A workflow's token is a bot that may
-    /// not ask who it is; a person's token may.
-    async fn is_mine(&self, comment: &Value) -> Result<bool, Error> {
-        if comment["user"]["type"] == "Bot" {
-            return Ok(true);
-        }
+    /// The id of the person whose token it is; null for a workflow's token, which may not ask.
+    async fn user(&self) -> Result<Value, Error> {
         match self.once(PERMISSION, Method::GET, "/user", None).await {
-            Ok(user) => Ok(user["id"].is_u64() && user["id"] == comment["user"]["id"]),
-            Err(error) if error.is_denied() => Ok(false),
+            Ok(user) => Ok(user["id"].clone()),
+            Err(error) if error.is_denied() => Ok(Value::Null),
             Err(error) => Err(error),
         }
     }

@@ -11,6 +11,7 @@ mod deployments;
 mod docs;
 mod faults;
 mod gates;
+mod github;
 mod history;
 mod hostile;
 mod log_safety;

@@ -14,6 +14,7 @@ use lifecycle::runner::{Input, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
 use crate::dockerfile::Substitutions;
+use crate::github::{Asked, Told};
 use crate::{sbom, scan};
 
 lifecycle::inputs! {
@@ -27,6 +28,8 @@ lifecycle::inputs! {
     summary = "true",
     dry_run = "false",
     github_token = "",
+    comment = "false",
+    code_scanning = "false",
     builder = "auto",
     buildkit_image = "moby/buildkit:buildx-stable-1",
     install_tools = "true",
@@ -84,6 +87,8 @@ pub(crate) struct Request {
     pub(crate) provenance: bool,
     pub(crate) dry_run: bool,
     pub(crate) summary: bool,
+    /// What GitHub is told beside the run itself.
+    pub(crate) told: Option<Told>,
     pub(crate) concurrency: usize,
     pub(crate) aws: Arc<Aws>,
     /// `since` as it was typed; with it, where the release is.
@@ -121,6 +126,14 @@ impl Request {
         let provenance = input("provenance", &inputs.provenance).boolean(true)?;
         let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
         let summary = input("summary", &inputs.summary).boolean(true)?;
+        let told = Asked {
+            token: input("github-token", &inputs.github_token),
+            comment: input("comment", &inputs.comment),
+            code_scanning: input("code-scanning", &inputs.code_scanning),
+            images: input("images", &inputs.images),
+            platforms: input("platforms", &inputs.platforms),
+        };
+        let told = Told::parse(&told, runner)?;
         let build_args = input("build-args", &inputs.build_args).pairs()?;
         let labels = input("labels", &inputs.labels).pairs()?;
         let annotations = input("annotations", &inputs.annotations).pairs()?;
@@ -180,6 +193,7 @@ impl Request {
             provenance,
             dry_run,
             summary,
+            told,
             concurrency,
             since: text(input("since", &inputs.since)),
             mapping: inputs.mapping.trim().to_owned(),

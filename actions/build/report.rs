@@ -50,6 +50,9 @@ pub(crate) struct Result {
     pub(crate) findings: Vec<Finding>,
     #[serde(skip)]
     details: String,
+    /// SARIF documents.
+    #[serde(skip)]
+    pub(crate) sarif: Vec<Vec<u8>>,
     /// What is in the layout.
     #[serde(skip)]
     pub(crate) built: Option<Built>,
@@ -100,6 +103,7 @@ impl Result {
             finished: String::new(),
             findings: Vec::new(),
             details: String::new(),
+            sarif: Vec::new(),
             built: None,
             reused: None,
             seconds: 0,
@@ -148,6 +152,7 @@ impl Result {
         self.lint = checked.lint;
         self.vulnerabilities = checked.vulnerabilities;
         self.details = checked.details;
+        self.sarif = checked.sarif;
         if self.status == Status::Failed {
             return;
         }
@@ -187,16 +192,9 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
             runner.annotate(annotation);
         }
     }
-    let table = table(results);
-    runner.show(&table);
+    runner.show(&table(results));
     if request.summary {
-        let what = if request.dry_run { "Would build" } else { "Built" };
-        runner.summarize(&format!("### {what}\n\n{}\n", table.markdown()));
-        for result in results.iter().filter(|result| !result.details.is_empty()) {
-            let name = lifecycle::runner::escape(&result.name);
-            let summary = format!("<summary>Vulnerabilities of {name}</summary>");
-            runner.summarize(&format!("<details>{summary}\n\n{}\n</details>\n\n", result.details));
-        }
+        sections(request, results).iter().for_each(|section| runner.summarize(section));
     }
     let failed = results.iter().any(|result| result.status == Status::Failed);
     let digests: BTreeMap<&str, &Digest> =
@@ -207,6 +205,17 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
     runner.output("digests", serde_json::json!(digests).to_string());
     runner.output("verdict", if failed { "fail" } else { "pass" });
     if failed { Verdict::Fail } else { Verdict::Pass }
+}
+
+/// The report as Markdown: all images, then the vulnerabilities of each.
+pub(crate) fn sections(request: &Request, results: &[Result]) -> Vec<String> {
+    let what = if request.dry_run { "Would build" } else { "Built" };
+    let images = format!("### {what}\n\n{}\n", table(results).markdown());
+    let vulnerabilities = results.iter().filter(|result| !result.details.is_empty()).map(|result| {
+        let summary = format!("<summary>Vulnerabilities of {}</summary>", lifecycle::runner::escape(&result.name));
+        format!("<details>{summary}\n\n{}\n</details>\n\n", result.details)
+    });
+    [images].into_iter().chain(vulnerabilities).collect()
 }
 
 fn table(results: &[Result]) -> Table {

@@ -2,6 +2,8 @@ use serde_json::{Value, json};
 
 use super::{Error, GitHub};
 
+const PERMISSION: &str = "deployments";
+
 /// The longest description that GitHub takes, in characters.
 const DESCRIPTION: usize = 140;
 
@@ -70,7 +72,7 @@ impl GitHub {
     /// # Errors
     /// When GitHub refuses it, or does not answer.
     pub async fn create_deployment(&self, deployment: &NewDeployment<'_>) -> Result<u64, Error> {
-        let made = self.post("deployments", &deployment.body()).await?;
+        let made = self.post(PERMISSION, "deployments", &deployment.body()).await?;
         made["id"].as_u64().ok_or_else(|| Error::new("GitHub's answer names no deployment"))
     }
 
@@ -79,6 +81,6 @@ impl GitHub {
     /// # Errors
     /// When GitHub refuses it, or does not answer.
     pub async fn deployment_status(&self, id: u64, state: DeploymentState, log: Option<&str>) -> Result<(), Error> {
-        self.post(&format!("deployments/{id}/statuses"), &state.body(log)).await.map(drop)
+        self.post(PERMISSION, &format!("deployments/{id}/statuses"), &state.body(log)).await.map(drop)
     }
 }

@@ -1,5 +1,7 @@
 //! GitHub's API, as far as the actions write to it.
 
+mod code_scanning;
+mod comment;
 mod deployments;
 mod error;
 
@@ -15,6 +17,7 @@ use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use octocrab::{AuthState, Octocrab, OctocrabBuilder};
 use serde_json::Value;
 
+pub use comment::Body;
 pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
 
@@ -28,8 +31,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// One call with all its attempts.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The largest answer that is read, in bytes.
-const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
+/// The largest answer that is read, in bytes: a page of the longest comments.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
 /// The most that GitHub's word for when to come back is heeded.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,27 +90,24 @@ impl GitHub {
 
     /// Posts to a path below the repository. What may pass is tried again: a call that was carried out though its answer was
     /// lost is then made twice, which is better than not at all for what is posted here.
-    async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
-        let route = format!("/repos/{}/{path}", self.repository);
-        let attempts = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(500))
-            .with_max_delay(Duration::from_secs(8))
-            .with_max_times(4)
-            .with_jitter();
-        let call = (|| self.once(Method::POST, &route, body))
-            .retry(attempts)
-            .when(|error: &Error| error.transient)
-            .adjust(|error: &Error, pause| match (pause, error.after) {
-                (Some(pause), Some(after)) => Some(pause.max(after.min(PATIENCE))),
-                (pause, _) => pause,
-            });
-        let late = |_| Error::new(format!("{route}: no answer in {} s", CALL_DEADLINE.as_secs()));
-        tokio::time::timeout(CALL_DEADLINE, call).await.map_err(late)?
+    async fn post(&self, permission: &'static str, path: &str, body: &Value) -> Result<Value, Error> {
+        let route = self.route(path);
+        retried(&route, || self.once(permission, Method::POST, &route, Some(body))).await
     }
 
-    async fn once(&self, method: Method, route: &str, body: &Value) -> Result<Value, Error> {
+    fn route(&self, path: &str) -> String {
+        format!("/repos/{}/{path}", self.repository)
+    }
+
+    async fn once(
+        &self,
+        permission: &'static str,
+        method: Method,
+        route: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Error> {
         let request = http::Request::builder().method(method).uri(route);
-        let request = self.octocrab.build_request(request, Some(body)).map_err(|error| Error::broken(route, error))?;
+        let request = self.octocrab.build_request(request, body).map_err(|error| Error::broken(route, error))?;
         let exchange = async {
             let answer = self.octocrab.execute(request).await.map_err(|error| Error::broken(route, error))?;
             let (head, body) = answer.into_parts();
@@ -118,11 +118,31 @@ impl GitHub {
         let late = |_| Error::unanswered(route, format!("no answer in {} s", REQUEST_DEADLINE.as_secs()));
         let (head, body) = tokio::time::timeout(REQUEST_DEADLINE, exchange).await.map_err(late)??;
         match head.status {
-            StatusCode::OK | StatusCode::CREATED => serde_json::from_slice(&body)
+            StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => serde_json::from_slice(&body)
                 .map_err(|error| Error::new(format!("{route}: the answer is no JSON")).because(error)),
-            status => Err(Error::refused(route, status, &head.headers, &body)),
+            status => Err(Error::refused(route, permission, status, &head.headers, &body)),
         }
     }
+}
+
+/// Carries something out; what may pass is tried again.
+async fn retried<T, F>(what: &str, work: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let attempts = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(8))
+        .with_max_times(4)
+        .with_jitter();
+    let work = work.retry(attempts).when(|error: &Error| error.transient).adjust(|error: &Error, pause| {
+        match (pause, error.after) {
+            (Some(pause), Some(after)) => Some(pause.max(after.min(PATIENCE))),
+            (pause, _) => pause,
+        }
+    });
+    let late = |_| Error::new(format!("{what}: no answer in {} s", CALL_DEADLINE.as_secs()));
+    tokio::time::timeout(CALL_DEADLINE, work).await.map_err(late)?
 }
 
 /// `owner/name` of letters that GitHub allows, so that it stays one in a path.

@@ -258,6 +258,41 @@ fn a_conflict_can_be_left_as_it_is() {
     let run = step.run().exits(0);
     assert_eq!((run.of_images("status"), run.of_images("digest")), (vec!["unchanged".into()], vec![other.root.digest]));
     assert_eq!(ecr.snapshot(), before);
+    assert_eq!(run.artifacts, "");
+}
+
+#[test]
+fn a_further_tag_moves_only_where_the_repository_lets_it() {
+    let settings = |mutability: &str, exclusions: &[&str]| Settings {
+        mutability: mutability.into(),
+        exclusions: exclusions.iter().map(|filter| (*filter).to_owned()).collect(),
+        ..Settings::default()
+    };
+    for (settings, moves) in [
+        (settings("MUTABLE", &[]), true),
+        (settings("IMMUTABLE", &[]), false),
+        (settings("IMMUTABLE_WITH_EXCLUSION", &["latest", "nightly-*"]), true),
+        (settings("IMMUTABLE_WITH_EXCLUSION", &["nightly-*"]), false),
+        (settings("MUTABLE_WITH_EXCLUSION", &["late*"]), false),
+    ] {
+        let (ecr, project, [api, _]) = shop();
+        let registry = ecr.default_registry();
+        let old = Image::new(7);
+        registry.push("shop/api", &["latest"], &old);
+        registry.change("shop/api", |repository| repository.settings = settings.clone());
+        let step = publish(&project, &ecr).input("images", "Api").input("extra-tags", "latest");
+        let run = step.run().exits(if moves { 0 } else { 1 });
+        let held = registry.resolve("shop/api", "latest").unwrap();
+        if moves {
+            assert_eq!(held, api.root.digest, "{settings:?}");
+            continue;
+        }
+        // Before any byte is sent, with both digests.
+        assert!(ecr.writes().is_empty(), "{settings:?}: {}", ecr.table());
+        assert!(run.error().contains("tag `latest`") && run.error().contains("immutable"), "{}", run.error());
+        assert!(run.error().contains(&old.root.digest) && run.error().contains(&api.root.digest), "{}", run.error());
+        assert_eq!(registry.resolve("shop/api", "dev-1.0.0"), None);
+    }
 }
 
 #[test]

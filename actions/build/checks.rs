@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
+use serde_json::Value;
 
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
@@ -43,6 +44,8 @@ pub(crate) struct Checked {
     pub(crate) problems: Vec<Problem>,
     /// Markdown for the summary: the worst vulnerabilities.
     pub(crate) details: String,
+    /// SARIF documents.
+    pub(crate) sarif: Vec<Vec<u8>>,
 }
 
 /// An image that was built, and all that its checks look at.
@@ -150,7 +153,7 @@ impl Checks {
     /// Scans what was built and attaches all that is known of it.
     pub(crate) async fn built(&self, subject: &Subject<'_>, lint: Option<Vec<Finding>>, checked: &mut Checked) {
         let outcomes = [
-            lint.map_or(Ok(()), |findings| self.attach_lint(subject, &findings)),
+            lint.map_or(Ok(()), |findings| self.attach_lint(subject, &findings, checked)),
             self.scan(subject, checked).await,
             self.sbom(subject).await,
             if subject.request.provenance { attest(subject) } else { Ok(()) },
@@ -158,9 +161,9 @@ impl Checks {
         checked.problems.extend(outcomes.into_iter().filter_map(Result::err));
     }
 
-    fn attach_lint(&self, subject: &Subject<'_>, findings: &[Finding]) -> Result<(), Problem> {
+    fn attach_lint(&self, subject: &Subject<'_>, findings: &[Finding], checked: &mut Checked) -> Result<(), Problem> {
         let document = sarif::lint(subject.name(), findings, subject.request.lint);
-        self.report(subject.image, "lint.sarif", document.to_string().as_bytes())?;
+        self.sarif(subject.image, "lint.sarif", &document, checked)?;
         let artifact = sarif::artifact(&subject.built.root.descriptor(), &document, &clock::now());
         artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
     }
@@ -180,7 +183,7 @@ impl Checks {
             let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
         }
-        self.report(image, "scan.sarif", sarif::scan(&image.dockerfile_display, &verdict).to_string().as_bytes())?;
+        self.sarif(image, "scan.sarif", &sarif::scan(&image.dockerfile_display, &verdict), checked)?;
         self.report(image, "scan.json", serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if let Some(annotation) = verdict.annotation(Some(image.definition.key.place.clone())) {
             subject.runner.annotate(annotation);
@@ -205,6 +208,13 @@ impl Checks {
             self.report(subject.image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
             sbom.artifact.add_to(subject.layout).map_err(not_attached)?;
         }
+        Ok(())
+    }
+
+    fn sarif(&self, image: &Image, kind: &str, document: &Value, checked: &mut Checked) -> Result<(), Problem> {
+        let bytes = document.to_string().into_bytes();
+        self.report(image, kind, &bytes)?;
+        checked.sarif.push(bytes);
         Ok(())
     }
 

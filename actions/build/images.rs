@@ -16,6 +16,7 @@ use crate::inputs::Request;
 use crate::output::{self, BASE, Built, Exported};
 use crate::plan::Image;
 use crate::report::{Result, Status};
+use crate::since::Since;
 use crate::tools;
 
 /// Between two lines that say that a build still goes on.
@@ -60,15 +61,19 @@ pub(crate) async fn all(
     let layout = Layout::at(&request.layout);
     let keys: Vec<&str> = images.iter().map(|image| image.key.as_str()).collect();
     layout.forget(&keys)?;
+    let since = match &request.since {
+        Some(text) => Some(Since::find(text, request).await?),
+        None => None,
+    };
     let epoch = commit_time(request).await;
     let builds = images.iter().enumerate().map(|(number, image)| {
         let folder = folder.join(number.to_string());
-        let layout = &layout;
+        let (layout, since) = (&layout, since.as_ref());
         async move {
             let labels = labels(request, runner, image, epoch);
             let conditions =
                 Conditions { request, labels, epoch, builder_id: builder_id(runner), credentials, folder: &folder };
-            one(image, builder, &conditions, layout, runner).await
+            one(image, builder, &conditions, since, layout, runner).await
         }
     });
     let builds: Vec<_> = builds.collect();
@@ -113,24 +118,39 @@ pub(crate) async fn all(
     for (result, checked) in results.iter_mut().zip(checked) {
         result.checked(checked);
     }
-    if results.iter().all(|result| result.built.is_some()) {
+    if results.iter().all(|result| result.built.is_some() || result.reused.is_some()) {
         for (image, result) in images.iter().zip(&results) {
-            if let Some(built) = &result.built {
-                output::name(built, &layout, image)?;
+            match (&result.built, &result.reused) {
+                (Some(built), _) => output::name(built, &layout, image)?,
+                (None, Some(reused)) => reused.add(&layout, image)?,
+                (None, None) => {}
             }
         }
     }
     Ok(results)
 }
 
+/// Takes the image from a release where nothing has changed since, else builds it.
 async fn one(
     image: &Image,
     builder: &Builder,
     conditions: &Conditions<'_>,
+    since: Option<&Since>,
     layout: &Layout,
     runner: &Runner,
 ) -> Result {
     let (started, began) = (Instant::now(), clock::now());
+    if let Some(since) = since {
+        match since.reuse(conditions.request, image, runner).await {
+            Ok(None) => {}
+            Ok(Some(reused)) => return Result::reused(image, reused),
+            Err(error) => {
+                let mut result = Result::of(image, Status::Failed);
+                result.fails(&error);
+                return result;
+            }
+        }
+    }
     let outcome = tokio::select! {
         outcome = build(image, builder, conditions, layout, runner) => outcome,
         never = still_there(image, started, runner) => match never {},

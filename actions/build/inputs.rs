@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifecycle::aws::Aws;
+use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use lifecycle::oci::Platform;
-use lifecycle::project::{Project, ProjectInputs, Version, concurrency};
+use lifecycle::project::{Project, ProjectInputs, Stores, Version, concurrency, endpoints, registry};
+use lifecycle::registry::Options;
 use lifecycle::runner::{Input, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
 use crate::dockerfile::Substitutions;
+use crate::github::{Asked, Told};
 use crate::{sbom, scan};
 
 lifecycle::inputs! {
@@ -26,6 +28,8 @@ lifecycle::inputs! {
     summary = "true",
     dry_run = "false",
     github_token = "",
+    comment = "false",
+    code_scanning = "false",
     builder = "auto",
     buildkit_image = "moby/buildkit:buildx-stable-1",
     install_tools = "true",
@@ -83,8 +87,18 @@ pub(crate) struct Request {
     pub(crate) provenance: bool,
     pub(crate) dry_run: bool,
     pub(crate) summary: bool,
+    /// What GitHub is told beside the run itself.
+    pub(crate) told: Option<Told>,
     pub(crate) concurrency: usize,
     pub(crate) aws: Arc<Aws>,
+    /// `since` as it was typed; with it, where the release is.
+    pub(crate) since: Option<String>,
+    pub(crate) mapping: String,
+    pub(crate) environment: String,
+    pub(crate) registry: Option<String>,
+    pub(crate) registry_parameter: Option<String>,
+    pub(crate) reference: Option<String>,
+    pub(crate) stores: Stores,
 }
 
 impl Request {
@@ -112,6 +126,14 @@ impl Request {
         let provenance = input("provenance", &inputs.provenance).boolean(true)?;
         let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
         let summary = input("summary", &inputs.summary).boolean(true)?;
+        let told = Asked {
+            token: input("github-token", &inputs.github_token),
+            comment: input("comment", &inputs.comment),
+            code_scanning: input("code-scanning", &inputs.code_scanning),
+            images: input("images", &inputs.images),
+            platforms: input("platforms", &inputs.platforms),
+        };
+        let told = Told::parse(&told, runner)?;
         let build_args = input("build-args", &inputs.build_args).pairs()?;
         let labels = input("labels", &inputs.labels).pairs()?;
         let annotations = input("annotations", &inputs.annotations).pairs()?;
@@ -141,6 +163,12 @@ impl Request {
         let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
         let layout = input("layout", &inputs.layout).text().map(|text| project.folder.join(text));
         let region = input("region", &inputs.region).text().map(str::to_owned);
+        let aws = Arc::new(Aws::new(runner.clone(), region, None));
+        let options = Options {
+            endpoints: endpoints(&input("registry-endpoints", &inputs.registry_endpoints))?,
+            ..Options::default()
+        };
+        let text = |input: Input<'_>| input.text().map(str::to_owned);
         Ok(Self {
             version,
             layout: layout.unwrap_or_else(|| runner.environment.temporary().join("container-images")),
@@ -165,8 +193,16 @@ impl Request {
             provenance,
             dry_run,
             summary,
+            told,
             concurrency,
-            aws: Arc::new(Aws::new(runner.clone(), region, None)),
+            since: text(input("since", &inputs.since)),
+            mapping: inputs.mapping.trim().to_owned(),
+            environment: inputs.environment.trim().to_owned(),
+            registry: registry(&input("registry", &inputs.registry), &project.folder)?,
+            registry_parameter: text(input("registry-parameter", &inputs.registry_parameter)),
+            reference: text(input("reference", &inputs.reference)),
+            stores: Stores::new(options, Arc::new(RegistryCredentials::new(aws.clone()))),
+            aws,
             project,
         })
     }

@@ -3,6 +3,7 @@
 mod builder;
 mod checks;
 mod dockerfile;
+mod github;
 mod images;
 mod inputs;
 mod lint;
@@ -11,6 +12,7 @@ mod plan;
 mod report;
 mod sbom;
 mod scan;
+mod since;
 mod single;
 mod tools;
 
@@ -65,5 +67,9 @@ async fn with(
     runner.say(format!("{} image(s) with {}; {}", images.len(), builder.name(), checks.names()));
     let credentials = BaseCredentials::prepare(images, &request.base_images, &request.aws, &runner.environment).await?;
     let results = images::all(request, images, builder, &credentials, &checks, folder, runner).await?;
-    Ok(report::write(request, &results, Some(&checks.reports), runner))
+    let verdict = report::write(request, &results, Some(&checks.reports), runner);
+    if let Some(told) = &request.told {
+        told.of(request, &results, runner).await;
+    }
+    Ok(verdict)
 }

@@ -16,6 +16,7 @@ use crate::checks::Checked;
 use crate::inputs::Request;
 use crate::output::Built;
 use crate::plan::Image;
+use crate::since::Reused;
 
 /// One image's result, as the output `images` holds it.
 #[derive(Debug, Serialize)]
@@ -49,9 +50,15 @@ pub(crate) struct Result {
     pub(crate) findings: Vec<Finding>,
     #[serde(skip)]
     details: String,
+    /// SARIF documents.
+    #[serde(skip)]
+    pub(crate) sarif: Vec<Vec<u8>>,
     /// What is in the layout.
     #[serde(skip)]
     pub(crate) built: Option<Built>,
+    /// What it is taken from, where it was not built.
+    #[serde(skip)]
+    pub(crate) reused: Option<Reused>,
     #[serde(skip)]
     pub(crate) seconds: u64,
     #[serde(skip)]
@@ -70,6 +77,8 @@ pub(crate) struct Result {
 pub(crate) enum Status {
     /// It was built.
     Built,
+    /// Nothing has changed since a release, so it is taken from there.
+    Reused,
     /// It was not.
     Failed,
     /// A dry run: it would be built.
@@ -94,13 +103,21 @@ impl Result {
             finished: String::new(),
             findings: Vec::new(),
             details: String::new(),
+            sarif: Vec::new(),
             built: None,
+            reused: None,
             seconds: 0,
             layers: 0,
             cached: 0,
             diagnosis: None,
             place: image.definition.key.place.clone(),
         }
+    }
+
+    pub(crate) fn reused(image: &Image, reused: Reused) -> Self {
+        let digest = Some(reused.manifest.digest.clone());
+        let media_type = Some(reused.manifest.media_type.clone());
+        Self { digest, media_type, reused: Some(reused), ..Self::of(image, Status::Reused) }
     }
 
     pub(crate) fn has(&mut self, built: Built, output: Output) {
@@ -135,6 +152,7 @@ impl Result {
         self.lint = checked.lint;
         self.vulnerabilities = checked.vulnerabilities;
         self.details = checked.details;
+        self.sarif = checked.sarif;
         if self.status == Status::Failed {
             return;
         }
@@ -174,16 +192,9 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
             runner.annotate(annotation);
         }
     }
-    let table = table(results);
-    runner.show(&table);
+    runner.show(&table(results));
     if request.summary {
-        let what = if request.dry_run { "Would build" } else { "Built" };
-        runner.summarize(&format!("### {what}\n\n{}\n", table.markdown()));
-        for result in results.iter().filter(|result| !result.details.is_empty()) {
-            let name = lifecycle::runner::escape(&result.name);
-            let summary = format!("<summary>Vulnerabilities of {name}</summary>");
-            runner.summarize(&format!("<details>{summary}\n\n{}\n</details>\n\n", result.details));
-        }
+        sections(request, results).iter().for_each(|section| runner.summarize(section));
     }
     let failed = results.iter().any(|result| result.status == Status::Failed);
     let digests: BTreeMap<&str, &Digest> =
@@ -194,6 +205,17 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
     runner.output("digests", serde_json::json!(digests).to_string());
     runner.output("verdict", if failed { "fail" } else { "pass" });
     if failed { Verdict::Fail } else { Verdict::Pass }
+}
+
+/// The report as Markdown: all images, then the vulnerabilities of each.
+pub(crate) fn sections(request: &Request, results: &[Result]) -> Vec<String> {
+    let what = if request.dry_run { "Would build" } else { "Built" };
+    let images = format!("### {what}\n\n{}\n", table(results).markdown());
+    let vulnerabilities = results.iter().filter(|result| !result.details.is_empty()).map(|result| {
+        let summary = format!("<summary>Vulnerabilities of {}</summary>", lifecycle::runner::escape(&result.name));
+        format!("<details>{summary}\n\n{}\n</details>\n\n", result.details)
+    });
+    [images].into_iter().chain(vulnerabilities).collect()
 }
 
 fn table(results: &[Result]) -> Table {

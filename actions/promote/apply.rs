@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::clock;
-use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::BlobSource;
+use lifecycle::evidence::{GateStatus, Record, RecordKind};
+use lifecycle::oci::{BlobSource, StoreError};
 use lifecycle::project::EvidenceMode;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
@@ -60,34 +60,36 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     runner.say(format!("{}: {} → {}", planned.named.key, planned.source, planned.named.reference));
     let digest = &graph.root.digest;
     let there = edge.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    if edge.repository.make(&request.target.aws, &planned.named.reference, &request.repository_settings).await? {
+        runner.say(format!("{}: created the repository {}", planned.named.key, planned.named.reference.repository));
+    }
     if !there {
         copy::below_root(source, target, graph).await?;
     }
     let one_repository = copy::same_repository(source.as_ref(), target.as_ref());
+    let failed = |error: StoreError| match request.evidence {
+        EvidenceMode::BestEffort => {
+            let why = Diagnosis::of(&error.into()).line();
+            let message = format!("{}: evidence did not arrive: {why}", planned.named.key);
+            runner.annotate(Annotation::new(Level::Warning, message));
+            Ok(())
+        }
+        _ => Err(error),
+    };
     let attached = match request.evidence {
         EvidenceMode::None => Attached::default(),
         _ if one_repository => Attached::default(),
-        _ => Attached::read(source, graph).await?,
+        _ => match copy::wanted(source, target, graph, there).await {
+            Ok(attached) => attached,
+            Err(error) => failed(error).map(|()| Attached::default())?,
+        },
     };
-    let attached = if there { copy::missing(target, graph, &attached).await? } else { attached };
-    let record = match request.record {
-        true => new_record(request, planned, edge, runner).await?,
-        false => None,
-    };
+    let record = edge.adds_record.then(|| new_record(request, planned, edge, runner));
     let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
     if attaches && !there && !one_repository {
         copy::root(target, graph).await?;
     }
-    if let Err(error) = copy::attached(source, target, &attached).await {
-        match request.evidence {
-            EvidenceMode::BestEffort => {
-                let why = Diagnosis::of(&error.into()).line();
-                let message = format!("{}: its evidence did not arrive: {why}", planned.named.key);
-                runner.annotate(Annotation::new(Level::Warning, message));
-            }
-            _ => return Err(error.into()),
-        }
-    }
+    copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();
@@ -101,41 +103,31 @@ async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
     if edge.kept.is_some() {
         return Ok(());
     }
-    let wanted = edge.tags.iter().filter(|tag| tag.current.as_ref() != Some(&edge.graph.root.digest));
-    copy::tags(&edge.target.store, &edge.graph, wanted.map(|planned| &planned.tag), runner.cancelled()).await?;
+    let digest = &edge.graph.root.digest;
+    let written = edge.tags.iter().filter(|tag| tag.is_written(digest)).map(|planned| &planned.tag);
+    copy::tags(&edge.target.store, &edge.graph, written, runner.cancelled()).await?;
     Ok(())
 }
 
-/// The record of this promotion; none where the newest says the same already.
-async fn new_record(
-    request: &Request,
-    planned: &Planned,
-    edge: &Edge,
-    runner: &Runner,
-) -> anyhow::Result<Option<Record>> {
+/// The record of this promotion.
+fn new_record(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> Record {
     let environment = &runner.environment;
     let text = |value: Option<&str>| value.map(str::to_owned);
-    let record = Record {
+    Record {
         kind: if request.rollback { RecordKind::Rollback } else { RecordKind::Promote },
         environment: request.to.clone(),
-        from: Some(planned.source.to_string()),
+        from: (!request.rollback).then(|| planned.source.to_string()),
         to: planned.named.reference.to_string(),
         digest: edge.graph.root.digest.clone(),
-        replaced: edge.tags.first().and_then(|tag| tag.current.clone()).filter(|held| *held != edge.graph.root.digest),
+        replaced: edge.replaced.clone(),
         version: request.version.to_string(),
         template: request.project.template_sha256(),
         repository: text(environment.repository()),
         commit: text(environment.commit()),
         run: environment.run_url(),
         actor: text(environment.actor()),
-        time: clock::now(),
+        time: clock::moment(),
         gates: planned.gates.clone(),
-        overridden: None,
-    };
-    if !edge.is_done() {
-        return Ok(Some(record));
+        overridden: request.override_reason.clone().filter(|_| planned.has_gate(GateStatus::Overridden)),
     }
-    let records = Recorded::all(&edge.target.store, &record.digest).await?;
-    let newest = records.iter().find(|found| found.record.to == record.to);
-    Ok((!newest.is_some_and(|newest| record.repeats(&newest.record))).then_some(record))
 }

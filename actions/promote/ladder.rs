@@ -23,6 +23,22 @@ impl Ladder {
         }
     }
 
+    /// The environments, first to last.
+    pub(crate) fn rungs(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Whether nothing is above an environment.
+    pub(crate) fn is_last(&self, environment: &str) -> bool {
+        self.0.last().is_some_and(|last| last == environment)
+    }
+
+    /// An environment of the ladder, which has to be given.
+    pub(crate) fn rung(&self, input: &Input<'_>) -> Result<&str, InputError> {
+        let name = input.required()?;
+        self.position(input, name).map(|at| self.0[at].as_str())
+    }
+
     /// The environments of a promotion. Without `from` it is the rung below `to`.
     pub(crate) fn step(
         &self,
@@ -30,18 +46,14 @@ impl Ladder {
         to: &Input<'_>,
         allow_skip: bool,
     ) -> Result<(String, String), InputError> {
-        let all = self.0.join(", ");
-        let rung = |input: &Input<'_>, name: &str| {
-            self.0.iter().position(|rung| rung == name).ok_or_else(|| input.refuse(format!("one of {all}")))
-        };
-        let target = rung(to, to.required()?)?;
+        let target = self.position(to, to.required()?)?;
         let Some(below) = target.checked_sub(1) else {
-            return Err(
-                to.refuse(format!("an environment above the first of {all}: publish puts images into the first"))
-            );
+            let what =
+                format!("an environment above the first of {}: publish puts images into the first", self.0.join(", "));
+            return Err(to.refuse(what));
         };
         let source = match from.text() {
-            Some(name) => rung(from, name)?,
+            Some(name) => self.position(from, name)?,
             None => below,
         };
         if source == target || (source != below && !allow_skip) {
@@ -50,6 +62,11 @@ impl Ladder {
             return Err(from.refuse(what));
         }
         Ok((self.0[source].clone(), self.0[target].clone()))
+    }
+
+    fn position(&self, input: &Input<'_>, name: &str) -> Result<usize, InputError> {
+        let found = self.0.iter().position(|rung| rung == name);
+        found.ok_or_else(|| input.refuse(format!("one of {}", self.0.join(", "))))
     }
 }
 

@@ -1,6 +1,11 @@
 //! Promotes a digest from an environment to the next, under the names that the template gives it there.
 
 mod apply;
+mod deployment;
+mod edge;
+mod environment;
+mod gates;
+mod history;
 mod inputs;
 mod ladder;
 mod plan;
@@ -13,7 +18,9 @@ use lifecycle::Problem;
 use lifecycle::oci::Digest;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
-use inputs::{Inputs, Request};
+use deployment::Deployment;
+use gates::Asked;
+use inputs::{HistoryRequest, Inputs, Request};
 use plan::Plan;
 use report::Stage;
 
@@ -29,33 +36,42 @@ fn main() -> ExitCode {
 }
 
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    let request = Request::parse(&Inputs::read()?, &runner)?;
+    let inputs = Inputs::read()?;
+    if inputs.history()? {
+        return history::show(&HistoryRequest::parse(&inputs, &runner)?, &runner).await;
+    }
+    let request = Request::parse(&inputs, &runner)?;
     runner.output("version", request.version.to_string());
-    let plan = tokio::select! {
-        plan = Plan::make(&request, &runner) => plan?,
+    let asked = gates::asked(&request).await?;
+    let mut plan = tokio::select! {
+        plan = Plan::make(&request, &asked, &runner) => plan?,
         // Nothing was begun, so there is nothing to come to a stop.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let hash = show(&request, &plan, &runner)?;
+    let hash = show(&request, &plan, &asked, &runner)?;
     if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
         let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));
         return Err(problem.hint("something has changed since: look at the new plan, and expect that").into());
     }
+    gates::evaluate(&request, &mut plan, &asked, &runner).await;
     let stage = match (plan.is_open(), request.dry_run) {
         (false, _) => Stage::Blocked,
         (true, true) => Stage::Planned,
         (true, false) => Stage::Applied,
     };
-    let plan = match stage {
-        Stage::Applied => apply::all(&request, plan, &runner).await,
-        Stage::Planned | Stage::Blocked => plan,
-    };
-    Ok(report::write(&request, &plan, stage, &runner))
+    if stage != Stage::Applied {
+        return Ok(report::write(&request, &plan, stage, &runner));
+    }
+    let deployment = Deployment::begin(&request, &plan, &hash, &runner).await;
+    let plan = apply::all(&request, plan, &runner).await;
+    let verdict = report::write(&request, &plan, stage, &runner);
+    deployment.end(verdict, &runner).await;
+    Ok(verdict)
 }
 
 /// Puts the plan into the outputs; its hash is over its canonical form (RFC 8785).
-fn show(request: &Request, plan: &Plan, runner: &Runner) -> anyhow::Result<String> {
-    let json = plan.json(request, &[]);
+fn show(request: &Request, plan: &Plan, asked: &[Asked], runner: &Runner) -> anyhow::Result<String> {
+    let json = plan.json(request, asked);
     let hash = Digest::of(&serde_jcs::to_vec(&json)?).to_string();
     runner.output("plan", json.to_string());
     runner.output("plan-hash", &hash);

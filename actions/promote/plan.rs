@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
 use futures::stream::{self, StreamExt};
-use serde::Serialize;
 
 use lifecycle::Problem;
-use lifecycle::evidence::Gate;
-use lifecycle::oci::{Digest, Location, Reference, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Side};
+use lifecycle::evidence::{Gate, GateStatus};
+use lifecycle::oci::{Location, Reference};
+use lifecycle::project::{Named, Names, Project, Release, Side};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::Runner;
-use lifecycle::transfer::{Graph, copy};
 
+pub(crate) use crate::edge::Edge;
+use crate::gates::{Asked, Requirement};
 use crate::inputs::{Request, SideRequest};
 
 /// All images with both ends.
@@ -33,42 +32,21 @@ pub(crate) struct Planned {
     pub(crate) gates: Vec<Gate>,
 }
 
-/// A digest with its way.
-pub(crate) struct Edge {
-    /// The image, as the source's tag showed it when it was resolved.
-    pub(crate) graph: Graph,
-    pub(crate) source: Opened,
-    pub(crate) target: Opened,
-    /// The tag of the reference first.
-    pub(crate) tags: Vec<TagPlan>,
-    /// What the tag of the reference keeps, where it holds another digest and is to keep it.
-    pub(crate) kept: Option<Digest>,
-}
-
-/// One tag, and what it holds now.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct TagPlan {
-    #[serde(serialize_with = "as_text")]
-    pub(crate) tag: Tag,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) current: Option<Digest>,
-}
-
-fn as_text<S: serde::Serializer>(tag: &Tag, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(tag.as_str())
-}
-
 impl Plan {
     /// Names both ends of every image and resolves them.
     ///
     /// # Errors
     /// When names can't be decided, two images want one tag, or an account is not allowed: then nothing is looked up.
-    pub(crate) async fn make(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
+    pub(crate) async fn make(request: &Request, asked: &[Asked], runner: &Runner) -> anyhow::Result<Self> {
         let version = request.version.to_string();
         let from = Release { environment: &request.from, version: &version };
         let to = Release { environment: &request.to, version: &version };
-        let sources = request.project.names(from, &request.source.side(request)).await?;
-        let targets = request.project.names(to, &request.target.side(request)).await?;
+        let pattern = request.reference.as_deref();
+        let targets = request.target.names(&request.project, to, pattern).await?;
+        let sources = match request.rollback {
+            true => targets.clone(),
+            false => request.source.names(&request.project, from, pattern).await?,
+        };
         if let Some((first, second)) = targets.collision() {
             let message = format!("images `{}` and `{}` want one tag, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
@@ -76,6 +54,7 @@ impl Plan {
         request.source.allow(request, &sources).await?;
         request.target.allow(request, &targets).await?;
         let commit = runner.environment.commit();
+        let needs = Needs::of(request, asked);
         let edges = targets.images.into_iter().map(|named| {
             let source = source_of(&sources, &named).map(|source| source.reference.clone());
             async move {
@@ -85,8 +64,8 @@ impl Plan {
                     return Err(problem.at(named.place.clone()));
                 };
                 let work = async {
-                    let extra = extra_tags(request, &named, to, commit)?;
-                    Edge::resolve(request, &source, &named, extra).await
+                    let extra = Names::extra_tags(&request.extra_tags, &named, to, commit)?;
+                    Edge::resolve(request, needs, &source, &named, extra).await
                 };
                 let work = work.await;
                 Ok(Planned { named, source, work, gates: Vec::new() })
@@ -98,7 +77,7 @@ impl Plan {
     }
 
     /// The plan as JSON: edges, what is there now, tags and gates asked for; no times and no results.
-    pub(crate) fn json(&self, request: &Request, gates: &[String]) -> serde_json::Value {
+    pub(crate) fn json(&self, request: &Request, asked: &[Asked]) -> serde_json::Value {
         let images: Vec<serde_json::Value> = self
             .images
             .iter()
@@ -111,81 +90,60 @@ impl Plan {
                 if let Ok(edge) = &planned.work {
                     image["digest"] = serde_json::json!(edge.graph.root.digest);
                     image["tags"] = serde_json::json!(edge.tags);
+                    if let Some(replaced) = &edge.replaced {
+                        image["replaced"] = serde_json::json!(replaced);
+                    }
                 }
                 image
             })
             .collect();
-        serde_json::json!({
+        let gates: Vec<&str> = asked.iter().map(|asked| asked.name.as_str()).collect();
+        let mut plan = serde_json::json!({
             "from": request.from,
             "to": request.to,
             "version": request.version.to_string(),
             "rollback": request.rollback,
             "images": images,
             "gates": gates,
-        })
+        });
+        if let Some(reason) = &request.override_reason {
+            plan["override"] = serde_json::json!(reason);
+        }
+        plan
     }
 
     /// Whether nothing stands in the way of any image.
     pub(crate) fn is_open(&self) -> bool {
-        let blocked = |gate: &Gate| gate.status == lifecycle::evidence::GateStatus::Blocked;
-        self.images.iter().all(|planned| planned.work.is_ok() && !planned.gates.iter().any(blocked))
-    }
-}
-
-impl Edge {
-    async fn resolve(request: &Request, from: &Reference, named: &Named, extra: Vec<Tag>) -> anyhow::Result<Self> {
-        let source = request.source.stores.open(from)?;
-        let target = request.target.stores.open(&named.reference)?;
-        let (root, current) = tokio::join!(source.store.tagged(&from.tag), target.store.head(&named.reference.tag));
-        let missing = || {
-            Problem::failure(format!("`{from}` does not exist"))
-                .at(named.place.clone())
-                .hint(format!("version {} has to be in {} first", request.version, request.from))
-        };
-        let root = root?.ok_or_else(missing)?;
-        let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
-        for tag in extra {
-            let current = target.store.head(&tag).await?;
-            tags.push(TagPlan { tag, current });
-        }
-        let kept = conflict(request, named, &tags[0], &root.digest).await?;
-        let unchanged = tags.iter().all(|tag| tag.current.as_ref() == Some(&root.digest));
-        let one_repository = copy::same_repository(source.store.as_ref(), target.store.as_ref());
-        // What is there already needs no look below its root.
-        let graph = match unchanged || kept.is_some() || one_repository {
-            true => Graph { root, children: Vec::new(), blobs: Vec::new() },
-            false => Graph::read(&source.store, root).await?,
-        };
-        Ok(Self { graph, source, target, tags, kept })
+        self.images.iter().all(|planned| planned.work.is_ok() && !planned.has_gate(GateStatus::Blocked))
     }
 
-    /// Whether every tag holds the digest already.
+    /// Whether anything is to be written.
     pub(crate) fn is_done(&self) -> bool {
-        self.tags.iter().all(|tag| tag.current.as_ref() == Some(&self.graph.root.digest))
+        self.images.iter().all(|planned| planned.work.as_ref().is_ok_and(Edge::is_done))
     }
 }
 
-/// Whether the tag of the reference may be written. A tag with the version in it never moves.
-async fn conflict(request: &Request, named: &Named, tag: &TagPlan, digest: &Digest) -> anyhow::Result<Option<Digest>> {
-    let Some(held) = tag.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
-    let version = request.version.to_string();
-    let names_version = |text: &str| text.contains(&version);
-    if !names_version(tag.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
-        return Ok(None);
+impl Planned {
+    /// Whether a gate ended so.
+    pub(crate) fn has_gate(&self, status: GateStatus) -> bool {
+        self.gates.iter().any(|gate| gate.status == status)
     }
-    if request.on_conflict == OnConflict::Keep {
-        return Ok(Some(held.clone()));
+}
+
+/// What has to be known of each image beyond its digest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needs {
+    /// What is below the root, though nothing has to be copied.
+    pub(crate) graph: bool,
+    /// What the target environment has held.
+    pub(crate) held: bool,
+}
+
+impl Needs {
+    fn of(request: &Request, asked: &[Asked]) -> Self {
+        let forward = asked.iter().any(|asked| asked.gate == Requirement::Forward);
+        Self { graph: !asked.is_empty(), held: forward || request.record || request.rollback }
     }
-    let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
-        // Only for the message: that it can't be known changes nothing.
-        Some(host) => request.target.aws.pushed(&host, &named.reference.repository, held).await.ok().flatten(),
-        None => None,
-    };
-    let when = pushed.and_then(|pushed| pushed.at).map(|at| format!(", pushed {at}")).unwrap_or_default();
-    let message =
-        format!("`{}` exists with another digest: {held}{when}; `{}` has {digest}", named.reference, request.from);
-    let problem = Problem::failure(message).at(named.place.clone());
-    Err(problem.hint("release a new version, or set `on-conflict: keep`").into())
 }
 
 /// The source of a target: the name that the same resource has there, else the first of the same image.
@@ -199,32 +157,21 @@ fn source_of<'n>(sources: &'n Names, target: &Named) -> Option<&'n Named> {
     same_user.or_else(|| of_image.next())
 }
 
-/// Further tags of an image, as their patterns say; each once.
-fn extra_tags(
-    request: &Request,
-    named: &Named,
-    release: Release<'_>,
-    commit: Option<&str>,
-) -> anyhow::Result<Vec<Tag>> {
-    let mut tags: Vec<Tag> = Vec::new();
-    for pattern in &request.extra_tags {
-        let text = Names::tag_of(pattern, &named.image, release, commit);
-        let tag: Tag = text.parse().with_context(|| format!("input `extra-tags`: `{pattern}`"))?;
-        if tag != named.reference.tag && !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    }
-    Ok(tags)
-}
-
 impl SideRequest {
-    fn side<'a>(&'a self, request: &'a Request) -> Side<'a> {
-        Side {
+    /// What the images are called on this side.
+    pub(crate) async fn names(
+        &self,
+        project: &Project,
+        release: Release<'_>,
+        pattern: Option<&str>,
+    ) -> anyhow::Result<Names> {
+        let side = Side {
             aws: &self.aws,
             registry: self.registry.as_deref(),
             registry_parameter: self.registry_parameter.as_deref(),
-            pattern: request.reference.as_deref(),
-        }
+            pattern,
+        };
+        project.names(release, &side).await
     }
 
     /// The guard: only registries of accounts that are allowed, as an identity of an account that is allowed.

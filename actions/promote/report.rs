@@ -7,7 +7,7 @@ use serde::Serialize;
 use lifecycle::Diagnosis;
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
-use lifecycle::runner::{Cell, Runner, Table, Verdict};
+use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};
@@ -60,17 +60,15 @@ pub(crate) enum Stage {
 /// Tells the runner, and says whether all is well.
 pub(crate) fn write(request: &Request, plan: &Plan, stage: Stage, runner: &Runner) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| result(planned, stage)).collect();
-    annotate(plan, runner);
+    annotate(request, plan, runner);
     let table = table(&results);
     runner.show(&table);
+    let gates = gates(&results);
+    if let Some(gates) = &gates {
+        runner.show(gates);
+    }
     if request.summary {
-        let what = match stage {
-            Stage::Blocked => "Blocked: ",
-            Stage::Planned => "Would promote",
-            Stage::Applied => "Promoted",
-        };
-        let (from, to) = (lifecycle::runner::escape(&request.from), lifecycle::runner::escape(&request.to));
-        runner.summarize(&format!("### {what} {} from {from} to {to}\n\n{}\n", request.version, table.markdown()));
+        runner.summarize(&summary(request, stage, &table, gates.as_ref(), runner));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -82,15 +80,60 @@ pub(crate) fn write(request: &Request, plan: &Plan, stage: Stage, runner: &Runne
     }
 }
 
+/// Before and after, the gates, and where it was done.
+fn summary(request: &Request, stage: Stage, table: &Table, gates: Option<&Table>, runner: &Runner) -> String {
+    let what = match (stage, request.rollback) {
+        (Stage::Blocked, _) => "Blocked:",
+        (Stage::Planned, false) => "Would promote",
+        (Stage::Planned, true) => "Would go back to",
+        (Stage::Applied, false) => "Promoted",
+        (Stage::Applied, true) => "Went back to",
+    };
+    let (from, to) = (escape(&request.from), escape(&request.to));
+    let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
+    let mut text = format!("### {what} {} {way}\n\n{}\n", request.version, table.markdown());
+    if let Some(gates) = gates {
+        text += &format!("#### Gates\n\n{}\n", gates.markdown());
+    }
+    if let Some(reason) = &request.override_reason {
+        text += &format!("Gates are overridden: {}\n\n", escape(reason));
+    }
+    let run = runner.environment.run_url();
+    let commit = runner.environment.repository_url().zip(runner.environment.commit());
+    let links = [
+        run.map(|run| format!("[run]({run})")),
+        commit.map(|(repository, commit)| {
+            format!("[commit {}]({repository}/commit/{commit})", escape(commit.get(..7).unwrap_or(commit)))
+        }),
+    ];
+    let links: Vec<String> = links.into_iter().flatten().collect();
+    if !links.is_empty() {
+        text += &format!("{}\n", links.join(" · "));
+    }
+    text
+}
+
+/// What every gate said.
+fn gates(results: &[Promoted]) -> Option<Table> {
+    let mut table = Table::new(["Image", "Gate", "Result", "What was found and wanted"]);
+    for result in results {
+        for gate in &result.gates {
+            let status = format!("{} {}", mark(gate.status), format!("{:?}", gate.status).to_lowercase());
+            table.row([Cell::text(&result.name), Cell::code(&gate.name), Cell::text(status), Cell::text(&gate.detail)]);
+        }
+    }
+    results.iter().any(|result| !result.gates.is_empty()).then_some(table)
+}
+
 fn result(planned: &Planned, stage: Stage) -> Promoted {
     let error = planned.work.as_ref().err().map(|error| Diagnosis::of(error).line());
     let edge = planned.work.as_ref().ok();
     let digest = edge.map(|edge| edge.kept.clone().unwrap_or_else(|| edge.graph.root.digest.clone()));
-    let held = edge.and_then(|edge| edge.tags.first()?.current.clone());
+    let replaced = edge.and_then(|edge| edge.replaced.clone());
     let status = match (edge, stage) {
         (None, _) => Status::Failed,
         (Some(_), Stage::Blocked) => Status::Blocked,
-        (Some(edge), _) if edge.kept.is_some() || edge.is_done() => Status::Unchanged,
+        (Some(edge), _) if edge.is_done() => Status::Unchanged,
         (Some(_), Stage::Planned) => Status::Planned,
         (Some(_), Stage::Applied) => Status::Promoted,
     };
@@ -99,7 +142,7 @@ fn result(planned: &Planned, stage: Stage) -> Promoted {
         image: planned.named.image.clone(),
         source: planned.source.to_string(),
         target: planned.named.reference.to_string(),
-        previous_digest: held.filter(|held| Some(held) != digest.as_ref()),
+        previous_digest: replaced.filter(|replaced| Some(replaced) != digest.as_ref()),
         digest,
         status,
         gates: planned.gates.clone(),
@@ -107,22 +150,35 @@ fn result(planned: &Planned, stage: Stage) -> Promoted {
     }
 }
 
-/// One annotation for each image that failed or is blocked.
-fn annotate(plan: &Plan, runner: &Runner) {
+/// One annotation for each image that failed or is blocked, and what there is to know of the others.
+fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
     for planned in &plan.images {
-        let title = format!("promote {}", planned.named.key);
-        if let Err(error) = &planned.work {
-            let mut annotation = Diagnosis::of(error).annotation().titled(title);
-            annotation.place.get_or_insert_with(|| planned.named.place.clone());
-            runner.annotate(annotation);
-            continue;
+        let (key, place) = (&planned.named.key, &planned.named.place);
+        let title = format!("promote {key}");
+        let tell = |level, message: String| {
+            runner.annotate(Annotation::new(level, message).titled(title.clone()).at(Some(place.clone())));
+        };
+        let edge = match &planned.work {
+            Ok(edge) => edge,
+            Err(error) => {
+                let mut annotation = Diagnosis::of(error).annotation().titled(title.clone());
+                annotation.place.get_or_insert_with(|| place.clone());
+                runner.annotate(annotation);
+                continue;
+            }
+        };
+        edge.notices.iter().for_each(|notice| tell(Level::Notice, format!("image `{key}`: {notice}")));
+        let reasons = |status| {
+            let ended = planned.gates.iter().filter(|gate| gate.status == status);
+            ended.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect::<Vec<_>>().join("; ")
+        };
+        if planned.has_gate(GateStatus::Blocked) {
+            tell(Level::Error, format!("image `{key}` is blocked: {}", reasons(GateStatus::Blocked)));
         }
-        let blocked = planned.gates.iter().filter(|gate| gate.status == GateStatus::Blocked);
-        let reasons: Vec<String> = blocked.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect();
-        if !reasons.is_empty() {
-            let message = format!("image `{}` is blocked: {}", planned.named.key, reasons.join("; "));
-            let annotation = lifecycle::runner::Annotation::new(lifecycle::runner::Level::Error, message);
-            runner.annotate(annotation.titled(title).at(Some(planned.named.place.clone())));
+        if let Some(reason) = request.override_reason.as_ref().filter(|_| planned.has_gate(GateStatus::Overridden)) {
+            let message =
+                format!("image `{key}` is let through ({reason}), although {}", reasons(GateStatus::Overridden));
+            tell(Level::Warning, message);
         }
     }
 }
@@ -149,10 +205,13 @@ fn table(results: &[Promoted]) -> Table {
 }
 
 fn gate(gate: &Gate) -> String {
-    let mark = match gate.status {
+    format!("{} {}", mark(gate.status), gate.name)
+}
+
+fn mark(status: GateStatus) -> &'static str {
+    match status {
         GateStatus::Passed => "✓",
         GateStatus::Blocked => "✗",
         GateStatus::Overridden => "!",
-    };
-    format!("{mark} {}", gate.name)
+    }
 }

@@ -11,6 +11,8 @@ use lifecycle::project::{
 use lifecycle::registry::Options;
 use lifecycle::runner::{Input, InputError, Runner};
 
+use crate::sign::Signing;
+
 lifecycle::inputs! {
     working_directory = ".",
     template = "",
@@ -53,6 +55,10 @@ pub(crate) struct Request {
     pub(crate) create_repositories: CreateRepositories,
     pub(crate) repository_settings: RepositorySettings,
     pub(crate) evidence: EvidenceMode,
+    pub(crate) sign: Signing,
+    /// cosign, where something is to be signed.
+    pub(crate) cosign: Option<PathBuf>,
+    pub(crate) options: Options,
     pub(crate) on_conflict: OnConflict,
     pub(crate) record: bool,
     pub(crate) dry_run: bool,
@@ -99,6 +105,8 @@ impl Request {
         let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
         let repository_settings =
             RepositorySettings::parse(&input("repository-settings", &inputs.repository_settings), &project.folder)?;
+        let sign = Signing::parse(&input("sign", &inputs.sign), &project.folder)?;
+        let cosign = sign.cosign(runner)?;
         let given = input("layout", &inputs.layout).lines().map(|line| project.folder.join(line)).collect::<Vec<_>>();
         let layouts = match given.is_empty() {
             true => vec![runner.environment.temporary().join("container-images")],
@@ -106,7 +114,7 @@ impl Request {
         };
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         let aws = Arc::new(Aws::new(runner.clone(), region, role));
-        let stores = Stores::new(options, Arc::new(RegistryCredentials::new(aws.clone())));
+        let stores = Stores::new(options.clone(), Arc::new(RegistryCredentials::new(aws.clone())));
         Ok(Self {
             project,
             version,
@@ -119,6 +127,9 @@ impl Request {
             create_repositories,
             repository_settings,
             evidence,
+            sign,
+            cosign,
+            options,
             on_conflict,
             record,
             dry_run,

@@ -10,16 +10,29 @@ use async_trait::async_trait;
 use lifecycle::Problem;
 use lifecycle::oci::{
     BlobSource, BlobStream, Class, Content, Descriptor, Digest, Layout, Location, Manifest, Platform, Put,
-    RepositoryName, Store, StoreError, Tag, media_type,
+    RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
 use lifecycle::transfer::Graph;
 
 /// The largest configuration of an image that is read, in bytes.
 const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
-/// An image in the layouts.
+/// What build left of an image.
+pub(crate) enum Found {
+    /// The image itself.
+    Built(Box<Built>),
+    /// Nothing has changed since a release: it is to be taken from there.
+    Reused {
+        /// Its name in the release.
+        reference: String,
+        /// What the name pointed to.
+        digest: Digest,
+    },
+}
+
+/// An image with where it is read from.
 pub(crate) struct Built {
-    /// The layouts.
+    /// The layouts, or the repository that it was released in.
     pub(crate) store: Arc<dyn Store>,
     /// The image, complete.
     pub(crate) graph: Graph,
@@ -56,7 +69,7 @@ impl Layouts {
     ///
     /// # Errors
     /// When no layout has it, or one that was cut off.
-    pub(crate) async fn find(&self, key: &str) -> anyhow::Result<Built> {
+    pub(crate) async fn find(&self, key: &str) -> anyhow::Result<Found> {
         let mut roots: Vec<Manifest> = Vec::new();
         let mut keys = Vec::new();
         for layout in &self.layouts {
@@ -67,6 +80,9 @@ impl Layouts {
                     continue;
                 }
                 let digest = &root.descriptor.digest;
+                if let Some(reference) = root.descriptor.annotations.get(annotation::REUSED_FROM) {
+                    return Ok(Found::Reused { reference: reference.clone(), digest: digest.clone() });
+                }
                 let cut = || {
                     let message = format!("the layout {} lacks the manifest {digest}", layout.path().display());
                     Problem::failure(message).hint("it was cut off: build again")
@@ -85,7 +101,7 @@ impl Layouts {
         let store: Arc<dyn Store> = Arc::new(self.clone());
         let graph = Graph::read(&store, root).await?;
         self.complete(&graph)?;
-        Ok(Built { store, graph })
+        Ok(Found::Built(Box::new(Built { store, graph })))
     }
 
     /// One index over the platforms of several roots.
@@ -145,8 +161,8 @@ impl Layouts {
             let size = layout.and_then(|layout| fs::metadata(layout.blob_path(&blob.digest)).ok()).map(|m| m.len());
             if size != Some(blob.size) {
                 let place = layout.or(self.layouts.first()).map(|layout| layout.path().display().to_string());
-                let what =
-                    size.map_or_else(|| "lacks".to_owned(), |size| format!("has {size} of {} bytes of", blob.size));
+                let what = size
+                    .map_or_else(|| "lacks".to_owned(), |size| format!("has only {size} of {} bytes of", blob.size));
                 let message = format!("the layout {} {what} the blob {}", place.unwrap_or_default(), blob.digest);
                 return Err(Problem::failure(message).hint("it was cut off: build again").into());
             }

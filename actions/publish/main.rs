@@ -5,6 +5,7 @@ mod layouts;
 mod plan;
 mod push;
 mod report;
+mod sign;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,18 +1,17 @@
 //! What is to be written where, known before anything is written.
 
-use anyhow::Context;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
-use lifecycle::aws::{Kind, Mutability, prefix_matches};
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Digest, Location, Tag};
-use lifecycle::project::{CreateRepositories, Named, Names, OnConflict, Opened, Release, Side, Version};
+use lifecycle::oci::{Digest, Location, Reference, Tag};
+use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Repository, Side, Version};
 use lifecycle::registry::EcrHost;
-use lifecycle::runner::Runner;
+use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
-use crate::layouts::{Built, Layouts};
+use crate::layouts::{Built, Found, Layouts};
 use crate::report::{Outcome, Published};
 
 /// All images with their targets.
@@ -33,8 +32,10 @@ pub(crate) struct Work {
     pub(crate) target: Opened,
     /// The tag of the reference first.
     pub(crate) tags: Vec<TagPlan>,
-    /// Whether the repository has to be made first.
-    pub(crate) missing_repository: bool,
+    /// The repository, which may have to be made first.
+    pub(crate) repository: Repository,
+    /// What the tag of the reference holds and keeps, although it is another digest.
+    pub(crate) kept: Option<Digest>,
 }
 
 /// One tag, and what it holds now.
@@ -66,7 +67,7 @@ impl Plan {
         }
         allow(request, &names).await?;
         let commit = runner.environment.commit();
-        let extra = |named: &Named| extra_tags(request, named, release, commit);
+        let extra = |named: &Named| Names::extra_tags(&request.extra_tags, named, release, commit);
         let planned = names.images.into_iter().map(|named| async {
             let work = async { Work::plan(request, &layouts, &named, extra(&named)?, runner).await }.await;
             Planned { named, work }
@@ -96,7 +97,10 @@ impl Work {
         extra: Vec<Tag>,
         runner: &Runner,
     ) -> anyhow::Result<Self> {
-        let built = layouts.find(&named.key).await?;
+        let built = match layouts.find(&named.key).await? {
+            Found::Built(built) => *built,
+            Found::Reused { reference, digest } => released(request, named, &reference, &digest).await?,
+        };
         if built.graph.root.is_index()
             && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
         {
@@ -106,15 +110,15 @@ impl Work {
         }
         let target = request.stores.open(&named.reference)?;
         let digest = built.graph.root.digest.clone();
-        let (repository, current) =
-            tokio::join!(Repository::of(request, named), target.store.head(&named.reference.tag));
+        let repository = Repository::of(&request.aws, &named.reference, request.create_repositories, &named.place);
+        let (repository, current) = tokio::join!(repository, target.store.head(&named.reference.tag));
         let repository = repository?;
         let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
         for tag in extra {
             let current = target.store.head(&tag).await?;
             let moves = current.as_ref().is_some_and(|held| *held != digest);
             if moves {
-                repository.allows(named, &tag, current.as_ref(), &digest)?;
+                may_move(&repository, named, &tag, current.as_ref(), &digest)?;
             }
             if moves && is_newer(&target, current.as_ref(), request).await? {
                 runner.say(format!("{}: tag `{tag}` stays with a newer version", named.key));
@@ -122,18 +126,29 @@ impl Work {
                 tags.push(TagPlan { tag, current });
             }
         }
-        let work = Self { built, target, tags, missing_repository: repository == Repository::ToBeMade };
-        work.check(request, named).await?;
+        let mut work = Self { built, target, tags, repository, kept: None };
+        work.kept = work.conflict(request, named, runner).await?;
         Ok(work)
     }
 
-    /// Whether the version's tag may be written: it never moves.
-    async fn check(&self, request: &Request, named: &Named) -> anyhow::Result<()> {
+    /// What the tag of the reference keeps, where it holds another digest. One with the version in its name never moves;
+    /// that another one goes back is said.
+    async fn conflict(&self, request: &Request, named: &Named, runner: &Runner) -> anyhow::Result<Option<Digest>> {
         let digest = &self.built.graph.root.digest;
-        let Some(version_tag) = self.tags.first() else { return Ok(()) };
-        let Some(held) = version_tag.current.as_ref().filter(|held| *held != digest) else { return Ok(()) };
+        let Some(plan) = self.tags.first() else { return Ok(None) };
+        let Some(held) = plan.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
         if request.on_conflict == OnConflict::Keep {
-            return Ok(());
+            return Ok(Some(held.clone()));
+        }
+        let version = request.version.to_string();
+        let names_version = |text: &str| text.contains(&version);
+        if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
+            may_move(&self.repository, named, &plan.tag, Some(held), digest)?;
+            if is_newer(&self.target, Some(held), request).await? {
+                let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
+                runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
+            }
+            return Ok(None);
         }
         let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
             // Only for the message: that it can't be known changes nothing.
@@ -145,74 +160,37 @@ impl Work {
         let problem = Problem::failure(message).at(named.place.clone());
         Err(problem.hint("release a new version, or set `on-conflict: keep`").into())
     }
-
-    /// Whether the version's tag is kept although it holds another digest.
-    pub(crate) fn kept(&self) -> Option<&Digest> {
-        let digest = &self.built.graph.root.digest;
-        self.tags.first().and_then(|tag| tag.current.as_ref()).filter(|held| *held != digest)
-    }
 }
 
-/// What is known of a repository before anything is written to it.
-#[derive(Debug, PartialEq, Eq)]
-enum Repository {
-    /// It is there, with what it allows.
-    There(Mutability),
-    /// It is made by this run.
-    ToBeMade,
-    /// It is of no ECR, or ECR does not tell: what it allows shows at the write.
-    Unknown,
+/// An image that was not built again, where its release has it.
+async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
+    let reference = Reference::parse(reference, request.registry.as_deref())?;
+    let store = request.stores.open(&reference)?.store;
+    let missing = || {
+        let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
+        Problem::failure(message).hint("build it again without `since`")
+    };
+    let root = store.manifest(digest).await?.ok_or_else(missing)?;
+    let graph = Graph::read(&store, root).await?;
+    Ok(Built { store, graph })
 }
 
-impl Repository {
-    async fn of(request: &Request, named: &Named) -> anyhow::Result<Self> {
-        let Some(host) = EcrHost::parse(&named.reference.location.to_string()) else { return Ok(Self::Unknown) };
-        let name = &named.reference.repository;
-        match request.aws.mutability(&host, name).await {
-            Ok(Some(mutability)) => return Ok(Self::There(mutability)),
-            Ok(None) => {}
-            // The right to describe is not needed to push.
-            Err(error) if error.kind == Kind::Denied => return Ok(Self::Unknown),
-            Err(error) => return Err(error.into()),
-        }
-        let place = format!("{}/{}", host.account, host.region);
-        let missing =
-            Problem::failure(format!("repository `{name}` does not exist in {place}")).at(named.place.clone());
-        match request.create_repositories {
-            CreateRepositories::Missing => Ok(Self::ToBeMade),
-            CreateRepositories::Never => Err(missing
-                .hint(format!(
-                    "set `create-repositories: missing`, or create it: aws ecr create-repository --region {} --repository-name {name}",
-                    host.region
-                ))
-                .into()),
-            CreateRepositories::Template => {
-                let prefixes = request.aws.create_on_push_prefixes(&host).await?;
-                match prefixes.iter().any(|prefix| prefix_matches(prefix, name)) {
-                    true => Ok(Self::Unknown),
-                    false => {
-                        let known = if prefixes.is_empty() { "none".to_owned() } else { prefixes.join(", ") };
-                        Err(missing.hint(format!("no repository creation template for create on push matches it (prefixes: {known})")).into())
-                    }
-                }
-            }
-        }
+/// Refuses to move a tag where the repository lets none move.
+fn may_move(
+    repository: &Repository,
+    named: &Named,
+    tag: &Tag,
+    held: Option<&Digest>,
+    digest: &Digest,
+) -> anyhow::Result<()> {
+    if repository.allows(tag) {
+        return Ok(());
     }
-
-    /// Whether a tag may move to another digest.
-    fn allows(&self, named: &Named, tag: &Tag, held: Option<&Digest>, digest: &Digest) -> anyhow::Result<()> {
-        let Self::There(mutability) = self else { return Ok(()) };
-        if mutability.allows(tag) {
-            return Ok(());
-        }
-        let held = held.map(ToString::to_string).unwrap_or_default();
-        let message = format!(
-            "tag `{tag}` of {} is immutable: it holds {held}, this build is {digest}",
-            named.reference.repository_address()
-        );
-        let problem = Problem::failure(message).at(named.place.clone());
-        Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
-    }
+    let held = held.map(ToString::to_string).unwrap_or_default();
+    let address = named.reference.repository_address();
+    let message = format!("tag `{tag}` of {address} is immutable: it holds {held}, this build is {digest}");
+    let problem = Problem::failure(message).at(named.place.clone());
+    Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
 }
 
 /// Whether what a floating tag holds was published as a newer version: `latest` only moves forward.
@@ -221,24 +199,6 @@ async fn is_newer(target: &Opened, held: Option<&Digest>, request: &Request) -> 
     let records = Recorded::all(&target.store, held).await?;
     let versions = records.iter().filter_map(|found| found.record.version.parse::<Version>().ok());
     Ok(versions.max().is_some_and(|version| version > request.version))
-}
-
-/// Further tags of an image, as their patterns say; each once.
-fn extra_tags(
-    request: &Request,
-    named: &Named,
-    release: Release<'_>,
-    commit: Option<&str>,
-) -> anyhow::Result<Vec<Tag>> {
-    let mut tags: Vec<Tag> = Vec::new();
-    for pattern in &request.extra_tags {
-        let text = Names::tag_of(pattern, &named.image, release, commit);
-        let tag: Tag = text.parse().with_context(|| format!("input `extra-tags`: `{pattern}`"))?;
-        if tag != named.reference.tag && !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    }
-    Ok(tags)
 }
 
 /// The guard: only registries of accounts that are allowed, as an identity of an account that is allowed.

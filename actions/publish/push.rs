@@ -6,9 +6,8 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::clock;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::BlobSource;
+use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named};
-use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -16,6 +15,7 @@ use lifecycle::{Diagnosis, Problem};
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned, Work};
 use crate::report::{Outcome, Published};
+use crate::sign::Reach;
 
 /// Publishes all images; one that fails stops no other.
 pub(crate) async fn all(request: &Request, plan: Plan, runner: &Runner) -> Vec<Published> {
@@ -36,7 +36,8 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
                 Ok(()) => tags(&work, runner).await,
                 Err(error) => Err(error),
             };
-            if outcome.is_ok() {
+            // What is kept is not this build.
+            if outcome.is_ok() && work.kept.is_none() {
                 runner.artifact(&named.reference.repository_address(), &work.built.graph.root.digest.to_string());
             }
             outcome.map(|()| Outcome::published(&work))
@@ -48,27 +49,33 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
 
 /// Everything but the tags.
 async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<()> {
-    if work.kept().is_some() {
+    if work.kept.is_some() {
         return Ok(());
     }
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
     let digest = &graph.root.digest;
     let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
-    if work.missing_repository
-        && let Some(host) = EcrHost::parse(&named.reference.location.to_string())
-    {
-        let name = &named.reference.repository;
-        request.aws.create_repository(&host, name, &request.repository_settings).await?;
-        runner.say(format!("{}: created the repository {name}", named.key));
+    if work.repository.make(&request.aws, &named.reference, &request.repository_settings).await? {
+        runner.say(format!("{}: created the repository {}", named.key, named.reference.repository));
     }
     if !there {
         copy::below_root(source, target, graph).await?;
     }
+    let failed = |error: StoreError| match request.evidence {
+        EvidenceMode::BestEffort => {
+            let why = Diagnosis::of(&error.into()).line();
+            runner.annotate(Annotation::new(Level::Warning, format!("{}: evidence did not arrive: {why}", named.key)));
+            Ok(())
+        }
+        _ => Err(error),
+    };
     let attached = match request.evidence {
         EvidenceMode::None => Attached::default(),
-        _ => Attached::read(source, graph).await?,
+        _ => match copy::wanted(source, target, graph, there).await {
+            Ok(attached) => attached,
+            Err(error) => failed(error).map(|()| Attached::default())?,
+        },
     };
-    let attached = if there { copy::missing(target, graph, &attached).await? } else { attached };
     let record = match request.record {
         true => new_record(request, named, work, runner, there).await?,
         false => None,
@@ -77,28 +84,53 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     if attaches && !there {
         copy::root(target, graph).await?;
     }
-    if let Err(error) = copy::attached(source, target, &attached).await {
-        match request.evidence {
-            EvidenceMode::BestEffort => {
-                let message =
-                    format!("{}: its evidence did not arrive: {}", named.key, Diagnosis::of(&error.into()).line());
-                runner.annotate(Annotation::new(Level::Warning, message));
-            }
-            _ => return Err(error.into()),
-        }
-    }
+    let mut written = copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();
         let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
         copy::artifact(target, &manifest, &artifact).await?;
+        written.push(manifest.digest);
     }
-    Ok(())
+    sign(request, named, work, written, runner).await
+}
+
+/// Signs the image with its platforms, and what was attached to it now.
+async fn sign(
+    request: &Request,
+    named: &Named,
+    work: &Work,
+    written: Vec<Digest>,
+    runner: &Runner,
+) -> anyhow::Result<()> {
+    let Some(cosign) = &request.cosign else { return Ok(()) };
+    let (target, graph) = (&work.target.store, &work.built.graph);
+    let mut digests = written;
+    if !is_signed(target, &graph.root.digest).await? {
+        digests.extend(graph.manifests().map(|manifest| manifest.digest.clone()));
+        copy::root(target, graph).await?;
+    }
+    if digests.is_empty() {
+        return Ok(());
+    }
+    let reach = Reach { aws: &request.aws, options: &request.options, runner };
+    Ok(request.sign.sign(cosign, &named.reference, &digests, &reach).await?)
+}
+
+/// Whether somebody has signed an image, in either of the ways in which cosign does.
+async fn is_signed(target: &Arc<dyn Store>, digest: &Digest) -> anyhow::Result<bool> {
+    let [signatures, ..] = Tag::of_cosign(digest);
+    if target.head(&signatures).await?.is_some() {
+        return Ok(true);
+    }
+    let of_cosign = |kind: &str| kind.contains("sigstore") || kind.contains("cosign");
+    let referrers = target.referrers(digest).await?;
+    Ok(referrers.iter().any(|referrer| referrer.artifact_type.as_deref().is_some_and(of_cosign)))
 }
 
 /// The tags that do not hold the image yet, that of the reference first.
 async fn tags(work: &Work, runner: &Runner) -> anyhow::Result<()> {
-    if work.kept().is_some() {
+    if work.kept.is_some() {
         return Ok(());
     }
     let graph = &work.built.graph;

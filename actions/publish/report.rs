@@ -73,10 +73,10 @@ impl Outcome {
 
     fn of(work: &Work, changed: Status) -> Self {
         let graph = &work.built.graph;
-        let kept = work.kept().cloned();
+        let kept = work.kept.clone();
         let digest = kept.unwrap_or_else(|| graph.root.digest.clone());
         // What is kept is left as it is, with all its tags.
-        let unchanged = work.kept().is_some() || work.tags.iter().all(|tag| tag.current.as_ref() == Some(&digest));
+        let unchanged = work.kept.is_some() || work.tags.iter().all(|tag| tag.current.as_ref() == Some(&digest));
         let held = work.tags.first().and_then(|tag| tag.current.clone());
         Self {
             previous: held.filter(|held| *held != digest),

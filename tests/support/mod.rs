@@ -3,7 +3,10 @@
 pub(crate) mod build;
 pub(crate) mod ecr;
 pub(crate) mod engine;
+pub(crate) mod evidence;
+pub(crate) mod github;
 pub(crate) mod http;
+pub(crate) mod prism;
 pub(crate) mod project;
 pub(crate) mod proxy;
 pub(crate) mod registry;

@@ -1,8 +1,9 @@
 //! Credentials of base images in private ECR, for as long as the builder runs.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,8 +62,11 @@ impl BaseCredentials {
         }
         let unusable =
             |error: std::io::Error| Problem::failure("cannot write credentials of base images").because(error);
-        let folder =
-            tempfile::Builder::new().prefix("docker-config-").tempdir_in(environment.temporary()).map_err(unusable)?;
+        let folder = tempfile::Builder::new()
+            .prefix("docker-config-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(environment.temporary())
+            .map_err(unusable)?;
         let mut options = std::fs::OpenOptions::new();
         let mut file = options
             .write(true)

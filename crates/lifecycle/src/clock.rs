@@ -8,6 +8,13 @@ pub fn now() -> String {
     at(OffsetDateTime::now_utc())
 }
 
+/// Now, RFC 3339 in UTC to the millisecond: for what has to keep its order.
+pub fn moment() -> String {
+    let now = OffsetDateTime::now_utc();
+    let to_the_millisecond = now.replace_nanosecond(u32::from(now.millisecond()) * 1_000_000).unwrap_or(now);
+    to_the_millisecond.format(&Rfc3339).unwrap_or_default()
+}
+
 /// A number of seconds since 1970, in the same form; the beginning of time where it is no time.
 pub fn at_seconds(seconds: i64) -> String {
     at(OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH))

@@ -180,6 +180,7 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
         .or_else(|| is::<InvalidReference>(error))
         .or_else(|| is::<crate::template::Error>(error))
         .or_else(|| is::<crate::aws::Error>(error))
+        .or_else(|| is::<crate::github::Error>(error))
 }
 
 #[cfg(test)]

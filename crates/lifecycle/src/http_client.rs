@@ -1,4 +1,4 @@
-//! The one HTTP client, beside those that the AWS SDK and octocrab bring.
+//! The one HTTP client, beside that of the AWS SDK.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection is kept without a request: shorter than what load balancers allow.
 const IDLE: Duration = Duration::from_secs(50);
 
+/// Bytes that a connection reads or writes at a time. The default is three times as much, for each of some dozen blobs
+/// that are on their way.
+const BUFFER: usize = 128 * 1024;
+
 /// A request's body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, StoreError>;
 
@@ -40,27 +44,39 @@ pub(crate) struct HttpClient(Client<HttpsConnector<Proxied>, Body>);
 
 impl HttpClient {
     pub(crate) fn new() -> Self {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_DEADLINE));
-        let connector = Proxied { http, proxies: Arc::new(Matcher::from_env()) };
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(crate::tls::client_config())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
-        Self(client)
+        Self(client())
     }
 
     /// Sends one request once.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         Ok(self.0.request(request).await?)
     }
+}
+
+/// The same for octocrab, whose requests have bodies of its own.
+pub(crate) fn github() -> Client<HttpsConnector<Proxied>, octocrab::OctoBody> {
+    client()
+}
+
+fn client<B>() -> Client<HttpsConnector<Proxied>, B>
+where
+    B: http_body::Body<Data: Send> + Send,
+{
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT_DEADLINE));
+    let connector = Proxied { http, proxies: Arc::new(Matcher::from_env()) };
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(crate::tls::client_config())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .http1_max_buf_size(BUFFER)
+        .build(connector)
 }
 
 /// A body of bytes at hand.

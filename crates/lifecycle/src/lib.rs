@@ -6,8 +6,10 @@
 
 pub mod aws;
 pub mod clock;
+pub mod cosign;
 mod diagnosis;
 pub mod evidence;
+pub mod github;
 mod http_client;
 pub mod oci;
 mod place;

@@ -133,7 +133,8 @@ async fn dispatch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
 /// The API action that a request stands for: its permission and its quota.
 fn action(kind: &Kind) -> Option<&'static str> {
     Some(match kind {
-        Kind::HeadManifest | Kind::GetManifest => "BatchGetImage",
+        // The referrers API has no permission of its own.
+        Kind::HeadManifest | Kind::GetManifest | Kind::Referrers => "BatchGetImage",
         Kind::PutManifestByTag | Kind::PutManifestByDigest => "PutImage",
         Kind::DeleteManifest => "BatchDeleteImage",
         Kind::HeadBlob => "BatchCheckLayerAvailability",
@@ -142,7 +143,6 @@ fn action(kind: &Kind) -> Option<&'static str> {
         Kind::PatchUpload => "UploadLayerPart",
         Kind::PutUpload => "CompleteLayerUpload",
         Kind::Tags => "ListImages",
-        Kind::Referrers => "ListImageReferrers",
         _ => return None,
     })
 }

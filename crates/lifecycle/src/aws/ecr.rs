@@ -81,6 +81,29 @@ impl Aws {
         digest: &Digest,
     ) -> Result<Option<Pushed>, Error> {
         let image = ImageIdentifier::builder().image_digest(digest.to_string()).build();
+        self.described(host, repository, image).await
+    }
+
+    /// The same of the image that a tag points to.
+    ///
+    /// # Errors
+    /// When that can't be known.
+    pub async fn tagged(
+        &self,
+        host: &EcrHost,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Pushed>, Error> {
+        let image = ImageIdentifier::builder().image_tag(tag.as_str()).build();
+        self.described(host, repository, image).await
+    }
+
+    async fn described(
+        &self,
+        host: &EcrHost,
+        repository: &RepositoryName,
+        image: ImageIdentifier,
+    ) -> Result<Option<Pushed>, Error> {
         let request = self.ecr(&host.region).await?.describe_images().registry_id(&host.account);
         match request.repository_name(repository.as_str()).image_ids(image).send().await {
             Ok(answer) => Ok(answer.image_details().first().map(|image| Pushed {

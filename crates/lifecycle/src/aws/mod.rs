@@ -2,6 +2,7 @@
 
 mod ecr;
 mod error;
+mod findings;
 mod identity;
 mod repositories;
 
@@ -21,6 +22,7 @@ use tokio::sync::OnceCell;
 
 pub use ecr::{Mutability, Pushed};
 pub use error::{Error, Kind};
+pub use findings::{Finding, Findings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 
@@ -130,7 +132,8 @@ impl Aws {
                 loader = loader.region(Region::new(region.clone()));
             }
             let config = loader.load().await;
-            if config.region().is_none() {
+            // A variable that is set to nothing is not set.
+            if config.region().is_none_or(|region| region.as_ref().is_empty()) {
                 return Err(Error::new(Kind::Credentials, "no AWS region")
                     .hint("set the input `region` or the variable AWS_REGION"));
             }

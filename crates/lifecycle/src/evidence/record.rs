@@ -1,13 +1,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Artifact, artifact_type, attest, predicate_type, statement};
 use crate::oci::{Class, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
 
 /// The largest record that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
+
+/// Records of one digest that are read, the newest; a digest has one for each environment that it came to or came back to.
+const RECORDS: usize = 200;
+
+/// Records that are read at a time.
+const READERS: usize = 8;
 
 /// Annotations of a record's manifest, so that a list of referrers tells what it is about.
 mod label {
@@ -44,7 +53,7 @@ pub struct Record {
     pub to: String,
     /// The image.
     pub digest: Digest,
-    /// What the reference pointed to before.
+    /// What the environment held before, where that is known and another.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub replaced: Option<Digest>,
     /// The version, as the deployment names it.
@@ -63,7 +72,7 @@ pub struct Record {
     /// Who started the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub actor: Option<String>,
-    /// When, RFC 3339 in UTC.
+    /// When, RFC 3339 in UTC: as [`clock::moment`](crate::clock::moment) has it, for two can fall into one second.
     pub time: String,
     /// The gates that were asked for, with what they found.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -130,14 +139,24 @@ impl Record {
         attest(subject, &statement, BTreeMap::from(labels), &self.time)
     }
 
-    /// Whether another record says that the same digest has the same name for the same version: then this one
-    /// would add nothing.
+    /// Whether another record says that the same digest has the same name for the same version, let through by the same
+    /// gates: then this one would add nothing.
     pub fn repeats(&self, other: &Self) -> bool {
+        let decision = |record: &Self| -> Vec<(String, GateStatus)> {
+            record.gates.iter().map(|gate| (gate.name.clone(), gate.status)).collect()
+        };
         (self.environment == other.environment)
             && self.to == other.to
             && self.digest == other.digest
             && self.version == other.version
             && self.kind == other.kind
+            && self.overridden == other.overridden
+            && decision(self) == decision(other)
+    }
+
+    /// When it happened; none where the record holds no time.
+    pub fn at(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(&self.time, &Rfc3339).ok()
     }
 }
 
@@ -146,29 +165,68 @@ impl Recorded {
     ///
     /// # Errors
     /// When the store can't say, or a record can't be read. A record that speaks of another digest is none of this
-    /// image and is left out: anybody can attach anything.
+    /// image and is left out, and so is one without a time: anybody can attach anything.
     pub async fn all(store: &Arc<dyn Store>, image: &Digest) -> Result<Vec<Self>, StoreError> {
-        let mut records = Vec::new();
-        for referrer in store.referrers(image).await? {
-            let is_statement = referrer.artifact_type.as_deref() == Some(artifact_type::IN_TOTO);
-            let named = referrer.annotations.get(annotation::PREDICATE_TYPE);
-            if !is_statement || named.is_some_and(|named| named != predicate_type::RECORD) {
-                continue;
-            }
-            let Some(manifest) = store.manifest(&referrer.digest).await? else { continue };
-            if let Some(record) = Self::read(store, &manifest, image).await? {
-                records.push(Self { record, digest: manifest.digest });
-            }
-        }
-        records.sort_by(|a, b| (&b.record.time, &b.digest).cmp(&(&a.record.time, &a.digest)));
+        Self::with(store, image, |_| true).await
+    }
+
+    /// The records of what happened to an image in one environment, the newest first.
+    ///
+    /// # Errors
+    /// As [`Recorded::all`].
+    pub async fn of_environment(
+        store: &Arc<dyn Store>,
+        image: &Digest,
+        environment: &str,
+    ) -> Result<Vec<Self>, StoreError> {
+        let labelled = |labels: &BTreeMap<String, String>| {
+            labels.get(label::ENVIRONMENT).is_none_or(|labelled| labelled == environment)
+        };
+        let mut records = Self::with(store, image, labelled).await?;
+        records.retain(|found| found.record.environment == environment);
         Ok(records)
+    }
+
+    /// The records whose manifests have labels that are wanted, as far as the list of referrers shows them.
+    async fn with(
+        store: &Arc<dyn Store>,
+        image: &Digest,
+        wanted: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<Vec<Self>, StoreError> {
+        let mut referrers: Vec<Descriptor> = store.referrers(image).await?;
+        referrers.retain(|referrer| {
+            let is_statement = referrer.artifact_type.as_deref().is_none_or(|kind| kind == artifact_type::IN_TOTO);
+            let named = referrer.annotations.get(annotation::PREDICATE_TYPE);
+            is_statement && named.is_none_or(|named| named == predicate_type::RECORD) && wanted(&referrer.annotations)
+        });
+        let created = |referrer: &Descriptor| {
+            OffsetDateTime::parse(referrer.annotations.get(annotation::CREATED)?, &Rfc3339).ok()
+        };
+        referrers.sort_by_key(|referrer| std::cmp::Reverse(created(referrer)));
+        referrers.truncate(RECORDS);
+        let asked: Vec<_> = referrers.iter().map(|referrer| Self::fetch(store, &referrer.digest, image)).collect();
+        let found: Vec<Option<(OffsetDateTime, Self)>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+        let mut found: Vec<(OffsetDateTime, Self)> = found.into_iter().flatten().collect();
+        found.sort_by(|(a, one), (b, other)| (b, &other.digest).cmp(&(a, &one.digest)));
+        Ok(found.into_iter().map(|(_, recorded)| recorded).collect())
+    }
+
+    async fn fetch(
+        store: &Arc<dyn Store>,
+        referrer: &Digest,
+        image: &Digest,
+    ) -> Result<Option<(OffsetDateTime, Self)>, StoreError> {
+        let Some(manifest) = store.manifest(referrer).await? else { return Ok(None) };
+        let record = Self::read(store, &manifest, image).await?;
+        let timed = record.and_then(|record| Some((record.at()?, record)));
+        Ok(timed.map(|(at, record)| (at, Self { record, digest: manifest.digest })))
     }
 
     async fn read(store: &Arc<dyn Store>, manifest: &Manifest, image: &Digest) -> Result<Option<Record>, StoreError> {
         if manifest.annotations.get(annotation::PREDICATE_TYPE).map(String::as_str) != Some(predicate_type::RECORD) {
             return Ok(None);
         }
-        let Some(layer) = manifest.blobs().nth(1) else { return Ok(None) };
+        let Some(layer) = manifest.blobs().nth(1).filter(|layer| layer.size <= LIMIT) else { return Ok(None) };
         let bytes = read_blob(store.as_ref(), layer, LIMIT).await?;
         let Ok(statement) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return Ok(None) };
         let subject = statement.pointer("/subject/0/digest/sha256").and_then(|hex| hex.as_str());
@@ -213,15 +271,22 @@ mod tests {
         let old = record(&image.digest, "2026-01-01T00:00:00Z");
         let new = Record { version: "1.0.1".into(), time: "2026-01-02T00:00:00Z".into(), ..old.clone() };
         let of_another = record(&Digest::of(b"another"), "2026-01-03T00:00:00Z");
-        for record in [&old, &new, &of_another] {
+        let timeless = Record { time: "soon".into(), ..old.clone() };
+        let a_moment_later =
+            Record { environment: "test".into(), time: "2026-01-02T00:00:00.250Z".into(), ..new.clone() };
+        for record in [&old, &new, &of_another, &timeless, &a_moment_later] {
             let artifact = record.artifact(&image).unwrap();
             let manifest = artifact.manifest.clone();
             let source: Arc<dyn BlobSource> = Arc::new(artifact);
             crate::transfer::copy::artifact(&store, &manifest, &source).await.unwrap();
         }
         let found = Recorded::all(&store, &image.digest).await.unwrap();
+        assert_eq!(found.iter().map(|found| &found.record).collect::<Vec<_>>(), [&a_moment_later, &new, &old]);
+        let found = Recorded::of_environment(&store, &image.digest, "dev").await.unwrap();
         assert_eq!(found.iter().map(|found| &found.record).collect::<Vec<_>>(), [&new, &old]);
         assert!(old.repeats(&Record { time: "later".into(), ..old.clone() }));
         assert!(!old.repeats(&new));
+        assert!(!old.repeats(&Record { overridden: Some("the shop is down".into()), ..old.clone() }));
+        assert!(!old.repeats(&Record { gates: Vec::new(), ..old.clone() }));
     }
 }

@@ -155,7 +155,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn add(&mut self, severity: Severity) {
+    pub(crate) fn add(&mut self, severity: Severity) {
         let count = match severity {
             Severity::Critical => &mut self.critical,
             Severity::High => &mut self.high,

@@ -415,7 +415,7 @@ mod tests {
         layout.put_manifest(&old, Some(&tag)).await.unwrap();
         layout.put_manifest(&new, Some(&tag)).await.unwrap();
         assert_eq!(layout.head(&tag).await.unwrap(), Some(new.digest.clone()));
-        assert_eq!(layout.tags().await.unwrap(), [tag.clone()]);
+        assert_eq!(layout.tags().await.unwrap(), std::slice::from_ref(&tag));
         assert_eq!(layout.tagged(&tag).await.unwrap().unwrap().bytes, new.bytes);
 
         let referrer = manifest("referrer", Some(&new));

@@ -3,6 +3,7 @@
 
 mod naming;
 mod options;
+mod repository;
 mod stores;
 mod version;
 
@@ -13,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use naming::{Named, Names, Release, Side};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, accounts, concurrency, registry};
+pub use repository::Repository;
 pub use stores::{Opened, Stores, endpoints};
 pub use version::Version;
 

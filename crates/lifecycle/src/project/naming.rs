@@ -4,7 +4,7 @@ use super::{Module, Project};
 use crate::Place;
 use crate::aws::Aws;
 use crate::diagnosis::Problem;
-use crate::oci::Reference;
+use crate::oci::{InvalidReference, Reference, Tag};
 use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Unresolved, Usage};
 
 /// The name of an image that nothing deploys.
@@ -213,11 +213,28 @@ impl Project {
 }
 
 impl Names {
-    /// A pattern with the values of a release, for further tags.
-    pub fn tag_of(pattern: &str, image: &str, release: Release<'_>, commit: Option<&str>) -> String {
-        let sha = commit.unwrap_or_default();
-        let sha = sha.get(..7).unwrap_or(sha);
-        expand(pattern, "", image, release).replace("{sha}", sha)
+    /// Further tags of an image, as the patterns of `extra-tags` say; each once, and not that of the reference.
+    ///
+    /// # Errors
+    /// When a pattern makes no tag.
+    pub fn extra_tags(
+        patterns: &[String],
+        named: &Named,
+        release: Release<'_>,
+        commit: Option<&str>,
+    ) -> Result<Vec<Tag>, Problem> {
+        let commit = commit.unwrap_or_default();
+        let mut tags: Vec<Tag> = Vec::new();
+        for pattern in patterns {
+            let text = expand(pattern, "", &named.image, release).replace("{sha}", commit.get(..7).unwrap_or(commit));
+            let wrong =
+                |error: InvalidReference| Problem::mistake(format!("input `extra-tags`: `{pattern}`")).because(error);
+            let tag: Tag = text.parse().map_err(wrong)?;
+            if tag != named.reference.tag && !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        Ok(tags)
     }
 
     /// Two images that would get one name, if there are such.

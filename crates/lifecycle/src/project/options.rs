@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn registries() {
-        let read = |typed| registry(&Input::new("registry", typed), Path::new("/work"));
+        let read = |typed| registry(&Input::new("registry", typed), Path::new("/srv/shop"));
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read("h.example/prefix/").unwrap().as_deref(), Some("h.example/prefix"));
-        assert_eq!(read("oci:store").unwrap().as_deref(), Some("oci:/work/store"));
+        assert_eq!(read("oci:store").unwrap().as_deref(), Some("oci:/srv/shop/store"));
         assert_eq!(read("oci:/store").unwrap().as_deref(), Some("oci:/store"));
         for typed in ["https://h.example", "oci:", "h example", "$(id)"] {
             assert!(read(typed).is_err(), "{typed}");

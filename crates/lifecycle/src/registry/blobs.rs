@@ -14,7 +14,7 @@ use super::Repository;
 use super::error::Failure;
 use super::manifests::none_if_not_found;
 use super::operation::{Kind, Operation};
-use super::request::{ANSWER_DEADLINE, Call, PIECE_DEADLINE, Payload, location};
+use super::request::{ANSWER_DEADLINE, Call, OPERATION_DEADLINE, PIECE_DEADLINE, Payload, location};
 use crate::oci::{BlobSource, BlobStream, Class, Descriptor, Put, RepositoryName, Store, StoreError, verified};
 
 /// Redirects that a download follows.
@@ -129,7 +129,10 @@ impl Repository {
     ) -> Result<(), StoreError> {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
+        let deadline = ANSWER_DEADLINE + Duration::from_secs(blob.size / SLOWEST);
         let first_session = Mutex::new(session);
+        // Before the source is opened: what waits for its turn has no connection and no buffers.
+        let _room = self.registry.uploads.acquire().await;
         let attempt = || async {
             let opened = first_session.lock().unwrap_or_else(PoisonError::into_inner).take();
             let mut url = match opened {
@@ -143,7 +146,7 @@ impl Repository {
             let call = Call {
                 content_type: Some("application/octet-stream".to_owned()),
                 body: Payload::Stream(body, blob.size),
-                deadline: ANSWER_DEADLINE + Duration::from_secs(blob.size / SLOWEST),
+                deadline,
                 ..Call::new(Method::PUT, url)
             };
             let outcome = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
@@ -155,7 +158,7 @@ impl Repository {
                 (Ok(_), _) => Ok(()),
             }
         };
-        self.registry.retry(&operation, &self.counts, attempt).await
+        self.registry.retry_within(OPERATION_DEADLINE + deadline, &operation, &self.counts, attempt).await
     }
 
     async fn start_upload(&self, subject: &str) -> Result<Url, Failure> {
@@ -189,7 +192,11 @@ impl Repository {
     pub(super) async fn download(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: Kind::GetBlob, repository: &self.name, subject: &subject };
-        let body = self.registry.retry(&operation, &self.counts, || self.open(&subject, 0)).await?;
+        let open = || async {
+            let _permit = self.registry.budget.permit().await;
+            self.open(&subject, 0).await
+        };
+        let body = self.registry.retry(&operation, &self.counts, open).await?;
         let state =
             Download { repository: self.clone(), subject, size: blob.size, offset: 0, body: Some(body), resumes: 0 };
         let pieces =
@@ -199,16 +206,16 @@ impl Repository {
 
     /// Asks the registry for the bytes from an offset, follows where it sends us, and drops what comes before
     /// the offset where the server does not know ranges.
+    ///
+    /// Room for the request is the caller's business: a download that is taken up again feeds an upload that has its
+    /// place, and would wait for ever if all places were held by such uploads.
     async fn open(&self, subject: &str, offset: u64) -> Result<Body, Failure> {
         let mut url = self.registry.url(&self.name, &format!("blobs/{subject}"));
         let mut kind = Kind::GetBlob;
         for _ in 0..=REDIRECTS {
             let operation = Operation { kind, repository: &self.name, subject };
             let call = Call { range_from: (offset > 0).then_some(offset), ..Call::new(Method::GET, url.clone()) };
-            let response = {
-                let _permit = self.registry.budget.permit().await;
-                self.registry.send(&operation, &self.counts, call).await?
-            };
+            let response = self.registry.send(&operation, &self.counts, call).await?;
             if response.status().is_redirection() {
                 url = location(response.headers(), &url)?;
                 kind = Kind::GetRedirected;

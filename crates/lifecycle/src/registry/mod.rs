@@ -8,6 +8,7 @@ mod budget;
 mod docker_config;
 mod error;
 mod host;
+mod login;
 mod manifests;
 mod operation;
 mod referrers;
@@ -21,6 +22,7 @@ use url::Url;
 pub use auth::{CredentialSource, Credentials};
 pub use docker_config::DockerConfig;
 pub use host::EcrHost;
+pub use login::{Login, authority};
 pub use operation::{Kind, Traffic};
 
 use crate::http_client::HttpClient;
@@ -32,6 +34,10 @@ use operation::Counts;
 
 /// PutImage is limited to 10 a second for an account and region; this leaves room for others.
 const ECR_MANIFESTS_PER_SECOND: u32 = 8;
+
+/// Blobs that are on their way to one registry at a time, whatever the number of images: each takes the buffers of two
+/// connections, and one for every request that is allowed would take memory without being faster.
+const UPLOADS: usize = 16;
 
 /// How registries are reached.
 #[derive(Debug, Clone)]
@@ -63,6 +69,8 @@ pub(crate) struct Registry {
     http: HttpClient,
     authenticator: Authenticator,
     budget: Budget,
+    /// Room for one more blob's bytes.
+    uploads: tokio::sync::Semaphore,
     mounts: Mounts,
     /// Whether the registry has the referrers API, once it is known.
     referrers_api: Mutex<Option<bool>>,
@@ -114,6 +122,7 @@ impl Registries {
             http: self.http.clone(),
             authenticator: Authenticator::new(self.source.clone(), host),
             budget: Budget::new(self.options.concurrency, manifests),
+            uploads: tokio::sync::Semaphore::new(UPLOADS),
             mounts: Mounts::default(),
             referrers_api: Mutex::default(),
             referrers_tag: tokio::sync::Mutex::default(),

@@ -38,13 +38,13 @@ impl Kind {
     /// The IAM action that ECR checks for it.
     pub fn iam_action(self) -> &'static str {
         match self {
-            Self::HeadManifest | Self::GetManifest => "ecr:BatchGetImage",
+            // ECR has no action of its own for the referrers API.
+            Self::HeadManifest | Self::GetManifest | Self::Referrers => "ecr:BatchGetImage",
             Self::PutManifest => "ecr:PutImage",
             Self::HeadBlob => "ecr:BatchCheckLayerAvailability",
             Self::GetBlob | Self::GetRedirected => "ecr:GetDownloadUrlForLayer",
             Self::StartUpload | Self::Mount => "ecr:InitiateLayerUpload",
             Self::Upload => "ecr:UploadLayerPart and ecr:CompleteLayerUpload",
-            Self::Referrers => "ecr:ListImageReferrers",
             Self::Tags => "ecr:ListImages",
             Self::Token => "ecr:GetAuthorizationToken",
         }

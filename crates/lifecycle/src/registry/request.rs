@@ -29,8 +29,8 @@ const RETRIES: usize = 6;
 /// The first wait and the longest, each then drawn from zero up to it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
-/// One operation with its retries takes no longer.
-const OPERATION_DEADLINE: Duration = Duration::from_secs(600);
+/// One operation with its retries takes no longer; an upload as much longer as its bytes may take.
+pub(super) const OPERATION_DEADLINE: Duration = Duration::from_secs(600);
 
 /// The largest error answer that is read, in bytes.
 const ERROR_LIMIT: usize = 64 * 1024;
@@ -85,6 +85,17 @@ impl Registry {
         counts: &Counts,
         attempt: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
+        self.retry_within(OPERATION_DEADLINE, operation, counts, attempt).await
+    }
+
+    /// The same with a deadline of its own, for what takes as long as its bytes.
+    pub(super) async fn retry_within<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        deadline: Duration,
+        operation: &Operation<'_>,
+        counts: &Counts,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, StoreError> {
         let (first, most) = BACKOFF;
         let backoff = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).with_max_times(RETRIES);
         let outcome = attempt
@@ -101,12 +112,11 @@ impl Registry {
                     self.budget.throttled(failure.retry_after);
                 }
             });
-        match timeout(OPERATION_DEADLINE, outcome).await {
+        match timeout(deadline, outcome).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(failure)) => Err(failure.explain(operation, &self.host)),
             Err(_) => {
-                let failure =
-                    Failure::new(Class::Transient, format!("not done within {} s", OPERATION_DEADLINE.as_secs()));
+                let failure = Failure::new(Class::Transient, format!("not done within {} s", deadline.as_secs()));
                 Err(failure.explain(operation, &self.host))
             }
         }
@@ -373,6 +383,28 @@ mod tests {
         assert_eq!(to("http://r.example/u"), Err(Class::Denied));
         assert_eq!(to("file:///etc/passwd"), Err(Class::Denied));
         assert_eq!(location(&HeaderMap::new(), &from).map_err(|f| f.class), Err(Class::Invalid));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_has_a_deadline_of_its_own() {
+        struct Nobody;
+        #[async_trait::async_trait]
+        impl super::super::CredentialSource for Nobody {
+            async fn credentials(&self, _: &str) -> Result<Credentials, StoreError> {
+                Ok(Credentials::Anonymous)
+            }
+        }
+        let registries = super::super::Registries::new(super::super::Options::default(), std::sync::Arc::new(Nobody));
+        let repository = "a/b".parse().unwrap();
+        let registry = registries.repository("r.example", &repository).unwrap().registry;
+        let operation = Operation { kind: Kind::Upload, repository: &repository, subject: "blob" };
+        let hour = || async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            Ok(())
+        };
+        let counts = Counts::default();
+        assert_eq!(registry.retry(&operation, &counts, hour).await.unwrap_err().class, Class::Transient);
+        assert!(registry.retry_within(Duration::from_secs(3601), &operation, &counts, hour).await.is_ok());
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Console {
         self.print(&block);
     }
 
-    #[expect(clippy::print_stdout, reason = "this is the one place that writes to stdout")]
+    /// The one place that writes to stdout.
     fn print(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
         // Nobody reads any more: the work goes on, its outputs count.

@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
 use super::graph::{Attached, Graph};
-use crate::oci::{BlobSource, Class, Descriptor, Manifest, Put, Store, StoreError, Tag};
+use crate::oci::{BlobSource, Class, Descriptor, Digest, Manifest, Put, Store, StoreError, Tag};
 
 /// Blobs of one image that are on their way at a time. Each takes some buffers, never its size.
 const BLOBS_AT_A_TIME: usize = 16;
@@ -55,30 +55,55 @@ pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph:
     Ok(copied)
 }
 
-/// Copies what is attached to an image, after the image itself: each referrer after what it refers to.
+/// Copies what is attached to an image, after the image itself: each referrer after what it refers to. Whether one that
+/// can't be copied is the end of it is for `failed` to say. The referrers that are there now are returned.
 ///
 /// # Errors
-/// The first failure.
-pub async fn attached(source: &Arc<dyn Store>, target: &Arc<dyn Store>, attached: &Attached) -> Result<(), StoreError> {
+/// What `failed` makes of a failure.
+pub async fn attached(
+    source: &Arc<dyn Store>,
+    target: &Arc<dyn Store>,
+    attached: &Attached,
+    mut failed: impl FnMut(StoreError) -> Result<(), StoreError>,
+) -> Result<Vec<Digest>, StoreError> {
+    let mut written = Vec::new();
     if same_repository(source.as_ref(), target.as_ref()) {
-        return Ok(());
+        return Ok(written);
     }
-    for referrer in &attached.referrers {
-        below_root(source, target, referrer).await?;
-        target.put_manifest(&referrer.root, None).await?;
+    let referrers = attached.referrers.iter().map(|graph| (graph, None));
+    for (graph, tag) in referrers.chain(attached.tags.iter().map(|(tag, graph)| (graph, Some(tag)))) {
+        let copied = async {
+            below_root(source, target, graph).await?;
+            target.put_manifest(&graph.root, tag).await
+        };
+        match (copied.await, tag) {
+            (Ok(()), None) => written.push(graph.root.digest.clone()),
+            (Ok(()), Some(_)) => {}
+            (Err(error), _) => failed(error)?,
+        }
     }
-    for (tag, graph) in &attached.tags {
-        below_root(source, target, graph).await?;
-        target.put_manifest(&graph.root, Some(tag)).await?;
+    Ok(written)
+}
+
+/// What is attached in the source and has to be copied: where the image is `there` already, what the target lacks of it.
+///
+/// # Errors
+/// When one of them can't say what it has.
+pub async fn wanted(
+    source: &Arc<dyn Store>,
+    target: &Arc<dyn Store>,
+    graph: &Graph,
+    there: bool,
+) -> Result<Attached, StoreError> {
+    let attached = Attached::read(source, graph).await?;
+    match there {
+        true => missing(target, graph, &attached).await,
+        false => Ok(attached),
     }
-    Ok(())
 }
 
 /// What of `wanted` the target does not have yet.
-///
-/// # Errors
-/// When the target can't say what it has.
-pub async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> Result<Attached, StoreError> {
+async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> Result<Attached, StoreError> {
     let mut has: Vec<_> = Vec::new();
     let subjects = graph.manifests().chain(wanted.referrers.iter().map(|referrer| &referrer.root));
     // Only what has wanted referrers is asked for.

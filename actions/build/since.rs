@@ -1,0 +1,225 @@
+//! What need not be built again: images whose inputs are those of a version that was released.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use lifecycle::Problem;
+use lifecycle::oci::{Descriptor, Layout, Manifest, annotation};
+use lifecycle::project::{Module, Named, Release, Side, Version};
+use lifecycle::runner::{Runner, run};
+use lifecycle::template::{ImageDefinition, Template};
+
+use crate::inputs::Request;
+use crate::plan::Image;
+use crate::tools;
+
+/// A question to git takes no longer.
+const GIT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The largest answer of git, in bytes: the names of some hundred thousand files.
+const GIT_LIMIT: usize = 64 * 1024 * 1024;
+
+/// A released version that unchanged images are taken from.
+#[derive(Debug, Clone)]
+pub(crate) struct Since {
+    /// The git tag.
+    tag: String,
+    /// The version that it is of.
+    version: Version,
+}
+
+/// An image that is taken from a release.
+#[derive(Debug, Clone)]
+pub(crate) struct Reused {
+    /// The name that it has there.
+    pub(crate) reference: String,
+    /// What the name points to.
+    pub(crate) manifest: Manifest,
+}
+
+impl Since {
+    /// Finds the tag of the version: as it is written, or with a `v`.
+    ///
+    /// # Errors
+    /// When the clone does not have it, or it names no version.
+    pub(crate) async fn find(text: &str, request: &Request) -> anyhow::Result<Self> {
+        let from = text.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')).map_or(0, |at| at + 1);
+        let bare = &text[from..];
+        let digits = bare.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
+        let version = bare[digits..].parse::<Version>();
+        let version = version
+            .map_err(|accepted| Problem::mistake(format!("input `since`: `{text}` does not end in {accepted}")))?;
+        for tag in [text.to_owned(), format!("v{text}")] {
+            let commit = format!("refs/tags/{tag}^{{commit}}");
+            if git(request, &["rev-parse", "--verify", "--quiet", &commit]).await.is_some() {
+                return Ok(Self { tag, version });
+            }
+        }
+        let problem =
+            Problem::mistake(format!("input `since`: there is no git tag `{text}` or `v{text}` in this clone"));
+        Err(problem.hint("a shallow clone has no tags: check out with `fetch-depth: 0`").into())
+    }
+
+    /// The image as it was released, if nothing that it is made of has changed since and it is still there.
+    ///
+    /// # Errors
+    /// When what it was called can't be decided, or the registry can't be asked.
+    pub(crate) async fn reuse(
+        &self,
+        request: &Request,
+        image: &Image,
+        runner: &Runner,
+    ) -> anyhow::Result<Option<Reused>> {
+        if let Some(change) = self.change(request, image).await {
+            runner.say(format!("{}: {change} has changed since {}", image.key, self.tag));
+            return Ok(None);
+        }
+        let version = self.version.to_string();
+        let release = Release { environment: &request.environment, version: &version };
+        let side = Side {
+            aws: &request.aws,
+            registry: request.registry.as_deref(),
+            registry_parameter: request.registry_parameter.as_deref(),
+            pattern: request.reference.as_deref(),
+        };
+        let names = request.project.names(release, &side).await?;
+        let Some(named) = names.images.into_iter().find(|named: &Named| named.key == image.key) else {
+            return Ok(None);
+        };
+        let opened = request.stores.open(&named.reference)?;
+        let Some(manifest) = opened.store.tagged(&named.reference.tag).await? else {
+            runner.say(format!("{}: `{}` is not there, so it is built", image.key, named.reference));
+            return Ok(None);
+        };
+        Ok(Some(Reused { reference: named.reference.to_string(), manifest }))
+    }
+
+    /// What has changed; none where nothing has.
+    async fn change(&self, request: &Request, image: &Image) -> Option<String> {
+        let module = request.project.modules.iter().find(|m| m.images.iter().any(|i| i.key.value == image.key))?;
+        if !self.defined_alike(request, module, image).await {
+            return Some("its entry in the mapping".to_owned());
+        }
+        let workspace = &request.project.workspace;
+        let relative = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
+        let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile));
+        let ignored = dockerignore(&image.context, &image.dockerfile);
+        let paths = [path_argument(&context), path_argument(&dockerfile)];
+        let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
+        for question in [
+            vec!["diff", "--name-only", "-z", "--no-renames", &self.tag, "--"],
+            vec!["ls-files", "-z", "--others", "--exclude-standard", "--"],
+        ] {
+            let arguments: Vec<&str> = question.into_iter().chain(paths.iter().map(String::as_str)).collect();
+            // What can't be told counts as changed: it is built.
+            let Some(answer) = git(request, &arguments).await else {
+                return Some("something git can't tell".to_owned());
+            };
+            changed.extend(answer.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from));
+        }
+        let counts = |path: &PathBuf| {
+            let inside = path.strip_prefix(&context).ok().map(|path| image.context.join(path));
+            *path == dockerfile
+                || !inside.is_some_and(|path| ignored.matched_path_or_any_parents(&path, false).is_ignore())
+        };
+        changed.into_iter().find(counts).map(|path| format!("`{}`", path.display()))
+    }
+
+    /// Whether the mapping said the same of the image then.
+    async fn defined_alike(&self, request: &Request, module: &Module, image: &Image) -> bool {
+        let place = module.template.place();
+        let Some(text) = git(request, &["show", &format!("{}:{}", self.tag, place.file.display())]).await else {
+            return false;
+        };
+        let Ok(then) = Template::parse(&text, &place.file) else { return false };
+        let Ok(images) = then.images(&request.mapping) else { return false };
+        let then = images.iter().find(|then| then.key.value == image.key);
+        then.is_some_and(|then| essence(then) == essence(&image.definition))
+    }
+}
+
+impl Reused {
+    /// Names it in the layout; publish takes it from where it is.
+    pub(crate) fn add(&self, layout: &Layout, image: &Image) -> anyhow::Result<()> {
+        layout.add_blob(&self.manifest.bytes)?;
+        let mut descriptor: Descriptor = self.manifest.descriptor();
+        let image_name = image.definition.image_name.value.clone();
+        descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+        descriptor.annotations.insert(annotation::REUSED_FROM.to_owned(), self.reference.clone());
+        layout.add_root(&descriptor, Some(&image.key))?;
+        Ok(())
+    }
+}
+
+/// What of a definition decides the image, without the places where it is written.
+fn essence(image: &ImageDefinition) -> impl PartialEq + use<> {
+    (
+        image.image_name.value.clone(),
+        image.dockerfile.value.clone(),
+        image.context.value.clone(),
+        image.target.as_ref().map(|target| target.value.clone()),
+        image.platforms.iter().map(|platform| platform.value.clone()).collect::<Vec<_>>(),
+        image.build_args.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>(),
+    )
+}
+
+/// The files of a context that no build sees: those of `<Dockerfile>.dockerignore`, else of `.dockerignore`.
+fn dockerignore(context: &Path, dockerfile: &Path) -> Gitignore {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    let text =
+        std::fs::read_to_string(PathBuf::from(own)).or_else(|_| std::fs::read_to_string(context.join(".dockerignore")));
+    let mut builder = GitignoreBuilder::new(context);
+    for line in
+        text.unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        // Docker's patterns begin at the root of the context, git's anywhere below it.
+        let (negation, pattern) = line.strip_prefix('!').map_or(("", line), |pattern| ("!", pattern));
+        let anchored = format!("{negation}/{}", pattern.trim_start_matches("./").trim_start_matches('/'));
+        // A pattern that is none ignores nothing, as for Docker.
+        builder.add_line(None, &anchored).ok();
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
+}
+
+/// A path for git, which takes an empty one for an error.
+fn path_argument(path: &Path) -> String {
+    if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() }
+}
+
+/// What git answers in the checkout; none where it says no.
+async fn git(request: &Request, arguments: &[&str]) -> Option<String> {
+    let mut command = tools::command("git");
+    command.arg("-C").arg(&request.project.workspace).arg("--literal-pathspecs").args(arguments);
+    let finished = run(command, GIT_LIMIT, GIT_DEADLINE).await.ok()?;
+    finished.status.success().then_some(())?;
+    String::from_utf8(finished.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockerignore_begins_at_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = folder.path();
+        std::fs::write(context.join(".dockerignore"), "# x\ndocs\n*.md\n!README.md\n**/*.log\n").unwrap();
+        let ignored = dockerignore(context, &context.join("Dockerfile"));
+        let is_ignored = |path: &str| ignored.matched_path_or_any_parents(context.join(path), false).is_ignore();
+        for (path, expected) in [
+            ("docs/a.txt", true),
+            ("src/docs/a.txt", false),
+            ("a.md", true),
+            ("README.md", false),
+            ("src/a.md", false),
+            ("src/x/y.log", true),
+            ("src/main.rs", false),
+        ] {
+            assert_eq!(is_ignored(path), expected, "{path}");
+        }
+    }
+}

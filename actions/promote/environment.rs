@@ -1,0 +1,329 @@
+//! What an environment holds and has held of an image, as the records in its registry tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use lifecycle::evidence::{Record, Recorded};
+use lifecycle::oci::{Class, Digest, Location, Reference, Store, StoreError, Tag};
+use lifecycle::project::Version;
+
+/// Versions of an environment that are looked at, the highest.
+const VERSIONS: usize = 100;
+
+/// Digests that the records of a tag that moves lead back to.
+const STEPS: usize = 100;
+
+/// Requests to one repository at a time.
+const READERS: usize = 16;
+
+/// How an environment names its images: a reference with the version that it was made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Naming<'a> {
+    pub(crate) environment: &'a str,
+    pub(crate) reference: &'a Reference,
+    pub(crate) version: &'a str,
+}
+
+/// The time that an image was, or is, in an environment under a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stay {
+    pub(crate) tag: Tag,
+    pub(crate) version: Version,
+    pub(crate) digest: Digest,
+    /// What began it.
+    pub(crate) record: Record,
+}
+
+/// What an environment holds and has held.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    /// The newest first. Each counts: its tag points to its digest, or did until the next one replaced it.
+    pub(crate) stays: Vec<Stay>,
+    /// What the tags of the environment point to.
+    tags: BTreeMap<Tag, Digest>,
+}
+
+/// What of a tag is the same for all versions: the texts around the version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pattern(Vec<String>);
+
+impl Pattern {
+    fn of(tag: &str, version: &str) -> Self {
+        Self(tag.split(version).map(str::to_owned).collect())
+    }
+
+    fn names_version(&self) -> bool {
+        self.0.len() > 1
+    }
+
+    /// The version in a tag of this pattern.
+    fn version(&self, tag: &str) -> Option<Version> {
+        let times = self.0.len().checked_sub(1).filter(|times| *times > 0)?;
+        let around: usize = self.0.iter().map(String::len).sum();
+        let length = tag.len().checked_sub(around).filter(|length| length % times == 0)? / times;
+        let begins = self.0.first()?.len();
+        let text = tag.get(begins..begins + length)?;
+        // The `v` that a person may type is no part of a version in a tag.
+        let version: Version = text.parse().ok().filter(|version: &Version| version.to_string() == text)?;
+        (self.0.join(text) == tag).then_some(version)
+    }
+}
+
+impl Naming<'_> {
+    /// Whether the tag says which version it is of; otherwise it moves.
+    pub(crate) fn tag_names_version(&self) -> bool {
+        Pattern::of(self.reference.tag.as_str(), self.version).names_version()
+    }
+
+    /// Whether a record tells of a tag of this repository. A store on disk may have been moved since.
+    pub(crate) fn tells_of(&self, record: &Record, tag: &Tag) -> bool {
+        match &self.reference.location {
+            Location::Host(_) => record.to == self.reference.with_tag(tag.clone()).to_string(),
+            Location::Directory(_) => {
+                record.to.starts_with("oci:") && record.to.ends_with(&format!("/{}:{tag}", self.reference.repository))
+            }
+        }
+    }
+
+    fn stay(&self, recorded: Recorded, tag: &Tag) -> Option<Stay> {
+        let record = recorded.record;
+        let version = record.version.parse().ok()?;
+        self.tells_of(&record, tag).then(|| Stay { tag: tag.clone(), version, digest: record.digest.clone(), record })
+    }
+}
+
+impl Held {
+    /// Looks at an environment. `known` are tags that were looked up before.
+    ///
+    /// # Errors
+    /// When the store can't say, or the version is in the repository's name, of which no registry has a list.
+    pub(crate) async fn read(
+        store: &Arc<dyn Store>,
+        naming: Naming<'_>,
+        known: &BTreeMap<Tag, Option<Digest>>,
+    ) -> Result<Self, StoreError> {
+        match naming.tag_names_version() {
+            true => Self::of_versions(store, naming, known).await,
+            false if naming.reference.repository.as_str().contains(naming.version) => {
+                let message = format!("each version of `{}` has a repository of its own", naming.reference);
+                Err(StoreError::new(Class::Unsupported, message))
+            }
+            false => Self::of_tag(store, naming, known).await,
+        }
+    }
+
+    /// Every version has its tag.
+    async fn of_versions(
+        store: &Arc<dyn Store>,
+        naming: Naming<'_>,
+        known: &BTreeMap<Tag, Option<Digest>>,
+    ) -> Result<Self, StoreError> {
+        let pattern = Pattern::of(naming.reference.tag.as_str(), naming.version);
+        let tags = store.tags().await?.into_iter();
+        let mut versions: Vec<(Version, Tag)> =
+            tags.filter_map(|tag| Some((pattern.version(tag.as_str())?, tag))).collect();
+        versions.sort_by(|a, b| b.cmp(a));
+        versions.truncate(VERSIONS);
+        let heads = versions.into_iter().map(|(_, tag)| async {
+            let digest = match known.get(&tag) {
+                Some(known) => known.clone(),
+                None => store.head(&tag).await?,
+            };
+            Ok::<_, StoreError>(digest.map(|digest| (tag, digest)))
+        });
+        let heads: Vec<_> = heads.collect();
+        let tags: Vec<Option<(Tag, Digest)>> = stream::iter(heads).buffered(READERS).try_collect().await?;
+        let tags: BTreeMap<Tag, Digest> = tags.into_iter().flatten().collect();
+        let digests: BTreeSet<&Digest> = tags.values().collect();
+        let records: Vec<_> = digests.into_iter().map(|digest| records(store, digest, naming.environment)).collect();
+        let records: Vec<(Digest, Vec<Recorded>)> = stream::iter(records).buffered(READERS).try_collect().await?;
+        let records: BTreeMap<Digest, Vec<Recorded>> = records.into_iter().collect();
+        let mut stays = Vec::new();
+        for (tag, digest) in &tags {
+            let of_digest = records.get(digest).map(Vec::as_slice).unwrap_or_default();
+            stays.extend(of_digest.iter().filter_map(|recorded| naming.stay(recorded.clone(), tag)));
+        }
+        Ok(Self { stays: newest_first(stays), tags })
+    }
+
+    /// One tag moves from version to version: each record says what it replaced.
+    async fn of_tag(
+        store: &Arc<dyn Store>,
+        naming: Naming<'_>,
+        known: &BTreeMap<Tag, Option<Digest>>,
+    ) -> Result<Self, StoreError> {
+        let tag = &naming.reference.tag;
+        let held = match known.get(tag) {
+            Some(known) => known.clone(),
+            None => store.head(tag).await?,
+        };
+        let Some(held) = held else { return Ok(Self::default()) };
+        let mut stays = Vec::new();
+        let mut seen = BTreeSet::from([held.clone()]);
+        let mut next = vec![held.clone()];
+        while let Some(digest) = next.pop() {
+            for recorded in Recorded::of_environment(store, &digest, naming.environment).await? {
+                if let Some(stay) = naming.stay(recorded, tag) {
+                    let replaced = stay.record.replaced.clone().filter(|replaced| seen.insert(replaced.clone()));
+                    next.extend(replaced.filter(|_| seen.len() <= STEPS));
+                    stays.push(stay);
+                }
+            }
+        }
+        // A record from before its tag was written counts for nothing: that tag never came.
+        let stays = newest_first(stays).into_iter().skip_while(|stay| stay.digest != held).collect();
+        Ok(Self { stays, tags: BTreeMap::from([(tag.clone(), held)]) })
+    }
+
+    /// What the environment holds now.
+    pub(crate) fn current(&self) -> Option<&Stay> {
+        self.stays.first()
+    }
+
+    /// What the version of a digest in this environment is, by its newest record, else by the tags that it has.
+    pub(crate) fn version_of(&self, digest: &Digest, naming: Naming<'_>) -> Option<Version> {
+        let recorded = self.stays.iter().find(|stay| stay.digest == *digest).map(|stay| stay.version.clone());
+        let pattern = Pattern::of(naming.reference.tag.as_str(), naming.version);
+        let tagged = || {
+            let tags = self.tags.iter().filter(|(_, held)| *held == digest);
+            tags.filter_map(|(tag, _)| pattern.version(tag.as_str())).max()
+        };
+        recorded.or_else(tagged)
+    }
+}
+
+async fn records(
+    store: &Arc<dyn Store>,
+    digest: &Digest,
+    environment: &str,
+) -> Result<(Digest, Vec<Recorded>), StoreError> {
+    Ok((digest.clone(), Recorded::of_environment(store, digest, environment).await?))
+}
+
+/// Of two records of one moment the higher version is taken for the later one.
+fn newest_first(mut stays: Vec<Stay>) -> Vec<Stay> {
+    stays.sort_by(|a, b| (b.record.at(), &b.version).cmp(&(a.record.at(), &a.version)));
+    stays
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifecycle::evidence::RecordKind;
+    use lifecycle::oci::{BlobSource, Layout, Manifest, media_type};
+    use lifecycle::transfer::copy;
+
+    struct Fixture {
+        store: Arc<dyn Store>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            Self { store: Arc::new(Layout::at(folder.path())), _folder: folder }
+        }
+
+        async fn image(&self, number: u8, tag: Option<&str>) -> Digest {
+            let config = serde_json::json!({"mediaType": media_type::EMPTY, "digest": Digest::of(b"{}"), "size": 2});
+            let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config,
+                "layers": [], "annotations": {"number": number.to_string()}});
+            let manifest = Manifest::parse(manifest.to_string().into(), None).unwrap();
+            let tag: Option<Tag> = tag.map(|tag| tag.parse().unwrap());
+            self.store.put_manifest(&manifest, tag.as_ref()).await.unwrap();
+            manifest.digest
+        }
+
+        async fn record(&self, to: &str, version: &str, digest: &Digest, replaced: Option<&Digest>, second: u8) {
+            let record = Record {
+                kind: RecordKind::Promote,
+                environment: "prod".into(),
+                from: None,
+                to: format!("oci:/elsewhere/app:{to}"),
+                digest: digest.clone(),
+                replaced: replaced.cloned(),
+                version: version.into(),
+                template: String::new(),
+                repository: None,
+                commit: None,
+                run: None,
+                actor: None,
+                time: format!("2026-01-01T00:00:{second:02}Z"),
+                gates: Vec::new(),
+                overridden: None,
+            };
+            let subject = self.store.manifest(digest).await.unwrap().unwrap().descriptor();
+            let artifact = record.artifact(&subject).unwrap();
+            let manifest = artifact.manifest.clone();
+            let source: Arc<dyn BlobSource> = Arc::new(artifact);
+            copy::artifact(&self.store, &manifest, &source).await.unwrap();
+        }
+
+        async fn held(&self, tag: &str) -> Held {
+            let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
+            let naming = Naming { environment: "prod", reference: &reference, version: "1.0.0" };
+            Held::read(&self.store, naming, &BTreeMap::new()).await.unwrap()
+        }
+    }
+
+    fn versions(held: &Held) -> Vec<String> {
+        held.stays.iter().map(|stay| stay.version.to_string()).collect()
+    }
+
+    #[test]
+    fn a_version_in_a_tag() {
+        let version =
+            |made: &str, tag: &str| Pattern::of(made, "1.0.0").version(tag).map(|version| version.to_string());
+        assert_eq!(version("prod-1.0.0", "prod-1.10.0-rc.1").as_deref(), Some("1.10.0-rc.1"));
+        assert_eq!(version("1.0.0-prod", "2.0.0-prod").as_deref(), Some("2.0.0"));
+        assert_eq!(version("1.0.0-x-1.0.0", "2.0.0-x-2.0.0").as_deref(), Some("2.0.0"));
+        for (made, tag) in [
+            ("prod-1.0.0", "prod-eu-1.0.0"),
+            ("prod-1.0.0", "prod-v1.0.0"),
+            ("prod-1.0.0", "test-1.0.0"),
+            ("prod-1.0.0", "prod-"),
+            ("1.0.0-x-1.0.0", "2.0.0-x-3.0.0"),
+            ("prod", "prod"),
+        ] {
+            assert_eq!(version(made, tag), None, "{made} {tag}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_record_whose_tag_holds_its_digest_is_current() {
+        let fixture = Fixture::new();
+        let one = fixture.image(1, Some("prod-1.0.0")).await;
+        let two = fixture.image(2, Some("prod-1.1.0")).await;
+        let three = fixture.image(3, None).await;
+        fixture.image(4, Some("prod-1.3.0")).await;
+        fixture.record("prod-1.0.0", "1.0.0", &one, None, 1).await;
+        fixture.record("prod-1.1.0", "1.1.0", &two, Some(&one), 2).await;
+        // Its tag was never written, and that of the fourth holds something else.
+        fixture.record("prod-1.2.0", "1.2.0", &three, None, 3).await;
+        fixture.record("prod-1.3.0", "1.3.0", &three, None, 4).await;
+        fixture.record("test-1.1.0", "1.1.0", &two, None, 5).await;
+        assert_eq!(versions(&fixture.held("prod-1.0.0").await), ["1.1.0", "1.0.0"]);
+        // A rollback writes no tag: its record makes the older version the current one.
+        fixture.record("prod-1.0.0", "1.0.0", &one, Some(&two), 6).await;
+        assert_eq!(versions(&fixture.held("prod-1.0.0").await), ["1.0.0", "1.1.0", "1.0.0"]);
+        assert_eq!(versions(&fixture.held("stage-1.0.0").await), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_tag_that_moves_leads_back_through_what_it_replaced() {
+        let fixture = Fixture::new();
+        let one = fixture.image(1, None).await;
+        let two = fixture.image(2, Some("prod")).await;
+        let three = fixture.image(3, None).await;
+        fixture.record("prod", "1.0.0", &one, None, 1).await;
+        fixture.record("prod", "1.1.0", &two, Some(&one), 2).await;
+        // Both were killed before they wrote the tag.
+        fixture.record("prod", "1.2.0", &three, Some(&two), 3).await;
+        fixture.record("prod", "1.0.0", &one, Some(&two), 4).await;
+        let held = fixture.held("prod").await;
+        assert_eq!(versions(&held), ["1.1.0", "1.0.0"]);
+        assert_eq!(held.current().map(|stay| &stay.digest), Some(&two));
+    }
+}

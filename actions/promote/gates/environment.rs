@@ -1,0 +1,156 @@
+//! Gates about where the image is and where it goes.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use lifecycle::evidence::Recorded;
+use lifecycle::oci::{Content, Platform, read_blob};
+use lifecycle::template::Usage;
+
+use super::evidence::rounded;
+use super::{Image, Verdict, could_not_look, published_template};
+use crate::environment::Naming;
+
+/// The largest configuration of an image that is read, in bytes; ECR takes manifests of no more.
+const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
+
+impl Image<'_> {
+    /// The time since the image's newest record in the environment that it comes from.
+    pub(super) async fn soak(&self, wanted: Duration) -> Verdict {
+        if self.request.rollback {
+            return Ok(format!("it was in {} before", self.request.to));
+        }
+        let from = &self.request.from;
+        let version = self.request.version.to_string();
+        let records =
+            Recorded::of_environment(&self.edge.source.store, self.root(), from).await.map_err(could_not_look)?;
+        let naming = Naming { environment: from, reference: &self.planned.source, version: &version };
+        let newest = records.iter().find(|found| naming.tells_of(&found.record, &self.planned.source.tag));
+        let Some(since) = newest.and_then(|found| found.record.at()) else {
+            return Err(format!("no record says since when it is in {from}; {} there was wanted", rounded(wanted)));
+        };
+        match Duration::try_from(OffsetDateTime::now_utc() - since) {
+            Ok(there) => {
+                let sentence = format!("it has been in {from} for {}; {} was wanted", rounded(there), rounded(wanted));
+                if there < wanted { Err(sentence) } else { Ok(sentence) }
+            }
+            Err(_) => Err(format!("its record in {from} is of the future, {since}")),
+        }
+    }
+
+    /// What deploys the image under its new name runs on platforms that it has.
+    pub(super) async fn platforms(&self) -> Verdict {
+        let usages = &self.planned.named.usages;
+        if usages.is_empty() {
+            return Ok("nothing in the template runs it".to_owned());
+        }
+        let has = self.image_platforms().await?;
+        let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+        for usage in usages {
+            self.runs(usage, &has, &list)?;
+        }
+        let users: Vec<&str> = usages.iter().map(|usage| usage.resource.as_str()).collect();
+        Ok(format!("it has {list}, which is what {} want", users.join(", ")))
+    }
+
+    fn runs(&self, usage: &Usage, has: &[Platform], list: &str) -> Result<(), String> {
+        let (resource, place) = (&usage.resource, &usage.runtime.place);
+        if usage.takes_single_manifest() && self.edge.graph.root.is_index() {
+            return Err(format!("it is an index, and `{resource}` takes a single manifest ({place})"));
+        }
+        let wanted = &usage.runtime.platforms;
+        if wanted.is_empty() {
+            let why = usage
+                .runtime
+                .unresolved
+                .as_ref()
+                .map(|unresolved| format!(": {}", unresolved.reason))
+                .unwrap_or_default();
+            return Err(format!("it can't be decided on what `{resource}` runs{why} ({place})"));
+        }
+        let fits = |wanted: &Platform| {
+            has.iter().any(|has| {
+                (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
+                    && (wanted.variant.is_none() || has.variant == wanted.variant)
+            })
+        };
+        let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Ok(()) };
+        match usage.runtime.certain {
+            true => Err(format!("it has {list}; `{resource}` runs on {missing} ({place})")),
+            false => Err(format!(
+                "it has {list}, and it can't be decided on what `{resource}` runs: nothing says so, {missing} is the default ({place})"
+            )),
+        }
+    }
+
+    /// The platforms of the image: an index names them, a single manifest's configuration does.
+    async fn image_platforms(&self) -> Result<Vec<Platform>, String> {
+        let mut platforms = Vec::new();
+        for (named, manifest) in self.edge.graph.platforms() {
+            let platform = match (named, &manifest.content) {
+                (Some(platform), _) => platform,
+                (None, Content::Image { config, .. }) => {
+                    let bytes = read_blob(self.edge.source.store.as_ref(), config, CONFIG_LIMIT)
+                        .await
+                        .map_err(could_not_look)?;
+                    let config: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+                    let text = |key: &str| config[key].as_str();
+                    match (text("os"), text("architecture")) {
+                        (Some(os), Some(architecture)) => Platform::new(os, architecture, text("variant")),
+                        _ => return Err(format!("it can't be decided: {} doesn't say its platform", manifest.digest)),
+                    }
+                }
+                (None, Content::Index { .. }) => continue,
+            };
+            if platform.os == "unknown" {
+                continue;
+            }
+            platforms.push(platform);
+        }
+        Ok(platforms)
+    }
+
+    /// The version is not below the current one.
+    pub(super) fn forward(&self) -> Verdict {
+        let (version, to) = (&self.request.version, &self.request.to);
+        let held = match &self.edge.held {
+            Some(Ok(held)) => held,
+            Some(Err(error)) => return Err(format!("it can't be decided what is in {to}: {error}")),
+            None => return Err(format!("it can't be decided what is in {to}")),
+        };
+        match held.current() {
+            None => Ok(format!("no version is recorded in {to} yet")),
+            Some(current) if self.request.rollback => {
+                Ok(format!("a rollback was asked for: {to} has {}, and goes to {version}", current.version))
+            }
+            Some(current) if current.version <= *version => {
+                Ok(format!("{to} has {}, and {version} is not below it", current.version))
+            }
+            Some(current) => {
+                Err(format!("{to} has {}, and {version} is below it; no version below was wanted", current.version))
+            }
+        }
+    }
+
+    /// The template is the one that the image was published with.
+    pub(super) async fn template_unchanged(&self) -> Verdict {
+        let now = self.request.project.template_sha256();
+        match published_template(self.request, self.edge).await.map_err(could_not_look)? {
+            Some(then) if then == now => Ok(format!("the template is the published one, SHA-256 {}", short(&now))),
+            Some(then) => Err(format!(
+                "the template has SHA-256 {}; {}, that of the publication, was wanted",
+                short(&now),
+                short(&then)
+            )),
+            None => Err(format!(
+                "no record tells of the publication of version {}, and so of its template",
+                self.request.version
+            )),
+        }
+    }
+}
+
+fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
+}

@@ -1,0 +1,188 @@
+//! Gates: what has to be true of an image before it may go on.
+//!
+//! All of them are evaluated for all images before anything is written, on the digest that will be written. One that can't be
+//! decided blocks, with the reason.
+
+mod ecr;
+mod environment;
+mod evidence;
+mod requirement;
+mod signature;
+
+use futures::future;
+use futures::stream::{self, StreamExt};
+
+use lifecycle::Problem;
+use lifecycle::evidence::{Gate, GateStatus, Recorded};
+use lifecycle::oci::{Digest, Platform, StoreError};
+use lifecycle::runner::Runner;
+use lifecycle::transfer::Graph;
+
+use crate::inputs::Request;
+use crate::plan::{Edge, Plan, Planned};
+pub(crate) use requirement::{Asked, Identity, Requirement, Subject, parse};
+use signature::{Signatures, Trust};
+
+/// What a gate says: a sentence with what was found and what was wanted. `Err` blocks.
+type Verdict = Result<String, String>;
+
+/// An image before its gates.
+struct Image<'a> {
+    request: &'a Request,
+    runner: &'a Runner,
+    planned: &'a Planned,
+    edge: &'a Edge,
+    trust: Trust<'a>,
+}
+
+/// The gates that are asked for: those of `require`, and those of the policy.
+///
+/// # Errors
+/// When the policy can't be read, or is none.
+pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Asked>> {
+    let mut asked = request.gates.clone();
+    if let Some(parameter) = &request.policy_parameter {
+        let text = request.target.aws.parameter(parameter).await.map_err(|error| {
+            let hint = error.kind == lifecycle::aws::Kind::NotFound;
+            let problem =
+                Problem::failure(format!("the policy `{parameter}` can't be read, so nothing may pass")).because(error);
+            // The hint of a missing parameter speaks of registries.
+            match hint {
+                true => problem.hint("create it with a gate a line, or leave `policy-parameter` away"),
+                false => problem,
+            }
+        })?;
+        for gate in requirement::parse_policy(parameter, &text)? {
+            if !asked.contains(&gate) {
+                asked.push(gate);
+            }
+        }
+    }
+    Ok(asked)
+}
+
+/// Evaluates the gates of all images, each with its reading at the same time as the others'.
+pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked], runner: &Runner) {
+    let identities: Vec<&Identity> = asked.iter().filter_map(|asked| asked.identity()).collect();
+    let signatures = Signatures::prepare(request, &identities, runner);
+    let watches_template = request.record && !asked.iter().any(|asked| asked.gate == Requirement::TemplateUnchanged);
+    let images: Vec<_> = plan
+        .images
+        .iter()
+        .map(|planned| async {
+            let gates = of_image(request, planned, asked, &signatures, &identities, runner);
+            let notice = async {
+                match watches_template {
+                    true => other_template(request, planned).await,
+                    false => None,
+                }
+            };
+            tokio::join!(gates, notice)
+        })
+        .collect();
+    let found: Vec<(Vec<Gate>, Option<String>)> = stream::iter(images).buffered(request.concurrency).collect().await;
+    for (planned, (gates, notice)) in plan.images.iter_mut().zip(found) {
+        planned.gates = gates;
+        if let Ok(edge) = &mut planned.work {
+            edge.notices.extend(notice);
+        }
+    }
+}
+
+/// What is to be said where the template is not the one that the image was published with.
+async fn other_template(request: &Request, planned: &Planned) -> Option<String> {
+    let edge = planned.work.as_ref().ok().filter(|edge| !edge.is_done())?;
+    // That it can't be known is no news: nobody asked for it.
+    let then = published_template(request, edge).await.ok()??;
+    let version = &request.version;
+    (then != request.project.template_sha256()).then(|| {
+        format!("the template has changed since version {version} was published; its names are those of this one")
+    })
+}
+
+async fn of_image(
+    request: &Request,
+    planned: &Planned,
+    asked: &[Asked],
+    signatures: &Signatures,
+    identities: &[&Identity],
+    runner: &Runner,
+) -> Vec<Gate> {
+    let Ok(edge) = &planned.work else { return Vec::new() };
+    let trust = Trust::new(signatures, identities, edge, planned);
+    let image = Image { request, runner, planned, edge, trust };
+    let gates = asked.iter().map(|asked| async {
+        let verdict = tokio::select! {
+            verdict = image.judge(&asked.gate) => verdict,
+            () = runner.cancelled() => Err("the run was cancelled before this was known".to_owned()),
+        };
+        let status = match (&verdict, &request.override_reason) {
+            (Ok(_), _) => GateStatus::Passed,
+            (Err(_), Some(_)) => GateStatus::Overridden,
+            (Err(_), None) => GateStatus::Blocked,
+        };
+        let (Ok(detail) | Err(detail)) = verdict;
+        Gate { name: asked.name.clone(), status, detail }
+    });
+    future::join_all(gates).await
+}
+
+impl Asked {
+    fn identity(&self) -> Option<&Identity> {
+        match &self.gate {
+            Requirement::Signature(identity) => Some(identity),
+            _ => None,
+        }
+    }
+}
+
+impl Image<'_> {
+    async fn judge(&self, gate: &Requirement) -> Verdict {
+        match gate {
+            Requirement::Lint => self.lint().await,
+            Requirement::Scan(severity) => self.scan(*severity).await,
+            Requirement::ScanAge(age) => self.scan_age(*age).await,
+            Requirement::EcrScan(severity) => self.ecr_scan(*severity).await,
+            Requirement::Sbom => self.sbom().await,
+            Requirement::Provenance => self.provenance().await,
+            Requirement::Signature(identity) => self.trust.image(identity).await,
+            Requirement::Soak(duration) => self.soak(*duration).await,
+            Requirement::Platforms => self.platforms().await,
+            Requirement::Forward => self.forward(),
+            Requirement::TemplateUnchanged => self.template_unchanged().await,
+        }
+    }
+
+    fn root(&self) -> &Digest {
+        &self.edge.graph.root.digest
+    }
+}
+
+/// The platforms of an image with their names; what a builder's attestations pretend to be is none. That there is none at
+/// all is no reason to let an image through.
+fn platforms(graph: &Graph) -> Result<Vec<(String, &Digest)>, String> {
+    let name =
+        |platform: Option<Platform>| platform.map_or_else(|| "the image".to_owned(), |platform| platform.to_string());
+    let all = graph.platforms().into_iter().map(|(platform, manifest)| (name(platform), &manifest.digest));
+    let platforms: Vec<_> = all.filter(|(name, _)| name != "unknown/unknown").collect();
+    match platforms.is_empty() {
+        true => Err("it can't be decided: the image has no platforms".to_owned()),
+        false => Ok(platforms),
+    }
+}
+
+/// The reason of a gate that could not look.
+fn could_not_look(error: StoreError) -> String {
+    format!("it can't be decided: {}", lifecycle::Diagnosis::of(&error.into()).line())
+}
+
+/// What the image was published with, where the publication of its version is recorded.
+pub(crate) async fn published_template(request: &Request, edge: &Edge) -> Result<Option<String>, StoreError> {
+    let records = Recorded::all(&edge.source.store, &edge.graph.root.digest).await?;
+    let version = request.version.to_string();
+    let mut publications = records
+        .into_iter()
+        .map(|found| found.record)
+        .filter(|record| record.kind == lifecycle::evidence::RecordKind::Publish);
+    Ok(publications.find(|record| record.version == version).map(|record| record.template))
+}

@@ -1,0 +1,132 @@
+//! What environments hold and have held: read from their registries, and nothing is written.
+
+use std::collections::BTreeMap;
+
+use futures::stream::{self, StreamExt};
+use serde::Serialize;
+
+use lifecycle::evidence::Record;
+use lifecycle::oci::Digest;
+use lifecycle::project::{Named, Release};
+use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use lifecycle::{Diagnosis, Problem};
+
+use crate::environment::{Held, Naming, Stay};
+use crate::inputs::HistoryRequest;
+
+/// A version to name images with where none is given: no release has it, and a template that checks its parameters takes it.
+const ANY_VERSION: &str = "987654321.0.0";
+
+/// One image in one environment, as the output `images` holds it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Past {
+    name: String,
+    image: String,
+    environment: String,
+    /// The repository, with its registry.
+    repository: String,
+    /// What is there now: the newest record whose tag holds its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    /// The records that count, the newest first, each as it is attached.
+    history: Vec<Record>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Shows it as tables, as a summary, and as JSON.
+pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::Result<Verdict> {
+    let version = request.version.as_ref().map_or_else(|| ANY_VERSION.to_owned(), ToString::to_string);
+    let mut named: Vec<(&str, Named)> = Vec::new();
+    for environment in &request.environments {
+        let release = Release { environment, version: &version };
+        let names = request.target.names(&request.project, release, request.reference.as_deref()).await;
+        let names = names.map_err(|error| match request.version {
+            Some(_) => error,
+            None => error.context(
+                Problem::failure(format!("the names in {environment} can't be decided without a version"))
+                    .hint("set `version`"),
+            ),
+        })?;
+        named.extend(names.images.into_iter().map(|named| (environment.as_str(), named)));
+    }
+    let looks: Vec<_> = named.iter().map(|(environment, named)| look(request, environment, named, &version)).collect();
+    let mut pasts: Vec<Past> = stream::iter(looks).buffered(request.concurrency).collect().await;
+    pasts.sort_by(|a, b| a.name.cmp(&b.name));
+    report(request, &pasts, runner);
+    match pasts.iter().any(|past| past.error.is_some()) {
+        true => Ok(Verdict::Fail),
+        false => Ok(Verdict::Pass),
+    }
+}
+
+async fn look(request: &HistoryRequest, environment: &str, named: &Named, version: &str) -> Past {
+    let naming = Naming { environment, reference: &named.reference, version };
+    let held = async {
+        let opened = request.target.stores.open(&named.reference)?;
+        Held::read(&opened.store, naming, &BTreeMap::new()).await
+    };
+    let (held, error) = match held.await {
+        Ok(held) => (held, None),
+        Err(error) => (Held::default(), Some(Diagnosis::of(&error.into()).line())),
+    };
+    let current: Option<&Stay> = held.current();
+    Past {
+        name: named.key.clone(),
+        image: named.image.clone(),
+        environment: environment.to_owned(),
+        repository: named.reference.repository_address(),
+        digest: current.map(|stay| stay.digest.clone()),
+        version: current.map(|stay| stay.version.to_string()),
+        since: current.map(|stay| stay.record.time.clone()),
+        by: current.and_then(|stay| stay.record.actor.clone()),
+        history: held.stays.iter().map(|stay| stay.record.clone()).collect(),
+        error,
+    }
+}
+
+fn report(request: &HistoryRequest, pasts: &[Past], runner: &Runner) {
+    let mut table = Table::new(["Image", "Environment", "Version", "Digest", "Since", "By", "Kind", "Run", ""]);
+    for past in pasts {
+        if let Some(error) = &past.error {
+            let message = format!("what is in {} of image `{}` can't be known: {error}", past.environment, past.name);
+            runner.annotate(Annotation::new(Level::Error, message));
+        }
+        for (index, record) in past.history.iter().enumerate() {
+            let text = |text: &Option<String>| Cell::text(text.clone().unwrap_or_default());
+            table.row([
+                Cell::text(&past.name),
+                Cell::text(&past.environment),
+                Cell::text(&record.version),
+                Cell::code(record.digest.short()),
+                Cell::text(&record.time),
+                text(&record.actor),
+                Cell::text(format!("{:?}", record.kind).to_lowercase()),
+                text(&record.run),
+                Cell::text(if index == 0 { "current" } else { "" }),
+            ]);
+        }
+        if past.history.is_empty() && past.error.is_none() {
+            runner.say(format!("no record tells of {} in {}", past.name, past.environment));
+        }
+    }
+    runner.show(&table);
+    if request.summary {
+        let environments: Vec<String> = request.environments.iter().map(|environment| escape(environment)).collect();
+        runner.summarize(&format!("### History of {}\n\n{}\n", environments.join(", "), table.markdown()));
+    }
+    runner.output("images", serde_json::json!(pasts).to_string());
+    // Of several environments an image has several digests.
+    if request.environments.len() == 1 {
+        let digests: BTreeMap<&str, &Digest> =
+            pasts.iter().filter_map(|past| Some((past.name.as_str(), past.digest.as_ref()?))).collect();
+        runner.output("digests", serde_json::json!(digests).to_string());
+    }
+}

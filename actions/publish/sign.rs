@@ -1,0 +1,136 @@
+//! Signatures by cosign: of the image, and of what is attached to it, because evidence by itself proves nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::Problem;
+use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::cosign;
+use lifecycle::oci::{Digest, Location, Reference};
+use lifecycle::registry::{CredentialSource, Login, Options, authority};
+use lifecycle::runner::{Input, InputError, Runner, run};
+
+/// All signatures of an image: some requests each, and for a certificate to the transparency log.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What cosign prints, in bytes.
+const OUTPUT: usize = 4 * 1024 * 1024;
+
+/// The input `sign`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Signing {
+    /// Nothing is signed.
+    Off,
+    /// By a certificate for this workflow.
+    Keyless,
+    /// By a key: a file, or the address of one in a KMS.
+    Key(String),
+}
+
+impl Signing {
+    /// Reads the input. A key file is relative to the working directory.
+    ///
+    /// # Errors
+    /// When it is something else, or the file is not there.
+    pub(crate) fn parse(input: &Input<'_>, folder: &Path) -> Result<Self, InputError> {
+        match input.text() {
+            None | Some("off") => Ok(Self::Off),
+            Some("keyless") => Ok(Self::Keyless),
+            Some(text) => match text.strip_prefix("key:") {
+                Some(address) if address.contains("://") => Ok(Self::Key(address.to_owned())),
+                Some(path) if folder.join(path).is_file() => Ok(Self::Key(folder.join(path).display().to_string())),
+                Some(path) if !path.is_empty() => {
+                    Err(input.refuse(format!("there is no key file {}", folder.join(path).display())))
+                }
+                _ => Err(input.refuse("off, keyless, or key: with the path of a key or its address in a KMS")),
+            },
+        }
+    }
+
+    /// cosign, where something is to be signed.
+    ///
+    /// # Errors
+    /// When it is not on `PATH`.
+    pub(crate) fn cosign(&self, runner: &Runner) -> Result<Option<PathBuf>, Problem> {
+        if *self == Self::Off {
+            return Ok(None);
+        }
+        let missing = || {
+            Problem::failure("input `sign`: cosign is not on PATH")
+                .hint("run sigstore/cosign-installer before this step")
+        };
+        cosign::find(&runner.environment).ok_or_else(missing).map(Some)
+    }
+
+    /// Signs digests of a repository.
+    ///
+    /// # Errors
+    /// When cosign does not.
+    pub(crate) async fn sign(
+        &self,
+        program: &Path,
+        reference: &Reference,
+        digests: &[Digest],
+        reach: &Reach<'_>,
+    ) -> Result<(), Problem> {
+        let Location::Host(host) = &reference.location else {
+            return Err(Problem::mistake("cosign signs in registries, not in a store on disk").hint("set `sign: off`"));
+        };
+        let reached = match reach.options.endpoints.get(host) {
+            Some(endpoint) => authority(endpoint).ok_or_else(|| {
+                Problem::mistake(format!("cosign can't reach {host} below a path, as `registry-endpoints` has it"))
+            })?,
+            None => host.clone(),
+        };
+        let failed = |what: &str| Problem::failure(format!("cannot sign `{reference}`: {what}"));
+        let credentials = RegistryCredentials::new(reach.aws.clone()).credentials(host).await;
+        let credentials = credentials.map_err(|error| failed("no credentials").because(error))?;
+        let login = Login::write(&reached, &credentials, &reach.runner.environment.temporary());
+        let login = login.map_err(|error| failed("its credentials can't be written").because(error))?;
+        let mut command = cosign::command(program, login.folder());
+        command.args(["sign", "--yes"]);
+        if let Self::Key(key) = self {
+            // Who signs with a key of their own has not asked to be in a public log.
+            command.args(["--key", key, "--tlog-upload=false"]);
+        }
+        for digest in digests {
+            command.arg(format!("{reached}/{}@{digest}", reference.repository));
+        }
+        let finished =
+            run(command, OUTPUT, DEADLINE).await.map_err(|error| failed("cosign did not run").because(error))?;
+        match finished.status.success() {
+            true => Ok(()),
+            false => {
+                reach.runner.group(&format!("cosign sign {reference}"), &finished.log);
+                Err(failed(&format!("cosign failed ({})", finished.status)))
+            }
+        }
+    }
+}
+
+/// How registries are reached, and as whom.
+pub(crate) struct Reach<'a> {
+    pub(crate) aws: &'a Arc<Aws>,
+    pub(crate) options: &'a Options,
+    pub(crate) runner: &'a Runner,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cosign.key"), "").unwrap();
+        let parse = |typed| Signing::parse(&Input::new("sign", typed), folder.path());
+        assert_eq!(parse("").unwrap(), Signing::Off);
+        assert_eq!(parse("keyless").unwrap(), Signing::Keyless);
+        assert_eq!(parse("key:awskms:///alias/x").unwrap(), Signing::Key("awskms:///alias/x".into()));
+        assert!(matches!(parse("key:cosign.key").unwrap(), Signing::Key(_)));
+        for typed in ["yes", "key:", "key:no-such.key"] {
+            assert!(parse(typed).is_err(), "{typed}");
+        }
+    }
+}

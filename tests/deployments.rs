@@ -1,0 +1,117 @@
+//! GitHub Deployments: one a run and environment, told of its end; and what GitHub says decides nothing.
+
+use serde_json::{Value, json};
+
+use crate::support::ecr::{Config, Ecr, Image, ImageSpec};
+use crate::support::github::{GitHub, Posted, TOKEN};
+use crate::support::http::Kind;
+use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::runner::Step;
+
+struct Shop {
+    ecr: Ecr,
+    github: GitHub,
+    project: Project,
+    images: [Image; 2],
+}
+
+impl Shop {
+    fn new() -> Shop {
+        let ecr = Ecr::start(Config::default());
+        set_registry(&ecr);
+        let image =
+            |seed| Image::of(&ImageSpec { platforms: vec!["linux/amd64".into()], seed, ..ImageSpec::default() });
+        let images = [image(1), image(2)];
+        for (repository, image) in ["shop/api", "shop/web"].into_iter().zip(&images) {
+            ecr.default_registry().push(repository, &["dev-1.0.0", "test-1.0.0"], image);
+        }
+        Shop { ecr, github: GitHub::start(), project: Project::new(BY_TAG), images }
+    }
+
+    fn promote(&self, to: &str) -> Step {
+        self.github.deployments(aws(self.project.promote(to), &self.ecr))
+    }
+}
+
+fn states(posted: &[Posted]) -> Vec<&str> {
+    posted.iter().filter_map(|posted| posted.body["state"].as_str()).collect()
+}
+
+#[test]
+fn one_for_the_environment_with_its_statuses() {
+    let shop = Shop::new();
+    let run = shop.promote("prod").run().exits(0);
+    let posted = shop.github.take();
+    let paths: Vec<&str> = posted.iter().map(|posted| posted.path.as_str()).collect();
+    let status = "POST /api/v3/repos/shop/backend/deployments/7/statuses";
+    assert_eq!(paths, ["POST /api/v3/repos/shop/backend/deployments", status, status]);
+    assert!(posted.iter().all(|posted| posted.authorization == format!("Bearer {TOKEN}")));
+    let digests: Vec<&str> = shop.images.iter().map(|image| image.root.digest.as_str()).collect();
+    assert_eq!(
+        posted[0].body,
+        json!({
+            "ref": "0123456789abcdef0123456789abcdef01234567",
+            "task": "deploy",
+            "auto_merge": false,
+            "required_contexts": [],
+            "payload": {
+                "version": "1.0.0",
+                "from": "test",
+                "rollback": false,
+                "digests": {"Api": digests[0], "Web": digests[1]},
+                "planHash": run.output("plan-hash"),
+            },
+            "environment": "prod",
+            "description": "Promote 1.0.0",
+            "transient_environment": false,
+            "production_environment": true,
+        })
+    );
+    assert_eq!(states(&posted), ["in_progress", "success"]);
+    assert_eq!(posted[2].body["log_url"], "https://github.com/shop/backend/actions/runs/42/attempts/1");
+    assert_eq!(posted[2].body["auto_inactive"], true);
+    assert!(posted.iter().all(|posted| posted.body["environment_url"] == Value::Null));
+    assert!(!run.log.raw.contains(TOKEN), "{}", run.log.raw);
+    // What changes nothing is no deployment.
+    shop.promote("prod").run().exits(0);
+    shop.promote("prod").input("version", "9.9.9").run().exits(1);
+    shop.promote("test").input("dry-run", "true").run().exits(0);
+    shop.promote("test").input("require", "lint").run().exits(1);
+    assert_eq!(shop.github.take(), []);
+}
+
+#[test]
+fn a_promotion_that_fails_is_a_deployment_that_failed() {
+    let shop = Shop::new();
+    let refused = crate::support::ecr::Hook::Answer { status: 403, headers: Vec::new(), body: String::new() };
+    shop.ecr.on_kind(Kind::PutManifestByTag, 1, refused);
+    shop.promote("prod").run().exits(1);
+    assert_eq!(states(&shop.github.take()), ["in_progress", "failure"]);
+}
+
+#[test]
+fn what_passes_is_tried_again_and_what_does_not_is_a_warning() {
+    let shop = Shop::new();
+    shop.github.answers(&[502, 429, 201, 503]);
+    let run = shop.promote("prod").run().exits(0);
+    assert_eq!(run.log.annotations, []);
+    let posted = shop.github.take();
+    assert_eq!((posted.len(), states(&posted)), (6, vec!["in_progress", "in_progress", "success"]));
+    let shop = Shop::new();
+    shop.github.answers(&[403]);
+    let run = shop.promote("prod").run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted", "promoted"]);
+    let warnings = run.log.messages("warning");
+    assert_eq!(warnings.len(), 1, "{}", run.log.raw);
+    for part in ["GitHub's deployment could not be written", "GitHub answered 403: not now", "deployments: write"] {
+        assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+    }
+    assert_eq!(shop.github.take().len(), 1);
+}
+
+#[test]
+fn without_a_token_it_is_an_input_that_is_missing() {
+    let shop = Shop::new();
+    let run = shop.promote("prod").input("github-token", "").run().exits(2);
+    assert_eq!(run.error(), "input `github-token` is required");
+}

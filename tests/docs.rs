@@ -1,0 +1,295 @@
+//! What the documentation says holds: links lead somewhere, blocks parse, inputs exist, examples fit their schema, and
+//! error messages are those of the programs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use saphyr::{LoadableYamlNode as _, Yaml};
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A fenced block of a document.
+struct Block {
+    document: PathBuf,
+    language: String,
+    text: String,
+    /// The name in `<!-- schema: NAME -->` before it.
+    schema: Option<String>,
+}
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path, ending)),
+            false if path.to_string_lossy().ends_with(ending) => found.push(path),
+            false => {}
+        }
+    }
+    found.sort();
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    let mut documents = files(&root.join("docs"), ".md");
+    documents.extend(["README.md", "SECURITY.md", "CONTRIBUTING.md", "exemplar/README.md"].map(|name| root.join(name)));
+    documents
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The lines outside of fenced blocks, and the blocks.
+fn split(document: &Path) -> (Vec<String>, Vec<Block>) {
+    let (mut prose, mut blocks) = (Vec::new(), Vec::<Block>::new());
+    let (mut schema, mut open) = (None, None);
+    for line in read(document).lines() {
+        let bare = line.trim_start();
+        let indent = line.len() - bare.len();
+        match (bare.strip_prefix("```"), open) {
+            (Some(language), None) => {
+                let (language, text) = (language.to_owned(), String::new());
+                blocks.push(Block { document: document.to_owned(), language, text, schema: schema.take() });
+                open = Some(indent);
+            }
+            (Some(_), Some(_)) => open = None,
+            (None, Some(indent)) => {
+                let text = &mut blocks.last_mut().unwrap().text;
+                text.push_str(line.get(indent..).unwrap_or_default());
+                text.push('\n');
+            }
+            (None, None) => {
+                let named = bare.strip_prefix("<!-- schema: ").and_then(|rest| rest.strip_suffix(" -->"));
+                schema = named.map(str::to_owned).or(schema.filter(|_| bare.is_empty()));
+                prose.push(line.to_owned());
+            }
+        }
+    }
+    assert!(open.is_none(), "{}: a block has no end", document.display());
+    (prose, blocks)
+}
+
+fn blocks(language: &str) -> Vec<Block> {
+    let blocks: Vec<Block> = documents().iter().flat_map(|document| split(document).1).collect();
+    let blocks: Vec<Block> = blocks.into_iter().filter(|block| block.language == language).collect();
+    assert!(!blocks.is_empty(), "no block of {language}");
+    blocks
+}
+
+/// The text without what stands in backticks.
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect::<Vec<_>>().join(" ")
+}
+
+/// A heading as GitHub makes an address of it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut count = 0;
+    for document in documents() {
+        for line in split(&document).0 {
+            for link in without_code(&line).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if link.contains("://") {
+                    continue;
+                }
+                count += 1;
+                let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+                let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+                assert!(target.exists(), "{}: {link}", document.display());
+                let headings = || {
+                    split(&target)
+                        .0
+                        .into_iter()
+                        .filter_map(|line| Some(anchor(line.strip_prefix('#')?.trim_start_matches('#'))))
+                };
+                assert!(fragment.is_empty() || headings().any(|a| a == fragment), "{}: {link}", document.display());
+            }
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
+/// Every step of ours in a YAML value.
+fn our_steps<'a>(node: &'a Yaml<'a>, found: &mut Vec<(&'a str, Vec<&'a str>)>) {
+    if let Some(mapping) = node.as_mapping() {
+        if let Some(action) =
+            node.as_mapping_get("uses").and_then(Yaml::as_str).and_then(|uses| uses.strip_prefix("OWNER/REPO/"))
+        {
+            let with = node.as_mapping_get("with").and_then(Yaml::as_mapping);
+            let names = with.into_iter().flat_map(|with| with.keys()).filter_map(Yaml::as_str).collect();
+            found.push((action.split('@').next().unwrap(), names));
+        }
+        mapping.values().for_each(|value| our_steps(value, found));
+    }
+    node.as_vec().into_iter().flatten().for_each(|item| our_steps(item, found));
+}
+
+#[test]
+fn yaml_parses_and_names_inputs_that_exist() {
+    let mut count = 0;
+    for Block { document, text, .. } in blocks("yaml") {
+        let parsed =
+            Yaml::load_from_str(&text).unwrap_or_else(|error| panic!("{}: {error}\n{text}", document.display()));
+        let mut steps = Vec::new();
+        parsed.iter().for_each(|node| our_steps(node, &mut steps));
+        for (action, names) in steps {
+            let definition = read(&Path::new(ROOT).join(format!("action-{action}.yml")));
+            for name in names {
+                count += 1;
+                assert!(
+                    definition.contains(&format!("\n  {name}:\n")),
+                    "{}: {action} has no `{name}`",
+                    document.display()
+                );
+            }
+        }
+    }
+    assert!(count > 30, "{count}");
+}
+
+#[test]
+fn json_parses_and_fits_its_schema() {
+    let mut checked = BTreeSet::new();
+    for Block { document, text, schema, .. } in blocks("json") {
+        let value: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", document.display()));
+        if let Some(name) = schema {
+            fits(&value, &name);
+            checked.insert(name);
+        }
+    }
+    // The waivers are YAML: their own reader is tested with them.
+    let schemas = files(&Path::new(ROOT).join("docs/schema"), ".schema.json").len() - 1;
+    assert_eq!(checked.len(), schemas, "an example for each: {checked:?}");
+}
+
+#[test]
+fn policies_are_json_with_statements() {
+    for path in files(&Path::new(ROOT).join("docs/policies"), ".json") {
+        let policy: Value = serde_json::from_str(&read(&path)).unwrap();
+        assert_eq!(policy["Version"], "2012-10-17", "{}", path.display());
+        for statement in policy["Statement"].as_array().unwrap() {
+            assert_eq!(statement["Effect"], "Allow", "{}", path.display());
+            assert!(statement.get("Resource").is_some() != statement.get("Principal").is_some(), "{}", path.display());
+        }
+    }
+}
+
+/// What varies, in the programs' texts, becomes `…` as in the document.
+fn constant(source: &str) -> String {
+    let mut text = String::new();
+    let mut rest = source;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        let name =
+            after.split_once('}').filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || "_.:?#".contains(c)));
+        text.push(if name.is_some() { '…' } else { '{' });
+        rest = name.map_or(after, |(_, behind)| behind);
+    }
+    text + rest
+}
+
+#[test]
+fn error_messages_are_those_of_the_programs() {
+    let root = Path::new(ROOT);
+    let mut sources = files(&root.join("actions"), ".rs");
+    sources.extend(files(&root.join("crates/lifecycle/src"), ".rs"));
+    sources.extend(["build", "publish", "promote"].map(|name| root.join(format!("action-{name}.yml"))));
+    let sources: String = sources.iter().map(|path| constant(&joined(&read(path)))).collect();
+    let mut count = 0;
+    for row in split(&root.join("docs/guide/troubleshooting.md")).0.iter().filter_map(|line| line.strip_prefix("| ")) {
+        let Some((cell, _)) = row.split_once(" | ") else { continue };
+        for fragment in
+            spans(cell).iter().flat_map(|span| span.split('…')).map(|part| part.trim().trim_matches('`').trim())
+        {
+            count += 1;
+            assert!(sources.contains(fragment), "no program says `{fragment}`: {cell}");
+        }
+    }
+    assert!(count > 80, "{count}");
+}
+
+/// A text that is written on several lines, on one.
+fn joined(source: &str) -> String {
+    let mut lines = source.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start()).replace("\\\"", "\"")
+}
+
+/// What stands between backticks, one or two of them.
+fn spans(cell: &str) -> Vec<String> {
+    let mut spans = Vec::new();
+    let mut rest = cell;
+    while let Some(start) = rest.find('`') {
+        let fence = if rest[start..].starts_with("``") { "``" } else { "`" };
+        let Some((span, behind)) = rest[start + fence.len()..].split_once(fence) else { break };
+        spans.push(span.trim().to_owned());
+        rest = behind;
+    }
+    spans
+}
+
+/// Holds a value against `docs/schema/NAME.schema.json`. A part of JSON Schema, and an error for what is not of that part.
+pub(crate) fn fits(value: &Value, name: &str) {
+    let file = format!("{name}.schema.json");
+    check(value, &schema(&file), &file, "$");
+}
+
+fn schema(file: &str) -> Value {
+    serde_json::from_str(&read(&Path::new(ROOT).join("docs/schema").join(file))).unwrap()
+}
+
+fn check(value: &Value, rules: &Value, file: &str, at: &str) {
+    for (rule, wanted) in rules.as_object().unwrap() {
+        let holds = match rule.as_str() {
+            "$schema" | "$id" | "$defs" | "title" | "description" | "examples" | "pattern" | "format"
+            | "properties" => true,
+            "$ref" => {
+                let (other, path) = wanted.as_str().unwrap().split_once('#').unwrap_or((wanted.as_str().unwrap(), ""));
+                let other = if other.is_empty() { file } else { other };
+                check(value, schema(other).pointer(path).unwrap(), other, at);
+                true
+            }
+            "type" => {
+                let kind = match value {
+                    Value::Object(_) => "object",
+                    Value::Array(_) => "array",
+                    Value::String(_) => "string",
+                    Value::Bool(_) => "boolean",
+                    Value::Number(number) if number.is_u64() => "integer",
+                    _ => "another",
+                };
+                wanted == kind
+            }
+            "enum" => wanted.as_array().unwrap().contains(value),
+            "const" => value == wanted,
+            "minimum" => value.as_u64() >= wanted.as_u64(),
+            "minLength" => value.as_str().map(|text| text.len() as u64) >= wanted.as_u64(),
+            "minItems" => value.as_array().map(|items| items.len() as u64) >= wanted.as_u64(),
+            "required" => wanted.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
+            "items" => {
+                let items = value.as_array().into_iter().flatten().enumerate();
+                items.for_each(|(index, item)| check(item, wanted, file, &format!("{at}[{index}]")));
+                true
+            }
+            "additionalProperties" => {
+                for (key, item) in value.as_object().unwrap() {
+                    let rules = rules["properties"].get(key);
+                    let rules = rules.unwrap_or_else(|| panic!("{file}: {at} has an unknown key `{key}`"));
+                    check(item, rules, file, &format!("{at}.{key}"));
+                }
+                wanted == false
+            }
+            other => panic!("{file}: the rule `{other}` is not checked here"),
+        };
+        assert!(holds, "{file}: {at} breaks `{rule}: {wanted}`: {value}");
+    }
+}

@@ -1,0 +1,320 @@
+//! What breaks on the way: a proxy in front of each registry does it, and the run recovers, or says what was wrong.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Settings, Throttle};
+use crate::support::http::{Kind, http_date};
+use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
+use crate::support::proxy::{Effect, Fault, Proxy, Seen};
+use crate::support::runner::{Run, Step};
+
+const OTHER_REGION: &str = "eu-west-1";
+
+/// Bytes of a layer: some packets.
+const LAYER: u64 = 300_000;
+
+/// Where a blob breaks: behind the first packets, and before the last.
+const MIDDLE: u64 = 150_000;
+
+/// Two registries, each behind a proxy; dev's image is in the first and in a layout.
+struct Way {
+    ecr: Ecr,
+    project: Project,
+    image: Image,
+    /// In front of the registry that promote reads.
+    source: Proxy,
+    /// In front of the registry that is written to.
+    target: Proxy,
+}
+
+impl Way {
+    fn new() -> Way {
+        let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
+        let ecr = Ecr::start(Config { registries, ..Config::default() });
+        set_registry(&ecr);
+        let image = Image::of(&ImageSpec { layer_size: LAYER, ..ImageSpec::default() });
+        ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
+        // As strict as it gets: a tag is written once.
+        ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", Settings::immutable());
+        let project = Project::new(BY_TAG);
+        project.built("Api", &image);
+        let source = Proxy::start(ecr.default_registry().url());
+        let target = Proxy::start(ecr.registry(ACCOUNT, OTHER_REGION).url());
+        Way { ecr, project, image, source, target }
+    }
+
+    fn step(&self, step: Step) -> Step {
+        let abroad = self.ecr.registry(ACCOUNT, OTHER_REGION).host();
+        let endpoints = format!("{}={}\n{abroad}={}", default_host(), self.source.url(), self.target.url());
+        bare(aws(step, &self.ecr)).input("images", "Api").input("registry-endpoints", &endpoints)
+    }
+
+    /// To the other registry.
+    fn promote(&self) -> Step {
+        let abroad = self.ecr.registry(ACCOUNT, OTHER_REGION).host();
+        self.step(self.project.promote("test")).input("target-registry", &abroad)
+    }
+
+    /// To the other registry as well.
+    fn publish(&self) -> Step {
+        self.step(self.project.publish()).input("registry", &self.ecr.registry(ACCOUNT, OTHER_REGION).host())
+    }
+
+    /// The image is there as it was, and complete.
+    fn arrived(&self, tag: &str) {
+        let abroad = self.ecr.registry(ACCOUNT, OTHER_REGION);
+        assert_eq!(abroad.resolve("shop/api", tag).as_ref(), Some(&self.image.root.digest));
+        abroad.whole("shop/api", tag).unwrap();
+        let there = abroad.repository("shop/api").unwrap();
+        for (digest, content) in &self.image.blobs {
+            assert_eq!(there.blobs[digest].bytes().unwrap(), content.bytes().unwrap());
+        }
+        assert_eq!(self.ecr.leaks(), 0);
+    }
+
+    fn not_tagged(&self) {
+        assert_eq!(self.ecr.registry(ACCOUNT, OTHER_REGION).repository("shop/api").unwrap().tags.len(), 0);
+    }
+}
+
+fn retries(run: &Run) -> bool {
+    // The last column of publish's table.
+    run.log.lines.iter().any(|line| line.starts_with("Api ") && !line.trim_end().ends_with(" 0"))
+}
+
+/// A fault of the first request of a kind; of those that carry a blob, of the first that carries a layer: some effects
+/// need a body in which they can strike.
+fn fault(way: &Way, kind: Kind, effect: Effect) -> Fault {
+    let layer = way.image.blobs[0].0.trim_start_matches("sha256:").to_owned();
+    let carries_blob = [Kind::PutUpload, Kind::GetBlob, Kind::Redirected].contains(&kind);
+    Fault::when(move |seen| seen.kind == kind && (!carries_blob || seen.path.contains(&layer)), effect)
+}
+
+/// publish and promote both get over a fault of the registry that they write to.
+#[track_caller]
+fn recovers(kind: Kind, effect: Effect) {
+    let way = Way::new();
+    let hits = way.target.fault(fault(&way, kind.clone(), effect.clone()));
+    let run = way.publish().run().exits(0);
+    assert_eq!(hits.count(), 1);
+    assert!(retries(&run), "{}", run.log.raw);
+    way.arrived("dev-1.0.0");
+
+    let way = Way::new();
+    let hits = way.target.fault(fault(&way, kind, effect));
+    way.promote().run().exits(0);
+    assert_eq!(hits.count(), 1);
+    way.arrived("test-1.0.0");
+}
+
+/// promote gets over a fault of the registry that it reads.
+#[track_caller]
+fn recovers_reading(kind: Kind, effect: Effect) -> Vec<Seen> {
+    let way = Way::new();
+    let hits = way.source.fault(fault(&way, kind, effect));
+    way.promote().run().exits(0);
+    assert_eq!(hits.count(), 1);
+    way.arrived("test-1.0.0");
+    way.source.log()
+}
+
+#[test]
+fn a_manifest_put_is_answered_503() {
+    recovers(Kind::PutManifestByTag, Effect::status(503));
+    recovers(Kind::PutManifestByDigest, Effect::status(503));
+}
+
+#[test]
+fn an_upload_post_is_answered_500() {
+    recovers(Kind::PostUpload, Effect::status(500));
+}
+
+#[test]
+fn a_blob_body_is_answered_503() {
+    recovers(Kind::PutUpload, Effect::status(503));
+    recovers_reading(Kind::GetBlob, Effect::status(503));
+    let log = recovers_reading(Kind::Redirected, Effect::status(503));
+    // The registry is asked again where the bytes are.
+    let (asked, redirected) = (count(&log, Kind::GetBlob), count(&log, Kind::Redirected));
+    assert_eq!((asked, redirected), (7, 7));
+}
+
+fn count(log: &[Seen], kind: Kind) -> usize {
+    log.iter().filter(|seen| seen.kind == kind).count()
+}
+
+#[test]
+fn a_connection_is_reset_in_mid_upload() {
+    recovers(Kind::PutUpload, Effect::ResetRequest { after: MIDDLE });
+}
+
+#[test]
+fn a_connection_is_reset_before_an_answer() {
+    for kind in [Kind::HeadManifest, Kind::HeadBlob, Kind::PostUpload] {
+        recovers(kind, Effect::LoseAnswer);
+    }
+}
+
+#[test]
+fn the_answer_to_a_write_that_took_effect_is_lost() {
+    recovers(Kind::PutUpload, Effect::LoseAnswer);
+    recovers(Kind::PutManifestByDigest, Effect::LoseAnswer);
+    // The tag is immutable: it can't be put again, and is looked at.
+    recovers(Kind::PutManifestByTag, Effect::LoseAnswer);
+}
+
+#[test]
+fn a_source_body_is_truncated_or_reset() {
+    for effect in [Effect::Truncate { after: MIDDLE }, Effect::ResetResponse { after: MIDDLE }] {
+        let log = recovers_reading(Kind::Redirected, effect);
+        // What had arrived is not sent again, and the registry is asked again where the rest is.
+        let resumed: Vec<_> = log.iter().filter(|seen| seen.range.is_some()).collect();
+        assert_eq!(resumed.iter().map(|seen| seen.kind.clone()).collect::<Vec<_>>(), [Kind::GetBlob, Kind::Redirected]);
+        assert!(resumed[1].sent() < LAYER, "{} bytes", resumed[1].sent());
+    }
+}
+
+#[test]
+fn a_source_body_breaks_where_nobody_knows_ranges_or_addresses_last_once() {
+    let way = Way::new();
+    way.ecr.quirks(|quirks| quirks.ranges = false);
+    way.source.fault(fault(&way, Kind::Redirected, Effect::Truncate { after: MIDDLE }));
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+
+    let way = Way::new();
+    way.ecr.quirks(|quirks| quirks.signed_url_uses = Some(1));
+    way.source.fault(fault(&way, Kind::Redirected, Effect::Truncate { after: MIDDLE }).times(3));
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+}
+
+/// When requests of a kind arrived at a proxy.
+fn clock(proxy: &Proxy, kind: Kind) -> Arc<Mutex<Vec<(String, Instant)>>> {
+    let times: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
+    let of_proxy = times.clone();
+    let look = move |seen: &Seen| {
+        if seen.kind == kind {
+            of_proxy.lock().unwrap().push((seen.path.clone(), Instant::now()));
+        }
+        false
+    };
+    proxy.fault(Fault::when(look, Effect::Hang));
+    times
+}
+
+/// The time between the first request, which was throttled, and the same again.
+fn pause(times: &Mutex<Vec<(String, Instant)>>) -> Duration {
+    let times = times.lock().unwrap();
+    let (path, throttled) = &times[0];
+    let again = times[1..].iter().find(|(again, _)| again == path).expect("it is tried again");
+    again.1 - *throttled
+}
+
+const FOUR_SECONDS: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_throttled_manifest_put_waits_as_it_is_told() {
+    let way = Way::new();
+    let times = clock(&way.target, Kind::PutManifestByTag);
+    way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::throttled("4")));
+    way.publish().run().exits(0);
+    way.arrived("dev-1.0.0");
+    assert!(pause(&times) >= FOUR_SECONDS);
+}
+
+#[test]
+fn a_throttled_blob_head_waits_as_it_is_told() {
+    let way = Way::new();
+    let times = clock(&way.target, Kind::HeadBlob);
+    way.target.fault(Fault::on(Kind::HeadBlob, Effect::throttled("4")));
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+    assert!(pause(&times) >= FOUR_SECONDS);
+}
+
+#[test]
+fn a_throttled_source_manifest_get_waits_as_it_is_told() {
+    let way = Way::new();
+    let times = clock(&way.source, Kind::GetManifest);
+    way.source.fault(Fault::on(Kind::GetManifest, Effect::throttled("4")));
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+    assert!(pause(&times) >= FOUR_SECONDS);
+}
+
+#[test]
+fn a_wait_can_be_told_as_a_date() {
+    let way = Way::new();
+    let times = clock(&way.target, Kind::PutManifestByTag);
+    // A date in the past: there is nothing to wait for, and no backoff either.
+    let past = http_date(OffsetDateTime::now_utc() - Duration::from_secs(60));
+    let hits = way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::throttled(&past)));
+    // A date to come; how far off it still is when it is read depends on how long the run took until then.
+    let until = OffsetDateTime::now_utc() + Duration::from_secs(10);
+    way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::throttled(&http_date(until))).nth(2));
+    way.publish().run().exits(0);
+    way.arrived("dev-1.0.0");
+    assert_eq!((hits.count(), times.lock().unwrap().len()), (1, 3));
+    // The date is to the second.
+    assert!(OffsetDateTime::now_utc() >= until - Duration::from_secs(1));
+}
+
+#[test]
+fn quotas_are_lived_with() {
+    let way = Way::new();
+    let every = |action: &str| Throttle::new(action, Quota::Every(3));
+    let actions =
+        ["PutImage", "InitiateLayerUpload", "BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer"];
+    way.ecr.throttle(actions.into_iter().map(every).collect());
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+}
+
+#[test]
+fn a_flipped_bit_of_the_source_fails_and_is_named() {
+    let way = Way::new();
+    way.source.fault(fault(&way, Kind::Redirected, Effect::FlipResponse { at: 100 }));
+    let run = way.promote().run().exits(1);
+    let whose = format!("blob {} of {}/shop/api has other bytes", way.image.blobs[0].0, default_host());
+    assert!(run.error().contains(&whose), "{}", run.error());
+    way.not_tagged();
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+}
+
+#[test]
+fn a_flipped_bit_of_a_manifest_fails_and_is_named() {
+    let way = Way::new();
+    let child = way.image.children[0].digest.clone();
+    let of_child = child.clone();
+    let is_it = move |seen: &Seen| seen.kind == Kind::GetManifest && seen.path.contains(&of_child);
+    way.source.fault(Fault::when(is_it, Effect::FlipResponse { at: 20 }));
+    let run = way.promote().run().exits(1);
+    assert!(run.error().contains(&child), "{}", run.error());
+    assert_eq!(way.target.count(Kind::PutUpload), 0);
+    way.not_tagged();
+}
+
+#[test]
+fn a_flipped_bit_on_the_way_to_the_target_fails_and_is_named() {
+    let way = Way::new();
+    way.target.fault(fault(&way, Kind::PutUpload, Effect::FlipRequest { at: 100 }));
+    let run = way.publish().run().exits(1);
+    assert!(run.error().contains(&way.image.blobs[0].0), "{}", run.error());
+    way.not_tagged();
+}
+
+#[test]
+fn a_fault_that_stays_is_told() {
+    let way = Way::new();
+    let hits = way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::status(503)).times(1000));
+    let run = way.publish().run().exits(1);
+    assert!(run.error().contains("503") && run.error().contains("dev-1.0.0"), "{}", run.error());
+    assert_eq!(run.of_images("status"), ["failed"]);
+    assert!((2..=20).contains(&hits.count()), "{} attempts", hits.count());
+    way.not_tagged();
+}

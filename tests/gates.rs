@@ -1,0 +1,414 @@
+//! What has to be true of an image before it may go on: the gates of promote.
+
+use std::path::Path;
+
+use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::scan::Severity;
+use serde_json::{Value, json};
+
+use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Parameter, Scan, Settings};
+use crate::support::evidence::Evidence;
+use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::runner::{Run, Step};
+
+const EVIDENCE: &str = "lint\nscan=high\nscan-age=1h\nsbom\nprovenance";
+
+/// A store on disk with `shop/api:dev-1.0.0`, and what was published into it.
+struct Shop {
+    project: Project,
+    store: tempfile::TempDir,
+}
+
+impl Shop {
+    fn with(template: &str, attach: impl FnOnce(&Evidence<'_>)) -> Shop {
+        let project = Project::new(template);
+        let image = Image::new(1);
+        project.built("Api", &image);
+        attach(&Evidence::of(&project.layout(), &image));
+        let shop = Shop { project, store: tempfile::tempdir().unwrap() };
+        shop.on_disk(shop.project.publish()).run().exits(0);
+        shop
+    }
+
+    fn new(attach: impl FnOnce(&Evidence<'_>)) -> Shop {
+        Shop::with(BY_TAG, attach)
+    }
+
+    fn on_disk(&self, step: Step) -> Step {
+        step.input("images", "Api").input("registry", &format!("oci:{}", self.store.path().display()))
+    }
+
+    fn promote(&self, to: &str, require: &str) -> Step {
+        self.on_disk(self.project.promote(to)).input("require", require)
+    }
+
+    /// All files of the store.
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.store.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push((path.display().to_string(), std::fs::read(&path).unwrap())),
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Fails unless one gate blocks with a sentence, and nothing is written.
+    #[track_caller]
+    fn blocks(&self, gate: &str, sentence: &str) {
+        let before = self.files();
+        let run = self.promote("test", gate).run().exits(1);
+        assert_eq!(self.files(), before, "{gate}");
+        assert_eq!(run.of_images("status"), ["blocked"], "{gate}");
+        let found = detail(&run, gate);
+        assert!(found.contains(sentence), "{gate}: {found}");
+        assert!(run.error().contains(&found), "{gate}: {}", run.error());
+        assert!(run.summary.contains("blocked"), "{}", run.summary);
+    }
+
+    #[track_caller]
+    fn passes(&self, gate: &str, sentence: &str) {
+        let run = self.promote("test", gate).input("dry-run", "true").run().exits(0);
+        let found = detail(&run, gate);
+        assert!(found.contains(sentence), "{gate}: {found}");
+    }
+}
+
+/// What a gate says of the first image.
+#[track_caller]
+fn detail(run: &Run, gate: &str) -> String {
+    let images = run.json("images");
+    let gates = images[0]["gates"].as_array().unwrap_or_else(|| panic!("{images}"));
+    let found = gates.iter().find(|found| found["name"] == gate).unwrap_or_else(|| panic!("no {gate}: {images}"));
+    found["detail"].as_str().unwrap().to_owned()
+}
+
+fn gates(run: &Run) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let images = run.json("images");
+    images[0]["gates"].as_array().unwrap().iter().map(|gate| (text(&gate["name"]), text(&gate["status"]))).collect()
+}
+
+/// The newest record of an environment, out of a store on disk.
+fn record(store: &Path, environment: &str) -> Value {
+    let blobs = std::fs::read_dir(store.join("shop/api/blobs/sha256")).unwrap();
+    let statements = blobs.filter_map(|blob| {
+        let statement: Value = serde_json::from_slice(&std::fs::read(blob.unwrap().path()).unwrap()).ok()?;
+        (statement["predicate"]["environment"] == environment).then(|| statement["predicate"].clone())
+    });
+    statements.max_by_key(|record| record["time"].as_str().unwrap().to_owned()).expect("a record")
+}
+
+#[test]
+fn an_image_with_its_evidence_passes_and_the_record_says_so() {
+    let shop = Shop::new(|evidence| evidence.complete());
+    let run = shop.promote("test", EVIDENCE).run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    let passed: Vec<_> = EVIDENCE.lines().map(|name| (name.to_owned(), "passed".to_owned())).collect();
+    assert_eq!(gates(&run), passed);
+    let recorded = record(shop.store.path(), "test");
+    assert_eq!(recorded["gates"], run.json("images")[0]["gates"]);
+    assert_eq!(recorded["override"], Value::Null);
+    assert!(run.summary.contains("scan=high") && run.summary.contains("actions/runs/42"), "{}", run.summary);
+    // A second run evaluates them again, and writes nothing.
+    let before = shop.files();
+    let again = shop.promote("test", EVIDENCE).run().exits(0);
+    assert_eq!(again.of_images("status"), ["unchanged"]);
+    assert_eq!(gates(&again), passed);
+    assert_eq!(shop.files(), before);
+}
+
+#[test]
+fn what_is_not_there_blocks() {
+    let shop = Shop::new(|_| {});
+    shop.blocks("lint", "linux/amd64 has no lint result: one was wanted");
+    shop.blocks("scan=critical", "linux/amd64 has no vulnerability scan");
+    shop.blocks("scan-age=1h", "linux/amd64 has no vulnerability scan");
+    shop.blocks("sbom", "linux/amd64 has no SBOM");
+    shop.blocks("provenance", "linux/amd64 has no provenance");
+    shop.blocks("soak=24h", "it has been in dev for ");
+    shop.blocks("ecr-scan=high", "is not in ECR");
+    shop.blocks("signature=key:cosign.pub", "not in a store on disk");
+    // One platform is not all of them.
+    let half = Shop::new(|evidence| drop(evidence.scan(0, &[], 0)));
+    half.blocks("scan=critical", "linux/arm64 has no vulnerability scan");
+}
+
+#[test]
+fn findings_block_from_their_severity_on() {
+    let shop = Shop::new(|evidence| {
+        evidence.lint(&[("DL3008", Level::Warning)]);
+        evidence.scan(0, &[], 7200);
+        evidence.scan(1, &[("CVE-2026-1", Severity::High), ("CVE-2026-2", Severity::Low)], 30);
+    });
+    shop.passes("lint", "0 errors, 1 warnings in the image; none of level error or worse was wanted");
+    shop.blocks("scan=high", "linux/arm64 has 0 critical, 1 high, 0 medium, 1 low (CVE-2026-1)");
+    shop.passes("scan=critical", "none of severity critical or worse was wanted");
+    shop.blocks("scan-age=1h", "the oldest scan was made 2h");
+    shop.passes("scan-age=3h", "at most 3h was wanted");
+    let failed = Shop::new(|evidence| drop(evidence.lint(&[("DL3000", Level::Error)])));
+    failed.blocks("lint", "1 errors");
+}
+
+#[test]
+fn the_newest_scan_counts() {
+    let mended = Shop::new(|evidence| {
+        evidence.scan(0, &[("CVE-2026-1", Severity::Critical)], 600);
+        evidence.scan(0, &[], 300);
+        evidence.scan(1, &[], 300);
+    });
+    mended.passes("scan=low", "linux/amd64 has 0 critical");
+    let broken = Shop::new(|evidence| {
+        evidence.scan(0, &[], 600);
+        evidence.scan(0, &[("CVE-2026-1", Severity::Critical)], 300);
+        evidence.scan(1, &[], 300);
+    });
+    broken.blocks("scan=critical", "linux/amd64 has 1 critical");
+}
+
+#[test]
+fn provenance_is_of_this_repository() {
+    let other = Shop::new(|evidence| drop(evidence.provenance("https://github.com/shop/backend-fork")));
+    other
+        .blocks("provenance", "names https://github.com/shop/backend-fork; https://github.com/shop/backend was wanted");
+    let own = Shop::new(|evidence| drop(evidence.provenance("https://github.com/Shop/Backend.git")));
+    own.passes("provenance", "at commit 0123456789abcdef");
+    let step = own.promote("test", "provenance").env("GITHUB_REPOSITORY", "");
+    assert!(detail(&step.run().exits(1), "provenance").contains("can't be decided"));
+}
+
+#[test]
+fn a_line_that_is_no_gate_is_refused_before_anything_is_looked_at() {
+    let shop = Shop::new(|_| {});
+    for line in ["scan=hihg", "scans", "soak=2 fortnights", "signature=key:", "lint=error"] {
+        let run = shop.promote("test", &format!("sbom\n{line}")).run().exits(2);
+        let error = run.error();
+        assert!(
+            error.contains(&format!("input `require`: `{line}` is not accepted: a gate a line: lint, scan=SEVERITY")),
+            "{error}"
+        );
+        assert_eq!(run.output("images"), "");
+    }
+}
+
+#[test]
+fn an_override_lets_through_and_is_written_down() {
+    let shop = Shop::new(|evidence| drop(evidence.lint(&[])));
+    let step = shop.promote("test", "lint\nsbom").input("override", "the shop is down, INC-7");
+    let run = step.run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    let ended = [("lint".to_owned(), "passed".to_owned()), ("sbom".to_owned(), "overridden".to_owned())];
+    assert_eq!(gates(&run), ended);
+    let recorded = record(shop.store.path(), "test");
+    assert_eq!(recorded["override"], "the shop is down, INC-7");
+    assert_eq!(recorded["gates"][1]["status"], "overridden");
+    let warnings = run.log.messages("warning");
+    assert_eq!(warnings.len(), 1, "{}", run.log.raw);
+    assert!(
+        warnings[0].contains("is let through (the shop is down, INC-7), although sbom: linux/amd64 has no SBOM"),
+        "{warnings:?}"
+    );
+    assert!(run.summary.contains("the shop is down, INC-7"), "{}", run.summary);
+}
+
+#[test]
+fn soak_is_the_time_since_the_record_in_the_environment_below() {
+    let shop = Shop::new(|_| {});
+    shop.passes("soak=0s", "0s was wanted");
+    shop.promote("test", "").run().exits(0);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let run = shop.promote("prod", "soak=1s").run().exits(0);
+    assert!(detail(&run, "soak=1s").starts_with("it has been in test for "));
+    let unrecorded = Shop::new(|_| {});
+    unrecorded.promote("test", "").input("record", "false").run().exits(0);
+    let run = unrecorded.promote("prod", "soak=0s").run().exits(1);
+    assert_eq!(detail(&run, "soak=0s"), "no record says since when it is in test; 0s there was wanted");
+}
+
+#[test]
+fn forward_does_not_go_below_what_the_environment_has() {
+    let shop = Shop::new(|_| {});
+    shop.passes("forward", "no version is recorded in test yet");
+    shop.promote("test", "forward").run().exits(0);
+    let publish = |version: &str, seed: u64| {
+        std::fs::remove_dir_all(shop.project.layout()).unwrap();
+        shop.project.built("Api", &Image::new(seed));
+        shop.on_disk(shop.project.publish()).input("version", version).run().exits(0);
+        shop.promote("test", "forward").input("version", version)
+    };
+    let run = publish("1.10.0", 2).run().exits(0);
+    assert_eq!(detail(&run, "forward"), "test has 1.0.0, and 1.10.0 is not below it");
+    assert_eq!(run.json("images")[0]["previousDigest"], json!(Image::new(1).root.digest));
+    assert_eq!(record(shop.store.path(), "test")["replaced"], json!(Image::new(1).root.digest));
+    let run = publish("1.9.0", 3).run().exits(1);
+    assert_eq!(detail(&run, "forward"), "test has 1.10.0, and 1.9.0 is below it; no version below was wanted");
+}
+
+#[test]
+fn platforms_are_those_of_what_deploys_it() {
+    let with = |properties: &str| {
+        let template = BY_TAG.replace("    Properties:\n", &format!("    Properties:\n      {properties}\n"));
+        Shop::with(&template, |_| {})
+    };
+    let arm = "RequiresCompatibilities: [FARGATE]\n      RuntimePlatform: {CpuArchitecture: ARM64}";
+    with(arm).passes("platforms", "it has linux/amd64, linux/arm64, which is what Task want");
+    let windows = "RuntimePlatform: {OperatingSystemFamily: WINDOWS_SERVER_2022_CORE}";
+    with(windows).blocks("platforms", "it has linux/amd64, linux/arm64; `Task` runs on windows/amd64");
+    let unknown = "RuntimePlatform: {CpuArchitecture: !ImportValue cpu}";
+    with(unknown).blocks("platforms", "it can't be decided on what `Task` runs");
+}
+
+#[test]
+fn a_template_that_has_changed_is_told_and_blocks_where_that_is_asked() {
+    let shop = Shop::new(|_| {});
+    shop.passes("template-unchanged", "the template is the published one");
+    let template = shop.project.folder().join("template.yaml");
+    std::fs::write(&template, format!("{}\n# Another.\n", BY_TAG.trim_start())).unwrap();
+    shop.blocks("template-unchanged", "that of the publication, was wanted");
+    let run = shop.promote("test", "").run().exits(0);
+    let notices = run.log.messages("notice");
+    assert_eq!(notices.len(), 1, "{}", run.log.raw);
+    assert!(notices[0].contains("the template has changed since version 1.0.0 was published"), "{notices:?}");
+}
+
+/// ECR with both images of [`BY_TAG`] in dev.
+fn ecr_shop() -> (Ecr, Project, [Image; 2]) {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(BY_TAG);
+    let images = [
+        Image::new(1),
+        Image::of(&ImageSpec { platforms: vec!["linux/amd64".into()], seed: 2, ..ImageSpec::default() }),
+    ];
+    for (repository, image) in ["shop/api", "shop/web"].into_iter().zip(&images) {
+        ecr.default_registry().push(repository, &["dev-1.0.0"], image);
+    }
+    (ecr, project, images)
+}
+
+#[test]
+fn one_blocked_image_blocks_the_run_and_is_one_annotation() {
+    let (ecr, project, [api, _]) = ecr_shop();
+    for platform in &api.children {
+        ecr.default_registry().set_scan("shop/api", &platform.digest, Scan::default());
+    }
+    let before = ecr.snapshot();
+    let step = aws(project.promote("test"), &ecr).input("require", "platforms\necr-scan=high");
+    let run = step.run().exits(1);
+    assert_eq!(run.of_images("status"), ["blocked", "blocked"]);
+    let statuses: Vec<_> = gates(&run).into_iter().map(|(_, status)| status).collect();
+    assert_eq!(statuses, ["passed", "passed"], "the other image blocks");
+    assert!(run.error().starts_with("template.yaml:"), "{}", run.error());
+    assert!(run.error().contains("image `Web` is blocked: ecr-scan=high: it can't be decided: ECR has not scanned"));
+    assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    assert_eq!(ecr.snapshot(), before);
+}
+
+#[test]
+fn a_policy_adds_its_gates_and_has_to_be_readable() {
+    let (ecr, project, _) = ecr_shop();
+    let promote =
+        || aws(project.promote("test"), &ecr).input("require", "platforms").input("policy-parameter", "/team/gates");
+    let before = ecr.snapshot();
+    let error = promote().run().exits(1).error().to_owned();
+    assert!(error.contains("the policy `/team/gates` can't be read, so nothing may pass"), "{error}");
+    ecr.set_parameter(Parameter::new("/team/gates", "# The team's.\nlint\nscan=hihg"));
+    let error = promote().run().exits(2).error().to_owned();
+    assert!(error.contains("policy `/team/gates`: `scan=hihg` is not accepted: a gate a line"), "{error}");
+    ecr.set_parameter(Parameter::new("/team/gates", "forward\nlint\nplatforms"));
+    let run = promote().run().exits(1);
+    let names: Vec<String> = gates(&run).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["platforms", "forward", "lint"]);
+    assert_eq!(run.json("plan")["gates"], json!(["platforms", "forward", "lint"]));
+    assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    assert_eq!(ecr.snapshot(), before);
+}
+
+#[test]
+fn ecr_scans_of_every_platform_with_all_pages() {
+    let (ecr, project, [api, _]) = ecr_shop();
+    let registry = ecr.default_registry();
+    let [amd64, arm64] = [&api.children[0].digest, &api.children[1].digest];
+    let promote = || aws(project.promote("test"), &ecr).input("images", "Api").input("require", "ecr-scan=high");
+    let basic = |name: &str, severity: &str| json!({"name": name, "severity": severity});
+    let enhanced = |id: &str, severity: &str, status: &str| json!({"severity": severity, "status": status, "packageVulnerabilityDetails": {"vulnerabilityId": id}});
+    let blocked = |sentence: &str| {
+        let run = promote().run().exits(1);
+        let found = detail(&run, "ecr-scan=high");
+        assert!(found.contains(sentence), "{found}");
+        assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    };
+    blocked("ECR has not scanned");
+    registry.set_scan("shop/api", amd64, Scan { findings: vec![basic("CVE-1", "MEDIUM")], ..Scan::default() });
+    blocked(&format!("ECR has not scanned {arm64}"));
+    for status in [
+        "FAILED",
+        "UNSUPPORTED_IMAGE",
+        "SCAN_ELIGIBILITY_EXPIRED",
+        "FINDINGS_UNAVAILABLE",
+        "LIMIT_EXCEEDED",
+        "IMAGE_ARCHIVED",
+    ] {
+        registry.set_scan("shop/api", arm64, Scan { status: status.into(), ..Scan::default() });
+        blocked(&format!("says nothing of it ({status}"));
+    }
+    // The one that counts is on the last page.
+    let many = (0..7).map(|number| basic(&format!("CVE-2-{number}"), "LOW"));
+    let findings = many.chain([basic("CVE-3", "HIGH")]).collect();
+    registry.set_scan("shop/api", arm64, Scan { findings, page: 3, ..Scan::default() });
+    blocked(
+        "linux/amd64 has 0 critical, 0 high, 1 medium, 0 low, linux/arm64 has 0 critical, 1 high, 0 medium, 7 low (CVE-3)",
+    );
+    let enhanced_findings = vec![enhanced("CVE-4", "CRITICAL", "ACTIVE"), enhanced("CVE-5", "CRITICAL", "SUPPRESSED")];
+    registry.set_scan("shop/api", arm64, Scan { status: "ACTIVE".into(), enhanced_findings, ..Scan::default() });
+    blocked("linux/arm64 has 1 critical, 0 high, 0 medium, 0 low, 1 suppressed (CVE-4)");
+    // One that is under way is waited for.
+    registry.set_scan("shop/api", arm64, Scan { pending_calls: 1, ..Scan::default() });
+    let run = promote().run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    assert!(detail(&run, "ecr-scan=high").contains("linux/arm64 has 0 critical"));
+}
+
+#[test]
+fn a_tag_that_may_not_move_is_refused_before_anything_is_written() {
+    let (ecr, project, [api, _]) = ecr_shop();
+    let registry = ecr.default_registry();
+    let other = Image::new(9);
+    registry.push("shop/api", &["stable"], &other);
+    registry.change("shop/api", |repository| repository.settings = Settings::immutable());
+    let promote = || aws(project.promote("test"), &ecr).input("images", "Api").input("extra-tags", "stable");
+    let before = ecr.snapshot();
+    let error = promote().run().exits(1).error().to_owned();
+    for part in ["shop/api:stable` is immutable and holds", &other.root.digest, &api.root.digest, ", pushed 20"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    assert_eq!(ecr.snapshot(), before);
+    // A filter that excludes it lets it move.
+    let excluded = Settings {
+        mutability: "IMMUTABLE_WITH_EXCLUSION".into(),
+        exclusions: vec!["stab*".into()],
+        ..Settings::default()
+    };
+    registry.change("shop/api", |repository| repository.settings = excluded);
+    promote().run().exits(0);
+    assert_eq!(registry.resolve("shop/api", "stable"), Some(api.root.digest));
+}
+
+#[test]
+fn the_plan_is_one_hash_until_something_changes() {
+    let shop = Shop::new(|evidence| evidence.complete());
+    let plan = |require: &str| shop.promote("test", require).input("dry-run", "true").run().exits(0);
+    let hash = plan("lint").output("plan-hash").to_owned();
+    assert_eq!(plan("lint").output("plan-hash"), hash);
+    assert_ne!(plan("lint\nsbom").output("plan-hash"), hash);
+    let error = shop.promote("test", "sbom").input("expect", &hash).run().exits(1).error().to_owned();
+    assert!(error.contains(&format!("and {hash} was reviewed")), "{error}");
+    shop.promote("test", "lint").input("expect", &hash).run().exits(0);
+}

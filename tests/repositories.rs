@@ -1,0 +1,99 @@
+//! Repositories that are missing: refused, made with settings, or left to the registry's own templates.
+
+use crate::support::ecr::{ACCOUNT, Config, CreationTemplate, Ecr, Image, REGION, Settings};
+use crate::support::http::Kind;
+use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::runner::Step;
+
+const OTHER_REGION: &str = "eu-west-1";
+
+fn shop(config: Config) -> (Ecr, Project, Image) {
+    let ecr = Ecr::start(config);
+    set_registry(&ecr);
+    let project = Project::new(BY_TAG);
+    let image = Image::new(1);
+    project.built("Api", &image);
+    (ecr, project, image)
+}
+
+fn publish(project: &Project, ecr: &Ecr) -> Step {
+    aws(project.publish(), ecr).input("images", "Api")
+}
+
+#[test]
+fn a_missing_repository_is_named_with_the_command_that_makes_it() {
+    let (ecr, project, _) = shop(Config::default());
+    let run = publish(&project, &ecr).run().exits(1);
+    let error = run.error();
+    assert!(error.contains("repository `shop/api` does not exist in 111122223333/us-east-1"), "{error}");
+    assert!(error.contains("aws ecr create-repository --region us-east-1 --repository-name shop/api"), "{error}");
+    assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    assert_eq!(ecr.count(Kind::api("CreateRepository")), 0);
+}
+
+#[test]
+fn a_missing_repository_is_made_as_the_settings_say() {
+    let (ecr, project, image) = shop(Config::default());
+    std::fs::write(project.folder().join("lifecycle.json"), r#"{"rules":[]}"#).unwrap();
+    let settings = "mutability: IMMUTABLE_WITH_EXCLUSION\nexclusionFilters: [latest]\nscanOnPush: true\n\
+                    lifecyclePolicy: lifecycle.json\ntags:\n  team: shop\n";
+    let step = || {
+        publish(&project, &ecr).inputs(&[
+            ("create-repositories", "missing"),
+            ("repository-settings", settings),
+            ("extra-tags", "latest"),
+        ])
+    };
+    step().run().exits(0);
+    let repository = ecr.default_registry().repository("shop/api").unwrap();
+    assert_eq!(repository.settings.mutability, "IMMUTABLE_WITH_EXCLUSION");
+    assert_eq!(repository.settings.exclusions, ["latest"]);
+    assert!(repository.settings.scan_on_push);
+    assert_eq!(repository.settings.lifecycle_policy.as_deref(), Some(r#"{"rules":[]}"#));
+    assert_eq!(repository.settings.tags, [("team".to_owned(), "shop".to_owned())]);
+    assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(image.root.digest.clone()));
+    let run = step().run().exits(0);
+    assert_eq!(run.of_images("status"), ["unchanged"]);
+    assert_eq!(ecr.count(Kind::api("CreateRepository")), 1);
+}
+
+#[test]
+fn a_template_of_the_registry_makes_it_or_is_missed_before_a_byte_is_sent() {
+    let template = |prefix: &str| CreationTemplate {
+        account: ACCOUNT.into(),
+        region: REGION.into(),
+        prefix: prefix.into(),
+        applied_for: vec!["CREATE_ON_PUSH".into()],
+        settings: Settings::default(),
+    };
+    let (ecr, project, image) = shop(Config { templates: vec![template("shop")], ..Config::default() });
+    publish(&project, &ecr).input("create-repositories", "template").run().exits(0);
+    assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(image.root.digest));
+
+    let (ecr, project, _) = shop(Config { templates: vec![template("other")], ..Config::default() });
+    let run = publish(&project, &ecr).input("create-repositories", "template").run().exits(1);
+    assert!(run.error().contains("(prefixes: other)"), "{}", run.error());
+    assert!(ecr.writes().is_empty(), "{}", ecr.table());
+}
+
+#[test]
+fn settings_that_are_wrong_are_an_input_error() {
+    let (ecr, project, _) = shop(Config::default());
+    let run = publish(&project, &ecr).input("repository-settings", "mutability: SOMETIMES").run().exits(2);
+    assert!(run.error().contains("`SOMETIMES` is not accepted"), "{}", run.error());
+    assert!(ecr.log().is_empty(), "{}", ecr.table());
+}
+
+#[test]
+fn promote_makes_what_the_other_registry_lacks() {
+    let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
+    let (ecr, project, image) = shop(Config { registries, ..Config::default() });
+    ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
+    let other = ecr.registry(ACCOUNT, OTHER_REGION);
+    let step = || aws(project.promote("test"), &ecr).input("images", "Api").input("target-registry", &other.host());
+    let run = step().run().exits(1);
+    assert!(run.error().contains("does not exist in 111122223333/eu-west-1"), "{}", run.error());
+    assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    step().input("create-repositories", "missing").run().exits(0);
+    assert_eq!(other.resolve("shop/api", "test-1.0.0"), Some(image.root.digest));
+}

@@ -1,0 +1,208 @@
+//! Going back: only on request, only to what was there, and written down as that.
+
+use serde_json::{Value, json};
+
+use crate::support::ecr::{Config, Ecr, Image};
+use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::runner::{Run, Step};
+
+/// An environment has one name for all versions.
+const FLOATING: &str = r#"
+Parameters:
+  RepositoryPrefix: {Type: "AWS::SSM::Parameter::Value<String>", Default: /account/ecr/main/registry}
+  Environment: {Type: String}
+  DeploymentVersion: {Type: String}
+Mappings:
+  ImageBuildConfiguration:
+    Api: {imageName: shop/api}
+Resources:
+  Task:
+    Type: AWS::ECS::TaskDefinition
+    Properties:
+      ContainerDefinitions:
+        - Name: api
+          Image: !Sub
+            - ${RepositoryPrefix}/${Name}:${Environment}
+            - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]
+"#;
+
+struct Shop {
+    ecr: Ecr,
+    project: Project,
+}
+
+impl Shop {
+    fn new(template: &str) -> Shop {
+        let ecr = Ecr::start(Config::default());
+        set_registry(&ecr);
+        Shop { ecr, project: Project::new(template) }
+    }
+
+    /// A version in dev, as publish leaves it.
+    fn publish(&self, version: &str, seed: u64) -> Image {
+        let image = Image::new(seed);
+        self.ecr.default_registry().create("shop/api", Default::default());
+        let _ = std::fs::remove_dir_all(self.project.layout());
+        self.project.built("Api", &image);
+        let step = self.project.publish().input("version", version).input("images", "Api");
+        aws(step, &self.ecr).run().exits(0);
+        image
+    }
+
+    fn promote(&self, version: &str, to: &str) -> Step {
+        aws(self.project.promote(to), &self.ecr).input("version", version).input("images", "Api")
+    }
+
+    /// A version in dev and in test.
+    fn release(&self, version: &str, seed: u64) -> Image {
+        let image = self.publish(version, seed);
+        self.promote(version, "test").input("extra-tags", "{environment}").run().exits(0);
+        image
+    }
+
+    fn tag(&self, tag: &str) -> Option<String> {
+        self.ecr.default_registry().resolve("shop/api", tag)
+    }
+
+    /// The records of an image in an environment, in the order of their pushes.
+    fn records(&self, image: &Image, environment: &str) -> Vec<Value> {
+        let registry = self.ecr.default_registry();
+        let repository = registry.repository("shop/api").unwrap();
+        let records = registry.referrers("shop/api", &image.root.digest).into_iter().map(|referrer| {
+            let manifest = &repository.manifests[referrer["digest"].as_str().unwrap()];
+            let layer = manifest.json["layers"][0]["digest"].as_str().unwrap();
+            let statement: Value = serde_json::from_slice(&repository.blobs[layer].bytes().unwrap()).unwrap();
+            statement["predicate"].clone()
+        });
+        records.filter(|record| record["environment"] == environment).collect()
+    }
+
+    fn kinds(&self, image: &Image, environment: &str) -> Vec<Value> {
+        self.records(image, environment).into_iter().map(|record| record["kind"].clone()).collect()
+    }
+}
+
+#[track_caller]
+fn current(shop: &Shop) -> (String, String) {
+    let run =
+        aws(shop.project.promote("test"), &shop.ecr).inputs(&[("version", ""), ("history", "true"), ("images", "Api")]);
+    let images = run.run().exits(0).json("images");
+    let text = |name: &str| images[0][name].as_str().unwrap_or_default().to_owned();
+    (text("version"), text("digest"))
+}
+
+#[test]
+fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
+    let shop = Shop::new(BY_TAG);
+    let old = shop.release("1.0.0", 1);
+    let new = shop.release("1.1.0", 2);
+    assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest.clone()));
+    assert_eq!(shop.tag("test"), Some(new.root.digest.clone()));
+    let back = || {
+        shop.promote("1.0.0", "test").inputs(&[
+            ("rollback", "true"),
+            ("extra-tags", "{environment}"),
+            ("require", "forward"),
+        ])
+    };
+    let run = back().run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    assert_eq!(run.of_images("previousDigest"), std::slice::from_ref(&new.root.digest));
+    assert_eq!(
+        run.json("images")[0]["gates"][0]["detail"],
+        "a rollback was asked for: test has 1.1.0, and goes to 1.0.0"
+    );
+    assert_eq!(current(&shop), ("1.0.0".to_owned(), old.root.digest.clone()));
+    assert_eq!(shop.tag("test"), Some(old.root.digest.clone()));
+    assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
+    let record = &shop.records(&old, "test")[1];
+    assert_eq!((&record["replaced"], &record["version"]), (&json!(new.root.digest), &json!("1.0.0")));
+    // A second time it writes nothing.
+    let before = shop.ecr.snapshot();
+    shop.ecr.clear_log();
+    assert_eq!(back().run().exits(0).of_images("status"), ["unchanged"]);
+    assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
+    assert_eq!(shop.ecr.snapshot(), before);
+    // Forward again needs no more than a promotion.
+    let run = shop.promote("1.1.0", "test").input("extra-tags", "{environment}").run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest.clone()));
+    assert_eq!(shop.tag("test"), Some(new.root.digest.clone()));
+    assert_eq!(shop.kinds(&new, "test"), ["promote", "promote"]);
+}
+
+#[test]
+fn only_what_was_there_comes_back() {
+    let shop = Shop::new(BY_TAG);
+    shop.release("1.0.0", 1);
+    let never = shop.publish("0.9.0", 2);
+    shop.ecr.clear_log();
+    let refused = |version: &str, hint: &str| {
+        let error = shop.promote(version, "test").input("rollback", "true").run().exits(1).error().to_owned();
+        assert!(
+            error.contains(&format!("image `Api` can't go back to {version}: no record says that it was in test")),
+            "{error}"
+        );
+        assert!(error.contains(hint), "{error}");
+    };
+    refused("0.9.0", "the records tell of 1.0.0");
+    // A tag alone says nothing: somebody else may have set it.
+    shop.ecr.default_registry().tag("shop/api", "test-0.9.0", &never.root.digest);
+    refused("0.9.0", "the records tell of 1.0.0");
+    assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
+}
+
+#[test]
+fn an_older_version_is_promoted_beside_and_moves_no_floating_tag() {
+    let shop = Shop::new(BY_TAG);
+    let new = shop.release("1.1.0", 1);
+    let fix = shop.publish("1.0.1", 2);
+    let run = shop.promote("1.0.1", "test").input("extra-tags", "{environment}").run().exits(0);
+    assert_eq!(shop.tag("test-1.0.1"), Some(fix.root.digest.clone()));
+    assert_eq!(shop.tag("test"), Some(new.root.digest.clone()));
+    let notices = run.log.messages("notice");
+    assert!(
+        notices[0].contains("shop/api:test` holds version 1.1.0, and would go back to 1.0.1: it stays where it is"),
+        "{notices:?}"
+    );
+    let tags = &run.json("plan")["images"][0]["tags"];
+    assert_eq!(tags[1], json!({"tag": "test", "current": new.root.digest, "kept": true}));
+}
+
+#[test]
+fn a_promotion_of_what_was_there_is_no_rollback() {
+    let shop = Shop::new(BY_TAG);
+    shop.release("1.0.0", 1);
+    let new = shop.release("1.1.0", 2);
+    let before = shop.ecr.snapshot();
+    let run: Run = shop.promote("1.0.0", "test").input("extra-tags", "{environment}").run().exits(0);
+    assert_eq!(run.of_images("status"), ["unchanged"]);
+    assert_eq!(shop.ecr.snapshot(), before);
+    assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest));
+}
+
+#[test]
+fn a_name_without_a_version_goes_back_on_request_alone() {
+    let shop = Shop::new(FLOATING);
+    let in_dev = |seed: u64| {
+        let image = Image::new(seed);
+        shop.ecr.default_registry().push("shop/api", &["dev"], &image);
+        image
+    };
+    let old = in_dev(1);
+    shop.promote("1.0.0", "test").run().exits(0);
+    let new = in_dev(2);
+    shop.promote("1.1.0", "test").run().exits(0);
+    assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest.clone()));
+    // The next build reaches dev and gets an older number.
+    in_dev(3);
+    let error = shop.promote("1.0.5", "test").run().exits(1).error().to_owned();
+    assert!(error.contains("shop/api:test` holds version 1.1.0, and would go back to 1.0.5"), "{error}");
+    assert!(error.contains("set `rollback: true`"), "{error}");
+    shop.promote("1.0.5", "test").input("rollback", "true").run().exits(1);
+    let run = shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
+    assert_eq!(run.of_images("previousDigest"), std::slice::from_ref(&new.root.digest));
+    assert_eq!(shop.tag("test"), Some(old.root.digest.clone()));
+    assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
+    assert_eq!(current(&shop), ("1.0.0".to_owned(), old.root.digest));
+}

@@ -1,0 +1,119 @@
+//! Signatures, made and verified by the real cosign with a key: of the image, and of what is said about it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::ecr::{Image, ImageSpec};
+use crate::support::evidence::Evidence;
+use crate::support::project::{BY_TAG, Project};
+use crate::support::registry::DockerRegistry;
+use crate::support::runner::{Run, Step};
+use crate::support::tools::{printed, program, tools};
+
+struct Shop {
+    registry: DockerRegistry,
+    project: Project,
+    image: Image,
+    /// The linter's result.
+    lint: String,
+}
+
+impl Shop {
+    /// An image with a linter's result in dev, and two pairs of keys in the checkout.
+    fn new() -> Shop {
+        let registry = DockerRegistry::start();
+        let project = Project::new(BY_TAG);
+        let image = Image::of(&ImageSpec { platforms: vec!["linux/amd64".into()], ..ImageSpec::default() });
+        project.built("Api", &image);
+        let lint = Evidence::of(&project.layout(), &image).lint(&[]);
+        for name in ["team", "stranger"] {
+            let mut command = cosign(project.folder());
+            printed(command.args(["generate-key-pair", "--output-key-prefix", name]));
+        }
+        let shop = Shop { registry, project, image, lint };
+        shop.step(shop.project.publish()).run().exits(0);
+        shop
+    }
+
+    fn step(&self, step: Step) -> Step {
+        step.env("PATH", &tools().path).input("images", "Api").input("registry", &self.registry.host())
+    }
+
+    fn promote(&self, require: &str) -> Step {
+        self.step(self.project.promote("test")).input("require", require)
+    }
+
+    fn sign(&self, digest: &str, key: &str) {
+        let mut command = cosign(self.project.folder());
+        command.args(["sign", "--yes", "--tlog-upload=false", "--key", &format!("{key}.key")]);
+        printed(command.arg(self.at(digest)));
+    }
+
+    fn at(&self, digest: &str) -> String {
+        format!("{}/shop/api@{digest}", self.registry.host())
+    }
+}
+
+fn cosign(folder: &Path) -> Command {
+    let mut command = program("cosign");
+    command.current_dir(folder).env("COSIGN_PASSWORD", "");
+    command
+}
+
+/// Whether each gate passed, and what it says.
+fn gates(run: &Run) -> Vec<(bool, String)> {
+    let images = run.json("images");
+    let gates = images[0]["gates"].as_array().unwrap().iter();
+    gates.map(|gate| (gate["status"] == "passed", gate["detail"].as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn only_what_the_identity_has_signed_is_believed() {
+    let shop = Shop::new();
+    let require = "signature=key:team.pub\nlint";
+    let verdicts = |code: i32| {
+        let run = shop.promote(require).run().exits(code);
+        assert_eq!(run.left, [""; 0], "credentials are gone");
+        gates(&run)
+    };
+    let [signature, lint] = verdicts(1).try_into().unwrap();
+    assert!(!signature.0 && signature.1.contains("cosign found no signature of the key team.pub"), "{signature:?}");
+    assert!(!lint.0 && lint.1.contains("none that is signed as `signature` wants it"), "{lint:?}");
+    shop.sign(&shop.image.root.digest, "stranger");
+    shop.sign(&shop.lint, "stranger");
+    assert_eq!(verdicts(1).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [false, false]);
+    shop.sign(&shop.image.root.digest, "team");
+    let [signature, lint] = verdicts(1).try_into().unwrap();
+    assert!(signature.0 && signature.1.contains("cosign verified that the key team.pub signed"), "{signature:?}");
+    assert!(!lint.0, "{lint:?}");
+    shop.sign(&shop.lint, "team");
+    assert_eq!(verdicts(0).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, true]);
+    // And it verifies where it has gone.
+    let mut command = cosign(shop.project.folder());
+    command.args(["verify", "--key", "team.pub", "--insecure-ignore-tlog=true"]);
+    printed(command.arg(format!("{}/shop/api:test-1.0.0", shop.registry.host())));
+}
+
+#[test]
+fn a_signature_that_nobody_can_look_at_blocks() {
+    let shop = Shop::new();
+    shop.sign(&shop.image.root.digest, "team");
+    let only = |step: Step| gates(&step.run().exits(1)).remove(0);
+    let (passed, detail) = only(shop.promote("signature=key:nowhere.pub"));
+    assert!(!passed && detail.ends_with("the key nowhere.pub does not exist"), "{detail}");
+    let (passed, detail) = only(shop.promote("signature=key:team.pub").env("PATH", "/nowhere"));
+    assert!(!passed && detail.contains("cosign is not on PATH (hint: "), "{detail}");
+    let (passed, detail) = only(shop.promote("signature").env("GITHUB_REPOSITORY", ""));
+    assert!(!passed && detail.contains("`signature` names no identity"), "{detail}");
+}
+
+#[test]
+fn what_publish_signs_passes() {
+    let shop = Shop::new();
+    // The same version under another name, signed.
+    let publish = || shop.step(shop.project.publish()).input("version", "1.0.1").env("COSIGN_PASSWORD", "");
+    publish().input("sign", "key:team.key").run().exits(0);
+    let require = "signature=key:team.pub\nlint";
+    let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, true]);
+}

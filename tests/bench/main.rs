@@ -20,7 +20,9 @@ mod support {
     pub(crate) mod tools;
 }
 
-use std::{path::Path, process::Command, time::Duration};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use measure::{Figures, median};
 use program::{Case, Job, Program};
@@ -43,25 +45,24 @@ pub(crate) struct Row {
     pub(crate) figures: Vec<Figures>,
 }
 
+impl Row {
+    pub(crate) fn memory(&self) -> u64 {
+        self.figures.iter().map(|figures| figures.memory).max().unwrap_or(0)
+    }
+}
+
 fn main() {
     let runs = std::env::var("BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
-    let folder = tempfile::tempdir().unwrap();
-    let layout = folder.path().join("layout");
-    let image = Image::of(&ImageSpec { layers: 10, layer_size: LAYER, ..ImageSpec::default() });
-    image.write_layout(&layout, &[("org.opencontainers.image.ref.name", "Api")]);
-    // Another user has to get in.
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let programs = Program::present();
     let mut rows: Vec<Row> = Vec::new();
     for latency in LATENCIES {
-        let pair = Pair::start(latency, &layout);
+        let scene = Scene::new(latency);
         for case in Case::ALL {
-            eprintln!("{} at {} ms", case.name(), latency.as_millis());
-            for (program, runs) in measured(&pair, case, &programs, runs, &layout, &image) {
-                let figures = median(runs);
+            eprintln!("{} at {} ms", case.about().0, latency.as_millis());
+            for (program, figures) in scene.measured(case, &programs, runs) {
                 match rows.iter_mut().find(|row| row.case == case && row.program == program) {
-                    Some(row) => row.figures.push(figures),
-                    None => rows.push(Row { case, program, figures: vec![figures] }),
+                    Some(row) => row.figures.push(median(figures)),
+                    None => rows.push(Row { case, program, figures: vec![median(figures)] }),
                 }
             }
         }
@@ -70,52 +71,57 @@ fn main() {
     table::write_own(&own::measure(runs));
 }
 
-/// Two registries, each behind its proxy. The first has the image.
-struct Pair {
+/// Two registries, each behind its proxy. The image is in a layout and in the first registry.
+struct Scene {
+    folder: tempfile::TempDir,
+    image: Image,
     registries: [DockerRegistry; 2],
     proxies: [Proxy; 2],
 }
 
-impl Pair {
-    fn start(latency: Duration, layout: &Path) -> Pair {
+impl Scene {
+    fn new(latency: Duration) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        // Another user has to get in.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let image = Image::of(&ImageSpec { layers: 10, layer_size: LAYER, ..ImageSpec::default() });
+        image.write_layout(folder.path(), &[("org.opencontainers.image.ref.name", "Api")]);
         let registries = [DockerRegistry::start(), DockerRegistry::start()];
-        let proxies = registries.each_ref().map(|registry| Proxy::with_latency(&registry.url(), latency));
+        let from = format!("{}:Api", folder.path().display());
         for name in ["shop/api:dev-1.0.0", "dev/shop/api:1.0.0"] {
-            let mut copy = program("oras");
-            copy.args(["cp", "--no-tty", "--from-oci-layout", "--to-plain-http"]);
-            printed(copy.arg(format!("{}:Api", layout.display())).arg(format!("{}/{name}", registries[0].host())));
+            let into = format!("{}/{name}", registries[0].host());
+            printed(program("oras").args(["cp", "--from-oci-layout", "--to-plain-http", &from, &into]));
         }
-        Pair { registries, proxies }
+        let proxies = registries.each_ref().map(|registry| Proxy::with_latency(&registry.url(), latency));
+        Scene { folder, image, registries, proxies }
     }
-}
 
-/// The programs take turns, so that whatever else the machine does strikes them alike.
-fn measured(
-    pair: &Pair,
-    case: Case,
-    programs: &[Program],
-    runs: usize,
-    layout: &Path,
-    image: &Image,
-) -> Vec<(Program, Vec<Figures>)> {
-    let mut all: Vec<_> = programs.iter().map(|program| (*program, Vec::new())).collect();
-    let target = usize::from(case == Case::OtherRegistry);
-    let hosts = pair.proxies.each_ref().map(|proxy| proxy.url().trim_start_matches("http://").to_owned());
-    for run in 0..runs {
-        for (program, figures) in &mut all {
-            // `Again` finds what `Retag` has left.
-            let case_name = if case == Case::Again { Case::Retag } else { case };
-            let to = format!("{case_name:?}-{}-{run}", program.name()).to_lowercase();
-            let home = tempfile::tempdir().unwrap();
-            let job = Job { case, source: &hosts[0], target: &hosts[target], layout, to: &to, home: home.path() };
-            let Some(command) = program.work(&job) else { continue };
-            figures.push(measure::run(command, &pair.proxies.each_ref()));
-            let arrived = format!("docker://{}/{}", pair.registries[target].host(), job.name(&to));
-            let mut inspect: Command = support::tools::program("skopeo");
-            let raw = printed(inspect.args(["inspect", "--raw", "--tls-verify=false", &arrived]));
-            assert_eq!(raw.as_bytes(), &image.root.bytes[..], "{arrived}");
+    /// The programs take turns, so that whatever else the machine does strikes them alike.
+    fn measured(&self, case: Case, programs: &[Program], runs: usize) -> Vec<(Program, Vec<Figures>)> {
+        let mut all: Vec<_> = programs.iter().map(|program| (*program, Vec::new())).collect();
+        let target = usize::from(case == Case::OtherRegistry);
+        let hosts = self.proxies.each_ref().map(|proxy| proxy.url().trim_start_matches("http://").to_owned());
+        let [source, target_host] = [&hosts[0], &hosts[target]];
+        // What comes again finds what the retag has left.
+        let left = if case == Case::Again { Case::Retag } else { case };
+        for run in 0..runs {
+            for (program, figures) in &mut all {
+                let to = format!("{left:?}-{}-{run}", program.about().0).to_lowercase();
+                let home = tempfile::tempdir().unwrap();
+                let (layout, home) = (self.folder.path(), home.path());
+                let job = Job { case, source, target: target_host, layout, to: &to, home };
+                let Some(command) = program.work(&job) else { continue };
+                figures.push(measure::run(command, &self.proxies.each_ref()));
+                self.check(&format!("docker://{}/{}", self.registries[target].host(), job.name(&to)));
+            }
         }
+        all.retain(|(_, figures)| !figures.is_empty());
+        all
     }
-    all.retain(|(_, figures)| !figures.is_empty());
-    all
+
+    /// Only work that was done counts.
+    fn check(&self, reference: &str) {
+        let raw = printed(program("skopeo").args(["inspect", "--raw", "--tls-verify=false", reference]));
+        assert_eq!(raw.as_bytes(), &self.image.root.bytes[..], "{reference}");
+    }
 }

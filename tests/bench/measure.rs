@@ -25,12 +25,6 @@ pub(crate) struct Figures {
     pub(crate) connections: u64,
 }
 
-impl Figures {
-    pub(crate) fn request_count(&self) -> usize {
-        self.requests.values().sum()
-    }
-}
-
 /// Runs a program to its end; it has to succeed.
 pub(crate) fn run(mut command: Command, proxies: &[&Proxy]) -> Figures {
     let before: Vec<_> = proxies.iter().map(|proxy| (traffic(proxy), proxy.connections())).collect();

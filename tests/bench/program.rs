@@ -1,20 +1,14 @@
 //! The programs that are compared, and how each is told to do the same work.
 
-use std::{
-    fs,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _, chown},
-        process::CommandExt as _,
-    },
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{
-    project::{BY_REPOSITORY, BY_TAG},
-    runner::Action,
-    tools::{printed, tools},
-};
+use crate::support::project::{BY_REPOSITORY, BY_TAG};
+use crate::support::runner::Action;
+use crate::support::tools::{printed, tools};
 
 /// What is done. Every one but `Again` has a target that the registry has never seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,22 +27,14 @@ pub(crate) enum Case {
 impl Case {
     pub(crate) const ALL: [Case; 5] = [Case::Publish, Case::Retag, Case::Again, Case::Mount, Case::OtherRegistry];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// What a reader calls it, and by how much the fastest of the others is to be beaten.
+    pub(crate) fn about(self) -> (&'static str, Option<f64>) {
         match self {
-            Case::Publish => "publish",
-            Case::Retag => "retag",
-            Case::Again => "the same again",
-            Case::Mount => "other repository",
-            Case::OtherRegistry => "other registry",
-        }
-    }
-
-    /// By how much the fastest of the others is to be beaten.
-    pub(crate) fn aim(self) -> Option<f64> {
-        match self {
-            Case::Retag | Case::Mount => Some(2.0),
-            Case::OtherRegistry => Some(1.5),
-            Case::Publish | Case::Again => None,
+            Case::Publish => ("publish", None),
+            Case::Retag => ("retag", Some(2.0)),
+            Case::Again => ("the same again", None),
+            Case::Mount => ("other repository", Some(2.0)),
+            Case::OtherRegistry => ("other registry", Some(1.5)),
         }
     }
 
@@ -72,10 +58,9 @@ pub(crate) struct Job<'a> {
 impl Job<'_> {
     /// `shop/api:dev-1.0.0` or `dev/shop/api:1.0.0`.
     pub(crate) fn name(&self, environment: &str) -> String {
-        if self.case.by_tag() {
-            format!("shop/api:{environment}-1.0.0")
-        } else {
-            format!("{environment}/shop/api:1.0.0")
+        match self.case.by_tag() {
+            true => format!("shop/api:{environment}-1.0.0"),
+            false => format!("{environment}/shop/api:1.0.0"),
         }
     }
 
@@ -103,22 +88,23 @@ pub(crate) enum Program {
 impl Program {
     /// Those that are installed.
     pub(crate) fn present() -> Vec<Program> {
-        let all = [Program::Ours, Program::Skopeo, Program::Oras, Program::Crane, Program::Regctl];
-        all.into_iter().filter(|program| *program == Program::Ours || program.file().is_some()).collect()
+        let others = [Program::Skopeo, Program::Oras, Program::Crane, Program::Regctl];
+        [Program::Ours].into_iter().chain(others.into_iter().filter(|other| other.file().is_some())).collect()
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Its name, and the flags that matter to a reader.
+    pub(crate) fn about(self) -> (&'static str, &'static str) {
         match self {
-            Program::Ours => "image-lifecycle",
-            Program::Skopeo => "skopeo",
-            Program::Oras => "oras",
-            Program::Crane => "crane",
-            Program::Regctl => "regctl",
+            Program::Ours => ("image-lifecycle", "`evidence: none`, `record: false`, as no other carries either"),
+            Program::Skopeo => ("skopeo", "`copy --all --preserve-digests`"),
+            Program::Oras => ("oras", "`tag` in one repository, else `cp`"),
+            Program::Crane => ("crane", "`tag` in one repository, else `copy`"),
+            Program::Regctl => ("regctl", "`image copy`"),
         }
     }
 
     fn file(self) -> Option<PathBuf> {
-        std::env::split_paths(&tools().path).map(|folder| folder.join(self.name())).find(|path| path.is_file())
+        std::env::split_paths(&tools().path).map(|folder| folder.join(self.about().0)).find(|path| path.is_file())
     }
 
     fn command(self) -> Command {
@@ -138,17 +124,6 @@ impl Program {
         version.unwrap_or("of unknown version").to_owned()
     }
 
-    /// The flags that matter, for the reader of the table.
-    pub(crate) fn flags(self) -> &'static str {
-        match self {
-            Program::Ours => "`evidence: none`, `record: false`, as none of the others carries either",
-            Program::Skopeo => "`copy --all --preserve-digests`",
-            Program::Oras => "`tag` in one repository, else `cp`",
-            Program::Crane => "`tag` in one repository, else `copy`",
-            Program::Regctl => "`image copy`",
-        }
-    }
-
     /// The command line of a job; none where the program has nothing like it.
     pub(crate) fn work(self, job: &Job) -> Option<Command> {
         let mut command = self.command();
@@ -157,61 +132,48 @@ impl Program {
         let publish = job.case == Case::Publish;
         let tag = into.rsplit(':').next().unwrap_or_default();
         let hosts = [job.source, job.target].map(|host| format!("--host=reg={host},tls=disabled"));
-        let copy = if publish { ["cp", "--from-oci-layout"] } else { ["cp", "--from-plain-http"] };
         match self {
             Program::Ours => return Some(ours(job)),
             Program::Crane if publish => return None,
             Program::Skopeo => {
                 let from = format!("{}{from}", if publish { "oci:" } else { "docker://" });
                 command.args(["copy", "--all", "--preserve-digests", "--src-tls-verify=false"]);
-                command.args(["--dest-tls-verify=false", &from, &format!("docker://{into}")]);
                 without_root(&mut command, job);
+                command.args(["--dest-tls-verify=false", &from, &format!("docker://{into}")])
             }
-            Program::Oras if job.case.by_tag() => {
-                command.args(["tag", "--plain-http", &from, tag]);
-            }
-            Program::Oras => {
-                command.args(copy).args(["--no-tty", "--to-plain-http", &from, &into]);
-            }
-            Program::Crane if job.case.by_tag() => {
-                command.args(["tag", "--insecure", &from, tag]);
-            }
-            Program::Crane => {
-                command.args(["copy", "--insecure", &from, &into]);
-            }
+            Program::Oras if job.case.by_tag() => command.args(["tag", "--plain-http", &from, tag]),
+            Program::Oras if publish => command.args(["cp", "--from-oci-layout", "--to-plain-http", &from, &into]),
+            Program::Oras => command.args(["cp", "--from-plain-http", "--to-plain-http", &from, &into]),
+            Program::Crane if job.case.by_tag() => command.args(["tag", "--insecure", &from, tag]),
+            Program::Crane => command.args(["copy", "--insecure", &from, &into]),
             Program::Regctl => {
                 let from = format!("{}{from}", if publish { "ocidir://" } else { "" });
-                command.args(hosts).args(["image", "copy", &from, &into]);
+                command.args(hosts).args(["image", "copy", &from, &into])
             }
-        }
+        };
         Some(command)
     }
 }
 
 /// The step as a workflow has it.
 fn ours(job: &Job) -> Command {
-    let template =
-        if job.case.by_tag() { BY_TAG.replace(", AllowedValues: [dev, test, prod]", "") } else { BY_REPOSITORY.into() };
+    let any = BY_TAG.replace(", AllowedValues: [dev, test, prod]", "");
+    let template = if job.case.by_tag() { any.as_str() } else { BY_REPOSITORY };
     fs::write(job.home.join("template.yaml"), template.trim_start()).unwrap();
     let publish = job.case == Case::Publish;
     let mut command = action(if publish { Action::Publish } else { Action::Promote }, job.home);
-    let mut input = |name: &str, value: &str| {
-        command.env(format!("INPUT_{name}"), value);
+    let (layout, environments) = (job.layout.display().to_string(), format!("dev,{}", job.to));
+    let own = match publish {
+        true => [("LAYOUT", &*layout), ("ENVIRONMENT", job.to), ("REGISTRY", job.target), ("SIGN", "off")],
+        false => [
+            ("ENVIRONMENTS", &*environments),
+            ("TO", job.to),
+            ("SOURCE_REGISTRY", job.source),
+            ("TARGET_REGISTRY", job.target),
+        ],
     };
-    input("VERSION", "1.0.0");
-    input("IMAGES", "Api");
-    input("EVIDENCE", "none");
-    input("RECORD", "false");
-    if publish {
-        input("LAYOUT", &job.layout.display().to_string());
-        input("ENVIRONMENT", job.to);
-        input("REGISTRY", job.target);
-    } else {
-        input("ENVIRONMENTS", &format!("dev,{}", job.to));
-        input("TO", job.to);
-        input("SOURCE_REGISTRY", job.source);
-        input("TARGET_REGISTRY", job.target);
-    }
+    let same = [("VERSION", "1.0.0"), ("IMAGES", "Api"), ("EVIDENCE", "none"), ("RECORD", "false")];
+    command.envs(same.into_iter().chain(own).map(|(name, value)| (format!("INPUT_{name}"), value)));
     command
 }
 
@@ -232,7 +194,6 @@ fn without_root(command: &mut Command, job: &Job) {
     const NOBODY: u32 = 65534;
     if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         chown(job.home, Some(NOBODY), Some(NOBODY)).unwrap();
-        fs::set_permissions(job.layout, fs::Permissions::from_mode(0o755)).unwrap();
         command.uid(NOBODY).gid(NOBODY);
     }
 }

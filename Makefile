@@ -1,11 +1,13 @@
 # The entry points that a person needs. Each installs what it needs, in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test bench lint
 SHELL := bash
 
 # What the demo's registry is: an AWS that runs on this machine (ecr), or a folder (oci).
 STORE ?= ecr
+# What is measured: release compiles in minutes, dist is what ships and takes longer.
+PROFILE ?= release
 # Runs a recipe's line with the tools on PATH.
 WITH_TOOLS := environment=$$(tests/support/tools/install test) && while read -r line; do export "$$line"; done <<<"$$environment" &&
 
@@ -17,6 +19,9 @@ demo: ## two images from Dockerfile to prod, on this machine (STORE=oci: without
 
 test: ## all tests, against real builders and registries
 	@$(WITH_TOOLS) cargo test --workspace
+
+bench: ## publish and promote beside other programs that copy images (PROFILE=dist: as shipped)
+	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers
 
 lint: ## formatting and clippy; a warning fails
 	cargo fmt --all --check

@@ -1,0 +1,127 @@
+//! publish and promote beside other programs that copy images: the same work on the same registries, measured from
+//! outside. Prints what `docs/performance.md` shows.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken fixture ends the measurement")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this is for")]
+
+mod measure;
+mod own;
+mod program;
+mod table;
+
+/// What the measurement shares with the tests.
+#[path = "../support"]
+mod support {
+    pub(crate) mod ecr;
+    pub(crate) mod http;
+    pub(crate) mod project;
+    pub(crate) mod proxy;
+    pub(crate) mod registry;
+    pub(crate) mod runner;
+    pub(crate) mod tools;
+}
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use measure::{Figures, median};
+use program::{Case, Job, Program};
+use support::{
+    ecr::{Image, ImageSpec},
+    proxy::Proxy,
+    registry::DockerRegistry,
+    tools::{printed, program},
+};
+
+/// Added to each request.
+const LATENCIES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(30)];
+const RUNS: usize = 7;
+const LAYER: u64 = 1024 * 1024; // bytes
+
+/// What a program took for a case, by latency.
+pub(crate) struct Row {
+    pub(crate) case: Case,
+    pub(crate) program: Program,
+    pub(crate) figures: Vec<Figures>,
+}
+
+impl Row {
+    pub(crate) fn memory(&self) -> u64 {
+        self.figures.iter().map(|figures| figures.memory).max().unwrap_or(0)
+    }
+}
+
+fn main() {
+    let runs = std::env::var("BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
+    let programs = Program::present();
+    let mut rows: Vec<Row> = Vec::new();
+    for latency in LATENCIES {
+        let scene = Scene::new(latency);
+        for case in Case::ALL {
+            eprintln!("{} at {} ms", case.about().0, latency.as_millis());
+            for (program, figures) in scene.measured(case, &programs, runs) {
+                match rows.iter_mut().find(|row| row.case == case && row.program == program) {
+                    Some(row) => row.figures.push(median(figures)),
+                    None => rows.push(Row { case, program, figures: vec![median(figures)] }),
+                }
+            }
+        }
+    }
+    table::write(&rows, &programs, runs);
+    table::write_own(&own::measure(runs));
+}
+
+/// Two registries, each behind its proxy. The image is in a layout and in the first registry.
+struct Scene {
+    folder: tempfile::TempDir,
+    image: Image,
+    registries: [DockerRegistry; 2],
+    proxies: [Proxy; 2],
+}
+
+impl Scene {
+    fn new(latency: Duration) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        // Another user has to get in.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let image = Image::of(&ImageSpec { layers: 10, layer_size: LAYER, ..ImageSpec::default() });
+        image.write_layout(folder.path(), &[("org.opencontainers.image.ref.name", "Api")]);
+        let registries = [DockerRegistry::start(), DockerRegistry::start()];
+        let from = format!("{}:Api", folder.path().display());
+        for name in ["shop/api:dev-1.0.0", "dev/shop/api:1.0.0"] {
+            let into = format!("{}/{name}", registries[0].host());
+            printed(program("oras").args(["cp", "--from-oci-layout", "--to-plain-http", &from, &into]));
+        }
+        let proxies = registries.each_ref().map(|registry| Proxy::with_latency(&registry.url(), latency));
+        Scene { folder, image, registries, proxies }
+    }
+
+    /// The programs take turns, so that whatever else the machine does strikes them alike.
+    fn measured(&self, case: Case, programs: &[Program], runs: usize) -> Vec<(Program, Vec<Figures>)> {
+        let mut all: Vec<_> = programs.iter().map(|program| (*program, Vec::new())).collect();
+        let target = usize::from(case == Case::OtherRegistry);
+        let hosts = self.proxies.each_ref().map(|proxy| proxy.url().trim_start_matches("http://").to_owned());
+        let [source, target_host] = [&hosts[0], &hosts[target]];
+        // What comes again finds what the retag has left.
+        let left = if case == Case::Again { Case::Retag } else { case };
+        for run in 0..runs {
+            for (program, figures) in &mut all {
+                let to = format!("{left:?}-{}-{run}", program.about().0).to_lowercase();
+                let home = tempfile::tempdir().unwrap();
+                let (layout, home) = (self.folder.path(), home.path());
+                let job = Job { case, source, target: target_host, layout, to: &to, home };
+                let Some(command) = program.work(&job) else { continue };
+                figures.push(measure::run(command, &self.proxies.each_ref()));
+                self.check(&format!("docker://{}/{}", self.registries[target].host(), job.name(&to)));
+            }
+        }
+        all.retain(|(_, figures)| !figures.is_empty());
+        all
+    }
+
+    /// Only work that was done counts.
+    fn check(&self, reference: &str) {
+        let raw = printed(program("skopeo").args(["inspect", "--raw", "--tls-verify=false", reference]));
+        assert_eq!(raw.as_bytes(), &self.image.root.bytes[..], "{reference}");
+    }
+}

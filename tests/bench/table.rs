@@ -1,0 +1,113 @@
+//! The figures as Markdown.
+
+use std::{fs, time::Duration};
+
+use crate::{
+    Row,
+    measure::Figures,
+    program::{Case, Program},
+    support::{http::Kind, runner::Action},
+};
+
+const LATENCIES: [&str; 2] = ["+0 ms", "+30 ms"];
+
+/// Memory is to be at most this part of the leanest of the others.
+const MEMORY_AIM: f64 = 0.5;
+
+pub(crate) fn write(rows: &[Row], programs: &[Program], runs: usize) {
+    // `target/PROFILE/action-publish`
+    let profile = Action::Publish.binary().parent().and_then(|folder| folder.file_name()).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("An image of 2 platforms with 10 layers of 1 MiB each, on loopback; {cores} cores, {};", processor());
+    println!(
+        "two docker-registry processes. Median of {runs} runs, in turns; homes and targets are new for each run. Programs:\n"
+    );
+    for program in programs {
+        let ours = *program == Program::Ours;
+        let profile = if ours { format!(" (profile `{}`)", profile.display()) } else { String::new() };
+        let (name, flags) = program.about();
+        println!("- {name} {}{profile}: {flags}", program.version());
+    }
+    println!("\n| case | program | +0 ms | +30 ms | requests | bytes | connections | peak memory |");
+    println!("|---|---|--:|--:|---|--:|--:|--:|");
+    for row in rows {
+        let [fast, slow] = &row.figures[..] else { continue };
+        println!(
+            "| {} | {} | {} | {} | {}: {} | {} | {} | {} |",
+            row.case.about().0,
+            row.program.about().0,
+            milliseconds(fast.wall),
+            milliseconds(slow.wall),
+            fast.requests.values().sum::<usize>(),
+            kinds(fast),
+            size(fast.bytes),
+            fast.connections,
+            size(row.memory()),
+        );
+    }
+    write_ratios(rows);
+}
+
+/// Against the best of the others, which is not the same program everywhere.
+fn write_ratios(rows: &[Row]) {
+    println!("\n| case | speed, +0 ms | speed, +30 ms | aim | memory |\n|---|--:|--:|--:|--:|");
+    let mut missed = Vec::new();
+    for case in Case::ALL {
+        let (peers, ours): (Vec<_>, Vec<_>) =
+            rows.iter().filter(|row| row.case == case).partition(|row| row.program != Program::Ours);
+        let (name, aim) = case.about();
+        let [fast, slow] = [0, 1].map(|number| {
+            let best = peers.iter().min_by_key(|row| row.figures[number].wall).expect("a peer");
+            let ratio = best.figures[number].wall.as_secs_f64() / ours[0].figures[number].wall.as_secs_f64();
+            let text = format!("{ratio:.1}× {}", best.program.about().0);
+            if aim.is_some_and(|aim| ratio < aim) {
+                missed.push(format!("{name} at {}: {text}", LATENCIES[number]));
+            }
+            text
+        });
+        let leanest = peers.iter().min_by_key(|row| row.memory()).expect("a peer");
+        let part = ours[0].memory() as f64 / leanest.memory() as f64;
+        let memory = format!("{:.0} % of {}", part * 100.0, leanest.program.about().0);
+        if part > MEMORY_AIM {
+            missed.push(format!("memory, {name}: {memory}"));
+        }
+        println!("| {name} | {fast} | {slow} | {} | {memory} |", aim.map_or("–".into(), |aim| format!("{aim}×")));
+    }
+    match &missed[..] {
+        [] => println!("\nEvery aim is reached; that of memory is at most half of the leanest."),
+        missed => println!("\nAims that are not reached, of memory half of the leanest: {}.", missed.join("; ")),
+    }
+}
+
+pub(crate) fn write_own(all: &[(String, Figures)]) {
+    println!("\n| what | time | peak memory |\n|---|--:|--:|");
+    for (what, figures) in all {
+        println!("| {what} | {} | {} |", milliseconds(figures.wall), size(figures.memory));
+    }
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or("an unnamed processor".to_owned(), |(_, model)| model.to_owned())
+}
+
+fn milliseconds(time: Duration) -> String {
+    let time = time.as_secs_f64() * 1000.0;
+    if time < 10.0 { format!("{time:.1} ms") } else { format!("{time:.0} ms") }
+}
+
+fn size(bytes: u64) -> String {
+    let kib = bytes as f64 / 1024.0;
+    if kib < 1024.0 { format!("{kib:.1} KiB") } else { format!("{:.1} MiB", kib / 1024.0) }
+}
+
+/// `2 head manifest, 1 put manifest by tag`
+fn kinds(figures: &Figures) -> String {
+    let words = |kind: &Kind| {
+        let spaced =
+            |letter: char| if letter.is_uppercase() { format!(" {letter}").to_lowercase() } else { letter.into() };
+        format!("{kind:?}").chars().map(spaced).collect::<String>()
+    };
+    figures.requests.iter().map(|(kind, count)| format!("{count}{}", words(kind))).collect::<Vec<_>>().join(", ")
+}

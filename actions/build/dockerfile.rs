@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn what_a_stage_stands_on() {
         let text = "FROM go:1 AS build\nFROM build AS test\nFROM scratch AS empty\nCOPY --from=alpine:3 / /\n\
-                    FROM Test AS test\nFROM empty";
+                    FROM Test AS again\nFROM empty";
         let sources = read(text, &[]);
         let base = |target| sources.base_of(target).map(|base| base.reference.as_str());
         assert_eq!([Some("build"), Some("TEST"), Some("1")].map(base), [Some("go:1"); 3]);

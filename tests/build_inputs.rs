@@ -70,6 +70,8 @@ fn files() {
     // What is no Dockerfile at all.
     let project = one("this is a letter\n");
     insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: Dockerfile is no Dockerfile: unknown instruction 'this'");
+    project.write("Dockerfile", "# nothing yet\n");
+    insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: Dockerfile is no Dockerfile: expected at least one FROM instruction");
     fs::write(project.folder().join("Dockerfile"), [0xff, 0xfe, 0]).unwrap();
     insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: cannot read Dockerfile: stream did not contain valid UTF-8");
     project.write("Dockerfile", &format!("FROM scratch\n{}", "# x\n".repeat(300_000)));

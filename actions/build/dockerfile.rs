@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use parse_dockerfile::{Instruction, parse};
+use parse_dockerfile::{Instruction, parse_iter};
 
 use lifecycle::{Place, Problem};
 
@@ -76,7 +76,8 @@ pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String,
         return Err(Problem::mistake(format!("{} is larger than {LIMIT} bytes", display.display())).at(whole()));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let dockerfile = parse(&text).map_err(|error| {
+    // One instruction after the other: builders take a file with two stages of one name.
+    let instructions = parse_iter(&text).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|error| {
         let place = Place { file: display.to_owned(), line: error.line().max(1), column: error.column().max(1) };
         Problem::mistake(format!("{} is no Dockerfile: {error:#}", display.display())).at(place)
     })?;
@@ -88,7 +89,7 @@ pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String,
     };
     let mut global: BTreeMap<String, String> = BTreeMap::new();
     let mut sources = Sources::default();
-    for instruction in &dockerfile.instructions {
+    for instruction in &instructions {
         match instruction {
             Instruction::Arg(arg) if sources.stages.is_empty() => {
                 for declared in arg.arguments.value.split_whitespace() {

@@ -22,6 +22,7 @@ mod publish_stores;
 mod repositories;
 mod rollback;
 mod signatures;
+mod since;
 mod support;
 mod template;
 mod transfer;

@@ -16,6 +16,7 @@ mod history;
 mod hostile;
 mod log_safety;
 mod promote;
+mod promote_many;
 mod publish;
 mod publish_cancel;
 mod publish_stores;

@@ -112,7 +112,8 @@ fn inputs() {
     insta::assert_snapshot!(refused("labels", "a=1\na=2"), @"input `labels`: `a=2` is not accepted: each key once, `a` comes twice");
     insta::assert_snapshot!(refused("images", "Apo"), @"input `images`: `Apo` is not accepted: one of Api");
     insta::assert_snapshot!(refused("working-directory", ".."), @"input `working-directory`: `..` is not accepted: a folder in the checkout");
-    insta::assert_snapshot!(refused("template", "other.yaml"), @"input `template`: `other.yaml` is not accepted: the path of a template, relative to `working-directory`");
+    insta::assert_snapshot!(refused("template", "other.yaml"), @"input `template`: `other.yaml` is not accepted: the path of a template in the checkout, relative to `working-directory`");
+    insta::assert_snapshot!(refused("template", "../../../etc/passwd"), @"input `template`: `../../../etc/passwd` is not accepted: the path of a template in the checkout, relative to `working-directory`");
     insta::assert_snapshot!(refused("mapping", "Images"), @"template.yaml:2:3: the template has no mapping `Images` (hint: mappings: `ImageBuildConfiguration`)");
     insta::assert_snapshot!(refused("secrets", "token=env:NO_SUCH_VARIABLE"), @"input `secrets`: `token=env:NO_SUCH_VARIABLE` is not accepted: the variable NO_SUCH_VARIABLE is not set in this step's `env:`");
     insta::assert_snapshot!(refused("secrets", "token=hunter2"), @"input `secrets`: `token=…` is not accepted: lines of the form id=env:NAME or id=file:PATH");

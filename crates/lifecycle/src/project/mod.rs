@@ -78,7 +78,7 @@ impl Project {
         }
         let mapping = inputs.mapping.text().unwrap_or("ImageBuildConfiguration");
         let mut modules = Vec::new();
-        for path in template_paths(&inputs.template, &folder)? {
+        for path in template_paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load(&path, &display, &workspace)?;
             let defined = template.images(mapping)?;
@@ -148,17 +148,17 @@ impl Project {
     }
 }
 
-/// The templates that were named, else the first that is there.
-fn template_paths(template: &Input<'_>, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let given: Vec<PathBuf> = template.lines().map(|line| folder.join(line)).collect();
+/// The templates that were named, which have to lie in the checkout, else the first that is there.
+fn template_paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let given = template.lines().map(|typed| {
+        let real = folder.join(typed).canonicalize().ok();
+        let inside = real.filter(|path| path.is_file() && path.starts_with(workspace));
+        let accepted = "the path of a template in the checkout, relative to `working-directory`";
+        inside.ok_or_else(|| template.refuse_value(typed, accepted))
+    });
+    let given: Vec<PathBuf> = given.collect::<Result<_, _>>()?;
     if !given.is_empty() {
-        let missing = given.iter().zip(template.lines()).find(|(path, _)| !path.is_file());
-        return match missing {
-            Some((_, typed)) => {
-                Err(template.refuse_value(typed, "the path of a template, relative to `working-directory`").into())
-            }
-            None => Ok(given),
-        };
+        return Ok(given);
     }
     let found = TEMPLATE_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     let missing = || {

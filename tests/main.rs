@@ -21,6 +21,7 @@ mod publish;
 mod publish_cancel;
 mod publish_stores;
 mod repositories;
+mod resolves;
 mod rollback;
 mod signatures;
 mod since;

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::{Location, Reference};
-use lifecycle::project::{Named, Names, Project, Release, Side};
+use lifecycle::project::{EvidenceMode, Named, Names, Other, Project, Release, Side, refusal};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::Runner;
 
@@ -18,6 +18,8 @@ use crate::inputs::{Request, SideRequest};
 /// All images with both ends.
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
+    /// What the template deploys in the target beside these.
+    pub(crate) others: Vec<Other>,
 }
 
 /// One image under one name.
@@ -73,7 +75,7 @@ impl Plan {
         });
         let edges: Vec<_> = edges.collect();
         let images: Vec<Result<Planned, Problem>> = stream::iter(edges).buffered(request.concurrency).collect().await;
-        Ok(Self { images: images.into_iter().collect::<Result<_, _>>()? })
+        Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, others: targets.others })
     }
 
     /// The plan as JSON: edges, what is there now, tags and gates asked for; no times and no results.
@@ -117,6 +119,21 @@ impl Plan {
         self.images.iter().all(|planned| planned.work.is_ok() && !planned.has_gate(GateStatus::Blocked))
     }
 
+    /// Refuses images that what deploys them could not run. With a gate of platforms it is for that to say.
+    pub(crate) async fn check_platforms(&mut self, request: &Request, asked: &[Asked], runner: &Runner) {
+        if asked.iter().any(|asked| asked.gate == Requirement::Platforms) {
+            return;
+        }
+        let checks = self.images.iter_mut().map(|planned| planned.check_platforms(request));
+        let checks: Vec<_> = checks.collect();
+        let all = stream::iter(checks).buffered(request.concurrency).collect::<()>();
+        tokio::select! {
+            () = all => {}
+            // Then nothing will be written that could be wrong.
+            () = runner.cancelled() => {}
+        }
+    }
+
     /// Whether anything is to be written.
     pub(crate) fn is_done(&self) -> bool {
         self.images.iter().all(|planned| planned.work.as_ref().is_ok_and(Edge::is_done))
@@ -124,6 +141,23 @@ impl Plan {
 }
 
 impl Planned {
+    async fn check_platforms(&mut self, request: &Request) {
+        let Ok(edge) = &mut self.work else { return };
+        let root = &edge.graph.root;
+        // A single manifest says it in its configuration, which is one request more than the copy takes.
+        if !root.is_index() && !request.record && request.evidence == EvidenceMode::None {
+            return;
+        }
+        match refusal(&edge.source.store, root, &self.named.usages).await {
+            Ok(None) => {}
+            Ok(Some(refused)) => {
+                let message = format!("image `{}` would not run in {}: {refused}", self.named.key, request.to);
+                self.work = Err(Problem::failure(message).at(refused.place).into());
+            }
+            Err(error) => edge.notices.push(format!("its platform is not known: {error}")),
+        }
+    }
+
     /// Whether a gate ended so.
     pub(crate) fn has_gate(&self, status: GateStatus) -> bool {
         self.gates.iter().any(|gate| gate.status == status)

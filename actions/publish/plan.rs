@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Digest, Location, Reference, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Repository, Side, Version};
+use lifecycle::project::{Named, Names, OnConflict, Opened, Other, Release, Repository, Side, Version, refusal};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
@@ -17,6 +17,8 @@ use crate::report::{Outcome, Published};
 /// All images with their targets.
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
+    /// What the template deploys beside these.
+    pub(crate) others: Vec<Other>,
 }
 
 /// One image under one name.
@@ -74,12 +76,12 @@ impl Plan {
         });
         let planned: Vec<_> = planned.collect();
         let images = stream::iter(planned).buffered(request.concurrency).collect().await;
-        Ok(Self { images })
+        Ok(Self { images, others: names.others })
     }
 
     /// What the plan says, for a dry run.
-    pub(crate) fn results(self) -> Vec<Published> {
-        self.images
+    pub(crate) fn results(images: Vec<Planned>) -> Vec<Published> {
+        images
             .into_iter()
             .map(|planned| {
                 let outcome = planned.work.map(|work| Outcome::planned(&work));
@@ -107,6 +109,11 @@ impl Work {
             let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
             let problem = Problem::mistake(message).at(usage.place.clone());
             return Err(problem.hint("give it one platform in the mapping, that of the function").into());
+        }
+        if let Some(refused) = refusal(&built.store, &built.graph.root, &named.usages).await? {
+            return Err(Problem::failure(format!("image `{}` would not run: {refused}", named.key))
+                .at(refused.place)
+                .into());
         }
         let target = request.stores.open(&named.reference)?;
         let digest = built.graph.root.digest.clone();

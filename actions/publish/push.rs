@@ -13,13 +13,13 @@ use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
-use crate::plan::{Plan, Planned, Work};
+use crate::plan::{Planned, Work};
 use crate::report::{Outcome, Published};
 use crate::sign::Reach;
 
 /// Publishes all images; one that fails stops no other.
-pub(crate) async fn all(request: &Request, plan: Plan, runner: &Runner) -> Vec<Published> {
-    let images: Vec<_> = plan.images.into_iter().map(|planned| one(request, planned, runner)).collect();
+pub(crate) async fn all(request: &Request, images: Vec<Planned>, runner: &Runner) -> Vec<Published> {
+    let images: Vec<_> = images.into_iter().map(|planned| one(request, planned, runner)).collect();
     stream::iter(images).buffered(request.concurrency).collect().await
 }
 

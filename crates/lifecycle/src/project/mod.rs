@@ -1,6 +1,7 @@
 //! The project that a run is about: its templates, the images that they define, and what these are called in an
 //! environment.
 
+mod deployment;
 mod naming;
 mod options;
 mod repository;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use deployment::{Fit, Other, fit, lacks, platforms, refusal, tell};
 pub use naming::{Named, Names, Release, Side};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, accounts, concurrency, registry};
 pub use repository::Repository;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Module, Project};
+use super::{Module, Other, Project};
 use crate::Place;
 use crate::aws::Aws;
 use crate::diagnosis::Problem;
@@ -56,6 +56,8 @@ pub struct Names {
     pub images: Vec<Named>,
     /// The registry that stands at the front, `host[/prefix]` or `oci:DIR`, where there is one for all.
     pub registry: Option<String>,
+    /// What the template deploys from the same registries beside these.
+    pub others: Vec<Other>,
 }
 
 impl Project {
@@ -65,10 +67,13 @@ impl Project {
     /// When a parameter is refused, an expression can't be decided, or what it needs can't be looked up.
     pub async fn names(&self, release: Release<'_>, side: &Side<'_>) -> anyhow::Result<Names> {
         let mut names = Names::default();
+        let mut all: Vec<(bool, Usage)> = Vec::new();
         for module in &self.modules {
             let context = self.context(module, release, side).await?;
             let usages = module.template.usages(&context);
             let deployed = module.template.deployed(&module.defined, &usages)?;
+            let is_ours = |usage: &Usage| deployed.iter().any(|deployed| deployed.usages.contains(usage));
+            all.extend(usages.into_iter().map(|usage| (is_ours(&usage), usage)));
             for image in &module.images {
                 let of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
                 for (text, place, usages) in self.of_image(module, image, &of_image, release, side, &context).await? {
@@ -90,6 +95,8 @@ impl Project {
             }
         }
         names.images.sort_by(|a, b| (&a.key, &a.reference).cmp(&(&b.key, &b.reference)));
+        let other = |(is_ours, usage): &(bool, Usage)| Other::of(usage, *is_ours, &names.images, side.registry);
+        names.others = all.iter().filter_map(other).collect();
         Ok(names)
     }
 

@@ -56,18 +56,18 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     }
     gates::evaluate(&request, &mut plan, &asked, &runner).await;
     plan.check_platforms(&request, &asked, &runner).await;
-    let stage = match (plan.is_open(), request.dry_run) {
+    let stage = match (plan.is_open(), request.common.dry_run) {
         (false, _) => Stage::Blocked,
         (true, true) => Stage::Planned,
         (true, false) => Stage::Applied,
     };
     if stage != Stage::Applied {
-        let lacks = project::lacks(&plan.others, &request.target.stores, request.dry_run, &runner).await;
+        let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
         return Ok(report::write(&request, &plan, &lacks, stage, &runner));
     }
     let deployment = Deployment::begin(&request, &plan, &hash, &runner).await;
     let plan = apply::all(&request, plan, &runner).await;
-    let lacks = project::lacks(&plan.others, &request.target.stores, request.dry_run, &runner).await;
+    let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
     let verdict = report::write(&request, &plan, &lacks, stage, &runner);
     deployment.end(verdict, &runner).await;
     Ok(verdict)

@@ -70,7 +70,7 @@ pub(crate) fn write(request: &Request, plan: &Plan, lacks: &[Problem], stage: St
     if let Some(gates) = &gates {
         runner.show(gates);
     }
-    if request.summary {
+    if request.common.summary {
         runner.summarize(&summary(request, stage, &table, gates.as_ref(), &missed, runner));
     }
     let digests: BTreeMap<&str, &Digest> =

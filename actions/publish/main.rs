@@ -35,10 +35,10 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         // Nothing was begun, so there is nothing to come to a stop.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let results = match request.dry_run {
+    let results = match request.common.dry_run {
         true => Plan::results(plan.images),
         false => push::all(&request, plan.images, &runner).await,
     };
-    let lacks = project::lacks(&plan.others, &request.stores, request.dry_run, &runner).await;
+    let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
     Ok(report::write(&request, &results, &lacks, &runner))
 }

@@ -122,8 +122,8 @@ pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem],
     runner.show(&table);
     let version = request.version.to_string();
     let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
-    if request.summary {
-        let what = if request.dry_run { "Would publish" } else { "Published" };
+    if request.common.summary {
+        let what = if request.common.dry_run { "Would publish" } else { "Published" };
         runner.summarize(&format!(
             "### {what} {version} to {}\n\n{}\n{missed}",
             lifecycle::runner::escape(&request.environment),

@@ -83,7 +83,7 @@ impl Image<'_> {
 
     /// The template is the one that the image was published with.
     pub(super) async fn template_unchanged(&self) -> Verdict {
-        let now = self.request.project.template_sha256();
+        let now = self.request.common.project.template_sha256();
         match published_template(self.request, self.edge).await.map_err(could_not_look)? {
             Some(then) if then == now => Ok(format!("the template is the published one, SHA-256 {}", short(&now))),
             Some(then) => Err(format!(

@@ -1,0 +1,84 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as SdkHttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::{BodyExt, Limited};
+
+use crate::http_client::{HttpClient, Refused};
+use crate::oci::{BoxError, Class, StoreError};
+
+/// Until a connection stands, where the SDK does not say.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Until the head of an answer is there, where the SDK does not say: by itself it would wait for ever.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest answer that is read, in bytes. A page of scan findings is the largest there is.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Our HTTP client as the SDK's: one TLS configuration, one way through proxies, connections that are used again.
+#[derive(Default)]
+pub(super) struct SdkClient {
+    /// By how long a connection may take: what asks for an instance's credentials gives up early.
+    clients: Mutex<HashMap<Duration, HttpClient>>,
+}
+
+impl fmt::Debug for SdkClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SdkClient")
+    }
+}
+
+impl SdkHttpClient for SdkClient {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        let connecting = settings.connect_timeout().unwrap_or(CONNECT_DEADLINE);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(connecting).or_insert_with(|| HttpClient::connecting_within(connecting)).clone();
+        SharedHttpConnector::new(SdkConnector { client, answer: settings.read_timeout().unwrap_or(ANSWER_DEADLINE) })
+    }
+}
+
+#[derive(Clone)]
+struct SdkConnector {
+    client: HttpClient,
+    answer: Duration,
+}
+
+impl fmt::Debug for SdkConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SdkConnector")
+    }
+}
+
+impl HttpConnector for SdkConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let connector = self.clone();
+        HttpConnectorFuture::new(async move { connector.send(request).await })
+    }
+}
+
+impl SdkConnector {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let broken = |error: BoxError| StoreError::new(Class::Invalid, "the request can't be sent").because(error);
+        let request = request.map(|body| body.map_err(broken).boxed_unsync());
+        let answer = match tokio::time::timeout(self.answer, self.client.send(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if Refused::behind(error.as_ref()).is_some() => {
+                return Err(ConnectorError::other(error, None));
+            }
+            Ok(Err(error)) => return Err(ConnectorError::io(error)),
+            Err(late) => return Err(ConnectorError::timeout(late.into())),
+        };
+        let answer = answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, ANSWER_LIMIT)));
+        HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
+    }
+}

@@ -99,6 +99,55 @@ fn the_binary_has_the_outputs_of_the_file() {
     });
 }
 
+/// The block of an entry of `--help`: its lines up to the next one, as one text.
+fn explained(help: &[String], section: &str, name: &str) -> String {
+    let lines = help.iter().skip_while(|line| *line != section).skip(1).map(String::as_str);
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with(' ') || line.ends_with('.'));
+    let heading = format!("  {name}");
+    let block = lines.skip_while(|line| *line != heading).skip(1).take_while(|line| line.starts_with("      "));
+    block.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn help_explains_what_the_file_declares() {
+    each(|name, action, binary| {
+        let help = printed(binary, "--help");
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(&help.join(" ")).contains(&words(text(action, "description"))), "{name}");
+        for (input, entry) in entries(action, "inputs") {
+            let default = entry.as_mapping_get("default").map(|default| default.as_str().unwrap());
+            let default = match default {
+                None => ", required".to_owned(),
+                Some("") => String::new(),
+                Some(default) => format!(", default `{default}`"),
+            };
+            let expected = format!("{} {}{default}", words(text(entry, "description")), variable(input));
+            assert_eq!(explained(&help, "Inputs", input), expected, "{name}: {input}");
+        }
+        for (output, entry) in entries(action, "outputs") {
+            let expected = words(text(entry, "description"));
+            assert_eq!(explained(&help, "Outputs", output), expected, "{name}: {output}");
+        }
+        for line in &help {
+            assert!(line.chars().count() <= 100 && !line.contains(char::is_control), "{name}: {line}");
+        }
+    });
+}
+
+#[test]
+fn version_says_version_commit_and_target() {
+    each(|name, _, binary| {
+        let line = printed(binary, "--version").join("\n");
+        let (before, inside) = line.trim_end_matches(')').split_once(" (commit ").unwrap();
+        assert_eq!(before, format!("action-{name} {}", env!("CARGO_PKG_VERSION")));
+        let (commit, target) = inside.split_once(", ").unwrap();
+        let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(is_commit || commit == "unknown", "{line}");
+        let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+        assert_eq!(target, format!("{}-linux-{library}", std::env::consts::ARCH));
+    });
+}
+
 #[test]
 fn every_input_reaches_the_binary_as_its_variable() {
     each(|name, action, _| {

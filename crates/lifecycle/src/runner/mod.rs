@@ -9,6 +9,7 @@ mod file_command;
 #[cfg(test)]
 #[path = "../../../../tests/support/runner/file.rs"]
 mod file_reader;
+mod help;
 mod inputs;
 mod process;
 mod summary;
@@ -309,7 +310,8 @@ fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
     match argument.as_str() {
         "--version" | "-V" => {
             let commit = option_env!("IMAGE_LIFECYCLE_COMMIT").unwrap_or("unknown");
-            let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+            let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+            let target = format!("{}-{}-{library}", std::env::consts::ARCH, std::env::consts::OS);
             runner.say(format!("action-{} {} (commit {commit}, {target})", action.name, env!("CARGO_PKG_VERSION")));
         }
         "--inputs" => {
@@ -317,7 +319,7 @@ fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
             action.inputs.iter().for_each(|(name, default)| runner.say(format!("{}={default}", kebab(name))));
         }
         "--outputs" => action.outputs.iter().for_each(|name| runner.say(name)),
-        "--help" | "-h" => action.definition.lines().for_each(|line| runner.say(line)),
+        "--help" | "-h" => help::lines(action).iter().for_each(|line| runner.say(line)),
         other => {
             let message = format!("`{other}` is no argument: inputs are variables INPUT_<NAME>, see --help");
             runner.console.annotation(&Annotation::new(Level::Error, message));

@@ -1,4 +1,4 @@
-//! The one HTTP client, beside that of the AWS SDK.
+//! The one HTTP client: the registry's, GitHub's and the AWS SDK's requests.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,6 +55,14 @@ impl HttpClient {
 
 /// The same for octocrab, whose requests have bodies of its own.
 pub(crate) fn github() -> Client<HttpsConnector<Proxied>, octocrab::OctoBody> {
+    client()
+}
+
+/// The client for the AWS SDK, whose requests have bodies of its own.
+pub(crate) type AwsClient = Client<HttpsConnector<Proxied>, aws_smithy_types::body::SdkBody>;
+
+/// The same for the AWS SDK.
+pub(crate) fn aws() -> AwsClient {
     client()
 }
 

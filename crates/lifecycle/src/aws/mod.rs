@@ -1,5 +1,6 @@
 //! AWS as the actions need it: who we are, parameters of SSM, and ECR's control plane and tokens.
 
+mod connector;
 mod ecr;
 mod error;
 mod findings;
@@ -11,11 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::{Connector, tls};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use aws_smithy_runtime_api::client::http::http_client_fn;
-use aws_smithy_runtime_api::shared::IntoShared;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::OnceCell;
@@ -127,7 +123,7 @@ impl Aws {
 
     async fn config(&self) -> Result<&SdkConfig, Error> {
         let load = || async {
-            let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+            let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(connector::http_client());
             if let Some(region) = &self.region {
                 loader = loader.region(Region::new(region.clone()));
             }
@@ -144,16 +140,6 @@ impl Aws {
         };
         self.config.get_or_try_init(load).await
     }
-}
-
-/// rustls with ring, and the proxies of the usual variables.
-fn http_client() -> SharedHttpClient {
-    http_client_fn(|settings, components| {
-        let mut connector =
-            Connector::builder().connector_settings(settings.clone()).proxy_config(ProxyConfig::from_env());
-        connector.set_sleep_impl(components.sleep_impl());
-        connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build().into_shared()
-    })
 }
 
 /// Credentials of registries: ECR's by `GetAuthorizationToken`, all others from Docker's configuration.

@@ -77,7 +77,7 @@ impl Parameter {
             // A pattern that only Java understands is left to CloudFormation.
             let pattern = self.allowed_pattern.as_ref();
             let pattern =
-                pattern.and_then(|pattern| Some((pattern, regex::Regex::new(&format!("^(?:{pattern})$")).ok()?)));
+                pattern.and_then(|pattern| Some((pattern, regex_lite::Regex::new(&format!("^(?:{pattern})$")).ok()?)));
             if let Some((pattern, _)) = pattern.filter(|(_, regex)| !regex.is_match(value)) {
                 return refuse(format!("`{value}` does not match its pattern `{pattern}`"));
             }

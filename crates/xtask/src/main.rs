@@ -20,6 +20,10 @@ cargo xtask dist [--target TARGET]... [--from TREE]... [--profile dist|dev] [--o
     --from     a release tree whose binaries are taken as they are
     --profile  dist (the default), or dev for a tree to test with
 
+cargo xtask reproduce [--target TARGET] [--out FOLDER]
+    Builds action-publish of the last commit twice, in two folders, as a release is built, and fails where a byte
+    differs. FOLDER (target/reproduced) gets the binary; the default target is x86_64-unknown-linux-musl.
+
 cargo xtask docs [--check]
     Writes the tables of inputs and outputs in README.md and docs/; --check fails where one is out of date.
 
@@ -41,6 +45,10 @@ fn run() -> anyhow::Result<()> {
     let mut arguments = lexopt::Parser::from_env();
     match arguments.next()? {
         Some(Value(command)) if command == "dist" => release::run(&root, &dist_options(&mut arguments).map_err(usage)?),
+        Some(Value(command)) if command == "reproduce" => {
+            let (target, out) = reproduce_options(&mut arguments).map_err(usage)?;
+            release::reproduce(&root, target, &root.join(out))
+        }
         Some(Value(command)) if command == "docs" => docs::run(&root, check_flag(&mut arguments).map_err(usage)?),
         Some(Value(command)) if command == "tidy" => {
             arguments.next().and_then(|rest| rest.map_or(Ok(()), |rest| Err(rest.unexpected()))).map_err(usage)?;
@@ -74,6 +82,19 @@ fn dist_options(arguments: &mut lexopt::Parser) -> Result<release::Options, lexo
         options.targets = release::Target::RELEASED.to_vec();
     }
     Ok(options)
+}
+
+fn reproduce_options(arguments: &mut lexopt::Parser) -> Result<(release::Target, PathBuf), lexopt::Error> {
+    let [mut target, _] = release::Target::RELEASED;
+    let mut out = PathBuf::from("target/reproduced");
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("target") => target = arguments.value()?.parse()?,
+            Long("out") => out = arguments.value()?.into(),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok((target, out))
 }
 
 fn check_flag(arguments: &mut lexopt::Parser) -> Result<docs::Mode, lexopt::Error> {

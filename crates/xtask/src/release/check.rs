@@ -1,8 +1,11 @@
 //! What a binary must be before it goes into the tree.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use object::Endianness;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
@@ -11,6 +14,9 @@ use super::{Binary, Platform};
 
 /// Bytes; a consumer's runner downloads all binaries before each job.
 const SIZE: usize = 8_000_000;
+
+/// Bytes that a platform may add to the archive which a runner downloads.
+const WEIGHT: u64 = 9_000_000;
 
 /// A program for its folder's platform.
 pub(super) fn platform(binary: &Binary, bytes: &[u8]) -> anyhow::Result<()> {
@@ -45,6 +51,37 @@ pub(super) fn released(binary: &Binary, bytes: &[u8], folders: &[PathBuf]) -> an
     Ok(())
 }
 
+/// The bytes of the tree as GitHub sends it: a tar file, by gzip as it is without options.
+fn compressed(tree: &Path) -> anyhow::Result<u64> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Counter(0), Compression::default()));
+    archive.append_dir_all("tree", tree)?;
+    Ok(archive.into_inner()?.finish()?.0)
+}
+
+/// Whether a tree with binaries for so many platforms is no more than that.
+pub(super) fn weight(tree: &Path, platforms: usize) -> anyhow::Result<()> {
+    let (size, limit) = (compressed(tree)?, WEIGHT * platforms as u64);
+    println!("{size} bytes compressed, of {limit}");
+    if size > limit {
+        bail!("the compressed tree has {size} bytes, more than {limit}");
+    }
+    Ok(())
+}
+
+/// Counts what is written.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The first thing that has to be on a machine for this to start; none where it is static.
 fn needs(bytes: &[u8]) -> anyhow::Result<Option<&'static str>> {
     let header = FileHeader64::<Endianness>::parse(bytes)?;
@@ -76,6 +113,8 @@ fn printable(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     /// The smallest file that can be read: a header, one program header, and what is put behind them.
@@ -135,5 +174,23 @@ mod tests {
         let named = x64(elf::PT_LOAD, b"at /build/src/main.rs\0more");
         assert_eq!(refused(&named, &["/build".into()]), format!("{name} names /build: `/build/src/main.rs`"));
         assert!(refused(b"#!/bin/sh\n", &[]).starts_with(name));
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
+    fn a_tree_is_weighed_as_it_is_sent() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("bin")).unwrap();
+        std::fs::write(tree.path().join("bin/zeros"), vec![0; 1 << 20]).unwrap();
+        let zeros = compressed(tree.path()).unwrap();
+        assert!((1_000..10_000).contains(&zeros), "{zeros}");
+        // What can't be compressed: digests.
+        let noise: Vec<u8> = (0..1024_u32).flat_map(|n| Sha256::digest(n.to_le_bytes())).collect();
+        std::fs::write(tree.path().join("bin/noise"), &noise).unwrap();
+        assert!(compressed(tree.path()).unwrap() > zeros + 32_000);
+
+        assert!(weight(tree.path(), 1).is_ok());
+        let error = weight(tree.path(), 0).unwrap_err().to_string();
+        assert!(error.starts_with("the compressed tree has ") && error.ends_with(" bytes, more than 0"), "{error}");
     }
 }

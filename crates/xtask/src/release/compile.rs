@@ -7,58 +7,93 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use super::{Binary, Platform, Profile, Target};
-use crate::action::ACTIONS;
 
 /// What cargo puts between the flags of `CARGO_ENCODED_RUSTFLAGS`, so that a path may hold a space.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Builds the three binaries.
-pub(super) fn binaries(root: &Path, target: Target, profile: Profile) -> anyhow::Result<Vec<Binary>> {
+/// A checkout, and the folder that cargo builds it in.
+pub(super) struct Checkout {
+    pub(super) root: PathBuf,
+    pub(super) target: PathBuf,
+}
+
+impl Checkout {
+    /// The one at hand, built where cargo itself would.
+    pub(super) fn of(root: &Path) -> anyhow::Result<Self> {
+        let mut metadata = Command::new(cargo_program());
+        metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(root);
+        let metadata: serde_json::Value = serde_json::from_str(&text(&mut metadata)?)?;
+        let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+        Ok(Self { root: root.to_owned(), target: target.into() })
+    }
+
+    fn cargo(&self) -> Command {
+        let mut cargo = Command::new(cargo_program());
+        cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        cargo
+    }
+
+    /// Folders of this machine whose names a released binary must not hold.
+    pub(super) fn folders(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(vec![self.root.clone(), self.target.clone(), cargo_home()?, sysroot()?.into()])
+    }
+}
+
+/// Builds the binaries of these actions.
+pub(super) fn binaries(
+    checkout: &Checkout,
+    target: Target,
+    profile: Profile,
+    actions: &[&str],
+) -> anyhow::Result<Vec<Binary>> {
     let (profile_name, profile_folder) = match profile {
         Profile::Dist => ("dist", "dist"),
         Profile::Dev => ("dev", "debug"),
     };
-    let mut build = cargo(root);
+    let mut build = checkout.cargo();
     build.args(["build", "--profile", profile_name]);
     match profile {
         // The packages' own features and nothing of the tests'.
-        Profile::Dist => build.args(["--package", "image-lifecycle", "--bins"]),
+        Profile::Dist => {
+            build.args(["--package", "image-lifecycle"]);
+            build.args(actions.iter().flat_map(|action| ["--bin".to_owned(), format!("action-{action}")]))
+        }
         // As `cargo build --workspace`, whose work is then done already.
         Profile::Dev => build.arg("--workspace"),
     };
     if let Some(triple) = target.triple {
         build.args(["--locked", "--target", triple]);
         // What is downloaded has to be there before its folders can be named.
-        succeed(cargo(root).args(["fetch", "--locked", "--target", triple]))?;
-        reproducible(&mut build, root, triple, target.platform)?;
+        succeed(checkout.cargo().args(["fetch", "--quiet", "--locked", "--target", triple]))?;
+        reproducible(&mut build, &checkout.root, triple, target.platform)?;
     }
     succeed(&mut build)?;
-    let folder = target_folder(root)?.join(target.triple.unwrap_or_default()).join(profile_folder);
+    let folder = checkout.target.join(target.triple.unwrap_or_default()).join(profile_folder);
     let binary = |action| {
         let name = format!("action-{action}");
         Binary { platform: target.platform, path: folder.join(&name), name }
     };
-    Ok(ACTIONS.into_iter().map(binary).collect())
+    Ok(actions.iter().map(binary).collect())
 }
 
-/// Folders of this machine whose names a released binary must not hold.
-pub(super) fn folders(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    Ok(vec![
-        root.to_owned(),
-        target_folder(root)?,
-        cargo_home()?,
-        PathBuf::from(text(Command::new("rustc").args(["--print", "sysroot"]))?),
-    ])
-}
+/// What makes a binary small.
+const LINKER: [&str; 3] = [
+    // Functions of equal code become one: generic ones are compiled for each of their types.
+    "--icf=all",
+    // A string that ends as another does is a part of it.
+    "-O2",
+    // A position-independent binary's table of relocations, 7 % of it, in a form of a few kilobytes.
+    "-zpack-relative-relocs",
+];
 
 /// The same bytes from the same commit, wherever the checkout and cargo's folders lie.
 fn reproducible(build: &mut Command, root: &Path, triple: &str, platform: Platform) -> anyhow::Result<()> {
     let folders = renamed_folders(root)?;
     let mut rust: Vec<_> = folders.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();
-    if platform == Platform::X64 {
-        // A position-independent binary's table of relocations, 7 % of it, in a form of a few kilobytes.
-        rust.push("-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned());
-    }
+    // The compiler's own linker, so that the bytes depend on nobody else's.
+    rust.push("-Clink-arg=-fuse-ld=lld".to_owned());
+    rust.push(format!("-Clink-arg=-B{}", linker_folder()?));
+    rust.extend(LINKER.iter().map(|option| format!("-Clink-arg=-Wl,{option}")));
     build.env("CARGO_ENCODED_RUSTFLAGS", rust.join(SEPARATOR)).env_remove("RUSTFLAGS").env("CARGO_INCREMENTAL", "0");
 
     let variable = triple.replace('-', "_");
@@ -92,7 +127,7 @@ fn reproducible(build: &mut Command, root: &Path, triple: &str, platform: Platfo
 
 /// Folders, and what they are called in a binary.
 fn renamed_folders(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    let sysroot = text(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let sysroot = sysroot()?;
     let version = text(Command::new("rustc").arg("-vV"))?;
     let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).context("rustc has no commit")?;
     // The name that the standard library's own panics have: it is used where the library's source is not installed.
@@ -118,19 +153,22 @@ fn cargo_home() -> anyhow::Result<PathBuf> {
     home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("neither CARGO_HOME nor HOME is set")
 }
 
-fn target_folder(root: &Path) -> anyhow::Result<PathBuf> {
-    let metadata = text(cargo(root).args(["metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
+/// Where the compiler keeps its linker under the name that a C compiler looks for.
+fn linker_folder() -> anyhow::Result<String> {
+    let version = text(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc has no host")?;
+    Ok(format!("{}/lib/rustlib/{host}/bin/gcc-ld", sysroot()?))
 }
 
-fn cargo(root: &Path) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    cargo.current_dir(root);
-    cargo
+fn sysroot() -> anyhow::Result<String> {
+    text(Command::new("rustc").args(["--print", "sysroot"]))
 }
 
-fn git(root: &Path) -> Command {
+fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
+}
+
+pub(super) fn git(root: &Path) -> Command {
     let mut git = Command::new("git");
     git.current_dir(root);
     git
@@ -142,7 +180,7 @@ fn default_variable(command: &mut Command, name: &str, value: &str) {
     }
 }
 
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
+pub(super) fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     if !status.success() {
         bail!("{} failed: {status}", command.get_program().display());
@@ -150,7 +188,7 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn text(command: &mut Command) -> anyhow::Result<String> {
+pub(super) fn text(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{}: {}", command.get_program().display(), String::from_utf8_lossy(&output.stderr).trim());

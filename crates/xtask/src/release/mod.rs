@@ -10,6 +10,7 @@
 
 mod check;
 mod compile;
+mod reproduce;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ use std::str::FromStr;
 use anyhow::bail;
 
 use crate::action::ACTIONS;
+use compile::Checkout;
+
+pub(crate) use reproduce::run as reproduce;
 
 /// What to assemble, and of what.
 pub(crate) struct Options {
@@ -117,11 +121,14 @@ struct Binary {
 
 /// Builds or collects the binaries, checks them, and replaces the tree.
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
+    let checkout = Checkout::of(root)?;
     let mut binaries = Vec::new();
+    let mut all_released = true;
     for target in &options.targets {
-        let built = compile::binaries(root, *target, options.profile)?;
+        let built = compile::binaries(&checkout, *target, options.profile, &ACTIONS)?;
         let released = target.triple.is_some() && options.profile == Profile::Dist;
-        let folders = if released { compile::folders(root)? } else { Vec::new() };
+        let folders = if released { checkout.folders()? } else { Vec::new() };
+        all_released &= released;
         for binary in built {
             let bytes = std::fs::read(&binary.path)?;
             if released {
@@ -145,10 +152,15 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
             bail!("{} should have each of the {} binaries once, but has {names:?}", platform.folder(), ACTIONS.len());
         }
     }
-    tree::assemble(root, &binaries, &options.out)?;
+    let platforms = binaries.len() / ACTIONS.len();
+    let check = |tree: &Path| match all_released {
+        true => check::weight(tree, platforms),
+        false => Ok(()),
+    };
+    tree::assemble(root, &binaries, &options.out, check)?;
     for binary in &binaries {
-        let size = std::fs::metadata(&binary.path)?.len() as f64 / 1e6;
-        println!("{}/bin/{}/{}  {size:.1} MB", options.out.display(), binary.platform.folder(), binary.name);
+        let size = std::fs::metadata(&binary.path)?.len();
+        println!("{size} bytes  {}/bin/{}/{}", options.out.display(), binary.platform.folder(), binary.name);
     }
     Ok(())
 }

@@ -31,8 +31,13 @@ pub(super) fn binaries(tree: &Path) -> anyhow::Result<Vec<Binary>> {
     Ok(binaries)
 }
 
-/// Puts the tree together beside its place, and then into it, so that there is never half of one.
-pub(super) fn assemble(root: &Path, binaries: &[Binary], out: &Path) -> anyhow::Result<()> {
+/// Puts the tree together beside its place, and if the check lets it, into it, so that there is never half of one.
+pub(super) fn assemble(
+    root: &Path,
+    binaries: &[Binary],
+    out: &Path,
+    check: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let out = std::path::absolute(root.join(out))?;
     replaceable(&out)?;
     let parent = out.parent().context("the root folder can't be replaced")?;
@@ -51,6 +56,7 @@ pub(super) fn assemble(root: &Path, binaries: &[Binary], out: &Path) -> anyhow::
         copy(&binary.path, &tree.join("bin").join(binary.platform.folder()).join(&binary.name), 0o755)?;
     }
     write(&tree.join(SUMS), sums(&tree)?.as_bytes(), 0o644)?;
+    check(&tree)?;
 
     match fs::rename(&out, beside.path().join("old")) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -133,9 +139,9 @@ mod tests {
     fn a_tree_is_assembled_and_replaced_as_a_whole() {
         let root = checkout();
         let out = root.path().join("dist");
-        assemble(root.path(), &built(root.path()), Path::new("dist")).unwrap();
+        assemble(root.path(), &built(root.path()), Path::new("dist"), |_| Ok(())).unwrap();
         fs::write(out.join("stray"), "").unwrap();
-        assemble(root.path(), &built(root.path()), Path::new("dist")).unwrap();
+        assemble(root.path(), &built(root.path()), Path::new("dist"), |_| Ok(())).unwrap();
 
         let listing =
             Command::new("find").args([".", "-type", "f", "-printf", "%m %p\n"]).current_dir(&out).output().unwrap();
@@ -160,6 +166,9 @@ mod tests {
         assert!(check.status.success(), "{check:?}");
         assert_eq!(String::from_utf8(check.stdout).unwrap().lines().count(), 8);
         assert_eq!(binaries(&out).unwrap().len(), 3);
+        let refused = assemble(root.path(), &[], Path::new("dist"), |_| bail!("too heavy")).unwrap_err();
+        assert_eq!(refused.to_string(), "too heavy");
+        assert_eq!(binaries(&out).unwrap().len(), 3, "what the check refuses replaces nothing");
         let left = fs::read_dir(root.path()).unwrap().filter(|entry| {
             entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(".dist-"))
         });
@@ -171,7 +180,7 @@ mod tests {
         let root = checkout();
         fs::create_dir(root.path().join("dist")).unwrap();
         fs::write(root.path().join("dist/thesis.txt"), "").unwrap();
-        let error = assemble(root.path(), &built(root.path()), Path::new("dist")).unwrap_err();
+        let error = assemble(root.path(), &built(root.path()), Path::new("dist"), |_| Ok(())).unwrap_err();
         assert!(error.to_string().ends_with("dist is not a release tree, it is left alone"), "{error}");
         assert!(root.path().join("dist/thesis.txt").is_file());
     }

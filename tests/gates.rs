@@ -254,7 +254,9 @@ fn forward_does_not_go_below_what_the_environment_has() {
 fn platforms_are_those_of_what_deploys_it() {
     let with = |properties: &str| {
         let template = BY_TAG.replace("    Properties:\n", &format!("    Properties:\n      {properties}\n"));
-        Shop::with(&template, |_| {})
+        let shop = Shop::new(|_| {});
+        std::fs::write(shop.project.folder().join("template.yaml"), template.trim_start()).unwrap();
+        shop
     };
     let arm = "RequiresCompatibilities: [FARGATE]\n      RuntimePlatform: {CpuArchitecture: ARM64}";
     with(arm).passes("platforms", "it has linux/amd64, linux/arm64, which is what Task want");

@@ -85,13 +85,13 @@ impl Checks {
             None => None,
             Some(_) => Some(Linter {
                 program: tools::hadolint(runner, request.install_tools).await?,
-                directory: request.project.folder.clone(),
-                workspace: request.project.workspace.clone(),
+                directory: request.common.project.folder.clone(),
+                workspace: request.common.project.workspace.clone(),
                 deadline: DEADLINE,
             }),
         };
-        let scanner = Scanner::choose(request.scan, runner, request.install_tools, request.concurrency).await?;
-        let generator = Generator::choose(request.sbom, &runner.environment, request.concurrency)?;
+        let scanner = Scanner::choose(request.scan, runner, request.install_tools, request.common.concurrency).await?;
+        let generator = Generator::choose(request.sbom, &runner.environment, request.common.concurrency)?;
         let mut reports = request.layout.clone().into_os_string();
         reports.push("-reports");
         let reports = PathBuf::from(reports);
@@ -240,7 +240,8 @@ fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
         );
         artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
     }
-    let relative = |path: &Path| path.strip_prefix(&request.project.workspace).unwrap_or(path).display().to_string();
+    let relative =
+        |path: &Path| path.strip_prefix(&request.common.project.workspace).unwrap_or(path).display().to_string();
     let digest = |(reference, digest): (&String, &String)| Some((reference.clone(), digest.parse().ok()?));
     let bases: Vec<(String, Digest)> = subject.bases.iter().filter_map(digest).collect();
     let build_args: Vec<(String, String)> = image.build_args.clone().into_iter().collect();
@@ -256,7 +257,7 @@ fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
         platforms: &image.platforms,
         build_args: &build_args,
         secrets: &secrets,
-        template: &request.project.template_sha256(),
+        template: &request.common.project.template_sha256(),
         builder: subject.builder,
         bases: &bases,
         started: subject.started,
@@ -268,7 +269,7 @@ fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
 
 /// The file that was named, else the one at its usual place.
 fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::Waivers> {
-    let usual = request.project.folder.join(waivers::FILE_NAME);
+    let usual = request.common.project.folder.join(waivers::FILE_NAME);
     let path = match &request.waivers {
         Some(path) if !path.is_file() => {
             let message = format!("input `waivers`: there is no file {}", path.display());
@@ -278,7 +279,7 @@ fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::W
         None if usual.is_file() => usual,
         None => return Ok(waivers::Waivers::default()),
     };
-    let display = path.strip_prefix(&request.project.workspace).unwrap_or(&path).to_owned();
+    let display = path.strip_prefix(&request.common.project.workspace).unwrap_or(&path).to_owned();
     waivers::Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
         let mut problems = problems.into_iter();
         let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));

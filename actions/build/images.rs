@@ -77,11 +77,11 @@ pub(crate) async fn all(
         }
     });
     let builds: Vec<_> = builds.collect();
-    let builds = stream::iter(builds).buffered(request.concurrency).collect();
+    let builds = stream::iter(builds).buffered(request.common.concurrency).collect();
     // The Dockerfiles are linted while their images are built.
     let lint = async {
         tokio::select! {
-            results = checks.lint(images, request.concurrency) => results,
+            results = checks.lint(images, request.common.concurrency) => results,
             () = runner.cancelled() => BTreeMap::new(),
         }
     };
@@ -251,7 +251,7 @@ fn builder_id(runner: &Runner) -> String {
 /// When the commit was made: what two builds of it are dated with.
 async fn commit_time(request: &Request) -> Option<i64> {
     let mut git = tools::command("git");
-    git.arg("-C").arg(&request.project.folder).args(["log", "-1", "--format=%ct"]);
+    git.arg("-C").arg(&request.common.project.folder).args(["log", "-1", "--format=%ct"]);
     let finished = run(git, 1024, Duration::from_secs(30)).await.ok()?;
     String::from_utf8(finished.stdout).ok()?.trim().parse().ok()
 }

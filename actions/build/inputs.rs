@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use lifecycle::oci::Platform;
-use lifecycle::project::{Project, ProjectInputs, Stores, Version, concurrency, endpoints, registry};
-use lifecycle::registry::Options;
+use lifecycle::project::{Common, Side, Version, registry};
 use lifecycle::runner::{Input, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
@@ -18,16 +17,7 @@ use crate::github::{Asked, Told};
 use crate::{sbom, scan};
 
 lifecycle::inputs! {
-    working_directory = ".",
-    template = "",
-    mapping = "ImageBuildConfiguration",
-    images = "",
-    parameters = "",
-    region = "",
-    concurrency = "",
-    summary = "true",
-    dry_run = "false",
-    github_token = "",
+    common;
     comment = "false",
     code_scanning = "false",
     builder = "auto",
@@ -51,17 +41,12 @@ lifecycle::inputs! {
     provenance = "true",
     since = "",
     environment = "dev",
-    registry = "",
-    registry_parameter = "",
-    reference = "",
-    registry_endpoints = "",
     layout = "",
-    version = "",
 }
 
 /// What is to be built, and how.
 pub(crate) struct Request {
-    pub(crate) project: Project,
+    pub(crate) common: Common,
     pub(crate) version: Option<Version>,
     pub(crate) layout: PathBuf,
     pub(crate) builder: Choice,
@@ -85,20 +70,14 @@ pub(crate) struct Request {
     pub(crate) only_fixed: bool,
     pub(crate) sbom: sbom::Choice,
     pub(crate) provenance: bool,
-    pub(crate) dry_run: bool,
-    pub(crate) summary: bool,
     /// What GitHub is told beside the run itself.
     pub(crate) told: Option<Told>,
-    pub(crate) concurrency: usize,
-    pub(crate) aws: Arc<Aws>,
-    /// `since` as it was typed; with it, where the release is.
+    /// `since` as it was typed.
     pub(crate) since: Option<String>,
     pub(crate) mapping: String,
     pub(crate) environment: String,
-    pub(crate) registry: Option<String>,
-    pub(crate) registry_parameter: Option<String>,
-    pub(crate) reference: Option<String>,
-    pub(crate) stores: Stores,
+    /// Where the release is.
+    pub(crate) released: Side,
 }
 
 impl Request {
@@ -113,7 +92,6 @@ impl Request {
             .list()
             .map(|text| text.parse::<Platform>().map_err(|error| platforms.refuse_value(text, error)))
             .collect::<Result<Vec<_>, _>>()?;
-        let concurrency = concurrency(&input("concurrency", &inputs.concurrency))?;
         let install_tools = input("install-tools", &inputs.install_tools).boolean(true)?;
         let no_cache = input("no-cache", &inputs.no_cache).boolean(false)?;
         let pull = input("pull", &inputs.pull).boolean(false)?;
@@ -124,8 +102,6 @@ impl Request {
         let only_fixed = input("only-fixed", &inputs.only_fixed).boolean(false)?;
         let sbom = input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?;
         let provenance = input("provenance", &inputs.provenance).boolean(true)?;
-        let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
-        let summary = input("summary", &inputs.summary).boolean(true)?;
         let told = Asked {
             token: input("github-token", &inputs.github_token),
             comment: input("comment", &inputs.comment),
@@ -137,16 +113,8 @@ impl Request {
         let build_args = input("build-args", &inputs.build_args).pairs()?;
         let labels = input("labels", &inputs.labels).pairs()?;
         let annotations = input("annotations", &inputs.annotations).pairs()?;
-        let project = Project::load(
-            &ProjectInputs {
-                working_directory: input("working-directory", &inputs.working_directory),
-                template: input("template", &inputs.template),
-                mapping: input("mapping", &inputs.mapping),
-                images: input("images", &inputs.images),
-                parameters: input("parameters", &inputs.parameters),
-            },
-            &runner.environment,
-        )?;
+        let common = inputs.common().parse(&runner.environment)?;
+        let project = &common.project;
         let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment, &project.folder)?;
         let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, &project.folder)?;
         let base_images = input("base-images", &inputs.base_images);
@@ -162,12 +130,8 @@ impl Request {
         });
         let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
         let layout = input("layout", &inputs.layout).text().map(|text| project.folder.join(text));
-        let region = input("region", &inputs.region).text().map(str::to_owned);
-        let aws = Arc::new(Aws::new(runner.clone(), region, None));
-        let options = Options {
-            endpoints: endpoints(&input("registry-endpoints", &inputs.registry_endpoints))?,
-            ..Options::default()
-        };
+        let aws = Aws::new(runner.clone(), common.region.clone(), None);
+        let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         Ok(Self {
             version,
@@ -191,19 +155,17 @@ impl Request {
             only_fixed,
             sbom,
             provenance,
-            dry_run,
-            summary,
             told,
-            concurrency,
             since: text(input("since", &inputs.since)),
             mapping: inputs.mapping.trim().to_owned(),
             environment: inputs.environment.trim().to_owned(),
-            registry: registry(&input("registry", &inputs.registry), &project.folder)?,
-            registry_parameter: text(input("registry-parameter", &inputs.registry_parameter)),
-            reference: text(input("reference", &inputs.reference)),
-            stores: Stores::new(options, Arc::new(RegistryCredentials::new(aws.clone()))),
-            aws,
-            project,
+            released: Side::new(
+                aws,
+                &common.options,
+                registry,
+                text(input("registry-parameter", &inputs.registry_parameter)),
+            ),
+            common,
         })
     }
 }

@@ -59,13 +59,14 @@ async fn with(
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
-    if request.dry_run {
+    if request.common.dry_run {
         let results = images::planned(request, images, builder, folder, runner).await;
         return Ok(report::write(request, &results, None, runner));
     }
     let checks = Checks::prepare(request, runner).await?;
     runner.say(format!("{} image(s) with {}; {}", images.len(), builder.name(), checks.names()));
-    let credentials = BaseCredentials::prepare(images, &request.base_images, &request.aws, &runner.environment).await?;
+    let credentials =
+        BaseCredentials::prepare(images, &request.base_images, &request.released.aws, &runner.environment).await?;
     let results = images::all(request, images, builder, &credentials, &checks, folder, runner).await?;
     let verdict = report::write(request, &results, Some(&checks.reports), runner);
     if let Some(told) = &request.told {

@@ -46,8 +46,8 @@ pub(crate) struct Image {
 pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Image>> {
     let mut images = Vec::new();
     let mut mistakes = Vec::new();
-    for module in &request.project.modules {
-        let parameters = module.template.values(None, None, request.project.parameters())?;
+    for module in &request.common.project.modules {
+        let parameters = module.template.values(None, None, request.common.project.parameters())?;
         let context = Context { parameters, ..Context::default() };
         let usages = module.template.usages(&context);
         for finding in module.template.findings(&module.defined, &usages, &context) {
@@ -78,7 +78,7 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
 }
 
 fn image(request: &Request, module: &Module, definition: &ImageDefinition, usages: &[&Usage]) -> anyhow::Result<Image> {
-    let workspace = &request.project.workspace;
+    let workspace = &request.common.project.workspace;
     let context = inside(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
         return Err(missing(&definition.context, "context").into());

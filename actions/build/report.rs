@@ -193,7 +193,7 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
         }
     }
     runner.show(&table(results));
-    if request.summary {
+    if request.common.summary {
         sections(request, results).iter().for_each(|section| runner.summarize(section));
     }
     let failed = results.iter().any(|result| result.status == Status::Failed);
@@ -209,7 +209,7 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
 
 /// The report as Markdown: all images, then the vulnerabilities of each.
 pub(crate) fn sections(request: &Request, results: &[Result]) -> Vec<String> {
-    let what = if request.dry_run { "Would build" } else { "Built" };
+    let what = if request.common.dry_run { "Would build" } else { "Built" };
     let images = format!("### {what}\n\n{}\n", table(results).markdown());
     let vulnerabilities = results.iter().filter(|result| !result.details.is_empty()).map(|result| {
         let summary = format!("<summary>Vulnerabilities of {}</summary>", lifecycle::runner::escape(&result.name));

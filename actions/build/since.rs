@@ -8,7 +8,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use lifecycle::Problem;
 use lifecycle::oci::{Descriptor, Layout, Manifest, annotation};
-use lifecycle::project::{Module, Named, Release, Side, Version};
+use lifecycle::project::{Module, Named, Release, Version};
 use lifecycle::runner::{Runner, run};
 use lifecycle::template::{ImageDefinition, Template};
 
@@ -79,17 +79,11 @@ impl Since {
         }
         let version = self.version.to_string();
         let release = Release { environment: &request.environment, version: &version };
-        let side = Side {
-            aws: &request.aws,
-            registry: request.registry.as_deref(),
-            registry_parameter: request.registry_parameter.as_deref(),
-            pattern: request.reference.as_deref(),
-        };
-        let names = request.project.names(release, &side).await?;
+        let names = request.common.project.names(release, &request.released).await?;
         let Some(named) = names.images.into_iter().find(|named: &Named| named.key == image.key) else {
             return Ok(None);
         };
-        let opened = request.stores.open(&named.reference)?;
+        let opened = request.released.stores.open(&named.reference)?;
         let Some(manifest) = opened.store.tagged(&named.reference.tag).await? else {
             runner.say(format!("{}: `{}` is not there, so it is built", image.key, named.reference));
             return Ok(None);
@@ -99,11 +93,12 @@ impl Since {
 
     /// What has changed; none where nothing has.
     async fn change(&self, request: &Request, image: &Image) -> Option<String> {
-        let module = request.project.modules.iter().find(|m| m.images.iter().any(|i| i.key.value == image.key))?;
+        let module =
+            request.common.project.modules.iter().find(|m| m.images.iter().any(|i| i.key.value == image.key))?;
         if !self.defined_alike(request, module, image).await {
             return Some("its entry in the mapping".to_owned());
         }
-        let workspace = &request.project.workspace;
+        let workspace = &request.common.project.workspace;
         let relative = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
         let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile));
         let ignored = dockerignore(&image.context, &image.dockerfile);
@@ -193,7 +188,7 @@ fn path_argument(path: &Path) -> String {
 /// What git answers in the checkout; none where it says no.
 async fn git(request: &Request, arguments: &[&str]) -> Option<String> {
     let mut command = tools::command("git");
-    command.arg("-C").arg(&request.project.workspace).arg("--literal-pathspecs").args(arguments);
+    command.arg("-C").arg(&request.common.project.workspace).arg("--literal-pathspecs").args(arguments);
     let finished = run(command, GIT_LIMIT, GIT_DEADLINE).await.ok()?;
     finished.status.success().then_some(())?;
     String::from_utf8(finished.stdout).ok()

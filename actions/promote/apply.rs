@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 
-use lifecycle::clock;
 use lifecycle::evidence::{GateStatus, Record, RecordKind};
 use lifecycle::oci::{BlobSource, StoreError};
-use lifecycle::project::EvidenceMode;
+use lifecycle::project::{EvidenceMode, Release};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -21,9 +20,9 @@ use crate::plan::{Edge, Plan, Planned};
 /// copied gets no tag and holds no other back.
 pub(crate) async fn all(request: &Request, mut plan: Plan, runner: &Runner) -> Plan {
     let copied: Vec<_> = plan.images.into_iter().map(|planned| copy_content(request, planned, runner)).collect();
-    plan.images = stream::iter(copied).buffered(request.concurrency).collect().await;
+    plan.images = stream::iter(copied).buffered(request.common.concurrency).collect().await;
     let tagged: Vec<_> = plan.images.into_iter().map(|planned| write_tags(planned, runner)).collect();
-    plan.images = stream::iter(tagged).buffered(request.concurrency).collect().await;
+    plan.images = stream::iter(tagged).buffered(request.common.concurrency).collect().await;
     plan
 }
 
@@ -60,14 +59,15 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     runner.say(format!("{}: {} → {}", planned.named.key, planned.source, planned.named.reference));
     let digest = &graph.root.digest;
     let there = edge.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
-    if edge.repository.make(&request.target.aws, &planned.named.reference, &request.repository_settings).await? {
+    if edge.repository.make(&request.target.aws, &planned.named.reference, &request.writing.repository_settings).await?
+    {
         runner.say(format!("{}: created the repository {}", planned.named.key, planned.named.reference.repository));
     }
     if !there {
         copy::below_root(source, target, graph).await?;
     }
     let one_repository = copy::same_repository(source.as_ref(), target.as_ref());
-    let failed = |error: StoreError| match request.evidence {
+    let failed = |error: StoreError| match request.writing.evidence {
         EvidenceMode::BestEffort => {
             let why = Diagnosis::of(&error.into()).line();
             let message = format!("{}: evidence did not arrive: {why}", planned.named.key);
@@ -76,7 +76,7 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
         }
         _ => Err(error),
     };
-    let attached = match request.evidence {
+    let attached = match request.writing.evidence {
         EvidenceMode::None => Attached::default(),
         _ if one_repository => Attached::default(),
         _ => match copy::wanted(source, target, graph, there).await {
@@ -111,23 +111,15 @@ async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
 
 /// The record of this promotion.
 fn new_record(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> Record {
-    let environment = &runner.environment;
-    let text = |value: Option<&str>| value.map(str::to_owned);
+    let version = request.version.to_string();
+    let release = Release { environment: &request.to, version: &version };
+    let kind = if request.rollback { RecordKind::Rollback } else { RecordKind::Promote };
+    let (to, digest) = (&planned.named.reference, &edge.graph.root.digest);
     Record {
-        kind: if request.rollback { RecordKind::Rollback } else { RecordKind::Promote },
-        environment: request.to.clone(),
         from: (!request.rollback).then(|| planned.source.to_string()),
-        to: planned.named.reference.to_string(),
-        digest: edge.graph.root.digest.clone(),
         replaced: edge.replaced.clone(),
-        version: request.version.to_string(),
-        template: request.project.template_sha256(),
-        repository: text(environment.repository()),
-        commit: text(environment.commit()),
-        run: environment.run_url(),
-        actor: text(environment.actor()),
-        time: clock::moment(),
         gates: planned.gates.clone(),
         overridden: request.override_reason.clone().filter(|_| planned.has_gate(GateStatus::Overridden)),
+        ..request.common.project.record(&runner.environment, kind, release, to, digest)
     }
 }

@@ -120,15 +120,15 @@ impl Edge {
         edge.check_tags(request, named, naming).await?;
         edge.check_mutability(request, named).await?;
         edge.replaced = edge.replaced(&digest);
-        edge.adds_record = request.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
+        edge.adds_record = request.writing.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
         let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
         if !one_repository && edge.tags.iter().all(|plan| plan.current.is_none()) {
-            let (aws, create) = (&request.target.aws, request.create_repositories);
+            let (aws, create) = (&request.target.aws, request.writing.create_repositories);
             edge.repository = Repository::of(aws, &named.reference, create, &named.place).await?;
         }
         // What is there already needs no look below its root, unless something may have been attached since.
         let written = edge.tags.iter().any(|plan| plan.is_written(&digest));
-        let attaches = request.evidence != EvidenceMode::None;
+        let attaches = request.writing.evidence != EvidenceMode::None;
         let copies = edge.kept.is_none() && !one_repository && (written || attaches);
         if needs.graph || copies {
             edge.graph = Graph::read(&edge.source.store, edge.graph.root).await?;
@@ -152,7 +152,7 @@ impl Edge {
             let plan = self.tags[index].clone();
             let Some(current) = plan.current.clone().filter(|_| self.moves(&plan)) else { continue };
             if names_version(&plan, named, naming.version) {
-                if request.on_conflict == OnConflict::Fail {
+                if request.writing.on_conflict == OnConflict::Fail {
                     return Err(self.conflict(request, named, &plan, &current).await.into());
                 }
                 self.tags[index].kept = true;
@@ -160,7 +160,7 @@ impl Edge {
                 let tag = named.reference.with_tag(plan.tag.clone());
                 let message = format!("`{tag}` holds version {above}, and would go back to {}", request.version);
                 let is_extra = index > 0;
-                if !is_extra && request.on_conflict == OnConflict::Fail {
+                if !is_extra && request.writing.on_conflict == OnConflict::Fail {
                     let problem = Problem::failure(format!("{message}: {current} → {}", self.graph.root.digest));
                     return Err(problem
                         .at(named.place.clone())

@@ -47,7 +47,7 @@ pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::R
     let mut named: Vec<(&str, Named)> = Vec::new();
     for environment in &request.environments {
         let release = Release { environment, version: &version };
-        let names = request.target.names(&request.project, release, request.reference.as_deref()).await;
+        let names = request.common.project.names(release, &request.target).await;
         let names = names.map_err(|error| match request.version {
             Some(_) => error,
             None => error.context(
@@ -58,7 +58,7 @@ pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::R
         named.extend(names.images.into_iter().map(|named| (environment.as_str(), named)));
     }
     let looks: Vec<_> = named.iter().map(|(environment, named)| look(request, environment, named, &version)).collect();
-    let mut pasts: Vec<Past> = stream::iter(looks).buffered(request.concurrency).collect().await;
+    let mut pasts: Vec<Past> = stream::iter(looks).buffered(request.common.concurrency).collect().await;
     pasts.sort_by(|a, b| a.name.cmp(&b.name));
     report(request, &pasts, runner);
     match pasts.iter().any(|past| past.error.is_some()) {
@@ -118,7 +118,7 @@ fn report(request: &HistoryRequest, pasts: &[Past], runner: &Runner) {
         }
     }
     runner.show(&table);
-    if request.summary {
+    if request.common.summary {
         let environments: Vec<String> = request.environments.iter().map(|environment| escape(environment)).collect();
         runner.summarize(&format!("### History of {}\n\n{}\n", environments.join(", "), table.markdown()));
     }

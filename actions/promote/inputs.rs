@@ -1,40 +1,21 @@
 //! What was typed, and what it means.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use url::Url;
-
 use lifecycle::Secret;
-use lifecycle::aws::{Aws, RegistryCredentials, RepositorySettings, Role};
-use lifecycle::project::{
-    CreateRepositories, EvidenceMode, OnConflict, Project, ProjectInputs, Stores, Version, accounts, concurrency,
-    endpoints, registry,
-};
-use lifecycle::registry::Options;
+use lifecycle::aws::{Aws, Role};
+use lifecycle::project::{Common, Side, Version, Writing, registry};
 use lifecycle::runner::{Input, InputError, Runner};
 
 use crate::gates::{self, Asked};
 use crate::ladder::Ladder;
 
 lifecycle::inputs! {
-    working_directory = ".",
-    template = "",
-    mapping = "ImageBuildConfiguration",
-    images = "",
-    parameters = "",
-    region = "",
-    concurrency = "",
-    summary = "true",
-    dry_run = "false",
-    github_token = "",
+    writing;
     from = "",
     to = "",
     environments = "dev,test,prod",
     allow_skip = "false",
-    version = "",
-    registry = "",
-    registry_parameter = "",
     source_registry = "",
     target_registry = "",
     source_registry_parameter = "",
@@ -49,33 +30,19 @@ lifecycle::inputs! {
     rollback = "false",
     expect = "",
     history = "false",
-    record = "true",
     deployments = "false",
-    reference = "",
-    extra_tags = "",
-    create_repositories = "never",
-    repository_settings = "",
-    evidence = "required",
-    on_conflict = "fail",
-    registry_endpoints = "",
-    allowed_account_ids = "",
 }
 
 /// What is to be promoted, and how.
 pub(crate) struct Request {
-    pub(crate) project: Project,
+    pub(crate) common: Common,
+    pub(crate) writing: Writing,
     pub(crate) version: Version,
     /// From which environment to which; of a rollback both are the one that goes back.
     pub(crate) from: String,
     pub(crate) to: String,
-    pub(crate) source: SideRequest,
-    pub(crate) target: SideRequest,
-    pub(crate) reference: Option<String>,
-    pub(crate) extra_tags: Vec<String>,
-    pub(crate) evidence: EvidenceMode,
-    pub(crate) on_conflict: OnConflict,
-    pub(crate) create_repositories: CreateRepositories,
-    pub(crate) repository_settings: RepositorySettings,
+    pub(crate) source: Side,
+    pub(crate) target: Side,
     pub(crate) rollback: bool,
     /// The gates of `require`.
     pub(crate) gates: Vec<Asked>,
@@ -83,24 +50,16 @@ pub(crate) struct Request {
     /// Why a gate's no is not to count.
     pub(crate) override_reason: Option<String>,
     pub(crate) expect: Option<String>,
-    pub(crate) record: bool,
     pub(crate) deployments: Option<Deployments>,
-    pub(crate) dry_run: bool,
-    pub(crate) summary: bool,
-    pub(crate) concurrency: usize,
-    pub(crate) allowed_accounts: Vec<String>,
 }
 
 /// What is to be shown of what environments have held.
 pub(crate) struct HistoryRequest {
-    pub(crate) project: Project,
+    pub(crate) common: Common,
     /// One, or all of the ladder.
     pub(crate) environments: Vec<String>,
     pub(crate) version: Option<Version>,
-    pub(crate) target: SideRequest,
-    pub(crate) reference: Option<String>,
-    pub(crate) summary: bool,
-    pub(crate) concurrency: usize,
+    pub(crate) target: Side,
 }
 
 /// GitHub Deployments are to be written.
@@ -110,31 +69,10 @@ pub(crate) struct Deployments {
     pub(crate) production: bool,
 }
 
-/// One end: whose eyes see it, and what its registry is.
-pub(crate) struct SideRequest {
-    pub(crate) aws: Arc<Aws>,
-    pub(crate) stores: Stores,
-    pub(crate) registry: Option<String>,
-    pub(crate) registry_parameter: Option<String>,
-    /// Where registries are really reached.
-    pub(crate) endpoints: BTreeMap<String, Url>,
-}
-
 impl Inputs {
     /// Whether only a look at the past is asked for.
     pub(crate) fn history(&self) -> Result<bool, InputError> {
         Input::new("history", &self.history).boolean(false)
-    }
-
-    fn project(&self, runner: &Runner) -> anyhow::Result<Project> {
-        let inputs = ProjectInputs {
-            working_directory: Input::new("working-directory", &self.working_directory),
-            template: Input::new("template", &self.template),
-            mapping: Input::new("mapping", &self.mapping),
-            images: Input::new("images", &self.images),
-            parameters: Input::new("parameters", &self.parameters),
-        };
-        Project::load(&inputs, &runner.environment)
     }
 
     fn both(&self) -> SideInputs<'_> {
@@ -164,11 +102,6 @@ impl Inputs {
         }
     }
 
-    fn options(&self) -> Result<Options, InputError> {
-        let endpoints = endpoints(&Input::new("registry-endpoints", &self.registry_endpoints))?;
-        Ok(Options { endpoints, ..Options::default() })
-    }
-
     fn version(&self) -> Result<Option<Version>, InputError> {
         Input::new("version", &self.version).parse()
     }
@@ -190,16 +123,7 @@ impl Request {
             }
             false => ladder.step(&input("from", &inputs.from), &input("to", &inputs.to), skip)?,
         };
-        let evidence = EvidenceMode::parse(&input("evidence", &inputs.evidence))?;
-        let on_conflict = OnConflict::parse(&input("on-conflict", &inputs.on_conflict))?;
-        let create_repositories =
-            CreateRepositories::parse(&input("create-repositories", &inputs.create_repositories))?;
         let gates = gates::parse(&input("require", &inputs.require))?;
-        let record = input("record", &inputs.record).boolean(true)?;
-        let dry_run = input("dry-run", &inputs.dry_run).boolean(false)?;
-        let summary = input("summary", &inputs.summary).boolean(true)?;
-        let concurrency = concurrency(&input("concurrency", &inputs.concurrency))?;
-        let allowed_accounts = accounts(&input("allowed-account-ids", &inputs.allowed_account_ids))?;
         let deployments = match input("deployments", &inputs.deployments).boolean(false)? {
             true => {
                 let token = input("github-token", &inputs.github_token).required()?;
@@ -208,37 +132,25 @@ impl Request {
             false => None,
         };
         let text = |input: Input<'_>| input.text().map(str::to_owned);
-        let project = inputs.project(runner)?;
-        let settings = input("repository-settings", &inputs.repository_settings);
-        let repository_settings = RepositorySettings::parse(&settings, &project.folder)?;
-        let options = inputs.options()?;
+        let common = inputs.common().parse(&runner.environment)?;
+        let writing = inputs.writing().parse(&common.project)?;
         let source = if rollback { inputs.target() } else { inputs.source() };
-        let source = source.or(&inputs.both(), &project, &options, runner)?;
-        let target = inputs.target().or(&inputs.both(), &project, &options, runner)?.sharing_with(&source);
+        let source = source.or(&inputs.both(), &common, runner)?;
+        let target = inputs.target().or(&inputs.both(), &common, runner)?.sharing_with(&source);
         Ok(Self {
             version,
             from,
             to,
             source,
             target,
-            reference: text(input("reference", &inputs.reference)),
-            extra_tags: input("extra-tags", &inputs.extra_tags).lines().map(str::to_owned).collect(),
-            evidence,
-            on_conflict,
-            create_repositories,
-            repository_settings,
             rollback,
             gates,
             policy_parameter: text(input("policy-parameter", &inputs.policy_parameter)),
             override_reason: text(input("override", &inputs.override_reason)),
             expect: text(input("expect", &inputs.expect)),
-            record,
             deployments,
-            dry_run,
-            summary,
-            concurrency,
-            allowed_accounts,
-            project,
+            common,
+            writing,
         })
     }
 }
@@ -254,22 +166,9 @@ impl HistoryRequest {
             Some(_) => vec![ladder.rung(&to)?.to_owned()],
             None => ladder.rungs().to_vec(),
         };
-        let summary = input("summary", &inputs.summary).boolean(true)?;
-        let concurrency = concurrency(&input("concurrency", &inputs.concurrency))?;
-        let project = inputs.project(runner)?;
-        let target = inputs.target().or(&inputs.both(), &project, &inputs.options()?, runner)?;
-        let reference = input("reference", &inputs.reference).text().map(str::to_owned);
-        Ok(Self { project, environments, version, target, reference, summary, concurrency })
-    }
-}
-
-impl SideRequest {
-    /// The same with the tokens, connections and budgets of another end, where both are seen by one identity.
-    fn sharing_with(mut self, other: &Self) -> Self {
-        if self.aws.is_same_identity(&other.aws) {
-            self.stores = other.stores.clone();
-        }
-        self
+        let common = inputs.common().parse(&runner.environment)?;
+        let target = inputs.target().or(&inputs.both(), &common, runner)?;
+        Ok(Self { common, environments, version, target })
     }
 }
 
@@ -283,26 +182,19 @@ struct SideInputs<'a> {
 
 impl SideInputs<'_> {
     /// What they mean, with those for both ends where one says nothing.
-    fn or(
-        &self,
-        both: &Self,
-        project: &Project,
-        options: &Options,
-        runner: &Arc<Runner>,
-    ) -> anyhow::Result<SideRequest> {
-        let own_registry = registry(&self.registry, &project.folder)?;
+    fn or(&self, both: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<Side> {
+        let folder = &common.project.folder;
+        let own_registry = registry(&self.registry, folder)?;
         let own_parameter = self.registry_parameter.text().map(str::to_owned);
         let registry = match (&own_registry, &own_parameter) {
             // A parameter of this end says more than a registry of both.
-            (None, None) => registry(&both.registry, &project.folder)?,
+            (None, None) => registry(&both.registry, folder)?,
             _ => own_registry,
         };
-        let region = self.region.text().or(both.region.text()).map(str::to_owned);
+        let region = self.region.text().map(str::to_owned).or_else(|| common.region.clone());
         let role: Option<Role> = self.role.as_ref().map(Input::parse).transpose()?.flatten();
-        let aws = Arc::new(Aws::new(runner.clone(), region, role));
-        let stores = Stores::new(options.clone(), Arc::new(RegistryCredentials::new(aws.clone())));
+        let aws = Aws::new(runner.clone(), region, role);
         let registry_parameter = own_parameter.or_else(|| both.registry_parameter.text().map(str::to_owned));
-        let endpoints = options.endpoints.clone();
-        Ok(SideRequest { aws, stores, registry, registry_parameter, endpoints })
+        Ok(Side::new(aws, &common.options, registry, registry_parameter))
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use lifecycle::Problem;
 use lifecycle::oci::Digest;
+use lifecycle::project;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use deployment::Deployment;
@@ -54,17 +55,20 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         return Err(problem.hint("something has changed since: look at the new plan, and expect that").into());
     }
     gates::evaluate(&request, &mut plan, &asked, &runner).await;
-    let stage = match (plan.is_open(), request.dry_run) {
+    plan.check_platforms(&request, &asked, &runner).await;
+    let stage = match (plan.is_open(), request.common.dry_run) {
         (false, _) => Stage::Blocked,
         (true, true) => Stage::Planned,
         (true, false) => Stage::Applied,
     };
     if stage != Stage::Applied {
-        return Ok(report::write(&request, &plan, stage, &runner));
+        let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
+        return Ok(report::write(&request, &plan, &lacks, stage, &runner));
     }
     let deployment = Deployment::begin(&request, &plan, &hash, &runner).await;
     let plan = apply::all(&request, plan, &runner).await;
-    let verdict = report::write(&request, &plan, stage, &runner);
+    let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
+    let verdict = report::write(&request, &plan, &lacks, stage, &runner);
     deployment.end(verdict, &runner).await;
     Ok(verdict)
 }

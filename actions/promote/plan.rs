@@ -1,23 +1,22 @@
 //! What is to be moved where: every tag resolved to a digest, once, before anything is written.
 
-use std::collections::BTreeMap;
-
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::{Gate, GateStatus};
-use lifecycle::oci::{Location, Reference};
-use lifecycle::project::{Named, Names, Project, Release, Side};
-use lifecycle::registry::EcrHost;
+use lifecycle::oci::Reference;
+use lifecycle::project::{EvidenceMode, Named, Names, Other, Release, refusal};
 use lifecycle::runner::Runner;
 
 pub(crate) use crate::edge::Edge;
 use crate::gates::{Asked, Requirement};
-use crate::inputs::{Request, SideRequest};
+use crate::inputs::Request;
 
 /// All images with both ends.
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
+    /// What the template deploys in the target beside these.
+    pub(crate) others: Vec<Other>,
 }
 
 /// One image under one name.
@@ -41,18 +40,19 @@ impl Plan {
         let version = request.version.to_string();
         let from = Release { environment: &request.from, version: &version };
         let to = Release { environment: &request.to, version: &version };
-        let pattern = request.reference.as_deref();
-        let targets = request.target.names(&request.project, to, pattern).await?;
+        let project = &request.common.project;
+        let targets = project.names(to, &request.target).await?;
         let sources = match request.rollback {
             true => targets.clone(),
-            false => request.source.names(&request.project, from, pattern).await?,
+            false => project.names(from, &request.source).await?,
         };
         if let Some((first, second)) = targets.collision() {
             let message = format!("images `{}` and `{}` want one tag, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
         }
-        request.source.allow(request, &sources).await?;
-        request.target.allow(request, &targets).await?;
+        let accounts = &request.writing.allowed_accounts;
+        request.source.guard(&sources, accounts).await?;
+        request.target.guard(&targets, accounts).await?;
         let commit = runner.environment.commit();
         let needs = Needs::of(request, asked);
         let edges = targets.images.into_iter().map(|named| {
@@ -64,7 +64,7 @@ impl Plan {
                     return Err(problem.at(named.place.clone()));
                 };
                 let work = async {
-                    let extra = Names::extra_tags(&request.extra_tags, &named, to, commit)?;
+                    let extra = Names::extra_tags(&request.writing.extra_tags, &named, to, commit)?;
                     Edge::resolve(request, needs, &source, &named, extra).await
                 };
                 let work = work.await;
@@ -72,8 +72,9 @@ impl Plan {
             }
         });
         let edges: Vec<_> = edges.collect();
-        let images: Vec<Result<Planned, Problem>> = stream::iter(edges).buffered(request.concurrency).collect().await;
-        Ok(Self { images: images.into_iter().collect::<Result<_, _>>()? })
+        let images: Vec<Result<Planned, Problem>> =
+            stream::iter(edges).buffered(request.common.concurrency).collect().await;
+        Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, others: targets.others })
     }
 
     /// The plan as JSON: edges, what is there now, tags and gates asked for; no times and no results.
@@ -117,6 +118,21 @@ impl Plan {
         self.images.iter().all(|planned| planned.work.is_ok() && !planned.has_gate(GateStatus::Blocked))
     }
 
+    /// Refuses images that what deploys them could not run. With a gate of platforms it is for that to say.
+    pub(crate) async fn check_platforms(&mut self, request: &Request, asked: &[Asked], runner: &Runner) {
+        if asked.iter().any(|asked| asked.gate == Requirement::Platforms) {
+            return;
+        }
+        let checks = self.images.iter_mut().map(|planned| planned.check_platforms(request));
+        let checks: Vec<_> = checks.collect();
+        let all = stream::iter(checks).buffered(request.common.concurrency).collect::<()>();
+        tokio::select! {
+            () = all => {}
+            // Then nothing will be written that could be wrong.
+            () = runner.cancelled() => {}
+        }
+    }
+
     /// Whether anything is to be written.
     pub(crate) fn is_done(&self) -> bool {
         self.images.iter().all(|planned| planned.work.as_ref().is_ok_and(Edge::is_done))
@@ -124,6 +140,23 @@ impl Plan {
 }
 
 impl Planned {
+    async fn check_platforms(&mut self, request: &Request) {
+        let Ok(edge) = &mut self.work else { return };
+        let root = &edge.graph.root;
+        // A single manifest says it in its configuration, which is one request more than the copy takes.
+        if !root.is_index() && !request.writing.record && request.writing.evidence == EvidenceMode::None {
+            return;
+        }
+        match refusal(&edge.source.store, root, &self.named.usages).await {
+            Ok(None) => {}
+            Ok(Some(refused)) => {
+                let message = format!("image `{}` would not run in {}: {refused}", self.named.key, request.to);
+                self.work = Err(Problem::failure(message).at(refused.place).into());
+            }
+            Err(error) => edge.notices.push(format!("its platform is not known: {error}")),
+        }
+    }
+
     /// Whether a gate ended so.
     pub(crate) fn has_gate(&self, status: GateStatus) -> bool {
         self.gates.iter().any(|gate| gate.status == status)
@@ -142,7 +175,7 @@ pub(crate) struct Needs {
 impl Needs {
     fn of(request: &Request, asked: &[Asked]) -> Self {
         let forward = asked.iter().any(|asked| asked.gate == Requirement::Forward);
-        Self { graph: !asked.is_empty(), held: forward || request.record || request.rollback }
+        Self { graph: !asked.is_empty(), held: forward || request.writing.record || request.rollback }
     }
 }
 
@@ -155,52 +188,4 @@ fn source_of<'n>(sources: &'n Names, target: &Named) -> Option<&'n Named> {
     let mut of_image = sources.images.iter().filter(|source| source.key == target.key);
     let same_user = of_image.clone().find(|source| users(source).iter().any(|user| wanted.contains(user)));
     same_user.or_else(|| of_image.next())
-}
-
-impl SideRequest {
-    /// What the images are called on this side.
-    pub(crate) async fn names(
-        &self,
-        project: &Project,
-        release: Release<'_>,
-        pattern: Option<&str>,
-    ) -> anyhow::Result<Names> {
-        let side = Side {
-            aws: &self.aws,
-            registry: self.registry.as_deref(),
-            registry_parameter: self.registry_parameter.as_deref(),
-            pattern,
-        };
-        project.names(release, &side).await
-    }
-
-    /// The guard: only registries of accounts that are allowed, as an identity of an account that is allowed.
-    async fn allow(&self, request: &Request, names: &Names) -> anyhow::Result<()> {
-        let allowed = |account: &str| request.allowed_accounts.iter().any(|id| id == account);
-        let mut hosts = BTreeMap::new();
-        for named in &names.images {
-            if let Location::Host(host) = &named.reference.location {
-                hosts.insert(host, &named.place);
-            }
-        }
-        if request.allowed_accounts.is_empty() || hosts.is_empty() {
-            return Ok(());
-        }
-        for (host, place) in hosts {
-            let account = EcrHost::parse(host).map(|ecr| ecr.account);
-            if !account.as_deref().is_some_and(allowed) {
-                let message = format!("`{host}` is of no account in `allowed-account-ids`");
-                return Err(Problem::mistake(message).at(place.clone()).into());
-            }
-        }
-        let account = self.aws.account().await?;
-        match allowed(account) {
-            true => Ok(()),
-            false => {
-                let message =
-                    format!("the credentials are of account {account}, which `allowed-account-ids` does not allow");
-                Err(Problem::mistake(message).into())
-            }
-        }
-    }
 }

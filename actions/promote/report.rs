@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use lifecycle::Diagnosis;
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
+use lifecycle::project::{Release, tell};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};
@@ -58,17 +59,19 @@ pub(crate) enum Stage {
 }
 
 /// Tells the runner, and says whether all is well.
-pub(crate) fn write(request: &Request, plan: &Plan, stage: Stage, runner: &Runner) -> Verdict {
+pub(crate) fn write(request: &Request, plan: &Plan, lacks: &[Problem], stage: Stage, runner: &Runner) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| result(planned, stage)).collect();
     annotate(request, plan, runner);
+    let version = request.version.to_string();
+    let missed = tell(lacks, Release { environment: &request.to, version: &version }, runner);
     let table = table(&results);
     runner.show(&table);
     let gates = gates(&results);
     if let Some(gates) = &gates {
         runner.show(gates);
     }
-    if request.summary {
-        runner.summarize(&summary(request, stage, &table, gates.as_ref(), runner));
+    if request.common.summary {
+        runner.summarize(&summary(request, stage, &table, gates.as_ref(), &missed, runner));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -81,7 +84,14 @@ pub(crate) fn write(request: &Request, plan: &Plan, stage: Stage, runner: &Runne
 }
 
 /// Before and after, the gates, and where it was done.
-fn summary(request: &Request, stage: Stage, table: &Table, gates: Option<&Table>, runner: &Runner) -> String {
+fn summary(
+    request: &Request,
+    stage: Stage,
+    table: &Table,
+    gates: Option<&Table>,
+    missed: &str,
+    runner: &Runner,
+) -> String {
     let what = match (stage, request.rollback) {
         (Stage::Blocked, _) => "Blocked:",
         (Stage::Planned, false) => "Would promote",
@@ -94,6 +104,9 @@ fn summary(request: &Request, stage: Stage, table: &Table, gates: Option<&Table>
     let mut text = format!("### {what} {} {way}\n\n{}\n", request.version, table.markdown());
     if let Some(gates) = gates {
         text += &format!("#### Gates\n\n{}\n", gates.markdown());
+    }
+    if !missed.is_empty() {
+        text += &format!("{missed}\n");
     }
     if let Some(reason) = &request.override_reason {
         text += &format!("Gates are overridden: {}\n\n", escape(reason));

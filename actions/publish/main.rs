@@ -10,6 +10,7 @@ mod sign;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lifecycle::project;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use inputs::{Inputs, Request};
@@ -34,9 +35,10 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         // Nothing was begun, so there is nothing to come to a stop.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let results = match request.dry_run {
-        true => plan.results(),
-        false => push::all(&request, plan, &runner).await,
+    let results = match request.common.dry_run {
+        true => Plan::results(plan.images),
+        false => push::all(&request, plan.images, &runner).await,
     };
-    Ok(report::write(&request, &results, &runner))
+    let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
+    Ok(report::write(&request, &results, &lacks, &runner))
 }

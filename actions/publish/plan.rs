@@ -4,8 +4,8 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Digest, Location, Reference, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Release, Repository, Side, Version};
+use lifecycle::oci::{Digest, Reference, Tag};
+use lifecycle::project::{Named, Names, OnConflict, Opened, Other, Release, Repository, Version, refusal};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
@@ -17,6 +17,8 @@ use crate::report::{Outcome, Published};
 /// All images with their targets.
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
+    /// What the template deploys beside these.
+    pub(crate) others: Vec<Other>,
 }
 
 /// One image under one name.
@@ -54,32 +56,26 @@ impl Plan {
         let layouts = Layouts::open(&request.layouts)?;
         let version = request.version.to_string();
         let release = Release { environment: &request.environment, version: &version };
-        let side = Side {
-            aws: &request.aws,
-            registry: request.registry.as_deref(),
-            registry_parameter: request.registry_parameter.as_deref(),
-            pattern: request.reference.as_deref(),
-        };
-        let names = request.project.names(release, &side).await?;
+        let names = request.common.project.names(release, &request.target).await?;
         if let Some((first, second)) = names.collision() {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
         }
-        allow(request, &names).await?;
+        request.target.guard(&names, &request.writing.allowed_accounts).await?;
         let commit = runner.environment.commit();
-        let extra = |named: &Named| Names::extra_tags(&request.extra_tags, named, release, commit);
+        let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
         let planned = names.images.into_iter().map(|named| async {
             let work = async { Work::plan(request, &layouts, &named, extra(&named)?, runner).await }.await;
             Planned { named, work }
         });
         let planned: Vec<_> = planned.collect();
-        let images = stream::iter(planned).buffered(request.concurrency).collect().await;
-        Ok(Self { images })
+        let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
+        Ok(Self { images, others: names.others })
     }
 
     /// What the plan says, for a dry run.
-    pub(crate) fn results(self) -> Vec<Published> {
-        self.images
+    pub(crate) fn results(images: Vec<Planned>) -> Vec<Published> {
+        images
             .into_iter()
             .map(|planned| {
                 let outcome = planned.work.map(|work| Outcome::planned(&work));
@@ -108,9 +104,15 @@ impl Work {
             let problem = Problem::mistake(message).at(usage.place.clone());
             return Err(problem.hint("give it one platform in the mapping, that of the function").into());
         }
-        let target = request.stores.open(&named.reference)?;
+        if let Some(refused) = refusal(&built.store, &built.graph.root, &named.usages).await? {
+            return Err(Problem::failure(format!("image `{}` would not run: {refused}", named.key))
+                .at(refused.place)
+                .into());
+        }
+        let target = request.target.stores.open(&named.reference)?;
         let digest = built.graph.root.digest.clone();
-        let repository = Repository::of(&request.aws, &named.reference, request.create_repositories, &named.place);
+        let repository =
+            Repository::of(&request.target.aws, &named.reference, request.writing.create_repositories, &named.place);
         let (repository, current) = tokio::join!(repository, target.store.head(&named.reference.tag));
         let repository = repository?;
         let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
@@ -137,7 +139,7 @@ impl Work {
         let digest = &self.built.graph.root.digest;
         let Some(plan) = self.tags.first() else { return Ok(None) };
         let Some(held) = plan.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
-        if request.on_conflict == OnConflict::Keep {
+        if request.writing.on_conflict == OnConflict::Keep {
             return Ok(Some(held.clone()));
         }
         let version = request.version.to_string();
@@ -152,7 +154,7 @@ impl Work {
         }
         let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
             // Only for the message: that it can't be known changes nothing.
-            Some(host) => request.aws.pushed(&host, &named.reference.repository, held).await.ok().flatten(),
+            Some(host) => request.target.aws.pushed(&host, &named.reference.repository, held).await.ok().flatten(),
             None => None,
         };
         let when = pushed.and_then(|pushed| pushed.at).map(|at| format!(", pushed {at}")).unwrap_or_default();
@@ -164,8 +166,8 @@ impl Work {
 
 /// An image that was not built again, where its release has it.
 async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
-    let reference = Reference::parse(reference, request.registry.as_deref())?;
-    let store = request.stores.open(&reference)?.store;
+    let reference = Reference::parse(reference, request.target.registry.as_deref())?;
+    let store = request.target.stores.open(&reference)?.store;
     let missing = || {
         let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
         Problem::failure(message).hint("build it again without `since`")
@@ -199,28 +201,4 @@ async fn is_newer(target: &Opened, held: Option<&Digest>, request: &Request) -> 
     let records = Recorded::all(&target.store, held).await?;
     let versions = records.iter().filter_map(|found| found.record.version.parse::<Version>().ok());
     Ok(versions.max().is_some_and(|version| version > request.version))
-}
-
-/// The guard: only registries of accounts that are allowed, as an identity of an account that is allowed.
-async fn allow(request: &Request, names: &Names) -> anyhow::Result<()> {
-    if request.allowed_accounts.is_empty() {
-        return Ok(());
-    }
-    let allowed = |account: &str| request.allowed_accounts.iter().any(|id| id == account);
-    for named in &names.images {
-        let Location::Host(host) = &named.reference.location else { continue };
-        let account = EcrHost::parse(host).map(|ecr| ecr.account);
-        if !account.as_deref().is_some_and(allowed) {
-            let message = format!("`{host}` is of no account in `allowed-account-ids`");
-            return Err(Problem::mistake(message).at(named.place.clone()).into());
-        }
-    }
-    let account = request.aws.account().await?;
-    match allowed(account) {
-        true => Ok(()),
-        false => Err(Problem::mistake(format!(
-            "the credentials are of account {account}, which `allowed-account-ids` does not allow"
-        ))
-        .into()),
-    }
 }

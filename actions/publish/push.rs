@@ -4,23 +4,22 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 
-use lifecycle::clock;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named};
+use lifecycle::project::{EvidenceMode, Named, Release};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
-use crate::plan::{Plan, Planned, Work};
+use crate::plan::{Planned, Work};
 use crate::report::{Outcome, Published};
 use crate::sign::Reach;
 
 /// Publishes all images; one that fails stops no other.
-pub(crate) async fn all(request: &Request, plan: Plan, runner: &Runner) -> Vec<Published> {
-    let images: Vec<_> = plan.images.into_iter().map(|planned| one(request, planned, runner)).collect();
-    stream::iter(images).buffered(request.concurrency).collect().await
+pub(crate) async fn all(request: &Request, images: Vec<Planned>, runner: &Runner) -> Vec<Published> {
+    let images: Vec<_> = images.into_iter().map(|planned| one(request, planned, runner)).collect();
+    stream::iter(images).buffered(request.common.concurrency).collect().await
 }
 
 async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published {
@@ -55,13 +54,13 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
     let digest = &graph.root.digest;
     let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
-    if work.repository.make(&request.aws, &named.reference, &request.repository_settings).await? {
+    if work.repository.make(&request.target.aws, &named.reference, &request.writing.repository_settings).await? {
         runner.say(format!("{}: created the repository {}", named.key, named.reference.repository));
     }
     if !there {
         copy::below_root(source, target, graph).await?;
     }
-    let failed = |error: StoreError| match request.evidence {
+    let failed = |error: StoreError| match request.writing.evidence {
         EvidenceMode::BestEffort => {
             let why = Diagnosis::of(&error.into()).line();
             runner.annotate(Annotation::new(Level::Warning, format!("{}: evidence did not arrive: {why}", named.key)));
@@ -69,14 +68,14 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         }
         _ => Err(error),
     };
-    let attached = match request.evidence {
+    let attached = match request.writing.evidence {
         EvidenceMode::None => Attached::default(),
         _ => match copy::wanted(source, target, graph, there).await {
             Ok(attached) => attached,
             Err(error) => failed(error).map(|()| Attached::default())?,
         },
     };
-    let record = match request.record {
+    let record = match request.writing.record {
         true => new_record(request, named, work, runner, there).await?,
         false => None,
     };
@@ -113,7 +112,7 @@ async fn sign(
     if digests.is_empty() {
         return Ok(());
     }
-    let reach = Reach { aws: &request.aws, options: &request.options, runner };
+    let reach = Reach { aws: &request.target.aws, options: &request.common.options, runner };
     Ok(request.sign.sign(cosign, &named.reference, &digests, &reach).await?)
 }
 
@@ -147,25 +146,10 @@ async fn new_record(
     runner: &Runner,
     there: bool,
 ) -> anyhow::Result<Option<Record>> {
-    let environment = &runner.environment;
-    let text = |value: Option<&str>| value.map(str::to_owned);
-    let record = Record {
-        kind: RecordKind::Publish,
-        environment: request.environment.clone(),
-        from: None,
-        to: named.reference.to_string(),
-        digest: work.built.graph.root.digest.clone(),
-        replaced: None,
-        version: request.version.to_string(),
-        template: request.project.template_sha256(),
-        repository: text(environment.repository()),
-        commit: text(environment.commit()),
-        run: environment.run_url(),
-        actor: text(environment.actor()),
-        time: clock::now(),
-        gates: Vec::new(),
-        overridden: None,
-    };
+    let version = request.version.to_string();
+    let release = Release { environment: &request.environment, version: &version };
+    let (run, digest) = (&runner.environment, &work.built.graph.root.digest);
+    let record = request.common.project.record(run, RecordKind::Publish, release, &named.reference, digest);
     if !there {
         return Ok(Some(record));
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use lifecycle::oci::Digest;
-use lifecycle::project::Named;
+use lifecycle::project::{Named, Release, tell};
 use lifecycle::registry::Traffic;
 use lifecycle::runner::{Cell, Runner, Table, Verdict};
-use lifecycle::{Diagnosis, Place};
+use lifecycle::{Diagnosis, Place, Problem};
 
 use crate::inputs::Request;
 use crate::plan::Work;
@@ -111,7 +111,7 @@ impl Published {
 }
 
 /// Tells the runner, and says whether all is well.
-pub(crate) fn write(request: &Request, results: &[Published], runner: &Runner) -> Verdict {
+pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem], runner: &Runner) -> Verdict {
     for failed in results.iter().filter_map(|result| Some((result, result.diagnosis.as_ref()?))) {
         let (result, diagnosis) = failed;
         let mut annotation = diagnosis.annotation().titled(format!("publish {}", result.name));
@@ -120,11 +120,12 @@ pub(crate) fn write(request: &Request, results: &[Published], runner: &Runner) -
     }
     let table = table(results);
     runner.show(&table);
-    if request.summary {
-        let what = if request.dry_run { "Would publish" } else { "Published" };
+    let version = request.version.to_string();
+    let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
+    if request.common.summary {
+        let what = if request.common.dry_run { "Would publish" } else { "Published" };
         runner.summarize(&format!(
-            "### {what} {} to {}\n\n{}\n",
-            request.version,
+            "### {what} {version} to {}\n\n{}\n{missed}",
             lifecycle::runner::escape(&request.environment),
             table.markdown()
         ));

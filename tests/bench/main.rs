@@ -17,6 +17,7 @@ mod support {
     pub(crate) mod proxy;
     pub(crate) mod registry;
     pub(crate) mod runner;
+    pub(crate) mod tls;
     pub(crate) mod tools;
 }
 

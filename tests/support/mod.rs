@@ -12,4 +12,5 @@ pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod runner;
 pub(crate) mod snyk;
+pub(crate) mod tls;
 pub(crate) mod tools;

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::tls::Signed;
 use super::tools::program;
 
 /// How long it may take until it answers; usually a tenth of a second.
@@ -16,21 +17,36 @@ pub(crate) struct DockerRegistry {
     child: Child,
     folder: tempfile::TempDir,
     port: u16,
+    scheme: &'static str,
 }
 
 impl DockerRegistry {
     pub(crate) fn start() -> DockerRegistry {
-        // A free port can be taken by somebody else before the registry has it.
-        (0..5).find_map(|_| Self::try_start()).expect("a registry that starts")
+        Self::starts(None)
     }
 
-    fn try_start() -> Option<DockerRegistry> {
+    /// With TLS.
+    pub(crate) fn signed(signed: &Signed) -> DockerRegistry {
+        Self::starts(Some(signed))
+    }
+
+    fn starts(signed: Option<&Signed>) -> DockerRegistry {
+        // A free port can be taken by somebody else before the registry has it.
+        (0..5).find_map(|_| Self::try_start(signed)).expect("a registry that starts")
+    }
+
+    fn try_start(signed: Option<&Signed>) -> Option<DockerRegistry> {
+        let scheme = if signed.is_some() { "https" } else { "http" };
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let tls = signed.map(|signed| {
+            format!(", tls: {{certificate: {}, key: {}}}", signed.certificate.display(), signed.key.display())
+        });
         let configuration = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
-            folder.path().join("data").display()
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: 127.0.0.1:{port}{}}}\n",
+            folder.path().join("data").display(),
+            tls.unwrap_or_default(),
         );
         let file = folder.path().join("registry.yaml");
         fs::write(&file, configuration).unwrap();
@@ -44,7 +60,7 @@ impl DockerRegistry {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let mut registry = DockerRegistry { child: command.spawn().expect("setpriv"), folder, port };
+        let mut registry = DockerRegistry { child: command.spawn().expect("setpriv"), folder, port, scheme };
         let deadline = Instant::now() + START;
         while Instant::now() < deadline {
             if registry.child.try_wait().unwrap().is_some() {
@@ -64,7 +80,7 @@ impl DockerRegistry {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.host())
+        format!("{}://{}", self.scheme, self.host())
     }
 }
 

@@ -5,15 +5,12 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Content, Platform, read_blob};
-use lifecycle::template::Usage;
+use lifecycle::oci::{Class, Platform};
+use lifecycle::project::{Fit, fit, platforms};
 
 use super::evidence::rounded;
 use super::{Image, Verdict, could_not_look, published_template};
 use crate::environment::Naming;
-
-/// The largest configuration of an image that is read, in bytes; ECR takes manifests of no more.
-const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
 
 impl Image<'_> {
     /// The time since the image's newest record in the environment that it comes from.
@@ -45,70 +42,21 @@ impl Image<'_> {
         if usages.is_empty() {
             return Ok("nothing in the template runs it".to_owned());
         }
-        let has = self.image_platforms().await?;
-        let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+        let root = &self.edge.graph.root;
+        let has = match platforms(&self.edge.source.store, root).await {
+            Ok(has) => has,
+            // Not that it could not look: it did, and that is what it found.
+            Err(error) if error.class == Class::Invalid => return Err(format!("it can't be decided: {error}")),
+            Err(error) => return Err(could_not_look(error)),
+        };
         for usage in usages {
-            self.runs(usage, &has, &list)?;
+            if let Fit::Unsure(why) | Fit::Refused(why) = fit(usage, root, &has) {
+                return Err(format!("{why} ({})", usage.runtime.place));
+            }
         }
+        let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
         let users: Vec<&str> = usages.iter().map(|usage| usage.resource.as_str()).collect();
         Ok(format!("it has {list}, which is what {} want", users.join(", ")))
-    }
-
-    fn runs(&self, usage: &Usage, has: &[Platform], list: &str) -> Result<(), String> {
-        let (resource, place) = (&usage.resource, &usage.runtime.place);
-        if usage.takes_single_manifest() && self.edge.graph.root.is_index() {
-            return Err(format!("it is an index, and `{resource}` takes a single manifest ({place})"));
-        }
-        let wanted = &usage.runtime.platforms;
-        if wanted.is_empty() {
-            let why = usage
-                .runtime
-                .unresolved
-                .as_ref()
-                .map(|unresolved| format!(": {}", unresolved.reason))
-                .unwrap_or_default();
-            return Err(format!("it can't be decided on what `{resource}` runs{why} ({place})"));
-        }
-        let fits = |wanted: &Platform| {
-            has.iter().any(|has| {
-                (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
-                    && (wanted.variant.is_none() || has.variant == wanted.variant)
-            })
-        };
-        let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Ok(()) };
-        match usage.runtime.certain {
-            true => Err(format!("it has {list}; `{resource}` runs on {missing} ({place})")),
-            false => Err(format!(
-                "it has {list}, and it can't be decided on what `{resource}` runs: nothing says so, {missing} is the default ({place})"
-            )),
-        }
-    }
-
-    /// The platforms of the image: an index names them, a single manifest's configuration does.
-    async fn image_platforms(&self) -> Result<Vec<Platform>, String> {
-        let mut platforms = Vec::new();
-        for (named, manifest) in self.edge.graph.platforms() {
-            let platform = match (named, &manifest.content) {
-                (Some(platform), _) => platform,
-                (None, Content::Image { config, .. }) => {
-                    let bytes = read_blob(self.edge.source.store.as_ref(), config, CONFIG_LIMIT)
-                        .await
-                        .map_err(could_not_look)?;
-                    let config: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                    let text = |key: &str| config[key].as_str();
-                    match (text("os"), text("architecture")) {
-                        (Some(os), Some(architecture)) => Platform::new(os, architecture, text("variant")),
-                        _ => return Err(format!("it can't be decided: {} doesn't say its platform", manifest.digest)),
-                    }
-                }
-                (None, Content::Index { .. }) => continue,
-            };
-            if platform.os == "unknown" {
-                continue;
-            }
-            platforms.push(platform);
-        }
-        Ok(platforms)
     }
 
     /// The version is not below the current one.
@@ -135,7 +83,7 @@ impl Image<'_> {
 
     /// The template is the one that the image was published with.
     pub(super) async fn template_unchanged(&self) -> Verdict {
-        let now = self.request.project.template_sha256();
+        let now = self.request.common.project.template_sha256();
         match published_template(self.request, self.edge).await.map_err(could_not_look)? {
             Some(then) if then == now => Ok(format!("the template is the published one, SHA-256 {}", short(&now))),
             Some(then) => Err(format!(

@@ -65,7 +65,8 @@ pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Asked>> {
 pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked], runner: &Runner) {
     let identities: Vec<&Identity> = asked.iter().filter_map(|asked| asked.identity()).collect();
     let signatures = Signatures::prepare(request, &identities, runner);
-    let watches_template = request.record && !asked.iter().any(|asked| asked.gate == Requirement::TemplateUnchanged);
+    let watches_template =
+        request.writing.record && !asked.iter().any(|asked| asked.gate == Requirement::TemplateUnchanged);
     let images: Vec<_> = plan
         .images
         .iter()
@@ -80,7 +81,8 @@ pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked]
             tokio::join!(gates, notice)
         })
         .collect();
-    let found: Vec<(Vec<Gate>, Option<String>)> = stream::iter(images).buffered(request.concurrency).collect().await;
+    let found: Vec<(Vec<Gate>, Option<String>)> =
+        stream::iter(images).buffered(request.common.concurrency).collect().await;
     for (planned, (gates, notice)) in plan.images.iter_mut().zip(found) {
         planned.gates = gates;
         if let Ok(edge) = &mut planned.work {
@@ -95,7 +97,7 @@ async fn other_template(request: &Request, planned: &Planned) -> Option<String> 
     // That it can't be known is no news: nobody asked for it.
     let then = published_template(request, edge).await.ok()??;
     let version = &request.version;
-    (then != request.project.template_sha256()).then(|| {
+    (then != request.common.project.template_sha256()).then(|| {
         format!("the template has changed since version {version} was published; its names are those of this one")
     })
 }

@@ -97,11 +97,11 @@ impl Signatures {
         let environment = &runner.environment;
         Self {
             program: if identities.is_empty() { None } else { cosign::find(environment) },
-            folder: request.project.folder.clone(),
+            folder: request.common.project.folder.clone(),
             temporary: environment.temporary(),
             source: Reached {
                 credentials: RegistryCredentials::new(request.source.aws.clone()),
-                endpoints: request.source.endpoints.clone(),
+                endpoints: request.common.options.endpoints.clone(),
                 logins: Mutex::default(),
             },
             who: Who { repository: environment.repository_url(), issuer: issuer(environment) },

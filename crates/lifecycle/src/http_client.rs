@@ -1,5 +1,6 @@
-//! The one HTTP client: the registry's, GitHub's and the AWS SDK's requests.
+//! The one HTTP client: of registries, of the AWS SDK, and of GitHub's API.
 
+use std::error::Error as StdError;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,18 +11,19 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::oci::{BoxError, StoreError};
+use crate::tls;
 
-/// Until a connection stands.
+/// Until a connection stands, with TLS and the way through a proxy.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept without a request: shorter than what load balancers allow.
@@ -40,11 +42,16 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, StoreError>;
 /// `SSL_CERT_FILE` and `SSL_CERT_DIR`. HTTP/1.1 on purpose: one connection a blob is faster than
 /// many blobs in one.
 #[derive(Clone)]
-pub(crate) struct HttpClient(Client<HttpsConnector<Proxied>, Body>);
+pub(crate) struct HttpClient(Client<Connector, Body>);
 
 impl HttpClient {
     pub(crate) fn new() -> Self {
-        Self(client())
+        Self::connecting_within(CONNECT_DEADLINE)
+    }
+
+    /// One that gives up earlier or later than others do.
+    pub(crate) fn connecting_within(deadline: Duration) -> Self {
+        Self(client(deadline))
     }
 
     /// Sends one request once.
@@ -54,37 +61,24 @@ impl HttpClient {
 }
 
 /// The same for octocrab, whose requests have bodies of its own.
-pub(crate) fn github() -> Client<HttpsConnector<Proxied>, octocrab::OctoBody> {
-    client()
+pub(crate) fn github() -> Client<Connector, octocrab::OctoBody> {
+    client(CONNECT_DEADLINE)
 }
 
-/// The client for the AWS SDK, whose requests have bodies of its own.
-pub(crate) type AwsClient = Client<HttpsConnector<Proxied>, aws_smithy_types::body::SdkBody>;
-
-/// The same for the AWS SDK.
-pub(crate) fn aws() -> AwsClient {
-    client()
-}
-
-fn client<B>() -> Client<HttpsConnector<Proxied>, B>
+fn client<B>(deadline: Duration) -> Client<Connector, B>
 where
     B: http_body::Body<Data: Send> + Send,
 {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_DEADLINE));
-    let connector = Proxied { http, proxies: Arc::new(Matcher::from_env()) };
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(crate::tls::client_config())
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
+    // Shared out among the addresses of a host, so that one that does not answer leaves time for the next.
+    http.set_connect_timeout(Some(deadline));
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .http1_max_buf_size(BUFFER)
-        .build(connector)
+        .build(Connector { proxied: Proxied { http, proxies: Arc::new(Matcher::from_env()) }, deadline })
 }
 
 /// A body of bytes at hand.
@@ -92,9 +86,88 @@ pub(crate) fn full(bytes: Bytes) -> Body {
     http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// A connection that would be refused again, however often it is tried: who answers is not believed, or does not believe
+/// us.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refused {
+    message: String,
+    /// What to do about it.
+    pub(crate) hint: &'static str,
+}
+
+impl Refused {
+    /// The refusal that an error comes from.
+    pub(crate) fn behind<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(refused) = error.downcast_ref() {
+                return Some(refused);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    fn certificate(to: &Uri, wrong: &str) -> Self {
+        Self {
+            message: format!("the certificate of `{}` is not trusted: {wrong}", address(to)),
+            hint: "where an authority of your own signs certificates, name a PEM file of its certificate in SSL_CERT_FILE",
+        }
+    }
+
+    fn no_roots(error: &tls::NoRoots) -> Self {
+        Self { message: error.to_string(), hint: "install ca-certificates, or name a PEM file in SSL_CERT_FILE" }
+    }
+}
+
+/// Host and port, without the user and password that an address of a proxy can hold.
+fn address(uri: &Uri) -> String {
+    let host = uri.host().unwrap_or_default();
+    uri.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// Connects with TLS or without. What TLS needs is made for the first connection that has it.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    proxied: Proxied,
+    deadline: Duration,
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.proxied.poll_ready(context)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let Self { mut proxied, deadline } = self.clone();
+        let connected = async move {
+            if to.scheme_str() == Some("http") {
+                return Ok(MaybeHttpsStream::Http(proxied.call(to).await?));
+            }
+            let config = tls::client_config().map_err(|error| Refused::no_roots(&error))?;
+            let connected = HttpsConnector::from((proxied, config)).call(to.clone()).await;
+            connected.map_err(|error| match tls::certificate_error(error.as_ref()) {
+                Some(wrong) => Refused::certificate(&to, &wrong).into(),
+                None => error,
+            })
+        };
+        Box::pin(async move {
+            let late = |_| format!("no connection within {} s", deadline.as_secs_f32());
+            tokio::time::timeout(deadline, connected).await.map_err(late)?
+        })
+    }
+}
+
 /// Connects directly, or through the proxy that the environment names for an https address.
 #[derive(Clone)]
-pub(crate) struct Proxied {
+struct Proxied {
     http: HttpConnector,
     proxies: Arc<Matcher>,
 }
@@ -102,7 +175,7 @@ pub(crate) struct Proxied {
 impl Service<Uri> for Proxied {
     type Response = TokioIo<TcpStream>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+    type Future = Connecting<Self::Response>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.http.poll_ready(context).map_err(Into::into)
@@ -112,14 +185,36 @@ impl Service<Uri> for Proxied {
         let proxy = self.proxies.intercept(&to).filter(|_| to.scheme_str() == Some("https"));
         let mut http = self.http.clone();
         match proxy {
-            Some(proxy) => {
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), http);
-                if let Some(credentials) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(credentials.clone());
-                }
-                Box::pin(async move { Ok(tunnel.call(to).await?) })
-            }
+            Some(proxy) => Box::pin(through(proxy, http, to)),
             None => Box::pin(async move { Ok(http.call(to).await?) }),
         }
     }
+}
+
+async fn through(proxy: Intercept, http: HttpConnector, to: Uri) -> Result<TokioIo<TcpStream>, BoxError> {
+    let at = address(proxy.uri());
+    if proxy.uri().scheme_str() != Some("http") {
+        let message = format!("the proxy `{at}` is not reached over http");
+        return Err(Refused { message, hint: "HTTPS_PROXY has to be http://HOST:PORT" }.into());
+    }
+    let mut tunnel = Tunnel::new(proxy.uri().clone(), http);
+    if let Some(user) = proxy.basic_auth() {
+        tunnel = tunnel.with_auth(user.clone());
+    }
+    tunnel.call(to).await.map_err(|error| {
+        // The type of the error can't be named, so its words have to tell.
+        if error.to_string().contains("authorization required") {
+            let hint = "HTTPS_PROXY has to be http://USER:PASSWORD@HOST:PORT, with the right ones";
+            return Refused { message: format!("the proxy `{at}` asks for a user and a password"), hint }.into();
+        }
+        BoxError::from(ProxyFailed { at, source: error.into() })
+    })
+}
+
+/// A proxy that can't be reached, or can't reach.
+#[derive(Debug, thiserror::Error)]
+#[error("no way through the proxy `{at}`")]
+struct ProxyFailed {
+    at: String,
+    source: BoxError,
 }

@@ -1,20 +1,71 @@
 //! The one TLS configuration.
 
-use std::sync::Arc;
+use std::error::Error as StdError;
+use std::io;
+use std::sync::{Arc, LazyLock};
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+/// There is nobody whose signature could be believed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no certificate authorities are known{0}")]
+pub(crate) struct NoRoots(String);
 
 /// rustls with ring, and the roots of the system or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///
-/// Where there are no roots at all every https connection fails with an unknown issuer, which says it better than an
-/// error here could: plain http on loopback still works.
-pub(crate) fn client_config() -> ClientConfig {
+/// Made when it is first asked for: reading the roots opens some hundred files, and plain http needs none of them.
+///
+/// # Errors
+/// When there are no roots.
+pub(crate) fn client_config() -> Result<Arc<ClientConfig>, NoRoots> {
+    static CONFIG: LazyLock<Result<Arc<ClientConfig>, NoRoots>> = LazyLock::new(read);
+    CONFIG.clone()
+}
+
+fn read() -> Result<Arc<ClientConfig>, NoRoots> {
+    let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})"));
+        return Err(NoRoots(why.unwrap_or_default()));
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     #[expect(clippy::expect_used, reason = "ring supports the versions that rustls enables by default")]
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring offers TLS 1.2 and 1.3");
-    builder.with_root_certificates(roots).with_no_client_auth()
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// What is wrong with a certificate, where that is what a handshake failed for.
+pub(crate) fn certificate_error(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref() {
+            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                return Some("unknown issuer".to_owned());
+            }
+            Some(rustls::Error::InvalidCertificate(wrong)) => return Some(wrong.to_string()),
+            _ => {}
+        }
+        // An I/O error passes over what it holds when it is asked for its source.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = held.map(|held| held as &(dyn StdError + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_certificate_is_found_below_whatever_wraps_it() {
+        let wrapped = |error| certificate_error(&io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error)));
+        let refused = |wrong| wrapped(rustls::Error::InvalidCertificate(wrong));
+        assert_eq!(refused(CertificateError::UnknownIssuer).as_deref(), Some("unknown issuer"));
+        assert_eq!(refused(CertificateError::Revoked).as_deref(), Some("Revoked"));
+        assert_eq!(wrapped(rustls::Error::HandshakeNotComplete), None);
+    }
 }

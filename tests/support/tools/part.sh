@@ -10,7 +10,7 @@ part() {
   while [ "$1" != -- ]; do files+=("$here/$1") && shift; done
   shift
   stamp=$tools/stamps/$name
-  key=$({ cat "${files[@]}" && printf '%s\n' "$@" "$tools" "$(uname -m)"; } | sha256sum)
+  key=$({ cat "${files[@]}" && printf '%s\n' "${@#"$here"/}" "$tools" "$(uname -m)"; } | sha256sum)
   [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] && return
   rm -f "$stamp"
   quietly "$what" "$@"

@@ -1,50 +1,84 @@
-//! The AWS SDK's requests, by the one HTTP client: the SDK's own would link HTTP/2 and a second pool of connections.
-
-use std::error::Error as StdError;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
+    HttpClient as SdkHttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use http_body_util::{BodyExt, Limited};
 
-use crate::http_client::{self, AwsClient};
+use crate::http_client::{HttpClient, Refused};
+use crate::oci::{BoxError, Class, StoreError};
 
-/// The client that all of the SDK's requests go through.
-pub(super) fn http_client() -> SharedHttpClient {
-    let connector = SharedHttpConnector::new(Connector(http_client::aws()));
-    http_client_fn(move |_, _| connector.clone())
+/// Until a connection stands, where the SDK does not say.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Until the head of an answer is there, where the SDK does not say: by itself it would wait for ever.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest answer that is read, in bytes. A page of scan findings is the largest there is.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Our HTTP client as the SDK's: one TLS configuration, one way through proxies, connections that are used again.
+#[derive(Default)]
+pub(super) struct SdkClient {
+    /// By how long a connection may take: what asks for an instance's credentials gives up early.
+    clients: Mutex<HashMap<Duration, HttpClient>>,
 }
 
-#[derive(Debug)]
-struct Connector(AwsClient);
-
-impl HttpConnector for Connector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let request = match request.try_into_http1x() {
-            Ok(request) => request,
-            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
-        };
-        let answer = self.0.request(request);
-        HttpConnectorFuture::new(async move {
-            let answer = answer.await.map_err(|error| failed(error))?;
-            let answer = HttpResponse::try_from(answer.map(SdkBody::from_body_1_x));
-            answer.map_err(|error| ConnectorError::other(error.into(), None))
-        })
+impl fmt::Debug for SdkClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SdkClient")
     }
 }
 
-/// In the SDK's words, by which it decides what is tried again: connections that can't be made, break or are closed.
-fn failed(error: hyper_util::client::legacy::Error) -> ConnectorError {
-    let is_gone = |cause: &(dyn StdError + 'static)| {
-        let hyper = cause.downcast_ref::<hyper::Error>();
-        cause.is::<std::io::Error>() || hyper.is_some_and(|error| error.is_closed() || error.is_canceled())
-    };
-    let first: &(dyn StdError + 'static) = &error;
-    let mut causes = std::iter::successors(Some(first), |&cause| cause.source());
-    match error.is_connect() || causes.any(is_gone) {
-        true => ConnectorError::io(error.into()),
-        false => ConnectorError::other(error.into(), None),
+impl SdkHttpClient for SdkClient {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        let connecting = settings.connect_timeout().unwrap_or(CONNECT_DEADLINE);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(connecting).or_insert_with(|| HttpClient::connecting_within(connecting)).clone();
+        SharedHttpConnector::new(SdkConnector { client, answer: settings.read_timeout().unwrap_or(ANSWER_DEADLINE) })
+    }
+}
+
+#[derive(Clone)]
+struct SdkConnector {
+    client: HttpClient,
+    answer: Duration,
+}
+
+impl fmt::Debug for SdkConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SdkConnector")
+    }
+}
+
+impl HttpConnector for SdkConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let connector = self.clone();
+        HttpConnectorFuture::new(async move { connector.send(request).await })
+    }
+}
+
+impl SdkConnector {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let broken = |error: BoxError| StoreError::new(Class::Invalid, "the request can't be sent").because(error);
+        let request = request.map(|body| body.map_err(broken).boxed_unsync());
+        let answer = match tokio::time::timeout(self.answer, self.client.send(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if Refused::behind(error.as_ref()).is_some() => {
+                return Err(ConnectorError::other(error, None));
+            }
+            Ok(Err(error)) => return Err(ConnectorError::io(error)),
+            Err(late) => return Err(ConnectorError::timeout(late.into())),
+        };
+        let answer = answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, ANSWER_LIMIT)));
+        HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
     }
 }

@@ -3,6 +3,7 @@ use std::error::Error as StdError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::http_client::Refused;
 use crate::oci::BoxError;
 
 /// What went wrong at an AWS service.
@@ -89,6 +90,9 @@ impl Error {
         E: StdError + Send + Sync + 'static,
         R: std::fmt::Debug + Send + Sync + 'static,
     {
+        if let Some(refused) = Refused::behind(&error) {
+            return Self::new(Kind::Other, format!("{action}: {refused}")).hint(refused.hint);
+        }
         let mut causes = Vec::new();
         let mut cause: Option<&dyn StdError> = Some(&error);
         while let Some(next) = cause {

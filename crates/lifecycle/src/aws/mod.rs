@@ -123,7 +123,8 @@ impl Aws {
 
     async fn config(&self) -> Result<&SdkConfig, Error> {
         let load = || async {
-            let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(connector::http_client());
+            let mut loader =
+                aws_config::defaults(BehaviorVersion::latest()).http_client(connector::SdkClient::default());
             if let Some(region) = &self.region {
                 loader = loader.region(Region::new(region.clone()));
             }

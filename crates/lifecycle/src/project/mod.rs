@@ -1,9 +1,13 @@
 //! The project that a run is about: its templates, the images that they define, and what these are called in an
 //! environment.
 
+mod deployment;
+mod inputs;
 mod naming;
 mod options;
+mod record;
 mod repository;
+mod side;
 mod stores;
 mod version;
 
@@ -12,10 +16,14 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use naming::{Named, Names, Release, Side};
-pub use options::{CreateRepositories, EvidenceMode, OnConflict, accounts, concurrency, registry};
+pub use deployment::{Fit, Other, fit, lacks, platforms, refusal, tell};
+pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
+pub use naming::{Named, Names, Release};
+pub use options::{CreateRepositories, EvidenceMode, OnConflict, registry};
+use options::{accounts, concurrency};
 pub use repository::Repository;
-pub use stores::{Opened, Stores, endpoints};
+pub use side::Side;
+pub use stores::{Opened, Stores};
 pub use version::Version;
 
 use crate::diagnosis::Problem;
@@ -24,20 +32,6 @@ use crate::template::{ImageDefinition, Template};
 
 /// Where a template is looked for.
 const TEMPLATE_NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
-
-/// The inputs that say which project, as they were typed.
-pub struct ProjectInputs<'a> {
-    /// `working-directory`
-    pub working_directory: Input<'a>,
-    /// `template`
-    pub template: Input<'a>,
-    /// `mapping`
-    pub mapping: Input<'a>,
-    /// `images`
-    pub images: Input<'a>,
-    /// `parameters`
-    pub parameters: Input<'a>,
-}
 
 /// Templates with the images that a run is about.
 pub struct Project {
@@ -49,6 +43,8 @@ pub struct Project {
     pub modules: Vec<Module>,
     /// Parameters as they were given; values may hold `{environment}` and `{version}`.
     parameters: BTreeMap<String, String>,
+    /// The pattern of `reference`.
+    pattern: Option<String>,
 }
 
 /// One template of a project with the images of it that were chosen.
@@ -68,7 +64,7 @@ impl Project {
     ///
     /// # Errors
     /// When an input or a template is wrong, or an image that was asked for is not there.
-    pub fn load(inputs: &ProjectInputs<'_>, environment: &Environment) -> anyhow::Result<Self> {
+    pub fn load(inputs: &CommonInputs<'_>, environment: &Environment) -> anyhow::Result<Self> {
         let workspace = environment.workspace();
         let workspace = workspace.canonicalize().unwrap_or(workspace);
         let folder = inputs.working_directory.text().map_or_else(|| workspace.clone(), |folder| workspace.join(folder));
@@ -86,7 +82,8 @@ impl Project {
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
         let parameters = inputs.parameters.pairs()?;
-        let project = Self { workspace, folder, modules, parameters };
+        let pattern = inputs.reference.text().map(str::to_owned);
+        let project = Self { workspace, folder, modules, parameters, pattern };
         project.refuse_doubles()?;
         project.choose(&inputs.images)
     }

@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
 
-use super::{Module, Project};
+use super::{Module, Other, Project, Side};
 use crate::Place;
-use crate::aws::Aws;
 use crate::diagnosis::Problem;
 use crate::oci::{InvalidReference, Reference, Tag};
 use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Unresolved, Usage};
@@ -20,18 +19,6 @@ pub struct Release<'a> {
     pub environment: &'a str,
     /// The version.
     pub version: &'a str,
-}
-
-/// Where names get their registry from: one account and region, seen by one identity.
-pub struct Side<'a> {
-    /// Who looks.
-    pub aws: &'a Aws,
-    /// `registry`: stands in for the value that leads an image's expression.
-    pub registry: Option<&'a str>,
-    /// `registry-parameter`: the SSM parameter in place of the one that the template names.
-    pub registry_parameter: Option<&'a str>,
-    /// `reference`: a pattern that was given.
-    pub pattern: Option<&'a str>,
 }
 
 /// An image with a name in an environment.
@@ -56,6 +43,8 @@ pub struct Names {
     pub images: Vec<Named>,
     /// The registry that stands at the front, `host[/prefix]` or `oci:DIR`, where there is one for all.
     pub registry: Option<String>,
+    /// What the template deploys from the same registries beside these.
+    pub others: Vec<Other>,
 }
 
 impl Project {
@@ -63,16 +52,19 @@ impl Project {
     ///
     /// # Errors
     /// When a parameter is refused, an expression can't be decided, or what it needs can't be looked up.
-    pub async fn names(&self, release: Release<'_>, side: &Side<'_>) -> anyhow::Result<Names> {
+    pub async fn names(&self, release: Release<'_>, side: &Side) -> anyhow::Result<Names> {
         let mut names = Names::default();
+        let mut all: Vec<(bool, Usage)> = Vec::new();
         for module in &self.modules {
             let context = self.context(module, release, side).await?;
             let usages = module.template.usages(&context);
             let deployed = module.template.deployed(&module.defined, &usages)?;
+            let is_ours = |usage: &Usage| deployed.iter().any(|deployed| deployed.usages.contains(usage));
+            all.extend(usages.into_iter().map(|usage| (is_ours(&usage), usage)));
             for image in &module.images {
                 let of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
                 for (text, place, usages) in self.of_image(module, image, &of_image, release, side, &context).await? {
-                    let leading = side.registry.map(str::to_owned).or_else(|| lead_value(&usages));
+                    let leading = side.registry.clone().or_else(|| lead_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
                         Problem::mistake(format!("image `{}`", image.key.value)).at(place.clone()).because(error)
@@ -90,6 +82,9 @@ impl Project {
             }
         }
         names.images.sort_by(|a, b| (&a.key, &a.reference).cmp(&(&b.key, &b.reference)));
+        let other =
+            |(is_ours, usage): &(bool, Usage)| Other::of(usage, *is_ours, &names.images, side.registry.as_deref());
+        names.others = all.iter().filter_map(other).collect();
         Ok(names)
     }
 
@@ -100,7 +95,7 @@ impl Project {
         image: &ImageDefinition,
         deployed: &[&Deployed],
         release: Release<'_>,
-        side: &Side<'_>,
+        side: &Side,
         context: &Context,
     ) -> anyhow::Result<Vec<(String, Place, Vec<Usage>)>> {
         let key = &image.key.value;
@@ -111,7 +106,7 @@ impl Project {
         };
         let by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
         if by_template.is_empty() {
-            let pattern = side.pattern.unwrap_or(DEFAULT_PATTERN);
+            let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
             let registry = self.registry_of(module, side, context, image).await?;
             let text = expand(pattern, &registry, &image.image_name.value, release);
             let usages = deployed.iter().flat_map(|d| d.usages.clone()).collect();
@@ -121,9 +116,9 @@ impl Project {
         for deployed in by_template {
             let reference = deployed.reference.as_ref().map_err(|unresolved| undecided(key, unresolved))?;
             let place = deployed.usages.first().map_or_else(|| image.key.place.clone(), |usage| usage.place.clone());
-            if let Some(pattern) = side.pattern {
-                let registry = match side.registry {
-                    Some(registry) => registry.to_owned(),
+            if let Some(pattern) = &self.pattern {
+                let registry = match &side.registry {
+                    Some(registry) => registry.clone(),
                     None => lead_value(&deployed.usages).unwrap_or_default(),
                 };
                 let wanted = expand(pattern, &registry, &image.image_name.value, release);
@@ -144,15 +139,15 @@ impl Project {
     }
 
     /// The values that a template's expressions are evaluated with. What they need is looked up, and nothing else.
-    async fn context(&self, module: &Module, release: Release<'_>, side: &Side<'_>) -> anyhow::Result<Context> {
+    async fn context(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
         let template = &module.template;
         let parameters = template.values(Some(release.environment), Some(release.version), &self.parameters)?;
-        let stand_in = side.registry.map(str::to_owned);
+        let stand_in = side.registry.clone();
         let mut context = Context { parameters, stand_in, ..Context::default() };
-        if let Some(name) = side.registry_parameter {
+        if let Some(name) = &side.registry_parameter {
             let leads: Vec<String> = template.usages(&context).iter().filter_map(lead_parameter).collect();
             for parameter in template.parameters().iter().filter(|p| p.is_ssm() && leads.contains(&p.name)) {
-                context.parameters.insert(parameter.name.clone(), name.to_owned());
+                context.parameters.insert(parameter.name.clone(), name.clone());
             }
         }
         for _ in 0..ROUNDS {
@@ -186,11 +181,11 @@ impl Project {
     async fn registry_of(
         &self,
         module: &Module,
-        side: &Side<'_>,
+        side: &Side,
         context: &Context,
         image: &ImageDefinition,
     ) -> anyhow::Result<String> {
-        if let Some(registry) = side.registry {
+        if let Some(registry) = &side.registry {
             return Ok(registry.trim_end_matches('/').to_owned());
         }
         let of_template = || {
@@ -199,7 +194,7 @@ impl Project {
             let only = ssm.next().filter(|_| ssm.next().is_none())?;
             context.parameters.get(&only.name).or(only.default.as_ref()).cloned()
         };
-        let Some(name) = side.registry_parameter.map(str::to_owned).or_else(of_template) else {
+        let Some(name) = side.registry_parameter.clone().or_else(of_template) else {
             let message =
                 format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
             let problem = Problem::mistake(message).at(image.key.place.clone());

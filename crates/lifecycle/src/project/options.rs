@@ -69,7 +69,7 @@ impl CreateRepositories {
 ///
 /// # Errors
 /// When it is not a number from 1 to 64.
-pub fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
+pub(super) fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
     match input.text().map(str::parse) {
         None => Ok(4),
         Some(Ok(images @ 1..=64)) => Ok(images),
@@ -81,7 +81,7 @@ pub fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
 ///
 /// # Errors
 /// When one is not twelve digits.
-pub fn accounts(input: &Input<'_>) -> Result<Vec<String>, InputError> {
+pub(super) fn accounts(input: &Input<'_>) -> Result<Vec<String>, InputError> {
     let account = |id: &str| match id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
         true => Ok(id.to_owned()),
         false => Err(input.refuse_value(id, "AWS account ids of twelve digits")),

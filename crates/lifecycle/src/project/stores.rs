@@ -56,7 +56,7 @@ impl Opened {
 ///
 /// # Errors
 /// When a line is none, or its address is not http or https.
-pub fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, InputError> {
+pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, InputError> {
     let mut endpoints = BTreeMap::new();
     for line in input.lines() {
         let (host, address) = input.pair(line)?;

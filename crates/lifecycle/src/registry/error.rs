@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::host::EcrHost;
 use super::operation::{Kind, Operation};
+use crate::http_client::Refused;
 use crate::oci::{BoxError, Class, StoreError};
 
 /// The longest text of a registry that is passed on, in characters.
@@ -62,7 +63,12 @@ impl Failure {
 
     /// Whether the same request may go well later.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self.class, Class::Throttled | Class::Transient)
+        matches!(self.class, Class::Throttled | Class::Transient) && self.refused().is_none()
+    }
+
+    /// The connection was refused for good, in this request or in what it passes on.
+    fn refused(&self) -> Option<&Refused> {
+        Refused::behind(self.source.as_deref()?)
     }
 
     /// What is told of it: the one line that names what failed, and the remedy.
@@ -73,6 +79,11 @@ impl Failure {
                 Some(Err(source)) => self.source = Some(source),
                 None => {}
             }
+        }
+        let passed_on = self.source.as_ref().is_some_and(|source| source.is::<StoreError>());
+        if let Some(refused) = self.refused().filter(|_| !passed_on) {
+            let error = StoreError::new(self.class, format!("cannot reach `{host}`")).hint(refused.hint);
+            return error.because(refused.clone());
         }
         let ecr = EcrHost::parse(host);
         let operation = Operation { kind: self.at.unwrap_or(operation.kind), ..*operation };
@@ -109,6 +120,7 @@ impl Failure {
             (Class::Authentication, None) => {
                 (format!("`{host}` asks for credentials{detail}"), Some(format!("log in first: docker login {host}")))
             }
+            (Class::Transient, _) if passed_on => (format!("cannot {} {what} of `{repository}`", operation.verb()), None),
             (Class::Transient, _) if self.detail.is_none() => (format!("cannot {} {what}: no answer from `{host}`", operation.verb()), None),
             (Class::Integrity, _) if self.source.is_some() => (format!("cannot {} {what} of `{repository}`", operation.verb()), None),
             _ => (format!("cannot {} {what} of `{host}/{repository}`{detail}", operation.verb()), None),

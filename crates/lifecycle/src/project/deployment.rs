@@ -1,0 +1,215 @@
+//! What a deployment of the template finds in the registry: the images on the platforms that it runs them on, and the
+//! references beside those that a run writes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+
+use super::{Named, Release, Stores};
+use crate::Diagnosis;
+use crate::diagnosis::Problem;
+use crate::oci::{Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, read_blob};
+use crate::runner::{Annotation, Level, Runner, escape};
+use crate::template::{Lead, Usage};
+use crate::transfer::Graph;
+
+/// The largest configuration of an image that is read, in bytes; ECR takes manifests of no more.
+const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// References that are looked at, at a time.
+const READERS: usize = 8;
+
+/// A reference that the template deploys, and that a run does not write: an image that was not chosen, or one that is in
+/// no mapping.
+#[derive(Debug, Clone)]
+pub struct Other {
+    /// Where it is; of one that is pinned, the tag says nothing.
+    pub reference: Reference,
+    /// The digest that it is pinned to.
+    pub digest: Option<Digest>,
+    /// The image is one of the mapping.
+    pub is_ours: bool,
+    /// What deploys it.
+    pub usage: Usage,
+}
+
+/// Whether a resource can run an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fit {
+    /// It can.
+    Runs,
+    /// Nothing says on what the resource runs; the reason.
+    Unsure(String),
+    /// It can't; the reason.
+    Refused(String),
+}
+
+impl Other {
+    /// A usage whose reference is known. `written` are the names that a run writes: a registry that stands in for theirs
+    /// stands in for others only where the same parameter leads them.
+    pub(super) fn of(usage: &Usage, is_ours: bool, written: &[Named], stands_in: Option<&str>) -> Option<Self> {
+        let text = usage.reference.as_ref().ok()?;
+        let (name, digest) = match text.text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest.parse().ok()?)),
+            None => (text.text.as_str(), None),
+        };
+        let origin = |lead: &Lead| lead.origin.clone();
+        let led_alike = || {
+            let leads = written.iter().flat_map(|named| &named.usages).filter_map(|usage| usage.lead.as_ref());
+            leads.map(origin).any(|written| usage.lead.as_ref().map(origin) == Some(written))
+        };
+        if stands_in.is_some() && usage.lead.is_some() && !led_alike() {
+            return None;
+        }
+        let value = usage.lead.as_ref().and_then(|lead| lead.value.clone().ok());
+        let reference = Reference::parse(name, stands_in.or(value.as_deref())).ok()?;
+        let here = |location: &Location| written.iter().any(|named| named.reference.location == *location);
+        // Other registries have other credentials: whether they answer is no matter of this run.
+        let other = here(&reference.location) && (digest.is_some() || written.iter().all(|n| n.reference != reference));
+        other.then(|| Self { reference, digest, is_ours, usage: usage.clone() })
+    }
+
+    /// Why a deployment would not find it, or could not run it.
+    async fn lack(&self, stores: &Stores) -> Option<Problem> {
+        let found = async {
+            let store = stores.open(&self.reference)?.store;
+            let root = match &self.digest {
+                Some(digest) => store.manifest(digest).await?,
+                None => store.tagged(&self.reference.tag).await?,
+            };
+            let Some(root) = root else { return Ok(None) };
+            let has = platforms(&store, &root).await?;
+            Ok::<_, StoreError>(Some(fit(&self.usage, &root, &has)))
+        };
+        let why = match found.await {
+            Ok(Some(Fit::Runs | Fit::Unsure(_))) => return None,
+            Ok(Some(Fit::Refused(why))) => format!("a deployment could not run `{self}`: {why}"),
+            Ok(None) => format!("a deployment would not find `{self}`, which `{}` deploys", self.usage.resource),
+            Err(error) => {
+                let why = Diagnosis::of(&error.into()).line();
+                format!("a deployment may not find `{self}`, which `{}` deploys: {why}", self.usage.resource)
+            }
+        };
+        Some(Problem::failure(why).at(self.usage.place.clone()))
+    }
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.digest {
+            Some(digest) => write!(f, "{}@{digest}", self.reference.repository_address()),
+            None => self.reference.fmt(f),
+        }
+    }
+}
+
+/// What a deployment would miss of the references that a run does not write. One that can't be looked up is missed.
+///
+/// The mapping's images that were not chosen are those of another run, which may be on its way: only a dry run, which is
+/// about the whole deployment, looks for them.
+pub async fn lacks(others: &[Other], stores: &Stores, dry_run: bool, runner: &Runner) -> Vec<Problem> {
+    let looked_for = others.iter().filter(|other| dry_run || !other.is_ours);
+    let looks: Vec<_> = looked_for.map(|other| other.lack(stores)).collect();
+    let looks = stream::iter(looks).buffered(READERS).filter_map(std::future::ready).collect();
+    tokio::select! {
+        lacks = looks => lacks,
+        // The report comes first.
+        () = runner.cancelled() => Vec::new(),
+    }
+}
+
+/// Tells the runner what is missed, and makes the summary's part of it; nothing where nothing is.
+pub fn tell(lacks: &[Problem], release: Release<'_>, runner: &Runner) -> String {
+    if lacks.is_empty() {
+        return String::new();
+    }
+    let mut text =
+        format!("#### What a deployment of {} to {} misses\n\n", escape(release.version), escape(release.environment));
+    for lack in lacks {
+        runner.annotate(Annotation::new(Level::Warning, lack.message.clone()).at(lack.place.clone()));
+        text += &format!("- {}\n", escape(&lack.message));
+    }
+    text
+}
+
+/// The platforms of an image: an index names them, a single manifest's configuration does.
+///
+/// # Errors
+/// When something can't be read, or does not say its platform.
+pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Platform>, StoreError> {
+    let mut platforms: Vec<Platform> = root.children().iter().filter_map(|child| child.platform.clone()).collect();
+    if !root.is_index() || platforms.len() < root.children().len() {
+        let graph = Graph::read(store, root.clone()).await?;
+        platforms.clear();
+        for (named, manifest) in graph.platforms() {
+            match (named, &manifest.content) {
+                (Some(platform), _) => platforms.push(platform),
+                (None, Content::Image { config, .. }) => {
+                    let bytes = read_blob(store.as_ref(), config, CONFIG_LIMIT).await?;
+                    platforms.push(of_config(&bytes).ok_or_else(|| {
+                        let message = format!("{} doesn't say its platform", manifest.digest);
+                        StoreError::new(Class::Invalid, message)
+                    })?);
+                }
+                (None, Content::Index { .. }) => {}
+            }
+        }
+    }
+    // What BuildKit attests within an index.
+    platforms.retain(|platform| platform.os != "unknown");
+    Ok(platforms)
+}
+
+fn of_config(bytes: &[u8]) -> Option<Platform> {
+    let config: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let text = |key: &str| config[key].as_str();
+    Some(Platform::new(text("os")?, text("architecture")?, text("variant")))
+}
+
+/// Why something that deploys an image could not run it. What does not say its platform, on either side, is not refused.
+///
+/// # Errors
+/// When the image's platform can't be looked up.
+pub async fn refusal(store: &Arc<dyn Store>, root: &Manifest, usages: &[Usage]) -> Result<Option<Problem>, StoreError> {
+    if !usages.iter().any(|usage| usage.runtime.certain || usage.takes_single_manifest()) {
+        return Ok(None);
+    }
+    let has = match platforms(store, root).await {
+        Err(error) if error.class == Class::Invalid => return Ok(None),
+        has => has?,
+    };
+    let refused = usages.iter().find_map(|usage| match fit(usage, root, &has) {
+        Fit::Refused(why) => Some(Problem::failure(why).at(usage.runtime.place.clone())),
+        Fit::Runs | Fit::Unsure(_) => None,
+    });
+    Ok(refused)
+}
+
+/// Whether a resource can run an image with these platforms.
+pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
+    let resource = &usage.resource;
+    if usage.takes_single_manifest() && root.is_index() {
+        return Fit::Refused(format!("it is an index, and `{resource}` takes a single manifest"));
+    }
+    let wanted = &usage.runtime.platforms;
+    if wanted.is_empty() {
+        let why = usage.runtime.unresolved.as_ref().map(|unresolved| format!(": {}", unresolved.reason));
+        let why = why.unwrap_or_default();
+        return Fit::Unsure(format!("it can't be decided on what `{resource}` runs{why}"));
+    }
+    let fits = |wanted: &Platform| {
+        has.iter().any(|has| {
+            (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
+                && (wanted.variant.is_none() || has.variant == wanted.variant)
+        })
+    };
+    let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Fit::Runs };
+    let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+    match usage.runtime.certain {
+        true => Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}")),
+        false => Fit::Unsure(format!(
+            "it has {list}, and it can't be decided on what `{resource}` runs: nothing says so, {missing} is the default"
+        )),
+    }
+}

@@ -1,0 +1,121 @@
+//! The inputs that actions share, and what they mean.
+
+use super::stores::endpoints;
+use super::{CreateRepositories, EvidenceMode, OnConflict, Project, accounts, concurrency};
+use crate::aws::RepositorySettings;
+use crate::registry::Options;
+use crate::runner::{Environment, Input};
+
+/// The inputs of all three actions, as they were typed: what `inputs!` declares as `common`.
+pub struct CommonInputs<'a> {
+    /// `working-directory`
+    pub working_directory: Input<'a>,
+    /// `template`
+    pub template: Input<'a>,
+    /// `mapping`
+    pub mapping: Input<'a>,
+    /// `images`
+    pub images: Input<'a>,
+    /// `parameters`
+    pub parameters: Input<'a>,
+    /// `region`
+    pub region: Input<'a>,
+    /// `concurrency`
+    pub concurrency: Input<'a>,
+    /// `summary`
+    pub summary: Input<'a>,
+    /// `dry-run`
+    pub dry_run: Input<'a>,
+    /// `registry-endpoints`
+    pub registry_endpoints: Input<'a>,
+    /// `reference`
+    pub reference: Input<'a>,
+}
+
+/// What the inputs of all three actions mean.
+pub struct Common {
+    /// The templates with the images that the run is about.
+    pub project: Project,
+    /// `region`
+    pub region: Option<String>,
+    /// Images at a time.
+    pub concurrency: usize,
+    /// Whether a step summary is written.
+    pub summary: bool,
+    /// Whether nothing is written to a registry.
+    pub dry_run: bool,
+    /// How registries are reached.
+    pub options: Options,
+}
+
+impl CommonInputs<'_> {
+    /// Reads what they mean, and the project.
+    ///
+    /// # Errors
+    /// When one of them or a template is wrong.
+    pub fn parse(&self, environment: &Environment) -> anyhow::Result<Common> {
+        let options = Options { endpoints: endpoints(&self.registry_endpoints)?, ..Options::default() };
+        Ok(Common {
+            concurrency: concurrency(&self.concurrency)?,
+            summary: self.summary.boolean(true)?,
+            dry_run: self.dry_run.boolean(false)?,
+            region: self.region.text().map(str::to_owned),
+            options,
+            project: Project::load(self, environment)?,
+        })
+    }
+}
+
+/// The inputs of the actions that write to a registry, as they were typed: what `inputs!` declares as `writing`.
+pub struct WritingInputs<'a> {
+    /// `extra-tags`
+    pub extra_tags: Input<'a>,
+    /// `create-repositories`
+    pub create_repositories: Input<'a>,
+    /// `repository-settings`
+    pub repository_settings: Input<'a>,
+    /// `evidence`
+    pub evidence: Input<'a>,
+    /// `on-conflict`
+    pub on_conflict: Input<'a>,
+    /// `record`
+    pub record: Input<'a>,
+    /// `allowed-account-ids`
+    pub allowed_account_ids: Input<'a>,
+}
+
+/// What the inputs of the actions that write mean.
+pub struct Writing {
+    /// Patterns of further tags.
+    pub extra_tags: Vec<String>,
+    /// What happens where a repository is missing.
+    pub create_repositories: CreateRepositories,
+    /// How a repository is made.
+    pub repository_settings: RepositorySettings,
+    /// What happens to evidence.
+    pub evidence: EvidenceMode,
+    /// What happens where a tag holds another digest.
+    pub on_conflict: OnConflict,
+    /// Whether a record is attached.
+    pub record: bool,
+    /// The accounts that may be written to, and whose identities may write; none: all.
+    pub allowed_accounts: Vec<String>,
+}
+
+impl WritingInputs<'_> {
+    /// Reads what they mean; files are those of a project.
+    ///
+    /// # Errors
+    /// When one of them is wrong.
+    pub fn parse(&self, project: &Project) -> anyhow::Result<Writing> {
+        Ok(Writing {
+            extra_tags: self.extra_tags.lines().map(str::to_owned).collect(),
+            create_repositories: CreateRepositories::parse(&self.create_repositories)?,
+            repository_settings: RepositorySettings::parse(&self.repository_settings, &project.folder)?,
+            evidence: EvidenceMode::parse(&self.evidence)?,
+            on_conflict: OnConflict::parse(&self.on_conflict)?,
+            record: self.record.boolean(true)?,
+            allowed_accounts: accounts(&self.allowed_account_ids)?,
+        })
+    }
+}

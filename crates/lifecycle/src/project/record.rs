@@ -1,0 +1,36 @@
+use super::{Project, Release};
+use crate::clock;
+use crate::evidence::{Record, RecordKind};
+use crate::oci::{Digest, Reference};
+use crate::runner::Environment;
+
+impl Project {
+    /// What a run does now to a digest: with the time, the template, and who does it and where as the runner says.
+    pub fn record(
+        &self,
+        run: &Environment,
+        kind: RecordKind,
+        release: Release<'_>,
+        to: &Reference,
+        digest: &Digest,
+    ) -> Record {
+        let text = |value: Option<&str>| value.map(str::to_owned);
+        Record {
+            kind,
+            environment: release.environment.to_owned(),
+            from: None,
+            to: to.to_string(),
+            digest: digest.clone(),
+            replaced: None,
+            version: release.version.to_owned(),
+            template: self.template_sha256(),
+            repository: text(run.repository()),
+            commit: text(run.commit()),
+            run: run.run_url(),
+            actor: text(run.actor()),
+            time: clock::moment(),
+            gates: Vec::new(),
+            overridden: None,
+        }
+    }
+}

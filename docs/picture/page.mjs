@@ -20,7 +20,7 @@ const browser = await chromium.launch({
   // A container's root can't make Chromium's sandbox; the page is our own.
   args: process.getuid() === 0 ? ["--no-sandbox"] : [],
 });
-const tab = await browser.newPage({ viewport: { width: 1280, height: 720 }, deviceScaleFactor: 1.5, offline: true });
+const tab = await browser.newPage({ viewport: { width: 1280, height: 720 }, deviceScaleFactor: 1.4, offline: true });
 await tab.setContent(page);
 await tab.locator("article").screenshot({ path: picture });
 await browser.close();

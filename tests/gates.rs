@@ -259,7 +259,7 @@ fn platforms_are_those_of_what_deploys_it() {
         shop
     };
     let arm = "RequiresCompatibilities: [FARGATE]\n      RuntimePlatform: {CpuArchitecture: ARM64}";
-    with(arm).passes("platforms", "it has linux/amd64, linux/arm64, which is what Task want");
+    with(arm).passes("platforms", "it has linux/amd64, linux/arm64, as wanted by Task");
     let windows = "RuntimePlatform: {OperatingSystemFamily: WINDOWS_SERVER_2022_CORE}";
     with(windows).blocks("platforms", "it has linux/amd64, linux/arm64; `Task` runs on windows/amd64");
     let unknown = "RuntimePlatform: {CpuArchitecture: !ImportValue cpu}";

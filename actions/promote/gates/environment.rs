@@ -56,7 +56,7 @@ impl Image<'_> {
         }
         let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
         let users: Vec<&str> = usages.iter().map(|usage| usage.resource.as_str()).collect();
-        Ok(format!("it has {list}, which is what {} want", users.join(", ")))
+        Ok(format!("it has {list}, as wanted by {}", users.join(", ")))
     }
 
     /// The version is not below the current one.

@@ -1,7 +1,7 @@
 //! What `--help` prints, from the action file that is compiled in: what a workflow reads is what a person reads.
 
 use serde_json::Value;
-use textwrap::Options;
+use textwrap::{Options, WordSplitter};
 
 use super::Action;
 use crate::template::yaml_to_json;
@@ -85,7 +85,9 @@ impl Help {
     }
 
     fn text(&mut self, indent: &str, text: &str) {
-        let options = Options::new(WIDTH).initial_indent(indent).subsequent_indent(indent).break_words(false);
+        let options = Options::new(WIDTH).initial_indent(indent).subsequent_indent(indent);
+        // Not at the hyphens of names either.
+        let options = options.break_words(false).word_splitter(WordSplitter::NoHyphenation);
         self.lines.extend(textwrap::wrap(text, options).into_iter().map(|line| line.into_owned()));
     }
 }

@@ -9,6 +9,7 @@ mod build_log;
 mod contract;
 mod deployments;
 mod docs;
+mod emulators;
 mod faults;
 mod gates;
 mod github;

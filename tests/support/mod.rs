@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod ecr;
+pub(crate) mod emulator;
 pub(crate) mod engine;
 pub(crate) mod evidence;
 pub(crate) mod github;

@@ -11,6 +11,7 @@ mod deployments;
 mod docs;
 mod emulators;
 mod faults;
+mod gallery;
 mod gates;
 mod github;
 mod history;

@@ -2,8 +2,10 @@
 
 pub(crate) mod build;
 pub(crate) mod ecr;
+pub(crate) mod emulator;
 pub(crate) mod engine;
 pub(crate) mod evidence;
+pub(crate) mod gallery;
 pub(crate) mod github;
 pub(crate) mod http;
 pub(crate) mod prism;

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::OnceCell;
@@ -26,6 +28,12 @@ use crate::oci::{Class, StoreError};
 use crate::registry::{CredentialSource, Credentials, DockerConfig, EcrHost};
 use crate::runner::Runner;
 use crate::secret::Secret;
+
+/// The one public registry of all accounts.
+const PUBLIC_HOST: &str = "public.ecr.aws";
+
+/// Where that registry gives tokens.
+const PUBLIC_REGION: &str = "us-east-1";
 
 /// One identity in AWS: the credentials of the job, or a role that they assume.
 ///
@@ -52,7 +60,7 @@ impl Aws {
 
     /// The region of SSM and STS, as far as it is known without asking anybody.
     pub async fn region(&self) -> Option<String> {
-        self.config().await.ok()?.region().map(ToString::to_string)
+        region_of(self.config().await.ok()?).ok().map(str::to_owned)
     }
 
     /// The value of an SSM parameter, decrypted where it is a `SecureString`.
@@ -61,9 +69,9 @@ impl Aws {
     /// When it does not exist, may not be read, or nobody answers.
     pub async fn parameter(&self, name: &str) -> Result<String, Error> {
         let config = self.config().await?;
+        let region = region_of(config)?;
         let client = aws_sdk_ssm::Client::new(config);
         let answer = client.get_parameter().name(name).with_decryption(true).send().await;
-        let region = config.region().map(ToString::to_string).unwrap_or_default();
         let answer = answer.map_err(|error| match error::code(&error).as_deref() {
             Some("ParameterNotFound" | "ParameterVersionNotFound") => {
                 Error::new(Kind::NotFound, format!("SSM parameter `{name}` does not exist in {region}")).hint(format!(
@@ -85,7 +93,9 @@ impl Aws {
     /// When there are no credentials, or nobody answers.
     pub async fn account(&self) -> Result<&str, Error> {
         let ask = || async {
-            let client = aws_sdk_sts::Client::new(self.config().await?);
+            let config = self.config().await?;
+            region_of(config)?;
+            let client = aws_sdk_sts::Client::new(config);
             let answer = client.get_caller_identity().send().await;
             let answer = answer.map_err(|error| Error::of("sts:GetCallerIdentity", "the caller", error))?;
             answer.account().map(str::to_owned).ok_or_else(|| Error::new(Kind::Other, "STS names no account"))
@@ -98,7 +108,34 @@ impl Aws {
         let answer = self.ecr(&host.region).await?.get_authorization_token().send().await;
         let answer = answer
             .map_err(|error| Error::of("ecr:GetAuthorizationToken", &format!("region {}", host.region), error))?;
-        let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
+        self.basic(answer.authorization_data().first().and_then(|data| data.authorization_token()))
+    }
+
+    /// Basic credentials of the public registry; none where this identity has no credentials.
+    async fn public_token(&self) -> Result<Option<Credentials>, Error> {
+        let config = self.config().await?;
+        let Some(provider) = config.credentials_provider() else { return Ok(None) };
+        match provider.provide_credentials().await {
+            Err(CredentialsError::CredentialsNotLoaded(_)) => return Ok(None),
+            Err(error) => return Err(Error::new(Kind::Credentials, "no AWS credentials").because(error)),
+            Ok(_) => {}
+        }
+        let region = Region::new(PUBLIC_REGION);
+        let public = aws_sdk_ecrpublic::config::Builder::from(config).region(region).build();
+        let answer = aws_sdk_ecrpublic::Client::from_conf(public).get_authorization_token().send().await;
+        let answer = answer.map_err(|error| {
+            let error = Error::of("ecr-public:GetAuthorizationToken", PUBLIC_HOST, error);
+            match error.kind {
+                Kind::Denied => error
+                    .hint("allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken in the role's policy"),
+                _ => error,
+            }
+        })?;
+        self.basic(answer.authorization_data().and_then(|data| data.authorization_token())).map(Some)
+    }
+
+    /// The user and the password in a token of ECR; both of its forms are hidden in the log.
+    fn basic(&self, token: Option<&str>) -> Result<Credentials, Error> {
         let decoded = token.and_then(|token| String::from_utf8(STANDARD.decode(token).ok()?).ok());
         let pair = decoded.as_ref().and_then(|decoded| decoded.split_once(':'));
         let Some((user, password)) = pair else { return Err(Error::new(Kind::Other, "ECR's token can't be read")) };
@@ -129,13 +166,11 @@ impl Aws {
                 loader = loader.region(Region::new(region.clone()));
             }
             let config = loader.load().await;
-            // A variable that is set to nothing is not set.
-            if config.region().is_none_or(|region| region.as_ref().is_empty()) {
-                return Err(Error::new(Kind::Credentials, "no AWS region")
-                    .hint("set the input `region` or the variable AWS_REGION"));
-            }
             match &self.role {
-                Some(role) => identity::assume(config, role, &self.runner).await,
+                Some(role) => {
+                    region_of(&config)?;
+                    identity::assume(config, role, &self.runner).await
+                }
                 None => Ok(config),
             }
         };
@@ -143,7 +178,16 @@ impl Aws {
     }
 }
 
-/// Credentials of registries: ECR's by `GetAuthorizationToken`, all others from Docker's configuration.
+/// The region of SSM and STS. ECR needs none: its hosts name theirs.
+fn region_of(config: &SdkConfig) -> Result<&str, Error> {
+    // A variable that is set to nothing is not set.
+    let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
+    let missing = || Error::new(Kind::Credentials, "no AWS region");
+    region.ok_or_else(|| missing().hint("set the input `region` or the variable AWS_REGION"))
+}
+
+/// Credentials of registries: those of ECR and, where Docker's configuration has none, of the public registry by
+/// `GetAuthorizationToken`, all others from Docker's configuration.
 pub struct RegistryCredentials {
     aws: Arc<Aws>,
     docker: DockerConfig,
@@ -160,8 +204,17 @@ impl RegistryCredentials {
 #[async_trait]
 impl CredentialSource for RegistryCredentials {
     async fn credentials(&self, host: &str) -> Result<Credentials, StoreError> {
-        let Some(ecr) = EcrHost::parse(host) else { return self.docker.credentials(host).await };
-        self.aws.token(&ecr).await.map_err(|error| {
+        let token = match EcrHost::parse(host) {
+            Some(ecr) => self.aws.token(&ecr).await,
+            None => match self.docker.credentials(host).await? {
+                // Who has no credentials can read what is public.
+                Credentials::Anonymous if host == PUBLIC_HOST => {
+                    self.aws.public_token().await.map(|token| token.unwrap_or(Credentials::Anonymous))
+                }
+                credentials => return Ok(credentials),
+            },
+        };
+        token.map_err(|error| {
             let class = match error.kind {
                 Kind::Denied => Class::Denied,
                 _ => Class::Authentication,

@@ -1,7 +1,3 @@
-use std::sync::LazyLock;
-
-use regex_lite::Regex;
-
 /// What the host name of a private ECR registry says: whose it is and where.
 ///
 /// Commercial, China, GovCloud and sovereign partitions, FIPS and dual-stack names
@@ -14,20 +10,30 @@ pub struct EcrHost {
     pub region: String,
 }
 
-#[expect(clippy::unwrap_used, reason = "a constant pattern, compiled by the tests below")]
-static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"(?x)^(?<account>\d{12}) \.dkr[.-]ecr(-fips)? \. (?<region>[a-z0-9][a-z0-9_-]*) \.
-          (amazonaws\.(com(\.cn)?|eu) | on\.(aws|amazonwebservices\.com\.cn) | sc2s\.sgov\.gov | c2s\.ic\.gov | cloud\.adc-e\.uk | csp\.hci\.ic\.gov)$",
-    )
-    .unwrap()
-});
+/// What comes after the region, in every partition.
+const DOMAINS: [&str; 9] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "on.aws",
+    "on.amazonwebservices.com.cn",
+    "sc2s.sgov.gov",
+    "c2s.ic.gov",
+    "cloud.adc-e.uk",
+    "csp.hci.ic.gov",
+];
 
 impl EcrHost {
     /// Reads a registry's host name; none where it is not a private ECR registry.
     pub fn parse(host: &str) -> Option<Self> {
-        let parts = PATTERN.captures(host)?;
-        Some(Self { account: parts["account"].to_owned(), region: parts["region"].to_owned() })
+        let (account, rest) = host.split_once('.')?;
+        let service = rest.strip_prefix("dkr.ecr").or_else(|| rest.strip_prefix("dkr-ecr"))?;
+        let (region, domain) = service.strip_prefix("-fips").unwrap_or(service).strip_prefix('.')?.split_once('.')?;
+        let of_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let of_region = region.bytes().all(|byte| word(byte) || matches!(byte, b'-' | b'_'));
+        let is_ecr = of_account && of_region && region.bytes().next().is_some_and(word) && DOMAINS.contains(&domain);
+        is_ecr.then(|| Self { account: account.to_owned(), region: region.to_owned() })
     }
 
     /// The partition of an ARN in this region.
@@ -86,6 +92,11 @@ mod tests {
             "012345678901.dkr.ecr.us-east-1.amazonaws.com.evil.example",
             "evil.example/012345678901.dkr.ecr.us-east-1.amazonaws.com",
             "x012345678901.dkr.ecr.us-east-1.amazonaws.com",
+            "01234567890１.dkr.ecr.us-east-1.amazonaws.com",
+            "012345678901.dkr.ecr.-east-1.amazonaws.com",
+            "012345678901.dkr.ecr..amazonaws.com",
+            "012345678901.dkr_ecr.us-east-1.amazonaws.com",
+            "012345678901.dkr.ecr.us-east-1.amazonaws.net",
         ] {
             assert_eq!(EcrHost::parse(host), None, "{host}");
         }

@@ -95,10 +95,16 @@ impl Checks {
         let mut reports = request.layout.clone().into_os_string();
         reports.push("-reports");
         let reports = PathBuf::from(reports);
-        let unusable =
-            |error: std::io::Error| Problem::failure(format!("cannot write {}", reports.display())).because(error);
-        std::fs::create_dir_all(&reports).map_err(unusable)?;
         Ok(Self { linter, scanner, generator, policy, reports })
+    }
+
+    /// Makes the folder of the reports, once there will be something in it.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub(crate) fn begin(&self) -> Result<(), Problem> {
+        let unusable = |error| Problem::failure(format!("cannot write {}", self.reports.display())).because(error);
+        std::fs::create_dir_all(&self.reports).map_err(unusable)
     }
 
     /// The programs, for people.
@@ -183,7 +189,8 @@ impl Checks {
             let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
         }
-        self.sarif(image, "scan.sarif", &sarif::scan(&image.dockerfile_display, &verdict), checked)?;
+        let document = sarif::scan(&image.dockerfile_display, &verdict, subject.request.part.as_deref());
+        self.sarif(image, "scan.sarif", &document, checked)?;
         self.report(image, "scan.json", serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if let Some(annotation) = verdict.annotation(Some(image.definition.key.place.clone())) {
             subject.runner.annotate(annotation);

@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) buildkit_image: String,
     pub(crate) install_tools: bool,
     pub(crate) platforms: Vec<Platform>,
+    /// The platforms that were asked for, in a word: where a job builds some of an image's.
+    pub(crate) part: Option<String>,
     pub(crate) build_args: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -139,6 +141,9 @@ impl Request {
             builder,
             buildkit_image: inputs.buildkit_image.clone(),
             install_tools,
+            part: (!platforms.is_empty()).then(|| {
+                platforms.iter().map(|platform| platform.to_string().replace('/', "-")).collect::<Vec<_>>().join("+")
+            }),
             platforms,
             build_args,
             labels,

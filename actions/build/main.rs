@@ -67,6 +67,7 @@ async fn with(
     runner.say(format!("{} image(s) with {}; {}", images.len(), builder.name(), checks.names()));
     let credentials =
         BaseCredentials::prepare(images, &request.base_images, &request.released.aws, &runner.environment).await?;
+    checks.begin()?;
     let results = images::all(request, images, builder, &credentials, &checks, folder, runner).await?;
     let verdict = report::write(request, &results, Some(&checks.reports), runner);
     if let Some(told) = &request.told {

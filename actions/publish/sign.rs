@@ -91,8 +91,12 @@ impl Signing {
         let mut command = cosign::command(program, login.folder());
         command.args(["sign", "--yes"]);
         if let Self::Key(key) = self {
+            command.args(["--key", key]);
             // Who signs with a key of their own has not asked to be in a public log.
-            command.args(["--key", key, "--tlog-upload=false"]);
+            let unlogged = cosign::unlogged(program, login.folder()).await;
+            command.arg(
+                unlogged.map_err(|error| failed("cosign can't be told to keep it out of the log").because(error))?,
+            );
         }
         for digest in digests {
             command.arg(format!("{reached}/{}@{digest}", reference.repository));

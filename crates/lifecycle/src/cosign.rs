@@ -1,10 +1,12 @@
 //! cosign, which signs and verifies: where it is, and how it reaches a registry.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::runner::Environment;
+use crate::diagnosis::Problem;
+use crate::runner::{Environment, run};
 
 /// What the runner passes on to a step, and cosign has no use for.
 const NOT_PASSED_ON: [&str; 7] = [
@@ -16,6 +18,14 @@ const NOT_PASSED_ON: [&str; 7] = [
     "GITHUB_STEP_SUMMARY",
     "ACTIONS_RUNTIME_TOKEN",
 ];
+
+/// What `cosign sign --help` prints, in bytes.
+const HELP: usize = 1024 * 1024;
+
+const HELP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A signing configuration (sigstore's protobuf-specs) that names no service.
+const NO_SERVICES: &str = r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#;
 
 /// cosign on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
 pub fn find(environment: &Environment) -> Option<PathBuf> {
@@ -35,4 +45,45 @@ pub fn command(program: &Path, login: &Path) -> Command {
     }
     command.env("DOCKER_CONFIG", login);
     command
+}
+
+/// The argument that keeps a signature by a key out of the public transparency log.
+///
+/// cosign 3 takes its services from a signing configuration, and then refuses the flag that cosign 2 has for it: it gets a
+/// configuration without any service, in the folder of its login.
+///
+/// # Errors
+/// When cosign does not tell its flags, or the configuration can't be written.
+pub async fn unlogged(program: &Path, login: &Path) -> Result<String, Problem> {
+    let mut help = command(program, login);
+    help.args(["sign", "--help"]);
+    let told = run(help, HELP, HELP_DEADLINE).await;
+    let told = told.map_err(|error| Problem::failure("`cosign sign --help` did not run").because(error))?;
+    let text = [told.stdout, told.log].concat();
+    if has_log_flag(&String::from_utf8_lossy(&text)) {
+        return Ok("--tlog-upload=false".to_owned());
+    }
+    let path = login.join("signing-config.json");
+    let written = std::fs::write(&path, NO_SERVICES);
+    written.map_err(|error| Problem::failure(format!("cannot write {}", path.display())).because(error))?;
+    Ok(format!("--signing-config={}", path.display()))
+}
+
+/// Whether the flag counts: where the signing configuration is on by default it is refused, or no flag any more.
+fn has_log_flag(help: &str) -> bool {
+    let flag = |name: &str| help.lines().any(|line| line.trim_start().starts_with(name));
+    flag("--tlog-upload") && !flag("--use-signing-config=true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_is_told_from_its_mention_in_an_example() {
+        assert!(has_log_flag("Flags:\n    --tlog-upload=true:\n\tupload\n"));
+        assert!(has_log_flag("Flags:\n    --tlog-upload=true:\n    --use-signing-config=false:\n"));
+        assert!(!has_log_flag("Flags:\n    --tlog-upload=true:\n    --use-signing-config=true:\n"));
+        assert!(!has_log_flag("  cosign sign --key k --tlog-upload=false IMAGE\nFlags:\n    --signing-config='':\n"));
+    }
 }

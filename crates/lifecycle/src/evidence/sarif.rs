@@ -53,8 +53,8 @@ pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) ->
 }
 
 /// What a scanner found in an image. Findings stand at the first line of its Dockerfile: code scanning shows none without
-/// a place in the repository.
-pub fn scan(dockerfile: &Path, verdict: &Verdict) -> Value {
+/// a place in the repository. `part` names the platforms of a job that builds some of an image's: each has its own results.
+pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
     let mut rules = BTreeMap::new();
     let mut results = Vec::new();
     for finding in verdict.findings.iter().take(RESULTS) {
@@ -104,7 +104,11 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict) -> Value {
     let tool = verdict.tool.as_ref().map_or("scan", |tool| tool.name.as_str());
     let threshold = verdict.threshold.map_or("off", Severity::name);
     let left_out = verdict.findings.len() - results.len();
-    run("image-scan", &verdict.name, tool, json!({property::THRESHOLD: threshold}), rules, results, left_out)
+    let name = match part {
+        Some(part) => format!("{}/{part}", verdict.name),
+        None => verdict.name.clone(),
+    };
+    run("image-scan", &name, tool, json!({property::THRESHOLD: threshold}), rules, results, left_out)
 }
 
 /// A document as a referrer.
@@ -246,10 +250,13 @@ mod tests {
             findings: (0..RESULTS + 3).map(assessed).collect(),
             counts: Counts::default(),
         };
-        let document = scan(Path::new("./Dockerfile"), &verdict);
+        let document = scan(Path::new("./Dockerfile"), &verdict, None);
         let results = document["runs"][0]["results"].as_array().unwrap();
         assert_eq!(results.len(), RESULTS);
         assert_eq!(document["runs"][0]["properties"]["leftOut"], 3);
+        let category =
+            |part| scan(Path::new("Dockerfile"), &verdict, part)["runs"][0]["automationDetails"]["id"].clone();
+        assert_eq!([category(None), category(Some("linux-arm64"))], ["image-scan/web/", "image-scan/web/linux-arm64/"]);
         assert_ne!(results[0]["partialFingerprints"], results[1]["partialFingerprints"]);
         assert_eq!(results[0]["message"]["text"], "p 1 in image web (linux/amd64) has CVE-0: there is no fix");
         assert_eq!(results[0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "Dockerfile");

@@ -180,11 +180,17 @@ impl Substitutions {
         if has_tag { short.to_owned() } else { format!("{short}:latest") }
     }
 
-    /// Where a reference is pulled from; none where it is not substituted. The longest prefix decides.
+    /// Where a reference is pulled from; none where it is not substituted. The longest prefix of the
+    /// reference decides, as it is written, else with what Docker Hub's images leave away: `busybox` is
+    /// `docker.io/library/busybox`.
     pub(crate) fn of(&self, reference: &str) -> Option<Origin> {
-        let rules = self.0.iter().filter(|(from, _)| reference.starts_with(from.as_str()));
-        let (from, to) = rules.max_by_key(|(from, _)| from.len())?;
-        let substituted = format!("{to}{}", &reference[from.len()..]);
+        let longest = |reference: &str| {
+            let matching =
+                self.0.iter().filter_map(|(from, to)| Some((from, to, reference.strip_prefix(from.as_str())?)));
+            let (_, to, rest) = matching.max_by_key(|(from, ..)| from.len())?;
+            Some(format!("{to}{rest}"))
+        };
+        let substituted = longest(reference).or_else(|| longest(&with_hub(reference)))?;
         let Some(layout) = substituted.strip_prefix("oci:") else { return Some(Origin::Registry(substituted)) };
         // A name may hold no `/`, so a `:` before the last `/` belongs to the path.
         let (path, name) = match layout.rsplit_once(':').filter(|(_, name)| !name.contains('/')) {
@@ -192,6 +198,15 @@ impl Substitutions {
             None => (layout, "latest"),
         };
         Some(Origin::Layout { path: path.into(), name: name.to_owned() })
+    }
+}
+
+/// A reference with its registry, as Docker reads one: a first part without `.` and `:` is of Docker Hub.
+fn with_hub(reference: &str) -> String {
+    match reference.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => reference.to_owned(),
+        Some(_) => format!("docker.io/{reference}"),
+        None => format!("docker.io/library/{reference}"),
     }
 }
 
@@ -257,6 +272,17 @@ mod tests {
             Some(Origin::Layout { path: "/bases/busybox".into(), name: "1.37".into() })
         );
         assert_eq!(rules.of("other/x"), None);
+        let hub = Substitutions(vec![("docker.io/".into(), "1.dkr/hub/".into()), ("team/".into(), "h/".into())]);
+        let registry = |reference: &str| match hub.of(reference) {
+            Some(Origin::Registry(reference)) => reference,
+            other => panic!("{other:?}"),
+        };
+        let pulled = ["busybox:1.37", "grafana/k6", "docker.io/library/alpine", "team/x"].map(registry);
+        assert_eq!(
+            pulled,
+            ["1.dkr/hub/library/busybox:1.37", "1.dkr/hub/grafana/k6", "1.dkr/hub/library/alpine", "h/x"]
+        );
+        assert_eq!(hub.of("localhost/x"), None);
         let pulled = ["h/x:1", "docker.io/library/alpine", "host:5000/x", "alpine:3"].map(|r| rules.pulled(r));
         assert_eq!(pulled, ["mirror/x:1", "alpine:latest", "host:5000/x:latest", "alpine:3"]);
     }

@@ -1,8 +1,9 @@
 //! The engine behind publish and promote, seen by what registries get: how many requests, in what order, with what
 //! memory, and what is there after it was killed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image, ImageSpec, REGION, Settings, kill};
 use crate::support::http::Kind;
@@ -256,4 +257,29 @@ fn an_old_tag_stays_until_the_new_one_is_written() {
     abroad.whole("shop/api", "stable").unwrap();
     promote().run().exits(0);
     assert_eq!(abroad.resolve("shop/api", "stable"), Some(shop.image.root.digest.clone()));
+}
+
+#[test]
+fn all_tags_are_looked_up_at_one_time() {
+    /// Far longer than it takes where they are.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let shop = Shop::new(BY_TAG, Image::new(1));
+    shop.project.built("Api", &shop.image);
+    for step in [aws(shop.project.publish(), &shop.ecr).input("images", "Api"), shop.promote()] {
+        // No look is answered before all three have been asked for.
+        let looks = Arc::new((Mutex::new(0), Condvar::new(), AtomicU32::new(0)));
+        let seen = looks.clone();
+        let wait = move || {
+            let (count, changed, alone) = &*seen;
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            changed.notify_all();
+            let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < 3).unwrap();
+            alone.fetch_add(u32::from(waited.1.timed_out()), SeqCst);
+        };
+        shop.ecr.on(|entry| entry.kind == Kind::HeadManifest, 1, 3, Hook::run(wait));
+        bare(step).input("extra-tags", "{environment}-a\n{environment}-b").run().exits(0);
+        assert_eq!(looks.2.load(SeqCst), 0, "{}", shop.ecr.table());
+        assert_eq!(*looks.0.lock().unwrap(), 3, "{}", shop.ecr.table());
+    }
 }

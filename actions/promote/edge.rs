@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use serde::{Serialize, Serializer};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
@@ -79,11 +80,11 @@ impl Edge {
                 false => source.store.tagged(&from.tag).await,
             }
         };
-        let (promoted, current) = tokio::join!(promoted, target.store.head(&named.reference.tag));
+        let of_extra = join_all(extra.iter().map(|tag| target.store.head(tag)));
+        let (promoted, current, of_extra) = tokio::join!(promoted, target.store.head(&named.reference.tag), of_extra);
         let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current?, kept: false }];
-        for tag in extra {
-            let current = target.store.head(&tag).await?;
-            tags.push(TagPlan { tag, current, kept: false });
+        for (tag, current) in extra.into_iter().zip(of_extra) {
+            tags.push(TagPlan { tag, current: current?, kept: false });
         }
         let known: BTreeMap<Tag, Option<Digest>> =
             tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();

@@ -1,5 +1,6 @@
 //! What is to be written where, known before anything is written.
 
+use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
@@ -113,11 +114,13 @@ impl Work {
         let digest = built.graph.root.digest.clone();
         let repository =
             Repository::of(&request.target.aws, &named.reference, request.writing.create_repositories, &named.place);
-        let (repository, current) = tokio::join!(repository, target.store.head(&named.reference.tag));
+        let of_extra = join_all(extra.iter().map(|tag| target.store.head(tag)));
+        let (repository, current, of_extra) =
+            tokio::join!(repository, target.store.head(&named.reference.tag), of_extra);
         let repository = repository?;
         let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
-        for tag in extra {
-            let current = target.store.head(&tag).await?;
+        for (tag, current) in extra.into_iter().zip(of_extra) {
+            let current = current?;
             let moves = current.as_ref().is_some_and(|held| *held != digest);
             if moves {
                 may_move(&repository, named, &tag, current.as_ref(), &digest)?;

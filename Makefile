@@ -1,7 +1,7 @@
 # The entry points that a person needs. Each installs what it needs, in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint
+.PHONY: help demo test e2e bench lint
 SHELL := bash
 
 # What the demo's registry is: an AWS that runs on this machine (ecr), or a folder (oci).
@@ -19,6 +19,9 @@ demo: ## two images from Dockerfile to prod, on this machine (STORE=oci: without
 
 test: ## all tests, against real builders and registries
 	@$(WITH_TOOLS) cargo test --workspace
+
+e2e: ## the exemplar's workflows from commit to prod, run by wrkflw against an AWS on this machine
+	@tests/e2e/run
 
 bench: ## publish and promote beside other programs that copy images (PROFILE=dist: as shipped)
 	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers

@@ -30,6 +30,12 @@ impl Checkout {
     fn cargo(&self) -> Command {
         let mut cargo = Command::new(cargo_program());
         cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        // What `cargo run` says about this program's package. Build scripts look at it, and would run again.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                cargo.env_remove(name);
+            }
+        }
         cargo
     }
 

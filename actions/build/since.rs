@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
 use lifecycle::Problem;
 use lifecycle::oci::{Descriptor, Layout, Manifest, annotation};
 use lifecycle::project::{Module, Named, Release, Version};
@@ -101,7 +99,7 @@ impl Since {
         let workspace = &request.common.project.workspace;
         let relative = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
         let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile));
-        let ignored = dockerignore(&image.context, &image.dockerfile);
+        let ignored = Dockerignore::read(&image.context, &image.dockerfile);
         let paths = [path_argument(&context), path_argument(&dockerfile)];
         let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
         for question in [
@@ -116,9 +114,7 @@ impl Since {
             changed.extend(answer.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from));
         }
         let counts = |path: &PathBuf| {
-            let inside = path.strip_prefix(&context).ok().map(|path| image.context.join(path));
-            *path == dockerfile
-                || !inside.is_some_and(|path| ignored.matched_path_or_any_parents(&path, false).is_ignore())
+            *path == dockerfile || !path.strip_prefix(&context).is_ok_and(|inside| ignored.holds(inside))
         };
         changed.into_iter().find(counts).map(|path| format!("`{}`", path.display()))
     }
@@ -162,22 +158,43 @@ fn essence(image: &ImageDefinition) -> impl PartialEq + use<> {
 }
 
 /// The files of a context that no build sees: those of `<Dockerfile>.dockerignore`, else of `.dockerignore`.
-fn dockerignore(context: &Path, dockerfile: &Path) -> Gitignore {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    let text =
-        std::fs::read_to_string(PathBuf::from(own)).or_else(|_| std::fs::read_to_string(context.join(".dockerignore")));
-    let mut builder = GitignoreBuilder::new(context);
-    for line in
-        text.unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        // Docker's patterns begin at the root of the context, git's anywhere below it.
-        let (negation, pattern) = line.strip_prefix('!').map_or(("", line), |pattern| ("!", pattern));
-        let anchored = format!("{negation}/{}", pattern.trim_start_matches("./").trim_start_matches('/'));
-        // A pattern that is none ignores nothing, as for Docker.
-        builder.add_line(None, &anchored).ok();
+struct Dockerignore(Vec<Rule>);
+
+struct Rule {
+    /// A line with `!`: what it names is seen after all.
+    exception: bool,
+    pattern: String,
+}
+
+impl Dockerignore {
+    fn read(context: &Path, dockerfile: &Path) -> Self {
+        let mut own = dockerfile.as_os_str().to_owned();
+        own.push(".dockerignore");
+        let text = std::fs::read_to_string(PathBuf::from(own))
+            .or_else(|_| std::fs::read_to_string(context.join(".dockerignore")))
+            .unwrap_or_default();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self(lines.map(Rule::read).collect())
     }
-    builder.build().unwrap_or_else(|_| Gitignore::empty())
+
+    /// Whether a path below the context is left out: the last line that names it, or a folder that it is in, decides.
+    fn holds(&self, path: &Path) -> bool {
+        let rule = self.0.iter().rev().find(|rule| rule.names(path));
+        rule.is_some_and(|rule| !rule.exception)
+    }
+}
+
+impl Rule {
+    fn read(line: &str) -> Self {
+        let (exception, pattern) = line.strip_prefix('!').map_or((false, line), |pattern| (true, pattern));
+        let pattern = pattern.trim_start_matches("./").trim_matches('/');
+        // To Docker they are characters like any other.
+        Self { exception, pattern: pattern.replace('{', "\\{").replace('}', "\\}") }
+    }
+
+    fn names(&self, path: &Path) -> bool {
+        path.ancestors().filter_map(Path::to_str).any(|path| fast_glob::glob_match(&self.pattern, path))
+    }
 }
 
 /// A path for git, which takes an empty one for an error.
@@ -202,9 +219,9 @@ mod tests {
     fn dockerignore_begins_at_the_root() {
         let folder = tempfile::tempdir().unwrap();
         let context = folder.path();
-        std::fs::write(context.join(".dockerignore"), "# x\ndocs\n*.md\n!README.md\n**/*.log\n").unwrap();
-        let ignored = dockerignore(context, &context.join("Dockerfile"));
-        let is_ignored = |path: &str| ignored.matched_path_or_any_parents(context.join(path), false).is_ignore();
+        std::fs::write(context.join(".dockerignore"), "# x\n/docs/\n*.md\n!README.md\n**/*.log\n{a,b}\n[\n").unwrap();
+        let ignored = Dockerignore::read(context, &context.join("Dockerfile"));
+        let is_ignored = |path: &str| ignored.holds(Path::new(path));
         for (path, expected) in [
             ("docs/a.txt", true),
             ("src/docs/a.txt", false),
@@ -212,6 +229,9 @@ mod tests {
             ("README.md", false),
             ("src/a.md", false),
             ("src/x/y.log", true),
+            ("y.log", true),
+            ("{a,b}", true),
+            ("a", false),
             ("src/main.rs", false),
         ] {
             assert_eq!(is_ignored(path), expected, "{path}");

@@ -17,10 +17,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use octocrab::OctoBody;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::oci::{BoxError, StoreError};
+use crate::oci::{BoxError, Class, StoreError};
 use crate::tls;
 
 /// Until a connection stands, with TLS and the way through a proxy.
@@ -60,15 +61,25 @@ impl HttpClient {
     }
 }
 
-/// The same for octocrab, whose requests have bodies of its own.
-pub(crate) fn github() -> Client<Connector, octocrab::OctoBody> {
-    client(CONNECT_DEADLINE)
+/// octocrab's requests, whose bodies are of its own.
+impl Service<Request<OctoBody>> for HttpClient {
+    type Response = Response<Incoming>;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<OctoBody>) -> Self::Future {
+        let broken = |error| StoreError::new(Class::Invalid, "the request can't be sent").because(error);
+        let request = request.map(|body| body.map_err(broken).boxed_unsync());
+        let client = self.clone();
+        Box::pin(async move { client.send(request).await })
+    }
 }
 
-fn client<B>(deadline: Duration) -> Client<Connector, B>
-where
-    B: http_body::Body<Data: Send> + Send,
-{
+fn client(deadline: Duration) -> Client<Connector, Body> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);

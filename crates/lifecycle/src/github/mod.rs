@@ -22,7 +22,7 @@ pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
 
 use crate::Secret;
-use crate::http_client;
+use crate::http_client::HttpClient;
 use crate::runner::Environment;
 
 /// One request. GitHub itself gives up after ten seconds.
@@ -76,7 +76,7 @@ impl GitHub {
             (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static(API_VERSION)),
         ];
         let built = OctocrabBuilder::new_empty()
-            .with_service(http_client::github())
+            .with_service(HttpClient::new())
             .with_layer(&BaseUriLayer::new(base))
             .with_layer(&ExtraHeadersLayer::new(Arc::new(headers)))
             .with_auth(AuthState::None)

@@ -141,7 +141,7 @@ impl Project {
     /// The values that a template's expressions are evaluated with. What they need is looked up, and nothing else.
     async fn context(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
         let template = &module.template;
-        let parameters = template.values(Some(release.environment), Some(release.version), &self.parameters)?;
+        let parameters = self.values(module, Some(release.environment), Some(release.version))?;
         let stand_in = side.registry.clone();
         let mut context = Context { parameters, stand_in, ..Context::default() };
         if let Some(name) = &side.registry_parameter {

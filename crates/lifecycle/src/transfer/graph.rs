@@ -127,7 +127,8 @@ impl Attached {
         let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
         let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
         let mut referrers = Vec::new();
-        let cosign: Vec<_> = subjects.iter().flat_map(crate::oci::Tag::of_cosign).collect();
+        // What is attached may be signed as well as the image.
+        let mut signed = subjects.clone();
         for _ in 0..REFERRERS_DEPTH {
             let found = Self::of_all(store, &subjects).await?;
             let found: Vec<_> = found.into_iter().filter(|referrer| seen.insert(referrer.digest.clone())).collect();
@@ -141,9 +142,11 @@ impl Attached {
             let asked: Vec<_> = found.iter().map(|referrer| Self::graph(store, referrer)).collect();
             let level: Vec<Graph> = stream::iter(asked).buffered(READERS).try_collect().await?;
             subjects = level.iter().map(|graph| graph.root.digest.clone()).collect();
+            signed.extend(subjects.iter().cloned());
             referrers.extend(level);
         }
         let mut tags = Vec::new();
+        let cosign: Vec<_> = signed.iter().flat_map(crate::oci::Tag::of_cosign).collect();
         for (tag, digest) in store.existing(&cosign).await? {
             let manifest = Descriptor { digest, ..graph.root.descriptor() };
             tags.push((tag, Self::graph(store, &manifest).await?));

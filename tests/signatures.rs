@@ -117,3 +117,17 @@ fn what_publish_signs_passes() {
     let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, true]);
 }
+
+#[test]
+fn signatures_of_what_is_attached_travel_to_another_repository() {
+    let shop = Shop::new();
+    shop.sign(&shop.image.root.digest, "team");
+    shop.sign(&shop.lint, "team");
+    let store = shop.project.folder().join("elsewhere");
+    let abroad = |step: Step| step.input("target-registry", &format!("oci:{}", store.display()));
+    abroad(shop.promote("signature=key:team.pub\nlint")).run().exits(0);
+    let index = std::fs::read_to_string(store.join("shop/api/index.json")).unwrap();
+    for digest in [&shop.image.root.digest, &shop.lint] {
+        assert!(index.contains(&format!("{}.sig", digest.replace(':', "-"))), "{index}");
+    }
+}

@@ -58,6 +58,7 @@ impl Plan {
         let version = request.version.to_string();
         let release = Release { environment: &request.environment, version: &version };
         let names = request.common.project.names(release, &request.target).await?;
+        names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = names.collision() {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());

@@ -20,7 +20,7 @@ const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are read from disk at a time.
-const PIECE: usize = 128 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// An [OCI image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
 /// blobs by digest, and an index of the roots.

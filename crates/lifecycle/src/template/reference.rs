@@ -59,8 +59,7 @@ fn host_lead(text: &Text) -> Option<Lead> {
         Ok(_) => true,
         Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region)),
     };
-    let shown: String =
-        before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([last]).collect();
+    let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([last]).collect();
     if !looks_like_host(&shown) || !before.iter().all(of_account) {
         return None;
     }

@@ -160,13 +160,12 @@ impl Image<'_> {
     }
 }
 
-/// The platforms of an image with their names; what a builder's attestations pretend to be is none. That there is none at
-/// all is no reason to let an image through.
+/// The platforms of an image with their names. That there is none at all is no reason to let an image through.
 fn platforms(graph: &Graph) -> Result<Vec<(String, &Digest)>, String> {
     let name =
         |platform: Option<Platform>| platform.map_or_else(|| "the image".to_owned(), |platform| platform.to_string());
     let all = graph.platforms().into_iter().map(|(platform, manifest)| (name(platform), &manifest.digest));
-    let platforms: Vec<_> = all.filter(|(name, _)| name != "unknown/unknown").collect();
+    let platforms: Vec<_> = all.collect();
     match platforms.is_empty() {
         true => Err("it can't be decided: the image has no platforms".to_owned()),
         false => Ok(platforms),

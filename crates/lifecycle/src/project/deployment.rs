@@ -138,8 +138,9 @@ pub fn tell(lacks: &[Problem], release: Release<'_>, runner: &Runner) -> String 
 /// # Errors
 /// When something can't be read, or does not say its platform.
 pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Platform>, StoreError> {
-    let mut platforms: Vec<Platform> = root.children().iter().filter_map(|child| child.platform.clone()).collect();
-    if !root.is_index() || platforms.len() < root.children().len() {
+    let listed = || root.children().iter().filter(|child| !child.is_attestation());
+    let mut platforms: Vec<Platform> = listed().filter_map(|child| child.platform.clone()).collect();
+    if !root.is_index() || platforms.len() < listed().count() {
         let graph = Graph::read(store, root.clone()).await?;
         platforms.clear();
         for (named, manifest) in graph.platforms() {
@@ -156,8 +157,6 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
             }
         }
     }
-    // What BuildKit attests within an index.
-    platforms.retain(|platform| platform.os != "unknown");
     Ok(platforms)
 }
 

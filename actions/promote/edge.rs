@@ -36,6 +36,8 @@ pub(crate) struct Edge {
     pub(crate) repository: Repository,
     /// What is to be said of it beside its result.
     pub(crate) notices: Vec<String>,
+    /// What may not be as it was meant.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One tag, what it holds now, and what will be done about it.
@@ -111,6 +113,7 @@ impl Edge {
             adds_record: false,
             repository: Repository::Unknown,
             notices: Vec::new(),
+            warnings: Vec::new(),
             tags,
         };
         // Whether a tag would go back is known from what the environment held.
@@ -122,6 +125,7 @@ impl Edge {
         edge.check_mutability(request, named).await?;
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.writing.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
+        edge.warnings.extend(edge.stays_older(request).into_iter().chain(edge.goes_nowhere(request, from, named)));
         let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
         if !one_repository && edge.tags.iter().all(|plan| plan.current.is_none()) {
             let (aws, create) = (&request.target.aws, request.writing.create_repositories);
@@ -244,6 +248,24 @@ impl Edge {
         let current = held.and_then(Held::current).map(|stay| stay.digest.clone());
         let tagged = self.tags.first().and_then(|plan| plan.current.clone()).filter(|held| held != digest);
         tagged.or(current).filter(|held| held != digest)
+    }
+
+    /// What is to be said where an older version was here before, and nothing makes it the current one again.
+    fn stays_older(&self, request: &Request) -> Option<String> {
+        let current = self.held.as_ref()?.as_ref().ok()?.current()?;
+        let (to, version) = (&request.to, &request.version);
+        let passes = !request.rollback && self.is_done() && self.kept.is_none() && current.version > *version;
+        passes.then(|| {
+            let (holds, since) = (&current.version, &current.record.time);
+            format!("{to} holds {holds} since {since}; {version} was there before, and nothing is recorded: set `rollback: true` to go back")
+        })
+    }
+
+    /// What is to be said where both environments have one name for it.
+    fn goes_nowhere(&self, request: &Request, from: &Reference, named: &Named) -> Option<String> {
+        let is_one = !request.rollback && *from == named.reference;
+        let rest = if self.adds_record { ", there is only a record" } else { "" };
+        is_one.then(|| format!("it has one name in {} and {}, `{from}`: nothing moves{rest}", request.from, request.to))
     }
 
     /// Whether no record says yet what is about to be true.

@@ -180,6 +180,7 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
                 continue;
             }
         };
+        edge.warnings.iter().for_each(|warning| tell(Level::Warning, format!("image `{key}`: {warning}")));
         edge.notices.iter().for_each(|notice| tell(Level::Notice, format!("image `{key}`: {notice}")));
         let reasons = |status| {
             let ended = planned.gates.iter().filter(|gate| gate.status == status);

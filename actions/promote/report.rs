@@ -7,7 +7,7 @@ use serde::Serialize;
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
-use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
@@ -71,7 +71,11 @@ pub(crate) fn write(request: &Request, plan: &Plan, lacks: &[Problem], stage: St
         runner.show(gates);
     }
     if request.common.summary {
-        runner.summarize(&summary(request, stage, &table, gates.as_ref(), &missed, runner));
+        let text = format!("{}{}", below(plan, &results), gates.as_ref().map(gates_section).unwrap_or_default());
+        let heading = heading(request, stage, &results);
+        let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
+        runner.summarize(&format!("### {heading}\n\n{}\n{text}{missed}", table.markdown()));
+        runner.summarize(&circumstances(request, runner));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -83,31 +87,41 @@ pub(crate) fn write(request: &Request, plan: &Plan, lacks: &[Problem], stage: St
     }
 }
 
-/// Before and after, the gates, and where it was done.
-fn summary(
-    request: &Request,
-    stage: Stage,
-    table: &Table,
-    gates: Option<&Table>,
-    missed: &str,
-    runner: &Runner,
-) -> String {
-    let what = match (stage, request.rollback) {
-        (Stage::Blocked, _) => "Blocked:",
-        (Stage::Planned, false) => "Would promote",
-        (Stage::Planned, true) => "Would go back to",
-        (Stage::Applied, false) => "Promoted",
-        (Stage::Applied, true) => "Went back to",
-    };
-    let (from, to) = (escape(&request.from), escape(&request.to));
+/// What was done, or how much of it was not.
+fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
+    let (from, to, version) = (escape(&request.from), escape(&request.to), &request.version);
     let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
-    let mut text = format!("### {what} {} {way}\n\n{}\n", request.version, table.markdown());
-    if let Some(gates) = gates {
-        text += &format!("#### Gates\n\n{}\n", gates.markdown());
-    }
-    if !missed.is_empty() {
-        text += &format!("{missed}\n");
-    }
+    let failed = results.iter().filter(|result| result.status == Status::Failed).count();
+    let (noun, of_all) = (if request.rollback { "Rollback to" } else { "Promotion of" }, results.len());
+    let what = match (stage, request.rollback, failed) {
+        (Stage::Blocked, _, 0) => return format!("Blocked: {version} {way}"),
+        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} images failed"),
+        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all} images"),
+        (Stage::Planned, false, 0) => "Would promote",
+        (Stage::Planned, true, 0) => "Would go back to",
+        (Stage::Applied, false, 0) => "Promoted",
+        (Stage::Applied, true, 0) => "Went back to",
+    };
+    format!("{what} {version} {way}")
+}
+
+/// What is to be said of single images: why they failed, and what may not be as it was meant.
+fn below(plan: &Plan, results: &[Promoted]) -> String {
+    let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
+    let warnings = plan.images.iter().filter_map(|planned| Some((planned, planned.work.as_ref().ok()?)));
+    let warnings = warnings.flat_map(|(planned, edge)| {
+        edge.warnings.iter().map(|warning| (planned.named.key.as_str(), warning.as_str()))
+    });
+    remarks(failures.chain(warnings))
+}
+
+fn gates_section(gates: &Table) -> String {
+    format!("#### Gates\n\n{}\n", gates.markdown())
+}
+
+/// Why gates did not count, and where it was done.
+fn circumstances(request: &Request, runner: &Runner) -> String {
+    let mut text = String::new();
     if let Some(reason) = &request.override_reason {
         text += &format!("Gates are overridden: {}\n\n", escape(reason));
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use lifecycle::oci::Digest;
 use lifecycle::project::{Named, Release, tell};
 use lifecycle::registry::Traffic;
-use lifecycle::runner::{Cell, Runner, Table, Verdict};
+use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
 use lifecycle::{Diagnosis, Place, Problem};
 
 use crate::inputs::Request;
@@ -123,12 +123,9 @@ pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem],
     let version = request.version.to_string();
     let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
     if request.common.summary {
-        let what = if request.common.dry_run { "Would publish" } else { "Published" };
-        runner.summarize(&format!(
-            "### {what} {version} to {}\n\n{}\n{missed}",
-            lifecycle::runner::escape(&request.environment),
-            table.markdown()
-        ));
+        let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
+        let (heading, failures) = (heading(request, results), remarks(failures));
+        runner.summarize(&format!("### {heading}\n\n{}\n{failures}{missed}", table.markdown()));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -140,6 +137,17 @@ pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem],
     match results.iter().any(|result| result.status == Status::Failed) {
         true => Verdict::Fail,
         false => Verdict::Pass,
+    }
+}
+
+/// What was done, or how much of it was not.
+fn heading(request: &Request, results: &[Published]) -> String {
+    let (version, environment) = (&request.version, escape(&request.environment));
+    let failed = results.iter().filter(|result| result.status == Status::Failed).count();
+    match (failed, request.common.dry_run) {
+        (0, false) => format!("Published {version} to {environment}"),
+        (0, true) => format!("Would publish {version} to {environment}"),
+        _ => format!("Publish of {version} to {environment} failed: {failed} of {} images", results.len()),
     }
 }
 

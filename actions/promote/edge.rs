@@ -1,13 +1,13 @@
 //! One image on its way: which digest, where it goes, and what each of its tags will do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use serde::{Serialize, Serializer};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Class, Digest, Manifest, Reference, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository};
+use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository, Version};
 use lifecycle::registry::EcrHost;
 use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -186,7 +186,7 @@ impl Edge {
         request: &Request,
         naming: Naming<'_>,
         current: &Digest,
-    ) -> anyhow::Result<Option<lifecycle::project::Version>> {
+    ) -> anyhow::Result<Option<Version>> {
         if request.rollback {
             return Ok(None);
         }
@@ -318,8 +318,8 @@ async fn before(
     };
     let matches = |stay: &&crate::environment::Stay| stay.version == *version && stay.tag == named.reference.tag;
     let Some(stay) = held.stays.iter().find(matches) else {
-        let mut versions: Vec<String> = held.stays.iter().map(|stay| stay.version.to_string()).collect();
-        versions.dedup();
+        let versions: BTreeSet<&Version> = held.stays.iter().map(|stay| &stay.version).collect();
+        let versions: Vec<String> = versions.into_iter().map(ToString::to_string).collect();
         let hint = match versions.is_empty() {
             true => format!("no record tells of any version of it in {to}"),
             false => format!("the records tell of {}", versions.join(", ")),

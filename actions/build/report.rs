@@ -238,17 +238,20 @@ fn table(results: &[Result]) -> Table {
         "Cached steps",
     ]);
     for result in results {
+        // Of what was not built there is nothing to count.
+        let built = |text: String| Cell::text(if result.built.is_some() { text } else { String::new() });
+        let seconds = if result.started.is_empty() { String::new() } else { format!("{} s", result.seconds) };
         table.row([
             Cell::text(&result.name),
             Cell::text(result.platforms.join(", ")),
             Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
             Cell::text(result.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
-            Cell::text(result.layers.to_string()),
+            built(result.layers.to_string()),
             Cell::text(result.lint.as_ref().map(lint_counts).unwrap_or_default()),
             Cell::text(result.vulnerabilities.as_ref().map(scan_counts).unwrap_or_default()),
             Cell::text(format!("{:?}", result.status).to_lowercase()),
-            Cell::text(format!("{} s", result.seconds)),
-            Cell::text(result.cached.to_string()),
+            Cell::text(seconds),
+            built(result.cached.to_string()),
         ]);
     }
     table

@@ -190,6 +190,6 @@ impl Request {
 fn may_hold_layout(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return !folder.exists() };
     // A run that was killed may have left the blobs without the file that makes them a layout.
-    let begun = |name: &str| matches!(name, "blobs" | "index.json") || name.starts_with(".tmp");
+    let begun = |name: &str| matches!(name, "blobs" | "index.json") || name.starts_with(".unfinished-");
     Layout::at(folder).exists() || entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(begun))
 }

@@ -126,7 +126,7 @@ impl Edge {
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.writing.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
         edge.warnings.extend(edge.stays_older(request).into_iter().chain(edge.goes_nowhere(request, from, named)));
-        let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
+        let one_repository = edge.is_in_one_repository();
         if !one_repository && edge.tags.iter().all(|plan| plan.current.is_none()) {
             let (aws, create) = (&request.target.aws, request.writing.create_repositories);
             edge.repository = Repository::of(aws, &named.reference, create, &named.place).await?;
@@ -139,6 +139,16 @@ impl Edge {
             edge.graph = Graph::read(&edge.source.store, edge.graph.root).await?;
         }
         Ok(edge)
+    }
+
+    /// Whether the target has the image already: a tag of it says so.
+    pub(crate) fn is_there(&self) -> bool {
+        self.tags.iter().any(|tag| tag.current.as_ref() == Some(&self.graph.root.digest))
+    }
+
+    /// Whether nothing has to be copied, because both ends are one repository.
+    pub(crate) fn is_in_one_repository(&self) -> bool {
+        copy::same_repository(self.source.store.as_ref(), self.target.store.as_ref())
     }
 
     fn moves(&self, plan: &TagPlan) -> bool {
@@ -161,11 +171,21 @@ impl Edge {
                     return Err(self.conflict(request, named, &plan, &current).await.into());
                 }
                 self.tags[index].kept = true;
-            } else if let Some(above) = self.goes_back(request, naming, &current)? {
-                let tag = named.reference.with_tag(plan.tag.clone());
+                continue;
+            }
+            // Going back is what a rollback is for.
+            if request.rollback {
+                continue;
+            }
+            let (held, tag) = (self.held_version(naming, &current)?, named.reference.with_tag(plan.tag.clone()));
+            if index > 0 {
+                if let Some(why) = request.version.keeps_off(&tag, held.as_ref()) {
+                    self.notices.push(why);
+                    self.tags[index].kept = true;
+                }
+            } else if let Some(above) = held.filter(|held| *held > request.version) {
                 let message = format!("`{tag}` holds version {above}, and would go back to {}", request.version);
-                let is_extra = index > 0;
-                if !is_extra && request.writing.on_conflict == OnConflict::Fail {
+                if request.writing.on_conflict == OnConflict::Fail {
                     let problem = Problem::failure(format!("{message}: {current} → {}", self.graph.root.digest));
                     return Err(problem
                         .at(named.place.clone())
@@ -180,18 +200,10 @@ impl Edge {
         Ok(())
     }
 
-    /// The version that a tag would leave for a lower one. A digest of no known version holds nothing up.
-    fn goes_back(
-        &self,
-        request: &Request,
-        naming: Naming<'_>,
-        current: &Digest,
-    ) -> anyhow::Result<Option<Version>> {
-        if request.rollback {
-            return Ok(None);
-        }
+    /// The version that a tag of the environment holds. A digest of no known version holds nothing up.
+    fn held_version(&self, naming: Naming<'_>, current: &Digest) -> anyhow::Result<Option<Version>> {
         match &self.held {
-            Some(Ok(held)) => Ok(held.version_of(current, naming).filter(|version| *version > request.version)),
+            Some(Ok(held)) => Ok(held.version_of(current, naming)),
             Some(Err(error)) if error.class == Class::Unsupported => Ok(None),
             Some(Err(error)) => {
                 let message = format!("it can't be decided whether `{}` would go back: {error}", naming.reference);

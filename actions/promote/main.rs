@@ -62,14 +62,18 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         (true, true) => Stage::Planned,
         (true, false) => Stage::Applied,
     };
+    let writes = match stage {
+        Stage::Planned => Some(apply::writes(&request, &mut plan, &runner).await),
+        Stage::Blocked | Stage::Applied => None,
+    };
     if stage != Stage::Applied {
         let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-        return Ok(report::write(&request, &plan, &lacks, stage, &runner));
+        return Ok(report::write(&request, &plan, writes.as_deref(), &lacks, stage, &runner));
     }
     let deployment = Deployment::begin(&request, &plan, &hash, &runner).await;
     let plan = apply::all(&request, plan, &runner).await;
     let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-    let verdict = report::write(&request, &plan, &lacks, stage, &runner);
+    let verdict = report::write(&request, &plan, None, &lacks, stage, &runner);
     deployment.end(verdict, &runner).await;
     Ok(verdict)
 }

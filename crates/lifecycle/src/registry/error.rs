@@ -31,17 +31,41 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
-        Self { class, at: None, code: None, detail: Some(detail.into()), retry_after: None, source: None, had_credentials: false }
+        Self {
+            class,
+            at: None,
+            code: None,
+            detail: Some(detail.into()),
+            retry_after: None,
+            source: None,
+            had_credentials: false,
+        }
     }
 
     /// No answer: the connection, TLS, a proxy or a deadline.
     pub(super) fn unreachable(source: BoxError) -> Self {
-        Self { class: Class::Transient, at: None, code: None, detail: None, retry_after: None, source: Some(source), had_credentials: false }
+        Self {
+            class: Class::Transient,
+            at: None,
+            code: None,
+            detail: None,
+            retry_after: None,
+            source: Some(source),
+            had_credentials: false,
+        }
     }
 
     /// An error that a stream of ours ended with.
     pub(super) fn passed_on(error: StoreError) -> Self {
-        Self { class: error.class, at: None, code: None, detail: None, retry_after: None, source: Some(error.into()), had_credentials: false }
+        Self {
+            class: error.class,
+            at: None,
+            code: None,
+            detail: None,
+            retry_after: None,
+            source: Some(error.into()),
+            had_credentials: false,
+        }
     }
 
     /// No credentials: that is all there is to say, whatever they were for.
@@ -60,7 +84,15 @@ impl Failure {
         let class = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        Self { class, at: None, code: code.map(|code| safe(&code)), detail: Some(detail), retry_after, source: None, had_credentials: false }
+        Self {
+            class,
+            at: None,
+            code: code.map(|code| safe(&code)),
+            detail: Some(detail),
+            retry_after,
+            source: None,
+            had_credentials: false,
+        }
     }
 
     /// Whether the same request may go well later.

@@ -178,7 +178,15 @@ fn a_promotion_of_what_was_there_is_no_rollback() {
     let run: Run = shop.promote("1.0.0", "test").input("extra-tags", "{environment}").run().exits(0);
     assert_eq!(run.of_images("status"), ["unchanged"]);
     assert_eq!(shop.ecr.snapshot(), before);
+    let warnings = run.log.messages("warning");
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.starts_with("image `Api`: test holds 1.1.0 since 20"), "{warning}");
+    let end = "1.0.0 was there before, and nothing is recorded: set `rollback: true` to go back";
+    assert!(warning.ends_with(end) && run.summary.contains("1.0.0 was there before"), "{warning} {}", run.summary);
     assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest));
+    // Of the current version there is nothing to say.
+    let run = shop.promote("1.1.0", "test").input("extra-tags", "{environment}").run().exits(0);
+    assert!(run.log.messages("warning").is_empty(), "{}", run.log.raw);
 }
 
 #[test]

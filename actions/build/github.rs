@@ -44,7 +44,9 @@ impl Told {
             tell(runner, Level::Notice, "GitHub is told nothing: input `github-token` is empty");
             return Ok(None);
         }
-        let token = Secret::new(asked.token.required()?);
+        let needs_it = if comment { "comment" } else { "code-scanning" };
+        let missing = || Problem::mistake(format!("input `github-token` is required: `{needs_it}` needs it"));
+        let token = Secret::new(asked.token.text().ok_or_else(missing)?);
         let parts = ["build"].into_iter().chain(asked.images.list()).chain(asked.platforms.list());
         Ok(Some(Self { token, comment, code_scanning, subject: parts.collect::<Vec<_>>().join(" ") }))
     }

@@ -22,17 +22,23 @@ use crate::tools;
 /// Between two lines that say that a build still goes on.
 const PROGRESS: Duration = Duration::from_secs(30);
 
-/// What a dry run shows: the command lines, and nothing is run.
+/// What a dry run shows: the command lines, and nothing is built.
 pub(crate) async fn planned(
     request: &Request,
     images: &[Image],
     builder: &Builder,
     folder: &Path,
     runner: &Runner,
-) -> Vec<Result> {
+) -> anyhow::Result<Vec<Result>> {
+    let since = since(request).await?;
     let epoch = commit_time(request).await;
     let credentials = BaseCredentials::none();
+    let mut results = Vec::new();
     for (number, image) in images.iter().enumerate() {
+        if let Some(result) = released(request, image, since.as_ref(), runner).await {
+            results.push(result);
+            continue;
+        }
         let folder = folder.join(number.to_string());
         let labels = labels(request, runner, image, epoch);
         let conditions = Conditions {
@@ -44,8 +50,29 @@ pub(crate) async fn planned(
             folder: &folder,
         };
         builder.commands(image, &conditions).iter().for_each(|line| runner.say(line));
+        results.push(Result::of(image, Status::Planned));
     }
-    images.iter().map(|image| Result::of(image, Status::Planned)).collect()
+    Ok(results)
+}
+
+/// The release that unchanged images are taken from, if one was named.
+async fn since(request: &Request) -> anyhow::Result<Option<Since>> {
+    match &request.since {
+        Some(text) => Ok(Some(Since::find(text, request).await?)),
+        None => Ok(None),
+    }
+}
+
+/// The image as it was released; none where it has to be built.
+async fn released(request: &Request, image: &Image, since: Option<&Since>, runner: &Runner) -> Option<Result> {
+    match since?.reuse(request, image, runner).await {
+        Ok(reused) => Some(Result::reused(image, reused?)),
+        Err(error) => {
+            let mut result = Result::of(image, Status::Failed);
+            result.fails(&error);
+            Some(result)
+        }
+    }
 }
 
 /// Builds all images; the names are written when all of them are there.
@@ -61,10 +88,7 @@ pub(crate) async fn all(
     let layout = Layout::at(&request.layout);
     let keys: Vec<&str> = images.iter().map(|image| image.key.as_str()).collect();
     layout.forget(&keys)?;
-    let since = match &request.since {
-        Some(text) => Some(Since::find(text, request).await?),
-        None => None,
-    };
+    let since = since(request).await?;
     let epoch = commit_time(request).await;
     let builds = images.iter().enumerate().map(|(number, image)| {
         let folder = folder.join(number.to_string());
@@ -140,16 +164,8 @@ async fn one(
     runner: &Runner,
 ) -> Result {
     let (started, began) = (Instant::now(), clock::now());
-    if let Some(since) = since {
-        match since.reuse(conditions.request, image, runner).await {
-            Ok(None) => {}
-            Ok(Some(reused)) => return Result::reused(image, reused),
-            Err(error) => {
-                let mut result = Result::of(image, Status::Failed);
-                result.fails(&error);
-                return result;
-            }
-        }
+    if let Some(result) = released(conditions.request, image, since, runner).await {
+        return result;
     }
     let outcome = tokio::select! {
         outcome = build(image, builder, conditions, layout, runner) => outcome,

@@ -1,19 +1,20 @@
 //! What was typed, and what it means.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
-use lifecycle::oci::Platform;
+use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::{Common, Side, Version, registry};
 use lifecycle::runner::{Input, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
 use crate::dockerfile::Substitutions;
 use crate::github::{Asked, Told};
+use crate::tools::Install;
 use crate::{sbom, scan};
 
 lifecycle::inputs! {
@@ -51,7 +52,7 @@ pub(crate) struct Request {
     pub(crate) layout: PathBuf,
     pub(crate) builder: Choice,
     pub(crate) buildkit_image: String,
-    pub(crate) install_tools: bool,
+    pub(crate) install_tools: Install,
     pub(crate) platforms: Vec<Platform>,
     /// The platforms that were asked for, in a word: where a job builds some of an image's.
     pub(crate) part: Option<String>,
@@ -131,16 +132,26 @@ impl Request {
             Ok((from.to_owned(), to.replace("//", "/")))
         });
         let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
-        let layout = input("layout", &inputs.layout).text().map(|text| project.folder.join(text));
+        let layout = input("layout", &inputs.layout);
+        let folder = layout.text().map(|text| project.folder.join(text));
+        let folder = folder.unwrap_or_else(|| runner.environment.temporary().join("container-images"));
+        if !may_hold_layout(&folder) {
+            let what = "a folder that is empty, not there yet, or an OCI layout";
+            return Err(layout.refuse_value(&folder.display().to_string(), what).into());
+        }
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
         let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         Ok(Self {
             version,
-            layout: layout.unwrap_or_else(|| runner.environment.temporary().join("container-images")),
+            layout: folder,
             builder,
             buildkit_image: inputs.buildkit_image.clone(),
-            install_tools,
+            install_tools: match (install_tools, common.dry_run) {
+                (false, _) => Install::Never,
+                (true, false) => Install::Missing,
+                (true, true) => Install::Planned,
+            },
             part: (!platforms.is_empty()).then(|| {
                 platforms.iter().map(|platform| platform.to_string().replace('/', "-")).collect::<Vec<_>>().join("+")
             }),
@@ -173,4 +184,12 @@ impl Request {
             common,
         })
     }
+}
+
+/// Whether a layout can be written to a folder without a file of somebody else's among it.
+fn may_hold_layout(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return !folder.exists() };
+    // A run that was killed may have left the blobs without the file that makes them a layout.
+    let begun = |name: &str| matches!(name, "blobs" | "index.json") || name.starts_with(".unfinished-");
+    Layout::at(folder).exists() || entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(begun))
 }

@@ -59,11 +59,11 @@ async fn with(
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
+    let checks = Checks::prepare(request, runner).await?;
     if request.common.dry_run {
-        let results = images::planned(request, images, builder, folder, runner).await;
+        let results = images::planned(request, images, builder, folder, runner).await?;
         return Ok(report::write(request, &results, None, runner));
     }
-    let checks = Checks::prepare(request, runner).await?;
     runner.say(format!("{} image(s) with {}; {}", images.len(), builder.name(), checks.names()));
     let credentials =
         BaseCredentials::prepare(images, &request.base_images, &request.released.aws, &runner.environment).await?;

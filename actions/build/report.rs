@@ -8,7 +8,7 @@ use serde::Serialize;
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::Counts as ScanCounts;
 use lifecycle::oci::Digest;
-use lifecycle::runner::{Cell, Runner, Table, Verdict};
+use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
 use lifecycle::{Diagnosis, Place};
 
 use crate::builder::Output;
@@ -209,10 +209,16 @@ pub(crate) fn write(request: &Request, results: &[Result], reports: Option<&Path
 
 /// The report as Markdown: all images, then the vulnerabilities of each.
 pub(crate) fn sections(request: &Request, results: &[Result]) -> Vec<String> {
-    let what = if request.common.dry_run { "Would build" } else { "Built" };
-    let images = format!("### {what}\n\n{}\n", table(results).markdown());
+    let failed = results.iter().filter(|result| result.status == Status::Failed).count();
+    let what = match (failed, request.common.dry_run) {
+        (0, false) => "Built".to_owned(),
+        (0, true) => "Would build".to_owned(),
+        _ => format!("Build failed: {failed} of {} images", results.len()),
+    };
+    let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
+    let images = format!("### {what}\n\n{}\n{}", table(results).markdown(), remarks(failures));
     let vulnerabilities = results.iter().filter(|result| !result.details.is_empty()).map(|result| {
-        let summary = format!("<summary>Vulnerabilities of {}</summary>", lifecycle::runner::escape(&result.name));
+        let summary = format!("<summary>Vulnerabilities of {}</summary>", escape(&result.name));
         format!("<details>{summary}\n\n{}\n</details>\n\n", result.details)
     });
     [images].into_iter().chain(vulnerabilities).collect()
@@ -232,17 +238,20 @@ fn table(results: &[Result]) -> Table {
         "Cached steps",
     ]);
     for result in results {
+        // Of what was not built there is nothing to count.
+        let built = |text: String| Cell::text(if result.built.is_some() { text } else { String::new() });
+        let seconds = if result.started.is_empty() { String::new() } else { format!("{} s", result.seconds) };
         table.row([
             Cell::text(&result.name),
             Cell::text(result.platforms.join(", ")),
             Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
             Cell::text(result.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
-            Cell::text(result.layers.to_string()),
+            built(result.layers.to_string()),
             Cell::text(result.lint.as_ref().map(lint_counts).unwrap_or_default()),
             Cell::text(result.vulnerabilities.as_ref().map(scan_counts).unwrap_or_default()),
             Cell::text(format!("{:?}", result.status).to_lowercase()),
-            Cell::text(format!("{} s", result.seconds)),
-            Cell::text(result.cached.to_string()),
+            Cell::text(seconds),
+            built(result.cached.to_string()),
         ]);
     }
     table

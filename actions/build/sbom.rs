@@ -94,7 +94,7 @@ impl Generator {
                 Ok(Some(Self { program, format, temporary: environment.temporary(), turns }))
             }
             (None, Choice::Auto) => Ok(None),
-            (None, _) => Err(tools::missing("syft", "brew install syft")),
+            (None, _) => Err(tools::missing("syft")),
         }
     }
 

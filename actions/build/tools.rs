@@ -47,25 +47,40 @@ pub(crate) fn find(environment: &Environment, name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
 }
 
-/// hadolint, installed where it is missing and `install` says so.
+/// hadolint, installed where it is missing and `install` lets it.
 ///
 /// # Errors
 /// When it is not there and can't be had, with the command that installs it.
-pub(crate) async fn hadolint(runner: &Runner, install: bool) -> Result<PathBuf, Problem> {
+pub(crate) async fn hadolint(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
     obtain(runner, install, &HADOLINT).await
 }
 
-/// snyk, installed where it is missing and `install` says so.
+/// snyk, installed where it is missing and `install` lets it.
 ///
 /// # Errors
 /// When it is not there and can't be had, with the command that installs it.
-pub(crate) async fn snyk(runner: &Runner, install: bool) -> Result<PathBuf, Problem> {
+pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
     obtain(runner, install, &SNYK).await
 }
 
 /// A program that this action can't install.
-pub(crate) fn missing(name: &str, command: &str) -> Problem {
-    Problem::failure(format!("{name} is not on PATH")).hint(format!("install it: {command}"))
+pub(crate) fn missing(name: &str) -> Problem {
+    not_there(name).hint(format!("a step before this one has to install {name}"))
+}
+
+fn not_there(name: &str) -> Problem {
+    Problem::failure(format!("{name} is not on PATH"))
+}
+
+/// What happens where a tool is missing that can be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Install {
+    /// That is an error.
+    Never,
+    /// It is installed.
+    Missing,
+    /// A dry run: it would be.
+    Planned,
 }
 
 /// A tool that can be installed.
@@ -126,15 +141,17 @@ const SNYK: Tool = Tool {
     arguments: &["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
 };
 
-async fn obtain(runner: &Runner, install: bool, tool: &Tool) -> Result<PathBuf, Problem> {
+async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBuf, Problem> {
     if let Some(path) = find(&runner.environment, tool.name) {
         return Ok(path);
     }
     let Tool { name, version, .. } = tool;
-    let Some(platform) = platform().filter(|_| install) else { return Err(missing(name, tool.command)) };
+    let Some(platform) = platform().filter(|_| install != Install::Never) else {
+        return Err(not_there(name).hint(format!("install it: {}", tool.command)));
+    };
     let folder = runner.environment.tool_cache().join(name).join(version);
     let program = folder.join(platform).join(tool.program);
-    if is_executable(&program) {
+    if is_executable(&program) || install == Install::Planned {
         return Ok(program);
     }
     let failed = |problem: Problem| {

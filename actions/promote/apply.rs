@@ -6,9 +6,10 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::{GateStatus, Record, RecordKind};
 use lifecycle::oci::{BlobSource, StoreError};
-use lifecycle::project::{EvidenceMode, Release};
+use lifecycle::project::{EvidenceMode, Release, Repository};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
+use lifecycle::writes::Writes;
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
@@ -57,38 +58,20 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     }
     let (source, target, graph) = (&edge.source.store, &edge.target.store, &edge.graph);
     runner.say(format!("{}: {} → {}", planned.named.key, planned.source, planned.named.reference));
-    let digest = &graph.root.digest;
-    let there = edge.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    let attached = attached(request, planned, edge, runner).await?;
     if edge.repository.make(&request.target.aws, &planned.named.reference, &request.writing.repository_settings).await?
     {
         runner.say(format!("{}: created the repository {}", planned.named.key, planned.named.reference.repository));
     }
-    if !there {
+    if !edge.is_there() {
         copy::below_root(source, target, graph).await?;
     }
-    let one_repository = copy::same_repository(source.as_ref(), target.as_ref());
-    let failed = |error: StoreError| match request.writing.evidence {
-        EvidenceMode::BestEffort => {
-            let why = Diagnosis::of(&error.into()).line();
-            let message = format!("{}: evidence did not arrive: {why}", planned.named.key);
-            runner.annotate(Annotation::new(Level::Warning, message));
-            Ok(())
-        }
-        _ => Err(error),
-    };
-    let attached = match request.writing.evidence {
-        EvidenceMode::None => Attached::default(),
-        _ if one_repository => Attached::default(),
-        _ => match copy::wanted(source, target, graph, there).await {
-            Ok(attached) => attached,
-            Err(error) => failed(error).map(|()| Attached::default())?,
-        },
-    };
     let record = edge.adds_record.then(|| new_record(request, planned, edge, runner));
     let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
-    if attaches && !there && !one_repository {
+    if attaches && !edge.is_there() && !edge.is_in_one_repository() {
         copy::root(target, graph).await?;
     }
+    let failed = |error| tolerate(request, planned, error, runner);
     copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
@@ -97,6 +80,68 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
         copy::artifact(target, &manifest, &artifact).await?;
     }
     Ok(())
+}
+
+/// The evidence that goes along; nothing is written.
+async fn attached(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> anyhow::Result<Attached> {
+    if request.writing.evidence == EvidenceMode::None || edge.is_in_one_repository() {
+        return Ok(Attached::default());
+    }
+    match copy::wanted(&edge.source.store, &edge.target.store, &edge.graph, edge.is_there()).await {
+        Ok(attached) => Ok(attached),
+        Err(error) => Ok(tolerate(request, planned, error, runner).map(|()| Attached::default())?),
+    }
+}
+
+/// Evidence that does not arrive is an error, or with `best-effort` a warning.
+fn tolerate(request: &Request, planned: &Planned, error: StoreError, runner: &Runner) -> Result<(), StoreError> {
+    if request.writing.evidence != EvidenceMode::BestEffort {
+        return Err(error);
+    }
+    let why = Diagnosis::of(&error.into()).line();
+    let message = format!("{}: evidence did not arrive: {why}", planned.named.key);
+    runner.annotate(Annotation::new(Level::Warning, message));
+    Ok(())
+}
+
+/// What a run would write, for a dry run: of each image that can be promoted.
+pub(crate) async fn writes(request: &Request, plan: &mut Plan, runner: &Runner) -> Vec<(String, Writes)> {
+    let looks = plan.images.iter_mut().map(|planned| async {
+        match of_image(request, planned, runner).await {
+            Ok(writes) => writes.map(|writes| (planned.named.key.clone(), writes)),
+            Err(error) => {
+                planned.work = Err(error);
+                None
+            }
+        }
+    });
+    let looks: Vec<_> = looks.collect();
+    let all = stream::iter(looks).buffered(request.common.concurrency).filter_map(std::future::ready).collect();
+    tokio::select! {
+        all = all => all,
+        () = runner.cancelled() => Vec::new(),
+    }
+}
+
+async fn of_image(request: &Request, planned: &Planned, runner: &Runner) -> anyhow::Result<Option<Writes>> {
+    let Ok(edge) = &planned.work else { return Ok(None) };
+    let mut writes = Writes::default();
+    if edge.kept.is_some() {
+        return Ok(Some(writes));
+    }
+    writes.evidence(&attached(request, planned, edge, runner).await?);
+    if edge.repository == Repository::ToBeMade {
+        writes.repository = Some(planned.named.reference.repository_address());
+    }
+    if !edge.is_there() && !edge.is_in_one_repository() {
+        writes.content(&edge.graph);
+    }
+    if edge.adds_record {
+        writes.record = Some(kind(request));
+    }
+    let written = edge.tags.iter().filter(|tag| tag.is_written(&edge.graph.root.digest));
+    writes.tags = written.map(|planned| (planned.tag.clone(), planned.current.clone())).collect();
+    Ok(Some(writes))
 }
 
 async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
@@ -113,13 +158,16 @@ async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
 fn new_record(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> Record {
     let version = request.version.to_string();
     let release = Release { environment: &request.to, version: &version };
-    let kind = if request.rollback { RecordKind::Rollback } else { RecordKind::Promote };
     let (to, digest) = (&planned.named.reference, &edge.graph.root.digest);
     Record {
         from: (!request.rollback).then(|| planned.source.to_string()),
         replaced: edge.replaced.clone(),
         gates: planned.gates.clone(),
         overridden: request.override_reason.clone().filter(|_| planned.has_gate(GateStatus::Overridden)),
-        ..request.common.project.record(&runner.environment, kind, release, to, digest)
+        ..request.common.project.record(&runner.environment, kind(request), release, to, digest)
     }
+}
+
+fn kind(request: &Request) -> RecordKind {
+    if request.rollback { RecordKind::Rollback } else { RecordKind::Promote }
 }

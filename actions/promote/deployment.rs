@@ -17,7 +17,7 @@ pub(crate) struct Deployment(Option<(GitHub, u64)>);
 
 impl Deployment {
     /// Tells that it begins, before anything is written.
-    pub(crate) async fn begin(request: &Request, plan: &Plan, hash: &str, runner: &Runner) -> Self {
+    pub(crate) async fn begin(request: &Request, plan: &Plan, hash: &Digest, runner: &Runner) -> Self {
         let Some(asked) = request.deployments.as_ref().filter(|_| !plan.is_done()) else { return Self(None) };
         match create(request, asked, plan, hash, runner).await {
             Ok((github, id)) => {
@@ -53,7 +53,7 @@ async fn create(
     request: &Request,
     asked: &Deployments,
     plan: &Plan,
-    hash: &str,
+    hash: &Digest,
     runner: &Runner,
 ) -> anyhow::Result<(GitHub, u64)> {
     let github = GitHub::of(&runner.environment, &asked.token)?;

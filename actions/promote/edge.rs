@@ -1,13 +1,13 @@
 //! One image on its way: which digest, where it goes, and what each of its tags will do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use serde::{Serialize, Serializer};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Class, Digest, Manifest, Reference, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository};
+use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository, Version};
 use lifecycle::registry::EcrHost;
 use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
@@ -36,6 +36,8 @@ pub(crate) struct Edge {
     pub(crate) repository: Repository,
     /// What is to be said of it beside its result.
     pub(crate) notices: Vec<String>,
+    /// What may not be as it was meant.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One tag, what it holds now, and what will be done about it.
@@ -111,6 +113,7 @@ impl Edge {
             adds_record: false,
             repository: Repository::Unknown,
             notices: Vec::new(),
+            warnings: Vec::new(),
             tags,
         };
         // Whether a tag would go back is known from what the environment held.
@@ -122,7 +125,8 @@ impl Edge {
         edge.check_mutability(request, named).await?;
         edge.replaced = edge.replaced(&digest);
         edge.adds_record = request.writing.record && edge.kept.is_none() && edge.lacks_record(request, naming).await?;
-        let one_repository = copy::same_repository(edge.source.store.as_ref(), edge.target.store.as_ref());
+        edge.warnings.extend(edge.stays_older(request).into_iter().chain(edge.goes_nowhere(request, from, named)));
+        let one_repository = edge.is_in_one_repository();
         if !one_repository && edge.tags.iter().all(|plan| plan.current.is_none()) {
             let (aws, create) = (&request.target.aws, request.writing.create_repositories);
             edge.repository = Repository::of(aws, &named.reference, create, &named.place).await?;
@@ -135,6 +139,16 @@ impl Edge {
             edge.graph = Graph::read(&edge.source.store, edge.graph.root).await?;
         }
         Ok(edge)
+    }
+
+    /// Whether the target has the image already: a tag of it says so.
+    pub(crate) fn is_there(&self) -> bool {
+        self.tags.iter().any(|tag| tag.current.as_ref() == Some(&self.graph.root.digest))
+    }
+
+    /// Whether nothing has to be copied, because both ends are one repository.
+    pub(crate) fn is_in_one_repository(&self) -> bool {
+        copy::same_repository(self.source.store.as_ref(), self.target.store.as_ref())
     }
 
     fn moves(&self, plan: &TagPlan) -> bool {
@@ -157,11 +171,21 @@ impl Edge {
                     return Err(self.conflict(request, named, &plan, &current).await.into());
                 }
                 self.tags[index].kept = true;
-            } else if let Some(above) = self.goes_back(request, naming, &current)? {
-                let tag = named.reference.with_tag(plan.tag.clone());
+                continue;
+            }
+            // Going back is what a rollback is for.
+            if request.rollback {
+                continue;
+            }
+            let (held, tag) = (self.held_version(naming, &current)?, named.reference.with_tag(plan.tag.clone()));
+            if index > 0 {
+                if let Some(why) = request.version.keeps_off(&tag, held.as_ref()) {
+                    self.notices.push(why);
+                    self.tags[index].kept = true;
+                }
+            } else if let Some(above) = held.filter(|held| *held > request.version) {
                 let message = format!("`{tag}` holds version {above}, and would go back to {}", request.version);
-                let is_extra = index > 0;
-                if !is_extra && request.writing.on_conflict == OnConflict::Fail {
+                if request.writing.on_conflict == OnConflict::Fail {
                     let problem = Problem::failure(format!("{message}: {current} → {}", self.graph.root.digest));
                     return Err(problem
                         .at(named.place.clone())
@@ -176,18 +200,10 @@ impl Edge {
         Ok(())
     }
 
-    /// The version that a tag would leave for a lower one. A digest of no known version holds nothing up.
-    fn goes_back(
-        &self,
-        request: &Request,
-        naming: Naming<'_>,
-        current: &Digest,
-    ) -> anyhow::Result<Option<lifecycle::project::Version>> {
-        if request.rollback {
-            return Ok(None);
-        }
+    /// The version that a tag of the environment holds. A digest of no known version holds nothing up.
+    fn held_version(&self, naming: Naming<'_>, current: &Digest) -> anyhow::Result<Option<Version>> {
         match &self.held {
-            Some(Ok(held)) => Ok(held.version_of(current, naming).filter(|version| *version > request.version)),
+            Some(Ok(held)) => Ok(held.version_of(current, naming)),
             Some(Err(error)) if error.class == Class::Unsupported => Ok(None),
             Some(Err(error)) => {
                 let message = format!("it can't be decided whether `{}` would go back: {error}", naming.reference);
@@ -246,6 +262,24 @@ impl Edge {
         tagged.or(current).filter(|held| held != digest)
     }
 
+    /// What is to be said where an older version was here before, and nothing makes it the current one again.
+    fn stays_older(&self, request: &Request) -> Option<String> {
+        let current = self.held.as_ref()?.as_ref().ok()?.current()?;
+        let (to, version) = (&request.to, &request.version);
+        let passes = !request.rollback && self.is_done() && self.kept.is_none() && current.version > *version;
+        passes.then(|| {
+            let (holds, since) = (&current.version, &current.record.time);
+            format!("{to} holds {holds} since {since}; {version} was there before, and nothing is recorded: set `rollback: true` to go back")
+        })
+    }
+
+    /// What is to be said where both environments have one name for it.
+    fn goes_nowhere(&self, request: &Request, from: &Reference, named: &Named) -> Option<String> {
+        let is_one = !request.rollback && *from == named.reference;
+        let rest = if self.adds_record { ", there is only a record" } else { "" };
+        is_one.then(|| format!("it has one name in {} and {}, `{from}`: nothing moves{rest}", request.from, request.to))
+    }
+
     /// Whether no record says yet what is about to be true.
     async fn lacks_record(&self, request: &Request, naming: Naming<'_>) -> anyhow::Result<bool> {
         let digest = &self.graph.root.digest;
@@ -296,8 +330,8 @@ async fn before(
     };
     let matches = |stay: &&crate::environment::Stay| stay.version == *version && stay.tag == named.reference.tag;
     let Some(stay) = held.stays.iter().find(matches) else {
-        let mut versions: Vec<String> = held.stays.iter().map(|stay| stay.version.to_string()).collect();
-        versions.dedup();
+        let versions: BTreeSet<&Version> = held.stays.iter().map(|stay| &stay.version).collect();
+        let versions: Vec<String> = versions.into_iter().map(ToString::to_string).collect();
         let hint = match versions.is_empty() {
             true => format!("no record tells of any version of it in {to}"),
             false => format!("the records tell of {}", versions.join(", ")),

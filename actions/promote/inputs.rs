@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lifecycle::Secret;
 use lifecycle::aws::{Aws, Role};
+use lifecycle::oci::Digest;
 use lifecycle::project::{Common, Side, Version, Writing, registry};
 use lifecycle::runner::{Input, InputError, Runner};
 
@@ -49,7 +50,7 @@ pub(crate) struct Request {
     pub(crate) policy_parameter: Option<String>,
     /// Why a gate's no is not to count.
     pub(crate) override_reason: Option<String>,
-    pub(crate) expect: Option<String>,
+    pub(crate) expect: Option<Digest>,
     pub(crate) deployments: Option<Deployments>,
 }
 
@@ -71,8 +72,16 @@ pub(crate) struct Deployments {
 
 impl Inputs {
     /// Whether only a look at the past is asked for.
+    ///
+    /// # Errors
+    /// When something is to be done as well.
     pub(crate) fn history(&self) -> Result<bool, InputError> {
-        Input::new("history", &self.history).boolean(false)
+        let (history, rollback) = (Input::new("history", &self.history), Input::new("rollback", &self.rollback));
+        let asked = history.boolean(false)?;
+        match asked && rollback.boolean(false)? {
+            true => Err(history.refuse("false with `rollback: true`: history only looks, and rolls nothing back")),
+            false => Ok(asked),
+        }
     }
 
     fn both(&self) -> SideInputs<'_> {
@@ -123,6 +132,9 @@ impl Request {
             }
             false => ladder.step(&input("from", &inputs.from), &input("to", &inputs.to), skip)?,
         };
+        let expect = input("expect", &inputs.expect);
+        let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";
+        let expect = expect.text().map(|text| text.parse().map_err(|_| expect.refuse(hash))).transpose()?;
         let gates = gates::parse(&input("require", &inputs.require))?;
         let deployments = match input("deployments", &inputs.deployments).boolean(false)? {
             true => {
@@ -147,7 +159,7 @@ impl Request {
             gates,
             policy_parameter: text(input("policy-parameter", &inputs.policy_parameter)),
             override_reason: text(input("override", &inputs.override_reason)),
-            expect: text(input("expect", &inputs.expect)),
+            expect,
             deployments,
             common,
             writing,

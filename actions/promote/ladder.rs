@@ -56,6 +56,13 @@ impl Ladder {
             Some(name) => self.position(from, name)?,
             None => below,
         };
+        if source > target {
+            let (from_name, to_name) = (&self.0[source], &self.0[target]);
+            let what = format!(
+                "an environment below `{to_name}`, which is below `{from_name}` (to bring an older version back to `{to_name}`, set `rollback: true`)"
+            );
+            return Err(from.refuse(what));
+        }
         if source == target || (source != below && !allow_skip) {
             let what =
                 format!("`{}`, the environment below `{}`, or `allow-skip: true`", self.0[below], self.0[target]);
@@ -88,7 +95,7 @@ mod tests {
         assert_eq!(step("dev", "prod", false), None);
         assert_eq!(step("dev", "prod", true), pair("dev", "prod"));
         assert_eq!(step("prod", "test", false), None);
-        assert_eq!(step("prod", "test", true), pair("prod", "test"));
+        assert_eq!(step("prod", "test", true), None);
         for (from, to) in [("", "dev"), ("", ""), ("", "stage"), ("stage", "prod"), ("test", "test")] {
             assert_eq!(step(from, to, true), None, "{from} {to}");
         }

@@ -52,7 +52,8 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let hash = show(&request, &plan, &asked, &runner)?;
     if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
         let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));
-        return Err(problem.hint("something has changed since: look at the new plan, and expect that").into());
+        return Err(problem
+            .hint("something has changed since, be it by a run that was cut off: a new dry run gives the plan (output `plan`) and its hash").into());
     }
     gates::evaluate(&request, &mut plan, &asked, &runner).await;
     plan.check_platforms(&request, &asked, &runner).await;
@@ -61,23 +62,27 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         (true, true) => Stage::Planned,
         (true, false) => Stage::Applied,
     };
+    let writes = match stage {
+        Stage::Planned => Some(apply::writes(&request, &mut plan, &runner).await),
+        Stage::Blocked | Stage::Applied => None,
+    };
     if stage != Stage::Applied {
         let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-        return Ok(report::write(&request, &plan, &lacks, stage, &runner));
+        return Ok(report::write(&request, &plan, writes.as_deref(), &lacks, stage, &runner));
     }
     let deployment = Deployment::begin(&request, &plan, &hash, &runner).await;
     let plan = apply::all(&request, plan, &runner).await;
     let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-    let verdict = report::write(&request, &plan, &lacks, stage, &runner);
+    let verdict = report::write(&request, &plan, None, &lacks, stage, &runner);
     deployment.end(verdict, &runner).await;
     Ok(verdict)
 }
 
 /// Puts the plan into the outputs; its hash is over its canonical form (RFC 8785).
-fn show(request: &Request, plan: &Plan, asked: &[Asked], runner: &Runner) -> anyhow::Result<String> {
+fn show(request: &Request, plan: &Plan, asked: &[Asked], runner: &Runner) -> anyhow::Result<Digest> {
     let json = plan.json(request, asked);
-    let hash = Digest::of(&serde_jcs::to_vec(&json)?).to_string();
+    let hash = Digest::of(&serde_jcs::to_vec(&json)?);
     runner.output("plan", json.to_string());
-    runner.output("plan-hash", &hash);
+    runner.output("plan-hash", hash.to_string());
     Ok(hash)
 }

@@ -51,12 +51,14 @@ impl Plan {
             let message = format!("images `{}` and `{}` want one tag, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
         }
+        let commit = runner.environment.commit();
+        let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, to, commit);
+        let extra = targets.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         let accounts = &request.writing.allowed_accounts;
         request.source.guard(&sources, accounts).await?;
         request.target.guard(&targets, accounts).await?;
-        let commit = runner.environment.commit();
         let needs = Needs::of(request, asked);
-        let edges = targets.images.into_iter().map(|named| {
+        let edges = targets.images.into_iter().zip(extra).map(|(named, extra)| {
             let source = source_of(&sources, &named).map(|source| source.reference.clone());
             async move {
                 let Some(source) = source else {
@@ -64,11 +66,7 @@ impl Plan {
                         Problem::mistake(format!("image `{}` has no name in {}", named.key, from.environment));
                     return Err(problem.at(named.place.clone()));
                 };
-                let work = async {
-                    let extra = Names::extra_tags(&request.writing.extra_tags, &named, to, commit)?;
-                    Edge::resolve(request, needs, &source, &named, extra).await
-                };
-                let work = work.await;
+                let work = Edge::resolve(request, needs, &source, &named, extra).await;
                 Ok(Planned { named, source, work, gates: Vec::new() })
             }
         });

@@ -7,7 +7,8 @@ use serde::Serialize;
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
-use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
+use lifecycle::writes::{self, Writes};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
@@ -25,6 +26,9 @@ struct Promoted {
     digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_digest: Option<Digest>,
+    /// Further tags that hold it, or would.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    extra_tags: Vec<String>,
     status: Status,
     gates: Vec<Gate>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,19 +63,34 @@ pub(crate) enum Stage {
 }
 
 /// Tells the runner, and says whether all is well.
-pub(crate) fn write(request: &Request, plan: &Plan, lacks: &[Problem], stage: Stage, runner: &Runner) -> Verdict {
+pub(crate) fn write(
+    request: &Request,
+    plan: &Plan,
+    writes: Option<&[(String, Writes)]>,
+    lacks: &[Problem],
+    stage: Stage,
+    runner: &Runner,
+) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| result(planned, stage)).collect();
     annotate(request, plan, runner);
     let version = request.version.to_string();
     let missed = tell(lacks, Release { environment: &request.to, version: &version }, runner);
     let table = table(&results);
     runner.show(&table);
+    let writes = writes.map(|writes| writes::table(writes.iter().map(|(key, writes)| (key.as_str(), writes))));
+    writes.iter().for_each(|writes| runner.show(writes));
     let gates = gates(&results);
     if let Some(gates) = &gates {
         runner.show(gates);
     }
     if request.common.summary {
-        runner.summarize(&summary(request, stage, &table, gates.as_ref(), &missed, runner));
+        let writes = writes.map(|writes| format!("{}\n", writes.markdown())).unwrap_or_default();
+        let text =
+            format!("{}{writes}{}", below(plan, &results), gates.as_ref().map(gates_section).unwrap_or_default());
+        let heading = heading(request, stage, &results);
+        let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
+        runner.summarize(&format!("### {heading}\n\n{}\n{text}{missed}", table.markdown()));
+        runner.summarize(&circumstances(request, runner));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -83,31 +102,40 @@ pub(crate) fn write(request: &Request, plan: &Plan, lacks: &[Problem], stage: St
     }
 }
 
-/// Before and after, the gates, and where it was done.
-fn summary(
-    request: &Request,
-    stage: Stage,
-    table: &Table,
-    gates: Option<&Table>,
-    missed: &str,
-    runner: &Runner,
-) -> String {
-    let what = match (stage, request.rollback) {
-        (Stage::Blocked, _) => "Blocked:",
-        (Stage::Planned, false) => "Would promote",
-        (Stage::Planned, true) => "Would go back to",
-        (Stage::Applied, false) => "Promoted",
-        (Stage::Applied, true) => "Went back to",
-    };
-    let (from, to) = (escape(&request.from), escape(&request.to));
+/// What was done, or how much of it was not.
+fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
+    let (from, to, version) = (escape(&request.from), escape(&request.to), &request.version);
     let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
-    let mut text = format!("### {what} {} {way}\n\n{}\n", request.version, table.markdown());
-    if let Some(gates) = gates {
-        text += &format!("#### Gates\n\n{}\n", gates.markdown());
-    }
-    if !missed.is_empty() {
-        text += &format!("{missed}\n");
-    }
+    let failed = results.iter().filter(|result| result.status == Status::Failed).count();
+    let (noun, of_all) = (if request.rollback { "Rollback to" } else { "Promotion of" }, results.len());
+    let what = match (stage, request.rollback, failed) {
+        (Stage::Blocked, _, 0) => return format!("Blocked: {version} {way}"),
+        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} images failed"),
+        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all} images"),
+        (Stage::Planned, false, 0) => "Would promote",
+        (Stage::Planned, true, 0) => "Would go back to",
+        (Stage::Applied, false, 0) => "Promoted",
+        (Stage::Applied, true, 0) => "Went back to",
+    };
+    format!("{what} {version} {way}")
+}
+
+/// What is to be said of single images: why they failed, and what may not be as it was meant.
+fn below(plan: &Plan, results: &[Promoted]) -> String {
+    let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
+    let warnings = plan.images.iter().filter_map(|planned| Some((planned, planned.work.as_ref().ok()?)));
+    let warnings = warnings
+        .flat_map(|(planned, edge)| edge.warnings.iter().map(|warning| (planned.named.key.as_str(), warning.as_str())));
+    remarks(failures.chain(warnings))
+}
+
+fn gates_section(gates: &Table) -> String {
+    format!("#### Gates\n\n{}\n", gates.markdown())
+}
+
+/// Why gates did not count, and where it was done.
+fn circumstances(request: &Request, runner: &Runner) -> String {
+    let mut text = String::new();
     if let Some(reason) = &request.override_reason {
         text += &format!("Gates are overridden: {}\n\n", escape(reason));
     }
@@ -150,6 +178,10 @@ fn result(planned: &Planned, stage: Stage) -> Promoted {
         (Some(_), Stage::Planned) => Status::Planned,
         (Some(_), Stage::Applied) => Status::Promoted,
     };
+    let extra_tags = edge.filter(|edge| edge.kept.is_none()).map(|edge| {
+        let tags = edge.tags.iter().skip(1).filter(|tag| !tag.kept && status != Status::Blocked);
+        tags.map(|plan| plan.tag.to_string()).collect()
+    });
     Promoted {
         name: planned.named.key.clone(),
         image: planned.named.image.clone(),
@@ -157,6 +189,7 @@ fn result(planned: &Planned, stage: Stage) -> Promoted {
         target: planned.named.reference.to_string(),
         previous_digest: replaced.filter(|replaced| Some(replaced) != digest.as_ref()),
         digest,
+        extra_tags: extra_tags.unwrap_or_default(),
         status,
         gates: planned.gates.clone(),
         error,
@@ -180,6 +213,7 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
                 continue;
             }
         };
+        edge.warnings.iter().for_each(|warning| tell(Level::Warning, format!("image `{key}`: {warning}")));
         edge.notices.iter().for_each(|notice| tell(Level::Notice, format!("image `{key}`: {notice}")));
         let reasons = |status| {
             let ended = planned.gates.iter().filter(|gate| gate.status == status);
@@ -197,7 +231,7 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
 }
 
 fn table(results: &[Promoted]) -> Table {
-    let mut table = Table::new(["Image", "Target", "Before", "After", "Status", "Gates"]);
+    let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Status", "Gates"]);
     for result in results {
         let gates: Vec<String> = result.gates.iter().map(gate).collect();
         let after = result.digest.as_ref().filter(|_| !matches!(result.status, Status::Blocked | Status::Failed));
@@ -208,6 +242,7 @@ fn table(results: &[Promoted]) -> Table {
         table.row([
             Cell::text(&result.name),
             Cell::code(&result.target),
+            Cell::code(result.extra_tags.join(", ")),
             Cell::code(before.map(Digest::short).unwrap_or_default()),
             Cell::code(after.map(Digest::short).unwrap_or_default()),
             Cell::text(format!("{:?}", result.status).to_lowercase()),

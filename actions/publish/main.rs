@@ -30,15 +30,18 @@ fn main() -> ExitCode {
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let request = Request::parse(&Inputs::read()?, &runner)?;
     runner.output("version", request.version.to_string());
-    let plan = tokio::select! {
+    let mut plan = tokio::select! {
         plan = Plan::make(&request, &runner) => plan?,
         // Nothing was begun, so there is nothing to come to a stop.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let results = match request.common.dry_run {
-        true => Plan::results(plan.images),
-        false => push::all(&request, plan.images, &runner).await,
+    let (results, writes) = match request.common.dry_run {
+        true => {
+            let writes = push::writes(&request, &mut plan.images, &runner).await;
+            (Plan::results(plan.images), Some(writes))
+        }
+        false => (push::all(&request, plan.images, &runner).await, None),
     };
     let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-    Ok(report::write(&request, &results, &lacks, &runner))
+    Ok(report::write(&request, &results, writes.as_deref(), &lacks, &runner))
 }

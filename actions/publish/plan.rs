@@ -63,11 +63,12 @@ impl Plan {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
         }
-        request.target.guard(&names, &request.writing.allowed_accounts).await?;
         let commit = runner.environment.commit();
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
-        let planned = names.images.into_iter().map(|named| async {
-            let work = async { Work::plan(request, &layouts, &named, extra(&named)?, runner).await }.await;
+        let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
+        request.target.guard(&names, &request.writing.allowed_accounts).await?;
+        let planned = names.images.into_iter().zip(extra).map(|(named, extra)| async {
+            let work = Work::plan(request, &layouts, &named, extra, runner).await;
             Planned { named, work }
         });
         let planned: Vec<_> = planned.collect();
@@ -77,13 +78,11 @@ impl Plan {
 
     /// What the plan says, for a dry run.
     pub(crate) fn results(images: Vec<Planned>) -> Vec<Published> {
-        images
-            .into_iter()
-            .map(|planned| {
-                let outcome = planned.work.map(|work| Outcome::planned(&work));
-                Published::new(&planned.named, outcome)
-            })
-            .collect()
+        let result = |planned: Planned| {
+            let outcome = planned.work.map(|work| Outcome::planned(&work));
+            Published::new(&planned.named, outcome)
+        };
+        images.into_iter().map(result).collect()
     }
 }
 
@@ -126,10 +125,19 @@ impl Work {
             if moves {
                 may_move(&repository, named, &tag, current.as_ref(), &digest)?;
             }
-            if moves && is_newer(&target, current.as_ref(), request).await? {
-                runner.say(format!("{}: tag `{tag}` stays with a newer version", named.key));
-            } else {
-                tags.push(TagPlan { tag, current });
+            let stays = match current.as_ref().filter(|_| moves) {
+                Some(held) => {
+                    let held = version_of(&target, held).await?;
+                    request.version.keeps_off(&named.reference.with_tag(tag.clone()), held.as_ref())
+                }
+                None => None,
+            };
+            match stays {
+                Some(why) => {
+                    let notice = Annotation::new(Level::Notice, format!("image `{}`: {why}", named.key));
+                    runner.annotate(notice.titled(format!("publish {}", named.key)).at(Some(named.place.clone())));
+                }
+                None => tags.push(TagPlan { tag, current }),
             }
         }
         let mut work = Self { built, target, tags, repository, kept: None };
@@ -150,7 +158,7 @@ impl Work {
         let names_version = |text: &str| text.contains(&version);
         if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
             may_move(&self.repository, named, &plan.tag, Some(held), digest)?;
-            if is_newer(&self.target, Some(held), request).await? {
+            if version_of(&self.target, held).await?.is_some_and(|held| held > request.version) {
                 let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
                 runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
             }
@@ -199,10 +207,8 @@ fn may_move(
     Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
 }
 
-/// Whether what a floating tag holds was published as a newer version: `latest` only moves forward.
-async fn is_newer(target: &Opened, held: Option<&Digest>, request: &Request) -> anyhow::Result<bool> {
-    let Some(held) = held else { return Ok(false) };
-    let records = Recorded::all(&target.store, held).await?;
-    let versions = records.iter().filter_map(|found| found.record.version.parse::<Version>().ok());
-    Ok(versions.max().is_some_and(|version| version > request.version))
+/// The highest version that a digest was recorded as.
+async fn version_of(target: &Opened, digest: &Digest) -> anyhow::Result<Option<Version>> {
+    let records = Recorded::all(&target.store, digest).await?;
+    Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
 }

@@ -6,9 +6,10 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, Release};
+use lifecycle::project::{EvidenceMode, Named, Release, Repository};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
+use lifecycle::writes::Writes;
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
@@ -52,37 +53,19 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         return Ok(());
     }
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
-    let digest = &graph.root.digest;
-    let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    let additions = Additions::of(request, named, work, runner).await?;
     if work.repository.make(&request.target.aws, &named.reference, &request.writing.repository_settings).await? {
         runner.say(format!("{}: created the repository {}", named.key, named.reference.repository));
     }
+    let Additions { there, attached, record } = additions;
     if !there {
         copy::below_root(source, target, graph).await?;
     }
-    let failed = |error: StoreError| match request.writing.evidence {
-        EvidenceMode::BestEffort => {
-            let why = Diagnosis::of(&error.into()).line();
-            runner.annotate(Annotation::new(Level::Warning, format!("{}: evidence did not arrive: {why}", named.key)));
-            Ok(())
-        }
-        _ => Err(error),
-    };
-    let attached = match request.writing.evidence {
-        EvidenceMode::None => Attached::default(),
-        _ => match copy::wanted(source, target, graph, there).await {
-            Ok(attached) => attached,
-            Err(error) => failed(error).map(|()| Attached::default())?,
-        },
-    };
-    let record = match request.writing.record {
-        true => new_record(request, named, work, runner, there).await?,
-        false => None,
-    };
     let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
     if attaches && !there {
         copy::root(target, graph).await?;
     }
+    let failed = |error| tolerate(request, named, error, runner);
     let mut written = copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
@@ -92,6 +75,93 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         written.push(manifest.digest);
     }
     sign(request, named, work, written, runner).await
+}
+
+/// What comes beside the image itself.
+struct Additions {
+    /// The image is in the repository already.
+    there: bool,
+    attached: Attached,
+    record: Option<Record>,
+}
+
+impl Additions {
+    /// Looks for it; nothing is written.
+    async fn of(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<Self> {
+        let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
+        let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(&graph.root.digest));
+        let attached = match request.writing.evidence {
+            EvidenceMode::None => Attached::default(),
+            _ => match copy::wanted(source, target, graph, there).await {
+                Ok(attached) => attached,
+                Err(error) => tolerate(request, named, error, runner).map(|()| Attached::default())?,
+            },
+        };
+        let record = match request.writing.record {
+            true => new_record(request, named, work, runner, there).await?,
+            false => None,
+        };
+        Ok(Self { there, attached, record })
+    }
+}
+
+/// Evidence that does not arrive is an error, or with `best-effort` a warning.
+fn tolerate(request: &Request, named: &Named, error: StoreError, runner: &Runner) -> Result<(), StoreError> {
+    if request.writing.evidence != EvidenceMode::BestEffort {
+        return Err(error);
+    }
+    let why = Diagnosis::of(&error.into()).line();
+    runner.annotate(Annotation::new(Level::Warning, format!("{}: evidence did not arrive: {why}", named.key)));
+    Ok(())
+}
+
+/// What a run would write, for a dry run: of each image that can be published.
+pub(crate) async fn writes(request: &Request, images: &mut [Planned], runner: &Runner) -> Vec<(String, Writes)> {
+    let looks = images.iter_mut().map(|planned| async {
+        let Planned { named, work } = planned;
+        let writes = match work {
+            Ok(found) => of_image(request, named, found, runner).await,
+            Err(_) => return None,
+        };
+        match writes {
+            Ok(writes) => Some((named.key.clone(), writes)),
+            Err(error) => {
+                *work = Err(error);
+                None
+            }
+        }
+    });
+    let looks: Vec<_> = looks.collect();
+    let all = stream::iter(looks).buffered(request.common.concurrency).filter_map(std::future::ready).collect();
+    tokio::select! {
+        all = all => all,
+        () = runner.cancelled() => Vec::new(),
+    }
+}
+
+async fn of_image(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<Writes> {
+    let mut writes = Writes::default();
+    if work.kept.is_some() {
+        return Ok(writes);
+    }
+    let (graph, digest) = (&work.built.graph, &work.built.graph.root.digest);
+    let Additions { there, attached, record } = Additions::of(request, named, work, runner).await?;
+    if work.repository == Repository::ToBeMade {
+        writes.repository = Some(named.reference.repository_address());
+    }
+    if !there {
+        writes.content(graph);
+    }
+    writes.evidence(&attached);
+    writes.record = record.map(|record| record.kind);
+    if request.cosign.is_some() {
+        let is_new = work.repository == Repository::ToBeMade || !is_signed(&work.target.store, digest).await?;
+        let of_image = if is_new { graph.manifests().count() } else { 0 };
+        writes.signatures = of_image + attached.referrers.len() + usize::from(writes.record.is_some());
+    }
+    let written = work.tags.iter().filter(|tag| tag.current.as_ref() != Some(digest));
+    writes.tags = written.map(|planned| (planned.tag.clone(), planned.current.clone())).collect();
+    Ok(writes)
 }
 
 /// Signs the image with its platforms, and what was attached to it now.

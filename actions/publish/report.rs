@@ -7,7 +7,8 @@ use serde::Serialize;
 use lifecycle::oci::Digest;
 use lifecycle::project::{Named, Release, tell};
 use lifecycle::registry::Traffic;
-use lifecycle::runner::{Cell, Runner, Table, Verdict};
+use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
+use lifecycle::writes::{self, Writes};
 use lifecycle::{Diagnosis, Place, Problem};
 
 use crate::inputs::Request;
@@ -22,6 +23,9 @@ pub(crate) struct Published {
     reference: String,
     repository: String,
     tag: String,
+    /// Further tags that hold it, or would.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    extra_tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +63,7 @@ pub(crate) struct Outcome {
     size: u64,
     status: Status,
     previous: Option<Digest>,
+    extra_tags: Vec<String>,
     traffic: Traffic,
 }
 
@@ -79,6 +84,10 @@ impl Outcome {
         let unchanged = work.kept.is_some() || work.tags.iter().all(|tag| tag.current.as_ref() == Some(&digest));
         let held = work.tags.first().and_then(|tag| tag.current.clone());
         Self {
+            extra_tags: match &work.kept {
+                Some(_) => Vec::new(),
+                None => work.tags.iter().skip(1).map(|planned| planned.tag.to_string()).collect(),
+            },
             previous: held.filter(|held| *held != digest),
             digest,
             size: graph.size(),
@@ -102,6 +111,7 @@ impl Published {
             size: outcome.as_ref().map(|outcome| outcome.size),
             status: outcome.as_ref().map_or(Status::Failed, |outcome| outcome.status),
             previous_digest: outcome.as_ref().and_then(|outcome| outcome.previous.clone()),
+            extra_tags: outcome.as_ref().map(|outcome| outcome.extra_tags.clone()).unwrap_or_default(),
             error: diagnosis.as_ref().map(Diagnosis::line),
             traffic: outcome.map(|outcome| outcome.traffic).unwrap_or_default(),
             diagnosis,
@@ -111,7 +121,13 @@ impl Published {
 }
 
 /// Tells the runner, and says whether all is well.
-pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem], runner: &Runner) -> Verdict {
+pub(crate) fn write(
+    request: &Request,
+    results: &[Published],
+    writes: Option<&[(String, Writes)]>,
+    lacks: &[Problem],
+    runner: &Runner,
+) -> Verdict {
     for failed in results.iter().filter_map(|result| Some((result, result.diagnosis.as_ref()?))) {
         let (result, diagnosis) = failed;
         let mut annotation = diagnosis.annotation().titled(format!("publish {}", result.name));
@@ -120,15 +136,15 @@ pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem],
     }
     let table = table(results);
     runner.show(&table);
+    let writes = writes.map(|writes| writes::table(writes.iter().map(|(key, writes)| (key.as_str(), writes))));
+    writes.iter().for_each(|writes| runner.show(writes));
     let version = request.version.to_string();
     let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
     if request.common.summary {
-        let what = if request.common.dry_run { "Would publish" } else { "Published" };
-        runner.summarize(&format!(
-            "### {what} {version} to {}\n\n{}\n{missed}",
-            lifecycle::runner::escape(&request.environment),
-            table.markdown()
-        ));
+        let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
+        let (heading, failures) = (heading(request, results), remarks(failures));
+        let writes = writes.map(|writes| format!("{}\n", writes.markdown())).unwrap_or_default();
+        runner.summarize(&format!("### {heading}\n\n{}\n{failures}{writes}{missed}", table.markdown()));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -143,12 +159,25 @@ pub(crate) fn write(request: &Request, results: &[Published], lacks: &[Problem],
     }
 }
 
+/// What was done, or how much of it was not.
+fn heading(request: &Request, results: &[Published]) -> String {
+    let (version, environment) = (&request.version, escape(&request.environment));
+    let failed = results.iter().filter(|result| result.status == Status::Failed).count();
+    match (failed, request.common.dry_run) {
+        (0, false) => format!("Published {version} to {environment}"),
+        (0, true) => format!("Would publish {version} to {environment}"),
+        _ => format!("Publish of {version} to {environment} failed: {failed} of {} images", results.len()),
+    }
+}
+
 fn table(results: &[Published]) -> Table {
-    let mut table = Table::new(["Image", "Reference", "Digest", "Size", "Status", "Requests", "Sent", "Retries"]);
+    let mut table =
+        Table::new(["Image", "Reference", "Extra tags", "Digest", "Size", "Status", "Requests", "Sent", "Retries"]);
     for result in results {
         table.row([
             Cell::text(&result.name),
             Cell::code(&result.reference),
+            Cell::code(result.extra_tags.join(", ")),
             Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
             Cell::text(result.size.map(bytes).unwrap_or_default()),
             Cell::text(format!("{:?}", result.status).to_lowercase()),

@@ -19,7 +19,7 @@ use lifecycle::runner::{Annotation, Environment, Finished, Level, Runner, run};
 use lifecycle::{Problem, Secret, clock};
 
 use crate::single::Single;
-use crate::tools;
+use crate::tools::{self, Install};
 
 /// A large image takes some minutes, fetching the scanner's database some more.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15 * 60);
@@ -105,7 +105,7 @@ impl Scanner {
     pub(crate) async fn choose(
         choice: Choice,
         runner: &Runner,
-        install: bool,
+        install: Install,
         at_a_time: usize,
     ) -> Result<Option<Self>, Problem> {
         let environment = &runner.environment;
@@ -117,12 +117,8 @@ impl Scanner {
                 let problem = Problem::failure("snyk needs a token, and SNYK_TOKEN is not set");
                 return Err(problem.hint("`env: SNYK_TOKEN: ${{ secrets.SNYK_TOKEN }}` on the step, or another `scan`"));
             }
-            (Choice::Trivy, _) => {
-                (Kind::Trivy, there("trivy").ok_or_else(|| tools::missing("trivy", "brew install trivy"))?)
-            }
-            (Choice::Grype, _) => {
-                (Kind::Grype, there("grype").ok_or_else(|| tools::missing("grype", "brew install grype"))?)
-            }
+            (Choice::Trivy, _) => (Kind::Trivy, there("trivy").ok_or_else(|| tools::missing("trivy"))?),
+            (Choice::Grype, _) => (Kind::Grype, there("grype").ok_or_else(|| tools::missing("grype"))?),
             (Choice::Auto, None) => match (there("trivy"), there("grype")) {
                 (Some(trivy), _) => (Kind::Trivy, trivy),
                 (None, Some(grype)) => (Kind::Grype, grype),

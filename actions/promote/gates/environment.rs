@@ -14,7 +14,7 @@ use crate::environment::Naming;
 
 impl Image<'_> {
     /// The time since the image's newest record in the environment that it comes from.
-    pub(super) async fn soak(&self, wanted: Duration) -> Verdict {
+    pub(super) async fn soak(&self, wanted: Duration, typed: &str) -> Verdict {
         if self.request.rollback {
             return Ok(format!("it was in {} before", self.request.to));
         }
@@ -25,11 +25,11 @@ impl Image<'_> {
         let naming = Naming { environment: from, reference: &self.planned.source, version: &version };
         let newest = records.iter().find(|found| naming.tells_of(&found.record, &self.planned.source.tag));
         let Some(since) = newest.and_then(|found| found.record.at()) else {
-            return Err(format!("no record says since when it is in {from}; {} there was wanted", rounded(wanted)));
+            return Err(format!("no record says since when it is in {from}; {typed} there was wanted"));
         };
         match Duration::try_from(OffsetDateTime::now_utc() - since) {
             Ok(there) => {
-                let sentence = format!("it has been in {from} for {}; {} was wanted", rounded(there), rounded(wanted));
+                let sentence = format!("it has been in {from} for {}; {typed} was wanted", rounded(there));
                 if there < wanted { Err(sentence) } else { Ok(sentence) }
             }
             Err(_) => Err(format!("its record in {from} is of the future, {since}")),

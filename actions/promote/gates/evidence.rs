@@ -99,7 +99,7 @@ impl Image<'_> {
         if fails { Err(sentence) } else { Ok(sentence) }
     }
 
-    pub(super) async fn scan_age(&self, limit: Duration) -> Verdict {
+    pub(super) async fn scan_age(&self, limit: Duration, typed: &str) -> Verdict {
         let now = OffsetDateTime::now_utc();
         let mut oldest = Duration::ZERO;
         for (name, scan, created) in self.scans().await? {
@@ -111,8 +111,7 @@ impl Image<'_> {
             }
             oldest = oldest.max(Duration::try_from(now - at).unwrap_or(Duration::ZERO));
         }
-        let sentence =
-            format!("the oldest scan was made {} ago; at most {} was wanted", rounded(oldest), rounded(limit));
+        let sentence = format!("the oldest scan was made {} ago; at most {typed} was wanted", rounded(oldest));
         if oldest > limit { Err(sentence) } else { Ok(sentence) }
     }
 

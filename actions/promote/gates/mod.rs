@@ -115,7 +115,7 @@ async fn of_image(
     let image = Image { request, runner, planned, edge, trust };
     let gates = asked.iter().map(|asked| async {
         let verdict = tokio::select! {
-            verdict = image.judge(&asked.gate) => verdict,
+            verdict = image.judge(asked) => verdict,
             () = runner.cancelled() => Err("the run was cancelled before this was known".to_owned()),
         };
         let status = match (&verdict, &request.override_reason) {
@@ -130,6 +130,11 @@ async fn of_image(
 }
 
 impl Asked {
+    /// What was wanted, in the words of who wanted it.
+    fn typed(&self) -> &str {
+        self.name.split_once('=').map_or("", |(_, value)| value)
+    }
+
     fn identity(&self) -> Option<&Identity> {
         match &self.gate {
             Requirement::Signature(identity) => Some(identity),
@@ -139,16 +144,16 @@ impl Asked {
 }
 
 impl Image<'_> {
-    async fn judge(&self, gate: &Requirement) -> Verdict {
-        match gate {
+    async fn judge(&self, asked: &Asked) -> Verdict {
+        match &asked.gate {
             Requirement::Lint => self.lint().await,
             Requirement::Scan(severity) => self.scan(*severity).await,
-            Requirement::ScanAge(age) => self.scan_age(*age).await,
+            Requirement::ScanAge(age) => self.scan_age(*age, asked.typed()).await,
             Requirement::EcrScan(severity) => self.ecr_scan(*severity).await,
             Requirement::Sbom => self.sbom().await,
             Requirement::Provenance => self.provenance().await,
             Requirement::Signature(identity) => self.trust.image(identity).await,
-            Requirement::Soak(duration) => self.soak(*duration).await,
+            Requirement::Soak(duration) => self.soak(*duration, asked.typed()).await,
             Requirement::Platforms => self.platforms().await,
             Requirement::Forward => self.forward(),
             Requirement::TemplateUnchanged => self.template_unchanged().await,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
 
 use lifecycle::Diagnosis;
 use lifecycle::aws::RegistryCredentials;
@@ -30,6 +30,9 @@ const PROCESSES: usize = 4;
 /// Characters of cosign's own words in a sentence.
 const REASON: usize = 300;
 
+/// How cosign begins to say that it has looked, and found none that it wanted. With all else it could not look.
+const FOUND_NONE: [&str; 3] = ["no signatures found", "no matching signatures", "no matching attestations"];
+
 /// Where GitHub's own token service is the issuer of certificates.
 const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 
@@ -44,6 +47,8 @@ pub(super) struct Signatures {
     /// Each signature is verified once, however many gates ask for it.
     answers: Mutex<HashMap<String, Arc<OnceCell<Verdict>>>>,
     processes: Semaphore,
+    /// Who verifies a certificate renews the roots of trust first, in a folder that only one process may write to.
+    certificates: Turn<()>,
 }
 
 /// How the source's registries are reached.
@@ -107,6 +112,7 @@ impl Signatures {
             who: Who { repository: environment.repository_url(), issuer: issuer(environment) },
             answers: Mutex::default(),
             processes: Semaphore::new(PROCESSES),
+            certificates: Turn::default(),
         }
     }
 
@@ -129,13 +135,23 @@ impl Signatures {
             // Only who signs asks GitHub for a token.
             command.env_remove("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
             command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", source.repository));
+            let _certificate = match identity {
+                Identity::Key(_) => None,
+                Identity::OfRepository | Identity::Certificate { .. } => Some(self.certificates.lock().await),
+            };
             let Ok(_turn) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
             match run(command, OUTPUT, DEADLINE).await {
                 Ok(finished) if finished.status.success() => {
                     Ok(format!("cosign verified that {identity} signed {}", digest.short()))
                 }
                 Ok(finished) => {
-                    Err(format!("cosign found no signature of {identity} on {}: {}", digest.short(), reason(&finished)))
+                    let (digest, reason) = (digest.short(), reason(&finished));
+                    match FOUND_NONE.iter().any(|words| reason.starts_with(words)) {
+                        true => Err(format!("cosign found no signature of {identity} on {digest}: {reason}")),
+                        false => Err(format!(
+                            "it can't be decided: cosign could not verify that {identity} signed {digest}: {reason}"
+                        )),
+                    }
                 }
                 Err(error) => Err(format!("it can't be decided: {}", Diagnosis::of(&error.into()).line())),
             }

@@ -20,6 +20,7 @@ mod secret;
 pub mod template;
 mod tls;
 pub mod transfer;
+pub mod writes;
 
 pub use diagnosis::{Diagnosis, Explain, Problem};
 pub use place::Place;

@@ -234,12 +234,20 @@ impl Names {
         release: Release<'_>,
         commit: Option<&str>,
     ) -> Result<Vec<Tag>, Problem> {
-        let commit = commit.unwrap_or_default();
         let mut tags: Vec<Tag> = Vec::new();
         for pattern in patterns {
-            let text = expand(pattern, "", &named.image, release).replace("{sha}", commit.get(..7).unwrap_or(commit));
-            let wrong =
-                |error: InvalidReference| Problem::mistake(format!("input `extra-tags`: `{pattern}`")).because(error);
+            if commit.is_none() && pattern.contains("{sha}") {
+                let message = format!("input `extra-tags`: `{pattern}` needs a commit, and GITHUB_SHA names none");
+                return Err(Problem::mistake(message));
+            }
+            let commit = commit.map_or("", |commit| commit.get(..7).unwrap_or(commit));
+            let text = expand(pattern, "", &named.image, release).replace("{sha}", commit);
+            let made = if text == *pattern { String::new() } else { format!(" makes `{text}`, which") };
+            let wrong = |_: InvalidReference| {
+                Problem::mistake(format!("input `extra-tags`: `{pattern}`{made} is not a tag")).hint(
+                    "letters, digits, `_`, `.` and `-`; {environment}, {version}, {image} and {sha} are filled in",
+                )
+            };
             let tag: Tag = text.parse().map_err(wrong)?;
             if tag != named.reference.tag && !tags.contains(&tag) {
                 tags.push(tag);

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::oci::Reference;
+
 /// A semantic version as a tag can hold it: `1.2.3` or `1.2.3-rc.1`, without build metadata.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(semver::Version);
@@ -19,6 +21,25 @@ impl FromStr for Version {
     }
 }
 
+impl Version {
+    /// Whether it comes before a release: `1.2.3-rc.1`.
+    pub fn is_prerelease(&self) -> bool {
+        !self.0.pre.is_empty()
+    }
+
+    /// Why a tag that moves from version to version stays with the one that it holds, rather than move to this one.
+    pub fn keeps_off(&self, tag: &Reference, held: Option<&Self>) -> Option<String> {
+        let holds =
+            held.map_or_else(|| "a version that no record tells of".to_owned(), |held| format!("version {held}"));
+        if held.is_some_and(|held| held > self) {
+            return Some(format!("`{tag}` holds {holds}, and would go back to {self}: it stays where it is"));
+        }
+        let released = tag.tag.as_str() == "latest" && !held.is_some_and(Self::is_prerelease);
+        (self.is_prerelease() && released)
+            .then(|| format!("`{tag}` holds {holds}, and {self} is a pre-release: it stays where it is"))
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -28,6 +49,27 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_a_version_off_a_tag() {
+        let keeps_off = |tag: &str, version: &str, held: &str| {
+            let tag = Reference::parse(&format!("h.example/shop:{tag}"), None).unwrap();
+            version.parse::<Version>().unwrap().keeps_off(&tag, held.parse().ok().as_ref()).is_some()
+        };
+        for (tag, version, held, expected) in [
+            ("latest", "1.3.0", "1.2.0", false),
+            ("latest", "1.2.0", "1.3.0", true),
+            ("latest", "1.3.0", "unknown", false),
+            ("latest", "1.3.0-rc.1", "1.2.0", true),
+            ("latest", "1.3.0-rc.1", "unknown", true),
+            ("latest", "1.3.0-rc.2", "1.3.0-rc.1", false),
+            ("latest", "1.3.0", "1.3.0-rc.1", false),
+            ("dev", "1.3.0-rc.1", "1.2.0", false),
+            ("dev", "1.3.0-rc.1", "1.3.0", true),
+        ] {
+            assert_eq!(keeps_off(tag, version, held), expected, "{tag} {version} {held}");
+        }
+    }
 
     #[test]
     fn versions() {

@@ -25,21 +25,47 @@ pub(super) struct Failure {
     /// How long the registry asked to wait.
     pub(super) retry_after: Option<Duration>,
     pub(super) source: Option<BoxError>,
+    /// Credentials were sent along.
+    pub(super) had_credentials: bool,
 }
 
 impl Failure {
     pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
-        Self { class, at: None, code: None, detail: Some(detail.into()), retry_after: None, source: None }
+        Self {
+            class,
+            at: None,
+            code: None,
+            detail: Some(detail.into()),
+            retry_after: None,
+            source: None,
+            had_credentials: false,
+        }
     }
 
     /// No answer: the connection, TLS, a proxy or a deadline.
     pub(super) fn unreachable(source: BoxError) -> Self {
-        Self { class: Class::Transient, at: None, code: None, detail: None, retry_after: None, source: Some(source) }
+        Self {
+            class: Class::Transient,
+            at: None,
+            code: None,
+            detail: None,
+            retry_after: None,
+            source: Some(source),
+            had_credentials: false,
+        }
     }
 
     /// An error that a stream of ours ended with.
     pub(super) fn passed_on(error: StoreError) -> Self {
-        Self { class: error.class, at: None, code: None, detail: None, retry_after: None, source: Some(error.into()) }
+        Self {
+            class: error.class,
+            at: None,
+            code: None,
+            detail: None,
+            retry_after: None,
+            source: Some(error.into()),
+            had_credentials: false,
+        }
     }
 
     /// No credentials: that is all there is to say, whatever they were for.
@@ -58,7 +84,15 @@ impl Failure {
         let class = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        Self { class, at: None, code: code.map(|code| safe(&code)), detail: Some(detail), retry_after, source: None }
+        Self {
+            class,
+            at: None,
+            code: code.map(|code| safe(&code)),
+            detail: Some(detail),
+            retry_after,
+            source: None,
+            had_credentials: false,
+        }
     }
 
     /// Whether the same request may go well later.
@@ -116,6 +150,10 @@ impl Failure {
             (Class::Authentication, Some(_)) => (
                 format!("`{host}` refused the token{detail}"),
                 Some("the token is of ecr:GetAuthorizationToken in that account or one that the repository's policy names".to_owned()),
+            ),
+            (Class::Authentication, None) if self.had_credentials => (
+                format!("`{host}` rejected the credentials{detail}"),
+                Some(format!("those of Docker's configuration are wrong or have expired: docker login {host}")),
             ),
             (Class::Authentication, None) => {
                 (format!("`{host}` asks for credentials{detail}"), Some(format!("log in first: docker login {host}")))

@@ -195,7 +195,9 @@ impl Registry {
             }
             let (parts, body) = response.into_parts();
             let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
-            Ok(Err((Failure::answered(status, &parts.headers, &body), parts)))
+            let mut failure = Failure::answered(status, &parts.headers, &body);
+            failure.had_credentials = authorization.is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
+            Ok(Err((failure, parts)))
         };
         let (failure, refusal) = match attempt(authorization.as_ref(), body).await? {
             Ok(response) => return Ok(response),
@@ -303,7 +305,9 @@ impl Registry {
         let (parts, body) = response.into_parts();
         let body = read(body, TOKEN_LIMIT).await?;
         if !parts.status.is_success() {
-            return Err(Failure::answered(parts.status, &parts.headers, &body));
+            let mut failure = Failure::answered(parts.status, &parts.headers, &body);
+            failure.had_credentials = !matches!(credentials, Credentials::Anonymous);
+            return Err(failure);
         }
         let said: Token = serde_json::from_slice(&body)
             .map_err(|_| Failure::new(Class::Invalid, "the token service's answer is not a token"))?;

@@ -28,7 +28,7 @@ pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
 pub use process::{Finished, ProcessError, run, run_logged};
-pub use summary::{Cell, Table, escape};
+pub use summary::{Cell, Table, escape, remarks};
 
 use crate::Secret;
 use crate::diagnosis::Diagnosis;
@@ -120,6 +120,15 @@ impl Runner {
     /// Adds Markdown to the step summary. What comes from outside has to be escaped: see [`Cell`].
     pub fn summarize(&self, markdown: &str) {
         lock(&self.summary).push_str(markdown);
+    }
+
+    /// Says in the summary why there is nothing else in it, unless none is wanted.
+    fn summarize_failure(&self, action: &Action, diagnosis: &Diagnosis) {
+        let typed = self.environment.get("INPUT_SUMMARY").unwrap_or_default();
+        if Input::new("summary", typed).boolean(true).unwrap_or(true) && lock(&self.summary).is_empty() {
+            let why = remarks([("error", diagnosis.line().as_str())]);
+            self.summarize(&format!("### {} failed\n\n{why}", action.name));
+        }
     }
 
     /// Names an image that was published, so that `actions/attest` knows its subjects by itself.
@@ -318,6 +327,7 @@ where
         Err(error) => {
             let diagnosis = Diagnosis::of(&error);
             runner.annotate(diagnosis.annotation());
+            runner.summarize_failure(action, &diagnosis);
             diagnosis.exit_code
         }
     };

@@ -6,6 +6,12 @@ pub(super) const LIMIT: usize = 900 * 1024;
 /// What stands at the end of a summary that had no room.
 const CUT: &str = "\n\n_More was left out: a step summary holds at most 1 MiB._\n";
 
+/// Remarks below one table: the log has them all.
+const REMARKS: usize = 50;
+
+/// Characters of one remark: a builder's last words fit in.
+const REMARK: usize = 1000;
+
 /// A table that is shown in the summary and at a terminal.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -103,6 +109,26 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// What is to be said of single images below their table, a line each: a name with a text from outside.
+pub fn remarks<'a>(remarks: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let lines: Vec<String> = remarks
+        .into_iter()
+        .map(|(name, text)| {
+            let more = if text.chars().nth(REMARK).is_some() { "…" } else { "" };
+            let text: String = text.chars().take(REMARK).collect();
+            format!("- {}: {}{more}\n", escape(name), escape(&text))
+        })
+        .collect();
+    let mut markdown = lines.iter().take(REMARKS).map(String::as_str).collect::<String>();
+    if lines.len() > REMARKS {
+        markdown += &format!("- {} more, in the log\n", lines.len() - REMARKS);
+    }
+    if !lines.is_empty() {
+        markdown.push('\n');
+    }
+    markdown
+}
+
 /// As much of a summary as there is room for beside what is there, cut at a line.
 pub(super) fn bounded(markdown: &str, there: usize) -> String {
     let room = LIMIT.saturating_sub(there);
@@ -140,6 +166,16 @@ mod tests {
             ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"]
                 .map(|l| l.to_owned())
         );
+    }
+
+    #[test]
+    fn remarks_are_tame_and_few() {
+        assert_eq!(remarks([]), "");
+        assert_eq!(remarks([("Api", "no *way*\n# x")]), "- Api: no &#42;way&#42; &#35; x\n\n");
+        let long = "x".repeat(2000);
+        let many = remarks((0..60).map(|_| ("Api", long.as_str())));
+        assert_eq!(many.lines().filter(|line| line.ends_with("x…")).count(), REMARKS);
+        assert!(many.ends_with("- 10 more, in the log\n\n"), "{many}");
     }
 
     #[test]

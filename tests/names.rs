@@ -182,3 +182,12 @@ fn an_empty_address_of_aws_is_named() {
     let run = aws(built(BY_TAG).publish(), &ecr).env("AWS_ENDPOINT_URL", "").run().exits(1);
     assert!(run.error().contains("AWS_ENDPOINT_URL is set, and empty"), "{}", run.error());
 }
+
+#[test]
+fn a_platform_of_the_mapping_that_is_not_there_is_missed() {
+    let mapping = "Api: {imageName: shop/api, platforms: \"linux/amd64,linux/arm64\"}";
+    let project = built(&BY_TAG.replace("Api: {imageName: shop/api}", mapping));
+    let run = on_disk(&project).run().exits(0);
+    let warnings = run.log.messages("warning");
+    assert!(warnings.len() == 1 && warnings[0].contains("`Api` is published without linux/arm64"), "{warnings:?}");
+}

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Digest, Reference, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Other, Release, Repository, Version, refusal};
+use lifecycle::project::{Named, Names, OnConflict, Opened, Other, Release, Repository, Version, lacking, refusal};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
@@ -109,6 +109,17 @@ impl Work {
             return Err(Problem::failure(format!("image `{}` would not run: {refused}", named.key))
                 .at(refused.place)
                 .into());
+        }
+        let definition = request.common.project.images().find(|image| image.key.value == named.key);
+        let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
+        let lacking = lacking(&built.store, &built.graph.root, declared).await?;
+        if !lacking.is_empty() {
+            let lacking = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "image `{}` is published without {lacking}, which the mapping says: is a layout missing?",
+                named.key
+            );
+            runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
         }
         let target = request.target.stores.open(&named.reference)?;
         let digest = built.graph.root.digest.clone();

@@ -207,8 +207,10 @@ impl Descriptor {
 
     /// Whether an index lists this as what a builder attests about its images, in BuildKit's words.
     pub fn is_attestation(&self) -> bool {
-        let unknown =
-            self.platform.as_ref().is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
+        let unknown = self
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
         let kind = self.annotations.get(annotation::DOCKER_REFERENCE_TYPE);
         unknown && kind.is_some_and(|kind| kind == "attestation-manifest")
     }

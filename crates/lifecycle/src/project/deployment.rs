@@ -11,7 +11,7 @@ use crate::Diagnosis;
 use crate::diagnosis::Problem;
 use crate::oci::{Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, read_blob};
 use crate::runner::{Annotation, Level, Runner, escape};
-use crate::template::{Lead, Usage};
+use crate::template::{Lead, Placed, Usage};
 use crate::transfer::Graph;
 
 /// The largest configuration of an image that is read, in bytes; ECR takes manifests of no more.
@@ -183,6 +183,26 @@ pub async fn refusal(store: &Arc<dyn Store>, root: &Manifest, usages: &[Usage]) 
         Fit::Runs | Fit::Unsure(_) => None,
     });
     Ok(refused)
+}
+
+/// The platforms that the mapping says, and an image lacks: where it was built in parts, one of them may be missing. None
+/// where the image does not say its own.
+///
+/// # Errors
+/// When the image's platform can't be looked up.
+pub async fn lacking(
+    store: &Arc<dyn Store>,
+    root: &Manifest,
+    declared: &[Placed<Platform>],
+) -> Result<Vec<Platform>, StoreError> {
+    if declared.is_empty() {
+        return Ok(Vec::new());
+    }
+    match platforms(store, root).await {
+        Err(error) if error.class == Class::Invalid => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(has) => Ok(declared.iter().map(|p| p.value.clone()).filter(|platform| !has.contains(platform)).collect()),
+    }
 }
 
 /// Whether a resource can run an image with these platforms.

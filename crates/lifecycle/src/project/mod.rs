@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use deployment::{Fit, Other, fit, lacks, platforms, refusal, tell};
+pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, registry};

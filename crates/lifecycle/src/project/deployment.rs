@@ -161,9 +161,14 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
 }
 
 fn of_config(bytes: &[u8]) -> Option<Platform> {
-    let config: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let text = |key: &str| config[key].as_str();
-    Some(Platform::new(text("os")?, text("architecture")?, text("variant")))
+    #[derive(serde::Deserialize)]
+    struct Config {
+        os: String,
+        architecture: String,
+        variant: Option<String>,
+    }
+    let config: Config = serde_json::from_slice(bytes).ok()?;
+    Some(Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
 }
 
 /// Why something that deploys an image could not run it. What does not say its platform, on either side, is not refused.

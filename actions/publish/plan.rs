@@ -170,6 +170,12 @@ impl Work {
 /// An image that was not built again, where its release has it.
 async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
     let reference = Reference::parse(reference, request.target.registry.as_deref())?;
+    // A layout may come from anywhere. What it names is read with this run's credentials.
+    let (here, there) = (named.reference.repository_address(), reference.repository_address());
+    if here != there {
+        let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
+        return Err(Problem::failure(message).hint("build it again without `since`").into());
+    }
     let store = request.target.stores.open(&reference)?.store;
     let missing = || {
         let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
@@ -177,7 +183,7 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     };
     let root = store.manifest(digest).await?.ok_or_else(missing)?;
     let graph = Graph::read(&store, root).await?;
-    Ok(Built { store, graph })
+    Ok(Built { store, graph, reused: true })
 }
 
 /// Refuses to move a tag where the repository lets none move.

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
+use lifecycle::oci::{BlobSource, Digest, StoreError};
 use lifecycle::project::{EvidenceMode, Named, Release};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
+use crate::layouts::Built;
 use crate::plan::{Planned, Work};
 use crate::report::{Outcome, Published};
-use crate::sign::Reach;
+use crate::sign::{Reach, Whose};
 
 /// Publishes all images; one that fails stops no other.
 pub(crate) async fn all(request: &Request, images: Vec<Planned>, runner: &Runner) -> Vec<Published> {
@@ -53,7 +54,9 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     }
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
     let digest = &graph.root.digest;
-    let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
+    // Without its signature it is not done.
+    let there =
+        signed(request, named, work, runner).await? && work.tags.iter().any(|tag| tag.current.as_ref() == Some(digest));
     if work.repository.make(&request.target.aws, &named.reference, &request.writing.repository_settings).await? {
         runner.say(format!("{}: created the repository {}", named.key, named.reference.repository));
     }
@@ -91,21 +94,46 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         copy::artifact(target, &manifest, &artifact).await?;
         written.push(manifest.digest);
     }
-    sign(request, named, work, written, runner).await
+    sign(request, named, work, written, there, runner).await
 }
 
-/// Signs the image with its platforms, and what was attached to it now.
+/// Whether the image needs no signature: none is wanted, or it has ours. One of somebody else does not count.
+///
+/// # Errors
+/// When it is taken from a release that we have not signed: what was not built here gets no signature.
+async fn signed(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<bool> {
+    let Some(cosign) = &request.cosign else { return Ok(true) };
+    let Built { graph, reused, .. } = &work.built;
+    let holds = work.tags.iter().any(|tag| tag.current.as_ref() == Some(&graph.root.digest));
+    if !reused && !holds {
+        return Ok(false);
+    }
+    let whose = if *reused { Whose::Repository } else { Whose::Run };
+    let reach = Reach { aws: &request.target.aws, options: &request.common.options, runner };
+    match request.sign.verify(cosign, &named.reference, &graph.root.digest, whose, &reach).await {
+        Ok(()) => Ok(true),
+        Err(_) if !reused => Ok(false),
+        Err(problem) => {
+            let message =
+                format!("image `{}` was to be taken from a release that is not signed as this one is", named.key);
+            Err(Problem::failure(message).because(problem).hint("build it again without `since`").into())
+        }
+    }
+}
+
+/// Signs what was attached now, and the image with its platforms where it came from the layouts.
 async fn sign(
     request: &Request,
     named: &Named,
     work: &Work,
     written: Vec<Digest>,
+    there: bool,
     runner: &Runner,
 ) -> anyhow::Result<()> {
     let Some(cosign) = &request.cosign else { return Ok(()) };
     let (target, graph) = (&work.target.store, &work.built.graph);
     let mut digests = written;
-    if !is_signed(target, &graph.root.digest).await? {
+    if !there && !work.built.reused {
         digests.extend(graph.manifests().map(|manifest| manifest.digest.clone()));
         copy::root(target, graph).await?;
     }
@@ -114,17 +142,6 @@ async fn sign(
     }
     let reach = Reach { aws: &request.target.aws, options: &request.common.options, runner };
     Ok(request.sign.sign(cosign, &named.reference, &digests, &reach).await?)
-}
-
-/// Whether somebody has signed an image, in either of the ways in which cosign does.
-async fn is_signed(target: &Arc<dyn Store>, digest: &Digest) -> anyhow::Result<bool> {
-    let [signatures, ..] = Tag::of_cosign(digest);
-    if target.head(&signatures).await?.is_some() {
-        return Ok(true);
-    }
-    let of_cosign = |kind: &str| kind.contains("sigstore") || kind.contains("cosign");
-    let referrers = target.referrers(digest).await?;
-    Ok(referrers.iter().any(|referrer| referrer.artifact_type.as_deref().is_some_and(of_cosign)))
 }
 
 /// The tags that do not hold the image yet, that of the reference first.

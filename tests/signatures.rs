@@ -118,6 +118,23 @@ fn what_publish_signs_passes() {
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, true]);
 }
 
+#[test]
+fn only_signed_records_tell_of_a_publication() {
+    let shop = Shop::new();
+    shop.sign(&shop.image.root.digest, "team");
+    let require = "signature=key:team.pub\nsoak=0s\ntemplate-unchanged";
+    let run = shop.promote(require).run().exits(1);
+    let [signature, soak, template] = gates(&run).try_into().unwrap();
+    assert!(signature.0 && !soak.0 && !template.0, "{soak:?} {template:?}");
+    let unsigned = "no record that is signed as `signature` wants it (cosign found no signature of the key team.pub";
+    assert!(soak.1.starts_with(unsigned) && template.1.starts_with(unsigned), "{soak:?} {template:?}");
+    // That of a publication which signs counts.
+    let publish = |version: &str| shop.step(shop.project.publish()).input("version", version);
+    publish("1.0.1").input("sign", "key:team.key").env("COSIGN_PASSWORD", "").run().exits(0);
+    let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
+}
+
 /// Every tag with its digest: signatures, evidence and records are listed by tags here.
 fn tags(shop: &Shop) -> Vec<(String, String)> {
     let repository = format!("{}/shop/api", shop.registry.host());

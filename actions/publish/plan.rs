@@ -187,9 +187,22 @@ impl Work {
     }
 }
 
+/// Whether two repositories differ in nothing but the version that their names hold.
+fn is_other_version(here: &str, there: &str, version: &str) -> bool {
+    let Some((before, behind)) = here.split_once(version) else { return false };
+    let other = there.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
+    other.is_some_and(|other| other.parse::<Version>().is_ok_and(|version| version.to_string() == other))
+}
+
 /// An image that was not built again, where its release has it.
 async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
     let reference = Reference::parse(reference, request.target.registry.as_deref())?;
+    // A layout may come from anywhere. What it names is read with this run's credentials.
+    let (here, there) = (named.reference.repository_address(), reference.repository_address());
+    if here != there && !is_other_version(&here, &there, &request.version.to_string()) {
+        let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
+        return Err(Problem::failure(message).hint("build it again without `since`").into());
+    }
     let store = request.target.stores.open(&reference)?.store;
     let missing = || {
         let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
@@ -197,7 +210,7 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     };
     let root = store.manifest(digest).await?.ok_or_else(missing)?;
     let graph = Graph::read(&store, root).await?;
-    Ok(Built { store, graph })
+    Ok(Built { store, graph, reused: true })
 }
 
 /// Refuses to move a tag where the repository lets none move.
@@ -222,4 +235,24 @@ fn may_move(
 async fn version_of(target: &Opened, digest: &Digest) -> anyhow::Result<Option<Version>> {
     let records = Recorded::all(&target.store, digest).await?;
     Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_of_two_versions() {
+        let is = |there| is_other_version("h.example/shop-dev-1.1.0", there, "1.1.0");
+        assert!(is("h.example/shop-dev-1.0.0-rc.1"));
+        for there in [
+            "h.example/shop-dev-",
+            "h.example/shop-dev-v1.0.0",
+            "h.example/shop-test-1.0.0",
+            "o.example/shop-dev-1.0.0",
+        ] {
+            assert!(!is(there), "{there}");
+        }
+        assert!(!is_other_version("h.example/shop", "h.example/1.0.0", "1.1.0"));
+    }
 }

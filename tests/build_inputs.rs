@@ -126,6 +126,27 @@ fn inputs() {
 }
 
 #[test]
+fn a_folder_of_somebody_elses_is_no_layout() {
+    let project = one(SCRATCH);
+    project.write("out/notes.txt", "mine");
+    for (layout, dry) in [("out", "false"), ("out", "true"), ("out/notes.txt", "false")] {
+        let run = project.build().input("layout", layout).input("dry-run", dry).run().exits(2);
+        let told = format!("{layout}` is not accepted: a folder that is empty, not there yet, or an OCI layout");
+        assert!(run.error().starts_with("input `layout`: `") && run.error().ends_with(&told), "{}", run.error());
+    }
+    assert_eq!(fs::read_dir(project.folder().join("out")).unwrap().count(), 1);
+}
+
+#[test]
+fn what_github_is_told_takes_a_token() {
+    let project = one(SCRATCH);
+    for input in ["comment", "code-scanning"] {
+        let error = refused(&project, project.build().input(input, "true"));
+        assert_eq!(error, format!("input `github-token` is required: `{input}` needs it"));
+    }
+}
+
+#[test]
 fn caches_that_a_builder_does_not_have() {
     let project = one(SCRATCH);
     insta::assert_snapshot!(refused(&project, project.build().input("cache", "local:cache")), @"input `cache`: buildah, which builds here, has no cache of this kind (hint: use `registry:REFERENCE`, or a buildx builder)");

@@ -133,6 +133,7 @@ fn what_is_not_there_blocks() {
     shop.blocks("sbom", "linux/amd64 has no SBOM");
     shop.blocks("provenance", "linux/amd64 has no provenance");
     shop.blocks("soak=24h", "it has been in dev for ");
+    shop.blocks("soak=24h", "; 24h was wanted");
     shop.blocks("ecr-scan=high", "is not in ECR");
     shop.blocks("signature=key:cosign.pub", "not in a store on disk");
     // One platform is not all of them.

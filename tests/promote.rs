@@ -152,6 +152,36 @@ fn a_version_that_is_not_in_the_environment_before_is_not_promoted() {
 }
 
 #[test]
+fn no_way_leads_down() {
+    let (ecr, project, _) = shop();
+    let before = ecr.snapshot();
+    let step = || aws(project.promote("test"), &ecr).input("from", "prod");
+    for step in [step(), step().input("allow-skip", "true")] {
+        let run = step.run().exits(2);
+        insta::assert_snapshot!(run.error(), @"input `from`: `prod` is not accepted: an environment below `test`, which is below `prod` (to bring an older version back to `test`, set `rollback: true`)");
+    }
+    let run = promote(&project, &ecr).inputs(&[("history", "true"), ("rollback", "true")]).run().exits(2);
+    insta::assert_snapshot!(run.error(), @"input `history`: `true` is not accepted: false with `rollback: true`: history only looks, and rolls nothing back");
+    assert_eq!(ecr.snapshot(), before);
+}
+
+#[test]
+fn one_name_in_both_environments_moves_nothing() {
+    let (ecr, _, [api, _]) = shop();
+    ecr.default_registry().push("shop/api", &["1.0.0"], &api);
+    let project = Project::new(&BY_TAG.replace("${Environment}-", ""));
+    let told = |step: Step, rest: &str| {
+        let run = step.input("images", "Api").run().exits(0);
+        let name = format!("`{}/shop/api:1.0.0`", default_host());
+        let warning = format!("image `Api`: it has one name in dev and test, {name}: nothing moves{rest}");
+        assert_eq!(run.log.messages("warning"), [warning]);
+        assert!(run.summary.contains("- Api: it has one name in dev and test"), "{}", run.summary);
+    };
+    told(promote(&project, &ecr), ", there is only a record");
+    told(promote(&project, &ecr), "");
+}
+
+#[test]
 fn an_archived_image_is_not_told_as_missing() {
     let (ecr, project, [api, _]) = shop();
     ecr.default_registry().archive("shop/api", &api.root.digest);

@@ -222,6 +222,23 @@ fn a_dry_run_lists_the_images_and_writes_nothing() {
 }
 
 #[test]
+fn an_image_with_another_versions_label_is_named() {
+    let (ecr, project, _) = shop();
+    let version = |version: &str| ImageSpec { version: Some(version.to_owned()), ..ImageSpec::default() };
+    for (labelled, warns) in [("0.9.0", true), ("1.0.0", false), ("v1.0.0", false), ("24.04", false)] {
+        std::fs::remove_dir_all(project.layout()).unwrap();
+        project.built("Api", &Image::of(&version(labelled)));
+        let step = || publish(&project, &ecr).inputs(&[("images", "Api"), ("dry-run", "true")]);
+        let run = step().run().exits(0);
+        let warnings = run.log.messages("warning");
+        let told = "image `Api` is published as 1.0.0, and its label `org.opencontainers.image.version` says 0.9.0";
+        assert_eq!(warnings.iter().filter(|warning| warning.starts_with(told)).count(), usize::from(warns));
+        assert_eq!(warnings.len(), usize::from(warns), "{warnings:?}");
+        assert!(bare(step()).run().exits(0).log.messages("warning").is_empty());
+    }
+}
+
+#[test]
 fn a_tag_that_holds_another_digest_is_never_moved() {
     for settings in [Settings::default(), Settings::immutable()] {
         let (ecr, project, [api, web]) = shop();

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::support::ecr::Image;
+use crate::support::http;
 use crate::support::project::{BY_TAG, Project, bare};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
@@ -122,4 +123,29 @@ fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     }
     files.sort();
     files
+}
+
+#[test]
+fn credentials_that_are_rejected_are_told_apart_from_none() {
+    let listener = http::listen("127.0.0.1").unwrap();
+    let host = http::base_url(&listener).trim_start_matches("http://").to_owned();
+    let refuse: http::Handler = std::sync::Arc::new(|_, _| {
+        Box::pin(async { Ok(http::reply(401, &[("www-authenticate", "Basic realm=\"shop\"")], "")) })
+    });
+    let _server = http::Server::start(vec![(listener, refuse)]);
+    let project = Project::new(BY_TAG);
+    project.built("Api", &Image::new(1));
+    let docker = tempfile::tempdir().unwrap();
+    let publish = || {
+        let step = project.publish().input("images", "Api").input("registry", &host);
+        step.env("DOCKER_CONFIG", docker.path()).run().exits(1).error().to_owned()
+    };
+    let error = publish();
+    let told = format!("`{host}` asks for credentials (401 Unauthorized) (hint: log in first: docker login {host})");
+    assert!(error.contains(&told), "{error}");
+    let config = format!(r#"{{"auths":{{"{host}":{{"auth":"dXNlcjpvbGQ="}}}}}}"#);
+    std::fs::write(docker.path().join("config.json"), config).unwrap();
+    let error = publish();
+    assert!(error.contains(&format!("`{host}` rejected the credentials (401 Unauthorized)")), "{error}");
+    assert!(error.ends_with(&format!("docker login {host})")) && !error.contains("log in first"), "{error}");
 }

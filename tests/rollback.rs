@@ -117,6 +117,9 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
     let record = &shop.records(&old, "test")[1];
     assert_eq!((&record["replaced"], &record["version"]), (&json!(new.root.digest), &json!("1.0.0")));
+    // Each version that was there is named once.
+    let error = shop.promote("0.9.0", "test").input("rollback", "true").run().exits(1).error().to_owned();
+    assert!(error.contains("the records tell of 1.0.0, 1.1.0)"), "{error}");
     // A second time it writes nothing.
     let before = shop.ecr.snapshot();
     shop.ecr.clear_log();

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::build::script;
 use crate::support::ecr::{Image, ImageSpec};
 use crate::support::evidence::Evidence;
 use crate::support::project::{BY_TAG, Project};
@@ -216,5 +217,54 @@ fn a_layout_that_names_another_repository_is_refused() {
         let run = shop.step(shop.project.publish()).input("version", "1.1.0").run().exits(1);
         let expected = format!("was to be taken from {}, and goes to", other.trim_end_matches(":dev-1.0.0"));
         assert!(run.error().contains(&expected), "{}", run.error());
+    }
+}
+
+/// A cosign that can't be run twice at one time where certificates are verified, as the real one with its roots of trust.
+const FRAGILE: &str = r#"
+case "$*" in
+  *--certificate-identity*)
+    mkdir "$LOCK" || { echo 'Error: creating cached local store: resource temporarily unavailable' >&2; exit 1; }
+    sleep 0.2
+    rmdir "$LOCK" ;;
+esac
+echo 'Error: no signatures found' >&2
+exit 1
+"#;
+
+#[test]
+fn certificates_are_verified_one_after_the_other() {
+    let shop = Shop::new();
+    let tools = tempfile::tempdir().unwrap();
+    script(tools.path(), "cosign", FRAGILE);
+    let identities: Vec<String> = (0..6).map(|n| format!("signature=https://ci.example/{n}")).collect();
+    let step = shop.promote(&identities.join("\n")).env("PATH", format!("{}:/usr/bin:/bin", tools.path().display()));
+    let run = step.env("LOCK", tools.path().join("lock")).run().exits(1);
+    for (passed, detail) in gates(&run) {
+        assert!(!passed && detail.starts_with("cosign found no signature of https://ci.example/"), "{detail}");
+    }
+}
+
+#[test]
+fn that_cosign_could_not_look_is_not_that_it_found_none() {
+    let shop = Shop::new();
+    let tools = tempfile::tempdir().unwrap();
+    let path = format!("{}:/usr/bin:/bin", tools.path().display());
+    for (said, found_none) in [
+        ("no signatures found", true),
+        ("no matching signatures: invalid signature", true),
+        ("no matching attestations: none", true),
+        ("creating cached local store: resource temporarily unavailable", false),
+        ("getting Rekor public keys: no such host", false),
+        ("no route to host, so no signatures found", false),
+    ] {
+        script(tools.path(), "cosign", &format!("echo 'Error: {said}' >&2; exit 1"));
+        let run = shop.promote("signature=key:team.pub").env("PATH", &path).run().exits(1);
+        let (_, detail) = gates(&run).remove(0);
+        let expected = match found_none {
+            true => "cosign found no signature of the key team.pub on ",
+            false => "it can't be decided: cosign could not verify that the key team.pub signed ",
+        };
+        assert!(detail.starts_with(expected) && detail.ends_with(said), "{detail}");
     }
 }

@@ -15,7 +15,7 @@ use lifecycle::oci::{
 use lifecycle::transfer::Graph;
 
 /// The largest configuration of an image that is read, in bytes.
-const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
+pub(crate) const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// What build left of an image.
 pub(crate) enum Found {

@@ -5,15 +5,20 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Digest, Reference, Tag};
-use lifecycle::project::{Named, Names, OnConflict, Opened, Other, Release, Repository, Version, lacking, refusal};
+use lifecycle::oci::{Content, Digest, Reference, Tag, read_blob};
+use lifecycle::project::{
+    EvidenceMode, Named, Names, OnConflict, Opened, Other, Release, Repository, Version, lacking, refusal,
+};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
-use crate::layouts::{Built, Found, Layouts};
+use crate::layouts::{Built, CONFIG_LIMIT, Found, Layouts};
 use crate::report::{Outcome, Published};
+
+/// The label of an image that says its version, as build sets it.
+const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// All images with their targets.
 pub(crate) struct Plan {
@@ -95,7 +100,19 @@ impl Work {
         runner: &Runner,
     ) -> anyhow::Result<Self> {
         let built = match layouts.find(&named.key).await? {
-            Found::Built(built) => *built,
+            Found::Built(built) => {
+                // Without evidence and record nobody relies on what the image says of itself.
+                let relied_on = request.writing.record || request.writing.evidence != EvidenceMode::None;
+                if let Some(other) = other_version(&built, request).await.filter(|_| relied_on) {
+                    let message = format!(
+                        "image `{}` is published as {}, and its label `{VERSION_LABEL}` says {other} (hint: give build the same `version`)",
+                        named.key, request.version
+                    );
+                    let warning = Annotation::new(Level::Warning, message).at(Some(named.place.clone()));
+                    runner.annotate(warning.titled(format!("publish {}", named.key)));
+                }
+                *built
+            }
             Found::Reused { reference, digest } => released(request, named, &reference, &digest).await?,
         };
         if built.graph.root.is_index()
@@ -192,6 +209,21 @@ fn is_other_version(here: &str, there: &str, version: &str) -> bool {
     let Some((before, behind)) = here.split_once(version) else { return false };
     let other = there.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
     other.is_some_and(|other| other.parse::<Version>().is_ok_and(|version| version.to_string() == other))
+}
+
+/// The version that an image's label names, where it is another one. A label that can't be read says nothing.
+async fn other_version(built: &Built, request: &Request) -> Option<Version> {
+    for manifest in built.graph.manifests() {
+        let Content::Image { config, .. } = &manifest.content else { continue };
+        let Ok(bytes) = read_blob(built.store.as_ref(), config, CONFIG_LIMIT).await else { continue };
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let label = json["config"]["Labels"][VERSION_LABEL].as_str();
+        let labelled: Option<Version> = label.and_then(|label| label.parse().ok());
+        if labelled.as_ref().is_some_and(|labelled| *labelled != request.version) {
+            return labelled;
+        }
+    }
+    None
 }
 
 /// An image that was not built again, where its release has it.

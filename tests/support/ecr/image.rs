@@ -29,6 +29,8 @@ pub(crate) struct ImageSpec {
     pub(crate) index: bool,
     /// Layers are made on the fly and never held in memory.
     pub(crate) generated: bool,
+    /// The version that its label names; none: it has no such label.
+    pub(crate) version: Option<String>,
 }
 
 impl Default for ImageSpec {
@@ -41,6 +43,7 @@ impl Default for ImageSpec {
             docker: false,
             index: false,
             generated: false,
+            version: None,
         }
     }
 }
@@ -216,6 +219,9 @@ fn platform_manifest(
     let mut config = named.clone();
     config["created"] = "2026-01-01T00:00:00Z".into();
     config["config"] = json!({"Labels": {"seed": spec.seed.to_string()}});
+    if let Some(version) = &spec.version {
+        config["config"]["Labels"]["org.opencontainers.image.version"] = version.as_str().into();
+    }
     config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
     let config = Content::Kept(serde_json::to_vec(&config).unwrap().into());
     let described = descriptor(config_type, &config);

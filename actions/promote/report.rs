@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
+use lifecycle::project::writes::{self, Writes};
 use lifecycle::project::{Release, tell};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
-use lifecycle::writes::{self, Writes};
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;

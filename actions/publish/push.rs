@@ -6,10 +6,10 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{BlobSource, Digest, StoreError};
+use lifecycle::project::writes::Writes;
 use lifecycle::project::{EvidenceMode, Named, Release, Repository};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
-use lifecycle::writes::Writes;
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;

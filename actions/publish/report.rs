@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use lifecycle::oci::Digest;
+use lifecycle::project::writes::{self, Writes};
 use lifecycle::project::{Named, Release, tell};
 use lifecycle::registry::Traffic;
 use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
-use lifecycle::writes::{self, Writes};
 use lifecycle::{Diagnosis, Place, Problem};
 
 use crate::inputs::Request;

@@ -21,7 +21,6 @@ mod secret;
 pub mod template;
 mod tls;
 pub mod transfer;
-pub mod writes;
 
 pub use diagnosis::{Diagnosis, Explain, Problem};
 pub use place::Place;

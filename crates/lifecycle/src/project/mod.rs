@@ -10,6 +10,7 @@ mod repository;
 mod side;
 mod stores;
 mod version;
+pub mod writes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ SHELL := bash
 
 # What the demo's registry is: an AWS that runs on this machine (ecr), or a folder (oci).
 STORE ?= ecr
-# What is measured: release compiles in minutes, dist is what ships and takes longer.
+# What is measured, unless BENCH_BINARIES names a folder with the three binaries as they ship.
 PROFILE ?= release
 # Runs a recipe's line with the tools on PATH.
 WITH_TOOLS := environment=$$(tests/support/tools/install test) && while read -r line; do export "$$line"; done <<<"$$environment" &&
@@ -23,7 +23,7 @@ test: ## all tests, against real builders and registries
 e2e: ## the exemplar's workflows from commit to prod, run by wrkflw against an AWS on this machine
 	@tests/e2e/run
 
-bench: ## publish and promote beside other programs that copy images (PROFILE=dist: as shipped)
+bench: ## publish and promote beside other programs that copy images (BENCH_BINARIES=FOLDER: those in it)
 	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers
 
 lint: ## formatting and clippy; a warning fails

@@ -155,6 +155,36 @@ fn a_scan_is_clean_or_finds_something() {
 }
 
 #[test]
+fn neither_the_checkouts_configuration_nor_credentials_reach_a_scanner() {
+    const SECRET: &str = "nobody-is-told";
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    for name in [".trivyignore", "trivy.yaml", ".grype.yaml", ".syft.yaml", ".snyk"] {
+        project.write(name, "CVE-2026-2\n");
+    }
+    let seen = |name: &str| project.folder().join(format!("{name}.seen"));
+    let looks = |name: &str, json: &str| {
+        let file = seen(name).display().to_string();
+        format!("if [ \"$1\" != version ]; then ls -A > '{file}'; env >> '{file}'; fi\n{}", prints(json))
+    };
+    script(&project.folder().join("scanners"), "syft", &looks("syft", r#"{"bomFormat": "CycloneDX"}"#));
+    for (name, clean) in [("trivy", clean()), ("grype", json!({"matches": []}).to_string())] {
+        let mut step =
+            scanned(&project, name, &looks(name, &clean)).input("sbom", "cyclonedx").env("TRIVY_TOKEN", "own");
+        for variable in ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "SNYK_TOKEN", "COSIGN_PASSWORD"]
+        {
+            step = step.env(variable, SECRET);
+        }
+        leaves_nothing(&step.env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", SECRET).run().exits(0));
+        for program in [name, "syft"] {
+            let seen = fs::read_to_string(seen(program)).unwrap();
+            assert!(seen.starts_with("layout\n") && !seen.contains("trivyignore"), "{seen}");
+            assert!(seen.contains("PATH=") && !seen.contains(SECRET), "{seen}");
+            assert_eq!(seen.contains("TRIVY_TOKEN=own"), program == "trivy", "{seen}");
+        }
+    }
+}
+
+#[test]
 fn a_scanner_that_fails_is_no_pass() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     let flood = "tr '\\\\0' x < /dev/zero | head -c 200000000";

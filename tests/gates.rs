@@ -249,6 +249,11 @@ fn forward_does_not_go_below_what_the_environment_has() {
     assert_eq!(record(shop.store.path(), "test")["replaced"], json!(Image::new(1).root.digest));
     let run = publish("1.9.0", 3).run().exits(1);
     assert_eq!(detail(&run, "forward"), "test has 1.10.0, and 1.9.0 is below it; no version below was wanted");
+    // Nor below what is there without a record.
+    let unrecorded = Shop::new(|_| {});
+    unrecorded.on_disk(unrecorded.project.publish()).input("version", "2.0.0").run().exits(0);
+    unrecorded.promote("test", "").inputs(&[("version", "2.0.0"), ("record", "false")]).run().exits(0);
+    unrecorded.blocks("forward", "it can't be decided what is in test: no record tells of its tag `test-2.0.0`");
 }
 
 #[test]

@@ -146,3 +146,71 @@ fn a_tag_that_answers_with_another_digest_than_its_bytes_is_refused() {
     ecr.on(of_source, 1, 1, Hook::Answer { status: 200, headers, body });
     assert!(refused(&ecr, &project).error().contains("other bytes than its digest says"));
 }
+
+#[test]
+fn an_index_that_lists_one_image_under_two_platforms_is_refused() {
+    let (ecr, project) = shop();
+    let image = |seed| {
+        let image = Image::new(seed);
+        let size = image.root.bytes.len();
+        ecr.default_registry().push("shop/api", &[], &image);
+        move |os: &str, architecture: &str| {
+            json!({"mediaType": image.root.media_type, "digest": image.root.digest, "size": size,
+                "platform": {"os": os, "architecture": architecture}})
+        }
+    };
+    let (hidden, shown) = (image(2), image(3));
+    let children = [hidden("linux", "amd64"), shown("linux", "arm64"), hidden("unknown", "unknown")];
+    let bytes = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children}).to_string();
+    let root = ecr.default_registry().put_manifest("shop/api", bytes, INDEX);
+    ecr.default_registry().tag("shop/api", "dev-1.0.0", &root);
+    assert!(refused(&ecr, &project).error().contains("two platforms for the manifest"));
+}
+
+#[test]
+fn a_manifest_that_others_read_otherwise_is_refused() {
+    let (ecr, project) = shop();
+    let other = Image::new(2);
+    let layers: serde_json::Value = serde_json::from_slice(&other.root.bytes).unwrap();
+    let text = String::from_utf8(Image::new(1).root.bytes.to_vec()).unwrap();
+    let text = text.replacen('{', &format!(r#"{{"Layers":{},"#, layers["layers"]), 1);
+    let root = ecr.default_registry().put_manifest("shop/api", text, &other.root.media_type);
+    ecr.default_registry().tag("shop/api", "dev-1.0.0", &root);
+    let run = refused(&ecr, &project);
+    assert!(run.error().contains("the key `Layers` is `layers` to some readers"), "{}", run.error());
+}
+
+#[test]
+fn a_token_service_elsewhere_is_told_nothing() {
+    let (ecr, project) = shop();
+    let elsewhere = Ecr::start(Config::default());
+    let challenge = format!("Bearer realm=\"{}/token\",service=\"x\"", elsewhere.default_registry().url());
+    let headers = vec![("www-authenticate".to_owned(), challenge)];
+    ecr.on(
+        |entry| entry.kind == Kind::GetManifest,
+        1,
+        1000,
+        Hook::Answer { status: 401, headers, body: String::new() },
+    );
+    assert!(refused(&ecr, &project).error().contains("token service that is not its own"));
+    assert!(elsewhere.log().is_empty(), "{}", elsewhere.table());
+}
+
+#[test]
+fn tags_without_end_are_given_up() {
+    let (ecr, project) = shop();
+    let page = format!(r#"{{"name":"shop/api","tags":[{}"t"]}}"#, r#""t","#.repeat(300_000));
+    let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    ecr.on(|entry| entry.kind == Kind::Tags, 1, 1000, Hook::Answer { status: 200, headers, body: page });
+    let step = bare(aws(project.promote("test"), &ecr)).input("images", "Api").input("require", "forward");
+    let run = step.run().exits(1);
+    assert!(run.log.raw.contains("the tag list of"), "{}", run.log.raw);
+}
+
+#[test]
+fn a_region_that_would_be_another_service_is_refused() {
+    let (ecr, project) = shop();
+    let step = bare(aws(project.promote("test"), &ecr)).input("images", "Api").input("region", "s3");
+    assert!(step.run().exits(2).error().contains("an AWS region"));
+    assert!(ecr.log().is_empty(), "{}", ecr.table());
+}

@@ -19,6 +19,7 @@ mod github;
 mod history;
 mod hostile;
 mod log_safety;
+mod names;
 mod promote;
 mod promote_many;
 mod proxies;

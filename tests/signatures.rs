@@ -119,6 +119,107 @@ fn what_publish_signs_passes() {
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, true]);
 }
 
+#[test]
+fn signatures_of_what_is_attached_travel_to_another_repository() {
+    let shop = Shop::new();
+    shop.sign(&shop.image.root.digest, "team");
+    shop.sign(&shop.lint, "team");
+    let store = shop.project.folder().join("elsewhere");
+    let abroad = |step: Step| step.input("target-registry", &format!("oci:{}", store.display()));
+    abroad(shop.promote("signature=key:team.pub\nlint")).run().exits(0);
+    let index = std::fs::read_to_string(store.join("shop/api/index.json")).unwrap();
+    for digest in [&shop.image.root.digest, &shop.lint] {
+        assert!(index.contains(&format!("{}.sig", digest.replace(':', "-"))), "{index}");
+    }
+}
+
+#[test]
+fn only_signed_records_tell_of_a_publication() {
+    let shop = Shop::new();
+    shop.sign(&shop.image.root.digest, "team");
+    let require = "signature=key:team.pub\nsoak=0s\ntemplate-unchanged";
+    let run = shop.promote(require).run().exits(1);
+    let [signature, soak, template] = gates(&run).try_into().unwrap();
+    assert!(signature.0 && !soak.0 && !template.0, "{soak:?} {template:?}");
+    let unsigned = "no record that is signed as `signature` wants it (cosign found no signature of the key team.pub";
+    assert!(soak.1.starts_with(unsigned) && template.1.starts_with(unsigned), "{soak:?} {template:?}");
+    // That of a publication which signs counts.
+    let publish = |version: &str| shop.step(shop.project.publish()).input("version", version);
+    publish("1.0.1").input("sign", "key:team.key").env("COSIGN_PASSWORD", "").run().exits(0);
+    let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
+}
+
+/// Every tag with its digest: signatures, evidence and records are listed by tags here.
+fn tags(shop: &Shop) -> Vec<(String, String)> {
+    let repository = format!("{}/shop/api", shop.registry.host());
+    let tags = printed(program("oras").args(["repo", "tags", "--plain-http", &repository]));
+    let resolve =
+        |tag: &str| printed(program("oras").args(["resolve", "--plain-http", &format!("{repository}:{tag}")]));
+    tags.lines().map(|tag| (tag.to_owned(), resolve(tag))).collect()
+}
+
+#[test]
+fn a_signature_of_somebody_else_does_not_stand_in_for_ours() {
+    let shop = Shop::new();
+    shop.sign(&shop.image.root.digest, "stranger");
+    let publish = || {
+        let step = shop.step(shop.project.publish()).input("sign", "key:team.key").env("COSIGN_PASSWORD", "");
+        let run = step.run().exits(0);
+        assert_eq!(run.left, [""; 0], "credentials and keys are gone");
+        run.of_images("status")
+    };
+    assert_eq!(publish(), ["unchanged"]);
+    let run = shop.promote("signature=key:team.pub").input("dry-run", "true").run().exits(0);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true]);
+    // Once it is there, nothing is written.
+    let before = tags(&shop);
+    assert_eq!(publish(), ["unchanged"]);
+    assert_eq!(tags(&shop), before);
+}
+
+/// Lets the layout name the image of a release, as build does where nothing has changed.
+fn reuse(shop: &Shop, reference: &str) {
+    let path = shop.project.layout().join("index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let roots = index["manifests"].as_array_mut().unwrap();
+    roots.retain(|root| root["digest"] == *shop.image.root.digest);
+    roots[0]["annotations"]["io.github.image-lifecycle.reused-from"] = reference.into();
+    std::fs::write(&path, index.to_string()).unwrap();
+}
+
+#[test]
+fn what_is_taken_from_a_release_gets_no_signature_by_that() {
+    let shop = Shop::new();
+    reuse(&shop, &format!("{}/shop/api:dev-1.0.0", shop.registry.host()));
+    let publish = || {
+        let step = shop.step(shop.project.publish()).input("version", "1.1.0").input("sign", "key:team.key");
+        step.env("COSIGN_PASSWORD", "")
+    };
+    let run = publish().run().exits(1);
+    assert!(run.error().contains("is not signed as this one is"), "{}", run.error());
+    assert!(run.error().contains("build it again without `since`"), "{}", run.error());
+    shop.sign(&shop.image.root.digest, "stranger");
+    publish().run().exits(1);
+    shop.sign(&shop.image.root.digest, "team");
+    assert_eq!(publish().run().exits(0).of_images("status"), ["created"]);
+    // The linter's result, which anybody can have attached there, is still nobody's.
+    let run = shop.promote("signature=key:team.pub\nlint").input("version", "1.1.0").run().exits(1);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn a_layout_that_names_another_repository_is_refused() {
+    let shop = Shop::new();
+    for other in [format!("{}/other/api:dev-1.0.0", shop.registry.host()), "127.0.0.1:1/shop/api:dev-1.0.0".to_owned()]
+    {
+        reuse(&shop, &other);
+        let run = shop.step(shop.project.publish()).input("version", "1.1.0").run().exits(1);
+        let expected = format!("was to be taken from {}, and goes to", other.trim_end_matches(":dev-1.0.0"));
+        assert!(run.error().contains(&expected), "{}", run.error());
+    }
+}
+
 /// A cosign that can't be run twice at one time where certificates are verified, as the real one with its roots of trust.
 const FRAGILE: &str = r#"
 case "$*" in

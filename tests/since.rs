@@ -42,6 +42,11 @@ fn digest(store: &tempfile::TempDir, repository: &str, tag: &str) -> serde_json:
     json(program("skopeo").args(["inspect", &image]))["Digest"].clone()
 }
 
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
 #[test]
 fn what_has_not_changed_is_taken_from_its_release() {
     let (project, store) = released();
@@ -70,6 +75,18 @@ fn a_new_file_and_another_entry_in_the_mapping_are_changes() {
     );
     project.write("template.yaml", &changed);
     assert_eq!(build(&project, &store).of_images("status"), ["built", "built"]);
+}
+
+#[test]
+fn a_tag_that_looks_like_an_option_is_a_tag() {
+    let (project, store) = released();
+    let tag = "--output=written-1.0.0";
+    let git = ["-C", project.folder().to_str().unwrap(), "update-ref", &format!("refs/tags/{tag}"), "HEAD"];
+    printed(Command::new("git").args(git).env_clear().env("PATH", "/usr/bin:/bin"));
+    let run = in_store(project.build(), &store).input("since", tag).run().exits(0);
+    assert_eq!(run.of_images("status"), ["reused", "reused"]);
+    let written = |name: &str| name.starts_with("written-1.0.0");
+    assert!(!names(project.folder()).iter().any(|name| written(name)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use parse_dockerfile::{Instruction, parse_iter};
 
+use lifecycle::oci::{Digest, RepositoryName, Tag};
 use lifecycle::{Place, Problem};
 
 /// The largest Dockerfile that is read, in bytes; BuildKit's own limit.
@@ -182,8 +183,12 @@ impl Substitutions {
 
     /// Where a reference is pulled from; none where it is not substituted. The longest prefix of the
     /// reference decides, as it is written, else with what Docker Hub's images leave away: `busybox` is
-    /// `docker.io/library/busybox`.
+    /// `docker.io/library/busybox`. What is no reference is left to the builder to refuse: it could lead out of the folder
+    /// of layouts.
     pub(crate) fn of(&self, reference: &str) -> Option<Origin> {
+        if !is_reference(&with_hub(reference)) {
+            return None;
+        }
         let longest = |reference: &str| {
             let matching =
                 self.0.iter().filter_map(|(from, to)| Some((from, to, reference.strip_prefix(from.as_str())?)));
@@ -208,6 +213,16 @@ fn with_hub(reference: &str) -> String {
         Some(_) => format!("docker.io/{reference}"),
         None => format!("docker.io/library/{reference}"),
     }
+}
+
+/// `host/repository[:tag][@digest]`
+fn is_reference(text: &str) -> bool {
+    let Some((_, path)) = text.split_once('/') else { return false };
+    let (path, digest) = path.split_once('@').map_or((path, None), |(path, digest)| (path, Some(digest)));
+    let (repository, tag) = path.split_once(':').map_or((path, None), |(repository, tag)| (repository, Some(tag)));
+    repository.parse::<RepositoryName>().is_ok()
+        && tag.is_none_or(|tag| tag.parse::<Tag>().is_ok())
+        && digest.is_none_or(|digest| digest.parse::<Digest>().is_ok())
 }
 
 #[cfg(test)]
@@ -261,6 +276,18 @@ mod tests {
         ] {
             assert_eq!(expand(text, &values).as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn no_reference_leads_out_of_a_folder_of_layouts() {
+        let rules = Substitutions(vec![("docker.io/".into(), "oci:/checkout/bases/".into())]);
+        for reference in
+            ["docker.io/../../private/layout:Key", "../../private/layout:Key", "docker.io//private:Key", "a:b:c"]
+        {
+            assert_eq!(rules.of(reference), None, "{reference}");
+        }
+        let pinned = format!("team/x:1@sha256:{}", "0".repeat(64));
+        assert!(rules.of(&pinned).is_some() && rules.of("busybox").is_some());
     }
 
     #[test]

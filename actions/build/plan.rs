@@ -47,7 +47,7 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
     let mut images = Vec::new();
     let mut mistakes = Vec::new();
     for module in &request.common.project.modules {
-        let parameters = module.template.values(None, None, request.common.project.parameters())?;
+        let parameters = request.common.project.values(module, None, None)?;
         let context = Context { parameters, ..Context::default() };
         let usages = module.template.usages(&context);
         for finding in module.template.findings(&module.defined, &usages, &context) {

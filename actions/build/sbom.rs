@@ -125,6 +125,7 @@ impl Generator {
         source.push(single.path());
         let mut command = tools::checker(&self.program);
         command.env("SYFT_CHECK_FOR_APP_UPDATE", "false").arg(source).args(["--output", self.format.name, "--quiet"]);
+        command.current_dir(single.folder());
         let finished = run(command, OUTPUT, DEADLINE).await;
         let finished = finished.map_err(|error| Problem::failure("syft did not finish").because(error))?;
         if !finished.status.success() {

@@ -23,8 +23,10 @@ const GIT_LIMIT: usize = 64 * 1024 * 1024;
 /// A released version that unchanged images are taken from.
 #[derive(Debug, Clone)]
 pub(crate) struct Since {
-    /// The git tag.
+    /// The git tag, for people.
     tag: String,
+    /// The commit that it is of. git takes a tag's name for an option where it looks like one.
+    commit: String,
     /// The version that it is of.
     version: Version,
 }
@@ -51,9 +53,12 @@ impl Since {
         let version = version
             .map_err(|accepted| Problem::mistake(format!("input `since`: `{text}` does not end in {accepted}")))?;
         for tag in [text.to_owned(), format!("v{text}")] {
-            let commit = format!("refs/tags/{tag}^{{commit}}");
-            if git(request, &["rev-parse", "--verify", "--quiet", &commit]).await.is_some() {
-                return Ok(Self { tag, version });
+            let named = format!("refs/tags/{tag}^{{commit}}");
+            let answer = git(request, &["rev-parse", "--verify", "--quiet", "--end-of-options", &named]).await;
+            let commit = answer.map(|answer| answer.trim().to_owned());
+            let is_id = |commit: &String| !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_hexdigit());
+            if let Some(commit) = commit.filter(is_id) {
+                return Ok(Self { tag, commit, version });
             }
         }
         let problem =
@@ -103,7 +108,7 @@ impl Since {
         let paths = [path_argument(&context), path_argument(&dockerfile)];
         let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
         for question in [
-            vec!["diff", "--name-only", "-z", "--no-renames", &self.tag, "--"],
+            vec!["diff", "--name-only", "-z", "--no-renames", &self.commit, "--"],
             vec!["ls-files", "-z", "--others", "--exclude-standard", "--"],
         ] {
             let arguments: Vec<&str> = question.into_iter().chain(paths.iter().map(String::as_str)).collect();
@@ -122,7 +127,7 @@ impl Since {
     /// Whether the mapping said the same of the image then.
     async fn defined_alike(&self, request: &Request, module: &Module, image: &Image) -> bool {
         let place = module.template.place();
-        let Some(text) = git(request, &["show", &format!("{}:{}", self.tag, place.file.display())]).await else {
+        let Some(text) = git(request, &["show", &format!("{}:{}", self.commit, place.file.display())]).await else {
             return false;
         };
         let Ok(then) = Template::parse(&text, &place.file) else { return false };

@@ -52,6 +52,12 @@ impl Single {
         self.folder.path().join("layout")
     }
 
+    /// The folder that the layout lies in. What reads the image runs there: in the checkout it would find a configuration
+    /// that leaves findings out.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A file beside the layout, which goes away with it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

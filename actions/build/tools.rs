@@ -20,8 +20,51 @@ const INSTALL_OUTPUT: usize = 16 * 1024 * 1024;
 const NOT_PASSED_ON: [&str; 6] =
     ["INPUT_GITHUB_TOKEN", "GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY"];
 
-/// Credentials that a linter, a scanner or an installer has no use for.
-const CREDENTIALS: [&str; 3] = ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "SNYK_TOKEN"];
+/// Credentials that a linter, a scanner or an installer has no use for. snyk is given its token apart.
+const CREDENTIALS: [&str; 19] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "ACTIONS_RUNTIME_TOKEN",
+    "COSIGN_PASSWORD",
+    "GH_TOKEN",
+    "GITHUB_TOKEN",
+    "SNYK_OAUTH_TOKEN",
+    "SNYK_TOKEN",
+];
+
+/// What only one program is told: the names begin like its own.
+const OF_ONE: [(&str, [&str; 4]); 3] = [
+    ("trivy", ["TRIVY_USERNAME", "TRIVY_PASSWORD", "TRIVY_TOKEN", "TRIVY_REGISTRY_TOKEN"]),
+    (
+        "grype",
+        [
+            "GRYPE_REGISTRY_AUTH_USERNAME",
+            "GRYPE_REGISTRY_AUTH_PASSWORD",
+            "GRYPE_REGISTRY_AUTH_TOKEN",
+            "GRYPE_REGISTRY_AUTH_TLS_CLIENT_KEY",
+        ],
+    ),
+    (
+        "syft",
+        [
+            "SYFT_REGISTRY_AUTH_USERNAME",
+            "SYFT_REGISTRY_AUTH_PASSWORD",
+            "SYFT_REGISTRY_AUTH_TOKEN",
+            "SYFT_REGISTRY_AUTH_TLS_CLIENT_KEY",
+        ],
+    ),
+];
 
 /// A program without this action's own token and file commands in its environment.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -34,8 +77,10 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// A program that checks something, without credentials either.
 pub(crate) fn checker(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let own = Path::new(program.as_ref()).file_name().map(ToOwned::to_owned);
     let mut command = command(program);
-    for name in CREDENTIALS {
+    let of_others = OF_ONE.iter().filter(|(owner, _)| own.as_deref() != Some(owner.as_ref()));
+    for name in CREDENTIALS.iter().chain(of_others.flat_map(|(_, names)| names)) {
         command.env_remove(name);
     }
     command

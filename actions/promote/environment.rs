@@ -43,6 +43,8 @@ pub(crate) struct Held {
     pub(crate) stays: Vec<Stay>,
     /// What the tags of the environment point to.
     tags: BTreeMap<Tag, Digest>,
+    /// Those of which no record tells, with the version in them.
+    unrecorded: Vec<(Tag, Option<Version>)>,
 }
 
 /// What of a tag is the same for all versions: the texts around the version.
@@ -145,7 +147,10 @@ impl Held {
             let of_digest = records.get(digest).map(Vec::as_slice).unwrap_or_default();
             stays.extend(of_digest.iter().filter_map(|recorded| naming.stay(recorded.clone(), tag)));
         }
-        Ok(Self { stays: newest_first(stays), tags })
+        let is_recorded = |tag: &Tag| stays.iter().any(|stay| stay.tag == *tag);
+        let unrecorded = tags.keys().filter(|tag| !is_recorded(tag));
+        let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version(tag.as_str()))).collect();
+        Ok(Self { stays: newest_first(stays), tags, unrecorded })
     }
 
     /// One tag moves from version to version: each record says what it replaced.
@@ -173,13 +178,24 @@ impl Held {
             }
         }
         // A record from before its tag was written counts for nothing: that tag never came.
-        let stays = newest_first(stays).into_iter().skip_while(|stay| stay.digest != held).collect();
-        Ok(Self { stays, tags: BTreeMap::from([(tag.clone(), held)]) })
+        let stays: Vec<Stay> = newest_first(stays).into_iter().skip_while(|stay| stay.digest != held).collect();
+        let unrecorded = if stays.is_empty() { vec![(tag.clone(), None)] } else { Vec::new() };
+        Ok(Self { stays, tags: BTreeMap::from([(tag.clone(), held)]), unrecorded })
     }
 
     /// What the environment holds now.
     pub(crate) fn current(&self) -> Option<&Stay> {
         self.stays.first()
+    }
+
+    /// A tag of a version above, or of one that can't be told, of which no record tells; one that moves and holds the
+    /// digest already is none.
+    pub(crate) fn unrecorded(&self, version: &Version, digest: &Digest) -> Option<&Tag> {
+        let may_be_above = |(tag, of): &&(Tag, Option<Version>)| match of {
+            Some(of) => of > version,
+            None => self.tags.get(tag) != Some(digest),
+        };
+        self.unrecorded.iter().find(may_be_above).map(|(tag, _)| tag)
     }
 
     /// What the version of a digest in this environment is, by its newest record, else by the tags that it has.
@@ -309,6 +325,13 @@ mod tests {
         fixture.record("prod-1.0.0", "1.0.0", &one, Some(&two), 6).await;
         assert_eq!(versions(&fixture.held("prod-1.0.0").await), ["1.0.0", "1.1.0", "1.0.0"]);
         assert_eq!(versions(&fixture.held("stage-1.0.0").await), [""; 0]);
+        // The fourth tag is there, and nobody knows since when.
+        let unrecorded = async |version: &str| {
+            let held = fixture.held("prod-1.0.0").await;
+            held.unrecorded(&version.parse().unwrap(), &one).map(ToString::to_string)
+        };
+        assert_eq!(unrecorded("1.2.0").await.as_deref(), Some("prod-1.3.0"));
+        assert_eq!(unrecorded("1.3.0").await, None);
     }
 
     #[tokio::test]
@@ -325,5 +348,11 @@ mod tests {
         let held = fixture.held("prod").await;
         assert_eq!(versions(&held), ["1.1.0", "1.0.0"]);
         assert_eq!(held.current().map(|stay| &stay.digest), Some(&two));
+        let version = "1.0.0".parse().unwrap();
+        assert_eq!(held.unrecorded(&version, &three), None);
+        fixture.image(3, Some("stage")).await;
+        let held = fixture.held("stage").await;
+        assert_eq!(held.unrecorded(&version, &two).map(Tag::as_str), Some("stage"));
+        assert_eq!(held.unrecorded(&version, &three), None);
     }
 }

@@ -46,6 +46,7 @@ impl Plan {
             true => targets.clone(),
             false => project.names(from, &request.source).await?,
         };
+        targets.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = targets.collision() {
             let message = format!("images `{}` and `{}` want one tag, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());

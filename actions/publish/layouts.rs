@@ -36,6 +36,8 @@ pub(crate) struct Built {
     pub(crate) store: Arc<dyn Store>,
     /// The image, complete.
     pub(crate) graph: Graph,
+    /// Whether only its digest came from the layouts: nobody here has seen how it was made.
+    pub(crate) reused: bool,
 }
 
 /// Several layouts as one source: a matrix over images leaves different keys in each, one over platforms the same key
@@ -101,7 +103,7 @@ impl Layouts {
         let store: Arc<dyn Store> = Arc::new(self.clone());
         let graph = Graph::read(&store, root).await?;
         self.complete(&graph)?;
-        Ok(Found::Built(Box::new(Built { store, graph })))
+        Ok(Found::Built(Box::new(Built { store, graph, reused: false })))
     }
 
     /// One index over the platforms of several roots.

@@ -7,7 +7,7 @@ use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Content, Digest, Reference, Tag, read_blob};
 use lifecycle::project::{
-    EvidenceMode, Named, Names, OnConflict, Opened, Other, Release, Repository, Version, refusal,
+    EvidenceMode, Named, Names, OnConflict, Opened, Other, Release, Repository, Version, lacking, refusal,
 };
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level, Runner};
@@ -63,6 +63,7 @@ impl Plan {
         let version = request.version.to_string();
         let release = Release { environment: &request.environment, version: &version };
         let names = request.common.project.names(release, &request.target).await?;
+        names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = names.collision() {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
@@ -125,6 +126,17 @@ impl Work {
             return Err(Problem::failure(format!("image `{}` would not run: {refused}", named.key))
                 .at(refused.place)
                 .into());
+        }
+        let definition = request.common.project.images().find(|image| image.key.value == named.key);
+        let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
+        let lacking = lacking(&built.store, &built.graph.root, declared).await?;
+        if !lacking.is_empty() {
+            let lacking = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "image `{}` is published without {lacking}, which the mapping says: is a layout missing?",
+                named.key
+            );
+            runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
         }
         let target = request.target.stores.open(&named.reference)?;
         let digest = built.graph.root.digest.clone();
@@ -192,6 +204,13 @@ impl Work {
     }
 }
 
+/// Whether two repositories differ in nothing but the version that their names hold.
+fn is_other_version(here: &str, there: &str, version: &str) -> bool {
+    let Some((before, behind)) = here.split_once(version) else { return false };
+    let other = there.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
+    other.is_some_and(|other| other.parse::<Version>().is_ok_and(|version| version.to_string() == other))
+}
+
 /// The version that an image's label names, where it is another one. A label that can't be read says nothing.
 async fn other_version(built: &Built, request: &Request) -> Option<Version> {
     for manifest in built.graph.manifests() {
@@ -210,6 +229,12 @@ async fn other_version(built: &Built, request: &Request) -> Option<Version> {
 /// An image that was not built again, where its release has it.
 async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
     let reference = Reference::parse(reference, request.target.registry.as_deref())?;
+    // A layout may come from anywhere. What it names is read with this run's credentials.
+    let (here, there) = (named.reference.repository_address(), reference.repository_address());
+    if here != there && !is_other_version(&here, &there, &request.version.to_string()) {
+        let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
+        return Err(Problem::failure(message).hint("build it again without `since`").into());
+    }
     let store = request.target.stores.open(&reference)?.store;
     let missing = || {
         let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
@@ -217,7 +242,7 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     };
     let root = store.manifest(digest).await?.ok_or_else(missing)?;
     let graph = Graph::read(&store, root).await?;
-    Ok(Built { store, graph })
+    Ok(Built { store, graph, reused: true })
 }
 
 /// Refuses to move a tag where the repository lets none move.
@@ -242,4 +267,24 @@ fn may_move(
 async fn version_of(target: &Opened, digest: &Digest) -> anyhow::Result<Option<Version>> {
     let records = Recorded::all(&target.store, digest).await?;
     Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_of_two_versions() {
+        let is = |there| is_other_version("h.example/shop-dev-1.1.0", there, "1.1.0");
+        assert!(is("h.example/shop-dev-1.0.0-rc.1"));
+        for there in [
+            "h.example/shop-dev-",
+            "h.example/shop-dev-v1.0.0",
+            "h.example/shop-test-1.0.0",
+            "o.example/shop-dev-1.0.0",
+        ] {
+            assert!(!is(there), "{there}");
+        }
+        assert!(!is_other_version("h.example/shop", "h.example/1.0.0", "1.1.0"));
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{BlobSource, Digest, Store, StoreError, Tag};
+use lifecycle::oci::{BlobSource, Digest, StoreError};
 use lifecycle::project::{EvidenceMode, Named, Release, Repository};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::transfer::{Attached, copy};
@@ -13,9 +13,10 @@ use lifecycle::writes::Writes;
 use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
+use crate::layouts::Built;
 use crate::plan::{Planned, Work};
 use crate::report::{Outcome, Published};
-use crate::sign::Reach;
+use crate::sign::{Reach, Whose};
 
 /// Publishes all images; one that fails stops no other.
 pub(crate) async fn all(request: &Request, images: Vec<Planned>, runner: &Runner) -> Vec<Published> {
@@ -67,6 +68,10 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     }
     let failed = |error| tolerate(request, named, error, runner);
     let mut written = copy::attached(source, target, &attached, failed).await?;
+    if work.built.reused {
+        // What was found at a release has the signatures that it has.
+        written.clear();
+    }
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();
@@ -74,7 +79,7 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         copy::artifact(target, &manifest, &artifact).await?;
         written.push(manifest.digest);
     }
-    sign(request, named, work, written, runner).await
+    sign(request, named, work, written, there, runner).await
 }
 
 /// What comes beside the image itself.
@@ -89,7 +94,9 @@ impl Additions {
     /// Looks for it; nothing is written.
     async fn of(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<Self> {
         let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
-        let there = work.tags.iter().any(|tag| tag.current.as_ref() == Some(&graph.root.digest));
+        // Without its signature it is not done.
+        let there = signed(request, named, work, runner).await?
+            && work.tags.iter().any(|tag| tag.current.as_ref() == Some(&graph.root.digest));
         let attached = match request.writing.evidence {
             EvidenceMode::None => Attached::default(),
             _ => match copy::wanted(source, target, graph, there).await {
@@ -155,27 +162,52 @@ async fn of_image(request: &Request, named: &Named, work: &Work, runner: &Runner
     writes.evidence(&attached);
     writes.record = record.map(|record| record.kind);
     if request.cosign.is_some() {
-        let is_new = work.repository == Repository::ToBeMade || !is_signed(&work.target.store, digest).await?;
-        let of_image = if is_new { graph.manifests().count() } else { 0 };
-        writes.signatures = of_image + attached.referrers.len() + usize::from(writes.record.is_some());
+        let of_image = if there { 0 } else { graph.manifests().count() };
+        let of_layout = if work.built.reused { 0 } else { of_image + attached.referrers.len() };
+        writes.signatures = of_layout + usize::from(writes.record.is_some());
     }
     let written = work.tags.iter().filter(|tag| tag.current.as_ref() != Some(digest));
     writes.tags = written.map(|planned| (planned.tag.clone(), planned.current.clone())).collect();
     Ok(writes)
 }
 
-/// Signs the image with its platforms, and what was attached to it now.
+/// Whether the image needs no signature: none is wanted, or it has ours. One of somebody else does not count.
+///
+/// # Errors
+/// When it is taken from a release that we have not signed: what was not built here gets no signature.
+async fn signed(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<bool> {
+    let Some(cosign) = &request.cosign else { return Ok(true) };
+    let Built { graph, reused, .. } = &work.built;
+    let holds = work.tags.iter().any(|tag| tag.current.as_ref() == Some(&graph.root.digest));
+    if !reused && !holds {
+        return Ok(false);
+    }
+    let whose = if *reused { Whose::Repository } else { Whose::Run };
+    let reach = Reach { aws: &request.target.aws, options: &request.common.options, runner };
+    match request.sign.verify(cosign, &named.reference, &graph.root.digest, whose, &reach).await {
+        Ok(()) => Ok(true),
+        Err(_) if !reused => Ok(false),
+        Err(problem) => {
+            let message =
+                format!("image `{}` was to be taken from a release that is not signed as this one is", named.key);
+            Err(Problem::failure(message).because(problem).hint("build it again without `since`").into())
+        }
+    }
+}
+
+/// Signs what was attached now, and the image with its platforms where it came from the layouts.
 async fn sign(
     request: &Request,
     named: &Named,
     work: &Work,
     written: Vec<Digest>,
+    there: bool,
     runner: &Runner,
 ) -> anyhow::Result<()> {
     let Some(cosign) = &request.cosign else { return Ok(()) };
     let (target, graph) = (&work.target.store, &work.built.graph);
     let mut digests = written;
-    if !is_signed(target, &graph.root.digest).await? {
+    if !there && !work.built.reused {
         digests.extend(graph.manifests().map(|manifest| manifest.digest.clone()));
         copy::root(target, graph).await?;
     }
@@ -184,17 +216,6 @@ async fn sign(
     }
     let reach = Reach { aws: &request.target.aws, options: &request.common.options, runner };
     Ok(request.sign.sign(cosign, &named.reference, &digests, &reach).await?)
-}
-
-/// Whether somebody has signed an image, in either of the ways in which cosign does.
-async fn is_signed(target: &Arc<dyn Store>, digest: &Digest) -> anyhow::Result<bool> {
-    let [signatures, ..] = Tag::of_cosign(digest);
-    if target.head(&signatures).await?.is_some() {
-        return Ok(true);
-    }
-    let of_cosign = |kind: &str| kind.contains("sigstore") || kind.contains("cosign");
-    let referrers = target.referrers(digest).await?;
-    Ok(referrers.iter().any(|referrer| referrer.artifact_type.as_deref().is_some_and(of_cosign)))
 }
 
 /// The tags that do not hold the image yet, that of the reference first.

@@ -63,6 +63,56 @@ impl Signing {
         cosign::find(&runner.environment).ok_or_else(missing).map(Some)
     }
 
+    /// Whether a digest has a signature that would be ours.
+    ///
+    /// # Errors
+    /// When cosign finds none, or can't look.
+    pub(crate) async fn verify(
+        &self,
+        program: &Path,
+        reference: &Reference,
+        digest: &Digest,
+        whose: Whose,
+        reach: &Reach<'_>,
+    ) -> Result<(), Problem> {
+        let failed = |what: &str| Problem::failure(format!("cannot verify {}: {what}", digest.short()));
+        let (reached, login) = reach.login(reference).await?;
+        let mut command = cosign::command(program, login.folder());
+        // Only who signs asks GitHub for a token.
+        command.env_remove("ACTIONS_ID_TOKEN_REQUEST_TOKEN").arg("verify");
+        match self {
+            Self::Key(key) => {
+                let mut public = cosign::command(program, login.folder());
+                public.args(["public-key", "--key", key]);
+                let public = run(public, OUTPUT, DEADLINE).await;
+                let public = public.map_err(|error| failed("cosign did not run").because(error))?;
+                if !public.status.success() {
+                    return Err(failed(&format!("no public key: {}", cosign::reason(&public))));
+                }
+                let path = login.folder().join("signing.pub");
+                std::fs::write(&path, public.stdout).map_err(|error| failed("no public key").because(error))?;
+                command.arg("--key").arg(path).arg("--insecure-ignore-tlog=true");
+            }
+            Self::Keyless | Self::Off => {
+                let environment = &reach.runner.environment;
+                let identity = match whose {
+                    Whose::Run => cosign::identity(environment).map(|name| format!("--certificate-identity={name}")),
+                    Whose::Repository => cosign::identities_of_repository(environment)
+                        .map(|pattern| format!("--certificate-identity-regexp={pattern}")),
+                };
+                command.arg(identity.ok_or_else(|| failed("the run does not say whose workflow it is"))?);
+                command.arg(format!("--certificate-oidc-issuer={}", cosign::issuer(environment)));
+            }
+        }
+        command.arg(format!("{reached}/{}@{digest}", reference.repository));
+        let finished =
+            run(command, OUTPUT, DEADLINE).await.map_err(|error| failed("cosign did not run").because(error))?;
+        match finished.status.success() {
+            true => Ok(()),
+            false => Err(failed(&cosign::reason(&finished))),
+        }
+    }
+
     /// Signs digests of a repository.
     ///
     /// # Errors
@@ -74,20 +124,8 @@ impl Signing {
         digests: &[Digest],
         reach: &Reach<'_>,
     ) -> Result<(), Problem> {
-        let Location::Host(host) = &reference.location else {
-            return Err(Problem::mistake("cosign signs in registries, not in a store on disk").hint("set `sign: off`"));
-        };
-        let reached = match reach.options.endpoints.get(host) {
-            Some(endpoint) => authority(endpoint).ok_or_else(|| {
-                Problem::mistake(format!("cosign can't reach {host} below a path, as `registry-endpoints` has it"))
-            })?,
-            None => host.clone(),
-        };
         let failed = |what: &str| Problem::failure(format!("cannot sign `{reference}`: {what}"));
-        let credentials = RegistryCredentials::new(reach.aws.clone()).credentials(host).await;
-        let credentials = credentials.map_err(|error| failed("no credentials").because(error))?;
-        let login = Login::write(&reached, &credentials, &reach.runner.environment.temporary());
-        let login = login.map_err(|error| failed("its credentials can't be written").because(error))?;
+        let (reached, login) = reach.login(reference).await?;
         let mut command = cosign::command(program, login.folder());
         command.args(["sign", "--yes"]);
         if let Self::Key(key) = self {
@@ -118,6 +156,36 @@ pub(crate) struct Reach<'a> {
     pub(crate) aws: &'a Arc<Aws>,
     pub(crate) options: &'a Options,
     pub(crate) runner: &'a Runner,
+}
+
+impl Reach<'_> {
+    /// The registry as cosign has to call it, with a Docker configuration for it.
+    async fn login(&self, reference: &Reference) -> Result<(String, Login), Problem> {
+        let Location::Host(host) = &reference.location else {
+            return Err(Problem::mistake("cosign signs in registries, not in a store on disk").hint("set `sign: off`"));
+        };
+        let reached = match self.options.endpoints.get(host) {
+            Some(endpoint) => authority(endpoint).ok_or_else(|| {
+                Problem::mistake(format!("cosign can't reach {host} below a path, as `registry-endpoints` has it"))
+            })?,
+            None => host.clone(),
+        };
+        let failed = |what: &str| Problem::failure(format!("cannot sign `{reference}`: {what}"));
+        let credentials = RegistryCredentials::new(self.aws.clone()).credentials(host).await;
+        let credentials = credentials.map_err(|error| failed("no credentials").because(error))?;
+        let login = Login::write(&reached, &credentials, &self.runner.environment.temporary());
+        let login = login.map_err(|error| failed("its credentials can't be written").because(error))?;
+        Ok((reached, login))
+    }
+}
+
+/// Whose signature counts as ours, where certificates sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of this workflow on this branch or tag.
+    Run,
+    /// That of any workflow of this repository: a release has another tag.
+    Repository,
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl Program {
 
     fn command(self) -> Command {
         let mut command = Command::new(match self {
-            Program::Ours => Action::Publish.binary().to_owned(),
+            Program::Ours => binary(Action::Publish),
             _ => self.file().expect("an installed program"),
         });
         command.env_clear().env("PATH", "/usr/bin:/bin");
@@ -177,9 +177,18 @@ fn ours(job: &Job) -> Command {
     command
 }
 
+/// Those of the folder in `BENCH_BINARIES`, such as `dist/bin/Linux-X64`, else those that were compiled with this.
+pub(crate) fn binary(action: Action) -> PathBuf {
+    let compiled = action.binary().to_owned();
+    match (std::env::var_os("BENCH_BINARIES"), compiled.file_name()) {
+        (Some(folder), Some(name)) => fs::canonicalize(folder).expect("BENCH_BINARIES is a folder").join(name),
+        _ => compiled,
+    }
+}
+
 /// An action in a checkout that is also its home.
 pub(crate) fn action(action: Action, folder: &Path) -> Command {
-    let mut command = Command::new(action.binary());
+    let mut command = Command::new(binary(action));
     command.env_clear().current_dir(folder).env("PATH", "/usr/bin:/bin").env("GITHUB_WORKSPACE", folder);
     command.env("HOME", folder).env("RUNNER_TEMP", folder);
     for file in ["GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"] {

@@ -1,11 +1,11 @@
 //! The figures as Markdown.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use crate::{
     Row,
     measure::Figures,
-    program::{Case, Program},
+    program::{Case, Program, binary},
     support::{http::Kind, runner::Action},
 };
 
@@ -15,8 +15,9 @@ const LATENCIES: [&str; 2] = ["+0 ms", "+30 ms"];
 const MEMORY_AIM: f64 = 0.5;
 
 pub(crate) fn write(rows: &[Row], programs: &[Program], runs: usize) {
-    // `target/PROFILE/action-publish`
-    let profile = Action::Publish.binary().parent().and_then(|folder| folder.file_name()).unwrap_or_default();
+    // `target/PROFILE/action-publish`, `dist/bin/Linux-X64/action-publish`
+    let binary = binary(Action::Publish);
+    let folder = binary.parent().and_then(Path::file_name).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("An image of 2 platforms with 10 layers of 1 MiB each, on loopback; {cores} cores, {};", processor());
     println!(
@@ -24,7 +25,7 @@ pub(crate) fn write(rows: &[Row], programs: &[Program], runs: usize) {
     );
     for program in programs {
         let ours = *program == Program::Ours;
-        let profile = if ours { format!(" (profile `{}`)", profile.display()) } else { String::new() };
+        let profile = if ours { format!(" (`{}`)", folder.display()) } else { String::new() };
         let (name, flags) = program.about();
         println!("- {name} {}{profile}: {flags}", program.version());
     }

@@ -17,7 +17,7 @@ pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, P
     source.push(single.path());
     let mut command = tools::checker(&scanner.program);
     command.env("GRYPE_CHECK_FOR_APP_UPDATE", "false").arg(source).args(["--output", "json"]);
-    let finished = scanner.run(command).await?;
+    let finished = scanner.run(command, single).await?;
     if !finished.status.success() && !String::from_utf8_lossy(&finished.log).contains(OVER_ITS_THRESHOLD) {
         return Err(scanner.failure(&finished, None));
     }

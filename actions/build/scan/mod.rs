@@ -202,7 +202,8 @@ impl Scanner {
     }
 
     /// Runs the scanner, which has to end by itself and in time.
-    async fn run(&self, command: Command) -> Result<Finished, Problem> {
+    async fn run(&self, mut command: Command, single: &Single) -> Result<Finished, Problem> {
+        command.current_dir(single.folder());
         let finished = run(command, OUTPUT, self.deadline).await;
         finished.map_err(|error| Problem::failure(format!("{} did not finish", self.name())).because(error))
     }

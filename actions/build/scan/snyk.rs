@@ -34,7 +34,7 @@ pub(super) async fn scan(
     if let Some(dockerfile) = target.dockerfile {
         command.arg(prefixed("--file=", dockerfile));
     }
-    let finished = scanner.run(command).await?;
+    let finished = scanner.run(command, single).await?;
     let document = match std::fs::metadata(&json) {
         Ok(file) if file.len() > OUTPUT as u64 => {
             return Err(Problem::failure(format!("snyk wrote more than {OUTPUT} bytes")));

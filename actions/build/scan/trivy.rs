@@ -19,7 +19,7 @@ pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, P
     // Whatever a configuration file says of the exit code, findings are told by the report.
     command.args(["--format", "json", "--scanners", "vuln", "--exit-code", "0", "--quiet"]);
     command.arg("--timeout").arg(format!("{}s", scanner.deadline.as_secs()));
-    let finished = scanner.run(command).await?;
+    let finished = scanner.run(command, single).await?;
     if !finished.status.success() {
         return Err(scanner.failure(&finished, None));
     }

@@ -9,8 +9,11 @@ use lifecycle::oci::{Class, Platform};
 use lifecycle::project::{Fit, fit, platforms};
 
 use super::evidence::rounded;
-use super::{Image, Verdict, could_not_look, published_template};
+use super::{Image, Verdict, could_not_look, publications};
 use crate::environment::Naming;
+
+/// Records whose signatures are looked at, the newest: each is a run of cosign.
+const BELIEVED: usize = 20;
 
 impl Image<'_> {
     /// The time since the image's newest record in the environment that it comes from.
@@ -23,10 +26,11 @@ impl Image<'_> {
         let records =
             Recorded::of_environment(&self.edge.source.store, self.root(), from).await.map_err(could_not_look)?;
         let naming = Naming { environment: from, reference: &self.planned.source, version: &version };
-        let newest = records.iter().find(|found| naming.tells_of(&found.record, &self.planned.source.tag));
-        let Some(since) = newest.and_then(|found| found.record.at()) else {
-            return Err(format!("no record says since when it is in {from}; {typed} there was wanted"));
-        };
+        let tells = records.iter().filter(|found| naming.tells_of(&found.record, &self.planned.source.tag));
+        let newest = self.believed(tells).await.map_err(|unsigned| {
+            format!("no record{unsigned} says since when it is in {from}; {typed} there was wanted")
+        })?;
+        let Some(since) = newest.record.at() else { return Err("its record holds no time".to_owned()) };
         match Duration::try_from(OffsetDateTime::now_utc() - since) {
             Ok(there) => {
                 let sentence = format!("it has been in {from} for {}; {typed} was wanted", rounded(there));
@@ -67,11 +71,20 @@ impl Image<'_> {
             Some(Err(error)) => return Err(format!("it can't be decided what is in {to}: {error}")),
             None => return Err(format!("it can't be decided what is in {to}")),
         };
+        if self.request.rollback {
+            return Ok(match held.current() {
+                None => format!("no version is recorded in {to} yet"),
+                Some(current) => {
+                    format!("a rollback was asked for: {to} has {}, and goes to {version}", current.version)
+                }
+            });
+        }
+        // What was there before there were records, or was written without one.
+        if let Some(tag) = held.unrecorded(version, self.root()) {
+            return Err(format!("it can't be decided what is in {to}: no record tells of its tag `{tag}`"));
+        }
         match held.current() {
             None => Ok(format!("no version is recorded in {to} yet")),
-            Some(current) if self.request.rollback => {
-                Ok(format!("a rollback was asked for: {to} has {}, and goes to {version}", current.version))
-            }
             Some(current) if current.version <= *version => {
                 Ok(format!("{to} has {}, and {version} is not below it", current.version))
             }
@@ -84,18 +97,32 @@ impl Image<'_> {
     /// The template is the one that the image was published with.
     pub(super) async fn template_unchanged(&self) -> Verdict {
         let now = self.request.common.project.template_sha256();
-        match published_template(self.request, self.edge).await.map_err(could_not_look)? {
-            Some(then) if then == now => Ok(format!("the template is the published one, SHA-256 {}", short(&now))),
-            Some(then) => Err(format!(
+        let publications = publications(self.request, self.edge).await.map_err(could_not_look)?;
+        let published = self.believed(publications.iter()).await.map_err(|unsigned| {
+            let version = &self.request.version;
+            format!("no record{unsigned} tells of the publication of version {version}, and so of its template")
+        })?;
+        let then = &published.record.template;
+        match *then == now {
+            true => Ok(format!("the template is the published one, SHA-256 {}", short(&now))),
+            false => Err(format!(
                 "the template has SHA-256 {}; {}, that of the publication, was wanted",
                 short(&now),
-                short(&then)
-            )),
-            None => Err(format!(
-                "no record tells of the publication of version {}, and so of its template",
-                self.request.version
+                short(then)
             )),
         }
+    }
+
+    /// The first record that is to be believed; where there is none, what a sentence has to say of those that are not.
+    async fn believed<'a>(&self, records: impl Iterator<Item = &'a Recorded>) -> Result<&'a Recorded, String> {
+        let mut unsigned = String::new();
+        for found in records.take(BELIEVED) {
+            match self.trust.statement(&found.digest).await {
+                Ok(()) => return Ok(found),
+                Err(reason) => unsigned = format!(" that is signed as `signature` wants it ({reason})"),
+            }
+        }
+        Err(unsigned)
     }
 }
 

@@ -13,7 +13,7 @@ use futures::future;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
-use lifecycle::evidence::{Gate, GateStatus, Recorded};
+use lifecycle::evidence::{Gate, GateStatus, RecordKind, Recorded};
 use lifecycle::oci::{Digest, Platform, StoreError};
 use lifecycle::runner::Runner;
 use lifecycle::transfer::Graph;
@@ -95,9 +95,10 @@ pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked]
 async fn other_template(request: &Request, planned: &Planned) -> Option<String> {
     let edge = planned.work.as_ref().ok().filter(|edge| !edge.is_done())?;
     // That it can't be known is no news: nobody asked for it.
-    let then = published_template(request, edge).await.ok()??;
+    let publications = publications(request, edge).await.ok()?;
+    let then = &publications.first()?.record.template;
     let version = &request.version;
-    (then != request.common.project.template_sha256()).then(|| {
+    (*then != request.common.project.template_sha256()).then(|| {
         format!("the template has changed since version {version} was published; its names are those of this one")
     })
 }
@@ -165,13 +166,12 @@ impl Image<'_> {
     }
 }
 
-/// The platforms of an image with their names; what a builder's attestations pretend to be is none. That there is none at
-/// all is no reason to let an image through.
+/// The platforms of an image with their names. That there is none at all is no reason to let an image through.
 fn platforms(graph: &Graph) -> Result<Vec<(String, &Digest)>, String> {
     let name =
         |platform: Option<Platform>| platform.map_or_else(|| "the image".to_owned(), |platform| platform.to_string());
     let all = graph.platforms().into_iter().map(|(platform, manifest)| (name(platform), &manifest.digest));
-    let platforms: Vec<_> = all.filter(|(name, _)| name != "unknown/unknown").collect();
+    let platforms: Vec<_> = all.collect();
     match platforms.is_empty() {
         true => Err("it can't be decided: the image has no platforms".to_owned()),
         false => Ok(platforms),
@@ -183,13 +183,10 @@ fn could_not_look(error: StoreError) -> String {
     format!("it can't be decided: {}", lifecycle::Diagnosis::of(&error.into()).line())
 }
 
-/// What the image was published with, where the publication of its version is recorded.
-pub(crate) async fn published_template(request: &Request, edge: &Edge) -> Result<Option<String>, StoreError> {
-    let records = Recorded::all(&edge.source.store, &edge.graph.root.digest).await?;
+/// The records of the publication of the version, the newest first.
+async fn publications(request: &Request, edge: &Edge) -> Result<Vec<Recorded>, StoreError> {
+    let mut records = Recorded::all(&edge.source.store, &edge.graph.root.digest).await?;
     let version = request.version.to_string();
-    let mut publications = records
-        .into_iter()
-        .map(|found| found.record)
-        .filter(|record| record.kind == lifecycle::evidence::RecordKind::Publish);
-    Ok(publications.find(|record| record.version == version).map(|record| record.template))
+    records.retain(|found| found.record.kind == RecordKind::Publish && found.record.version == version);
+    Ok(records)
 }

@@ -12,7 +12,7 @@ use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::registry::{CredentialSource, Login, authority};
-use lifecycle::runner::{Environment, Finished, Runner, run};
+use lifecycle::runner::{Environment, Runner, run};
 
 use super::{Identity, Subject, Verdict};
 use crate::inputs::Request;
@@ -27,14 +27,8 @@ const OUTPUT: usize = 4 * 1024 * 1024;
 /// Verifications at a time: each is a program of some hundred megabytes.
 const PROCESSES: usize = 4;
 
-/// Characters of cosign's own words in a sentence.
-const REASON: usize = 300;
-
 /// How cosign begins to say that it has looked, and found none that it wanted. With all else it could not look.
 const FOUND_NONE: [&str; 3] = ["no signatures found", "no matching signatures", "no matching attestations"];
-
-/// Where GitHub's own token service is the issuer of certificates.
-const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 
 /// cosign, with what it needs to see the source.
 pub(super) struct Signatures {
@@ -60,6 +54,7 @@ struct Reached {
 
 /// Whose workflow this is.
 struct Who {
+    /// A regular expression for its workflows.
     repository: Option<String>,
     issuer: String,
 }
@@ -109,7 +104,7 @@ impl Signatures {
                 endpoints: request.common.options.endpoints.clone(),
                 logins: Mutex::default(),
             },
-            who: Who { repository: environment.repository_url(), issuer: issuer(environment) },
+            who: Who::of(environment),
             answers: Mutex::default(),
             processes: Semaphore::new(PROCESSES),
             certificates: Turn::default(),
@@ -145,7 +140,7 @@ impl Signatures {
                     Ok(format!("cosign verified that {identity} signed {}", digest.short()))
                 }
                 Ok(finished) => {
-                    let (digest, reason) = (digest.short(), reason(&finished));
+                    let (digest, reason) = (digest.short(), cosign::reason(&finished));
                     match FOUND_NONE.iter().any(|words| reason.starts_with(words)) {
                         true => Err(format!("cosign found no signature of {identity} on {digest}: {reason}")),
                         false => Err(format!(
@@ -183,6 +178,10 @@ impl Reached {
 }
 
 impl Who {
+    fn of(environment: &Environment) -> Self {
+        Self { repository: cosign::identities_of_repository(environment), issuer: cosign::issuer(environment) }
+    }
+
     /// What cosign is to accept.
     fn arguments(&self, identity: &Identity, folder: &std::path::Path) -> Result<Vec<String>, String> {
         let certificate = |option: &str, value: String, issuer: &str| {
@@ -203,8 +202,7 @@ impl Who {
             }
             Identity::OfRepository => {
                 let missing = "it can't be decided: GITHUB_REPOSITORY doesn't say which repository this is, and `signature` names no identity";
-                let repository = self.repository.as_deref().ok_or(missing)?;
-                let workflows = format!("^{}/\\.github/workflows/", repository.replace('.', "\\."));
+                let workflows = self.repository.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }
             Identity::Certificate { subject, issuer } => {
@@ -218,25 +216,6 @@ impl Who {
     }
 }
 
-/// The token service of the server that the run is on.
-fn issuer(environment: &Environment) -> String {
-    match environment.get("GITHUB_SERVER_URL") {
-        None | Some("https://github.com") => GITHUB_ISSUER.to_owned(),
-        Some(server) => format!("{}/_services/token", server.trim_end_matches('/')),
-    }
-}
-
-/// cosign's own words for it, on one line.
-fn reason(finished: &Finished) -> String {
-    let log = String::from_utf8_lossy(&finished.log);
-    let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said = lines()
-        .find_map(|line| line.strip_prefix("Error:"))
-        .or_else(|| lines().next_back())
-        .unwrap_or("it said nothing");
-    said.trim().chars().filter(|character| !character.is_control()).take(REASON).collect()
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -246,7 +225,7 @@ mod tests {
     use super::*;
 
     fn arguments(identity: &Identity) -> Result<Vec<String>, String> {
-        let who = Who { repository: Some("https://github.com/o/n.x".into()), issuer: GITHUB_ISSUER.into() };
+        let who = Who::of(&Environment::from([("GITHUB_REPOSITORY", "o/n.x")]));
         who.arguments(identity, std::path::Path::new("/nowhere"))
     }
 
@@ -272,7 +251,7 @@ mod tests {
         assert!(
             arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
         );
-        let nobody = Who { repository: None, issuer: GITHUB_ISSUER.into() };
+        let nobody = Who::of(&Environment::from([]));
         assert!(nobody.arguments(&Identity::OfRepository, std::path::Path::new("/")).is_err());
     }
 }

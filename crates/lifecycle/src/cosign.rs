@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::diagnosis::Problem;
-use crate::runner::{Environment, run};
+use crate::runner::{Environment, Finished, run};
 
 /// What the runner passes on to a step, and cosign has no use for.
 const NOT_PASSED_ON: [&str; 7] = [
@@ -23,6 +23,12 @@ const NOT_PASSED_ON: [&str; 7] = [
 const HELP: usize = 1024 * 1024;
 
 const HELP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Characters of cosign's own words in a sentence.
+const REASON: usize = 300;
+
+/// Where GitHub's own token service is the issuer of certificates.
+const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 
 /// A signing configuration (sigstore's protobuf-specs) that names no service.
 const NO_SERVICES: &str = r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#;
@@ -67,6 +73,38 @@ pub async fn unlogged(program: &Path, login: &Path) -> Result<String, Problem> {
     let written = std::fs::write(&path, NO_SERVICES);
     written.map_err(|error| Problem::failure(format!("cannot write {}", path.display())).because(error))?;
     Ok(format!("--signing-config={}", path.display()))
+}
+
+/// The token service of the server that the run is on, which certificates name as their issuer.
+pub fn issuer(environment: &Environment) -> String {
+    match environment.get("GITHUB_SERVER_URL") {
+        None | Some("https://github.com") => GITHUB_ISSUER.to_owned(),
+        Some(server) => format!("{}/_services/token", server.trim_end_matches('/')),
+    }
+}
+
+/// The identity in a certificate of this run, unless a workflow of another repository does its work.
+pub fn identity(environment: &Environment) -> Option<String> {
+    let server = environment.get("GITHUB_SERVER_URL").unwrap_or("https://github.com");
+    let workflow = environment.get("GITHUB_WORKFLOW_REF").filter(|workflow| !workflow.is_empty())?;
+    Some(format!("{}/{workflow}", server.trim_end_matches('/')))
+}
+
+/// A regular expression for the identities of all workflows of the run's repository.
+pub fn identities_of_repository(environment: &Environment) -> Option<String> {
+    let repository = environment.repository_url()?;
+    Some(format!("^{}/\\.github/workflows/", repository.replace('.', "\\.")))
+}
+
+/// cosign's own words for a failure, on one line.
+pub fn reason(finished: &Finished) -> String {
+    let log = String::from_utf8_lossy(&finished.log);
+    let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines()
+        .find_map(|line| line.strip_prefix("Error:"))
+        .or_else(|| lines().next_back())
+        .unwrap_or("it said nothing");
+    said.trim().chars().filter(|character| !character.is_control()).take(REASON).collect()
 }
 
 /// Whether the flag counts: where the signing configuration is on by default it is refused, or no flag any more.

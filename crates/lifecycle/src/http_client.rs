@@ -30,9 +30,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection is kept without a request: shorter than what load balancers allow.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Bytes that a connection reads or writes at a time. The default is three times as much, for each of some dozen blobs
+/// Bytes that a connection reads or writes at a time. The default is six times as much, for each of some dozen blobs
 /// that are on their way.
-const BUFFER: usize = 128 * 1024;
+const BUFFER: usize = 64 * 1024;
 
 /// A request's body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, StoreError>;

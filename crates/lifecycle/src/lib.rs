@@ -5,6 +5,7 @@
 //! `template`, and those use `oci` and `runner`. Only `runner` reads the environment and prints.
 
 pub mod aws;
+mod bounded;
 pub mod clock;
 pub mod cosign;
 mod diagnosis;

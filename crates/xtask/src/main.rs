@@ -6,7 +6,7 @@ mod docs;
 mod release;
 mod tidy;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -107,8 +107,10 @@ fn check_flag(arguments: &mut lexopt::Parser) -> Result<docs::Mode, lexopt::Erro
 
 /// The folder of the workspace, from wherever in it this was started.
 fn workspace() -> anyhow::Result<PathBuf> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("the manifest's folder has no parent")?;
+    // As `cargo run` says it now: what was compiled in is another checkout's where two share a target folder.
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let root = manifest.ancestors().nth(2).context("the manifest's folder has no parent")?;
     if !root.join("action-build.yml").is_file() {
         bail!("the checkout that this was compiled in is not at {} any more", root.display());
     }

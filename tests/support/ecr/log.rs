@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     fs, io,
-    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst},
@@ -168,10 +167,10 @@ pub(crate) fn kill(pid: Arc<AtomicU32>) -> impl Fn() + Send + Sync + 'static {
         let pid = loop {
             match pid.load(SeqCst) {
                 0 => std::thread::sleep(Duration::from_millis(1)),
-                pid => break pid.to_string(),
+                pid => break pid,
             }
         };
-        let _ = Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
+        crate::support::runner::signal(pid, "KILL");
         // A zombie that its parent has not collected is gone as well.
         while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
             std::thread::sleep(Duration::from_millis(1));

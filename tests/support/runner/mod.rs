@@ -166,7 +166,9 @@ impl Drop for Running {
 
 /// Sends a signal to a process.
 pub(crate) fn signal(pid: u32, name: &str) {
-    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
+    // The shell's own: a small system has no program of that name.
+    let mut shell = Command::new("sh");
+    let _ = shell.args(["-c", "kill -\"$0\" \"$1\"", name, &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// The most memory that a running process has had resident, in bytes.

@@ -160,6 +160,11 @@ impl Aws {
 
     async fn config(&self) -> Result<&SdkConfig, Error> {
         let load = || async {
+            // The SDK panics over an address that is empty.
+            if let Some(name) = self.runner.environment.blank("AWS_ENDPOINT_URL").next() {
+                let error = Error::new(Kind::Other, format!("the variable {name} is set, and empty"));
+                return Err(error.hint("leave it unset, or give it an address"));
+            }
             let mut loader =
                 aws_config::defaults(BehaviorVersion::latest()).http_client(connector::SdkClient::default());
             if let Some(region) = &self.region {

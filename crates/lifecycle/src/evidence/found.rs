@@ -6,17 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+use tokio::sync::Semaphore;
 
-use super::provenance::is_about;
-use super::{artifact_type, lint, predicate_type, sarif, scan};
+use super::content::{self, Document, Reason, Statement};
+use super::{artifact_type, lint, predicate_type, scan};
 use crate::oci::{Class, Content, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
 
-/// The largest piece of evidence that is read, in bytes. An SBOM of a large image has some tens of megabytes.
+/// Evidence of one kind that is read of a digest, in bytes, the newest first. An SBOM of a large image has some tens of
+/// megabytes.
 const LIMIT: u64 = 64 * 1024 * 1024;
+
+/// Room for evidence that is read at a time, of all images and gates, in mebibytes.
+static MEMORY: Semaphore = Semaphore::const_new(128);
 
 /// Pieces of evidence of one kind that are read, the newest; a digest that is scanned daily collects some.
 const PIECES: usize = 50;
@@ -113,8 +116,7 @@ pub struct Provenance {
 /// # Errors
 /// When the store can't say.
 pub async fn lint(store: &Arc<dyn Store>, root: &Digest) -> Result<Vec<Found<LintResult>>, StoreError> {
-    let pieces = pieces(store, root, |kind| (kind == artifact_type::SARIF).then_some(()), |_| None).await?;
-    Ok(pieces.into_iter().map(|piece| piece.read(read_lint)).collect())
+    pieces(store, root, |kind| (kind == artifact_type::SARIF).then_some(()), |_| None, content::lint).await
 }
 
 /// Scans of a platform's manifest, the newest first.
@@ -123,8 +125,7 @@ pub async fn lint(store: &Arc<dyn Store>, root: &Digest) -> Result<Vec<Found<Lin
 /// When the store can't say.
 pub async fn scan(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Found<ScanResult>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::VULNERABILITIES).then_some(());
-    let pieces = pieces(store, platform, |_| None, wanted).await?;
-    Ok(pieces.into_iter().map(|piece| piece.read(read_scan)).collect())
+    pieces(store, platform, |_| None, wanted, content::scan).await
 }
 
 /// SBOMs of a platform's manifest, the newest first.
@@ -139,8 +140,7 @@ pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Found
     };
     let as_statement =
         |predicate: &str| SBOM.iter().find(|(prefix, _)| predicate.starts_with(prefix)).map(|(_, format)| *format);
-    let pieces = pieces(store, platform, as_artifact, as_statement).await?;
-    Ok(pieces.into_iter().map(|piece| piece.read(read_sbom)).collect())
+    pieces(store, platform, as_artifact, as_statement, content::sbom).await
 }
 
 /// Provenance of a digest, the newest first: our own hangs on an image's root, BuildKit's on its platforms.
@@ -149,33 +149,17 @@ pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Found
 /// When the store can't say.
 pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<Found<Provenance>>, StoreError> {
     let wanted = |predicate: &str| PROVENANCE.contains(&predicate).then_some(());
-    let pieces = pieces(store, digest, |_| None, wanted).await?;
-    Ok(pieces.into_iter().map(|piece| piece.read(read_provenance)).collect())
-}
-
-/// A referrer with what is in it.
-struct Piece<K> {
-    kind: K,
-    referrer: Digest,
-    created: Option<OffsetDateTime>,
-    content: Result<Value, String>,
-}
-
-impl<K> Piece<K> {
-    fn read<T>(self, read: impl FnOnce(K, &Value) -> Result<T, &'static str>) -> Found<T> {
-        let kind = self.kind;
-        let content = self.content.and_then(|value| read(kind, &value).map_err(str::to_owned));
-        Found { referrer: self.referrer, created: self.created, content }
-    }
+    pieces(store, digest, |_| None, wanted, content::provenance).await
 }
 
 /// The referrers of a kind, the newest first: by their artifact type, or statements about the digest by their predicate type.
-async fn pieces<K>(
+async fn pieces<K, T>(
     store: &Arc<dyn Store>,
     digest: &Digest,
     as_artifact: impl Fn(&str) -> Option<K>,
     as_statement: impl Fn(&str) -> Option<K>,
-) -> Result<Vec<Piece<K>>, StoreError> {
+    read: impl Fn(K, &Document<'_>) -> Result<T, Reason>,
+) -> Result<Vec<Found<T>>, StoreError> {
     let mut candidates: Vec<(Option<OffsetDateTime>, Descriptor)> = Vec::new();
     for referrer in store.referrers(digest).await? {
         let kind = referrer.artifact_type.as_deref().unwrap_or_default();
@@ -192,9 +176,10 @@ async fn pieces<K>(
     }
     candidates.sort_by(|(a, one), (b, other)| (b, &other.digest).cmp(&(a, &one.digest)));
     let mut pieces = Vec::new();
+    let mut left = LIMIT;
     for (_, referrer) in candidates {
         let Some(manifest) = store.manifest(&referrer.digest).await? else { continue };
-        if let Some(piece) = piece(store, digest, &manifest, &as_artifact, &as_statement).await? {
+        if let Some(piece) = piece(store, digest, &manifest, &mut left, &as_artifact, &as_statement, &read).await? {
             pieces.push(piece);
         }
         if pieces.len() == PIECES {
@@ -206,13 +191,15 @@ async fn pieces<K>(
     Ok(pieces)
 }
 
-async fn piece<K>(
+async fn piece<K, T>(
     store: &Arc<dyn Store>,
     digest: &Digest,
     manifest: &Manifest,
+    left: &mut u64,
     as_artifact: impl Fn(&str) -> Option<K>,
     as_statement: impl Fn(&str) -> Option<K>,
-) -> Result<Option<Piece<K>>, StoreError> {
+    read: impl Fn(K, &Document<'_>) -> Result<T, Reason>,
+) -> Result<Option<Found<T>>, StoreError> {
     // A list of referrers is the registry's word; the subject is the referrer's own.
     if manifest.subject.as_ref().is_none_or(|subject| subject.digest != *digest) {
         return Ok(None);
@@ -224,135 +211,56 @@ async fn piece<K>(
     if direct.is_none() && artifact_type != artifact_type::IN_TOTO {
         return Ok(None);
     }
-    let content = match read_blob(store.as_ref(), layer, LIMIT).await {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| "is no JSON".to_owned()),
-        Err(error) if matches!(error.class, Class::Invalid | Class::Integrity) => Err(error.to_string()),
+    // Which kind a statement that can't be read would have been, only its annotation tells.
+    let named = manifest.annotations.get(annotation::PREDICATE_TYPE);
+    let named = named.or(layer.annotations.get(annotation::PREDICATE_TYPE)).and_then(|named| as_statement(named));
+    let created = created(&manifest.annotations);
+    let found = |content| Some(Found { referrer: manifest.digest.clone(), created, content });
+    // The bytes of all looks at a time, not of one alone, are what takes memory.
+    let _room = MEMORY.acquire_many(mebibytes(layer.size.min(LIMIT))).await;
+    let bytes = match bytes(store, layer, left).await {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.class, Class::Invalid | Class::Integrity) => {
+            return Ok(direct.or(named).and_then(|_| found(Err(error.to_string()))));
+        }
         Err(error) => return Err(error),
     };
-    let created = created(&manifest.annotations);
-    let piece = |kind, content| Some(Piece { kind, referrer: manifest.digest.clone(), created, content });
     if let Some(kind) = direct {
-        return Ok(piece(kind, content));
+        let document = Document { bytes: &bytes, is_statement: false };
+        return Ok(found(read(kind, &document).map_err(str::to_owned)));
     }
-    let statement: Value = match content {
-        Ok(statement) => statement,
-        // Which kind it would have been, only its annotation tells.
-        Err(reason) => {
-            let named = manifest
-                .annotations
-                .get(annotation::PREDICATE_TYPE)
-                .or(layer.annotations.get(annotation::PREDICATE_TYPE));
-            return Ok(named.and_then(|named| as_statement(named)).and_then(|kind| piece(kind, Err(reason))));
+    match Statement::read(&bytes) {
+        // A statement about something else says nothing of this digest: anybody can attach anything.
+        Ok(statement) => {
+            let kind = statement.predicate_type().and_then(as_statement).filter(|_| statement.is_about(digest));
+            let document = Document { bytes: &bytes, is_statement: true };
+            Ok(kind.and_then(|kind| found(read(kind, &document).map_err(str::to_owned))))
         }
-    };
-    let kind = statement["predicateType"].as_str().and_then(as_statement);
-    // A statement about something else says nothing of this digest: anybody can attach anything.
-    Ok(kind.filter(|_| is_about(&statement, digest)).and_then(|kind| piece(kind, Ok(statement["predicate"].clone()))))
+        Err(reason) => Ok(named.and_then(|_| found(Err(reason.to_owned())))),
+    }
+}
+
+/// The bytes of one piece, as long as those of a look are not too many.
+async fn bytes(store: &Arc<dyn Store>, layer: &Descriptor, left: &mut u64) -> Result<Vec<u8>, StoreError> {
+    if layer.size > *left && layer.size <= LIMIT {
+        let message = format!("was not read: with the newer ones it is over {} MiB", mebibytes(LIMIT));
+        return Err(StoreError::new(Class::Invalid, message));
+    }
+    *left = left.saturating_sub(layer.size);
+    read_blob(store.as_ref(), layer, LIMIT).await
+}
+
+/// Rounded up.
+fn mebibytes(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024 * 1024)).unwrap_or(u32::MAX)
 }
 
 fn created(annotations: &BTreeMap<String, String>) -> Option<OffsetDateTime> {
     time(annotations.get(annotation::CREATED)?)
 }
 
-fn time(text: &str) -> Option<OffsetDateTime> {
+pub(super) fn time(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
-}
-
-fn read_lint((): (), document: &Value) -> Result<LintResult, &'static str> {
-    let runs = document["runs"].as_array().filter(|runs| !runs.is_empty()).ok_or("is no SARIF: it has no runs")?;
-    let mut counts = lint::Counts::default();
-    let mut thresholds = Vec::new();
-    for run in runs {
-        for result in run["results"].as_array().ok_or("is no SARIF: a run has no results")? {
-            let own = result["properties"][sarif::property::LEVEL].as_str().and_then(level);
-            let level = own.or_else(|| match result["level"].as_str() {
-                Some("error") => Some(lint::Level::Error),
-                Some("note" | "none") => Some(lint::Level::Info),
-                // What SARIF says of a result without a level.
-                Some("warning") | None => Some(lint::Level::Warning),
-                Some(_) => None,
-            });
-            counts.add(level.ok_or("has a result of no known level")?);
-        }
-        thresholds.extend(run["properties"][sarif::property::THRESHOLD].as_str().and_then(level));
-    }
-    Ok(LintResult { counts, threshold: thresholds.into_iter().min() })
-}
-
-fn level(word: &str) -> Option<lint::Level> {
-    lint::Level::THRESHOLDS.into_iter().find(|(name, _)| *name == word).and_then(|(_, level)| level)
-}
-
-fn read_scan((): (), predicate: &Value) -> Result<ScanResult, &'static str> {
-    let scanner = &predicate["scanner"];
-    let results = scanner["result"].as_array().ok_or("has no list of results")?;
-    let vulnerabilities = results.iter().map(reported).collect::<Result<_, _>>()?;
-    let finished = predicate["metadata"]["scanFinishedOn"].as_str().and_then(time);
-    Ok(ScanResult { scanner: scanner["uri"].as_str().unwrap_or_default().to_owned(), finished, vulnerabilities })
-}
-
-fn reported(result: &Value) -> Result<Reported, &'static str> {
-    let id = result["id"].as_str().ok_or("has a result without an id")?.to_owned();
-    let scores = result["severity"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let severities = scores.iter().map(|severity| scan::Severity::read(severity["score"].as_str().unwrap_or_default()));
-    // Nothing said is not harmless.
-    let severity = severities.max().unwrap_or(scan::Severity::High);
-    let annotations = result["annotations"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let annotation = |name: &str| annotations.iter().find_map(|annotations| annotations[name].as_str());
-    let day = |text: &str| Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
-    Ok(Reported {
-        id,
-        severity,
-        package: annotation("package").map(str::to_owned),
-        has_fix: annotation("fixed").is_some(),
-        waived_until: annotation("waiver.expires").and_then(day),
-    })
-}
-
-fn read_sbom(format: SbomFormat, document: &Value) -> Result<SbomFormat, &'static str> {
-    let is_one = match format {
-        SbomFormat::CycloneDx => document["bomFormat"] == "CycloneDX",
-        SbomFormat::Spdx => document["spdxVersion"].is_string() || document["@context"].is_string(),
-    };
-    if is_one { Ok(format) } else { Err("is no SBOM of the format that it is said to have") }
-}
-
-fn read_provenance((): (), predicate: &Value) -> Result<Provenance, &'static str> {
-    if predicate["buildDefinition"].is_object() {
-        let dependencies = predicate["buildDefinition"]["resolvedDependencies"].as_array();
-        let dependencies = dependencies.map(Vec::as_slice).unwrap_or_default();
-        let source = dependencies.iter().find(|dependency| dependency["digest"]["gitCommit"].is_string());
-        let vcs = &predicate["runDetails"]["metadata"]["buildkit_metadata"]["vcs"];
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        return Ok(Provenance {
-            repository: source.and_then(|source| source["uri"].as_str()).or(vcs["source"].as_str()).map(repository),
-            commit: source.and_then(|source| text(&source["digest"]["gitCommit"])).or_else(|| text(&vcs["revision"])),
-            builder: text(&predicate["runDetails"]["builder"]["id"]),
-        });
-    }
-    if !predicate["builder"].is_object() {
-        return Err("is no SLSA provenance");
-    }
-    let source = &predicate["invocation"]["configSource"];
-    let vcs = &predicate["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["vcs"];
-    let first = |values: [&Value; 2]| {
-        values.into_iter().filter_map(Value::as_str).find(|text| !text.is_empty()).map(str::to_owned)
-    };
-    Ok(Provenance {
-        repository: first([&source["uri"], &vcs["source"]]).as_deref().map(repository),
-        commit: first([&source["digest"]["sha1"], &vcs["revision"]]),
-        builder: first([&predicate["builder"]["id"], &Value::Null]),
-    })
-}
-
-/// `git+https://host/owner/name@ref` and `https://host/owner/name.git#ref` are `https://host/owner/name`.
-fn repository(uri: &str) -> String {
-    let uri = uri.strip_prefix("git+").unwrap_or(uri);
-    let end = uri.find('#').unwrap_or(uri.len());
-    let path = uri.find("://").map_or(0, |scheme| scheme + 3);
-    let path = uri[path..end].find('/').map_or(end, |slash| path + slash);
-    let end = uri[path..end].find('@').map_or(end, |at| path + at);
-    uri[..end].trim_end_matches(".git").to_owned()
 }
 
 #[cfg(test)]
@@ -361,7 +269,7 @@ mod tests {
     use time::macros::{date, datetime};
 
     use super::super::waivers::Waivers;
-    use super::super::{Artifact, Payload, attest, provenance as slsa, statement};
+    use super::super::{Artifact, Payload, attest, provenance as slsa, sarif, statement};
     use super::*;
     use crate::Place;
     use crate::oci::{Layout, Platform, media_type};
@@ -535,16 +443,17 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_repository_is_its_address() {
-        for (uri, address) in [
-            ("git+https://github.com/o/n@refs/heads/main", "https://github.com/o/n"),
-            ("git+https://x@github.com/o/n@refs/tags/v1", "https://x@github.com/o/n"),
-            ("https://github.com/o/n.git#refs/heads/main", "https://github.com/o/n"),
-            ("", ""),
-            ("#@/", ""),
-        ] {
-            assert_eq!(repository(uri), address, "{uri}");
-        }
+    #[tokio::test]
+    async fn one_look_reads_no_more_than_its_limit() {
+        let fixture = Fixture::new();
+        let padded = |day: u8| {
+            let text = format!(r#"{{"bomFormat":"CycloneDX","day":{day},"x":"{}"}}"#, "x".repeat(24 << 20));
+            fixture.document(artifact_type::CYCLONEDX, text.as_bytes(), &format!("2026-01-0{day}T00:00:00Z"));
+        };
+        (1..=3).for_each(padded);
+        fixture.document(artifact_type::CYCLONEDX, br#"{"bomFormat":"CycloneDX"}"#, "2025-01-01T00:00:00Z");
+        let found = sbom(&fixture.store, &fixture.subject.digest).await.unwrap();
+        let contents: Vec<_> = found.into_iter().map(|found| found.content.is_ok()).collect();
+        assert_eq!(contents, [true, true, false, true], "24 MiB each, and one that is small");
     }
 }

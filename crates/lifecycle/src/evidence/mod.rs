@@ -1,6 +1,7 @@
 //! Evidence: what is known of a digest, attached to it as referrers.
 
 mod artifact;
+mod content;
 pub mod found;
 pub mod lint;
 pub mod provenance;

@@ -151,7 +151,7 @@ pub fn from_buildkit(
 }
 
 /// Whether a statement has a digest among its subjects.
-pub(super) fn is_about(statement: &Value, digest: &Digest) -> bool {
+fn is_about(statement: &Value, digest: &Digest) -> bool {
     let hex = digest.hex();
     let subjects = statement["subject"].as_array().map(Vec::as_slice).unwrap_or_default();
     subjects.iter().any(|subject| subject["digest"]["sha256"] == hex.as_str())

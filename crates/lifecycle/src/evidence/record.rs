@@ -1,19 +1,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::content::{Document, Statement};
 use super::{Artifact, artifact_type, attest, predicate_type, statement};
 use crate::oci::{Class, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
 
 /// The largest record that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
 
-/// Records of one digest that are read, the newest; a digest has one for each environment that it came to or came back to.
+/// Records of one digest that are read; a digest has one for each environment that it came to or came back to. With more,
+/// nothing is decided: to leave some out would let whoever attaches many choose which.
 const RECORDS: usize = 200;
+
+/// How far the clock of what made a record may be ahead of ours.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// Records that are read at a time.
 const READERS: usize = 8;
@@ -164,8 +170,9 @@ impl Recorded {
     /// The records of an image, the newest first.
     ///
     /// # Errors
-    /// When the store can't say, or a record can't be read. A record that speaks of another digest is none of this
-    /// image and is left out, and so is one without a time: anybody can attach anything.
+    /// When the store can't say, a record can't be read, or there are too many. A record that speaks of another digest is
+    /// none of this image and is left out, and so is one whose time is missing, in the future, or not the one that its
+    /// manifest says: anybody can attach anything.
     pub async fn all(store: &Arc<dyn Store>, image: &Digest) -> Result<Vec<Self>, StoreError> {
         Self::with(store, image, |_| true).await
     }
@@ -199,11 +206,10 @@ impl Recorded {
             let named = referrer.annotations.get(annotation::PREDICATE_TYPE);
             is_statement && named.is_none_or(|named| named == predicate_type::RECORD) && wanted(&referrer.annotations)
         });
-        let created = |referrer: &Descriptor| {
-            OffsetDateTime::parse(referrer.annotations.get(annotation::CREATED)?, &Rfc3339).ok()
-        };
-        referrers.sort_by_key(|referrer| std::cmp::Reverse(created(referrer)));
-        referrers.truncate(RECORDS);
+        if referrers.len() > RECORDS {
+            let message = format!("{} has more than {RECORDS} records of {image}", store.address());
+            return Err(StoreError::new(Class::Invalid, message).hint("delete those that are no longer needed"));
+        }
         let asked: Vec<_> = referrers.iter().map(|referrer| Self::fetch(store, &referrer.digest, image)).collect();
         let found: Vec<Option<(OffsetDateTime, Self)>> = stream::iter(asked).buffered(READERS).try_collect().await?;
         let mut found: Vec<(OffsetDateTime, Self)> = found.into_iter().flatten().collect();
@@ -218,7 +224,10 @@ impl Recorded {
     ) -> Result<Option<(OffsetDateTime, Self)>, StoreError> {
         let Some(manifest) = store.manifest(referrer).await? else { return Ok(None) };
         let record = Self::read(store, &manifest, image).await?;
-        let timed = record.and_then(|record| Some((record.at()?, record)));
+        let created = manifest.annotations.get(annotation::CREATED);
+        let created = created.and_then(|created| OffsetDateTime::parse(created, &Rfc3339).ok());
+        let counts = |at: &OffsetDateTime| created == Some(*at) && *at <= OffsetDateTime::now_utc() + CLOCK_SKEW;
+        let timed = record.and_then(|record| Some((record.at().filter(counts)?, record)));
         Ok(timed.map(|(at, record)| (at, Self { record, digest: manifest.digest })))
     }
 
@@ -228,12 +237,11 @@ impl Recorded {
         }
         let Some(layer) = manifest.blobs().nth(1).filter(|layer| layer.size <= LIMIT) else { return Ok(None) };
         let bytes = read_blob(store.as_ref(), layer, LIMIT).await?;
-        let Ok(statement) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return Ok(None) };
-        let subject = statement.pointer("/subject/0/digest/sha256").and_then(|hex| hex.as_str());
-        if subject != Some(image.hex().as_str()) || statement["predicateType"] != predicate_type::RECORD {
+        let Ok(statement) = Statement::read(&bytes) else { return Ok(None) };
+        if !statement.is_about(image) || statement.predicate_type() != Some(predicate_type::RECORD) {
             return Ok(None);
         }
-        let record: Option<Record> = serde_json::from_value(statement["predicate"].clone()).ok();
+        let record: Option<Record> = Document { bytes: &bytes, is_statement: true }.parse().ok();
         Ok(record.filter(|record| record.digest == *image))
     }
 }
@@ -275,10 +283,7 @@ mod tests {
         let a_moment_later =
             Record { environment: "test".into(), time: "2026-01-02T00:00:00.250Z".into(), ..new.clone() };
         for record in [&old, &new, &of_another, &timeless, &a_moment_later] {
-            let artifact = record.artifact(&image).unwrap();
-            let manifest = artifact.manifest.clone();
-            let source: Arc<dyn BlobSource> = Arc::new(artifact);
-            crate::transfer::copy::artifact(&store, &manifest, &source).await.unwrap();
+            attach(&store, record.artifact(&image).unwrap()).await;
         }
         let found = Recorded::all(&store, &image.digest).await.unwrap();
         assert_eq!(found.iter().map(|found| &found.record).collect::<Vec<_>>(), [&a_moment_later, &new, &old]);
@@ -288,5 +293,43 @@ mod tests {
         assert!(!old.repeats(&new));
         assert!(!old.repeats(&Record { overridden: Some("the shop is down".into()), ..old.clone() }));
         assert!(!old.repeats(&Record { gates: Vec::new(), ..old.clone() }));
+    }
+    async fn attach(store: &Arc<dyn Store>, artifact: Artifact) {
+        let manifest = artifact.manifest.clone();
+        let source: Arc<dyn BlobSource> = Arc::new(artifact);
+        crate::transfer::copy::artifact(store, &manifest, &source).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_time_that_cannot_be_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Layout::at(folder.path()));
+        let image = Descriptor::of(media_type::IMAGE, b"image");
+        let tomorrow = (OffsetDateTime::now_utc() + time::Duration::days(1)).format(&Rfc3339).unwrap();
+        attach(&store, record(&image.digest, &tomorrow).artifact(&image).unwrap()).await;
+        // The list says yesterday's, the record last year's.
+        let old = record(&image.digest, "2025-01-01T00:00:00Z");
+        let predicate = serde_json::to_value(&old).unwrap();
+        let said = statement("app", &image.digest, predicate_type::RECORD, predicate);
+        attach(&store, attest(&image, &said, BTreeMap::new(), "2026-01-01T00:00:00Z").unwrap()).await;
+        assert_eq!(Recorded::all(&store, &image.digest).await.unwrap(), []);
+        attach(&store, old.artifact(&image).unwrap()).await;
+        assert_eq!(Recorded::all(&store, &image.digest).await.unwrap()[0].record, old);
+    }
+
+    #[tokio::test]
+    async fn more_records_than_are_read_are_no_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let image = Descriptor::of(media_type::IMAGE, b"image");
+        record(&image.digest, "2025-01-01T00:00:00Z").artifact(&image).unwrap().add_to(&layout).unwrap();
+        let store: Arc<dyn Store> = Arc::new(layout.clone());
+        for number in 0..RECORDS {
+            let time = format!("2026-01-01T00:{:02}:{:02}Z", number / 60, number % 60);
+            record(&image.digest, &time).artifact(&image).unwrap().add_to(&layout).unwrap();
+        }
+        let error = Recorded::all(&store, &image.digest).await.unwrap_err();
+        assert_eq!(error.class, Class::Invalid);
+        assert!(error.to_string().contains("more than 200 records"), "{error}");
     }
 }

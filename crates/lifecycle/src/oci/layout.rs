@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are read from disk at a time.
-const PIECE: usize = 128 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// An [OCI image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
 /// blobs by digest, and an index of the roots.
@@ -239,16 +239,30 @@ impl Layout {
     }
 
     fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let length = match fs::metadata(path) {
-            Ok(metadata) => metadata.len(),
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.failed(path, e))?;
+        if bytes.len() as u64 > limit {
+            let message = format!("{} is over the limit of {limit} bytes", path.display());
+            return Err(StoreError::new(Class::Invalid, message));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Opens a file of the layout; none where it is not there. A link that leads out of the layout is not followed, and
+    /// what is no file, as a device or a pipe, may never end.
+    fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(path, error)),
         };
-        if length > limit {
-            let message = format!("{} has {length} bytes, the limit is {limit}", path.display());
+        let root = fs::canonicalize(&self.root).map_err(|e| self.failed(&self.root, e))?;
+        if !real.starts_with(root) || !real.is_file() {
+            let message = format!("{} is not a file of the layout", path.display());
             return Err(StoreError::new(Class::Invalid, message));
         }
-        fs::read(path).map(Some).map_err(|e| self.failed(path, e))
+        File::open(&real).map(Some).map_err(|e| self.failed(path, e))
     }
 
     fn invalid(&self, what: &str) -> StoreError {
@@ -273,14 +287,11 @@ impl BlobSource for Layout {
 
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let path = self.blob_path(&blob.digest);
-        let file = match tokio::fs::File::open(&path).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let message = format!("the OCI layout {} lacks the blob {}", self.root.display(), blob.digest);
-                return Err(StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again"));
-            }
-            Err(error) => return Err(self.failed(&path, error)),
+        let Some(file) = self.open(&path)? else {
+            let message = format!("the OCI layout {} lacks the blob {}", self.root.display(), blob.digest);
+            return Err(StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again"));
         };
+        let file = tokio::fs::File::from_std(file);
         let layout = self.clone();
         let pieces =
             ReaderStream::with_capacity(file, PIECE).map(move |piece| piece.map_err(|e| layout.failed(&path, e)));
@@ -445,6 +456,32 @@ mod tests {
         assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Invalid);
         fs::write(folder.path().join("index.json"), "{").unwrap();
         assert_eq!(layout.head(&tag).await.unwrap_err().class, Class::Invalid);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_file_of_the_layout_is_not_read() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path().join("layout"));
+        let whole = manifest("x", None);
+        layout.put_manifest(&whole, Some(&"t".parse().unwrap())).await.unwrap();
+        let blob = layout.blob_path(&whole.digest);
+        let (outside, inside) = (folder.path().join("outside"), layout.path().join("inside"));
+        fs::rename(&blob, &outside).unwrap();
+        symlink(&outside, &blob).unwrap();
+        assert_eq!(layout.read_manifest(&whole.digest).unwrap_err().class, Class::Invalid);
+        assert_eq!(layout.blob(&whole.descriptor()).await.err().unwrap().class, Class::Invalid);
+        fs::rename(&outside, &inside).unwrap();
+        fs::remove_file(&blob).unwrap();
+        symlink(&inside, &blob).unwrap();
+        assert!(layout.read_manifest(&whole.digest).unwrap().is_some());
+
+        let index = layout.path().join("index.json");
+        fs::remove_file(&index).unwrap();
+        symlink("/dev/zero", &index).unwrap();
+        let error = layout.roots().unwrap_err();
+        assert!(error.to_string().contains("is not a file of the layout"), "{error}");
     }
 
     #[test]

@@ -107,6 +107,9 @@ pub enum InvalidManifest {
     /// Not JSON of the shape that its type asks for.
     #[error("not a valid manifest")]
     Json(#[source] oci_spec::OciSpecError),
+    /// JSON that another reader would read otherwise.
+    #[error("not a manifest that all read alike")]
+    Ambiguous(#[source] serde_json::Error),
     /// A type that this program does not know.
     #[error("media type `{0}` is neither an image manifest nor an index")]
     MediaType(String),
@@ -119,13 +122,14 @@ impl Manifest {
     /// Reads a manifest. `media_type` is what the sender said it is; what the document itself says wins.
     ///
     /// # Errors
-    /// When the bytes are over the limit, are no manifest, or hold a digest that is not SHA-256.
+    /// When the bytes are over the limit, are no manifest, mean something else to other readers, or hold a digest that is not SHA-256.
     pub fn parse(bytes: Bytes, media_type: Option<&str>) -> Result<Self, InvalidManifest> {
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err(InvalidManifest::TooLarge(bytes.len() as u64));
         }
         let digest = Digest::of(&bytes);
         let said = DocumentType::of(&bytes)?;
+        super::strict::check(&bytes).map_err(InvalidManifest::Ambiguous)?;
         let media_type = match (said.media_type, media_type) {
             (Some(said), _) => said,
             (None, Some(sent)) if media_type::MANIFESTS.contains(&sent) => sent.to_owned(),
@@ -203,6 +207,16 @@ impl Descriptor {
             artifact_type: descriptor.artifact_type().as_ref().map(ToString::to_string),
             annotations: descriptor.annotations().clone().unwrap_or_default().into_iter().collect(),
         })
+    }
+
+    /// Whether an index lists this as what a builder attests about its images, in BuildKit's words.
+    pub fn is_attestation(&self) -> bool {
+        let unknown = self
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
+        let kind = self.annotations.get(annotation::DOCKER_REFERENCE_TYPE);
+        unknown && kind.is_some_and(|kind| kind == "attestation-manifest")
     }
 
     /// A descriptor of bytes at hand.
@@ -288,6 +302,7 @@ mod tests {
         insta::assert_snapshot!(parse("{"), @"not a valid manifest");
         insta::assert_snapshot!(parse("{}"), @"not a valid manifest");
         insta::assert_snapshot!(parse(r#"{"mediaType":"application/x"}"#), @"media type `application/x` is neither an image manifest nor an index");
+        insta::assert_snapshot!(parse(r#"{"manifests":[],"Manifests":[]}"#), @"not a manifest that all read alike");
         let large = vec![b' '; MANIFEST_LIMIT as usize + 1];
         assert!(matches!(Manifest::parse(large.into(), None), Err(InvalidManifest::TooLarge(_))));
     }

@@ -7,6 +7,7 @@ mod manifest;
 mod platform;
 mod reference;
 mod store;
+mod strict;
 
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use layout::{Layout, Root};

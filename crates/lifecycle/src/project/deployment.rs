@@ -11,7 +11,7 @@ use crate::Diagnosis;
 use crate::diagnosis::Problem;
 use crate::oci::{Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, read_blob};
 use crate::runner::{Annotation, Level, Runner, escape};
-use crate::template::{Lead, Usage};
+use crate::template::{Lead, Placed, Usage};
 use crate::transfer::Graph;
 
 /// The largest configuration of an image that is read, in bytes; ECR takes manifests of no more.
@@ -138,8 +138,9 @@ pub fn tell(lacks: &[Problem], release: Release<'_>, runner: &Runner) -> String 
 /// # Errors
 /// When something can't be read, or does not say its platform.
 pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Platform>, StoreError> {
-    let mut platforms: Vec<Platform> = root.children().iter().filter_map(|child| child.platform.clone()).collect();
-    if !root.is_index() || platforms.len() < root.children().len() {
+    let listed = || root.children().iter().filter(|child| !child.is_attestation());
+    let mut platforms: Vec<Platform> = listed().filter_map(|child| child.platform.clone()).collect();
+    if !root.is_index() || platforms.len() < listed().count() {
         let graph = Graph::read(store, root.clone()).await?;
         platforms.clear();
         for (named, manifest) in graph.platforms() {
@@ -156,15 +157,18 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
             }
         }
     }
-    // What BuildKit attests within an index.
-    platforms.retain(|platform| platform.os != "unknown");
     Ok(platforms)
 }
 
 fn of_config(bytes: &[u8]) -> Option<Platform> {
-    let config: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let text = |key: &str| config[key].as_str();
-    Some(Platform::new(text("os")?, text("architecture")?, text("variant")))
+    #[derive(serde::Deserialize)]
+    struct Config {
+        os: String,
+        architecture: String,
+        variant: Option<String>,
+    }
+    let config: Config = serde_json::from_slice(bytes).ok()?;
+    Some(Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
 }
 
 /// Why something that deploys an image could not run it. What does not say its platform, on either side, is not refused.
@@ -184,6 +188,26 @@ pub async fn refusal(store: &Arc<dyn Store>, root: &Manifest, usages: &[Usage]) 
         Fit::Runs | Fit::Unsure(_) => None,
     });
     Ok(refused)
+}
+
+/// The platforms that the mapping says, and an image lacks: where it was built in parts, one of them may be missing. None
+/// where the image does not say its own.
+///
+/// # Errors
+/// When the image's platform can't be looked up.
+pub async fn lacking(
+    store: &Arc<dyn Store>,
+    root: &Manifest,
+    declared: &[Placed<Platform>],
+) -> Result<Vec<Platform>, StoreError> {
+    if declared.is_empty() {
+        return Ok(Vec::new());
+    }
+    match platforms(store, root).await {
+        Err(error) if error.class == Class::Invalid => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(has) => Ok(declared.iter().map(|p| p.value.clone()).filter(|platform| !has.contains(platform)).collect()),
+    }
 }
 
 /// Whether a resource can run an image with these platforms.

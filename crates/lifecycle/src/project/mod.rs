@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use deployment::{Fit, Other, fit, lacks, platforms, refusal, tell};
+pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, registry};
@@ -82,6 +82,12 @@ impl Project {
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
         let parameters = inputs.parameters.pairs()?;
+        for (name, value) in &parameters {
+            // One that any of them declares is not unknown.
+            if let Some(first) = modules.first().filter(|_| !modules.iter().any(|module| module.declares(name))) {
+                first.template.check_parameters(&BTreeMap::from([(name.clone(), value.clone())]))?;
+            }
+        }
         let pattern = inputs.reference.text().map(str::to_owned);
         let project = Self { workspace, folder, modules, parameters, pattern };
         project.refuse_doubles()?;
@@ -122,9 +128,19 @@ impl Project {
         Ok(self)
     }
 
-    /// Parameters as they were given.
-    pub fn parameters(&self) -> &BTreeMap<String, String> {
-        &self.parameters
+    /// The values of a template's parameters, as far as they are known.
+    ///
+    /// # Errors
+    /// When the template refuses one.
+    pub fn values(
+        &self,
+        module: &Module,
+        environment: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<BTreeMap<String, String>, crate::template::Error> {
+        let given = self.parameters.iter().filter(|(name, _)| module.declares(name));
+        let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
+        module.template.values(environment, version, &given)
     }
 
     /// The images that the run is about.
@@ -142,6 +158,12 @@ impl Project {
                 hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
             }
         }
+    }
+}
+
+impl Module {
+    fn declares(&self, name: &str) -> bool {
+        self.template.parameters().iter().any(|parameter| parameter.name == name)
     }
 }
 

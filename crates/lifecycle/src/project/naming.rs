@@ -4,6 +4,7 @@ use super::{Module, Other, Project, Side};
 use crate::Place;
 use crate::diagnosis::Problem;
 use crate::oci::{InvalidReference, Reference, Tag};
+use crate::runner::{Annotation, Level};
 use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Unresolved, Usage};
 
 /// The name of an image that nothing deploys.
@@ -45,6 +46,8 @@ pub struct Names {
     pub registry: Option<String>,
     /// What the template deploys from the same registries beside these.
     pub others: Vec<Other>,
+    /// What a deployment will not take as it is written.
+    pub warnings: Vec<Annotation>,
 }
 
 impl Project {
@@ -58,7 +61,10 @@ impl Project {
         for module in &self.modules {
             let context = self.context(module, release, side).await?;
             let usages = module.template.usages(&context);
+            refuse_mistakes(&usages)?;
             let deployed = module.template.deployed(&module.defined, &usages)?;
+            names.warnings.extend(untold(module, &deployed, &usages));
+            names.warnings.extend(deployed.iter().filter_map(|deployed| written_out(deployed, side)));
             let is_ours = |usage: &Usage| deployed.iter().any(|deployed| deployed.usages.contains(usage));
             all.extend(usages.into_iter().map(|usage| (is_ours(&usage), usage)));
             for image in &module.images {
@@ -116,6 +122,16 @@ impl Project {
         for deployed in by_template {
             let reference = deployed.reference.as_ref().map_err(|unresolved| undecided(key, unresolved))?;
             let place = deployed.usages.first().map_or_else(|| image.key.place.clone(), |usage| usage.place.clone());
+            if let Some(registry) = &side.registry
+                && !is_below(&reference.text, registry)
+            {
+                let message = format!(
+                    "the name of image `{key}` has nothing that a registry could stand in for: `{}`",
+                    reference.text
+                );
+                let problem = Problem::mistake(message).at(place);
+                return Err(problem.hint("lead it with a parameter, or leave the registry away").into());
+            }
             if let Some(pattern) = &self.pattern {
                 let registry = match &side.registry {
                     Some(registry) => registry.clone(),
@@ -141,7 +157,7 @@ impl Project {
     /// The values that a template's expressions are evaluated with. What they need is looked up, and nothing else.
     async fn context(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
         let template = &module.template;
-        let parameters = template.values(Some(release.environment), Some(release.version), &self.parameters)?;
+        let parameters = self.values(module, Some(release.environment), Some(release.version))?;
         let stand_in = side.registry.clone();
         let mut context = Context { parameters, stand_in, ..Context::default() };
         if let Some(name) = &side.registry_parameter {
@@ -247,6 +263,48 @@ impl Names {
     }
 }
 
+fn is_below(reference: &str, registry: &str) -> bool {
+    reference.strip_prefix(registry.trim_end_matches('/')).is_some_and(|path| path.starts_with('/'))
+}
+
+/// What the template gets wrong in a name, or in the condition for it: which image it means can't be told then.
+fn refuse_mistakes(usages: &[Usage]) -> Result<(), Problem> {
+    let wrong = usages.iter().find_map(|usage| {
+        let condition = usage.undecided.as_ref().filter(|unresolved| unresolved.mistake);
+        usage.mistakes.first().or(condition)
+    });
+    wrong.map_or(Ok(()), |unresolved| Err(told(Problem::mistake(unresolved.reason.clone()), unresolved)))
+}
+
+/// Names that can't be told, where an image has none: it may be theirs.
+fn untold(module: &Module, deployed: &[Deployed], usages: &[Usage]) -> Vec<Annotation> {
+    let has_name = |image: &ImageDefinition| deployed.iter().any(|deployed| deployed.key == image.key.value);
+    let Some(image) = module.images.iter().find(|image| !has_name(image)) else { return Vec::new() };
+    let of_none = |usage: &&Usage| !deployed.iter().any(|deployed| deployed.usages.contains(usage));
+    let unresolved = usages.iter().filter(of_none).filter_map(|usage| Some((usage, usage.reference.as_ref().err()?)));
+    let warning = |(usage, unresolved): (&Usage, &Unresolved)| {
+        let message = format!(
+            "the image of `{}` can't be told: {}; `{}`, which nothing else deploys, gets the usual name",
+            usage.resource, unresolved.reason, image.key.value
+        );
+        Annotation::new(Level::Warning, message).at(Some(Place::clone(&unresolved.place)))
+    };
+    unresolved.map(warning).collect()
+}
+
+/// A registry that stands in for one that the template writes out: a deployment pulls from the latter.
+fn written_out(deployed: &Deployed, side: &Side) -> Option<Annotation> {
+    let registry = side.registry.as_ref().filter(|registry| !registry.starts_with("oci:"))?;
+    let usage = deployed.usages.first()?;
+    let Some(Origin::Host(host)) = usage.lead.as_ref().map(|lead| &lead.origin) else { return None };
+    let message = format!(
+        "the template names the registry of image `{}` itself, `{host}`: a deployment pulls from there, and not from `{registry}`",
+        deployed.key
+    );
+    (host != registry.split('/').next().unwrap_or_default())
+        .then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
+}
+
 fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> String {
     pattern
         .replace("{registry}", registry)
@@ -269,6 +327,10 @@ fn lead_value(usages: &[Usage]) -> Option<String> {
 
 fn undecided(key: &str, unresolved: &Unresolved) -> Problem {
     let problem = Problem::mistake(format!("the name of image `{key}` can't be decided: {}", unresolved.reason));
+    told(problem, unresolved)
+}
+
+fn told(problem: Problem, unresolved: &Unresolved) -> Problem {
     let problem = problem.at(Place::clone(&unresolved.place));
     match &unresolved.hint {
         Some(hint) => problem.hint(hint.clone()),

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::Repository;
@@ -20,10 +20,13 @@ use crate::oci::{BlobSource, BlobStream, Class, Descriptor, Put, RepositoryName,
 /// Redirects that a download follows.
 const REDIRECTS: usize = 5;
 
-/// How often a download that breaks off is taken up again; a piece that arrived makes it start over.
+/// How often a download that breaks off is taken up again, until so much of it has arrived that the count starts over.
 const RESUMES: u32 = 5;
 
-/// Slower than this an upload is given up, in bytes a second.
+/// Bytes between two breaks of a download that are progress.
+const PROGRESS: u64 = 1024 * 1024;
+
+/// Slower than this an upload or a download is given up, in bytes a second.
 const SLOWEST: u64 = 64 * 1024;
 
 /// The largest answer to an upload, in bytes.
@@ -129,7 +132,7 @@ impl Repository {
     ) -> Result<(), StoreError> {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
-        let deadline = ANSWER_DEADLINE + Duration::from_secs(blob.size / SLOWEST);
+        let deadline = deadline(blob.size);
         let first_session = Mutex::new(session);
         // Before the source is opened: what waits for its turn has no connection and no buffers.
         let _room = self.registry.uploads.acquire().await;
@@ -197,10 +200,19 @@ impl Repository {
             self.open(&subject, 0).await
         };
         let body = self.registry.retry(&operation, &self.counts, open).await?;
-        let state =
-            Download { repository: self.clone(), subject, size: blob.size, offset: 0, body: Some(body), resumes: 0 };
-        let pieces =
-            stream::try_unfold(state, |mut state| async move { Ok(state.next().await?.map(|piece| (piece, state))) });
+        let state = Download {
+            repository: self.clone(),
+            subject,
+            size: blob.size,
+            offset: 0,
+            body: Some(body),
+            resumes: 0,
+            taken_up_at: 0,
+            left: deadline(blob.size),
+        };
+        let pieces = stream::try_unfold(state, |mut state| async move {
+            Ok(state.next_in_time().await?.map(|piece| (piece, state)))
+        });
         Ok(verified(Box::pin(pieces), blob, self.address()))
     }
 
@@ -250,15 +262,29 @@ struct Download {
     offset: u64,
     body: Option<Body>,
     resumes: u32,
+    /// The offset at which it broke off last.
+    taken_up_at: u64,
+    /// The time that is left to wait for the registry. What the receiver takes is the receiver's.
+    left: Duration,
 }
 
 impl Download {
+    async fn next_in_time(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let (begun, left) = (Instant::now(), self.left);
+        let Ok(piece) = timeout(left, self.next()).await else {
+            let took = deadline(self.size).as_secs();
+            let failure = Failure::new(Class::Transient, format!("not done within {took} s"));
+            return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+        };
+        self.left = left.saturating_sub(begun.elapsed());
+        piece
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         loop {
             let failure = match self.piece().await {
                 Ok(Some(piece)) => {
                     self.offset += piece.len() as u64;
-                    self.resumes = 0;
                     self.repository.counts.received(piece.len() as u64);
                     return Ok(Some(piece));
                 }
@@ -267,6 +293,10 @@ impl Download {
                 Err(failure) => failure,
             };
             self.body = None;
+            if self.offset - self.taken_up_at >= PROGRESS {
+                self.resumes = 0;
+            }
+            self.taken_up_at = self.offset;
             self.resumes += 1;
             if self.resumes > RESUMES || !failure.may_pass() {
                 return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
@@ -300,6 +330,11 @@ impl Download {
     }
 }
 
+/// What the bytes of a blob may take, one way.
+fn deadline(size: u64) -> Duration {
+    ANSWER_DEADLINE + Duration::from_secs(size / SLOWEST)
+}
+
 /// A refusal that concerns the session: another one may do.
 fn in_new_session(mut failure: Failure) -> Failure {
     let session_lost = failure.code.as_deref() == Some("BLOB_UPLOAD_UNKNOWN")
@@ -315,4 +350,89 @@ fn in_new_session(mut failure: Failure) -> Failure {
 fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
     let range = headers.get(http::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()) == Some(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::{CredentialSource, Credentials, Options, Registries};
+    use super::*;
+
+    const SIZE: usize = 1000;
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl CredentialSource for Nobody {
+        async fn credentials(&self, _: &str) -> Result<Credentials, StoreError> {
+            Ok(Credentials::Anonymous)
+        }
+    }
+
+    /// A registry that sends a blob byte by byte with a wait before each, and closes the connection after so many.
+    async fn slow(wait: Duration, bytes: usize) -> (Repository, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let length = connection.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+                let from =
+                    request.split_once("range: bytes=").and_then(|(_, range)| range.split('-').next()?.parse().ok());
+                let from: usize = from.unwrap_or(0);
+                count.fetch_add(1, Ordering::Relaxed);
+                let head = format!(
+                    "HTTP/1.1 206 Partial\r\ncontent-range: bytes {from}-{}/{SIZE}\r\ncontent-length: {}\r\n\r\n",
+                    SIZE - 1,
+                    SIZE - from
+                );
+                connection.write_all(head.as_bytes()).await.unwrap();
+                for _ in 0..bytes.min(SIZE - from) {
+                    tokio::time::sleep(wait).await;
+                    if connection.write_all(b"x").await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let registries = Registries::new(Options::default(), Arc::new(Nobody));
+        (registries.repository(&host, &"a/b".parse().unwrap()).unwrap(), asked)
+    }
+
+    async fn drain(mut stream: BlobStream) -> (usize, StoreError) {
+        let mut received = 0;
+        loop {
+            match stream.next().await.unwrap() {
+                Ok(piece) => received += piece.len(),
+                Err(error) => return (received, error),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_trickles_is_given_up() {
+        let (repository, _) = slow(Duration::from_secs(8), SIZE).await;
+        let stream = repository.download(&Descriptor::of("x/y", &[b'y'; SIZE])).await.unwrap();
+        tokio::time::pause();
+        let (received, error) = drain(stream).await;
+        assert!(received < SIZE / 10, "{received}");
+        assert_eq!(error.class, Class::Transient);
+        assert!(error.to_string().contains("not done within 60 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn single_bytes_are_no_progress() {
+        let (repository, asked) = slow(Duration::ZERO, 1).await;
+        let stream = repository.download(&Descriptor::of("x/y", &[b'y'; SIZE])).await.unwrap();
+        let (_, error) = drain(stream).await;
+        assert_eq!(error.class, Class::Transient);
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + RESUMES as usize);
+    }
 }

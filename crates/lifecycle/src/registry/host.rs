@@ -23,6 +23,17 @@ const DOMAINS: [&str; 9] = [
     "csp.hci.ic.gov",
 ];
 
+/// Whether a word has the form of a region: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. It becomes a part of the host
+/// that a signed request goes to, and `s3` would make another service's of it.
+pub fn is_region(text: &str) -> bool {
+    let lower = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let words: Vec<&str> = text.split('-').collect();
+    let [area, places @ .., number] = words.as_slice() else { return false };
+    let of_area = lower(area) && (2..=4).contains(&area.len());
+    let of_places = !places.is_empty() && places.iter().all(|place| lower(place));
+    of_area && of_places && (1..=2).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl EcrHost {
     /// Reads a registry's host name; none where it is not a private ECR registry.
     pub fn parse(host: &str) -> Option<Self> {
@@ -30,9 +41,7 @@ impl EcrHost {
         let service = rest.strip_prefix("dkr.ecr").or_else(|| rest.strip_prefix("dkr-ecr"))?;
         let (region, domain) = service.strip_prefix("-fips").unwrap_or(service).strip_prefix('.')?.split_once('.')?;
         let of_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let of_region = region.bytes().all(|byte| word(byte) || matches!(byte, b'-' | b'_'));
-        let is_ecr = of_account && of_region && region.bytes().next().is_some_and(word) && DOMAINS.contains(&domain);
+        let is_ecr = of_account && is_region(region) && DOMAINS.contains(&domain);
         is_ecr.then(|| Self { account: account.to_owned(), region: region.to_owned() })
     }
 
@@ -85,6 +94,28 @@ mod tests {
     }
 
     #[test]
+    fn regions_of_all_partitions_have_one_form() {
+        for region in [
+            "us-east-1",
+            "us-gov-west-1",
+            "eusc-de-east-1",
+            "ap-southeast-7",
+            "us-iso-east-1",
+            "us-isob-east-1",
+            "eu-isoe-west-1",
+            "mx-central-1",
+            "cn-northwest-1",
+        ] {
+            assert!(is_region(region), "{region}");
+        }
+        for text in
+            ["", "s3", "us", "us-east-", "us-east-100", "us-east-1.evil", "US-EAST-1", "us--1", "us-e/st-1", "-"]
+        {
+            assert!(!is_region(text), "{text}");
+        }
+    }
+
+    #[test]
     fn nothing_else_is_taken_for_ecr() {
         for host in [
             "public.ecr.aws",
@@ -95,6 +126,12 @@ mod tests {
             "01234567890１.dkr.ecr.us-east-1.amazonaws.com",
             "012345678901.dkr.ecr.-east-1.amazonaws.com",
             "012345678901.dkr.ecr..amazonaws.com",
+            "012345678901.dkr.ecr.s3.amazonaws.com",
+            "012345678901.dkr.ecr.us-east-1a.amazonaws.com",
+            "012345678901.dkr.ecr.us-east.amazonaws.com",
+            "012345678901.dkr.ecr.us-1.amazonaws.com",
+            "012345678901.dkr.ecr.europe-west-1.amazonaws.com",
+            "012345678901.dkr.ecr.us_gov-west-1.amazonaws.com",
             "012345678901.dkr_ecr.us-east-1.amazonaws.com",
             "012345678901.dkr.ecr.us-east-1.amazonaws.net",
         ] {

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,6 +8,7 @@ use super::Repository;
 use super::error::Failure;
 use super::operation::{Kind, Operation};
 use super::request::{Answer, Call, Payload, next_page};
+use crate::bounded::List;
 use crate::oci::{
     BlobSource, BlobStream, Class, Descriptor, Digest, Location, MANIFEST_LIMIT, Manifest, Put, RepositoryName, Store,
     StoreError, Tag, media_type,
@@ -18,7 +20,10 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Tags that one answer may list: the distribution specification's usual page, and ECR's own most.
 const TAG_PAGE: usize = 1000;
 
-/// Pages of a tag list that are read: a million tags, ten times ECR's default quota of images.
+/// Tags of a repository that are read: three for each image of ECR's default quota, as many as it is in environments.
+const TAGS: usize = 300_000;
+
+/// Pages of a tag list that are read: smaller ones than were asked for are allowed.
 const TAG_PAGES: usize = 1000;
 
 /// The largest page of a tag list, in bytes.
@@ -64,7 +69,7 @@ impl Repository {
     async fn tag_page(&self, url: url::Url) -> Result<Option<(Vec<Tag>, Option<url::Url>)>, StoreError> {
         #[derive(serde::Deserialize)]
         struct Page {
-            tags: Option<Vec<String>>,
+            tags: Option<List<String, TAGS>>,
         }
         let operation = self.operation(Kind::Tags, "");
         let call = || Call::new(Method::GET, url.clone());
@@ -73,7 +78,7 @@ impl Repository {
         let invalid = || StoreError::new(Class::Invalid, format!("the tag list of {} can't be read", self.address()));
         let page: Page = serde_json::from_slice(&answer.body).map_err(|error| invalid().because(error))?;
         let next = next_page(&answer.headers, &url).map_err(|failure| failure.explain(&operation, self.host()))?;
-        let tags = page.tags.unwrap_or_default().into_iter().filter_map(|tag| tag.parse().ok()).collect();
+        let tags = page.tags.unwrap_or_default().0.into_iter().filter_map(|tag| tag.parse().ok()).collect();
         Ok(Some((tags, next)))
     }
 
@@ -182,7 +187,10 @@ impl Store for Repository {
             match self.tag_page(self.first_tag_page()).await {
                 Ok(None) => return Ok(Vec::new()),
                 // All tags are known: only those that exist are looked up.
-                Ok(Some((listed, None))) => candidates.retain(|tag| listed.contains(tag)),
+                Ok(Some((listed, None))) => {
+                    let listed: HashSet<Tag> = listed.into_iter().collect();
+                    candidates.retain(|tag| listed.contains(tag));
+                }
                 // More pages than a look at each would take, or no right to list: look at each.
                 Ok(Some((_, Some(_)))) => {}
                 Err(error) if matches!(error.class, Class::Denied | Class::Unsupported) => {}
@@ -205,6 +213,9 @@ impl Store for Repository {
             let Some(url) = next else { return Ok(tags) };
             let Some((page, following)) = self.tag_page(url).await? else { return Ok(tags) };
             tags.extend(page);
+            if tags.len() > TAGS {
+                return Err(StoreError::new(Class::Invalid, format!("{} lists more than {TAGS} tags", self.address())));
+            }
             next = following;
         }
         Err(StoreError::new(Class::Invalid, format!("{} lists more than {TAG_PAGES} pages of tags", self.address())))

@@ -21,7 +21,7 @@ use url::Url;
 
 pub use auth::{CredentialSource, Credentials};
 pub use docker_config::DockerConfig;
-pub use host::EcrHost;
+pub use host::{EcrHost, is_region};
 pub use login::{Login, authority};
 pub use operation::{Kind, Traffic};
 
@@ -161,16 +161,23 @@ impl Repository {
 fn default_endpoint(host: &str) -> Result<Url, StoreError> {
     let invalid = || StoreError::new(Class::Invalid, format!("`{host}` is not a registry's host"));
     let mut url = Url::parse(&format!("https://{host}/")).map_err(|_| invalid())?;
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(invalid()),
-    };
-    if loopback {
+    if url.host().is_none() {
+        return Err(invalid());
+    }
+    if is_loopback(&url) {
         url = Url::parse(&format!("http://{host}/")).map_err(|_| invalid())?;
     }
     Ok(url)
+}
+
+/// Whether an address is this machine's own. Of names that is `localhost` alone: what is below it, DNS decides.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +190,7 @@ mod tests {
         for host in ["localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
             assert_eq!(scheme(host), "http", "{host}");
         }
-        for host in ["registry.example", "10.0.0.1:5000", "localhost.example", "128.0.0.1"] {
+        for host in ["registry.example", "10.0.0.1:5000", "localhost.example", "evil.localhost", "128.0.0.1"] {
             assert_eq!(scheme(host), "https", "{host}");
         }
     }

@@ -9,10 +9,10 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 use url::Url;
 
-use super::Registry;
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
 use super::error::Failure;
 use super::operation::{Counts, Kind, Operation};
+use super::{EcrHost, Registry, is_loopback};
 use crate::http_client::{Body, full};
 use crate::oci::{Class, RepositoryName, StoreError};
 use crate::secret::Secret;
@@ -260,6 +260,22 @@ impl Registry {
         Ok(basic(&credentials).filter(|renewed| renewed != refused))
     }
 
+    /// Whether a token service may have what proves who we are. Anybody between us and the registry can name one.
+    fn trusts(&self, realm: &Url, credentials: &Credentials) -> bool {
+        let of_registry = match (realm.scheme(), credentials) {
+            ("https", Credentials::Anonymous) => return true,
+            ("https", _) => {
+                let asked = Url::parse(&format!("https://{}/", self.host));
+                let asked = asked.iter().chain([&self.endpoint]).filter_map(Url::host_str);
+                asked.into_iter().any(|registry| is_same_operator(realm.host_str().unwrap_or_default(), registry))
+            }
+            ("http", _) => self.endpoint.scheme() == "http" && is_loopback(realm) && is_loopback(&self.endpoint),
+            _ => false,
+        };
+        // ECR takes its password as it is, and has no token service.
+        of_registry && EcrHost::parse(&self.host).is_none()
+    }
+
     /// Asks the token service.
     async fn new_token(
         &self,
@@ -273,8 +289,10 @@ impl Registry {
             token: Option<String>,
             access_token: Option<String>,
         }
-        if service.realm.scheme() != "https" && self.endpoint.scheme() == "https" {
-            return Err(Failure::new(Class::Denied, "the registry names a token service without TLS"));
+        if !self.trusts(&service.realm, credentials) {
+            let host = service.realm.host_str().unwrap_or_default();
+            let detail = format!("it names a token service that is not its own: {}://{host}", service.realm.scheme());
+            return Err(Failure::new(Class::Denied, detail));
         }
         let url = service.address(scope);
         let mut request = Request::builder().uri(url.as_str()).header(USER_AGENT, AGENT);
@@ -316,6 +334,26 @@ impl Registry {
         self.authenticator.keep_token(scope.clone(), service, token.clone());
         Ok(token)
     }
+}
+
+/// Second labels below which anybody can have a name: `co.uk`.
+const PUBLIC_SUFFIXES: [&str; 10] = ["ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"];
+
+/// Whether the host of a token service is the registry's own, or has its parent domain, as `auth.docker.io` has that of
+/// `registry-1.docker.io`. A parent is no parent where it is a suffix below which names are given to anybody.
+fn is_same_operator(service: &str, registry: &str) -> bool {
+    let within = |domain: &str| {
+        service == domain || service.strip_suffix(domain).is_some_and(|name| name.ends_with('.') && name.len() > 1)
+    };
+    let is_name = |host: &str| host.bytes().any(|byte| byte.is_ascii_alphabetic()) && !host.contains(':');
+    if service == registry || !is_name(registry) {
+        return service == registry;
+    }
+    let parent = registry.split_once('.').map(|(_, parent)| parent).filter(|parent| match parent.split_once('.') {
+        None => false,
+        Some((second, first)) => first.len() != 2 || !PUBLIC_SUFFIXES.contains(&second),
+    });
+    (registry.contains('.') && within(registry)) || parent.is_some_and(within)
 }
 
 /// Reads a body of at most `limit` bytes.
@@ -389,8 +427,69 @@ mod tests {
         assert_eq!(location(&HeaderMap::new(), &from).map_err(|f| f.class), Err(Class::Invalid));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_takes_long_has_a_deadline_of_its_own() {
+    #[test]
+    fn credentials_go_to_the_registrys_own_token_service() {
+        for (service, registry) in [
+            ("ghcr.io", "ghcr.io"),
+            ("auth.docker.io", "registry-1.docker.io"),
+            ("auth.docker.io", "docker.io"),
+            ("gitlab.com", "registry.gitlab.com"),
+            ("git.shop.co.uk", "registry.shop.co.uk"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("localhost", "localhost"),
+        ] {
+            assert!(is_same_operator(service, registry), "{service} {registry}");
+        }
+        for (service, registry) in [
+            ("evil.example", "registry.example"),
+            ("evil.example.com", "registry.shop.com"),
+            ("evilgitlab.com", "registry.gitlab.com"),
+            ("gitlab.com.evil.example", "registry.gitlab.com"),
+            (".gitlab.com", "registry.gitlab.com"),
+            ("evil.co.uk", "shop.co.uk"),
+            ("evil.io", "docker.io"),
+            ("1.0.0.1", "127.0.0.1"),
+            ("8.127.0.0.1", "127.0.0.1"),
+            ("evil.localhost", "localhost"),
+            ("", "registry.gitlab.com"),
+        ] {
+            assert!(!is_same_operator(service, registry), "{service} {registry}");
+        }
+    }
+
+    #[test]
+    fn a_token_service_is_trusted_by_its_scheme_and_host() {
+        let basic = Credentials::Basic { user: "u".into(), password: Secret::new("p".to_owned()) };
+        let refresh = Credentials::Refresh(Secret::new("r".to_owned()));
+        let ecr = "012345678901.dkr.ecr.us-east-1.amazonaws.com";
+        let endpoint = |address: &str| Url::parse(address).unwrap();
+        for (host, at, realm, trusted) in [
+            ("r.shop.example", None, "https://auth.shop.example/token", true),
+            ("r.shop.example", None, "https://evil.example/token", false),
+            ("r.shop.example", None, "http://r.shop.example/token", false),
+            ("r.shop.example", None, "http://127.0.0.1/token", false),
+            ("r.shop.example", Some("https://cache.internal"), "https://cache.internal:8443/token", true),
+            ("r.shop.example", Some("http://cache.internal"), "http://cache.internal/token", false),
+            ("r.shop.example", Some("http://127.0.0.1:1"), "http://localhost:2/token", true),
+            ("r.shop.example", Some("http://127.0.0.1:1"), "http://evil.localhost:2/token", false),
+            ("127.0.0.1:5000", None, "http://127.0.0.1:5001/token", true),
+            (ecr, None, "https://012345678901.dkr.ecr.us-east-1.amazonaws.com/token", false),
+            (ecr, Some("http://127.0.0.1:1"), "http://127.0.0.1:1/token", false),
+        ] {
+            let endpoints = at.map(|at| (host.to_owned(), endpoint(at))).into_iter().collect();
+            let options = super::super::Options { endpoints, ..super::super::Options::default() };
+            let registry = registry(options, host);
+            for credentials in [&basic, &refresh] {
+                assert_eq!(registry.trusts(&endpoint(realm), credentials), trusted, "{host} {at:?} {realm}");
+            }
+        }
+        let registry = registry(super::super::Options::default(), "r.shop.example");
+        assert!(registry.trusts(&endpoint("https://elsewhere.example/"), &Credentials::Anonymous));
+        assert!(!registry.trusts(&endpoint("http://169.254.169.254/"), &Credentials::Anonymous));
+    }
+
+    fn registry(options: super::super::Options, host: &str) -> std::sync::Arc<Registry> {
         struct Nobody;
         #[async_trait::async_trait]
         impl super::super::CredentialSource for Nobody {
@@ -398,9 +497,14 @@ mod tests {
                 Ok(Credentials::Anonymous)
             }
         }
-        let registries = super::super::Registries::new(super::super::Options::default(), std::sync::Arc::new(Nobody));
+        let registries = super::super::Registries::new(options, std::sync::Arc::new(Nobody));
+        registries.registry(host).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_has_a_deadline_of_its_own() {
+        let registry = registry(super::super::Options::default(), "r.example");
         let repository = "a/b".parse().unwrap();
-        let registry = registries.repository("r.example", &repository).unwrap().registry;
         let operation = Operation { kind: Kind::Upload, repository: &repository, subject: "blob" };
         let hour = || async {
             tokio::time::sleep(Duration::from_secs(3600)).await;

@@ -22,6 +22,12 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The variables that begin so and are set to nothing, which not every library takes for unset.
+    pub fn blank<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
+        let blank = self.0.iter().filter(|(_, value)| value.trim().is_empty());
+        blank.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(beginning))
+    }
+
     /// A variable that must not be printed.
     pub fn secret(&self, name: &str) -> Option<Secret> {
         self.get(name).map(Secret::new)

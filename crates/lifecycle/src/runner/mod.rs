@@ -11,6 +11,7 @@ mod file_command;
 mod file_reader;
 mod help;
 mod inputs;
+mod panics;
 mod process;
 mod summary;
 
@@ -316,7 +317,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(until_cancelled(&runner, work(runner.clone())));
+    let outcome = runtime.block_on(until_cancelled(&runner, panics::caught(work(runner.clone()))));
     // What still runs in the background is of no use any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
     let code = match outcome {

@@ -126,9 +126,9 @@ fn macros(file: &File) -> Vec<Finding> {
 }
 
 fn mistakes(usage: &Usage) -> Vec<Finding> {
-    let reference = usage.reference.as_ref().err();
-    let all = [reference, usage.runtime.unresolved.as_ref(), usage.undecided.as_ref()];
-    all.into_iter().flatten().filter(|unresolved| unresolved.mistake).map(Finding::mistake).collect()
+    let others = [usage.reference.as_ref().err(), usage.runtime.unresolved.as_ref(), usage.undecided.as_ref()];
+    let all = usage.mistakes.iter().chain(others.into_iter().flatten().filter(|unresolved| unresolved.mistake));
+    all.map(Finding::mistake).collect()
 }
 
 /// A container of an image that is none of ours, such as a sidecar.

@@ -65,26 +65,73 @@ impl ImageDefinition {
     }
 }
 
+impl ImageDefinition {
+    /// The same with paths that are relative to the folder of the template that nests its own.
+    fn seen_from(mut self, outer: &File) -> Self {
+        let folder = |file: &Path| file.parent().map(Path::to_owned).unwrap_or_default();
+        let (from, to) = (folder(&outer.display), folder(&self.key.place.file));
+        if from != to {
+            let up = from.components().map(|_| "..").collect::<PathBuf>();
+            let place = |path: &PathBuf| normal(&up.join(&to).join(path));
+            let below = |path: &PathBuf| match to.strip_prefix(&from) {
+                Ok(way) => normal(&way.join(path)),
+                Err(_) => place(path),
+            };
+            (self.context.value, self.dockerfile.value) = (below(&self.context.value), below(&self.dockerfile.value));
+        }
+        self
+    }
+
+    /// Whether another definition makes the same image, wherever it stands.
+    fn is_built_as(&self, other: &Self) -> bool {
+        let platforms = |image: &Self| image.platforms.iter().map(|p| p.value.clone()).collect::<Vec<_>>();
+        let args = |image: &Self| image.build_args.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
+        let target = |image: &Self| image.target.as_ref().map(|target| target.value.clone());
+        self.image_name.value == other.image_name.value
+            && self.context.value == other.context.value
+            && self.dockerfile.value == other.dockerfile.value
+            && (platforms(self), args(self), target(self)) == (platforms(other), args(other), target(other))
+    }
+}
+
 impl Template {
-    /// The images of the mapping, in its order, then those that SAM's metadata declares.
+    /// The images of the mapping, in its order, those of the mapping in each nested template, then those that SAM's
+    /// metadata declares. Paths are relative to this template's folder.
     ///
     /// # Errors
-    /// The mapping is missing or not of the documented form.
+    /// The mapping is missing or not of the documented form, or two templates mean different images by one key.
     pub fn images(&self, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
         let declared = metadata::images(self, mapping)?;
-        let Some(entry) = self.file.section("Mappings").and_then(|mappings| mappings.get(mapping)) else {
-            return match declared.is_empty() {
-                true => Err(self.no_mapping(mapping)),
-                false => Ok(declared),
-            };
-        };
-        let keys = mapping_of(&self.file, &entry.value, mapping)?.entries();
-        let mut images = Vec::new();
-        for key in keys {
-            images.push(image(&self.file, mapping, key)?);
+        let mut images: Vec<ImageDefinition> = Vec::new();
+        let mut files = vec![&self.file];
+        let mut is_there = false;
+        while let Some(file) = files.pop() {
+            files.extend(file.nested.values());
+            let Some(entry) = file.section("Mappings").and_then(|mappings| mappings.get(mapping)) else { continue };
+            is_there = true;
+            let keys = mapping_of(file, &entry.value, mapping)?.entries();
+            if keys.is_empty() && declared.is_empty() {
+                return Err(Error::invalid(file.place(entry.mark), format!("mapping `{mapping}` has no images")));
+            }
+            for key in keys {
+                let image = image(file, mapping, key)?.seen_from(&self.file);
+                match images.iter().find(|known| known.key.value == image.key.value) {
+                    // One template that is nested twice, or a mapping that was copied.
+                    Some(known) if known.is_built_as(&image) => {}
+                    Some(known) => {
+                        let message = format!("two templates define the image `{}`", image.key);
+                        return Err(Error::hinted(
+                            image.key.place,
+                            message,
+                            format!("the other is at {}", known.key.place),
+                        ));
+                    }
+                    None => images.push(image),
+                }
+            }
         }
-        if images.is_empty() && declared.is_empty() {
-            return Err(Error::invalid(self.file.place(entry.mark), format!("mapping `{mapping}` has no images")));
+        if !is_there && declared.is_empty() {
+            return Err(self.no_mapping(mapping));
         }
         images.extend(declared);
         Ok(images)

@@ -123,10 +123,11 @@ impl Template {
     }
 
     /// The values of the template's parameters for an environment and a version: `Environment` and `DeploymentVersion`
-    /// where the template declares them, and what was given, in which `{environment}` and `{version}` are replaced.
+    /// where the template declares them, and what was given, in which `{environment}` and `{version}` are replaced. A value
+    /// whose placeholder is not known is left away, as the environment itself is.
     ///
     /// # Errors
-    /// As of [`check_parameters`](Self::check_parameters), and a placeholder whose value is not known.
+    /// As of [`check_parameters`](Self::check_parameters).
     pub fn values(
         &self,
         environment: Option<&str>,
@@ -141,18 +142,14 @@ impl Template {
             }
         }
         for (name, value) in given {
-            let mut value = value.clone();
-            for (placeholder, known) in [("{environment}", environment), ("{version}", version)] {
-                if !value.contains(placeholder) {
-                    continue;
-                }
-                let Some(known) = known else {
-                    let message = format!("`{placeholder}` in the value of parameter `{name}` is not known here");
-                    return Err(Error::invalid(self.place(), message));
-                };
-                value = value.replace(placeholder, known);
+            let placeholders = [("{environment}", environment), ("{version}", version)];
+            if placeholders.iter().any(|(placeholder, known)| known.is_none() && value.contains(placeholder)) {
+                continue;
             }
-            values.insert(name.clone(), value);
+            let filled = placeholders.iter().fold(value.clone(), |value, (placeholder, known)| {
+                value.replace(placeholder, known.unwrap_or_default())
+            });
+            values.insert(name.clone(), filled);
         }
         self.check_parameters(&values)?;
         Ok(values)

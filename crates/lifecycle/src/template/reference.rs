@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::value::{Origin, Part, Text, Unresolved};
+use super::value::{Need, Origin, Part, Text, Unresolved, looks_like_host};
 use crate::Place;
 use crate::oci::{RepositoryName, Tag};
 
@@ -19,7 +19,8 @@ pub struct EvaluatedReference {
     pub digest: Option<String>,
 }
 
-/// The value that leads an image's expression, up to the first `/`: a registry can stand in for it.
+/// What leads an image's expression, up to the first `/`: a registry can stand in for it. It is a value, or a host that
+/// the expression writes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lead {
     /// Where it comes from.
@@ -28,16 +29,47 @@ pub struct Lead {
     pub value: Result<String, Unresolved>,
     /// What follows it, beginning with `/`.
     pub rest: Result<String, Unresolved>,
+    /// The parts of the text that are of it alone.
+    pub(super) parts: usize,
 }
 
-/// The value before the first `/`, if it is the value of something that a registry can stand in for.
+/// What stands before the first `/`, if a registry can stand in for it.
 pub(super) fn lead(text: &Text) -> Option<Lead> {
+    value_lead(text).or_else(|| host_lead(text))
+}
+
+fn value_lead(text: &Text) -> Option<Lead> {
     let (Part { text: value, origin: Some(origin) }, rest) = text.parts.split_first()? else { return None };
     let Part { text: Ok(next), .. } = rest.first()? else { return None };
     next.starts_with('/').then(|| Lead {
         origin: origin.clone(),
         value: value.clone(),
         rest: rest.iter().map(|part| part.text.clone()).collect(),
+        parts: 1,
+    })
+}
+
+/// A host that is written out, or of which only account and region are not known.
+fn host_lead(text: &Text) -> Option<Lead> {
+    let has_slash = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains('/'));
+    let parts = text.parts.iter().position(has_slash)?;
+    let (before, from) = text.parts.split_at(parts);
+    let (last, behind) = from.first()?.text.as_ref().ok()?.split_once('/')?;
+    let of_account = |part: &Part| match &part.text {
+        Ok(_) => true,
+        Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region)),
+    };
+    let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([last]).collect();
+    if !looks_like_host(&shown) || !before.iter().all(of_account) {
+        return None;
+    }
+    let value: Result<String, Unresolved> = before.iter().map(|part| part.text.clone()).collect();
+    let rest = from.iter().skip(1).map(|part| part.text.clone());
+    Some(Lead {
+        origin: Origin::Host(shown),
+        value: value.map(|value| value + last),
+        rest: std::iter::once(Ok(format!("/{behind}"))).chain(rest).collect(),
+        parts,
     })
 }
 

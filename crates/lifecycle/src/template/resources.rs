@@ -30,10 +30,14 @@ impl Scope<'_> {
         }
         match (resource.get("Type").and_then(|kind| kind.text()), attribute) {
             (Some(REPOSITORY), "RepositoryUri") => {
-                let (account, region) = (self.account(place)?, self.region(place)?);
-                let suffix = self.pseudo("AWS::URLSuffix", mark)?.into_known(place)?;
                 let mut text = Text::default();
-                text.push_str(&format!("{account}.dkr.ecr.{region}.{suffix}/"));
+                let mut push = |value: Result<String, Unresolved>| text.push(Part { text: value, origin: None });
+                push(self.account(place));
+                push(Ok(".dkr.ecr.".to_owned()));
+                push(self.region(place));
+                push(Ok(".".to_owned()));
+                push(self.pseudo("AWS::URLSuffix", mark).and_then(|suffix| suffix.into_known(place)));
+                push(Ok("/".to_owned()));
                 text.append(self.repository_name(name, resource, mark)?);
                 Ok(Value::Text(text))
             }

@@ -26,6 +26,8 @@ pub struct Usage {
     pub place: Place,
     /// What the expression says, with [`Context::stand_in`] in place of its lead.
     pub reference: Result<EvaluatedReference, Unresolved>,
+    /// What the template gets wrong in the expression, as a key that no mapping has.
+    pub mistakes: Vec<Unresolved>,
     /// The value that leads the expression, if one does.
     pub lead: Option<Lead>,
     /// The repository's path below the registry, which may be known where the reference is not: `team/app`.
@@ -148,6 +150,7 @@ fn of_resource(
                 reference,
                 place,
                 path: text.path(),
+                mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
                 needs: needs(scope, &text, lead.as_ref(), container.undecided.as_ref()),
                 lead,
                 reads: text.reads,
@@ -167,6 +170,7 @@ fn of_resource(
             place,
             lead: None,
             path: None,
+            mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
             runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
@@ -178,7 +182,7 @@ fn of_resource(
 
 /// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
 fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unresolved>) -> BTreeSet<Need> {
-    let stood_in = usize::from(lead.is_some() && scope.context.stand_in.is_some());
+    let stood_in = lead.filter(|_| scope.context.stand_in.is_some()).map_or(0, |lead| lead.parts);
     let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
     missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
 }

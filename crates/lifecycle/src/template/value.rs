@@ -48,6 +48,8 @@ pub enum Origin {
     Import(String),
     /// An attribute of a resource, `Resource.Attribute`.
     Attribute(String),
+    /// A host that is written out, with `?` for an account and a region that are not known.
+    Host(String),
 }
 
 /// A value that `Fn::FindInMap` read.

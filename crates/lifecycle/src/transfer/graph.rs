@@ -52,6 +52,13 @@ impl Graph {
             levels.push(level);
         }
         let children: Vec<Manifest> = levels.into_iter().rev().flatten().collect();
+        let mut listed: BTreeMap<&Digest, &Option<Platform>> = BTreeMap::new();
+        for child in children.iter().chain([&root]).flat_map(Manifest::children) {
+            // What is judged under one platform would be run under the other.
+            if *listed.entry(&child.digest).or_insert(&child.platform) != &child.platform {
+                return absurd(format!("two platforms for the manifest {}", child.digest));
+            }
+        }
         let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
         for blob in children.iter().chain([&root]).flat_map(Manifest::blobs) {
             let first = blobs.entry(blob.digest.clone()).or_insert_with(|| blob.clone());
@@ -72,19 +79,20 @@ impl Graph {
         [&self.root].into_iter().chain(&self.children)
     }
 
-    /// The manifests of platforms, with the platform where an index names it.
+    /// The manifests of platforms, with the platform where an index names it. What a builder attests within an index is
+    /// none, as far as all that list it say so.
     pub fn platforms(&self) -> Vec<(Option<Platform>, &Manifest)> {
         let image = |manifest: &Manifest| matches!(manifest.content, Content::Image { .. });
         if image(&self.root) {
             return vec![(None, &self.root)];
         }
-        let named: BTreeMap<_, _> = self
-            .manifests()
-            .flat_map(|index| index.children())
-            .filter_map(|child| Some((child.digest.clone(), child.platform.clone()?)))
-            .collect();
+        let listings: Vec<&Descriptor> = self.manifests().flat_map(Manifest::children).collect();
+        let named = |manifest: &Manifest| {
+            let mut of_manifest = listings.iter().filter(|listing| listing.digest == manifest.digest);
+            of_manifest.find(|listing| !listing.is_attestation()).map(|listing| listing.platform.clone())
+        };
         let children = self.children.iter().filter(|manifest| image(manifest));
-        children.map(|manifest| (named.get(&manifest.digest).cloned(), manifest)).collect()
+        children.filter_map(|manifest| Some((named(manifest)?, manifest))).collect()
     }
 
     /// Bytes of all blobs and manifests: what a registry stores for it.
@@ -127,7 +135,8 @@ impl Attached {
         let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
         let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
         let mut referrers = Vec::new();
-        let cosign: Vec<_> = subjects.iter().flat_map(crate::oci::Tag::of_cosign).collect();
+        // What is attached may be signed as well as the image.
+        let mut signed = subjects.clone();
         for _ in 0..REFERRERS_DEPTH {
             let found = Self::of_all(store, &subjects).await?;
             let found: Vec<_> = found.into_iter().filter(|referrer| seen.insert(referrer.digest.clone())).collect();
@@ -141,9 +150,11 @@ impl Attached {
             let asked: Vec<_> = found.iter().map(|referrer| Self::graph(store, referrer)).collect();
             let level: Vec<Graph> = stream::iter(asked).buffered(READERS).try_collect().await?;
             subjects = level.iter().map(|graph| graph.root.digest.clone()).collect();
+            signed.extend(subjects.iter().cloned());
             referrers.extend(level);
         }
         let mut tags = Vec::new();
+        let cosign: Vec<_> = signed.iter().flat_map(crate::oci::Tag::of_cosign).collect();
         for (tag, digest) in store.existing(&cosign).await? {
             let manifest = Descriptor { digest, ..graph.root.descriptor() };
             tags.push((tag, Self::graph(store, &manifest).await?));
@@ -160,5 +171,78 @@ impl Attached {
         let asked: Vec<_> = subjects.iter().map(|subject| store.referrers(subject)).collect();
         let lists: Vec<Vec<Descriptor>> = stream::iter(asked).buffered(READERS).try_collect().await?;
         Ok(lists.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::oci::{Layout, annotation, media_type};
+
+    fn image(layout: &Layout, name: &str) -> Descriptor {
+        let empty = Descriptor::of(media_type::EMPTY, b"{}");
+        let json = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": empty.to_json(),
+            "layers": [], "annotations": {"name": name}});
+        add(layout, &json).descriptor()
+    }
+
+    fn add(layout: &Layout, json: &Value) -> Manifest {
+        let manifest = Manifest::parse(json.to_string().into(), None).unwrap();
+        layout.add_blob(&manifest.bytes).unwrap();
+        manifest
+    }
+
+    fn attestation(image: &Descriptor) -> Descriptor {
+        let kind = (annotation::DOCKER_REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned());
+        Descriptor { annotations: BTreeMap::from([kind]), ..on(image, "unknown", "unknown") }
+    }
+
+    fn on(image: &Descriptor, os: &str, architecture: &str) -> Descriptor {
+        Descriptor { platform: Some(Platform::new(os, architecture, None)), ..image.clone() }
+    }
+
+    /// The platforms of an index of what is given.
+    async fn platforms(layout: &Layout, children: &[Descriptor]) -> Result<Vec<(Option<String>, Digest)>, StoreError> {
+        let children: Vec<Value> = children.iter().map(Descriptor::to_json).collect();
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": children});
+        let root = add(layout, &index);
+        let store: Arc<dyn Store> = Arc::new(layout.clone());
+        let graph = Graph::read(&store, root).await?;
+        let named = graph.platforms().into_iter();
+        Ok(named.map(|(platform, manifest)| (platform.map(|p| p.to_string()), manifest.digest.clone())).collect())
+    }
+
+    #[tokio::test]
+    async fn a_platform_cannot_be_hidden_by_a_second_listing() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let (evil, clean) = (image(&layout, "evil"), image(&layout, "clean"));
+        let (amd, arm) = (on(&evil, "linux", "amd64"), on(&clean, "linux", "arm64"));
+        for second in [on(&evil, "unknown", "unknown"), attestation(&evil), evil.clone(), on(&evil, "linux", "s390x")] {
+            for list in [[&amd, &arm, &second], [&second, &arm, &amd]] {
+                let error = platforms(&layout, &list.map(Clone::clone)).await.unwrap_err();
+                assert_eq!(error.class, Class::Invalid);
+                assert!(error.to_string().contains("two platforms"), "{error}");
+            }
+        }
+        // The same said twice hides nothing.
+        assert_eq!(platforms(&layout, &[amd.clone(), amd.clone(), arm]).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn only_what_says_that_it_attests_is_no_platform() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let (one, other) = (image(&layout, "one"), image(&layout, "other"));
+        let amd = on(&one, "linux", "amd64");
+        let named = (Some("linux/amd64".to_owned()), one.digest.clone());
+        let found = platforms(&layout, &[amd.clone(), attestation(&other)]).await.unwrap();
+        assert_eq!(found, std::slice::from_ref(&named));
+        let found = platforms(&layout, &[amd.clone(), on(&other, "unknown", "unknown")]).await.unwrap();
+        assert_eq!(found[1], (Some("unknown/unknown".to_owned()), other.digest.clone()));
+        let not_unknown = Descriptor { annotations: attestation(&other).annotations, ..on(&other, "linux", "arm64") };
+        assert_eq!(platforms(&layout, &[amd, not_unknown]).await.unwrap().len(), 2);
     }
 }

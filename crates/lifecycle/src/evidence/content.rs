@@ -1,0 +1,456 @@
+//! What evidence says, read from the bytes of whoever attached it: only what is needed becomes memory, and of lists a limited
+//! number of elements.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use time::Date;
+use time::macros::format_description;
+
+use super::found::{LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
+use super::{lint, scan};
+use crate::bounded::List;
+use crate::oci::Digest;
+
+/// Why something can't be read: «it …».
+pub(super) type Reason = &'static str;
+
+/// A document, or a statement whose predicate is one.
+pub(super) struct Document<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) is_statement: bool,
+}
+
+impl Document<'_> {
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Reason> {
+        #[derive(Deserialize)]
+        struct Statement<T> {
+            predicate: T,
+        }
+        match self.is_statement {
+            true => parse::<Statement<T>>(self.bytes).map(|statement| statement.predicate),
+            false => parse(self.bytes),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reason> {
+    serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
+        true => "has another shape than it should",
+        false => "is no JSON",
+    })
+}
+
+/// What an in-toto statement is about.
+#[derive(Deserialize)]
+pub(super) struct Statement {
+    #[serde(rename = "predicateType", default)]
+    predicate: Text,
+    #[serde(default, deserialize_with = "nullable")]
+    subject: List<Subject, 1000>,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    #[serde(default, deserialize_with = "nullable")]
+    digest: Digests,
+}
+
+#[derive(Deserialize, Default)]
+struct Digests {
+    #[serde(default)]
+    sha256: Text,
+}
+
+impl Statement {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Reason> {
+        parse(bytes)
+    }
+
+    pub(super) fn predicate_type(&self) -> Option<&str> {
+        self.predicate.0.as_deref()
+    }
+
+    /// Whether a digest is among its subjects.
+    pub(super) fn is_about(&self, digest: &Digest) -> bool {
+        let hex = digest.hex();
+        self.subject.0.iter().any(|subject| subject.digest.sha256.0.as_deref() == Some(hex.as_str()))
+    }
+}
+
+pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason> {
+    #[derive(Deserialize, Default)]
+    struct Sarif {
+        #[serde(default, deserialize_with = "nullable")]
+        runs: List<Run, 100>,
+    }
+    #[derive(Deserialize)]
+    struct Run {
+        results: Option<List<Level, 100_000>>,
+        #[serde(default, deserialize_with = "nullable")]
+        properties: OfRun,
+    }
+    #[derive(Deserialize, Default)]
+    struct OfRun {
+        #[serde(default)]
+        threshold: Text,
+    }
+    let Sarif { runs: List(runs) } = document.parse()?;
+    if runs.is_empty() {
+        return Err("is no SARIF: it has no runs");
+    }
+    let mut counts = lint::Counts::default();
+    let mut thresholds = Vec::new();
+    for run in runs {
+        for Level(level) in run.results.ok_or("is no SARIF: a run has no results")?.0 {
+            counts.add(level.ok_or("has a result of no known level")?);
+        }
+        thresholds.extend(run.properties.threshold.0.as_deref().and_then(level));
+    }
+    Ok(LintResult { counts, threshold: thresholds.into_iter().min() })
+}
+
+/// The level of a SARIF result, where it is known.
+struct Level(Option<lint::Level>);
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Result {
+            #[serde(default)]
+            level: Text,
+            #[serde(default, deserialize_with = "nullable")]
+            properties: OfResult,
+        }
+        #[derive(Deserialize, Default)]
+        struct OfResult {
+            #[serde(default)]
+            level: Text,
+        }
+        let result = Result::deserialize(deserializer)?;
+        let own = result.properties.level.0.as_deref().and_then(level);
+        Ok(Self(own.or(match result.level.0.as_deref() {
+            Some("error") => Some(lint::Level::Error),
+            Some("note" | "none") => Some(lint::Level::Info),
+            // What SARIF says of a result without a level.
+            Some("warning") | None => Some(lint::Level::Warning),
+            Some(_) => None,
+        })))
+    }
+}
+
+fn level(word: &str) -> Option<lint::Level> {
+    lint::Level::THRESHOLDS.into_iter().find(|(name, _)| *name == word).and_then(|(_, level)| level)
+}
+
+pub(super) fn scan((): (), document: &Document<'_>) -> Result<ScanResult, Reason> {
+    #[derive(Deserialize, Default)]
+    struct Predicate {
+        #[serde(default, deserialize_with = "nullable")]
+        scanner: Scanner,
+        #[serde(default, deserialize_with = "nullable")]
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Default)]
+    struct Scanner {
+        #[serde(default)]
+        uri: Text,
+        result: Option<List<Vulnerability, 25_000>>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Metadata {
+        #[serde(rename = "scanFinishedOn", default)]
+        finished: Text,
+    }
+    let Predicate { scanner, metadata } = document.parse()?;
+    let results = scanner.result.ok_or("has no list of results")?;
+    let vulnerabilities = results.0.into_iter().map(|Vulnerability(reported)| reported);
+    Ok(ScanResult {
+        scanner: scanner.uri.0.unwrap_or_default(),
+        finished: metadata.finished.0.as_deref().and_then(time),
+        vulnerabilities: vulnerabilities.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A result of a scan: what others say of it is dropped as soon as it is read.
+struct Vulnerability(Result<Reported, Reason>);
+
+impl<'de> Deserialize<'de> for Vulnerability {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Raw {
+            #[serde(default)]
+            id: Text,
+            #[serde(default, deserialize_with = "nullable")]
+            severity: List<Score, 1000>,
+            #[serde(default, deserialize_with = "nullable")]
+            annotations: List<Annotation, 1000>,
+        }
+        #[derive(Deserialize)]
+        struct Score {
+            #[serde(default)]
+            score: Text,
+        }
+        #[derive(Deserialize)]
+        struct Annotation {
+            #[serde(default)]
+            package: Text,
+            #[serde(default)]
+            fixed: Text,
+            #[serde(rename = "waiver.expires", default)]
+            expires: Text,
+        }
+        let raw = Raw::deserialize(deserializer)?;
+        let Some(id) = raw.id.0 else { return Ok(Self(Err("has a result without an id"))) };
+        let scores = raw.severity.0.iter();
+        let severities = scores.map(|severity| scan::Severity::read(severity.score.0.as_deref().unwrap_or_default()));
+        let annotations = &raw.annotations.0;
+        let day = |text: &str| Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
+        Ok(Self(Ok(Reported {
+            id,
+            // Nothing said is not harmless.
+            severity: severities.max().unwrap_or(scan::Severity::High),
+            package: annotations.iter().find_map(|annotation| annotation.package.0.clone()),
+            has_fix: annotations.iter().any(|annotation| annotation.fixed.0.is_some()),
+            waived_until: annotations.iter().find_map(|annotation| annotation.expires.0.as_deref()).and_then(day),
+        })))
+    }
+}
+
+pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFormat, Reason> {
+    #[derive(Deserialize, Default)]
+    struct Sbom {
+        #[serde(rename = "bomFormat", default)]
+        cyclonedx: Text,
+        #[serde(rename = "spdxVersion", default)]
+        spdx: Text,
+        #[serde(rename = "@context", default)]
+        spdx_context: Text,
+    }
+    let sbom: Sbom = document.parse()?;
+    let is_one = match format {
+        SbomFormat::CycloneDx => sbom.cyclonedx.0.as_deref() == Some("CycloneDX"),
+        SbomFormat::Spdx => sbom.spdx.0.is_some() || sbom.spdx_context.0.is_some(),
+    };
+    if is_one { Ok(format) } else { Err("is no SBOM of the format that it is said to have") }
+}
+
+/// SLSA provenance, of both versions.
+#[derive(Deserialize, Default)]
+struct Slsa {
+    #[serde(rename = "buildDefinition")]
+    definition: Option<Definition>,
+    #[serde(rename = "runDetails", default, deserialize_with = "nullable")]
+    run: Run,
+    builder: Option<Builder>,
+    #[serde(default, deserialize_with = "nullable")]
+    invocation: Invocation,
+    #[serde(default, deserialize_with = "nullable")]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    #[serde(rename = "resolvedDependencies", default, deserialize_with = "nullable")]
+    dependencies: List<Source, 10_000>,
+}
+
+#[derive(Deserialize, Default)]
+struct Run {
+    #[serde(default, deserialize_with = "nullable")]
+    builder: Builder,
+    #[serde(default, deserialize_with = "nullable")]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize, Default)]
+struct Builder {
+    #[serde(default)]
+    id: Text,
+}
+
+#[derive(Deserialize, Default)]
+struct Invocation {
+    #[serde(rename = "configSource", default, deserialize_with = "nullable")]
+    source: Source,
+}
+
+#[derive(Deserialize, Default)]
+struct Source {
+    #[serde(default)]
+    uri: Text,
+    #[serde(default, deserialize_with = "nullable")]
+    digest: SourceDigests,
+}
+
+#[derive(Deserialize, Default)]
+struct SourceDigests {
+    #[serde(rename = "gitCommit", default)]
+    git_commit: Text,
+    #[serde(default)]
+    sha1: Text,
+}
+
+/// What BuildKit adds.
+#[derive(Deserialize, Default)]
+struct Metadata {
+    #[serde(rename = "buildkit_metadata", default, deserialize_with = "nullable")]
+    buildkit: BuildKit,
+    #[serde(rename = "https://mobyproject.org/buildkit@v1#metadata", default, deserialize_with = "nullable")]
+    buildkit_before: BuildKit,
+}
+
+#[derive(Deserialize, Default)]
+struct BuildKit {
+    #[serde(default, deserialize_with = "nullable")]
+    vcs: Vcs,
+}
+
+#[derive(Deserialize, Default)]
+struct Vcs {
+    #[serde(default)]
+    source: Text,
+    #[serde(default)]
+    revision: Text,
+}
+
+pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, Reason> {
+    let slsa: Slsa = document.parse()?;
+    if let Some(Definition { dependencies: List(dependencies) }) = slsa.definition {
+        let source = dependencies.into_iter().find(|dependency| dependency.digest.git_commit.0.is_some());
+        let (uri, commit) = source.map_or((None, None), |source| (source.uri.0, source.digest.git_commit.0));
+        let vcs = slsa.run.metadata.buildkit.vcs;
+        return Ok(Provenance {
+            repository: uri.or(vcs.source.0).as_deref().map(repository),
+            commit: commit.or(vcs.revision.0),
+            builder: slsa.run.builder.id.0,
+        });
+    }
+    let builder = slsa.builder.ok_or("is no SLSA provenance")?;
+    let (source, vcs) = (slsa.invocation.source, slsa.metadata.buildkit_before.vcs);
+    let said = |text: Text| text.0.filter(|text| !text.is_empty());
+    Ok(Provenance {
+        repository: said(source.uri).or_else(|| said(vcs.source)).as_deref().map(repository),
+        commit: said(source.digest.sha1).or_else(|| said(vcs.revision)),
+        builder: said(builder.id),
+    })
+}
+
+/// `git+https://host/owner/name@ref` and `https://host/owner/name.git#ref` are `https://host/owner/name`.
+fn repository(uri: &str) -> String {
+    let uri = uri.strip_prefix("git+").unwrap_or(uri);
+    let end = uri.find('#').unwrap_or(uri.len());
+    let path = uri.find("://").map_or(0, |scheme| scheme + 3);
+    let path = uri[path..end].find('/').map_or(end, |slash| path + slash);
+    let end = uri[path..end].find('@').map_or(end, |at| path + at);
+    uri[..end].trim_end_matches(".git").to_owned()
+}
+
+/// A text; what is something else is none.
+#[derive(Default)]
+struct Text(Option<String>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(Some(text.to_owned())))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Text, E> {
+                Ok(Text(Some(text)))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+
+            fn visit_unit<E>(self) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Text, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Text(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Text(None))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// `null` is as good as nothing.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Document<'_> {
+        Document { bytes: text.as_bytes(), is_statement: false }
+    }
+
+    #[test]
+    fn a_repository_is_its_address() {
+        for (uri, address) in [
+            ("git+https://github.com/o/n@refs/heads/main", "https://github.com/o/n"),
+            ("git+https://x@github.com/o/n@refs/tags/v1", "https://x@github.com/o/n"),
+            ("https://github.com/o/n.git#refs/heads/main", "https://github.com/o/n"),
+            ("", ""),
+            ("#@/", ""),
+        ] {
+            assert_eq!(repository(uri), address, "{uri}");
+        }
+    }
+
+    #[test]
+    fn lists_are_limited_and_what_is_not_needed_is_passed_over() {
+        let many = |element: &str| vec![element; 25_001].join(",");
+        let scanned = |results: &str| scan((), &of(&format!(r#"{{"scanner":{{"result":[{results}]}}}}"#)));
+        assert_eq!(scanned(&many(r#"{"id":"A"}"#)), Err("has another shape than it should"));
+        assert_eq!(scanned(r#"{"id":"A"},{"id":5}"#), Err("has a result without an id"));
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let text = format!(r#"{{"bomFormat":"CycloneDX","spdxVersion":{deep},"x":[{}]}}"#, many("0"));
+        assert!(sbom(SbomFormat::Spdx, &of(&text)).is_err());
+        assert_eq!(sbom(SbomFormat::CycloneDx, &of(&text)), Ok(SbomFormat::CycloneDx));
+    }
+
+    #[test]
+    fn what_is_no_text_and_what_is_null_say_nothing() {
+        let text = r#"{"scanner":{"uri":[1,{}],"result":[{"id":"A","severity":[{"score":9.8},{"score":null}],
+            "annotations":null}]},"metadata":null}"#;
+        let result = scan((), &of(text)).unwrap();
+        assert_eq!((result.scanner.as_str(), result.finished), ("", None));
+        assert_eq!(result.vulnerabilities[0].severity, scan::Severity::read(""));
+        assert_eq!(provenance((), &of(r#"{"builder":null}"#)), Err("is no SLSA provenance"));
+        assert_eq!(lint((), &of("[0,0]")), Err("has another shape than it should"));
+    }
+}

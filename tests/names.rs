@@ -1,0 +1,193 @@
+//! What images are called: registries that stand in for others, keys that do not exist, parameters of several templates.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::ecr::{Config, Ecr, Image, ImageSpec};
+use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::runner::{Run, Step};
+
+const NAME: &str = "${RepositoryPrefix}/${Name}:${Environment}-${DeploymentVersion}";
+const WEB: &str = "!FindInMap [ImageBuildConfiguration, Web, imageName]";
+
+fn image(seed: u64) -> Image {
+    Image::of(&ImageSpec { platforms: vec!["linux/amd64".into()], seed, ..ImageSpec::default() })
+}
+
+fn built(template: &str) -> Project {
+    let project = Project::new(template);
+    for (key, seed) in [("Api", 1), ("Web", 2)] {
+        project.built(key, &image(seed));
+    }
+    project
+}
+
+/// publish to a store on disk, without AWS.
+fn on_disk(project: &Project) -> Step {
+    project.publish().input("registry", "oci:store")
+}
+
+fn references(run: &Run) -> Vec<String> {
+    run.of_images("reference").iter().map(|text| text.rsplit_once("/store/").unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn a_registry_stands_in_for_one_that_is_written_out() {
+    for lead in ["${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}", "registry.invalid:5000", "${Host}"] {
+        let template = BY_TAG.replace(NAME, &NAME.replace("${RepositoryPrefix}", lead));
+        let host = "Host: !FindInMap [Hosts, of, it]\n              Name:";
+        let template = if lead == "${Host}" { template.replace("- Name: !", &format!("- {host} !")) } else { template };
+        let template = template.replace("Mappings:\n", "Mappings:\n  Hosts: {of: {it: 1.registry.invalid}}\n");
+        let project = built(&template);
+        let run = on_disk(&project).run().exits(0);
+        assert_eq!(references(&run), ["shop/api:dev-1.0.0", "shop/web:dev-1.0.0"], "{lead}");
+        assert_eq!(run.log.messages("warning"), [""; 0], "{lead}");
+    }
+    // A repository that the template makes.
+    let repository = "Repository: {Type: \"AWS::ECR::Repository\", Properties: {RepositoryName: shop/api}}\n  Task:";
+    let template = BY_TAG.replace("Resources:\n  Task:", &format!("Resources:\n  {repository}"));
+    let template = template.replacen("${RepositoryPrefix}/${Name}", "${Repository.RepositoryUri}", 1);
+    let run = on_disk(&built(&template)).run().exits(0);
+    assert_eq!(references(&run), ["shop/api:dev-1.0.0", "shop/web:dev-1.0.0"]);
+}
+
+#[test]
+fn where_a_deployment_pulls_from_another_registry_that_is_said() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = built(&BY_TAG.replace("${RepositoryPrefix}/", "registry.invalid/"));
+    let host = ecr.default_registry().host();
+    for repository in ["shop/api", "shop/web"] {
+        ecr.default_registry().push(repository, &["old"], &image(9));
+    }
+    let run = aws(project.publish(), &ecr).input("registry", &host).run().exits(0);
+    let warnings = run.log.messages("warning");
+    assert_eq!(warnings.len(), 2, "{}", run.log.raw);
+    assert!(warnings[0].contains("a deployment pulls from there"), "{warnings:?}");
+    assert!(ecr.default_registry().resolve("shop/api", "dev-1.0.0").is_some());
+}
+
+#[test]
+fn what_no_registry_can_stand_in_for_is_refused() {
+    let project = built(&BY_TAG.replace("${RepositoryPrefix}/", ""));
+    let run = on_disk(&project).run().exits(2);
+    assert!(
+        run.error().contains("nothing that a registry could stand in for: `shop/api:dev-1.0.0`"),
+        "{}",
+        run.error()
+    );
+    assert!(!project.folder().join("store").exists());
+}
+
+#[test]
+fn a_key_that_no_mapping_has_is_a_mistake_everywhere() {
+    for (wrong, word) in [
+        ("!FindInMap [ImageBuildConfiguration, Wbe, imageName]", "Wbe"),
+        ("!FindInMap [ImageBuildConfiguration, Web, imagename]", "imagename"),
+        ("!FindInMap [ImageBuildConfig, Web, imageName]", "ImageBuildConfig"),
+        ("!If [IsPrd, a, b]", "IsPrd"),
+    ] {
+        let project = built(&BY_TAG.replace(WEB, wrong));
+        fs::write(project.folder().join("Dockerfile"), "FROM scratch\n").unwrap();
+        let build = Step::new(crate::support::runner::Action::Build, project.folder()).input("dry-run", "true");
+        for step in [build, on_disk(&project), project.promote("test").input("registry", "oci:store")] {
+            let run = step.run().exits(2);
+            assert!(run.error().starts_with("template.yaml:2"), "{}", run.error());
+            assert!(run.error().contains(word), "{}", run.error());
+        }
+        assert!(!project.folder().join("store").exists());
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_told_is_not_passed_over() {
+    let template = BY_TAG.replace(&format!("- {NAME}\n            - Name: {WEB}"), "${Uri}:1\n");
+    let join = "!Join [\":\", [!ImportValue uri, !Ref DeploymentVersion]]";
+    let template = template.replace("!Sub\n            ${Uri}:1", join);
+    assert!(template.contains("ImportValue"), "{template}");
+    let run = on_disk(&built(&template)).run().exits(0);
+    let warnings = run.log.messages("warning");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("`Web`, which nothing else deploys, gets the usual name"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn placeholders_in_parameters_do_not_stop_a_build() {
+    let project = built(&BY_TAG.replace("Environment", "Stage").replace("DeploymentVersion", "Tag"));
+    fs::write(project.folder().join("Dockerfile"), "FROM scratch\n").unwrap();
+    let given = |step: Step| step.input("parameters", "Stage={environment}\nTag={version}");
+    let build = Step::new(crate::support::runner::Action::Build, project.folder()).input("dry-run", "true");
+    given(build).run().exits(0);
+    let run = given(on_disk(&project)).run().exits(0);
+    assert_eq!(references(&run), ["shop/api:dev-1.0.0", "shop/web:dev-1.0.0"]);
+}
+
+#[test]
+fn templates_with_parameters_of_their_own() {
+    let project = built(&BY_TAG.replace("    Web: {imageName: shop/web}\n", "").replace(WEB, "other"));
+    let other = BY_TAG.replace("    Api: {imageName: shop/api}\n", "").replace("Environment", "Stage");
+    let other = other
+        .replace("DeploymentVersion", "Tag")
+        .replace("!FindInMap [ImageBuildConfiguration, Api, imageName]", "other");
+    fs::create_dir(project.folder().join("web")).unwrap();
+    fs::write(project.folder().join("web/template.yaml"), other).unwrap();
+    let both = |step: Step| step.input("template", "template.yaml\nweb/template.yaml");
+    let run = both(on_disk(&project)).input("parameters", "Stage={environment}\nTag={version}").run().exits(0);
+    assert_eq!(references(&run), ["shop/api:dev-1.0.0", "shop/web:dev-1.0.0"]);
+    let run = both(on_disk(&project)).input("parameters", "Stgae=x").run().exits(2);
+    assert!(run.error().contains("Stgae"), "{}", run.error());
+}
+
+#[test]
+fn a_nested_template_may_define_images() {
+    let project = built(BY_TAG);
+    let nested = BY_TAG.replace("Web: {imageName: shop/web}", "Web: {imageName: shop/web, context: files}");
+    fs::create_dir_all(project.folder().join("stacks/files")).unwrap();
+    fs::write(project.folder().join("stacks/files/Dockerfile"), "FROM scratch\n").unwrap();
+    fs::write(project.folder().join("Dockerfile"), "FROM scratch\n").unwrap();
+    let nested = nested.replace("    Api: {imageName: shop/api}\n", "").replace("Api, imageName", "Web, imageName");
+    fs::write(project.folder().join("stacks/web.yaml"), nested.trim_start()).unwrap();
+    let parent = r#"
+Parameters:
+  RepositoryPrefix: {Type: "AWS::SSM::Parameter::Value<String>", Default: /account/ecr/main/registry}
+  Environment: {Type: String}
+  DeploymentVersion: {Type: String}
+Mappings:
+  ImageBuildConfiguration:
+    Api: {imageName: shop/api}
+Resources:
+  Web:
+    Type: AWS::CloudFormation::Stack
+    Properties:
+      TemplateURL: stacks/web.yaml
+      Parameters: {Environment: !Ref Environment, DeploymentVersion: !Ref DeploymentVersion}
+"#;
+    fs::write(project.folder().join("template.yaml"), parent.trim_start()).unwrap();
+    let build = Step::new(crate::support::runner::Action::Build, project.folder()).input("dry-run", "true");
+    let run = build.run().exits(0);
+    assert_eq!(run.of_images("name"), ["Api", "Web"]);
+    assert!(run.log.raw.contains("stacks/files"), "{}", run.log.raw);
+    let run = on_disk(&project).run().exits(0);
+    assert_eq!(references(&run), ["shop/api:dev-1.0.0", "shop/web:dev-1.0.0"]);
+    assert_eq!(run.json("digests"), json!({"Api": image(1).root.digest, "Web": image(2).root.digest}));
+}
+
+#[test]
+fn an_empty_address_of_aws_is_named() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let run = aws(built(BY_TAG).publish(), &ecr).env("AWS_ENDPOINT_URL", "").run().exits(1);
+    assert!(run.error().contains("AWS_ENDPOINT_URL is set, and empty"), "{}", run.error());
+}
+
+#[test]
+fn a_platform_of_the_mapping_that_is_not_there_is_missed() {
+    let mapping = "Api: {imageName: shop/api, platforms: \"linux/amd64,linux/arm64\"}";
+    let project = built(&BY_TAG.replace("Api: {imageName: shop/api}", mapping));
+    let run = on_disk(&project).run().exits(0);
+    let warnings = run.log.messages("warning");
+    assert!(warnings.len() == 1 && warnings[0].contains("`Api` is published without linux/arm64"), "{warnings:?}");
+}

@@ -190,7 +190,7 @@ fn a_token_that_may_not_is_a_notice_and_what_passes_is_tried_again() {
     let run = shop.comment().input("github-token", "").run().exits(0);
     assert!(notice(&run).contains("`github-token` is empty"));
     let run = shop.comment().input("github-token", "").env("GITHUB_EVENT_NAME", "push").run().exits(2);
-    assert_eq!(run.error(), "input `github-token` is required");
+    assert_eq!(run.error(), "input `github-token` is required: `comment` needs it");
     let run = shop.comment().env("GITHUB_EVENT_NAME", "push").run().exits(0);
     assert!(run.log.raw.contains("nothing to comment on"));
     assert_eq!(whats(&shop.github.take()), [""; 0]);

@@ -85,11 +85,20 @@ impl Cell {
     }
 }
 
-/// Text from outside for a summary: no markup, no HTML, no new column, on one line, nobody mentioned.
+/// Text from outside for a summary: no markup, no HTML, no new column, on one line, nobody mentioned, no link.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::new();
-    for character in text.chars() {
+    for (at, character) in text.char_indices() {
+        // GitHub makes links of bare addresses.
+        let of_address = match character {
+            ':' => text[at..].starts_with("://"),
+            '.' => text.get(at.wrapping_sub(3)..at).is_some_and(|before| before.eq_ignore_ascii_case("www")),
+            _ => false,
+        };
         match character {
+            ':' | '.' if of_address => {
+                let _ = write!(escaped, "&#{};", u32::from(character));
+            }
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
@@ -140,6 +149,15 @@ mod tests {
             ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"]
                 .map(|l| l.to_owned())
         );
+    }
+
+    #[test]
+    fn an_address_becomes_no_link() {
+        assert_eq!(
+            escape("a: https://evil.example WWW.evil.example v1.0 .www"),
+            "a: https&#58;//evil.example WWW&#46;evil.example v1.0 .www"
+        );
+        assert_eq!(escape(".äww.x"), ".äww.x");
     }
 
     #[test]

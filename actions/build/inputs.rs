@@ -118,7 +118,7 @@ impl Request {
         let common = inputs.common().parse(&runner.environment)?;
         let project = &common.project;
         let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment, &project.folder)?;
-        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, &project.folder)?;
+        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, project)?;
         let base_images = input("base-images", &inputs.base_images);
         let rules = base_images.lines().map(|line| {
             let (from, to) = base_images.pair(line)?;
@@ -131,7 +131,12 @@ impl Request {
             Ok((from.to_owned(), to.replace("//", "/")))
         });
         let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
-        let layout = input("layout", &inputs.layout).text().map(|text| project.folder.join(text));
+        let inside = |input: Input<'_>| {
+            let path = input.text().map(|text| project.inside(text).map_err(|error| input.refuse(error)));
+            path.transpose()
+        };
+        let layout = inside(input("layout", &inputs.layout))?;
+        let waivers = inside(input("waivers", &inputs.waivers))?;
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
         let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
@@ -156,7 +161,7 @@ impl Request {
             lint,
             scan,
             scan_threshold,
-            waivers: input("waivers", &inputs.waivers).text().map(|text| project.folder.join(text)),
+            waivers,
             only_fixed,
             sbom,
             provenance,

@@ -5,6 +5,7 @@
 //! `template`, and those use `oci` and `runner`. Only `runner` reads the environment and prints.
 
 pub mod aws;
+pub mod checkout;
 pub mod clock;
 pub mod cosign;
 mod diagnosis;

@@ -1,4 +1,4 @@
-//! Files of the checkout. Somebody else wrote them: a link may lead anywhere, and a file may have no end.
+//! Files of the checkout, or of a layout. Somebody else wrote them: a link may lead anywhere, and a file may have no end.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -31,15 +31,23 @@ pub fn inside(checkout: &Path, folder: &Path, path: &Path) -> io::Result<PathBuf
 /// # Errors
 /// When it is something else, is larger, or can't be read.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(bytes(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+/// What is in a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// When it is something else, is larger, or can't be read.
+pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     // Before it is opened: a pipe would wait for who writes.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    let mut text = String::new();
-    File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > limit {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
         true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))),
-        false => Ok(text),
+        false => Ok(bytes),
     }
 }
 

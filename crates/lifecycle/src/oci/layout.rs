@@ -12,6 +12,7 @@ use tokio_util::io::ReaderStream;
 
 use super::store::{BlobSource, BlobStream, Class, Put, Store, StoreError, verified};
 use super::{Descriptor, Digest, Hasher, Location, MANIFEST_LIMIT, Manifest, RepositoryName, Tag, annotation};
+use crate::checkout;
 
 /// The content of the file `oci-layout`.
 const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -248,7 +249,7 @@ impl Layout {
             let message = format!("{} has {length} bytes, the limit is {limit}", path.display());
             return Err(StoreError::new(Class::Invalid, message));
         }
-        fs::read(path).map(Some).map_err(|e| self.failed(path, e))
+        checkout::bytes(path, limit).map(Some).map_err(|e| self.failed(path, e))
     }
 
     fn invalid(&self, what: &str) -> StoreError {
@@ -445,6 +446,9 @@ mod tests {
         assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Invalid);
         fs::write(folder.path().join("index.json"), "{").unwrap();
         assert_eq!(layout.head(&tag).await.unwrap_err().class, Class::Invalid);
+        fs::remove_file(layout.path().join("index.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", layout.path().join("index.json")).unwrap();
+        assert_eq!(layout.roots().unwrap_err().class, Class::Invalid);
     }
 
     #[test]

@@ -49,6 +49,21 @@ fn templates() {
 }
 
 #[test]
+fn what_lies_at_its_usual_place_is_of_the_checkout() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("file"), template("Api: {imageName: shop/api}")).unwrap();
+    let project = one(SCRATCH);
+    let link = |name: &str| symlink(elsewhere.path().join("file"), project.folder().join(name)).unwrap();
+    link(".image-waivers.yaml");
+    insta::assert_snapshot!(refused(&project, project.build()), @"cannot take .image-waivers.yaml: it lies outside the checkout");
+    fs::remove_file(project.folder().join("template.yaml")).unwrap();
+    link("template.yaml");
+    let said = refused(&project, project.build());
+    let checkout = project.folder().canonicalize().unwrap().display().to_string();
+    insta::assert_snapshot!(said.replace(&checkout, "CHECKOUT"), @"cannot take CHECKOUT/template.yaml: it lies outside the checkout");
+}
+
+#[test]
 fn files() {
     let file = |text: &str| of_template(&template(&format!("Api: {{imageName: shop/api, {text}}}")));
     insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: paths of the mapping are relative to the template)");
@@ -75,7 +90,7 @@ fn files() {
     fs::write(project.folder().join("Dockerfile"), [0xff, 0xfe, 0]).unwrap();
     insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: cannot read Dockerfile: stream did not contain valid UTF-8");
     project.write("Dockerfile", &format!("FROM scratch\n{}", "# x\n".repeat(300_000)));
-    insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: Dockerfile is larger than 1048576 bytes");
+    insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: cannot read Dockerfile: it is larger than 1048576 bytes");
 }
 
 #[test]
@@ -118,6 +133,11 @@ fn inputs() {
     insta::assert_snapshot!(refused("secrets", "token=env:NO_SUCH_VARIABLE"), @"input `secrets`: `token=env:NO_SUCH_VARIABLE` is not accepted: the variable NO_SUCH_VARIABLE is not set in this step's `env:`");
     insta::assert_snapshot!(refused("secrets", "token=hunter2"), @"input `secrets`: `token=…` is not accepted: lines of the form id=env:NAME or id=file:PATH");
     insta::assert_snapshot!(refused("secrets", "a b=env:PATH"), @"input `secrets`: `a b=…` is not accepted: an id of letters, digits, `-`, `_` and `.`");
+    symlink("/etc/hostname", project.folder().join("out")).unwrap();
+    insta::assert_snapshot!(refused("secrets", "token=file:out"), @"input `secrets`: `token=file:out` is not accepted: it lies outside the checkout");
+    insta::assert_snapshot!(refused("waivers", "out"), @"input `waivers`: `out` is not accepted: it lies outside the checkout");
+    symlink("/tmp", project.folder().join("folder")).unwrap();
+    insta::assert_snapshot!(refused("layout", "folder/images"), @"input `layout`: `folder/images` is not accepted: it lies outside the checkout");
     let file = refused("secrets", "token=file:absent");
     let place = project.folder().canonicalize().unwrap();
     insta::assert_snapshot!(file.replace(&place.display().to_string(), "CHECKOUT"), @"input `secrets`: `token=file:absent` is not accepted: there is no file CHECKOUT/absent");

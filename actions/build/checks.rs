@@ -276,7 +276,9 @@ fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
 
 /// The file that was named, else the one at its usual place.
 fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::Waivers> {
-    let usual = request.common.project.folder.join(waivers::FILE_NAME);
+    let project = &request.common.project;
+    let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
+    let usual = project.inside(waivers::FILE_NAME).map_err(refused)?;
     let path = match &request.waivers {
         Some(path) if !path.is_file() => {
             let message = format!("input `waivers`: there is no file {}", path.display());
@@ -286,7 +288,7 @@ fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::W
         None if usual.is_file() => usual,
         None => return Ok(waivers::Waivers::default()),
     };
-    let display = path.strip_prefix(&request.common.project.workspace).unwrap_or(&path).to_owned();
+    let display = path.strip_prefix(&project.workspace).unwrap_or(&path).to_owned();
     waivers::Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
         let mut problems = problems.into_iter();
         let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));

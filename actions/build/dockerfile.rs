@@ -6,7 +6,7 @@ use std::path::Path;
 use parse_dockerfile::{Instruction, parse_iter};
 
 use lifecycle::oci::{Digest, RepositoryName, Tag};
-use lifecycle::{Place, Problem};
+use lifecycle::{Place, Problem, checkout};
 
 /// The largest Dockerfile that is read, in bytes; BuildKit's own limit.
 const LIMIT: u64 = 1024 * 1024;
@@ -73,10 +73,7 @@ pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String,
     let unreadable = |error: std::io::Error| {
         Problem::mistake(format!("cannot read {}", display.display())).because(error).at(whole())
     };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > LIMIT {
-        return Err(Problem::mistake(format!("{} is larger than {LIMIT} bytes", display.display())).at(whole()));
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = checkout::read(path, LIMIT).map_err(unreadable)?;
     // One instruction after the other: builders take a file with two stages of one name.
     let instructions = parse_iter(&text).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|error| {
         let place = Place { file: display.to_owned(), line: error.line().max(1), column: error.column().max(1) };

@@ -119,7 +119,7 @@ impl Request {
         let common = inputs.common().parse(&runner.environment)?;
         let project = &common.project;
         let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment, &project.folder)?;
-        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, &project.folder)?;
+        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, project)?;
         let base_images = input("base-images", &inputs.base_images);
         let rules = base_images.lines().map(|line| {
             let (from, to) = base_images.pair(line)?;
@@ -132,13 +132,17 @@ impl Request {
             Ok((from.to_owned(), to.replace("//", "/")))
         });
         let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
+        let inside = |input: Input<'_>| {
+            let path = input.text().map(|text| project.inside(text).map_err(|error| input.refuse(error)));
+            path.transpose()
+        };
         let layout = input("layout", &inputs.layout);
-        let folder = layout.text().map(|text| project.folder.join(text));
-        let folder = folder.unwrap_or_else(|| runner.environment.temporary().join("container-images"));
+        let folder = inside(layout)?.unwrap_or_else(|| runner.environment.temporary().join("container-images"));
         if !may_hold_layout(&folder) {
             let what = "a folder that is empty, not there yet, or an OCI layout";
             return Err(layout.refuse_value(&folder.display().to_string(), what).into());
         }
+        let waivers = inside(input("waivers", &inputs.waivers))?;
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
         let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
@@ -167,7 +171,7 @@ impl Request {
             lint,
             scan,
             scan_threshold,
-            waivers: input("waivers", &inputs.waivers).text().map(|text| project.folder.join(text)),
+            waivers,
             only_fixed,
             sbom,
             provenance,

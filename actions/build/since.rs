@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lifecycle::Problem;
 use lifecycle::oci::{Descriptor, Layout, Manifest, annotation};
 use lifecycle::project::{Module, Named, Release, Version};
 use lifecycle::runner::{Runner, run};
 use lifecycle::template::{ImageDefinition, Template};
+use lifecycle::{Problem, checkout};
 
 use crate::inputs::Request;
 use crate::plan::Image;
@@ -19,6 +19,9 @@ const GIT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The largest answer of git, in bytes: the names of some hundred thousand files.
 const GIT_LIMIT: usize = 64 * 1024 * 1024;
+
+/// The largest `.dockerignore`, in bytes.
+const IGNORE_LIMIT: u64 = 1024 * 1024;
 
 /// A released version that unchanged images are taken from.
 #[derive(Debug, Clone)]
@@ -175,8 +178,9 @@ impl Dockerignore {
     fn read(context: &Path, dockerfile: &Path) -> Self {
         let mut own = dockerfile.as_os_str().to_owned();
         own.push(".dockerignore");
-        let text = std::fs::read_to_string(PathBuf::from(own))
-            .or_else(|_| std::fs::read_to_string(context.join(".dockerignore")))
+        // Where it can't be read nothing is left out, so more is built.
+        let text = checkout::read(Path::new(&own), IGNORE_LIMIT)
+            .or_else(|_| checkout::read(&context.join(".dockerignore"), IGNORE_LIMIT))
             .unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         Self(lines.map(Rule::read).collect())
@@ -224,6 +228,7 @@ mod tests {
     fn dockerignore_begins_at_the_root() {
         let folder = tempfile::tempdir().unwrap();
         let context = folder.path();
+        std::os::unix::fs::symlink("/dev/zero", context.join("Dockerfile.dockerignore")).unwrap();
         std::fs::write(context.join(".dockerignore"), "# x\n/docs/\n*.md\n!README.md\n**/*.log\n{a,b}\n[\n").unwrap();
         let ignored = Dockerignore::read(context, &context.join("Dockerfile"));
         let is_ignored = |path: &str| ignored.holds(Path::new(path));

@@ -44,7 +44,9 @@ impl Request {
         let parameter = input("registry-parameter", &inputs.registry_parameter).text().map(str::to_owned);
         let sign = Signing::parse(&input("sign", &inputs.sign), folder)?;
         let cosign = sign.cosign(runner)?;
-        let mut layouts: Vec<PathBuf> = input("layout", &inputs.layout).lines().map(|line| folder.join(line)).collect();
+        let typed = input("layout", &inputs.layout);
+        let inside = |line| common.project.inside(line).map_err(|error| typed.refuse_value(line, error));
+        let mut layouts: Vec<PathBuf> = typed.lines().map(inside).collect::<Result<_, _>>()?;
         if layouts.is_empty() {
             layouts.push(runner.environment.temporary().join("container-images"));
         }

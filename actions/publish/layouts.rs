@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use lifecycle::Problem;
 use lifecycle::oci::{
     BlobSource, BlobStream, Class, Content, Descriptor, Digest, Layout, Location, Manifest, Platform, Put,
     RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
 use lifecycle::transfer::Graph;
+use lifecycle::{Problem, checkout};
 
 /// The largest configuration of an image that is read, in bytes.
 pub(crate) const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
@@ -145,7 +145,8 @@ impl Layouts {
     fn platform(&self, config: &Descriptor) -> anyhow::Result<Platform> {
         let unknown = || Problem::failure(format!("the configuration {} names no platform", config.digest));
         let layout = self.with_blob(&config.digest).filter(|_| config.size <= CONFIG_LIMIT).ok_or_else(unknown)?;
-        let json: serde_json::Value = serde_json::from_slice(&fs::read(layout.blob_path(&config.digest))?)?;
+        let json: serde_json::Value =
+            serde_json::from_slice(&checkout::bytes(&layout.blob_path(&config.digest), CONFIG_LIMIT)?)?;
         let (Some(os), Some(architecture)) = (json["os"].as_str(), json["architecture"].as_str()) else {
             return Err(unknown().into());
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
+use lifecycle::project::Project;
 use lifecycle::runner::{Environment, Input, InputError, Runner};
 
 use crate::inputs::Request;
@@ -204,8 +205,12 @@ pub(crate) enum SecretSource {
 }
 
 impl Secret {
-    /// Reads the input; a file is relative to the working directory.
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, folder: &Path) -> Result<Vec<Self>, InputError> {
+    /// Reads the input; a file is relative to the working directory, or an absolute path.
+    pub(crate) fn parse(
+        input: &Input<'_>,
+        environment: &Environment,
+        project: &Project,
+    ) -> Result<Vec<Self>, InputError> {
         let form = "lines of the form id=env:NAME or id=file:PATH";
         let secret = |line: &str| {
             // What is no reference to a secret may be the secret itself: it is not repeated.
@@ -222,10 +227,12 @@ impl Secret {
                         );
                     }
                 },
-                Some(("file", path)) if !path.contains(',') => match folder.join(path) {
-                    path if path.is_file() => SecretSource::File(path),
-                    path => return Err(input.refuse_value(line, format!("there is no file {}", path.display()))),
-                },
+                Some(("file", path)) if !path.contains(',') => {
+                    match project.inside(path).map_err(|error| input.refuse_value(line, error))? {
+                        path if path.is_file() => SecretSource::File(path),
+                        path => return Err(input.refuse_value(line, format!("there is no file {}", path.display()))),
+                    }
+                }
                 _ => return Err(input.refuse_value(&format!("{id}=…"), form)),
             };
             match is_word(id) {

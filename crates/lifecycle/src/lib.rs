@@ -6,6 +6,7 @@
 
 pub mod aws;
 mod bounded;
+pub mod checkout;
 pub mod clock;
 pub mod cosign;
 mod diagnosis;

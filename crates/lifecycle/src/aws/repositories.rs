@@ -10,9 +10,13 @@ use aws_sdk_ecr::types::{
 use serde::Deserialize;
 
 use super::{Aws, Error, Kind};
+use crate::checkout;
 use crate::oci::RepositoryName;
 use crate::registry::EcrHost;
 use crate::runner::{Input, InputError};
+
+/// The largest policy that is read from a file, in bytes; ECR's own limits are below.
+const POLICY_LIMIT: u64 = 1024 * 1024;
 
 /// How a repository that is missing is made: the input `repository-settings`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -50,7 +54,7 @@ impl RepositorySettings {
             return Err(input.refuse(accepted));
         }
         for policy in [&mut settings.lifecycle_policy, &mut settings.repository_policy].into_iter().flatten() {
-            let text = std::fs::read_to_string(folder.join(&*policy))
+            let text = checkout::read(&folder.join(&*policy), POLICY_LIMIT)
                 .map_err(|error| input.refuse_value(policy, format!("a file that can be read ({error})")))?;
             serde_json::from_str::<serde::de::IgnoredAny>(&text)
                 .map_err(|error| input.refuse_value(policy, format!("a policy in JSON ({error})")))?;

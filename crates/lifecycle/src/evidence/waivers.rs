@@ -12,6 +12,7 @@ use time::{Date, OffsetDateTime};
 
 use super::scan::Vulnerability;
 use crate::Place;
+use crate::checkout;
 use crate::diagnosis::Problem;
 
 /// Where waivers are looked for in the working directory.
@@ -54,11 +55,7 @@ impl Waivers {
     /// All that is wrong in it, each with its place: what is no waiver, and what has expired.
     pub fn read(path: &Path, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
         let one = |problem: Problem| vec![problem.at(start(display))];
-        let length = std::fs::metadata(path).map(|metadata| metadata.len());
-        if length.is_ok_and(|length| length > FILE_LIMIT) {
-            return Err(one(Problem::mistake(format!("the waivers are larger than {FILE_LIMIT} bytes"))));
-        }
-        let text = std::fs::read_to_string(path);
+        let text = checkout::read(path, FILE_LIMIT);
         let text = text.map_err(|error| one(Problem::mistake("cannot read the waivers").because(error)))?;
         Self::parse(&text, display, today)
     }

@@ -456,6 +456,9 @@ mod tests {
         assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Invalid);
         fs::write(folder.path().join("index.json"), "{").unwrap();
         assert_eq!(layout.head(&tag).await.unwrap_err().class, Class::Invalid);
+        fs::remove_file(layout.path().join("index.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", layout.path().join("index.json")).unwrap();
+        assert_eq!(layout.roots().unwrap_err().class, Class::Invalid);
     }
 
     #[cfg(unix)]

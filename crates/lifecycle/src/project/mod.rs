@@ -27,6 +27,7 @@ pub use side::Side;
 pub use stores::{Opened, Stores};
 pub use version::Version;
 
+use crate::checkout;
 use crate::diagnosis::Problem;
 use crate::runner::{Environment, Input};
 use crate::template::{ImageDefinition, Template};
@@ -144,6 +145,14 @@ impl Project {
         module.template.values(environment, version, &given)
     }
 
+    /// A path as it was typed, relative to the working directory.
+    ///
+    /// # Errors
+    /// When it is relative and leads out of the checkout.
+    pub fn inside(&self, path: &str) -> std::io::Result<PathBuf> {
+        checkout::inside(&self.workspace, &self.folder, Path::new(path))
+    }
+
     /// The images that the run is about.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)
@@ -185,5 +194,8 @@ fn template_paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyh
         Problem::mistake(format!("there is no {} in {}", TEMPLATE_NAMES.join(", "), folder.display()))
             .hint("set the input `template`, or `working-directory`")
     };
-    Ok(vec![found.ok_or_else(missing)?])
+    let found = found.ok_or_else(missing)?;
+    let leaves = |error| Problem::mistake(format!("cannot take {}", found.display())).because(error);
+    let name = found.file_name().map(Path::new).unwrap_or(&found);
+    Ok(vec![checkout::inside(workspace, folder, name).map_err(leaves)?])
 }

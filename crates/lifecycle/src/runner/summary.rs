@@ -91,11 +91,20 @@ impl Cell {
     }
 }
 
-/// Text from outside for a summary: no markup, no HTML, no new column, on one line, nobody mentioned.
+/// Text from outside for a summary: no markup, no HTML, no new column, on one line, nobody mentioned, no link.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::new();
-    for character in text.chars() {
+    for (at, character) in text.char_indices() {
+        // GitHub makes links of bare addresses.
+        let of_address = match character {
+            ':' => text[at..].starts_with("://"),
+            '.' => text.get(at.wrapping_sub(3)..at).is_some_and(|before| before.eq_ignore_ascii_case("www")),
+            _ => false,
+        };
         match character {
+            ':' | '.' if of_address => {
+                let _ = write!(escaped, "&#{};", u32::from(character));
+            }
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
@@ -176,6 +185,15 @@ mod tests {
         let many = remarks((0..60).map(|_| ("Api", long.as_str())));
         assert_eq!(many.lines().filter(|line| line.ends_with("x…")).count(), REMARKS);
         assert!(many.ends_with("- 10 more, in the log\n\n"), "{many}");
+    }
+
+    #[test]
+    fn an_address_becomes_no_link() {
+        assert_eq!(
+            escape("a: https://evil.example WWW.evil.example v1.0 .www"),
+            "a: https&#58;//evil.example WWW&#46;evil.example v1.0 .www"
+        );
+        assert_eq!(escape(".äww.x"), ".äww.x");
     }
 
     #[test]

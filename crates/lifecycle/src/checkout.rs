@@ -1,0 +1,88 @@
+//! Files of the checkout, or of a layout. Somebody else wrote them: a link may lead anywhere, and a file may have no end.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// A path that is relative to a folder of the checkout, and stays in the checkout by whatever links it goes. It need not
+/// exist. An absolute path is the choice of who typed it.
+///
+/// # Errors
+/// When it leads out of the checkout, or it can't be told where it leads.
+pub fn inside(checkout: &Path, folder: &Path, path: &Path) -> io::Result<PathBuf> {
+    let joined = folder.join(path);
+    if path.is_absolute() {
+        return Ok(joined);
+    }
+    let outside = || io::Error::other("it lies outside the checkout");
+    // What does not exist yet is made in the nearest folder that does.
+    let mut nearest = joined.as_path();
+    while fs::symlink_metadata(nearest).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        nearest = nearest.file_name().and(nearest.parent()).ok_or_else(outside)?;
+    }
+    match nearest.canonicalize()?.starts_with(checkout.canonicalize()?) {
+        true => Ok(joined),
+        false => Err(outside()),
+    }
+}
+
+/// The text of a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// When it is something else, is larger, or can't be read.
+pub fn read(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(bytes(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+/// What is in a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// When it is something else, is larger, or can't be read.
+pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Before it is opened: a pipe would wait for who writes.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_leads_out_of_the_checkout_is_refused() {
+        let (checkout, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, folder) = (checkout.path(), checkout.path().join("services"));
+        fs::create_dir_all(folder.join("a")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        symlink(elsewhere.path(), folder.join("out")).unwrap();
+        symlink("nowhere", folder.join("dangling")).unwrap();
+        symlink("../file", folder.join("link")).unwrap();
+        let is_inside = |path: &str| inside(root, &folder, Path::new(path)).is_ok();
+        for path in ["a", "..", "../file", "link", "new/layout", "a/new", "/dev/null"] {
+            assert!(is_inside(path), "{path}");
+        }
+        for path in ["../..", "out", "out/new/layout", "dangling", "a/../../..", "new/../../../x"] {
+            assert!(!is_inside(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_no_more_than_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "1234").unwrap();
+        assert_eq!(read(&file, 4).unwrap(), "1234");
+        assert_eq!(read(&file, 3).unwrap_err().to_string(), "it is larger than 3 bytes");
+        let link = folder.path().join("link");
+        symlink("/dev/zero", &link).unwrap();
+        assert_eq!(read(&link, 4).unwrap_err().to_string(), "it is no regular file");
+    }
+}

@@ -31,7 +31,7 @@ pub fn inside(checkout: &Path, folder: &Path, path: &Path) -> io::Result<PathBuf
 /// # Errors
 /// When it is something else, is larger, or can't be read.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(bytes(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    io::read_to_string(bytes(path, limit)?.as_slice())
 }
 
 /// What is in a regular file of at most `limit` bytes.

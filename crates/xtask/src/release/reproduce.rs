@@ -17,11 +17,16 @@ const FOLDERS: [&str; 2] = ["one", "another-folder"];
 /// The folders stay, so that the next time only what has changed is built. Copies the binary to `out`.
 pub(crate) fn run(root: &Path, target: Target, out: &Path) -> anyhow::Result<()> {
     let folder = Checkout::of(root)?.target.join("reproduce");
-    let mut built = Vec::new();
-    for name in FOLDERS {
-        let checkout = Checkout { root: folder.join(name).join("checkout"), target: folder.join(name).join("target") };
+    let checkouts = FOLDERS
+        .map(|name| folder.join(name))
+        .map(|folder| Checkout { root: folder.join("checkout"), target: folder.join("target") });
+    // Both before the first build, which takes long enough for another commit.
+    for checkout in &checkouts {
         check_out(root, &checkout.root)?;
-        let binaries = compile::binaries(&checkout, target, Profile::Dist, &[ACTION])?;
+    }
+    let mut built = Vec::new();
+    for checkout in &checkouts {
+        let binaries = compile::binaries(checkout, target, Profile::Dist, &[ACTION])?;
         let binary = binaries.first().context("nothing was built")?;
         let bytes = std::fs::read(&binary.path)?;
         check::released(binary, &bytes, &checkout.folders()?)?;

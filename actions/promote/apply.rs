@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 
+use lifecycle::Problem;
 use lifecycle::evidence::{GateStatus, Record, RecordKind};
-use lifecycle::oci::{BlobSource, StoreError};
+use lifecycle::oci::BlobSource;
 use lifecycle::project::writes::Writes;
 use lifecycle::project::{EvidenceMode, Release, Repository};
-use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::runner::Runner;
 use lifecycle::transfer::{Attached, copy};
-use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
 use crate::plan::{Edge, Plan, Planned};
@@ -71,7 +71,7 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     if attaches && !edge.is_there() && !edge.is_in_one_repository() {
         copy::root(target, graph).await?;
     }
-    let failed = |error| tolerate(request, planned, error, runner);
+    let failed = |error| request.writing.evidence.tolerate(&planned.named.key, error, runner);
     copy::attached(source, target, &attached, failed).await?;
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
@@ -89,19 +89,10 @@ async fn attached(request: &Request, planned: &Planned, edge: &Edge, runner: &Ru
     }
     match copy::wanted(&edge.source.store, &edge.target.store, &edge.graph, edge.is_there()).await {
         Ok(attached) => Ok(attached),
-        Err(error) => Ok(tolerate(request, planned, error, runner).map(|()| Attached::default())?),
+        Err(error) => {
+            Ok(request.writing.evidence.tolerate(&planned.named.key, error, runner).map(|()| Attached::default())?)
+        }
     }
-}
-
-/// Evidence that does not arrive is an error, or with `best-effort` a warning.
-fn tolerate(request: &Request, planned: &Planned, error: StoreError, runner: &Runner) -> Result<(), StoreError> {
-    if request.writing.evidence != EvidenceMode::BestEffort {
-        return Err(error);
-    }
-    let why = Diagnosis::of(&error.into()).line();
-    let message = format!("{}: evidence did not arrive: {why}", planned.named.key);
-    runner.annotate(Annotation::new(Level::Warning, message));
-    Ok(())
 }
 
 /// What a run would write, for a dry run: of each image that can be promoted.

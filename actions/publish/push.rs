@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 
+use lifecycle::Problem;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{BlobSource, Digest, StoreError};
+use lifecycle::oci::{BlobSource, Digest};
 use lifecycle::project::writes::Writes;
 use lifecycle::project::{EvidenceMode, Named, Release, Repository};
-use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::runner::Runner;
 use lifecycle::transfer::{Attached, copy};
-use lifecycle::{Diagnosis, Problem};
 
 use crate::inputs::Request;
 use crate::layouts::Built;
@@ -66,7 +66,7 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     if attaches && !there {
         copy::root(target, graph).await?;
     }
-    let failed = |error| tolerate(request, named, error, runner);
+    let failed = |error| request.writing.evidence.tolerate(&named.key, error, runner);
     let mut written = copy::attached(source, target, &attached, failed).await?;
     if work.built.reused {
         // What was found at a release has the signatures that it has.
@@ -101,7 +101,9 @@ impl Additions {
             EvidenceMode::None => Attached::default(),
             _ => match copy::wanted(source, target, graph, there).await {
                 Ok(attached) => attached,
-                Err(error) => tolerate(request, named, error, runner).map(|()| Attached::default())?,
+                Err(error) => {
+                    request.writing.evidence.tolerate(&named.key, error, runner).map(|()| Attached::default())?
+                }
             },
         };
         let record = match request.writing.record {
@@ -110,16 +112,6 @@ impl Additions {
         };
         Ok(Self { there, attached, record })
     }
-}
-
-/// Evidence that does not arrive is an error, or with `best-effort` a warning.
-fn tolerate(request: &Request, named: &Named, error: StoreError, runner: &Runner) -> Result<(), StoreError> {
-    if request.writing.evidence != EvidenceMode::BestEffort {
-        return Err(error);
-    }
-    let why = Diagnosis::of(&error.into()).line();
-    runner.annotate(Annotation::new(Level::Warning, format!("{}: evidence did not arrive: {why}", named.key)));
-    Ok(())
 }
 
 /// What a run would write, for a dry run: of each image that can be published.

@@ -1,6 +1,8 @@
 use std::path::Path;
 
-use crate::runner::{Input, InputError};
+use crate::Diagnosis;
+use crate::oci::StoreError;
+use crate::runner::{Annotation, Input, InputError, Level, Runner};
 
 /// What happens to evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,19 @@ impl EvidenceMode {
     pub fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         let choices = [("required", Self::Required), ("best-effort", Self::BestEffort), ("none", Self::None)];
         input.choice(&choices, Self::Required)
+    }
+
+    /// What becomes of it that an image's evidence did not arrive: with `best-effort` it is a warning.
+    ///
+    /// # Errors
+    /// The same error, where it has to arrive.
+    pub fn tolerate(self, key: &str, error: StoreError, runner: &Runner) -> Result<(), StoreError> {
+        if self != Self::BestEffort {
+            return Err(error);
+        }
+        let why = Diagnosis::of(&error.into()).line();
+        runner.annotate(Annotation::new(Level::Warning, format!("{key}: evidence did not arrive: {why}")));
+        Ok(())
     }
 }
 

@@ -191,3 +191,10 @@ fn a_platform_of_the_mapping_that_is_not_there_is_missed() {
     let warnings = run.log.messages("warning");
     assert!(warnings.len() == 1 && warnings[0].contains("`Api` is published without linux/arm64"), "{warnings:?}");
 }
+
+#[test]
+fn a_pattern_that_makes_no_name_is_a_mistake_of_the_input() {
+    let project = built(&BY_TAG.replace(WEB, "other"));
+    let run = on_disk(&project).inputs(&[("images", "Web"), ("reference", "$(id)")]).run().exits(2);
+    assert!(run.error().contains("input `reference`: `$(id)` for image `Web`"), "{}", run.error());
+}

@@ -73,7 +73,13 @@ impl Project {
                     let leading = side.registry.clone().or_else(|| lead_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
-                        Problem::mistake(format!("image `{}`", image.key.value)).at(place.clone()).because(error)
+                        let of_image = format!("image `{}`", image.key.value);
+                        // Where the template names it, the two agree.
+                        let what = match &self.pattern {
+                            Some(pattern) => format!("input `reference`: `{}` for {of_image}", pattern.escape_debug()),
+                            None => of_image,
+                        };
+                        Problem::mistake(what).at(place.clone()).because(error)
                     })?;
                     let image_name = image.image_name.value.clone();
                     names.images.push(Named {

@@ -121,6 +121,7 @@ impl Edge {
             held = Some(Held::read(&edge.target.store, naming, &known).await);
         }
         edge.held = held;
+        edge.check_version(request, from).await?;
         edge.check_tags(request, named, naming).await?;
         edge.check_mutability(request, named).await?;
         edge.replaced = edge.replaced(&digest);
@@ -159,6 +160,33 @@ impl Edge {
     pub(crate) fn is_done(&self) -> bool {
         self.kept.is_some()
             || (!self.adds_record && !self.tags.iter().any(|plan| plan.is_written(&self.graph.root.digest)))
+    }
+
+    /// Refuses a name without a version in it that holds another version, by the newest record of the environment that it
+    /// comes from.
+    async fn check_version(&mut self, request: &Request, from: &Reference) -> anyhow::Result<()> {
+        let version = request.version.to_string();
+        if request.rollback || from.tag.as_str().contains(&version) || from.repository.as_str().contains(&version) {
+            return Ok(());
+        }
+        let naming = Naming { environment: &request.from, reference: from, version: &version };
+        let records = Recorded::of_environment(&self.source.store, &self.graph.root.digest, naming.environment).await;
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                self.notices.push(format!("which version `{from}` holds is not known: {error}"));
+                return Ok(());
+            }
+        };
+        let newest = records.iter().find(|found| naming.tells_of(&found.record, &from.tag));
+        match newest.map(|found| &found.record).filter(|record| record.version != version) {
+            None => Ok(()),
+            Some(record) => {
+                let message =
+                    format!("`{from}` holds version {} since {}, and not {version}", record.version, record.time);
+                Err(Problem::failure(message).hint("promote the version that it holds, or publish this one").into())
+            }
+        }
     }
 
     /// What the tags that hold another digest do: one with the version in it never moves, another one never goes back.

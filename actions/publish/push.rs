@@ -232,7 +232,9 @@ async fn new_record(
     let version = request.version.to_string();
     let release = Release { environment: &request.environment, version: &version };
     let (run, digest) = (&runner.environment, &work.built.graph.root.digest);
-    let record = request.common.project.record(run, RecordKind::Publish, release, &named.reference, digest);
+    let mut record = request.common.project.record(run, RecordKind::Publish, release, &named.reference, digest);
+    let held = work.tags.first().and_then(|tag| tag.current.clone());
+    record.replaced = held.filter(|held| held != digest);
     if !there {
         return Ok(Some(record));
     }

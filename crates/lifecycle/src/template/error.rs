@@ -47,6 +47,18 @@ pub enum Error {
         /// The value and what is accepted.
         message: String,
     },
+    /// A parameter that says what the run itself says was given another value.
+    #[error("input `parameters`: `{name}={given}`, and the run is for `{meant}`")]
+    Contradiction {
+        /// `Environment` or `DeploymentVersion`.
+        name: String,
+        /// The template.
+        place: Place,
+        /// What was given.
+        given: String,
+        /// What the run is for.
+        meant: String,
+    },
     /// A value was given to a parameter that the template does not declare.
     #[error("the template has no parameter `{name}`")]
     UnknownParameter {
@@ -72,9 +84,10 @@ impl Error {
     pub fn place(&self) -> Option<&Place> {
         match self {
             Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => None,
-            Self::Invalid { place, .. } | Self::RefusedValue { place, .. } | Self::UnknownParameter { place, .. } => {
-                Some(place)
-            }
+            Self::Invalid { place, .. }
+            | Self::RefusedValue { place, .. }
+            | Self::Contradiction { place, .. }
+            | Self::UnknownParameter { place, .. } => Some(place),
         }
     }
 
@@ -86,6 +99,9 @@ impl Error {
             Self::Encoding { .. } => Some("save it as UTF-8"),
             Self::Invalid { hint, .. } => hint.as_deref(),
             Self::RefusedValue { .. } => None,
+            Self::Contradiction { .. } => {
+                Some("leave it away: the template's `Environment` and `DeploymentVersion` are what the run is for")
+            }
             Self::UnknownParameter { hint, .. } => Some(hint),
         }
     }

@@ -127,7 +127,8 @@ impl Template {
     /// whose placeholder is not known is left away, as the environment itself is.
     ///
     /// # Errors
-    /// As of [`check_parameters`](Self::check_parameters).
+    /// As of [`check_parameters`](Self::check_parameters); `Contradiction` where a run for one environment or version is
+    /// given the name of another without a placeholder.
     pub fn values(
         &self,
         environment: Option<&str>,
@@ -145,6 +146,16 @@ impl Template {
             let placeholders = [("{environment}", environment), ("{version}", version)];
             if placeholders.iter().any(|(placeholder, known)| known.is_none() && value.contains(placeholder)) {
                 continue;
+            }
+            if let Some(meant) = values.get(name).filter(|meant| *meant != value)
+                && !placeholders.iter().any(|(placeholder, _)| value.contains(placeholder))
+            {
+                return Err(Error::Contradiction {
+                    name: name.clone(),
+                    place: self.file.place(self.file.root.get("Parameters").unwrap_or(&self.file.root).mark),
+                    given: one_line(value),
+                    meant: one_line(meant),
+                });
             }
             let filled = placeholders.iter().fold(value.clone(), |value, (placeholder, known)| {
                 value.replace(placeholder, known.unwrap_or_default())

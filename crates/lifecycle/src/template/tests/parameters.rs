@@ -17,9 +17,23 @@ fn environment_and_version_are_set_without_asking() {
         other.values(Some("dev"), Some("1.0.0"), &given(&[("Stage", "{environment}")])).unwrap(),
         given(&[("Stage", "dev")])
     );
+    assert_eq!(values("dev", "1.0.0", &[("Environment", "dev"), ("DeploymentVersion", "1.0.0")]), values("dev", "1.0.0", &[]));
     // What is not known yet is left away.
     let build = other.values(None, None, &given(&[("Tag", "v{version}"), ("Stage", "any")]));
     assert_eq!(build.unwrap(), given(&[("Stage", "any")]));
+}
+
+#[test]
+fn what_the_run_is_for_is_not_given_a_second_time() {
+    assert_eq!(
+        values("dev", "1.0.0", &[("Environment", "prod")]).unwrap_err(),
+        "template.yaml:5:3: input `parameters`: `Environment=prod`, and the run is for `dev` (leave it away: the \
+         template's `Environment` and `DeploymentVersion` are what the run is for)"
+    );
+    assert!(values("dev", "1.0.0", &[("DeploymentVersion", "9.9.9")]).is_err());
+    let mapped = template("Parameters: {Environment: {Type: String}}");
+    let mapped = mapped.values(Some("dev"), Some("1.0.0"), &given(&[("Environment", "eu-{environment}")]));
+    assert_eq!(mapped.unwrap(), given(&[("Environment", "eu-dev")]));
 }
 
 #[test]

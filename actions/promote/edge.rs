@@ -193,11 +193,16 @@ impl Edge {
     async fn check_tags(&mut self, request: &Request, named: &Named, naming: Naming<'_>) -> anyhow::Result<()> {
         for index in 0..self.tags.len() {
             let plan = self.tags[index].clone();
-            let Some(current) = plan.current.clone().filter(|_| self.moves(&plan)) else { continue };
+            let Some(current) = plan.current.clone().filter(|_| self.moves(&plan)) else {
+                self.tags[index].kept = self.would_be_older(request, named, &plan, index);
+                continue;
+            };
             if names_version(&plan, named, naming.version) {
                 if request.writing.on_conflict == OnConflict::Fail {
                     return Err(self.conflict(request, named, &plan, &current).await.into());
                 }
+                let (tag, digest) = (named.reference.with_tag(plan.tag.clone()), &self.graph.root.digest);
+                self.warnings.push(format!("`{tag}` keeps {current}, and is not {digest}, which `{}` has", request.from));
                 self.tags[index].kept = true;
                 continue;
             }
@@ -226,6 +231,22 @@ impl Edge {
         }
         self.kept = self.tags.first().filter(|plan| plan.kept).and_then(|plan| plan.current.clone());
         Ok(())
+    }
+
+    /// Whether a further tag that is not there, and moves from version to version, would begin with a version below the
+    /// one that the environment holds.
+    fn would_be_older(&mut self, request: &Request, named: &Named, plan: &TagPlan, index: usize) -> bool {
+        let version = request.version.to_string();
+        if index == 0 || plan.current.is_some() || request.rollback || names_version(plan, named, &version) {
+            return false;
+        }
+        let current = self.held.as_ref().and_then(|held| held.as_ref().ok()?.current());
+        let Some(above) = current.map(|stay| &stay.version).filter(|held| **held > request.version) else {
+            return false;
+        };
+        let tag = named.reference.with_tag(plan.tag.clone());
+        self.notices.push(format!("`{tag}` is not written: {} holds {above}, and this is {version}", request.to));
+        true
     }
 
     /// The version that a tag of the environment holds. A digest of no known version holds nothing up.

@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Content, Digest, Reference, Tag, read_blob};
+use lifecycle::oci::{Content, Digest, Location, Reference, Tag, read_blob};
 use lifecycle::project::{
     EvidenceMode, Named, Names, OnConflict, Opened, Other, Release, Repository, Version, lacking, refusal,
 };
@@ -16,6 +16,7 @@ use lifecycle::transfer::Graph;
 use crate::inputs::Request;
 use crate::layouts::{Built, CONFIG_LIMIT, Found, Layouts};
 use crate::report::{Outcome, Published};
+use crate::sign::Signing;
 
 /// The label of an image that says its version, as build sets it.
 const VERSION_LABEL: &str = "org.opencontainers.image.version";
@@ -44,6 +45,8 @@ pub(crate) struct Work {
     pub(crate) repository: Repository,
     /// What the tag of the reference holds and keeps, although it is another digest.
     pub(crate) kept: Option<Digest>,
+    /// What is to be said of it beside its result.
+    pub(crate) remarks: Vec<Annotation>,
 }
 
 /// One tag, and what it holds now.
@@ -68,12 +71,18 @@ impl Plan {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
         }
+        if request.sign != Signing::Off
+            && let Some(named) = names.images.iter().find(|named| matches!(named.reference.location, Location::Directory(_)))
+        {
+            let message = format!("input `sign`: `{}` lies on disk, and cosign signs in registries", named.reference);
+            return Err(Problem::mistake(message).at(named.place.clone()).hint("set `sign: off`").into());
+        }
         let commit = runner.environment.commit();
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
         let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(&names, &request.writing.allowed_accounts).await?;
         let planned = names.images.into_iter().zip(extra).map(|(named, extra)| async {
-            let work = Work::plan(request, &layouts, &named, extra, runner).await;
+            let work = Work::plan(request, &layouts, &named, extra).await;
             Planned { named, work }
         });
         let planned: Vec<_> = planned.collect();
@@ -97,111 +106,144 @@ impl Work {
         layouts: &Layouts,
         named: &Named,
         extra: Vec<Tag>,
-        runner: &Runner,
     ) -> anyhow::Result<Self> {
+        let mut remarks = Vec::new();
         let built = match layouts.find(&named.key).await? {
-            Found::Built(built) => {
-                // Without evidence and record nobody relies on what the image says of itself.
-                let relied_on = request.writing.record || request.writing.evidence != EvidenceMode::None;
-                if let Some(other) = other_version(&built, request).await.filter(|_| relied_on) {
-                    let message = format!(
-                        "image `{}` is published as {}, and its label `{VERSION_LABEL}` says {other} (hint: give build the same `version`)",
-                        named.key, request.version
-                    );
-                    let warning = Annotation::new(Level::Warning, message).at(Some(named.place.clone()));
-                    runner.annotate(warning.titled(format!("publish {}", named.key)));
-                }
-                *built
-            }
+            Found::Built(built) => *built,
             Found::Reused { reference, digest } => released(request, named, &reference, &digest).await?,
         };
-        if built.graph.root.is_index()
-            && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
-        {
-            let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
-            let problem = Problem::mistake(message).at(usage.place.clone());
-            return Err(problem.hint("give it one platform in the mapping, that of the function").into());
+        // Without evidence and record nobody relies on what the image says of itself.
+        if !built.reused && (request.writing.record || request.writing.evidence != EvidenceMode::None) {
+            remarks.extend(labelled(request, named, &built).await);
         }
-        if let Some(refused) = refusal(&built.store, &built.graph.root, &named.usages).await? {
-            return Err(Problem::failure(format!("image `{}` would not run: {refused}", named.key))
-                .at(refused.place)
-                .into());
-        }
-        let definition = request.common.project.images().find(|image| image.key.value == named.key);
-        let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
-        let lacking = lacking(&built.store, &built.graph.root, declared).await?;
-        if !lacking.is_empty() {
-            let lacking = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let message = format!(
-                "image `{}` is published without {lacking}, which the mapping says: is a layout missing?",
-                named.key
-            );
-            runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
-        }
+        fits(&built, named).await?;
+        remarks.extend(lacks(request, named, &built).await?);
         let target = request.target.stores.open(&named.reference)?;
-        let digest = built.graph.root.digest.clone();
         let repository =
             Repository::of(&request.target.aws, &named.reference, request.writing.create_repositories, &named.place);
         let of_extra = join_all(extra.iter().map(|tag| target.store.head(tag)));
         let (repository, current, of_extra) =
             tokio::join!(repository, target.store.head(&named.reference.tag), of_extra);
-        let repository = repository?;
-        let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
+        let tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
+        let mut work = Self { built, target, tags, repository: repository?, kept: None, remarks };
         for (tag, current) in extra.into_iter().zip(of_extra) {
-            let current = current?;
-            let moves = current.as_ref().is_some_and(|held| *held != digest);
-            if moves {
-                may_move(&repository, named, &tag, current.as_ref(), &digest)?;
-            }
-            let stays = match current.as_ref().filter(|_| moves) {
-                Some(held) => {
-                    let held = version_of(&target, held).await?;
-                    request.version.keeps_off(&named.reference.with_tag(tag.clone()), held.as_ref())
+            work.add(request, named, TagPlan { tag, current: current? }).await?;
+        }
+        work.kept = work.conflict(request, named).await?;
+        Ok(work)
+    }
+
+    /// Adds a further tag, unless what it holds is to stay there.
+    async fn add(&mut self, request: &Request, named: &Named, plan: TagPlan) -> anyhow::Result<()> {
+        let digest = &self.built.graph.root.digest;
+        if let Some(held) = plan.current.clone().filter(|held| held != digest) {
+            may_move(&self.repository, named, &plan.tag, &held, digest)?;
+            let tag = named.reference.with_tag(plan.tag.clone());
+            let stays = match (names_version(plan.tag.as_str(), request), request.writing.on_conflict) {
+                (true, OnConflict::Fail) => return Err(self.differs(request, named, &plan.tag, &held).await.into()),
+                (true, OnConflict::Keep) => Some(format!("`{tag}` keeps {held}, and not this build's {digest}")),
+                (false, _) => {
+                    let version = version_of(&self.target, &held).await?;
+                    request.version.keeps_off(&tag, version.as_ref())
                 }
-                None => None,
             };
-            match stays {
-                Some(why) => {
-                    let notice = Annotation::new(Level::Notice, format!("image `{}`: {why}", named.key));
-                    runner.annotate(notice.titled(format!("publish {}", named.key)).at(Some(named.place.clone())));
-                }
-                None => tags.push(TagPlan { tag, current }),
+            if let Some(why) = stays {
+                self.remarks.push(remark(Level::Notice, named, format!("image `{}`: {why}", named.key)));
+                return Ok(());
             }
         }
-        let mut work = Self { built, target, tags, repository, kept: None };
-        work.kept = work.conflict(request, named, runner).await?;
-        Ok(work)
+        self.tags.push(plan);
+        Ok(())
     }
 
     /// What the tag of the reference keeps, where it holds another digest. One with the version in its name never moves;
     /// that another one goes back is said.
-    async fn conflict(&self, request: &Request, named: &Named, runner: &Runner) -> anyhow::Result<Option<Digest>> {
-        let digest = &self.built.graph.root.digest;
-        let Some(plan) = self.tags.first() else { return Ok(None) };
-        let Some(held) = plan.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
+    async fn conflict(&mut self, request: &Request, named: &Named) -> anyhow::Result<Option<Digest>> {
+        let digest = self.built.graph.root.digest.clone();
+        let Some(plan) = self.tags.first().cloned() else { return Ok(None) };
+        let Some(held) = plan.current.filter(|held| *held != digest) else { return Ok(None) };
         if request.writing.on_conflict == OnConflict::Keep {
-            return Ok(Some(held.clone()));
+            let message =
+                format!("this build of image `{}`, {digest}, is not published: `{}` keeps {held}", named.key, named.reference);
+            self.remarks.push(remark(Level::Warning, named, message));
+            return Ok(Some(held));
         }
-        let version = request.version.to_string();
-        let names_version = |text: &str| text.contains(&version);
-        if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
-            may_move(&self.repository, named, &plan.tag, Some(held), digest)?;
-            if version_of(&self.target, held).await?.is_some_and(|held| held > request.version) {
-                let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
-                runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
-            }
-            return Ok(None);
+        let names = [plan.tag.as_str(), named.reference.repository.as_str()];
+        if names.into_iter().any(|name| names_version(name, request)) {
+            return Err(self.differs(request, named, &plan.tag, &held).await.into());
         }
+        may_move(&self.repository, named, &plan.tag, &held, &digest)?;
+        if version_of(&self.target, &held).await?.is_some_and(|held| held > request.version) {
+            let message = format!("`{}` goes back: it holds a newer version than {}", named.reference, request.version);
+            self.remarks.push(remark(Level::Warning, named, message));
+        }
+        Ok(None)
+    }
+
+    /// A tag of this version is of another build.
+    async fn differs(&self, request: &Request, named: &Named, tag: &Tag, held: &Digest) -> Problem {
         let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
             // Only for the message: that it can't be known changes nothing.
             Some(host) => request.target.aws.pushed(&host, &named.reference.repository, held).await.ok().flatten(),
             None => None,
         };
         let when = pushed.and_then(|pushed| pushed.at).map(|at| format!(", pushed {at}")).unwrap_or_default();
-        let message = format!("`{}` exists with another digest: {held}{when}; this build is {digest}", named.reference);
-        let problem = Problem::failure(message).at(named.place.clone());
-        Err(problem.hint("release a new version, or set `on-conflict: keep`").into())
+        let (tag, digest) = (named.reference.with_tag(tag.clone()), &self.built.graph.root.digest);
+        let message = format!("`{tag}` exists with another digest: {held}{when}; this build is {digest}");
+        Problem::failure(message)
+            .at(named.place.clone())
+            .hint("release a new version, or set `on-conflict: keep`")
     }
+}
+
+fn names_version(name: &str, request: &Request) -> bool {
+    name.contains(&request.version.to_string())
+}
+
+fn remark(level: Level, named: &Named, message: String) -> Annotation {
+    Annotation::new(level, message).titled(format!("publish {}", named.key)).at(Some(named.place.clone()))
+}
+
+/// What is to be said of an image whose label names another version.
+async fn labelled(request: &Request, named: &Named, built: &Built) -> Option<Annotation> {
+    let other = other_version(built, request).await?;
+    let message = format!(
+        "image `{}` is published as {}, and its label `{VERSION_LABEL}` says {other} (hint: give build the same `version`)",
+        named.key, request.version
+    );
+    Some(remark(Level::Warning, named, message))
+}
+
+/// Refuses what its deployment could not run.
+async fn fits(built: &Built, named: &Named) -> anyhow::Result<()> {
+    if built.graph.root.is_index()
+        && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
+    {
+        let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
+        let problem = Problem::mistake(message).at(usage.place.clone());
+        return Err(problem.hint("give it one platform in the mapping, that of the function").into());
+    }
+    match refusal(&built.store, &built.graph.root, &named.usages).await? {
+        None => Ok(()),
+        Some(refused) => {
+            let message = format!("image `{}` would not run: {refused}", named.key);
+            Err(Problem::failure(message).at(refused.place).into())
+        }
+    }
+}
+
+/// What is to be said of an image without a platform that the mapping names.
+async fn lacks(request: &Request, named: &Named, built: &Built) -> anyhow::Result<Option<Annotation>> {
+    let definition = request.common.project.images().find(|image| image.key.value == named.key);
+    let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
+    let lacking = lacking(&built.store, &built.graph.root, declared).await?;
+    if lacking.is_empty() {
+        return Ok(None);
+    }
+    let lacking = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let message =
+        format!("image `{}` is published without {lacking}, which the mapping says: is a layout missing?", named.key);
+    Ok(Some(remark(Level::Warning, named, message)))
 }
 
 /// Whether two repositories differ in nothing but the version that their names hold.
@@ -250,13 +292,12 @@ fn may_move(
     repository: &Repository,
     named: &Named,
     tag: &Tag,
-    held: Option<&Digest>,
+    held: &Digest,
     digest: &Digest,
 ) -> anyhow::Result<()> {
     if repository.allows(tag) {
         return Ok(());
     }
-    let held = held.map(ToString::to_string).unwrap_or_default();
     let address = named.reference.repository_address();
     let message = format!("tag `{tag}` of {address} is immutable: it holds {held}, this build is {digest}");
     let problem = Problem::failure(message).at(named.place.clone());

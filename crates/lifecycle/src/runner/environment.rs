@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::summary::escape;
 use crate::Secret;
 
 /// What the runner says of the run, and the few variables of others that this program uses.
@@ -86,6 +87,23 @@ impl Environment {
     pub fn run_url(&self) -> Option<String> {
         let attempt = self.get("GITHUB_RUN_ATTEMPT").unwrap_or("1");
         Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
+    }
+
+    /// Links to the run and to the commit, as Markdown; empty where neither is known.
+    pub fn links(&self) -> String {
+        let run = self.run_url().map(|run| format!("[run]({run})"));
+        let commit = self.repository_url().zip(self.commit()).map(|(repository, commit)| {
+            format!("[commit {}]({repository}/commit/{commit})", escape(commit.get(..7).unwrap_or(commit)))
+        });
+        let links: Vec<String> = [run, commit].into_iter().flatten().collect();
+        if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
+    }
+
+    /// Whether an address is that of a run of this repository.
+    pub fn is_own_run(&self, address: &str) -> bool {
+        let runs = self.repository_url().map(|repository| format!("{repository}/actions/runs/"));
+        let run = runs.and_then(|runs| address.strip_prefix(&runs));
+        run.is_some_and(|run| !run.is_empty() && run.replace("/attempts/", "").bytes().all(|byte| byte.is_ascii_digit()))
     }
 
     fn server_url(&self) -> &str {

@@ -26,6 +26,8 @@ pub enum Cell {
     Text(String),
     /// Names, digests, references.
     Code(String),
+    /// An address that may be followed: it has to be known where it leads.
+    Link(String),
 }
 
 impl Table {
@@ -82,11 +84,12 @@ impl Cell {
             Self::Text(text) => escape(text),
             Self::Code(text) if text.is_empty() => String::new(),
             Self::Code(text) => format!("<code>{}</code>", escape(text)),
+            Self::Link(address) => format!("<{address}>"),
         }
     }
 
     fn plain(&self) -> String {
-        let (Self::Text(text) | Self::Code(text)) = self;
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
 }

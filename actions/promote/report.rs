@@ -138,8 +138,10 @@ fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
 /// What is to be said of single images: why they failed, what may not be as it was meant, and what is as it should be.
 fn below(plan: &Plan, results: &[Promoted]) -> String {
     let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
-    let edges = plan.images.iter().filter_map(|planned| Some((planned.named.key.as_str(), planned.work.as_ref().ok()?)));
-    let said = edges.flat_map(|(key, edge)| edge.warnings.iter().chain(&edge.notices).map(move |text| (key, text.as_str())));
+    let edges =
+        plan.images.iter().filter_map(|planned| Some((planned.named.key.as_str(), planned.work.as_ref().ok()?)));
+    let said =
+        edges.flat_map(|(key, edge)| edge.warnings.iter().chain(&edge.notices).map(move |text| (key, text.as_str())));
     remarks(failures.chain(said))
 }
 

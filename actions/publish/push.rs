@@ -14,9 +14,10 @@ use lifecycle::transfer::{Attached, copy};
 
 use crate::inputs::Request;
 use crate::layouts::Built;
-use crate::plan::{Planned, Work};
+use crate::plan::Planned;
 use crate::report::{Outcome, Published};
 use crate::sign::{Reach, Whose};
+use crate::work::Work;
 
 /// Publishes all images; one that fails stops no other.
 pub(crate) async fn all(request: &Request, images: Vec<Planned>, runner: &Runner) -> Vec<Published> {

@@ -12,7 +12,7 @@ use lifecycle::runner::{Annotation, Cell, Runner, Table, Verdict, escape, remark
 use lifecycle::{Diagnosis, Place, Problem};
 
 use crate::inputs::Request;
-use crate::plan::Work;
+use crate::work::Work;
 
 /// One image's result, as the output `images` holds it.
 #[derive(Debug, Serialize)]
@@ -166,7 +166,8 @@ pub(crate) fn write(
     let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
     if request.common.summary {
         let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
-        let remarked = results.iter().flat_map(|result| result.remarks.iter().map(|remark| (&*result.name, &*remark.message)));
+        let remarked =
+            results.iter().flat_map(|result| result.remarks.iter().map(|remark| (&*result.name, &*remark.message)));
         let (heading, failures) = (heading(request, results), remarks(failures.chain(remarked)));
         let writes = writes.map(|writes| format!("{}\n", writes.markdown())).unwrap_or_default();
         runner.summarize(&format!("### {heading}\n\n{}\n{failures}{writes}{missed}", table.markdown()));
@@ -197,8 +198,18 @@ fn heading(request: &Request, results: &[Published]) -> String {
 }
 
 fn table(results: &[Published]) -> Table {
-    let mut table =
-        Table::new(["Image", "Reference", "Extra tags", "Digest", "Size", "Beside it", "Status", "Requests", "Sent", "Retries"]);
+    let mut table = Table::new([
+        "Image",
+        "Reference",
+        "Extra tags",
+        "Digest",
+        "Size",
+        "Beside it",
+        "Status",
+        "Requests",
+        "Sent",
+        "Retries",
+    ]);
     for result in results {
         table.row([
             Cell::text(&result.name),

@@ -103,7 +103,9 @@ impl Environment {
     pub fn is_own_run(&self, address: &str) -> bool {
         let runs = self.repository_url().map(|repository| format!("{repository}/actions/runs/"));
         let run = runs.and_then(|runs| address.strip_prefix(&runs));
-        run.is_some_and(|run| !run.is_empty() && run.replace("/attempts/", "").bytes().all(|byte| byte.is_ascii_digit()))
+        run.is_some_and(|run| {
+            !run.is_empty() && run.replace("/attempts/", "").bytes().all(|byte| byte.is_ascii_digit())
+        })
     }
 
     fn server_url(&self) -> &str {

@@ -96,7 +96,7 @@ pub fn identities_of_repository(environment: &Environment) -> Option<String> {
     Some(format!("^{}/\\.github/workflows/", repository.replace('.', "\\.")))
 }
 
-/// cosign's own words for a failure, on one line.
+/// cosign's own words for a failure, on one line: of many the last, which say what it comes from.
 pub fn reason(finished: &Finished) -> String {
     let log = String::from_utf8_lossy(&finished.log);
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -104,7 +104,11 @@ pub fn reason(finished: &Finished) -> String {
         .find_map(|line| line.strip_prefix("Error:"))
         .or_else(|| lines().next_back())
         .unwrap_or("it said nothing");
-    said.trim().chars().filter(|character| !character.is_control()).take(REASON).collect()
+    let said: Vec<char> = said.trim().chars().filter(|character| !character.is_control()).collect();
+    match said.len().checked_sub(REASON).filter(|cut| *cut > 0) {
+        Some(cut) => ['…'].iter().chain(&said[cut..]).collect(),
+        None => said.into_iter().collect(),
+    }
 }
 
 /// Whether the flag counts: where the signing configuration is on by default it is refused, or no flag any more.

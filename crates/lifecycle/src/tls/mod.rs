@@ -1,13 +1,11 @@
 //! The one TLS configuration.
 
+mod provider;
+
 use std::error::Error as StdError;
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::ring::{self, cipher_suite};
-use rustls::crypto::{CryptoProvider, KeyProvider};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::sign::SigningKey;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 /// There is nobody whose signature could be believed.
@@ -35,37 +33,10 @@ fn read() -> Result<Arc<ClientConfig>, NoRoots> {
         return Err(NoRoots(why.unwrap_or_default()));
     }
     #[expect(clippy::expect_used, reason = "ring supports the versions that rustls enables by default")]
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider::provider()))
         .with_safe_default_protocol_versions()
         .expect("ring offers TLS 1.2 and 1.3");
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-}
-
-/// ring's, without what nobody needs here and each binary would carry: ChaCha20, since every server has AES-GCM (RFC 8446,
-/// section 9.1), and keys of our own, since clients have no certificates.
-fn provider() -> CryptoProvider {
-    CryptoProvider {
-        cipher_suites: vec![
-            cipher_suite::TLS13_AES_256_GCM_SHA384,
-            cipher_suite::TLS13_AES_128_GCM_SHA256,
-            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-            cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        ],
-        key_provider: &NoKeys,
-        ..ring::default_provider()
-    }
-}
-
-/// Takes no key.
-#[derive(Debug)]
-struct NoKeys;
-
-impl KeyProvider for NoKeys {
-    fn load_private_key(&self, _key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-        Err(rustls::Error::General("a client has no key".to_owned()))
-    }
 }
 
 /// What is wrong with a certificate, where that is what a handshake failed for.

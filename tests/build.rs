@@ -123,6 +123,22 @@ fn several_platforms_are_an_index_of_them_alone() {
     assert_eq!(layers.len(), 1);
 }
 
+#[test]
+fn images_are_told_by_name_whatever_the_order_of_templates() {
+    let project = Project::new(&template("Web: {imageName: shop/web}\nApi: {imageName: shop/api}"));
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    project.write("other/Dockerfile", "FROM scratch\nLABEL a=b\n");
+    project.write("other/template.yaml", &template("Tool: {imageName: shop/tool}\nBatch: {imageName: shop/batch}"));
+    let run = project.build().input("template", "template.yaml\nother/template.yaml").run().exits(0);
+    let names = ["Api", "Batch", "Tool", "Web"];
+    assert_eq!(run.of_images("name"), names);
+    let matrix = run.json("matrix")["include"].as_array().unwrap().clone();
+    assert_eq!(matrix.iter().map(|entry| entry["images"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    let rows = run.summary.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    assert_eq!(rows.filter(|name| names.contains(name)).collect::<Vec<_>>(), names);
+}
+
 fn platforms(index: &Value) -> Vec<String> {
     let children = index["manifests"].as_array().unwrap().iter();
     let text = |child: &Value| {

@@ -64,6 +64,8 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
             images.push(image(request, module, definition, &usages)?);
         }
     }
+    // As they are told everywhere, whatever their order in the template, and of several templates.
+    images.sort_by(|a: &Image, b| a.key.cmp(&b.key));
     if let Some((first, more)) = mistakes.split_first() {
         more.iter().for_each(|finding| runner.annotate(annotation(finding, Level::Error)));
         let problem = Problem::mistake(first.message.clone()).at(first.place.clone());

@@ -216,6 +216,12 @@ fn a_failing_step_fails_with_its_last_words() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named() {
+    let run = one("FROM scratch\nCOPY app/missing.txt /run.sh\n").build().run().exits(1);
+    assert!(run.error().contains("app/missing.txt\": no such file or directory"), "{}", run.error());
+}
+
+#[test]
 fn one_image_that_fails_keeps_all_from_being_named() {
     let project = Project::new(&template(
         "Api: {imageName: shop/api, dockerfile: api/Dockerfile}\nWeb: {imageName: shop/web, dockerfile: web/Dockerfile}",

@@ -121,7 +121,7 @@ fn build_fails_where_the_run_itself_would() {
         assert!(!project.layout().exists());
     };
     fails(dry().input("since", "9.9.9"), 2, "there is no git tag `9.9.9` or `v9.9.9` in this clone");
-    fails(dry().input("waivers", "absent.yaml"), 2, "there is no file");
+    fails(dry().input("waivers", "absent.yaml"), 2, "`absent.yaml` is not accepted: the path of a file with waivers");
     project.write("waivers.yaml", "waivers: [{id: 1}]\n");
     fails(dry().input("waivers", "waivers.yaml"), 2, "waivers.yaml");
     for (input, tool) in [("scan", "trivy"), ("scan", "grype"), ("sbom", "syft")] {

@@ -280,10 +280,6 @@ fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::W
     let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
     let usual = project.inside(waivers::FILE_NAME).map_err(refused)?;
     let path = match &request.waivers {
-        Some(path) if !path.is_file() => {
-            let message = format!("input `waivers`: there is no file {}", path.display());
-            return Err(Problem::mistake(message).into());
-        }
         Some(path) => path.clone(),
         None if usual.is_file() => usual,
         None => return Ok(waivers::Waivers::default()),

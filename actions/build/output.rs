@@ -165,6 +165,22 @@ fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
     Ok(layout.read_manifest(digest)?.ok_or_else(missing)?)
 }
 
+/// The platforms of an image in a layout: an index names them, a single manifest's configuration does.
+///
+/// # Errors
+/// When something can't be read, or does not say its platform.
+pub(crate) fn platforms(layout: &Layout, image: &Descriptor) -> anyhow::Result<Vec<Platform>> {
+    let manifest = required(layout, &image.digest)?;
+    if !manifest.is_index() {
+        return Ok(vec![platform_of(layout, image, &manifest)?]);
+    }
+    let platform = |child: &Descriptor| match &child.platform {
+        Some(platform) => Ok(platform.clone()),
+        None => platform_of(layout, child, &required(layout, &child.digest)?),
+    };
+    manifest.children().iter().map(platform).collect()
+}
+
 /// The platform as the index says, else as the configuration does.
 fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) -> anyhow::Result<Platform> {
     if let Some(platform) = &descriptor.platform {

@@ -164,7 +164,7 @@ pub(crate) enum Cache {
 
 impl Cache {
     /// Reads the input; a folder is relative to the working directory.
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, folder: &Path) -> Result<Self, InputError> {
+    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, project: &Project) -> Result<Self, InputError> {
         match input.text() {
             None | Some("none") => Ok(Self::None),
             Some("gha") => {
@@ -181,7 +181,9 @@ impl Cache {
             }
             Some(text) => match text.split_once(':') {
                 Some(("registry", reference)) if !reference.is_empty() => Ok(Self::Registry(reference.to_owned())),
-                Some(("local", path)) if !path.is_empty() => Ok(Self::Local(folder.join(path))),
+                Some(("local", path)) if !path.is_empty() => {
+                    project.inside(path).map(Self::Local).map_err(|error| input.refuse(error))
+                }
                 _ => Err(input.refuse("none, gha, registry:REFERENCE or local:FOLDER")),
             },
         }

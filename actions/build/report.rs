@@ -117,7 +117,8 @@ impl Result {
     pub(crate) fn reused(image: &Image, reused: Reused) -> Self {
         let digest = Some(reused.manifest.digest.clone());
         let media_type = Some(reused.manifest.media_type.clone());
-        Self { digest, media_type, reused: Some(reused), ..Self::of(image, Status::Reused) }
+        let platforms = reused.platforms.iter().map(ToString::to_string).collect();
+        Self { digest, media_type, platforms, reused: Some(reused), ..Self::of(image, Status::Reused) }
     }
 
     pub(crate) fn has(&mut self, built: Built, output: Output) {

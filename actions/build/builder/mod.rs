@@ -254,6 +254,13 @@ impl Secret {
     }
 }
 
+/// Work with large files, on a thread of its own: a signal is heard meanwhile.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
 /// A command line as a person would type it.
 fn shown(program: &str, arguments: &[String]) -> String {
     let plain = |word: &String| {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::process::is_executable;
 use super::summary::escape;
 use crate::Secret;
 
@@ -63,6 +64,12 @@ impl Environment {
         self.get("DOCKER_CONFIG").map(PathBuf::from).or_else(home)
     }
 
+    /// A program on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let folders = std::env::split_paths(self.get("PATH")?).filter(|folder| folder.is_absolute());
+        folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
+    }
+
     /// `owner/name` of the repository.
     pub fn repository(&self) -> Option<&str> {
         self.get("GITHUB_REPOSITORY")
@@ -108,8 +115,13 @@ impl Environment {
         })
     }
 
+    /// The address of the workflow, at the ref that it was read from.
+    pub fn workflow_url(&self) -> Option<String> {
+        Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
+    }
+
     fn server_url(&self) -> &str {
-        self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com")
+        self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com").trim_end_matches('/')
     }
 }
 

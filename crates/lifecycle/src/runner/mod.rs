@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
-pub use process::{Finished, ProcessError, run, run_logged};
+pub use process::{Finished, ProcessError, command, is_executable, run, run_logged};
 pub use summary::{Cell, Table, escape, remarks};
 
 use crate::Secret;

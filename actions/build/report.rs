@@ -45,6 +45,7 @@ impl Report<'_> {
         runner.show(&table(self.outcomes));
         if self.request.common.summary {
             self.sections().iter().for_each(|section| runner.summarize(section));
+            runner.summarize(&runner.environment.links());
         }
         let digest = |outcome: &'_ Outcome| Some((outcome.name.clone(), outcome.digest.clone()?));
         let digests: BTreeMap<String, Digest> = self.outcomes.iter().filter_map(digest).collect();

@@ -9,7 +9,7 @@ use lifecycle::oci::Digest;
 use lifecycle::project::writes::{self, Beside, Writes};
 use lifecycle::project::{Release, tell};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
-use lifecycle::{Diagnosis, Problem};
+use lifecycle::{Diagnosis, Problem, counted};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};
@@ -122,11 +122,12 @@ fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
     let (from, to, version) = (escape(&request.from), escape(&request.to), &request.version);
     let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
     let failed = results.iter().filter(|result| result.status == Status::Failed).count();
-    let (noun, of_all) = (if request.rollback { "Rollback to" } else { "Promotion of" }, results.len());
+    let (noun, of_all) =
+        (if request.rollback { "Rollback to" } else { "Promotion of" }, counted(results.len(), "image"));
     let what = match (stage, request.rollback, failed) {
         (Stage::Blocked, _, 0) => return format!("Blocked: {version} {way}"),
-        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} images failed"),
-        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all} images"),
+        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} failed"),
+        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all}"),
         (Stage::Planned, false, 0) => "Would promote",
         (Stage::Planned, true, 0) => "Would go back to",
         (Stage::Applied, false, 0) => "Promoted",
@@ -254,7 +255,7 @@ fn table(results: &[Promoted]) -> Table {
             Cell::text(gates.join(", ")),
         ]);
     }
-    table
+    table.filled()
 }
 
 fn gate(gate: &Gate) -> String {

@@ -9,7 +9,7 @@ use lifecycle::project::writes::{self, Beside, Writes};
 use lifecycle::project::{Named, Release, tell};
 use lifecycle::registry::Traffic;
 use lifecycle::runner::{Annotation, Cell, Runner, Table, Verdict, escape, remarks};
-use lifecycle::{Diagnosis, Place, Problem};
+use lifecycle::{Diagnosis, Place, Problem, counted};
 
 use crate::inputs::Request;
 use crate::work::Work;
@@ -193,7 +193,7 @@ fn heading(request: &Request, results: &[Published]) -> String {
     match (failed, request.common.dry_run) {
         (0, false) => format!("Published {version} to {environment}"),
         (0, true) => format!("Would publish {version} to {environment}"),
-        _ => format!("Publish of {version} to {environment} failed: {failed} of {} images", results.len()),
+        _ => format!("Publish of {version} to {environment} failed: {failed} of {}", counted(results.len(), "image")),
     }
 }
 
@@ -224,7 +224,7 @@ fn table(results: &[Published]) -> Table {
             Cell::text(result.traffic.retries.to_string()),
         ]);
     }
-    table
+    table.filled()
 }
 
 fn bytes(count: u64) -> String {

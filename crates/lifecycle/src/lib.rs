@@ -13,6 +13,7 @@ mod counted;
 mod diagnosis;
 pub mod evidence;
 pub mod github;
+mod glob;
 mod http_client;
 pub mod oci;
 mod place;

@@ -1,6 +1,7 @@
 use aws_sdk_ecr::types::{ImageIdentifier, ImageTagMutability, ImageTagMutabilityExclusionFilterType};
 
 use super::{Aws, Error, Kind};
+use crate::glob;
 use crate::oci::{Digest, RepositoryName, Tag};
 use crate::registry::EcrHost;
 
@@ -25,22 +26,10 @@ pub struct Pushed {
 impl Mutability {
     /// Whether a tag can be moved.
     pub fn allows(&self, tag: &Tag) -> bool {
-        let excluded = self.exclusions.iter().any(|filter| matches(filter, tag.as_str()));
+        // A filter has no other wildcard than `*`: ECR takes no `?` in it.
+        let excluded = self.exclusions.iter().any(|filter| glob::matches(filter, tag.as_str()));
         self.mutable != excluded
     }
-}
-
-/// `*` stands for any characters, as in ECR's filters.
-fn matches(filter: &str, text: &str) -> bool {
-    let mut parts = filter.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 impl Aws {

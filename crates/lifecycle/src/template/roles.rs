@@ -4,6 +4,7 @@ use super::checks::{Finding, Severity};
 use super::document::{Kind, Node};
 use super::intrinsics::Scope;
 use super::resources::has_type;
+use crate::glob;
 
 /// What a pull from ECR takes.
 const PULL: [&str; 4] =
@@ -124,30 +125,7 @@ fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option
     Some(())
 }
 
-/// IAM's wildcards: `*` for any characters, `?` for one, in any case.
+/// IAM's wildcards, in any case.
 fn matches(pattern: &str, action: &str) -> bool {
-    let pattern: Vec<char> = pattern.to_ascii_lowercase().chars().collect();
-    let action: Vec<char> = action.to_ascii_lowercase().chars().collect();
-    let (mut at, mut from) = (0, 0);
-    // Where the last `*` stands, and how much it has taken.
-    let mut star: Option<(usize, usize)> = None;
-    while from < action.len() {
-        match (pattern.get(at), star) {
-            (Some('*'), _) => {
-                star = Some((at, from));
-                at += 1;
-            }
-            (Some(c), _) if *c == '?' || *c == action[from] => {
-                at += 1;
-                from += 1;
-            }
-            (_, Some((position, taken))) => {
-                star = Some((position, taken + 1));
-                at = position + 1;
-                from = taken + 1;
-            }
-            (_, None) => return false,
-        }
-    }
-    pattern[at..].iter().all(|c| *c == '*')
+    glob::matches(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
 }

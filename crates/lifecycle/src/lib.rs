@@ -2,7 +2,9 @@
 //! registry client, the transfer engine and the evidence.
 //!
 //! Dependencies point one way: `transfer`, `evidence`, `github` and `aws` use `registry` and
-//! `template`, and those use `oci` and `runner`. Only `runner` reads the environment and prints.
+//! `template`, and those use `oci` and `runner`. Two things stand across: `diagnosis` knows the errors of all
+//! modules, and `--help` in `runner` reads the action file with the YAML of `template`. Only `runner` reads the
+//! environment and prints.
 
 pub mod aws;
 mod bounded;

@@ -3,34 +3,20 @@
 
 use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec};
 use crate::support::http::Kind;
-use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
+use crate::support::project::{BY_TAG, Project, aws, bare, default_host, named, set_registry};
 use crate::support::runner::Step;
 
-/// Both images, an image of the same registry that is in no mapping, one that is pinned, and one from elsewhere.
-const SIDECARS: &str = r#"
-Parameters:
-  RepositoryPrefix: {Type: "AWS::SSM::Parameter::Value<String>", Default: /account/ecr/main/registry}
-  Environment: {Type: String}
-  DeploymentVersion: {Type: String}
-Mappings:
-  ImageBuildConfiguration:
-    Api: {imageName: shop/api}
-Resources:
-  Task:
-    Type: AWS::ECS::TaskDefinition
-    Properties:
-      ContainerDefinitions:
-        - Name: api
-          Image: !Sub
-            - ${RepositoryPrefix}/${Name}:${Environment}-${DeploymentVersion}
-            - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]
-        - Name: router
+/// An image, another of the same registry that is in no mapping, one that is pinned, and one from elsewhere.
+fn sidecars() -> String {
+    named("${RepositoryPrefix}/${Name}:${Environment}-${DeploymentVersion}")
+        + r"        - Name: router
           Image: !Sub ${RepositoryPrefix}/shop/router:${Environment}
         - Name: pinned
           Image: !Sub ${RepositoryPrefix}/shop/router@sha256:0000000000000000000000000000000000000000000000000000000000000000
         - Name: collector
           Image: registry.invalid/collector:1
-"#;
+"
+}
 
 /// [`BY_TAG`] on a runtime that is written down.
 fn on(architecture: &str) -> String {
@@ -66,7 +52,7 @@ fn promote(ecr: &Ecr, project: &Project) -> Step {
 #[test]
 fn what_the_template_deploys_beside_the_run_is_looked_for() {
     let api = of_platforms(&["linux/amd64"], 1);
-    let (ecr, project) = shop(SIDECARS, &api);
+    let (ecr, project) = shop(&sidecars(), &api);
     let host = default_host();
     let router =
         format!("template.yaml:18:18: a deployment would not find `{host}/shop/router:dev`, which `Task` deploys");
@@ -112,7 +98,7 @@ fn images_of_another_run_are_looked_for_in_a_dry_run() {
 
 #[test]
 fn a_registry_that_stands_in_does_not_stand_in_for_others() {
-    let template = SIDECARS.replace("${RepositoryPrefix}/shop/router:", "${Sidecars}/shop/router:");
+    let template = sidecars().replace("${RepositoryPrefix}/shop/router:", "${Sidecars}/shop/router:");
     let template =
         template.replacen("Parameters:\n", "Parameters:\n  Sidecars: {Type: String, Default: mirror.invalid}\n", 1);
     let api = of_platforms(&["linux/amd64"], 1);

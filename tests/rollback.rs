@@ -3,28 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::support::ecr::{Config, Ecr, Image};
-use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
 /// An environment has one name for all versions.
-const FLOATING: &str = r#"
-Parameters:
-  RepositoryPrefix: {Type: "AWS::SSM::Parameter::Value<String>", Default: /account/ecr/main/registry}
-  Environment: {Type: String}
-  DeploymentVersion: {Type: String}
-Mappings:
-  ImageBuildConfiguration:
-    Api: {imageName: shop/api}
-Resources:
-  Task:
-    Type: AWS::ECS::TaskDefinition
-    Properties:
-      ContainerDefinitions:
-        - Name: api
-          Image: !Sub
-            - ${RepositoryPrefix}/${Name}:${Environment}
-            - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]
-"#;
+const FLOATING: &str = "${RepositoryPrefix}/${Name}:${Environment}";
 
 struct Shop {
     ecr: Ecr,
@@ -194,7 +177,7 @@ fn a_promotion_of_what_was_there_is_no_rollback() {
 
 #[test]
 fn a_name_without_a_version_goes_back_on_request_alone() {
-    let shop = Shop::new(FLOATING);
+    let shop = Shop::new(&named(FLOATING));
     let in_dev = |seed: u64| {
         let image = Image::new(seed);
         shop.ecr.default_registry().push("shop/api", &["dev"], &image);
@@ -220,7 +203,7 @@ fn a_name_without_a_version_goes_back_on_request_alone() {
 
 #[test]
 fn what_publish_replaced_can_come_back() {
-    let shop = Shop::new(FLOATING);
+    let shop = Shop::new(&named(FLOATING));
     let old = shop.publish("1.0.0", 1);
     shop.publish("1.1.0", 2);
     let run = shop.promote("1.0.0", "dev").input("rollback", "true").run().exits(0);
@@ -230,7 +213,7 @@ fn what_publish_replaced_can_come_back() {
 
 #[test]
 fn a_name_without_a_version_is_promoted_as_the_version_that_it_holds() {
-    let shop = Shop::new(FLOATING);
+    let shop = Shop::new(&named(FLOATING));
     let image = shop.publish("1.0.0", 1);
     let before = shop.ecr.snapshot();
     let error = shop.promote("9.9.9", "test").run().exits(1).error().to_owned();

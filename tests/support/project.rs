@@ -52,6 +52,11 @@ Resources:
             - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]
 "#;
 
+/// [`BY_REPOSITORY`] with another expression of the image's name.
+pub(crate) fn named(expression: &str) -> String {
+    BY_REPOSITORY.replace("${RepositoryPrefix}/${Environment}/${Name}:${DeploymentVersion}", expression)
+}
+
 /// A checkout.
 pub(crate) struct Project {
     folder: tempfile::TempDir,

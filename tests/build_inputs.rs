@@ -138,7 +138,7 @@ fn inputs() {
     insta::assert_snapshot!(refused("working-directory", ".."), @"input `working-directory`: `..` is not accepted: a folder in the checkout");
     insta::assert_snapshot!(refused("template", "other.yaml"), @"input `template`: `other.yaml` is not accepted: the path of a template in the checkout, relative to `working-directory`");
     insta::assert_snapshot!(refused("template", "../../../etc/passwd"), @"input `template`: `../../../etc/passwd` is not accepted: the path of a template in the checkout, relative to `working-directory`");
-    insta::assert_snapshot!(refused("mapping", "Images"), @"template.yaml:2:3: the template has no mapping `Images` (hint: mappings: `ImageBuildConfiguration`)");
+    insta::assert_snapshot!(refused("mapping", "Images"), @"template.yaml:2:3: input `mapping`: the template has no mapping `Images` (hint: mappings: `ImageBuildConfiguration`)");
     insta::assert_snapshot!(refused("secrets", "token=env:NO_SUCH_VARIABLE"), @"input `secrets`: `token=env:NO_SUCH_VARIABLE` is not accepted: the variable NO_SUCH_VARIABLE is not set in this step's `env:`");
     insta::assert_snapshot!(refused("secrets", "token=hunter2"), @"input `secrets`: `token=…` is not accepted: lines of the form id=env:NAME or id=file:PATH");
     insta::assert_snapshot!(refused("secrets", "a b=env:PATH"), @"input `secrets`: `a b=…` is not accepted: an id of letters, digits, `-`, `_` and `.`");
@@ -189,5 +189,5 @@ fn a_lambda_function_takes_one_platform() {
          ImageUri: !Sub\n        - registry.example/${{Name}}:1\n        - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]\n",
         template("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}")
     );
-    insta::assert_snapshot!(of_template(&template), @"template.yaml:9:17: image `Api` has several platforms, and Lambda takes one manifest (hint: give it the platform of the function)");
+    insta::assert_snapshot!(of_template(&template), @"template.yaml:9:17: `Function` takes an image of one platform, but `Api` is built for linux/amd64, linux/arm64 (hint: Lambda takes no multi-platform image: declare a second image for the other platform)");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
-use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
+use lifecycle::template::{Context, Deployed, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::{Problem, checkout};
 
 use crate::dockerfile::{self, Base, Origin};
@@ -45,34 +45,58 @@ pub(crate) struct Image {
 /// # Errors
 /// The first thing that is wrong with an image, or with what deploys it.
 pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Image>> {
+    let modules = &request.common.project.modules;
+    let contexts = modules.iter().map(|module| request.common.project.context(module, None));
+    let contexts = contexts.collect::<Result<Vec<Context>, _>>()?;
+    let mut findings = Vec::new();
+    let (mut deployed, mut excluded) = (Vec::new(), Vec::new());
+    for (module, context) in modules.iter().zip(&contexts) {
+        let usages = module.template.usages(context);
+        findings.extend(module.template.findings(&module.defined, &usages, context));
+        deployed.extend(module.template.deployed(&module.defined, &usages)?);
+        excluded.extend(module.template.deployed(&module.defined, &module.template.excluded(context))?);
+    }
+    tell(findings, runner)?;
+    let of = |all: &[Deployed], key: &str| -> Vec<Usage> {
+        all.iter().filter(|deployed| deployed.key == key).flat_map(|deployed| deployed.usages.clone()).collect()
+    };
     let mut images = Vec::new();
-    let mut mistakes = Vec::new();
-    for module in &request.common.project.modules {
-        let parameters = request.common.project.values(module, None, None)?;
-        let context = Context { parameters, ..Context::default() };
-        let usages = module.template.usages(&context);
-        for finding in module.template.findings(&module.defined, &usages, &context) {
-            match finding.severity {
-                Severity::Error => mistakes.push(finding),
-                Severity::Warning => runner.annotate(annotation(&finding, Level::Warning)),
-                Severity::Notice => runner.annotate(annotation(&finding, Level::Notice)),
-            }
-        }
-        let deployed = module.template.deployed(&module.defined, &usages)?;
+    for (module, context) in modules.iter().zip(&contexts) {
+        let mut undeployed = Vec::new();
         for definition in &module.images {
-            let of_image = deployed.iter().filter(|deployed| deployed.key == definition.key.value);
-            let usages: Vec<&Usage> = of_image.flat_map(|deployed| &deployed.usages).collect();
+            let mut usages = of(&deployed, &definition.key.value);
+            if usages.is_empty() {
+                // What would deploy it says on what it has to run.
+                usages = of(&excluded, &definition.key.value);
+                undeployed.push((definition, usages.clone()));
+            }
             images.push(image(request, module, definition, &usages)?);
         }
+        tell(module.template.undeployed(&undeployed, context), runner)?;
     }
     // As they are told everywhere, whatever their order in the template, and of several templates.
     images.sort_by(|a: &Image, b| a.key.cmp(&b.key));
-    if let Some((first, more)) = mistakes.split_first() {
-        more.iter().for_each(|finding| runner.annotate(annotation(finding, Level::Error)));
-        let problem = Problem::mistake(first.message.clone()).at(first.place.clone());
-        return Err(first.hint.iter().fold(problem, |problem, hint| problem.hint(hint)).into());
-    }
     Ok(images)
+}
+
+/// Says what was found.
+///
+/// # Errors
+/// The first of the errors among it; the others are said.
+fn tell(findings: Vec<Finding>, runner: &Runner) -> Result<(), Problem> {
+    let mut mistake = None;
+    for finding in findings {
+        match finding.severity {
+            Severity::Error if mistake.is_none() => mistake = Some(finding),
+            Severity::Error => runner.annotate(annotation(&finding, Level::Error)),
+            Severity::Warning => runner.annotate(annotation(&finding, Level::Warning)),
+            Severity::Notice => runner.annotate(annotation(&finding, Level::Notice)),
+        }
+    }
+    mistake.map_or(Ok(()), |finding| {
+        let problem = Problem::mistake(finding.message).at(finding.place);
+        Err(finding.hint.into_iter().fold(problem, |problem, hint| problem.hint(hint)))
+    })
 }
 
 fn annotation(finding: &Finding, level: Level) -> Annotation {
@@ -80,7 +104,7 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
     Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.place.clone()))
 }
 
-fn image(request: &Request, module: &Module, definition: &ImageDefinition, usages: &[&Usage]) -> anyhow::Result<Image> {
+fn image(request: &Request, module: &Module, definition: &ImageDefinition, usages: &[Usage]) -> anyhow::Result<Image> {
     let workspace = &request.common.project.workspace;
     let context = inside(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
@@ -98,7 +122,12 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
     let base = sources.base_of(target.as_deref()).map(|base| base.reference.clone());
     let mut platforms = match request.platforms.is_empty() {
         false => request.platforms.clone(),
-        true => definition.platforms_for(usages.iter().copied()),
+        true => {
+            if let Some(problem) = unknown_platform(definition, usages) {
+                return Err(problem.into());
+            }
+            definition.platforms_for(usages)
+        }
     };
     if let Some(usage) = usages.iter().find(|usage| usage.takes_single_manifest())
         && platforms.len() > 1
@@ -126,6 +155,18 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
         base,
         known,
     })
+}
+
+/// What runs an image on a platform that neither it nor the mapping tells: built for another, it would be refused later.
+fn unknown_platform(definition: &ImageDefinition, usages: &[Usage]) -> Option<Problem> {
+    let unknown = usages.iter().find(|usage| usage.runtime.possible().is_empty());
+    let usage = unknown.filter(|_| definition.platforms.is_empty())?;
+    // What is wrong with the template is told as that.
+    let why = usage.runtime.unresolved.as_ref().filter(|why| !why.mistake)?;
+    let message =
+        format!("it can't be told on which platform `{}` runs image `{}`: {why}", usage.resource, definition.key);
+    let problem = Problem::mistake(message).at(usage.runtime.place.clone());
+    Some(problem.hint(format!("say it in the mapping: `platforms` of `{}`", definition.key)))
 }
 
 /// Digests that stand in references, and those of images in layouts, which have to be there for the platforms.

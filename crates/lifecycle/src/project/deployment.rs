@@ -217,17 +217,21 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
         return Fit::Refused(format!("it is an index, and `{resource}` takes a single manifest"));
     }
     let wanted = &usage.runtime.platforms;
-    if wanted.is_empty() {
-        let why = usage.runtime.unresolved.as_ref().map(|unresolved| format!(": {}", unresolved.reason));
-        let why = why.unwrap_or_default();
-        return Fit::Unsure(format!("it can't be decided on what `{resource}` runs{why}"));
-    }
     let fits = |wanted: &Platform| {
         has.iter().any(|has| {
             (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
                 && (wanted.variant.is_none() || has.variant == wanted.variant)
         })
     };
+    if wanted.is_empty() {
+        let perhaps = &usage.runtime.alternatives;
+        if !perhaps.is_empty() && perhaps.iter().all(fits) {
+            return Fit::Runs;
+        }
+        let why = usage.runtime.unresolved.as_ref().map(|unresolved| format!(": {}", unresolved.reason));
+        let why = why.unwrap_or_default();
+        return Fit::Unsure(format!("it can't be decided on what `{resource}` runs{why}"));
+    }
     let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Fit::Runs };
     let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
     match usage.runtime.certain {

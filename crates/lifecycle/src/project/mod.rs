@@ -30,10 +30,13 @@ pub use version::Version;
 use crate::checkout;
 use crate::diagnosis::Problem;
 use crate::runner::{Environment, Input};
-use crate::template::{ImageDefinition, Template};
+use crate::template::{Context, ImageDefinition, Template};
 
 /// Where a template is looked for.
 const TEMPLATE_NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
+
+/// The mapping where none is named.
+const MAPPING: &str = "ImageBuildConfiguration";
 
 /// Templates with the images that a run is about.
 pub struct Project {
@@ -74,12 +77,12 @@ impl Project {
         if !folder.starts_with(&workspace) {
             return Err(inputs.working_directory.refuse("a folder in the checkout").into());
         }
-        let mapping = inputs.mapping.text().unwrap_or("ImageBuildConfiguration");
+        let mapping = inputs.mapping.text().unwrap_or(MAPPING);
         let mut modules = Vec::new();
         for path in template_paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load(&path, &display, &workspace)?;
-            let defined = template.images(mapping)?;
+            let defined = template.images(mapping).map_err(|error| in_input(&inputs.mapping, error))?;
             let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
@@ -130,19 +133,14 @@ impl Project {
         Ok(self)
     }
 
-    /// The values of a template's parameters, as far as they are known.
+    /// The values of a template's parameters, as far as they are known; without a release, for all environments.
     ///
     /// # Errors
     /// When the template refuses one.
-    pub fn values(
-        &self,
-        module: &Module,
-        environment: Option<&str>,
-        version: Option<&str>,
-    ) -> Result<BTreeMap<String, String>, crate::template::Error> {
+    pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, crate::template::Error> {
         let given = self.parameters.iter().filter(|(name, _)| module.declares(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
-        module.template.values(environment, version, &given)
+        module.template.context(release.map(|to| to.environment), release.map(|to| to.version), &given)
     }
 
     /// A path as it was typed, relative to the working directory.
@@ -174,6 +172,15 @@ impl Project {
 impl Module {
     fn declares(&self, name: &str) -> bool {
         self.template.parameters().iter().any(|parameter| parameter.name == name)
+    }
+}
+
+/// What is wrong with an input that was given is told as a mistake of that input.
+fn in_input(mapping: &Input<'_>, error: crate::template::Error) -> anyhow::Error {
+    let crate::template::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
+    match mapping.text().filter(|mapping| *mapping != MAPPING) {
+        Some(_) => Problem::mistake(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into(),
+        None => error.into(),
     }
 }
 

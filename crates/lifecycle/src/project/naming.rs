@@ -59,7 +59,7 @@ impl Project {
         let mut names = Names::default();
         let mut all: Vec<(bool, Usage)> = Vec::new();
         for module in &self.modules {
-            let context = self.context(module, release, side).await?;
+            let context = self.looked_up(module, release, side).await?;
             let usages = module.template.usages(&context);
             refuse_mistakes(&usages)?;
             let deployed = module.template.deployed(&module.defined, &usages)?;
@@ -161,11 +161,9 @@ impl Project {
     }
 
     /// The values that a template's expressions are evaluated with. What they need is looked up, and nothing else.
-    async fn context(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
+    async fn looked_up(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
         let template = &module.template;
-        let parameters = self.values(module, Some(release.environment), Some(release.version))?;
-        let stand_in = side.registry.clone();
-        let mut context = Context { parameters, stand_in, ..Context::default() };
+        let mut context = Context { stand_in: side.registry.clone(), ..self.context(module, Some(release))? };
         if let Some(name) = &side.registry_parameter {
             let leads: Vec<String> = template.usages(&context).iter().filter_map(lead_parameter).collect();
             for parameter in template.parameters().iter().filter(|p| p.is_ssm() && leads.contains(&p.name)) {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::deployed::image_of;
 use super::error::one_line;
 use super::images::ImageDefinition;
+use super::parameters::{Parameter, assignment, is_environment};
 use super::usages::Usage;
-use super::value::Unresolved;
+use super::value::{Need, Unresolved};
 use super::{Context, File, Template, fargate, roles};
 use crate::Place;
 use crate::oci::Platform;
@@ -72,20 +73,88 @@ impl Template {
             }
         }
         for image in images {
-            match users.get(image.key.value.as_str()) {
-                Some(users) => findings.extend(several_platforms(image, users)),
-                None => {
-                    let message = format!("nothing in the template deploys image `{}`", image.key);
-                    findings.push(Finding::new(Severity::Notice, image.key.place.clone(), message));
-                }
-            }
+            let users = users.get(image.key.value.as_str()).map(Vec::as_slice).unwrap_or_default();
+            findings.extend(several_platforms(image, users));
         }
+        findings.extend(self.left_to_default(images, &users, context));
         findings.extend(unseen(&self.file));
         findings.extend(macros(&self.file));
         findings.extend(self.task_findings(&users, context));
         findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
         findings.dedup();
         findings
+    }
+
+    /// What is to be said of images that nothing deploys, each with its usages that a condition excludes.
+    pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
+        // Is it a default that excludes them?
+        let mut open = context.clone();
+        let has_default = |p: &Parameter| !p.is_ssm() && !context.parameters.contains_key(&p.name);
+        open.open.extend(self.parameters().into_iter().filter(has_default).map(|parameter| parameter.name));
+        let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
+        let perhaps = if is_excluded { self.usages(&open) } else { Vec::new() };
+        let needs: BTreeMap<&Place, Option<&Need>> = perhaps
+            .iter()
+            .map(|usage| (&usage.place, usage.undecided.as_ref().and_then(|why| why.need.as_ref())))
+            .collect();
+        let finding = |(image, excluded): &(&ImageDefinition, Vec<Usage>)| {
+            let place = image.key.place.clone();
+            let Some(usage) = excluded.first() else {
+                let message = format!("nothing in the template deploys image `{}`", image.key);
+                return Finding::new(Severity::Notice, place, message);
+            };
+            let why = usage.undecided.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let message =
+                format!("`{}` deploys image `{}`, but not with these parameters{why}", usage.resource, image.key);
+            let finding = Finding::new(Severity::Notice, place, message);
+            match needs.get(&usage.place).copied().flatten() {
+                Some(Need::Parameter(name)) => finding.hint(format!(
+                    "`{name}` has its default here; where it has other values, give it in the input `parameters`: {}",
+                    assignment(name)
+                )),
+                _ => finding,
+            }
+        };
+        images.iter().map(finding).collect()
+    }
+
+    /// Platforms that an image would have to have if a parameter that looks like the environment had not its default.
+    fn left_to_default(
+        &self,
+        images: &[ImageDefinition],
+        users: &BTreeMap<&str, Vec<&Usage>>,
+        context: &Context,
+    ) -> Vec<Finding> {
+        let mut open = context.clone();
+        let is_left = |p: &Parameter| {
+            let is_given = context.parameters.contains_key(&p.name) || context.open.contains(&p.name);
+            p.default.is_some() && !p.is_ssm() && !is_given && is_environment(&p.name.to_lowercase())
+        };
+        open.open.extend(self.parameters().into_iter().filter(is_left).map(|parameter| parameter.name));
+        if open.open.len() == context.open.len() {
+            return Vec::new();
+        }
+        let mut findings = BTreeMap::new();
+        for usage in self.usages(&open) {
+            let Ok(Some(image)) = image_of(images, &usage) else { continue };
+            let Some(users) = users.get(image.key.value.as_str()).filter(|_| image.platforms.is_empty()) else {
+                continue;
+            };
+            let built = image.platforms_for(users.iter().copied());
+            let Some(missing) = usage.runtime.possible().iter().find(|platform| !built.contains(platform)) else {
+                continue;
+            };
+            let why = usage.runtime.unresolved.as_ref().or(usage.undecided.as_ref());
+            let Some(Need::Parameter(name)) = why.and_then(|why| why.need.as_ref()) else { continue };
+            let message = format!(
+                "`{}` may run image `{}` on {missing}, for which it is not built: `{name}` has its default here",
+                usage.resource, image.key
+            );
+            let finding = Finding::new(Severity::Warning, usage.runtime.place.clone(), message);
+            let hint = format!("if it is the environment, give it in the input `parameters`: {}", assignment(name));
+            findings.entry(image.key.value.clone()).or_insert(finding.hint(hint));
+        }
+        findings.into_values().collect()
     }
 
     fn task_findings(&self, users: &BTreeMap<&str, Vec<&Usage>>, context: &Context) -> Vec<Finding> {
@@ -143,14 +212,22 @@ fn foreign(usage: &Usage) -> Option<Finding> {
     Some(Finding::new(Severity::Notice, usage.place.clone(), message))
 }
 
-/// An image that is not built for what it is deployed on.
+/// An image that is not built for what it is deployed on, or may be.
 fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     let declared: Vec<&Platform> = image.platforms.iter().map(|platform| &platform.value).collect();
     if declared.is_empty() || !usage.runtime.certain {
         return None;
     }
-    let missing = usage.runtime.platforms.iter().find(|platform| !declared.contains(platform))?;
-    let built = declared.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
+    let missing = usage.runtime.possible().iter().find(|platform| !declared.contains(platform))?;
+    let built = listing(declared);
+    let place = usage.runtime.place.clone();
+    if let Some(why) = &usage.runtime.unresolved {
+        let message = format!(
+            "`{}` may run image `{}` on {missing}, and it is built for {built}: {why}",
+            usage.resource, image.key
+        );
+        return Some(Finding::new(Severity::Warning, place, message));
+    }
     let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
     let hint = match usage.kind {
         super::Kind::ServerlessFunction | super::Kind::LambdaFunction => {
@@ -159,7 +236,7 @@ fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
         super::Kind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
         _ => "set `RuntimePlatform`, or the mapping's `platforms`",
     };
-    Some(Finding::new(Severity::Error, usage.runtime.place.clone(), message).hint(hint))
+    Some(Finding::new(Severity::Error, place, message).hint(hint))
 }
 
 /// An image that would be built for several platforms though Lambda takes no index.
@@ -169,9 +246,28 @@ fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Findi
     if platforms.len() < 2 {
         return None;
     }
-    let built = platforms.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
-    let message =
-        format!("`{}` takes an image of one platform, but `{}` is built for {built}", function.resource, image.key);
+    // The one that may run on several says why it is so.
+    let open = usages.iter().find(|usage| usage.takes_single_manifest() && usage.runtime.possible().len() > 1);
+    let open = open.filter(|_| image.platforms.is_empty());
+    if let Some((open, why)) = open.and_then(|open| Some((open, open.runtime.unresolved.as_ref()?))) {
+        let message = format!(
+            "`{}` takes an image of one platform, and runs on {}: {why}",
+            open.resource,
+            open.runtime.possible().iter().map(Platform::to_string).collect::<Vec<_>>().join(" or "),
+        );
+        let hint = "declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping";
+        return Some(Finding::new(Severity::Error, open.runtime.place.clone(), message).hint(hint));
+    }
+    let message = format!(
+        "`{}` takes an image of one platform, but `{}` is built for {}",
+        function.resource,
+        image.key,
+        listing(&platforms)
+    );
     let hint = "Lambda takes no multi-platform image: declare a second image for the other platform";
     Some(Finding::new(Severity::Error, function.place.clone(), message).hint(hint))
+}
+
+fn listing<'p>(platforms: impl IntoIterator<Item = &'p Platform>) -> String {
+    platforms.into_iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::document::Node;
-use super::error::suggestion;
-use super::intrinsics::Scope;
+use super::intrinsics::{Assumption, Scope};
 use super::value::{Unresolved, Value};
 use crate::Place;
 
@@ -13,8 +12,29 @@ impl Scope<'_> {
     pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<&'n Node, Unresolved> {
         let arguments = self.arguments(argument, "Fn::If", 3..=3)?;
         let name = self.name(&arguments[0], "Fn::If")?;
-        let holds = self.condition(&name, || self.place(&arguments[0]))?;
+        let holds = self.assumed_or_decided(&name, || self.place(&arguments[0]))?;
         Ok(if holds { &arguments[1] } else { &arguments[2] })
+    }
+
+    /// Whether a condition holds, where one that can't be decided may be assumed. It names the condition then: an
+    /// assumption would decide.
+    pub(super) fn assumed_or_decided(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
+        if let Some((_, holds)) = self.assumptions.borrow().iter().find(|(assumed, _)| assumed == name) {
+            return Ok(*holds);
+        }
+        self.condition(name, place).map_err(|unresolved| match unresolved.mistake {
+            true => unresolved,
+            false => Unresolved { condition: Some(name.to_owned()), ..unresolved },
+        })
+    }
+
+    /// What is found where conditions that can't be decided are assumed to hold, or not to, beside those that are.
+    pub(super) fn assuming<T>(&self, assumptions: &[Assumption], find: impl FnOnce() -> T) -> T {
+        let before = self.assumptions.borrow().len();
+        self.assumptions.borrow_mut().extend_from_slice(assumptions);
+        let found = find();
+        self.assumptions.borrow_mut().truncate(before);
+        found
     }
 
     /// Whether a condition of the template holds.
@@ -25,7 +45,7 @@ impl Scope<'_> {
         }
         let Some(node) = self.file.declaration("Conditions", name) else {
             let known = self.file.section("Conditions").map(|section| section.entries()).unwrap_or_default();
-            let hint = suggestion(name, known.iter().map(|entry| entry.key.as_str()), "conditions");
+            let hint = self.guard.names.suggestion(name, known.iter().map(|entry| entry.key.as_str()), "conditions");
             return Err(Unresolved::mistake(place(), format!("the template has no condition `{name}`")).hint(hint));
         };
         self.conditions.borrow_mut().insert(name.to_owned(), None);

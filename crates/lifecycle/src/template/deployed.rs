@@ -27,17 +27,20 @@ impl Template {
         let mut all: Vec<Deployed> = Vec::new();
         for usage in usages {
             let Some(image) = image_of(images, usage)? else { continue };
-            let key = &image.key.value;
-            match all.iter_mut().find(|known| known.key == *key && same(&known.reference, &usage.reference)) {
-                Some(known) => known.usages.push(usage.clone()),
-                None => all.push(Deployed {
-                    key: key.clone(),
-                    reference: usage.reference.clone(),
-                    usages: vec![usage.clone()],
-                }),
-            }
+            let (key, reference) = (image.key.value.clone(), usage.reference.clone());
+            Deployed { key, reference, usages: vec![usage.clone()] }.join(&mut all);
         }
         Ok(all)
+    }
+}
+
+impl Deployed {
+    /// Adds it to others, which each have an image and a reference of their own.
+    pub fn join(self, all: &mut Vec<Self>) {
+        match all.iter_mut().find(|known| known.key == self.key && same(&known.reference, &self.reference)) {
+            Some(known) => known.usages.extend(self.usages),
+            None => all.push(self),
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use crate::Place;
@@ -59,8 +60,18 @@ pub enum Error {
         /// What the run is for.
         meant: String,
     },
+    /// The mapping of images is not there.
+    #[error("the template has no mapping `{name}`")]
+    UnknownMapping {
+        /// Its name, by default or as it was given.
+        name: String,
+        /// Where the mappings stand.
+        place: Place,
+        /// What there is instead.
+        hint: String,
+    },
     /// A value was given to a parameter that the template does not declare.
-    #[error("the template has no parameter `{name}`")]
+    #[error("input `parameters`: the template has no parameter `{name}`")]
     UnknownParameter {
         /// The name that was given.
         name: String,
@@ -87,6 +98,7 @@ impl Error {
             Self::Invalid { place, .. }
             | Self::RefusedValue { place, .. }
             | Self::Contradiction { place, .. }
+            | Self::UnknownMapping { place, .. }
             | Self::UnknownParameter { place, .. } => Some(place),
         }
     }
@@ -100,9 +112,9 @@ impl Error {
             Self::Invalid { hint, .. } => hint.as_deref(),
             Self::RefusedValue { .. } => None,
             Self::Contradiction { .. } => {
-                Some("leave it away: the template's `Environment` and `DeploymentVersion` are what the run is for")
+                Some("leave it out: the template's `Environment` and `DeploymentVersion` are what the run is for")
             }
-            Self::UnknownParameter { hint, .. } => Some(hint),
+            Self::UnknownMapping { hint, .. } | Self::UnknownParameter { hint, .. } => Some(hint),
         }
     }
 }
@@ -125,23 +137,57 @@ pub(super) fn one_line(text: &str) -> String {
     line
 }
 
+/// Pairs of letters that are compared to find what was meant: some tens of milliseconds, and a hundred mistakes in a
+/// template of fifty names.
+const COMPARED_LIMIT: usize = 2_000_000;
+
+/// Names that are looked at. No real template has as many.
+const NAMES_LIMIT: usize = 1000;
+
+/// Letters of a name: CloudFormation's own limit.
+const NAME_LIMIT: usize = 255;
+
+/// What was compared so far.
+#[derive(Debug, Default)]
+pub(super) struct Comparisons(Cell<usize>);
+
 /// A sentence that proposes the known name that was probably meant, or else lists what there is.
 pub(super) fn suggestion<'n>(given: &str, known: impl IntoIterator<Item = &'n str>, noun: &str) -> String {
-    // No real template has as many names, and every one is compared.
-    const COMPARED: usize = 1000;
-    let known: Vec<&str> = known.into_iter().take(COMPARED).filter(|name| name.len() <= 255).collect();
-    let given = given.get(..255).unwrap_or(given);
-    let distance = |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
-    // Names of templates are long and differ in an ending: a third of the letters may be wrong.
-    let near = known
-        .iter()
-        .map(|name| (distance(name), *name))
-        .filter(|(d, name)| *d <= (name.len().max(given.len()) / 3).max(1))
-        .min();
-    match (near, known.as_slice()) {
-        (Some((_, name)), _) => format!("did you mean `{name}`?"),
-        (None, []) => format!("there are no {noun}"),
-        (None, _) => format!("{noun}: {}", listed(&known)),
+    Comparisons::default().suggestion(given, known, noun)
+}
+
+impl Comparisons {
+    /// As [`suggestion`]; where too much was compared already, nothing is proposed.
+    pub(super) fn suggestion<'n>(&self, given: &str, known: impl IntoIterator<Item = &'n str>, noun: &str) -> String {
+        let known: Vec<&str> = known.into_iter().take(NAMES_LIMIT).filter(|name| name.len() <= NAME_LIMIT).collect();
+        match (self.nearest(given, &known), known.as_slice()) {
+            (Some(name), _) => format!("did you mean `{name}`?"),
+            (None, []) => format!("there are no {noun}"),
+            (None, known) => format!("{noun}: {}", listed(known)),
+        }
+    }
+
+    fn nearest<'n>(&self, given: &str, known: &[&'n str]) -> Option<&'n str> {
+        let given = given.chars().take(NAME_LIMIT).collect::<String>().to_lowercase();
+        let length = given.chars().count();
+        let mut nearest: Option<(usize, &str)> = None;
+        for name in known {
+            // Names of templates are long and differ in an ending: a third of the letters may be wrong.
+            let letters = name.chars().count();
+            let wrong = (letters.max(length) / 3).max(1);
+            if letters.abs_diff(length) > wrong {
+                continue;
+            }
+            self.0.set(self.0.get() + letters * length);
+            if self.0.get() > COMPARED_LIMIT {
+                return None;
+            }
+            let distance = strsim::damerau_levenshtein(&given, &name.to_lowercase());
+            if distance <= wrong && nearest.is_none_or(|nearest| (distance, *name) < nearest) {
+                nearest = Some((distance, name));
+            }
+        }
+        nearest.map(|(_, name)| name)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use super::document::{Entry, Kind, Mapping, Mark, Node};
-use super::error::suggestion;
+use super::error::{one_line, suggestion};
 use super::usages::Usage;
 use super::{Error, File, Template, metadata};
 use crate::Place;
@@ -53,10 +53,11 @@ pub enum Source {
 const ATTRIBUTES: [&str; 6] = ["imageName", "dockerfile", "context", "target", "platforms", "buildArgs"];
 
 impl ImageDefinition {
-    /// The platforms to build: the mapping's own, or else those of the usages that are given. Empty: the template doesn't say.
+    /// The platforms to build: the mapping's own, or else all that the usages run on or may run on. Empty: the template
+    /// doesn't say.
     pub fn platforms_for<'u>(&self, usages: impl IntoIterator<Item = &'u Usage>) -> Vec<Platform> {
         let mut platforms: Vec<Platform> = match self.platforms.as_slice() {
-            [] => usages.into_iter().flat_map(|usage| usage.runtime.platforms.iter().cloned()).collect(),
+            [] => usages.into_iter().flat_map(|usage| usage.runtime.possible().iter().cloned()).collect(),
             declared => declared.iter().map(|platform| platform.value.clone()).collect(),
         };
         platforms.sort();
@@ -146,7 +147,7 @@ impl Template {
             known => suggestion(mapping, known.iter().map(|entry| entry.key.as_str()), "mappings"),
         };
         let mark = section.map_or(Mark { line: 1, column: 1 }, |section| section.mark);
-        Error::hinted(self.file.place(mark), format!("the template has no mapping `{mapping}`"), hint)
+        Error::UnknownMapping { name: one_line(mapping), place: self.file.place(mark), hint: one_line(&hint) }
     }
 }
 

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::document::{Kind, Mark, Node};
-use super::error::suggestion;
+use super::error::Comparisons;
 use super::value::{Need, Origin, Read, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::Place;
@@ -23,8 +23,12 @@ const STEP_LIMIT: usize = 2_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     pub(super) depth: Cell<usize>,
+    pub(super) names: Comparisons,
     steps: Cell<usize>,
 }
+
+/// A condition that can't be decided, and whether it is taken to hold.
+pub(super) type Assumption = (String, bool);
 
 /// One file with the values of its parameters.
 pub(super) struct Scope<'t> {
@@ -34,6 +38,8 @@ pub(super) struct Scope<'t> {
     parameters: HashMap<String, Value>,
     /// Conditions that are decided; none: being decided.
     pub(super) conditions: RefCell<HashMap<String, Option<Result<bool, Unresolved>>>>,
+    /// What `Fn::If` goes by where a condition can't be decided. Conditions themselves know nothing of it.
+    pub(super) assumptions: RefCell<Vec<Assumption>>,
     /// The nested templates whose parameters are being evaluated.
     pub(super) nesting: RefCell<Vec<String>>,
 }
@@ -51,6 +57,7 @@ impl<'t> Scope<'t> {
             guard,
             parameters: HashMap::new(),
             conditions: RefCell::default(),
+            assumptions: RefCell::default(),
             nesting: RefCell::default(),
         };
         for parameter in file.parameters() {
@@ -63,10 +70,15 @@ impl<'t> Scope<'t> {
 
     /// The template that a person deploys, with the parameters that were given.
     pub(super) fn root(file: &'t File, context: &'t Context, guard: &'t Guard) -> Self {
-        let given = context.parameters.iter();
-        let given =
-            given.map(|(name, value)| (name.clone(), Value::part(Ok(value.clone()), Origin::Parameter(name.clone()))));
-        Self::new(file, context, guard, given.collect())
+        let part = |name: &String, text| (name.clone(), Value::part(text, Origin::Parameter(name.clone())));
+        let given = context.parameters.iter().map(|(name, value)| part(name, Ok(value.clone())));
+        let open = context.open.iter().map(|name| {
+            let reason = format!("parameter `{name}` has other values in other environments or versions");
+            let place = file.section("Parameters").and_then(|section| section.get(name)).map(|entry| entry.mark);
+            let place = file.place(place.unwrap_or(file.root.mark));
+            part(name, Err(Unresolved::new(place, reason).needs(Need::Parameter(name.clone()))))
+        });
+        Self::new(file, context, guard, open.chain(given).collect())
     }
 
     pub(super) fn place(&self, node: &Node) -> Place {
@@ -183,7 +195,7 @@ impl<'t> Scope<'t> {
         let known = sections.flat_map(|section| section.entries()).map(|entry| entry.key.as_str());
         let unknown =
             Unresolved::mistake(self.file.place(mark), format!("`{name}` is neither a parameter nor a resource"));
-        Err(unknown.hint(suggestion(name, known, "parameters and resources")))
+        Err(unknown.hint(self.guard.names.suggestion(name, known, "parameters and resources")))
     }
 
     pub(super) fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
@@ -360,7 +372,7 @@ impl<'t> Scope<'t> {
     ) -> Result<&'t Node, Unresolved> {
         let missing = |argument: &Node, known: Option<&Node>, reason: String, noun: &str| {
             let known = known.and_then(Node::as_mapping).map(|known| known.entries()).unwrap_or_default();
-            let hint = suggestion(
+            let hint = self.guard.names.suggestion(
                 match noun {
                     "mappings" => mapping,
                     "keys" => key,

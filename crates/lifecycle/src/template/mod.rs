@@ -5,6 +5,7 @@
 //! parameters of that environment, and what can't be decided stays [`Unresolved`], with its reason and place.
 //! Nothing here looks anything up: the values that an evaluation needs ([`Template::needs`]) come in by [`Context`].
 
+mod alternatives;
 mod checks;
 mod conditions;
 mod deployed;
@@ -31,7 +32,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,6 +66,8 @@ pub struct Template {
 pub struct Context {
     /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
     pub parameters: BTreeMap<String, String>,
+    /// Parameters that have no one value, whatever their default is: what depends on them can't be decided.
+    pub open: BTreeSet<String>,
     /// `AWS::Region`.
     pub region: Option<String>,
     /// `AWS::AccountId`.

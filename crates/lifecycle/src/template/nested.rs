@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::document::{Mark, Node};
-use super::error::suggestion;
 use super::intrinsics::Scope;
 use super::value::{Unresolved, Value};
 use super::{Error, FILE_LIMIT, File};
@@ -131,7 +130,7 @@ impl<'t> Scope<'t> {
                 Value::Nothing => continue,
                 value => value,
             };
-            values.insert(entry.key.clone(), value);
+            values.insert(entry.key.clone(), value.outside());
         }
         self.nesting.borrow_mut().pop();
         Some(Scope::new(file, self.context, self.guard, values))
@@ -150,7 +149,7 @@ impl<'t> Scope<'t> {
         // A scope costs more of the stack than an expression.
         self.guard.depth.set(depth + 10);
         let value = self.nested(name).map(|scope| match scope.file.declaration("Outputs", output) {
-            Some(declared) => declared.get("Value").map(|value| scope.evaluate(value)).ok_or_else(Vec::new),
+            Some(declared) => declared.get("Value").map(|value| scope.evaluate(value).outside()).ok_or_else(Vec::new),
             None => {
                 let known = scope.file.section("Outputs").map(|section| section.entries()).unwrap_or_default();
                 Err(known.iter().map(|entry| entry.key.clone()).collect())
@@ -161,7 +160,7 @@ impl<'t> Scope<'t> {
             Some(Ok(value)) => Ok(value),
             Some(Err(known)) => {
                 let missing = format!("nested template `{name}` has no output `{output}`");
-                let hint = suggestion(output, known.iter().map(String::as_str), "outputs");
+                let hint = self.guard.names.suggestion(output, known.iter().map(String::as_str), "outputs");
                 Err(Unresolved::mistake(self.file.place(mark), missing).hint(hint))
             }
             None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is no template of the checkout"))),

@@ -1,12 +1,12 @@
 //! What a template asks of whoever deploys it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
 use super::value::{Need, Origin, Text, Unresolved, Value};
-use super::{Error, File, Template};
+use super::{Context, Error, File, Template};
 use crate::Place;
 
 /// The parameters that get a value without asking.
@@ -36,6 +36,11 @@ impl Parameter {
     /// Its value is the name of an SSM parameter whose value is meant.
     pub fn is_ssm(&self) -> bool {
         self.kind.starts_with("AWS::SSM::Parameter::Value<")
+    }
+
+    /// Its name or the values that it takes say that it is what an action calls the environment.
+    pub fn is_environment(&self, environment: &str) -> bool {
+        is_environment(&self.name.to_lowercase()) || self.allowed_values.iter().any(|value| value == environment)
     }
 
     fn is_list(&self) -> bool {
@@ -123,28 +128,32 @@ impl Template {
     }
 
     /// The values of the template's parameters for an environment and a version: `Environment` and `DeploymentVersion`
-    /// where the template declares them, and what was given, in which `{environment}` and `{version}` are replaced. A value
-    /// whose placeholder is not known is left away, as the environment itself is.
+    /// where the template declares them, and what was given, in which `{environment}` and `{version}` are replaced.
+    /// Without an environment or a version, what depends on it is [open](Context::open).
     ///
     /// # Errors
-    /// As of [`check_parameters`](Self::check_parameters); `Contradiction` where a run for one environment or version is
+    /// As of [`check_parameters`](Self::check_parameters), and `Contradiction` where a run for one environment or version is
     /// given the name of another without a placeholder.
-    pub fn values(
+    pub fn context(
         &self,
         environment: Option<&str>,
         version: Option<&str>,
         given: &BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, String>, Error> {
+    ) -> Result<Context, Error> {
         let declared = self.parameters();
-        let mut values = BTreeMap::new();
+        let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
         for (name, value) in [(ENVIRONMENT, environment), (VERSION, version)] {
-            if let Some(value) = value.filter(|_| declared.iter().any(|parameter| parameter.name == name)) {
-                values.insert(name.to_owned(), value.to_owned());
+            if declared.iter().any(|parameter| parameter.name == name) {
+                match value {
+                    Some(value) => drop(values.insert(name.to_owned(), value.to_owned())),
+                    None => drop(open.insert(name.to_owned())),
+                }
             }
         }
         for (name, value) in given {
             let placeholders = [("{environment}", environment), ("{version}", version)];
             if placeholders.iter().any(|(placeholder, known)| known.is_none() && value.contains(placeholder)) {
+                open.insert(name.clone());
                 continue;
             }
             if let Some(meant) = values.get(name).filter(|meant| *meant != value)
@@ -163,11 +172,39 @@ impl Template {
             values.insert(name.clone(), filled);
         }
         self.check_parameters(&values)?;
-        Ok(values)
+        open.retain(|name| !values.contains_key(name));
+        Ok(Context { parameters: values, open, ..Context::default() })
     }
 }
 
+/// What a parameter that no value was given for has to be given. Names such as `Stage` and `ReleaseVersion` tell.
+pub(super) fn assignment(name: &str) -> String {
+    let lower = name.to_lowercase();
+    match lower.as_str() {
+        _ if is_environment(&lower) => format!("`{name}={{environment}}`"),
+        _ if ["version", "release", "tag"].iter().any(|word| lower.ends_with(word)) => format!("`{name}={{version}}`"),
+        _ => format!("`{name}=...`, where `{{environment}}` and `{{version}}` stand for their values"),
+    }
+}
+
+/// Whether a name in lower case means the environment.
+pub(super) fn is_environment(lower: &str) -> bool {
+    let bare = lower.strip_suffix("name").or_else(|| lower.strip_suffix("type")).unwrap_or(lower);
+    ["env", "environment", "stage"].iter().any(|word| bare.ends_with(word))
+}
+
 impl Scope<'_> {
+    /// The values that a parameter takes; none where it takes any, or looks them up.
+    pub(super) fn allowed(&self, name: &str) -> Vec<Value> {
+        let section = self.file.section("Parameters");
+        let Some(entry) = section.and_then(|section| section.get(name)) else { return Vec::new() };
+        let parameter = Parameter::read(self.file, name, self.file.place(entry.mark), &entry.value);
+        match parameter.is_ssm() {
+            true => Vec::new(),
+            false => parameter.allowed_values.into_iter().map(Value::literal).collect(),
+        }
+    }
+
     /// The value of a parameter: what was passed, else its default, looked up where its type says so.
     pub(super) fn parameter(&self, parameter: &Parameter, passed: Option<Value>) -> Value {
         let origin = Origin::Parameter(parameter.name.clone());
@@ -178,7 +215,8 @@ impl Scope<'_> {
             (None, None) => {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
                 let missing = Unresolved::new(place(), missing).needs(Need::Parameter(parameter.name.clone()));
-                let missing = missing.hint(format!("give it in the input `parameters`: {}=...", parameter.name));
+                let missing =
+                    missing.hint(format!("give it in the input `parameters`: {}", assignment(&parameter.name)));
                 return Value::part(Err(missing), origin);
             }
         };

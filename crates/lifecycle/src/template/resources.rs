@@ -1,7 +1,6 @@
 //! Values of the template's own resources, as far as they follow from the template.
 
 use super::document::{Mark, Node};
-use super::error::suggestion;
 use super::intrinsics::Scope;
 use super::value::{Origin, Part, Text, Unresolved, Value};
 
@@ -22,7 +21,11 @@ impl Scope<'_> {
         let Some(resource) = self.file.declaration("Resources", name) else {
             let known = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
             let unknown = Unresolved::mistake(self.file.place(mark), format!("the template has no resource `{name}`"));
-            return Err(unknown.hint(suggestion(name, known.iter().map(|entry| entry.key.as_str()), "resources")));
+            return Err(unknown.hint(self.guard.names.suggestion(
+                name,
+                known.iter().map(|entry| entry.key.as_str()),
+                "resources",
+            )));
         };
         let place = || self.file.place(mark);
         if let (Some(output), true) = (attribute.strip_prefix("Outputs."), self.file.nested.contains_key(name)) {

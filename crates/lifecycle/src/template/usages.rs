@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::document::{Kind as NodeKind, Node};
-use super::intrinsics::{Guard, Scope};
+use super::intrinsics::{Assumption, Guard, Scope};
 use super::metadata;
 use super::reference::{EvaluatedReference, Lead, lead, reference};
 use super::resources::has_type;
@@ -30,7 +30,8 @@ pub struct Usage {
     pub mistakes: Vec<Unresolved>,
     /// The value that leads the expression, if one does.
     pub lead: Option<Lead>,
-    /// The repository's path below the registry, which may be known where the reference is not: `team/app`.
+    /// The repository's path below the registry, which may be known where the reference is not: `team/app`. What is not
+    /// known of it is `?`.
     pub path: Option<String>,
     /// What the expression read from mappings.
     pub reads: BTreeSet<Read>,
@@ -49,6 +50,8 @@ pub struct Usage {
 pub struct Runtime {
     /// The platforms; empty where they can't be decided.
     pub platforms: Vec<Platform>,
+    /// Where they can't be decided, those that it may run on, as far as they can be told.
+    pub alternatives: Vec<Platform>,
     /// Where the template says so, or else the resource.
     pub place: Place,
     /// The template says so, or the service has no other; not a mere default.
@@ -57,21 +60,42 @@ pub struct Runtime {
     pub unresolved: Option<Unresolved>,
 }
 
+/// Conditions in one expression that are tried both ways.
+const CONDITIONS_LIMIT: usize = 4;
+
+/// What deploys images, and what would if its condition held.
+#[derive(Default)]
+struct Survey {
+    deployed: Vec<Usage>,
+    excluded: Vec<Usage>,
+}
+
 /// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
 #[derive(Clone)]
 struct Found<'n> {
     path: Vec<&'n Node>,
     undecided: Option<Unresolved>,
+    assumptions: Vec<Assumption>,
 }
 
 impl Template {
     /// Every place where the template and those that it nests deploy an image, in their order. What a condition
     /// excludes is not among them.
     pub fn usages(&self, context: &Context) -> Vec<Usage> {
+        self.survey(context).deployed
+    }
+
+    /// The places that are none of [`usages`](Self::usages), because a condition does not hold: what they would be where
+    /// it does. The condition is in `undecided`.
+    pub fn excluded(&self, context: &Context) -> Vec<Usage> {
+        self.survey(context).excluded
+    }
+
+    fn survey(&self, context: &Context) -> Survey {
         let guard = Guard::default();
-        let mut usages = Vec::new();
-        collect(&Scope::root(&self.file, context, &guard), "", None, &mut usages);
-        usages
+        let mut survey = Survey::default();
+        survey.add(&Scope::root(&self.file, context, &guard), "", None);
+        survey
     }
 
     /// The values that are missing to decide the image references.
@@ -90,29 +114,44 @@ impl Template {
     }
 }
 
-fn collect(scope: &Scope, prefix: &str, outer: Option<&Unresolved>, usages: &mut Vec<Usage>) {
-    for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
-        let resource = entry.value.as_ref();
-        let undecided = match resource.get("Condition") {
-            None => None,
-            Some(node) => {
-                let holds = scope.name(node, "Condition").and_then(|name| scope.condition(&name, || scope.place(node)));
-                match holds {
-                    Ok(true) => None,
-                    Ok(false) => continue,
-                    Err(unresolved) => Some(unresolved),
+impl Survey {
+    /// Adds what a file and those that it nests deploy; `outer` is the condition for that which can't be decided.
+    fn add(&mut self, scope: &Scope, prefix: &str, outer: Option<&Unresolved>) {
+        for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+            let (mut undecided, mut assumptions) = (outer.cloned(), Vec::new());
+            let mut holds = Ok(true);
+            if let Some(node) = entry.value.get("Condition") {
+                let name = scope.name(node, "Condition");
+                holds = name.clone().and_then(|name| scope.assumed_or_decided(&name, || scope.place(node)));
+                assumptions.extend(name.ok().filter(|_| holds != Ok(true)).map(|name| (name, true)));
+            }
+            let id = format!("{prefix}{}", entry.key);
+            match holds {
+                Ok(true) => scope.assuming(&assumptions, || self.resource(scope, &id, &entry.key, undecided.as_ref())),
+                Ok(false) => {
+                    let name = assumptions.first().map(|(name, _)| name.as_str()).unwrap_or_default();
+                    let excluded = format!("condition `{name}` does not hold");
+                    let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
+                    let mut there = Self::default();
+                    scope.assuming(&assumptions, || there.resource(scope, &id, &entry.key, Some(&excluded)));
+                    self.excluded.extend(there.deployed.into_iter().chain(there.excluded));
+                }
+                Err(unresolved) => {
+                    undecided = undecided.or(Some(unresolved));
+                    scope.assuming(&assumptions, || self.resource(scope, &id, &entry.key, undecided.as_ref()));
                 }
             }
-        };
-        let undecided = outer.cloned().or(undecided);
-        let id = format!("{prefix}{}", entry.key);
-        if let Some(nested) = scope.nested(&entry.key) {
-            collect(&nested, &format!("{id}/"), undecided.as_ref(), usages);
-            continue;
         }
-        let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { continue };
-        let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { continue };
-        of_resource(scope, shape, &id, resource, undecided.as_ref(), usages);
+    }
+
+    fn resource(&mut self, scope: &Scope, id: &str, key: &str, undecided: Option<&Unresolved>) {
+        if let Some(nested) = scope.nested(key) {
+            return self.add(&nested, &format!("{id}/"), undecided);
+        }
+        let Some(resource) = scope.file.declaration("Resources", key) else { return };
+        let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { return };
+        let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { return };
+        of_resource(scope, shape, id, resource, undecided, &mut self.deployed);
     }
 }
 
@@ -128,36 +167,20 @@ fn of_resource(
     let metadata = metadata::declaration(resource);
     let before = usages.len();
     for path in shape.containers {
-        let start = Found { path: vec![properties], undecided: undecided.cloned() };
+        let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new() };
         for container in walk(scope, start, path) {
             let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
-            let name = container.path.last().and_then(|node| node.get(shape.name));
-            let text = scope.text(node);
-            if let (Value::Nothing, true) = (scope.evaluate(node), text.known().is_err()) {
-                continue;
+            let variants = variants(scope, node, container.assumptions.clone());
+            // Which of them it is can't be decided.
+            let why = match variants.len() {
+                1 => None,
+                _ => scope.assuming(&container.assumptions, || scope.text(node)).known().err(),
+            };
+            for assumptions in variants {
+                usages.extend(scope.assuming(&assumptions, || {
+                    of_container(scope, shape, id, resource, &container, node, why.as_ref())
+                }));
             }
-            let lead = lead(&text);
-            let place = scope.place(node);
-            let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
-            if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
-                // The name of an image on the machine that builds.
-                reference = Err(packaged(&place));
-            }
-            usages.push(Usage {
-                resource: id.to_owned(),
-                kind: shape.kind,
-                container: name.and_then(|name| scope.known(name).ok()),
-                reference,
-                place,
-                path: text.path(),
-                mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
-                needs: needs(scope, &text, lead.as_ref(), container.undecided.as_ref()),
-                lead,
-                reads: text.reads,
-                runtime: super::runtime::of(scope, shape.kind, &container.path, resource),
-                undecided: container.undecided,
-                metadata: metadata.is_some(),
-            });
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
@@ -178,6 +201,70 @@ fn of_resource(
             metadata: true,
         });
     }
+}
+
+/// The image of a container. `why` it can't be decided which it is, where what is assumed makes it another one.
+fn of_container(
+    scope: &Scope,
+    shape: &Shape,
+    id: &str,
+    resource: &Node,
+    container: &Found,
+    node: &Node,
+    why: Option<&Unresolved>,
+) -> Option<Usage> {
+    let text = scope.text(node);
+    if let (Value::Nothing, true) = (scope.evaluate(node), text.known().is_err()) {
+        return None;
+    }
+    let metadata = metadata::declaration(resource);
+    let undecided = container.undecided.clone().or_else(|| why.cloned());
+    let name = container.path.last().and_then(|node| node.get(shape.name));
+    let lead = lead(&text);
+    let place = scope.place(node);
+    let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
+    if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
+        // The name of an image on the machine that builds.
+        reference = Err(packaged(&place));
+    }
+    let mut needs = needs(scope, &text, lead.as_ref(), undecided.as_ref());
+    needs.extend(why.and_then(|why| why.need.clone()));
+    Some(Usage {
+        resource: id.to_owned(),
+        kind: shape.kind,
+        container: name.and_then(|name| scope.known(name).ok()),
+        reference: why.map_or(reference, |why| Err(why.clone())),
+        place,
+        path: text.path(),
+        mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
+        needs,
+        lead,
+        reads: text.reads,
+        runtime: super::runtime::of(scope, shape.kind, &container.path, resource),
+        undecided,
+        metadata: metadata.is_some(),
+    })
+}
+
+/// What may be assumed of the conditions that an expression depends on and that can't be decided, beside what is.
+fn variants(scope: &Scope, node: &Node, assumptions: Vec<Assumption>) -> Vec<Vec<Assumption>> {
+    let mut variants = vec![assumptions];
+    for _ in 0..CONDITIONS_LIMIT {
+        let before = variants.len();
+        let each = variants.into_iter().flat_map(|assumptions| {
+            let text = scope.assuming(&assumptions, || scope.text(node));
+            let mut unknown = text.parts.iter().filter_map(|part| part.text.as_ref().err());
+            match unknown.find_map(|unresolved| unresolved.condition.clone()) {
+                Some(name) => [true, false].map(|holds| [&assumptions[..], &[(name.clone(), holds)]].concat()).to_vec(),
+                None => vec![assumptions],
+            }
+        });
+        variants = each.collect();
+        if variants.len() == before {
+            break;
+        }
+    }
+    variants
 }
 
 /// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
@@ -227,7 +314,7 @@ fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
             for child in children {
                 let mut path = at.path.clone();
                 path.push(child);
-                next.extend(branches(scope, Found { path, undecided: at.undecided.clone() }));
+                next.extend(branches(scope, Found { path, ..at.clone() }));
             }
         }
         found = next;
@@ -236,25 +323,22 @@ fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
 }
 
 fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
-    let Some(node) = at.path.last().copied() else { return Vec::new() };
-    match node.intrinsic() {
-        Some(("Fn::If", argument)) => {
-            let (nodes, undecided) = match scope.chosen(argument) {
-                Ok(node) => (vec![node], at.undecided),
-                Err(unresolved) => {
-                    let both = argument.as_sequence().and_then(|arguments| arguments.get(1..3)).unwrap_or_default();
-                    (both.iter().map(AsRef::as_ref).collect(), at.undecided.or(Some(unresolved)))
-                }
-            };
-            let outer = &at.path[..at.path.len() - 1];
-            let each = nodes.into_iter().flat_map(|node| {
-                let path = outer.iter().copied().chain([node]).collect();
-                branches(scope, Found { path, undecided: undecided.clone() })
-            });
-            each.collect()
-        }
-        Some(("Ref", name)) if name.text() == Some("AWS::NoValue") => Vec::new(),
-        _ => vec![at],
+    let Some((node, outer)) = at.path.split_last() else { return Vec::new() };
+    let is_there =
+        |node: &Node| !matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
+    let branches = scope.assuming(&at.assumptions, || scope.branches(node));
+    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| Found {
+        path: outer.iter().copied().chain([branch.node]).collect(),
+        undecided: at.undecided.clone().or(branch.undecided),
+        assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
+    });
+    each.collect()
+}
+
+impl Runtime {
+    /// The platforms, or those that may be.
+    pub fn possible(&self) -> &[Platform] {
+        if self.platforms.is_empty() { &self.alternatives } else { &self.platforms }
     }
 }
 

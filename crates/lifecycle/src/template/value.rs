@@ -22,12 +22,14 @@ pub struct Unresolved {
     pub need: Option<Need>,
     /// The template is wrong whatever the values are: a mapping key or a parameter that does not exist.
     pub mistake: bool,
+    /// The condition of its file that would decide it.
+    pub(super) condition: Option<String>,
 }
 
 /// A value that is not in the template and was not given.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Need {
-    /// A template parameter without default.
+    /// A template parameter.
     Parameter(String),
     /// An SSM parameter, by `name` or `name:version`.
     Ssm(String),
@@ -89,7 +91,8 @@ pub(super) struct Part {
 
 impl Unresolved {
     pub(super) fn new(place: Place, reason: impl Into<String>) -> Self {
-        Self { reason: one_line(&reason.into()), hint: None, place: Box::new(place), need: None, mistake: false }
+        let (reason, place) = (one_line(&reason.into()), Box::new(place));
+        Self { reason, hint: None, place, need: None, mistake: false, condition: None }
     }
 
     pub(super) fn mistake(place: Place, reason: impl Into<String>) -> Self {
@@ -123,6 +126,26 @@ impl Value {
             Self::Nothing => Unresolved::new(place(), "`AWS::NoValue` where a string is needed"),
         };
         Text::of(Err(unknown), None)
+    }
+
+    /// What is not known of it, if anything is not.
+    pub(super) fn unresolved(&self) -> Option<&Unresolved> {
+        match self {
+            Self::Text(text) => text.parts.iter().find_map(|part| part.text.as_ref().err()),
+            Self::List(items) => items.iter().find_map(Self::unresolved),
+            Self::Nothing => None,
+            Self::Unknown(unresolved) => Some(unresolved),
+        }
+    }
+
+    /// The same outside the file that it was evaluated in, whose conditions nobody knows there.
+    pub(super) fn outside(self) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(text.outside()),
+            Self::List(items) => Self::List(items.into_iter().map(Self::outside).collect()),
+            Self::Nothing => Self::Nothing,
+            Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, ..unresolved }),
+        }
     }
 
     /// The whole string, or why it is not known.
@@ -171,6 +194,12 @@ impl Text {
         }
     }
 
+    /// The same outside the file that it was evaluated in, whose conditions nobody knows there.
+    pub(super) fn outside(mut self) -> Self {
+        self.parts.iter_mut().filter_map(|part| part.text.as_mut().err()).for_each(|why| why.condition = None);
+        self
+    }
+
     pub(super) fn append(&mut self, other: Self) {
         self.reads.extend(other.reads);
         for part in other.parts {
@@ -187,13 +216,13 @@ impl Text {
         self.parts.iter().map(|part| part.text.clone()).collect()
     }
 
-    /// The repository's path below the registry, if the text is an image reference whose path is known. The registry
-    /// is the value that leads the text, or else what looks like a host.
+    /// The repository's path below the registry, with `?` for what is not known, if the text is an image reference. The
+    /// registry is the value that leads the text, or else what looks like a host.
     pub(super) fn path(&self) -> Option<String> {
         self.path_of(|_| true)
     }
 
-    /// The same, if no parameter has a say in it.
+    /// The same, with `?` also for what a parameter has a say in.
     pub(super) fn constant_path(&self) -> Option<String> {
         self.path_of(|part| part.origin.is_none())
     }
@@ -215,7 +244,7 @@ impl Text {
                     }
                     None => host = host.map(|host| host + text),
                 },
-                (None, Some(_)) => return None,
+                (None, Some(path)) => path.push('?'),
                 (None, None) => host = None,
             }
             if path.as_ref().is_some_and(|path| path.contains([':', '@'])) {

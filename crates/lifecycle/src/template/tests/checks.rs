@@ -8,7 +8,16 @@ fn findings(text: &str) -> String {
 fn findings_with(text: &str, context: &Context) -> String {
     let template = template(text);
     let images = template.images(MAPPING).unwrap_or_default();
-    let findings = template.findings(&images, &template.usages(context), context);
+    let (usages, excluded) = (template.usages(context), template.excluded(context));
+    let mut findings = template.findings(&images, &usages, context);
+    let of = |image: &crate::template::ImageDefinition, usages: &[Usage]| -> Vec<Usage> {
+        let deployed = template.deployed(&images, usages).unwrap_or_default();
+        deployed.into_iter().filter(|d| d.key == image.key.value).flat_map(|d| d.usages).collect()
+    };
+    let undeployed: Vec<_> = images.iter().filter(|image| of(image, &usages).is_empty()).collect();
+    let undeployed: Vec<_> = undeployed.into_iter().map(|image| (image, of(image, &excluded))).collect();
+    findings.extend(template.undeployed(&undeployed, context));
+    findings.sort_by(|one, other| one.place.cmp(&other.place));
     let line = |finding: &crate::template::Finding| {
         let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         format!("{} {:?}: {}{hint}", finding.place, finding.severity, finding.message)
@@ -233,4 +242,35 @@ fn macros_are_named() {
     template.yaml:1:41 Notice: macro `Company` may change what is deployed: the template is evaluated as it is written
     template.yaml:1:50 Notice: macro `Other` may change what is deployed: the template is evaluated as it is written
     ");
+}
+
+const BY_STAGE: &str = "
+Parameters: {Stage: {Type: String, Default: dev}}
+Conditions: {IsProd: !Equals [!Ref Stage, prod]}
+Mappings:
+  ImageBuildConfiguration:
+    Ocr: {imageName: ocr}
+    Small: {imageName: small, platforms: linux/arm64}
+Resources:
+  OcrFn:
+    Type: AWS::Serverless::Function
+    Condition: IsProd
+    Properties: {PackageType: Image, ImageUri: 'r.example/ocr:1', Architectures: [arm64]}
+  SmallFn:
+    Type: AWS::Serverless::Function
+    Properties: {PackageType: Image, ImageUri: 'r.example/small:1', Architectures: !If [IsProd, [x86_64], [arm64]]}
+";
+
+#[test]
+fn what_another_environment_deploys_is_told() {
+    insta::assert_snapshot!(findings(BY_STAGE), @"template.yaml:6:5 Notice: `OcrFn` deploys image `Ocr`, but not with these parameters: condition `IsProd` does not hold (`Stage` has its default here; where it has other values, give it in the input `parameters`: `Stage={environment}`)");
+    // Not only where it is the only one.
+    let there = "BigFn:\n    Type: AWS::Serverless::Function\n    Properties: {PackageType: Image, ImageUri: 'r.example/ocr:1'}\n  OcrFn:";
+    insta::assert_snapshot!(findings(&BY_STAGE.replace("OcrFn:", there)), @"template.yaml:15:82 Warning: `OcrFn` may run image `Ocr` on linux/arm64, for which it is not built: `Stage` has its default here (if it is the environment, give it in the input `parameters`: `Stage={environment}`)");
+    insta::assert_snapshot!(findings(&BY_STAGE.replace(", platforms: linux/arm64", "").replace("Condition: IsProd", "DeletionPolicy: Retain")), @"template.yaml:15:84 Warning: `SmallFn` may run image `Small` on linux/amd64, for which it is not built: `Stage` has its default here (if it is the environment, give it in the input `parameters`: `Stage={environment}`)");
+    let mut build = context(&[]);
+    build.open.insert("Stage".to_owned());
+    insta::assert_snapshot!(findings_with(BY_STAGE, &build), @"template.yaml:15:84 Warning: `SmallFn` may run image `Small` on linux/amd64, and it is built for linux/arm64: parameter `Stage` has other values in other environments or versions");
+    let several = BY_STAGE.replace(", platforms: linux/arm64", "");
+    insta::assert_snapshot!(findings_with(&several, &build), @"template.yaml:15:84 Error: `SmallFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Stage` has other values in other environments or versions (declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping)");
 }

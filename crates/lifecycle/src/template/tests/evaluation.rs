@@ -47,7 +47,10 @@ Resources:
         ("/listed", "x, y"),
         ("/dev/registry", "dev.example"),
     ]);
-    references(&template(&text), &context).join(" | ")
+    let mut found = references(&template(&text), &context);
+    // Of two that may be, each has the same reason.
+    found.dedup();
+    found.join(" | ")
 }
 
 #[test]
@@ -127,11 +130,11 @@ fn what_cant_be_decided_says_why() {
     for (expression, expected) in [
         (
             "!Sub 'r/app:${Version}'",
-            "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: Version=...)",
+            "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: `Version={version}`)",
         ),
         (
             "!If [IsReleased, r/a, r/b]",
-            "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: Version=...)",
+            "template.yaml:3:3: parameter `Version` has no default and no value was given (give it in the input `parameters`: `Version={version}`)",
         ),
         (
             "!Sub ['${P}/app', {P: !ImportValue shared-registry}]",

@@ -11,7 +11,7 @@ fn everything(text: &str) -> Option<usize> {
     let usages = template.usages(&context);
     let _ = template.deployed(&images, &usages);
     let _ = template.findings(&images, &usages, &context);
-    let _ = template.values(Some("dev"), Some("1.0.0"), &given(&[("A", "b")]));
+    let _ = template.context(Some("dev"), Some("1.0.0"), &given(&[("A", "b")]));
     Some(usages.len())
 }
 
@@ -304,4 +304,22 @@ fn expression(depth: u32) -> impl Strategy<Value = String> {
         (proptest::sample::select(functions.to_vec()), prop_oneof![3 => list, 1 => map])
             .prop_map(|(function, argument)| format!("{function} {argument}"))
     })
+}
+
+#[test]
+fn names_are_compared_up_to_a_limit() {
+    // Each of 20 parameters has a hundred letters, and so has each mistake: ten of these are compared with all.
+    let name = |letter: char, n: usize| format!("{}{n:02}", letter.to_string().repeat(98));
+    let parameters: String = (0..20).map(|n| format!("  {}: {{Type: String}}\n", name('a', n))).collect();
+    let mistakes: String = (0..20).map(|n| format!("        - Image: !Ref {}x\n", name('a', n))).collect();
+    let long = format!("        - Image: !Ref \"{}\"\n", "é".repeat(20_000));
+    let text = format!(
+        "Parameters:\n{parameters}Resources:\n  T:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      \
+         ContainerDefinitions:\n{long}{mistakes}"
+    );
+    let hints: Vec<String> =
+        template(&text).usages(&context(&[])).iter().filter_map(|usage| usage.mistakes[0].hint.clone()).collect();
+    assert_eq!(hints.len(), 21);
+    assert!(hints[1].starts_with("did you mean `aaa"), "{}", hints[1]);
+    assert!(hints[20].starts_with("parameters and resources: `aaa"), "{}", hints[20]);
 }

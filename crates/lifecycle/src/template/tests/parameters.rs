@@ -1,7 +1,8 @@
 use super::*;
 
 fn values(environment: &str, version: &str, lines: &[(&str, &str)]) -> Result<BTreeMap<String, String>, String> {
-    template(EXEMPLAR).values(Some(environment), Some(version), &given(lines)).map_err(|error| located(&error))
+    let context = template(EXEMPLAR).context(Some(environment), Some(version), &given(lines));
+    context.map(|context| context.parameters).map_err(|error| located(&error))
 }
 
 #[test]
@@ -11,32 +12,79 @@ fn environment_and_version_are_set_without_asking() {
         values("dev", "1.0.0", &[("Environment", "{environment}"), ("RepositoryPrefix", "/{environment}/x-{version}")]),
         Ok(given(&[("Environment", "dev"), ("DeploymentVersion", "1.0.0"), ("RepositoryPrefix", "/dev/x-1.0.0")]))
     );
-    let other = template("Parameters: {Stage: {Type: String}, Tag: {Type: String}}");
-    assert_eq!(other.values(Some("dev"), Some("1.0.0"), &given(&[])).unwrap(), given(&[]));
-    assert_eq!(
-        other.values(Some("dev"), Some("1.0.0"), &given(&[("Stage", "{environment}")])).unwrap(),
-        given(&[("Stage", "dev")])
-    );
     assert_eq!(
         values("dev", "1.0.0", &[("Environment", "dev"), ("DeploymentVersion", "1.0.0")]),
         values("dev", "1.0.0", &[])
     );
-    // What is not known yet is left away.
-    let build = other.values(None, None, &given(&[("Tag", "v{version}"), ("Stage", "any")]));
-    assert_eq!(build.unwrap(), given(&[("Stage", "any")]));
+    let other = template("Parameters: {Stage: {Type: String, Default: dev}, Tag: {Type: String}}");
+    let of_other = |lines: &[(&str, &str)]| other.context(Some("dev"), Some("1.0.0"), &given(lines)).unwrap();
+    assert_eq!(of_other(&[]).parameters, given(&[]));
+    assert_eq!(of_other(&[("Stage", "{environment}")]).parameters, given(&[("Stage", "dev")]));
+    assert!(of_other(&[]).open.is_empty());
+}
+
+#[test]
+fn for_all_environments_what_depends_on_one_is_open() {
+    let template = template(
+        "
+Parameters: {Environment: {Type: String, Default: dev}, Stage: {Type: String, Default: dev}, Tag: {Type: String}, Size: {Type: String, Default: small}}
+Conditions: {IsDev: !Equals [!Ref Environment, dev], IsSmall: !Equals [!Ref Size, small]}
+Resources:
+  Task:
+    Type: AWS::ECS::TaskDefinition
+    Properties:
+      ContainerDefinitions:
+        - {Image: !Sub 'r/a:${Stage}'}
+        - {Image: !Sub 'r/b:${Size}'}
+        - !If [IsSmall, {Image: r/c}, {Image: r/d}]
+        - !If [IsDev, {Image: r/e}, {Image: r/f}]
+",
+    );
+    let context = |lines: &[(&str, &str)]| template.context(None, None, &given(lines)).unwrap();
+    let build = context(&[("Tag", "v{version}"), ("Stage", "{environment}")]);
+    assert_eq!(build.parameters, given(&[]));
+    assert_eq!(
+        references(&template, &build),
+        [
+            "template.yaml:2:57: parameter `Stage` has other values in other environments or versions",
+            "r/b:small",
+            "r/c",
+            "r/e",
+            "r/f"
+        ]
+    );
+    let of_one = context(&[("Environment", "prod"), ("Stage", "any")]);
+    assert_eq!(references(&template, &of_one), ["r/a:any", "r/b:small", "r/c", "r/f"]);
+}
+
+#[test]
+fn what_a_parameter_wants_is_proposed() {
+    for (name, wanted) in [
+        ("Stage", "`Stage={environment}`"),
+        ("EnvironmentName", "`EnvironmentName={environment}`"),
+        ("AppRelease", "`AppRelease={version}`"),
+        ("EnvoyConfig", "`EnvoyConfig=...`, where `{environment}` and `{version}` stand for their values"),
+    ] {
+        let text = format!(
+            "{{Parameters: {{{name}: {{Type: String}}}}, Resources: {{T: {{Type: 'AWS::ECS::TaskDefinition', Properties: \
+             {{ContainerDefinitions: [{{Image: {{'Fn::Sub': 'r/a:${{{name}}}'}}}}]}}}}}}}}"
+        );
+        let shown = references(&template(&text), &context(&[])).remove(0);
+        assert!(shown.ends_with(&format!("(give it in the input `parameters`: {wanted})")), "{shown}");
+    }
 }
 
 #[test]
 fn what_the_run_is_for_is_not_given_a_second_time() {
     assert_eq!(
         values("dev", "1.0.0", &[("Environment", "prod")]).unwrap_err(),
-        "template.yaml:5:3: input `parameters`: `Environment=prod`, and the run is for `dev` (leave it away: the \
+        "template.yaml:5:3: input `parameters`: `Environment=prod`, and the run is for `dev` (leave it out: the \
          template's `Environment` and `DeploymentVersion` are what the run is for)"
     );
     assert!(values("dev", "1.0.0", &[("DeploymentVersion", "9.9.9")]).is_err());
     let mapped = template("Parameters: {Environment: {Type: String}}");
-    let mapped = mapped.values(Some("dev"), Some("1.0.0"), &given(&[("Environment", "eu-{environment}")]));
-    assert_eq!(mapped.unwrap(), given(&[("Environment", "eu-dev")]));
+    let mapped = mapped.context(Some("dev"), Some("1.0.0"), &given(&[("Environment", "eu-{environment}")]));
+    assert_eq!(mapped.unwrap().parameters, given(&[("Environment", "eu-dev")]));
 }
 
 #[test]
@@ -51,7 +99,7 @@ fn the_template_refuses_values() {
     );
     assert_eq!(
         values("dev", "1.0.0", &[("Enviroment", "dev")]).unwrap_err(),
-        "template.yaml:5:3: the template has no parameter `Enviroment` (did you mean `Environment`?)"
+        "template.yaml:5:3: input `parameters`: the template has no parameter `Enviroment` (did you mean `Environment`?)"
     );
 }
 

@@ -5,7 +5,7 @@ use crate::template::{EvaluatedReference, Kind};
 fn described(text: &str, context: &Context) -> String {
     let usages = template(text).usages(context);
     let line = |usage: &Usage| {
-        let platforms: Vec<String> = usage.runtime.platforms.iter().map(|platform| platform.to_string()).collect();
+        let platforms: Vec<String> = usage.runtime.possible().iter().map(|platform| platform.to_string()).collect();
         let certain = if usage.runtime.certain { "" } else { "?" };
         let perhaps = if usage.undecided.is_some() { " perhaps" } else { "" };
         let container = usage.container.as_deref().unwrap_or("-");
@@ -14,7 +14,7 @@ fn described(text: &str, context: &Context) -> String {
             usage.kind,
             usage.resource,
             shown(usage),
-            platforms.join(",")
+            platforms.join(if usage.runtime.unresolved.is_some() { " or " } else { "," })
         )
     };
     usages.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -121,11 +121,66 @@ fn conditions_exclude_and_what_cant_be_decided_stays() {
     ");
     insta::assert_snapshot!(described(CONDITIONAL, &context(&[])), @r"
     AWS::ECS::TaskDefinition Prod - r/prod on linux/amd64? perhaps
-    AWS::ECS::TaskDefinition Task - r/main on 
-    AWS::ECS::TaskDefinition Task - r/agent on  perhaps
-    AWS::ECS::TaskDefinition Task - r/debug on  perhaps
-    AWS::ECS::TaskDefinition Task - template.yaml:2:14: parameter `Stage` has no default and no value was given (give it in the input `parameters`: Stage=...) on 
+    AWS::ECS::TaskDefinition Task - r/main on linux/amd64 or linux/arm64
+    AWS::ECS::TaskDefinition Task - r/agent on linux/arm64 perhaps
+    AWS::ECS::TaskDefinition Task - r/debug on linux/amd64? perhaps
+    AWS::ECS::TaskDefinition Task - template.yaml:2:14: parameter `Stage` has no default and no value was given (give it in the input `parameters`: `Stage={environment}`) on linux/arm64 perhaps
+    AWS::ECS::TaskDefinition Task - template.yaml:2:14: parameter `Stage` has no default and no value was given (give it in the input `parameters`: `Stage={environment}`) on linux/amd64? perhaps
     ");
+}
+
+#[test]
+fn what_it_may_run_on_is_told_as_far_as_it_can_be() {
+    let text = "
+Parameters:
+  Stage: {Type: String}
+  Arch: {Type: String, AllowedValues: [ARM64, X86_64]}
+  Any: {Type: String}
+Conditions: {IsProd: !Equals [!Ref Stage, prod], IsTest: !Equals [!Ref Stage, test]}
+Mappings: {Stages: {dev: {arch: arm64}, prod: {arch: x86_64, other: x}}}
+Resources:
+  Listed: {Type: AWS::Lambda::Function, Properties: {Architectures: !If [IsProd, [x86_64], [arm64]], Code: {ImageUri: r/a}}}
+  Item: {Type: AWS::Lambda::Function, Properties: {Architectures: [!If [IsProd, x86_64, arm64]], Code: {ImageUri: r/a}}}
+  Absent: {Type: AWS::Lambda::Function, Properties: {Architectures: [!If [IsProd, !Ref AWS::NoValue, arm64]], Code: {ImageUri: r/a}}}
+  Alike: {Type: AWS::Lambda::Function, Properties: {Architectures: !If [IsProd, [arm64], [arm64]], Code: {ImageUri: r/a}}}
+  Mapped: {Type: AWS::Lambda::Function, Properties: {Architectures: [!FindInMap [Stages, !Ref Stage, arch]], Code: {ImageUri: r/a}}}
+  Taken: {Type: AWS::ECS::TaskDefinition, Properties: {RuntimePlatform: {CpuArchitecture: !Ref Arch}, ContainerDefinitions: [{Image: r/a}]}}
+  Both: {Type: AWS::ECS::TaskDefinition, Properties: {RuntimePlatform: !If [IsProd, {CpuArchitecture: !If [IsTest, ARM64, X86_64]}, {OperatingSystemFamily: !If [IsProd, x, LINUX]}], ContainerDefinitions: [{Image: r/a}]}}
+  OnlyProd: {Type: AWS::Lambda::Function, Condition: IsProd, Properties: {Architectures: !If [IsProd, [x86_64], [arm64]], Code: {ImageUri: r/a}}}
+  Chosen: {Type: AWS::Lambda::Function, Properties: {Architectures: !If [IsProd, [x86_64], [arm64]], Code: {ImageUri: !If [IsProd, r/x86, r/arm]}}}
+  Any: {Type: AWS::Lambda::Function, Properties: {Architectures: [!Ref Any], Code: {ImageUri: r/a}}}
+  Wrong: {Type: AWS::Lambda::Function, Properties: {Architectures: !If [IsProd, [x86], [arm64]], Code: {ImageUri: r/a}}}
+";
+    let usages = template(text).usages(&context(&[]));
+    let line = |usage: &Usage| {
+        let possible: Vec<String> = usage.runtime.possible().iter().map(|platform| platform.to_string()).collect();
+        let why = usage.runtime.unresolved.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        format!("{} {}{why}", usage.resource, possible.join(" or "))
+    };
+    insta::assert_snapshot!(usages.iter().map(line).collect::<Vec<_>>().join("\n"), @r"
+    Listed linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
+    Item linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
+    Absent linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
+    Alike linux/arm64
+    Mapped linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
+    Taken linux/amd64 or linux/arm64: parameter `Arch` has no default and no value was given
+    Both linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
+    OnlyProd linux/amd64
+    Chosen linux/amd64
+    Chosen linux/arm64
+    Any : parameter `Any` has no default and no value was given
+    Wrong : `x86` is not x86_64 or arm64
+    ");
+}
+
+#[test]
+fn what_a_condition_excludes_is_told_apart() {
+    let excluded = template(CONDITIONAL).excluded(&context(&[("Stage", "dev")]));
+    let shown: Vec<String> = excluded
+        .iter()
+        .map(|usage| format!("{} {}: {}", usage.resource, shown(usage), usage.undecided.as_ref().unwrap()))
+        .collect();
+    assert_eq!(shown, ["Prod r/prod: condition `IsProd` does not hold"]);
 }
 
 #[test]
@@ -192,7 +247,7 @@ fn which_image_a_usage_means() {
         deployed(&tasks(&[web, other, web, unknown, "r.example/sidecar", "r.example/myapi"])),
         "Web r.example/team/web:1: 2\n\
          Web r.example/team/web:2: 1\n\
-         Copy template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: Missing=...): 1"
+         Copy template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: `Missing=...`, where `{environment}` and `{version}` stand for their values): 1"
     );
     assert_eq!(
         deployed(&tasks(&["!Sub '${Prefix}/api'", "!Sub '${Prefix}/api:latest'"])),
@@ -201,11 +256,11 @@ fn which_image_a_usage_means() {
     // The name may be known where the registry is not.
     assert_eq!(
         deployed(&tasks(&["!Sub '${Missing}/api:1'"])),
-        "Short template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: Missing=...): 1"
+        "Short template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: `Missing=...`, where `{environment}` and `{version}` stand for their values): 1"
     );
     assert_eq!(
         deployed(&tasks(&["!Sub '${Prefix}/api:${Missing}'"])),
-        "Short template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: Missing=...): 1"
+        "Short template.yaml:2:38: parameter `Missing` has no default and no value was given (give it in the input `parameters`: `Missing=...`, where `{environment}` and `{version}` stand for their values): 1"
     );
     for ambiguous in ["r.example/shop/api", "r.example/web"] {
         let message = deployed(&tasks(&[ambiguous]));
@@ -218,7 +273,8 @@ fn the_path_may_be_known_where_the_reference_is_not() {
     for (image, path) in [
         ("!Sub '${Missing}/team/app:${Missing}'", Some("team/app")),
         ("!Sub '${Missing}/team/app'", Some("team/app")),
-        ("!Sub '${Missing}/team/app-${Missing}'", None),
+        ("!Sub '${Missing}/team/app-${Missing}'", Some("team/app-?")),
+        ("!Sub '${Missing}/${Missing}/app'", Some("?/app")),
         ("!Sub '${Prefix}/app'", Some("app")),
         ("!Sub '${AWS::StackId}.dkr.ecr.${AWS::StackId}.amazonaws.com/app:1'", Some("app")),
         ("!Sub 'localhost:5000/app:${Missing}'", Some("app")),

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::support::ecr::{Config, Ecr, Image, ImageSpec};
-use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
 const NAME: &str = "${RepositoryPrefix}/${Name}:${Environment}-${DeploymentVersion}";
@@ -66,6 +66,24 @@ fn where_a_deployment_pulls_from_another_registry_that_is_said() {
     assert_eq!(warnings.len(), 2, "{}", run.log.raw);
     assert!(warnings[0].contains("a deployment pulls from there"), "{warnings:?}");
     assert!(ecr.default_registry().resolve("shop/api", "dev-1.0.0").is_some());
+}
+
+#[test]
+fn a_registry_that_may_be_the_one_that_is_written_out_is_no_other() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    for repository in ["shop/api", "shop/web"] {
+        ecr.default_registry().push(repository, &["old"], &image(9));
+    }
+    let host = ecr.default_registry().host();
+    let warnings = |lead: &str| {
+        let project = built(&BY_TAG.replace("${RepositoryPrefix}/", &format!("{lead}/")));
+        let run = aws(project.publish(), &ecr).input("registry", &host).run().exits(0);
+        run.log.messages("warning").len()
+    };
+    assert_eq!(warnings("${AWS::AccountId}.dkr.ecr.${AWS::Region}.amazonaws.com"), 0);
+    assert_eq!(warnings("${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}"), 0);
+    assert_eq!(warnings("${AWS::AccountId}.dkr.ecr.xx-west-9.amazonaws.com"), 2);
 }
 
 #[test]
@@ -141,6 +159,92 @@ fn templates_with_parameters_of_their_own() {
     assert!(run.error().contains("Stgae"), "{}", run.error());
 }
 
+/// Two templates, one with `Api` and one with `Web`, which name different SSM parameters. Only that of `Api` exists.
+fn of_two_teams() -> Project {
+    let project = built(&BY_TAG.replace("    Web: {imageName: shop/web}\n", "").replace(WEB, "other"));
+    let other = BY_TAG.replace("    Api: {imageName: shop/api}\n", "").replace("/ecr/main/", "/ecr/web/");
+    let other = other.replace("!FindInMap [ImageBuildConfiguration, Api, imageName]", "other");
+    project.write("web/template.yaml", &other);
+    project
+}
+
+#[test]
+fn a_template_of_which_no_image_is_chosen_is_not_looked_up() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    ecr.default_registry().push("shop/api", &["old"], &image(9));
+    let project = of_two_teams();
+    let both = |step: Step| aws(step, &ecr).input("template", "template.yaml\nweb/template.yaml");
+    let run = both(project.publish()).run().exits(1);
+    assert!(run.error().contains("`/account/ecr/web/registry`"), "{}", run.error());
+    let run = both(project.publish()).input("images", "Api").run().exits(0);
+    assert_eq!(run.of_images("name"), ["Api"]);
+    assert!(ecr.default_registry().resolve("shop/api", "dev-1.0.0").is_some());
+}
+
+#[test]
+fn an_image_that_two_templates_define_alike_is_one() {
+    let project = built(BY_TAG);
+    project.write("Dockerfile", "FROM scratch\n");
+    // The other one calls it otherwise, and says the same of it from its own folder.
+    let other = named("${RepositoryPrefix}/${Name}:jobs-${Environment}-${DeploymentVersion}");
+    let other = other.replace("Api: {imageName: shop/api}", "Api: {imageName: shop/api, context: ..}");
+    project.write("jobs/template.yaml", &other);
+    let both = |step: Step| step.input("template", "template.yaml\njobs/template.yaml");
+    let build = Step::new(crate::support::runner::Action::Build, project.folder())
+        .inputs(&[("dry-run", "true"), ("sbom", "off")]);
+    let run = both(build).run().exits(0);
+    assert_eq!(run.of_images("name"), ["Api", "Web"]);
+    assert_eq!(run.log.messages("notice"), [""; 0]);
+    let run = both(on_disk(&project)).run().exits(0);
+    assert_eq!(references(&run), ["shop/api:dev-1.0.0", "shop/api:jobs-dev-1.0.0", "shop/web:dev-1.0.0"]);
+    let run = both(on_disk(&project)).input("images", "shop/web").run().exits(0);
+    assert_eq!(references(&run), ["shop/web:dev-1.0.0"]);
+
+    project.write("jobs/template.yaml", &other.replace("context: ..", "context: ..,  target: jobs"));
+    let run = both(on_disk(&project)).run().exits(2);
+    assert!(run.error().contains("two templates define the image `Api` differently"), "{}", run.error());
+}
+
+#[test]
+fn two_keys_of_one_name_are_told_to_be_one() {
+    let run = on_disk(&built(&BY_TAG.replace("shop/web", "shop/api"))).run().exits(2);
+    assert!(run.error().contains("let both resources use one key"), "{}", run.error());
+}
+
+#[test]
+fn a_name_without_the_environment_is_told_where_a_default_stands_for_it() {
+    let template = BY_TAG.replace(
+        "Environment: {Type: String, AllowedValues: [dev, test, prod]}",
+        "Stage: {Type: String, Default: dev}",
+    );
+    let template = template.replace("${Environment}", "${Stage}");
+    let project = built(&template);
+    let run = on_disk(&project).input("environment", "test").run().exits(0);
+    let said = run.log.messages("warning").join("\n");
+    let store = project.folder().canonicalize().unwrap().join("store").display().to_string();
+    insta::assert_snapshot!(said.replace(&store, "STORE"), @"template.yaml:15:18: the name of image `Api` is the same in every environment, `oci:STORE/shop/api:dev-1.0.0`: `Stage` has its default (hint: give the input `parameters` `Stage={environment}`)");
+    let given =
+        |project: &Project| on_disk(project).inputs(&[("environment", "test"), ("parameters", "Stage={environment}")]);
+    assert_eq!(given(&built(&template)).run().exits(0).log.messages("warning"), [""; 0]);
+    // Names that are the same everywhere on purpose, and a default that is not part of the name.
+    let plain = template.replace("${Stage}-", "");
+    assert_eq!(on_disk(&built(&plain)).run().exits(0).log.messages("warning"), [""; 0]);
+    let folder = BY_TAG
+        .replace("${RepositoryPrefix}/", "${RepositoryPrefix}/${Team}/")
+        .replace("Parameters:", "Parameters:\n  Team: {Type: String, Default: dev}");
+    assert_eq!(on_disk(&built(&folder)).run().exits(0).log.messages("warning"), [""; 0]);
+}
+
+#[test]
+fn a_mistake_names_its_input() {
+    let project = built(BY_TAG);
+    let run = on_disk(&project).input("parameters", "Foo=x").run().exits(2);
+    assert!(run.error().contains("input `parameters`: the template has no parameter `Foo`"), "{}", run.error());
+    let run = on_disk(&project).input("mapping", "Nope").run().exits(2);
+    assert!(run.error().contains("input `mapping`: the template has no mapping `Nope`"), "{}", run.error());
+}
+
 #[test]
 fn a_nested_template_may_define_images() {
     let project = built(BY_TAG);
@@ -150,21 +254,16 @@ fn a_nested_template_may_define_images() {
     fs::write(project.folder().join("Dockerfile"), "FROM scratch\n").unwrap();
     let nested = nested.replace("    Api: {imageName: shop/api}\n", "").replace("Api, imageName", "Web, imageName");
     fs::write(project.folder().join("stacks/web.yaml"), nested.trim_start()).unwrap();
-    let parent = r#"
-Parameters:
-  RepositoryPrefix: {Type: "AWS::SSM::Parameter::Value<String>", Default: /account/ecr/main/registry}
-  Environment: {Type: String}
-  DeploymentVersion: {Type: String}
-Mappings:
-  ImageBuildConfiguration:
-    Api: {imageName: shop/api}
-Resources:
+    let (declarations, _) = BY_REPOSITORY.split_once("Resources:").unwrap();
+    let parent = format!(
+        "{declarations}Resources:
   Web:
     Type: AWS::CloudFormation::Stack
     Properties:
       TemplateURL: stacks/web.yaml
-      Parameters: {Environment: !Ref Environment, DeploymentVersion: !Ref DeploymentVersion}
-"#;
+      Parameters: {{Environment: !Ref Environment, DeploymentVersion: !Ref DeploymentVersion}}
+"
+    );
     fs::write(project.folder().join("template.yaml"), parent.trim_start()).unwrap();
     let build = Step::new(crate::support::runner::Action::Build, project.folder()).input("dry-run", "true");
     let run = build.run().exits(0);

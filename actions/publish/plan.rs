@@ -40,7 +40,8 @@ impl Plan {
         names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = names.collision() {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
-            return Err(Problem::mistake(message).at(second.place.clone()).into());
+            let problem = Problem::mistake(message).at(second.place.clone());
+            return Err(problem.hint("where they are one image, let both resources use one key").into());
         }
         if request.sign != Signing::Off
             && let Some(named) =

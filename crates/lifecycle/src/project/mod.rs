@@ -60,7 +60,7 @@ pub struct Module {
     pub folder: PathBuf,
     /// All images that it defines.
     pub defined: Vec<ImageDefinition>,
-    /// Those of them that the run is about.
+    /// Those of them that the run is about, and that no template before it defines too.
     pub images: Vec<ImageDefinition>,
 }
 
@@ -94,22 +94,36 @@ impl Project {
             }
         }
         let pattern = inputs.reference.text().map(str::to_owned);
-        let project = Self { workspace, folder, modules, parameters, pattern };
-        project.refuse_doubles()?;
+        let mut project = Self { workspace, folder, modules, parameters, pattern };
+        project.share()?;
         project.choose(&inputs.images)
     }
 
-    /// Two templates may not mean different images by one key: outputs are keyed by it.
-    fn refuse_doubles(&self) -> anyhow::Result<()> {
-        let mut seen: BTreeMap<&str, &ImageDefinition> = BTreeMap::new();
-        for image in self.modules.iter().flat_map(|module| &module.defined) {
-            if let Some(first) = seen.insert(&image.key.value, image) {
-                let problem = Problem::mistake(format!("two templates define the image `{}`", image.key.value));
-                return Err(problem
-                    .at(image.key.place.clone())
-                    .hint(format!("the other is at {}", first.key.place))
-                    .into());
+    /// Leaves an image that several templates define to the first of them. By one key they have to mean one image:
+    /// outputs are keyed by it.
+    fn share(&mut self) -> anyhow::Result<()> {
+        let mut seen: BTreeMap<String, ImageDefinition> = BTreeMap::new();
+        for module in &mut self.modules {
+            let mut own = Vec::new();
+            for image in &module.defined {
+                let from_here = image.clone().below(&module.folder);
+                match seen.get(&image.key.value) {
+                    Some(first) if first.is_built_as(&from_here) => {}
+                    Some(first) => {
+                        let message = format!("two templates define the image `{}` differently", image.key.value);
+                        let hint = "give it another key, or say the same of it: name, Dockerfile, context and the rest";
+                        return Err(Problem::mistake(message)
+                            .at(image.key.place.clone())
+                            .hint(format!("the other is at {}: {hint}", first.key.place))
+                            .into());
+                    }
+                    None => {
+                        seen.insert(image.key.value.clone(), from_here);
+                        own.push(image.clone());
+                    }
+                }
             }
+            module.images = own;
         }
         Ok(())
     }
@@ -151,7 +165,7 @@ impl Project {
         checkout::inside(&self.workspace, &self.folder, Path::new(path))
     }
 
-    /// The images that the run is about.
+    /// The images that the run is about, each once.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)
     }

@@ -1,11 +1,12 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Module, Other, Project, Side};
 use crate::Place;
 use crate::diagnosis::Problem;
+use crate::glob;
 use crate::oci::{InvalidReference, Reference, Tag};
 use crate::runner::{Annotation, Level};
-use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Unresolved, Usage};
+use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Parameter, Template, Unresolved, Usage};
 
 /// The name of an image that nothing deploys.
 const DEFAULT_PATTERN: &str = "{registry}/{image}:{environment}-{version}";
@@ -56,20 +57,34 @@ impl Project {
     /// # Errors
     /// When a parameter is refused, an expression can't be decided, or what it needs can't be looked up.
     pub async fn names(&self, release: Release<'_>, side: &Side) -> anyhow::Result<Names> {
+        let about = |module: &Module| module.defined.iter().any(|image| self.is_chosen(&image.key.value));
+        let (ours, others): (Vec<&Module>, Vec<&Module>) = self.modules.iter().partition(|module| about(module));
+        let mut evaluated = Vec::new();
+        for module in ours {
+            let mut context = self.beginning(module, release, side)?;
+            look_up(&mut context, &module.template, side).await?;
+            let evaluation = Evaluation::of(module, context)?;
+            refuse_mistakes(&evaluation.usages)?;
+            evaluated.push(evaluation);
+        }
+        let mut deployed: Vec<Deployed> = Vec::new();
+        evaluated.iter().flat_map(|evaluation| evaluation.deployed.clone()).for_each(|one| one.join(&mut deployed));
+        deployed.retain(|deployed| self.is_chosen(&deployed.key));
+
         let mut names = Names::default();
-        let mut all: Vec<(bool, Usage)> = Vec::new();
-        for module in &self.modules {
-            let context = self.looked_up(module, release, side).await?;
-            let usages = module.template.usages(&context);
-            refuse_mistakes(&usages)?;
-            let deployed = module.template.deployed(&module.defined, &usages)?;
-            names.warnings.extend(untold(module, &deployed, &usages));
-            names.warnings.extend(deployed.iter().filter_map(|deployed| written_out(deployed, side)));
-            let is_ours = |usage: &Usage| deployed.iter().any(|deployed| deployed.usages.contains(usage));
-            all.extend(usages.into_iter().map(|usage| (is_ours(&usage), usage)));
-            for image in &module.images {
+        for evaluation in &evaluated {
+            let nameless = evaluation.module.defined.iter().find(|image| {
+                let key = &image.key.value;
+                self.is_chosen(key) && deployed.iter().all(|deployed| deployed.key != *key)
+            });
+            names.warnings.extend(nameless.map(|image| evaluation.untold(image)).unwrap_or_default());
+            names.warnings.extend(self.same_everywhere(evaluation, release));
+        }
+        names.warnings.extend(deployed.iter().filter_map(|deployed| written_out(deployed, side)));
+        for evaluation in &evaluated {
+            for image in &evaluation.module.images {
                 let of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
-                for (text, place, usages) in self.of_image(module, image, &of_image, release, side, &context).await? {
+                for (text, place, usages) in self.of_image(evaluation, image, &of_image, release, side).await? {
                     let leading = side.registry.clone().or_else(|| lead_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
@@ -81,34 +96,38 @@ impl Project {
                         };
                         Problem::mistake(what).at(place.clone()).because(error)
                     })?;
-                    let image_name = image.image_name.value.clone();
-                    names.images.push(Named {
-                        key: image.key.value.clone(),
-                        image: image_name,
-                        reference,
-                        usages,
-                        place,
-                    });
+                    let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
+                    names.images.push(Named { key, image, reference, usages, place });
                     names.registry = names.registry.or(leading);
                 }
             }
         }
         names.images.sort_by(|a, b| (&a.key, &a.reference).cmp(&(&b.key, &b.reference)));
-        let other =
-            |(is_ours, usage): &(bool, Usage)| Other::of(usage, *is_ours, &names.images, side.registry.as_deref());
-        names.others = all.iter().filter_map(other).collect();
+        for module in others {
+            evaluated.extend(self.without_looking_up(module, &evaluated, release, side));
+        }
+        let registry = side.registry.as_deref();
+        let beside =
+            evaluated.iter().flat_map(|evaluation| evaluation.usages.iter().map(move |usage| (evaluation, usage)));
+        let other = |(evaluation, usage): (&Evaluation, &Usage)| {
+            Other::of(usage, evaluation.is_ours(usage), &names.images, registry)
+        };
+        names.others = beside.filter_map(other).collect();
         Ok(names)
+    }
+
+    fn is_chosen(&self, key: &str) -> bool {
+        self.images().any(|image| image.key.value == key)
     }
 
     /// The names of one image: those of the template, else the pattern.
     async fn of_image(
         &self,
-        module: &Module,
+        evaluation: &Evaluation<'_>,
         image: &ImageDefinition,
         deployed: &[&Deployed],
         release: Release<'_>,
         side: &Side,
-        context: &Context,
     ) -> anyhow::Result<Vec<(String, Place, Vec<Usage>)>> {
         let key = &image.key.value;
         // `sam package` fills in the name of an image that only SAM's metadata tells of.
@@ -119,7 +138,7 @@ impl Project {
         let by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
         if by_template.is_empty() {
             let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
-            let registry = self.registry_of(module, side, context, image).await?;
+            let registry = evaluation.registry_of(image, side).await?;
             let text = expand(pattern, &registry, &image.image_name.value, release);
             let usages = deployed.iter().flat_map(|d| d.usages.clone()).collect();
             return Ok(vec![(text, image.image_name.place.clone(), usages)]);
@@ -136,7 +155,7 @@ impl Project {
                     reference.text
                 );
                 let problem = Problem::mistake(message).at(place);
-                return Err(problem.hint("lead it with a parameter, or leave the registry away").into());
+                return Err(problem.hint("lead it with a parameter, or leave the registry out").into());
             }
             if let Some(pattern) = &self.pattern {
                 let registry = match &side.registry {
@@ -151,7 +170,7 @@ impl Project {
                     );
                     return Err(Problem::mistake(message)
                         .at(place)
-                        .hint("leave `reference` away: the template decides")
+                        .hint("leave `reference` out: the template decides")
                         .into());
                 }
             }
@@ -160,8 +179,8 @@ impl Project {
         Ok(names)
     }
 
-    /// The values that a template's expressions are evaluated with. What they need is looked up, and nothing else.
-    async fn looked_up(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
+    /// The values that a template's expressions are evaluated with, before anything is looked up.
+    fn beginning(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
         let template = &module.template;
         let mut context = Context { stand_in: side.registry.clone(), ..self.context(module, Some(release))? };
         if let Some(name) = &side.registry_parameter {
@@ -170,49 +189,111 @@ impl Project {
                 context.parameters.insert(parameter.name.clone(), name.clone());
             }
         }
-        for _ in 0..ROUNDS {
-            let mut learned = false;
-            for need in template.needs(&context) {
-                match need {
-                    Need::Ssm(name) if !context.ssm.contains_key(&name) => {
-                        let value = side.aws.parameter(&name).await?;
-                        context.ssm.insert(name, value.trim_end_matches('/').to_owned());
-                        learned = true;
-                    }
-                    Need::Account if context.account_id.is_none() => {
-                        context.account_id = Some(side.aws.account().await?.to_owned());
-                        learned = true;
-                    }
-                    Need::Region if context.region.is_none() => {
-                        context.region = side.aws.region().await;
-                        learned = context.region.is_some();
-                    }
-                    _ => {}
-                }
-            }
-            if !learned {
-                break;
-            }
-        }
         Ok(context)
     }
 
-    /// The registry of an image that nothing deploys: as given, else the one parameter that leads the others.
-    async fn registry_of(
+    /// What a template deploys of which no image was chosen, as far as the look-ups for the others tell. What is wrong
+    /// with it is no matter of this run.
+    fn without_looking_up<'m>(
         &self,
-        module: &Module,
+        module: &'m Module,
+        others: &[Evaluation<'_>],
+        release: Release<'_>,
         side: &Side,
-        context: &Context,
-        image: &ImageDefinition,
-    ) -> anyhow::Result<String> {
+    ) -> Option<Evaluation<'m>> {
+        let mut context = self.beginning(module, release, side).ok()?;
+        for other in others {
+            context.ssm.extend(other.context.ssm.clone());
+            context.account_id = context.account_id.or(other.context.account_id.clone());
+            context.region = context.region.or(other.context.region.clone());
+        }
+        Evaluation::of(module, context).ok()
+    }
+
+    /// Names that are the same in every environment, where a parameter that means the environment has its default.
+    fn same_everywhere(&self, evaluation: &Evaluation, release: Release<'_>) -> Option<Annotation> {
+        let Evaluation { module, context, .. } = evaluation;
+        let is_default =
+            |p: &Parameter| p.default.is_some() && !p.is_ssm() && !context.parameters.contains_key(&p.name);
+        let parameters = module.template.parameters();
+        let stage = parameters.iter().find(|p| is_default(p) && p.is_environment(release.environment))?;
+        // What the name is if nothing is known of the environment, or of the parameter.
+        let without = |open: BTreeSet<String>| {
+            let parameters = context.parameters.clone().into_iter().filter(|(name, _)| !open.contains(name)).collect();
+            module.template.usages(&Context { parameters, open, ..context.clone() })
+        };
+        let given = self.parameters.iter().filter(|(_, value)| value.contains("{environment}"));
+        let of_environment = given.map(|(name, _)| name.clone()).chain(["Environment".to_owned()]).collect();
+        let (anywhere, staged) = (without(of_environment), without(BTreeSet::from([stage.name.clone()])));
+        let is_fixed = |named: &Usage| {
+            let same = anywhere.iter().filter(|usage| usage.place == named.place);
+            same.clone().count() > 0
+                && same.clone().all(|usage| usage.reference == named.reference && usage.undecided.is_none())
+        };
+        let depends = |named: &Usage| {
+            let open = Need::Parameter(stage.name.clone());
+            let mut same = staged.iter().filter(|usage| usage.place == named.place);
+            same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
+        };
+        let chosen = evaluation.deployed.iter().filter(|deployed| self.is_chosen(&deployed.key));
+        let (deployed, usage) = chosen
+            .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
+            .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))?;
+        let message = format!(
+            "the name of image `{}` is the same in every environment, `{}`: `{}` has its default (hint: give the input `parameters` `{}={{environment}}`)",
+            deployed.key,
+            usage.reference.as_ref().ok()?,
+            stage.name,
+            stage.name,
+        );
+        Some(Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
+    }
+}
+
+/// A template with what it deploys in an environment.
+struct Evaluation<'m> {
+    module: &'m Module,
+    context: Context,
+    usages: Vec<Usage>,
+    deployed: Vec<Deployed>,
+}
+
+impl<'m> Evaluation<'m> {
+    fn of(module: &'m Module, context: Context) -> Result<Self, crate::template::Error> {
+        let usages = module.template.usages(&context);
+        let deployed = module.template.deployed(&module.defined, &usages)?;
+        Ok(Self { module, context, usages, deployed })
+    }
+
+    /// Whether the image is one of the mapping.
+    fn is_ours(&self, usage: &Usage) -> bool {
+        self.deployed.iter().any(|deployed| deployed.usages.contains(usage))
+    }
+
+    /// Names that can't be told, where an image has none: it may be theirs.
+    fn untold(&self, image: &ImageDefinition) -> Vec<Annotation> {
+        let of_none = self.usages.iter().filter(|usage| !self.is_ours(usage));
+        let unresolved = of_none.filter_map(|usage| Some((usage, usage.reference.as_ref().err()?)));
+        let warning = |(usage, unresolved): (&Usage, &Unresolved)| {
+            let message = format!(
+                "the image of `{}` can't be told: {}; `{}`, which nothing else deploys, gets the usual name",
+                usage.resource, unresolved.reason, image.key.value
+            );
+            Annotation::new(Level::Warning, message).at(Some(Place::clone(&unresolved.place)))
+        };
+        unresolved.map(warning).collect()
+    }
+
+    /// The registry of an image that nothing deploys: as given, else the one parameter that leads the others.
+    async fn registry_of(&self, image: &ImageDefinition, side: &Side) -> anyhow::Result<String> {
         if let Some(registry) = &side.registry {
             return Ok(registry.trim_end_matches('/').to_owned());
         }
         let of_template = || {
-            let parameters = module.template.parameters();
+            let parameters = self.module.template.parameters();
             let mut ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
             let only = ssm.next().filter(|_| ssm.next().is_none())?;
-            context.parameters.get(&only.name).or(only.default.as_ref()).cloned()
+            self.context.parameters.get(&only.name).or(only.default.as_ref()).cloned()
         };
         let Some(name) = side.registry_parameter.clone().or_else(of_template) else {
             let message =
@@ -220,11 +301,40 @@ impl Project {
             let problem = Problem::mistake(message).at(image.key.place.clone());
             return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
         };
-        match context.ssm.get(&name) {
+        match self.context.ssm.get(&name) {
             Some(value) => Ok(value.clone()),
             None => Ok(side.aws.parameter(&name).await?.trim_end_matches('/').to_owned()),
         }
     }
+}
+
+/// Looks up what a template's expressions need, and nothing else.
+async fn look_up(context: &mut Context, template: &Template, side: &Side) -> anyhow::Result<()> {
+    for _ in 0..ROUNDS {
+        let mut learned = false;
+        for need in template.needs(context) {
+            match need {
+                Need::Ssm(name) if !context.ssm.contains_key(&name) => {
+                    let value = side.aws.parameter(&name).await?;
+                    context.ssm.insert(name, value.trim_end_matches('/').to_owned());
+                    learned = true;
+                }
+                Need::Account if context.account_id.is_none() => {
+                    context.account_id = Some(side.aws.account().await?.to_owned());
+                    learned = true;
+                }
+                Need::Region if context.region.is_none() => {
+                    context.region = side.aws.region().await;
+                    learned = context.region.is_some();
+                }
+                _ => {}
+            }
+        }
+        if !learned {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Names {
@@ -280,22 +390,6 @@ fn refuse_mistakes(usages: &[Usage]) -> Result<(), Problem> {
     wrong.map_or(Ok(()), |unresolved| Err(told(Problem::mistake(unresolved.reason.clone()), unresolved)))
 }
 
-/// Names that can't be told, where an image has none: it may be theirs.
-fn untold(module: &Module, deployed: &[Deployed], usages: &[Usage]) -> Vec<Annotation> {
-    let has_name = |image: &ImageDefinition| deployed.iter().any(|deployed| deployed.key == image.key.value);
-    let Some(image) = module.images.iter().find(|image| !has_name(image)) else { return Vec::new() };
-    let of_none = |usage: &&Usage| !deployed.iter().any(|deployed| deployed.usages.contains(usage));
-    let unresolved = usages.iter().filter(of_none).filter_map(|usage| Some((usage, usage.reference.as_ref().err()?)));
-    let warning = |(usage, unresolved): (&Usage, &Unresolved)| {
-        let message = format!(
-            "the image of `{}` can't be told: {}; `{}`, which nothing else deploys, gets the usual name",
-            usage.resource, unresolved.reason, image.key.value
-        );
-        Annotation::new(Level::Warning, message).at(Some(Place::clone(&unresolved.place)))
-    };
-    unresolved.map(warning).collect()
-}
-
 /// A registry that stands in for one that the template writes out: a deployment pulls from the latter.
 fn written_out(deployed: &Deployed, side: &Side) -> Option<Annotation> {
     let registry = side.registry.as_ref().filter(|registry| !registry.starts_with("oci:"))?;
@@ -305,8 +399,9 @@ fn written_out(deployed: &Deployed, side: &Side) -> Option<Annotation> {
         "the template names the registry of image `{}` itself, `{host}`: a deployment pulls from there, and not from `{registry}`",
         deployed.key
     );
-    (host != registry.split('/').next().unwrap_or_default())
-        .then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
+    // Account and region may be those of the registry where they are not known.
+    let is_meant = glob::matches(&host.replace('?', "*"), registry.split('/').next().unwrap_or_default());
+    (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
 }
 
 fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> String {

@@ -83,8 +83,15 @@ impl ImageDefinition {
         self
     }
 
+    /// The same with paths from a folder on, to which they are relative.
+    pub(crate) fn below(mut self, folder: &Path) -> Self {
+        self.context.value = normal(&folder.join(&self.context.value));
+        self.dockerfile.value = normal(&folder.join(&self.dockerfile.value));
+        self
+    }
+
     /// Whether another definition makes the same image, wherever it stands.
-    fn is_built_as(&self, other: &Self) -> bool {
+    pub(crate) fn is_built_as(&self, other: &Self) -> bool {
         let platforms = |image: &Self| image.platforms.iter().map(|p| p.value.clone()).collect::<Vec<_>>();
         let args = |image: &Self| image.build_args.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
         let target = |image: &Self| image.target.as_ref().map(|target| target.value.clone());

@@ -6,8 +6,9 @@ use http::Method;
 
 use super::Repository;
 use super::error::Failure;
+use super::link::next_page;
 use super::operation::{Kind, Operation};
-use super::request::{Answer, Call, Payload, next_page};
+use super::request::{Answer, Call, Payload};
 use crate::bounded::List;
 use crate::oci::{
     BlobSource, BlobStream, Class, Descriptor, Digest, Location, MANIFEST_LIMIT, Manifest, Put, RepositoryName, Store,

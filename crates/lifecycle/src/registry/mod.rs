@@ -8,6 +8,7 @@ mod budget;
 mod docker_config;
 mod error;
 mod host;
+mod link;
 mod login;
 mod manifests;
 mod operation;

@@ -4,8 +4,9 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 
 use super::Repository;
+use super::link::next_page;
 use super::operation::{Kind, Operation};
-use super::request::{Call, next_page};
+use super::request::Call;
 use crate::oci::{Class, Descriptor, Digest, MANIFEST_LIMIT, Manifest, Store, StoreError, Tag, media_type};
 
 /// Pages of one digest's referrers that are read.

@@ -386,18 +386,6 @@ pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> 
     }
 }
 
-/// The address of the next page in a `Link` header, on the same origin.
-pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, Failure> {
-    let Some(link) = headers.get(http::header::LINK).and_then(|value| value.to_str().ok()) else { return Ok(None) };
-    let next = link.split(',').find(|part| part.contains("rel=\"next\"") || part.contains("rel=next"));
-    let Some((_, rest)) = next.and_then(|part| part.split_once('<')) else { return Ok(None) };
-    let address = rest.split('>').next().unwrap_or_default();
-    match from.join(address) {
-        Ok(url) if same_origin(&url, from) => Ok(Some(url)),
-        _ => Err(Failure::new(Class::Invalid, "the next page is on another host")),
-    }
-}
-
 /// Whether new credentials may help. ECR tells of an expired token by a 403 too, in words that the answer to a HEAD
 /// can't hold.
 fn may_be_expired(failure: &Failure, status: StatusCode, method: &Method) -> bool {
@@ -513,14 +501,5 @@ mod tests {
         let counts = Counts::default();
         assert_eq!(registry.retry(&operation, &counts, hour).await.unwrap_err().class, Class::Transient);
         assert!(registry.retry_within(Duration::from_secs(3601), &operation, &counts, hour).await.is_ok());
-    }
-
-    #[test]
-    fn pages_stay_on_their_host() {
-        let from = Url::parse("https://r.example/v2/a/tags/list").unwrap();
-        let next = |value| next_page(&headers(http::header::LINK, value), &from).map_err(|f| f.class);
-        assert_eq!(next(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#).unwrap().unwrap().query(), Some("last=b&n=2"));
-        assert_eq!(next(r#"<https://evil.example/>; rel="next""#), Err(Class::Invalid));
-        assert_eq!(next(r#"</x>; rel="prev""#), Ok(None));
     }
 }

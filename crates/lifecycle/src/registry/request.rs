@@ -6,7 +6,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
@@ -96,12 +96,25 @@ impl Registry {
         counts: &Counts,
         attempt: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
+        self.attempt(deadline, counts, attempt).await.map_err(|failure| failure.explain(operation, &self.host))
+    }
+
+    /// The same for who decides by what the registry said.
+    pub(super) async fn attempt<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        deadline: Duration,
+        counts: &Counts,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure> {
+        let ends = Instant::now() + deadline;
+        // What would be asked again after the deadline has failed now.
+        let in_time = |failure: &Failure| failure.retry_after.is_none_or(|wait| Instant::now() + wait < ends);
         let (first, most) = BACKOFF;
         let backoff = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).with_max_times(RETRIES);
         let outcome = attempt
             .retry(backoff.build())
             .sleep(tokio::time::sleep)
-            .when(Failure::may_pass)
+            .when(|failure| failure.may_pass() && in_time(failure))
             // Full jitter, unless the registry said how long.
             .adjust(|failure, wait| {
                 wait.map(|wait| failure.retry_after.unwrap_or_else(|| rand::random_range(Duration::ZERO..=wait)))
@@ -114,11 +127,9 @@ impl Registry {
             });
         match timeout(deadline, outcome).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(failure)) => Err(failure.explain(operation, &self.host)),
-            Err(_) => {
-                let failure = Failure::new(Class::Transient, format!("not done within {} s", deadline.as_secs()));
-                Err(failure.explain(operation, &self.host))
-            }
+            Ok(Err(failure)) if failure.may_pass() && !in_time(&failure) => Err(failure.given_up()),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::new(Class::Transient, format!("not done within {} s", deadline.as_secs()))),
         }
     }
 
@@ -501,5 +512,26 @@ mod tests {
         let counts = Counts::default();
         assert_eq!(registry.retry(&operation, &counts, hour).await.unwrap_err().class, Class::Transient);
         assert!(registry.retry_within(Duration::from_secs(3601), &operation, &counts, hour).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_comes_after_the_deadline() {
+        let registry = registry(super::super::Options::default(), "r.example");
+        let repository = "a/b".parse().unwrap();
+        let operation = Operation { kind: Kind::HeadManifest, repository: &repository, subject: "1.0.0" };
+        let asked = async |seconds: u64| {
+            let (began, counts) = (Instant::now(), Counts::default());
+            let throttled = || async {
+                let wait = headers(http::header::RETRY_AFTER, &seconds.to_string());
+                Err::<(), _>(Failure::answered(StatusCode::TOO_MANY_REQUESTS, &wait, b""))
+            };
+            let error = registry.retry(&operation, &counts, throttled).await.unwrap_err();
+            (error.to_string(), counts.snapshot().retries, began.elapsed().as_secs())
+        };
+        let (error, retries, seconds) = asked(3600).await;
+        assert_eq!((retries, seconds), (0, 0), "{error}");
+        assert!(error.contains("it asks to wait for 3600 s"), "{error}");
+        // After the second wait there would be no time for a third.
+        assert_eq!(asked(250).await.1, 2);
     }
 }

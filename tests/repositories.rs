@@ -2,7 +2,7 @@
 
 use crate::support::ecr::{ACCOUNT, Config, CreationTemplate, Ecr, Image, REGION, Settings};
 use crate::support::http::Kind;
-use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 
 const OTHER_REGION: &str = "eu-west-1";
@@ -87,7 +87,8 @@ fn settings_that_are_wrong_are_an_input_error() {
 #[test]
 fn promote_makes_what_the_other_registry_lacks() {
     let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
-    let (ecr, project, image) = shop(Config { registries, ..Config::default() });
+    let (ecr, project, mut image) = shop(Config { registries, ..Config::default() });
+    let provenance = image.attach(&image.root.digest.clone(), "application/vnd.in-toto+json", b"{}");
     ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
     let other = ecr.registry(ACCOUNT, OTHER_REGION);
     let step = || aws(project.promote("test"), &ecr).input("images", "Api").input("target-registry", &other.host());
@@ -96,4 +97,33 @@ fn promote_makes_what_the_other_registry_lacks() {
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
     step().input("create-repositories", "missing").run().exits(0);
     assert_eq!(other.resolve("shop/api", "test-1.0.0"), Some(image.root.digest));
+    other.whole("shop/api", &provenance).unwrap();
+}
+
+#[test]
+fn a_repository_that_is_missing_hides_no_evidence() {
+    let template = CreationTemplate {
+        account: ACCOUNT.into(),
+        region: REGION.into(),
+        prefix: "ROOT".into(),
+        applied_for: vec!["CREATE_ON_PUSH".into()],
+        settings: Settings::default(),
+    };
+    for create in ["missing", "template"] {
+        let ecr = Ecr::start(Config { templates: vec![template.clone()], ..Config::default() });
+        set_registry(&ecr);
+        let project = Project::new(BY_REPOSITORY);
+        let mut image = Image::new(1);
+        let (root, platform) = (image.root.digest.clone(), image.children[0].digest.clone());
+        let attached = [&root, &platform].map(|on| image.attach(on, "application/vnd.in-toto+json", b"{}"));
+        let registry = ecr.default_registry();
+        registry.push("dev/shop/api", &["1.0.0"], &image);
+        let run = aws(project.promote("test"), &ecr).input("create-repositories", create).run().exits(0);
+        assert_eq!(run.of_images("status"), ["promoted"]);
+        for referrer in &attached {
+            registry.whole("test/shop/api", referrer).unwrap();
+        }
+        // With the record.
+        assert_eq!(registry.referrers("test/shop/api", &root).len(), 2, "{}", ecr.table());
+    }
 }

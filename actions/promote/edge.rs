@@ -12,7 +12,7 @@ use lifecycle::registry::EcrHost;
 use lifecycle::transfer::{Graph, copy};
 use lifecycle::{Diagnosis, Problem};
 
-use crate::environment::{Held, Naming};
+use crate::environment::{Depth, Held, Naming};
 use crate::inputs::Request;
 use crate::plan::Needs;
 
@@ -95,7 +95,10 @@ impl Edge {
             return Err(absent(request, from).await.at(named.place.clone()).into());
         }
         let mut held = match needs.held {
-            true => Some(Held::read(&target.store, naming, &known).await),
+            true => {
+                let depth = if request.rollback { Depth::All } else { Depth::Highest };
+                Some(Held::read(&target.store, naming, &known, depth).await)
+            }
             false => None,
         };
         let root = match promoted {
@@ -118,7 +121,7 @@ impl Edge {
         };
         // Whether a tag would go back is known from what the environment held.
         if held.is_none() && edge.tags.iter().any(|plan| edge.moves(plan) && !names_version(plan, named, &version)) {
-            held = Some(Held::read(&edge.target.store, naming, &known).await);
+            held = Some(Held::read(&edge.target.store, naming, &known, Depth::Highest).await);
         }
         edge.held = held;
         edge.check_version(request, from).await?;

@@ -85,6 +85,10 @@ impl Image<'_> {
         }
         match held.current() {
             None => Ok(format!("no version is recorded in {to} yet")),
+            // What went back to one of those is current, and may be above.
+            Some(current) if current.version <= *version && held.leaves_out_above(version) => Err(format!(
+                "it can't be decided what is in {to}: it has more versions above {version} than are looked at"
+            )),
             Some(current) if current.version <= *version => {
                 Ok(format!("{to} has {}, and {version} is not below it", current.version))
             }

@@ -1,8 +1,9 @@
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,7 +32,20 @@ const PIECE: usize = 64 * 1024;
 pub struct Layout {
     root: PathBuf,
     origin: Option<(Location, RepositoryName)>,
+    seen: Arc<Mutex<Seen>>,
 }
+
+/// What was read before, so that to ask for each of many referrers does not take the square of their number.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The entries of an `index.json`. It stays open, so that no other file gets its number.
+    index: Option<(File, Stamp, Arc<[Root]>)>,
+    /// What manifests refer to. It stays true: a digest has one content.
+    subjects: HashMap<Digest, Option<Digest>>,
+}
+
+/// What tells one `index.json` from another: its file system and number, and should it be written to, time and size.
+type Stamp = (u64, u64, i64, i64, u64);
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone)]
@@ -45,13 +59,13 @@ pub struct Root {
 impl Layout {
     /// A layout in a folder, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), origin: None }
+        Self { root: root.into(), origin: None, seen: Arc::default() }
     }
 
     /// The layout of a repository in a folder of layouts.
     pub fn of(directory: &Path, repository: &RepositoryName) -> Self {
         let origin = (Location::Directory(directory.to_owned()), repository.clone());
-        Self { root: directory.join(repository.as_str()), origin: Some(origin) }
+        Self { root: directory.join(repository.as_str()), origin: Some(origin), seen: Arc::default() }
     }
 
     /// The folder.
@@ -74,13 +88,28 @@ impl Layout {
     /// # Errors
     /// When the folder holds something that is not a layout.
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
+        self.entries().map(|entries| entries.to_vec())
+    }
+
+    fn entries(&self) -> Result<Arc<[Root]>, StoreError> {
         if !self.exists() {
-            return Ok(Vec::new());
+            return Ok(Arc::default());
         }
-        let bytes = self.read(&self.root.join("index.json"), INDEX_LIMIT)?;
-        let bytes = bytes.ok_or_else(|| self.invalid("has no index.json"))?;
-        let index =
-            ImageIndex::from_reader(&bytes[..]).map_err(|e| self.invalid("has a broken index.json").because(e))?;
+        let path = self.root.join("index.json");
+        let file = self.open(&path)?.ok_or_else(|| self.invalid("has no index.json"))?;
+        let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
+        if let Some((_, of, entries)) = &self.seen().index
+            && *of == stamp
+        {
+            return Ok(entries.clone());
+        }
+        let entries: Arc<[Root]> = self.parse_index(&self.read_file(&file, &path, INDEX_LIMIT)?)?.into();
+        self.seen().index = Some((file, stamp, entries.clone()));
+        Ok(entries)
+    }
+
+    fn parse_index(&self, bytes: &[u8]) -> Result<Vec<Root>, StoreError> {
+        let index = ImageIndex::from_reader(bytes).map_err(|e| self.invalid("has a broken index.json").because(e))?;
         let root = |descriptor: &oci_spec::image::Descriptor| {
             let descriptor = Descriptor::read(descriptor)?;
             let name = descriptor.annotations.get(annotation::REF_NAME).cloned();
@@ -97,9 +126,7 @@ impl Layout {
     /// When the layout can't be written.
     pub fn add_root(&self, descriptor: &Descriptor, name: Option<&str>) -> Result<(), StoreError> {
         self.create()?;
-        let marker = self.root.join("oci-layout");
-        let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
-        lock.lock().map_err(|e| self.failed(&marker, e))?;
+        let _lock = self.lock()?;
         let mut roots = self.roots()?;
         let mut descriptor = descriptor.clone();
         if let Some(name) = name {
@@ -117,27 +144,64 @@ impl Layout {
     /// # Errors
     /// When the folder holds something that is not a layout.
     pub fn forget(&self, names: &[&str]) -> Result<(), StoreError> {
+        if !self.exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
         let is_named = |root: &Root| root.name.as_deref().is_some_and(|name| names.contains(&name));
-        let (gone, mut kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_named);
+        let (gone, kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_named);
         if gone.is_empty() {
             return Ok(());
         }
         let mut digests: Vec<Digest> = Vec::new();
         for root in gone {
-            if let Some(manifest) = self.read_manifest(&root.descriptor.digest)? {
+            if let Some(manifest) = self.manifest_of(&root.descriptor)? {
                 digests.extend(manifest.children().iter().map(|child| child.digest.clone()));
             }
             digests.push(root.descriptor.digest);
         }
-        let mut refers = Vec::new();
-        for root in &kept {
-            let manifest = self.read_manifest(&root.descriptor.digest)?;
-            let subject = manifest.and_then(|manifest| manifest.subject);
-            refers.push(root.name.is_none() && subject.is_some_and(|subject| digests.contains(&subject.digest)));
+        let mut staying = Vec::new();
+        for root in kept {
+            let subject = match root.name {
+                Some(_) => None,
+                None => self.subject(&root).or_else(|error| match error.class {
+                    Class::NotFound => Ok(None),
+                    _ => Err(error),
+                })?,
+            };
+            if !subject.is_some_and(|subject| digests.contains(&subject)) {
+                staying.push(root.descriptor);
+            }
         }
-        let mut refers = refers.into_iter();
-        kept.retain(|_| !refers.next().unwrap_or(false));
-        self.write_index(kept.iter().map(|root| &root.descriptor))
+        self.write_index(&staying)
+    }
+
+    /// What an entry refers to. One that is not there may have referred to anything.
+    fn subject(&self, root: &Root) -> Result<Option<Digest>, StoreError> {
+        let digest = &root.descriptor.digest;
+        if let Some(known) = self.seen().subjects.get(digest) {
+            return Ok(known.clone());
+        }
+        let lacks = || {
+            let message = format!("the OCI layout {} lacks the manifest {digest} that it lists", self.root.display());
+            StoreError::new(Class::NotFound, message).hint("take it out of index.json, or copy it again")
+        };
+        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(lacks)?;
+        let subject = manifest.subject.map(|subject| subject.digest);
+        self.seen().subjects.insert(digest.clone(), subject.clone());
+        Ok(subject)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps other processes from changing `index.json` as long as the file is open.
+    fn lock(&self) -> Result<File, StoreError> {
+        let marker = self.root.join("oci-layout");
+        let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
+        lock.lock().map_err(|e| self.failed(&marker, e))?;
+        Ok(lock)
     }
 
     /// Writes content under its digest, unless it is there.
@@ -185,10 +249,19 @@ impl Layout {
     /// # Errors
     /// When it can't be read or is not what its digest says.
     pub fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
+        let entries = self.entries()?;
+        let listed = entries.iter().find(|root| root.descriptor.digest == *digest);
+        self.typed_manifest(digest, listed.map(|root| root.descriptor.media_type.as_str()))
+    }
+
+    /// The manifest of an entry, verified; none where it is not there.
+    fn manifest_of(&self, entry: &Descriptor) -> Result<Option<Manifest>, StoreError> {
+        self.typed_manifest(&entry.digest, Some(&entry.media_type))
+    }
+
+    fn typed_manifest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>, StoreError> {
         let Some(bytes) = self.read(&self.blob_path(digest), MANIFEST_LIMIT)? else { return Ok(None) };
-        let named = self.roots()?.into_iter().find(|root| root.descriptor.digest == *digest);
-        let media_type = named.map(|root| root.descriptor.media_type);
-        let manifest = Manifest::parse(Bytes::from(bytes), media_type.as_deref());
+        let manifest = Manifest::parse(Bytes::from(bytes), media_type);
         let manifest = manifest.map_err(|e| self.invalid(&format!("has a broken manifest {digest}")).because(e))?;
         if manifest.digest != *digest {
             let message = format!("manifest {digest} of {} has other bytes than its digest says", self.address());
@@ -197,34 +270,58 @@ impl Layout {
         Ok(Some(manifest))
     }
 
-    /// Makes the folders and the marker, unless they are there.
+    /// A small blob whole, verified.
+    ///
+    /// # Errors
+    /// When it is not there, is not what its descriptor says, or is over `limit` bytes.
+    pub fn read_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
+        if bytes.len() as u64 != blob.size || Digest::of(&bytes) != blob.digest {
+            let message = format!("blob {} of {} has other bytes than its digest says", blob.digest, self.address());
+            return Err(StoreError::new(Class::Integrity, message));
+        }
+        Ok(bytes)
+    }
+
+    /// Makes the folders and the marker, unless they are there. Another process may do it at the same time: what it
+    /// made stays.
     fn create(&self) -> Result<(), StoreError> {
         if self.exists() {
             return Ok(());
         }
         let blobs = self.root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|e| self.failed(&blobs, e))?;
-        if !self.root.join("index.json").exists() {
-            self.write_index([])?;
-        }
-        self.replace(&self.root.join("oci-layout"), MARKER.as_bytes())
+        // The marker last: with it the layout exists.
+        self.add_new("index.json", &index_of([]))?;
+        self.add_new("oci-layout", MARKER)
     }
 
     fn write_index<'a>(&self, manifests: impl IntoIterator<Item = &'a Descriptor>) -> Result<(), StoreError> {
-        let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
-        let index = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": super::media_type::INDEX,
-            "manifests": manifests,
-        });
-        self.replace(&self.root.join("index.json"), index.to_string().as_bytes())
+        self.replace(&self.root.join("index.json"), index_of(manifests).as_bytes())
+    }
+
+    /// Writes a file, unless there is one of that name.
+    fn add_new(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let temporary = self.written(&path, text.as_bytes())?;
+        match temporary.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Writes a file by renaming a finished one over it.
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let temporary = self.written(path, bytes)?;
+        temporary.persist(path).map_err(|e| self.failed(path, e.error)).map(drop)
+    }
+
+    /// A finished file that has its name still to get.
+    fn written(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, StoreError> {
         let mut temporary = self.temporary()?;
         temporary.write_all(bytes).map_err(|e| self.failed(path, e))?;
-        self.persist(temporary, path)
+        set_readable(temporary.as_file()).map_err(|e| self.failed(path, e))?;
+        Ok(temporary)
     }
 
     /// An unfinished file, which goes away if it is not finished.
@@ -239,14 +336,17 @@ impl Layout {
     }
 
     fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(file) = self.open(path)? else { return Ok(None) };
+        self.open(path)?.map(|file| self.read_file(&file, path, limit)).transpose()
+    }
+
+    fn read_file(&self, file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
         file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.failed(path, e))?;
         if bytes.len() as u64 > limit {
             let message = format!("{} is over the limit of {limit} bytes", path.display());
             return Err(StoreError::new(Class::Invalid, message));
         }
-        Ok(Some(bytes))
+        Ok(bytes)
     }
 
     /// Opens a file of the layout; none where it is not there. A link that leads out of the layout is not followed, and
@@ -254,7 +354,7 @@ impl Layout {
     fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(path, error)),
         };
         let root = fs::canonicalize(&self.root).map_err(|e| self.failed(&self.root, e))?;
@@ -274,8 +374,14 @@ impl Layout {
     }
 
     fn root_named(&self, tag: &Tag) -> Result<Option<Descriptor>, StoreError> {
-        let roots = self.roots()?;
-        Ok(roots.into_iter().find(|root| root.name.as_deref() == Some(tag.as_str())).map(|root| root.descriptor))
+        let entries = self.entries()?;
+        let named = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()));
+        Ok(named.map(|root| root.descriptor.clone()))
+    }
+
+    fn lacks_blob(&self, digest: &Digest) -> StoreError {
+        let message = format!("the OCI layout {} lacks the blob {digest}", self.root.display());
+        StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again")
     }
 }
 
@@ -287,10 +393,7 @@ impl BlobSource for Layout {
 
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let path = self.blob_path(&blob.digest);
-        let Some(file) = self.open(&path)? else {
-            let message = format!("the OCI layout {} lacks the blob {}", self.root.display(), blob.digest);
-            return Err(StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again"));
-        };
+        let file = self.open(&path)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
         let file = tokio::fs::File::from_std(file);
         let layout = self.clone();
         let pieces =
@@ -311,7 +414,7 @@ impl Store for Layout {
 
     async fn tagged(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
         let Some(descriptor) = self.root_named(tag)? else { return Ok(None) };
-        match self.read_manifest(&descriptor.digest)? {
+        match self.manifest_of(&descriptor)? {
             Some(manifest) => Ok(Some(manifest)),
             None => Err(self.invalid(&format!("lacks the manifest {} of `{tag}`", descriptor.digest))),
         }
@@ -350,27 +453,28 @@ impl Store for Layout {
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         let mut referrers: BTreeMap<Digest, Descriptor> = BTreeMap::new();
-        for root in self.roots()?.into_iter().filter(|root| root.name.is_none()) {
-            let Some(manifest) = self.read_manifest(&root.descriptor.digest)? else { continue };
-            if manifest.subject.as_ref().is_some_and(|s| s.digest == *subject) {
-                let descriptor = Descriptor { annotations: manifest.annotations.clone(), ..manifest.descriptor() };
-                referrers.insert(manifest.digest, descriptor);
+        for root in self.entries()?.iter().filter(|root| root.name.is_none()) {
+            if self.subject(root)?.is_none_or(|of| of != *subject) {
+                continue;
             }
+            let Some(manifest) = self.manifest_of(&root.descriptor)? else { continue };
+            let descriptor = Descriptor { annotations: manifest.annotations.clone(), ..manifest.descriptor() };
+            referrers.insert(manifest.digest, descriptor);
         }
         Ok(referrers.into_values().collect())
     }
 
     async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
-        let roots = self.roots()?;
+        let entries = self.entries()?;
         let digest = |tag: &Tag| {
-            let root = roots.iter().find(|root| root.name.as_deref() == Some(tag.as_str()))?;
+            let root = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()))?;
             Some((tag.clone(), root.descriptor.digest.clone()))
         };
         Ok(tags.iter().filter_map(digest).collect())
     }
 
     async fn tags(&self) -> Result<Vec<Tag>, StoreError> {
-        Ok(self.roots()?.into_iter().filter_map(|root| root.name?.parse().ok()).collect())
+        Ok(self.entries()?.iter().filter_map(|root| root.name.as_ref()?.parse().ok()).collect())
     }
 }
 
@@ -387,16 +491,18 @@ impl Write for HashingSink<'_> {
     }
 }
 
-/// Temporary files are private; what is finished is read by other tools and users.
-#[cfg(unix)]
-fn set_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+fn index_of<'a>(manifests: impl IntoIterator<Item = &'a Descriptor>) -> String {
+    let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
+    serde_json::json!({"schemaVersion": 2, "mediaType": super::media_type::INDEX, "manifests": manifests}).to_string()
 }
 
-#[cfg(not(unix))]
-fn set_readable(_: &File) -> io::Result<()> {
-    Ok(())
+fn stamp(file: &Metadata) -> Stamp {
+    (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())
+}
+
+/// Temporary files are private; what is finished is read by other tools and users.
+fn set_readable(file: &File) -> io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 #[cfg(test)]
@@ -461,7 +567,6 @@ mod tests {
         assert_eq!(layout.roots().unwrap_err().class, Class::Invalid);
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn what_is_no_file_of_the_layout_is_not_read() {
         use std::os::unix::fs::symlink;
@@ -487,6 +592,49 @@ mod tests {
         assert!(error.to_string().contains("is not a file of the layout"), "{error}");
     }
 
+    #[tokio::test]
+    async fn what_another_handle_wrote_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Layout::at(folder.path()), Layout::at(folder.path()));
+        let (image, tag): (_, Tag) = (manifest("image", None), "t".parse().unwrap());
+        for number in 0..20 {
+            let next = manifest(&format!("{number:02}"), Some(&image));
+            other.put_manifest(&next, None).await.unwrap();
+            other.put_manifest(&next, Some(&tag)).await.unwrap();
+            assert_eq!(one.head(&tag).await.unwrap(), Some(next.digest.clone()));
+            assert_eq!(one.referrers(&image.digest).await.unwrap().len(), number + 1);
+        }
+        // What is listed and not there may be what was asked for.
+        fs::remove_file(one.blob_path(&manifest("07", Some(&image)).digest)).unwrap();
+        let error = Layout::at(folder.path()).referrers(&image.digest).await.unwrap_err();
+        assert!(error.to_string().contains("lacks the manifest"), "{error}");
+    }
+
+    #[test]
+    fn writers_at_a_time_lose_nothing() {
+        const WRITERS: usize = 8;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("layout");
+        let start = std::sync::Barrier::new(WRITERS);
+        std::thread::scope(|scope| {
+            for number in 0..WRITERS {
+                let (root, start) = (&root, &start);
+                scope.spawn(move || {
+                    let layout = Layout::at(root);
+                    let whole = manifest(&number.to_string(), None);
+                    start.wait();
+                    layout.add_root(&whole.descriptor(), Some(&format!("kept-{number}"))).unwrap();
+                    layout.add_root(&whole.descriptor(), Some(&format!("gone-{number}"))).unwrap();
+                    layout.add_blob(&whole.bytes).unwrap();
+                    layout.forget(&[&format!("gone-{number}")]).unwrap();
+                });
+            }
+        });
+        let mut names: Vec<String> = Layout::at(&root).roots().unwrap().into_iter().filter_map(|r| r.name).collect();
+        names.sort();
+        assert_eq!(names, (0..WRITERS).map(|number| format!("kept-{number}")).collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_file_with_other_bytes_is_not_taken() {
         let folder = tempfile::tempdir().unwrap();
@@ -496,6 +644,12 @@ mod tests {
         layout.add_file(&file, &Digest::of(b"bytes")).unwrap();
         assert_eq!(fs::read(layout.blob_path(&Digest::of(b"bytes"))).unwrap(), b"bytes");
         assert_eq!(layout.add_file(&file, &Digest::of(b"other")).unwrap_err().class, Class::Integrity);
+        let blob = Descriptor::of("x/y", b"bytes");
+        assert_eq!(layout.read_blob(&blob, 5).unwrap(), b"bytes");
+        assert_eq!(layout.read_blob(&blob, 4).unwrap_err().class, Class::Invalid);
+        let of_another_size = Descriptor { size: 4, ..blob };
+        assert_eq!(layout.read_blob(&of_another_size, 5).unwrap_err().class, Class::Integrity);
+        assert_eq!(layout.read_blob(&Descriptor::of("x/y", b"absent"), 9).unwrap_err().class, Class::NotFound);
         assert!(!layout.blob_path(&Digest::of(b"other")).exists());
     }
 }

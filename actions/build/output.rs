@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use lifecycle::Problem;
-use lifecycle::oci::{Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
+use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
 
 use crate::plan::Image;
 
-/// The largest configuration of an image that is read, in bytes.
-const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
+/// The largest in-toto statement of a builder that is read, in bytes.
+const STATEMENT_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// What annotations about the base image begin with.
 pub(crate) const BASE: &str = "org.opencontainers.image.base.";
@@ -123,8 +123,8 @@ impl Exported {
                 let about = child.annotations.get(annotation::DOCKER_REFERENCE_DIGEST);
                 match (child.annotations.get(annotation::DOCKER_REFERENCE_TYPE), about) {
                     (Some(_), Some(about)) => {
-                        for layer in manifest.blobs().skip(1).filter(|layer| layer.size <= CONFIG_LIMIT) {
-                            attestations.push((about.parse()?, std::fs::read(layout.blob_path(&layer.digest))?));
+                        for layer in manifest.blobs().skip(1).filter(|layer| layer.size <= STATEMENT_LIMIT) {
+                            attestations.push((about.parse()?, layout.read_blob(layer, STATEMENT_LIMIT)?));
                         }
                     }
                     _ => platforms.push((platform_of(layout, child, &manifest)?, manifest)),
@@ -171,11 +171,8 @@ fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) ->
         return Ok(platform.clone());
     }
     let unknown = || Problem::failure(format!("image {} names no platform", manifest.digest));
-    let config = manifest.blobs().next().filter(|config| config.size <= CONFIG_LIMIT).ok_or_else(unknown)?;
-    let config: Value = serde_json::from_slice(&std::fs::read(layout.blob_path(&config.digest))?)?;
-    let text = |name: &str| config[name].as_str().map(str::to_owned);
-    let (Some(os), Some(architecture)) = (text("os"), text("architecture")) else { return Err(unknown().into()) };
-    Ok(Platform::new(&os, &architecture, text("variant").as_deref()))
+    let config = manifest.blobs().next().ok_or_else(unknown)?;
+    Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
 }
 
 /// The manifest with annotations added: a new manifest, of the build and before anybody has seen the old one.

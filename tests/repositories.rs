@@ -1,6 +1,8 @@
 //! Repositories that are missing: refused, made with settings, or left to the registry's own templates.
 
-use crate::support::ecr::{ACCOUNT, Config, CreationTemplate, Ecr, Image, REGION, Settings};
+use crate::support::ecr::{
+    ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Hook, Image, Policy, REGION, Settings, User,
+};
 use crate::support::http::Kind;
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
@@ -126,4 +128,41 @@ fn a_repository_that_is_missing_hides_no_evidence() {
         // With the record.
         assert_eq!(registry.referrers("test/shop/api", &root).len(), 2, "{}", ecr.table());
     }
+}
+
+const POLICIES: &str = "lifecyclePolicy: lifecycle.json\nrepositoryPolicy: repository.json\n";
+
+/// A run that makes a repository with both policies.
+fn with_policies(project: &Project, ecr: &Ecr) -> Step {
+    std::fs::write(project.folder().join("lifecycle.json"), r#"{"rules":[]}"#).unwrap();
+    std::fs::write(project.folder().join("repository.json"), r#"{"Version":"2012-10-17","Statement":[]}"#).unwrap();
+    publish(project, ecr).inputs(&[("create-repositories", "missing"), ("repository-settings", POLICIES)])
+}
+
+#[test]
+fn a_repository_whose_making_was_not_confirmed_gets_its_policies() {
+    let (ecr, project, _) = shop(Config::default());
+    ecr.on_kind(Kind::api("CreateRepository"), 1, Hook::after(|| {}));
+    with_policies(&project, &ecr).run().exits(0);
+    assert_eq!(ecr.count(Kind::api("CreateRepository")), 2, "{}", ecr.table());
+    let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
+    assert!(settings.lifecycle_policy.is_some() && settings.repository_policy.is_some(), "{settings:?}");
+}
+
+#[test]
+fn a_repository_that_is_left_without_a_policy_is_named() {
+    let policy = Policy::all().deny(&["ecr:PutLifecyclePolicy"]);
+    let users = vec![User::new(ACCESS_KEY, ACCOUNT).policy(policy)];
+    let (ecr, project, _) = shop(Config { users, ..Config::default() });
+    let error = with_policies(&project, &ecr).run().exits(1).error().to_owned();
+    for part in [
+        "repository `shop/api` was made in 111122223333/us-east-1, without its lifecycle policy",
+        "allow ecr:PutLifecyclePolicy in the role's policy, then delete it",
+        "aws ecr delete-repository --region us-east-1 --repository-name shop/api",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    // What one policy lacks is no reason to leave the other away.
+    let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
+    assert!(settings.lifecycle_policy.is_none() && settings.repository_policy.is_some(), "{settings:?}");
 }

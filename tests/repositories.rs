@@ -166,3 +166,20 @@ fn a_repository_that_is_left_without_a_policy_is_named() {
     let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
     assert!(settings.lifecycle_policy.is_none() && settings.repository_policy.is_some(), "{settings:?}");
 }
+
+#[test]
+fn a_policy_outside_the_checkout_is_not_read() {
+    let (ecr, project, _) = shop(Config::default());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let policy = elsewhere.path().join("policy.json");
+    std::fs::write(&policy, "{}").unwrap();
+    std::os::unix::fs::symlink(&policy, project.folder().join("link.json")).unwrap();
+    let run = |path: &str, code: i32| {
+        let settings = format!("lifecyclePolicy: {path}");
+        let step = publish(&project, &ecr).inputs(&[("create-repositories", "missing"), ("dry-run", "true")]);
+        step.input("repository-settings", &settings).run().exits(code)
+    };
+    let error = run("link.json", 2).error().to_owned();
+    assert!(error.contains("it lies outside the checkout"), "{error}");
+    run(policy.to_str().unwrap(), 0);
+}

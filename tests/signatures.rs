@@ -102,6 +102,8 @@ fn a_signature_that_nobody_can_look_at_blocks() {
     let only = |step: Step| gates(&step.run().exits(1)).remove(0);
     let (passed, detail) = only(shop.promote("signature=key:nowhere.pub"));
     assert!(!passed && detail.ends_with("the key nowhere.pub does not exist"), "{detail}");
+    let (passed, detail) = only(shop.promote("signature=key:../team.pub"));
+    assert!(!passed && detail.ends_with("the key ../team.pub: it lies outside the checkout"), "{detail}");
     let (passed, detail) = only(shop.promote("signature=key:team.pub").env("PATH", "/nowhere"));
     assert!(!passed && detail.contains("cosign is not on PATH (hint: "), "{detail}");
     let (passed, detail) = only(shop.promote("signature").env("GITHUB_REPOSITORY", ""));

@@ -144,7 +144,7 @@ impl Request {
         }
         let waivers = inside(input("waivers", &inputs.waivers))?;
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
-        let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
+        let registry = registry(&input("registry", &inputs.registry), project)?;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         Ok(Self {
             version,

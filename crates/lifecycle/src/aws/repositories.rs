@@ -1,7 +1,8 @@
 //! Repositories that are missing: made as the project wants them, or by the registry's own templates.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 
 use aws_sdk_ecr::types::{
     EncryptionConfiguration, EncryptionType, ImageScanningConfiguration, ImageTagMutability,
@@ -36,11 +37,12 @@ pub struct RepositorySettings {
 const FILTERS: usize = 5;
 
 impl RepositorySettings {
-    /// Reads the input: YAML. `lifecyclePolicy` and `repositoryPolicy` are files relative to `folder`, and are read here.
+    /// Reads the input: YAML. `lifecyclePolicy` and `repositoryPolicy` are files, and are read here:
+    /// `inside` says where a path leads.
     ///
     /// # Errors
-    /// When it is no such YAML, a word is none of ECR's, or a file can't be read.
-    pub fn parse(input: &Input<'_>, folder: &Path) -> Result<Self, InputError> {
+    /// When it is no such YAML, a word is none of ECR's, or a file can't be read or lies where it may not.
+    pub fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Self, InputError> {
         let Some(text) = input.text() else { return Ok(Self::default()) };
         let value = crate::template::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
         let mut settings: Self = serde_json::from_value(value).map_err(|error| input.refuse(error))?;
@@ -54,7 +56,8 @@ impl RepositorySettings {
             return Err(input.refuse(accepted));
         }
         for policy in [&mut settings.lifecycle_policy, &mut settings.repository_policy].into_iter().flatten() {
-            let text = checkout::read(&folder.join(&*policy), POLICY_LIMIT)
+            let text = inside(policy)
+                .and_then(|path| checkout::read(&path, POLICY_LIMIT))
                 .map_err(|error| input.refuse_value(policy, format!("a file that can be read ({error})")))?;
             serde_json::from_str::<serde::de::IgnoredAny>(&text)
                 .map_err(|error| input.refuse_value(policy, format!("a policy in JSON ({error})")))?;
@@ -188,7 +191,8 @@ mod tests {
     use super::*;
 
     fn parse(typed: &str) -> Result<RepositorySettings, String> {
-        RepositorySettings::parse(&Input::new("repository-settings", typed), Path::new("/")).map_err(|e| e.to_string())
+        let inside = |path: &str| Ok(PathBuf::from("/").join(path));
+        RepositorySettings::parse(&Input::new("repository-settings", typed), inside).map_err(|e| e.to_string())
     }
 
     #[test]

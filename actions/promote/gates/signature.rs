@@ -78,6 +78,11 @@ impl<'a> Trust<'a> {
         Self { signatures, identities, source: &planned.source, root: &edge.graph.root.digest }
     }
 
+    /// Whether statements are believed only where somebody has signed them.
+    pub(super) fn wants_signatures(&self) -> bool {
+        !self.identities.is_empty()
+    }
+
     /// The image is signed by an identity.
     pub(super) async fn image(&self, identity: &Identity) -> Verdict {
         self.signatures.verify(self.source, self.root, identity).await

@@ -109,7 +109,8 @@ impl Layout {
     }
 
     fn parse_index(&self, bytes: &[u8]) -> Result<Vec<Root>, StoreError> {
-        let index = ImageIndex::from_reader(bytes).map_err(|e| self.invalid("has a broken index.json").because(e))?;
+        let index: ImageIndex =
+            serde_json::from_slice(bytes).map_err(|e| self.invalid("has a broken index.json").because(e))?;
         let root = |descriptor: &oci_spec::image::Descriptor| {
             let descriptor = Descriptor::read(descriptor)?;
             let name = descriptor.annotations.get(annotation::REF_NAME).cloned();
@@ -136,7 +137,7 @@ impl Layout {
             return Ok(());
         }
         roots.push(Root { descriptor, name: name.map(str::to_owned) });
-        self.write_index(roots.iter().map(|root| &root.descriptor))
+        self.write_index(roots)
     }
 
     /// Takes entries with some names out of `index.json`, with what refers to what they consist of. Their blobs stay.
@@ -170,10 +171,10 @@ impl Layout {
                 })?,
             };
             if !subject.is_some_and(|subject| digests.contains(&subject)) {
-                staying.push(root.descriptor);
+                staying.push(root);
             }
         }
-        self.write_index(&staying)
+        self.write_index(staying)
     }
 
     /// What an entry refers to. One that is not there may have referred to anything.
@@ -213,7 +214,7 @@ impl Layout {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
         if !path.exists() {
-            self.replace(&path, bytes)?;
+            self.written(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         }
         Ok(digest)
     }
@@ -296,8 +297,14 @@ impl Layout {
         self.add_new("oci-layout", MARKER)
     }
 
-    fn write_index<'a>(&self, manifests: impl IntoIterator<Item = &'a Descriptor>) -> Result<(), StoreError> {
-        self.replace(&self.root.join("index.json"), index_of(manifests).as_bytes())
+    /// Who holds the lock knows what is in it afterwards.
+    fn write_index(&self, entries: Vec<Root>) -> Result<(), StoreError> {
+        let path = self.root.join("index.json");
+        let temporary = self.written(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
+        let file = temporary.persist(&path).map_err(|e| self.failed(&path, e.error))?;
+        let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
+        self.seen().index = Some((file, stamp, entries.into()));
+        Ok(())
     }
 
     /// Writes a file, unless there is one of that name.
@@ -308,12 +315,6 @@ impl Layout {
             Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
             Ok(_) | Err(_) => Ok(()),
         }
-    }
-
-    /// Writes a file by renaming a finished one over it.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let temporary = self.written(path, bytes)?;
-        temporary.persist(path).map_err(|e| self.failed(path, e.error)).map(drop)
     }
 
     /// A finished file that has its name still to get.

@@ -123,6 +123,22 @@ fn several_platforms_are_an_index_of_them_alone() {
     assert_eq!(layers.len(), 1);
 }
 
+#[test]
+fn images_are_told_by_name_whatever_the_order_of_templates() {
+    let project = Project::new(&template("Web: {imageName: shop/web}\nApi: {imageName: shop/api}"));
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    project.write("other/Dockerfile", "FROM scratch\nLABEL a=b\n");
+    project.write("other/template.yaml", &template("Tool: {imageName: shop/tool}\nBatch: {imageName: shop/batch}"));
+    let run = project.build().input("template", "template.yaml\nother/template.yaml").run().exits(0);
+    let names = ["Api", "Batch", "Tool", "Web"];
+    assert_eq!(run.of_images("name"), names);
+    let matrix = run.json("matrix")["include"].as_array().unwrap().clone();
+    assert_eq!(matrix.iter().map(|entry| entry["images"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    let rows = run.summary.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    assert_eq!(rows.filter(|name| names.contains(name)).collect::<Vec<_>>(), names);
+}
+
 fn platforms(index: &Value) -> Vec<String> {
     let children = index["manifests"].as_array().unwrap().iter();
     let text = |child: &Value| {
@@ -200,6 +216,12 @@ fn a_failing_step_fails_with_its_last_words() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named() {
+    let run = one("FROM scratch\nCOPY app/missing.txt /run.sh\n").build().run().exits(1);
+    assert!(run.error().contains("app/missing.txt\": no such file or directory"), "{}", run.error());
+}
+
+#[test]
 fn one_image_that_fails_keeps_all_from_being_named() {
     let project = Project::new(&template(
         "Api: {imageName: shop/api, dockerfile: api/Dockerfile}\nWeb: {imageName: shop/web, dockerfile: web/Dockerfile}",
@@ -229,7 +251,7 @@ fn a_dry_run_shows_and_does_nothing() {
     }
     assert!(!run.log.raw.contains("hidden"));
     assert!(!project.layout().exists());
-    assert!(!run.summary.is_empty());
+    assert!(run.summary.contains("| Image | Platforms | Status |\n"), "{}", run.summary);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn an_image_without_attestations_in_it() {
         let step = build(&project, &engine).inputs(&[("builder", builder), ("no-cache", no_cache), ("lint", "error")]);
         let run = step.run().exits(0);
         leaves_nothing(&run);
-        assert!(run.log.raw.contains("1 image(s) with buildx "), "{}", run.log.raw);
+        assert!(run.log.raw.contains("1 image with buildx "), "{}", run.log.raw);
 
         let layout = project.built_layout();
         let manifest = layout.raw("Api");
@@ -156,7 +156,7 @@ fn a_builder_that_cannot_export_is_not_used() {
     let engine = Engine::start(ImageStore::Classic);
     let project = one(SCRATCH);
     let run = build(&project, &engine).run().exits(0);
-    assert!(run.log.raw.contains("1 image(s) with buildah "), "{}", run.log.raw);
+    assert!(run.log.raw.contains("1 image with buildah "), "{}", run.log.raw);
     assert_eq!(project.built_layout().raw("Api")["mediaType"], MANIFEST);
 
     // A builder of our own would need an image that can't be had here: it is said, and nothing stays behind.
@@ -189,7 +189,7 @@ fn no_builder_at_all() {
     script(empty.path(), "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1");
     let path = format!("{}:{}", empty.path().display(), path());
     let run = project.build().input("builder", "auto").env("PATH", path).run().exits(0);
-    assert!(run.log.raw.contains("1 image(s) with buildah "), "{}", run.log.raw);
+    assert!(run.log.raw.contains("1 image with buildah "), "{}", run.log.raw);
 }
 
 #[test]

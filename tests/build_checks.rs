@@ -36,7 +36,7 @@ fn lint_findings_stand_on_their_lines() {
     assert_eq!(run.of_images("status"), ["failed"]);
     assert_eq!(run.json("images")[0]["lint"], json!({"error": 1, "warning": 1, "info": 0, "style": 0}));
     assert!(
-        run.log.messages("error").iter().any(|m| m.contains("image `Api`: 1 lint finding(s) of level error or worse"))
+        run.log.messages("error").iter().any(|m| m.contains("image `Api`: 1 lint finding of level error or worse"))
     );
     assert!(run.summary.contains("1 E, 1 W"), "{}", run.summary);
     assert_eq!(run.output("verdict"), "fail");
@@ -133,11 +133,7 @@ fn a_scan_is_clean_or_finds_something() {
     let run = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(1);
     leaves_nothing(&run);
     assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 1, "high": 1, "medium": 0, "low": 0}));
-    let errors = run.log.messages("error");
-    assert!(
-        errors.iter().any(|error| error.contains("critical CVE-2026-2 in musl 1.2.4 (fixed in 1.2.5)")),
-        "{errors:?}"
-    );
+    insta::assert_snapshot!(run.error(), @"template.yaml:3:5: image `Api`: 2 vulnerabilities of severity high or worse: critical CVE-2026-2 in musl 1.2.4 (fixed in 1.2.5); high CVE-2026-3 in zlib 1 (no fix)");
     assert!(run.summary.contains("CVE-2026-3") && run.summary.contains("linux/amd64, linux/arm64"), "{}", run.summary);
     assert_eq!(report(&run, "Api.scan.sarif")["runs"][0]["results"].as_array().unwrap().len(), 2);
     assert_eq!(report(&run, "Api.scan.json")[0]["id"], "CVE-2026-2");
@@ -210,11 +206,22 @@ fn a_scanner_that_fails_is_no_pass() {
         assert_eq!(project.built_layout().referrers("Api"), [STATEMENT]);
     }
     let run = project.build().input("scan", "trivy").run().exits(1);
-    assert_eq!(run.error(), "trivy is not on PATH (hint: a step before this one has to install trivy)");
+    let told = "input `scan`: `trivy` needs trivy, which is not on PATH";
+    let how = "(hint: install it in a step before: `uses: aquasecurity/setup-trivy`)";
+    assert_eq!(run.error(), format!("{told} {how}"));
     let run = project.build().input("scan", "snyk").run().exits(1);
     assert!(run.error().contains("SNYK_TOKEN is not set"), "{}", run.error());
     let run = project.build().input("scan", "auto").run().exits(0);
     assert!(run.log.messages("warning").iter().any(|warning| warning.contains("no image was scanned")));
+    assert!(
+        run.summary.contains("- no image was scanned: ") && run.summary.contains(" not scanned |"),
+        "{}",
+        run.summary
+    );
+    let run = project.build().input("sbom", "auto").run().exits(0);
+    let notice = "no image has an SBOM: syft is not on PATH";
+    assert!(run.log.messages("notice").iter().any(|message| message.contains(notice)), "{}", run.log.raw);
+    assert!(run.summary.contains(&format!("- {notice}\n")), "{}", run.summary);
 }
 
 #[test]
@@ -228,6 +235,7 @@ fn accepted_vulnerabilities() {
     let run = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(0);
     assert_eq!(run.json("images")[0]["vulnerabilities"]["critical"], 0);
     assert!(run.summary.contains("waived until 2999-12-31 by team&#64;example.com"), "{}", run.summary);
+    assert!(run.summary.contains("| 2 waived |"), "{}", run.summary);
     let suppression = &report(&run, "Api.scan.sarif")["runs"][0]["results"][0]["suppressions"][0];
     assert_eq!(suppression["justification"], "not reachable (team@example.com, until 2999-12-31)");
 
@@ -248,6 +256,60 @@ fn accepted_vulnerabilities() {
     let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");
     let run = step.run().exits(2);
     assert!(run.error().starts_with("others.yaml:1:3: "), "{}", run.error());
+}
+
+#[test]
+fn a_waiver_that_accepts_nothing_is_told_where_that_is_known() {
+    let project = Project::new(&template(
+        "Api: {imageName: shop/api, platforms: [linux/amd64]}\nWeb: {imageName: shop/web, platforms: [linux/amd64]}",
+    ));
+    project.write("Dockerfile", "FROM scratch\nLABEL a=b\n");
+    let waiver = |id: &str, image: &str| format!("- id: {id}\n{image}  reason: r\n  owner: o\n  expires: 2999-12-31\n");
+    let (both, elsewhere) = ("  image: shop/*\n", "  image: other\n");
+    let ids = [("CVE-2026-2", both), ("CVE-2026-3", both), ("CVE-1", both), ("CVE-2", elsewhere), ("CVE-3", "")];
+    project.write(".image-waivers.yaml", &ids.map(|(id, image)| waiver(id, image)).concat());
+    let notices = |name: &str, value: &str| {
+        let run = scanned(&project, "trivy", &prints(&trivy("LOW"))).input(name, value).run().exits(0);
+        let notices = run.log.messages("notice").into_iter().map(str::to_owned);
+        notices.filter(|notice| notice.contains("waiver")).collect::<Vec<String>>()
+    };
+    let told = ".image-waivers.yaml:11:3: the waiver of `CVE-1` accepts nothing: no image that it is for has it";
+    assert_eq!(notices("images", ""), [told]);
+    // Another job may find it.
+    assert_eq!(notices("images", "Api"), [""; 0]);
+    assert_eq!(notices("platforms", "linux/amd64"), [""; 0]);
+}
+
+#[test]
+fn reports_are_those_of_the_last_run() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    script(
+        &project.folder().join("scanners"),
+        "syft",
+        "case \"$3\" in cyc*) echo '{\"bomFormat\":1}';; *) echo '{\"spdxVersion\":1}';; esac",
+    );
+    let reports = |inputs: &[(&str, &str)]| {
+        let run = scanned(&project, "trivy", &prints(&clean())).inputs(inputs).run();
+        let entries = fs::read_dir(format!("{}-reports", project.layout().display())).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        (run.code, names.join(" "))
+    };
+    let (code, first) = reports(&[("sbom", "cyclonedx"), ("lint", "error")]);
+    assert_eq!(
+        (code, first.as_str()),
+        (Some(0), "Api.lint.sarif Api.linux-amd64.cdx.json Api.scan.json Api.scan.sarif")
+    );
+    // What is of another image stays.
+    let other = format!("{}-reports/Apis.lint.sarif", project.layout().display());
+    fs::write(&other, "{}").unwrap();
+    let (code, second) = reports(&[("sbom", "spdx"), ("scan", "off")]);
+    assert_eq!((code, second.as_str()), (Some(0), "Api.linux-amd64.spdx.json Apis.lint.sarif"));
+
+    // Nothing is begun where nothing is built.
+    let project = one("FROM scratch\n");
+    project.build().input("since", "9.9.9").run().exits(2);
+    assert!(!Path::new(&format!("{}-reports", project.layout().display())).exists());
 }
 
 #[test]

@@ -103,6 +103,15 @@ fn base_images_in_layouts() {
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     let error = error.replace(&project.folder().canonicalize().unwrap().display().to_string(), "CHECKOUT");
     insta::assert_snapshot!(error, @"Dockerfile:1:6: the OCI layout CHECKOUT/bases/library/absent has no image `1` for `base.example/library/absent:1` (hint: `base-images` sends the reference there)");
+    // What follows the prefix is the Dockerfile's word, and may be a link.
+    fs::create_dir(project.folder().join("bases")).unwrap();
+    symlink("/tmp", project.folder().join("bases/library")).unwrap();
+    let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
+    assert!(error.ends_with("bases/library/absent: it lies outside the checkout"), "{error}");
+    // A base image of another platform than the one that is built.
+    let project = one(&format!("FROM {BUSYBOX}\n"));
+    let error = refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64"));
+    assert!(error.contains(&format!(" has no linux/arm64 in its image `1.37` for `{BUSYBOX}`")), "{error}");
     insta::assert_snapshot!(refused(&project, project.build().input("base-images", "base.example/")), @"input `base-images`: `base.example/` is not accepted: lines of the form key=value");
 }
 
@@ -141,8 +150,9 @@ fn inputs() {
     let file = refused("secrets", "token=file:absent");
     let place = project.folder().canonicalize().unwrap();
     insta::assert_snapshot!(file.replace(&place.display().to_string(), "CHECKOUT"), @"input `secrets`: `token=file:absent` is not accepted: there is no file CHECKOUT/absent");
-    let waivers = refused("waivers", "absent.yaml");
-    insta::assert_snapshot!(waivers.replace(&place.display().to_string(), "CHECKOUT"), @"input `waivers`: there is no file CHECKOUT/absent.yaml");
+    insta::assert_snapshot!(refused("waivers", "absent.yaml"), @"input `waivers`: `absent.yaml` is not accepted: the path of a file with waivers, relative to `working-directory`");
+    insta::assert_snapshot!(refused("cache", "local:folder/cache"), @"input `cache`: `local:folder/cache` is not accepted: it lies outside the checkout");
+    insta::assert_snapshot!(refused("base-images", "a/=oci:folder/"), @"input `base-images`: `a/=oci:folder/` is not accepted: it lies outside the checkout");
 }
 
 #[test]

@@ -121,12 +121,18 @@ fn build_fails_where_the_run_itself_would() {
         assert!(!project.layout().exists());
     };
     fails(dry().input("since", "9.9.9"), 2, "there is no git tag `9.9.9` or `v9.9.9` in this clone");
-    fails(dry().input("waivers", "absent.yaml"), 2, "there is no file");
+    fails(dry().input("waivers", "absent.yaml"), 2, "`absent.yaml` is not accepted: the path of a file with waivers");
     project.write("waivers.yaml", "waivers: [{id: 1}]\n");
     fails(dry().input("waivers", "waivers.yaml"), 2, "waivers.yaml");
-    for (input, tool) in [("scan", "trivy"), ("scan", "grype"), ("sbom", "syft")] {
-        let value = if tool == "syft" { "cyclonedx" } else { tool };
-        let text = format!("{tool} is not on PATH (hint: a step before this one has to install {tool})");
+    let download = "anchore/sbom-action/download-syft";
+    for (input, value, tool, action) in [
+        ("scan", "trivy", "trivy", "aquasecurity/setup-trivy"),
+        ("scan", "grype", "grype", "anchore/scan-action/download-grype"),
+        ("sbom", "cyclonedx", "syft", download),
+        ("sbom", "spdx", "syft", download),
+    ] {
+        let how = format!("(hint: install it in a step before: `uses: {action}`)");
+        let text = format!("input `{input}`: `{value}` needs {tool}, which is not on PATH {how}");
         fails(dry().env("PATH", "/usr/bin:/bin").input(input, value), 1, &text);
     }
     let nothing = || dry().env("PATH", "/usr/bin:/bin").input("lint", "error");

@@ -70,6 +70,25 @@ fn a_pre_release_moves_latest_only_where_no_release_has_it() {
 }
 
 #[test]
+fn a_tag_with_the_version_in_it_never_moves() {
+    let shop = Shop::new();
+    let (_, first) = shop.publish("1.0.0", 1);
+    let tagged = |on_conflict: &str| {
+        let step = shop.step(shop.project.publish()).input("extra-tags", "{version}").input("on-conflict", on_conflict);
+        step.run()
+    };
+    let held = || shop.ecr.default_registry().resolve("shop/api", "1.0.0");
+    tagged("fail").exits(0);
+    let other = Image::new(2);
+    shop.ecr.default_registry().push("shop/api", &["1.0.0"], &other);
+    let error = tagged("fail").exits(1).error().to_owned();
+    assert!(error.contains(&other.root.digest) && error.contains(&first.root.digest), "{error}");
+    let run = tagged("keep").exits(0);
+    assert!(run.log.messages("notice")[0].contains("shop/api:1.0.0` keeps "), "{}", run.log.raw);
+    assert_eq!((held(), run.json("images")[0].get("extraTags")), (Some(other.root.digest), None));
+}
+
+#[test]
 fn what_makes_no_tag_is_a_mistake_before_anything_is_asked() {
     let shop = Shop::new();
     shop.project.built("Api", &Image::new(1));

@@ -223,9 +223,10 @@ fn soak_is_the_time_since_the_record_in_the_environment_below() {
     let shop = Shop::new(|_| {});
     shop.passes("soak=0s", "0s was wanted");
     shop.promote("test", "").run().exits(0);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
-    let run = shop.promote("prod", "soak=1s").run().exits(0);
-    assert!(detail(&run, "soak=1s").starts_with("it has been in test for "));
+    let run = shop.promote("prod", "soak=1h").run().exits(1);
+    assert!(detail(&run, "soak=1h").starts_with("it has been in test for "), "{}", detail(&run, "soak=1h"));
+    let run = shop.promote("prod", "soak=0s").run().exits(0);
+    assert!(detail(&run, "soak=0s").starts_with("it has been in test for "), "{}", detail(&run, "soak=0s"));
     let unrecorded = Shop::new(|_| {});
     unrecorded.promote("test", "").input("record", "false").run().exits(0);
     let run = unrecorded.promote("prod", "soak=0s").run().exits(1);

@@ -174,7 +174,7 @@ fn a_token_that_may_not_is_a_notice_and_what_passes_is_tried_again() {
     // That it may not comment says nothing of code scanning.
     shop.github.answers(&[None, Some(403)]);
     let run = shop.comment().input("code-scanning", "true").run().exits(0);
-    assert!(run.log.raw.contains("code scanning: 1 document(s) uploaded"), "{}", run.log.raw);
+    assert!(run.log.raw.contains("code scanning: 1 document uploaded"), "{}", run.log.raw);
     shop.github.take();
 
     shop.github.answers(&[Some(502), Some(429)]);

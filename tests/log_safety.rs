@@ -70,9 +70,8 @@ fn of_inputs() {
     let (ecr, project) = shop(BY_TAG);
     for input in ["version", "environment", "registry", "images", "extra-tags", "evidence", "on-conflict", "parameters"]
     {
-        let run = aws(project.publish(), &ecr).input("images", "Api").input(input, EVIL).run();
-        assert_ne!(run.code, Some(0), "{input}: {}", run.log.raw);
-        run.error();
+        let run = aws(project.publish(), &ecr).input("images", "Api").input(input, EVIL).run().exits(2);
+        assert!(run.error().to_lowercase().contains(&format!("`{input}`")), "{input}: {}", run.error());
     }
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
 }

@@ -1,5 +1,5 @@
 //! Black-box tests: the real binaries as the runner starts them, against registries that are as strict as the real ones.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 mod build;
 mod build_buildkit;

@@ -215,6 +215,7 @@ fn a_tag_that_holds_another_digest_is_never_moved() {
     let run = promote(&project, &ecr).input("images", "Api").input("on-conflict", "keep").run().exits(0);
     assert_eq!((run.of_images("status"), run.of_images("digest")), (vec!["unchanged".into()], vec![other.root.digest]));
     assert_eq!(ecr.snapshot(), before);
+    assert!(run.log.messages("warning")[0].contains("shop/api:test-1.0.0` keeps sha256:"), "{}", run.log.raw);
 }
 
 #[test]

@@ -280,6 +280,10 @@ fn a_conflict_can_be_left_as_it_is() {
     assert_eq!((run.of_images("status"), run.of_images("digest")), (vec!["unchanged".into()], vec![other.root.digest]));
     assert_eq!(ecr.snapshot(), before);
     assert_eq!(run.artifacts, "");
+    // Who goes on from here does not go on with this build.
+    let warnings = run.log.messages("warning");
+    assert!(warnings.len() == 1 && warnings[0].contains("this build of image `Api`, sha256:"), "{warnings:?}");
+    assert!(run.summary.contains("is not published: "), "{}", run.summary);
 }
 
 #[test]

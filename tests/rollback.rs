@@ -244,3 +244,42 @@ fn a_name_without_a_version_goes_back_on_request_alone() {
     assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
     assert_eq!(current(&shop), ("1.0.0".to_owned(), old.root.digest));
 }
+
+#[test]
+fn what_publish_replaced_can_come_back() {
+    let shop = Shop::new(FLOATING);
+    let old = shop.publish("1.0.0", 1);
+    shop.publish("1.1.0", 2);
+    let run = shop.promote("1.0.0", "dev").input("rollback", "true").run().exits(0);
+    assert_eq!((run.of_images("status"), shop.tag("dev")), (vec!["promoted".into()], Some(old.root.digest.clone())));
+    assert_eq!(shop.kinds(&old, "dev"), ["publish", "rollback"]);
+}
+
+#[test]
+fn a_name_without_a_version_is_promoted_as_the_version_that_it_holds() {
+    let shop = Shop::new(FLOATING);
+    let image = shop.publish("1.0.0", 1);
+    let before = shop.ecr.snapshot();
+    let error = shop.promote("9.9.9", "test").run().exits(1).error().to_owned();
+    assert!(error.contains("shop/api:dev` holds version 1.0.0 since 20") && error.contains("and not 9.9.9"), "{error}");
+    assert_eq!(shop.ecr.snapshot(), before);
+    // One image can be two versions: the newest counts.
+    let step = shop.project.publish().input("version", "1.1.0").input("images", "Api");
+    aws(step, &shop.ecr).run().exits(0);
+    assert!(shop.promote("1.0.0", "test").run().exits(1).error().contains("holds version 1.1.0"));
+    shop.promote("1.1.0", "test").run().exits(0);
+    assert_eq!(shop.tag("test"), Some(image.root.digest));
+}
+
+#[test]
+fn an_older_version_begins_no_tag_that_moves() {
+    let shop = Shop::new(BY_TAG);
+    shop.publish("1.1.0", 1);
+    shop.promote("1.1.0", "test").run().exits(0);
+    let fix = shop.publish("1.0.1", 2);
+    let run = shop.promote("1.0.1", "test").input("extra-tags", "{environment}\nfix-{version}").run().exits(0);
+    assert_eq!((shop.tag("test"), shop.tag("fix-1.0.1")), (None, Some(fix.root.digest)));
+    let told = "shop/api:test` is not written: test holds 1.1.0, and this is 1.0.1";
+    assert!(run.log.messages("notice")[0].ends_with(told) && run.summary.contains("is not written"), "{}", run.log.raw);
+    assert_eq!(run.json("images")[0]["extraTags"], json!(["fix-1.0.1"]));
+}

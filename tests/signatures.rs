@@ -122,6 +122,20 @@ fn what_publish_signs_passes() {
 }
 
 #[test]
+fn what_cannot_be_signed_is_refused_or_told_with_the_reason() {
+    let shop = Shop::new();
+    let store = shop.project.folder().join("store");
+    let publish = |key: &str| shop.step(shop.project.publish()).input("version", "1.0.1").input("sign", key);
+    for dry_run in ["true", "false"] {
+        let on_disk = publish("key:team.key").input("registry", &format!("oci:{}", store.display()));
+        let run = on_disk.input("dry-run", dry_run).run().exits(2);
+        assert!(run.error().contains("input `sign`: `oci:") && !store.exists(), "{}", run.error());
+    }
+    let error = publish("key:team.key").env("COSIGN_PASSWORD", "wrong").run().exits(1).error().to_owned();
+    assert!(error.contains("cannot sign `") && error.contains("decrypt"), "{error}");
+}
+
+#[test]
 fn signatures_of_what_is_attached_travel_to_another_repository() {
     let shop = Shop::new();
     shop.sign(&shop.image.root.digest, "team");

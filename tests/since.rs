@@ -19,12 +19,20 @@ fn released() -> (Project, tempfile::TempDir) {
         project.write(&format!("{image}/hello.txt"), image);
         project.write(&format!("{image}/.dockerignore"), "*.md\n");
     }
+    release(&project, project.build(), &store);
+    (project, store)
+}
+
+/// One image, in a folder of its own.
+const API: &str = "Api: {imageName: shop/api, context: api, platforms: [linux/amd64]}";
+
+/// Releases what is in the checkout as 1.0.0.
+fn release(project: &Project, build: Step, store: &tempfile::TempDir) {
     project.commit();
     let git = ["-C", project.folder().to_str().unwrap(), "tag", "v1.0.0"];
     printed(Command::new("git").args(git).env_clear().env("PATH", "/usr/bin:/bin"));
-    in_store(project.build(), &store).run().exits(0);
-    in_store(project.publish(), &store).run().exits(0);
-    (project, store)
+    in_store(build, store).run().exits(0);
+    in_store(project.publish(), store).run().exits(0);
 }
 
 fn in_store(step: Step, store: &tempfile::TempDir) -> Step {
@@ -56,7 +64,7 @@ fn what_has_not_changed_is_taken_from_its_release() {
     let dry = in_store(project.build(), &store).inputs(&[("since", "1.0.0"), ("dry-run", "true")]).run().exits(0);
     assert_eq!(dry.of_images("status"), ["reused", "planned"]);
     let planned = dry.summary.lines().find(|line| line.starts_with("| Web |")).unwrap();
-    assert!(planned.ends_with("| planned |  |  |") && !planned.contains("| 0"), "{planned}");
+    assert_eq!(planned, "| Web | linux/amd64 |  | planned |");
     let run = build(&project, &store);
     assert_eq!(run.of_images("status"), ["reused", "built"]);
     let step = in_store(project.publish(), &store).input("version", "1.1.0");
@@ -75,6 +83,66 @@ fn a_new_file_and_another_entry_in_the_mapping_are_changes() {
     );
     project.write("template.yaml", &changed);
     assert_eq!(build(&project, &store).of_images("status"), ["built", "built"]);
+}
+
+#[test]
+fn what_is_left_out_of_a_context_is_always_part_of_it() {
+    let (project, store) = released();
+    project.write("api/.dockerignore", "*.md\n.dockerignore\n");
+    std::fs::remove_file(project.folder().join("web/.dockerignore")).unwrap();
+    assert_eq!(build(&project, &store).of_images("status"), ["built", "built"]);
+    // One beside a Dockerfile that lies outside the context.
+    let images = "Api: {imageName: shop/api, dockerfile: docker/Dockerfile, context: api, platforms: [linux/amd64]}";
+    let (project, store) = (Project::new(&template(images)), tempfile::tempdir().unwrap());
+    project.write("docker/Dockerfile", SCRATCH);
+    project.write("api/hello.txt", "api");
+    release(&project, project.build(), &store);
+    project.write("docker/notes.txt", "neither the Dockerfile nor the context");
+    assert_eq!(build(&project, &store).of_images("status"), ["reused"]);
+    project.write("docker/Dockerfile.dockerignore", "*.md\n");
+    assert_eq!(build(&project, &store).of_images("status"), ["built"]);
+}
+
+#[test]
+fn other_platforms_than_were_released_are_built() {
+    let (project, store) = released();
+    let platforms = |step: Step| {
+        let run = in_store(step, &store).input("since", "1.0.0").run().exits(0);
+        (run.of_images("status"), run.json("images")[0]["platforms"].clone())
+    };
+    let built = |platforms: &[&str]| (vec!["built".to_owned(); 2], serde_json::json!(platforms));
+    assert_eq!(platforms(project.build().input("platforms", "linux/arm64")), built(&["linux/arm64"]));
+    let both = ["linux/amd64", "linux/arm64"];
+    assert_eq!(platforms(project.build().input("platforms", &both.join(","))), built(&both));
+    let again = platforms(project.build().input("platforms", "linux/amd64"));
+    assert_eq!(again, (vec!["reused".to_owned(); 2], serde_json::json!(["linux/amd64"])));
+}
+
+#[test]
+fn other_build_arguments_than_at_the_release_are_a_change() {
+    let (project, store) = released();
+    let status = |project: &Project, store: &tempfile::TempDir, args: &str| {
+        let step =
+            in_store(project.build(), store).inputs(&[("since", "1.0.0"), ("images", "Api"), ("build-args", args)]);
+        step.run().exits(0).of_images("status")[0].clone()
+    };
+    assert_eq!(status(&project, &store, "A=777"), "built");
+    assert_eq!(status(&project, &store, ""), "reused");
+    // And the other way round.
+    let (project, store) = (Project::new(&template(API)), tempfile::tempdir().unwrap());
+    project.write("api/Dockerfile", SCRATCH);
+    project.write("api/hello.txt", "api");
+    release(&project, project.build().input("build-args", "A=777"), &store);
+    assert_eq!(status(&project, &store, "A=777"), "reused");
+    assert_eq!(status(&project, &store, "A=778"), "built");
+    assert_eq!(status(&project, &store, ""), "built");
+    // Of a release that does not say it, those of the mapping alone are known.
+    let (project, store) = (Project::new(&template(API)), tempfile::tempdir().unwrap());
+    project.write("api/Dockerfile", SCRATCH);
+    project.write("api/hello.txt", "api");
+    release(&project, project.build().input("provenance", "false"), &store);
+    assert_eq!(status(&project, &store, ""), "reused");
+    assert_eq!(status(&project, &store, "A=1"), "built");
 }
 
 #[test]

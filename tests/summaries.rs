@@ -30,7 +30,7 @@ fn of_images_that_failed() {
     assert!(run.summary.starts_with("### Promoted 1.0.0 from dev to test\n"), "{}", run.summary);
     let project = one("FROM scratch\nCOPY absent /\n");
     let run = project.build().run().exits(1);
-    assert!(run.summary.starts_with("### Build failed: 1 of 1 images\n"), "{}", run.summary);
+    assert!(run.summary.starts_with("### Build failed: 1 of 1 image\n"), "{}", run.summary);
     assert!(run.summary.contains("\n- Api: template.yaml:"), "{}", run.summary);
 }
 

@@ -139,11 +139,19 @@ fn inputs_that_mean_nothing() {
         ("template", "other.yaml", "path of a template"),
         ("parameters", "nonsense", "parameters"),
         ("parameters", "Nobody=1", "Nobody"),
+        ("parameters", "Environment=prod", "the run is for `dev`"),
+        ("parameters", "DeploymentVersion=9.9.9", "the run is for `1.0.0`"),
     ] {
         let run = publish(name, value);
         check(&run, &[word]);
         assert!(name == "version" || run.error().contains(name) || name == "parameters", "{}", run.error());
     }
+    let promote = |name: &str, value: &str| aws(project.promote("test"), &ecr).input(name, value).run().exits(2);
+    for name in ["source-region", "target-region"] {
+        check(&promote(name, "bogus!"), &[name, "`bogus!`", "an AWS region"]);
+    }
+    let rollback = aws(project.promote("test"), &ecr).inputs(&[("rollback", "true"), ("from", "nowhere")]).run();
+    check(&rollback.exits(2), &["`from`", "nowhere"]);
     assert!(ecr.log().is_empty(), "{}", ecr.table());
     // A leading v is dropped.
     let run = aws(project.publish(), &ecr).input("version", "v1.0.1").run().exits(0);

@@ -1,7 +1,7 @@
 //! What is found out about an image beside its build: lint before, scan, SBOM and provenance after; each becomes
 //! evidence in the layout and a file among the reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
@@ -9,21 +9,28 @@ use serde_json::Value;
 
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
-use lifecycle::evidence::{provenance, sarif, waivers};
+use lifecycle::evidence::waivers::{self, Waiver};
+use lifecycle::evidence::{provenance, sarif};
 use lifecycle::oci::{Digest, Layout};
-use lifecycle::runner::Runner;
-use lifecycle::{Diagnosis, Problem, clock};
+use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::{Diagnosis, Problem, clock, counted};
 
 use crate::inputs::Request;
 use crate::lint::{DEADLINE, Dockerfile, Linter};
 use crate::output::Built;
 use crate::plan::Image;
-use crate::sbom::Generator;
-use crate::scan::{Scanner, Target};
+use crate::sbom::{self, Generator};
+use crate::scan::{self, Scanner, Target};
 use crate::tools;
 
 /// Vulnerabilities of one image that the summary lists.
 const LISTED: usize = 20;
+
+/// Reports of an image beside its SBOMs.
+const REPORTS: [&str; 3] = [LINT, SCAN, FINDINGS];
+const LINT: &str = "lint.sarif";
+const SCAN: &str = "scan.sarif";
+const FINDINGS: &str = "scan.json";
 
 /// The programs that check, found before anything is built.
 pub(crate) struct Checks {
@@ -31,6 +38,8 @@ pub(crate) struct Checks {
     scanner: Option<Scanner>,
     generator: Option<Generator>,
     policy: lifecycle::evidence::scan::Policy,
+    /// What is not checked, and why: nobody asked for it, and nothing for it is there.
+    pub(crate) skipped: Vec<&'static str>,
     /// Where the reports go.
     pub(crate) reports: PathBuf,
 }
@@ -40,6 +49,12 @@ pub(crate) struct Checks {
 pub(crate) struct Checked {
     pub(crate) lint: Option<LintCounts>,
     pub(crate) vulnerabilities: Option<ScanCounts>,
+    /// How many vulnerabilities are accepted.
+    pub(crate) waived: usize,
+    /// How many don't count because there is no fix.
+    pub(crate) unfixed: usize,
+    /// Which waivers name a vulnerability that it has, by their place among all.
+    applied: BTreeSet<usize>,
     /// What makes the image fail: findings over a threshold, or a check that could not run.
     pub(crate) problems: Vec<Problem>,
     /// Markdown for the summary: the worst vulnerabilities.
@@ -92,19 +107,39 @@ impl Checks {
         };
         let scanner = Scanner::choose(request.scan, runner, request.install_tools, request.common.concurrency).await?;
         let generator = Generator::choose(request.sbom, &runner.environment, request.common.concurrency)?;
+        let mut skipped = Vec::new();
+        let mut skip = |what: &'static str, title: &str, level: Level, hint: &str| {
+            runner.annotate(Annotation::new(level, format!("{what}{hint}")).titled(title));
+            skipped.push(what);
+        };
+        if scanner.is_none() && request.scan == scan::Choice::Auto {
+            skip(scan::SKIPPED, "scan", Level::Warning, "");
+        }
+        if generator.is_none() && request.sbom == sbom::Choice::Auto {
+            skip(sbom::SKIPPED, "sbom", Level::Notice, sbom::HINT);
+        }
         let mut reports = request.layout.clone().into_os_string();
         reports.push("-reports");
         let reports = PathBuf::from(reports);
-        Ok(Self { linter, scanner, generator, policy, reports })
+        Ok(Self { linter, scanner, generator, policy, skipped, reports })
     }
 
-    /// Makes the folder of the reports, once there will be something in it.
+    /// Makes the folder of the reports, once there will be something in it, without what an earlier run said of the images.
     ///
     /// # Errors
-    /// When it can't be made.
-    pub(crate) fn begin(&self) -> Result<(), Problem> {
+    /// When it can't be made or emptied.
+    pub(crate) fn begin(&self, images: &[Image]) -> Result<(), Problem> {
         let unusable = |error| Problem::failure(format!("cannot write {}", self.reports.display())).because(error);
-        std::fs::create_dir_all(&self.reports).map_err(unusable)
+        std::fs::create_dir_all(&self.reports).map_err(unusable)?;
+        for entry in std::fs::read_dir(&self.reports).map_err(unusable)? {
+            let entry = entry.map_err(unusable)?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if images.iter().any(|image| name.strip_prefix(&image.key).is_some_and(is_report)) {
+                std::fs::remove_file(entry.path()).map_err(unusable)?;
+            }
+        }
+        Ok(())
     }
 
     /// The programs, for people.
@@ -142,8 +177,8 @@ impl Checks {
                 let findings: Vec<Finding> = findings.iter().chain(by_builder).cloned().collect();
                 let counts = LintCounts::of(&findings);
                 if let Some(level) = request.lint.filter(|_| counts.fails(request.lint)) {
-                    let message =
-                        format!("{} lint finding(s) of level {} or worse", counts.at_least(level), level.name());
+                    let found = counted(usize::try_from(counts.at_least(level)).unwrap_or(usize::MAX), "lint finding");
+                    let message = format!("{found} of level {} or worse", level.name());
                     checked.problems.push(Problem::failure(message));
                 }
                 checked.lint = Some(counts);
@@ -167,9 +202,30 @@ impl Checks {
         checked.problems.extend(outcomes.into_iter().filter_map(Result::err));
     }
 
+    /// Says which waivers accept nothing any more. That takes all images that a waiver is for: one without `image`, or for
+    /// what another job builds, may be of use there.
+    pub(crate) fn tell_idle_waivers(&self, request: &Request, checked: &[(&Image, &Checked)], runner: &Runner) {
+        if request.part.is_some() {
+            return;
+        }
+        let defined = || request.common.project.modules.iter().flat_map(|module| &module.defined);
+        let is_scanned = |key: &str| checked.iter().any(|(image, of)| image.key == key && of.vulnerabilities.is_some());
+        for (number, waiver) in self.policy.waivers.iter().enumerate().filter(|(_, waiver)| waiver.image.is_some()) {
+            let mut meant =
+                defined().filter(|image| waiver.is_for(&image.key.value, &image.image_name.value)).peekable();
+            let is_idle = meant.peek().is_some()
+                && meant.all(|image| is_scanned(&image.key.value))
+                && !checked.iter().any(|(_, of)| of.applied.contains(&number));
+            if is_idle {
+                let message = format!("the waiver of `{}` accepts nothing: no image that it is for has it", waiver.id);
+                runner.annotate(Annotation::new(Level::Notice, message).titled("scan").at(Some(waiver.place.clone())));
+            }
+        }
+    }
+
     fn attach_lint(&self, subject: &Subject<'_>, findings: &[Finding], checked: &mut Checked) -> Result<(), Problem> {
         let document = sarif::lint(subject.name(), findings, subject.request.lint);
-        self.sarif(subject.image, "lint.sarif", &document, checked)?;
+        self.sarif(subject.image, LINT, &document, checked)?;
         let artifact = sarif::artifact(&subject.built.root.descriptor(), &document, &clock::now());
         artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
     }
@@ -190,20 +246,20 @@ impl Checks {
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
         }
         let document = sarif::scan(&image.dockerfile_display, &verdict, subject.request.part.as_deref());
-        self.sarif(image, "scan.sarif", &document, checked)?;
-        self.report(image, "scan.json", serde_json::json!(verdict.findings).to_string().as_bytes())?;
-        if let Some(annotation) = verdict.annotation(Some(image.definition.key.place.clone())) {
-            subject.runner.annotate(annotation);
-        }
+        self.sarif(image, SCAN, &document, checked)?;
+        self.report(image, FINDINGS, serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if !verdict.findings.is_empty() {
             checked.details = verdict.table(LISTED).markdown();
         }
-        if verdict.fails() {
-            let threshold = verdict.threshold.map_or("off", |threshold| threshold.name());
-            let message = format!("{} vulnerabilities of severity {threshold} or worse", verdict.failing().count());
-            checked.problems.push(Problem::failure(message));
-        }
+        checked.problems.extend(verdict.failure().map(Problem::failure));
         checked.vulnerabilities = Some(verdict.counts);
+        (checked.waived, checked.unfixed) = (verdict.waived(), verdict.unfixed());
+        let applies = |waiver: &Waiver| {
+            let mut found = verdict.findings.iter();
+            found.any(|finding| waiver.covers(&finding.vulnerability, &image.key, subject.name()))
+        };
+        let applied = self.policy.waivers.iter().enumerate().filter(|(_, waiver)| applies(waiver));
+        checked.applied = applied.map(|(number, _)| number).collect();
         Ok(())
     }
 
@@ -230,6 +286,16 @@ impl Checks {
         let failed = |error| Problem::failure(format!("cannot write {}", path.display())).because(error);
         std::fs::write(&path, bytes).map_err(failed)
     }
+}
+
+/// Whether a file's name goes on behind the image's key as those of reports do.
+fn is_report(end: &str) -> bool {
+    let of_platform = |ending: &str| {
+        let platform = end.strip_prefix('.').and_then(|end| end.strip_suffix(ending));
+        platform.is_some_and(|platform| platform.contains('-') && !platform.contains('.'))
+    };
+    REPORTS.iter().any(|kind| end.strip_prefix('.') == Some(kind))
+        || sbom::EXTENSIONS.iter().any(|extension| of_platform(&format!(".{extension}")))
 }
 
 /// The builder's own attestation of each platform, and ours of the root.
@@ -280,10 +346,6 @@ fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::W
     let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
     let usual = project.inside(waivers::FILE_NAME).map_err(refused)?;
     let path = match &request.waivers {
-        Some(path) if !path.is_file() => {
-            let message = format!("input `waivers`: there is no file {}", path.display());
-            return Err(Problem::mistake(message).into());
-        }
         Some(path) => path.clone(),
         None if usual.is_file() => usual,
         None => return Ok(waivers::Waivers::default()),

@@ -33,6 +33,8 @@ pub(crate) struct Base {
     pub(crate) reference: String,
     /// Where it is named.
     pub(crate) place: Place,
+    /// Whether a stage stands on it for the platform that is built: not one that names another, and not a mere `COPY`.
+    pub(crate) of_target: bool,
 }
 
 impl Sources {
@@ -55,11 +57,14 @@ impl Sources {
         }
     }
 
-    fn add(&mut self, reference: String, place: Place) {
+    fn add(&mut self, reference: String, place: Place, of_target: bool) {
         let is_stage = self.stages.iter().any(|stage| stage.name.eq_ignore_ascii_case(&reference));
-        let is_known = self.bases.iter().any(|base| base.reference == reference);
-        if !is_stage && !is_known && reference != "scratch" && !reference.is_empty() {
-            self.bases.push(Base { reference, place });
+        if is_stage || reference == "scratch" || reference.is_empty() {
+            return;
+        }
+        match self.bases.iter_mut().find(|base| base.reference == reference) {
+            Some(base) => base.of_target |= of_target,
+            None => self.bases.push(Base { reference, place, of_target }),
         }
     }
 }
@@ -101,7 +106,8 @@ pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String,
             }
             Instruction::From(from) => {
                 let reference = expand(&from.image.value, &global).unwrap_or_default();
-                sources.add(reference.clone(), place(from.image.span.start));
+                let of_target = !from.options.iter().any(|option| option.name.value == "platform");
+                sources.add(reference.clone(), place(from.image.span.start), of_target);
                 let name = from.as_.as_ref().map(|(_, name)| name.value.to_string());
                 let name = name.unwrap_or_else(|| sources.stages.len().to_string());
                 sources.stages.push(Stage { name, from: reference });
@@ -111,7 +117,7 @@ pub(crate) fn sources(path: &Path, display: &Path, build_args: &BTreeMap<String,
                 if let Some(value) = from.and_then(|option| option.value.as_ref())
                     && value.value.parse::<usize>().is_err()
                 {
-                    sources.add(value.value.to_string(), place(value.span.start));
+                    sources.add(value.value.to_string(), place(value.span.start), false);
                 }
             }
             _ => {}
@@ -244,6 +250,9 @@ mod tests {
                     FROM base AS next\nCOPY --from=base /a /a\nCOPY --from=0 /a /a\nCOPY --from=alpine:3 /b /b\nFROM scratch\n";
         assert_eq!(references(text, &[]), ["Dockerfile:4:29 1.dkr/busybox:1.37", "Dockerfile:8:13 alpine:3"]);
         assert_eq!(references(text, &[("ACCOUNT", "22")])[0], "Dockerfile:4:29 22.dkr/busybox:1.37");
+        let of_target: Vec<bool> = read(text, &[]).bases.iter().map(|base| base.of_target).collect();
+        assert_eq!(of_target, [false, false], "it has a platform of its own, and is only copied from");
+        assert!(read("FROM alpine:3", &[]).bases[0].of_target);
         assert_eq!(references("FROM tools-${TARGETARCH} AS a\nFROM b", &[]), ["Dockerfile:2:6 b"]);
     }
 

@@ -7,10 +7,10 @@ use std::io::Read as _;
 
 use lifecycle::github::{Body, GitHub};
 use lifecycle::runner::{Annotation, Environment, Input, Level, Runner, escape};
-use lifecycle::{Diagnosis, Problem, Secret};
+use lifecycle::{Diagnosis, Problem, Secret, counted};
 
-use crate::inputs::Request;
-use crate::report::{self, Result as Image};
+use crate::outcome::Outcome;
+use crate::report::Report;
 
 /// The largest event that is read, in bytes: what GitHub sends at most.
 const EVENT_LIMIT: u64 = 25 * 1024 * 1024;
@@ -52,7 +52,7 @@ impl Told {
     }
 
     /// Tells it.
-    pub(crate) async fn of(&self, request: &Request, images: &[Image], runner: &Runner) {
+    pub(crate) async fn of(&self, report: &Report<'_>, runner: &Runner) {
         let github = match GitHub::of(&runner.environment, &self.token) {
             Ok(github) => github,
             Err(error) => return missed("GitHub is told nothing", error).tell(runner),
@@ -60,10 +60,10 @@ impl Told {
         let all = async {
             // That the token may not do the one says nothing of the other.
             if self.comment {
-                self.comment(&github, request, images, runner).await.unwrap_or_else(|missed| missed.tell(runner));
+                self.comment(&github, report, runner).await.unwrap_or_else(|missed| missed.tell(runner));
             }
             if self.code_scanning {
-                scanned(&github, images, runner).await.unwrap_or_else(|missed| missed.tell(runner));
+                scanned(&github, report.outcomes, runner).await.unwrap_or_else(|missed| missed.tell(runner));
             }
         };
         tokio::select! {
@@ -72,18 +72,12 @@ impl Told {
         }
     }
 
-    async fn comment(
-        &self,
-        github: &GitHub,
-        request: &Request,
-        images: &[Image],
-        runner: &Runner,
-    ) -> Result<(), Missed> {
+    async fn comment(&self, github: &GitHub, report: &Report<'_>, runner: &Runner) -> Result<(), Missed> {
         let Some(number) = pull_request(&runner.environment)? else {
             runner.say("no pull request: nothing to comment on");
             return Ok(());
         };
-        let body = Body::new(&self.subject, &report::sections(request, images), &footer(&runner.environment));
+        let body = Body::new(&self.subject, &report.sections(), &footer(&runner.environment));
         let made = github.comment(number, &body).await;
         made.map_err(|error| missed("the pull request is not commented on", error))?;
         runner.say(format!("pull request {number}: commented on"));
@@ -119,15 +113,15 @@ fn tell(runner: &Runner, level: Level, message: impl Into<String>) {
 }
 
 /// Gives the results of all images to code scanning. What is refused for the first holds for the others.
-async fn scanned(github: &GitHub, images: &[Image], runner: &Runner) -> Result<(), Missed> {
+async fn scanned(github: &GitHub, outcomes: &[Outcome], runner: &Runner) -> Result<(), Missed> {
     let what = "code scanning gets no results";
     let (commit, reference) = revision(&runner.environment)
         .map_err(|why| Missed { level: Level::Notice, problem: Problem::failure(format!("{what}: {why}")) })?;
-    let documents: Vec<_> = images.iter().flat_map(|image| &image.sarif).collect();
+    let documents: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.checked.sarif).collect();
     for document in &documents {
         github.upload_sarif(commit, reference, document).await.map_err(|error| missed(what, error))?;
     }
-    runner.say(format!("code scanning: {} document(s) uploaded", documents.len()));
+    runner.say(format!("code scanning: {} uploaded", counted(documents.len(), "document")));
     Ok(())
 }
 

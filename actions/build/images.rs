@@ -6,21 +6,31 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 
+use lifecycle::evidence::provenance::builder_id;
 use lifecycle::oci::Layout;
-use lifecycle::runner::{Runner, run};
+use lifecycle::runner::{Annotation, Level, Runner, command, run};
 use lifecycle::{Problem, clock};
 
-use crate::builder::{BaseCredentials, Builder, Conditions, Output, last_words};
+use crate::builder::{BaseCredentials, Builder, Conditions, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
-use crate::output::{self, BASE, Built, Exported};
+use crate::outcome::{Outcome, Status};
+use crate::output::{self, ATTESTATION_LIMIT, BASE, Built, Exported};
 use crate::plan::Image;
-use crate::report::{Result, Status};
+
 use crate::since::Since;
-use crate::tools;
 
 /// Between two lines that say that a build still goes on.
 const PROGRESS: Duration = Duration::from_secs(30);
+
+/// What images are built and checked with.
+pub(crate) struct Means<'a> {
+    pub(crate) builder: &'a Builder,
+    pub(crate) credentials: &'a BaseCredentials,
+    pub(crate) checks: &'a Checks,
+    /// A folder of this run.
+    pub(crate) folder: &'a Path,
+}
 
 /// What a dry run shows: the command lines, and nothing is built.
 pub(crate) async fn planned(
@@ -29,30 +39,22 @@ pub(crate) async fn planned(
     builder: &Builder,
     folder: &Path,
     runner: &Runner,
-) -> anyhow::Result<Vec<Result>> {
+) -> anyhow::Result<Vec<Outcome>> {
     let since = since(request).await?;
     let epoch = commit_time(request).await;
     let credentials = BaseCredentials::none();
-    let mut results = Vec::new();
+    let mut outcomes = Vec::new();
     for (number, image) in images.iter().enumerate() {
-        if let Some(result) = released(request, image, since.as_ref(), runner).await {
-            results.push(result);
+        if let Some(outcome) = released(request, image, since.as_ref(), runner).await {
+            outcomes.push(outcome);
             continue;
         }
         let folder = folder.join(number.to_string());
-        let labels = labels(request, runner, image, epoch);
-        let conditions = Conditions {
-            request,
-            labels,
-            epoch,
-            builder_id: builder_id(runner),
-            credentials: &credentials,
-            folder: &folder,
-        };
+        let conditions = conditions(request, image, epoch, &credentials, &folder, runner);
         builder.commands(image, &conditions).iter().for_each(|line| runner.say(line));
-        results.push(Result::of(image, Status::Planned));
+        outcomes.push(Outcome::of(image, Status::Planned));
     }
-    Ok(results)
+    Ok(outcomes)
 }
 
 /// The release that unchanged images are taken from, if one was named.
@@ -64,44 +66,30 @@ async fn since(request: &Request) -> anyhow::Result<Option<Since>> {
 }
 
 /// The image as it was released; none where it has to be built.
-async fn released(request: &Request, image: &Image, since: Option<&Since>, runner: &Runner) -> Option<Result> {
+async fn released(request: &Request, image: &Image, since: Option<&Since>, runner: &Runner) -> Option<Outcome> {
     match since?.reuse(request, image, runner).await {
-        Ok(reused) => Some(Result::reused(image, reused?)),
+        Ok(reused) => Some(Outcome::reused(image, reused?)),
         Err(error) => {
-            let mut result = Result::of(image, Status::Failed);
-            result.fails(&error);
-            Some(result)
+            let mut outcome = Outcome::of(image, Status::Failed);
+            outcome.fails(&error);
+            Some(outcome)
         }
     }
 }
 
-/// Builds all images; the names are written when all of them are there.
+/// Builds and checks all images; the names are written when all of them are there.
 pub(crate) async fn all(
     request: &Request,
     images: &[Image],
-    builder: &Builder,
-    credentials: &BaseCredentials,
-    checks: &Checks,
-    folder: &Path,
+    means: &Means<'_>,
     runner: &Runner,
-) -> anyhow::Result<Vec<Result>> {
+) -> anyhow::Result<Vec<Outcome>> {
+    let checks = means.checks;
     let layout = Layout::at(&request.layout);
+    let since = since(request).await?;
     let keys: Vec<&str> = images.iter().map(|image| image.key.as_str()).collect();
     layout.forget(&keys)?;
-    let since = since(request).await?;
-    let epoch = commit_time(request).await;
-    let builds = images.iter().enumerate().map(|(number, image)| {
-        let folder = folder.join(number.to_string());
-        let (layout, since) = (&layout, since.as_ref());
-        async move {
-            let labels = labels(request, runner, image, epoch);
-            let conditions =
-                Conditions { request, labels, epoch, builder_id: builder_id(runner), credentials, folder: &folder };
-            one(image, builder, &conditions, since, layout, runner).await
-        }
-    });
-    let builds: Vec<_> = builds.collect();
-    let builds = stream::iter(builds).buffered(request.common.concurrency).collect();
+    checks.begin(images)?;
     // The Dockerfiles are linted while their images are built.
     let lint = async {
         tokio::select! {
@@ -109,23 +97,23 @@ pub(crate) async fn all(
             () = runner.cancelled() => BTreeMap::new(),
         }
     };
-    let (lint, mut results): (_, Vec<Result>) = tokio::join!(lint, builds);
-    let by_builder = results.iter().flat_map(|result| &result.findings);
+    let (lint, mut outcomes) = tokio::join!(lint, built(request, images, means, since.as_ref(), runner));
+    let by_builder = outcomes.iter().flat_map(|outcome| &outcome.findings);
     lint.values().flatten().flatten().chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
-    let checked = images.iter().zip(&results).map(|(image, result)| async {
+    let checked = images.iter().zip(&outcomes).map(|(image, outcome)| async {
         let mut checked = Checked::default();
-        let linted = checks.linted(request, image, &lint, &result.findings, &mut checked);
-        let Some(built) = &result.built else { return checked };
+        let linted = checks.linted(request, image, &lint, &outcome.findings, &mut checked);
+        let Some(built) = &outcome.built else { return checked };
         let subject = Subject {
             request,
             runner,
             image,
             built,
             layout: &layout,
-            builder: builder.name(),
-            started: &result.started,
-            finished: &result.finished,
-            bases: &result.bases,
+            builder: means.builder.name(),
+            started: &outcome.started,
+            finished: &outcome.finished,
+            bases: &outcome.bases,
         };
         let check = checks.built(&subject, linted, &mut checked);
         let cancelled = tokio::select! {
@@ -139,19 +127,57 @@ pub(crate) async fn all(
     });
     let checked: Vec<_> = checked.collect();
     let checked = futures::future::join_all(checked).await;
-    for (result, checked) in results.iter_mut().zip(checked) {
-        result.checked(checked);
+    outcomes.iter_mut().zip(checked).for_each(|(outcome, checked)| outcome.has_been(checked));
+    let checked: Vec<_> = images.iter().zip(outcomes.iter().map(|outcome| &outcome.checked)).collect();
+    checks.tell_idle_waivers(request, &checked, runner);
+    name(images, &outcomes, &layout)?;
+    Ok(outcomes)
+}
+
+/// Builds what is not taken from a release, several at a time.
+async fn built(
+    request: &Request,
+    images: &[Image],
+    means: &Means<'_>,
+    since: Option<&Since>,
+    runner: &Runner,
+) -> Vec<Outcome> {
+    let epoch = commit_time(request).await;
+    let layout = &Layout::at(&request.layout);
+    let builds = images.iter().enumerate().map(|(number, image)| async move {
+        let folder = means.folder.join(number.to_string());
+        let conditions = conditions(request, image, epoch, means.credentials, &folder, runner);
+        one(image, means.builder, &conditions, since, layout, runner).await
+    });
+    let builds: Vec<_> = builds.collect();
+    stream::iter(builds).buffered(request.common.concurrency).collect().await
+}
+
+fn conditions<'a>(
+    request: &'a Request,
+    image: &Image,
+    epoch: Option<i64>,
+    credentials: &'a BaseCredentials,
+    folder: &'a Path,
+    runner: &Runner,
+) -> Conditions<'a> {
+    let labels = labels(request, runner, image, epoch);
+    Conditions { request, labels, epoch, builder_id: builder_id(&runner.environment), credentials, folder }
+}
+
+/// Gives all images their names, or none where one is missing.
+fn name(images: &[Image], outcomes: &[Outcome], layout: &Layout) -> anyhow::Result<()> {
+    if outcomes.iter().any(|outcome| outcome.built.is_none() && outcome.reused.is_none()) {
+        return Ok(());
     }
-    if results.iter().all(|result| result.built.is_some() || result.reused.is_some()) {
-        for (image, result) in images.iter().zip(&results) {
-            match (&result.built, &result.reused) {
-                (Some(built), _) => output::name(built, &layout, image)?,
-                (None, Some(reused)) => reused.add(&layout, image)?,
-                (None, None) => {}
-            }
+    for (image, outcome) in images.iter().zip(outcomes) {
+        match (&outcome.built, &outcome.reused) {
+            (Some(built), _) => output::name(built, layout, image)?,
+            (None, Some(reused)) => reused.add(layout, image)?,
+            (None, None) => {}
         }
     }
-    Ok(results)
+    Ok(())
 }
 
 /// Takes the image from a release where nothing has changed since, else builds it.
@@ -162,25 +188,25 @@ async fn one(
     since: Option<&Since>,
     layout: &Layout,
     runner: &Runner,
-) -> Result {
+) -> Outcome {
     let (started, began) = (Instant::now(), clock::now());
-    if let Some(result) = released(conditions.request, image, since, runner).await {
-        return result;
+    if let Some(outcome) = released(conditions.request, image, since, runner).await {
+        return outcome;
     }
-    let outcome = tokio::select! {
-        outcome = build(image, builder, conditions, layout, runner) => outcome,
+    let attempt = tokio::select! {
+        attempt = build(image, builder, conditions, layout, runner) => attempt,
         never = still_there(image, started, runner) => match never {},
         () = runner.cancelled() => Err(Problem::failure(format!("the build of `{}` was cancelled", image.key)).into()),
     };
-    let mut result = Result::of(image, Status::Built);
-    result.seconds = started.elapsed().as_secs();
-    result.started = began;
-    result.finished = clock::now();
-    match outcome {
-        Ok((built, output)) => result.has(built, output),
-        Err(error) => result.fails(&error),
+    let mut outcome = Outcome::of(image, Status::Built);
+    outcome.seconds = started.elapsed().as_secs();
+    outcome.started = began;
+    outcome.finished = clock::now();
+    match attempt {
+        Ok((built, output)) => outcome.has(built, output),
+        Err(error) => outcome.fails(&error),
     }
-    result
+    outcome
 }
 
 async fn build(
@@ -204,7 +230,15 @@ async fn build(
         }
     };
     runner.group(&title, &output.log);
-    let exported = Exported::read(&Layout::at(&output.layout))?;
+    let exported = Layout::at(&output.layout);
+    let exported = apart(move || Exported::read(&exported)).await?;
+    for size in &exported.left_out {
+        let message = format!(
+            "image `{}`: an attestation of the builder is left out, its {size} bytes are over {ATTESTATION_LIMIT}",
+            image.key
+        );
+        runner.annotate(Annotation::new(Level::Warning, message).at(Some(image.definition.key.place.clone())));
+    }
     let materials = exported.materials();
     for base in &image.bases {
         let pulled = conditions.request.base_images.pulled(&base.reference);
@@ -215,7 +249,8 @@ async fn build(
     output.bases.extend(image.known.clone());
     let mut annotations = base_annotations(image, &output.bases);
     annotations.extend(conditions.request.annotations.clone());
-    let built = output::take(exported, layout, image, &annotations)?;
+    let (into, of) = (layout.clone(), image.clone());
+    let built = apart(move || output::take(exported, &into, &of, &annotations)).await?;
     // The blobs are linked into the layout; the rest is of no use any more.
     std::fs::remove_dir_all(conditions.folder).ok();
     Ok((built, output))
@@ -256,17 +291,9 @@ fn labels(request: &Request, runner: &Runner, image: &Image, epoch: Option<i64>)
     labels
 }
 
-/// The workflow that builds, as provenance names it.
-fn builder_id(runner: &Runner) -> String {
-    match runner.environment.get("GITHUB_WORKFLOW_REF").filter(|workflow| !workflow.contains(',')) {
-        Some(workflow) => format!("https://github.com/{workflow}"),
-        None => "https://image-lifecycle.github.io/builder/local".to_owned(),
-    }
-}
-
 /// When the commit was made: what two builds of it are dated with.
 async fn commit_time(request: &Request) -> Option<i64> {
-    let mut git = tools::command("git");
+    let mut git = command("git");
     git.arg("-C").arg(&request.common.project.folder).args(["log", "-1", "--format=%ct"]);
     let finished = run(git, 1024, Duration::from_secs(30)).await.ok()?;
     String::from_utf8(finished.stdout).ok()?.trim().parse().ok()

@@ -8,8 +8,8 @@ use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use lifecycle::oci::{Layout, Platform};
-use lifecycle::project::{Common, Side, Version, registry};
-use lifecycle::runner::{Input, Runner};
+use lifecycle::project::{Common, Project, Side, Version, registry};
+use lifecycle::runner::{Environment, Input, InputError, Runner};
 
 use crate::builder::{Cache, Choice, Secret};
 use crate::dockerfile::Substitutions;
@@ -87,24 +87,12 @@ impl Request {
     /// Reads what the inputs mean, and the project.
     pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
         let input = Input::new;
-        let builder = [("auto", Choice::Auto), ("buildx", Choice::Buildx), ("buildah", Choice::Buildah)];
-        let builder = input("builder", &inputs.builder).choice(&builder, Choice::Auto)?;
-        let version: Option<Version> = input("version", &inputs.version).parse()?;
-        let platforms = input("platforms", &inputs.platforms);
-        let platforms = platforms
-            .list()
-            .map(|text| text.parse::<Platform>().map_err(|error| platforms.refuse_value(text, error)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let install_tools = input("install-tools", &inputs.install_tools).boolean(true)?;
-        let no_cache = input("no-cache", &inputs.no_cache).boolean(false)?;
-        let pull = input("pull", &inputs.pull).boolean(false)?;
-        let lint = input("lint", &inputs.lint).choice(&Level::THRESHOLDS, Some(Level::Error))?;
-        let scan = input("scan", &inputs.scan).choice(&scan::Choice::ALL, scan::Choice::Auto)?;
-        let scan_threshold = input("scan-threshold", &inputs.scan_threshold);
-        let scan_threshold = scan_threshold.choice(&Severity::THRESHOLDS, Some(Severity::High))?;
-        let only_fixed = input("only-fixed", &inputs.only_fixed).boolean(false)?;
-        let sbom = input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?;
-        let provenance = input("provenance", &inputs.provenance).boolean(true)?;
+        let text = |input: Input<'_>| input.text().map(str::to_owned);
+        let environment = &runner.environment;
+        let common = inputs.common().parse(environment)?;
+        let project = &common.project;
+        let builders = [("auto", Choice::Auto), ("buildx", Choice::Buildx), ("buildah", Choice::Buildah)];
+        let platforms = platforms(&input("platforms", &inputs.platforms))?;
         let told = Asked {
             token: input("github-token", &inputs.github_token),
             comment: input("comment", &inputs.comment),
@@ -112,46 +100,15 @@ impl Request {
             images: input("images", &inputs.images),
             platforms: input("platforms", &inputs.platforms),
         };
-        let told = Told::parse(&told, runner)?;
-        let build_args = input("build-args", &inputs.build_args).pairs()?;
-        let labels = input("labels", &inputs.labels).pairs()?;
-        let annotations = input("annotations", &inputs.annotations).pairs()?;
-        let common = inputs.common().parse(&runner.environment)?;
-        let project = &common.project;
-        let cache = Cache::parse(&input("cache", &inputs.cache), &runner.environment, &project.folder)?;
-        let secrets = Secret::parse(&input("secrets", &inputs.secrets), &runner.environment, project)?;
-        let base_images = input("base-images", &inputs.base_images);
-        let rules = base_images.lines().map(|line| {
-            let (from, to) = base_images.pair(line)?;
-            // A relative layout is one of the project.
-            let to = match to.strip_prefix("oci:") {
-                Some(path) if to.ends_with('/') => format!("oci:{}/", project.folder.join(path).display()),
-                Some(path) => format!("oci:{}", project.folder.join(path).display()),
-                None => to.to_owned(),
-            };
-            Ok((from.to_owned(), to.replace("//", "/")))
-        });
-        let base_images = Substitutions(rules.collect::<Result<_, lifecycle::runner::InputError>>()?);
-        let inside = |input: Input<'_>| {
-            let path = input.text().map(|text| project.inside(text).map_err(|error| input.refuse(error)));
-            path.transpose()
-        };
-        let layout = input("layout", &inputs.layout);
-        let folder = inside(layout)?.unwrap_or_else(|| runner.environment.temporary().join("container-images"));
-        if !may_hold_layout(&folder) {
-            let what = "a folder that is empty, not there yet, or an OCI layout";
-            return Err(layout.refuse_value(&folder.display().to_string(), what).into());
-        }
-        let waivers = inside(input("waivers", &inputs.waivers))?;
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
         let registry = registry(&input("registry", &inputs.registry), project)?;
-        let text = |input: Input<'_>| input.text().map(str::to_owned);
+        let registry_parameter = text(input("registry-parameter", &inputs.registry_parameter));
         Ok(Self {
-            version,
-            layout: folder,
-            builder,
+            version: input("version", &inputs.version).parse()?,
+            layout: layout(&input("layout", &inputs.layout), project, environment)?,
+            builder: input("builder", &inputs.builder).choice(&builders, Choice::Auto)?,
             buildkit_image: inputs.buildkit_image.clone(),
-            install_tools: match (install_tools, common.dry_run) {
+            install_tools: match (input("install-tools", &inputs.install_tools).boolean(true)?, common.dry_run) {
                 (false, _) => Install::Never,
                 (true, false) => Install::Missing,
                 (true, true) => Install::Planned,
@@ -160,34 +117,68 @@ impl Request {
                 platforms.iter().map(|platform| platform.to_string().replace('/', "-")).collect::<Vec<_>>().join("+")
             }),
             platforms,
-            build_args,
-            labels,
-            annotations,
-            secrets,
-            base_images,
-            cache,
-            no_cache,
-            pull,
-            lint,
-            scan,
-            scan_threshold,
-            waivers,
-            only_fixed,
-            sbom,
-            provenance,
-            told,
+            build_args: input("build-args", &inputs.build_args).pairs()?,
+            labels: input("labels", &inputs.labels).pairs()?,
+            annotations: input("annotations", &inputs.annotations).pairs()?,
+            secrets: Secret::parse(&input("secrets", &inputs.secrets), environment, project)?,
+            base_images: base_images(&input("base-images", &inputs.base_images), project)?,
+            cache: Cache::parse(&input("cache", &inputs.cache), environment, project)?,
+            no_cache: input("no-cache", &inputs.no_cache).boolean(false)?,
+            pull: input("pull", &inputs.pull).boolean(false)?,
+            lint: input("lint", &inputs.lint).choice(&Level::THRESHOLDS, Some(Level::Error))?,
+            scan: input("scan", &inputs.scan).choice(&scan::Choice::ALL, scan::Choice::Auto)?,
+            scan_threshold: input("scan-threshold", &inputs.scan_threshold)
+                .choice(&Severity::THRESHOLDS, Some(Severity::High))?,
+            waivers: waivers(&input("waivers", &inputs.waivers), project)?,
+            only_fixed: input("only-fixed", &inputs.only_fixed).boolean(false)?,
+            sbom: input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?,
+            provenance: input("provenance", &inputs.provenance).boolean(true)?,
+            told: Told::parse(&told, runner)?,
             since: text(input("since", &inputs.since)),
             mapping: inputs.mapping.trim().to_owned(),
             environment: inputs.environment.trim().to_owned(),
-            released: Side::new(
-                aws,
-                &common.options,
-                registry,
-                text(input("registry-parameter", &inputs.registry_parameter)),
-            ),
+            released: Side::new(aws, &common.options, registry, registry_parameter),
             common,
         })
     }
+}
+
+fn platforms(input: &Input<'_>) -> Result<Vec<Platform>, InputError> {
+    let platform = |text: &str| text.parse::<Platform>().map_err(|error| input.refuse_value(text, error));
+    input.list().map(platform).collect()
+}
+
+/// The folder that was named, which has to stay in the checkout if it is relative, else the usual one.
+fn layout(input: &Input<'_>, project: &Project, environment: &Environment) -> Result<PathBuf, InputError> {
+    let named = input.text().map(|text| project.inside(text).map_err(|error| input.refuse(error))).transpose()?;
+    let folder = named.unwrap_or_else(|| environment.temporary().join("container-images"));
+    match may_hold_layout(&folder) {
+        true => Ok(folder),
+        false => {
+            let what = "a folder that is empty, not there yet, or an OCI layout";
+            Err(input.refuse_value(&folder.display().to_string(), what))
+        }
+    }
+}
+
+fn waivers(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
+    let Some(text) = input.text() else { return Ok(None) };
+    match project.inside(text).map_err(|error| input.refuse(error))? {
+        path if path.is_file() => Ok(Some(path)),
+        _ => Err(input.refuse("the path of a file with waivers, relative to `working-directory`")),
+    }
+}
+
+/// Lines `from-prefix=to-prefix`; a relative layout is one of the checkout.
+fn base_images(input: &Input<'_>, project: &Project) -> Result<Substitutions, InputError> {
+    let rule = |line| {
+        let (from, to) = input.pair(line)?;
+        let Some(path) = to.strip_prefix("oci:") else { return Ok((from.to_owned(), to.replace("//", "/"))) };
+        let folder = project.inside(path).map_err(|error| input.refuse_value(line, error))?;
+        let end = if path.ends_with('/') { "/" } else { "" };
+        Ok((from.to_owned(), format!("oci:{}{end}", folder.display()).replace("//", "/")))
+    };
+    input.lines().map(rule).collect::<Result<_, _>>().map(Substitutions)
 }
 
 /// Whether a layout can be written to a folder without a file of somebody else's among it.

@@ -7,6 +7,7 @@ mod github;
 mod images;
 mod inputs;
 mod lint;
+mod outcome;
 mod output;
 mod plan;
 mod report;
@@ -20,13 +21,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use lifecycle::Problem;
 use lifecycle::runner::{self, Action, Runner, Verdict};
+use lifecycle::{Problem, counted};
 
 use builder::{BaseCredentials, Builder};
 use checks::Checks;
+use images::Means;
 use inputs::{Inputs, Request};
 use plan::Image;
+use report::Report;
 
 const ACTION: Action = Action {
     name: "build",
@@ -60,18 +63,20 @@ async fn with(
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
     let checks = Checks::prepare(request, runner).await?;
+    let report = |outcomes| Report { request, outcomes, skipped: &checks.skipped };
     if request.common.dry_run {
-        let results = images::planned(request, images, builder, folder, runner).await?;
-        return Ok(report::write(request, &results, None, runner));
+        let outcomes = images::planned(request, images, builder, folder, runner).await?;
+        return Ok(report(&outcomes).write(None, runner));
     }
-    runner.say(format!("{} image(s) with {}; {}", images.len(), builder.name(), checks.names()));
+    runner.say(format!("{} with {}; {}", counted(images.len(), "image"), builder.name(), checks.names()));
     let credentials =
         BaseCredentials::prepare(images, &request.base_images, &request.released.aws, &runner.environment).await?;
-    checks.begin()?;
-    let results = images::all(request, images, builder, &credentials, &checks, folder, runner).await?;
-    let verdict = report::write(request, &results, Some(&checks.reports), runner);
+    let means = Means { builder, credentials: &credentials, checks: &checks, folder };
+    let outcomes = images::all(request, images, &means, runner).await?;
+    let report = report(&outcomes);
+    let verdict = report.write(Some(&checks.reports), runner);
     if let Some(told) = &request.told {
-        told.of(request, &results, runner).await;
+        told.of(&report, runner).await;
     }
     Ok(verdict)
 }

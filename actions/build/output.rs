@@ -9,8 +9,8 @@ use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platfor
 
 use crate::plan::Image;
 
-/// The largest in-toto statement of a builder that is read, in bytes.
-const STATEMENT_LIMIT: u64 = 8 * 1024 * 1024;
+/// The largest statement of a builder that is taken over, in bytes: the Dockerfile and some of the log are in it.
+pub(crate) const ATTESTATION_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// What annotations about the base image begin with.
 pub(crate) const BASE: &str = "org.opencontainers.image.base.";
@@ -102,6 +102,8 @@ pub(crate) struct Exported {
     platforms: Vec<(Platform, Manifest)>,
     /// In-toto statements with the digest of the manifest that they speak of.
     attestations: Vec<(Digest, Vec<u8>)>,
+    /// Sizes in bytes of those that are too large to be taken.
+    pub(crate) left_out: Vec<u64>,
 }
 
 impl Exported {
@@ -112,6 +114,7 @@ impl Exported {
     pub(crate) fn read(layout: &Layout) -> anyhow::Result<Self> {
         let mut platforms = Vec::new();
         let mut attestations = Vec::new();
+        let mut left_out = Vec::new();
         for root in layout.roots()? {
             let manifest = required(layout, &root.descriptor.digest)?;
             if !manifest.is_index() {
@@ -123,15 +126,19 @@ impl Exported {
                 let about = child.annotations.get(annotation::DOCKER_REFERENCE_DIGEST);
                 match (child.annotations.get(annotation::DOCKER_REFERENCE_TYPE), about) {
                     (Some(_), Some(about)) => {
-                        for layer in manifest.blobs().skip(1).filter(|layer| layer.size <= STATEMENT_LIMIT) {
-                            attestations.push((about.parse()?, layout.read_blob(layer, STATEMENT_LIMIT)?));
+                        for layer in manifest.blobs().skip(1) {
+                            if layer.size > ATTESTATION_LIMIT {
+                                left_out.push(layer.size);
+                                continue;
+                            }
+                            attestations.push((about.parse()?, layout.read_blob(layer, ATTESTATION_LIMIT)?));
                         }
                     }
                     _ => platforms.push((platform_of(layout, child, &manifest)?, manifest)),
                 }
             }
         }
-        Ok(Self { layout: layout.clone(), platforms, attestations })
+        Ok(Self { layout: layout.clone(), platforms, attestations, left_out })
     }
 
     /// Digests of images that the builder says that it used, by references without a default registry.
@@ -163,6 +170,22 @@ fn reference_of(url: &str) -> Option<String> {
 fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
     let missing = || Problem::failure(format!("the builder's layout lacks the manifest {digest}"));
     Ok(layout.read_manifest(digest)?.ok_or_else(missing)?)
+}
+
+/// The platforms of an image in a layout: an index names them, a single manifest's configuration does.
+///
+/// # Errors
+/// When something can't be read, or does not say its platform.
+pub(crate) fn platforms(layout: &Layout, image: &Descriptor) -> anyhow::Result<Vec<Platform>> {
+    let manifest = required(layout, &image.digest)?;
+    if !manifest.is_index() {
+        return Ok(vec![platform_of(layout, image, &manifest)?]);
+    }
+    let platform = |child: &Descriptor| match &child.platform {
+        Some(platform) => Ok(platform.clone()),
+        None => platform_of(layout, child, &required(layout, &child.digest)?),
+    };
+    manifest.children().iter().map(platform).collect()
 }
 
 /// The platform as the index says, else as the configuration does.

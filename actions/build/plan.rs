@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lifecycle::Problem;
 use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
+use lifecycle::{Problem, checkout};
 
 use crate::dockerfile::{self, Base, Origin};
 use crate::inputs::Request;
+use crate::output;
 
 /// One image, ready to be built.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
             images.push(image(request, module, definition, &usages)?);
         }
     }
+    // As they are told everywhere, whatever their order in the template, and of several templates.
+    images.sort_by(|a: &Image, b| a.key.cmp(&b.key));
     if let Some((first, more)) = mistakes.split_first() {
         more.iter().for_each(|finding| runner.annotate(annotation(finding, Level::Error)));
         let problem = Problem::mistake(first.message.clone()).at(first.place.clone());
@@ -93,8 +96,7 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
     let sources = dockerfile::sources(&dockerfile, &dockerfile_display, &build_args)?;
     let target = definition.target.as_ref().map(|target| target.value.clone());
     let base = sources.base_of(target.as_deref()).map(|base| base.reference.clone());
-    let known = known(request, &sources.bases)?;
-    let platforms = match request.platforms.is_empty() {
+    let mut platforms = match request.platforms.is_empty() {
         false => request.platforms.clone(),
         true => definition.platforms_for(usages.iter().copied()),
     };
@@ -107,6 +109,10 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
             .hint("give it the platform of the function")
             .into());
     }
+    if platforms.is_empty() {
+        platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
+    }
+    let known = known(request, &sources.bases, &platforms)?;
     Ok(Image {
         key: definition.key.value.clone(),
         definition: definition.clone(),
@@ -114,11 +120,7 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
         dockerfile_display,
         context,
         target,
-        platforms: if platforms.is_empty() {
-            vec![Platform::new("linux", std::env::consts::ARCH, None)]
-        } else {
-            platforms
-        },
+        platforms,
         build_args,
         bases: sources.bases,
         base,
@@ -126,12 +128,18 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
     })
 }
 
-/// Digests that stand in references, and those of images in layouts, which have to be there.
-fn known(request: &Request, bases: &[Base]) -> Result<BTreeMap<String, String>, Problem> {
+/// Digests that stand in references, and those of images in layouts, which have to be there for the platforms.
+fn known(request: &Request, bases: &[Base], platforms: &[Platform]) -> Result<BTreeMap<String, String>, Problem> {
     let mut digests = BTreeMap::new();
     for base in bases {
         let digest = match request.base_images.of(&base.reference) {
-            Some(Origin::Layout { path, name }) => Some(in_layout(&path, &name, base)?),
+            Some(Origin::Layout { path, name }) => {
+                let path = checked(&request.common.project.workspace, &path).map_err(|error| {
+                    let message = format!("cannot take `{}` from {}", base.reference, path.display());
+                    Problem::mistake(message).because(error).at(base.place.clone())
+                })?;
+                Some(in_layout(&path, &name, base, platforms)?)
+            }
             _ => base.reference.split_once('@').map(|(_, digest)| digest.to_owned()),
         };
         digests.extend(digest.map(|digest| (base.reference.clone(), digest)));
@@ -139,15 +147,31 @@ fn known(request: &Request, bases: &[Base]) -> Result<BTreeMap<String, String>, 
     Ok(digests)
 }
 
-fn in_layout(path: &Path, name: &str, base: &Base) -> Result<String, Problem> {
-    let missing = || {
-        Problem::mistake(format!("the OCI layout {} has no image `{name}` for `{}`", path.display(), base.reference))
+/// What lies in the checkout stays there by whatever links it goes: what follows the prefix of a layout is a Dockerfile's.
+fn checked(workspace: &Path, path: &Path) -> std::io::Result<PathBuf> {
+    match path.strip_prefix(workspace) {
+        Ok(relative) => checkout::inside(workspace, workspace, relative),
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+fn in_layout(path: &Path, name: &str, base: &Base, platforms: &[Platform]) -> Result<String, Problem> {
+    let refused = |what: String| {
+        Problem::mistake(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
             .at(base.place.clone())
             .hint("`base-images` sends the reference there")
     };
-    let roots = Layout::at(path).roots().map_err(|error| missing().because(error))?;
-    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name));
-    Ok(root.ok_or_else(missing)?.descriptor.digest.to_string())
+    let missing = || refused(format!("image `{name}`"));
+    let layout = Layout::at(path);
+    let roots = layout.roots().map_err(|error| missing().because(error))?;
+    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name)).ok_or_else(missing)?;
+    if base.of_target {
+        let there = output::platforms(&layout, &root.descriptor).map_err(|error| missing().because(error))?;
+        if let Some(lacking) = platforms.iter().find(|platform| !there.contains(platform)) {
+            return Err(refused(format!("{lacking} in its image `{name}`")));
+        }
+    }
+    Ok(root.descriptor.digest.to_string())
 }
 
 /// A path of the template, which has to lie in the checkout, also where it is a link.

@@ -20,6 +20,15 @@ const DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// The largest SBOM, in bytes: what gates read is no larger either.
 const OUTPUT: usize = 64 * 1024 * 1024;
 
+/// What is said where `auto` finds no syft.
+pub(crate) const SKIPPED: &str = "no image has an SBOM: syft is not on PATH";
+
+/// What to do about it.
+pub(crate) const HINT: &str = " (hint: a step before with `uses: anchore/sbom-action/download-syft`, or `sbom: off`)";
+
+/// How files with an SBOM end.
+pub(crate) const EXTENSIONS: [&str; 2] = [CYCLONEDX.extension, SPDX.extension];
+
 /// What the input `sbom` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -88,13 +97,16 @@ impl Generator {
             Choice::Auto | Choice::CycloneDx => CYCLONEDX,
             Choice::Spdx => SPDX,
         };
-        match (tools::find(environment, "syft"), choice) {
+        match (environment.program("syft"), choice) {
             (Some(program), _) => {
                 let turns = Semaphore::new(at_a_time.max(1));
                 Ok(Some(Self { program, format, temporary: environment.temporary(), turns }))
             }
             (None, Choice::Auto) => Ok(None),
-            (None, _) => Err(tools::missing("syft")),
+            (None, _) => {
+                let value = Choice::ALL.iter().find(|(_, named)| *named == choice).map_or("", |(word, _)| word);
+                Err(tools::missing("sbom", value, "syft", "anchore/sbom-action/download-syft"))
+            }
         }
     }
 
@@ -182,6 +194,6 @@ mod tests {
         let choose = |choice| Generator::choose(choice, &environment, 1).map(|generator| generator.is_some());
         assert_eq!(choose(Choice::Auto).ok(), Some(false));
         assert_eq!(choose(Choice::Off).ok(), Some(false));
-        insta::assert_snapshot!(choose(Choice::Spdx).unwrap_err(), @"syft is not on PATH");
+        insta::assert_snapshot!(choose(Choice::Spdx).unwrap_err(), @"input `sbom`: `spdx` needs syft, which is not on PATH");
     }
 }

@@ -1,18 +1,19 @@
 //! What need not be built again: images whose inputs are those of a version that was released.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::oci::{Descriptor, Layout, Manifest, annotation};
-use lifecycle::project::{Module, Named, Release, Version};
-use lifecycle::runner::{Runner, run};
+use lifecycle::evidence::found;
+use lifecycle::oci::{Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation};
+use lifecycle::project::{Module, Named, Release, Version, platforms};
+use lifecycle::runner::{Runner, command, run};
 use lifecycle::template::{ImageDefinition, Template};
-use lifecycle::{Problem, checkout};
+use lifecycle::{Diagnosis, Problem, checkout};
 
 use crate::inputs::Request;
 use crate::plan::Image;
-use crate::tools;
 
 /// A question to git takes no longer.
 const GIT_DEADLINE: Duration = Duration::from_secs(120);
@@ -41,6 +42,8 @@ pub(crate) struct Reused {
     pub(crate) reference: String,
     /// What the name points to.
     pub(crate) manifest: Manifest,
+    /// Its platforms.
+    pub(crate) platforms: Vec<Platform>,
 }
 
 impl Since {
@@ -94,7 +97,21 @@ impl Since {
             runner.say(format!("{}: `{}` is not there, so it is built", image.key, named.reference));
             return Ok(None);
         };
-        Ok(Some(Reused { reference: named.reference.to_string(), manifest }))
+        let release = Released { store: &opened.store, manifest: &manifest };
+        match release.fits(request, image).await {
+            Ok(Ok(platforms)) => Ok(Some(Reused { reference: named.reference.to_string(), manifest, platforms })),
+            Ok(Err(difference)) => {
+                runner.say(format!("{}: `{}` {difference}, so it is built", image.key, named.reference));
+                Ok(None)
+            }
+            // What can't be told is built.
+            Err(error) => {
+                let error =
+                    Problem::failure(format!("what `{}` was built for can't be told", named.reference)).because(error);
+                runner.say(format!("{}: {}, so it is built", image.key, Diagnosis::of(&error.into()).line()));
+                Ok(None)
+            }
+        }
     }
 
     /// What has changed; none where nothing has.
@@ -108,7 +125,9 @@ impl Since {
         let relative = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
         let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile));
         let ignored = Dockerignore::read(&image.context, &image.dockerfile);
-        let paths = [path_argument(&context), path_argument(&dockerfile)];
+        let decisive: Vec<PathBuf> =
+            [dockerfile].into_iter().chain(ignored.files.iter().map(|f| relative(f))).collect();
+        let paths: Vec<String> = [&context].into_iter().chain(&decisive).map(|path| path_argument(path)).collect();
         let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
         for question in [
             vec!["diff", "--name-only", "-z", "--no-renames", &self.commit, "--"],
@@ -122,7 +141,7 @@ impl Since {
             changed.extend(answer.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from));
         }
         let counts = |path: &PathBuf| {
-            *path == dockerfile || !path.strip_prefix(&context).is_ok_and(|inside| ignored.holds(inside))
+            decisive.contains(path) || !path.strip_prefix(&context).is_ok_and(|inside| ignored.holds(inside))
         };
         changed.into_iter().find(counts).map(|path| format!("`{}`", path.display()))
     }
@@ -153,6 +172,50 @@ impl Reused {
     }
 }
 
+/// An image as it was released.
+struct Released<'a> {
+    store: &'a Arc<dyn Store>,
+    manifest: &'a Manifest,
+}
+
+impl Released<'_> {
+    /// Its platforms where it is what would be built, as far as no file says it; else how it differs.
+    async fn fits(&self, request: &Request, image: &Image) -> Result<Result<Vec<Platform>, String>, StoreError> {
+        let platforms = platforms(self.store, self.manifest).await?;
+        let (has, wanted): (BTreeSet<_>, BTreeSet<_>) = (platforms.iter().collect(), image.platforms.iter().collect());
+        if has != wanted {
+            let has = has.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
+            return Ok(Err(format!("is of {has}")));
+        }
+        let told = self.build_args().await?;
+        if told.is_empty() && !request.build_args.is_empty() {
+            return Ok(Err("doesn't say its build arguments".to_owned()));
+        }
+        match told.iter().all(|then| *then == image.build_args) {
+            true => Ok(Ok(platforms)),
+            false => Ok(Err("was built with other build arguments".to_owned())),
+        }
+    }
+
+    /// The build arguments that its provenance tells, or that of its platforms where each was built in a job of its own.
+    async fn build_args(&self) -> Result<Vec<BTreeMap<String, String>>, StoreError> {
+        let root = newest(self.store, &self.manifest.digest).await?;
+        if root.is_some() {
+            return Ok(root.into_iter().collect());
+        }
+        let mut told = Vec::new();
+        for child in self.manifest.children() {
+            told.extend(newest(self.store, &child.digest).await?);
+        }
+        Ok(told)
+    }
+}
+
+/// The build arguments that the newest provenance of a digest tells.
+async fn newest(store: &Arc<dyn Store>, digest: &Digest) -> Result<Option<BTreeMap<String, String>>, StoreError> {
+    Ok(found::build_args(store, digest).await?.into_iter().find_map(|found| found.content.ok()))
+}
+
 /// What of a definition decides the image, without the places where it is written.
 fn essence(image: &ImageDefinition) -> impl PartialEq + use<> {
     (
@@ -166,7 +229,11 @@ fn essence(image: &ImageDefinition) -> impl PartialEq + use<> {
 }
 
 /// The files of a context that no build sees: those of `<Dockerfile>.dockerignore`, else of `.dockerignore`.
-struct Dockerignore(Vec<Rule>);
+struct Dockerignore {
+    rules: Vec<Rule>,
+    /// All files that may say so, whether they are there or not.
+    files: Vec<PathBuf>,
+}
 
 struct Rule {
     /// A line with `!`: what it names is seen after all.
@@ -176,19 +243,25 @@ struct Rule {
 
 impl Dockerignore {
     fn read(context: &Path, dockerfile: &Path) -> Self {
-        let mut own = dockerfile.as_os_str().to_owned();
-        own.push(".dockerignore");
-        // Where it can't be read nothing is left out, so more is built.
-        let text = checkout::read(Path::new(&own), IGNORE_LIMIT)
-            .or_else(|_| checkout::read(&context.join(".dockerignore"), IGNORE_LIMIT))
-            .unwrap_or_default();
+        let beside = |ending: &str| {
+            let mut path = dockerfile.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        let dockers = [beside(".dockerignore"), context.join(".dockerignore")];
+        let buildahs = [beside(".containerignore"), context.join(".containerignore")];
+        // Where it can't be read nothing is left out, so more is built; nor where buildah would take a file of its own.
+        let text = match buildahs.iter().any(|file| file.exists()) {
+            true => String::new(),
+            false => dockers.iter().find_map(|file| checkout::read(file, IGNORE_LIMIT).ok()).unwrap_or_default(),
+        };
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self(lines.map(Rule::read).collect())
+        Self { rules: lines.map(Rule::read).collect(), files: dockers.into_iter().chain(buildahs).collect() }
     }
 
     /// Whether a path below the context is left out: the last line that names it, or a folder that it is in, decides.
     fn holds(&self, path: &Path) -> bool {
-        let rule = self.0.iter().rev().find(|rule| rule.names(path));
+        let rule = self.rules.iter().rev().find(|rule| rule.names(path));
         rule.is_some_and(|rule| !rule.exception)
     }
 }
@@ -213,9 +286,9 @@ fn path_argument(path: &Path) -> String {
 
 /// What git answers in the checkout; none where it says no.
 async fn git(request: &Request, arguments: &[&str]) -> Option<String> {
-    let mut command = tools::command("git");
-    command.arg("-C").arg(&request.common.project.workspace).arg("--literal-pathspecs").args(arguments);
-    let finished = run(command, GIT_LIMIT, GIT_DEADLINE).await.ok()?;
+    let mut git = command("git");
+    git.arg("-C").arg(&request.common.project.workspace).arg("--literal-pathspecs").args(arguments);
+    let finished = run(git, GIT_LIMIT, GIT_DEADLINE).await.ok()?;
     finished.status.success().then_some(())?;
     String::from_utf8(finished.stdout).ok()
 }
@@ -246,5 +319,7 @@ mod tests {
         ] {
             assert_eq!(is_ignored(path), expected, "{path}");
         }
+        std::fs::write(context.join(".containerignore"), "").unwrap();
+        assert!(!Dockerignore::read(context, &context.join("Dockerfile")).holds(Path::new("docs/a.txt")));
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifecycle::Problem;
-use lifecycle::runner::{Environment, Runner, run};
+use lifecycle::runner::{self, Runner, is_executable, run};
 use tokio::process::Command;
 
 /// Installing fetches some ten megabytes.
@@ -15,10 +15,6 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
 
 /// An installer's stdout says nothing that is read.
 const INSTALL_OUTPUT: usize = 16 * 1024 * 1024;
-
-/// What the runner passes on to a step, and nobody else should write to or read.
-const NOT_PASSED_ON: [&str; 6] =
-    ["INPUT_GITHUB_TOKEN", "GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY"];
 
 /// Credentials that a linter, a scanner or an installer has no use for. snyk is given its token apart.
 const CREDENTIALS: [&str; 19] = [
@@ -66,30 +62,15 @@ const OF_ONE: [(&str, [&str; 4]); 3] = [
     ),
 ];
 
-/// A program without this action's own token and file commands in its environment.
-pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new(program);
-    for name in NOT_PASSED_ON {
-        command.env_remove(name);
-    }
-    command
-}
-
 /// A program that checks something, without credentials either.
 pub(crate) fn checker(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let own = Path::new(program.as_ref()).file_name().map(ToOwned::to_owned);
-    let mut command = command(program);
+    let mut command = runner::command(program);
     let of_others = OF_ONE.iter().filter(|(owner, _)| own.as_deref() != Some(owner.as_ref()));
     for name in CREDENTIALS.iter().chain(of_others.flat_map(|(_, names)| names)) {
         command.env_remove(name);
     }
     command
-}
-
-/// A program on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
-pub(crate) fn find(environment: &Environment, name: &str) -> Option<PathBuf> {
-    let folders = std::env::split_paths(environment.get("PATH")?).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
 }
 
 /// hadolint, installed where it is missing and `install` lets it.
@@ -108,9 +89,10 @@ pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, P
     obtain(runner, install, &SNYK).await
 }
 
-/// A program that this action can't install.
-pub(crate) fn missing(name: &str) -> Problem {
-    not_there(name).hint(format!("a step before this one has to install {name}"))
+/// A program that a value of an input needs, and that this action can't install.
+pub(crate) fn missing(input: &str, value: &str, name: &str, action: &str) -> Problem {
+    Problem::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH"))
+        .hint(format!("install it in a step before: `uses: {action}`"))
 }
 
 fn not_there(name: &str) -> Problem {
@@ -187,7 +169,7 @@ const SNYK: Tool = Tool {
 };
 
 async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBuf, Problem> {
-    if let Some(path) = find(&runner.environment, tool.name) {
+    if let Some(path) = runner.environment.program(tool.name) {
         return Ok(path);
     }
     let Tool { name, version, .. } = tool;
@@ -215,7 +197,7 @@ async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBu
 /// Installs a tool in a folder beside its place, and moves it there.
 async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Result<(), Problem> {
     let unusable = |error: std::io::Error| Problem::failure(format!("cannot use {}", folder.display())).because(error);
-    let installers = tool.installers.iter().find_map(|name| find(&runner.environment, name));
+    let installers = tool.installers.iter().find_map(|name| runner.environment.program(name));
     let installer =
         installers.ok_or_else(|| Problem::failure(format!("there is no {} on PATH", tool.installers[0])))?;
     std::fs::create_dir_all(folder).map_err(unusable)?;
@@ -252,11 +234,6 @@ fn platform() -> Option<&'static str> {
     })
 }
 
-fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-}
-
 /// Temporary folders are private; the tool cache is for all.
 fn set_readable(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -281,6 +258,8 @@ pub(crate) mod script {
 
 #[cfg(test)]
 mod tests {
+    use lifecycle::runner::Environment;
+
     use super::*;
 
     #[test]
@@ -290,10 +269,10 @@ mod tests {
         std::fs::write(folder.path().join("text"), "").unwrap();
         let path = format!("relative::{}", folder.path().display());
         let environment = Environment::from([("PATH", path.as_str())]);
-        assert_eq!(find(&environment, "tool"), Some(program));
-        assert_eq!(find(&environment, "text"), None);
-        assert_eq!(find(&environment, "absent"), None);
-        assert_eq!(find(&Environment::from([]), "tool"), None);
+        assert_eq!(environment.program("tool"), Some(program));
+        assert_eq!(environment.program("text"), None);
+        assert_eq!(environment.program("absent"), None);
+        assert_eq!(Environment::from([]).program("tool"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::evidence::{GateStatus, Record, RecordKind};
 use lifecycle::oci::BlobSource;
-use lifecycle::project::writes::Writes;
+use lifecycle::project::writes::{Beside, Writes};
 use lifecycle::project::{EvidenceMode, Release, Repository};
 use lifecycle::runner::Runner;
 use lifecycle::transfer::{Attached, copy};
@@ -28,10 +28,11 @@ pub(crate) async fn all(request: &Request, mut plan: Plan, runner: &Runner) -> P
 }
 
 async fn copy_content(request: &Request, mut planned: Planned, runner: &Runner) -> Planned {
-    if let Ok(edge) = &planned.work
-        && let Err(error) = unless_cancelled(runner, content(request, &planned, edge, runner)).await
-    {
-        planned.work = Err(error);
+    if let Ok(edge) = &planned.work {
+        match unless_cancelled(runner, content(request, &planned, edge, runner)).await {
+            Ok(beside) => planned.beside = beside,
+            Err(error) => planned.work = Err(error),
+        }
     }
     planned
 }
@@ -45,16 +46,16 @@ async fn write_tags(mut planned: Planned, runner: &Runner) -> Planned {
     planned
 }
 
-async fn unless_cancelled(runner: &Runner, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+async fn unless_cancelled<T>(runner: &Runner, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::select! {
         outcome = work => outcome,
         () = runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
     }
 }
 
-async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
+async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> anyhow::Result<Beside> {
     if edge.kept.is_some() {
-        return Ok(());
+        return Ok(Beside::default());
     }
     let (source, target, graph) = (&edge.source.store, &edge.target.store, &edge.graph);
     runner.say(format!("{}: {} → {}", planned.named.key, planned.source, planned.named.reference));
@@ -72,14 +73,15 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
         copy::root(target, graph).await?;
     }
     let failed = |error| request.writing.evidence.tolerate(&planned.named.key, error, runner);
-    copy::attached(source, target, &attached, failed).await?;
+    let written = copy::attached(source, target, &attached, failed).await?;
+    let beside = Beside { evidence: written.len(), record: record.is_some(), signatures: 0 };
     if let Some(record) = record {
         let artifact = record.artifact(&graph.root.descriptor())?;
         let manifest = artifact.manifest.clone();
         let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
         copy::artifact(target, &manifest, &artifact).await?;
     }
-    Ok(())
+    Ok(beside)
 }
 
 /// The evidence that goes along; nothing is written.

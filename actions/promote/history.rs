@@ -110,6 +110,11 @@ fn report(request: &HistoryRequest, pasts: &[Past], runner: &Runner) {
         }
         for (index, record) in past.history.iter().enumerate() {
             let text = |text: &Option<String>| Cell::text(text.clone().unwrap_or_default());
+            // Anybody who may push can attach a record: what it says becomes a link only where it leads to this repository.
+            let run = match &record.run {
+                Some(run) if runner.environment.is_own_run(run) => Cell::Link(run.clone()),
+                run => text(run),
+            };
             table.row([
                 Cell::text(&past.name),
                 Cell::text(&past.environment),
@@ -117,8 +122,8 @@ fn report(request: &HistoryRequest, pasts: &[Past], runner: &Runner) {
                 Cell::code(record.digest.short()),
                 Cell::text(&record.time),
                 text(&record.actor),
-                Cell::text(format!("{:?}", record.kind).to_lowercase()),
-                text(&record.run),
+                Cell::text(record.kind.name()),
+                run,
                 Cell::text(if index == 0 { "current" } else { "" }),
             ]);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lifecycle::Secret;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::oci::Digest;
-use lifecycle::project::{Common, Side, Version, Writing, registry};
+use lifecycle::project::{Common, Side, Version, Writing, region, registry};
 use lifecycle::runner::{Input, InputError, Runner};
 
 use crate::gates::{self, Asked};
@@ -128,6 +128,10 @@ impl Request {
             // What comes back is in the environment itself.
             true => {
                 let to = ladder.rung(&input("to", &inputs.to))?;
+                let from = input("from", &inputs.from);
+                if from.text().is_some() {
+                    ladder.rung(&from)?;
+                }
                 (to.to_owned(), to.to_owned())
             }
             false => ladder.step(&input("from", &inputs.from), &input("to", &inputs.to), skip)?,
@@ -202,7 +206,7 @@ impl SideInputs<'_> {
             (None, None) => registry(&both.registry, &common.project)?,
             _ => own_registry,
         };
-        let region = self.region.text().map(str::to_owned).or_else(|| common.region.clone());
+        let region = region(&self.region)?.or_else(|| common.region.clone());
         let role: Option<Role> = self.role.as_ref().map(Input::parse).transpose()?.flatten();
         let aws = Aws::new(runner.clone(), region, role);
         let registry_parameter = own_parameter.or_else(|| both.registry_parameter.text().map(str::to_owned));

@@ -53,7 +53,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
         let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));
         return Err(problem
-            .hint("something has changed since, be it by a run that was cut off: a new dry run gives the plan (output `plan`) and its hash").into());
+            .hint("an input (`require`, `override`) or what the registries hold has changed since, be it by a run that was cut off: a new dry run gives the plan (output `plan`) and its hash").into());
     }
     gates::evaluate(&request, &mut plan, &asked, &runner).await;
     plan.check_platforms(&request, &asked, &runner).await;

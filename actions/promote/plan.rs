@@ -5,6 +5,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Reference;
+use lifecycle::project::writes::Beside;
 use lifecycle::project::{EvidenceMode, Named, Names, Other, Release, refusal};
 use lifecycle::runner::Runner;
 
@@ -29,6 +30,8 @@ pub(crate) struct Planned {
     pub(crate) work: anyhow::Result<Edge>,
     /// The gates, once they are evaluated.
     pub(crate) gates: Vec<Gate>,
+    /// What was written beside the image.
+    pub(crate) beside: Beside,
 }
 
 impl Plan {
@@ -67,7 +70,7 @@ impl Plan {
                     return Err(problem.at(named.place.clone()));
                 };
                 let work = Edge::resolve(request, needs, &source, &named, extra).await;
-                Ok(Planned { named, source, work, gates: Vec::new() })
+                Ok(Planned { named, source, work, gates: Vec::new(), beside: Beside::default() })
             }
         });
         let edges: Vec<_> = edges.collect();
@@ -132,7 +135,7 @@ impl Plan {
         }
     }
 
-    /// Whether anything is to be written.
+    /// Whether nothing is left to be written.
     pub(crate) fn is_done(&self) -> bool {
         self.images.iter().all(|planned| planned.work.as_ref().is_ok_and(Edge::is_done))
     }

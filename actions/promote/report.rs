@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
-use lifecycle::project::writes::{self, Writes};
+use lifecycle::project::writes::{self, Beside, Writes};
 use lifecycle::project::{Release, tell};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
-use lifecycle::{Diagnosis, Problem};
+use lifecycle::{Diagnosis, Problem, counted};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};
@@ -33,6 +33,8 @@ struct Promoted {
     gates: Vec<Gate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip)]
+    beside: Beside,
 }
 
 /// How it ended.
@@ -49,6 +51,18 @@ enum Status {
     Failed,
     /// A dry run: it would be promoted.
     Planned,
+}
+
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Promoted => "promoted",
+            Self::Unchanged => "unchanged",
+            Self::Blocked => "blocked",
+            Self::Failed => "failed",
+            Self::Planned => "planned",
+        }
+    }
 }
 
 /// How far a run went.
@@ -77,6 +91,7 @@ pub(crate) fn write(
     let missed = tell(lacks, Release { environment: &request.to, version: &version }, runner);
     let table = table(&results);
     runner.show(&table);
+    let writes = writes.filter(|writes| !writes.is_empty());
     let writes = writes.map(|writes| writes::table(writes.iter().map(|(key, writes)| (key.as_str(), writes))));
     writes.iter().for_each(|writes| runner.show(writes));
     let gates = gates(&results);
@@ -90,7 +105,7 @@ pub(crate) fn write(
         let heading = heading(request, stage, &results);
         let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
         runner.summarize(&format!("### {heading}\n\n{}\n{text}{missed}", table.markdown()));
-        runner.summarize(&circumstances(request, runner));
+        runner.summarize(&circumstances(request, &results, runner));
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -107,11 +122,12 @@ fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
     let (from, to, version) = (escape(&request.from), escape(&request.to), &request.version);
     let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
     let failed = results.iter().filter(|result| result.status == Status::Failed).count();
-    let (noun, of_all) = (if request.rollback { "Rollback to" } else { "Promotion of" }, results.len());
+    let (noun, of_all) =
+        (if request.rollback { "Rollback to" } else { "Promotion of" }, counted(results.len(), "image"));
     let what = match (stage, request.rollback, failed) {
         (Stage::Blocked, _, 0) => return format!("Blocked: {version} {way}"),
-        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} images failed"),
-        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all} images"),
+        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} failed"),
+        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all}"),
         (Stage::Planned, false, 0) => "Would promote",
         (Stage::Planned, true, 0) => "Would go back to",
         (Stage::Applied, false, 0) => "Promoted",
@@ -120,13 +136,14 @@ fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
     format!("{what} {version} {way}")
 }
 
-/// What is to be said of single images: why they failed, and what may not be as it was meant.
+/// What is to be said of single images: why they failed, what may not be as it was meant, and what is as it should be.
 fn below(plan: &Plan, results: &[Promoted]) -> String {
     let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
-    let warnings = plan.images.iter().filter_map(|planned| Some((planned, planned.work.as_ref().ok()?)));
-    let warnings = warnings
-        .flat_map(|(planned, edge)| edge.warnings.iter().map(|warning| (planned.named.key.as_str(), warning.as_str())));
-    remarks(failures.chain(warnings))
+    let edges =
+        plan.images.iter().filter_map(|planned| Some((planned.named.key.as_str(), planned.work.as_ref().ok()?)));
+    let said =
+        edges.flat_map(|(key, edge)| edge.warnings.iter().chain(&edge.notices).map(move |text| (key, text.as_str())));
+    remarks(failures.chain(said))
 }
 
 fn gates_section(gates: &Table) -> String {
@@ -134,24 +151,11 @@ fn gates_section(gates: &Table) -> String {
 }
 
 /// Why gates did not count, and where it was done.
-fn circumstances(request: &Request, runner: &Runner) -> String {
-    let mut text = String::new();
-    if let Some(reason) = &request.override_reason {
-        text += &format!("Gates are overridden: {}\n\n", escape(reason));
-    }
-    let run = runner.environment.run_url();
-    let commit = runner.environment.repository_url().zip(runner.environment.commit());
-    let links = [
-        run.map(|run| format!("[run]({run})")),
-        commit.map(|(repository, commit)| {
-            format!("[commit {}]({repository}/commit/{commit})", escape(commit.get(..7).unwrap_or(commit)))
-        }),
-    ];
-    let links: Vec<String> = links.into_iter().flatten().collect();
-    if !links.is_empty() {
-        text += &format!("{}\n", links.join(" · "));
-    }
-    text
+fn circumstances(request: &Request, results: &[Promoted], runner: &Runner) -> String {
+    let is_overridden = |result: &Promoted| result.gates.iter().any(|gate| gate.status == GateStatus::Overridden);
+    let reason = request.override_reason.as_ref().filter(|_| results.iter().any(is_overridden));
+    let reason = reason.map(|reason| format!("Gates are overridden: {}\n\n", escape(reason))).unwrap_or_default();
+    reason + &runner.environment.links()
 }
 
 /// What every gate said.
@@ -159,7 +163,7 @@ fn gates(results: &[Promoted]) -> Option<Table> {
     let mut table = Table::new(["Image", "Gate", "Result", "What was found and wanted"]);
     for result in results {
         for gate in &result.gates {
-            let status = format!("{} {}", mark(gate.status), format!("{:?}", gate.status).to_lowercase());
+            let status = format!("{} {}", mark(gate.status), gate.status.name());
             table.row([Cell::text(&result.name), Cell::code(&gate.name), Cell::text(status), Cell::text(&gate.detail)]);
         }
     }
@@ -193,6 +197,7 @@ fn result(planned: &Planned, stage: Stage) -> Promoted {
         status,
         gates: planned.gates.clone(),
         error,
+        beside: planned.beside,
     }
 }
 
@@ -231,7 +236,7 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
 }
 
 fn table(results: &[Promoted]) -> Table {
-    let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Status", "Gates"]);
+    let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Beside it", "Status", "Gates"]);
     for result in results {
         let gates: Vec<String> = result.gates.iter().map(gate).collect();
         let after = result.digest.as_ref().filter(|_| !matches!(result.status, Status::Blocked | Status::Failed));
@@ -245,11 +250,12 @@ fn table(results: &[Promoted]) -> Table {
             Cell::code(result.extra_tags.join(", ")),
             Cell::code(before.map(Digest::short).unwrap_or_default()),
             Cell::code(after.map(Digest::short).unwrap_or_default()),
-            Cell::text(format!("{:?}", result.status).to_lowercase()),
+            result.beside.cell(),
+            Cell::text(result.status.name()),
             Cell::text(gates.join(", ")),
         ]);
     }
-    table
+    table.filled()
 }
 
 fn gate(gate: &Gate) -> String {

@@ -6,6 +6,7 @@ mod plan;
 mod push;
 mod report;
 mod sign;
+mod work;
 
 use std::process::ExitCode;
 use std::sync::Arc;

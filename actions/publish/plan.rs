@@ -1,24 +1,17 @@
 //! What is to be written where, known before anything is written.
 
-use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
-use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Content, Digest, Reference, Tag, read_blob};
-use lifecycle::project::{
-    EvidenceMode, Named, Names, OnConflict, Opened, Other, Release, Repository, Version, lacking, refusal,
-};
-use lifecycle::registry::EcrHost;
-use lifecycle::runner::{Annotation, Level, Runner};
-use lifecycle::transfer::Graph;
+use lifecycle::oci::Location;
+use lifecycle::project::{Named, Names, Other, Release};
+use lifecycle::runner::Runner;
 
 use crate::inputs::Request;
-use crate::layouts::{Built, CONFIG_LIMIT, Found, Layouts};
+use crate::layouts::Layouts;
 use crate::report::{Outcome, Published};
-
-/// The label of an image that says its version, as build sets it.
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
+use crate::sign::Signing;
+use crate::work::Work;
 
 /// All images with their targets.
 pub(crate) struct Plan {
@@ -32,25 +25,6 @@ pub(crate) struct Planned {
     pub(crate) named: Named,
     /// What is to be done; an error where nothing can be.
     pub(crate) work: anyhow::Result<Work>,
-}
-
-/// An image, where it goes, and under which tags.
-pub(crate) struct Work {
-    pub(crate) built: Built,
-    pub(crate) target: Opened,
-    /// The tag of the reference first.
-    pub(crate) tags: Vec<TagPlan>,
-    /// The repository, which may have to be made first.
-    pub(crate) repository: Repository,
-    /// What the tag of the reference holds and keeps, although it is another digest.
-    pub(crate) kept: Option<Digest>,
-}
-
-/// One tag, and what it holds now.
-#[derive(Debug, Clone)]
-pub(crate) struct TagPlan {
-    pub(crate) tag: Tag,
-    pub(crate) current: Option<Digest>,
 }
 
 impl Plan {
@@ -68,12 +42,19 @@ impl Plan {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
             return Err(Problem::mistake(message).at(second.place.clone()).into());
         }
+        if request.sign != Signing::Off
+            && let Some(named) =
+                names.images.iter().find(|named| matches!(named.reference.location, Location::Directory(_)))
+        {
+            let message = format!("input `sign`: `{}` lies on disk, and cosign signs in registries", named.reference);
+            return Err(Problem::mistake(message).at(named.place.clone()).hint("set `sign: off`").into());
+        }
         let commit = runner.environment.commit();
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
         let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(&names, &request.writing.allowed_accounts).await?;
         let planned = names.images.into_iter().zip(extra).map(|(named, extra)| async {
-            let work = Work::plan(request, &layouts, &named, extra, runner).await;
+            let work = Work::plan(request, &layouts, &named, extra).await;
             Planned { named, work }
         });
         let planned: Vec<_> = planned.collect();
@@ -88,203 +69,5 @@ impl Plan {
             Published::new(&planned.named, outcome)
         };
         images.into_iter().map(result).collect()
-    }
-}
-
-impl Work {
-    async fn plan(
-        request: &Request,
-        layouts: &Layouts,
-        named: &Named,
-        extra: Vec<Tag>,
-        runner: &Runner,
-    ) -> anyhow::Result<Self> {
-        let built = match layouts.find(&named.key).await? {
-            Found::Built(built) => {
-                // Without evidence and record nobody relies on what the image says of itself.
-                let relied_on = request.writing.record || request.writing.evidence != EvidenceMode::None;
-                if let Some(other) = other_version(&built, request).await.filter(|_| relied_on) {
-                    let message = format!(
-                        "image `{}` is published as {}, and its label `{VERSION_LABEL}` says {other} (hint: give build the same `version`)",
-                        named.key, request.version
-                    );
-                    let warning = Annotation::new(Level::Warning, message).at(Some(named.place.clone()));
-                    runner.annotate(warning.titled(format!("publish {}", named.key)));
-                }
-                *built
-            }
-            Found::Reused { reference, digest } => released(request, named, &reference, &digest).await?,
-        };
-        if built.graph.root.is_index()
-            && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
-        {
-            let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
-            let problem = Problem::mistake(message).at(usage.place.clone());
-            return Err(problem.hint("give it one platform in the mapping, that of the function").into());
-        }
-        if let Some(refused) = refusal(&built.store, &built.graph.root, &named.usages).await? {
-            return Err(Problem::failure(format!("image `{}` would not run: {refused}", named.key))
-                .at(refused.place)
-                .into());
-        }
-        let definition = request.common.project.images().find(|image| image.key.value == named.key);
-        let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
-        let lacking = lacking(&built.store, &built.graph.root, declared).await?;
-        if !lacking.is_empty() {
-            let lacking = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let message = format!(
-                "image `{}` is published without {lacking}, which the mapping says: is a layout missing?",
-                named.key
-            );
-            runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
-        }
-        let target = request.target.stores.open(&named.reference)?;
-        let digest = built.graph.root.digest.clone();
-        let repository =
-            Repository::of(&request.target.aws, &named.reference, request.writing.create_repositories, &named.place);
-        let of_extra = join_all(extra.iter().map(|tag| target.store.head(tag)));
-        let (repository, current, of_extra) =
-            tokio::join!(repository, target.store.head(&named.reference.tag), of_extra);
-        let repository = repository?;
-        let mut tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
-        for (tag, current) in extra.into_iter().zip(of_extra) {
-            let current = current?;
-            let moves = current.as_ref().is_some_and(|held| *held != digest);
-            if moves {
-                may_move(&repository, named, &tag, current.as_ref(), &digest)?;
-            }
-            let stays = match current.as_ref().filter(|_| moves) {
-                Some(held) => {
-                    let held = version_of(&target, held).await?;
-                    request.version.keeps_off(&named.reference.with_tag(tag.clone()), held.as_ref())
-                }
-                None => None,
-            };
-            match stays {
-                Some(why) => {
-                    let notice = Annotation::new(Level::Notice, format!("image `{}`: {why}", named.key));
-                    runner.annotate(notice.titled(format!("publish {}", named.key)).at(Some(named.place.clone())));
-                }
-                None => tags.push(TagPlan { tag, current }),
-            }
-        }
-        let mut work = Self { built, target, tags, repository, kept: None };
-        work.kept = work.conflict(request, named, runner).await?;
-        Ok(work)
-    }
-
-    /// What the tag of the reference keeps, where it holds another digest. One with the version in its name never moves;
-    /// that another one goes back is said.
-    async fn conflict(&self, request: &Request, named: &Named, runner: &Runner) -> anyhow::Result<Option<Digest>> {
-        let digest = &self.built.graph.root.digest;
-        let Some(plan) = self.tags.first() else { return Ok(None) };
-        let Some(held) = plan.current.as_ref().filter(|held| *held != digest) else { return Ok(None) };
-        if request.writing.on_conflict == OnConflict::Keep {
-            return Ok(Some(held.clone()));
-        }
-        let version = request.version.to_string();
-        let names_version = |text: &str| text.contains(&version);
-        if !names_version(plan.tag.as_str()) && !names_version(named.reference.repository.as_str()) {
-            may_move(&self.repository, named, &plan.tag, Some(held), digest)?;
-            if version_of(&self.target, held).await?.is_some_and(|held| held > request.version) {
-                let message = format!("`{}` goes back: it holds a newer version than {version}", named.reference);
-                runner.annotate(Annotation::new(Level::Warning, message).at(Some(named.place.clone())));
-            }
-            return Ok(None);
-        }
-        let pushed = match EcrHost::parse(&named.reference.location.to_string()) {
-            // Only for the message: that it can't be known changes nothing.
-            Some(host) => request.target.aws.pushed(&host, &named.reference.repository, held).await.ok().flatten(),
-            None => None,
-        };
-        let when = pushed.and_then(|pushed| pushed.at).map(|at| format!(", pushed {at}")).unwrap_or_default();
-        let message = format!("`{}` exists with another digest: {held}{when}; this build is {digest}", named.reference);
-        let problem = Problem::failure(message).at(named.place.clone());
-        Err(problem.hint("release a new version, or set `on-conflict: keep`").into())
-    }
-}
-
-/// Whether two repositories differ in nothing but the version that their names hold.
-fn is_other_version(here: &str, there: &str, version: &str) -> bool {
-    let Some((before, behind)) = here.split_once(version) else { return false };
-    let other = there.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
-    other.is_some_and(|other| other.parse::<Version>().is_ok_and(|version| version.to_string() == other))
-}
-
-/// The version that an image's label names, where it is another one. A label that can't be read says nothing.
-async fn other_version(built: &Built, request: &Request) -> Option<Version> {
-    for manifest in built.graph.manifests() {
-        let Content::Image { config, .. } = &manifest.content else { continue };
-        let Ok(bytes) = read_blob(built.store.as_ref(), config, CONFIG_LIMIT).await else { continue };
-        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let label = json["config"]["Labels"][VERSION_LABEL].as_str();
-        let labelled: Option<Version> = label.and_then(|label| label.parse().ok());
-        if labelled.as_ref().is_some_and(|labelled| *labelled != request.version) {
-            return labelled;
-        }
-    }
-    None
-}
-
-/// An image that was not built again, where its release has it.
-async fn released(request: &Request, named: &Named, reference: &str, digest: &Digest) -> anyhow::Result<Built> {
-    let reference = Reference::parse(reference, request.target.registry.as_deref())?;
-    // A layout may come from anywhere. What it names is read with this run's credentials.
-    let (here, there) = (named.reference.repository_address(), reference.repository_address());
-    if here != there && !is_other_version(&here, &there, &request.version.to_string()) {
-        let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
-        return Err(Problem::failure(message).hint("build it again without `since`").into());
-    }
-    let store = request.target.stores.open(&reference)?.store;
-    let missing = || {
-        let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
-        Problem::failure(message).hint("build it again without `since`")
-    };
-    let root = store.manifest(digest).await?.ok_or_else(missing)?;
-    let graph = Graph::read(&store, root).await?;
-    Ok(Built { store, graph, reused: true })
-}
-
-/// Refuses to move a tag where the repository lets none move.
-fn may_move(
-    repository: &Repository,
-    named: &Named,
-    tag: &Tag,
-    held: Option<&Digest>,
-    digest: &Digest,
-) -> anyhow::Result<()> {
-    if repository.allows(tag) {
-        return Ok(());
-    }
-    let held = held.map(ToString::to_string).unwrap_or_default();
-    let address = named.reference.repository_address();
-    let message = format!("tag `{tag}` of {address} is immutable: it holds {held}, this build is {digest}");
-    let problem = Problem::failure(message).at(named.place.clone());
-    Err(problem.hint("exclude it from the repository's immutability, or take it out of `extra-tags`").into())
-}
-
-/// The highest version that a digest was recorded as.
-async fn version_of(target: &Opened, digest: &Digest) -> anyhow::Result<Option<Version>> {
-    let records = Recorded::all(&target.store, digest).await?;
-    Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repositories_of_two_versions() {
-        let is = |there| is_other_version("h.example/shop-dev-1.1.0", there, "1.1.0");
-        assert!(is("h.example/shop-dev-1.0.0-rc.1"));
-        for there in [
-            "h.example/shop-dev-",
-            "h.example/shop-dev-v1.0.0",
-            "h.example/shop-test-1.0.0",
-            "o.example/shop-dev-1.0.0",
-        ] {
-            assert!(!is(there), "{there}");
-        }
-        assert!(!is_other_version("h.example/shop", "h.example/1.0.0", "1.1.0"));
     }
 }

@@ -7,16 +7,17 @@ use futures::stream::{self, StreamExt};
 use lifecycle::Problem;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{BlobSource, Digest};
-use lifecycle::project::writes::Writes;
+use lifecycle::project::writes::{Beside, Writes};
 use lifecycle::project::{EvidenceMode, Named, Release, Repository};
 use lifecycle::runner::Runner;
 use lifecycle::transfer::{Attached, copy};
 
 use crate::inputs::Request;
 use crate::layouts::Built;
-use crate::plan::{Planned, Work};
+use crate::plan::Planned;
 use crate::report::{Outcome, Published};
 use crate::sign::{Reach, Whose};
+use crate::work::Work;
 
 /// Publishes all images; one that fails stops no other.
 pub(crate) async fn all(request: &Request, images: Vec<Planned>, runner: &Runner) -> Vec<Published> {
@@ -34,14 +35,14 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
                 () = runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
             };
             let outcome = match content {
-                Ok(()) => tags(&work, runner).await,
+                Ok(beside) => tags(&work, runner).await.map(|()| beside),
                 Err(error) => Err(error),
             };
             // What is kept is not this build.
             if outcome.is_ok() && work.kept.is_none() {
                 runner.artifact(&named.reference.repository_address(), &work.built.graph.root.digest.to_string());
             }
-            outcome.map(|()| Outcome::published(&work))
+            outcome.map(|beside| Outcome::published(&work, beside))
         }
         Err(error) => Err(error),
     };
@@ -49,9 +50,9 @@ async fn one(request: &Request, planned: Planned, runner: &Runner) -> Published 
 }
 
 /// Everything but the tags.
-async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<()> {
+async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner) -> anyhow::Result<Beside> {
     if work.kept.is_some() {
-        return Ok(());
+        return Ok(Beside::default());
     }
     let (source, target, graph) = (&work.built.store, &work.target.store, &work.built.graph);
     let additions = Additions::of(request, named, work, runner).await?;
@@ -68,6 +69,7 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
     }
     let failed = |error| request.writing.evidence.tolerate(&named.key, error, runner);
     let mut written = copy::attached(source, target, &attached, failed).await?;
+    let mut beside = Beside { evidence: written.len(), record: record.is_some(), signatures: 0 };
     if work.built.reused {
         // What was found at a release has the signatures that it has.
         written.clear();
@@ -79,7 +81,8 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         copy::artifact(target, &manifest, &artifact).await?;
         written.push(manifest.digest);
     }
-    sign(request, named, work, written, there, runner).await
+    beside.signatures = sign(request, named, work, written, there, runner).await?;
+    Ok(beside)
 }
 
 /// What comes beside the image itself.
@@ -187,7 +190,7 @@ async fn signed(request: &Request, named: &Named, work: &Work, runner: &Runner) 
     }
 }
 
-/// Signs what was attached now, and the image with its platforms where it came from the layouts.
+/// Signs what was attached now, and the image with its platforms where it came from the layouts: so many manifests.
 async fn sign(
     request: &Request,
     named: &Named,
@@ -195,8 +198,8 @@ async fn sign(
     written: Vec<Digest>,
     there: bool,
     runner: &Runner,
-) -> anyhow::Result<()> {
-    let Some(cosign) = &request.cosign else { return Ok(()) };
+) -> anyhow::Result<usize> {
+    let Some(cosign) = &request.cosign else { return Ok(0) };
     let (target, graph) = (&work.target.store, &work.built.graph);
     let mut digests = written;
     if !there && !work.built.reused {
@@ -204,10 +207,11 @@ async fn sign(
         copy::root(target, graph).await?;
     }
     if digests.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let reach = Reach { aws: &request.target.aws, options: &request.common.options, runner };
-    Ok(request.sign.sign(cosign, &named.reference, &digests, &reach).await?)
+    request.sign.sign(cosign, &named.reference, &digests, &reach).await?;
+    Ok(digests.len())
 }
 
 /// The tags that do not hold the image yet, that of the reference first.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use lifecycle::oci::Digest;
-use lifecycle::project::writes::{self, Writes};
+use lifecycle::project::writes::{self, Beside, Writes};
 use lifecycle::project::{Named, Release, tell};
 use lifecycle::registry::Traffic;
-use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
-use lifecycle::{Diagnosis, Place, Problem};
+use lifecycle::runner::{Annotation, Cell, Runner, Table, Verdict, escape, remarks};
+use lifecycle::{Diagnosis, Place, Problem, counted};
 
 use crate::inputs::Request;
-use crate::plan::Work;
+use crate::work::Work;
 
 /// One image's result, as the output `images` holds it.
 #[derive(Debug, Serialize)]
@@ -38,6 +38,10 @@ pub(crate) struct Published {
     #[serde(skip)]
     traffic: Traffic,
     #[serde(skip)]
+    beside: Beside,
+    #[serde(skip)]
+    remarks: Vec<Annotation>,
+    #[serde(skip)]
     diagnosis: Option<Diagnosis>,
     #[serde(skip)]
     place: Place,
@@ -57,6 +61,17 @@ pub(crate) enum Status {
     Planned,
 }
 
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+            Self::Planned => "planned",
+        }
+    }
+}
+
 /// What came of an image that could be worked on.
 pub(crate) struct Outcome {
     digest: Digest,
@@ -65,18 +80,20 @@ pub(crate) struct Outcome {
     previous: Option<Digest>,
     extra_tags: Vec<String>,
     traffic: Traffic,
+    beside: Beside,
+    remarks: Vec<Annotation>,
 }
 
 impl Outcome {
     pub(crate) fn planned(work: &Work) -> Self {
-        Self::of(work, Status::Planned)
+        Self::of(work, Status::Planned, Beside::default())
     }
 
-    pub(crate) fn published(work: &Work) -> Self {
-        Self::of(work, Status::Created)
+    pub(crate) fn published(work: &Work, beside: Beside) -> Self {
+        Self::of(work, Status::Created, beside)
     }
 
-    fn of(work: &Work, changed: Status) -> Self {
+    fn of(work: &Work, changed: Status, beside: Beside) -> Self {
         let graph = &work.built.graph;
         let kept = work.kept.clone();
         let digest = kept.unwrap_or_else(|| graph.root.digest.clone());
@@ -93,6 +110,8 @@ impl Outcome {
             size: graph.size(),
             status: if unchanged { Status::Unchanged } else { changed },
             traffic: work.target.traffic(),
+            beside,
+            remarks: work.remarks.clone(),
         }
     }
 }
@@ -113,7 +132,9 @@ impl Published {
             previous_digest: outcome.as_ref().and_then(|outcome| outcome.previous.clone()),
             extra_tags: outcome.as_ref().map(|outcome| outcome.extra_tags.clone()).unwrap_or_default(),
             error: diagnosis.as_ref().map(Diagnosis::line),
-            traffic: outcome.map(|outcome| outcome.traffic).unwrap_or_default(),
+            traffic: outcome.as_ref().map(|outcome| outcome.traffic.clone()).unwrap_or_default(),
+            beside: outcome.as_ref().map(|outcome| outcome.beside).unwrap_or_default(),
+            remarks: outcome.map(|outcome| outcome.remarks).unwrap_or_default(),
             diagnosis,
             place: named.place.clone(),
         }
@@ -134,17 +155,23 @@ pub(crate) fn write(
         annotation.place.get_or_insert_with(|| result.place.clone());
         runner.annotate(annotation);
     }
+    let remarked = results.iter().flat_map(|result| &result.remarks);
+    remarked.for_each(|remark| runner.annotate(remark.clone()));
     let table = table(results);
     runner.show(&table);
+    let writes = writes.filter(|writes| !writes.is_empty());
     let writes = writes.map(|writes| writes::table(writes.iter().map(|(key, writes)| (key.as_str(), writes))));
     writes.iter().for_each(|writes| runner.show(writes));
     let version = request.version.to_string();
     let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
     if request.common.summary {
         let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
-        let (heading, failures) = (heading(request, results), remarks(failures));
+        let remarked =
+            results.iter().flat_map(|result| result.remarks.iter().map(|remark| (&*result.name, &*remark.message)));
+        let (heading, failures) = (heading(request, results), remarks(failures.chain(remarked)));
         let writes = writes.map(|writes| format!("{}\n", writes.markdown())).unwrap_or_default();
         runner.summarize(&format!("### {heading}\n\n{}\n{failures}{writes}{missed}", table.markdown()));
+        runner.summarize(&runner.environment.links());
     }
     let digests: BTreeMap<&str, &Digest> =
         results.iter().filter_map(|result| Some((result.name.as_str(), result.digest.as_ref()?))).collect();
@@ -166,13 +193,23 @@ fn heading(request: &Request, results: &[Published]) -> String {
     match (failed, request.common.dry_run) {
         (0, false) => format!("Published {version} to {environment}"),
         (0, true) => format!("Would publish {version} to {environment}"),
-        _ => format!("Publish of {version} to {environment} failed: {failed} of {} images", results.len()),
+        _ => format!("Publish of {version} to {environment} failed: {failed} of {}", counted(results.len(), "image")),
     }
 }
 
 fn table(results: &[Published]) -> Table {
-    let mut table =
-        Table::new(["Image", "Reference", "Extra tags", "Digest", "Size", "Status", "Requests", "Sent", "Retries"]);
+    let mut table = Table::new([
+        "Image",
+        "Reference",
+        "Extra tags",
+        "Digest",
+        "Size",
+        "Beside it",
+        "Status",
+        "Requests",
+        "Sent",
+        "Retries",
+    ]);
     for result in results {
         table.row([
             Cell::text(&result.name),
@@ -180,13 +217,14 @@ fn table(results: &[Published]) -> Table {
             Cell::code(result.extra_tags.join(", ")),
             Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
             Cell::text(result.size.map(bytes).unwrap_or_default()),
-            Cell::text(format!("{:?}", result.status).to_lowercase()),
+            result.beside.cell(),
+            Cell::text(result.status.name()),
             Cell::text(result.traffic.total().to_string()),
             Cell::text(bytes(result.traffic.sent)),
             Cell::text(result.traffic.retries.to_string()),
         ]);
     }
-    table
+    table.filled()
 }
 
 fn bytes(count: u64) -> String {

@@ -151,7 +151,7 @@ impl Signing {
             true => Ok(()),
             false => {
                 reach.runner.group(&format!("cosign sign {reference}"), &finished.log);
-                Err(failed(&format!("cosign failed ({})", finished.status)))
+                Err(failed(&cosign::reason(&finished)))
             }
         }
     }

@@ -13,13 +13,12 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::oci::Platform;
-use lifecycle::runner::{Environment, ProcessError, Runner, run, run_logged};
+use lifecycle::runner::{Environment, ProcessError, Runner, command, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
 use crate::inputs::Request;
 use crate::plan::Image;
-use crate::tools;
 
 /// The most that an image's id takes, in bytes.
 const ID_LIMIT: usize = 64 * 1024;
@@ -60,7 +59,7 @@ impl Buildah {
         let configuration = runner.environment.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
         let no_configuration = configuration.is_some_and(|file| !file.exists());
         let mut buildah = Self { storages, temporary, links, no_configuration, driver: None, name: String::new() };
-        let mut version = tools::command("buildah");
+        let mut version = command("buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
         if let Cache::Local(_) | Cache::Gha = request.cache {
@@ -220,7 +219,7 @@ impl Buildah {
 
     fn command(&self, storage: &str, arguments: &[String]) -> Command {
         let storage = self.storages.join(storage);
-        let mut command = tools::command("buildah");
+        let mut command = command("buildah");
         command.env("TMPDIR", &self.temporary);
         if self.no_configuration {
             command.env_remove("DOCKER_CONFIG");

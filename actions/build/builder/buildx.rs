@@ -8,12 +8,12 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::runner::{ProcessError, Runner, run, run_logged};
+use lifecycle::runner::{self, ProcessError, Runner, run, run_logged};
 
-use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, last_words, shown};
+use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, apart, last_words, shown};
 use crate::dockerfile::Origin;
+use crate::lint;
 use crate::plan::Image;
-use crate::{lint, tools};
 
 /// Making a builder fetches its image.
 const CREATE_DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -93,8 +93,12 @@ impl Buildx {
         let cached = text.lines().filter(|line| line.trim_end().ends_with(" CACHED")).count();
         let layout = conditions.folder.join("layout");
         let archive = conditions.folder.join("image.tar");
-        let unpacked = std::fs::File::open(&archive).and_then(|file| tar::Archive::new(file).unpack(&layout));
-        if let Err(error) = unpacked.and_then(|()| std::fs::remove_file(&archive)) {
+        let target = layout.clone();
+        let unpacked = apart(move || {
+            tar::Archive::new(std::fs::File::open(&archive)?).unpack(&target)?;
+            Ok(std::fs::remove_file(&archive)?)
+        });
+        if let Err(error) = unpacked.await {
             return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
         }
         Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new(), findings })
@@ -178,7 +182,12 @@ impl Buildx {
         // The attestation becomes a referrer, if it is wanted; it tells the digests of base images either way. BuildKit's
         // SBOM would need an image of its own.
         let mode = if request.provenance { "max" } else { "min" };
-        option("provenance", format!("mode={mode},builder-id={}", conditions.builder_id));
+        // The value is a line of CSV, and the name of a branch may hold anything.
+        let id = match format!("builder-id={}", conditions.builder_id) {
+            id if id.contains([',', '"']) => format!("\"{}\"", id.replace('"', "\"\"")),
+            id => id,
+        };
+        option("provenance", format!("mode={mode},{id}"));
         arguments.push("--sbom=false".to_owned());
         if request.no_cache {
             arguments.push("--no-cache".to_owned());
@@ -215,7 +224,7 @@ async fn create(builder: &str, image: &str, runner: &Runner) -> Result<(), Probl
 }
 
 fn docker() -> Command {
-    tools::command("docker")
+    runner::command("docker")
 }
 
 /// What docker answers; none where it is not there or says no.

@@ -1,29 +1,33 @@
 //! Credentials of base images in private ECR, for as long as the builder runs.
 
 use std::collections::BTreeSet;
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::aws::{Aws, RegistryCredentials};
-use lifecycle::registry::{CredentialSource, Credentials, EcrHost};
+use lifecycle::registry::{CredentialSource, EcrHost, Login, entry};
 use lifecycle::runner::Environment;
 
 use crate::dockerfile::{Origin, Substitutions};
 use crate::plan::Image;
 
-/// A Docker configuration of this run: the user's own, with a token for each ECR registry that base images come from.
-///
-/// It lies in a folder that only this user can enter and that is removed when this is dropped.
+/// Docker's configuration, of which only some parts matter here.
+type Configuration = serde_json::Map<String, Value>;
+
+/// The configuration for buildx, where Docker looks for it.
+const FOR_BUILDX: &str = "config.json";
+
+/// The configuration for buildah, which reads an empty name of a helper as a program's.
+const FOR_BUILDAH: &str = "auth.json";
+
+/// Docker configurations of this run: the user's own, with a token for each ECR registry that base images come from.
 pub(crate) struct BaseCredentials {
-    folder: Option<tempfile::TempDir>,
+    login: Option<Login>,
     /// Where buildx keeps its builders, which does not move with the configuration.
     buildx: Option<PathBuf>,
 }
@@ -31,7 +35,7 @@ pub(crate) struct BaseCredentials {
 impl BaseCredentials {
     /// No credentials of ours: the builder uses what the user has.
     pub(crate) fn none() -> Self {
-        Self { folder: None, buildx: None }
+        Self { login: None, buildx: None }
     }
 
     /// Asks for tokens of the registries that the images are built from; nothing is asked for where there is none.
@@ -50,46 +54,33 @@ impl BaseCredentials {
         }
         let source = RegistryCredentials::new(aws.clone());
         let users = environment.docker_config();
-        let mut config = users.as_deref().map(read).transpose()?.unwrap_or_else(|| serde_json::json!({}));
+        let users_own = users.as_deref().map(read).transpose()?.unwrap_or_default();
+        let mut tokens = Vec::new();
         for host in hosts {
-            if let Credentials::Basic { user, password } = source.credentials(&host).await? {
-                let auth = STANDARD.encode(format!("{user}:{}", password.expose()));
-                config["auths"][&host] = serde_json::json!({ "auth": auth });
-                if let Some(helpers) = config["credHelpers"].as_object_mut() {
-                    helpers.remove(&host);
-                }
+            if let Some(token) = entry(&source.credentials(&host).await?) {
+                tokens.push((host, token));
             }
         }
+        let files =
+            [(FOR_BUILDX, for_buildx(users_own.clone(), &tokens)), (FOR_BUILDAH, for_buildah(users_own, &tokens))];
         let unusable =
             |error: std::io::Error| Problem::failure("cannot write credentials of base images").because(error);
-        let folder = tempfile::Builder::new()
-            .prefix("docker-config-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(environment.temporary())
-            .map_err(unusable)?;
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(folder.path().join("config.json"))
-            .map_err(unusable)?;
-        file.write_all(config.to_string().as_bytes()).map_err(unusable)?;
+        let login = Login::of(&files, &environment.temporary()).map_err(unusable)?;
         if let Some(users) = &users {
             for shared in ["cli-plugins", "contexts"] {
                 if users.join(shared).is_dir() {
-                    symlink(users.join(shared), folder.path().join(shared)).map_err(unusable)?;
+                    symlink(users.join(shared), login.folder().join(shared)).map_err(unusable)?;
                 }
             }
         }
         let buildx = environment.get("BUILDX_CONFIG").map(PathBuf::from).or_else(|| Some(users?.join("buildx")));
-        Ok(Self { folder: Some(folder), buildx })
+        Ok(Self { login: Some(login), buildx })
     }
 
     /// Lets buildx use them.
     pub(super) fn give_to_buildx(&self, command: &mut Command) {
-        if let Some(folder) = &self.folder {
-            command.env("DOCKER_CONFIG", folder.path());
+        if let Some(login) = &self.login {
+            command.env("DOCKER_CONFIG", login.folder());
             if let Some(buildx) = &self.buildx {
                 command.env("BUILDX_CONFIG", buildx);
             }
@@ -98,10 +89,38 @@ impl BaseCredentials {
 
     /// Lets buildah use them.
     pub(super) fn give_to_buildah(&self, command: &mut Command) {
-        if let Some(folder) = &self.folder {
-            command.env("REGISTRY_AUTH_FILE", folder.path().join("config.json"));
+        if let Some(login) = &self.login {
+            command.env("REGISTRY_AUTH_FILE", login.folder().join(FOR_BUILDAH));
         }
     }
+}
+
+/// With the tokens. A host without a helper of its own would be left to the store of all; one with an empty name is looked
+/// for in the file.
+fn for_buildx(mut config: Configuration, tokens: &[(String, Value)]) -> Value {
+    for (host, token) in tokens {
+        section(&mut config, "auths").map(|auths| auths.insert(host.clone(), token.clone()));
+        section(&mut config, "credHelpers").map(|helpers| helpers.insert(host.clone(), "".into()));
+    }
+    config.into()
+}
+
+/// With the tokens. A helper of the host would come before them; a store of all is nothing that buildah knows.
+fn for_buildah(mut config: Configuration, tokens: &[(String, Value)]) -> Value {
+    for (host, token) in tokens {
+        section(&mut config, "auths").map(|auths| auths.insert(host.clone(), token.clone()));
+        section(&mut config, "credHelpers").map(|helpers| helpers.remove(host));
+    }
+    config.into()
+}
+
+/// A part of a configuration, which is there from now on.
+fn section<'c>(config: &'c mut Configuration, name: &str) -> Option<&'c mut Configuration> {
+    let section = config.entry(name).or_insert_with(|| Configuration::new().into());
+    if !section.is_object() {
+        *section = Configuration::new().into();
+    }
+    section.as_object_mut()
 }
 
 /// The ECR registries that base images are really pulled from.
@@ -116,12 +135,36 @@ fn ecr_hosts(images: &[Image], substitutions: &Substitutions) -> BTreeSet<String
     hosts.filter(|host| EcrHost::parse(host).is_some()).collect()
 }
 
-fn read(folder: &Path) -> Result<serde_json::Value, Problem> {
+fn read(folder: &Path) -> Result<Configuration, Problem> {
     let path = folder.join("config.json");
     let broken = || Problem::failure(format!("cannot use {}", path.display()));
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| broken().because(error)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(serde_json::json!({})),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Configuration::new()),
         Err(error) => Err(broken().because(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tokens_come_before_what_the_user_has() {
+        let host = "1.dkr.ecr.us-east-1.amazonaws.com";
+        let token = [(host.to_owned(), json!({"auth": "t"}))];
+        let own = |text: Value| -> Configuration { serde_json::from_value(text).unwrap() };
+        let users =
+            json!({"auths": {"other": {}}, "credsStore": "all", "credHelpers": {host: "ecr-login", "other": "x"}});
+        let auths = json!({"other": {}, host: {"auth": "t"}});
+        let buildx = json!({"auths": auths, "credsStore": "all", "credHelpers": {host: "", "other": "x"}});
+        assert_eq!(for_buildx(own(users.clone()), &token), buildx);
+        let buildah = json!({"auths": auths, "credsStore": "all", "credHelpers": {"other": "x"}});
+        assert_eq!(for_buildah(own(users), &token), buildah);
+        let strange = || own(json!({"auths": "a", "credHelpers": []}));
+        assert_eq!(for_buildx(strange(), &token)["credHelpers"], json!({host: ""}));
+        assert_eq!(for_buildah(strange(), &token), json!({"auths": {host: {"auth": "t"}}, "credHelpers": {}}));
     }
 }

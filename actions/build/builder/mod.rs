@@ -164,7 +164,7 @@ pub(crate) enum Cache {
 
 impl Cache {
     /// Reads the input; a folder is relative to the working directory.
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, folder: &Path) -> Result<Self, InputError> {
+    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, project: &Project) -> Result<Self, InputError> {
         match input.text() {
             None | Some("none") => Ok(Self::None),
             Some("gha") => {
@@ -181,7 +181,9 @@ impl Cache {
             }
             Some(text) => match text.split_once(':') {
                 Some(("registry", reference)) if !reference.is_empty() => Ok(Self::Registry(reference.to_owned())),
-                Some(("local", path)) if !path.is_empty() => Ok(Self::Local(folder.join(path))),
+                Some(("local", path)) if !path.is_empty() => {
+                    project.inside(path).map(Self::Local).map_err(|error| input.refuse(error))
+                }
                 _ => Err(input.refuse("none, gha, registry:REFERENCE or local:FOLDER")),
             },
         }
@@ -252,6 +254,13 @@ impl Secret {
     }
 }
 
+/// Work with large files, on a thread of its own: a signal is heard meanwhile.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
 /// A command line as a person would type it.
 fn shown(program: &str, arguments: &[String]) -> String {
     let plain = |word: &String| {
@@ -264,10 +273,34 @@ fn shown(program: &str, arguments: &[String]) -> String {
 /// The last line that a builder printed, as far as it says something.
 pub(crate) fn last_words(log: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(log);
-    // What buildah repeats of the Dockerfile, and how it got to know of the failure.
-    let hollow = ["---", "subprocess exited with ", "Error: building at STEP ", "Error: error building at STEP "];
-    let says = |line: &&str| !line.is_empty() && !hollow.iter().any(|hollow| line.starts_with(hollow));
-    let line = text.lines().rev().map(str::trim).find(says)?;
+    let line = text.lines().rev().map(str::trim).find(|line| !is_hollow(line))?;
     let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
     Some(format!("the builder's last words: {line}"))
+}
+
+/// What buildah repeats of the Dockerfile, and that a command failed of which the line before tells why.
+fn is_hollow(line: &str) -> bool {
+    let is_step = || line.starts_with("Error: building at STEP ") || line.starts_with("Error: error building at STEP ");
+    let code = || line.rsplit_once("exit status ").map(|(_, code)| code);
+    let is_code = |code: &str| !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_digit());
+    line.is_empty()
+        || line.starts_with("---")
+        || line.starts_with("subprocess exited with ")
+        || (is_step() && code().is_some_and(is_code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_those_that_say_why() {
+        let run = "STEP 2/2: RUN make\nno rule\nsubprocess exited with status 2\nsubprocess exited with status 2\n\
+                   Error: building at STEP \"RUN make\": while running runtime: exit status 2\n";
+        let copy = "STEP 2/2: COPY a /\nError: building at STEP \"COPY a /\": copier: stat: \"/a\": no such file or directory\n";
+        let words = |log: &str| last_words(log.as_bytes()).unwrap();
+        assert_eq!(words(run), "the builder's last words: no rule");
+        assert!(words(copy).ends_with("copier: stat: \"/a\": no such file or directory"), "{}", words(copy));
+        assert_eq!(last_words(b"\n---\n"), None);
+    }
 }

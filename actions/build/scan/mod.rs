@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
 use lifecycle::oci::{Descriptor, Layout, Platform};
-use lifecycle::runner::{Annotation, Environment, Finished, Level, Runner, run};
+use lifecycle::runner::{Environment, Finished, Runner, run};
 use lifecycle::{Problem, Secret, clock};
 
 use crate::single::Single;
@@ -36,6 +36,9 @@ const VERSION_OUTPUT: usize = 1024 * 1024;
 
 /// Characters of a package's name, a version, a title that are kept.
 const WORD: usize = 300;
+
+/// What is said where `auto` finds no scanner.
+pub(crate) const SKIPPED: &str = "no image was scanned: SNYK_TOKEN is not set, and neither trivy nor grype is on PATH";
 
 /// What the input `scan` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +101,7 @@ pub(crate) struct Target<'a> {
 }
 
 impl Scanner {
-    /// The scanner that was asked for; none where none was, or where `auto` finds none, which is said.
+    /// The scanner that was asked for; none where none was, or where `auto` finds none.
     ///
     /// # Errors
     /// When the one that was asked for is not there and can't be had.
@@ -109,7 +112,7 @@ impl Scanner {
         at_a_time: usize,
     ) -> Result<Option<Self>, Problem> {
         let environment = &runner.environment;
-        let there = |name: &str| tools::find(environment, name);
+        let missing = |name, action| tools::missing("scan", name, name, action);
         let (kind, program) = match (choice, environment.secret("SNYK_TOKEN")) {
             (Choice::Off, _) => return Ok(None),
             (Choice::Auto | Choice::Snyk, Some(token)) => (Kind::Snyk(token), tools::snyk(runner, install).await?),
@@ -117,16 +120,18 @@ impl Scanner {
                 let problem = Problem::failure("snyk needs a token, and SNYK_TOKEN is not set");
                 return Err(problem.hint("`env: SNYK_TOKEN: ${{ secrets.SNYK_TOKEN }}` on the step, or another `scan`"));
             }
-            (Choice::Trivy, _) => (Kind::Trivy, there("trivy").ok_or_else(|| tools::missing("trivy"))?),
-            (Choice::Grype, _) => (Kind::Grype, there("grype").ok_or_else(|| tools::missing("grype"))?),
-            (Choice::Auto, None) => match (there("trivy"), there("grype")) {
+            (Choice::Trivy, _) => {
+                let trivy = environment.program("trivy");
+                (Kind::Trivy, trivy.ok_or_else(|| missing("trivy", "aquasecurity/setup-trivy"))?)
+            }
+            (Choice::Grype, _) => {
+                let grype = environment.program("grype");
+                (Kind::Grype, grype.ok_or_else(|| missing("grype", "anchore/scan-action/download-grype"))?)
+            }
+            (Choice::Auto, None) => match (environment.program("trivy"), environment.program("grype")) {
                 (Some(trivy), _) => (Kind::Trivy, trivy),
                 (None, Some(grype)) => (Kind::Grype, grype),
-                (None, None) => {
-                    let message = "no image was scanned: SNYK_TOKEN is not set, and neither trivy nor grype is on PATH";
-                    runner.annotate(Annotation::new(Level::Warning, message).titled("scan"));
-                    return Ok(None);
-                }
+                (None, None) => return Ok(None),
             },
         };
         Ok(Some(Self::new(kind, program, environment, at_a_time)))

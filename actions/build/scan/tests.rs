@@ -154,5 +154,5 @@ async fn the_verdict_is_one_for_all_scanners() {
     let policy = Policy { threshold: Some(Severity::High), only_fixed: true, ..Policy::default() };
     let verdict = Verdict::of("Web", "shop/web", &scans, &policy);
     assert_eq!(verdict.counts, Counts { critical: 1, high: 0, medium: 1, low: 2 });
-    insta::assert_snapshot!(verdict.annotation(None).unwrap().message, @"image `Web` has 1 vulnerability of severity high or above: critical SNYK-DEBIAN12-OPENSSL-1 in openssl/libssl3 3.0.1 (fixed in 3.0.2)");
+    insta::assert_snapshot!(verdict.failure().unwrap(), @"1 vulnerability of severity high or worse: critical SNYK-DEBIAN12-OPENSSL-1 in openssl/libssl3 3.0.1 (fixed in 3.0.2)");
 }

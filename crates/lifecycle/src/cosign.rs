@@ -6,18 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::diagnosis::Problem;
-use crate::runner::{Environment, Finished, run};
-
-/// What the runner passes on to a step, and cosign has no use for.
-const NOT_PASSED_ON: [&str; 7] = [
-    "INPUT_GITHUB_TOKEN",
-    "GITHUB_OUTPUT",
-    "GITHUB_ENV",
-    "GITHUB_PATH",
-    "GITHUB_STATE",
-    "GITHUB_STEP_SUMMARY",
-    "ACTIONS_RUNTIME_TOKEN",
-];
+use crate::runner::{self, Environment, Finished, run};
 
 /// What `cosign sign --help` prints, in bytes.
 const HELP: usize = 1024 * 1024;
@@ -33,23 +22,15 @@ const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 /// A signing configuration (sigstore's protobuf-specs) that names no service.
 const NO_SERVICES: &str = r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#;
 
-/// cosign on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
+/// cosign on `PATH`.
 pub fn find(environment: &Environment) -> Option<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
-    let folders = std::env::split_paths(environment.get("PATH")?).filter(|folder| folder.is_absolute());
-    let executable = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
-    folders.map(|folder| folder.join("cosign")).find(executable)
+    environment.program("cosign")
 }
 
 /// cosign, with the Docker configuration in a folder and without what it has no use for.
 pub fn command(program: &Path, login: &Path) -> Command {
-    let mut command = Command::new(program);
-    for name in NOT_PASSED_ON {
-        command.env_remove(name);
-    }
-    command.env("DOCKER_CONFIG", login);
+    let mut command = runner::command(program);
+    command.env_remove("ACTIONS_RUNTIME_TOKEN").env("DOCKER_CONFIG", login);
     command
 }
 
@@ -85,9 +66,7 @@ pub fn issuer(environment: &Environment) -> String {
 
 /// The identity in a certificate of this run, unless a workflow of another repository does its work.
 pub fn identity(environment: &Environment) -> Option<String> {
-    let server = environment.get("GITHUB_SERVER_URL").unwrap_or("https://github.com");
-    let workflow = environment.get("GITHUB_WORKFLOW_REF").filter(|workflow| !workflow.is_empty())?;
-    Some(format!("{}/{workflow}", server.trim_end_matches('/')))
+    environment.workflow_url()
 }
 
 /// A regular expression for the identities of all workflows of the run's repository.
@@ -96,7 +75,7 @@ pub fn identities_of_repository(environment: &Environment) -> Option<String> {
     Some(format!("^{}/\\.github/workflows/", repository.replace('.', "\\.")))
 }
 
-/// cosign's own words for a failure, on one line.
+/// cosign's own words for a failure, on one line: of many the last, which say what it comes from.
 pub fn reason(finished: &Finished) -> String {
     let log = String::from_utf8_lossy(&finished.log);
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -104,7 +83,11 @@ pub fn reason(finished: &Finished) -> String {
         .find_map(|line| line.strip_prefix("Error:"))
         .or_else(|| lines().next_back())
         .unwrap_or("it said nothing");
-    said.trim().chars().filter(|character| !character.is_control()).take(REASON).collect()
+    let said: Vec<char> = said.trim().chars().filter(|character| !character.is_control()).collect();
+    match said.len().checked_sub(REASON).filter(|cut| *cut > 0) {
+        Some(cut) => ['…'].iter().chain(&said[cut..]).collect(),
+        None => said.into_iter().collect(),
+    }
 }
 
 /// Whether the flag counts: where the signing configuration is on by default it is refused, or no flag any more.

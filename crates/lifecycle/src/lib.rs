@@ -9,6 +9,7 @@ mod bounded;
 pub mod checkout;
 pub mod clock;
 pub mod cosign;
+mod counted;
 mod diagnosis;
 pub mod evidence;
 pub mod github;
@@ -23,6 +24,7 @@ pub mod template;
 mod tls;
 pub mod transfer;
 
+pub use counted::counted;
 pub use diagnosis::{Diagnosis, Explain, Problem};
 pub use place::Place;
 pub use secret::Secret;

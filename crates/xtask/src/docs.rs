@@ -122,7 +122,7 @@ fn difference(old: &str, new: &str, name: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
+#[expect(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
 mod tests {
     use super::*;
 

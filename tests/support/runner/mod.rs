@@ -12,6 +12,7 @@ use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -113,28 +114,55 @@ impl Step {
         let (mut reader, writer) = std::io::pipe().unwrap();
         self.command.stdout(writer.try_clone().unwrap()).stderr(writer);
         let child = self.command.spawn().expect("the binary starts");
-        let printed = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).unwrap();
-            String::from_utf8_lossy(&bytes).into_owned()
+        let printed = Printed::default();
+        let of_reader = printed.clone();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 8192];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                of_reader.0.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
         });
         // The thread ends when nobody can write any more: our own ends of the pipe are in the command.
         let Step { command, files } = self;
         drop(command);
-        Running { child, printed: Some(printed), files }
+        Running { child, printed, reader: Some(reader), files }
+    }
+}
+
+/// What a step has printed so far.
+#[derive(Clone, Default)]
+pub(crate) struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until it has printed something.
+    pub(crate) fn wait_for(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.text().contains(text) {
+            assert!(Instant::now() < deadline, "the step has not printed `{text}` after {DEADLINE:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
 /// A step that runs.
 pub(crate) struct Running {
     child: Child,
-    printed: Option<JoinHandle<String>>,
+    printed: Printed,
+    reader: Option<JoinHandle<()>>,
     files: tempfile::TempDir,
 }
 
 impl Running {
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    pub(crate) fn printed(&self) -> Printed {
+        self.printed.clone()
     }
 
     /// Sends a signal: `INT`, `TERM`.
@@ -152,8 +180,8 @@ impl Running {
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
-        let raw = self.printed.take().expect("finished once").join().unwrap();
-        Run::read(status, &raw, self.files.path())
+        self.reader.take().expect("finished once").join().unwrap();
+        Run::read(status, &self.printed.text(), self.files.path())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What evidence says, read from the bytes of whoever attached it: only what is needed becomes memory, and of lists a limited
 //! number of elements.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -12,6 +13,9 @@ use super::found::{LintResult, Provenance, Reported, SbomFormat, ScanResult, tim
 use super::{lint, scan};
 use crate::bounded::List;
 use crate::oci::Digest;
+
+/// The largest provenance whose build arguments are read, in bytes: all of them become memory.
+const BUILD_ARGS_LIMIT: usize = 1024 * 1024;
 
 /// Why something can't be read: «it …».
 pub(super) type Reason = &'static str;
@@ -337,6 +341,35 @@ pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, 
     })
 }
 
+/// Those of our own provenance.
+pub(super) fn build_args((): (), document: &Document<'_>) -> Result<BTreeMap<String, String>, Reason> {
+    #[derive(Deserialize)]
+    struct Own {
+        #[serde(rename = "buildDefinition")]
+        definition: Definition,
+    }
+    #[derive(Deserialize)]
+    struct Definition {
+        #[serde(rename = "buildType", default)]
+        kind: Text,
+        #[serde(rename = "externalParameters")]
+        parameters: Parameters,
+    }
+    #[derive(Deserialize)]
+    struct Parameters {
+        #[serde(rename = "buildArgs")]
+        build_args: BTreeMap<String, String>,
+    }
+    if document.bytes.len() > BUILD_ARGS_LIMIT {
+        return Err("is larger than what build writes");
+    }
+    let Own { definition } = document.parse()?;
+    match definition.kind.0.as_deref() {
+        Some(super::provenance::BUILD_TYPE) => Ok(definition.parameters.build_args),
+        _ => Err("is of another builder"),
+    }
+}
+
 /// `git+https://host/owner/name@ref` and `https://host/owner/name.git#ref` are `https://host/owner/name`.
 fn repository(uri: &str) -> String {
     let uri = uri.strip_prefix("git+").unwrap_or(uri);
@@ -431,6 +464,23 @@ mod tests {
         ] {
             assert_eq!(repository(uri), address, "{uri}");
         }
+    }
+
+    #[test]
+    fn build_arguments_are_those_of_our_own_statements() {
+        let read = |kind: &str, args: &str| {
+            let parameters = format!(r#"{{"buildArgs":{args}}}"#);
+            build_args(
+                (),
+                &of(&format!(r#"{{"buildDefinition":{{"buildType":"{kind}","externalParameters":{parameters}}}}}"#)),
+            )
+        };
+        let own = super::super::provenance::BUILD_TYPE;
+        assert_eq!(read(own, r#"{"A":"1"}"#), Ok(BTreeMap::from([("A".to_owned(), "1".to_owned())])));
+        assert_eq!(read(own, r#"{"A":1}"#), Err("has another shape than it should"));
+        assert_eq!(read("https://example.com/other", "{}"), Err("is of another builder"));
+        let large = format!(r#"{{"A":"{}"}}"#, "x".repeat(BUILD_ARGS_LIMIT));
+        assert_eq!(read(own, &large), Err("is larger than what build writes"));
     }
 
     #[test]

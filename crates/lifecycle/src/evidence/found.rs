@@ -152,6 +152,18 @@ pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<F
     pieces(store, digest, |_| None, wanted, content::provenance).await
 }
 
+/// The build arguments that a digest says it was built with, the newest first, where build says it.
+///
+/// # Errors
+/// When the store can't say.
+pub async fn build_args(
+    store: &Arc<dyn Store>,
+    digest: &Digest,
+) -> Result<Vec<Found<BTreeMap<String, String>>>, StoreError> {
+    let wanted = |predicate: &str| (predicate == predicate_type::PROVENANCE).then_some(());
+    pieces(store, digest, |_| None, wanted, content::build_args).await
+}
+
 /// The referrers of a kind, the newest first: by their artifact type, or statements about the digest by their predicate type.
 async fn pieces<K, T>(
     store: &Arc<dyn Store>,

@@ -98,11 +98,9 @@ impl Build<'_> {
     }
 }
 
-/// The workflow that built, at the ref that it was read from.
-fn builder_id(environment: &Environment) -> String {
-    let server = environment.get("GITHUB_SERVER_URL").unwrap_or("https://github.com");
-    let workflow = environment.get("GITHUB_WORKFLOW_REF");
-    workflow.map_or(LOCAL_BUILDER.to_owned(), |workflow| format!("{server}/{workflow}"))
+/// Who builds: the workflow at the ref that it was read from. Whatever attests a build of this run says the same.
+pub fn builder_id(environment: &Environment) -> String {
+    environment.workflow_url().unwrap_or_else(|| LOCAL_BUILDER.to_owned())
 }
 
 /// BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of the attestation
@@ -239,6 +237,9 @@ mod tests {
           }
         }
         "#);
+        let enterprise =
+            [("GITHUB_SERVER_URL", "https://git.example/"), ("GITHUB_WORKFLOW_REF", "o/n/.github/workflows/b.yml@r")];
+        assert_eq!(builder_id(&Environment::from(enterprise)), "https://git.example/o/n/.github/workflows/b.yml@r");
         let local = build.predicate(&Environment::from([]));
         assert_eq!(local["runDetails"]["builder"]["id"], LOCAL_BUILDER);
         assert_eq!(local["buildDefinition"]["resolvedDependencies"].as_array().map(Vec::len), Some(1));

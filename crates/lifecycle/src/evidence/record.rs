@@ -44,6 +44,17 @@ pub enum RecordKind {
     Rollback,
 }
 
+impl RecordKind {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// Who put which digest where, when and why: the predicate of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,6 +120,17 @@ pub enum GateStatus {
     Blocked,
     /// It would not have, and was overridden.
     Overridden,
+}
+
+impl GateStatus {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Blocked => "blocked",
+            Self::Overridden => "overridden",
+        }
+    }
 }
 
 /// A record that was found in a store.

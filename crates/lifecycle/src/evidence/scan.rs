@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::waivers::{Waiver, Waivers};
 use super::{Artifact, attest, predicate_type, statement};
-use crate::Place;
+use crate::counted;
 use crate::oci::{Descriptor, Platform, StoreError};
-use crate::runner::{self, Annotation, Cell, Table};
+use crate::runner::{Cell, Table};
 
-/// Vulnerabilities that an annotation names.
+/// Vulnerabilities that an error names.
 const NAMED: usize = 5;
 
 /// How bad a vulnerability is, the least first.
@@ -273,8 +273,8 @@ impl Verdict {
         self.failing().next().is_some()
     }
 
-    /// What fails the image, in one annotation; none where nothing does.
-    pub fn annotation(&self, place: Option<Place>) -> Option<Annotation> {
+    /// What fails the image, on one line; none where nothing does.
+    pub fn failure(&self) -> Option<String> {
         let threshold = self.threshold?;
         let failing: Vec<&Assessed> = self.failing().collect();
         if failing.is_empty() {
@@ -289,14 +289,18 @@ impl Verdict {
         if failing.len() > NAMED {
             named += &format!("; and {} more", failing.len() - NAMED);
         }
-        let noun = if failing.len() == 1 { "vulnerability" } else { "vulnerabilities" };
-        let message = format!(
-            "image `{}` has {} {noun} of severity {} or above: {named}",
-            self.key,
-            failing.len(),
-            threshold.name()
-        );
-        Some(Annotation::new(runner::Level::Error, message).titled(format!("scan: {}", self.key)).at(place))
+        let number = counted(failing.len(), "vulnerability");
+        Some(format!("{number} of severity {} or worse: {named}", threshold.name()))
+    }
+
+    /// How many vulnerabilities are accepted.
+    pub fn waived(&self) -> usize {
+        self.findings.iter().filter(|finding| matches!(finding.standing, Standing::Waived(_))).count()
+    }
+
+    /// How many have no fix, where only what has one counts.
+    pub fn unfixed(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.standing == Standing::Unfixed).count()
     }
 
     /// The worst findings as a table, as many as there are rows for.
@@ -434,10 +438,10 @@ mod tests {
         let verdict = judge(Some(Severity::High), false);
         assert_eq!(verdict.counts, Counts { critical: 1, high: 1, medium: 0, low: 1 });
         assert_eq!(verdict.findings[1].platforms, [Platform::linux("amd64"), Platform::linux("arm64")]);
-        insta::assert_snapshot!(verdict.annotation(None).unwrap().message, @"image `Web` has 2 vulnerabilities of severity high or above: critical C in openssl 3.0.1 (no fix); high B in openssl 3.0.1 (fixed in 4)");
+        insta::assert_snapshot!(verdict.failure().unwrap(), @"2 vulnerabilities of severity high or worse: critical C in openssl 3.0.1 (no fix); high B in openssl 3.0.1 (fixed in 4)");
         let fixed = judge(Some(Severity::Critical), true);
         assert_eq!(fixed.counts, Counts { critical: 0, high: 1, medium: 0, low: 0 });
-        assert!(!fixed.fails() && fixed.annotation(None).is_none());
+        assert!(!fixed.fails() && fixed.failure().is_none());
         assert!(!judge(None, false).fails());
     }
 }

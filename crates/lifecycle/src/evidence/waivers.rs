@@ -86,11 +86,7 @@ impl Waivers {
 
     /// The waiver of a vulnerability of an image, if there is one.
     pub fn of(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Option<&Waiver> {
-        let is_named = |id: &str| {
-            let mut names = [&vulnerability.id].into_iter().chain(&vulnerability.aliases);
-            names.any(|name| name.eq_ignore_ascii_case(id))
-        };
-        self.0.iter().find(|waiver| is_named(&waiver.id) && waiver.is_for(key, name))
+        self.0.iter().find(|waiver| waiver.covers(vulnerability, key, name))
     }
 
     /// All of them, as they are written.
@@ -100,6 +96,12 @@ impl Waivers {
 }
 
 impl Waiver {
+    /// Whether it accepts a vulnerability of an image.
+    pub fn covers(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> bool {
+        let mut names = [&vulnerability.id].into_iter().chain(&vulnerability.aliases);
+        self.is_for(key, name) && names.any(|name| name.eq_ignore_ascii_case(&self.id))
+    }
+
     /// Whether it is meant for an image.
     pub fn is_for(&self, key: &str, name: &str) -> bool {
         self.image.as_ref().is_none_or(|pattern| matches(pattern, key) || matches(pattern, name))

@@ -1,9 +1,9 @@
 //! The inputs that actions share, and what they mean.
 
 use super::stores::endpoints;
-use super::{CreateRepositories, EvidenceMode, OnConflict, Project, accounts, concurrency};
+use super::{CreateRepositories, EvidenceMode, OnConflict, Project, accounts, concurrency, region};
 use crate::aws::RepositorySettings;
-use crate::registry::{Options, is_region};
+use crate::registry::Options;
 use crate::runner::{Environment, Input};
 
 /// The inputs of all three actions, as they were typed: what `inputs!` declares as `common`.
@@ -59,12 +59,7 @@ impl CommonInputs<'_> {
             concurrency: concurrency(&self.concurrency)?,
             summary: self.summary.boolean(true)?,
             dry_run: self.dry_run.boolean(false)?,
-            region: match self.region.text() {
-                Some(region) if !is_region(region) => {
-                    return Err(self.region.refuse("an AWS region, as us-east-1").into());
-                }
-                region => region.map(str::to_owned),
-            },
+            region: region(&self.region)?,
             options,
             project: Project::load(self, environment)?,
         })

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, Names, Release};
-pub use options::{CreateRepositories, EvidenceMode, OnConflict, registry};
+pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
 use options::{accounts, concurrency};
 pub use repository::Repository;
 pub use side::Side;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use super::Project;
 use crate::Diagnosis;
 use crate::oci::StoreError;
+use crate::registry::is_region;
 use crate::runner::{Annotation, Input, InputError, Level, Runner};
 
 /// What happens to evidence.
@@ -104,6 +105,17 @@ pub(super) fn accounts(input: &Input<'_>) -> Result<Vec<String>, InputError> {
         false => Err(input.refuse_value(id, "AWS account ids of twelve digits")),
     };
     input.list().map(account).collect()
+}
+
+/// Reads `region`.
+///
+/// # Errors
+/// When it does not look like a region.
+pub fn region(input: &Input<'_>) -> Result<Option<String>, InputError> {
+    match input.text() {
+        Some(region) if !is_region(region) => Err(input.refuse("an AWS region, as us-east-1")),
+        region => Ok(region.map(str::to_owned)),
+    }
 }
 
 /// Reads `registry`: `host[/prefix]`, or `oci:DIR` with a folder relative to the working directory.

@@ -61,7 +61,7 @@ impl Writes {
             rows.push(("signatures", format!("of {} manifests", self.signatures)));
         }
         if let Some(kind) = self.record {
-            rows.push(("record", format!("{kind:?}").to_lowercase()));
+            rows.push(("record", kind.name().to_owned()));
         }
         for (tag, current) in &self.tags {
             let holds = current.as_ref().map_or_else(|| "new".to_owned(), |held| format!("holds {}", held.short()));
@@ -71,6 +71,29 @@ impl Writes {
             rows.push(("nothing", String::new()));
         }
         rows
+    }
+}
+
+/// What a run has written beside an image, for its table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Pieces of evidence.
+    pub evidence: usize,
+    /// A record.
+    pub record: bool,
+    /// Manifests that were signed.
+    pub signatures: usize,
+}
+
+impl Beside {
+    /// As it stands in a cell.
+    pub fn cell(self) -> Cell {
+        let parts = [
+            (self.evidence > 0).then(|| format!("{} of evidence", self.evidence)),
+            self.record.then(|| "record".to_owned()),
+            (self.signatures > 0).then(|| format!("{} signed", self.signatures)),
+        ];
+        Cell::text(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 

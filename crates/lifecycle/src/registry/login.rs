@@ -10,37 +10,51 @@ use url::Url;
 
 use super::auth::Credentials;
 
-/// A Docker configuration with the credentials of one host and nothing else, for another program that reaches it.
+/// A Docker configuration for another program that reaches a registry.
 ///
 /// It lies in a folder that only this user can enter, and goes away when this is dropped.
 pub struct Login(TempDir);
 
 impl Login {
-    /// Writes the configuration into a folder below `temporary`.
+    /// The credentials of one host and nothing else, in a folder below `temporary`.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn write(host: &str, credentials: &Credentials, temporary: &Path) -> io::Result<Self> {
-        let auth = match credentials {
-            Credentials::Anonymous => None,
-            Credentials::Basic { user, password } => {
-                Some(serde_json::json!({"auth": STANDARD.encode(format!("{user}:{}", password.expose()))}))
-            }
-            Credentials::Refresh(token) => Some(serde_json::json!({"identitytoken": token.expose()})),
-        };
         let auths: serde_json::Map<String, serde_json::Value> =
-            auth.map(|auth| (host.to_owned(), auth)).into_iter().collect();
+            entry(credentials).map(|entry| (host.to_owned(), entry)).into_iter().collect();
+        Self::of(&[("config.json", serde_json::json!({"auths": auths}))], temporary)
+    }
+
+    /// Files with configurations, in a folder below `temporary`.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub fn of(files: &[(&str, serde_json::Value)], temporary: &Path) -> io::Result<Self> {
         let alone = Permissions::from_mode(0o700);
         let folder = tempfile::Builder::new().prefix("login-").permissions(alone).tempdir_in(temporary)?;
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(folder.path().join("config.json"))?;
-        file.write_all(serde_json::json!({"auths": auths}).to_string().as_bytes())?;
+        for (name, configuration) in files {
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(folder.path().join(name))?;
+            file.write_all(configuration.to_string().as_bytes())?;
+        }
         Ok(Self(folder))
     }
 
     /// The value of `DOCKER_CONFIG`.
     pub fn folder(&self) -> &Path {
         self.0.path()
+    }
+}
+
+/// Credentials as an entry of `auths`; none for nobody.
+pub fn entry(credentials: &Credentials) -> Option<serde_json::Value> {
+    match credentials {
+        Credentials::Anonymous => None,
+        Credentials::Basic { user, password } => {
+            Some(serde_json::json!({"auth": STANDARD.encode(format!("{user}:{}", password.expose()))}))
+        }
+        Credentials::Refresh(token) => Some(serde_json::json!({"identitytoken": token.expose()})),
     }
 }
 

@@ -23,7 +23,7 @@ use url::Url;
 pub use auth::{CredentialSource, Credentials};
 pub use docker_config::DockerConfig;
 pub use host::{EcrHost, is_region};
-pub use login::{Login, authority};
+pub use login::{Login, authority, entry};
 pub use operation::{Kind, Traffic};
 
 use crate::http_client::HttpClient;

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::process::is_executable;
+use super::summary::escape;
 use crate::Secret;
 
 /// What the runner says of the run, and the few variables of others that this program uses.
@@ -62,6 +64,12 @@ impl Environment {
         self.get("DOCKER_CONFIG").map(PathBuf::from).or_else(home)
     }
 
+    /// A program on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let folders = std::env::split_paths(self.get("PATH")?).filter(|folder| folder.is_absolute());
+        folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
+    }
+
     /// `owner/name` of the repository.
     pub fn repository(&self) -> Option<&str> {
         self.get("GITHUB_REPOSITORY")
@@ -88,8 +96,32 @@ impl Environment {
         Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
     }
 
+    /// Links to the run and to the commit, as Markdown; empty where neither is known.
+    pub fn links(&self) -> String {
+        let run = self.run_url().map(|run| format!("[run]({run})"));
+        let commit = self.repository_url().zip(self.commit()).map(|(repository, commit)| {
+            format!("[commit {}]({repository}/commit/{commit})", escape(commit.get(..7).unwrap_or(commit)))
+        });
+        let links: Vec<String> = [run, commit].into_iter().flatten().collect();
+        if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
+    }
+
+    /// Whether an address is that of a run of this repository.
+    pub fn is_own_run(&self, address: &str) -> bool {
+        let runs = self.repository_url().map(|repository| format!("{repository}/actions/runs/"));
+        let run = runs.and_then(|runs| address.strip_prefix(&runs));
+        run.is_some_and(|run| {
+            !run.is_empty() && run.replace("/attempts/", "").bytes().all(|byte| byte.is_ascii_digit())
+        })
+    }
+
+    /// The address of the workflow, at the ref that it was read from.
+    pub fn workflow_url(&self) -> Option<String> {
+        Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
+    }
+
     fn server_url(&self) -> &str {
-        self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com")
+        self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com").trim_end_matches('/')
     }
 }
 

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
-pub use process::{Finished, ProcessError, run, run_logged};
+pub use process::{Finished, ProcessError, command, is_executable, run, run_logged};
 pub use summary::{Cell, Table, escape, remarks};
 
 use crate::Secret;
@@ -349,8 +349,9 @@ async fn until_cancelled(
     tokio::select! {
         outcome = &mut work => return outcome,
         name = signal() => {
-            runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
             runner.cancelled.cancel();
+            runner.say(format!("{name}: what is on its way comes to a stop"));
+            runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
         }
     }
     match tokio::time::timeout(CANCEL_DEADLINE, work).await {

@@ -26,6 +26,8 @@ pub enum Cell {
     Text(String),
     /// Names, digests, references.
     Code(String),
+    /// An address that may be followed: it has to be known where it leads.
+    Link(String),
 }
 
 impl Table {
@@ -37,6 +39,19 @@ impl Table {
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table without the columns that are empty in every row.
+    #[must_use]
+    pub fn filled(self) -> Self {
+        let is_filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(Cell::says_something));
+        let kept: Vec<bool> = (0..self.header.len()).map(is_filled).collect();
+        let keep = |column: usize| kept.get(column).copied().unwrap_or(true);
+        let header =
+            self.header.iter().enumerate().filter(|(column, _)| keep(*column)).map(|(_, name)| *name).collect();
+        let of_row =
+            |row: Vec<Cell>| row.into_iter().enumerate().filter(|(column, _)| keep(*column)).map(|(_, cell)| cell);
+        Self { header, rows: self.rows.into_iter().map(|row| of_row(row).collect()).collect() }
     }
 
     /// The Markdown of the table.
@@ -77,16 +92,22 @@ impl Cell {
         Self::Code(text.into())
     }
 
+    fn says_something(&self) -> bool {
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
+        !text.is_empty()
+    }
+
     fn markdown(&self) -> String {
         match self {
             Self::Text(text) => escape(text),
             Self::Code(text) if text.is_empty() => String::new(),
             Self::Code(text) => format!("<code>{}</code>", escape(text)),
+            Self::Link(address) => format!("<{address}>"),
         }
     }
 
     fn plain(&self) -> String {
-        let (Self::Text(text) | Self::Code(text)) = self;
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
 }
@@ -175,6 +196,15 @@ mod tests {
             ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"]
                 .map(|l| l.to_owned())
         );
+    }
+
+    #[test]
+    fn columns_with_nothing_in_them_are_left_out() {
+        let mut table = Table::new(["a", "b", "c"]);
+        table.row([Cell::text("1"), Cell::code(""), Cell::text("")]);
+        table.row([Cell::text(""), Cell::code(""), Cell::text("3")]);
+        assert_eq!(table.filled().plain(), ["a  c", "1", "   3"]);
+        assert_eq!(Table::new(["a"]).filled().plain(), [""; 1]);
     }
 
     #[test]

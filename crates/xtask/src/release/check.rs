@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
+    #[expect(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
     fn a_tree_is_weighed_as_it_is_sent() {
         let tree = tempfile::tempdir().unwrap();
         std::fs::create_dir(tree.path().join("bin")).unwrap();

@@ -65,7 +65,7 @@ fn compare(one: &Path, bytes: &[u8], other: &Path, others: &[u8]) -> anyhow::Res
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
+#[expect(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
 mod tests {
     use super::*;
 

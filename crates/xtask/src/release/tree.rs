@@ -112,7 +112,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
+#[expect(clippy::unwrap_used, reason = "test code: a broken fixture is a failed test")]
 mod tests {
     use std::process::Command;
 

@@ -17,7 +17,10 @@ fn environment_and_version_are_set_without_asking() {
         other.values(Some("dev"), Some("1.0.0"), &given(&[("Stage", "{environment}")])).unwrap(),
         given(&[("Stage", "dev")])
     );
-    assert_eq!(values("dev", "1.0.0", &[("Environment", "dev"), ("DeploymentVersion", "1.0.0")]), values("dev", "1.0.0", &[]));
+    assert_eq!(
+        values("dev", "1.0.0", &[("Environment", "dev"), ("DeploymentVersion", "1.0.0")]),
+        values("dev", "1.0.0", &[])
+    );
     // What is not known yet is left away.
     let build = other.values(None, None, &given(&[("Tag", "v{version}"), ("Stage", "any")]));
     assert_eq!(build.unwrap(), given(&[("Stage", "any")]));

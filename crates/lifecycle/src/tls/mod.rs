@@ -1,5 +1,7 @@
 //! The one TLS configuration.
 
+mod provider;
+
 use std::error::Error as StdError;
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -30,9 +32,8 @@ fn read() -> Result<Arc<ClientConfig>, NoRoots> {
         let why = found.errors.first().map(|error| format!(" ({error})"));
         return Err(NoRoots(why.unwrap_or_default()));
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     #[expect(clippy::expect_used, reason = "ring supports the versions that rustls enables by default")]
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider::provider()))
         .with_safe_default_protocol_versions()
         .expect("ring offers TLS 1.2 and 1.3");
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))

@@ -1,0 +1,212 @@
+//! One image on its way: which digest, where it goes, and what each of its tags will do.
+
+mod source;
+mod tags;
+
+use std::collections::BTreeMap;
+
+use lifecycle::evidence::{Record, RecordKind, Recorded};
+use lifecycle::oci::{Digest, Reference, StoreError, Tag};
+use lifecycle::project::{EvidenceMode, Named, Opened, Repository};
+use lifecycle::transfer::{Graph, copy};
+
+use crate::environment::{Depth, Held, Naming};
+use crate::inputs::Request;
+use crate::plan::Needs;
+use source::{absent, before};
+pub(crate) use tags::TagPlan;
+use tags::names_version;
+
+/// A digest with its way.
+pub(crate) struct Edge {
+    /// The image, as the source's tag showed it when it was resolved.
+    pub(crate) graph: Graph,
+    pub(crate) source: Opened,
+    pub(crate) target: Opened,
+    /// The tag of the reference first.
+    pub(crate) tags: Vec<TagPlan>,
+    /// What the tag of the reference keeps, where it holds another digest and is to keep it.
+    pub(crate) kept: Option<Digest>,
+    /// What the target environment has held, where that had to be known.
+    pub(crate) held: Option<Result<Held, StoreError>>,
+    /// What the environment holds of this image now, where it is another digest.
+    pub(crate) replaced: Option<Digest>,
+    /// Whether a record is to be added.
+    pub(crate) adds_record: bool,
+    /// The target's repository, which may have to be made first.
+    pub(crate) repository: Repository,
+    /// What is to be said of it beside its result.
+    pub(crate) notices: Vec<String>,
+    /// What may not be as it was meant.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Edge {
+    /// Resolves an image. No tag is looked up twice.
+    pub(crate) async fn resolve(
+        request: &Request,
+        needs: Needs,
+        from: &Reference,
+        named: &Named,
+        extra: Vec<Tag>,
+    ) -> anyhow::Result<Self> {
+        let source = request.source.stores.open(from)?;
+        let target = request.target.stores.open(&named.reference)?;
+        let version = request.version.to_string();
+        let naming = Naming { environment: &request.to, reference: &named.reference, version: &version };
+        let promoted = async {
+            match request.rollback {
+                true => Ok(None),
+                false => source.store.tagged(&from.tag).await,
+            }
+        };
+        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, &named.reference.tag, extra));
+        let (promoted, tags) = (promoted?, tags?);
+        if promoted.is_none() && !request.rollback {
+            return Err(absent(request, from).await.at(named.place.clone()).into());
+        }
+        let known: BTreeMap<Tag, Option<Digest>> =
+            tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();
+        let mut held = match needs.held {
+            true => {
+                let depth = if request.rollback { Depth::All } else { Depth::Highest };
+                Some(Held::read(&target.store, naming, &known, depth).await)
+            }
+            false => None,
+        };
+        let root = match promoted {
+            Some(root) => root,
+            None => before(request, named, &target, held.as_ref()).await?,
+        };
+        // Whether a tag would go back is known from what the environment held.
+        let moves = |plan: &TagPlan| plan.moves(&root.digest) && !names_version(plan, named, &version);
+        if held.is_none() && tags.iter().any(moves) {
+            held = Some(Held::read(&target.store, naming, &known, Depth::Highest).await);
+        }
+        let mut edge = Self {
+            graph: Graph { root, children: Vec::new(), blobs: Vec::new() },
+            source,
+            target,
+            kept: None,
+            held,
+            replaced: None,
+            adds_record: false,
+            repository: Repository::Unknown,
+            notices: Vec::new(),
+            warnings: Vec::new(),
+            tags,
+        };
+        edge.decide(request, from, named, naming).await?;
+        edge.complete(request, needs, named).await?;
+        Ok(edge)
+    }
+
+    /// What each tag does, and whether that is worth a record.
+    async fn decide(
+        &mut self,
+        request: &Request,
+        from: &Reference,
+        named: &Named,
+        naming: Naming<'_>,
+    ) -> anyhow::Result<()> {
+        self.check_version(request, from).await?;
+        self.check_tags(request, named, naming).await?;
+        self.check_mutability(request, named).await?;
+        self.replaced = self.replaced();
+        self.adds_record = request.writing.record && self.kept.is_none() && self.lacks_record(request, naming).await?;
+        let remarks = [self.stays_older(request), self.goes_nowhere(request, from, named)];
+        self.warnings.extend(remarks.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Looks at the repository, and below the root where that is needed.
+    async fn complete(&mut self, request: &Request, needs: Needs, named: &Named) -> anyhow::Result<()> {
+        let one_repository = self.is_in_one_repository();
+        if !one_repository && self.tags.iter().all(|plan| plan.current.is_none()) {
+            let (aws, create) = (&request.target.aws, request.writing.create_repositories);
+            self.repository = Repository::of(aws, &named.reference, create, &named.place).await?;
+        }
+        // What is there already needs no look below its root, unless something may have been attached since.
+        let written = self.tags.iter().any(|plan| plan.is_written(&self.graph.root.digest));
+        let attaches = request.writing.evidence != EvidenceMode::None;
+        let copies = self.kept.is_none() && !one_repository && (written || attaches);
+        if needs.graph || copies {
+            self.graph = Graph::read(&self.source.store, self.graph.root.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the target has the image already: a tag of it says so.
+    pub(crate) fn is_there(&self) -> bool {
+        self.tags.iter().any(|tag| tag.current.as_ref() == Some(&self.graph.root.digest))
+    }
+
+    /// Whether nothing has to be copied, because both ends are one repository.
+    pub(crate) fn is_in_one_repository(&self) -> bool {
+        copy::same_repository(self.source.store.as_ref(), self.target.store.as_ref())
+    }
+
+    /// Whether everything is as it should be: every tag holds the digest, and the newest record says so.
+    pub(crate) fn is_done(&self) -> bool {
+        self.kept.is_some()
+            || (!self.adds_record && !self.tags.iter().any(|plan| plan.is_written(&self.graph.root.digest)))
+    }
+
+    /// What the environment holds of this image: its tag's digest, else that of the current version.
+    fn replaced(&self) -> Option<Digest> {
+        let digest = &self.graph.root.digest;
+        let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
+        let current = held.and_then(Held::current).map(|stay| stay.digest.clone());
+        let tagged = self.tags.first().and_then(|plan| plan.current.clone()).filter(|held| held != digest);
+        tagged.or(current).filter(|held| held != digest)
+    }
+
+    /// What is to be said where an older version was here before, and nothing makes it the current one again.
+    fn stays_older(&self, request: &Request) -> Option<String> {
+        let current = self.held.as_ref()?.as_ref().ok()?.current()?;
+        let (to, version) = (&request.to, &request.version);
+        let passes = !request.rollback && self.is_done() && self.kept.is_none() && current.version > *version;
+        passes.then(|| {
+            let (holds, since) = (&current.version, &current.record.time);
+            format!("{to} holds {holds} since {since}; {version} was there before, and nothing is recorded: set `rollback: true` to go back")
+        })
+    }
+
+    /// What is to be said where both environments have one name for it.
+    fn goes_nowhere(&self, request: &Request, from: &Reference, named: &Named) -> Option<String> {
+        let is_one = !request.rollback && *from == named.reference;
+        let rest = if self.adds_record { ", there is only a record" } else { "" };
+        is_one.then(|| format!("it has one name in {} and {}, `{from}`: nothing moves{rest}", request.from, request.to))
+    }
+
+    /// Whether no record says yet what is about to be true.
+    async fn lacks_record(&self, request: &Request, naming: Naming<'_>) -> anyhow::Result<bool> {
+        let digest = &self.graph.root.digest;
+        let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
+        let current = held.and_then(Held::current);
+        let is_this = |record: &Record| record.digest == *digest && record.version == naming.version;
+        if current.is_some_and(|stay| is_this(&stay.record) && stay.tag == naming.reference.tag) {
+            return Ok(false);
+        }
+        let writes = self.tags.first().is_some_and(|plan| plan.is_written(digest));
+        let known = held.is_some_and(|held| {
+            held.stays.iter().any(|stay| is_this(&stay.record) && stay.tag == naming.reference.tag)
+        });
+        match (writes, known) {
+            // What was here before comes back: going forward again it is worth a record, going back only on request.
+            (false, true) => Ok(request.rollback || current.is_some_and(|stay| stay.version < request.version)),
+            (false, false) if held.is_some() => Ok(true),
+            _ => {
+                // A run that was killed may have left its record, and not the tag.
+                let records = Recorded::of_environment(&self.target.store, digest, naming.environment).await?;
+                let newest = records.iter().find(|found| naming.tells_of(&found.record, &naming.reference.tag));
+                let kind = if request.rollback { RecordKind::Rollback } else { RecordKind::Promote };
+                let since = current.and_then(|stay| stay.record.at());
+                let says_it = newest.is_some_and(|found| {
+                    is_this(&found.record) && found.record.kind == kind && found.record.at() > since
+                });
+                Ok(!says_it)
+            }
+        }
+    }
+}

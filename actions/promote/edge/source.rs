@@ -1,0 +1,96 @@
+//! Where the digest of an image comes from: the tag of the environment below, or what the environment itself has held.
+
+use std::collections::BTreeSet;
+
+use lifecycle::Problem;
+use lifecycle::evidence::Recorded;
+use lifecycle::oci::{Manifest, Reference, StoreError};
+use lifecycle::project::{Named, Opened, Version};
+use lifecycle::registry::EcrHost;
+
+use super::Edge;
+use crate::environment::{Held, Naming, Stay};
+use crate::inputs::Request;
+
+impl Edge {
+    /// Refuses a name without a version in it that holds another version, by the newest record of the environment that it
+    /// comes from.
+    pub(super) async fn check_version(&mut self, request: &Request, from: &Reference) -> anyhow::Result<()> {
+        let version = request.version.to_string();
+        if request.rollback || from.tag.as_str().contains(&version) || from.repository.as_str().contains(&version) {
+            return Ok(());
+        }
+        let naming = Naming { environment: &request.from, reference: from, version: &version };
+        let records = Recorded::of_environment(&self.source.store, &self.graph.root.digest, naming.environment).await;
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                self.notices.push(format!("which version `{from}` holds is not known: {error}"));
+                return Ok(());
+            }
+        };
+        let newest = records.iter().find(|found| naming.tells_of(&found.record, &from.tag));
+        match newest.map(|found| &found.record).filter(|record| record.version != version) {
+            None => Ok(()),
+            Some(record) => {
+                let message =
+                    format!("`{from}` holds version {} since {}, and not {version}", record.version, record.time);
+                Err(Problem::failure(message).hint("promote the version that it holds, or publish this one").into())
+            }
+        }
+    }
+}
+
+/// What the environment had of a version before: the only thing that a rollback may bring back.
+pub(super) async fn before(
+    request: &Request,
+    named: &Named,
+    target: &Opened,
+    held: Option<&Result<Held, StoreError>>,
+) -> anyhow::Result<Manifest> {
+    let (to, version) = (&request.to, &request.version);
+    let held = match held {
+        Some(Ok(held)) => held,
+        Some(Err(error)) => {
+            let message = format!("it can't be decided what was in {to}: {error}");
+            return Err(Problem::failure(message).at(named.place.clone()).into());
+        }
+        None => return Err(Problem::failure(format!("it is not known what was in {to}")).into()),
+    };
+    let matches = |stay: &&Stay| stay.version == *version && stay.tag == named.reference.tag;
+    let Some(stay) = held.stays.iter().find(matches) else {
+        let versions: BTreeSet<&Version> = held.stays.iter().map(|stay| &stay.version).collect();
+        let versions: Vec<String> = versions.into_iter().map(ToString::to_string).collect();
+        let hint = match versions.is_empty() {
+            true => format!("no record tells of any version of it in {to}"),
+            false => format!("the records tell of {}", versions.join(", ")),
+        };
+        let message = format!("image `{}` can't go back to {version}: no record says that it was in {to}", named.key);
+        return Err(Problem::failure(message).at(named.place.clone()).hint(hint).into());
+    };
+    let gone = || {
+        let message = format!(
+            "image `{}` can't go back to {version}: {} is not in the registry any more",
+            named.key, stay.digest
+        );
+        Problem::failure(message).at(named.place.clone())
+    };
+    Ok(target.store.manifest(&stay.digest).await?.ok_or_else(gone)?)
+}
+
+/// Why a source can't be read that the registry says is not there: ECR says so of an archived image too.
+pub(super) async fn absent(request: &Request, from: &Reference) -> Problem {
+    let archived = match EcrHost::parse(&from.location.to_string()) {
+        // Only for the message: that it can't be known changes nothing.
+        Some(host) => request.source.aws.tagged(&host, &from.repository, &from.tag).await.ok().flatten(),
+        None => None,
+    };
+    match archived {
+        Some(image) if image.archived => Problem::failure(format!("`{from}` is archived, so it can't be read")).hint(format!(
+            "restore it: aws ecr update-image-storage-class --target-storage-class STANDARD --repository-name {} --image-id imageTag={}",
+            from.repository, from.tag
+        )),
+        _ => Problem::failure(format!("`{from}` does not exist"))
+            .hint(format!("version {} has to be in {} first", request.version, request.from)),
+    }
+}

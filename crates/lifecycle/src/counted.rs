@@ -1,0 +1,19 @@
+/// A number with its noun, as it is said of one thing and of several: `1 image`, `2 vulnerabilities`.
+pub fn counted(number: usize, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_is_not_several() {
+        let said = [counted(1, "image"), counted(0, "image"), counted(1, "vulnerability"), counted(2, "vulnerability")];
+        assert_eq!(said, ["1 image", "0 images", "1 vulnerability", "2 vulnerabilities"]);
+    }
+}

@@ -6,7 +6,7 @@ use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Parameter, Scan, Settings};
+use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec, Parameter, Scan, Settings};
 use crate::support::evidence::Evidence;
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Run, Step};
@@ -299,6 +299,35 @@ fn ecr_shop() -> (Ecr, Project, [Image; 2]) {
         ecr.default_registry().push(repository, &["dev-1.0.0"], image);
     }
     (ecr, project, images)
+}
+
+#[test]
+fn what_is_listed_and_not_there_blocks() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    ecr.default_registry().create("shop/api", Settings::default());
+    let project = Project::new(BY_TAG);
+    let image = Image::of(&ImageSpec { platforms: vec!["linux/amd64".into()], ..ImageSpec::default() });
+    project.built("Api", &image);
+    let evidence = Evidence::of(&project.layout(), &image);
+    evidence.scan(0, &[], 3600);
+    let newest = evidence.scan(0, &[("CVE-1", Severity::Critical)], 60);
+    aws(project.publish(), &ecr).input("images", "Api").run().exits(0);
+    let referrers = ecr.default_registry().referrers("shop/api", &image.root.digest);
+    let is_record = |referrer: &&Value| referrer["annotations"]["io.github.image-lifecycle.record.kind"] == "publish";
+    let record = referrers.iter().find(is_record).expect("a record")["digest"].as_str().unwrap().to_owned();
+    let blocked = |gate: &str| {
+        let step = aws(project.promote("test"), &ecr).input("images", "Api").input("require", gate);
+        detail(&step.run().exits(1), gate)
+    };
+    assert!(blocked("scan=high").contains("CVE-1"));
+    for lost in [newest, record] {
+        ecr.on(move |entry| entry.reference == lost, 1, u64::MAX, Hook::status(404));
+    }
+    let expected = "the newest vulnerability scan of the image can't be read: it is listed, and is not there";
+    assert_eq!(blocked("scan=high"), expected);
+    let sentence = blocked("soak=0s");
+    assert!(sentence.starts_with("it can't be decided: ") && sentence.contains("and lacks it"), "{sentence}");
 }
 
 #[test]

@@ -241,6 +241,8 @@ fn an_account_of_its_own_is_reached_by_a_role() {
     assert_eq!(prod.resolve("shop/api", "test-1.0.0"), Some(image.root.digest));
     prod.whole("shop/api", "test-1.0.0").unwrap();
     assert_eq!(ecr.leaks(), 0);
+    // What is hidden is what is used.
+    assert_eq!(ecr.count(Kind::api("AssumeRole")), 1, "{}", ecr.table());
     // Tokens, their passwords, the role's key and session; nothing that names an account or a user.
     assert_eq!(run.log.masks.len(), 6, "{:?}", run.log.masks);
     let names = [ACCOUNT, PROD, REGION, "AWS", "test", "deploy"];

@@ -1,8 +1,10 @@
 //! Repositories that are missing: refused, made with settings, or left to the registry's own templates.
 
-use crate::support::ecr::{ACCOUNT, Config, CreationTemplate, Ecr, Image, REGION, Settings};
+use crate::support::ecr::{
+    ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Hook, Image, Policy, REGION, Settings, User,
+};
 use crate::support::http::Kind;
-use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 
 const OTHER_REGION: &str = "eu-west-1";
@@ -87,7 +89,8 @@ fn settings_that_are_wrong_are_an_input_error() {
 #[test]
 fn promote_makes_what_the_other_registry_lacks() {
     let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
-    let (ecr, project, image) = shop(Config { registries, ..Config::default() });
+    let (ecr, project, mut image) = shop(Config { registries, ..Config::default() });
+    let provenance = image.attach(&image.root.digest.clone(), "application/vnd.in-toto+json", b"{}");
     ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
     let other = ecr.registry(ACCOUNT, OTHER_REGION);
     let step = || aws(project.promote("test"), &ecr).input("images", "Api").input("target-registry", &other.host());
@@ -96,4 +99,87 @@ fn promote_makes_what_the_other_registry_lacks() {
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
     step().input("create-repositories", "missing").run().exits(0);
     assert_eq!(other.resolve("shop/api", "test-1.0.0"), Some(image.root.digest));
+    other.whole("shop/api", &provenance).unwrap();
+}
+
+#[test]
+fn a_repository_that_is_missing_hides_no_evidence() {
+    let template = CreationTemplate {
+        account: ACCOUNT.into(),
+        region: REGION.into(),
+        prefix: "ROOT".into(),
+        applied_for: vec!["CREATE_ON_PUSH".into()],
+        settings: Settings::default(),
+    };
+    for create in ["missing", "template"] {
+        let ecr = Ecr::start(Config { templates: vec![template.clone()], ..Config::default() });
+        set_registry(&ecr);
+        let project = Project::new(BY_REPOSITORY);
+        let mut image = Image::new(1);
+        let (root, platform) = (image.root.digest.clone(), image.children[0].digest.clone());
+        let attached = [&root, &platform].map(|on| image.attach(on, "application/vnd.in-toto+json", b"{}"));
+        let registry = ecr.default_registry();
+        registry.push("dev/shop/api", &["1.0.0"], &image);
+        let run = aws(project.promote("test"), &ecr).input("create-repositories", create).run().exits(0);
+        assert_eq!(run.of_images("status"), ["promoted"]);
+        for referrer in &attached {
+            registry.whole("test/shop/api", referrer).unwrap();
+        }
+        // With the record.
+        assert_eq!(registry.referrers("test/shop/api", &root).len(), 2, "{}", ecr.table());
+    }
+}
+
+const POLICIES: &str = "lifecyclePolicy: lifecycle.json\nrepositoryPolicy: repository.json\n";
+
+/// A run that makes a repository with both policies.
+fn with_policies(project: &Project, ecr: &Ecr) -> Step {
+    std::fs::write(project.folder().join("lifecycle.json"), r#"{"rules":[]}"#).unwrap();
+    std::fs::write(project.folder().join("repository.json"), r#"{"Version":"2012-10-17","Statement":[]}"#).unwrap();
+    publish(project, ecr).inputs(&[("create-repositories", "missing"), ("repository-settings", POLICIES)])
+}
+
+#[test]
+fn a_repository_whose_making_was_not_confirmed_gets_its_policies() {
+    let (ecr, project, _) = shop(Config::default());
+    ecr.on_kind(Kind::api("CreateRepository"), 1, Hook::after(|| {}));
+    with_policies(&project, &ecr).run().exits(0);
+    assert_eq!(ecr.count(Kind::api("CreateRepository")), 2, "{}", ecr.table());
+    let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
+    assert!(settings.lifecycle_policy.is_some() && settings.repository_policy.is_some(), "{settings:?}");
+}
+
+#[test]
+fn a_repository_that_is_left_without_a_policy_is_named() {
+    let policy = Policy::all().deny(&["ecr:PutLifecyclePolicy"]);
+    let users = vec![User::new(ACCESS_KEY, ACCOUNT).policy(policy)];
+    let (ecr, project, _) = shop(Config { users, ..Config::default() });
+    let error = with_policies(&project, &ecr).run().exits(1).error().to_owned();
+    for part in [
+        "repository `shop/api` was made in 111122223333/us-east-1, without its lifecycle policy",
+        "allow ecr:PutLifecyclePolicy in the role's policy, then delete it",
+        "aws ecr delete-repository --region us-east-1 --repository-name shop/api",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    // What one policy lacks is no reason to leave the other away.
+    let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
+    assert!(settings.lifecycle_policy.is_none() && settings.repository_policy.is_some(), "{settings:?}");
+}
+
+#[test]
+fn a_policy_outside_the_checkout_is_not_read() {
+    let (ecr, project, _) = shop(Config::default());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let policy = elsewhere.path().join("policy.json");
+    std::fs::write(&policy, "{}").unwrap();
+    std::os::unix::fs::symlink(&policy, project.folder().join("link.json")).unwrap();
+    let run = |path: &str, code: i32| {
+        let settings = format!("lifecyclePolicy: {path}");
+        let step = publish(&project, &ecr).inputs(&[("create-repositories", "missing"), ("dry-run", "true")]);
+        step.input("repository-settings", &settings).run().exits(code)
+    };
+    let error = run("link.json", 2).error().to_owned();
+    assert!(error.contains("it lies outside the checkout"), "{error}");
+    run(policy.to_str().unwrap(), 0);
 }

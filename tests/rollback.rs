@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Image};
+use crate::support::ecr::{Config, Ecr, Image, Snapshot};
 use crate::support::project::{BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -136,6 +136,33 @@ fn only_what_was_there_comes_back() {
     shop.ecr.default_registry().tag("shop/api", "test-0.9.0", &never.root.digest);
     refused("0.9.0", "the records tell of 1.0.0");
     assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
+}
+
+#[test]
+fn a_version_is_found_below_many_others() {
+    let shop = Shop::new(BY_TAG);
+    let old = shop.release("1.0.0", 1);
+    let registry = shop.ecr.default_registry();
+    let newer = Image::new(2);
+    registry.push("shop/api", &[], &newer);
+    let add = |minor: std::ops::Range<u32>| {
+        minor.for_each(|minor| registry.tag("shop/api", &format!("test-2.{minor}.0"), &newer.root.digest));
+    };
+    add(0..105);
+    let before = shop.ecr.snapshot();
+    let again = || shop.promote("1.0.0", "test");
+    assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
+    assert_eq!(again().input("rollback", "true").run().exits(0).of_images("status"), ["unchanged"]);
+    let history = again().inputs(&[("version", ""), ("history", "true")]).run().exits(0);
+    assert!(history.log.messages("notice")[0].contains("test has 6 lower versions of `Api` that are not shown"));
+    // With so many that one may be current of which nobody knows, nothing goes back.
+    add(105..1000);
+    let error = again().input("rollback", "true").run().exits(1).error().to_owned();
+    assert!(error.contains("has 1001 versions in test, and 1000 are looked at"), "{error}");
+    assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
+    let tags = |snapshot: &Snapshot| snapshot.0.values().map(|held| held.manifests.clone()).collect::<Vec<_>>();
+    assert_eq!(tags(&shop.ecr.snapshot()), tags(&before));
+    assert_eq!(shop.kinds(&old, "test"), ["promote"]);
 }
 
 #[test]

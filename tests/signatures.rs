@@ -102,6 +102,8 @@ fn a_signature_that_nobody_can_look_at_blocks() {
     let only = |step: Step| gates(&step.run().exits(1)).remove(0);
     let (passed, detail) = only(shop.promote("signature=key:nowhere.pub"));
     assert!(!passed && detail.ends_with("the key nowhere.pub does not exist"), "{detail}");
+    let (passed, detail) = only(shop.promote("signature=key:../team.pub"));
+    assert!(!passed && detail.ends_with("the key ../team.pub: it lies outside the checkout"), "{detail}");
     let (passed, detail) = only(shop.promote("signature=key:team.pub").env("PATH", "/nowhere"));
     assert!(!passed && detail.contains("cosign is not on PATH (hint: "), "{detail}");
     let (passed, detail) = only(shop.promote("signature").env("GITHUB_REPOSITORY", ""));
@@ -162,6 +164,10 @@ fn only_signed_records_tell_of_a_publication() {
     publish("1.0.1").input("sign", "key:team.key").env("COSIGN_PASSWORD", "").run().exits(0);
     let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
+    // And where promote has put it, no record can.
+    let further = shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
+    let [_, soak, template] = gates(&further.run().exits(1)).try_into().unwrap();
+    assert!(!soak.0 && soak.1.starts_with("promote signs no record") && template.0, "{soak:?} {template:?}");
 }
 
 /// Every tag with its digest: signatures, evidence and records are listed by tags here.

@@ -101,7 +101,7 @@ impl Request {
             platforms: input("platforms", &inputs.platforms),
         };
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
-        let registry = registry(&input("registry", &inputs.registry), &project.folder)?;
+        let registry = registry(&input("registry", &inputs.registry), project)?;
         let registry_parameter = text(input("registry-parameter", &inputs.registry_parameter));
         Ok(Self {
             version: input("version", &inputs.version).parse()?,

@@ -5,12 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use lifecycle::Problem;
-use lifecycle::oci::{Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
+use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
 
 use crate::plan::Image;
-
-/// The largest configuration of an image that is read, in bytes.
-const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// The largest statement of a builder that is taken over, in bytes: the Dockerfile and some of the log are in it.
 pub(crate) const ATTESTATION_LIMIT: u64 = 8 * 1024 * 1024;
@@ -134,7 +131,7 @@ impl Exported {
                                 left_out.push(layer.size);
                                 continue;
                             }
-                            attestations.push((about.parse()?, std::fs::read(layout.blob_path(&layer.digest))?));
+                            attestations.push((about.parse()?, layout.read_blob(layer, ATTESTATION_LIMIT)?));
                         }
                     }
                     _ => platforms.push((platform_of(layout, child, &manifest)?, manifest)),
@@ -197,11 +194,8 @@ fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) ->
         return Ok(platform.clone());
     }
     let unknown = || Problem::failure(format!("image {} names no platform", manifest.digest));
-    let config = manifest.blobs().next().filter(|config| config.size <= CONFIG_LIMIT).ok_or_else(unknown)?;
-    let config: Value = serde_json::from_slice(&std::fs::read(layout.blob_path(&config.digest))?)?;
-    let text = |name: &str| config[name].as_str().map(str::to_owned);
-    let (Some(os), Some(architecture)) = (text("os"), text("architecture")) else { return Err(unknown().into()) };
-    Ok(Platform::new(&os, &architecture, text("variant").as_deref()))
+    let config = manifest.blobs().next().ok_or_else(unknown)?;
+    Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
 }
 
 /// The manifest with annotations added: a new manifest, of the build and before anybody has seen the old one.

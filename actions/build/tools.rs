@@ -235,15 +235,9 @@ fn platform() -> Option<&'static str> {
 }
 
 /// Temporary folders are private; the tool cache is for all.
-#[cfg(unix)]
 fn set_readable(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn set_readable(_: &Path) -> std::io::Result<()> {
-    Ok(())
 }
 
 /// Programs for tests.

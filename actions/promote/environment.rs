@@ -9,14 +9,25 @@ use lifecycle::evidence::{Record, Recorded};
 use lifecycle::oci::{Class, Digest, Location, Reference, Store, StoreError, Tag};
 use lifecycle::project::Version;
 
-/// Versions of an environment that are looked at, the highest.
-const VERSIONS: usize = 100;
+/// Versions of an environment that are looked at, the highest; beside them the one that it is about. Each takes some
+/// requests.
+const HIGHEST: usize = 100;
 
-/// Digests that the records of a tag that moves lead back to.
-const STEPS: usize = 100;
+/// Versions of an environment that a rollback looks at. With more nothing is decided: what is current may be among those
+/// that were left out.
+const ALL: usize = 1000;
 
 /// Requests to one repository at a time.
 const READERS: usize = 16;
+
+/// How much of an environment is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// The highest versions, or the newest digests of a tag that moves. What went back further than that is not seen.
+    Highest,
+    /// All of them, for who goes back: an error where there are too many.
+    All,
+}
 
 /// How an environment names its images: a reference with the version that it was made with.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +56,8 @@ pub(crate) struct Held {
     tags: BTreeMap<Tag, Digest>,
     /// Those of which no record tells, with the version in them.
     unrecorded: Vec<(Tag, Option<Version>)>,
+    /// Versions that have a tag, and were not looked at; the highest first.
+    left_out: Vec<Version>,
 }
 
 /// What of a tag is the same for all versions: the texts around the version.
@@ -100,19 +113,21 @@ impl Held {
     /// Looks at an environment. `known` are tags that were looked up before.
     ///
     /// # Errors
-    /// When the store can't say, or the version is in the repository's name, of which no registry has a list.
+    /// When the store can't say, the version is in the repository's name, of which no registry has a list, or all are to be
+    /// looked at and there are too many.
     pub(crate) async fn read(
         store: &Arc<dyn Store>,
         naming: Naming<'_>,
         known: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
     ) -> Result<Self, StoreError> {
         match naming.tag_names_version() {
-            true => Self::of_versions(store, naming, known).await,
+            true => Self::of_versions(store, naming, known, depth).await,
             false if naming.reference.repository.as_str().contains(naming.version) => {
                 let message = format!("each version of `{}` has a repository of its own", naming.reference);
                 Err(StoreError::new(Class::Unsupported, message))
             }
-            false => Self::of_tag(store, naming, known).await,
+            false => Self::of_tag(store, naming, known, depth).await,
         }
     }
 
@@ -121,13 +136,21 @@ impl Held {
         store: &Arc<dyn Store>,
         naming: Naming<'_>,
         known: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
     ) -> Result<Self, StoreError> {
         let pattern = Pattern::of(naming.reference.tag.as_str(), naming.version);
         let tags = store.tags().await?.into_iter();
         let mut versions: Vec<(Version, Tag)> =
             tags.filter_map(|tag| Some((pattern.version(tag.as_str())?, tag))).collect();
         versions.sort_by(|a, b| b.cmp(a));
-        versions.truncate(VERSIONS);
+        if depth == Depth::All && versions.len() > ALL {
+            return Err(too_many(store.as_ref(), &format!("{} versions in {}", versions.len(), naming.environment)));
+        }
+        let further = versions.split_off(versions.len().min(depth.limit()));
+        let (asked, left_out): (Vec<_>, Vec<_>) =
+            further.into_iter().partition(|(_, tag)| *tag == naming.reference.tag);
+        versions.extend(asked);
+        let left_out = left_out.into_iter().map(|(version, _)| version).collect();
         let heads = versions.into_iter().map(|(_, tag)| async {
             let digest = match known.get(&tag) {
                 Some(known) => known.clone(),
@@ -150,7 +173,7 @@ impl Held {
         let is_recorded = |tag: &Tag| stays.iter().any(|stay| stay.tag == *tag);
         let unrecorded = tags.keys().filter(|tag| !is_recorded(tag));
         let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version(tag.as_str()))).collect();
-        Ok(Self { stays: newest_first(stays), tags, unrecorded })
+        Ok(Self { stays: newest_first(stays), tags, unrecorded, left_out })
     }
 
     /// One tag moves from version to version: each record says what it replaced.
@@ -158,6 +181,7 @@ impl Held {
         store: &Arc<dyn Store>,
         naming: Naming<'_>,
         known: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
     ) -> Result<Self, StoreError> {
         let tag = &naming.reference.tag;
         let held = match known.get(tag) {
@@ -172,18 +196,31 @@ impl Held {
             for recorded in Recorded::of_environment(store, &digest, naming.environment).await? {
                 if let Some(stay) = naming.stay(recorded, tag) {
                     let replaced = stay.record.replaced.clone().filter(|replaced| seen.insert(replaced.clone()));
-                    next.extend(replaced.filter(|_| seen.len() <= STEPS));
+                    next.extend(replaced.filter(|_| seen.len() <= depth.limit()));
                     stays.push(stay);
                 }
             }
         }
+        if depth == Depth::All && seen.len() > ALL {
+            return Err(too_many(store.as_ref(), &format!("{ALL} digests that `{tag}` has held")));
+        }
         // A record from before its tag was written counts for nothing: that tag never came.
         let stays: Vec<Stay> = newest_first(stays).into_iter().skip_while(|stay| stay.digest != held).collect();
         let unrecorded = if stays.is_empty() { vec![(tag.clone(), None)] } else { Vec::new() };
-        Ok(Self { stays, tags: BTreeMap::from([(tag.clone(), held)]), unrecorded })
+        Ok(Self { stays, tags: BTreeMap::from([(tag.clone(), held)]), unrecorded, left_out: Vec::new() })
     }
 
-    /// What the environment holds now.
+    /// How many versions were not looked at.
+    pub(crate) fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// Whether one of those is above a version.
+    pub(crate) fn leaves_out_above(&self, version: &Version) -> bool {
+        self.left_out.first().is_some_and(|highest| highest > version)
+    }
+
+    /// What the environment holds now, as far as was looked.
     pub(crate) fn current(&self) -> Option<&Stay> {
         self.stays.first()
     }
@@ -208,6 +245,20 @@ impl Held {
         };
         recorded.or_else(tagged)
     }
+}
+
+impl Depth {
+    fn limit(self) -> usize {
+        match self {
+            Self::Highest => HIGHEST,
+            Self::All => ALL,
+        }
+    }
+}
+
+fn too_many(store: &dyn Store, what: &str) -> StoreError {
+    let message = format!("{} has {what}, and {ALL} are looked at", store.address());
+    StoreError::new(Class::Invalid, message).hint("let a lifecycle policy expire old ones")
 }
 
 async fn records(
@@ -280,7 +331,7 @@ mod tests {
         async fn held(&self, tag: &str) -> Held {
             let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
             let naming = Naming { environment: "prod", reference: &reference, version: "1.0.0" };
-            Held::read(&self.store, naming, &BTreeMap::new()).await.unwrap()
+            Held::read(&self.store, naming, &BTreeMap::new(), Depth::Highest).await.unwrap()
         }
     }
 
@@ -332,6 +383,26 @@ mod tests {
         };
         assert_eq!(unrecorded("1.2.0").await.as_deref(), Some("prod-1.3.0"));
         assert_eq!(unrecorded("1.3.0").await, None);
+    }
+
+    #[tokio::test]
+    async fn what_was_left_out_is_known() {
+        let fixture = Fixture::new();
+        let asked = fixture.image(0, Some("prod-1.0.0")).await;
+        fixture.record("prod-1.0.0", "1.0.0", &asked, None, 9).await;
+        let one = fixture.image(1, None).await;
+        for minor in 0..=u8::try_from(HIGHEST).unwrap() {
+            let (tag, version) = (format!("prod-2.{minor}.0"), format!("2.{minor}.0"));
+            fixture.image(1, Some(&tag)).await;
+            if minor % 10 == 0 {
+                fixture.record(&tag, &version, &one, None, 1).await;
+            }
+        }
+        let held = fixture.held("prod-1.0.0").await;
+        assert_eq!(held.current().map(|stay| &stay.digest), Some(&asked));
+        assert_eq!(held.left_out(), 1);
+        let above = |version: &str| held.leaves_out_above(&version.parse().unwrap());
+        assert!(above("1.0.0") && !above("2.0.0"));
     }
 
     #[tokio::test]

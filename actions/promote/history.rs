@@ -11,7 +11,7 @@ use lifecycle::project::{Named, Release};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 use lifecycle::{Diagnosis, Problem};
 
-use crate::environment::{Held, Naming, Stay};
+use crate::environment::{Depth, Held, Naming, Stay};
 use crate::inputs::HistoryRequest;
 
 /// A version to name images with where none is given: no release has it, and a template that checks its parameters takes it.
@@ -37,6 +37,9 @@ struct Past {
     by: Option<String>,
     /// The records that count, the newest first, each as it is attached.
     history: Vec<Record>,
+    /// Lower versions that were not looked at.
+    #[serde(skip)]
+    left_out: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -71,7 +74,7 @@ async fn look(request: &HistoryRequest, environment: &str, named: &Named, versio
     let naming = Naming { environment, reference: &named.reference, version };
     let held = async {
         let opened = request.target.stores.open(&named.reference)?;
-        Held::read(&opened.store, naming, &BTreeMap::new()).await
+        Held::read(&opened.store, naming, &BTreeMap::new(), Depth::Highest).await
     };
     let (held, error) = match held.await {
         Ok(held) => (held, None),
@@ -87,6 +90,7 @@ async fn look(request: &HistoryRequest, environment: &str, named: &Named, versio
         version: current.map(|stay| stay.version.to_string()),
         since: current.map(|stay| stay.record.time.clone()),
         by: current.and_then(|stay| stay.record.actor.clone()),
+        left_out: held.left_out(),
         history: held.stays.iter().map(|stay| stay.record.clone()).collect(),
         error,
     }
@@ -98,6 +102,11 @@ fn report(request: &HistoryRequest, pasts: &[Past], runner: &Runner) {
         if let Some(error) = &past.error {
             let message = format!("what is in {} of image `{}` can't be known: {error}", past.environment, past.name);
             runner.annotate(Annotation::new(Level::Error, message));
+        }
+        if past.left_out > 0 {
+            let (name, environment) = (&past.name, &past.environment);
+            let message = format!("{environment} has {} lower versions of `{name}` that are not shown", past.left_out);
+            runner.annotate(Annotation::new(Level::Notice, message));
         }
         for (index, record) in past.history.iter().enumerate() {
             let text = |text: &Option<String>| Cell::text(text.clone().unwrap_or_default());

@@ -199,12 +199,11 @@ struct SideInputs<'a> {
 impl SideInputs<'_> {
     /// What they mean, with those for both ends where one says nothing.
     fn or(&self, both: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<Side> {
-        let folder = &common.project.folder;
-        let own_registry = registry(&self.registry, folder)?;
+        let own_registry = registry(&self.registry, &common.project)?;
         let own_parameter = self.registry_parameter.text().map(str::to_owned);
         let registry = match (&own_registry, &own_parameter) {
             // A parameter of this end says more than a registry of both.
-            (None, None) => registry(&both.registry, folder)?,
+            (None, None) => registry(&both.registry, &common.project)?,
             _ => own_registry,
         };
         let region = region(&self.region)?.or_else(|| common.region.clone());

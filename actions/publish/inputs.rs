@@ -38,11 +38,10 @@ impl Request {
         let version = version.ok_or(InputError::Required("version"))?;
         let role: Option<Role> = input("role-to-assume", &inputs.role_to_assume).parse()?;
         let common = inputs.common().parse(&runner.environment)?;
-        let folder = &common.project.folder;
         let writing = inputs.writing().parse(&common.project)?;
-        let registry = registry(&input("registry", &inputs.registry), folder)?;
+        let registry = registry(&input("registry", &inputs.registry), &common.project)?;
         let parameter = input("registry-parameter", &inputs.registry_parameter).text().map(str::to_owned);
-        let sign = Signing::parse(&input("sign", &inputs.sign), folder)?;
+        let sign = Signing::parse(&input("sign", &inputs.sign), |path| common.project.inside(path))?;
         let cosign = sign.cosign(runner)?;
         let typed = input("layout", &inputs.layout);
         let inside = |line| common.project.inside(line).map_err(|error| typed.refuse_value(line, error));

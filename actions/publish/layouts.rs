@@ -7,15 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use lifecycle::Problem;
+pub(crate) use lifecycle::oci::CONFIG_LIMIT;
 use lifecycle::oci::{
     BlobSource, BlobStream, Class, Content, Descriptor, Digest, Layout, Location, Manifest, Platform, Put,
     RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
 use lifecycle::transfer::Graph;
-use lifecycle::{Problem, checkout};
-
-/// The largest configuration of an image that is read, in bytes.
-pub(crate) const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// What build left of an image.
 pub(crate) enum Found {
@@ -144,13 +142,8 @@ impl Layouts {
     /// The platform that an image's configuration names.
     fn platform(&self, config: &Descriptor) -> anyhow::Result<Platform> {
         let unknown = || Problem::failure(format!("the configuration {} names no platform", config.digest));
-        let layout = self.with_blob(&config.digest).filter(|_| config.size <= CONFIG_LIMIT).ok_or_else(unknown)?;
-        let json: serde_json::Value =
-            serde_json::from_slice(&checkout::bytes(&layout.blob_path(&config.digest), CONFIG_LIMIT)?)?;
-        let (Some(os), Some(architecture)) = (json["os"].as_str(), json["architecture"].as_str()) else {
-            return Err(unknown().into());
-        };
-        Ok(Platform::new(os, architecture, json["variant"].as_str()))
+        let layout = self.with_blob(&config.digest).ok_or_else(unknown)?;
+        Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
     }
 
     fn with_blob(&self, digest: &Digest) -> Option<&Layout> {

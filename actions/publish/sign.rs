@@ -29,19 +29,25 @@ pub(crate) enum Signing {
 }
 
 impl Signing {
-    /// Reads the input. A key file is relative to the working directory.
+    /// Reads the input. Where the path of a key file leads, `inside` says.
     ///
     /// # Errors
-    /// When it is something else, or the file is not there.
-    pub(crate) fn parse(input: &Input<'_>, folder: &Path) -> Result<Self, InputError> {
+    /// When it is something else, or the file is not there or lies where it may not.
+    pub(crate) fn parse(
+        input: &Input<'_>,
+        inside: impl Fn(&str) -> std::io::Result<PathBuf>,
+    ) -> Result<Self, InputError> {
         match input.text() {
             None | Some("off") => Ok(Self::Off),
             Some("keyless") => Ok(Self::Keyless),
             Some(text) => match text.strip_prefix("key:") {
                 Some(address) if address.contains("://") => Ok(Self::Key(address.to_owned())),
-                Some(path) if folder.join(path).is_file() => Ok(Self::Key(folder.join(path).display().to_string())),
                 Some(path) if !path.is_empty() => {
-                    Err(input.refuse(format!("there is no key file {}", folder.join(path).display())))
+                    let path = inside(path).map_err(|error| input.refuse(error))?;
+                    match path.is_file() {
+                        true => Ok(Self::Key(path.display().to_string())),
+                        false => Err(input.refuse(format!("there is no key file {}", path.display()))),
+                    }
                 }
                 _ => Err(input.refuse("off, keyless, or key: with the path of a key or its address in a KMS")),
             },
@@ -196,12 +202,16 @@ mod tests {
     fn what_is_accepted() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cosign.key"), "").unwrap();
-        let parse = |typed| Signing::parse(&Input::new("sign", typed), folder.path());
+        let inside = |path: &str| match path.starts_with("..") {
+            true => Err(std::io::Error::other("it lies outside the checkout")),
+            false => Ok(folder.path().join(path)),
+        };
+        let parse = |typed| Signing::parse(&Input::new("sign", typed), inside);
         assert_eq!(parse("").unwrap(), Signing::Off);
         assert_eq!(parse("keyless").unwrap(), Signing::Keyless);
         assert_eq!(parse("key:awskms:///alias/x").unwrap(), Signing::Key("awskms:///alias/x".into()));
         assert!(matches!(parse("key:cosign.key").unwrap(), Signing::Key(_)));
-        for typed in ["yes", "key:", "key:no-such.key"] {
+        for typed in ["yes", "key:", "key:no-such.key", "key:../cosign.key"] {
             assert!(parse(typed).is_err(), "{typed}");
         }
     }

@@ -10,7 +10,7 @@ use lifecycle::oci::{Digest, Reference, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named, Opened, Repository};
 use lifecycle::transfer::{Graph, copy};
 
-use crate::environment::{Held, Naming};
+use crate::environment::{Depth, Held, Naming};
 use crate::inputs::Request;
 use crate::plan::Needs;
 use source::{absent, before};
@@ -68,7 +68,10 @@ impl Edge {
         let known: BTreeMap<Tag, Option<Digest>> =
             tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();
         let mut held = match needs.held {
-            true => Some(Held::read(&target.store, naming, &known).await),
+            true => {
+                let depth = if request.rollback { Depth::All } else { Depth::Highest };
+                Some(Held::read(&target.store, naming, &known, depth).await)
+            }
             false => None,
         };
         let root = match promoted {
@@ -78,7 +81,7 @@ impl Edge {
         // Whether a tag would go back is known from what the environment held.
         let moves = |plan: &TagPlan| plan.moves(&root.digest) && !names_version(plan, named, &version);
         if held.is_none() && tags.iter().any(moves) {
-            held = Some(Held::read(&target.store, naming, &known).await);
+            held = Some(Held::read(&target.store, naming, &known, Depth::Highest).await);
         }
         let mut edge = Self {
             graph: Graph { root, children: Vec::new(), blobs: Vec::new() },

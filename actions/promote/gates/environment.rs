@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::Recorded;
+use lifecycle::evidence::{RecordKind, Recorded};
 use lifecycle::oci::{Class, Platform};
 use lifecycle::project::{Fit, fit, platforms};
 
@@ -27,8 +27,14 @@ impl Image<'_> {
             Recorded::of_environment(&self.edge.source.store, self.root(), from).await.map_err(could_not_look)?;
         let naming = Naming { environment: from, reference: &self.planned.source, version: &version };
         let tells = records.iter().filter(|found| naming.tells_of(&found.record, &self.planned.source.tag));
-        let newest = self.believed(tells).await.map_err(|unsigned| {
-            format!("no record{unsigned} says since when it is in {from}; {typed} there was wanted")
+        let is_promoted = tells.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
+        let newest = self.believed(tells).await.map_err(|unsigned| match is_promoted && self.trust.wants_signatures() {
+            true => format!(
+                "promote signs no record, so none that `signature` lets count says since when it is in {from}; {typed} there \
+                 was wanted (hint: ask for `soak` only where publish has put the image, and let the job's `environment` \
+                 wait here)"
+            ),
+            false => format!("no record{unsigned} says since when it is in {from}; {typed} there was wanted"),
         })?;
         let Some(since) = newest.record.at() else { return Err("its record holds no time".to_owned()) };
         match Duration::try_from(OffsetDateTime::now_utc() - since) {
@@ -85,6 +91,10 @@ impl Image<'_> {
         }
         match held.current() {
             None => Ok(format!("no version is recorded in {to} yet")),
+            // What went back to one of those is current, and may be above.
+            Some(current) if current.version <= *version && held.leaves_out_above(version) => Err(format!(
+                "it can't be decided what is in {to}: it has more versions above {version} than are looked at"
+            )),
             Some(current) if current.version <= *version => {
                 Ok(format!("{to} has {}, and {version} is not below it", current.version))
             }

@@ -107,7 +107,7 @@ async fn of_image(
     request: &Request,
     planned: &Planned,
     asked: &[Asked],
-    signatures: &Signatures,
+    signatures: &Signatures<'_>,
     identities: &[&Identity],
     runner: &Runner,
 ) -> Vec<Gate> {

@@ -11,6 +11,7 @@ use lifecycle::Diagnosis;
 use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
+use lifecycle::project::Project;
 use lifecycle::registry::{CredentialSource, Login, authority};
 use lifecycle::runner::{Environment, Runner, run};
 
@@ -31,10 +32,10 @@ const PROCESSES: usize = 4;
 const FOUND_NONE: [&str; 3] = ["no signatures found", "no matching signatures", "no matching attestations"];
 
 /// cosign, with what it needs to see the source.
-pub(super) struct Signatures {
+pub(super) struct Signatures<'a> {
     program: Option<PathBuf>,
     /// Where keys lie.
-    folder: PathBuf,
+    project: &'a Project,
     temporary: PathBuf,
     source: Reached,
     who: Who,
@@ -61,7 +62,7 @@ struct Who {
 
 /// Whom an image and the statements about it are believed.
 pub(super) struct Trust<'a> {
-    signatures: &'a Signatures,
+    signatures: &'a Signatures<'a>,
     identities: &'a [&'a Identity],
     source: &'a Reference,
     root: &'a Digest,
@@ -69,12 +70,17 @@ pub(super) struct Trust<'a> {
 
 impl<'a> Trust<'a> {
     pub(super) fn new(
-        signatures: &'a Signatures,
+        signatures: &'a Signatures<'a>,
         identities: &'a [&'a Identity],
         edge: &'a Edge,
         planned: &'a Planned,
     ) -> Self {
         Self { signatures, identities, source: &planned.source, root: &edge.graph.root.digest }
+    }
+
+    /// Whether statements are believed only where somebody has signed them.
+    pub(super) fn wants_signatures(&self) -> bool {
+        !self.identities.is_empty()
     }
 
     /// The image is signed by an identity.
@@ -91,13 +97,13 @@ impl<'a> Trust<'a> {
     }
 }
 
-impl Signatures {
+impl<'a> Signatures<'a> {
     /// Looks for cosign where a gate needs it.
-    pub(super) fn prepare(request: &Request, identities: &[&Identity], runner: &Runner) -> Self {
+    pub(super) fn prepare(request: &'a Request, identities: &[&Identity], runner: &Runner) -> Self {
         let environment = &runner.environment;
         Self {
             program: if identities.is_empty() { None } else { cosign::find(environment) },
-            folder: request.common.project.folder.clone(),
+            project: &request.common.project,
             temporary: environment.temporary(),
             source: Reached {
                 credentials: RegistryCredentials::new(request.source.aws.clone()),
@@ -124,7 +130,7 @@ impl Signatures {
         let about = format!("{host}/{}@{digest} {identity:?}", source.repository);
         let cell = lock(&self.answers).entry(about).or_default().clone();
         let ask = || async {
-            let arguments = self.who.arguments(identity, &self.folder)?;
+            let arguments = self.who.arguments(identity, |path| self.project.inside(path))?;
             let (host, login) = self.source.login(host, &self.temporary).await?;
             let mut command = cosign::command(program, &login);
             // Only who signs asks GitHub for a token.
@@ -183,7 +189,11 @@ impl Who {
     }
 
     /// What cosign is to accept.
-    fn arguments(&self, identity: &Identity, folder: &std::path::Path) -> Result<Vec<String>, String> {
+    fn arguments(
+        &self,
+        identity: &Identity,
+        inside: impl Fn(&str) -> std::io::Result<PathBuf>,
+    ) -> Result<Vec<String>, String> {
         let certificate = |option: &str, value: String, issuer: &str| {
             vec![format!("--certificate-identity{option}={value}"), format!("--certificate-oidc-issuer={issuer}")]
         };
@@ -192,7 +202,8 @@ impl Who {
                 let key = match key.contains("://") {
                     true => key.clone(),
                     false => {
-                        let path = folder.join(key);
+                        let path = inside(key);
+                        let path = path.map_err(|error| format!("it can't be decided: the key {key}: {error}"))?;
                         let missing = || format!("it can't be decided: the key {key} does not exist");
                         path.is_file().then(|| path.display().to_string()).ok_or_else(missing)?
                     }
@@ -224,9 +235,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn nowhere(path: &str) -> std::io::Result<PathBuf> {
+        Ok(std::path::Path::new("/nowhere").join(path))
+    }
+
     fn arguments(identity: &Identity) -> Result<Vec<String>, String> {
         let who = Who::of(&Environment::from([("GITHUB_REPOSITORY", "o/n.x")]));
-        who.arguments(identity, std::path::Path::new("/nowhere"))
+        who.arguments(identity, nowhere)
     }
 
     #[test]
@@ -252,6 +267,6 @@ mod tests {
             arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
         );
         let nobody = Who::of(&Environment::from([]));
-        assert!(nobody.arguments(&Identity::OfRepository, std::path::Path::new("/")).is_err());
+        assert!(nobody.arguments(&Identity::OfRepository, nowhere).is_err());
     }
 }

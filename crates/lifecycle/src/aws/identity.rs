@@ -1,4 +1,6 @@
-use std::time::Duration;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
@@ -17,6 +19,9 @@ use crate::secret::Secret;
 
 /// Until GitHub's token service has answered.
 const TOKEN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long before they expire credentials are renewed: more than the 10 s of the SDK, which asks again then.
+const RENEWAL: Duration = Duration::from_secs(60);
 
 /// The largest answer of that service, in bytes.
 const TOKEN_LIMIT: usize = 64 * 1024;
@@ -56,7 +61,7 @@ impl std::str::FromStr for Role {
 
 /// The configuration with the role's credentials: by web identity where the job may ask GitHub for a token
 /// (`permissions: id-token: write`), else by the credentials at hand.
-pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Runner) -> Result<SdkConfig, Error> {
+pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>) -> Result<SdkConfig, Error> {
     let environment = &runner.environment;
     let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
     let token = environment.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
@@ -74,16 +79,54 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Runner) -> R
             SharedCredentialsProvider::new(provider.build().await)
         }
     };
-    let credentials = provider.provide_credentials().await.map_err(|error| {
+    let hidden = Hidden { provider, runner: runner.clone(), given: Mutex::default() };
+    // Now, so that a role that can't be assumed is told as that, and not as what it was wanted for.
+    hidden.credentials().await.map_err(|error| {
         Error::new(Kind::Denied, format!("cannot assume {}", role.arn()))
             .hint("the role's trust policy has to allow this job: sts:AssumeRoleWithWebIdentity, or sts:AssumeRole for the credentials at hand")
             .because(error)
     })?;
-    runner.mask(&Secret::new(credentials.secret_access_key()));
-    if let Some(token) = credentials.session_token() {
-        runner.mask(&Secret::new(token));
+    Ok(config.into_builder().credentials_provider(SharedCredentialsProvider::new(hidden)).build())
+}
+
+/// A role's credentials, hidden in the log before anybody has them.
+struct Hidden {
+    provider: SharedCredentialsProvider,
+    runner: Arc<Runner>,
+    /// The last ones, which are given again as long as they are good.
+    given: Mutex<Option<Credentials>>,
+}
+
+impl Hidden {
+    async fn credentials(&self) -> Result<Credentials, CredentialsError> {
+        let renewed = SystemTime::now() + RENEWAL;
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(given) = given.filter(|given| given.expiry().is_none_or(|expiry| expiry > renewed)) {
+            return Ok(given);
+        }
+        let credentials = self.provider.provide_credentials().await?;
+        self.runner.mask(&Secret::new(credentials.secret_access_key()));
+        if let Some(token) = credentials.session_token() {
+            self.runner.mask(&Secret::new(token));
+        }
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials.clone());
+        Ok(credentials)
     }
-    Ok(config.into_builder().credentials_provider(provider).build())
+}
+
+impl ProvideCredentials for Hidden {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.credentials())
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hidden").finish_non_exhaustive()
+    }
 }
 
 /// Tells in CloudTrail which run it was.

@@ -1,7 +1,8 @@
 //! Repositories that are missing: made as the project wants them, or by the registry's own templates.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 
 use aws_sdk_ecr::types::{
     EncryptionConfiguration, EncryptionType, ImageScanningConfiguration, ImageTagMutability,
@@ -15,7 +16,7 @@ use crate::oci::RepositoryName;
 use crate::registry::EcrHost;
 use crate::runner::{Input, InputError};
 
-/// The largest policy that is read from a file, in bytes; ECR's own limits are below.
+/// The largest policy that is read from a file, in bytes; ECR's own limits are lower.
 const POLICY_LIMIT: u64 = 1024 * 1024;
 
 /// How a repository that is missing is made: the input `repository-settings`.
@@ -36,11 +37,12 @@ pub struct RepositorySettings {
 const FILTERS: usize = 5;
 
 impl RepositorySettings {
-    /// Reads the input: YAML. `lifecyclePolicy` and `repositoryPolicy` are files relative to `folder`, and are read here.
+    /// Reads the input: YAML. `lifecyclePolicy` and `repositoryPolicy` are files, and are read here:
+    /// `inside` says where a path leads.
     ///
     /// # Errors
-    /// When it is no such YAML, a word is none of ECR's, or a file can't be read.
-    pub fn parse(input: &Input<'_>, folder: &Path) -> Result<Self, InputError> {
+    /// When it is no such YAML, a word is none of ECR's, or a file can't be read or lies where it may not.
+    pub fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Self, InputError> {
         let Some(text) = input.text() else { return Ok(Self::default()) };
         let value = crate::template::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
         let mut settings: Self = serde_json::from_value(value).map_err(|error| input.refuse(error))?;
@@ -54,7 +56,8 @@ impl RepositorySettings {
             return Err(input.refuse(accepted));
         }
         for policy in [&mut settings.lifecycle_policy, &mut settings.repository_policy].into_iter().flatten() {
-            let text = checkout::read(&folder.join(&*policy), POLICY_LIMIT)
+            let text = inside(policy)
+                .and_then(|path| checkout::read(&path, POLICY_LIMIT))
                 .map_err(|error| input.refuse_value(policy, format!("a file that can be read ({error})")))?;
             serde_json::from_str::<serde::de::IgnoredAny>(&text)
                 .map_err(|error| input.refuse_value(policy, format!("a policy in JSON ({error})")))?;
@@ -72,10 +75,11 @@ fn one_of(input: &Input<'_>, word: Option<&str>, words: &[&str]) -> Result<(), I
 }
 
 impl Aws {
-    /// Makes a repository with its policies. That somebody else made it at the same time is success.
+    /// Makes a repository that is missing, with its policies. That it was made at the same time is success, and it gets
+    /// the policies too.
     ///
     /// # Errors
-    /// When ECR refuses it.
+    /// When ECR refuses it, or one of the policies: then with what is left behind.
     pub async fn create_repository(
         &self,
         host: &EcrHost,
@@ -114,19 +118,30 @@ impl Aws {
         }
         if let Err(error) = request.send().await {
             let error = Error::of("ecr:CreateRepository", &arn, error);
-            return if error.kind == Kind::Exists { Ok(()) } else { Err(error) };
+            // It was missing a moment ago: the SDK has made it and lost the answer, or a job beside this one has made it.
+            if error.kind != Kind::Exists {
+                return Err(error);
+            }
         }
+        let mut lacks = Vec::new();
         if let Some(text) = &settings.lifecycle_policy {
             let request = ecr.put_lifecycle_policy().registry_id(&host.account).repository_name(name.as_str());
             let answer = request.lifecycle_policy_text(text).send().await;
-            answer.map_err(|error| Error::of("ecr:PutLifecyclePolicy", &arn, error))?;
+            let failed = |error| ("lifecycle", Error::of("ecr:PutLifecyclePolicy", &arn, error));
+            lacks.extend(answer.map_err(failed).err());
         }
         if let Some(text) = &settings.repository_policy {
             let request = ecr.set_repository_policy().registry_id(&host.account).repository_name(name.as_str());
             let answer = request.policy_text(text).send().await;
-            answer.map_err(|error| Error::of("ecr:SetRepositoryPolicy", &arn, error))?;
+            let failed = |error| ("repository", Error::of("ecr:SetRepositoryPolicy", &arn, error));
+            lacks.extend(answer.map_err(failed).err());
         }
-        Ok(())
+        let policies: Vec<&str> = lacks.iter().map(|(policy, _)| *policy).collect();
+        let policies = policies.join(" and its ");
+        match lacks.into_iter().next() {
+            None => Ok(()),
+            Some((_, error)) => Err(left_without(&policies, host, name, error)),
+        }
     }
 
     /// The prefixes of templates by which the registry makes a repository at the first push to it.
@@ -154,6 +169,17 @@ impl Aws {
     }
 }
 
+/// The next run finds the repository and sets nothing: what is left behind has to be known now.
+fn left_without(policies: &str, host: &EcrHost, name: &RepositoryName, error: Error) -> Error {
+    let (account, region) = (&host.account, &host.region);
+    let message = format!("repository `{name}` was made in {account}/{region}, without its {policies} policy");
+    let allow = error.hint.as_ref().map(|hint| format!("{hint}, then ")).unwrap_or_default();
+    let hint = format!(
+        "{allow}delete it, so that the next run makes it whole: aws ecr delete-repository --region {region} --repository-name {name}"
+    );
+    Error::new(error.kind, message).hint(hint).because(error)
+}
+
 /// Whether a template's prefix is one of a repository: `ROOT` is of every one, `team` of `team/service`.
 pub fn prefix_matches(prefix: &str, name: &RepositoryName) -> bool {
     let rest = name.as_str().strip_prefix(prefix.trim_end_matches('/'));
@@ -165,7 +191,8 @@ mod tests {
     use super::*;
 
     fn parse(typed: &str) -> Result<RepositorySettings, String> {
-        RepositorySettings::parse(&Input::new("repository-settings", typed), Path::new("/")).map_err(|e| e.to_string())
+        let inside = |path: &str| Ok(PathBuf::from("/").join(path));
+        RepositorySettings::parse(&Input::new("repository-settings", typed), inside).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -374,7 +374,7 @@ pub(super) fn build_args((): (), document: &Document<'_>) -> Result<BTreeMap<Str
 fn repository(uri: &str) -> String {
     let uri = uri.strip_prefix("git+").unwrap_or(uri);
     let end = uri.find('#').unwrap_or(uri.len());
-    let path = uri.find("://").map_or(0, |scheme| scheme + 3);
+    let path = uri[..end].find("://").map_or(0, |scheme| scheme + 3);
     let path = uri[path..end].find('/').map_or(end, |slash| path + slash);
     let end = uri[path..end].find('@').map_or(end, |at| path + at);
     uri[..end].trim_end_matches(".git").to_owned()
@@ -459,6 +459,8 @@ mod tests {
             ("https://github.com/o/n.git#refs/heads/main", "https://github.com/o/n"),
             ("", ""),
             ("#@/", ""),
+            ("a#b://c", "a"),
+            ("git+#://", ""),
         ] {
             assert_eq!(repository(uri), address, "{uri}");
         }

@@ -189,13 +189,19 @@ async fn pieces<K, T>(
     candidates.sort_by(|(a, one), (b, other)| (b, &other.digest).cmp(&(a, &one.digest)));
     let mut pieces = Vec::new();
     let mut left = LIMIT;
-    for (_, referrer) in candidates {
-        let Some(manifest) = store.manifest(&referrer.digest).await? else { continue };
-        if let Some(piece) = piece(store, digest, &manifest, &mut left, &as_artifact, &as_statement, &read).await? {
-            pieces.push(piece);
-        }
+    for (created, referrer) in candidates {
         if pieces.len() == PIECES {
             break;
+        }
+        let Some(manifest) = store.manifest(&referrer.digest).await? else {
+            // It may be the newest, where nothing says when it was made.
+            let created = Some(created.unwrap_or_else(OffsetDateTime::now_utc));
+            let content = Err("is listed, and is not there".to_owned());
+            pieces.push(Found { referrer: referrer.digest, created, content });
+            continue;
+        };
+        if let Some(piece) = piece(store, digest, &manifest, &mut left, &as_artifact, &as_statement, &read).await? {
+            pieces.push(piece);
         }
     }
     // A list may lack the times.

@@ -192,7 +192,7 @@ impl Recorded {
     /// The records of an image, the newest first.
     ///
     /// # Errors
-    /// When the store can't say, a record can't be read, or there are too many. A record that speaks of another digest is
+    /// When the store can't say, a record can't be read or is listed and not there, or there are too many. A record that speaks of another digest is
     /// none of this image and is left out, and so is one whose time is missing, in the future, or not the one that its
     /// manifest says: anybody can attach anything.
     pub async fn all(store: &Arc<dyn Store>, image: &Digest) -> Result<Vec<Self>, StoreError> {
@@ -244,7 +244,12 @@ impl Recorded {
         referrer: &Digest,
         image: &Digest,
     ) -> Result<Option<(OffsetDateTime, Self)>, StoreError> {
-        let Some(manifest) = store.manifest(referrer).await? else { return Ok(None) };
+        let lacks = || {
+            let message =
+                format!("{} lists {referrer} as what may be a record of {image}, and lacks it", store.address());
+            StoreError::new(Class::NotFound, message).hint("take it out of the list, or push it again")
+        };
+        let manifest = store.manifest(referrer).await?.ok_or_else(lacks)?;
         let record = Self::read(store, &manifest, image).await?;
         let created = manifest.annotations.get(annotation::CREATED);
         let created = created.and_then(|created| OffsetDateTime::parse(created, &Rfc3339).ok());

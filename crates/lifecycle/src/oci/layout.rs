@@ -1,23 +1,24 @@
+mod index;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use oci_spec::image::ImageIndex;
 use tokio_util::io::ReaderStream;
 
 use super::store::{BlobSource, BlobStream, Class, Put, Store, StoreError, verified};
-use super::{Descriptor, Digest, Hasher, Location, MANIFEST_LIMIT, Manifest, RepositoryName, Tag, annotation};
+use super::{Descriptor, Digest, Hasher, Location, MANIFEST_LIMIT, Manifest, RepositoryName, Tag};
+pub use index::Root;
+use index::{Seen, index_of};
 
 /// The content of the file `oci-layout`.
 const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-
-/// The largest `index.json` that is read, in bytes: some hundred thousand entries.
-const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are read from disk at a time.
 const PIECE: usize = 64 * 1024;
@@ -31,27 +32,19 @@ const PIECE: usize = 64 * 1024;
 pub struct Layout {
     root: PathBuf,
     origin: Option<(Location, RepositoryName)>,
-}
-
-/// An entry of `index.json`.
-#[derive(Debug, Clone)]
-pub struct Root {
-    /// What it points to, with its annotations.
-    pub descriptor: Descriptor,
-    /// `org.opencontainers.image.ref.name`: a tag, or a mapping key in what build writes.
-    pub name: Option<String>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Layout {
     /// A layout in a folder, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), origin: None }
+        Self { root: root.into(), origin: None, seen: Arc::default() }
     }
 
     /// The layout of a repository in a folder of layouts.
     pub fn of(directory: &Path, repository: &RepositoryName) -> Self {
         let origin = (Location::Directory(directory.to_owned()), repository.clone());
-        Self { root: directory.join(repository.as_str()), origin: Some(origin) }
+        Self { root: directory.join(repository.as_str()), origin: Some(origin), seen: Arc::default() }
     }
 
     /// The folder.
@@ -69,77 +62,6 @@ impl Layout {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// The entries of `index.json` in order; none where there is no layout.
-    ///
-    /// # Errors
-    /// When the folder holds something that is not a layout.
-    pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
-        if !self.exists() {
-            return Ok(Vec::new());
-        }
-        let bytes = self.read(&self.root.join("index.json"), INDEX_LIMIT)?;
-        let bytes = bytes.ok_or_else(|| self.invalid("has no index.json"))?;
-        let index =
-            ImageIndex::from_reader(&bytes[..]).map_err(|e| self.invalid("has a broken index.json").because(e))?;
-        let root = |descriptor: &oci_spec::image::Descriptor| {
-            let descriptor = Descriptor::read(descriptor)?;
-            let name = descriptor.annotations.get(annotation::REF_NAME).cloned();
-            Ok(Root { descriptor, name })
-        };
-        let roots = index.manifests().iter().map(root).collect::<Result<_, super::InvalidDigest>>();
-        roots.map_err(|e| self.invalid("has a broken index.json").because(e))
-    }
-
-    /// Adds an entry to `index.json`, or puts it in the place of the one with the same name;
-    /// an entry without a name that is there already is left.
-    ///
-    /// # Errors
-    /// When the layout can't be written.
-    pub fn add_root(&self, descriptor: &Descriptor, name: Option<&str>) -> Result<(), StoreError> {
-        self.create()?;
-        let marker = self.root.join("oci-layout");
-        let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
-        lock.lock().map_err(|e| self.failed(&marker, e))?;
-        let mut roots = self.roots()?;
-        let mut descriptor = descriptor.clone();
-        if let Some(name) = name {
-            descriptor.annotations.insert(annotation::REF_NAME.to_owned(), name.to_owned());
-            roots.retain(|root| root.name.as_deref() != Some(name));
-        } else if roots.iter().any(|root| root.name.is_none() && root.descriptor.digest == descriptor.digest) {
-            return Ok(());
-        }
-        roots.push(Root { descriptor, name: name.map(str::to_owned) });
-        self.write_index(roots.iter().map(|root| &root.descriptor))
-    }
-
-    /// Takes entries with some names out of `index.json`, with what refers to what they consist of. Their blobs stay.
-    ///
-    /// # Errors
-    /// When the folder holds something that is not a layout.
-    pub fn forget(&self, names: &[&str]) -> Result<(), StoreError> {
-        let is_named = |root: &Root| root.name.as_deref().is_some_and(|name| names.contains(&name));
-        let (gone, mut kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_named);
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let mut digests: Vec<Digest> = Vec::new();
-        for root in gone {
-            if let Some(manifest) = self.read_manifest(&root.descriptor.digest)? {
-                digests.extend(manifest.children().iter().map(|child| child.digest.clone()));
-            }
-            digests.push(root.descriptor.digest);
-        }
-        let mut refers = Vec::new();
-        for root in &kept {
-            let manifest = self.read_manifest(&root.descriptor.digest)?;
-            let subject = manifest.and_then(|manifest| manifest.subject);
-            refers.push(root.name.is_none() && subject.is_some_and(|subject| digests.contains(&subject.digest)));
-        }
-        let mut refers = refers.into_iter();
-        kept.retain(|_| !refers.next().unwrap_or(false));
-        self.write_index(kept.iter().map(|root| &root.descriptor))
-    }
-
     /// Writes content under its digest, unless it is there.
     ///
     /// # Errors
@@ -149,7 +71,7 @@ impl Layout {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
         if !path.exists() {
-            self.replace(&path, bytes)?;
+            self.written(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         }
         Ok(digest)
     }
@@ -185,10 +107,19 @@ impl Layout {
     /// # Errors
     /// When it can't be read or is not what its digest says.
     pub fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
+        let entries = self.entries()?;
+        let listed = entries.iter().find(|root| root.descriptor.digest == *digest);
+        self.typed_manifest(digest, listed.map(|root| root.descriptor.media_type.as_str()))
+    }
+
+    /// The manifest of an entry, verified; none where it is not there.
+    fn manifest_of(&self, entry: &Descriptor) -> Result<Option<Manifest>, StoreError> {
+        self.typed_manifest(&entry.digest, Some(&entry.media_type))
+    }
+
+    fn typed_manifest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>, StoreError> {
         let Some(bytes) = self.read(&self.blob_path(digest), MANIFEST_LIMIT)? else { return Ok(None) };
-        let named = self.roots()?.into_iter().find(|root| root.descriptor.digest == *digest);
-        let media_type = named.map(|root| root.descriptor.media_type);
-        let manifest = Manifest::parse(Bytes::from(bytes), media_type.as_deref());
+        let manifest = Manifest::parse(Bytes::from(bytes), media_type);
         let manifest = manifest.map_err(|e| self.invalid(&format!("has a broken manifest {digest}")).because(e))?;
         if manifest.digest != *digest {
             let message = format!("manifest {digest} of {} has other bytes than its digest says", self.address());
@@ -197,34 +128,48 @@ impl Layout {
         Ok(Some(manifest))
     }
 
-    /// Makes the folders and the marker, unless they are there.
+    /// A small blob whole, verified.
+    ///
+    /// # Errors
+    /// When it is not there, is not what its descriptor says, or is over `limit` bytes.
+    pub fn read_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
+        if bytes.len() as u64 != blob.size || Digest::of(&bytes) != blob.digest {
+            let message = format!("blob {} of {} has other bytes than its digest says", blob.digest, self.address());
+            return Err(StoreError::new(Class::Integrity, message));
+        }
+        Ok(bytes)
+    }
+
+    /// Makes the folders and the marker, unless they are there. Another process may do it at the same time: what it
+    /// made stays.
     fn create(&self) -> Result<(), StoreError> {
         if self.exists() {
             return Ok(());
         }
         let blobs = self.root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|e| self.failed(&blobs, e))?;
-        if !self.root.join("index.json").exists() {
-            self.write_index([])?;
+        // The marker last: with it the layout exists.
+        self.add_new("index.json", &index_of([]))?;
+        self.add_new("oci-layout", MARKER)
+    }
+
+    /// Writes a file, unless there is one of that name.
+    fn add_new(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let temporary = self.written(&path, text.as_bytes())?;
+        match temporary.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
+            Ok(_) | Err(_) => Ok(()),
         }
-        self.replace(&self.root.join("oci-layout"), MARKER.as_bytes())
     }
 
-    fn write_index<'a>(&self, manifests: impl IntoIterator<Item = &'a Descriptor>) -> Result<(), StoreError> {
-        let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
-        let index = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": super::media_type::INDEX,
-            "manifests": manifests,
-        });
-        self.replace(&self.root.join("index.json"), index.to_string().as_bytes())
-    }
-
-    /// Writes a file by renaming a finished one over it.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    /// A finished file that has its name still to get.
+    fn written(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, StoreError> {
         let mut temporary = self.temporary()?;
         temporary.write_all(bytes).map_err(|e| self.failed(path, e))?;
-        self.persist(temporary, path)
+        set_readable(temporary.as_file()).map_err(|e| self.failed(path, e))?;
+        Ok(temporary)
     }
 
     /// An unfinished file, which goes away if it is not finished.
@@ -239,14 +184,17 @@ impl Layout {
     }
 
     fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(file) = self.open(path)? else { return Ok(None) };
+        self.open(path)?.map(|file| self.read_file(&file, path, limit)).transpose()
+    }
+
+    fn read_file(&self, file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
         file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.failed(path, e))?;
         if bytes.len() as u64 > limit {
             let message = format!("{} is over the limit of {limit} bytes", path.display());
             return Err(StoreError::new(Class::Invalid, message));
         }
-        Ok(Some(bytes))
+        Ok(bytes)
     }
 
     /// Opens a file of the layout; none where it is not there. A link that leads out of the layout is not followed, and
@@ -254,7 +202,7 @@ impl Layout {
     fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(path, error)),
         };
         let root = fs::canonicalize(&self.root).map_err(|e| self.failed(&self.root, e))?;
@@ -273,9 +221,9 @@ impl Layout {
         StoreError::new(Class::Invalid, format!("cannot use {}", path.display())).because(error)
     }
 
-    fn root_named(&self, tag: &Tag) -> Result<Option<Descriptor>, StoreError> {
-        let roots = self.roots()?;
-        Ok(roots.into_iter().find(|root| root.name.as_deref() == Some(tag.as_str())).map(|root| root.descriptor))
+    fn lacks_blob(&self, digest: &Digest) -> StoreError {
+        let message = format!("the OCI layout {} lacks the blob {digest}", self.root.display());
+        StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again")
     }
 }
 
@@ -287,10 +235,7 @@ impl BlobSource for Layout {
 
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let path = self.blob_path(&blob.digest);
-        let Some(file) = self.open(&path)? else {
-            let message = format!("the OCI layout {} lacks the blob {}", self.root.display(), blob.digest);
-            return Err(StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again"));
-        };
+        let file = self.open(&path)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
         let file = tokio::fs::File::from_std(file);
         let layout = self.clone();
         let pieces =
@@ -311,7 +256,7 @@ impl Store for Layout {
 
     async fn tagged(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
         let Some(descriptor) = self.root_named(tag)? else { return Ok(None) };
-        match self.read_manifest(&descriptor.digest)? {
+        match self.manifest_of(&descriptor)? {
             Some(manifest) => Ok(Some(manifest)),
             None => Err(self.invalid(&format!("lacks the manifest {} of `{tag}`", descriptor.digest))),
         }
@@ -350,27 +295,28 @@ impl Store for Layout {
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         let mut referrers: BTreeMap<Digest, Descriptor> = BTreeMap::new();
-        for root in self.roots()?.into_iter().filter(|root| root.name.is_none()) {
-            let Some(manifest) = self.read_manifest(&root.descriptor.digest)? else { continue };
-            if manifest.subject.as_ref().is_some_and(|s| s.digest == *subject) {
-                let descriptor = Descriptor { annotations: manifest.annotations.clone(), ..manifest.descriptor() };
-                referrers.insert(manifest.digest, descriptor);
+        for root in self.entries()?.iter().filter(|root| root.name.is_none()) {
+            if self.subject(root)?.is_none_or(|of| of != *subject) {
+                continue;
             }
+            let Some(manifest) = self.manifest_of(&root.descriptor)? else { continue };
+            let descriptor = Descriptor { annotations: manifest.annotations.clone(), ..manifest.descriptor() };
+            referrers.insert(manifest.digest, descriptor);
         }
         Ok(referrers.into_values().collect())
     }
 
     async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
-        let roots = self.roots()?;
+        let entries = self.entries()?;
         let digest = |tag: &Tag| {
-            let root = roots.iter().find(|root| root.name.as_deref() == Some(tag.as_str()))?;
+            let root = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()))?;
             Some((tag.clone(), root.descriptor.digest.clone()))
         };
         Ok(tags.iter().filter_map(digest).collect())
     }
 
     async fn tags(&self) -> Result<Vec<Tag>, StoreError> {
-        Ok(self.roots()?.into_iter().filter_map(|root| root.name?.parse().ok()).collect())
+        Ok(self.entries()?.iter().filter_map(|root| root.name.as_ref()?.parse().ok()).collect())
     }
 }
 
@@ -388,15 +334,8 @@ impl Write for HashingSink<'_> {
 }
 
 /// Temporary files are private; what is finished is read by other tools and users.
-#[cfg(unix)]
 fn set_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn set_readable(_: &File) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -461,7 +400,6 @@ mod tests {
         assert_eq!(layout.roots().unwrap_err().class, Class::Invalid);
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn what_is_no_file_of_the_layout_is_not_read() {
         use std::os::unix::fs::symlink;
@@ -487,6 +425,49 @@ mod tests {
         assert!(error.to_string().contains("is not a file of the layout"), "{error}");
     }
 
+    #[tokio::test]
+    async fn what_another_handle_wrote_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Layout::at(folder.path()), Layout::at(folder.path()));
+        let (image, tag): (_, Tag) = (manifest("image", None), "t".parse().unwrap());
+        for number in 0..20 {
+            let next = manifest(&format!("{number:02}"), Some(&image));
+            other.put_manifest(&next, None).await.unwrap();
+            other.put_manifest(&next, Some(&tag)).await.unwrap();
+            assert_eq!(one.head(&tag).await.unwrap(), Some(next.digest.clone()));
+            assert_eq!(one.referrers(&image.digest).await.unwrap().len(), number + 1);
+        }
+        // What is listed and not there may be what was asked for.
+        fs::remove_file(one.blob_path(&manifest("07", Some(&image)).digest)).unwrap();
+        let error = Layout::at(folder.path()).referrers(&image.digest).await.unwrap_err();
+        assert!(error.to_string().contains("lacks the manifest"), "{error}");
+    }
+
+    #[test]
+    fn writers_at_a_time_lose_nothing() {
+        const WRITERS: usize = 8;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("layout");
+        let start = std::sync::Barrier::new(WRITERS);
+        std::thread::scope(|scope| {
+            for number in 0..WRITERS {
+                let (root, start) = (&root, &start);
+                scope.spawn(move || {
+                    let layout = Layout::at(root);
+                    let whole = manifest(&number.to_string(), None);
+                    start.wait();
+                    layout.add_root(&whole.descriptor(), Some(&format!("kept-{number}"))).unwrap();
+                    layout.add_root(&whole.descriptor(), Some(&format!("gone-{number}"))).unwrap();
+                    layout.add_blob(&whole.bytes).unwrap();
+                    layout.forget(&[&format!("gone-{number}")]).unwrap();
+                });
+            }
+        });
+        let mut names: Vec<String> = Layout::at(&root).roots().unwrap().into_iter().filter_map(|r| r.name).collect();
+        names.sort();
+        assert_eq!(names, (0..WRITERS).map(|number| format!("kept-{number}")).collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_file_with_other_bytes_is_not_taken() {
         let folder = tempfile::tempdir().unwrap();
@@ -496,6 +477,12 @@ mod tests {
         layout.add_file(&file, &Digest::of(b"bytes")).unwrap();
         assert_eq!(fs::read(layout.blob_path(&Digest::of(b"bytes"))).unwrap(), b"bytes");
         assert_eq!(layout.add_file(&file, &Digest::of(b"other")).unwrap_err().class, Class::Integrity);
+        let blob = Descriptor::of("x/y", b"bytes");
+        assert_eq!(layout.read_blob(&blob, 5).unwrap(), b"bytes");
+        assert_eq!(layout.read_blob(&blob, 4).unwrap_err().class, Class::Invalid);
+        let of_another_size = Descriptor { size: 4, ..blob };
+        assert_eq!(layout.read_blob(&of_another_size, 5).unwrap_err().class, Class::Integrity);
+        assert_eq!(layout.read_blob(&Descriptor::of("x/y", b"absent"), 9).unwrap_err().class, Class::NotFound);
         assert!(!layout.blob_path(&Digest::of(b"other")).exists());
     }
 }

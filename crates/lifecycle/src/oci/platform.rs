@@ -3,6 +3,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// The largest configuration of an image that is read, in bytes: some hundred layers take some tens of kilobytes, and labels
+/// may hold anything.
+pub const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
+
 /// What an image runs on: `os/architecture[/variant]`, in Go's names as the
 /// [image index](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md) has them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +40,18 @@ impl Platform {
         };
         let variant = variant.filter(|v| !v.is_empty() && (architecture, *v) != ("arm64", "v8"));
         Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+    }
+
+    /// The platform that the configuration of an image names.
+    pub fn of_config(config: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            os: String,
+            architecture: String,
+            variant: Option<String>,
+        }
+        let config: Config = serde_json::from_slice(config).ok()?;
+        Some(Self::new(&config.os, &config.architecture, config.variant.as_deref()))
     }
 
     /// The platform that this program runs on.
@@ -96,6 +112,16 @@ mod tests {
             ("Linux/ARM/v7", "linux/arm/v7"),
         ] {
             assert_eq!(given.parse::<Platform>().map(|p| p.to_string()), Ok(meant.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_configuration_names_one() {
+        let of = |text: &str| Platform::of_config(text.as_bytes()).map(|platform| platform.to_string());
+        assert_eq!(of(r#"{"os":"linux","architecture":"arm","variant":"v7"}"#).as_deref(), Some("linux/arm/v7"));
+        assert_eq!(of(r#"{"os":"linux","architecture":"aarch64","variant":null}"#).as_deref(), Some("linux/arm64"));
+        for text in ["", "{}", r#"{"os":"linux"}"#, r#"{"os":1,"architecture":"amd64"}"#] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 

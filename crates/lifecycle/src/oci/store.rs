@@ -92,8 +92,6 @@ pub enum Class {
     Denied,
     /// It does not exist.
     NotFound,
-    /// It exists in a state in which it can't be read.
-    Archived,
     /// Something else is where this should be written.
     Conflict,
     /// Too many requests.

@@ -9,13 +9,12 @@ use futures::stream::{self, StreamExt};
 use super::{Named, Release, Stores};
 use crate::Diagnosis;
 use crate::diagnosis::Problem;
-use crate::oci::{Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, read_blob};
+use crate::oci::{
+    CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, read_blob,
+};
 use crate::runner::{Annotation, Level, Runner, escape};
 use crate::template::{Lead, Placed, Usage};
 use crate::transfer::Graph;
-
-/// The largest configuration of an image that is read, in bytes; ECR takes manifests of no more.
-const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// References that are looked at, at a time.
 const READERS: usize = 8;
@@ -148,7 +147,7 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
                 (Some(platform), _) => platforms.push(platform),
                 (None, Content::Image { config, .. }) => {
                     let bytes = read_blob(store.as_ref(), config, CONFIG_LIMIT).await?;
-                    platforms.push(of_config(&bytes).ok_or_else(|| {
+                    platforms.push(Platform::of_config(&bytes).ok_or_else(|| {
                         let message = format!("{} doesn't say its platform", manifest.digest);
                         StoreError::new(Class::Invalid, message)
                     })?);
@@ -158,17 +157,6 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
         }
     }
     Ok(platforms)
-}
-
-fn of_config(bytes: &[u8]) -> Option<Platform> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        os: String,
-        architecture: String,
-        variant: Option<String>,
-    }
-    let config: Config = serde_json::from_slice(bytes).ok()?;
-    Some(Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
 }
 
 /// Why something that deploys an image could not run it. What does not say its platform, on either side, is not refused.

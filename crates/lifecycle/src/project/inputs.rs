@@ -111,7 +111,7 @@ impl WritingInputs<'_> {
         Ok(Writing {
             extra_tags: self.extra_tags.lines().map(str::to_owned).collect(),
             create_repositories: CreateRepositories::parse(&self.create_repositories)?,
-            repository_settings: RepositorySettings::parse(&self.repository_settings, &project.folder)?,
+            repository_settings: RepositorySettings::parse(&self.repository_settings, |path| project.inside(path))?,
             evidence: EvidenceMode::parse(&self.evidence)?,
             on_conflict: OnConflict::parse(&self.on_conflict)?,
             record: self.record.boolean(true)?,

@@ -1,5 +1,7 @@
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 
+use super::Project;
 use crate::Diagnosis;
 use crate::oci::StoreError;
 use crate::registry::is_region;
@@ -119,11 +121,17 @@ pub fn region(input: &Input<'_>) -> Result<Option<String>, InputError> {
 /// Reads `registry`: `host[/prefix]`, or `oci:DIR` with a folder relative to the working directory.
 ///
 /// # Errors
-/// When it is an address with a scheme, or no host.
-pub fn registry(input: &Input<'_>, folder: &Path) -> Result<Option<String>, InputError> {
+/// When it is an address with a scheme, no host, or a folder that lies outside the checkout.
+pub fn registry(input: &Input<'_>, project: &Project) -> Result<Option<String>, InputError> {
+    address(input, |path| project.inside(path))
+}
+
+/// The same, where `inside` says to where a path leads.
+fn address(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Option<String>, InputError> {
     let Some(text) = input.text().map(|text| text.trim_end_matches('/')) else { return Ok(None) };
     if let Some(directory) = text.strip_prefix("oci:").filter(|directory| !directory.is_empty()) {
-        return Ok(Some(format!("oci:{}", folder.join(directory).display())));
+        let folder = inside(directory).map_err(|error| input.refuse_value(text, error))?;
+        return Ok(Some(format!("oci:{}", folder.display())));
     }
     let host = text.split('/').next().unwrap_or_default();
     match host.parse::<crate::oci::Location>() {
@@ -138,12 +146,17 @@ mod tests {
 
     #[test]
     fn registries() {
-        let read = |typed| registry(&Input::new("registry", typed), Path::new("/srv/shop"));
+        let read = |typed| {
+            address(&Input::new("registry", typed), |path| match path.starts_with("..") {
+                true => Err(io::Error::other("it lies outside the checkout")),
+                false => Ok(PathBuf::from("/srv/shop").join(path)),
+            })
+        };
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read("h.example/prefix/").unwrap().as_deref(), Some("h.example/prefix"));
         assert_eq!(read("oci:store").unwrap().as_deref(), Some("oci:/srv/shop/store"));
         assert_eq!(read("oci:/store").unwrap().as_deref(), Some("oci:/store"));
-        for typed in ["https://h.example", "oci:", "h example", "$(id)"] {
+        for typed in ["https://h.example", "oci:", "oci:../store", "h example", "$(id)"] {
             assert!(read(typed).is_err(), "{typed}");
         }
     }

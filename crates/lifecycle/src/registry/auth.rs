@@ -116,7 +116,7 @@ impl Authenticator {
         state.tokens.insert(scope, token);
     }
 
-    /// Drops a token that was refused; whether it was the one in use.
+    /// Drops a token that was refused, if it is still the one in use.
     pub(super) fn drop_token(&self, scope: &Scope, refused: &HeaderValue) {
         let mut state = self.state();
         if state.tokens.get(scope).and_then(bearer).is_some_and(|current| current == *refused) {

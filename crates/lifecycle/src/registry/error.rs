@@ -100,6 +100,20 @@ impl Failure {
         matches!(self.class, Class::Throttled | Class::Transient) && self.refused().is_none()
     }
 
+    /// Whether it is the repository that does not exist.
+    pub(super) fn is_of_repository(&self) -> bool {
+        self.class == Class::NotFound && self.code.as_deref() == Some("NAME_UNKNOWN")
+    }
+
+    /// The same, where nobody waits for as long as the registry asks.
+    pub(super) fn given_up(mut self) -> Self {
+        if let Some(wait) = self.retry_after {
+            let asks = format!("it asks to wait for {} s", wait.as_secs());
+            self.detail = Some(self.detail.map_or_else(|| asks.clone(), |detail| format!("{detail}; {asks}")));
+        }
+        self
+    }
+
     /// The connection was refused for good, in this request or in what it passes on.
     fn refused(&self) -> Option<&Refused> {
         Refused::behind(self.source.as_deref()?)
@@ -125,7 +139,7 @@ impl Failure {
         let what = operation.what();
         let detail = self.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         let place = ecr.as_ref().map_or_else(|| host.to_owned(), |ecr| format!("{}/{}", ecr.account, ecr.region));
-        let repository_missing = self.code.as_deref() == Some("NAME_UNKNOWN");
+        let repository_missing = self.is_of_repository();
         let (message, hint) = match (self.class, &ecr) {
             (Class::NotFound, Some(ecr)) if repository_missing => (
                 format!("repository `{repository}` does not exist in {place}"),

@@ -2,12 +2,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
 
 use super::Repository;
 use super::error::Failure;
+use super::link::next_page;
 use super::operation::{Kind, Operation};
-use super::request::{Answer, Call, Payload, next_page};
+use super::request::{Answer, Call, Payload};
 use crate::bounded::List;
 use crate::oci::{
     BlobSource, BlobStream, Class, Descriptor, Digest, Location, MANIFEST_LIMIT, Manifest, Put, RepositoryName, Store,
@@ -25,6 +27,9 @@ const TAGS: usize = 300_000;
 
 /// Pages of a tag list that are read: smaller ones than were asked for are allowed.
 const TAG_PAGES: usize = 1000;
+
+/// Tags that are looked at, at a time.
+const READERS: usize = 16;
 
 /// The largest page of a tag list, in bytes.
 const PAGE_LIMIT: usize = 4 * 1024 * 1024;
@@ -197,13 +202,9 @@ impl Store for Repository {
                 Err(error) => return Err(error),
             }
         }
-        let mut existing = Vec::new();
-        for tag in candidates {
-            if let Some(digest) = self.head(&tag).await? {
-                existing.push((tag, digest));
-            }
-        }
-        Ok(existing)
+        let looks: Vec<_> = candidates.iter().map(|tag| self.head(tag)).collect();
+        let held: Vec<Option<Digest>> = stream::iter(looks).buffered(READERS).try_collect().await?;
+        Ok(candidates.iter().cloned().zip(held).filter_map(|(tag, held)| Some((tag, held?))).collect())
     }
 
     async fn tags(&self) -> Result<Vec<Tag>, StoreError> {

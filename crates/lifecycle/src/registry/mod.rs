@@ -8,6 +8,7 @@ mod budget;
 mod docker_config;
 mod error;
 mod host;
+mod link;
 mod login;
 mod manifests;
 mod operation;
@@ -72,8 +73,9 @@ pub(crate) struct Registry {
     /// Room for one more blob's bytes.
     uploads: tokio::sync::Semaphore,
     mounts: Mounts,
-    /// Whether the registry has the referrers API, once it is known.
-    referrers_api: Mutex<Option<bool>>,
+    /// Whether a repository has the referrers API, once it is known. One says nothing of another: behind a host there
+    /// may be several registries, and what is missing has no API either.
+    referrers_apis: Mutex<HashMap<RepositoryName, bool>>,
     /// One writer of a referrers tag at a time, because it is read, changed and written.
     referrers_tag: tokio::sync::Mutex<()>,
 }
@@ -124,7 +126,7 @@ impl Registries {
             budget: Budget::new(self.options.concurrency, manifests),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             mounts: Mounts::default(),
-            referrers_api: Mutex::default(),
+            referrers_apis: Mutex::default(),
             referrers_tag: tokio::sync::Mutex::default(),
         });
         known.insert(host.to_owned(), registry.clone());

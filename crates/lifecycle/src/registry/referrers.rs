@@ -1,12 +1,17 @@
-use std::sync::PoisonError;
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use http::Method;
 use http::header::CONTENT_TYPE;
 
 use super::Repository;
+use super::error::Failure;
+use super::link::next_page;
 use super::operation::{Kind, Operation};
-use super::request::{Call, next_page};
-use crate::oci::{Class, Descriptor, Digest, MANIFEST_LIMIT, Manifest, Store, StoreError, Tag, media_type};
+use super::request::{Call, OPERATION_DEADLINE};
+use crate::oci::{
+    Class, Descriptor, Digest, MANIFEST_LIMIT, Manifest, RepositoryName, Store, StoreError, Tag, media_type,
+};
 
 /// Pages of one digest's referrers that are read.
 const PAGES: usize = 100;
@@ -14,7 +19,7 @@ const PAGES: usize = 100;
 impl Repository {
     /// What refers to a digest: by the referrers API, else by the tag that stands in for it.
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
-        if self.has_referrers_api() != Some(false)
+        if !self.is_without_referrers_api()
             && let Some(referrers) = self.ask_referrers(subject).await?
         {
             return Ok(referrers);
@@ -25,7 +30,7 @@ impl Repository {
         }
     }
 
-    /// The API's answer; none where the registry does not have it.
+    /// The API's answer; none where it gives none, and only the tag can tell.
     async fn ask_referrers(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
         let about = subject.to_string();
         let operation = Operation { kind: Kind::Referrers, repository: &self.name, subject: &about };
@@ -33,14 +38,18 @@ impl Repository {
         let mut referrers = Vec::new();
         for _ in 0..PAGES {
             let call = || Call { accept: Some(media_type::INDEX.to_owned()), ..Call::new(Method::GET, url.clone()) };
-            let answer = match self.registry.fetch(&operation, &self.counts, MANIFEST_LIMIT as usize, call).await {
+            let explain = |failure: Failure| failure.explain(&operation, self.host());
+            let attempt = || self.registry.fetch_once(&operation, &self.counts, MANIFEST_LIMIT as usize, call());
+            let answer = match self.registry.attempt(OPERATION_DEADLINE, &self.counts, attempt).await {
                 Ok(answer) => answer,
+                // Whether there is an API, a repository that is not there does not tell.
+                Err(failure) if failure.is_of_repository() => return Ok(None),
                 // A registry that has the API answers an unknown digest with an empty list.
-                Err(error) if matches!(error.class, Class::NotFound | Class::Unsupported) => {
+                Err(failure) if matches!(failure.class, Class::NotFound | Class::Unsupported) => {
                     self.set_referrers_api(false);
                     return Ok(None);
                 }
-                Err(error) => return Err(error),
+                Err(failure) => return Err(explain(failure)),
             };
             let sent = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
             if !sent.starts_with(media_type::INDEX) {
@@ -53,7 +62,7 @@ impl Repository {
             })?;
             self.set_referrers_api(true);
             referrers.extend(page.children().iter().cloned());
-            match next_page(&answer.headers, &url).map_err(|failure| failure.explain(&operation, self.host()))? {
+            match next_page(&answer.headers, &url).map_err(explain)? {
                 Some(next) => url = next,
                 None => return Ok(Some(referrers)),
             }
@@ -94,11 +103,16 @@ impl Repository {
         })
     }
 
-    fn has_referrers_api(&self) -> Option<bool> {
-        *self.registry.referrers_api.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_without_referrers_api(&self) -> bool {
+        self.referrers_apis().get(&self.name) == Some(&false)
     }
 
+    /// The first answer counts: one that has the API does not lose it.
     fn set_referrers_api(&self, has: bool) {
-        *self.registry.referrers_api.lock().unwrap_or_else(PoisonError::into_inner) = Some(has);
+        self.referrers_apis().entry(self.name.clone()).or_insert(has);
+    }
+
+    fn referrers_apis(&self) -> MutexGuard<'_, HashMap<RepositoryName, bool>> {
+        self.registry.referrers_apis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
@@ -96,12 +96,25 @@ impl Registry {
         counts: &Counts,
         attempt: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
+        self.attempt(deadline, counts, attempt).await.map_err(|failure| failure.explain(operation, &self.host))
+    }
+
+    /// The same for who decides by what the registry said.
+    pub(super) async fn attempt<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        deadline: Duration,
+        counts: &Counts,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure> {
+        let ends = Instant::now() + deadline;
+        // What would be asked again after the deadline has failed now.
+        let in_time = |failure: &Failure| failure.retry_after.is_none_or(|wait| Instant::now() + wait < ends);
         let (first, most) = BACKOFF;
         let backoff = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).with_max_times(RETRIES);
         let outcome = attempt
             .retry(backoff.build())
             .sleep(tokio::time::sleep)
-            .when(Failure::may_pass)
+            .when(|failure| failure.may_pass() && in_time(failure))
             // Full jitter, unless the registry said how long.
             .adjust(|failure, wait| {
                 wait.map(|wait| failure.retry_after.unwrap_or_else(|| rand::random_range(Duration::ZERO..=wait)))
@@ -114,11 +127,9 @@ impl Registry {
             });
         match timeout(deadline, outcome).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(failure)) => Err(failure.explain(operation, &self.host)),
-            Err(_) => {
-                let failure = Failure::new(Class::Transient, format!("not done within {} s", deadline.as_secs()));
-                Err(failure.explain(operation, &self.host))
-            }
+            Ok(Err(failure)) if failure.may_pass() && !in_time(&failure) => Err(failure.given_up()),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::new(Class::Transient, format!("not done within {} s", deadline.as_secs()))),
         }
     }
 
@@ -386,18 +397,6 @@ pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> 
     }
 }
 
-/// The address of the next page in a `Link` header, on the same origin.
-pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, Failure> {
-    let Some(link) = headers.get(http::header::LINK).and_then(|value| value.to_str().ok()) else { return Ok(None) };
-    let next = link.split(',').find(|part| part.contains("rel=\"next\"") || part.contains("rel=next"));
-    let Some((_, rest)) = next.and_then(|part| part.split_once('<')) else { return Ok(None) };
-    let address = rest.split('>').next().unwrap_or_default();
-    match from.join(address) {
-        Ok(url) if same_origin(&url, from) => Ok(Some(url)),
-        _ => Err(Failure::new(Class::Invalid, "the next page is on another host")),
-    }
-}
-
 /// Whether new credentials may help. ECR tells of an expired token by a 403 too, in words that the answer to a HEAD
 /// can't hold.
 fn may_be_expired(failure: &Failure, status: StatusCode, method: &Method) -> bool {
@@ -515,12 +514,24 @@ mod tests {
         assert!(registry.retry_within(Duration::from_secs(3601), &operation, &counts, hour).await.is_ok());
     }
 
-    #[test]
-    fn pages_stay_on_their_host() {
-        let from = Url::parse("https://r.example/v2/a/tags/list").unwrap();
-        let next = |value| next_page(&headers(http::header::LINK, value), &from).map_err(|f| f.class);
-        assert_eq!(next(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#).unwrap().unwrap().query(), Some("last=b&n=2"));
-        assert_eq!(next(r#"<https://evil.example/>; rel="next""#), Err(Class::Invalid));
-        assert_eq!(next(r#"</x>; rel="prev""#), Ok(None));
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_comes_after_the_deadline() {
+        let registry = registry(super::super::Options::default(), "r.example");
+        let repository = "a/b".parse().unwrap();
+        let operation = Operation { kind: Kind::HeadManifest, repository: &repository, subject: "1.0.0" };
+        let asked = async |seconds: u64| {
+            let (began, counts) = (Instant::now(), Counts::default());
+            let throttled = || async {
+                let wait = headers(http::header::RETRY_AFTER, &seconds.to_string());
+                Err::<(), _>(Failure::answered(StatusCode::TOO_MANY_REQUESTS, &wait, b""))
+            };
+            let error = registry.retry(&operation, &counts, throttled).await.unwrap_err();
+            (error.to_string(), counts.snapshot().retries, began.elapsed().as_secs())
+        };
+        let (error, retries, seconds) = asked(3600).await;
+        assert_eq!((retries, seconds), (0, 0), "{error}");
+        assert!(error.contains("it asks to wait for 3600 s"), "{error}");
+        // After the second wait there would be no time for a third.
+        assert_eq!(asked(250).await.1, 2);
     }
 }

@@ -360,7 +360,6 @@ async fn until_cancelled(
     }
 }
 
-#[cfg(unix)]
 async fn signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = |kind| async move {
@@ -376,14 +375,6 @@ async fn signal() -> &'static str {
         () = wait(SignalKind::interrupt()) => "SIGINT",
         () = wait(SignalKind::terminate()) => "SIGTERM",
     }
-}
-
-#[cfg(not(unix))]
-async fn signal() -> &'static str {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    "Ctrl+C"
 }
 
 /// `--help` and `--version`, and an error for any other argument: an action has inputs.

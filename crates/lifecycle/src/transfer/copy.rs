@@ -1,6 +1,5 @@
 //! The writes of a transfer, in the order in which they have to be done.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,13 +41,10 @@ pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph:
     }
     let blob_source: Arc<dyn BlobSource> = source.clone();
     let copied = blobs(&graph.blobs, &blob_source, target).await?;
-    // Children that are indexes come after what they hold, so the order of the graph is kept level by level.
-    let mut leaves_first: BTreeMap<usize, Vec<&Manifest>> = BTreeMap::new();
-    for manifest in &graph.children {
-        leaves_first.entry(usize::from(manifest.is_index())).or_default().push(manifest);
-    }
-    for (indexes, manifests) in leaves_first {
-        let at_a_time = if indexes == 0 { MANIFESTS_AT_A_TIME } else { 1 };
+    // An index comes after what it holds: after all images, and of the indexes one after the other, as the graph has them.
+    let (indexes, images): (Vec<&Manifest>, Vec<&Manifest>) =
+        graph.children.iter().partition(|manifest| manifest.is_index());
+    for (manifests, at_a_time) in [(images, MANIFESTS_AT_A_TIME), (indexes, 1)] {
         let puts: Vec<_> = manifests.into_iter().map(|manifest| target.put_manifest(manifest, None)).collect();
         stream::iter(puts).buffered(at_a_time).try_collect::<()>().await?;
     }

@@ -96,7 +96,9 @@ fn a_comment_is_made_once_and_updated_from_then_on() {
     assert_eq!(whats(&made), [FIRST_PAGE, &format!("POST {COMMENTS}")]);
     let body = made[1].body["body"].as_str().unwrap();
     assert!(body.starts_with(MARKER), "{body}");
-    assert!(body.contains(run.summary.trim()), "the summary: {body}");
+    // The summary, and the comment's own link to the run.
+    let (report, _) = run.summary.trim().rsplit_once("\n\n").expect("a report and links");
+    assert!(body.contains(report), "the summary: {body}");
     assert!(body.contains("(https://github.com/shop/backend/actions/runs/42/attempts/1)"), "{body}");
     assert!(!run.log.raw.contains(TOKEN), "{}", run.log.raw);
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Image, Snapshot};
+use crate::support::ecr::{Config, Ecr, Image};
 use crate::support::project::{BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -140,6 +140,7 @@ fn only_what_was_there_comes_back() {
 
 #[test]
 fn a_version_is_found_below_many_others() {
+    use crate::support::ecr::Snapshot;
     let shop = Shop::new(BY_TAG);
     let old = shop.release("1.0.0", 1);
     let registry = shop.ecr.default_registry();
@@ -160,8 +161,8 @@ fn a_version_is_found_below_many_others() {
     let error = again().input("rollback", "true").run().exits(1).error().to_owned();
     assert!(error.contains("has 1001 versions in test, and 1000 are looked at"), "{error}");
     assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
-    let tags = |snapshot: &Snapshot| snapshot.0.values().map(|held| held.manifests.clone()).collect::<Vec<_>>();
-    assert_eq!(tags(&shop.ecr.snapshot()), tags(&before));
+    let manifests = |snapshot: &Snapshot| snapshot.0.values().map(|held| held.manifests.clone()).collect::<Vec<_>>();
+    assert_eq!(manifests(&shop.ecr.snapshot()), manifests(&before));
     assert_eq!(shop.kinds(&old, "test"), ["promote"]);
 }
 

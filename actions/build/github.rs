@@ -6,7 +6,7 @@
 use std::io::Read as _;
 
 use lifecycle::github::{Body, GitHub};
-use lifecycle::runner::{Annotation, Environment, Input, Level, Runner, escape};
+use lifecycle::runner::{Annotation, Environment, Input, Level, Runner};
 use lifecycle::{Diagnosis, Problem, Secret, counted};
 
 use crate::outcome::Outcome;
@@ -77,7 +77,7 @@ impl Told {
             runner.say("no pull request: nothing to comment on");
             return Ok(());
         };
-        let body = Body::new(&self.subject, &report.sections(), &footer(&runner.environment));
+        let body = Body::new(&self.subject, &report.sections(), &format!("\n{}", runner.environment.links()));
         let made = github.comment(number, &body).await;
         made.map_err(|error| missed("the pull request is not commented on", error))?;
         runner.say(format!("pull request {number}: commented on"));
@@ -150,15 +150,6 @@ fn pull_request(environment: &Environment) -> Result<Option<u64>, Problem> {
     file.take(EVENT_LIMIT).read_to_end(&mut bytes).map_err(|error| unreadable().because(error))?;
     let event: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| unreadable().because(error))?;
     Ok(event["pull_request"]["number"].as_u64())
-}
-
-/// What the comment is of.
-fn footer(environment: &Environment) -> String {
-    let commit: String = environment.commit().unwrap_or_default().chars().take(12).collect();
-    match environment.run_url().filter(|url| !url.contains(['(', ')', ' ', '\n'])) {
-        Some(url) => format!("\nCommit <code>{}</code>, [run]({url})\n", escape(&commit)),
-        None => format!("\nCommit <code>{}</code>\n", escape(&commit)),
-    }
 }
 
 #[cfg(test)]

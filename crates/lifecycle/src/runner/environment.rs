@@ -98,9 +98,14 @@ impl Environment {
 
     /// Links to the run and to the commit, as Markdown; empty where neither is known.
     pub fn links(&self) -> String {
-        let run = self.run_url().map(|run| format!("[run]({run})"));
-        let commit = self.repository_url().zip(self.commit()).map(|(repository, commit)| {
-            format!("[commit {}]({repository}/commit/{commit})", escape(commit.get(..7).unwrap_or(commit)))
+        let link = |text: String, address: String| {
+            let is_one = !address.contains(['(', ')', '<', '>']) && !address.contains(char::is_whitespace);
+            is_one.then(|| format!("[{text}]({address})"))
+        };
+        let run = self.run_url().and_then(|run| link("run".to_owned(), run));
+        let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
+            let short = escape(commit.get(..7).unwrap_or(commit));
+            link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
         });
         let links: Vec<String> = [run, commit].into_iter().flatten().collect();
         if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
@@ -110,9 +115,8 @@ impl Environment {
     pub fn is_own_run(&self, address: &str) -> bool {
         let runs = self.repository_url().map(|repository| format!("{repository}/actions/runs/"));
         let run = runs.and_then(|runs| address.strip_prefix(&runs));
-        run.is_some_and(|run| {
-            !run.is_empty() && run.replace("/attempts/", "").bytes().all(|byte| byte.is_ascii_digit())
-        })
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        run.is_some_and(|run| run.split("/attempts/").all(is_number))
     }
 
     /// The address of the workflow, at the ref that it was read from.
@@ -128,5 +132,36 @@ impl Environment {
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
         Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_to_this_repository() {
+        let environment = Environment::from([
+            ("GITHUB_REPOSITORY", "shop/api"),
+            ("GITHUB_RUN_ID", "42"),
+            ("GITHUB_SHA", "c0ffee1234"),
+        ]);
+        assert_eq!(
+            environment.links(),
+            "[run](https://github.com/shop/api/actions/runs/42/attempts/1) · \
+             [commit c0ffee1](https://github.com/shop/api/commit/c0ffee1234)\n"
+        );
+        let strange = Environment::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
+        assert_eq!(strange.links(), "");
+        for (address, expected) in [
+            ("https://github.com/shop/api/actions/runs/7", true),
+            ("https://github.com/shop/api/actions/runs/7/attempts/2", true),
+            ("https://github.com/shop/api/actions/runs/", false),
+            ("https://github.com/shop/api/actions/runs/7/../../x", false),
+            ("https://github.com.evil.example/shop/api/actions/runs/7", false),
+            ("https://github.com/shop/other/actions/runs/7", false),
+        ] {
+            assert_eq!(environment.is_own_run(address), expected, "{address}");
+        }
     }
 }

@@ -179,5 +179,5 @@ fn no_credentials_at_all() {
     let run = without(project.publish()).run().exits(1);
     check(&run, &["credentials", "configure-aws-credentials"]);
     let run = aws(project.publish(), &ecr).env("AWS_REGION", "").run().exits(1);
-    check(&run, &["no AWS region", "`region`"]);
+    check(&run, &["`/account/ecr/main/registry` can't be read: no AWS region", "`region`", "`registry`"]);
 }

@@ -69,7 +69,11 @@ impl Aws {
     /// When it does not exist, may not be read, or nobody answers.
     pub async fn parameter(&self, name: &str) -> Result<String, Error> {
         let config = self.config().await?;
-        let region = region_of(config)?;
+        let region = region_of(config).map_err(|error| {
+            let message = format!("SSM parameter `{name}` can't be read: {}", error.message);
+            let hint = error.hint.unwrap_or_default();
+            Error::new(error.kind, message).hint(format!("{hint}; where `registry` is given, no parameter is read"))
+        })?;
         let client = aws_sdk_ssm::Client::new(config);
         let answer = client.get_parameter().name(name).with_decryption(true).send().await;
         let answer = answer.map_err(|error| match error::code(&error).as_deref() {

@@ -1,14 +1,11 @@
 //! The writes: the content of all images, then the tags.
 
-use std::sync::Arc;
-
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::{GateStatus, Record, RecordKind};
-use lifecycle::oci::BlobSource;
 use lifecycle::project::writes::{Beside, Writes};
-use lifecycle::project::{EvidenceMode, Release, Repository};
+use lifecycle::project::{EvidenceMode, Release, Repository, attach};
 use lifecycle::runner::Runner;
 use lifecycle::transfer::{Attached, copy};
 
@@ -76,10 +73,7 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     let written = copy::attached(source, target, &attached, failed).await?;
     let beside = Beside { evidence: written.len(), record: record.is_some(), signatures: 0 };
     if let Some(record) = record {
-        let artifact = record.artifact(&graph.root.descriptor())?;
-        let manifest = artifact.manifest.clone();
-        let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
-        copy::artifact(target, &manifest, &artifact).await?;
+        attach(&record, target, &graph.root).await?;
     }
     Ok(beside)
 }

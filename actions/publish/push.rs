@@ -1,14 +1,12 @@
 //! The writes: content, what is attached, the record, and the tags last.
 
-use std::sync::Arc;
-
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{BlobSource, Digest};
+use lifecycle::oci::Digest;
 use lifecycle::project::writes::{Beside, Writes};
-use lifecycle::project::{EvidenceMode, Named, Release, Repository};
+use lifecycle::project::{EvidenceMode, Named, Release, Repository, attach};
 use lifecycle::runner::Runner;
 use lifecycle::transfer::{Attached, copy};
 
@@ -75,11 +73,7 @@ async fn content(request: &Request, named: &Named, work: &Work, runner: &Runner)
         written.clear();
     }
     if let Some(record) = record {
-        let artifact = record.artifact(&graph.root.descriptor())?;
-        let manifest = artifact.manifest.clone();
-        let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
-        copy::artifact(target, &manifest, &artifact).await?;
-        written.push(manifest.digest);
+        written.push(attach(&record, target, &graph.root).await?);
     }
     beside.signatures = sign(request, named, work, written, there, runner).await?;
     Ok(beside)

@@ -22,6 +22,7 @@ pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
 use options::{accounts, concurrency};
+pub use record::attach;
 pub use repository::Repository;
 pub use side::Side;
 pub use stores::{Opened, Stores};

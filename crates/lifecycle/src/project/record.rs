@@ -1,8 +1,23 @@
+use std::sync::Arc;
+
 use super::{Project, Release};
 use crate::clock;
 use crate::evidence::{Record, RecordKind};
-use crate::oci::{Digest, Reference};
+use crate::oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
 use crate::runner::Environment;
+use crate::transfer::copy;
+
+/// Attaches a record to the image that it tells of, whose root has to be there, and says what it has become.
+///
+/// # Errors
+/// When it would be over the limit, and those of the write.
+pub async fn attach(record: &Record, target: &Arc<dyn Store>, root: &Manifest) -> Result<Digest, StoreError> {
+    let artifact = record.artifact(&root.descriptor())?;
+    let manifest = artifact.manifest.clone();
+    let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
+    copy::artifact(target, &manifest, &artifact).await?;
+    Ok(manifest.digest)
+}
 
 impl Project {
     /// What a run does now to a digest: with the time, the template, and who does it and where as the runner says.

@@ -21,7 +21,7 @@ use index::{Seen, index_of};
 const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Bytes that are read from disk at a time.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 32 * 1024;
 
 /// An [OCI image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
 /// blobs by digest, and an index of the roots.

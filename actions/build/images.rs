@@ -17,7 +17,6 @@ use crate::inputs::Request;
 use crate::outcome::{Outcome, Status};
 use crate::output::{self, ATTESTATION_LIMIT, BASE, Built, Exported};
 use crate::plan::Image;
-
 use crate::since::Since;
 
 /// Between two lines that say that a build still goes on.

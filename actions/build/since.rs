@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::evidence::found;
-use lifecycle::oci::{Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation};
+use lifecycle::oci::{Class, Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
 use lifecycle::project::{Module, Named, Release, Version, platforms};
 use lifecycle::runner::{Runner, command, run};
 use lifecycle::template::{ImageDefinition, Template};
@@ -184,7 +184,7 @@ impl Released<'_> {
         let platforms = platforms(self.store, self.manifest).await?;
         let (has, wanted): (BTreeSet<_>, BTreeSet<_>) = (platforms.iter().collect(), image.platforms.iter().collect());
         if has != wanted {
-            let has = has.iter().map(|platform| platform.to_string()).collect::<Vec<_>>().join(", ");
+            let has = listed(has);
             return Ok(Err(format!("is of {has}")));
         }
         let told = self.build_args().await?;
@@ -211,9 +211,20 @@ impl Released<'_> {
     }
 }
 
-/// The build arguments that the newest provenance of a digest tells.
+/// The build arguments that the newest provenance of a digest tells which is build's. One that can't be read, or is not
+/// there, may be that.
 async fn newest(store: &Arc<dyn Store>, digest: &Digest) -> Result<Option<BTreeMap<String, String>>, StoreError> {
-    Ok(found::build_args(store, digest).await?.into_iter().find_map(|found| found.content.ok()))
+    for found in found::build_args(store, digest).await? {
+        match found.content {
+            Ok(None) => {}
+            Ok(told) => return Ok(told),
+            Err(reason) => {
+                let message = format!("the provenance {} {reason}", found.referrer);
+                return Err(StoreError::new(Class::Invalid, message));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What of a definition decides the image, without the places where it is written.

@@ -4,7 +4,7 @@ use futures::future::join_all;
 
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Content, Digest, Reference, Tag, read_blob};
+use lifecycle::oci::{Content, Digest, Reference, Tag, listed, read_blob};
 use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository, Version, lacking, refusal};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level};
@@ -74,9 +74,8 @@ impl Work {
     async fn add(&mut self, request: &Request, named: &Named, plan: TagPlan) -> anyhow::Result<()> {
         let digest = &self.built.graph.root.digest;
         if let Some(held) = plan.current.clone().filter(|held| held != digest) {
-            may_move(&self.repository, named, &plan.tag, &held, digest)?;
             let tag = named.reference.with_tag(plan.tag.clone());
-            let stays = match (names_version(plan.tag.as_str(), request), request.writing.on_conflict) {
+            let stays = match (request.version.is_in(&tag), request.writing.on_conflict) {
                 (true, OnConflict::Fail) => return Err(self.differs(request, named, &plan.tag, &held).await.into()),
                 (true, OnConflict::Keep) => Some(format!("`{tag}` keeps {held}, and not this build's {digest}")),
                 (false, _) => {
@@ -88,6 +87,7 @@ impl Work {
                 self.remarks.push(remark(Level::Notice, named, format!("image `{}`: {why}", named.key)));
                 return Ok(());
             }
+            may_move(&self.repository, named, &plan.tag, &held, digest)?;
         }
         self.tags.push(plan);
         Ok(())
@@ -107,8 +107,7 @@ impl Work {
             self.remarks.push(remark(Level::Warning, named, message));
             return Ok(Some(held));
         }
-        let names = [plan.tag.as_str(), named.reference.repository.as_str()];
-        if names.into_iter().any(|name| names_version(name, request)) {
+        if request.version.is_in(&named.reference) {
             return Err(self.differs(request, named, &plan.tag, &held).await.into());
         }
         may_move(&self.repository, named, &plan.tag, &held, &digest)?;
@@ -131,10 +130,6 @@ impl Work {
         let message = format!("`{tag}` exists with another digest: {held}{when}; this build is {digest}");
         Problem::failure(message).at(named.place.clone()).hint("release a new version, or set `on-conflict: keep`")
     }
-}
-
-fn names_version(name: &str, request: &Request) -> bool {
-    name.contains(&request.version.to_string())
 }
 
 fn remark(level: Level, named: &Named, message: String) -> Annotation {
@@ -177,7 +172,7 @@ async fn lacks(request: &Request, named: &Named, built: &Built) -> anyhow::Resul
     if lacking.is_empty() {
         return Ok(None);
     }
-    let lacking = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let lacking = listed(&lacking);
     let message =
         format!("image `{}` is published without {lacking}, which the mapping says: is a layout missing?", named.key);
     Ok(Some(remark(Level::Warning, named, message)))

@@ -15,7 +15,6 @@ use crate::inputs::Request;
 use crate::plan::Needs;
 use source::{absent, before};
 pub(crate) use tags::TagPlan;
-use tags::names_version;
 
 /// A digest with its way.
 pub(crate) struct Edge {
@@ -79,7 +78,8 @@ impl Edge {
             None => before(request, named, &target, held.as_ref()).await?,
         };
         // Whether a tag would go back is known from what the environment held.
-        let moves = |plan: &TagPlan| plan.moves(&root.digest) && !names_version(plan, named, &version);
+        let of_version = |plan: &TagPlan| request.version.is_in(&named.reference.with_tag(plan.tag.clone()));
+        let moves = |plan: &TagPlan| plan.moves(&root.digest) && !of_version(plan);
         if held.is_none() && tags.iter().any(moves) {
             held = Some(Held::read(&target.store, naming, &known, Depth::Highest).await);
         }
@@ -109,7 +109,7 @@ impl Edge {
         named: &Named,
         naming: Naming<'_>,
     ) -> anyhow::Result<()> {
-        self.check_version(request, from).await?;
+        self.check_version(request, from, named).await?;
         self.check_tags(request, named, naming).await?;
         self.check_mutability(request, named).await?;
         self.replaced = self.replaced();

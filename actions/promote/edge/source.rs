@@ -15,27 +15,23 @@ use crate::inputs::Request;
 impl Edge {
     /// Refuses a name without a version in it that holds another version, by the newest record of the environment that it
     /// comes from.
-    pub(super) async fn check_version(&mut self, request: &Request, from: &Reference) -> anyhow::Result<()> {
-        let version = request.version.to_string();
-        if request.rollback || from.tag.as_str().contains(&version) || from.repository.as_str().contains(&version) {
+    pub(super) async fn check_version(&self, request: &Request, from: &Reference, named: &Named) -> anyhow::Result<()> {
+        if request.rollback || request.version.is_in(from) {
             return Ok(());
         }
+        let version = request.version.to_string();
         let naming = Naming { environment: &request.from, reference: from, version: &version };
+        let failed = |message: String| Problem::failure(message).at(named.place.clone());
         let records = Recorded::of_environment(&self.source.store, &self.graph.root.digest, naming.environment).await;
-        let records = match records {
-            Ok(records) => records,
-            Err(error) => {
-                self.notices.push(format!("which version `{from}` holds is not known: {error}"));
-                return Ok(());
-            }
-        };
+        let records =
+            records.map_err(|error| failed(format!("it can't be decided which version `{from}` holds: {error}")))?;
         let newest = records.iter().find(|found| naming.tells_of(&found.record, &from.tag));
         match newest.map(|found| &found.record).filter(|record| record.version != version) {
             None => Ok(()),
             Some(record) => {
                 let message =
                     format!("`{from}` holds version {} since {}, and not {version}", record.version, record.time);
-                Err(Problem::failure(message).hint("promote the version that it holds, or publish this one").into())
+                Err(failed(message).hint("promote the version that it holds, or publish this one").into())
             }
         }
     }

@@ -61,11 +61,12 @@ impl Edge {
                 self.tags[index].kept = self.would_be_older(request, named, &plan, index);
                 continue;
             };
-            if names_version(&plan, named, naming.version) {
+            let tag = named.reference.with_tag(plan.tag.clone());
+            if request.version.is_in(&tag) {
                 if request.writing.on_conflict == OnConflict::Fail {
                     return Err(self.conflict(request, named, &plan, &current).await.into());
                 }
-                let (tag, digest) = (named.reference.with_tag(plan.tag.clone()), &self.graph.root.digest);
+                let digest = &self.graph.root.digest;
                 self.warnings
                     .push(format!("`{tag}` keeps {current}, and is not {digest}, which `{}` has", request.from));
                 self.tags[index].kept = true;
@@ -75,7 +76,7 @@ impl Edge {
             if request.rollback {
                 continue;
             }
-            let (held, tag) = (self.held_version(naming, &current)?, named.reference.with_tag(plan.tag.clone()));
+            let held = self.held_version(naming, &current)?;
             if index > 0 {
                 if let Some(why) = request.version.keeps_off(&tag, held.as_ref()) {
                     self.notices.push(why);
@@ -101,16 +102,17 @@ impl Edge {
     /// Whether a further tag that is not there, and moves from version to version, would begin with a version below the
     /// one that the environment holds.
     fn would_be_older(&mut self, request: &Request, named: &Named, plan: &TagPlan, index: usize) -> bool {
-        let version = request.version.to_string();
-        if index == 0 || plan.current.is_some() || request.rollback || names_version(plan, named, &version) {
+        let tag = named.reference.with_tag(plan.tag.clone());
+        if index == 0 || plan.current.is_some() || request.rollback || request.version.is_in(&tag) {
             return false;
         }
+        // Known where there are records. Without them a tag is a HEAD and a PUT, and not a list of all versions.
         let current = self.held.as_ref().and_then(|held| held.as_ref().ok()?.current());
         let Some(above) = current.map(|stay| &stay.version).filter(|held| **held > request.version) else {
             return false;
         };
-        let tag = named.reference.with_tag(plan.tag.clone());
-        self.notices.push(format!("`{tag}` is not written: {} holds {above}, and this is {version}", request.to));
+        self.notices
+            .push(format!("`{tag}` is not written: {} holds {above}, and this is {}", request.to, request.version));
         true
     }
 
@@ -160,18 +162,11 @@ impl Edge {
                 let tag = named.reference.with_tag(plan.tag.clone());
                 let message = format!("`{tag}` is immutable and holds {current}{when}; it can't be moved to {digest}");
                 let problem = Problem::failure(message).at(named.place.clone());
-                return Err(problem
-                    .hint("exclude the tag from the repository's immutability, or leave it away")
-                    .into());
+                return Err(problem.hint("exclude the tag from the repository's immutability, or leave it out").into());
             }
         }
         Ok(())
     }
-}
-
-/// Whether a tag, or the repository that it is in, says which version it is of.
-pub(super) fn names_version(plan: &TagPlan, named: &Named, version: &str) -> bool {
-    plan.tag.as_str().contains(version) || named.reference.repository.as_str().contains(version)
 }
 
 /// When ECR got an image, for a message: that it can't be known changes nothing.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use lifecycle::evidence::{RecordKind, Recorded};
-use lifecycle::oci::{Class, Platform};
+use lifecycle::oci::{Class, listed};
 use lifecycle::project::{Fit, fit, platforms};
 
 use super::evidence::rounded;
@@ -30,7 +30,7 @@ impl Image<'_> {
         let is_promoted = tells.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
         let newest = self.believed(tells).await.map_err(|unsigned| match is_promoted && self.trust.wants_signatures() {
             true => format!(
-                "promote signs no record, so none that `signature` lets count says since when it is in {from}; {typed} there \
+                "promote signs no record, so no signed one says since when it is in {from}; {typed} there \
                  was wanted (hint: ask for `soak` only where publish has put the image, and let the job's `environment` \
                  wait here)"
             ),
@@ -64,7 +64,7 @@ impl Image<'_> {
                 return Err(format!("{why} ({})", usage.runtime.place));
             }
         }
-        let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+        let list = listed(&has);
         let users: Vec<&str> = usages.iter().map(|usage| usage.resource.as_str()).collect();
         Ok(format!("it has {list}, as wanted by {}", users.join(", ")))
     }

@@ -48,7 +48,7 @@ pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Asked>> {
                 Problem::failure(format!("the policy `{parameter}` can't be read, so nothing may pass")).because(error);
             // The hint of a missing parameter speaks of registries.
             match hint {
-                true => problem.hint("create it with a gate a line, or leave `policy-parameter` away"),
+                true => problem.hint("create it with a gate a line, or leave `policy-parameter` out"),
                 false => problem,
             }
         })?;

@@ -341,8 +341,8 @@ pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, 
     })
 }
 
-/// Those of our own provenance.
-pub(super) fn build_args((): (), document: &Document<'_>) -> Result<BTreeMap<String, String>, Reason> {
+/// Those of our own provenance; none where it is another builder's.
+pub(super) fn build_args((): (), document: &Document<'_>) -> Result<Option<BTreeMap<String, String>>, Reason> {
     #[derive(Deserialize)]
     struct Own {
         #[serde(rename = "buildDefinition")]
@@ -352,21 +352,24 @@ pub(super) fn build_args((): (), document: &Document<'_>) -> Result<BTreeMap<Str
     struct Definition {
         #[serde(rename = "buildType", default)]
         kind: Text,
-        #[serde(rename = "externalParameters")]
+        #[serde(rename = "externalParameters", default)]
         parameters: Parameters,
     }
-    #[derive(Deserialize)]
+    #[derive(Deserialize, Default)]
     struct Parameters {
-        #[serde(rename = "buildArgs")]
-        build_args: BTreeMap<String, String>,
+        #[serde(rename = "buildArgs", default)]
+        build_args: serde_json::Value,
     }
     if document.bytes.len() > BUILD_ARGS_LIMIT {
-        return Err("is larger than what build writes");
+        return Ok(None);
     }
     let Own { definition } = document.parse()?;
     match definition.kind.0.as_deref() {
-        Some(super::provenance::BUILD_TYPE) => Ok(definition.parameters.build_args),
-        _ => Err("is of another builder"),
+        Some(super::provenance::BUILD_TYPE) => match serde_json::from_value(definition.parameters.build_args) {
+            Ok(build_args) => Ok(Some(build_args)),
+            Err(_) => Err("names no build arguments"),
+        },
+        _ => Ok(None),
     }
 }
 
@@ -476,11 +479,11 @@ mod tests {
             )
         };
         let own = super::super::provenance::BUILD_TYPE;
-        assert_eq!(read(own, r#"{"A":"1"}"#), Ok(BTreeMap::from([("A".to_owned(), "1".to_owned())])));
-        assert_eq!(read(own, r#"{"A":1}"#), Err("has another shape than it should"));
-        assert_eq!(read("https://example.com/other", "{}"), Err("is of another builder"));
+        assert_eq!(read(own, r#"{"A":"1"}"#), Ok(Some(BTreeMap::from([("A".to_owned(), "1".to_owned())]))));
+        assert_eq!(read(own, r#"{"A":1}"#), Err("names no build arguments"));
+        assert_eq!(read("https://example.com/other", "[]"), Ok(None));
         let large = format!(r#"{{"A":"{}"}}"#, "x".repeat(BUILD_ARGS_LIMIT));
-        assert_eq!(read(own, &large), Err("is larger than what build writes"));
+        assert_eq!(read(own, &large), Ok(None));
     }
 
     #[test]

@@ -152,14 +152,14 @@ pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<F
     pieces(store, digest, |_| None, wanted, content::provenance).await
 }
 
-/// The build arguments that a digest says it was built with, the newest first, where build says it.
+/// The build arguments that a digest says it was built with, the newest first; none where another builder says it.
 ///
 /// # Errors
 /// When the store can't say.
 pub async fn build_args(
     store: &Arc<dyn Store>,
     digest: &Digest,
-) -> Result<Vec<Found<BTreeMap<String, String>>>, StoreError> {
+) -> Result<Vec<Found<Option<BTreeMap<String, String>>>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::PROVENANCE).then_some(());
     pieces(store, digest, |_| None, wanted, content::build_args).await
 }

@@ -192,9 +192,9 @@ impl Recorded {
     /// The records of an image, the newest first.
     ///
     /// # Errors
-    /// When the store can't say, a record can't be read or is listed and not there, or there are too many. A record that speaks of another digest is
-    /// none of this image and is left out, and so is one whose time is missing, in the future, or not the one that its
-    /// manifest says: anybody can attach anything.
+    /// When the store can't say, a record can't be read or is listed and not there, or there are too many. A record that
+    /// speaks of another digest is none of this image and is left out, and so is one whose time is missing, in the future,
+    /// or not the one that its manifest says: anybody can attach anything.
     pub async fn all(store: &Arc<dyn Store>, image: &Digest) -> Result<Vec<Self>, StoreError> {
         Self::with(store, image, |_| true).await
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::lint::{self, Finding};
 use super::scan::{Assessed, Severity, Standing, Verdict};
 use super::{Artifact, Payload, artifact_type};
-use crate::oci::{Descriptor, Digest, StoreError, annotation};
+use crate::oci::{Descriptor, Digest, StoreError, annotation, listed};
 
 /// Code scanning keeps this many results of a run.
 const RESULTS: usize = 5000;
@@ -77,7 +77,7 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
             Severity::Medium => "warning",
             Severity::Low => "note",
         };
-        let platforms = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let platforms = listed(platforms);
         let fix =
             vulnerability.fixed.as_ref().map_or("there is no fix".to_owned(), |fixed| format!("fixed in {fixed}"));
         let message = format!(

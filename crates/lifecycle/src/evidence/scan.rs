@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::waivers::{Waiver, Waivers};
 use super::{Artifact, attest, predicate_type, statement};
 use crate::counted;
-use crate::oci::{Descriptor, Platform, StoreError};
+use crate::oci::{Descriptor, Platform, StoreError, listed};
 use crate::runner::{Cell, Table};
 
 /// Vulnerabilities that an error names.
@@ -319,7 +319,7 @@ impl Verdict {
                 Cell::code(&vulnerability.package),
                 Cell::code(&vulnerability.version),
                 Cell::code(vulnerability.fixed.clone().unwrap_or_default()),
-                Cell::text(platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")),
+                Cell::text(listed(platforms)),
                 Cell::text(standing),
             ]);
         }

@@ -12,6 +12,6 @@ mod strict;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use layout::{Layout, Root};
 pub use manifest::{Content, Descriptor, InvalidManifest, MANIFEST_LIMIT, Manifest, annotation, media_type};
-pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform};
+pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform, listed};
 pub use reference::{InvalidReference, Location, Reference, RepositoryName, Tag};
 pub use store::{BlobSource, BlobStream, BoxError, Class, Put, Store, StoreError, read_blob, verified};

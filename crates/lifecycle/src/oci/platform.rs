@@ -60,6 +60,11 @@ impl Platform {
     }
 }
 
+/// Platforms for a person, between commas.
+pub fn listed<'p>(platforms: impl IntoIterator<Item = &'p Platform>) -> String {
+    platforms.into_iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl FromStr for Platform {
     type Err = InvalidPlatform;
 

@@ -10,7 +10,7 @@ use super::{Named, Release, Stores};
 use crate::Diagnosis;
 use crate::diagnosis::Problem;
 use crate::oci::{
-    CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, read_blob,
+    CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed, read_blob,
 };
 use crate::runner::{Annotation, Level, Runner, escape};
 use crate::template::{Lead, Placed, Usage};
@@ -221,7 +221,7 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
         return Fit::Unsure(format!("it can't be decided on what `{resource}` runs{why}"));
     }
     let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Fit::Runs };
-    let list = has.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+    let list = listed(has);
     match usage.runtime.certain {
         true => Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}")),
         false => Fit::Unsure(format!(

@@ -22,6 +22,12 @@ impl FromStr for Version {
 }
 
 impl Version {
+    /// Whether a name says that it is of this version: such a name never means another.
+    pub fn is_in(&self, reference: &Reference) -> bool {
+        let version = self.to_string();
+        [reference.tag.as_str(), reference.repository.as_str()].into_iter().any(|name| name.contains(&version))
+    }
+
     /// Whether it comes before a release: `1.2.3-rc.1`.
     pub fn is_prerelease(&self) -> bool {
         !self.0.pre.is_empty()
@@ -68,6 +74,15 @@ mod tests {
             ("dev", "1.3.0-rc.1", "1.3.0", true),
         ] {
             assert_eq!(keeps_off(tag, version, held), expected, "{tag} {version} {held}");
+        }
+    }
+
+    #[test]
+    fn names_of_a_version() {
+        let version: Version = "1.2.3".parse().unwrap();
+        for (name, expected) in [("shop:dev-1.2.3", true), ("shop-1.2.3:dev", true), ("shop:dev", false)] {
+            let name = Reference::parse(&format!("h.example/{name}"), None).unwrap();
+            assert_eq!(version.is_in(&name), expected, "{name}");
         }
     }
 

@@ -317,7 +317,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(until_cancelled(&runner, panics::caught(work(runner.clone()))));
+    let outcome = runtime.block_on(until_cancelled(&runner, signal(), panics::caught(work(runner.clone()))));
     // What still runs in the background is of no use any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
     let code = match outcome {
@@ -343,12 +343,13 @@ where
 
 async fn until_cancelled(
     runner: &Runner,
+    signal: impl Future<Output = &'static str>,
     work: impl Future<Output = anyhow::Result<Verdict>>,
 ) -> anyhow::Result<Verdict> {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         outcome = &mut work => return outcome,
-        name = signal() => {
+        name = signal => {
             runner.cancelled.cancel();
             runner.say(format!("{name}: what is on its way comes to a stop"));
             runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
@@ -404,4 +405,20 @@ fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_stop_is_left_before_the_runner_kills_it() {
+        let runner = Runner::new(Environment::from([]));
+        let began = tokio::time::Instant::now();
+        let verdict = until_cancelled(&runner, async { "SIGTERM" }, std::future::pending()).await;
+        assert_eq!(verdict.unwrap(), Verdict::Fail);
+        // GitHub's runner: 7.5 s after SIGINT comes SIGTERM, and what is left is killed 2.5 s later.
+        assert!(began.elapsed() < Duration::from_millis(7500), "{:?}", began.elapsed());
+        assert!(runner.is_cancelled());
+    }
 }

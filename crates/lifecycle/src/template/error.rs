@@ -112,7 +112,7 @@ impl Error {
             Self::Invalid { hint, .. } => hint.as_deref(),
             Self::RefusedValue { .. } => None,
             Self::Contradiction { .. } => {
-                Some("leave it out: the template's `Environment` and `DeploymentVersion` are what the run is for")
+                Some("leave it out: both are set without asking; `DeploymentVersion=v{version}` adds to what is set")
             }
             Self::UnknownMapping { hint, .. } | Self::UnknownParameter { hint, .. } => Some(hint),
         }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::ecr::{Config, Ecr, Image, ImageSpec};
+use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Parameter, Settings};
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -296,4 +296,48 @@ fn a_pattern_that_makes_no_name_is_a_mistake_of_the_input() {
     let project = built(&BY_TAG.replace(WEB, "other"));
     let run = on_disk(&project).inputs(&[("images", "Web"), ("reference", "$(id)")]).run().exits(2);
     assert!(run.error().contains("input `reference`: `$(id)` for image `Web`"), "{}", run.error());
+}
+
+#[test]
+fn the_name_of_another_environment_is_refused() {
+    let template = BY_TAG.replace(
+        "Environment: {Type: String, AllowedValues: [dev, test, prod]}",
+        "Stage: {Type: String, AllowedValues: [dev, test, prod]}",
+    );
+    let project = built(&template.replace("${Environment}", "${Stage}"));
+    let run = |stage: &str| {
+        on_disk(&project).input("environment", "test").input("parameters", &format!("Stage={stage}")).run()
+    };
+    let refused = run("prod").exits(2);
+    let said =
+        "template.yaml:15:18: input `parameters`: `Stage=prod`, and the run is for `test`: image `Api` would be `oci:";
+    assert!(
+        refused.error().starts_with(said) && refused.error().ends_with("`Stage={environment}`)"),
+        "{}",
+        refused.error()
+    );
+    assert!(!project.folder().join("store").exists());
+    for stage in ["test", "{environment}"] {
+        assert!(references(&run(stage).exits(0))[0].ends_with("shop/api:test-1.0.0"));
+    }
+}
+
+#[test]
+fn a_parameter_is_read_as_the_stack_reads_it() {
+    let ecr = Ecr::start(Config::default());
+    let project = built(&BY_TAG.replace("${RepositoryPrefix}/${Name}", "${RepositoryPrefix}${Name}"));
+    for repository in ["team/shop/api", "team/shop/web"] {
+        ecr.default_registry().create(repository, Settings::default());
+    }
+    ecr.set_parameter(Parameter::new(
+        "/account/ecr/main/registry",
+        &format!("{}/team/", ecr.default_registry().host()),
+    ));
+    let run = aws(project.publish(), &ecr).run().exits(0);
+    let references = run.of_images("reference");
+    assert!(references[0].ends_with("/team/shop/api:dev-1.0.0"), "{references:?}");
+    // With a slash of its own the stack would find two.
+    let project = built(BY_TAG);
+    let run = aws(project.publish(), &ecr).run().exits(2);
+    assert!(run.error().contains("/team//shop/api:dev-1.0.0` is not an image reference"), "{}", run.error());
 }

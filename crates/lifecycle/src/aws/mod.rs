@@ -84,9 +84,11 @@ impl Aws {
             }
             _ => Error::of("ssm:GetParameter", &format!("parameter `{name}`"), error),
         })?;
-        let value = answer.parameter().and_then(|parameter| parameter.value()).map(str::trim).unwrap_or_default();
+        let value = answer.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
         match value {
-            "" => Err(Error::new(Kind::NotFound, format!("SSM parameter `{name}` is empty in {region}"))),
+            blank if blank.trim().is_empty() => {
+                Err(Error::new(Kind::NotFound, format!("SSM parameter `{name}` is empty in {region}")))
+            }
             value => Ok(value.to_owned()),
         }
     }

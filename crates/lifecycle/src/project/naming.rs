@@ -78,7 +78,7 @@ impl Project {
                 self.is_chosen(key) && deployed.iter().all(|deployed| deployed.key != *key)
             });
             names.warnings.extend(nameless.map(|image| evaluation.untold(image)).unwrap_or_default());
-            names.warnings.extend(self.same_everywhere(evaluation, release));
+            names.warnings.extend(self.same_everywhere(evaluation, release)?);
         }
         names.warnings.extend(deployed.iter().filter_map(|deployed| written_out(deployed, side)));
         for evaluation in &evaluated {
@@ -210,13 +210,50 @@ impl Project {
         Evaluation::of(module, context).ok()
     }
 
-    /// Names that are the same in every environment, where a parameter that means the environment has its default.
-    fn same_everywhere(&self, evaluation: &Evaluation, release: Release<'_>) -> Option<Annotation> {
+    /// Names that are the same in every environment, where a parameter that means the environment has one value.
+    ///
+    /// # Errors
+    /// When that value was given, and means another environment than the run's: its tag would be written.
+    fn same_everywhere(&self, evaluation: &Evaluation, release: Release<'_>) -> Result<Option<Annotation>, Problem> {
+        let environment = release.environment;
+        let parameters = evaluation.module.template.parameters();
+        for stage in parameters.iter().filter(|p| !p.is_ssm() && p.is_environment(environment)) {
+            let given = self.parameters.get(&stage.name);
+            let is_fixed = match given {
+                Some(value) => value != environment && !value.contains("{environment}"),
+                None => stage.default.is_some() && !evaluation.context.parameters.contains_key(&stage.name),
+            };
+            let Some((deployed, usage)) = is_fixed.then(|| self.depending(evaluation, stage)).flatten() else {
+                continue;
+            };
+            let Ok(name) = &usage.reference else { continue };
+            let (key, stage) = (&deployed.key, &stage.name);
+            let hint = format!("give the input `parameters` `{stage}={{environment}}`");
+            let value = match given {
+                Some(value)
+                    if parameters
+                        .iter()
+                        .any(|p| p.name == *stage && p.allowed_values.contains(&environment.to_owned())) =>
+                {
+                    let message = format!(
+                        "input `parameters`: `{stage}={value}`, and the run is for `{environment}`: image `{key}` would be `{name}`"
+                    );
+                    return Err(Problem::mistake(message).at(usage.place.clone()).hint(hint));
+                }
+                Some(value) => format!("is `{value}`"),
+                None => "has its default".to_owned(),
+            };
+            let message = format!(
+                "the name of image `{key}` is the same in every environment, `{name}`: `{stage}` {value} (hint: {hint})"
+            );
+            return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.place.clone()))));
+        }
+        Ok(None)
+    }
+
+    /// A chosen image whose name depends on a parameter, and on nothing else that says the environment.
+    fn depending<'e>(&self, evaluation: &'e Evaluation, stage: &Parameter) -> Option<(&'e Deployed, &'e Usage)> {
         let Evaluation { module, context, .. } = evaluation;
-        let is_default =
-            |p: &Parameter| p.default.is_some() && !p.is_ssm() && !context.parameters.contains_key(&p.name);
-        let parameters = module.template.parameters();
-        let stage = parameters.iter().find(|p| is_default(p) && p.is_environment(release.environment))?;
         // What the name is if nothing is known of the environment, or of the parameter.
         let without = |open: BTreeSet<String>| {
             let parameters = context.parameters.clone().into_iter().filter(|(name, _)| !open.contains(name)).collect();
@@ -236,17 +273,9 @@ impl Project {
             same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
         };
         let chosen = evaluation.deployed.iter().filter(|deployed| self.is_chosen(&deployed.key));
-        let (deployed, usage) = chosen
+        chosen
             .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
-            .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))?;
-        let message = format!(
-            "the name of image `{}` is the same in every environment, `{}`: `{}` has its default (hint: give the input `parameters` `{}={{environment}}`)",
-            deployed.key,
-            usage.reference.as_ref().ok()?,
-            stage.name,
-            stage.name,
-        );
-        Some(Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
+            .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))
     }
 }
 
@@ -302,8 +331,8 @@ impl<'m> Evaluation<'m> {
             return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
         };
         match self.context.ssm.get(&name) {
-            Some(value) => Ok(value.clone()),
-            None => Ok(side.aws.parameter(&name).await?.trim_end_matches('/').to_owned()),
+            Some(value) => Ok(value.trim().trim_end_matches('/').to_owned()),
+            None => Ok(side.aws.parameter(&name).await?.trim().trim_end_matches('/').to_owned()),
         }
     }
 }
@@ -316,7 +345,8 @@ async fn look_up(context: &mut Context, template: &Template, side: &Side) -> any
             match need {
                 Need::Ssm(name) if !context.ssm.contains_key(&name) => {
                     let value = side.aws.parameter(&name).await?;
-                    context.ssm.insert(name, value.trim_end_matches('/').to_owned());
+                    // As it is: the stack takes it so, too.
+                    context.ssm.insert(name, value);
                     learned = true;
                 }
                 Need::Account if context.account_id.is_none() => {

@@ -30,6 +30,12 @@ impl Environment {
         blank.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(beginning))
     }
 
+    /// Variables that begin so and are set to something, without that beginning.
+    pub fn below<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
+        let set = self.0.iter().filter(|(_, value)| !value.is_empty());
+        set.filter_map(move |(name, _)| name.strip_prefix(beginning))
+    }
+
     /// A variable that must not be printed.
     pub fn secret(&self, name: &str) -> Option<Secret> {
         self.get(name).map(Secret::new)

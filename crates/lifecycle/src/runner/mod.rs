@@ -310,6 +310,7 @@ where
     if let Some(code) = answer_by_hand(action, &runner) {
         return code;
     }
+    by_hand(action, &runner.environment).into_iter().for_each(|warning| runner.annotate(warning));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -378,6 +379,27 @@ async fn signal() -> &'static str {
     }
 }
 
+/// Variables of inputs that there are not, where a person sets them: GitHub's runner tells of those in a workflow itself.
+fn by_hand(action: &Action, environment: &Environment) -> Vec<Annotation> {
+    if environment.in_actions() {
+        return Vec::new();
+    }
+    let is_input =
+        |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
+    let unknown = environment.below("INPUT_").filter(is_input);
+    let warning = |name: &str| {
+        let lower = name.to_lowercase().replace('-', "_");
+        let near = action.inputs.iter().map(|(input, _)| (strsim::damerau_levenshtein(&lower, input), *input)).min();
+        let meant = near.filter(|(distance, input)| *distance <= input.len() / 3);
+        let meant = meant.map(|(_, input)| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
+        let message =
+            format!("`INPUT_{name}` is no input of {}, and is not read{}", action.name, meant.unwrap_or_default());
+        Annotation::new(Level::Warning, message)
+    };
+    // Names come from outside, and are compared with all inputs.
+    unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
+}
+
 /// `--help` and `--version`, and an error for any other argument: an action has inputs.
 fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
     let argument = std::env::args().nth(1)?;
@@ -410,6 +432,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_of_no_input_is_told_by_hand() {
+        let action = Action {
+            name: "promote",
+            inputs: &[("require", ""), ("source_registry", "")],
+            outputs: &[],
+            definition: "",
+        };
+        let said = |environment: Environment| -> Vec<String> {
+            by_hand(&action, &environment).into_iter().map(|warning| warning.message).collect()
+        };
+        assert_eq!(
+            said(
+                [("INPUT_REQUIER", "lint"), ("INPUT_SOURCE-REGISTRY", "x"), ("INPUT_OTHER", ""), ("PATH", "/")].into()
+            ),
+            ["`INPUT_REQUIER` is no input of promote, and is not read (hint: did you mean `INPUT_REQUIRE`?)"]
+        );
+        assert_eq!(said([("INPUT_X", "1")].into()), ["`INPUT_X` is no input of promote, and is not read"]);
+        assert_eq!(said([("INPUT_X", "1"), ("GITHUB_ACTIONS", "true")].into()), [""; 0]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_stop_is_left_before_the_runner_kills_it() {

@@ -132,6 +132,7 @@ fn inputs_that_mean_nothing() {
         ("registry", "https://example.com", "host[/prefix]"),
         ("registry-endpoints", "nonsense", "key=value"),
         ("registry-endpoints", "a=ftp://b", "host=https://address"),
+        ("repository-settings", "[MUTABLE]", "settings by name"),
         ("allowed-account-ids", "12", "twelve digits"),
         ("role-to-assume", "deploy", "arn:aws:iam"),
         ("working-directory", "nowhere", "folder"),

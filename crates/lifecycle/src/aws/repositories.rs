@@ -45,6 +45,10 @@ impl RepositorySettings {
     pub fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Self, InputError> {
         let Some(text) = input.text() else { return Ok(Self::default()) };
         let value = crate::template::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
+        // A list would be read as the settings in their order.
+        if !value.is_object() {
+            return Err(input.refuse("YAML with settings by name, as in `mutability: IMMUTABLE`"));
+        }
         let mut settings: Self = serde_json::from_value(value).map_err(|error| input.refuse(error))?;
         let words = ["MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"];
         one_of(input, settings.mutability.as_deref(), &words)?;

@@ -62,7 +62,9 @@ pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, Inpu
         let (host, address) = input.pair(line)?;
         let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or_else(|| input.refuse_value(line, "lines of the form host=https://address"))?;
-        endpoints.insert(host.to_owned(), url);
+        if endpoints.insert(host.to_owned(), url).is_some() {
+            return Err(input.refuse_value(line, "each host once"));
+        }
     }
     Ok(endpoints)
 }

@@ -236,7 +236,7 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
 }
 
 fn table(results: &[Promoted]) -> Table {
-    let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Beside it", "Status", "Gates"]);
+    let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Attached", "Status", "Gates"]);
     for result in results {
         let gates: Vec<String> = result.gates.iter().map(gate).collect();
         let after = result.digest.as_ref().filter(|_| !matches!(result.status, Status::Blocked | Status::Failed));

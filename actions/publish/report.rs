@@ -204,7 +204,7 @@ fn table(results: &[Published]) -> Table {
         "Extra tags",
         "Digest",
         "Size",
-        "Beside it",
+        "Attached",
         "Status",
         "Requests",
         "Sent",

@@ -89,9 +89,9 @@ impl Beside {
     /// As it stands in a cell.
     pub fn cell(self) -> Cell {
         let parts = [
-            (self.evidence > 0).then(|| format!("{} of evidence", self.evidence)),
+            (self.evidence > 0).then(|| format!("evidence ({})", self.evidence)),
             self.record.then(|| "record".to_owned()),
-            (self.signatures > 0).then(|| format!("{} signed", self.signatures)),
+            (self.signatures > 0).then(|| format!("signatures ({})", self.signatures)),
         ];
         Cell::text(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }

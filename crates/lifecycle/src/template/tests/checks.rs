@@ -8,14 +8,14 @@ fn findings(text: &str) -> String {
 fn findings_with(text: &str, context: &Context) -> String {
     let template = template(text);
     let images = template.images(MAPPING).unwrap_or_default();
-    let (usages, excluded) = (template.usages(context), template.excluded(context));
+    let usages = template.usages(context);
     let mut findings = template.findings(&images, &usages, context);
-    let of = |image: &crate::template::ImageDefinition, usages: &[Usage]| -> Vec<Usage> {
-        let deployed = template.deployed(&images, usages).unwrap_or_default();
-        deployed.into_iter().filter(|d| d.key == image.key.value).flat_map(|d| d.usages).collect()
-    };
-    let undeployed: Vec<_> = images.iter().filter(|image| of(image, &usages).is_empty()).collect();
-    let undeployed: Vec<_> = undeployed.into_iter().map(|image| (image, of(image, &excluded))).collect();
+    let deployed = template.deployed(&images, &usages).unwrap_or_default();
+    let undeployed = images.iter().filter(|image| deployed.iter().all(|deployed| deployed.key != image.key.value));
+    let keys = undeployed.clone().map(|image| image.key.value.as_str()).collect();
+    let mut would = template.would_deploy(&images, &keys, context);
+    let undeployed: Vec<_> =
+        undeployed.map(|image| (image, would.remove(&image.key.value).unwrap_or_default())).collect();
     findings.extend(template.undeployed(&undeployed, context));
     findings.sort_by(|one, other| one.place.cmp(&other.place));
     let line = |finding: &crate::template::Finding| {

@@ -82,7 +82,7 @@ fn a_default_is_not_the_environment() {
 #[test]
 fn a_function_that_runs_on_two_platforms_is_refused() {
     let run = plan(BY_ENVIRONMENT, &[]).exits(2);
-    insta::assert_snapshot!(run.error(), @"template.yaml:13:22: `OcrFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Environment` has other values in other environments or versions (hint: declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping)");
+    insta::assert_snapshot!(run.error(), @"template.yaml:13:22: `OcrFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Environment` has other values in other environments or versions (hint: declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping)");
     let staged = BY_ENVIRONMENT.replace("Environment: {Type: String}", "Stage: {Type: String, Default: dev}");
     let staged = staged.replace("!Ref Environment", "!Ref Stage").replace("${Environment}", "${Stage}");
     let run = plan(&staged, &[("parameters", "Stage={environment}")]).exits(2);

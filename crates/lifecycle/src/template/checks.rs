@@ -298,7 +298,7 @@ fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Findi
             open.resource,
             open.runtime.possible().iter().map(Platform::to_string).collect::<Vec<_>>().join(" or "),
         );
-        let hint = "declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping";
+        let hint = "declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping";
         return Some(Finding::new(Severity::Error, open.runtime.place.clone(), message).hint(hint));
     }
     let message = format!(

@@ -272,5 +272,5 @@ fn what_another_environment_deploys_is_told() {
     build.open.insert("Stage".to_owned());
     insta::assert_snapshot!(findings_with(BY_STAGE, &build), @"template.yaml:15:84 Warning: `SmallFn` may run image `Small` on linux/amd64, and it is built for linux/arm64: parameter `Stage` has other values in other environments or versions");
     let several = BY_STAGE.replace(", platforms: linux/arm64", "");
-    insta::assert_snapshot!(findings_with(&several, &build), @"template.yaml:15:84 Error: `SmallFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Stage` has other values in other environments or versions (declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping)");
+    insta::assert_snapshot!(findings_with(&several, &build), @"template.yaml:15:84 Error: `SmallFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Stage` has other values in other environments or versions (declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping)");
 }

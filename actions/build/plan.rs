@@ -1,12 +1,12 @@
 //! What is to be built: every image with its files checked, its platforms decided and its base images known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
-use lifecycle::template::{Context, Deployed, Finding, ImageDefinition, Placed, Severity, Usage};
+use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::{Problem, checkout};
 
 use crate::dockerfile::{self, Base, Origin};
@@ -40,6 +40,12 @@ pub(crate) struct Image {
     pub(crate) known: BTreeMap<String, String>,
 }
 
+/// What deploys an image, or else what would if a condition held.
+struct Uses {
+    deployed: Vec<Usage>,
+    would: Vec<Usage>,
+}
+
 /// Plans all images, and says what the template gets wrong.
 ///
 /// # Errors
@@ -49,28 +55,45 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
     let contexts = modules.iter().map(|module| request.common.project.context(module, None));
     let contexts = contexts.collect::<Result<Vec<Context>, _>>()?;
     let mut findings = Vec::new();
-    let (mut deployed, mut excluded) = (Vec::new(), Vec::new());
+    let (mut deployed, mut all) = (Vec::new(), Vec::new());
     for (module, context) in modules.iter().zip(&contexts) {
         let usages = module.template.usages(context);
         findings.extend(module.template.findings(&module.defined, &usages, context));
         deployed.extend(module.template.deployed(&module.defined, &usages)?);
-        excluded.extend(module.template.deployed(&module.defined, &module.template.excluded(context))?);
+        all.extend(usages);
     }
     tell(findings, runner)?;
-    let of = |all: &[Deployed], key: &str| -> Vec<Usage> {
-        all.iter().filter(|deployed| deployed.key == key).flat_map(|deployed| deployed.usages.clone()).collect()
+    let of = |key: &str| -> Vec<Usage> {
+        deployed.iter().filter(|deployed| deployed.key == key).flat_map(|deployed| deployed.usages.clone()).collect()
     };
+    let definitions = modules.iter().flat_map(|module| &module.images);
+    let keys = definitions.map(|definition| definition.key.value.as_str());
+    let unused: BTreeSet<&str> = keys.filter(|key| deployed.iter().all(|deployed| deployed.key != *key)).collect();
+    // What would deploy an image says on what it has to run.
+    let mut would: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+    for (module, context) in modules.iter().zip(&contexts).filter(|_| !unused.is_empty()) {
+        for (key, usages) in module.template.would_deploy(&module.defined, &unused, context) {
+            would.entry(key).or_default().extend(usages);
+        }
+    }
     let mut images = Vec::new();
     for (module, context) in modules.iter().zip(&contexts) {
         let mut undeployed = Vec::new();
         for definition in &module.images {
-            let mut usages = of(&deployed, &definition.key.value);
-            if usages.is_empty() {
-                // What would deploy it says on what it has to run.
-                usages = of(&excluded, &definition.key.value);
-                undeployed.push((definition, usages.clone()));
+            let key = &definition.key.value;
+            let uses = match unused.contains(key.as_str()) {
+                false => Uses { deployed: of(key), would: Vec::new() },
+                true => {
+                    if let Some(problem) = untold(request, definition, &all) {
+                        return Err(problem.into());
+                    }
+                    Uses { deployed: Vec::new(), would: would.get(key).cloned().unwrap_or_default() }
+                }
+            };
+            images.push(image(request, module, definition, &uses)?);
+            if uses.deployed.is_empty() {
+                undeployed.push((definition, uses.would));
             }
-            images.push(image(request, module, definition, &usages)?);
         }
         tell(module.template.undeployed(&undeployed, context), runner)?;
     }
@@ -104,7 +127,7 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
     Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.place.clone()))
 }
 
-fn image(request: &Request, module: &Module, definition: &ImageDefinition, usages: &[Usage]) -> anyhow::Result<Image> {
+fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses: &Uses) -> anyhow::Result<Image> {
     let workspace = &request.common.project.workspace;
     let context = inside(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
@@ -123,13 +146,13 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
     let mut platforms = match request.platforms.is_empty() {
         false => request.platforms.clone(),
         true => {
-            if let Some(problem) = unknown_platform(definition, usages) {
+            if let Some(problem) = unknown_platform(definition, &uses.deployed) {
                 return Err(problem.into());
             }
-            definition.platforms_for(usages)
+            definition.platforms_for(uses.deployed.iter().chain(&uses.would))
         }
     };
-    if let Some(usage) = usages.iter().find(|usage| usage.takes_single_manifest())
+    if let Some(usage) = uses.deployed.iter().find(|usage| usage.takes_single_manifest())
         && platforms.len() > 1
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", definition.key.value);
@@ -166,6 +189,18 @@ fn unknown_platform(definition: &ImageDefinition, usages: &[Usage]) -> Option<Pr
     let message =
         format!("it can't be told on which platform `{}` runs image `{}`: {why}", usage.resource, definition.key);
     let problem = Problem::mistake(message).at(usage.runtime.place.clone());
+    Some(problem.hint(format!("say it in the mapping: `platforms` of `{}`", definition.key)))
+}
+
+/// An image that nothing deploys by what was looked at, where something may deploy it nevertheless, on whatever platform.
+fn untold(request: &Request, definition: &ImageDefinition, usages: &[Usage]) -> Option<Problem> {
+    let is_said = !definition.platforms.is_empty() || !request.platforms.is_empty();
+    let usage = usages.iter().find(|usage| !is_said && usage.may_be(definition))?;
+    let message = format!(
+        "too many conditions decide which image `{}` deploys: on which platform `{}` runs can't be told",
+        usage.resource, definition.key
+    );
+    let problem = Problem::mistake(message).at(usage.place.clone());
     Some(problem.hint(format!("say it in the mapping: `platforms` of `{}`", definition.key)))
 }
 

@@ -1,13 +1,15 @@
 //! What an expression may be where it can't be decided: one thing in this environment, another in that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::assumptions::{LIMIT, both, referred};
 use super::document::Node;
 use super::intrinsics::{Assumption, Scope};
 use super::value::{Unresolved, Value};
 
-/// Values of one expression. A platform has a handful.
-const LIMIT: usize = 64;
+/// What a branch costs, beside an expression.
+const STEPS: usize = 8;
 
 /// What something may be; with `why` it can't be decided which of them it is.
 pub(super) struct Alternatives<T> {
@@ -40,27 +42,48 @@ impl<T> Alternatives<T> {
 }
 
 impl Scope<'_> {
-    /// The nodes that an expression may stand for, through every `Fn::If`.
+    /// The nodes that an expression may stand for, through every `Fn::If`. Where too many conditions decide, all nodes,
+    /// whatever is assumed.
     pub(super) fn branches<'n>(&self, node: &'n Node) -> Vec<Branch<'n>> {
-        let Some(("Fn::If", argument)) = node.intrinsic() else {
-            return vec![Branch { node, assumptions: Vec::new(), undecided: None }];
-        };
-        let unresolved = match self.chosen(argument) {
-            Ok(node) => return self.branches(node),
-            Err(unresolved) => unresolved,
-        };
-        let both = argument.as_sequence().and_then(|arguments| arguments.get(1..3)).unwrap_or_default();
-        let each = both.iter().zip([true, false]).flat_map(|(node, holds)| {
-            let assumed: Vec<Assumption> = unresolved.condition.iter().map(|name| (name.clone(), holds)).collect();
-            let found = self.assuming(&assumed, || self.branches(node));
-            found.into_iter().map(move |branch| (assumed.clone(), branch))
-        });
-        each.map(|(assumed, branch)| Branch {
-            assumptions: [assumed, branch.assumptions].concat(),
-            undecided: Some(unresolved.clone()),
-            ..branch
-        })
-        .collect()
+        let start = || vec![Branch { node, assumptions: Vec::new(), undecided: None }];
+        let (mut pending, mut found) = (start(), Vec::new());
+        let mut is_bounded = true;
+        while let Some(branch) = pending.pop() {
+            let Some(("Fn::If", argument)) = branch.node.intrinsic() else {
+                found.push(branch);
+                continue;
+            };
+            let is_affordable = self.guard.spend(STEPS);
+            if is_bounded && (found.len() + pending.len() >= LIMIT || !is_affordable) {
+                (pending, found, is_bounded) = (start(), Vec::new(), false);
+                continue;
+            }
+            let unresolved = match self.assuming(&branch.assumptions, || self.chosen(argument)) {
+                Ok(node) => {
+                    pending.push(Branch { node, ..branch });
+                    continue;
+                }
+                Err(unresolved) => unresolved,
+            };
+            let undecided = branch.undecided.clone().filter(|_| !unresolved.mistake).or(Some(unresolved.clone()));
+            match unresolved.condition.filter(|_| is_bounded) {
+                // The same condition may have more to assume.
+                Some(open) => pending.extend(both(&branch.assumptions, &open).map(|assumptions| Branch {
+                    node: branch.node,
+                    assumptions,
+                    undecided: undecided.clone(),
+                })),
+                None => {
+                    let both = argument.as_sequence().and_then(|arguments| arguments.get(1..3)).unwrap_or_default();
+                    pending.extend(both.iter().rev().map(|node| Branch {
+                        node,
+                        assumptions: branch.assumptions.clone(),
+                        undecided: undecided.clone(),
+                    }));
+                }
+            }
+        }
+        found
     }
 
     /// The values that an expression may have: those of both branches of an `Fn::If`, all that a parameter takes, or all
@@ -84,7 +107,10 @@ impl Scope<'_> {
                     all.extend(self.assuming(&branch.assumptions, || self.alternatives(branch.node))?.all);
                 }
             }
-            (Some(("Ref", name)), _) => all = name.text().map(|name| self.allowed(name)).unwrap_or_default(),
+            (Some(("Ref", name)), _) => {
+                let possible = name.text().and_then(|name| self.possible(name)).unwrap_or_default();
+                all = possible.into_iter().map(Value::literal).collect();
+            }
             (Some(("Fn::FindInMap", argument)), _) => {
                 for node in self.possibly_mapped(argument) {
                     all.extend(self.alternatives(node)?.all);
@@ -95,6 +121,8 @@ impl Scope<'_> {
             }
             _ => {}
         }
+        let mut seen = BTreeSet::new();
+        all.retain(|value| value.identity().is_none_or(|identity| seen.insert(identity)));
         match all.len() {
             1..=LIMIT => Ok(Alternatives { all, why: Some(why) }),
             _ => Err(why),
@@ -104,19 +132,21 @@ impl Scope<'_> {
     /// The values of a mapping that `Fn::FindInMap` may find.
     fn possibly_mapped<'n>(&'n self, argument: &'n Node) -> Vec<&'n Node> {
         let Some([mapping, key, attribute, options @ ..]) = argument.as_sequence() else { return Vec::new() };
-        let below = |node: &'n Node, name: Result<String, Unresolved>| -> Vec<&'n Node> {
-            match name {
-                Ok(name) => node.get(&name).map(Arc::as_ref).into_iter().collect(),
-                Err(_) => {
-                    let entries = node.as_mapping().map(|mapping| mapping.entries()).unwrap_or_default();
-                    entries.iter().map(|entry| entry.value.as_ref()).collect()
-                }
+        let below = |node: &'n Node, name: Result<String, Unresolved>, argument: &Node| -> Vec<&'n Node> {
+            if let Ok(name) = name {
+                return node.get(&name).map(Arc::as_ref).into_iter().collect();
             }
+            let entries = node.as_mapping().map(|mapping| mapping.entries()).unwrap_or_default();
+            let is_possible = |key: &str| referred(argument).and_then(|name| self.is_value(name, key)) != Some(false);
+            let possible: Vec<_> = entries.iter().filter(|entry| is_possible(&entry.key)).collect();
+            // Where none is left, another expression of the template fails.
+            let possible = if possible.is_empty() { entries.iter().collect() } else { possible };
+            possible.into_iter().map(|entry| entry.value.as_ref()).collect()
         };
         let found = self.known(mapping).ok().and_then(|name| self.file.declaration("Mappings", &name));
-        let (key, attribute) = (self.known(key), self.known(attribute));
-        let keyed = found.map(|found| below(found, key)).unwrap_or_default();
-        let values = keyed.into_iter().flat_map(|keyed| below(keyed, attribute.clone()));
+        let (known_key, known_attribute) = (self.key(key), self.known(attribute));
+        let keyed = found.map(|found| below(found, known_key, key)).unwrap_or_default();
+        let values = keyed.into_iter().flat_map(|keyed| below(keyed, known_attribute.clone(), attribute));
         let default = options.first().and_then(|options| options.get("DefaultValue")).map(Arc::as_ref);
         values.chain(default).collect()
     }

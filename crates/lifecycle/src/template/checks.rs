@@ -85,37 +85,80 @@ impl Template {
         findings
     }
 
-    /// What is to be said of images that nothing deploys, each with its usages that a condition excludes.
-    pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
-        // Is it a default that excludes them?
+    /// What would deploy images, by their keys, if a condition held or a parameter had not its default. It stops nothing:
+    /// what may be any of several images counts for none.
+    pub fn would_deploy(
+        &self,
+        images: &[ImageDefinition],
+        keys: &BTreeSet<&str>,
+        context: &Context,
+    ) -> BTreeMap<String, Vec<Usage>> {
+        let mut found: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+        // What is excluded says by what.
+        for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
+            let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+            for usage in usages {
+                if let Ok(Some(image)) = image_of(images, &usage)
+                    && keys.contains(image.key.value.as_str())
+                    && !found.contains_key(&image.key.value)
+                {
+                    more.entry(image.key.value.clone()).or_default().push(usage);
+                }
+            }
+            found.extend(more);
+        }
+        found
+    }
+
+    /// The same context without the defaults of parameters that no value was given for.
+    fn without_defaults(&self, context: &Context) -> Context {
         let mut open = context.clone();
         let has_default = |p: &Parameter| !p.is_ssm() && !context.parameters.contains_key(&p.name);
         open.open.extend(self.parameters().into_iter().filter(has_default).map(|parameter| parameter.name));
+        open
+    }
+
+    /// What is to be said of images that nothing deploys, each with [what would](Self::would_deploy).
+    pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
-        let perhaps = if is_excluded { self.usages(&open) } else { Vec::new() };
-        let needs: BTreeMap<&Place, Option<&Need>> = perhaps
-            .iter()
-            .map(|usage| (&usage.place, usage.undecided.as_ref().and_then(|why| why.need.as_ref())))
-            .collect();
-        let finding = |(image, excluded): &(&ImageDefinition, Vec<Usage>)| {
+        let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
+        let need = |usage: &Usage| usage.undecided.as_ref().and_then(|why| why.need.clone());
+        let needs: BTreeMap<&Place, Option<Need>> = perhaps.iter().map(|usage| (&usage.place, need(usage))).collect();
+        let mut findings = Vec::new();
+        for (image, excluded) in images {
             let place = image.key.place.clone();
             let Some(usage) = excluded.first() else {
                 let message = format!("nothing in the template deploys image `{}`", image.key);
-                return Finding::new(Severity::Notice, place, message);
+                findings.push(Finding::new(Severity::Notice, place, message));
+                continue;
             };
-            let why = usage.undecided.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            // A condition says so; a default is told by the hint.
+            let why = usage.undecided.as_ref().filter(|why| why.need.is_none());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             let message =
                 format!("`{}` deploys image `{}`, but not with these parameters{why}", usage.resource, image.key);
-            let finding = Finding::new(Severity::Notice, place, message);
-            match needs.get(&usage.place).copied().flatten() {
-                Some(Need::Parameter(name)) => finding.hint(format!(
+            let finding = Finding::new(Severity::Notice, place.clone(), message);
+            findings.push(match needs.get(&usage.place) {
+                Some(Some(Need::Parameter(name))) if !context.open.contains(name) => finding.hint(format!(
                     "`{name}` has its default here; where it has other values, give it in the input `parameters`: {}",
                     assignment(name)
                 )),
                 _ => finding,
+            });
+            let unknown = excluded.iter().find_map(|usage| {
+                let why = usage.runtime.unresolved.as_ref().filter(|_| usage.runtime.possible().is_empty())?;
+                Some((usage, why))
+            });
+            if let Some((usage, why)) = unknown.filter(|_| image.platforms.is_empty()) {
+                let message = format!(
+                    "it can't be told on which platform `{}` runs image `{}`: {why}",
+                    usage.resource, image.key
+                );
+                let finding = Finding::new(Severity::Warning, usage.runtime.place.clone(), message);
+                findings.push(finding.hint(format!("say it in the mapping: `platforms` of `{}`", image.key)));
             }
-        };
-        images.iter().map(finding).collect()
+        }
+        findings
     }
 
     /// Platforms that an image would have to have if a parameter that looks like the environment had not its default.
@@ -255,7 +298,7 @@ fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Findi
             open.resource,
             open.runtime.possible().iter().map(Platform::to_string).collect::<Vec<_>>().join(" or "),
         );
-        let hint = "declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping";
+        let hint = "declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping";
         return Some(Finding::new(Severity::Error, open.runtime.place.clone(), message).hint(hint));
     }
     let message = format!(

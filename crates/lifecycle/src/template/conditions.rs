@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::document::Node;
-use super::intrinsics::{Assumption, Scope};
+use super::intrinsics::{Open, Scope};
 use super::value::{Unresolved, Value};
 use crate::Place;
 
@@ -12,33 +12,34 @@ impl Scope<'_> {
     pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<&'n Node, Unresolved> {
         let arguments = self.arguments(argument, "Fn::If", 3..=3)?;
         let name = self.name(&arguments[0], "Fn::If")?;
-        let holds = self.assumed_or_decided(&name, || self.place(&arguments[0]))?;
+        let holds = self.condition(&name, || self.place(&arguments[0]))?;
         Ok(if holds { &arguments[1] } else { &arguments[2] })
     }
 
-    /// Whether a condition holds, where one that can't be decided may be assumed. It names the condition then: an
-    /// assumption would decide.
-    pub(super) fn assumed_or_decided(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
-        if let Some((_, holds)) = self.assumptions.borrow().iter().find(|(assumed, _)| assumed == name) {
-            return Ok(*holds);
+    /// Whether a condition of the template holds, under what is assumed. Where it can't be decided, what is missing says
+    /// what has to be assumed next.
+    pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
+        if let Some(holds) = self.assumption(|open| matches!(open, Open::Condition(assumed) if assumed == name)) {
+            return Ok(holds);
         }
-        self.condition(name, place).map_err(|unresolved| match unresolved.mistake {
-            true => unresolved,
-            false => Unresolved { condition: Some(name.to_owned()), ..unresolved },
+        let unresolved = match self.decided(name, place) {
+            Err(unresolved) if !unresolved.mistake && !self.assumptions.borrow().is_empty() => unresolved,
+            // Nothing that is assumed changes it.
+            decided => return decided,
+        };
+        let known = self.assumed.borrow().get(name).cloned();
+        known.unwrap_or_else(|| {
+            let decided = match self.file.declaration("Conditions", name) {
+                Some(node) => self.holds(node).map_err(|unresolved| of_condition(unresolved, name)),
+                None => Err(unresolved),
+            };
+            self.assumed.borrow_mut().insert(name.to_owned(), decided.clone());
+            decided
         })
     }
 
-    /// What is found where conditions that can't be decided are assumed to hold, or not to, beside those that are.
-    pub(super) fn assuming<T>(&self, assumptions: &[Assumption], find: impl FnOnce() -> T) -> T {
-        let before = self.assumptions.borrow().len();
-        self.assumptions.borrow_mut().extend_from_slice(assumptions);
-        let found = find();
-        self.assumptions.borrow_mut().truncate(before);
-        found
-    }
-
-    /// Whether a condition of the template holds.
-    pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
+    /// The same where nothing is assumed.
+    fn decided(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
         if let Some(decided) = self.conditions.borrow().get(name) {
             let circular = || Unresolved::mistake(place(), format!("condition `{name}` depends on itself"));
             return decided.clone().unwrap_or_else(|| Err(circular()));
@@ -49,14 +50,16 @@ impl Scope<'_> {
             return Err(Unresolved::mistake(place(), format!("the template has no condition `{name}`")).hint(hint));
         };
         self.conditions.borrow_mut().insert(name.to_owned(), None);
-        let decided = self.holds(node);
+        let assumptions = self.assumptions.take();
+        let decided = self.holds(node).map_err(|unresolved| of_condition(unresolved, name));
+        self.assumptions.replace(assumptions);
         self.conditions.borrow_mut().insert(name.to_owned(), Some(decided.clone()));
         decided
     }
 
     fn holds(&self, node: &Node) -> Result<bool, Unresolved> {
         let depth = self.guard.depth.get();
-        if depth > super::intrinsics::DEPTH_LIMIT {
+        if depth > super::intrinsics::DEPTH_LIMIT || !self.guard.spend(1) {
             return Err(self.mistake(node, "too many conditions inside each other"));
         }
         self.guard.depth.set(depth + 1);
@@ -77,7 +80,12 @@ impl Scope<'_> {
             "Condition" => self.condition(&self.name(argument, "Condition")?, || self.place(argument)),
             "Fn::Equals" => {
                 let sides = self.arguments(argument, "Fn::Equals", 2..=2)?;
-                Ok(self.compared(&sides[0])? == self.compared(&sides[1])?)
+                match (self.compared(&sides[0]), self.compared(&sides[1])) {
+                    (Ok(one), Ok(other)) => Ok(one == other),
+                    (Err(unresolved), Ok(value)) => self.equals(&sides[0], &value, unresolved),
+                    (Ok(value), Err(unresolved)) => self.equals(&sides[1], &value, unresolved),
+                    (Err(one), Err(other)) => Err(if other.mistake { other } else { one }),
+                }
             }
             "Fn::Not" => Ok(!self.holds(&self.arguments(argument, "Fn::Not", 1..=1)?[0])?),
             "Fn::And" => self.any(self.arguments(argument, "Fn::And", 1..=10)?, false).map(|any| !any),
@@ -104,6 +112,26 @@ impl Scope<'_> {
         match self.evaluate(node) {
             Value::List(items) => items.into_iter().map(|item| item.into_known(|| self.place(node))).collect(),
             value => Ok(vec![value.into_known(|| self.place(node))?]),
+        }
+    }
+
+    /// Whether a side of a comparison that is not known is the other, by what is assumed.
+    fn equals(&self, node: &Node, value: &[String], unresolved: Unresolved) -> Result<bool, Unresolved> {
+        let (Some(("Ref", name)), [value], false) = (node.intrinsic(), value, unresolved.mistake) else {
+            return Err(unresolved);
+        };
+        let Some(name) = name.text() else { return Err(unresolved) };
+        let missing = Open::Equals(name.to_owned(), value.clone());
+        self.is_value(name, value).ok_or(Unresolved { condition: Some(Box::new(missing)), ..unresolved })
+    }
+}
+
+fn of_condition(unresolved: Unresolved, name: &str) -> Unresolved {
+    match unresolved.mistake {
+        true => unresolved,
+        false => {
+            let condition = unresolved.condition.clone().or_else(|| Some(Box::new(Open::Condition(name.to_owned()))));
+            Unresolved { condition, ..unresolved }
         }
     }
 }

@@ -34,6 +34,13 @@ impl Template {
     }
 }
 
+impl Usage {
+    /// More conditions than are tried decide which image it is, and it may be this one.
+    pub fn may_be(&self, image: &ImageDefinition) -> bool {
+        self.any && self.path.as_ref().is_none_or(|path| path.contains('?') || is_suffix(self, &image.image_name.value))
+    }
+}
+
 impl Deployed {
     /// Adds it to others, which each have an image and a reference of their own.
     pub fn join(self, all: &mut Vec<Self>) {

@@ -19,6 +19,8 @@ pub(super) const DEPTH_LIMIT: usize = 100;
 /// Expressions evaluated in all, so that no template keeps a job busy.
 const STEP_LIMIT: usize = 2_000_000;
 
+pub(super) const TOO_MANY: &str = "too many expressions, or too many inside each other";
+
 /// What keeps an evaluation finite; one for a template and all that it nests.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
@@ -27,8 +29,17 @@ pub(super) struct Guard {
     steps: Cell<usize>,
 }
 
-/// A condition that can't be decided, and whether it is taken to hold.
-pub(super) type Assumption = (String, bool);
+/// What a condition depends on that can't be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Whether what `Ref` gives for this name is this value. Of several that compare the same name one holds at most.
+    Equals(String, String),
+    /// A condition of the file that compares anything else.
+    Condition(String),
+}
+
+/// What can't be decided, and whether it is taken to hold.
+pub(super) type Assumption = (Open, bool);
 
 /// One file with the values of its parameters.
 pub(super) struct Scope<'t> {
@@ -38,10 +49,20 @@ pub(super) struct Scope<'t> {
     parameters: HashMap<String, Value>,
     /// Conditions that are decided; none: being decided.
     pub(super) conditions: RefCell<HashMap<String, Option<Result<bool, Unresolved>>>>,
-    /// What `Fn::If` goes by where a condition can't be decided. Conditions themselves know nothing of it.
+    /// What conditions go by where they can't be decided.
     pub(super) assumptions: RefCell<Vec<Assumption>>,
+    /// Conditions that could not be decided, as they are under the assumptions.
+    pub(super) assumed: RefCell<HashMap<String, Result<bool, Unresolved>>>,
     /// The nested templates whose parameters are being evaluated.
     pub(super) nesting: RefCell<Vec<String>>,
+}
+
+impl Guard {
+    /// Counts what is evaluated; false: it is too much.
+    pub(super) fn spend(&self, steps: usize) -> bool {
+        self.steps.set(self.steps.get().saturating_add(steps));
+        self.steps.get() <= STEP_LIMIT
+    }
 }
 
 impl<'t> Scope<'t> {
@@ -58,10 +79,11 @@ impl<'t> Scope<'t> {
             parameters: HashMap::new(),
             conditions: RefCell::default(),
             assumptions: RefCell::default(),
+            assumed: RefCell::default(),
             nesting: RefCell::default(),
         };
         for parameter in file.parameters() {
-            guard.steps.set(guard.steps.get() + 1);
+            guard.spend(1);
             let value = scope.parameter(&parameter, passed.remove(&parameter.name));
             scope.parameters.insert(parameter.name, value);
         }
@@ -98,12 +120,11 @@ impl<'t> Scope<'t> {
     }
 
     pub(super) fn evaluate(&self, node: &Node) -> Value {
-        let (depth, steps) = (self.guard.depth.get() + 1, self.guard.steps.get() + 1);
-        if depth > DEPTH_LIMIT || steps > STEP_LIMIT {
-            return Value::Unknown(Unresolved::mistake(self.place(node), "too many expressions inside each other"));
+        let depth = self.guard.depth.get() + 1;
+        if depth > DEPTH_LIMIT || !self.guard.spend(1) {
+            return Value::Unknown(Unresolved::mistake(self.place(node), TOO_MANY));
         }
         self.guard.depth.set(depth);
-        self.guard.steps.set(steps);
         let value = match &node.kind {
             Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing, Value::literal),
             Kind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
@@ -353,7 +374,7 @@ impl<'t> Scope<'t> {
         let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
         let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
         let mapping = self.known(&arguments[0])?;
-        let key = self.known(&arguments[1])?;
+        let key = self.key(&arguments[1])?;
         let attribute = self.known(&arguments[2])?;
         match self.mapped(&mapping, &key, &attribute, arguments) {
             Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute })),

@@ -6,6 +6,7 @@
 //! Nothing here looks anything up: the values that an evaluation needs ([`Template::needs`]) come in by [`Context`].
 
 mod alternatives;
+mod assumptions;
 mod checks;
 mod conditions;
 mod deployed;

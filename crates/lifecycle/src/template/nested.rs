@@ -144,7 +144,10 @@ impl<'t> Scope<'t> {
         }
         let depth = self.guard.depth.get();
         if depth > super::intrinsics::DEPTH_LIMIT {
-            return Err(Unresolved::mistake(self.file.place(mark), "too many expressions inside each other"));
+            return Err(Unresolved::mistake(
+                self.file.place(mark),
+                "too many expressions, or too many inside each other",
+            ));
         }
         // A scope costs more of the stack than an expression.
         self.guard.depth.set(depth + 10);

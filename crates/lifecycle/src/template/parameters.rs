@@ -194,14 +194,15 @@ pub(super) fn is_environment(lower: &str) -> bool {
 }
 
 impl Scope<'_> {
-    /// The values that a parameter takes; none where it takes any, or looks them up.
-    pub(super) fn allowed(&self, name: &str) -> Vec<Value> {
+    /// The values that a parameter takes; none where it takes any, several at once, or looks them up.
+    pub(super) fn allowed(&self, name: &str) -> Vec<String> {
         let section = self.file.section("Parameters");
         let Some(entry) = section.and_then(|section| section.get(name)) else { return Vec::new() };
         let parameter = Parameter::read(self.file, name, self.file.place(entry.mark), &entry.value);
-        match parameter.is_ssm() {
+        self.guard.spend(parameter.allowed_values.len());
+        match parameter.is_ssm() || parameter.is_list() {
             true => Vec::new(),
-            false => parameter.allowed_values.into_iter().map(Value::literal).collect(),
+            false => parameter.allowed_values,
         }
     }
 

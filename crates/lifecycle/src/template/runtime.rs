@@ -2,7 +2,7 @@
 
 use super::alternatives::Alternatives;
 use super::document::Node;
-use super::intrinsics::Scope;
+use super::intrinsics::{Scope, TOO_MANY};
 use super::shapes::Kind;
 use super::usages::Runtime;
 use super::value::{Unresolved, Value};
@@ -67,6 +67,10 @@ fn decided(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unr
 
 /// `RuntimePlatform` of ECS and Batch; none where it is left out.
 fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
+    // Of many containers each may run on much.
+    if !scope.guard.spend(1) {
+        return Some(decided(scope, node, Err(scope.mistake(node, TOO_MANY))));
+    }
     let branches = scope.branches(node);
     let is_absent =
         |node: &Node| matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));

@@ -1,9 +1,9 @@
 //! Who deploys an image, under which name, and on what it runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{Kind as NodeKind, Node};
-use super::intrinsics::{Assumption, Guard, Scope};
+use super::intrinsics::{Assumption, Guard, Open, Scope};
 use super::metadata;
 use super::reference::{EvaluatedReference, Lead, lead, reference};
 use super::resources::has_type;
@@ -41,6 +41,8 @@ pub struct Usage {
     pub runtime: Runtime,
     /// A condition that can't be decided: it may not be deployed at all.
     pub undecided: Option<Unresolved>,
+    /// More conditions decide which image it is than are tried: it may be any.
+    pub any: bool,
     /// SAM builds the image by the function's metadata: the logical id, in the outermost template.
     pub metadata: bool,
 }
@@ -59,9 +61,6 @@ pub struct Runtime {
     /// Why they can't be decided.
     pub unresolved: Option<Unresolved>,
 }
-
-/// Conditions in one expression that are tried both ways.
-const CONDITIONS_LIMIT: usize = 4;
 
 /// What deploys images, and what would if its condition held.
 #[derive(Default)]
@@ -118,27 +117,41 @@ impl Survey {
     /// Adds what a file and those that it nests deploy; `outer` is the condition for that which can't be decided.
     fn add(&mut self, scope: &Scope, prefix: &str, outer: Option<&Unresolved>) {
         for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
-            let (mut undecided, mut assumptions) = (outer.cloned(), Vec::new());
-            let mut holds = Ok(true);
-            if let Some(node) = entry.value.get("Condition") {
-                let name = scope.name(node, "Condition");
-                holds = name.clone().and_then(|name| scope.assumed_or_decided(&name, || scope.place(node)));
-                assumptions.extend(name.ok().filter(|_| holds != Ok(true)).map(|name| (name, true)));
-            }
             let id = format!("{prefix}{}", entry.key);
-            match holds {
-                Ok(true) => scope.assuming(&assumptions, || self.resource(scope, &id, &entry.key, undecided.as_ref())),
+            let Some(node) = entry.value.get("Condition") else {
+                self.resource(scope, &id, &entry.key, outer);
+                continue;
+            };
+            let name = scope.name(node, "Condition");
+            let holds = || name.clone().and_then(|name| scope.condition(&name, || scope.place(node)));
+            match holds() {
+                Ok(true) => self.resource(scope, &id, &entry.key, outer),
                 Ok(false) => {
-                    let name = assumptions.first().map(|(name, _)| name.as_str()).unwrap_or_default();
+                    let name = name.clone().unwrap_or_default();
                     let excluded = format!("condition `{name}` does not hold");
                     let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
+                    let assumed = [(Open::Condition(name), true)];
                     let mut there = Self::default();
-                    scope.assuming(&assumptions, || there.resource(scope, &id, &entry.key, Some(&excluded)));
+                    scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, Some(&excluded)));
                     self.excluded.extend(there.deployed.into_iter().chain(there.excluded));
                 }
                 Err(unresolved) => {
-                    undecided = undecided.or(Some(unresolved));
-                    scope.assuming(&assumptions, || self.resource(scope, &id, &entry.key, undecided.as_ref()));
+                    let undecided = outer.cloned().unwrap_or(unresolved);
+                    let missing = || holds().err().and_then(|unresolved| unresolved.condition);
+                    let all = scope.combinations(&[], missing).unwrap_or_else(|| {
+                        vec![name.iter().map(|name| (Open::Condition(name.clone()), true)).collect()]
+                    });
+                    // In most of them it is deployed in the same way.
+                    let mut there = Self::default();
+                    for assumptions in all {
+                        scope.assuming(&assumptions, || {
+                            if holds() != Ok(false) {
+                                there.resource(scope, &id, &entry.key, Some(&undecided));
+                            }
+                        });
+                    }
+                    self.deployed.extend(each_once(there.deployed));
+                    self.excluded.extend(each_once(there.excluded));
                 }
             }
         }
@@ -170,17 +183,31 @@ fn of_resource(
         let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new() };
         for container in walk(scope, start, path) {
             let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
-            let variants = variants(scope, node, container.assumptions.clone());
+            let at = &container.assumptions;
+            let missing = || {
+                let text = scope.text(node);
+                text.parts.into_iter().find_map(|part| part.text.err()?.condition)
+            };
+            let (variants, any) = match scope.combinations(at, missing) {
+                Some(variants) => (variants, false),
+                None => (vec![at.clone()], true),
+            };
             // Which of them it is can't be decided.
             let why = match variants.len() {
                 1 => None,
-                _ => scope.assuming(&container.assumptions, || scope.text(node)).known().err(),
+                _ => scope.assuming(at, || scope.text(node)).known().err(),
             };
-            for assumptions in variants {
-                usages.extend(scope.assuming(&assumptions, || {
-                    of_container(scope, shape, id, resource, &container, node, why.as_ref())
-                }));
-            }
+            let runtime = || super::runtime::of(scope, shape.kind, &container.path, resource);
+            let common = scope.assuming(at, runtime);
+            let found = variants.iter().filter_map(|assumptions| {
+                scope.assuming(assumptions, || {
+                    let is_same = assumptions == at || common.unresolved.is_none();
+                    let runtime = if is_same { common.clone() } else { runtime() };
+                    let usage = of_container(scope, shape, id, resource, &container, node, runtime)?;
+                    Some(Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
+                })
+            });
+            usages.extend(each_once(found));
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
@@ -198,12 +225,13 @@ fn of_resource(
             needs: BTreeSet::new(),
             runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
             undecided: undecided.cloned(),
+            any: false,
             metadata: true,
         });
     }
 }
 
-/// The image of a container. `why` it can't be decided which it is, where what is assumed makes it another one.
+/// The image of a container.
 fn of_container(
     scope: &Scope,
     shape: &Shape,
@@ -211,14 +239,13 @@ fn of_container(
     resource: &Node,
     container: &Found,
     node: &Node,
-    why: Option<&Unresolved>,
+    runtime: Runtime,
 ) -> Option<Usage> {
     let text = scope.text(node);
     if let (Value::Nothing, true) = (scope.evaluate(node), text.known().is_err()) {
         return None;
     }
     let metadata = metadata::declaration(resource);
-    let undecided = container.undecided.clone().or_else(|| why.cloned());
     let name = container.path.last().and_then(|node| node.get(shape.name));
     let lead = lead(&text);
     let place = scope.place(node);
@@ -227,44 +254,38 @@ fn of_container(
         // The name of an image on the machine that builds.
         reference = Err(packaged(&place));
     }
-    let mut needs = needs(scope, &text, lead.as_ref(), undecided.as_ref());
-    needs.extend(why.and_then(|why| why.need.clone()));
+    let needs = needs(scope, &text, lead.as_ref(), container.undecided.as_ref());
     Some(Usage {
         resource: id.to_owned(),
         kind: shape.kind,
         container: name.and_then(|name| scope.known(name).ok()),
-        reference: why.map_or(reference, |why| Err(why.clone())),
+        reference,
         place,
         path: text.path(),
         mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
         needs,
         lead,
         reads: text.reads,
-        runtime: super::runtime::of(scope, shape.kind, &container.path, resource),
-        undecided,
+        runtime,
+        undecided: container.undecided.clone(),
+        any: false,
         metadata: metadata.is_some(),
     })
 }
 
-/// What may be assumed of the conditions that an expression depends on and that can't be decided, beside what is.
-fn variants(scope: &Scope, node: &Node, assumptions: Vec<Assumption>) -> Vec<Vec<Assumption>> {
-    let mut variants = vec![assumptions];
-    for _ in 0..CONDITIONS_LIMIT {
-        let before = variants.len();
-        let each = variants.into_iter().flat_map(|assumptions| {
-            let text = scope.assuming(&assumptions, || scope.text(node));
-            let mut unknown = text.parts.iter().filter_map(|part| part.text.as_ref().err());
-            match unknown.find_map(|unresolved| unresolved.condition.clone()) {
-                Some(name) => [true, false].map(|holds| [&assumptions[..], &[(name.clone(), holds)]].concat()).to_vec(),
-                None => vec![assumptions],
-            }
-        });
-        variants = each.collect();
-        if variants.len() == before {
-            break;
+/// Usages without those that are the same.
+fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
+    let mut all: Vec<Usage> = Vec::new();
+    let mut by_place: BTreeMap<(String, Option<String>, Place), Vec<usize>> = BTreeMap::new();
+    for usage in usages {
+        let place = (usage.resource.clone(), usage.container.clone(), usage.place.clone());
+        let known = by_place.entry(place).or_default();
+        if !known.iter().any(|&known| all.get(known) == Some(&usage)) {
+            known.push(all.len());
+            all.push(usage);
         }
     }
-    variants
+    all
 }
 
 /// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
@@ -343,6 +364,13 @@ impl Runtime {
 }
 
 impl Usage {
+    /// The same where it can't be decided whether it is this image or another.
+    fn one_of_several(self, why: &Unresolved) -> Self {
+        let mut needs = self.needs;
+        needs.extend(why.need.clone());
+        Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
+    }
+
     /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::one_line;
+use super::intrinsics::Open;
 use crate::Place;
 
 /// Characters of one evaluated text; an image reference has a few hundred.
@@ -22,8 +23,8 @@ pub struct Unresolved {
     pub need: Option<Need>,
     /// The template is wrong whatever the values are: a mapping key or a parameter that does not exist.
     pub mistake: bool,
-    /// The condition of its file that would decide it.
-    pub(super) condition: Option<String>,
+    /// What would decide it in its file, if a condition depends on it.
+    pub(super) condition: Option<Box<Open>>,
 }
 
 /// A value that is not in the template and was not given.
@@ -145,6 +146,19 @@ impl Value {
             Self::List(items) => Self::List(items.into_iter().map(Self::outside).collect()),
             Self::Nothing => Self::Nothing,
             Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, ..unresolved }),
+        }
+    }
+
+    /// What tells it from other values, where it is known.
+    pub(super) fn identity(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Text(text) => Some(vec![text.known().ok()?]),
+            Self::List(items) => {
+                let items = items.iter().map(|item| item.identity().map(|parts| parts.concat()));
+                Some([String::new()].into_iter().map(Some).chain(items).collect::<Option<_>>()?)
+            }
+            Self::Nothing => Some(Vec::new()),
+            Self::Unknown(_) => None,
         }
     }
 

@@ -8,14 +8,14 @@ fn findings(text: &str) -> String {
 fn findings_with(text: &str, context: &Context) -> String {
     let template = template(text);
     let images = template.images(MAPPING).unwrap_or_default();
-    let (usages, excluded) = (template.usages(context), template.excluded(context));
+    let usages = template.usages(context);
     let mut findings = template.findings(&images, &usages, context);
-    let of = |image: &crate::template::ImageDefinition, usages: &[Usage]| -> Vec<Usage> {
-        let deployed = template.deployed(&images, usages).unwrap_or_default();
-        deployed.into_iter().filter(|d| d.key == image.key.value).flat_map(|d| d.usages).collect()
-    };
-    let undeployed: Vec<_> = images.iter().filter(|image| of(image, &usages).is_empty()).collect();
-    let undeployed: Vec<_> = undeployed.into_iter().map(|image| (image, of(image, &excluded))).collect();
+    let deployed = template.deployed(&images, &usages).unwrap_or_default();
+    let undeployed = images.iter().filter(|image| deployed.iter().all(|deployed| deployed.key != image.key.value));
+    let keys = undeployed.clone().map(|image| image.key.value.as_str()).collect();
+    let mut would = template.would_deploy(&images, &keys, context);
+    let undeployed: Vec<_> =
+        undeployed.map(|image| (image, would.remove(&image.key.value).unwrap_or_default())).collect();
     findings.extend(template.undeployed(&undeployed, context));
     findings.sort_by(|one, other| one.place.cmp(&other.place));
     let line = |finding: &crate::template::Finding| {
@@ -272,5 +272,5 @@ fn what_another_environment_deploys_is_told() {
     build.open.insert("Stage".to_owned());
     insta::assert_snapshot!(findings_with(BY_STAGE, &build), @"template.yaml:15:84 Warning: `SmallFn` may run image `Small` on linux/amd64, and it is built for linux/arm64: parameter `Stage` has other values in other environments or versions");
     let several = BY_STAGE.replace(", platforms: linux/arm64", "");
-    insta::assert_snapshot!(findings_with(&several, &build), @"template.yaml:15:84 Error: `SmallFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Stage` has other values in other environments or versions (declare an image for each platform and choose by `!If` in `ImageUri`; if it is one platform after all, set `platforms` in the mapping)");
+    insta::assert_snapshot!(findings_with(&several, &build), @"template.yaml:15:84 Error: `SmallFn` takes an image of one platform, and runs on linux/amd64 or linux/arm64: parameter `Stage` has other values in other environments or versions (declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping)");
 }

@@ -79,6 +79,44 @@ fn long_chains_end() {
     assert_eq!(shown(&usages[1]), "r/b");
 }
 
+/// A task whose platform depends on all of the conditions, and whose images each depend on the first of them.
+fn branching(parameters: usize, conditions: usize, containers: usize) -> String {
+    let list = |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
+    let platform = (0..conditions)
+        .fold("{CpuArchitecture: ARM64}".to_owned(), |branch, at| format!("{{'Fn::If': [C{at}, {branch}, {branch}]}}"));
+    format!(
+        "Parameters:\n{}Conditions:\n{}Resources:\n  T:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      \
+         RuntimePlatform: {platform}\n      ContainerDefinitions:\n{}",
+        list(parameters, &|at| format!("  P{at}: {{Type: String}}\n")),
+        list(conditions, &|at| format!("  C{at}: !Equals [!Ref P{}, v{at}]\n", at % parameters)),
+        list(containers, &|at| {
+            let parts = list(conditions.min(4), &|at| format!(", !If [C{at}, a, b]"));
+            format!("        - Image: !Join ['', [r/x{at}{parts}]]\n")
+        }),
+    )
+}
+
+#[test]
+fn conditions_that_multiply_are_refused() {
+    // One value decides all.
+    let usages = template(&branching(1, 12, 20)).usages(&context(&[]));
+    assert_eq!(usages.len(), 20 * 5);
+    assert!(usages.iter().all(|usage| usage.runtime.platforms == [crate::oci::Platform::linux("arm64")]));
+    // Each has a value of its own.
+    let usages = template(&branching(12, 12, 200)).usages(&context(&[]));
+    let why = usages.last().unwrap().runtime.unresolved.as_ref().unwrap();
+    assert_eq!((why.mistake, why.reason.as_str()), (true, "too many expressions, or too many inside each other"));
+    // Conditions of conditions.
+    let double: String =
+        (1..90).map(|at| format!("  D{at}: !And [!Condition D{0}, !Condition D{0}]\n", at - 1)).collect();
+    let text = branching(2, 2, 1).replace("Resources:", &format!("  D0: !Equals [!Ref P0, v]\n{double}Resources:"));
+    let usages = template(&text.replace("!If [C0, a, b]", "!If [D40, a, b]")).usages(&context(&[]));
+    assert_eq!(
+        usages.iter().map(|usage| usage.path.clone().unwrap()).collect::<Vec<_>>(),
+        ["r/x0aa", "r/x0ab", "r/x0ba", "r/x0bb"]
+    );
+}
+
 #[test]
 fn texts_that_grow_are_refused() {
     let text = format!(
@@ -102,7 +140,7 @@ Resources:
     Properties: {ContainerDefinitions: [{Image: !Sub '${R.RepositoryUri}:1'}, {Image: !Ref R}, {Image: !GetAtt P.Value}]}
 ";
     for shown in references(&template(text), &context(&[])) {
-        assert!(shown.ends_with("too many expressions inside each other"), "{shown}");
+        assert!(shown.ends_with("too many expressions, or too many inside each other"), "{shown}");
     }
 }
 

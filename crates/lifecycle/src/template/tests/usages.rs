@@ -164,7 +164,7 @@ Resources:
     Alike linux/arm64
     Mapped linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
     Taken linux/amd64 or linux/arm64: parameter `Arch` has no default and no value was given
-    Both linux/amd64 or linux/arm64: parameter `Stage` has no default and no value was given
+    Both linux/amd64
     OnlyProd linux/amd64
     Chosen linux/amd64
     Chosen linux/arm64

@@ -1,0 +1,108 @@
+//! What follows where a value that can't be decided is taken to be one thing or another.
+
+use std::collections::HashMap;
+
+use super::document::Node;
+use super::intrinsics::{Assumption, Open, Scope};
+use super::value::Unresolved;
+
+/// Combinations of what one expression depends on. Environments are a handful, and each is one.
+pub(super) const LIMIT: usize = 64;
+
+impl Scope<'_> {
+    /// What is found under assumptions, beside those that are made already.
+    pub(super) fn assuming<T>(&self, assumptions: &[Assumption], find: impl FnOnce() -> T) -> T {
+        if assumptions.is_empty() {
+            return find();
+        }
+        let before = self.assumptions.borrow().len();
+        self.assumptions.borrow_mut().extend_from_slice(assumptions);
+        let outer = self.assumed.replace(HashMap::new());
+        let found = find();
+        self.assumed.replace(outer);
+        self.assumptions.borrow_mut().truncate(before);
+        found
+    }
+
+    /// Whether it is assumed to hold.
+    pub(super) fn assumption(&self, is_it: impl Fn(&Open) -> bool) -> Option<bool> {
+        self.assumptions.borrow().iter().find(|(open, _)| is_it(open)).map(|(_, holds)| *holds)
+    }
+
+    /// The assumptions, beside those that are given, of which each lets everything be decided that `missing` looks at:
+    /// it returns what has to be assumed next. None: they are more than the limit.
+    pub(super) fn combinations(
+        &self,
+        given: &[Assumption],
+        missing: impl Fn() -> Option<Box<Open>>,
+    ) -> Option<Vec<Vec<Assumption>>> {
+        let (mut pending, mut found) = (vec![given.to_vec()], Vec::new());
+        while let Some(assumptions) = pending.pop() {
+            match self.assuming(&assumptions, &missing) {
+                Some(open) if assumptions.iter().all(|(assumed, _)| *assumed != *open) => {
+                    pending.extend(both(&assumptions, &open));
+                }
+                _ => found.push(assumptions),
+            }
+            if found.len() + pending.len() > LIMIT {
+                return None;
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether what `Ref` gives for a name is a value, by what is assumed and what a parameter takes.
+    pub(super) fn is_value(&self, name: &str, value: &str) -> Option<bool> {
+        let by_others = self.assumptions.borrow().iter().find_map(|(open, holds)| match open {
+            Open::Equals(of, is) if of == name => match is == value {
+                true => Some(*holds),
+                false => holds.then_some(false),
+            },
+            _ => None,
+        });
+        by_others.or_else(|| match self.possible(name)?.as_slice() {
+            [only] => Some(only == value),
+            possible => (!possible.iter().any(|possible| possible == value)).then_some(false),
+        })
+    }
+
+    /// The values that a name may have, as far as they are limited.
+    pub(super) fn possible(&self, name: &str) -> Option<Vec<String>> {
+        let assumptions = self.assumptions.borrow();
+        let of_name = assumptions.iter().filter_map(|(open, holds)| match open {
+            Open::Equals(of, is) if of == name => Some((is, *holds)),
+            _ => None,
+        });
+        let (is, is_not): (Vec<_>, Vec<_>) = of_name.partition(|(_, holds)| *holds);
+        if let Some((value, _)) = is.first() {
+            return Some(vec![(*value).clone()]);
+        }
+        let mut allowed = self.allowed(name);
+        allowed.retain(|value| is_not.iter().all(|(excluded, _)| *excluded != value));
+        Some(allowed).filter(|allowed| !allowed.is_empty())
+    }
+
+    /// The key that `Fn::FindInMap` looks for, by what is assumed where it isn't known.
+    pub(super) fn key(&self, node: &Node) -> Result<String, Unresolved> {
+        self.known(node).or_else(|unresolved| {
+            let possible = referred(node).filter(|_| !unresolved.mistake).and_then(|name| self.possible(name));
+            match possible.as_deref() {
+                Some([only]) => Ok(only.clone()),
+                _ => Err(unresolved),
+            }
+        })
+    }
+}
+
+/// The assumptions with one more, taken not to hold and, last, to hold.
+pub(super) fn both(assumptions: &[Assumption], open: &Open) -> [Vec<Assumption>; 2] {
+    [false, true].map(|holds| [assumptions, &[(open.clone(), holds)]].concat())
+}
+
+/// The name in a `Ref`.
+pub(super) fn referred(node: &Node) -> Option<&str> {
+    match node.intrinsic()? {
+        ("Ref", name) => name.text(),
+        _ => None,
+    }
+}

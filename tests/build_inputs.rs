@@ -102,12 +102,23 @@ fn base_images_in_layouts() {
     let project = one("FROM base.example/library/absent:1\n");
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     let error = error.replace(&project.folder().canonicalize().unwrap().display().to_string(), "CHECKOUT");
-    insta::assert_snapshot!(error, @"Dockerfile:1:6: the OCI layout CHECKOUT/bases/library/absent has no image `1` for `base.example/library/absent:1` (hint: `base-images` sends the reference there)");
+    insta::assert_snapshot!(error, @"Dockerfile:1:6: cannot take `base.example/library/absent:1` from CHECKOUT/bases/library/absent: there is no such folder (hint: `base-images` sends the reference there)");
     // What follows the prefix is the Dockerfile's word, and may be a link.
     fs::create_dir(project.folder().join("bases")).unwrap();
     symlink("/tmp", project.folder().join("bases/library")).unwrap();
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     assert!(error.ends_with("bases/library/absent: it lies outside the checkout"), "{error}");
+    // A digest is looked for where the reference is sent, and the tag may not contradict it.
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (reference, told) in [
+        (format!("base.example/library/busybox@{digest}"), format!("has no image {digest} for `")),
+        (format!("base.example/library/busybox:9@{digest}"), format!("has no image {digest} for `")),
+        (format!("{BUSYBOX}@{digest}"), format!(", not `{BUSYBOX}@{digest}` (hint: copy the image as it is")),
+    ] {
+        let project = one(&format!("FROM {reference}\n"));
+        let error = refused(&project, project.build());
+        assert!(error.contains(&told), "{error}");
+    }
     // A base image of another platform than the one that is built.
     let project = one(&format!("FROM {BUSYBOX}\n"));
     let error = refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64"));

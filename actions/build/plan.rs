@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lifecycle::oci::{Layout, Platform};
+use lifecycle::oci::{Digest, Layout, Platform};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Deployed, Finding, ImageDefinition, Placed, Severity, Usage};
@@ -174,16 +174,14 @@ fn known(request: &Request, bases: &[Base], platforms: &[Platform]) -> Result<BT
     let mut digests = BTreeMap::new();
     for base in bases {
         let digest = match request.base_images.of(&base.reference) {
-            Some(Origin::Layout { path, name }) => {
-                let path = checked(&request.common.project.workspace, &path).map_err(|error| {
-                    let message = format!("cannot take `{}` from {}", base.reference, path.display());
-                    Problem::mistake(message).because(error).at(base.place.clone())
-                })?;
-                Some(in_layout(&path, &name, base, platforms)?)
+            Some(Origin::Layout { path, name, digest }) => {
+                let path = checked(&request.common.project.workspace, &path)
+                    .map_err(|error| unusable(base, &path).because(error))?;
+                Some(in_layout(&path, name.as_deref(), digest, base, platforms)?)
             }
-            _ => base.reference.split_once('@').map(|(_, digest)| digest.to_owned()),
+            _ => request.base_images.digest_of(&base.reference),
         };
-        digests.extend(digest.map(|digest| (base.reference.clone(), digest)));
+        digests.extend(digest.map(|digest| (base.reference.clone(), digest.to_string())));
     }
     Ok(digests)
 }
@@ -196,23 +194,59 @@ fn checked(workspace: &Path, path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-fn in_layout(path: &Path, name: &str, base: &Base, platforms: &[Platform]) -> Result<String, Problem> {
+/// The image that a reference means in a layout. Where both a name and a digest say which, they have to say the same.
+fn in_layout(
+    path: &Path,
+    name: Option<&str>,
+    digest: Option<Digest>,
+    base: &Base,
+    platforms: &[Platform],
+) -> Result<Digest, Problem> {
+    let sent = "`base-images` sends the reference there";
     let refused = |what: String| {
         Problem::mistake(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
             .at(base.place.clone())
-            .hint("`base-images` sends the reference there")
+            .hint(sent)
     };
-    let missing = || refused(format!("image `{name}`"));
     let layout = Layout::at(path);
-    let roots = layout.roots().map_err(|error| missing().because(error))?;
-    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name)).ok_or_else(missing)?;
+    if !layout.exists() {
+        let why = if path.is_dir() { "it is no OCI layout" } else { "there is no such folder" };
+        return Err(unusable(base, path).because(std::io::Error::other(why)).hint(sent));
+    }
+    let roots = layout.roots().map_err(|error| unusable(base, path).because(error).hint(sent))?;
+    let named = name.and_then(|name| roots.into_iter().find(|root| root.name.as_deref() == Some(name)));
+    let (descriptor, what) = match (digest, named) {
+        (None, named) => {
+            let what = format!("`{}`", name.unwrap_or_default());
+            (named.ok_or_else(|| refused(format!("image {what}")))?.descriptor, what)
+        }
+        (Some(digest), Some(named)) if named.descriptor.digest != digest => {
+            let (has, name) = (named.descriptor.digest, name.unwrap_or_default());
+            let message = format!("`{name}` in the OCI layout {} is {has}, not `{}`", path.display(), base.reference);
+            return Err(Problem::mistake(message)
+                .at(base.place.clone())
+                .hint("copy the image as it is, with all its platforms: `skopeo copy --all`"));
+        }
+        (Some(digest), _) => {
+            // It need not have a name, and may be one platform of an image that has one.
+            let missing = || refused(format!("image {digest}"));
+            let manifest = layout.read_manifest(&digest).map_err(|error| missing().because(error))?;
+            (manifest.ok_or_else(missing)?.descriptor(), digest.to_string())
+        }
+    };
     if base.of_target {
-        let there = output::platforms(&layout, &root.descriptor).map_err(|error| missing().because(error))?;
+        let there = output::platforms(&layout, &descriptor);
+        let there = there.map_err(|error| refused(format!("image {what}")).because(error))?;
         if let Some(lacking) = platforms.iter().find(|platform| !there.contains(platform)) {
-            return Err(refused(format!("{lacking} in its image `{name}`")));
+            return Err(refused(format!("{lacking} in its image {what}")));
         }
     }
-    Ok(root.descriptor.digest.to_string())
+    Ok(descriptor.digest)
+}
+
+fn unusable(base: &Base, path: &Path) -> Problem {
+    let message = format!("cannot take `{}` from {}", base.reference, path.display());
+    Problem::mistake(message).at(base.place.clone())
 }
 
 /// A path of the template, which has to lie in the checkout, also where it is a link.

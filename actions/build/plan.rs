@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lifecycle::oci::{Digest, Layout, Platform};
+use lifecycle::oci::{Digest, Layout, Platform, listed};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Deployed, Finding, ImageDefinition, Placed, Severity, Usage};
@@ -70,6 +70,7 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
                 usages = of(&excluded, &definition.key.value);
                 undeployed.push((definition, usages.clone()));
             }
+            tell(unasked(request, definition, &usages).into_iter().collect(), runner)?;
             images.push(image(request, module, definition, &usages)?);
         }
         tell(module.template.undeployed(&undeployed, context), runner)?;
@@ -133,10 +134,11 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
         && platforms.len() > 1
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", definition.key.value);
-        return Err(Problem::mistake(message)
-            .at(usage.place.clone())
-            .hint("give it the platform of the function")
-            .into());
+        let hint = match request.platforms.is_empty() {
+            true => "give it the platform of the function",
+            false => "the input `platforms` is for every image: name in `images` which ones a run builds",
+        };
+        return Err(Problem::mistake(message).at(usage.place.clone()).hint(hint).into());
     }
     if platforms.is_empty() {
         platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
@@ -154,6 +156,28 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, usage
         bases: sources.bases,
         base,
         known,
+    })
+}
+
+/// Platforms of the input that an image is not meant for: by the mapping's word, else by that of all that runs it.
+fn unasked(request: &Request, definition: &ImageDefinition, usages: &[Usage]) -> Option<Finding> {
+    let meant = definition.platforms_for(usages);
+    let is_known = |usage: &Usage| usage.runtime.certain && !usage.runtime.possible().is_empty();
+    let by = match definition.platforms.is_empty() {
+        false => "the mapping gives it",
+        true if usages.iter().all(is_known) => "the template runs it on",
+        true => return None,
+    };
+    let unasked: Vec<&Platform> = request.platforms.iter().filter(|platform| !meant.contains(platform)).collect();
+    if meant.is_empty() || unasked.is_empty() {
+        return None;
+    }
+    let (key, unasked, meant) = (&definition.key.value, listed(unasked), listed(&meant));
+    Some(Finding {
+        severity: Severity::Warning,
+        place: definition.key.place.clone(),
+        message: format!("image `{key}` is built for {unasked}, as the input `platforms` says, but {by} {meant}"),
+        hint: Some("name in `images` which images are built for a platform".to_owned()),
     })
 }
 

@@ -134,6 +134,48 @@ fn secrets_and_base_images_of_a_registry() {
 }
 
 #[test]
+fn base_images_pinned_to_a_digest() {
+    let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
+    let bases = tools().folder.join("bases/busybox");
+    let target = format!("docker://{}/mirror/busybox:other", registry.host());
+    let source = format!("oci:{}:1.37", bases.display());
+    printed(program("skopeo").args(["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]));
+    let pinned = format!("{BUSYBOX}@{}", busybox().as_str().unwrap());
+    let unnamed = pinned.replace(":1.37@", "@");
+    let project = one(&format!(
+        "ARG VERSION=1.37\nFROM {} AS made\nCOPY hello.txt /\nFROM {unnamed} AS next\nCOPY --from=made /hello.txt /\n\
+         COPY --from={pinned} /bin/busybox /copied\nFROM next\n",
+        pinned.replace("1.37", "$VERSION"),
+    ));
+    fs::create_dir(project.folder().join("_all")).unwrap();
+    printed(
+        program("skopeo")
+            .args(["--insecure-policy", "copy", &source])
+            .arg(format!("oci:{}:busybox-1.37", project.folder().join("_all").display())),
+    );
+    let configuration = project.folder().join("registries.conf");
+    fs::write(&configuration, format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host())).unwrap();
+    for from in [
+        format!("base.example/library/={}/mirror/", registry.host()),
+        base_images("base.example/library/"),
+        "base.example/library/busybox:=oci:_all:busybox-\nbase.example/library/busybox@=oci:_all@".to_owned(),
+        format!("{pinned}={0}/mirror/busybox:other\n{unnamed}={0}/mirror/busybox:other", registry.host()),
+    ] {
+        for step in [build(&project, &engine), project.build().env("CONTAINERS_REGISTRIES_CONF", &configuration)] {
+            let run = step.input("base-images", &from).run().exits(0);
+            leaves_nothing(&run);
+            let layout = project.built_layout();
+            let annotations = &layout.raw("Api")["annotations"];
+            assert_eq!(annotations["org.opencontainers.image.base.name"], unnamed, "{from}");
+            assert_eq!(annotations["org.opencontainers.image.base.digest"], busybox(), "{from}");
+            let statements = layout.evidence("Api", STATEMENT);
+            let ours = statements.iter().find(|statement| statement["predicateType"] == PROVENANCE).unwrap();
+            assert!(ours.to_string().contains(&pinned), "{from}: {ours}");
+        }
+    }
+}
+
+#[test]
 fn caches_are_written_and_used() {
     let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
     let project = one(&format!("FROM {BUSYBOX}\nRUN --network=none echo it 'is run'\n"));

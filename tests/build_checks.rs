@@ -248,9 +248,22 @@ fn accepted_vulnerabilities() {
     let run = step.run().exits(1);
     leaves_nothing(&run);
     assert!(
-        run.error().starts_with("others.yaml:1:3: the waiver of `CVE-2026-2` expired on 2020-01-01"),
+        run.error().starts_with("others.yaml:1:3: image `Api`: the waiver of `CVE-2026-2` expired on 2020-01-01"),
         "{}",
         run.error()
+    );
+    assert!(run.error().ends_with("(hint: fix it, or let team@example.com decide anew)"), "{}", run.error());
+    assert_eq!(run.json("images")[0]["vulnerabilities"]["high"], 0);
+    // Of nothing that is scanned, it stops nothing.
+    for (name, value) in [("scan", "off"), ("dry-run", "true")] {
+        let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");
+        assert_eq!(step.input(name, value).run().exits(0).log.messages("warning"), [""; 0]);
+    }
+    project.write("others.yaml", &waiver("CVE-2026-2", "2020-01-01").replace("shop/*", "shop/ap"));
+    let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");
+    assert_eq!(
+        step.run().exits(0).log.messages("warning"),
+        ["others.yaml:1:3: the waiver of `CVE-2026-2` is for `shop/ap`, and no image has this key or name"]
     );
     project.write("others.yaml", "- id: CVE-2026-2\n  owner: x\n");
     let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");

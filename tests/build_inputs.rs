@@ -102,12 +102,23 @@ fn base_images_in_layouts() {
     let project = one("FROM base.example/library/absent:1\n");
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     let error = error.replace(&project.folder().canonicalize().unwrap().display().to_string(), "CHECKOUT");
-    insta::assert_snapshot!(error, @"Dockerfile:1:6: the OCI layout CHECKOUT/bases/library/absent has no image `1` for `base.example/library/absent:1` (hint: `base-images` sends the reference there)");
+    insta::assert_snapshot!(error, @"Dockerfile:1:6: cannot take `base.example/library/absent:1` from CHECKOUT/bases/library/absent: there is no such folder (hint: `base-images` sends the reference there)");
     // What follows the prefix is the Dockerfile's word, and may be a link.
     fs::create_dir(project.folder().join("bases")).unwrap();
     symlink("/tmp", project.folder().join("bases/library")).unwrap();
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     assert!(error.ends_with("bases/library/absent: it lies outside the checkout"), "{error}");
+    // A digest is looked for where the reference is sent, and the tag may not contradict it.
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (reference, told) in [
+        (format!("base.example/library/busybox@{digest}"), format!("has no image {digest} for `")),
+        (format!("base.example/library/busybox:9@{digest}"), format!("has no image {digest} for `")),
+        (format!("{BUSYBOX}@{digest}"), format!(", not `{BUSYBOX}@{digest}` (hint: copy the image as it is")),
+    ] {
+        let project = one(&format!("FROM {reference}\n"));
+        let error = refused(&project, project.build());
+        assert!(error.contains(&told), "{error}");
+    }
     // A base image of another platform than the one that is built.
     let project = one(&format!("FROM {BUSYBOX}\n"));
     let error = refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64"));
@@ -182,12 +193,38 @@ fn caches_that_a_builder_does_not_have() {
     insta::assert_snapshot!(refused(&project, project.build().input("cache", "local:cache")), @"input `cache`: buildah, which builds here, has no cache of this kind (hint: use `registry:REFERENCE`, or a buildx builder)");
 }
 
+/// A template with a function of this architecture that runs `Api`.
+fn function(images: &str, architecture: &str) -> String {
+    format!(
+        "{}Resources:\n  Function:\n    Type: AWS::Serverless::Function\n    Properties:\n      PackageType: Image\n      Architectures: [{architecture}]\n      \
+         ImageUri: !Sub\n        - registry.example/${{Name}}:1\n        - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]\n",
+        template(images)
+    )
+}
+
+#[test]
+fn platforms_of_the_input_that_an_image_is_not_meant_for() {
+    let warned = |template: &str, platforms: &str| {
+        let project = Project::new(template);
+        project.write("Dockerfile", SCRATCH);
+        project.write("hello.txt", "hello\n");
+        let run = project.build().inputs(&[("platforms", platforms), ("dry-run", "true")]).run().exits(0);
+        run.log.messages("warning").join("\n")
+    };
+    let of_function = function("Api: {imageName: shop/api}", "arm64");
+    insta::assert_snapshot!(warned(&of_function, "linux/amd64"), @"template.yaml:3:5: image `Api` is built for linux/amd64, as the input `platforms` says, but the template runs it on linux/arm64 (hint: name in `images` which images are built for a platform)");
+    assert_eq!(warned(&of_function, "linux/arm64"), "");
+    let declared = template("Api: {imageName: shop/api, platforms: [linux/amd64]}");
+    insta::assert_snapshot!(warned(&declared, "linux/amd64,linux/arm64"), @"template.yaml:3:5: image `Api` is built for linux/arm64, as the input `platforms` says, but the mapping gives it linux/amd64 (hint: name in `images` which images are built for a platform)");
+    // Nothing says what it is for.
+    assert_eq!(warned(&template("Api: {imageName: shop/api}"), "linux/arm64"), "");
+    let project = Project::new(&of_function);
+    project.write("Dockerfile", SCRATCH);
+    insta::assert_snapshot!(refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64")), @"template.yaml:10:17: image `Api` has several platforms, and Lambda takes one manifest (hint: the input `platforms` is for every image: name in `images` which ones a run builds)");
+}
+
 #[test]
 fn a_lambda_function_takes_one_platform() {
-    let template = format!(
-        "{}Resources:\n  Function:\n    Type: AWS::Serverless::Function\n    Properties:\n      PackageType: Image\n      \
-         ImageUri: !Sub\n        - registry.example/${{Name}}:1\n        - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]\n",
-        template("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}")
-    );
-    insta::assert_snapshot!(of_template(&template), @"template.yaml:9:17: `Function` takes an image of one platform, but `Api` is built for linux/amd64, linux/arm64 (hint: Lambda takes no multi-platform image: declare a second image for the other platform)");
+    let template = function("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}", "x86_64");
+    insta::assert_snapshot!(of_template(&template), @"template.yaml:10:17: `Function` takes an image of one platform, but `Api` is built for linux/amd64, linux/arm64 (hint: Lambda takes no multi-platform image: declare a second image for the other platform)");
 }

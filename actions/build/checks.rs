@@ -89,13 +89,14 @@ impl Checks {
     /// Finds or installs the programs, and reads the waivers.
     ///
     /// # Errors
-    /// When one that was asked for is not to be had, or a waiver is malformed or has expired.
+    /// When one that was asked for is not to be had, or a waiver is malformed.
     pub(crate) async fn prepare(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
         let policy = lifecycle::evidence::scan::Policy {
             threshold: request.scan_threshold,
             only_fixed: request.only_fixed,
             waivers: read_waivers(request, runner)?,
         };
+        tell_astray_waivers(&policy.waivers, request, runner);
         let linter = match request.lint {
             None => None,
             Some(_) => Some(Linter {
@@ -233,6 +234,7 @@ impl Checks {
     async fn scan(&self, subject: &Subject<'_>, checked: &mut Checked) -> Result<(), Problem> {
         let Some(scanner) = &self.scanner else { return Ok(()) };
         let Subject { image, layout, .. } = *subject;
+        checked.problems.extend(self.policy.waivers.expired(&image.key, subject.name()));
         let descriptors: Vec<_> =
             subject.built.platforms.iter().map(|(platform, m)| (platform, m.descriptor())).collect();
         let scans = descriptors.iter().map(|(platform, manifest)| async move {
@@ -357,6 +359,17 @@ fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::W
         problems.for_each(|problem| runner.annotate(Diagnosis::of(&problem.into()).annotation()));
         first.into()
     })
+}
+
+/// Says which waivers are for no image, chosen or not: a key or a name has changed, or was never right.
+fn tell_astray_waivers(waivers: &waivers::Waivers, request: &Request, runner: &Runner) {
+    let defined = request.common.project.modules.iter().flat_map(|module| &module.defined);
+    let images: Vec<_> = defined.map(|image| (image.key.value.as_str(), image.image_name.value.as_str())).collect();
+    for waiver in waivers.astray(&images) {
+        let image = waiver.image.as_deref().unwrap_or_default();
+        let message = format!("the waiver of `{}` is for `{image}`, and no image has this key or name", waiver.id);
+        runner.annotate(Annotation::new(Level::Warning, message).titled("scan").at(Some(waiver.place.clone())));
+    }
 }
 
 /// A failure that several images share.

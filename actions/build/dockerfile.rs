@@ -160,14 +160,16 @@ pub(crate) struct Substitutions(pub(crate) Vec<(String, String)>);
 /// Where a base image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A registry, under this reference.
+    /// A registry, under this reference: `name:tag` or `name@digest`.
     Registry(String),
     /// A layout on disk, with the name of the image in it.
     Layout {
         /// The folder.
         path: std::path::PathBuf,
-        /// `org.opencontainers.image.ref.name` in it.
-        name: String,
+        /// `org.opencontainers.image.ref.name` in it; none where the digest alone says which image it is.
+        name: Option<String>,
+        /// The digest that the reference is pinned to.
+        digest: Option<Digest>,
     },
 }
 
@@ -199,14 +201,34 @@ impl Substitutions {
             Some(format!("{to}{rest}"))
         };
         let substituted = longest(reference).or_else(|| longest(&with_hub(reference)))?;
-        let Some(layout) = substituted.strip_prefix("oci:") else { return Some(Origin::Registry(substituted)) };
-        // A name may hold no `/`, so a `:` before the last `/` belongs to the path.
-        let (path, name) = match layout.rsplit_once(':').filter(|(_, name)| !name.contains('/')) {
-            Some((path, name)) => (path, name),
-            None => (layout, "latest"),
+        let (named, digest) = pinned(&substituted);
+        // A name may hold no `/`, so a `:` before the last `/` belongs to the path or the port.
+        let (path, name) = match named.rsplit_once(':').filter(|(_, name)| !name.contains('/')) {
+            Some((path, name)) => (path, Some(name)),
+            None => (named, None),
         };
-        Some(Origin::Layout { path: path.into(), name: name.to_owned() })
+        let Some(folder) = path.strip_prefix("oci:") else {
+            // A tag beside a digest says nothing more, and not every builder takes both.
+            return Some(Origin::Registry(digest.map_or(substituted.clone(), |digest| format!("{path}@{digest}"))));
+        };
+        let name = name.or(digest.is_none().then_some("latest")).map(str::to_owned);
+        Some(Origin::Layout { path: folder.into(), name, digest })
     }
+
+    /// The digest that what is pulled for a reference is pinned to.
+    pub(crate) fn digest_of(&self, reference: &str) -> Option<Digest> {
+        match self.of(reference) {
+            None => pinned(reference).1,
+            Some(Origin::Registry(pulled)) => pinned(&pulled).1,
+            Some(Origin::Layout { digest, .. }) => digest,
+        }
+    }
+}
+
+/// A reference without its digest, and the digest.
+fn pinned(reference: &str) -> (&str, Option<Digest>) {
+    let parts = reference.rsplit_once('@').and_then(|(name, digest)| Some((name, digest.parse().ok()?)));
+    parts.map_or((reference, None), |(name, digest)| (name, Some(digest)))
 }
 
 /// A reference with its registry, as Docker reads one: a first part without `.` and `:` is of Docker Hub.
@@ -297,12 +319,34 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_neither_tag_nor_path() {
+        let digest = Digest::of(b"");
+        let rules = [("a.io/", "mirror:5000/a/"), ("b.io/", "oci:/bases/"), ("b.io/x:", "oci:/bases/all:x-")];
+        let whole = format!("b.io/whole:1@{digest}");
+        let rules = rules.into_iter().chain([(whole.as_str(), "oci:/bases/patched")]);
+        let rules = Substitutions(rules.map(|(from, to)| (from.to_owned(), to.to_owned())).collect());
+        let registry = |pulled: String| Some(Origin::Registry(pulled));
+        assert_eq!(rules.of(&format!("a.io/x:1@{digest}")), registry(format!("mirror:5000/a/x@{digest}")));
+        assert_eq!(rules.of(&format!("a.io/x@{digest}")), registry(format!("mirror:5000/a/x@{digest}")));
+        let layout = |path: &str, name: Option<&str>, digest: Option<&Digest>| {
+            Some(Origin::Layout { path: path.into(), name: name.map(str::to_owned), digest: digest.cloned() })
+        };
+        assert_eq!(rules.of(&format!("b.io/y:1@{digest}")), layout("/bases/y", Some("1"), Some(&digest)));
+        assert_eq!(rules.of(&format!("b.io/y@{digest}")), layout("/bases/y", None, Some(&digest)));
+        assert_eq!(rules.of(&format!("b.io/x:1@{digest}")), layout("/bases/all", Some("x-1"), Some(&digest)));
+        // A rule for the digest itself sends it to something else.
+        assert_eq!(rules.of(&whole), layout("/bases/patched", Some("latest"), None));
+        let known = [whole.clone(), format!("d.io/x:1@{digest}"), format!("a.io/x@{digest}"), "a.io/x:1".to_owned()];
+        assert_eq!(known.map(|r| rules.digest_of(&r)), [None, Some(digest.clone()), Some(digest), None]);
+    }
+
+    #[test]
     fn the_longest_prefix_decides() {
         let rules = Substitutions(vec![("h/".into(), "mirror/".into()), ("h/library/".into(), "oci:/bases/".into())]);
         assert_eq!(rules.of("h/x:1"), Some(Origin::Registry("mirror/x:1".into())));
         assert_eq!(
             rules.of("h/library/busybox:1.37"),
-            Some(Origin::Layout { path: "/bases/busybox".into(), name: "1.37".into() })
+            Some(Origin::Layout { path: "/bases/busybox".into(), name: Some("1.37".into()), digest: None })
         );
         assert_eq!(rules.of("other/x"), None);
         let hub = Substitutions(vec![("docker.io/".into(), "1.dkr/hub/".into()), ("team/".into(), "h/".into())]);

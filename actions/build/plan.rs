@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use lifecycle::oci::{Layout, Platform};
+use lifecycle::oci::{Digest, Layout, Platform, listed};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
@@ -90,6 +90,7 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
                     Uses { deployed: Vec::new(), would: would.get(key).cloned().unwrap_or_default() }
                 }
             };
+            tell(unasked(request, definition, &uses.deployed).into_iter().collect(), runner)?;
             images.push(image(request, module, definition, &uses)?);
             if uses.deployed.is_empty() {
                 undeployed.push((definition, uses.would));
@@ -156,10 +157,11 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
         && platforms.len() > 1
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", definition.key.value);
-        return Err(Problem::mistake(message)
-            .at(usage.place.clone())
-            .hint("give it the platform of the function")
-            .into());
+        let hint = match request.platforms.is_empty() {
+            true => "give it the platform of the function",
+            false => "the input `platforms` is for every image: name in `images` which ones a run builds",
+        };
+        return Err(Problem::mistake(message).at(usage.place.clone()).hint(hint).into());
     }
     if platforms.is_empty() {
         platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
@@ -177,6 +179,28 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
         bases: sources.bases,
         base,
         known,
+    })
+}
+
+/// Platforms of the input that an image is not meant for: by the mapping's word, else by that of all that runs it.
+fn unasked(request: &Request, definition: &ImageDefinition, usages: &[Usage]) -> Option<Finding> {
+    let meant = definition.platforms_for(usages);
+    let is_known = |usage: &Usage| usage.runtime.certain && !usage.runtime.possible().is_empty();
+    let by = match definition.platforms.is_empty() {
+        false => "the mapping gives it",
+        true if usages.iter().all(is_known) => "the template runs it on",
+        true => return None,
+    };
+    let unasked: Vec<&Platform> = request.platforms.iter().filter(|platform| !meant.contains(platform)).collect();
+    if meant.is_empty() || unasked.is_empty() {
+        return None;
+    }
+    let (key, unasked, meant) = (&definition.key.value, listed(unasked), listed(&meant));
+    Some(Finding {
+        severity: Severity::Warning,
+        place: definition.key.place.clone(),
+        message: format!("image `{key}` is built for {unasked}, as the input `platforms` says, but {by} {meant}"),
+        hint: Some("name in `images` which images are built for a platform".to_owned()),
     })
 }
 
@@ -209,16 +233,14 @@ fn known(request: &Request, bases: &[Base], platforms: &[Platform]) -> Result<BT
     let mut digests = BTreeMap::new();
     for base in bases {
         let digest = match request.base_images.of(&base.reference) {
-            Some(Origin::Layout { path, name }) => {
-                let path = checked(&request.common.project.workspace, &path).map_err(|error| {
-                    let message = format!("cannot take `{}` from {}", base.reference, path.display());
-                    Problem::mistake(message).because(error).at(base.place.clone())
-                })?;
-                Some(in_layout(&path, &name, base, platforms)?)
+            Some(Origin::Layout { path, name, digest }) => {
+                let path = checked(&request.common.project.workspace, &path)
+                    .map_err(|error| unusable(base, &path).because(error))?;
+                Some(in_layout(&path, name.as_deref(), digest, base, platforms)?)
             }
-            _ => base.reference.split_once('@').map(|(_, digest)| digest.to_owned()),
+            _ => request.base_images.digest_of(&base.reference),
         };
-        digests.extend(digest.map(|digest| (base.reference.clone(), digest)));
+        digests.extend(digest.map(|digest| (base.reference.clone(), digest.to_string())));
     }
     Ok(digests)
 }
@@ -231,23 +253,59 @@ fn checked(workspace: &Path, path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-fn in_layout(path: &Path, name: &str, base: &Base, platforms: &[Platform]) -> Result<String, Problem> {
+/// The image that a reference means in a layout. Where both a name and a digest say which, they have to say the same.
+fn in_layout(
+    path: &Path,
+    name: Option<&str>,
+    digest: Option<Digest>,
+    base: &Base,
+    platforms: &[Platform],
+) -> Result<Digest, Problem> {
+    let sent = "`base-images` sends the reference there";
     let refused = |what: String| {
         Problem::mistake(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
             .at(base.place.clone())
-            .hint("`base-images` sends the reference there")
+            .hint(sent)
     };
-    let missing = || refused(format!("image `{name}`"));
     let layout = Layout::at(path);
-    let roots = layout.roots().map_err(|error| missing().because(error))?;
-    let root = roots.into_iter().find(|root| root.name.as_deref() == Some(name)).ok_or_else(missing)?;
+    if !layout.exists() {
+        let why = if path.is_dir() { "it is no OCI layout" } else { "there is no such folder" };
+        return Err(unusable(base, path).because(std::io::Error::other(why)).hint(sent));
+    }
+    let roots = layout.roots().map_err(|error| unusable(base, path).because(error).hint(sent))?;
+    let named = name.and_then(|name| roots.into_iter().find(|root| root.name.as_deref() == Some(name)));
+    let (descriptor, what) = match (digest, named) {
+        (None, named) => {
+            let what = format!("`{}`", name.unwrap_or_default());
+            (named.ok_or_else(|| refused(format!("image {what}")))?.descriptor, what)
+        }
+        (Some(digest), Some(named)) if named.descriptor.digest != digest => {
+            let (has, name) = (named.descriptor.digest, name.unwrap_or_default());
+            let message = format!("`{name}` in the OCI layout {} is {has}, not `{}`", path.display(), base.reference);
+            return Err(Problem::mistake(message)
+                .at(base.place.clone())
+                .hint("copy the image as it is, with all its platforms: `skopeo copy --all`"));
+        }
+        (Some(digest), _) => {
+            // It need not have a name, and may be one platform of an image that has one.
+            let missing = || refused(format!("image {digest}"));
+            let manifest = layout.read_manifest(&digest).map_err(|error| missing().because(error))?;
+            (manifest.ok_or_else(missing)?.descriptor(), digest.to_string())
+        }
+    };
     if base.of_target {
-        let there = output::platforms(&layout, &root.descriptor).map_err(|error| missing().because(error))?;
+        let there = output::platforms(&layout, &descriptor);
+        let there = there.map_err(|error| refused(format!("image {what}")).because(error))?;
         if let Some(lacking) = platforms.iter().find(|platform| !there.contains(platform)) {
-            return Err(refused(format!("{lacking} in its image `{name}`")));
+            return Err(refused(format!("{lacking} in its image {what}")));
         }
     }
-    Ok(root.descriptor.digest.to_string())
+    Ok(descriptor.digest)
+}
+
+fn unusable(base: &Base, path: &Path) -> Problem {
+    let message = format!("cannot take `{}` from {}", base.reference, path.display());
+    Problem::mistake(message).at(base.place.clone())
 }
 
 /// A path of the template, which has to lie in the checkout, also where it is a link.

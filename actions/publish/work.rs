@@ -153,7 +153,9 @@ async fn fits(built: &Built, named: &Named) -> anyhow::Result<()> {
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
         let problem = Problem::mistake(message).at(usage.place.clone());
-        return Err(problem.hint("give it one platform in the mapping, that of the function").into());
+        let hint =
+            "build it for that of the function alone: by the mapping, or by `images` beside the input `platforms`";
+        return Err(problem.hint(hint).into());
     }
     match refusal(&built.store, &built.graph.root, &named.usages).await? {
         None => Ok(()),

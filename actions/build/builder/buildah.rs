@@ -8,11 +8,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use anyhow::Context;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::process::Command;
 
 use lifecycle::Problem;
-use lifecycle::oci::Platform;
+use lifecycle::oci::{Layout, Platform};
 use lifecycle::runner::{Environment, ProcessError, Runner, command, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
@@ -36,7 +38,7 @@ pub(crate) struct Buildah {
     storages: PathBuf,
     /// Where it puts what it needs for a moment, and leaves it where it is ended in the middle.
     temporary: PathBuf,
-    /// Plain names for folders whose paths buildah refuses.
+    /// Layouts of single base images.
     links: tempfile::TempDir,
     /// Whether `DOCKER_CONFIG` names a folder without a configuration, which buildah takes for an error.
     no_configuration: bool,
@@ -124,7 +126,7 @@ impl Buildah {
         Ok(bases)
     }
 
-    /// Puts substituted base images into the storage, under the names that the Dockerfile uses.
+    /// Puts substituted base images into the storage, under the names that the Dockerfile uses or that stand for them.
     async fn substitute(
         &self,
         image: &Image,
@@ -136,8 +138,12 @@ impl Buildah {
             let source = match conditions.request.base_images.of(&base.reference) {
                 None => continue,
                 Some(Origin::Registry(reference)) => format!("docker://{reference}"),
-                Some(Origin::Layout { path, name }) => {
-                    format!("oci:{}:{name}", plain_path(self.links.path(), &path)?.display())
+                Some(Origin::Layout { path, .. }) => {
+                    let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
+                    let view = self.links.path().join(hash(&[&image.key, &storage(platform), &base.reference]));
+                    let seen = view_of(&path, digest, &view);
+                    seen.map_err(|error| Problem::failure(format!("cannot use {}", path.display())).because(error))?;
+                    format!("oci:{}", view.display())
                 }
             };
             let pull = ["pull".to_owned(), "--platform".to_owned(), platform.to_string(), source];
@@ -147,7 +153,7 @@ impl Buildah {
             log.extend_from_slice(&pulled.log);
             succeeded(pulled.status)?;
             let id = String::from_utf8_lossy(&pulled.stdout).lines().last().unwrap_or_default().trim().to_owned();
-            let tag = ["tag".to_owned(), id, base.reference.clone()];
+            let tag = ["tag".to_owned(), id, stored_name(&base.reference).unwrap_or_else(|| base.reference.clone())];
             let tagged = run_logged(self.command(&storage(platform), &tag), ASK_DEADLINE).await.map_err(not_run)?;
             log.extend_from_slice(&tagged.log);
             succeeded(tagged.status)?;
@@ -161,8 +167,9 @@ impl Buildah {
         let Ok(listed) = run(list, ASK_LIMIT, ASK_DEADLINE).await else { return BTreeMap::new() };
         let listed: Vec<Listed> = serde_json::from_slice(&listed.stdout).unwrap_or_default();
         let digest = |reference: &str| {
+            let name = stored_name(reference).map_or(reference.to_owned(), |name| format!("{name}:latest"));
             // A name without a registry has got one.
-            let is_it = |name: &String| name.strip_suffix(reference).is_some_and(|l| l.is_empty() || l.ends_with('/'));
+            let is_it = |listed: &String| listed.strip_suffix(&name).is_some_and(|l| l.is_empty() || l.ends_with('/'));
             listed.iter().find(|listed| listed.names.iter().flatten().any(is_it)).map(|listed| listed.digest.clone())
         };
         let bases = image.bases.iter().map(|base| &base.reference);
@@ -191,6 +198,13 @@ impl Buildah {
         }
         for (name, value) in &conditions.labels {
             option("label", format!("{name}={value}"));
+        }
+        for base in &image.bases {
+            if let Some(name) = stored_name(&base.reference)
+                && request.base_images.of(&base.reference).is_some()
+            {
+                option("build-context", format!("{}=docker-image://{name}", base.reference));
+            }
         }
         for secret in &request.secrets {
             option("secret", secret.argument());
@@ -269,22 +283,34 @@ fn push_arguments(image: &Image, platform: &Platform, layout: &Path) -> Vec<Stri
 /// A name in the storage. Keys that differ in case alone must not meet in it.
 fn local_name(image: &Image) -> String {
     let key: String = image.key.chars().filter(char::is_ascii_alphanumeric).collect();
-    let hash = lifecycle::oci::Digest::of(image.key.as_bytes());
-    format!("localhost/image-lifecycle/{}{}", key.to_ascii_lowercase(), hash.short())
+    format!("localhost/image-lifecycle/{}{}", key.to_ascii_lowercase(), hash(&[&image.key]))
 }
 
-/// buildah makes a name out of a layout's path and refuses one with upper-case letters or components that begin with
-/// `.` or `_`, as a runner's `_temp` does. A link in a plain place stands for it.
-fn plain_path(links: &Path, path: &Path) -> Result<PathBuf, Problem> {
-    if is_plain(path) {
-        return Ok(path.to_owned());
-    }
-    let link = links.join(lifecycle::oci::Digest::of(path.as_os_str().as_encoded_bytes()).short());
-    match symlink(path, &link) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(Problem::failure(format!("cannot use {}", links.display())).because(error))
-        }
-        _ => Ok(link),
+/// The name of a substituted base image in the storage where it can't be the one that the Dockerfile uses: a digest is
+/// nothing that an image can be tagged with.
+fn stored_name(reference: &str) -> Option<String> {
+    let (named, _) = reference.split_once('@')?;
+    // The log shows it in the place of the reference.
+    let last = named.rsplit('/').next().and_then(|last| last.split(':').next()).unwrap_or_default();
+    Some(format!("localhost/image-lifecycle-base/{last}-{}", hash(&[reference])))
+}
+
+fn hash(parts: &[&str]) -> String {
+    lifecycle::oci::Digest::of(parts.join("\n").as_bytes()).short()
+}
+
+/// A layout of one image of a layout, whose blobs it shares. It can be named where the image has no name, and where
+/// buildah refuses the layout's path: one with upper-case letters, or parts that begin with `.` or `_`.
+fn view_of(layout: &Path, digest: &str, view: &Path) -> anyhow::Result<()> {
+    let manifest = Layout::at(layout).read_manifest(&digest.parse()?)?;
+    let manifest = manifest.with_context(|| format!("{digest} is not there any more"))?;
+    let index = json!({"schemaVersion": 2, "manifests": [manifest.descriptor().to_json()]});
+    std::fs::create_dir_all(view)?;
+    std::fs::write(view.join("index.json"), index.to_string())?;
+    std::fs::copy(layout.join("oci-layout"), view.join("oci-layout"))?;
+    match symlink(layout.join("blobs"), view.join("blobs")) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

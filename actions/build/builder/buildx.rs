@@ -138,7 +138,11 @@ impl Buildx {
             if let Some(origin) = conditions.request.base_images.of(&base.reference) {
                 let from = match origin {
                     Origin::Registry(reference) => format!("docker-image://{reference}"),
-                    Origin::Layout { path, name } => format!("oci-layout://{}:{name}", path.display()),
+                    Origin::Layout { path, name, digest } => {
+                        let name = name.map(|name| format!(":{name}")).unwrap_or_default();
+                        let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+                        format!("oci-layout://{}{name}{digest}", path.display())
+                    }
                 };
                 option("build-context", format!("{}={from}", base.reference));
             }

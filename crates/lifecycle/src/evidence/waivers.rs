@@ -45,15 +45,18 @@ pub struct Waiver {
     pub place: Place,
 }
 
-/// All that is accepted.
+/// All that is accepted, and what was.
 #[derive(Debug, Clone, Default)]
-pub struct Waivers(Vec<Waiver>);
+pub struct Waivers {
+    valid: Vec<Waiver>,
+    expired: Vec<Waiver>,
+}
 
 impl Waivers {
     /// Reads a file. An empty one accepts nothing.
     ///
     /// # Errors
-    /// All that is wrong in it, each with its place: what is no waiver, and what has expired.
+    /// All that is no waiver in it, each with its place.
     pub fn read(path: &Path, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
         let one = |problem: Problem| vec![problem.at(start(display))];
         let text = checkout::read(path, FILE_LIMIT);
@@ -67,32 +70,44 @@ impl Waivers {
     /// As [`Self::read`].
     pub fn parse(text: &str, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut reader = Reader { parser: Parser::new_from_str(text), file: display };
-        let entries = reader.entries().map_err(|problem| vec![problem])?;
+        let reader = || Reader { parser: Parser::new_from_str(text), file: display };
+        let entries = reader().all().and_then(|()| reader().entries()).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
-        let mut waivers = Vec::new();
+        let mut waivers = Self::default();
         for entry in entries {
             match entry.waiver() {
-                Ok(waiver) if waiver.expires < today => {
-                    let message = format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires);
-                    let hint = format!("fix it, or let {} decide anew", waiver.owner);
-                    problems.push(Problem::failure(message).at(waiver.place).hint(hint));
-                }
-                Ok(waiver) => waivers.push(waiver),
+                Ok(waiver) if waiver.expires < today => waivers.expired.push(waiver),
+                Ok(waiver) => waivers.valid.push(waiver),
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(Self(waivers)) } else { Err(problems) }
+        if problems.is_empty() { Ok(waivers) } else { Err(problems) }
+    }
+
+    /// What was accepted for an image, and is not any more: somebody has to decide anew before it counts as scanned.
+    pub fn expired(&self, key: &str, name: &str) -> impl Iterator<Item = Problem> {
+        let of_it = self.expired.iter().filter(move |waiver| waiver.is_for(key, name));
+        of_it.map(|waiver| {
+            let message = format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires);
+            let hint = format!("fix it, or let {} decide anew", waiver.owner);
+            Problem::failure(message).at(waiver.place.clone()).hint(hint)
+        })
+    }
+
+    /// Those whose `image` is none of these, given with key and name.
+    pub fn astray<'a>(&'a self, images: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Waiver> {
+        let all = self.valid.iter().chain(&self.expired);
+        all.filter(move |waiver| !images.iter().any(|(key, name)| waiver.is_for(key, name)))
     }
 
     /// The waiver of a vulnerability of an image, if there is one.
     pub fn of(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Option<&Waiver> {
-        self.0.iter().find(|waiver| waiver.covers(vulnerability, key, name))
+        self.valid.iter().find(|waiver| waiver.covers(vulnerability, key, name))
     }
 
-    /// All of them, as they are written.
+    /// Those that hold today, as they are written.
     pub fn iter(&self) -> impl Iterator<Item = &Waiver> {
-        self.0.iter()
+        self.valid.iter()
     }
 }
 
@@ -157,6 +172,12 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
+    /// Goes through the text: where it breaks off is what is wrong with it, and not what it seems to say before.
+    fn all(&mut self) -> Result<(), Problem> {
+        while !matches!(self.next()?, (Event::StreamEnd, _)) {}
+        Ok(())
+    }
+
     /// The entries of the one list of the text.
     fn entries(&mut self) -> Result<Vec<Entry>, Problem> {
         let mut entries = None;
@@ -288,10 +309,26 @@ mod tests {
     }
 
     #[test]
+    fn an_expired_waiver_is_told_of_the_images_that_it_names() {
+        let waiver =
+            |id: &str, more: &str| format!("- id: {id}\n  reason: r\n  owner: o\n  expires: 2026-06-14\n{more}");
+        let text =
+            ["  image: shop/*\n", "  image: Job\n", ""].iter().zip(["A", "B", "C"]).map(|(more, id)| waiver(id, more));
+        let waivers = parse(&text.collect::<String>()).unwrap();
+        let told = |key, name| waivers.expired(key, name).map(|problem| problem.to_string()).collect::<Vec<_>>();
+        let message = |id| format!("the waiver of `{id}` expired on 2026-06-14");
+        assert_eq!(told("Web", "shop/web"), [message("A"), message("C")]);
+        assert_eq!(told("Job", "job"), [message("B"), message("C")]);
+        assert!(waivers.of(&vulnerability("A", ""), "Web", "shop/web").is_none());
+        let astray = waivers.astray(&[("Web", "shop/web")]).map(|waiver| waiver.id.as_str());
+        assert_eq!(astray.collect::<Vec<_>>(), ["B"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
-        insta::assert_snapshot!(parse("- id: A\n  reason: r\n  owner: o\n  expires: 2026-06-14\n- id: B\n  reason: r\n  owner: o\n").unwrap_err(), @r"
-        .image-waivers.yaml:1:3: the waiver of `A` expired on 2026-06-14
-        .image-waivers.yaml:5:3: a waiver without `expires`
+        insta::assert_snapshot!(parse("- id: A\n  owner: o\n- id: B\n  reason: r\n  owner: o\n").unwrap_err(), @r"
+        .image-waivers.yaml:1:3: a waiver without `reason`
+        .image-waivers.yaml:3:3: a waiver without `expires`
         ");
         let error = |text: &str| parse(text).unwrap_err();
         insta::assert_snapshot!(error("- id: A\n  reason: r\n  owner: o\n  expires: next week\n"), @".image-waivers.yaml:4:12: `next week` is no day: YYYY-MM-DD");
@@ -299,6 +336,7 @@ mod tests {
         insta::assert_snapshot!(error("- id: A\n  id: B\n"), @".image-waivers.yaml:2:3: duplicate key `id`");
         insta::assert_snapshot!(error("- id: A\n  owner:\n"), @".image-waivers.yaml:2:8: `owner` of a waiver is a text");
         insta::assert_snapshot!(error("- id: [A]\n"), @".image-waivers.yaml:1:7: `id` of a waiver is a text");
+        insta::assert_snapshot!(error("- id: [\n"), @".image-waivers.yaml:2:1: the waivers are no YAML: while parsing a node, did not find expected node content");
         insta::assert_snapshot!(error("id: A\n"), @".image-waivers.yaml:1:1: waivers are a list: a `-` begins each");
         insta::assert_snapshot!(error("- A\n"), @".image-waivers.yaml:1:3: a waiver is a mapping with `id`, `reason`, `owner`, `expires`");
         insta::assert_snapshot!(error("- {id: A\n"), @".image-waivers.yaml:2:1: the waivers are no YAML: while parsing a flow mapping, did not find expected ',' or '}'");

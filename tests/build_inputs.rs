@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::support::build::{BUSYBOX, SCRATCH, leaves_nothing, one, template};
+use crate::support::build::{Agent, BUSYBOX, SCRATCH, leaves_nothing, one, template};
 use crate::support::project::Project;
+use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
+use crate::support::tools::{printed, program, tools};
 
 /// It ends with 2, makes nothing, and says it in one line.
 #[track_caller]
@@ -22,7 +24,7 @@ fn made_nothing(project: &Project, run: &Run) {
     assert_eq!(run.output("verdict"), "fail");
     // Every output is written, so that no line of a log can stand for one.
     let names: Vec<&str> = run.outputs.keys().map(String::as_str).collect();
-    assert_eq!(names, ["digests", "images", "layout", "matrix", "reports", "verdict"]);
+    assert_eq!(names, ["digests", "images", "layout", "loaded", "matrix", "reports", "verdict"]);
 }
 
 /// The error of a template.
@@ -133,7 +135,7 @@ fn inputs() {
     insta::assert_snapshot!(refused("version", "1.0"), @"input `version`: `1.0` is not accepted: a semantic version, as in 1.2.3 or v1.2.3-rc.1 (unexpected end of input while parsing minor version number)");
     insta::assert_snapshot!(refused("version", "1.0.0+build"), @"input `version`: `1.0.0+build` is not accepted: a semantic version without `+`, which a tag can't hold");
     insta::assert_snapshot!(refused("platforms", "linux/amd64, windows"), @"input `platforms`: `windows` is not accepted: `windows` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
-    insta::assert_snapshot!(refused("builder", "docker"), @"input `builder`: `docker` is not accepted: auto, buildx, buildah");
+    insta::assert_snapshot!(refused("builder", "docker"), @"input `builder`: `docker` is not accepted: auto, buildx, buildx:NAME, buildah");
     insta::assert_snapshot!(refused("cache", "s3:bucket"), @"input `cache`: `s3:bucket` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
     insta::assert_snapshot!(refused("cache", "local:"), @"input `cache`: `local:` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
     insta::assert_snapshot!(refused("cache", "gha"), @"input `cache`: `gha` is not accepted: `gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: add a step before this one with `uses: actions/github-script` and the script `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`");
@@ -164,6 +166,89 @@ fn inputs() {
     insta::assert_snapshot!(refused("waivers", "absent.yaml"), @"input `waivers`: `absent.yaml` is not accepted: the path of a file with waivers, relative to `working-directory`");
     insta::assert_snapshot!(refused("cache", "local:folder/cache"), @"input `cache`: `local:folder/cache` is not accepted: it lies outside the checkout");
     insta::assert_snapshot!(refused("base-images", "a/=oci:folder/"), @"input `base-images`: `a/=oci:folder/` is not accepted: it lies outside the checkout");
+}
+
+#[test]
+fn options_of_the_builder() {
+    let project = one(SCRATCH);
+    project.write("docs/page.txt", "a page\n");
+    let refused = |name: &str, value: &str| {
+        let error = refused(&project, project.build().env("SSH_AUTH_SOCK", "").input(name, value));
+        error.replace(&project.folder().canonicalize().unwrap().display().to_string(), "CHECKOUT")
+    };
+    insta::assert_snapshot!(refused("cache", "from=s3:x"), @"input `cache`: `from=s3:x` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
+    insta::assert_snapshot!(refused("cache", "none\nlocal:a"), @"input `cache`: `none` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
+    insta::assert_snapshot!(refused("cache", "to=local:a,mode=all"), @"input `cache`: `to=local:a,mode=all` is not accepted: mode=min, mode=max, ignore-error=true or ignore-error=false behind a cache that is written, and scope=NAME behind gha");
+    insta::assert_snapshot!(refused("cache", "from=local:a,mode=max"), @"input `cache`: `from=local:a,mode=max` is not accepted: `mode` says how a cache is written, and this one is only read");
+    insta::assert_snapshot!(refused("ssh", "default"), @"input `ssh`: `default` is not accepted: there is no SSH agent: SSH_AUTH_SOCK is not set in this step's `env:`; or name a key: default=PATH");
+    insta::assert_snapshot!(refused("ssh", "git=key"), @"input `ssh`: `git=key` is not accepted: there is no socket or key CHECKOUT/key");
+    insta::assert_snapshot!(refused("ssh", "git=../key"), @"input `ssh`: `git=../key` is not accepted: it lies outside the checkout");
+    insta::assert_snapshot!(refused("network", "bridge"), @"input `network`: `bridge` is not accepted: default, none or host; a network of Docker's is given to the builder itself, when it is made");
+    insta::assert_snapshot!(refused("allow", "all"), @"input `allow`: `all` is not accepted: network.host, security.insecure");
+    insta::assert_snapshot!(refused("add-hosts", "db"), @"input `add-hosts`: `db` is not accepted: HOST:ADDRESS with an IP address or `host-gateway`");
+    insta::assert_snapshot!(refused("shm-size", "2x"), @"input `shm-size`: `2x` is not accepted: a size such as 64m or 2g");
+    insta::assert_snapshot!(refused("ulimit", "files=1"), @"input `ulimit`: `files=1` is not accepted: a limit of core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack");
+    insta::assert_snapshot!(refused("ulimit", "nofile=9:1"), @"input `ulimit`: `nofile=9:1` is not accepted: a soft limit that is not over the hard one: 9 is over 1");
+    insta::assert_snapshot!(refused("no-cache-filters", "a b"), @"input `no-cache-filters`: `a b` is not accepted: names of stages, on lines or between commas");
+    insta::assert_snapshot!(refused("build-contexts", "docs"), @"input `build-contexts`: `docs` is not accepted: lines of the form key=value");
+    insta::assert_snapshot!(refused("build-contexts", "docs=absent"), @"input `build-contexts`: `docs=absent` is not accepted: there is no folder CHECKOUT/absent");
+    insta::assert_snapshot!(refused("build-contexts", "docs=oci-layout://docs:1"), @"input `build-contexts`: `docs=oci-layout://docs:1` is not accepted: CHECKOUT/docs is no OCI layout");
+    insta::assert_snapshot!(refused("build-contexts", "a=docker-image://A B"), @"input `build-contexts`: `a=docker-image://A B` is not accepted: the name of an image behind `docker-image://`");
+    insta::assert_snapshot!(refused("build-contexts", "src=https://github.com/a/b.git#main"), @"input `build-contexts`: `src=https://github.com/a/b.git#main` is not accepted: a Git repository is not of the commit that labels, provenance and `since` speak of: check it out in a step before this one (actions/checkout with `repository`, `ref` and `path`), and name its folder");
+    insta::assert_snapshot!(refused("buildkit-image", "a b"), @"input `buildkit-image`: `a b` is not accepted: the name of an image");
+    insta::assert_snapshot!(refused("provenance", "mode=min"), @"input `provenance`: `mode=min` is not accepted: true, false or mode=max");
+    // What buildah can't do.
+    insta::assert_snapshot!(refused("network", "none"), @"input `network`: buildah, which builds here, runs each `RUN` in the host's network under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("add-hosts", "db:::1"), @"input `add-hosts`: buildah, which builds here, adds no hosts under chroot isolation, which works everywhere (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("shm-size", "1g"), @"input `shm-size`: buildah, which builds here, gives each `RUN` the host's /dev/shm under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("allow", "security.insecure"), @"input `allow`: buildah, which builds here, has no `RUN --security=insecure` (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("no-cache-filters", "made"), @"input `no-cache-filters`: buildah, which builds here, can't leave the cache of single stages unused: set `no-cache` for all (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("provenance", "mode=max"), @"input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here (hint: `true` writes a statement with any builder)");
+}
+
+#[test]
+fn a_context_that_is_not_in_the_checkout() {
+    for context in ["https://github.com/a/b.git#main", "git@github.com:a/b.git"] {
+        let project = Project::new(&template(&format!("Api: {{imageName: shop/api, context: \"{context}\"}}")));
+        let error = refused(&project, project.build());
+        let told = format!("context `{context}` of image `Api` is not accepted: a Git repository is not of the commit");
+        assert!(error.contains(&told) && error.starts_with("template.yaml:3:"), "{error}");
+    }
+}
+
+#[test]
+fn options_that_buildah_has() {
+    let project = one(&format!(
+        "FROM named\nRUN test $(ulimit -n) = 77\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\nCOPY --from=docs page.txt /\n"
+    ));
+    project.write("docs/page.txt", "a page\n");
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let _agent = Agent::start(&socket);
+    let registry = DockerRegistry::start();
+    let source = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
+    let base = format!("{}/library/busybox:1.37", registry.host());
+    printed(program("skopeo").args([
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &source,
+        &format!("docker://{base}"),
+    ]));
+    let configuration = project.folder().join("registries.conf");
+    fs::write(&configuration, format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host())).unwrap();
+    let step = project.build().env("SSH_AUTH_SOCK", &socket).env("CONTAINERS_REGISTRIES_CONF", &configuration);
+    let run = step.inputs(&[
+        ("ssh", "default"),
+        ("network", "host"),
+        ("allow", "network.host"),
+        ("ulimit", "nofile=77:88"),
+        ("build-contexts", &format!("docs=docs\nnamed=docker-image://{base}")),
+    ]);
+    run.run().exits(0);
+    let layout = project.built_layout();
+    assert_eq!(layout.blobs_with("a page").len(), 1);
+    assert_eq!(layout.raw("Api")["annotations"]["org.opencontainers.image.base.name"], base);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn is_untouched(run: &Run, errors: usize) {
     assert_eq!(run.log.messages("error").len(), errors, "{}", run.log.raw);
     assert_eq!(run.log.groups, ["build Api (Dockerfile)"]);
     assert_eq!(run.log.masks, [""; 0]);
-    assert_eq!(run.outputs.len(), 6, "{:?}", run.outputs);
+    assert_eq!(run.outputs.len(), 7, "{:?}", run.outputs);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod build;
 mod build_buildkit;
 mod build_checks;
+mod build_docker;
 mod build_inputs;
 mod build_log;
 mod conditions;

@@ -15,7 +15,7 @@ use lifecycle::oci::{Digest, Layout};
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::{Diagnosis, Problem, clock, counted};
 
-use crate::inputs::Request;
+use crate::inputs::{Provenance, Request};
 use crate::lint::{DEADLINE, Dockerfile, Linter};
 use crate::output::Built;
 use crate::plan::Image;
@@ -198,7 +198,7 @@ impl Checks {
             lint.map_or(Ok(()), |findings| self.attach_lint(subject, &findings, checked)),
             self.scan(subject, checked).await,
             self.sbom(subject).await,
-            if subject.request.provenance { attest(subject) } else { Ok(()) },
+            if subject.request.provenance == Provenance::None { Ok(()) } else { attest(subject) },
         ];
         checked.problems.extend(outcomes.into_iter().filter_map(Result::err));
     }

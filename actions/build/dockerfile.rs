@@ -173,6 +173,20 @@ pub(crate) enum Origin {
     },
 }
 
+impl Origin {
+    /// The value of a build context, as BuildKit reads it.
+    pub(crate) fn context(&self) -> String {
+        match self {
+            Self::Registry(reference) => format!("docker-image://{reference}"),
+            Self::Layout { path, name, digest } => {
+                let name = name.as_ref().map(|name| format!(":{name}")).unwrap_or_default();
+                let digest = digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
+                format!("oci-layout://{}{name}{digest}", path.display())
+            }
+        }
+    }
+}
+
 impl Substitutions {
     /// The reference that a builder names as pulled: without Docker Hub's own names, and with a tag.
     pub(crate) fn pulled(&self, reference: &str) -> String {
@@ -180,8 +194,7 @@ impl Substitutions {
             Some(Origin::Registry(pulled)) => pulled,
             Some(Origin::Layout { .. }) | None => reference.to_owned(),
         };
-        let short = pulled.strip_prefix("docker.io/").unwrap_or(&pulled);
-        let short = short.strip_prefix("library/").unwrap_or(short);
+        let short = without_hub(&pulled);
         let has_tag = short.rsplit('/').next().is_some_and(|last| last.contains(':'));
         if has_tag { short.to_owned() } else { format!("{short}:latest") }
     }
@@ -238,6 +251,23 @@ fn with_hub(reference: &str) -> String {
         Some(_) => format!("docker.io/{reference}"),
         None => format!("docker.io/library/{reference}"),
     }
+}
+
+/// A reference without Docker Hub's own names.
+fn without_hub(reference: &str) -> &str {
+    let short = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    short.strip_prefix("library/").unwrap_or(short)
+}
+
+/// The form in which BuildKit compares the names of contexts and images.
+pub(crate) fn familiar(reference: &str) -> &str {
+    let short = without_hub(reference);
+    short.strip_suffix(":latest").unwrap_or(short)
+}
+
+/// Whether a text is the name of an image, in Docker's short form or with a registry.
+pub(crate) fn is_image(text: &str) -> bool {
+    is_reference(&with_hub(text))
 }
 
 /// `host/repository[:tag][@digest]`

@@ -11,7 +11,7 @@ use lifecycle::oci::Layout;
 use lifecycle::runner::{Annotation, Level, Runner, command, run};
 use lifecycle::{Problem, clock};
 
-use crate::builder::{BaseCredentials, Builder, Conditions, Output, apart, last_words};
+use crate::builder::{BaseCredentials, Builder, Conditions, Loader, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
 use crate::outcome::{Outcome, Status};
@@ -27,6 +27,8 @@ pub(crate) struct Means<'a> {
     pub(crate) builder: &'a Builder,
     pub(crate) credentials: &'a BaseCredentials,
     pub(crate) checks: &'a Checks,
+    /// What loads them into Docker, where it is asked for.
+    pub(crate) loader: Option<&'a Loader>,
     /// A folder of this run.
     pub(crate) folder: &'a Path,
 }
@@ -130,7 +132,28 @@ pub(crate) async fn all(
     let checked: Vec<_> = images.iter().zip(outcomes.iter().map(|outcome| &outcome.checked)).collect();
     checks.tell_idle_waivers(request, &checked, runner);
     name(images, &outcomes, &layout)?;
+    if let Some(loader) = means.loader {
+        for (image, outcome) in images.iter().zip(&mut outcomes) {
+            load(image, outcome, loader, &layout, means.folder, runner).await;
+        }
+    }
     Ok(outcomes)
+}
+
+/// Loads an image that was built, and that no check has failed, into Docker.
+async fn load(image: &Image, outcome: &mut Outcome, loader: &Loader, layout: &Layout, folder: &Path, runner: &Runner) {
+    let Some(built) = outcome.built.as_ref().filter(|_| outcome.status == Status::Built) else { return };
+    let loaded = tokio::select! {
+        loaded = loader.load(image, built, layout, folder) => loaded,
+        () = runner.cancelled() => Err(Problem::failure("the run was cancelled before it was loaded")),
+    };
+    match loaded {
+        Ok(loaded) => outcome.loaded = loaded,
+        Err(problem) => {
+            let message = format!("image `{}` could not be loaded into Docker", image.key);
+            outcome.fails(&Problem::failure(message).because(problem).into());
+        }
+    }
 }
 
 /// Builds what is not taken from a release, several at a time.

@@ -11,8 +11,8 @@ use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::{Common, Project, Side, Version, registry};
 use lifecycle::runner::{Environment, Input, InputError, Runner};
 
-use crate::builder::{Cache, Choice, Secret};
-use crate::dockerfile::Substitutions;
+use crate::builder::{Caches, Choice, Options, Secret, options};
+use crate::dockerfile::{Substitutions, is_image};
 use crate::github::{Asked, Told};
 use crate::tools::Install;
 use crate::{sbom, scan};
@@ -33,6 +33,15 @@ lifecycle::inputs! {
     cache = "none",
     no_cache = "false",
     pull = "false",
+    ssh = "",
+    network = "",
+    allow = "",
+    add_hosts = "",
+    shm_size = "",
+    ulimit = "",
+    build_contexts = "",
+    no_cache_filters = "",
+    load = "false",
     lint = "error",
     scan = "auto",
     scan_threshold = "high",
@@ -61,9 +70,12 @@ pub(crate) struct Request {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) base_images: Substitutions,
-    pub(crate) cache: Cache,
+    pub(crate) cache: Caches,
     pub(crate) no_cache: bool,
     pub(crate) pull: bool,
+    pub(crate) options: Options,
+    /// Whether the images are loaded into Docker afterwards.
+    pub(crate) load: bool,
     /// The lowest level that fails; none: no lint.
     pub(crate) lint: Option<Level>,
     pub(crate) scan: scan::Choice,
@@ -72,7 +84,7 @@ pub(crate) struct Request {
     pub(crate) waivers: Option<PathBuf>,
     pub(crate) only_fixed: bool,
     pub(crate) sbom: sbom::Choice,
-    pub(crate) provenance: bool,
+    pub(crate) provenance: Provenance,
     /// What GitHub is told beside the run itself.
     pub(crate) told: Option<Told>,
     /// `since` as it was typed.
@@ -83,6 +95,30 @@ pub(crate) struct Request {
     pub(crate) released: Side,
 }
 
+/// The input `provenance`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Provenance {
+    /// No statement.
+    None,
+    /// Our own, and BuildKit's where the builder makes one.
+    Ours,
+    /// Our own and BuildKit's.
+    BuildKit,
+}
+
+impl Provenance {
+    fn parse(input: &Input<'_>) -> Result<Self, InputError> {
+        match input.text() {
+            Some("mode=max") => Ok(Self::BuildKit),
+            _ => match input.boolean(true) {
+                Ok(true) => Ok(Self::Ours),
+                Ok(false) => Ok(Self::None),
+                Err(_) => Err(input.refuse("true, false or mode=max")),
+            },
+        }
+    }
+}
+
 impl Request {
     /// Reads what the inputs mean, and the project.
     pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
@@ -91,7 +127,6 @@ impl Request {
         let environment = &runner.environment;
         let common = inputs.common().parse(environment)?;
         let project = &common.project;
-        let builders = [("auto", Choice::Auto), ("buildx", Choice::Buildx), ("buildah", Choice::Buildah)];
         let platforms = platforms(&input("platforms", &inputs.platforms))?;
         let told = Asked {
             token: input("github-token", &inputs.github_token),
@@ -106,8 +141,8 @@ impl Request {
         Ok(Self {
             version: input("version", &inputs.version).parse()?,
             layout: layout(&input("layout", &inputs.layout), project, environment)?,
-            builder: input("builder", &inputs.builder).choice(&builders, Choice::Auto)?,
-            buildkit_image: inputs.buildkit_image.clone(),
+            builder: Choice::parse(&input("builder", &inputs.builder))?,
+            buildkit_image: buildkit_image(&input("buildkit-image", &inputs.buildkit_image))?,
             install_tools: match (input("install-tools", &inputs.install_tools).boolean(true)?, common.dry_run) {
                 (false, _) => Install::Never,
                 (true, false) => Install::Missing,
@@ -122,9 +157,11 @@ impl Request {
             annotations: input("annotations", &inputs.annotations).pairs()?,
             secrets: Secret::parse(&input("secrets", &inputs.secrets), environment, project)?,
             base_images: base_images(&input("base-images", &inputs.base_images), project)?,
-            cache: Cache::parse(&input("cache", &inputs.cache), environment, project)?,
+            cache: Caches::parse(&input("cache", &inputs.cache), environment, project)?,
             no_cache: input("no-cache", &inputs.no_cache).boolean(false)?,
             pull: input("pull", &inputs.pull).boolean(false)?,
+            options: options(inputs, environment, project)?,
+            load: input("load", &inputs.load).boolean(false)?,
             lint: input("lint", &inputs.lint).choice(&Level::THRESHOLDS, Some(Level::Error))?,
             scan: input("scan", &inputs.scan).choice(&scan::Choice::ALL, scan::Choice::Auto)?,
             scan_threshold: input("scan-threshold", &inputs.scan_threshold)
@@ -132,7 +169,7 @@ impl Request {
             waivers: waivers(&input("waivers", &inputs.waivers), project)?,
             only_fixed: input("only-fixed", &inputs.only_fixed).boolean(false)?,
             sbom: input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?,
-            provenance: input("provenance", &inputs.provenance).boolean(true)?,
+            provenance: Provenance::parse(&input("provenance", &inputs.provenance))?,
             told: Told::parse(&told, runner)?,
             since: text(input("since", &inputs.since)),
             mapping: inputs.mapping.trim().to_owned(),
@@ -140,6 +177,30 @@ impl Request {
             released: Side::new(aws, &common.options, registry, registry_parameter),
             common,
         })
+    }
+}
+
+fn options(inputs: &Inputs, environment: &Environment, project: &Project) -> Result<Options, InputError> {
+    let input = Input::new;
+    let ssh = options::ssh(&input("ssh", &inputs.ssh), environment, project)?;
+    Ok(Options {
+        agent: options::agent(&ssh, environment),
+        ssh,
+        network: options::network(&input("network", &inputs.network))?,
+        allow: options::allow(&input("allow", &inputs.allow))?,
+        add_hosts: options::add_hosts(&input("add-hosts", &inputs.add_hosts))?,
+        shm_size: options::shm_size(&input("shm-size", &inputs.shm_size))?,
+        ulimits: options::ulimits(&input("ulimit", &inputs.ulimit))?,
+        contexts: options::contexts(&input("build-contexts", &inputs.build_contexts), project)?,
+        no_cache_filters: options::stages(&input("no-cache-filters", &inputs.no_cache_filters))?,
+    })
+}
+
+fn buildkit_image(input: &Input<'_>) -> Result<String, InputError> {
+    let text = input.required()?;
+    match is_image(text) {
+        true => Ok(text.to_owned()),
+        false => Err(input.refuse("the name of an image")),
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 use lifecycle::{Problem, counted};
 
-use builder::{BaseCredentials, Builder};
+use builder::{BaseCredentials, Builder, Loader};
 use checks::Checks;
 use images::Means;
 use inputs::{Inputs, Request};
@@ -34,7 +34,7 @@ use report::Report;
 const ACTION: Action = Action {
     name: "build",
     inputs: Inputs::TABLE,
-    outputs: &["layout", "images", "matrix", "digests", "reports", "verdict"],
+    outputs: &["layout", "images", "matrix", "digests", "loaded", "reports", "verdict"],
     definition: include_str!("../../action-build.yml"),
 };
 
@@ -49,7 +49,7 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     report::matrix(&images, &runner);
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(runner.environment.temporary());
     let folder = folder.map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
-    let builder = Builder::choose(&request, &runner, folder.path()).await?;
+    let builder = Builder::choose(&request, &images, &runner, folder.path()).await?;
     let outcome = with(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
     outcome
@@ -63,15 +63,20 @@ async fn with(
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
     let checks = Checks::prepare(request, runner).await?;
-    let report = |outcomes| Report { request, outcomes, skipped: &checks.skipped };
+    let reason = builder.reason();
+    let report = |outcomes| Report { request, outcomes, builder: &reason, skipped: &checks.skipped };
+    let loader = Loader::find(request, images).await?;
+    runner.say(format!("builder: {reason}"));
     if request.common.dry_run {
         let outcomes = images::planned(request, images, builder, folder, runner).await?;
         return Ok(report(&outcomes).write(None, runner));
     }
     runner.say(format!("{} with {}; {}", counted(images.len(), "image"), builder.name(), checks.names()));
-    let credentials =
-        BaseCredentials::prepare(images, &request.base_images, &request.released.aws, &runner.environment).await?;
-    let means = Means { builder, credentials: &credentials, checks: &checks, folder };
+    let others = builder.references(request);
+    let (aws, environment) = (&request.released.aws, &runner.environment);
+    let credentials = BaseCredentials::prepare(images, &others, &request.base_images, aws, environment).await?;
+    builder.open(request, &credentials, runner).await?;
+    let means = Means { builder, credentials: &credentials, checks: &checks, loader: loader.as_ref(), folder };
     let outcomes = images::all(request, images, &means, runner).await?;
     let report = report(&outcomes);
     let verdict = report.write(Some(&checks.reports), runner);

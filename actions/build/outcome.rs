@@ -33,6 +33,9 @@ pub(crate) struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vulnerabilities: Option<ScanCounts>,
     pub(crate) status: Status,
+    /// Its name in the local Docker, where it was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loaded: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
     /// Digests of base images by reference.
@@ -92,6 +95,7 @@ impl Outcome {
             lint: None,
             vulnerabilities: None,
             status,
+            loaded: None,
             error: None,
             bases: BTreeMap::new(),
             started: String::new(),

@@ -172,6 +172,40 @@ fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
     Ok(layout.read_manifest(digest)?.ok_or_else(missing)?)
 }
 
+/// The root of a layout that a name or a digest means.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn root(layout: &Layout, name: Option<&str>, digest: Option<&Digest>) -> anyhow::Result<Digest> {
+    if let Some(digest) = digest {
+        return Ok(digest.clone());
+    }
+    let named = layout.roots()?.into_iter().find(|root| root.name.is_some() && root.name.as_deref() == name);
+    let missing = || {
+        let name = name.unwrap_or_default();
+        Problem::failure(format!("the OCI layout {} has no image `{name}`", layout.path().display()))
+    };
+    Ok(named.ok_or_else(missing)?.descriptor.digest)
+}
+
+/// The manifest of an image for a platform.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn platform_manifest(layout: &Layout, image: &Digest, platform: &Platform) -> anyhow::Result<Manifest> {
+    let manifest = required(layout, image)?;
+    if !manifest.is_index() {
+        return Ok(manifest);
+    }
+    for child in manifest.children() {
+        let candidate = required(layout, &child.digest)?;
+        if platform_of(layout, child, &candidate)? == *platform {
+            return Ok(candidate);
+        }
+    }
+    Err(Problem::failure(format!("image {image} has no {platform}")).into())
+}
+
 /// The platforms of an image in a layout: an index names them, a single manifest's configuration does.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::{Problem, checkout};
 
+use crate::builder::options::remote_path;
 use crate::dockerfile::{self, Base, Origin};
 use crate::inputs::Request;
 use crate::output;
@@ -130,6 +131,14 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
 
 fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses: &Uses) -> anyhow::Result<Image> {
     let workspace = &request.common.project.workspace;
+    if let Some(why) = remote_path(&definition.context.value) {
+        let message = format!(
+            "context `{}` of image `{}` is not accepted: {why}",
+            definition.context.value.display(),
+            definition.key.value
+        );
+        return Err(Problem::mistake(message).at(definition.context.place.clone()).into());
+    }
     let context = inside(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
         return Err(missing(&definition.context, "context").into());
@@ -143,7 +152,8 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
     let dockerfile_display = dockerfile.strip_prefix(workspace).unwrap_or(&dockerfile).to_owned();
     let sources = dockerfile::sources(&dockerfile, &dockerfile_display, &build_args)?;
     let target = definition.target.as_ref().map(|target| target.value.clone());
-    let base = sources.base_of(target.as_deref()).map(|base| base.reference.clone());
+    let base = sources.base_of(target.as_deref()).and_then(|base| request.options.meant(&base.reference));
+    let bases = request.options.bases(sources.bases);
     let mut platforms = match request.platforms.is_empty() {
         false => request.platforms.clone(),
         true => {
@@ -166,7 +176,7 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
     if platforms.is_empty() {
         platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
     }
-    let known = known(request, &sources.bases, &platforms)?;
+    let known = known(request, &bases, &platforms)?;
     Ok(Image {
         key: definition.key.value.clone(),
         definition: definition.clone(),
@@ -176,7 +186,7 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
         target,
         platforms,
         build_args,
-        bases: sources.bases,
+        bases,
         base,
         known,
     })

@@ -28,6 +28,8 @@ pub(crate) fn matrix(images: &[Image], runner: &Runner) {
 pub(crate) struct Report<'a> {
     pub(crate) request: &'a Request,
     pub(crate) outcomes: &'a [Outcome],
+    /// What builds, and why that.
+    pub(crate) builder: &'a str,
     /// Checks that no image had, and why.
     pub(crate) skipped: &'a [&'static str],
 }
@@ -54,6 +56,9 @@ impl Report<'_> {
         runner.output("layout", self.request.layout.display().to_string());
         runner.output("images", serde_json::json!(self.outcomes).to_string());
         runner.output("digests", serde_json::json!(digests).to_string());
+        let loaded =
+            self.outcomes.iter().filter_map(|outcome| Some((outcome.name.as_str(), outcome.loaded.as_deref()?)));
+        runner.output("loaded", serde_json::json!(loaded.collect::<BTreeMap<_, _>>()).to_string());
         runner.output("verdict", if failed { "fail" } else { "pass" });
         if failed { Verdict::Fail } else { Verdict::Pass }
     }
@@ -65,8 +70,9 @@ impl Report<'_> {
             (0, true) => "Would build".to_owned(),
             (failed, _) => format!("Build failed: {failed} of {}", counted(self.outcomes.len(), "image")),
         };
-        let skipped = self.skipped.iter().map(|why| format!("- {}\n", escape(why))).collect::<String>();
-        let skipped = if skipped.is_empty() { skipped } else { skipped + "\n" };
+        let builder = format!("Built with {}", self.builder);
+        let remarked = [builder.as_str()].into_iter().chain(self.skipped.iter().copied());
+        let skipped = remarked.map(|why| format!("- {}\n", escape(why))).collect::<String>() + "\n";
         let failures = self.outcomes.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
         let images = format!("### {what}\n\n{}\n{}{skipped}", table(self.outcomes).markdown(), remarks(failures));
         let vulnerabilities =

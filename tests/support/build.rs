@@ -233,3 +233,22 @@ pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const LINT: &str = "application/sarif+json";
 /// Provenance and scan results alike.
 pub(crate) const STATEMENT: &str = "application/vnd.in-toto+json";
+
+/// An SSH agent; dropping it stops it.
+pub(crate) struct Agent(std::process::Child);
+
+impl Agent {
+    pub(crate) fn start(socket: &Path) -> Agent {
+        let mut agent = Command::new("ssh-agent");
+        let agent = agent.arg("-D").arg("-a").arg(socket).stdout(Stdio::null()).spawn().unwrap();
+        wait_for(|| socket.exists());
+        Agent(agent)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -17,9 +17,10 @@ use lifecycle::Problem;
 use lifecycle::oci::{Layout, Platform};
 use lifecycle::runner::{Environment, ProcessError, Runner, command, run, run_logged};
 
-use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
+use super::cache::Kind;
+use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
-use crate::inputs::Request;
+use crate::inputs::{Provenance, Request};
 use crate::plan::Image;
 
 /// The most that an image's id takes, in bytes.
@@ -64,10 +65,16 @@ impl Buildah {
         let mut version = command("buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
-        if let Cache::Local(_) | Cache::Gha = request.cache {
+        let mut caches = request.cache.from.iter().chain(&request.cache.to);
+        if caches.any(|cache| !matches!(cache.kind, Kind::Registry(_))) {
             let problem = Problem::mistake("input `cache`: buildah, which builds here, has no cache of this kind");
             return Err(problem.hint("use `registry:REFERENCE`, or a buildx builder").into());
         }
+        if request.provenance == Provenance::BuildKit {
+            let message = "input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here";
+            return Err(Problem::mistake(message).hint("`true` writes a statement with any builder").into());
+        }
+        request.options.check_for_buildah(&request.base_images)?;
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
         buildah.name = format!("buildah {}", text.split_whitespace().nth(2).unwrap_or("unknown"));
         // The default driver is the fastest where the kernel and the file system allow it.
@@ -117,6 +124,7 @@ impl Buildah {
             {
                 let mut command = self.command(&storage, &arguments);
                 conditions.credentials.give_to_buildah(&mut command);
+                conditions.request.options.give_agent(&mut command);
                 let finished = run_logged(command, BUILD_DEADLINE).await.map_err(not_run)?;
                 log.extend_from_slice(&finished.log);
                 succeeded(finished.status)?;
@@ -212,16 +220,20 @@ impl Buildah {
         if let Some(epoch) = conditions.epoch {
             option("timestamp", epoch.to_string());
         }
-        // Of an image out of nothing, the cache would not know the platform.
-        if let Cache::Registry(reference) = &request.cache
-            && !image.bases.is_empty()
-        {
-            // buildah names a repository, and tags in it by itself.
-            let repository = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
-            let repository = repository.map_or(reference.as_str(), |(repository, _)| repository).to_owned();
-            option("cache-from", repository.clone());
-            option("cache-to", repository);
+        for (name, context) in request.options.contexts_for_buildah() {
+            option("build-context", format!("{name}={context}"));
         }
+        // Of an image out of nothing, the cache would not know the platform.
+        if !image.bases.is_empty() {
+            for (name, caches) in [("cache-from", &request.cache.from), ("cache-to", &request.cache.to)] {
+                for cache in caches {
+                    if let Kind::Registry(reference) = &cache.kind {
+                        option(name, repository(reference).to_owned());
+                    }
+                }
+            }
+        }
+        arguments.extend(request.options.for_buildah());
         arguments.push("--layers".to_owned());
         if request.no_cache {
             arguments.push("--no-cache".to_owned());
@@ -278,6 +290,12 @@ fn storage(platform: &Platform) -> String {
 fn push_arguments(image: &Image, platform: &Platform, layout: &Path) -> Vec<String> {
     let target = format!("oci:{}:{}", layout.display(), storage(platform));
     vec!["push".to_owned(), "--format".to_owned(), "oci".to_owned(), local_name(image), target]
+}
+
+/// The repository of a cache: buildah tags in it by itself.
+fn repository(reference: &str) -> &str {
+    let named = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    named.map_or(reference, |(repository, _)| repository)
 }
 
 /// A name in the storage. Keys that differ in case alone must not meet in it.

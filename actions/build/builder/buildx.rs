@@ -1,17 +1,19 @@
-//! `docker buildx`: BuildKit, wherever it runs. Remote and Kubernetes builders are used by their name.
+//! `docker buildx` with a builder that can export an OCI layout: BuildKit, wherever it runs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::runner::{self, ProcessError, Runner, run, run_logged};
+use lifecycle::runner::{Runner, run_logged};
 
-use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, apart, last_words, shown};
-use crate::dockerfile::Origin;
+use super::docker::Docker;
+use super::engine::{Engine, ask, docker};
+use super::{BUILD_DEADLINE, BaseCredentials, Conditions, Failed, Output, apart, csv, last_words, shown};
+use crate::inputs::{Provenance, Request};
 use crate::lint;
 use crate::plan::Image;
 
@@ -22,51 +24,68 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct Buildx {
     /// The builder's name where it is not the current one.
     builder: Option<String>,
-    /// Whether it was made for this run.
-    own: bool,
+    /// What it is made from, where it is made for this run.
+    own: Option<Own>,
     name: String,
     /// Whether it can check a Dockerfile without building it.
     checks: bool,
 }
 
+/// A builder that is made for a run and removed afterwards.
+struct Own {
+    image: String,
+    /// The option of `docker buildx create` that names a configuration, and its content where there is any.
+    configuration: Option<(&'static str, PathBuf, String)>,
+    /// What its daemon lets a build do.
+    entitlements: Vec<&'static str>,
+    /// Loads the image, where it lies in a layout.
+    loader: Docker,
+}
+
 impl Buildx {
-    /// The current builder, where it can export an OCI layout; else one of our own, where an image for it is given.
+    /// A builder that is there.
+    pub(super) fn there(engine: &Engine, builder: Option<String>) -> Self {
+        Self { builder, own: None, name: engine.name(), checks: engine.checks() }
+    }
+
+    /// A builder of an image, which [`open`](Self::open) makes.
+    pub(super) fn own(engine: &Engine, request: &Request, folder: &Path) -> Self {
+        // A daemon may serve several runs: the name is of this one alone.
+        let builder = format!("image-lifecycle-{:016x}", rand::random::<u64>());
+        let configuration = engine.configuration().map(|content| {
+            let option = if engine.is_at_least(0, 14) { "--buildkitd-config" } else { "--config" };
+            (option, folder.join("buildkitd.toml"), content)
+        });
+        let host = request.options.network == Some("host") || request.options.allow.contains("network.host");
+        let allowed = [("network.host", host), ("security.insecure", request.options.is_insecure())];
+        let own = Own {
+            image: request.buildkit_image.clone(),
+            configuration,
+            entitlements: allowed.into_iter().filter_map(|(name, is_asked)| is_asked.then_some(name)).collect(),
+            loader: Docker::new(engine, folder),
+        };
+        Self { builder: Some(builder), own: Some(own), name: engine.name(), checks: engine.checks() }
+    }
+
+    /// Whether it is made for this run.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Makes the builder where it is one of our own, so that what is wrong with it is known before anything is built.
     ///
     /// # Errors
-    /// When one of our own can't be made.
-    pub(crate) async fn find(runner: &Runner, own_image: Option<&str>, folder: &Path) -> anyhow::Result<Option<Self>> {
-        let Some(version) = ask(&["buildx", "version"]).await else { return Ok(None) };
-        let version = version.split_whitespace().nth(1).unwrap_or("unknown").to_owned();
-        let (name, checks) = (format!("buildx {version}"), lint::has_build_checks(&version));
-        let Some(inspected) = ask(&["buildx", "inspect"]).await else { return Ok(None) };
-        let driver = inspected.lines().find_map(|line| line.strip_prefix("Driver:")).map(str::trim).unwrap_or_default();
-        let exports = match driver {
-            "" => false,
-            "docker" => {
-                let status = ask(&["info", "--format", "{{json .DriverStatus}}"]).await;
-                status.is_some_and(|status| status.contains("io.containerd.snapshotter"))
-            }
-            _ => true,
-        };
-        if exports {
-            return Ok(Some(Self { builder: None, own: false, name, checks }));
-        }
-        let Some(image) = own_image.filter(|_| !driver.is_empty()) else { return Ok(None) };
-        // A daemon may serve several runs: the folder's name is of this one alone.
-        let builder =
-            format!("image-lifecycle-{}", lifecycle::oci::Digest::of(folder.as_os_str().as_encoded_bytes()).short());
-        runner.say(format!("the current builder can't export an OCI layout: making {builder} of {image}"));
-        let own = Self { builder: Some(builder.clone()), own: true, name, checks };
-        let made = tokio::select! {
-            made = create(&builder, image, runner) => made,
+    /// When it can't be made, or the run is cancelled meanwhile.
+    pub(super) async fn open(
+        &self,
+        request: &Request,
+        credentials: &BaseCredentials,
+        runner: &Runner,
+    ) -> Result<(), Problem> {
+        let (Some(own), Some(builder)) = (&self.own, &self.builder) else { return Ok(()) };
+        tokio::select! {
+            made = own.create(builder, request, credentials, runner) => made,
             () = runner.cancelled() => Err(Problem::failure("cancelled while a builder was made")),
-        };
-        match made {
-            Ok(()) => Ok(Some(own)),
-            Err(problem) => {
-                own.close().await;
-                Err(problem.into())
-            }
         }
     }
 
@@ -76,21 +95,14 @@ impl Buildx {
 
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
         let failed = |problem: Problem, log: Vec<u8>| Failed { problem, log };
-        let findings = self.check(image, conditions).await;
-        let mut command = docker();
-        command.args(self.arguments(image, conditions));
-        conditions.credentials.give_to_buildx(&mut command);
-        if let Some(epoch) = conditions.epoch {
-            command.env("SOURCE_DATE_EPOCH", epoch.to_string());
-        }
-        let finished = run_logged(command, BUILD_DEADLINE).await;
+        let source = self.source(image, conditions);
+        let findings = check(self.checks, &source, image, conditions).await;
+        let finished = run_logged(command(&self.arguments(image, conditions), conditions), BUILD_DEADLINE).await;
         let finished = finished.map_err(|error| failed(Problem::failure("cannot build").because(error), Vec::new()))?;
         if !finished.status.success() {
             let problem = Problem::failure(format!("`docker buildx build` failed ({})", finished.status));
             return Err(failed(problem, finished.log));
         }
-        let text = String::from_utf8_lossy(&finished.log);
-        let cached = text.lines().filter(|line| line.trim_end().ends_with(" CACHED")).count();
         let layout = conditions.folder.join("layout");
         let archive = conditions.folder.join("image.tar");
         let target = layout.clone();
@@ -101,6 +113,7 @@ impl Buildx {
         if let Err(error) = unpacked.await {
             return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
         }
+        let cached = cached_steps(&finished.log);
         Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new(), findings })
     }
 
@@ -108,94 +121,28 @@ impl Buildx {
         vec![shown("docker", &self.arguments(image, conditions))]
     }
 
-    /// What BuildKit finds wrong with the Dockerfile, where buildx can ask it.
-    async fn check(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<Finding> {
-        if !self.checks || conditions.request.lint.is_none() {
-            return Vec::new();
-        }
-        let mut command = docker();
-        command.args(["buildx", "build", lint::CALL]);
-        command.args(self.source_arguments(image, conditions)).arg(&image.context);
-        conditions.credentials.give_to_buildx(&mut command);
-        lint::build_checks(command, &image.dockerfile_display).await
-    }
-
-    /// What says what is built, and from what.
-    fn source_arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        let mut arguments: Vec<String> = Vec::new();
-        let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
-        if let Some(builder) = &self.builder {
-            option("builder", builder.clone());
-        }
-        option("file", image.dockerfile.display().to_string());
-        if let Some(target) = &image.target {
-            option("target", target.clone());
-        }
-        for (name, value) in &image.build_args {
-            option("build-arg", format!("{name}={value}"));
-        }
-        for base in &image.bases {
-            if let Some(origin) = conditions.request.base_images.of(&base.reference) {
-                let from = match origin {
-                    Origin::Registry(reference) => format!("docker-image://{reference}"),
-                    Origin::Layout { path, name, digest } => {
-                        let name = name.map(|name| format!(":{name}")).unwrap_or_default();
-                        let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
-                        format!("oci-layout://{}{name}{digest}", path.display())
-                    }
-                };
-                option("build-context", format!("{}={from}", base.reference));
-            }
-        }
-        arguments
+    fn source(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+        let substitutions = &conditions.request.base_images;
+        let context = |reference: &String| Some((reference.clone(), substitutions.of(reference)?.context()));
+        let contexts: Vec<_> = image.bases.iter().filter_map(|base| context(&base.reference)).collect();
+        source_arguments(self.builder.as_deref(), image, &contexts, conditions)
     }
 
     fn arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
         let request = conditions.request;
-        let mut arguments: Vec<String> = ["buildx", "build", "--progress=plain"].map(str::to_owned).into();
-        arguments.extend(self.source_arguments(image, conditions));
+        let mut arguments = build_arguments(&self.source(image, conditions), image, conditions);
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         option("platform", image.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
         // Files that the build made or copied have the commit's time too, or no two builds would be the same.
         let rewrite = if conditions.epoch.is_some() { ",rewrite-timestamp=true" } else { "" };
-        option("output", format!("type=oci,dest={}{rewrite}", conditions.folder.join("image.tar").display()));
-        for (name, value) in &conditions.labels {
-            option("label", format!("{name}={value}"));
-        }
-        for secret in &request.secrets {
-            option("secret", secret.argument());
-        }
-        match &request.cache {
-            Cache::None => {}
-            Cache::Registry(reference) => {
-                option("cache-from", format!("type=registry,ref={reference}"));
-                // ECR takes a cache as an image manifest of OCI media types alone.
-                let kind = "mode=max,image-manifest=true,oci-mediatypes=true";
-                option("cache-to", format!("type=registry,ref={reference},{kind}"));
-            }
-            Cache::Local(folder) => {
-                let folder = folder.join(&image.key);
-                option("cache-from", format!("type=local,src={}", folder.display()));
-                option("cache-to", format!("type=local,dest={},mode=max", folder.display()));
-            }
-            Cache::Gha => {
-                option("cache-from", format!("type=gha,scope={}", image.key));
-                option("cache-to", format!("type=gha,scope={},mode=max", image.key));
-            }
-        }
+        let archive = csv(&format!("dest={}", conditions.folder.join("image.tar").display()));
+        option("output", format!("type=oci,{archive}{rewrite}"));
         // The attestation becomes a referrer, if it is wanted; it tells the digests of base images either way. BuildKit's
         // SBOM would need an image of its own.
-        let mode = if request.provenance { "max" } else { "min" };
-        // The value is a line of CSV, and the name of a branch may hold anything.
-        let id = match format!("builder-id={}", conditions.builder_id) {
-            id if id.contains([',', '"']) => format!("\"{}\"", id.replace('"', "\"\"")),
-            id => id,
-        };
-        option("provenance", format!("mode={mode},{id}"));
+        let mode = if request.provenance == Provenance::None { "min" } else { "max" };
+        // The name of a branch may hold anything.
+        option("provenance", format!("mode={mode},{}", csv(&format!("builder-id={}", conditions.builder_id))));
         arguments.push("--sbom=false".to_owned());
-        if request.no_cache {
-            arguments.push("--no-cache".to_owned());
-        }
         if request.pull {
             arguments.push("--pull".to_owned());
         }
@@ -203,41 +150,125 @@ impl Buildx {
         arguments
     }
 
+    /// Removes the builder where it was made for this run.
     pub(crate) async fn close(self) {
-        if let Some(builder) = self.builder.filter(|_| self.own) {
+        if let (Some(own), Some(builder)) = (self.own, self.builder) {
             ask(&["buildx", "rm", "--force", &builder]).await;
+            own.loader.close().await;
         }
     }
 }
 
-/// Makes a builder and starts it, so that what is wrong with it is known before anything is built.
-async fn create(builder: &str, image: &str, runner: &Runner) -> Result<(), Problem> {
-    let failed = |hint: String| Problem::failure(format!("cannot make a builder of {image}")).hint(hint);
-    let instead = "run docker/setup-buildx-action before this step, or use `builder: auto`";
-    let mut command = docker();
-    command.args(["buildx", "create", "--bootstrap", "--name", builder, "--driver", "docker-container"]);
-    command.args(["--driver-opt", &format!("image={image}")]);
-    let finished = run_logged(command, CREATE_DEADLINE).await;
-    let finished = finished.map_err(|error| failed(instead.to_owned()).because(error))?;
-    if !finished.status.success() {
-        runner.group("make a builder", &finished.log);
-        let last = last_words(&finished.log).map(|last| format!("{last}; ")).unwrap_or_default();
-        return Err(failed(format!("{last}{instead}")));
+impl Own {
+    async fn create(
+        &self,
+        builder: &str,
+        request: &Request,
+        credentials: &BaseCredentials,
+        runner: &Runner,
+    ) -> Result<(), Problem> {
+        let image = &self.image;
+        let failed = |hint: String| Problem::failure(format!("cannot make a builder of {image}")).hint(hint);
+        let instead = "run docker/setup-buildx-action before this step, or name an image that can be reached in \
+                       `buildkit-image` or a mirror in `base-images`";
+        let real = self.loader.buildkit_image(image, &request.base_images).await;
+        let real = real.map_err(|error| failed(instead.to_owned()).because(error))?;
+        let of = if real == *image { image.clone() } else { format!("{image}, from {real}") };
+        runner.say(format!("making a builder {builder} of {of}"));
+        let mut command = docker();
+        command.args(["buildx", "create", "--bootstrap", "--name", builder, "--driver", "docker-container"]);
+        command.args(["--driver-opt", &csv(&format!("image={real}"))]);
+        if let Some((option, path, content)) = &self.configuration {
+            let written = std::fs::write(path, content);
+            written.map_err(|error| failed(instead.to_owned()).because(error))?;
+            command.arg(option).arg(path);
+        }
+        if !self.entitlements.is_empty() {
+            let flags = self.entitlements.iter().map(|name| format!("--allow-insecure-entitlement {name}"));
+            command.arg("--buildkitd-flags").arg(flags.collect::<Vec<_>>().join(" "));
+        }
+        credentials.give_to_buildx(&mut command);
+        let finished = run_logged(command, CREATE_DEADLINE).await;
+        let finished = finished.map_err(|error| failed(instead.to_owned()).because(error))?;
+        if !finished.status.success() {
+            runner.group("make a builder", &finished.log);
+            let last = last_words(&finished.log).map(|last| format!("{last}; ")).unwrap_or_default();
+            return Err(failed(format!("{last}{instead}")));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
-fn docker() -> Command {
-    runner::command("docker")
+/// What BuildKit finds wrong with the Dockerfile, where buildx can ask it.
+pub(super) async fn check(can: bool, source: &[String], image: &Image, conditions: &Conditions<'_>) -> Vec<Finding> {
+    if !can || conditions.request.lint.is_none() {
+        return Vec::new();
+    }
+    let mut command = docker();
+    command.args(["buildx", "build", lint::CALL]).args(source).arg(&image.context);
+    conditions.credentials.give_to_buildx(&mut command);
+    lint::build_checks(command, &image.dockerfile_display).await
 }
 
-/// What docker answers; none where it is not there or says no.
-async fn ask(arguments: &[&str]) -> Option<String> {
+/// What says what is built, and from what: `contexts` are where base images come from.
+pub(super) fn source_arguments(
+    builder: Option<&str>,
+    image: &Image,
+    contexts: &[(String, String)],
+    conditions: &Conditions<'_>,
+) -> Vec<String> {
+    let request = conditions.request;
+    let mut arguments: Vec<String> = Vec::new();
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    if let Some(builder) = builder {
+        option("builder", builder.to_owned());
+    }
+    option("file", image.dockerfile.display().to_string());
+    if let Some(target) = &image.target {
+        option("target", target.clone());
+    }
+    for (name, value) in &image.build_args {
+        option("build-arg", format!("{name}={value}"));
+    }
+    let given = request.options.contexts_for_buildx(&request.base_images);
+    // The last one of a name counts, and that is the user's own.
+    contexts.iter().chain(&given).for_each(|(name, value)| option("build-context", format!("{name}={value}")));
+    arguments
+}
+
+/// The arguments that every build with BuildKit has.
+pub(super) fn build_arguments(source: &[String], image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
+    let request = conditions.request;
+    let mut arguments: Vec<String> = ["buildx", "build", "--progress=plain"].map(str::to_owned).into();
+    arguments.extend_from_slice(source);
+    arguments.extend(request.options.for_buildx());
+    let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    for (name, value) in &conditions.labels {
+        option("label", format!("{name}={value}"));
+    }
+    for secret in &request.secrets {
+        option("secret", secret.argument());
+    }
+    arguments.extend(request.cache.for_buildx(&image.key));
+    if request.no_cache {
+        arguments.push("--no-cache".to_owned());
+    }
+    arguments
+}
+
+/// `docker` with the arguments of a build.
+pub(super) fn command(arguments: &[String], conditions: &Conditions<'_>) -> Command {
     let mut command = docker();
     command.args(arguments);
-    match run(command, ASK_LIMIT, ASK_DEADLINE).await {
-        Ok(finished) if finished.status.success() => String::from_utf8(finished.stdout).ok(),
-        Ok(_) | Err(ProcessError::Start { .. } | ProcessError::Deadline { .. }) => None,
-        Err(_) => None,
+    conditions.credentials.give_to_buildx(&mut command);
+    conditions.request.options.give_agent(&mut command);
+    if let Some(epoch) = conditions.epoch {
+        command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     }
+    command
+}
+
+/// Steps that BuildKit took from a cache.
+pub(super) fn cached_steps(log: &[u8]) -> usize {
+    String::from_utf8_lossy(log).lines().filter(|line| line.trim_end().ends_with(" CACHED")).count()
 }

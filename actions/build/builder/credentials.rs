@@ -38,17 +38,19 @@ impl BaseCredentials {
         Self { login: None, buildx: None }
     }
 
-    /// Asks for tokens of the registries that the images are built from; nothing is asked for where there is none.
+    /// Asks for tokens of the registries that the images are built from, and of those of `others`; nothing is asked for
+    /// where there is none.
     ///
     /// # Errors
     /// When a token can't be had.
     pub(crate) async fn prepare(
         images: &[Image],
+        others: &[&str],
         substitutions: &Substitutions,
         aws: &Arc<Aws>,
         environment: &Environment,
     ) -> anyhow::Result<Self> {
-        let hosts = ecr_hosts(images, substitutions);
+        let hosts = ecr_hosts(images, others, substitutions);
         if hosts.is_empty() {
             return Ok(Self::none());
         }
@@ -123,15 +125,16 @@ fn section<'c>(config: &'c mut Configuration, name: &str) -> Option<&'c mut Conf
     section.as_object_mut()
 }
 
-/// The ECR registries that base images are really pulled from.
-fn ecr_hosts(images: &[Image], substitutions: &Substitutions) -> BTreeSet<String> {
+/// The ECR registries that base images and others are really pulled from.
+fn ecr_hosts(images: &[Image], others: &[&str], substitutions: &Substitutions) -> BTreeSet<String> {
     let pulled = |reference: &str| match substitutions.of(reference) {
         None => Some(reference.to_owned()),
         Some(Origin::Registry(reference)) => Some(reference),
         Some(Origin::Layout { .. }) => None,
     };
-    let bases = images.iter().flat_map(|image| &image.bases);
-    let hosts = bases.filter_map(|base| Some(pulled(&base.reference)?.split('/').next()?.to_owned()));
+    let bases = images.iter().flat_map(|image| &image.bases).map(|base| base.reference.as_str());
+    let all = bases.chain(others.iter().copied());
+    let hosts = all.filter_map(|reference| Some(pulled(reference)?.split('/').next()?.to_owned()));
     hosts.filter(|host| EcrHost::parse(host).is_some()).collect()
 }
 

@@ -1,8 +1,16 @@
 //! The programs that build: BuildKit through `docker buildx`, or buildah.
 
+mod archive;
 mod buildah;
 mod buildx;
+mod cache;
+mod choice;
 mod credentials;
+mod docker;
+mod engine;
+mod load;
+pub(crate) mod options;
+mod timestamps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +24,11 @@ use lifecycle::runner::{Environment, Input, InputError, Runner};
 use crate::inputs::Request;
 use crate::plan::Image;
 
+pub(crate) use cache::Caches;
+pub(crate) use choice::Choice;
 pub(crate) use credentials::BaseCredentials;
+pub(crate) use load::Loader;
+pub(crate) use options::Options;
 
 /// One image takes no longer: beyond it the build hangs.
 const BUILD_DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -27,21 +39,19 @@ const ASK_DEADLINE: Duration = Duration::from_secs(60);
 /// The largest answer to such a question, in bytes.
 const ASK_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The input `builder`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// buildx where it can export an OCI layout, else buildah.
-    Auto,
-    /// buildx, if need be with a builder of our own.
-    Buildx,
-    /// buildah.
-    Buildah,
+/// The builder of a run.
+pub(crate) struct Builder {
+    program: Program,
+    /// Why it was chosen.
+    why: String,
 }
 
-/// A builder that can be used.
-pub(crate) enum Builder {
-    /// `docker buildx`.
+/// What builds.
+enum Program {
+    /// `docker buildx`, with a builder that can export an OCI layout.
     Buildx(buildx::Buildx),
+    /// `docker buildx` and `docker save`.
+    Docker(docker::Docker),
     /// `buildah`.
     Buildah(buildah::Buildah),
 }
@@ -82,110 +92,78 @@ pub(crate) struct Conditions<'a> {
 }
 
 impl Builder {
-    /// Finds the builder that the input asks for.
-    ///
-    /// # Errors
-    /// When there is none, with how to get one.
-    pub(crate) async fn choose(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Self> {
-        let none = |what: &str| {
-            Problem::failure(what.to_owned()).hint(
-                "run docker/setup-buildx-action before this step, or install buildah: apt-get install --yes buildah",
-            )
-        };
-        match request.builder {
-            Choice::Buildah => match buildah::Buildah::find(request, runner, folder).await? {
-                Some(buildah) => Ok(Self::Buildah(buildah)),
-                None => Err(none("`buildah` is not on PATH").into()),
-            },
-            Choice::Buildx => match buildx::Buildx::find(runner, Some(&request.buildkit_image), folder).await? {
-                Some(buildx) => Ok(Self::Buildx(buildx)),
-                None => Err(none("`docker buildx` is not there, or its builder does not answer").into()),
-            },
-            Choice::Auto => {
-                if let Some(buildx) = buildx::Buildx::find(runner, None, folder).await? {
-                    return Ok(Self::Buildx(buildx));
-                }
-                match buildah::Buildah::find(request, runner, folder).await? {
-                    Some(buildah) => Ok(Self::Buildah(buildah)),
-                    None => {
-                        Err(none("no builder: neither a buildx builder that can export an OCI layout, nor buildah")
-                            .into())
-                    }
-                }
-            }
+    /// Its name and version, for people and for provenance.
+    pub(crate) fn name(&self) -> &str {
+        match &self.program {
+            Program::Buildx(buildx) => buildx.name(),
+            Program::Docker(docker) => docker.name(),
+            Program::Buildah(buildah) => buildah.name(),
         }
     }
 
-    /// Its name and version, for people and for provenance.
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Buildx(buildx) => buildx.name(),
-            Self::Buildah(buildah) => buildah.name(),
+    /// What was chosen, and why: a line of the log and of the summary.
+    pub(crate) fn reason(&self) -> String {
+        format!("{}: {}", self.name(), self.why)
+    }
+
+    /// Images that are read or written beside base images.
+    pub(crate) fn references<'r>(&self, request: &'r Request) -> Vec<&'r str> {
+        let mut references: Vec<&str> = request.cache.references().chain(request.options.images()).collect();
+        if let Program::Buildx(buildx) = &self.program
+            && buildx.is_own()
+        {
+            references.push(&request.buildkit_image);
+        }
+        references
+    }
+
+    /// Makes what the builder needs before it can build.
+    ///
+    /// # Errors
+    /// When a builder of this run can't be made, with why there has to be one.
+    pub(crate) async fn open(
+        &self,
+        request: &Request,
+        credentials: &BaseCredentials,
+        runner: &Runner,
+    ) -> Result<(), Problem> {
+        match &self.program {
+            Program::Buildx(buildx) => {
+                let opened = buildx.open(request, credentials, runner).await;
+                opened.map_err(|problem| Problem::failure(format!("cannot use {}", self.why)).because(problem))
+            }
+            Program::Docker(docker) => {
+                docker.open().await;
+                Ok(())
+            }
+            Program::Buildah(_) => Ok(()),
         }
     }
 
     /// Builds an image.
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
-        match self {
-            Self::Buildx(buildx) => buildx.build(image, conditions).await,
-            Self::Buildah(buildah) => buildah.build(image, conditions).await,
+        match &self.program {
+            Program::Buildx(buildx) => buildx.build(image, conditions).await,
+            Program::Docker(docker) => docker.build(image, conditions).await,
+            Program::Buildah(buildah) => buildah.build(image, conditions).await,
         }
     }
 
     /// The command lines that would build an image, for a dry run.
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        match self {
-            Self::Buildx(buildx) => buildx.commands(image, conditions),
-            Self::Buildah(buildah) => buildah.commands(image, conditions),
+        match &self.program {
+            Program::Buildx(buildx) => buildx.commands(image, conditions),
+            Program::Docker(docker) => docker.commands(image, conditions),
+            Program::Buildah(buildah) => buildah.commands(image, conditions),
         }
     }
 
     /// Removes what was made for this run.
     pub(crate) async fn close(self) {
-        match self {
-            Self::Buildx(buildx) => buildx.close().await,
-            Self::Buildah(buildah) => buildah.close().await,
-        }
-    }
-}
-
-/// The input `cache`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cache {
-    /// What the builder itself keeps.
-    None,
-    /// An image in a registry.
-    Registry(String),
-    /// A folder.
-    Local(PathBuf),
-    /// GitHub's cache service.
-    Gha,
-}
-
-impl Cache {
-    /// Reads the input; a folder is relative to the working directory.
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, project: &Project) -> Result<Self, InputError> {
-        match input.text() {
-            None | Some("none") => Ok(Self::None),
-            Some("gha") => {
-                let given =
-                    ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_RESULTS_URL"].iter().all(|name| environment.get(name).is_some());
-                match given {
-                    true => Ok(Self::Gha),
-                    false => Err(input.refuse(
-                        "`gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: \
-                         add a step before this one with `uses: actions/github-script` and the script \
-                         `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`",
-                    )),
-                }
-            }
-            Some(text) => match text.split_once(':') {
-                Some(("registry", reference)) if !reference.is_empty() => Ok(Self::Registry(reference.to_owned())),
-                Some(("local", path)) if !path.is_empty() => {
-                    project.inside(path).map(Self::Local).map_err(|error| input.refuse(error))
-                }
-                _ => Err(input.refuse("none, gha, registry:REFERENCE or local:FOLDER")),
-            },
+        match self.program {
+            Program::Buildx(buildx) => buildx.close().await,
+            Program::Docker(docker) => docker.close().await,
+            Program::Buildah(buildah) => buildah.close().await,
         }
     }
 }
@@ -259,6 +237,14 @@ pub(crate) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await?
+}
+
+/// A field of a value that is a line of CSV.
+fn csv(field: &str) -> String {
+    match field.contains([',', '"', '\n']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field.to_owned(),
+    }
 }
 
 /// A command line as a person would type it.

@@ -25,6 +25,12 @@ fn at(time: OffsetDateTime) -> String {
     to_the_second.format(&Rfc3339).unwrap_or_default()
 }
 
+/// Whether a time in this form is later than a number of seconds since 1970; what is no time is not.
+pub fn is_after(rfc3339: &str, seconds: i64) -> bool {
+    let Ok(time) = OffsetDateTime::parse(rfc3339, &Rfc3339) else { return false };
+    OffsetDateTime::from_unix_timestamp(seconds).is_ok_and(|then| time > then)
+}
+
 /// Seconds between a time in this form and now; none where it is no such time.
 pub fn age_seconds(rfc3339: &str) -> Option<i64> {
     let then = OffsetDateTime::parse(rfc3339, &Rfc3339).ok()?;
@@ -40,5 +46,7 @@ mod tests {
         assert_eq!(at_seconds(1_700_000_000), "2023-11-14T22:13:20Z");
         assert!(age_seconds(&at_seconds(1_700_000_000)).is_some_and(|age| age > 0));
         assert_eq!(age_seconds("yesterday"), None);
+        let later = ["2023-11-14T22:13:20.5Z", "2023-11-14T22:13:20Z", "2023-11-14T23:13:20+01:00", "yesterday"];
+        assert_eq!(later.map(|time| is_after(time, 1_700_000_000)), [true, false, false, false]);
     }
 }

@@ -1,0 +1,99 @@
+//! The input `load`: images that were built, in the local Docker, for a step that tries them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lifecycle::Problem;
+use lifecycle::oci::{Layout, Platform, Tag, listed};
+
+use super::docker::load_built;
+use super::engine::daemon_platform;
+use crate::dockerfile::is_image;
+use crate::inputs::Request;
+use crate::output::Built;
+use crate::plan::Image;
+
+/// The tag of images of a build without a version.
+const TAG: &str = "build";
+
+/// What loads images, by their keys: the reference, and the platform that is taken.
+pub(crate) struct Loader {
+    images: BTreeMap<String, (String, Platform)>,
+}
+
+impl Loader {
+    /// Prepares what the input asks for; none where it does not.
+    ///
+    /// # Errors
+    /// When there is no Docker, or an image can't be loaded.
+    pub(crate) async fn find(request: &Request, images: &[Image]) -> Result<Option<Self>, Problem> {
+        if !request.load {
+            return Ok(None);
+        }
+        let Some(here) = daemon_platform().await else {
+            let problem = Problem::mistake("input `load`: Docker, which the images are loaded into, does not answer");
+            return Err(
+                problem.hint("start Docker before this step, or leave `load` away: the output `layout` has the images")
+            );
+        };
+        let mut loaded: BTreeMap<String, (String, Platform)> = BTreeMap::new();
+        for image in images {
+            let reference = reference(request, image)?;
+            if let Some((other, _)) = loaded.iter().find(|(_, (name, _))| *name == reference) {
+                let message = format!("input `load`: images `{other}` and `{}` would both be `{reference}`", image.key);
+                return Err(Problem::mistake(message)
+                    .at(image.definition.image_name.place.clone())
+                    .hint("name one of them in `images`"));
+            }
+            loaded.insert(image.key.clone(), (reference, platform(image, &here)?));
+        }
+        Ok(Some(Self { images: loaded }))
+    }
+
+    /// Loads an image, and gives its reference.
+    ///
+    /// # Errors
+    /// When Docker does not take it.
+    pub(crate) async fn load(
+        &self,
+        image: &Image,
+        built: &Built,
+        layout: &Layout,
+        folder: &Path,
+    ) -> Result<Option<String>, Problem> {
+        let Some((reference, platform)) = self.images.get(&image.key) else { return Ok(None) };
+        let Some((_, manifest)) = built.platforms.iter().find(|(of, _)| of == platform) else { return Ok(None) };
+        load_built(layout.path(), manifest.clone(), reference, folder).await?;
+        Ok(Some(reference.clone()))
+    }
+}
+
+/// `<image name>:<version>`, or `<image name>:build`.
+fn reference(request: &Request, image: &Image) -> Result<String, Problem> {
+    let name = &image.definition.image_name;
+    let version = request.version.as_ref().map(ToString::to_string);
+    let tag = version.filter(|version| version.parse::<Tag>().is_ok()).unwrap_or_else(|| TAG.to_owned());
+    let reference = format!("{}:{tag}", name.value);
+    match is_image(&reference) {
+        true => Ok(reference),
+        false => {
+            let message = format!("input `load`: `{reference}` is no name that Docker takes for image `{}`", image.key);
+            Err(Problem::mistake(message).at(name.place.clone()))
+        }
+    }
+}
+
+/// The platform of Docker, or the only one.
+fn platform(image: &Image, here: &Platform) -> Result<Platform, Problem> {
+    match image.platforms.as_slice() {
+        [only] => Ok(only.clone()),
+        several if several.contains(here) => Ok(here.clone()),
+        several => {
+            let (key, several) = (&image.key, listed(several));
+            let message = format!("input `load`: image `{key}` is built for {several}, and Docker here runs {here}");
+            Err(Problem::mistake(message)
+                .at(image.definition.key.place.clone())
+                .hint("name one platform in `platforms`"))
+        }
+    }
+}

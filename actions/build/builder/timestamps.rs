@@ -1,0 +1,286 @@
+//! Times of files in a layer: what is later than the commit gets the commit's time, or no two builds would be the same.
+//!
+//! The result is the one of BuildKit's `rewrite-timestamp`, which reads and writes the layer with Go's archive/tar. Layers
+//! come from the same package, so that headers need no other change.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+/// A block of an archive, in bytes.
+const BLOCK: usize = 512;
+
+/// The largest extended header that is read, in bytes; Go's own limit.
+const EXTENDED_LIMIT: u64 = 1024 * 1024;
+
+/// Where a header holds the size, the time, the checksum and the type.
+const SIZE: std::ops::Range<usize> = 124..136;
+const TIME: std::ops::Range<usize> = 136..148;
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+const TYPE: usize = 156;
+
+/// An archive whose files are no younger than a time.
+pub(super) struct Clamped<R> {
+    source: R,
+    /// Seconds since 1970.
+    epoch: i64,
+}
+
+impl<R: Read> Clamped<R> {
+    pub(super) fn new(source: R, epoch: i64) -> Self {
+        Self { source, epoch }
+    }
+
+    /// Copies the archive.
+    ///
+    /// # Errors
+    /// When it can't be read, is no archive, or can't be written.
+    pub(super) fn copy(mut self, target: &mut impl Write) -> io::Result<()> {
+        // The size that an extended header gives to the next file.
+        let mut next_size = None;
+        while let Some(mut header) = self.block()? {
+            if header.iter().all(|byte| *byte == 0) {
+                target.write_all(&header)?;
+                continue;
+            }
+            let own_size = number(&header[SIZE]).ok_or_else(|| invalid("a size that is no number"))?;
+            if header[TYPE] == b'x' {
+                let records = self.records(own_size)?;
+                next_size = value(&records, b"size").and_then(|size| size.parse().ok());
+                self.extended(header, &records, target)?;
+                continue;
+            }
+            if number(&header[TIME]).is_some_and(|time| i64::try_from(time).is_ok_and(|time| time > self.epoch)) {
+                let epoch = format!("{:011o}\0", self.epoch.max(0));
+                header[TIME].copy_from_slice(epoch.as_bytes());
+                sum(&mut header);
+            }
+            target.write_all(&header)?;
+            // Links and folders have no content, whatever their size says.
+            let size = match header[TYPE] {
+                b'1'..=b'6' => 0,
+                _ => next_size.unwrap_or(own_size),
+            };
+            next_size = None;
+            self.content(size, target)?;
+        }
+        Ok(())
+    }
+
+    /// The next block; none at the end.
+    fn block(&mut self) -> io::Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.source.read(&mut block[filled..])? {
+                0 if filled == 0 => return Ok(None),
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                read => filled += read,
+            }
+        }
+        Ok(Some(block))
+    }
+
+    fn content(&mut self, size: u64, target: &mut impl Write) -> io::Result<()> {
+        let padded = size.checked_next_multiple_of(BLOCK as u64).ok_or_else(|| invalid("too large a file"))?;
+        match io::copy(&mut self.source.by_ref().take(padded), target)? {
+            copied if copied == padded => Ok(()),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Reads the records `length key=value` of an extended header.
+    fn records(&mut self, size: u64) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        if size > EXTENDED_LIMIT {
+            return Err(invalid("too large an extended header"));
+        }
+        let mut content = Vec::new();
+        self.content(size, &mut content)?;
+        content.truncate(usize::try_from(size).unwrap_or_default());
+        let mut records = Vec::new();
+        let mut rest = content.as_slice();
+        while !rest.is_empty() {
+            let record = record(rest).ok_or_else(|| invalid("a broken extended header"))?;
+            rest = &rest[record.0..];
+            records.push((record.1.to_vec(), record.2.to_vec()));
+        }
+        Ok(records)
+    }
+
+    /// Writes an extended header whose times are no later than they should be. Go leaves one away that says nothing.
+    fn extended(
+        &self,
+        mut header: [u8; BLOCK],
+        records: &[(Vec<u8>, Vec<u8>)],
+        target: &mut impl Write,
+    ) -> io::Result<()> {
+        let mut content = Vec::new();
+        for (key, value) in records {
+            let is_later = matches!(key.as_slice(), b"mtime" | b"atime" | b"ctime") && is_after(value, self.epoch);
+            match (is_later, key.as_slice()) {
+                // The header itself can hold the commit's time, which has no fractions.
+                (true, b"mtime") => {}
+                (true, key) => push(&mut content, key, self.epoch.to_string().as_bytes()),
+                (false, key) => push(&mut content, key, value),
+            }
+        }
+        if content.is_empty() {
+            return Ok(());
+        }
+        header[SIZE].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+        sum(&mut header);
+        content.resize(content.len().next_multiple_of(BLOCK), 0);
+        target.write_all(&header)?;
+        target.write_all(&content)
+    }
+}
+
+/// Length, key and value of the first record.
+fn record(text: &[u8]) -> Option<(usize, &[u8], &[u8])> {
+    let space = text.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&text[..space]).ok()?.parse().ok()?;
+    let inside = text.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = inside.iter().position(|byte| *byte == b'=')?;
+    Some((length, &inside[..equals], &inside[equals + 1..]))
+}
+
+/// Appends a record. Its length counts its own digits too.
+fn push(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    content.extend(format!("{length} ").bytes());
+    content.extend(key.iter().chain(b"=").chain(value).chain(b"\n"));
+}
+
+fn value<'r>(records: &'r [(Vec<u8>, Vec<u8>)], key: &[u8]) -> Option<&'r str> {
+    let record = records.iter().find(|(name, _)| name == key)?;
+    std::str::from_utf8(&record.1).ok()
+}
+
+/// Whether a time, seconds with a fraction, is later than whole seconds.
+fn is_after(time: &[u8], epoch: i64) -> bool {
+    let Ok(text) = std::str::from_utf8(time) else { return false };
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let Ok(seconds) = seconds.parse::<i64>() else { return false };
+    seconds > epoch || (seconds == epoch && fraction.bytes().any(|digit| digit != b'0'))
+}
+
+/// A number of a header: octal, or binary where the first bit is set.
+fn number(field: &[u8]) -> Option<u64> {
+    if field[0] & 0x80 != 0 {
+        let high = field[..field.len() - 8].iter().skip(1).all(|byte| *byte == 0) && field[0] == 0x80;
+        let low = field[field.len() - 8..].try_into().ok().map(u64::from_be_bytes);
+        return low.filter(|_| high);
+    }
+    let text = std::str::from_utf8(field).ok()?.trim_matches([' ', '\0']);
+    if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
+}
+
+/// Writes the checksum of a header.
+fn sum(header: &mut [u8; BLOCK]) {
+    header[CHECKSUM].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("a layer has {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: i64 = 1_700_000_000;
+
+    fn clamped(archive: &[u8]) -> Vec<u8> {
+        let mut target = Vec::new();
+        Clamped::new(archive, EPOCH).copy(&mut target).unwrap();
+        target
+    }
+
+    fn header(name: &str, mtime: u64, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name).unwrap();
+        header.set_mode(0o644);
+        header.set_mtime(mtime);
+        header.set_size(size);
+        header.set_cksum();
+        header
+    }
+
+    fn times(archive: &[u8]) -> Vec<(String, u64)> {
+        let mut archive = tar::Archive::new(archive);
+        let entries = archive.entries().unwrap().map(Result::unwrap);
+        entries.map(|e| (e.path().unwrap().display().to_string(), e.header().mtime().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_what_is_later_changes() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let later = EPOCH as u64 + 5;
+        for (name, mtime) in [("old", 1), ("commit", EPOCH as u64), ("later", later)] {
+            archive.append(&header(name, mtime, 700), [7; 700].as_slice()).unwrap();
+        }
+        let archive = archive.into_inner().unwrap();
+        let result = clamped(&archive);
+        let expected = [("old", 1), ("commit", EPOCH as u64), ("later", EPOCH as u64)];
+        assert_eq!(times(&result), expected.map(|(name, time)| (name.to_owned(), time)));
+        assert_eq!(result.len(), archive.len());
+        assert_eq!(clamped(&result), result);
+        assert_ne!(result, archive);
+        let changed = archive.iter().zip(&result).filter(|(a, b)| a != b).count();
+        assert!(changed < 24, "a time and a checksum: {changed}");
+    }
+
+    #[test]
+    fn extended_headers_keep_what_is_no_time() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let later = b"1700000009.5".as_slice();
+        archive.append_pax_extensions([("mtime", later), ("SCHILY.xattr.a", b"b\n"), ("ctime", later)]).unwrap();
+        archive.append(&header("both", EPOCH as u64 + 9, 0), io::empty()).unwrap();
+        archive.append_pax_extensions([("mtime", later)]).unwrap();
+        archive.append(&header("alone", EPOCH as u64 + 9, 0), io::empty()).unwrap();
+        archive.append_pax_extensions([("mtime", b"1.5".as_slice())]).unwrap();
+        archive.append(&header("old", 1, 0), io::empty()).unwrap();
+        let result = clamped(&archive.into_inner().unwrap());
+        let mut read = tar::Archive::new(result.as_slice());
+        let mut records = Vec::new();
+        for entry in read.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let time = entry.header().mtime().unwrap();
+            for extension in entry.pax_extensions().unwrap().into_iter().flatten() {
+                let extension = extension.unwrap();
+                records.push(format!("{name} {time} {}={}", extension.key().unwrap(), extension.value().unwrap()));
+            }
+        }
+        let both = |text: &str| format!("both {EPOCH} {text}");
+        assert_eq!(
+            records,
+            [both("SCHILY.xattr.a=b\n"), both(&format!("ctime={EPOCH}")), "old 1 mtime=1.5".to_owned()]
+        );
+        assert!(times(&result).contains(&("alone".to_owned(), EPOCH as u64)));
+    }
+
+    #[test]
+    fn sizes_in_extended_headers_and_in_binary() {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_pax_extensions([("size", b"513".as_slice())]).unwrap();
+        archive.append(&header("large", 1, 0), io::empty()).unwrap();
+        let mut bytes = archive.into_inner().unwrap();
+        bytes.truncate(bytes.len() - 2 * BLOCK);
+        bytes.extend([1; 2 * BLOCK]);
+        assert_eq!(clamped(&bytes), bytes);
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]), Some(0x2_0000_0001));
+        assert_eq!(number(&[0xff; 12]), None);
+        let mut cut = Vec::new();
+        let whole = tar::Builder::new(Vec::new());
+        drop(whole);
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append(&header("cut", 1, 700), [7; 700].as_slice()).unwrap();
+        let bytes = archive.into_inner().unwrap();
+        assert!(Clamped::new(&bytes[..900], EPOCH).copy(&mut cut).is_err());
+    }
+}

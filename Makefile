@@ -23,7 +23,7 @@ test: ## all tests, against real builders and registries
 e2e: ## the exemplar's workflows from commit to prod, run by wrkflw against an AWS on this machine
 	@tests/e2e/run
 
-bench: ## publish and promote beside other programs that copy images (BENCH_BINARIES=FOLDER: those in it)
+bench: ## publish and promote beside other programs that copy images, build beside docker buildx (BENCH_BINARIES=FOLDER: those in it)
 	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers
 
 lint: ## formatting and clippy; a warning fails

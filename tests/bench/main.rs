@@ -1,8 +1,9 @@
 //! publish and promote beside other programs that copy images: the same work on the same registries, measured from
-//! outside. Prints what `docs/performance.md` shows.
+//! outside; and build beside plain `docker buildx build`. Prints what `docs/performance.md` shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken fixture ends the measurement")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this is for")]
 
+mod builds;
 mod measure;
 mod own;
 mod program;
@@ -11,7 +12,9 @@ mod table;
 /// What the measurement shares with the tests.
 #[path = "../support"]
 mod support {
+    pub(crate) mod build;
     pub(crate) mod ecr;
+    pub(crate) mod engine;
     pub(crate) mod http;
     pub(crate) mod project;
     pub(crate) mod proxy;
@@ -54,6 +57,9 @@ impl Row {
 
 fn main() {
     let runs = std::env::var("BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
+    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "build") {
+        return table::write_builds(&builds::measure(runs));
+    }
     let programs = Program::present();
     let mut rows: Vec<Row> = Vec::new();
     for latency in LATENCIES {
@@ -70,6 +76,7 @@ fn main() {
     }
     table::write(&rows, &programs, runs);
     table::write_own(&own::measure(runs));
+    table::write_builds(&builds::measure(runs));
 }
 
 /// Two registries, each behind its proxy. The image is in a layout and in the first registry.

@@ -4,6 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use crate::{
     Row,
+    builds::{self, Build},
     measure::Figures,
     program::{Case, Program, binary},
     support::{http::Kind, runner::Action},
@@ -84,6 +85,22 @@ pub(crate) fn write_own(all: &[(String, Figures)]) {
     println!("\n| what | time | peak memory |\n|---|--:|--:|");
     for (what, figures) in all {
         println!("| {what} | {} | {} |", milliseconds(figures.wall), size(figures.memory));
+    }
+}
+
+pub(crate) fn write_builds(all: &[Build]) {
+    println!("\n| build of | `docker buildx build` | `action-build` | ratio | peak memory |\n|---|--:|--:|--:|--:|");
+    let mut missed = Vec::new();
+    for build in all {
+        let ratio = build.ours.wall.as_secs_f64() / build.plain.as_secs_f64();
+        let (plain, ours) = (milliseconds(build.plain), milliseconds(build.ours.wall));
+        println!("| {} | {plain} | {ours} | {ratio:.2} | {} |", build.what, size(build.ours.memory));
+        if ratio > builds::AIM {
+            missed.push(build.what.as_str());
+        }
+    }
+    if !missed.is_empty() {
+        println!("\nOver the aim of {}: {}.", builds::AIM, missed.join("; "));
     }
 }
 

@@ -43,6 +43,16 @@ impl Engine {
         self.environment.iter().fold(step, |step, (name, value)| step.env(name, value))
     }
 
+    /// What a client needs in its environment.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The client.
+    pub(crate) fn program(&self) -> std::path::PathBuf {
+        self.folder.path().join("bin/docker")
+    }
+
     /// `docker` with arguments.
     pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(self.folder.path().join("bin/docker"));

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
@@ -32,12 +33,36 @@ const PIECE: usize = 128 * 1024;
 pub(super) struct Layers {
     layout: Layout,
     known: Mutex<BTreeMap<Digest, Arc<Mutex<Option<Descriptor>>>>>,
+    /// Whether the run comes to its end.
+    stopped: AtomicBool,
+    /// Held by who works on images.
+    working: RwLock<()>,
 }
 
 impl Layers {
     /// Layers that are kept in a folder.
     pub(super) fn at(folder: PathBuf) -> Self {
-        Self { layout: Layout::at(folder), known: Mutex::default() }
+        let (known, stopped, working) = (Mutex::default(), AtomicBool::default(), RwLock::default());
+        Self { layout: Layout::at(folder), known, stopped, working }
+    }
+
+    /// Ends all work on images, and waits until it has ended: nothing is written to the folders of the run any more.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, SeqCst);
+        drop(self.working.write());
+    }
+
+    /// Keeps the folders of the run for as long as the result is held.
+    ///
+    /// # Errors
+    /// When the run comes to its end.
+    fn work(&self) -> io::Result<RwLockReadGuard<'_, ()>> {
+        let working = self.working.read().unwrap_or_else(PoisonError::into_inner);
+        self.check().map(|()| working)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.stopped.load(SeqCst) { Err(io::Error::other("the run was cancelled")) } else { Ok(()) }
     }
 
     /// Takes over the layers of an image that is compressed already: a base image keeps the digests of its layers.
@@ -45,6 +70,7 @@ impl Layers {
     /// # Errors
     /// When the image can't be read.
     pub(super) fn learn(&self, layout: &Layout, image: &Manifest) -> anyhow::Result<()> {
+        let _working = self.work()?;
         let mut blobs = image.blobs();
         let Some(config) = blobs.next() else { return Ok(()) };
         let config: Value = serde_json::from_slice(&layout.read_blob(config, CONFIG_LIMIT)?)?;
@@ -74,7 +100,7 @@ impl Layers {
         if let Some(known) = &*slot {
             return Ok(known.clone());
         }
-        let (descriptor, _) = compress(archive, id, None, self.layout.path())?;
+        let (descriptor, _) = compress(archive, id, None, self.layout.path(), self)?;
         Ok(slot.insert(descriptor).clone())
     }
 }
@@ -88,6 +114,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// # Errors
 /// When the archive is not what Docker 25 and newer write, or something in it is not what its digest says.
 pub(super) fn unpack(file: &Path, into: &Layout, epoch: Option<i64>, layers: &Layers) -> anyhow::Result<()> {
+    let _working = layers.work()?;
     let archive = Archive::open(file)?;
     let manifest = archive.only_manifest()?;
     let mut blobs = manifest.blobs();
@@ -105,7 +132,7 @@ pub(super) fn unpack(file: &Path, into: &Layout, epoch: Option<i64>, layers: &La
             into.add_file(&layers.layout.blob_path(&descriptor.digest), &descriptor.digest)?;
             return Ok((descriptor, id.clone()));
         }
-        compress(&archive, id, epoch, into.path())
+        compress(&archive, id, epoch, into.path(), layers)
     })?;
     let rewritten: Vec<&Digest> = done.iter().map(|(_, id)| id).collect();
     config["rootfs"]["diff_ids"] = json!(rewritten);
@@ -243,11 +270,17 @@ impl Archive {
 
 /// Compresses a layer into a layout, and gives its descriptor with the digest of its uncompressed content, which is
 /// another one where files get another time.
-fn compress(archive: &Archive, id: &Digest, epoch: Option<i64>, into: &Path) -> anyhow::Result<(Descriptor, Digest)> {
+fn compress(
+    archive: &Archive,
+    id: &Digest,
+    epoch: Option<i64>,
+    into: &Path,
+    layers: &Layers,
+) -> anyhow::Result<(Descriptor, Digest)> {
     let blobs = into.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
     let temporary = tempfile::NamedTempFile::new_in(&blobs)?;
-    let (digest, size, uncompressed) = compress_into(temporary.as_file(), archive, id, epoch)?;
+    let (digest, size, uncompressed) = compress_into(temporary.as_file(), archive, id, epoch, layers)?;
     let path = blobs.join(digest.hex());
     temporary.persist(&path).map_err(|error| error.error)?;
     let descriptor = Descriptor {
@@ -267,8 +300,10 @@ fn compress_into(
     archive: &Archive,
     id: &Digest,
     epoch: Option<i64>,
+    layers: &Layers,
 ) -> anyhow::Result<(Digest, u64, Digest)> {
-    let mut source = Hashed::new(BufReader::with_capacity(PIECE, archive.blob(id)?));
+    let source = Stoppable { inner: BufReader::with_capacity(PIECE, archive.blob(id)?), layers };
+    let mut source = Hashed::new(source);
     let target = Hashed::new(BufWriter::with_capacity(PIECE, file));
     let mut compressor =
         Hashed::new(GzBuilder::new().mtime(0).operating_system(255).write(target, Compression::new(6)));
@@ -313,6 +348,19 @@ fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> anyhow::Result
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(position, _)| *position);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// What can be read until the run comes to its end.
+struct Stoppable<'l, I> {
+    inner: I,
+    layers: &'l Layers,
+}
+
+impl<I: Read> Read for Stoppable<'_, I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.layers.check()?;
+        self.inner.read(buffer)
+    }
 }
 
 /// What is read from or written to something, hashed and counted.

@@ -74,7 +74,7 @@ impl Buildah {
             let message = "input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here";
             return Err(Problem::mistake(message).hint("`true` writes a statement with any builder").into());
         }
-        request.options.check_for_buildah(&request.base_images)?;
+        request.options.check_for_buildah()?;
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
         buildah.name = format!("buildah {}", text.split_whitespace().nth(2).unwrap_or("unknown"));
         // The default driver is the fastest where the kernel and the file system allow it.

@@ -34,8 +34,8 @@ pub(crate) struct Buildx {
 /// A builder that is made for a run and removed afterwards.
 struct Own {
     image: String,
-    /// The option of `docker buildx create` that names a configuration, and its content where there is any.
-    configuration: Option<(&'static str, PathBuf, String)>,
+    /// The configuration of its daemon, where it needs one: the file and what is written to it.
+    configuration: Option<(PathBuf, String)>,
     /// What its daemon lets a build do.
     entitlements: Vec<&'static str>,
     /// Loads the image, where it lies in a layout.
@@ -52,10 +52,7 @@ impl Buildx {
     pub(super) fn own(engine: &Engine, request: &Request, folder: &Path) -> Self {
         // A daemon may serve several runs: the name is of this one alone.
         let builder = format!("image-lifecycle-{:016x}", rand::random::<u64>());
-        let configuration = engine.configuration().map(|content| {
-            let option = if engine.is_at_least(0, 14) { "--buildkitd-config" } else { "--config" };
-            (option, folder.join("buildkitd.toml"), content)
-        });
+        let configuration = engine.configuration().map(|content| (folder.join("buildkitd.toml"), content));
         let host = request.options.network == Some("host") || request.options.allow.contains("network.host");
         let allowed = [("network.host", host), ("security.insecure", request.options.is_insecure())];
         let own = Own {
@@ -123,9 +120,8 @@ impl Buildx {
 
     fn source(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
         let substitutions = &conditions.request.base_images;
-        let context = |reference: &String| Some((reference.clone(), substitutions.of(reference)?.context()));
-        let contexts: Vec<_> = image.bases.iter().filter_map(|base| context(&base.reference)).collect();
-        source_arguments(self.builder.as_deref(), image, &contexts, conditions)
+        let from = |reference: &str| Some(substitutions.of(reference)?.context());
+        source_arguments(self.builder.as_deref(), image, from, conditions)
     }
 
     fn arguments(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
@@ -178,10 +174,11 @@ impl Own {
         let mut command = docker();
         command.args(["buildx", "create", "--bootstrap", "--name", builder, "--driver", "docker-container"]);
         command.args(["--driver-opt", &csv(&format!("image={real}"))]);
-        if let Some((option, path, content)) = &self.configuration {
+        if let Some((path, content)) = &self.configuration {
             let written = std::fs::write(path, content);
             written.map_err(|error| failed(instead.to_owned()).because(error))?;
-            command.arg(option).arg(path);
+            // Its newer name is unknown to buildx before 0.14, and all know this one.
+            command.arg("--config").arg(path);
         }
         if !self.entitlements.is_empty() {
             let flags = self.entitlements.iter().map(|name| format!("--allow-insecure-entitlement {name}"));
@@ -210,11 +207,11 @@ pub(super) async fn check(can: bool, source: &[String], image: &Image, condition
     lint::build_checks(command, &image.dockerfile_display).await
 }
 
-/// What says what is built, and from what: `contexts` are where base images come from.
+/// What says what is built, and from what: `from` says where an image is taken from, if not from its registry.
 pub(super) fn source_arguments(
     builder: Option<&str>,
     image: &Image,
-    contexts: &[(String, String)],
+    from: impl Fn(&str) -> Option<String>,
     conditions: &Conditions<'_>,
 ) -> Vec<String> {
     let request = conditions.request;
@@ -230,9 +227,15 @@ pub(super) fn source_arguments(
     for (name, value) in &image.build_args {
         option("build-arg", format!("{name}={value}"));
     }
-    let given = request.options.contexts_for_buildx(&request.base_images);
+    for base in &image.bases {
+        if let Some(context) = from(&base.reference) {
+            option("build-context", format!("{}={context}", base.reference));
+        }
+    }
     // The last one of a name counts, and that is the user's own.
-    contexts.iter().chain(&given).for_each(|(name, value)| option("build-context", format!("{name}={value}")));
+    for (name, context) in request.options.contexts_for_buildx(from) {
+        option("build-context", format!("{name}={context}"));
+    }
     arguments
 }
 

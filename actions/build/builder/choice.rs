@@ -157,7 +157,7 @@ fn beyond_docker(request: &Request, images: &[Image], engine: &Engine) -> Option
     if request.options.is_insecure() {
         return Some("`allow` has security.insecure, which a Docker daemon does not grant".to_owned());
     }
-    if request.options.has_layout(&request.base_images) {
+    if request.options.has_layout() {
         return Some(
             "`build-contexts` has an OCI layout, which BuildKit in Docker can't read with the classic image store"
                 .to_owned(),

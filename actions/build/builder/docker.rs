@@ -192,18 +192,17 @@ impl Docker {
 
     fn source(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Vec<String> {
         let substitutions = &conditions.request.base_images;
-        let context = |reference: &String| {
-            let context = match substitutions.of(reference)? {
-                Origin::Layout { .. } => {
-                    let digest = image.known.get(reference)?.parse().ok()?;
-                    format!("docker-image://{}", self.base_tag(&digest, platform))
-                }
-                origin @ Origin::Registry(_) => origin.context(),
+        let from = |reference: &str| {
+            let origin = substitutions.of(reference)?;
+            let loaded = match &origin {
+                // A layout that the Dockerfile does not name is not loaded, and nobody asks for it.
+                Origin::Layout { .. } => image.known.get(reference).and_then(|digest| digest.parse().ok()),
+                Origin::Registry(_) => None,
             };
-            Some((reference.clone(), context))
+            let tag = |digest: Digest| format!("docker-image://{}", self.base_tag(&digest, platform));
+            Some(loaded.map_or_else(|| origin.context(), tag))
         };
-        let contexts: Vec<_> = image.bases.iter().filter_map(|base| context(&base.reference)).collect();
-        source_arguments(None, image, &contexts, conditions)
+        source_arguments(None, image, from, conditions)
     }
 
     fn arguments(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Vec<String> {
@@ -236,6 +235,9 @@ impl Docker {
 
     /// Removes all tags of this run. A build that was cancelled may still be writing its own.
     pub(crate) async fn close(self) {
+        let layers = self.layers.clone();
+        // Work that a cancelled run has left would write into a folder that is being removed.
+        let _ = tokio::task::spawn_blocking(move || layers.stop()).await;
         let tags = std::mem::take(&mut *self.tags());
         let was_cancelled = tags.iter().any(|tag| tag.starts_with(&format!("{PREFIX}build:")));
         for tag in &tags {

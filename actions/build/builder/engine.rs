@@ -58,7 +58,8 @@ impl Engine {
         let (version, inspected, info) = tokio::join!(ask(&["buildx", "version"]), ask(&inspect), info());
         let Some(version) = version else { return Err("there is no Docker with buildx") };
         let inspected = inspected.as_deref().map(inspected_of).filter(|builder| !builder.driver.is_empty());
-        let Some(builder) = inspected else { return Err("Docker does not answer") };
+        let silent = if builder.is_some() { "buildx knows no builder of this name" } else { "Docker does not answer" };
+        let Some(builder) = inspected else { return Err(silent) };
         let buildx = version.split_whitespace().nth(1).unwrap_or("unknown").to_owned();
         Ok(Self { buildx, builder, info })
     }
@@ -106,15 +107,6 @@ impl Engine {
     /// Whether a program of a platform runs here, by itself or emulated.
     pub(super) fn runs(&self, platform: &Platform) -> bool {
         self.builder.platforms.contains(platform)
-    }
-
-    /// Whether buildx is of a version or a newer one.
-    pub(super) fn is_at_least(&self, major: u64, minor: u64) -> bool {
-        let mut numbers = self.buildx.trim_start_matches('v').split(['.', '-', '+']).map(str::parse::<u64>);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(this)), Some(Ok(that))) => (this, that) >= (major, minor),
-            _ => false,
-        }
     }
 
     /// What a BuildKit of its own has to know of the daemon's registries: mirrors of Docker Hub, and registries that are
@@ -219,7 +211,6 @@ mod tests {
         assert!(!engine.exports());
         assert_eq!(engine.builder(), "`default` (driver docker)");
         assert_eq!(["amd64", "386", "arm64"].map(|a| engine.runs(&Platform::linux(a))), [true, true, false]);
-        assert!(engine.is_at_least(0, 13) && !engine.is_at_least(0, 14) && !engine.is_at_least(1, 0));
         assert_eq!(engine.configuration(), None);
     }
 

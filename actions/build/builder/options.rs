@@ -10,7 +10,7 @@ use lifecycle::Problem;
 use lifecycle::project::Project;
 use lifecycle::runner::{Environment, Input, InputError};
 
-use crate::dockerfile::{Base, Origin, Substitutions, familiar, is_image};
+use crate::dockerfile::{Base, familiar, is_image};
 
 /// The variable that names the socket of an SSH agent.
 const AGENT: &str = "SSH_AUTH_SOCK";
@@ -108,14 +108,11 @@ impl Options {
         }
     }
 
-    /// The values of `--build-context`, through what `base-images` says of the images among them.
-    pub(super) fn contexts_for_buildx(&self, substitutions: &Substitutions) -> Vec<(String, String)> {
+    /// The values of `--build-context`; `from` says where an image of a context is taken from, if not from its registry.
+    pub(super) fn contexts_for_buildx(&self, from: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
         let value = |context: &Context| match context {
             Context::Folder(path) => path.display().to_string(),
-            Context::Image(reference) => match substitutions.of(reference) {
-                None => format!("docker-image://{reference}"),
-                Some(origin) => origin.context(),
-            },
+            Context::Image(reference) => from(reference).unwrap_or_else(|| format!("docker-image://{reference}")),
             Context::Layout(path, image) => format!("oci-layout://{}{image}", path.display()),
         };
         self.contexts.iter().map(|(name, context)| (name.clone(), value(context))).collect()
@@ -131,14 +128,9 @@ impl Options {
         self.contexts.iter().filter_map(|(name, context)| Some((name.clone(), value(context)?))).collect()
     }
 
-    /// Whether a name in a Dockerfile stands for an image in a layout: by `build-contexts`, or by what `base-images` says
-    /// of such a context.
-    pub(super) fn has_layout(&self, substitutions: &Substitutions) -> bool {
-        self.contexts.values().any(|context| match context {
-            Context::Layout(..) => true,
-            Context::Image(reference) => matches!(substitutions.of(reference), Some(Origin::Layout { .. })),
-            Context::Folder(_) => false,
-        })
+    /// Whether a name in a Dockerfile stands for an image in a layout.
+    pub(super) fn has_layout(&self) -> bool {
+        self.contexts.values().any(|context| matches!(context, Context::Layout(..)))
     }
 
     /// Whether a build may do what a builder refuses unless it was made for it.
@@ -182,7 +174,7 @@ impl Options {
     ///
     /// # Errors
     /// For the first such input, with the reason.
-    pub(super) fn check_for_buildah(&self, substitutions: &Substitutions) -> Result<(), Problem> {
+    pub(super) fn check_for_buildah(&self) -> Result<(), Problem> {
         let refused = |input: &str, why: &str| {
             let message = format!("input `{input}`: buildah, which builds here, {why}");
             Err(Problem::mistake(message).hint("use BuildKit: `builder: auto` takes it where Docker is"))
@@ -206,7 +198,7 @@ impl Options {
         if self.shm_size.is_some() {
             return refused("shm-size", "gives each `RUN` the host's /dev/shm under chroot isolation");
         }
-        if self.has_layout(substitutions) {
+        if self.has_layout() {
             return refused("build-contexts", "takes no image of an OCI layout there: name it in `base-images`");
         }
         Ok(())

@@ -213,9 +213,14 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
     foreign.write("hello.txt", "hello\n");
     foreign.commit();
     for (project, input, value, why) in [
-        (&project, "cache", "to=local:cache", "`cache` is written, and Docker's own BuildKit exports none"),
-        (&project, "provenance", "mode=max", "`provenance: mode=max` asks for BuildKit's own statement"),
-        (&project, "allow", "security.insecure", "`allow` has security.insecure, which a Docker daemon does not grant"),
+        (&project, "cache", "to=local:cache", "`cache` names a cache to write, which Docker's own BuildKit cannot do"),
+        (&project, "provenance", "mode=max", "`provenance: mode=max` requires BuildKit's own statement"),
+        (
+            &project,
+            "allow",
+            "security.insecure",
+            "`allow` names security.insecure, which the Docker daemon does not grant",
+        ),
         (
             &foreign,
             "builder",
@@ -229,8 +234,8 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
         leaves_nothing(&run);
         let error = run.error();
         assert!(error.contains(why), "{error}");
-        assert!(error.contains("made from 127.0.0.1:1/buildkit"), "{error}");
-        assert!(error.contains("cannot make a builder of 127.0.0.1:1/buildkit"), "{error}");
+        assert!(error.contains("created for this run from 127.0.0.1:1/buildkit"), "{error}");
+        assert!(error.contains("cannot create a builder from 127.0.0.1:1/buildkit"), "{error}");
         assert!(error.contains("docker/setup-buildx-action"), "{error}");
         assert_eq!(run.output("verdict"), "fail");
         assert!(!engine.docker(&["buildx", "ls"]).contains("image-lifecycle-"));
@@ -246,7 +251,7 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
         build(&project, &engine).inputs(&[("builder", "buildx"), ("buildkit-image", "127.0.0.1:1/busybox:1.37")]);
     let run = step.input("base-images", &bases).run().exits(1);
     assert!(
-        run.log.raw.contains("of 127.0.0.1:1/busybox:1.37, from localhost/image-lifecycle/buildkit:"),
+        run.log.raw.contains("from 127.0.0.1:1/busybox:1.37, taken from localhost/image-lifecycle/buildkit:"),
         "{}",
         run.log.raw
     );
@@ -255,7 +260,7 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
     let mirror = ("base-images", "docker.io/moby/=127.0.0.1:2/hub/");
     let step = build(&project, &engine).inputs(&[("builder", "buildx"), ("buildkit-image", "moby/buildkit:x"), mirror]);
     let run = step.run().exits(1);
-    assert!(run.log.raw.contains("of moby/buildkit:x, from 127.0.0.1:2/hub/buildkit:x"), "{}", run.log.raw);
+    assert!(run.log.raw.contains("from moby/buildkit:x, taken from 127.0.0.1:2/hub/buildkit:x"), "{}", run.log.raw);
 }
 
 #[test]
@@ -269,7 +274,7 @@ fn a_docker_that_saves_no_layout() {
     let project = one(SCRATCH);
     let path = format!("{}:{}", folder.path().display(), path());
     let run = project.build().input("builder", "auto").env("PATH", path).run().exits(1);
-    let why = "Docker here is 24.0.9, and `docker save` writes an OCI layout since 25.0: cannot make a builder of moby/buildkit:buildx-stable-1";
+    let why = "Docker is 24.0.9, and `docker save` writes an OCI layout only from 25.0 on: cannot create a builder from moby/buildkit:buildx-stable-1";
     assert!(run.error().contains(why), "{}", run.error());
     assert!(run.error().contains("no such image"), "{}", run.error());
 }
@@ -368,7 +373,7 @@ fn what_was_built_is_loaded() {
     }
     let project = one(SCRATCH);
     let run = project.build().input("load", "true").env("DOCKER_HOST", "unix:///nonexistent").run().exits(2);
-    assert!(run.error().contains("input `load`: Docker, which the images are loaded into, does not answer"));
+    assert!(run.error().contains("input `load`: Docker does not answer, so no image can be loaded into it"));
 }
 
 #[test]

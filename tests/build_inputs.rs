@@ -178,31 +178,31 @@ fn options_of_the_builder() {
     };
     insta::assert_snapshot!(refused("cache", "from=s3:x"), @"input `cache`: `from=s3:x` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
     insta::assert_snapshot!(refused("cache", "none\nlocal:a"), @"input `cache`: `none` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
-    insta::assert_snapshot!(refused("cache", "to=local:a,mode=all"), @"input `cache`: `to=local:a,mode=all` is not accepted: mode=min, mode=max, ignore-error=true or ignore-error=false behind a cache that is written, and scope=NAME behind gha");
-    insta::assert_snapshot!(refused("cache", "from=local:a,mode=max"), @"input `cache`: `from=local:a,mode=max` is not accepted: `mode` says how a cache is written, and this one is only read");
-    insta::assert_snapshot!(refused("ssh", "default"), @"input `ssh`: `default` is not accepted: there is no SSH agent: SSH_AUTH_SOCK is not set in this step's `env:`; or name a key: default=PATH");
+    insta::assert_snapshot!(refused("cache", "to=local:a,mode=all"), @"input `cache`: `to=local:a,mode=all` is not accepted: the options are mode=min|max and ignore-error=true|false for a cache that is written, and scope=NAME for gha");
+    insta::assert_snapshot!(refused("cache", "from=local:a,mode=max"), @"input `cache`: `from=local:a,mode=max` is not accepted: `mode` applies to a cache that is written, and this one is only read");
+    insta::assert_snapshot!(refused("ssh", "default"), @"input `ssh`: `default` is not accepted: SSH_AUTH_SOCK is not set in this step's `env:`: start an SSH agent before, or name a key: default=PATH");
     insta::assert_snapshot!(refused("ssh", "git=key"), @"input `ssh`: `git=key` is not accepted: there is no socket or key CHECKOUT/key");
     insta::assert_snapshot!(refused("ssh", "git=../key"), @"input `ssh`: `git=../key` is not accepted: it lies outside the checkout");
-    insta::assert_snapshot!(refused("network", "bridge"), @"input `network`: `bridge` is not accepted: default, none or host; a network of Docker's is given to the builder itself, when it is made");
+    insta::assert_snapshot!(refused("network", "bridge"), @"input `network`: `bridge` is not accepted: default, none or host; for a network of Docker's, create a builder in it: `--driver-opt network=NAME`");
     insta::assert_snapshot!(refused("allow", "all"), @"input `allow`: `all` is not accepted: network.host, security.insecure");
     insta::assert_snapshot!(refused("add-hosts", "db"), @"input `add-hosts`: `db` is not accepted: HOST:ADDRESS with an IP address or `host-gateway`");
     insta::assert_snapshot!(refused("shm-size", "2x"), @"input `shm-size`: `2x` is not accepted: a size such as 64m or 2g");
-    insta::assert_snapshot!(refused("ulimit", "files=1"), @"input `ulimit`: `files=1` is not accepted: a limit of core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack");
-    insta::assert_snapshot!(refused("ulimit", "nofile=9:1"), @"input `ulimit`: `nofile=9:1` is not accepted: a soft limit that is not over the hard one: 9 is over 1");
-    insta::assert_snapshot!(refused("no-cache-filters", "a b"), @"input `no-cache-filters`: `a b` is not accepted: names of stages, on lines or between commas");
+    insta::assert_snapshot!(refused("ulimit", "files=1"), @"input `ulimit`: `files=1` is not accepted: one of core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack");
+    insta::assert_snapshot!(refused("ulimit", "nofile=9:1"), @"input `ulimit`: `nofile=9:1` is not accepted: the soft limit 9 exceeds the hard limit 1");
+    insta::assert_snapshot!(refused("no-cache-filters", "a b"), @"input `no-cache-filters`: `a b` is not accepted: stage names, one per line or comma-separated");
     insta::assert_snapshot!(refused("build-contexts", "docs"), @"input `build-contexts`: `docs` is not accepted: lines of the form key=value");
     insta::assert_snapshot!(refused("build-contexts", "docs=absent"), @"input `build-contexts`: `docs=absent` is not accepted: there is no folder CHECKOUT/absent");
     insta::assert_snapshot!(refused("build-contexts", "docs=oci-layout://docs:1"), @"input `build-contexts`: `docs=oci-layout://docs:1` is not accepted: CHECKOUT/docs is no OCI layout");
-    insta::assert_snapshot!(refused("build-contexts", "a=docker-image://A B"), @"input `build-contexts`: `a=docker-image://A B` is not accepted: the name of an image behind `docker-image://`");
-    insta::assert_snapshot!(refused("build-contexts", "src=https://github.com/a/b.git#main"), @"input `build-contexts`: `src=https://github.com/a/b.git#main` is not accepted: a Git repository is not of the commit that labels, provenance and `since` speak of: check it out in a step before this one (actions/checkout with `repository`, `ref` and `path`), and name its folder");
-    insta::assert_snapshot!(refused("buildkit-image", "a b"), @"input `buildkit-image`: `a b` is not accepted: the name of an image");
+    insta::assert_snapshot!(refused("build-contexts", "a=docker-image://A B"), @"input `build-contexts`: `a=docker-image://A B` is not accepted: an image reference after `docker-image://`");
+    insta::assert_snapshot!(refused("build-contexts", "src=https://github.com/a/b.git#main"), @"input `build-contexts`: `src=https://github.com/a/b.git#main` is not accepted: a Git repository is not part of the commit that labels, provenance and `since` describe: check it out in an earlier step (actions/checkout with `repository`, `ref` and `path`) and name its folder");
+    insta::assert_snapshot!(refused("buildkit-image", "a b"), @"input `buildkit-image`: `a b` is not accepted: an image reference");
     insta::assert_snapshot!(refused("provenance", "mode=min"), @"input `provenance`: `mode=min` is not accepted: true, false or mode=max");
     // What buildah can't do.
     insta::assert_snapshot!(refused("network", "none"), @"input `network`: buildah, which builds here, runs each `RUN` in the host's network under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
-    insta::assert_snapshot!(refused("add-hosts", "db:::1"), @"input `add-hosts`: buildah, which builds here, adds no hosts under chroot isolation, which works everywhere (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("add-hosts", "db:::1"), @"input `add-hosts`: buildah, which builds here, cannot add hosts under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
     insta::assert_snapshot!(refused("shm-size", "1g"), @"input `shm-size`: buildah, which builds here, gives each `RUN` the host's /dev/shm under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
     insta::assert_snapshot!(refused("allow", "security.insecure"), @"input `allow`: buildah, which builds here, has no `RUN --security=insecure` (hint: use BuildKit: `builder: auto` takes it where Docker is)");
-    insta::assert_snapshot!(refused("no-cache-filters", "made"), @"input `no-cache-filters`: buildah, which builds here, can't leave the cache of single stages unused: set `no-cache` for all (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    insta::assert_snapshot!(refused("no-cache-filters", "made"), @"input `no-cache-filters`: buildah, which builds here, cannot bypass the cache for single stages; `no-cache` bypasses it for all (hint: use BuildKit: `builder: auto` takes it where Docker is)");
     insta::assert_snapshot!(refused("provenance", "mode=max"), @"input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here (hint: `true` writes a statement with any builder)");
 }
 
@@ -211,7 +211,8 @@ fn a_context_that_is_not_in_the_checkout() {
     for context in ["https://github.com/a/b.git#main", "git@github.com:a/b.git"] {
         let project = Project::new(&template(&format!("Api: {{imageName: shop/api, context: \"{context}\"}}")));
         let error = refused(&project, project.build());
-        let told = format!("context `{context}` of image `Api` is not accepted: a Git repository is not of the commit");
+        let told =
+            format!("context `{context}` of image `Api` is not accepted: a Git repository is not part of the commit");
         assert!(error.contains(&told) && error.starts_with("template.yaml:3:"), "{error}");
     }
 }

@@ -217,6 +217,67 @@ fn error_messages_are_those_of_the_programs() {
     assert!(count > 80, "{count}");
 }
 
+/// The inputs of the actions that these replace, as they were in August 2026.
+const REPLACED: [(&str, &str); 10] = [
+    (
+        "docker/build-push-action",
+        "add-hosts allow annotations attests build-args build-contexts builder cache-from cache-to call cgroup-parent context \
+         file labels load network no-cache no-cache-filters outputs platforms provenance pull push sbom secrets secret-envs \
+         secret-files shm-size ssh tags target ulimit github-token",
+    ),
+    (
+        "docker/bake-action",
+        "builder allow call files no-cache pull load provenance push sbom set source targets vars github-token",
+    ),
+    (
+        "docker/setup-buildx-action",
+        "version driver driver-opts buildkitd-flags buildkitd-config buildkitd-config-inline use name endpoint platforms append \
+         keep-state cache-binary cleanup",
+    ),
+    (
+        "docker/metadata-action",
+        "context images tags flavor labels annotations sep-tags sep-labels sep-annotations bake-target github-token",
+    ),
+    (
+        "hadolint/hadolint-action",
+        "dockerfile config recursive output-file no-color no-fail verbose format failure-threshold override-error \
+         override-warning override-info override-style ignore trusted-registries",
+    ),
+    (
+        "aquasecurity/trivy-action",
+        "scan-type image-ref input scan-ref exit-code ignore-unfixed vuln-type severity format template output skip-dirs \
+         skip-files cache-dir timeout ignore-policy hide-progress list-all-pkgs scanners trivyignores github-pat trivy-config \
+         tf-vars limit-severities-for-sarif docker-host version cache skip-setup-trivy token-setup-trivy",
+    ),
+    ("snyk/actions/docker", "command args image json sarif"),
+    (
+        "anchore/scan-action",
+        "image path sbom fail-build output-format output-file severity-cutoff only-fixed add-cpes-if-none by-cve \
+         grype-version vex config cache-db",
+    ),
+    (
+        "anchore/sbom-action",
+        "path file image registry-username registry-password format github-token artifact-name output-file syft-version \
+         dependency-snapshot upload-artifact upload-artifact-retention upload-release-assets config",
+    ),
+    ("aws-actions/amazon-ecr-login", "http-proxy mask-password registries registry-type skip-logout"),
+];
+
+#[test]
+fn every_input_of_a_replaced_action_has_a_row() {
+    let lines = split(&Path::new(ROOT).join("docs/guide/migration.md")).0;
+    for (action, inputs) in REPLACED {
+        let section = lines.iter().skip_while(|line| **line != format!("## {action}")).skip(1);
+        let section = section.take_while(|line| !line.starts_with("## "));
+        let rows = section.filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let named: BTreeSet<String> = rows.flat_map(|(cell, _)| spans(cell)).collect();
+        for input in inputs.split_whitespace() {
+            let is_named = |span: &String| span == input || span.starts_with(&format!("{input}: "));
+            assert!(named.iter().any(is_named), "{action}: {input} in {named:?}");
+        }
+    }
+}
+
 /// A text that is written on several lines, on one.
 fn joined(source: &str) -> String {
     let mut lines = source.split("\\\n");

@@ -146,6 +146,16 @@ fn other_build_arguments_than_at_the_release_are_a_change() {
 }
 
 #[test]
+fn contexts_that_a_release_does_not_tell_are_a_change() {
+    let (project, store) = released();
+    project.write("docs/page.txt", "a page");
+    let step = in_store(project.build(), &store).inputs(&[("since", "1.0.0"), ("build-contexts", "docs=docs")]);
+    let run = step.run().exits(0);
+    assert_eq!(run.of_images("status"), ["built", "built"]);
+    assert!(run.log.raw.contains("Api: `build-contexts` of v1.0.0 is not known, so it is built"), "{}", run.log.raw);
+}
+
+#[test]
 fn a_tag_that_looks_like_an_option_is_a_tag() {
     let (project, store) = released();
     let tag = "--output=written-1.0.0";

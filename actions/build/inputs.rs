@@ -200,7 +200,7 @@ fn buildkit_image(input: &Input<'_>) -> Result<String, InputError> {
     let text = input.required()?;
     match is_image(text) {
         true => Ok(text.to_owned()),
-        false => Err(input.refuse("the name of an image")),
+        false => Err(input.refuse("an image reference")),
     }
 }
 

@@ -82,6 +82,10 @@ impl Since {
         image: &Image,
         runner: &Runner,
     ) -> anyhow::Result<Option<Reused>> {
+        if !request.options.contexts.is_empty() {
+            runner.say(format!("{}: `build-contexts` of {} is not known, so it is built", image.key, self.tag));
+            return Ok(None);
+        }
         if let Some(change) = self.change(request, image).await {
             runner.say(format!("{}: {change} has changed since {}", image.key, self.tag));
             return Ok(None);

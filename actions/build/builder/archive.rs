@@ -2,8 +2,8 @@
 //!
 //! Since Docker 25 an archive is an OCI layout, but one with uncompressed layers whose files have the time of the build.
 //! Here the files that the build made get the time of the commit, as with BuildKit's `rewrite-timestamp`, and the layers
-//! are compressed. The same archive always becomes the same bytes: the compressor has no vector instructions of one
-//! processor, and the header of a layer holds neither a name nor a time.
+//! are compressed. The output depends on the archive alone: the compressor does not vary with the processor, and the
+//! header of a compressed layer holds neither a name nor a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -33,29 +33,29 @@ const PIECE: usize = 128 * 1024;
 pub(super) struct Layers {
     layout: Layout,
     known: Mutex<BTreeMap<Digest, Arc<Mutex<Option<Descriptor>>>>>,
-    /// Whether the run comes to its end.
+    /// Whether the run is ending.
     stopped: AtomicBool,
-    /// Held by who works on images.
+    /// Held while files are read or written.
     working: RwLock<()>,
 }
 
 impl Layers {
-    /// Layers that are kept in a folder.
+    /// Keeps the layers in a folder.
     pub(super) fn at(folder: PathBuf) -> Self {
         let (known, stopped, working) = (Mutex::default(), AtomicBool::default(), RwLock::default());
         Self { layout: Layout::at(folder), known, stopped, working }
     }
 
-    /// Ends all work on images, and waits until it has ended: nothing is written to the folders of the run any more.
+    /// Ends all work in progress and waits for it, so that nothing writes to the folders of the run afterwards.
     pub(super) fn stop(&self) {
         self.stopped.store(true, SeqCst);
         drop(self.working.write());
     }
 
-    /// Keeps the folders of the run for as long as the result is held.
+    /// Delays [`stop`](Self::stop) for as long as the result is held.
     ///
     /// # Errors
-    /// When the run comes to its end.
+    /// When the run is ending.
     fn work(&self) -> io::Result<RwLockReadGuard<'_, ()>> {
         let working = self.working.read().unwrap_or_else(PoisonError::into_inner);
         self.check().map(|()| working)
@@ -93,7 +93,7 @@ impl Layers {
         lock(&self.known).entry(id.clone()).or_default().clone()
     }
 
-    /// The compressed form of a layer, made once in a run.
+    /// Compresses a layer, once in a run.
     fn compressed(&self, archive: &Archive, id: &Digest) -> anyhow::Result<Descriptor> {
         let slot = self.slot(id);
         let mut slot = lock(&slot);
@@ -202,7 +202,7 @@ fn with_registry(reference: &str) -> String {
     }
 }
 
-/// An archive of `docker save`, by the places of its files.
+/// An archive of `docker save` and the positions of its files.
 struct Archive {
     path: PathBuf,
     /// Offset and size of each file, in bytes.
@@ -329,7 +329,7 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Does the same with all, on as many threads as there are processors; the results are in order.
+/// Maps items on as many threads as there are processors; the results are in order.
 fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> anyhow::Result<R> + Sync) -> anyhow::Result<Vec<R>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len()).max(1);
     let next = Mutex::new(items.iter().enumerate());
@@ -350,7 +350,7 @@ fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> anyhow::Result
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What can be read until the run comes to its end.
+/// A reader that fails once the run is ending.
 struct Stoppable<'l, I> {
     inner: I,
     layers: &'l Layers,
@@ -363,7 +363,7 @@ impl<I: Read> Read for Stoppable<'_, I> {
     }
 }
 
-/// What is read from or written to something, hashed and counted.
+/// A reader or writer that hashes and counts what passes through it.
 struct Hashed<I> {
     inner: I,
     hasher: Hasher,
@@ -398,8 +398,8 @@ impl<I: Write> Write for Hashed<I> {
     }
 }
 
-/// How many of the last layers the build itself made: those that its history dates with the commit. Layers of a base
-/// image keep their bytes, whatever time their files have.
+/// Counts the layers at the end that the build itself made: those that its history dates with the commit. Layers of a
+/// base image keep their bytes, whatever times their files have.
 fn own_layers(config: &Value, layers: usize, epoch: Option<i64>) -> usize {
     let Some(epoch) = epoch else { return 0 };
     let created = clock::at_seconds(epoch);
@@ -412,7 +412,7 @@ fn own_layers(config: &Value, layers: usize, epoch: Option<i64>) -> usize {
     with_layer.take_while(is_own).count().min(layers)
 }
 
-/// What is dated later than the commit gets the commit's time, as BuildKit's exporter does it.
+/// Gives everything that is dated later than the commit the commit's time, as BuildKit's exporter does.
 fn clamp_history(config: &mut Value, epoch: i64) {
     let clamp = |created: &mut Value| {
         let later = created.as_str().is_none_or(|text| clock::is_after(text, epoch));

@@ -43,12 +43,12 @@ struct Own {
 }
 
 impl Buildx {
-    /// A builder that is there.
+    /// Uses a builder that exists.
     pub(super) fn there(engine: &Engine, builder: Option<String>) -> Self {
         Self { builder, own: None, name: engine.name(), checks: engine.checks() }
     }
 
-    /// A builder of an image, which [`open`](Self::open) makes.
+    /// Describes a builder that [`open`](Self::open) creates.
     pub(super) fn own(engine: &Engine, request: &Request, folder: &Path) -> Self {
         // A daemon may serve several runs: the name is of this one alone.
         let builder = format!("image-lifecycle-{:016x}", rand::random::<u64>());
@@ -82,7 +82,7 @@ impl Buildx {
         let (Some(own), Some(builder)) = (&self.own, &self.builder) else { return Ok(()) };
         tokio::select! {
             made = own.create(builder, request, credentials, runner) => made,
-            () = runner.cancelled() => Err(Problem::failure("cancelled while a builder was made")),
+            () = runner.cancelled() => Err(Problem::failure("cancelled while a builder was created")),
         }
     }
 
@@ -164,13 +164,13 @@ impl Own {
         runner: &Runner,
     ) -> Result<(), Problem> {
         let image = &self.image;
-        let failed = |hint: String| Problem::failure(format!("cannot make a builder of {image}")).hint(hint);
+        let failed = |hint: String| Problem::failure(format!("cannot create a builder from {image}")).hint(hint);
         let instead = "run docker/setup-buildx-action before this step, or name an image that can be reached in \
                        `buildkit-image` or a mirror in `base-images`";
         let real = self.loader.buildkit_image(image, &request.base_images).await;
         let real = real.map_err(|error| failed(instead.to_owned()).because(error))?;
-        let of = if real == *image { image.clone() } else { format!("{image}, from {real}") };
-        runner.say(format!("making a builder {builder} of {of}"));
+        let of = if real == *image { image.clone() } else { format!("{image}, taken from {real}") };
+        runner.say(format!("creating the builder {builder} from {of}"));
         let mut command = docker();
         command.args(["buildx", "create", "--bootstrap", "--name", builder, "--driver", "docker-container"]);
         command.args(["--driver-opt", &csv(&format!("image={real}"))]);
@@ -188,7 +188,7 @@ impl Own {
         let finished = run_logged(command, CREATE_DEADLINE).await;
         let finished = finished.map_err(|error| failed(instead.to_owned()).because(error))?;
         if !finished.status.success() {
-            runner.group("make a builder", &finished.log);
+            runner.group("create a builder", &finished.log);
             let last = last_words(&finished.log).map(|last| format!("{last}; ")).unwrap_or_default();
             return Err(failed(format!("{last}{instead}")));
         }
@@ -196,7 +196,7 @@ impl Own {
     }
 }
 
-/// What BuildKit finds wrong with the Dockerfile, where buildx can ask it.
+/// Runs BuildKit's own checks of the Dockerfile, if buildx has them.
 pub(super) async fn check(can: bool, source: &[String], image: &Image, conditions: &Conditions<'_>) -> Vec<Finding> {
     if !can || conditions.request.lint.is_none() {
         return Vec::new();
@@ -207,7 +207,7 @@ pub(super) async fn check(can: bool, source: &[String], image: &Image, condition
     lint::build_checks(command, &image.dockerfile_display).await
 }
 
-/// What says what is built, and from what: `from` says where an image is taken from, if not from its registry.
+/// The arguments that say what is built; `from` returns where an image comes from, if not from its registry.
 pub(super) fn source_arguments(
     builder: Option<&str>,
     image: &Image,

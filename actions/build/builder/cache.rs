@@ -7,14 +7,14 @@ use lifecycle::runner::{Environment, Input, InputError};
 
 use super::csv;
 
-/// What a cache can be.
+/// The kinds of caches.
 const KINDS: &str = "none, gha, registry:REFERENCE or local:FOLDER";
 
-/// What may follow it.
-const OPTIONS: &str = "mode=min, mode=max, ignore-error=true or ignore-error=false behind a cache that is written, and \
-                       scope=NAME behind gha";
+/// The options of a cache.
+const OPTIONS: &str = "the options are mode=min|max and ignore-error=true|false for a cache that is written, and \
+                       scope=NAME for gha";
 
-/// Caches of a build. Without any, a builder has only what it keeps itself.
+/// Caches of a build, besides the one that the builder keeps itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Caches {
     pub(crate) from: Vec<Cache>,
@@ -25,9 +25,9 @@ pub(crate) struct Caches {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cache {
     pub(crate) kind: Kind,
-    /// Whether the steps of all stages are kept, and not only those of the result.
+    /// Whether the steps of all stages are kept, or only those of the result.
     all_steps: bool,
-    /// Whether a build succeeds though its cache could not be written.
+    /// Whether a build succeeds even if its cache cannot be written.
     ignore_error: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
     Gha(Option<String>),
 }
 
-/// Which way a line is meant.
+/// Whether a cache is read, written or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Both,
@@ -113,7 +113,9 @@ impl Cache {
             let (name, value) = word.split_once('=').ok_or_else(|| refused(OPTIONS))?;
             match (name, value, &mut cache.kind) {
                 ("mode" | "ignore-error", ..) if way == Way::From => {
-                    return Err(refused(&format!("`{name}` says how a cache is written, and this one is only read")));
+                    return Err(refused(&format!(
+                        "`{name}` applies to a cache that is written, and this one is only read"
+                    )));
                 }
                 ("mode", "max", _) => cache.all_steps = true,
                 ("mode", "min", _) => cache.all_steps = false,
@@ -159,7 +161,7 @@ impl Cache {
     }
 }
 
-/// Whether a reference is one word of a list: it gets into a value whose parts are between commas.
+/// Whether a reference can be part of a comma-separated value.
 fn is_reference(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte))
 }

@@ -111,7 +111,7 @@ impl Builder {
     }
 
     fn own(engine: &Engine, request: &Request, folder: &Path, why: &str) -> Self {
-        let why = format!("a builder of this run, made from {}: {why}", request.buildkit_image);
+        let why = format!("a builder created for this run from {}: {why}", request.buildkit_image);
         Self::of(Program::Buildx(Buildx::own(engine, request, folder)), &why)
     }
 }
@@ -130,36 +130,37 @@ async fn named(name: &str) -> Result<Builder, Problem> {
     }
 }
 
-/// There is no builder.
+/// Reports that there is no builder, and how to get one.
 fn none(message: &str) -> Problem {
     Problem::failure(message.to_owned()).hint(
         "start Docker, with buildx (docker/setup-buildx-action installs it), or install buildah: apt-get install --yes buildah",
     )
 }
 
-/// Why Docker's own BuildKit with the classic store is not enough for a run; none where it is.
+/// Explains why Docker's own BuildKit with the classic store is not enough for a run; none if it is.
 fn beyond_docker(request: &Request, images: &[Image], engine: &Engine) -> Option<String> {
     if !engine.saves_layouts() {
         let version = engine.version();
-        return Some(format!("Docker here is {version}, and `docker save` writes an OCI layout since 25.0"));
+        return Some(format!("Docker is {version}, and `docker save` writes an OCI layout only from 25.0 on"));
     }
     if !request.cache.to.is_empty() {
         return Some(
-            "`cache` is written, and Docker's own BuildKit exports none with the classic image store".to_owned(),
+            "`cache` names a cache to write, which Docker's own BuildKit cannot do with the classic image store"
+                .to_owned(),
         );
     }
     if request.provenance == Provenance::BuildKit {
         return Some(
-            "`provenance: mode=max` asks for BuildKit's own statement, which the classic image store can't hold"
+            "`provenance: mode=max` requires BuildKit's own statement, which the classic image store cannot hold"
                 .to_owned(),
         );
     }
     if request.options.is_insecure() {
-        return Some("`allow` has security.insecure, which a Docker daemon does not grant".to_owned());
+        return Some("`allow` names security.insecure, which the Docker daemon does not grant".to_owned());
     }
     if request.options.has_layout() {
         return Some(
-            "`build-contexts` has an OCI layout, which BuildKit in Docker can't read with the classic image store"
+            "`build-contexts` names an OCI layout, which Docker's own BuildKit cannot read with the classic image store"
                 .to_owned(),
         );
     }
@@ -170,7 +171,9 @@ fn beyond_docker_for(image: &Image, request: &Request, engine: &Engine) -> Optio
     let mixed = || layout_base(image, &request.base_images).is_some() && image.bases.len() > 1;
     if request.pull && mixed() {
         let key = &image.key;
-        return Some(format!("`pull` would look for the base images of `{key}` that come from a layout in a registry"));
+        return Some(format!(
+            "with `pull`, Docker would look up the base images of `{key}` that come from a layout in a registry"
+        ));
     }
     let foreign = image.platforms.iter().find(|platform| !engine.runs(platform))?;
     let line = first_run(image, foreign)?;
@@ -190,7 +193,7 @@ fn first_run(image: &Image, platform: &Platform) -> Option<usize> {
             Instruction::From(from) => {
                 let given = from.options.iter().find(|option| option.name.value == "platform");
                 let given = given.and_then(|option| option.value.as_ref()).map(|value| value.value.to_string());
-                // What names another platform is no matter of this one; what names a variable is the build platform's.
+                // A stage for another platform or for the build platform runs natively.
                 is_native = given.is_some_and(|given| {
                     given.parse::<Platform>().is_ok_and(|p| p != *platform) || given.contains("BUILD")
                 });

@@ -1,8 +1,8 @@
-//! Docker's own BuildKit where images are kept in the classic store, as on hosted runners: it exports no OCI layout, but
-//! what it builds can be saved as one. Nothing has to be pulled for it.
+//! Docker's own BuildKit with the classic image store, as on hosted runners: it exports no OCI layout, but Docker saves
+//! its images as one. Nothing has to be pulled for it.
 //!
-//! Each platform is built by itself, loaded under a tag of this run, saved, and the tag removed. A run that is killed can
-//! leave a tag; a later run removes it.
+//! Each platform is built separately, loaded under a tag of this run, and saved; then the tag is removed. A run that is
+//! killed can leave a tag behind, which a later run removes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ use crate::dockerfile::{Origin, Substitutions, familiar};
 use crate::output;
 use crate::plan::Image;
 
-/// What images of a run are called in Docker.
+/// The repository of all images of a run in Docker.
 const PREFIX: &str = "localhost/image-lifecycle/";
 
-/// A tag that is older was left by a run that was killed: no build takes so long.
+/// An older tag was left by a run that was killed: no build takes this long.
 const ABANDONED: Duration = Duration::from_secs(2 * BUILD_DEADLINE.as_secs());
 
-/// How long Docker may take to see that who asked for an image has gone away.
+/// The time in which Docker notices that its client has gone away.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
 /// Docker with the classic image store.
@@ -41,7 +41,7 @@ pub(crate) struct Docker {
     layers: Arc<Layers>,
     /// Base images that are loaded, by digest and platform.
     loaded: tokio::sync::Mutex<BTreeMap<(Digest, Platform), String>>,
-    /// Tags that may be there.
+    /// Tags that may exist.
     tags: Mutex<BTreeSet<String>>,
 }
 
@@ -59,7 +59,7 @@ impl Docker {
         }
     }
 
-    /// Removes what runs that were killed have left.
+    /// Removes the tags that killed runs have left behind.
     pub(super) async fn open(&self) {
         let filter = format!("reference={PREFIX}*");
         let listed = ask(&["image", "ls", "--filter", &filter, "--format", "{{.Repository}}:{{.Tag}}"]).await;
@@ -119,7 +119,7 @@ impl Docker {
         Ok(findings.unwrap_or_default())
     }
 
-    /// Takes an image out of Docker into a layout.
+    /// Moves an image from Docker into a layout.
     async fn take(&self, tag: &str, layout: &Path, conditions: &Conditions<'_>) -> Result<(), Problem> {
         let file = conditions.folder.join("image.tar");
         let mut save = docker();
@@ -135,7 +135,7 @@ impl Docker {
         unpacked.await.map_err(|error| Problem::failure("cannot read what Docker saved").because(error))
     }
 
-    /// Loads base images that come from layouts: BuildKit in Docker reads none with the classic store.
+    /// Loads base images that come from layouts, which BuildKit in Docker cannot read with the classic store.
     async fn load_bases(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Result<(), Problem> {
         for base in &image.bases {
             if let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference)
@@ -171,7 +171,7 @@ impl Docker {
         Ok(())
     }
 
-    /// What a builder is really made from: an image of a mirror, or of a layout.
+    /// Resolves the image of a builder through `base-images`: to a mirror, or to an image that is loaded from a layout.
     pub(super) async fn buildkit_image(&self, image: &str, substitutions: &Substitutions) -> anyhow::Result<String> {
         match substitutions.of(image) {
             None => Ok(image.to_owned()),
@@ -195,7 +195,7 @@ impl Docker {
         let from = |reference: &str| {
             let origin = substitutions.of(reference)?;
             let loaded = match &origin {
-                // A layout that the Dockerfile does not name is not loaded, and nobody asks for it.
+                // A layout that the Dockerfile does not name is not loaded, and BuildKit never asks for it.
                 Origin::Layout { .. } => image.known.get(reference).and_then(|digest| digest.parse().ok()),
                 Origin::Registry(_) => None,
             };
@@ -211,7 +211,7 @@ impl Docker {
         option("platform", platform.to_string());
         option("tag", self.tag(image, platform));
         arguments.extend(["--load", "--provenance=false", "--sbom=false"].map(str::to_owned));
-        // What is loaded would be looked for in a registry.
+        // With `--pull`, an image that was loaded would be looked up in a registry.
         if conditions.request.pull && layout_base(image, &conditions.request.base_images).is_none() {
             arguments.push("--pull".to_owned());
         }
@@ -233,10 +233,10 @@ impl Docker {
         self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes all tags of this run. A build that was cancelled may still be writing its own.
+    /// Removes all tags of this run. A cancelled build may still be creating its own.
     pub(crate) async fn close(self) {
         let layers = self.layers.clone();
-        // Work that a cancelled run has left would write into a folder that is being removed.
+        // Work of a cancelled run would write into a folder that is being removed.
         let _ = tokio::task::spawn_blocking(move || layers.stop()).await;
         let tags = std::mem::take(&mut *self.tags());
         let was_cancelled = tags.iter().any(|tag| tag.starts_with(&format!("{PREFIX}build:")));
@@ -266,12 +266,12 @@ pub(super) async fn load_archive(file: &Path) -> Result<(), Problem> {
     let mut load = docker();
     load.args(["image", "load", "--quiet", "--input"]).arg(file);
     let done = succeeds(load, "docker load").await;
-    // Either way it is of no more use.
+    // Either way it is no longer needed.
     std::fs::remove_file(file).ok();
     done
 }
 
-/// Takes a name off an image; the image goes with its last name.
+/// Removes a tag; the image goes with its last tag.
 async fn remove(name: &str) {
     ask(&["image", "rm", "--no-prune", name]).await;
 }
@@ -288,7 +288,7 @@ async fn succeeds(command: tokio::process::Command, what: &str) -> Result<(), Pr
     }
 }
 
-/// Digests of base images, as BuildKit's log names them, or else as Docker knows images that it had already.
+/// Digests of base images: from BuildKit's log, or else from Docker for images that were already there.
 async fn bases(image: &Image, log: &[u8], substitutions: &Substitutions) -> BTreeMap<String, String> {
     let named = named_digests(&String::from_utf8_lossy(log));
     let mut digests = BTreeMap::new();
@@ -303,7 +303,7 @@ async fn bases(image: &Image, log: &[u8], substitutions: &Substitutions) -> BTre
     digests
 }
 
-/// The digest that Docker knows a local image by.
+/// The digest under which Docker pulled a local image.
 async fn digest_in_store(reference: &str) -> Option<String> {
     let known = ask(&["image", "inspect", "--format", "{{json .RepoDigests}}", reference]).await?;
     let known: Vec<String> = serde_json::from_str(&known).ok()?;
@@ -312,8 +312,8 @@ async fn digest_in_store(reference: &str) -> Option<String> {
     known.iter().find_map(digest)
 }
 
-/// Images with their digests that steps of a build are titled with: `#5 [1/2] FROM docker.io/library/busybox:1@sha256:…`.
-/// What a command prints has a time before it.
+/// Images and digests in the titles of build steps: `#5 [1/2] FROM docker.io/library/busybox:1@sha256:…`.
+/// The output of a command has a time in front.
 fn named_digests(log: &str) -> BTreeMap<String, String> {
     let titles = log.lines().filter_map(|line| {
         let (number, title) = line.strip_prefix('#')?.split_once(' ')?;
@@ -329,7 +329,7 @@ fn named_digests(log: &str) -> BTreeMap<String, String> {
     digests.collect()
 }
 
-/// Makes an archive of an image that was built, and loads it.
+/// Loads an image that was built.
 pub(super) async fn load_built(layout: &Path, image: Manifest, reference: &str, folder: &Path) -> Result<(), Problem> {
     let file = folder.join(format!("load-{}.tar", image.digest.short()));
     let (layout, name, target) = (Layout::at(layout), reference.to_owned(), file.clone());

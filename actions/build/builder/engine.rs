@@ -1,4 +1,4 @@
-//! Docker as it is here: its version, its image store, and the builder of buildx that it has.
+//! What Docker on this machine is: its version, its image store, and its builder.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,9 +18,9 @@ const SAVES_LAYOUTS: u64 = 25;
 pub(super) struct Engine {
     /// The version of buildx.
     buildx: String,
-    /// The builder that was looked at.
+    /// The builder that was inspected.
     builder: Inspected,
-    /// The daemon; none where only the builder answers.
+    /// The daemon; none if only the builder answers.
     info: Option<Info>,
 }
 
@@ -49,7 +49,7 @@ struct Info {
 }
 
 impl Engine {
-    /// Docker with the builder of a name, or else with the current one.
+    /// Finds Docker with the named builder, or with the current one.
     ///
     /// # Errors
     /// Why there is none, for a person.
@@ -104,13 +104,12 @@ impl Engine {
         major.is_some_and(|major| major >= SAVES_LAYOUTS)
     }
 
-    /// Whether a program of a platform runs here, by itself or emulated.
+    /// Whether programs of a platform run here, natively or emulated.
     pub(super) fn runs(&self, platform: &Platform) -> bool {
         self.builder.platforms.contains(platform)
     }
 
-    /// What a BuildKit of its own has to know of the daemon's registries: mirrors of Docker Hub, and registries that are
-    /// reached without TLS.
+    /// The daemon's registries as a configuration of BuildKit: mirrors of Docker Hub, and registries without TLS.
     pub(super) fn configuration(&self) -> Option<String> {
         let registries = &self.info.as_ref()?.registry_config;
         let mut sections = Vec::new();
@@ -124,7 +123,6 @@ impl Engine {
         let configured = registries["IndexConfigs"].as_object().into_iter().flatten();
         let insecure = configured.filter(|(_, registry)| registry["Secure"] == false).map(|(host, _)| host.as_str());
         for host in plain.chain(insecure) {
-            // A host that has TLS with a certificate of nobody known is reached so too.
             sections.push(format!("[registry.{host:?}]\n  http = true\n  insecure = true\n"));
         }
         sections.dedup();
@@ -132,13 +130,13 @@ impl Engine {
     }
 }
 
-/// What the daemon says of itself; none where it does not answer.
+/// Asks the daemon about itself; none if it does not answer.
 async fn info() -> Option<Info> {
     let info: Info = serde_json::from_str(&ask(&["info", "--format", "{{json .}}"]).await?).ok()?;
     (!info.server_version.is_empty()).then_some(info)
 }
 
-/// The platform of the daemon; none where it does not answer.
+/// The platform of the daemon; none if it does not answer.
 pub(super) async fn daemon_platform() -> Option<Platform> {
     let info = info().await?;
     Some(Platform::new(&info.os, &info.architecture, None))
@@ -176,7 +174,7 @@ pub(super) fn docker() -> Command {
     runner::command("docker")
 }
 
-/// What docker answers; none where it is not there or says no.
+/// Runs `docker` and returns its output; none if it is missing or fails.
 pub(super) async fn ask(arguments: &[&str]) -> Option<String> {
     let mut command = docker();
     command.args(arguments);

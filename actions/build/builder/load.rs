@@ -1,4 +1,4 @@
-//! The input `load`: images that were built, in the local Docker, for a step that tries them.
+//! The input `load`: puts the images that were built into the local Docker, for a step that tests them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::plan::Image;
 /// The tag of images of a build without a version.
 const TAG: &str = "build";
 
-/// What loads images, by their keys: the reference, and the platform that is taken.
+/// Loads images: the reference and the platform to load, by the image's key.
 pub(crate) struct Loader {
     images: BTreeMap<String, (String, Platform)>,
 }
 
 impl Loader {
-    /// Prepares what the input asks for; none where it does not.
+    /// Prepares the loading; none if the input does not ask for it.
     ///
     /// # Errors
     /// When there is no Docker, or an image can't be loaded.
@@ -31,10 +31,9 @@ impl Loader {
             return Ok(None);
         }
         let Some(here) = daemon_platform().await else {
-            let problem = Problem::mistake("input `load`: Docker, which the images are loaded into, does not answer");
-            return Err(
-                problem.hint("start Docker before this step, or leave `load` away: the output `layout` has the images")
-            );
+            let problem = Problem::mistake("input `load`: Docker does not answer, so no image can be loaded into it");
+            return Err(problem
+                .hint("start Docker before this step, or unset `load` and use the images in the output `layout`"));
         };
         let mut loaded: BTreeMap<String, (String, Platform)> = BTreeMap::new();
         for image in images {
@@ -50,7 +49,7 @@ impl Loader {
         Ok(Some(Self { images: loaded }))
     }
 
-    /// Loads an image, and gives its reference.
+    /// Loads an image and returns its reference.
     ///
     /// # Errors
     /// When Docker does not take it.
@@ -77,7 +76,8 @@ fn reference(request: &Request, image: &Image) -> Result<String, Problem> {
     match is_image(&reference) {
         true => Ok(reference),
         false => {
-            let message = format!("input `load`: `{reference}` is no name that Docker takes for image `{}`", image.key);
+            let message =
+                format!("input `load`: `{reference}` is not a valid name in Docker for image `{}`", image.key);
             Err(Problem::mistake(message).at(name.place.clone()))
         }
     }

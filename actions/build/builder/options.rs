@@ -1,4 +1,4 @@
-//! Inputs that a builder gets as options of its build. Names and forms are those of docker/build-push-action.
+//! Inputs that become options of a builder. Names and forms are those of docker/build-push-action.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use crate::dockerfile::{Base, familiar, is_image};
 /// The variable that names the socket of an SSH agent.
 const AGENT: &str = "SSH_AUTH_SOCK";
 
-/// What lets a build do more than usual.
+/// The entitlements that BuildKit knows.
 const ENTITLEMENTS: [&str; 2] = ["network.host", INSECURE];
 const INSECURE: &str = "security.insecure";
 
-/// The limits that a kernel knows, as `--ulimit` names them.
+/// The limits that `--ulimit` accepts.
 const LIMITS: [&str; 15] = [
     "core",
     "cpu",
@@ -56,7 +56,7 @@ pub(crate) struct Options {
     pub(crate) no_cache_filters: Vec<String>,
 }
 
-/// What a name in a Dockerfile stands for.
+/// The meaning of a name in a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Context {
     /// A folder.
@@ -101,7 +101,7 @@ impl Options {
         arguments
     }
 
-    /// Lets a builder reach the SSH agent.
+    /// Passes the SSH agent's socket on to a builder.
     pub(super) fn give_agent(&self, command: &mut Command) {
         if let Some(socket) = &self.agent {
             command.env(AGENT, socket);
@@ -133,7 +133,7 @@ impl Options {
         self.contexts.values().any(|context| matches!(context, Context::Layout(..)))
     }
 
-    /// Whether a build may do what a builder refuses unless it was made for it.
+    /// Whether a build needs an entitlement that Docker's own BuildKit does not grant.
     pub(super) fn is_insecure(&self) -> bool {
         self.allow.contains(INSECURE)
     }
@@ -146,7 +146,7 @@ impl Options {
         })
     }
 
-    /// What a reference of a Dockerfile really is: the image of the context that has its name; none where that is no
+    /// Resolves a reference in a Dockerfile to the image of the context with that name; none if that context is not an
     /// image of a registry.
     pub(crate) fn meant(&self, reference: &str) -> Option<String> {
         let named = self.contexts.iter().find(|(name, _)| familiar(name) == familiar(&reference.to_ascii_lowercase()));
@@ -170,10 +170,10 @@ impl Options {
         meant
     }
 
-    /// What buildah can't do of it.
+    /// Checks that buildah can do all of it.
     ///
     /// # Errors
-    /// For the first such input, with the reason.
+    /// Names the first input that it cannot honour, with the reason.
     pub(super) fn check_for_buildah(&self) -> Result<(), Problem> {
         let refused = |input: &str, why: &str| {
             let message = format!("input `{input}`: buildah, which builds here, {why}");
@@ -185,12 +185,12 @@ impl Options {
         if !self.no_cache_filters.is_empty() {
             return refused(
                 "no-cache-filters",
-                "can't leave the cache of single stages unused: set `no-cache` for all",
+                "cannot bypass the cache for single stages; `no-cache` bypasses it for all",
             );
         }
         // Measured with 1.28: both options are taken, and change nothing.
         if !self.add_hosts.is_empty() {
-            return refused("add-hosts", "adds no hosts under chroot isolation, which works everywhere");
+            return refused("add-hosts", "cannot add hosts under chroot isolation");
         }
         if self.network == Some("none") {
             return refused("network", "runs each `RUN` in the host's network under chroot isolation");
@@ -199,7 +199,7 @@ impl Options {
             return refused("shm-size", "gives each `RUN` the host's /dev/shm under chroot isolation");
         }
         if self.has_layout() {
-            return refused("build-contexts", "takes no image of an OCI layout there: name it in `base-images`");
+            return refused("build-contexts", "does not read OCI layouts there; name the layout in `base-images`");
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ pub(crate) fn ssh(
             None if environment.get(AGENT).is_some() => Vec::new(),
             None => {
                 let why = format!(
-                    "there is no SSH agent: {AGENT} is not set in this step's `env:`; or name a key: {id}=PATH"
+                    "{AGENT} is not set in this step's `env:`: start an SSH agent before, or name a key: {id}=PATH"
                 );
                 return Err(refused(&why));
             }
@@ -243,7 +243,7 @@ pub(crate) fn ssh(
     Ok(all)
 }
 
-/// The agent's socket where an id is without a path.
+/// The agent's socket, if an id has no path.
 pub(crate) fn agent(ssh: &BTreeMap<String, Vec<PathBuf>>, environment: &Environment) -> Option<String> {
     environment.get(AGENT).filter(|_| ssh.values().any(Vec::is_empty)).map(str::to_owned)
 }
@@ -252,7 +252,9 @@ pub(crate) fn agent(ssh: &BTreeMap<String, Vec<PathBuf>>, environment: &Environm
 pub(crate) fn network(input: &Input<'_>) -> Result<Option<&'static str>, InputError> {
     let known = [("default", None), ("none", Some("none")), ("host", Some("host"))];
     input.choice(&known, None).map_err(|_| {
-        input.refuse("default, none or host; a network of Docker's is given to the builder itself, when it is made")
+        input.refuse(
+            "default, none or host; for a network of Docker's, create a builder in it: `--driver-opt network=NAME`",
+        )
     })
 }
 
@@ -302,13 +304,13 @@ pub(crate) fn ulimits(input: &Input<'_>) -> Result<BTreeMap<&'static str, String
         let form = || refused("name=SOFT or name=SOFT:HARD with whole numbers, as in nofile=1024:4096".to_owned());
         let (name, limits) = word.split_once('=').ok_or_else(form)?;
         let known = LIMITS.into_iter().find(|known| *known == name);
-        let known = known.ok_or_else(|| refused(format!("a limit of {}", LIMITS.join(", "))))?;
+        let known = known.ok_or_else(|| refused(format!("one of {}", LIMITS.join(", "))))?;
         let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
         let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= -1);
         let (soft, hard) = number(soft).zip(number(hard)).ok_or_else(form)?;
         let rank = |limit: i64| if limit == -1 { i64::MAX } else { limit };
         if rank(soft) > rank(hard) {
-            return Err(refused(format!("a soft limit that is not over the hard one: {soft} is over {hard}")));
+            return Err(refused(format!("the soft limit {soft} exceeds the hard limit {hard}")));
         }
         if all.insert(known, format!("{soft}:{hard}")).is_some() {
             return Err(refused(format!("each limit once, `{name}` comes twice")));
@@ -321,7 +323,7 @@ pub(crate) fn ulimits(input: &Input<'_>) -> Result<BTreeMap<&'static str, String
 pub(crate) fn stages(input: &Input<'_>) -> Result<Vec<String>, InputError> {
     let stage = |word: &str| match is_word(word) {
         true => Ok(word.to_owned()),
-        false => Err(input.refuse_value(word, "names of stages, on lines or between commas")),
+        false => Err(input.refuse_value(word, "stage names, one per line or comma-separated")),
     };
     input.list().map(stage).collect()
 }
@@ -349,7 +351,7 @@ pub(crate) fn contexts(input: &Input<'_>, project: &Project) -> Result<BTreeMap<
         let context = if let Some(reference) = value.strip_prefix("docker-image://") {
             match is_image(reference) {
                 true => Context::Image(reference.to_owned()),
-                false => return Err(refused("the name of an image behind `docker-image://`")),
+                false => return Err(refused("an image reference after `docker-image://`")),
             }
         } else if let Some(layout) = value.strip_prefix("oci-layout://") {
             let (path, image) = split_layout(layout);
@@ -375,7 +377,7 @@ fn split_layout(text: &str) -> (&str, &str) {
     text.split_at(at)
 }
 
-/// Why a context can't be used that is not in the checkout; none for one that may be.
+/// Explains why a context outside the checkout is refused; none for one that is accepted.
 pub(crate) fn remote(context: &str) -> Option<String> {
     let lower = context.to_ascii_lowercase();
     let of_git = ["git@", "git://", "ssh://", "github.com/"];
@@ -394,8 +396,8 @@ pub(crate) fn remote(context: &str) -> Option<String> {
         return None;
     };
     Some(format!(
-        "{what} is not of the commit that labels, provenance and `since` speak of: check it out in a step before this \
-         one (actions/checkout with `repository`, `ref` and `path`), and name its folder"
+        "{what} is not part of the commit that labels, provenance and `since` describe: check it out in an earlier \
+         step (actions/checkout with `repository`, `ref` and `path`) and name its folder"
     ))
 }
 
@@ -404,7 +406,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(inside)
 }
 
-/// Whether a path is that of a repository somewhere else.
+/// The same for a path of the mapping.
 pub(crate) fn remote_path(path: &Path) -> Option<String> {
     remote(&path.to_string_lossy())
 }
@@ -467,7 +469,7 @@ mod tests {
             "github.com/a/b",
         ];
         for text in git {
-            assert!(remote(text).unwrap().starts_with("a Git repository is not of the commit"), "{text}");
+            assert!(remote(text).unwrap().starts_with("a Git repository is not part of the commit"), "{text}");
         }
         assert!(remote("https://example.com/x.tar.gz").unwrap().starts_with("a URL"));
         assert!(remote("target:base").is_some());

@@ -1,4 +1,5 @@
-//! Times of files in a layer: what is later than the commit gets the commit's time, or no two builds would be the same.
+//! Times of files in a layer: those later than the commit become the commit's, because otherwise no two builds would
+//! have the same digest.
 //!
 //! The result is the one of BuildKit's `rewrite-timestamp`, which reads and writes the layer with Go's archive/tar. Layers
 //! come from the same package, so that headers need no other change.
@@ -17,7 +18,7 @@ const TIME: std::ops::Range<usize> = 136..148;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 const TYPE: usize = 156;
 
-/// An archive whose files are no younger than a time.
+/// An archive whose files are dated no later than a time.
 pub(super) struct Clamped<R> {
     source: R,
     /// Seconds since 1970.
@@ -105,7 +106,7 @@ impl<R: Read> Clamped<R> {
         Ok(records)
     }
 
-    /// Writes an extended header whose times are no later than they should be. Go leaves one away that says nothing.
+    /// Writes an extended header with its times clamped. Like Go, it leaves out a header without records.
     fn extended(
         &self,
         mut header: [u8; BLOCK],

@@ -366,6 +366,7 @@ fn what_was_built_is_loaded() {
         let run = build(&project, &engine).inputs(&[("load", "true"), ("version", "1.2.4")]).run().exits(1);
         assert_eq!(run.json("loaded"), json!({}));
         assert!(!engine.docker(&["image", "ls"]).contains("1.2.4"));
+        project.write("Dockerfile", SCRATCH);
         let run = build(&project, &engine).inputs(&[("load", "true"), ("platforms", "linux/arm64,linux/s390x")]).run();
         assert!(run.exits(2).error().contains(
             "input `load`: image `Api` is built for linux/arm64, linux/s390x, and Docker here runs linux/amd64"

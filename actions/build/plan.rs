@@ -131,12 +131,8 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
 
 fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses: &Uses) -> anyhow::Result<Image> {
     let workspace = &request.common.project.workspace;
-    if let Some(why) = remote_path(&definition.context.value) {
-        let message = format!(
-            "context `{}` of image `{}` is not accepted: {why}",
-            definition.context.value.display(),
-            definition.key.value
-        );
+    if let Some((context, why)) = remote_path(&definition.context.value) {
+        let message = format!("context `{context}` of image `{}` is not accepted: {why}", definition.key.value);
         return Err(Problem::mistake(message).at(definition.context.place.clone()).into());
     }
     let context = inside(workspace, &module.folder, &definition.context, "context")?;

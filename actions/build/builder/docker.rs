@@ -16,7 +16,7 @@ use lifecycle::runner::run_logged;
 
 use super::archive::{self, Layers};
 use super::buildx::{build_arguments, cached_steps, check, command, source_arguments};
-use super::engine::{Engine, ask, docker};
+use super::engine::{Engine, answer, ask, docker};
 use super::{BUILD_DEADLINE, Conditions, Failed, Output, apart, shown};
 use crate::dockerfile::{Origin, Substitutions, familiar};
 use crate::output;
@@ -31,6 +31,9 @@ const ABANDONED: Duration = Duration::from_secs(2 * BUILD_DEADLINE.as_secs());
 /// The time in which Docker notices that its client has gone away.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
+/// Digests of images by their references.
+type Pins = BTreeMap<String, Digest>;
+
 /// Docker with the classic image store.
 pub(crate) struct Docker {
     name: String,
@@ -41,6 +44,8 @@ pub(crate) struct Docker {
     layers: Arc<Layers>,
     /// Base images that are loaded, by digest and platform.
     loaded: tokio::sync::Mutex<BTreeMap<(Digest, Platform), String>>,
+    /// Digests of base images in registries; none where they could not be asked for.
+    pins: tokio::sync::Mutex<BTreeMap<String, Option<Digest>>>,
     /// Tags that may exist.
     tags: Mutex<BTreeSet<String>>,
 }
@@ -55,6 +60,7 @@ impl Docker {
             run: format!("{began}-{:016x}", rand::random::<u64>()),
             layers: Arc::new(Layers::at(folder.join("docker").join("layers"))),
             loaded: tokio::sync::Mutex::default(),
+            pins: tokio::sync::Mutex::default(),
             tags: Mutex::default(),
         }
     }
@@ -83,7 +89,7 @@ impl Docker {
         let layout = conditions.folder.join("layout");
         match self.all_platforms(image, conditions, &layout, &mut log).await {
             Ok(findings) => {
-                let bases = bases(image, &log, &conditions.request.base_images).await;
+                let bases = self.bases(image, &log, &conditions.request.base_images).await;
                 Ok(Output { layout, cached: cached_steps(&log), bases, log, findings })
             }
             Err(problem) => Err(Failed { problem, log }),
@@ -97,16 +103,17 @@ impl Docker {
         layout: &Path,
         log: &mut Vec<u8>,
     ) -> Result<Vec<Finding>, Problem> {
+        let pins = self.pins(image, conditions).await;
         let mut findings = None;
         for platform in &image.platforms {
             self.load_bases(image, platform, conditions).await?;
             if findings.is_none() {
-                let source = self.source(image, platform, conditions);
+                let source = self.source(image, platform, &pins, conditions);
                 findings = Some(check(self.checks, &source, image, conditions).await);
             }
             let tag = self.tag(image, platform);
             self.tags().insert(tag.clone());
-            let arguments = self.arguments(image, platform, conditions);
+            let arguments = self.arguments(image, platform, &pins, conditions);
             let finished = run_logged(command(&arguments, conditions), BUILD_DEADLINE).await;
             let finished = finished.map_err(|error| Problem::failure("cannot build").because(error))?;
             log.extend_from_slice(&finished.log);
@@ -133,6 +140,48 @@ impl Docker {
             Ok(std::fs::remove_file(&file)?)
         });
         unpacked.await.map_err(|error| Problem::failure("cannot read what Docker saved").because(error))
+    }
+
+    /// Digests of the base images that come from another registry than the Dockerfile's: BuildKit's log does not name them.
+    async fn pins(&self, image: &Image, conditions: &Conditions<'_>) -> Pins {
+        let mut known = self.pins.lock().await;
+        let mut pins = Pins::new();
+        for base in &image.bases {
+            let Some(Origin::Registry(pulled)) = conditions.request.base_images.of(&base.reference) else { continue };
+            if pulled.contains('@') {
+                continue;
+            }
+            if !known.contains_key(&pulled) {
+                let mut inspect = docker();
+                inspect.args(["buildx", "imagetools", "inspect", "--format", "{{json .Manifest.Digest}}", &pulled]);
+                conditions.credentials.give_to_buildx(&mut inspect);
+                let answer = answer(inspect).await;
+                known.insert(pulled.clone(), answer.and_then(|answer| serde_json::from_str(&answer).ok()));
+            }
+            pins.extend(known.get(&pulled).cloned().flatten().map(|digest| (pulled, digest)));
+        }
+        pins
+    }
+
+    /// Digests of base images: those that were asked for, those in BuildKit's log, and those under which Docker has
+    /// pulled images that were already there.
+    async fn bases(&self, image: &Image, log: &[u8], substitutions: &Substitutions) -> BTreeMap<String, String> {
+        let named = named_digests(&String::from_utf8_lossy(log));
+        let pins = self.pins.lock().await;
+        let mut digests = BTreeMap::new();
+        for base in image.bases.iter().filter(|base| !image.known.contains_key(&base.reference)) {
+            let pinned = match substitutions.of(&base.reference) {
+                Some(Origin::Registry(pulled)) => pins.get(&pulled).cloned().flatten().map(|digest| digest.to_string()),
+                Some(Origin::Layout { .. }) | None => None,
+            };
+            let pulled = substitutions.pulled(&base.reference);
+            let digest = match pinned.or_else(|| named.get(familiar(&pulled)).cloned()) {
+                None => digest_in_store(&pulled).await,
+                digest => digest,
+            };
+            digests.extend(digest.map(|digest| (base.reference.clone(), digest)));
+        }
+        digests
     }
 
     /// Loads base images that come from layouts, which BuildKit in Docker cannot read with the classic store.
@@ -186,27 +235,30 @@ impl Docker {
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        let build = |platform| shown("docker", &self.arguments(image, platform, conditions));
+        let pins = Pins::new();
+        let build = |platform| shown("docker", &self.arguments(image, platform, &pins, conditions));
         image.platforms.iter().map(build).collect()
     }
 
-    fn source(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Vec<String> {
+    fn source(&self, image: &Image, platform: &Platform, pins: &Pins, conditions: &Conditions<'_>) -> Vec<String> {
         let substitutions = &conditions.request.base_images;
         let from = |reference: &str| {
             let origin = substitutions.of(reference)?;
-            let loaded = match &origin {
+            let context = match &origin {
                 // A layout that the Dockerfile does not name is not loaded, and BuildKit never asks for it.
-                Origin::Layout { .. } => image.known.get(reference).and_then(|digest| digest.parse().ok()),
-                Origin::Registry(_) => None,
+                Origin::Layout { .. } => {
+                    let digest = image.known.get(reference).and_then(|digest| digest.parse().ok());
+                    digest.map(|digest| format!("docker-image://{}", self.base_tag(&digest, platform)))
+                }
+                Origin::Registry(pulled) => pins.get(pulled).map(|digest| format!("docker-image://{pulled}@{digest}")),
             };
-            let tag = |digest: Digest| format!("docker-image://{}", self.base_tag(&digest, platform));
-            Some(loaded.map_or_else(|| origin.context(), tag))
+            Some(context.unwrap_or_else(|| origin.context()))
         };
         source_arguments(None, image, from, conditions)
     }
 
-    fn arguments(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Vec<String> {
-        let mut arguments = build_arguments(&self.source(image, platform, conditions), image, conditions);
+    fn arguments(&self, image: &Image, platform: &Platform, pins: &Pins, conditions: &Conditions<'_>) -> Vec<String> {
+        let mut arguments = build_arguments(&self.source(image, platform, pins, conditions), image, conditions);
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         option("platform", platform.to_string());
         option("tag", self.tag(image, platform));
@@ -286,21 +338,6 @@ async fn succeeds(command: tokio::process::Command, what: &str) -> Result<(), Pr
             Err(last.into_iter().fold(failed(), Problem::hint))
         }
     }
-}
-
-/// Digests of base images: from BuildKit's log, or else from Docker for images that were already there.
-async fn bases(image: &Image, log: &[u8], substitutions: &Substitutions) -> BTreeMap<String, String> {
-    let named = named_digests(&String::from_utf8_lossy(log));
-    let mut digests = BTreeMap::new();
-    for base in image.bases.iter().filter(|base| !image.known.contains_key(&base.reference)) {
-        let pulled = substitutions.pulled(&base.reference);
-        let digest = match named.get(familiar(&pulled)) {
-            Some(digest) => Some(digest.clone()),
-            None => digest_in_store(&pulled).await,
-        };
-        digests.extend(digest.map(|digest| (base.reference.clone(), digest)));
-    }
-    digests
 }
 
 /// The digest under which Docker pulled a local image.

@@ -178,6 +178,11 @@ pub(super) fn docker() -> Command {
 pub(super) async fn ask(arguments: &[&str]) -> Option<String> {
     let mut command = docker();
     command.args(arguments);
+    answer(command).await
+}
+
+/// Returns the output of a program; none if it is missing or fails.
+pub(super) async fn answer(command: Command) -> Option<String> {
     let finished = run(command, ASK_LIMIT, ASK_DEADLINE).await.ok()?;
     if finished.status.success() { String::from_utf8(finished.stdout).ok() } else { None }
 }

@@ -383,7 +383,7 @@ pub(crate) fn remote(context: &str) -> Option<String> {
     let of_git = ["git@", "git://", "ssh://", "github.com/"];
     let what = if of_git.iter().any(|beginning| lower.starts_with(beginning)) {
         "a Git repository"
-    } else if lower.starts_with("https://") || lower.starts_with("http://") {
+    } else if lower.starts_with("https:/") || lower.starts_with("http:/") {
         match lower.split(['#', '?']).next().is_some_and(|url| url.trim_end_matches('/').ends_with(".git")) {
             true => "a Git repository",
             false => "a URL",
@@ -406,9 +406,14 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(inside)
 }
 
-/// The same for a path of the mapping.
-pub(crate) fn remote_path(path: &Path) -> Option<String> {
-    remote(&path.to_string_lossy())
+/// The same for a path of the mapping, which has lost the second slash of a URL; with the context as it was typed.
+pub(crate) fn remote_path(path: &Path) -> Option<(String, String)> {
+    let text = path.to_string_lossy();
+    let typed = match text.split_once(":/") {
+        Some((scheme, rest)) if !rest.starts_with('/') => format!("{scheme}://{rest}"),
+        _ => text.into_owned(),
+    };
+    remote(&typed).map(|why| (typed, why))
 }
 
 #[cfg(test)]

@@ -219,9 +219,9 @@ fn a_context_that_is_not_in_the_checkout() {
 
 #[test]
 fn options_that_buildah_has() {
-    let project = one(&format!(
-        "FROM named\nRUN test $(ulimit -n) = 77\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\nCOPY --from=docs page.txt /\n"
-    ));
+    let project = one(
+        "FROM named\nRUN test $(ulimit -n) = 77\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\nCOPY --from=docs page.txt /\n",
+    );
     project.write("docs/page.txt", "a page\n");
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent.sock");

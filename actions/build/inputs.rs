@@ -89,7 +89,7 @@ impl Request {
         let input = Input::new;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         let environment = &runner.environment;
-        let common = inputs.common().parse(environment)?;
+        let common = inputs.common().parse(runner)?;
         let project = &common.project;
         let builders = [("auto", Choice::Auto), ("buildx", Choice::Buildx), ("buildah", Choice::Buildah)];
         let platforms = platforms(&input("platforms", &inputs.platforms))?;

@@ -148,7 +148,7 @@ impl Request {
             false => None,
         };
         let text = |input: Input<'_>| input.text().map(str::to_owned);
-        let common = inputs.common().parse(&runner.environment)?;
+        let common = inputs.common().parse(runner)?;
         let writing = inputs.writing().parse(&common.project)?;
         let source = if rollback { inputs.target() } else { inputs.source() };
         let source = source.or(&inputs.both(), &common, runner)?;
@@ -182,7 +182,7 @@ impl HistoryRequest {
             Some(_) => vec![ladder.rung(&to)?.to_owned()],
             None => ladder.rungs().to_vec(),
         };
-        let common = inputs.common().parse(&runner.environment)?;
+        let common = inputs.common().parse(runner)?;
         let target = inputs.target().or(&inputs.both(), &common, runner)?;
         Ok(Self { common, environments, version, target })
     }

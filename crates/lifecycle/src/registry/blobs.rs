@@ -184,7 +184,8 @@ impl Repository {
         match self.has_blob(blob).await {
             Ok(true) => Ok(()),
             Ok(false) => {
-                Err(Failure::new(Class::Transient, format!("it answered {status}, and the blob is not there")))
+                Err(Failure::new(Class::Transient, format!("it answered {status}, and the blob is not there"))
+                    .unproved())
             }
             Err(error) => Err(Failure::passed_on(error)),
         }

@@ -33,8 +33,8 @@ pub(super) struct Failure {
     pub(super) is_final: bool,
     /// The words are not those of a registry: what answers does not know the address.
     pub(super) is_foreign: bool,
-    /// Another attempt may help, although the class says that it does not.
-    pub(super) is_retried: bool,
+    /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the class.
+    pub(super) is_unproved: bool,
 }
 
 impl Failure {
@@ -49,7 +49,7 @@ impl Failure {
             had_credentials: false,
             is_final: false,
             is_foreign: false,
-            is_retried: false,
+            is_unproved: false,
         }
     }
 
@@ -124,13 +124,13 @@ impl Failure {
 
     /// Whether the same request may go well later.
     pub(super) fn may_pass(&self) -> bool {
-        let passes = self.is_retried || matches!(self.class, Class::Throttled | Class::Transient);
+        let passes = self.is_unproved || matches!(self.class, Class::Throttled | Class::Transient);
         passes && !self.is_final && self.refused().is_none()
     }
 
-    /// The same, where it is tried again although its class would end the operation. The class in the end is the old one.
-    pub(super) fn again(self) -> Self {
-        Self { is_retried: true, ..self }
+    /// The same for an answer to a write that proves nothing.
+    pub(super) fn unproved(self) -> Self {
+        Self { is_unproved: true, ..self }
     }
 
     /// Whether it is the repository that does not exist.

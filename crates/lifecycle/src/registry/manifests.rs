@@ -118,9 +118,9 @@ impl Repository {
             // It may be on its way, or have lost against another write: the same request again is harmless.
             (None, Refused::Unproved(answer)) => {
                 let detail = format!("it answered {}, and the manifest is not there", answer.status);
-                Err(Failure::new(Class::Transient, detail))
+                Err(Failure::new(Class::Transient, detail).unproved())
             }
-            (None, Refused::Conflict(failure)) => Err(failure.again()),
+            (None, Refused::Conflict(failure)) => Err(failure.unproved()),
         }
     }
 

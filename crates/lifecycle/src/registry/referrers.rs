@@ -91,7 +91,7 @@ impl Repository {
                         if self.head_reference(&subject.to_string()).await?.is_none() {
                             return Ok(Some(Vec::new()));
                         }
-                        if self.may_lack_api(&failure) {
+                        if self.may_lack_api(&failure) && !self.lists_for_others().await? {
                             self.note_missing_api();
                             return Ok(None);
                         }
@@ -111,6 +111,15 @@ impl Repository {
         let is_ecr = EcrHost::parse(self.host()).is_some();
         let may_be_another = self.registry.is_elsewhere && failure.is_foreign;
         (!is_ecr || may_be_another) && !self.registry.referrers_api.answered()
+    }
+
+    /// Whether the registry has a list for a digest that nothing has: a registry with the API has an empty one.
+    async fn lists_for_others(&self) -> Result<bool, StoreError> {
+        let listed = matches!(self.look_for_referrers(&Digest::of(b"")).await?, Look::Listed(_));
+        if listed {
+            self.registry.referrers_api.has_answered();
+        }
+        Ok(listed)
     }
 
     fn note_missing_api(&self) {

@@ -31,6 +31,9 @@ pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 /// Attempts after the first for an operation that fails; one that is throttled is limited by time alone.
 const RETRIES: usize = 6;
 
+/// The same after an answer that did not prove a write: what is not there after three attempts is refused.
+const RETRIES_UNPROVED: usize = 2;
+
 /// The shortest and the longest wait between two attempts, each then drawn from zero up to it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -75,7 +78,8 @@ impl Failures {
             failures.1.get_or_insert_with(Instant::now);
             failures.0
         };
-        failure.may_pass() && count <= RETRIES && self.in_time(failure, patience)
+        let most = if failure.is_unproved { RETRIES_UNPROVED } else { RETRIES };
+        failure.may_pass() && count <= most && self.in_time(failure, patience)
     }
 
     /// Whether the next attempt would begin within the patience. What would begin later has failed now.

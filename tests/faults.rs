@@ -11,7 +11,7 @@ use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_regi
 use crate::support::proxy::{Effect, Fault, Proxy, Seen};
 use crate::support::runner::{Run, Step};
 
-const OTHER_REGION: &str = "eu-west-1";
+pub(crate) const OTHER_REGION: &str = "eu-west-1";
 
 /// Bytes of a layer: some packets.
 const LAYER: u64 = 300_000;

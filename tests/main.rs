@@ -12,6 +12,7 @@ mod deployments;
 mod docs;
 mod dry_run;
 mod emulators;
+mod environment;
 mod extra_tags;
 mod faults;
 mod gallery;

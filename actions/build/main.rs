@@ -35,7 +35,9 @@ const ACTION: Action = Action {
     name: "build",
     inputs: Inputs::TABLE,
     outputs: &["layout", "images", "matrix", "digests", "reports", "verdict"],
+    initial_outputs: &[("verdict", "fail")],
     definition: include_str!("../../action-build.yml"),
+    names_artifacts: false,
 };
 
 fn main() -> ExitCode {
@@ -43,7 +45,6 @@ fn main() -> ExitCode {
 }
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    runner.output("verdict", "fail");
     let request = Request::parse(&Inputs::read()?, &runner)?;
     let images = plan::plan(&request, &runner)?;
     report::matrix(&images, &runner);

@@ -29,7 +29,9 @@ const ACTION: Action = Action {
     name: "promote",
     inputs: Inputs::TABLE,
     outputs: &["images", "plan", "plan-hash", "digests", "version"],
+    initial_outputs: &[],
     definition: include_str!("../../action-promote.yml"),
+    names_artifacts: false,
 };
 
 fn main() -> ExitCode {

@@ -21,7 +21,9 @@ const ACTION: Action = Action {
     name: "publish",
     inputs: Inputs::TABLE,
     outputs: &["images", "references", "digests", "version"],
+    initial_outputs: &[],
     definition: include_str!("../../action-publish.yml"),
+    names_artifacts: true,
 };
 
 fn main() -> ExitCode {

@@ -221,7 +221,7 @@ impl Secret {
                 !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
             };
             let source = match source.split_once(':') {
-                Some(("env", name)) if is_word(name) => match environment.get(name) {
+                Some(("env", name)) if is_word(name) => match environment.raw(name) {
                     Some(_) => SecretSource::Variable(name.to_owned()),
                     None => {
                         return Err(

@@ -1,0 +1,114 @@
+//! The environment of a run: what cannot be read or written is known before anything happens.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::support::build::{SCRATCH, one};
+use crate::support::ecr::{Config, Ecr, Image, Settings};
+use crate::support::project::{BY_TAG, Project, aws, set_registry};
+
+fn shop() -> (Ecr, Project) {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    ecr.default_registry().create("shop/api", Settings::default());
+    let project = Project::new(BY_TAG);
+    project.built("Api", &Image::new(1));
+    (ecr, project)
+}
+
+fn bytes(bytes: &'static [u8]) -> &'static OsStr {
+    OsStr::from_bytes(bytes)
+}
+
+#[test]
+fn an_input_that_is_not_utf8_is_refused() {
+    let (ecr, project) = shop();
+    aws(project.publish(), &ecr).input("images", "Api").run().exits(0);
+    let before = ecr.writes().len();
+    let publish = || aws(project.publish(), &ecr).input("images", "Api").input("version", "1.0.1");
+    let promote = || aws(project.promote("test"), &ecr).input("images", "Api");
+    for (step, variable, value, input) in [
+        (promote(), "INPUT_REQUIRE", bytes(b"lint\nscan=high\xff"), "require"),
+        (promote(), "INPUT_REQUIRE", bytes(b"\xff"), "require"),
+        (promote(), "INPUT_DRY_RUN", bytes(b"true\xff"), "dry-run"),
+        (publish(), "INPUT_DRY_RUN", bytes(b"tru\xc3"), "dry-run"),
+        (publish(), "INPUT_SIGN", bytes(b"keyless\x80"), "sign"),
+        (publish(), "INPUT_GITHUB_TOKEN", bytes(b"ghs_secret\xff"), "github-token"),
+        (project.build(), "INPUT_SCAN_THRESHOLD", bytes(b"low\xff"), "scan-threshold"),
+    ] {
+        let run = step.env(variable, value).run().exits(2);
+        assert!(run.error().starts_with(&format!("input `{input}` is not UTF-8: byte 0x")), "{}", run.error());
+        assert!(!run.log.raw.contains("ghs_secret"), "{}", run.log.raw);
+        assert!(run.summary.contains(input), "{}", run.summary);
+    }
+    assert_eq!(ecr.writes().len(), before, "{}", ecr.table());
+    let run = project.build().env("INPUT_BUILDER", bytes(b"\xff")).run().exits(2);
+    assert_eq!(run.output("verdict"), "fail");
+    insta::assert_snapshot!(run.error(), @"input `builder` is not UTF-8: byte 0xff at offset 0, line 1 (hint: give it a value in UTF-8, or leave it unset)");
+}
+
+#[test]
+fn other_variables_that_are_read_are_refused_too() {
+    let (ecr, project) = shop();
+    for variable in
+        ["GITHUB_SHA", "RUNNER_TEMP", "AWS_REGION", "GITHUB_WORKSPACE", "HOME", "HTTPS_PROXY", "DOCKER_CONFIG"]
+    {
+        let run = aws(project.publish(), &ecr).input("images", "Api").env(variable, bytes(b"/a\xff")).run().exits(2);
+        assert_eq!(
+            run.error(),
+            format!(
+                "the variable {variable} is not UTF-8: byte 0xff at offset 2, line 1 (hint: give it a value in UTF-8, or leave it unset)"
+            )
+        );
+    }
+    let run = one(SCRATCH).build().env("SNYK_TOKEN", bytes(b"\xff")).run().exits(2);
+    assert!(run.error().starts_with("the variable SNYK_TOKEN is not UTF-8"), "{}", run.error());
+    assert_eq!(ecr.writes().len(), 0, "{}", ecr.table());
+    // What is none of this program's business, and a path of programs, may be anything.
+    let path = b"/usr/bin:/bin:/opt/\xe9";
+    let step = aws(project.publish(), &ecr).input("images", "Api").env("LS_COLORS", bytes(b"\xff"));
+    step.env("PATH", OsStr::from_bytes(path)).run().exits(0);
+}
+
+#[test]
+fn a_file_of_the_runner_that_cannot_be_written_is_named_before_anything_is_published() {
+    let (ecr, project) = shop();
+    let publish = || aws(project.publish(), &ecr).input("images", "Api");
+    for variable in ["GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ARTIFACTS"] {
+        let run = publish().env(variable, "/nowhere/file").run().exits(1);
+        let said = format!(
+            "cannot write {variable} (/nowhere/file): No such file or directory (os error 2) (hint: let {variable} name"
+        );
+        assert!(run.error().starts_with(&said), "{}", run.error());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = publish().env("GITHUB_STEP_SUMMARY", folder.path()).run().exits(1);
+    assert!(run.error().contains("Is a directory"), "{}", run.error());
+    assert!(run.error().ends_with("`summary: false` writes none)"), "{}", run.error());
+    let both = publish().env("GITHUB_STEP_SUMMARY", "/nowhere/s").env("GITHUB_OUTPUT", "/nowhere/o").run().exits(1);
+    assert_eq!(both.log.messages("error").len(), 2, "{}", both.log.raw);
+    assert_eq!(ecr.writes().len(), 0, "{}", ecr.table());
+    // What is not written need not be there.
+    publish().env("GITHUB_STEP_SUMMARY", "/nowhere/s").input("summary", "false").run().exits(0);
+    let promote = || aws(project.promote("test"), &ecr).input("images", "Api");
+    let before = ecr.writes().len();
+    promote().env("GITHUB_STEP_SUMMARY", "/nowhere/s").run().exits(1);
+    assert_eq!(ecr.writes().len(), before, "{}", ecr.table());
+    promote().env("GITHUB_ARTIFACTS", "/nowhere/a").run().exits(0);
+    let project = one(SCRATCH);
+    let run = project.build().env("GITHUB_STEP_SUMMARY", "/nowhere/s").run().exits(1);
+    assert_eq!((run.output("verdict"), project.layout().exists()), ("fail", false));
+}
+
+#[test]
+fn a_disk_that_is_full_in_the_end_is_named_and_the_other_files_are_written() {
+    let (ecr, project) = shop();
+    let run =
+        aws(project.publish(), &ecr).input("images", "Api").env("GITHUB_STEP_SUMMARY", "/dev/full").run().exits(1);
+    assert_eq!(run.error(), "cannot write GITHUB_STEP_SUMMARY (/dev/full): No space left on device (os error 28)");
+    assert_eq!(run.of_images("status"), ["created"]);
+    assert!(run.artifacts.starts_with("oci://"), "{}", run.artifacts);
+    let run = aws(project.publish(), &ecr).input("images", "Api").env("GITHUB_OUTPUT", "/dev/full").run().exits(1);
+    assert!(run.error().starts_with("cannot write GITHUB_OUTPUT (/dev/full)"), "{}", run.error());
+    assert!(run.summary.contains("unchanged"), "{}", run.summary);
+}

@@ -112,3 +112,22 @@ fn a_disk_that_is_full_in_the_end_is_named_and_the_other_files_are_written() {
     assert!(run.error().starts_with("cannot write GITHUB_OUTPUT (/dev/full)"), "{}", run.error());
     assert!(run.summary.contains("unchanged"), "{}", run.summary);
 }
+
+#[test]
+fn credentials_in_an_endpoint_are_refused_and_not_shown() {
+    let (ecr, project) = shop();
+    let password = "hunter2";
+    for line in
+        ["r.example=https://AWS:hunter2@vpce.example", "r.example=https://hunter2@vpce.example", "https://a:hunter2@b"]
+    {
+        for dry_run in ["true", "false"] {
+            let step = aws(project.publish(), &ecr).input("registry-endpoints", line).input("dry-run", dry_run);
+            let run = step.run().exits(2);
+            assert!(run.error().starts_with("input `registry-endpoints`: `"), "{}", run.error());
+            let texts = run.outputs.values().chain([&run.summary, &run.log.raw]);
+            assert!(texts.into_iter().all(|text| !text.contains(password)), "{}", run.log.raw);
+        }
+    }
+    let run = aws(project.publish(), &ecr).input("registry", "https://AWS:hunter2@r.example/a").run().exits(2);
+    assert!(run.error().contains("https://…@r.example/a") && !run.log.raw.contains(password), "{}", run.error());
+}

@@ -1,11 +1,16 @@
 //! The environment of a run: what cannot be read or written is known before anything happens.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use crate::support::build::{SCRATCH, one};
+use crate::support::build::{SCRATCH, one, script, wait_for};
 use crate::support::ecr::{Config, Ecr, Image, Settings};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::registry::DockerRegistry;
+use crate::support::runner::{Step, signal};
 
 fn shop() -> (Ecr, Project) {
     let ecr = Ecr::start(Config::default());
@@ -130,4 +135,66 @@ fn credentials_in_an_endpoint_are_refused_and_not_shown() {
     }
     let run = aws(project.publish(), &ecr).input("registry", "https://AWS:hunter2@r.example/a").run().exits(2);
     assert!(run.error().contains("https://…@r.example/a") && !run.log.raw.contains(password), "{}", run.error());
+}
+
+/// A publish whose cosign hangs, so that its login lies there.
+fn hanging(project: &Project, registry: &DockerRegistry, temporary: &Path) -> Step {
+    let step = project.publish().input("images", "Api").input("registry", &registry.host());
+    let path = format!("{}:/usr/bin:/bin", project.folder().join("stand-ins").display());
+    step.input("sign", "key:team.key").env("PATH", path).env("RUNNER_TEMP", temporary)
+}
+
+fn logins(temporary: &Path) -> Vec<String> {
+    let entries = fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.filter(|name| name.starts_with("login-")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn credentials_that_a_killed_run_left_are_removed_by_the_next() {
+    let registry = DockerRegistry::start();
+    let project = Project::new(BY_TAG);
+    project.built("Api", &Image::new(1));
+    project.write("team.key", "");
+    let started = project.folder().join("started");
+    let hangs = format!("echo $$ >> '{}'\nexec sleep 600", started.display());
+    let helps = "[ \"$2\" = --help ] && echo '  --tlog-upload=true' && exit";
+    script(&project.folder().join("stand-ins"), "cosign", &format!("{helps}\n{hangs}"));
+    let temporary = tempfile::tempdir().unwrap();
+    let have_started =
+        |count: usize| wait_for(|| fs::read_to_string(&started).is_ok_and(|text| text.lines().count() == count));
+    let killed = hanging(&project, &registry, temporary.path()).start();
+    have_started(1);
+    let left = logins(temporary.path());
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(temporary.path().join(&left[0]).join("config.json").exists());
+    killed.signal("KILL");
+    assert_eq!(killed.finish().signal, Some(9));
+    assert_eq!(logins(temporary.path()), left);
+
+    // A run beside it keeps its own, and what only looks like one is not touched.
+    let running = hanging(&project, &registry, temporary.path()).start();
+    have_started(2);
+    let held = logins(temporary.path());
+    assert!(held.len() == 1 && held != left, "{held:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("in-use"), "").unwrap();
+    fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), temporary.path().join("login-aaaaaaaaaaaa")).unwrap();
+    fs::create_dir(temporary.path().join("login-bbbbbbbbbbbb")).unwrap();
+    let before = logins(temporary.path());
+    // Each action looks, before it reads its inputs.
+    let (other, scratch) = (Project::new(BY_TAG), one(SCRATCH));
+    for step in [other.publish(), other.promote("test"), scratch.build()] {
+        step.env("RUNNER_TEMP", temporary.path()).input("template", "absent.yaml").run().exits(2);
+        assert_eq!(logins(temporary.path()), before);
+    }
+    running.signal("TERM");
+    running.finish().exits(1);
+    // The first one's cosign lives on.
+    let pids = fs::read_to_string(&started).unwrap();
+    pids.lines().for_each(|pid| signal(pid.parse().unwrap(), "KILL"));
+    assert_eq!(logins(temporary.path()), ["login-aaaaaaaaaaaa", "login-bbbbbbbbbbbb"]);
+    assert!(elsewhere.path().join("in-use").exists());
 }

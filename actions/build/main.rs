@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 use lifecycle::{Problem, counted};
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
 }
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
+    Login::remove_left(&runner);
     let request = Request::parse(&Inputs::read()?, &runner)?;
     let images = plan::plan(&request, &runner)?;
     report::matrix(&images, &runner);

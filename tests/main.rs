@@ -6,6 +6,7 @@ mod build_buildkit;
 mod build_checks;
 mod build_inputs;
 mod build_log;
+mod children;
 mod conditions;
 mod contract;
 mod deployments;

@@ -60,6 +60,11 @@ impl Environment {
         self.0.get(name)?.to_str().filter(|value| !value.is_empty())
     }
 
+    /// All variables.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
+    }
+
     /// Returns a variable of any bytes, unless it is unset or empty.
     pub fn raw(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())

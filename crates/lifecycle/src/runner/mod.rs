@@ -2,6 +2,7 @@
 //!
 //! This is the one place that reads the environment and writes to stdout.
 
+mod children;
 mod command;
 mod console;
 mod environment;
@@ -24,10 +25,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use children::{Grant, Program, command, grant};
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
-pub use process::{Finished, ProcessError, command, is_executable, run, run_logged};
+pub use process::{Finished, ProcessError, is_executable, run, run_logged};
 pub use summary::{Cell, Table, escape, remarks};
 
 use crate::Secret;

@@ -366,7 +366,9 @@ fn has_password(key: &str) -> bool {
 fn of_key(key: &str) -> Vec<String> {
     match key.split_once("://") {
         None | Some(("http" | "https", _)) => Vec::new(),
-        Some(("env", name)) => vec![name.to_owned()],
+        // No pattern, which would be more than one variable.
+        Some(("env", name)) if !name.contains('*') => vec![name.to_owned()],
+        Some(("env", _)) => Vec::new(),
         Some(("awskms", _)) => names(&[AWS]),
         Some(("gcpkms", _)) => names(&[GOOGLE]),
         Some(("azurekms", _)) => names(&[AZURE]),
@@ -502,6 +504,7 @@ mod tests {
         assert_eq!(given(Grant::PublicKey("azurekms://v/k")), ["AZURE_CLIENT_SECRET"]);
         assert_eq!(given(Grant::PublicKey("hashivault://k")), ["VAULT_TOKEN"]);
         assert_eq!(given(Grant::PrivateKey("env://COSIGN_PRIVATE_KEY")), ["COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY"]);
+        assert_eq!(given(Grant::PublicKey("env://*")), [""; 0]);
         assert_eq!(of(&of_key("acme-hsm://k"), &["ACME_HSM_PIN", "ACME_TOKEN"]), ["ACME_HSM_PIN"]);
         assert_eq!(given(Grant::IdentityToken), ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"]);
         assert_eq!(given(Grant::GitHubCache), ["ACTIONS_RUNTIME_TOKEN"]);

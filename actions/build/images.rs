@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::provenance::builder_id;
 use lifecycle::oci::Layout;
-use lifecycle::runner::{Annotation, Level, Runner, command, run};
+use lifecycle::runner::{Annotation, Level, Program, Runner, command, run};
 use lifecycle::{Problem, clock};
 
 use crate::builder::{BaseCredentials, Builder, Conditions, Output, apart, last_words};
@@ -292,7 +292,7 @@ fn labels(request: &Request, runner: &Runner, image: &Image, epoch: Option<i64>)
 
 /// When the commit was made: what two builds of it are dated with.
 async fn commit_time(request: &Request) -> Option<i64> {
-    let mut git = command("git");
+    let mut git = command(Program::Git, "git");
     git.arg("-C").arg(&request.common.project.folder).args(["log", "-1", "--format=%ct"]);
     let finished = run(git, 1024, Duration::from_secs(30)).await.ok()?;
     String::from_utf8(finished.stdout).ok()?.trim().parse().ok()

@@ -9,10 +9,8 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use lifecycle::evidence::lint::{Finding, Level};
-use lifecycle::runner::{Finished, run};
+use lifecycle::runner::{self, Finished, Program, run};
 use lifecycle::{Place, Problem};
-
-use crate::tools;
 
 /// hadolint takes well under a second for a Dockerfile.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -75,7 +73,7 @@ impl Linter {
             let place = Place { file: dockerfile.display.clone(), line: 1, column: 1 };
             Problem::failure(format!("{} could not be linted", dockerfile.display.display())).because(cause).at(place)
         };
-        let mut command = tools::checker(&self.program);
+        let mut command = runner::command(Program::Hadolint, &self.program);
         // Each source that names a format gets an output of its own, and the environment's comes first.
         command.env("HADOLINT_FORMAT", "json").args(["--format", "json", "--no-fail"]);
         if let Some(configuration) = self.configuration() {

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 use lifecycle::{Problem, counted};
 
@@ -35,7 +36,9 @@ const ACTION: Action = Action {
     name: "build",
     inputs: Inputs::TABLE,
     outputs: &["layout", "images", "matrix", "digests", "reports", "verdict"],
+    initial_outputs: &[("verdict", "fail")],
     definition: include_str!("../../action-build.yml"),
+    names_artifacts: false,
 };
 
 fn main() -> ExitCode {
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    runner.output("verdict", "fail");
+    Login::remove_left(&runner);
     let request = Request::parse(&Inputs::read()?, &runner)?;
     let images = plan::plan(&request, &runner)?;
     report::matrix(&images, &runner);

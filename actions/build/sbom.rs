@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use lifecycle::evidence::{Artifact, Payload, artifact_type};
 use lifecycle::oci::{Descriptor, Layout, annotation};
-use lifecycle::runner::{Environment, run};
+use lifecycle::runner::{self, Environment, Program, run};
 use lifecycle::{Problem, clock};
 
 use crate::single::Single;
@@ -135,7 +135,7 @@ impl Generator {
         let single = Single::of(layout, manifest, &self.temporary)?;
         let mut source = std::ffi::OsString::from("oci-dir:");
         source.push(single.path());
-        let mut command = tools::checker(&self.program);
+        let mut command = runner::command(Program::Syft, &self.program);
         command.env("SYFT_CHECK_FOR_APP_UPDATE", "false").arg(source).args(["--output", self.format.name, "--quiet"]);
         command.current_dir(single.folder());
         let finished = run(command, OUTPUT, DEADLINE).await;

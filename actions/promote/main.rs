@@ -17,6 +17,7 @@ use std::sync::Arc;
 use lifecycle::Problem;
 use lifecycle::oci::Digest;
 use lifecycle::project;
+use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use deployment::Deployment;
@@ -29,7 +30,9 @@ const ACTION: Action = Action {
     name: "promote",
     inputs: Inputs::TABLE,
     outputs: &["images", "plan", "plan-hash", "digests", "version"],
+    initial_outputs: &[],
     definition: include_str!("../../action-promote.yml"),
+    names_artifacts: false,
 };
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
 }
 
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
+    Login::remove_left(&runner);
     let inputs = Inputs::read()?;
     if inputs.history()? {
         return history::show(&HistoryRequest::parse(&inputs, &runner)?, &runner).await;

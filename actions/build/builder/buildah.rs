@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::oci::{Layout, Platform};
-use lifecycle::runner::{Environment, ProcessError, Runner, command, run, run_logged};
+use lifecycle::runner::{Environment, ProcessError, Program, Runner, command, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, shown};
 use crate::dockerfile::Origin;
@@ -61,7 +61,7 @@ impl Buildah {
         let configuration = runner.environment.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
         let no_configuration = configuration.is_some_and(|file| !file.exists());
         let mut buildah = Self { storages, temporary, links, no_configuration, driver: None, name: String::new() };
-        let mut version = command("buildah");
+        let mut version = command(Program::Buildah, "buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
         if let Cache::Local(_) | Cache::Gha = request.cache {
@@ -112,11 +112,12 @@ impl Buildah {
         for platform in &image.platforms {
             let storage = storage(platform);
             self.substitute(image, platform, conditions, log).await?;
-            for arguments in
-                [self.build_arguments(image, platform, conditions), push_arguments(image, platform, layout)]
-            {
+            let build = self.build_arguments(image, platform, conditions);
+            let push = push_arguments(image, platform, layout);
+            for (arguments, secrets) in [(build, conditions.request.secrets.as_slice()), (push, &[])] {
                 let mut command = self.command(&storage, &arguments);
                 conditions.credentials.give_to_buildah(&mut command);
+                secrets.iter().for_each(|secret| secret.give(&mut command));
                 let finished = run_logged(command, BUILD_DEADLINE).await.map_err(not_run)?;
                 log.extend_from_slice(&finished.log);
                 succeeded(finished.status)?;
@@ -233,7 +234,7 @@ impl Buildah {
 
     fn command(&self, storage: &str, arguments: &[String]) -> Command {
         let storage = self.storages.join(storage);
-        let mut command = command("buildah");
+        let mut command = command(Program::Buildah, "buildah");
         command.env("TMPDIR", &self.temporary);
         if self.no_configuration {
             command.env_remove("DOCKER_CONFIG");

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::runner::{self, ProcessError, Runner, run, run_logged};
+use lifecycle::runner::{self, Grant, ProcessError, Program, Runner, run, run_logged};
 
 use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, apart, last_words, shown};
 use crate::dockerfile::Origin;
@@ -80,6 +80,10 @@ impl Buildx {
         let mut command = docker();
         command.args(self.arguments(image, conditions));
         conditions.credentials.give_to_buildx(&mut command);
+        conditions.request.secrets.iter().for_each(|secret| secret.give(&mut command));
+        if conditions.request.cache == Cache::Gha {
+            runner::grant(&mut command, Grant::GitHubCache);
+        }
         if let Some(epoch) = conditions.epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
         }
@@ -228,7 +232,7 @@ async fn create(builder: &str, image: &str, runner: &Runner) -> Result<(), Probl
 }
 
 fn docker() -> Command {
-    runner::command("docker")
+    runner::command(Program::Docker, "docker")
 }
 
 /// What docker answers; none where it is not there or says no.

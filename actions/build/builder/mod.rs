@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::process::Command;
+
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
 use lifecycle::project::Project;
-use lifecycle::runner::{Environment, Input, InputError, Runner};
+use lifecycle::runner::{Environment, Grant, Input, InputError, Runner, grant};
 
 use crate::inputs::Request;
 use crate::plan::Image;
@@ -221,7 +223,7 @@ impl Secret {
                 !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
             };
             let source = match source.split_once(':') {
-                Some(("env", name)) if is_word(name) => match environment.get(name) {
+                Some(("env", name)) if is_word(name) => match environment.raw(name) {
                     Some(_) => SecretSource::Variable(name.to_owned()),
                     None => {
                         return Err(
@@ -243,6 +245,13 @@ impl Secret {
             }
         };
         input.lines().map(secret).collect()
+    }
+
+    /// Lets the command that mounts it read it, where it is a variable.
+    fn give(&self, command: &mut Command) {
+        if let SecretSource::Variable(name) = &self.source {
+            grant(command, Grant::Variable(name));
+        }
     }
 
     /// The value of `--secret`, which both builders read alike.

@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
 use lifecycle::oci::{Descriptor, Layout, Platform};
-use lifecycle::runner::{Environment, Finished, Runner, run};
+use lifecycle::runner::{self, Environment, Finished, Program, Runner, run};
 use lifecycle::{Problem, Secret, clock};
 
 use crate::single::Single;
@@ -216,7 +216,7 @@ impl Scanner {
     /// Its version as it says it, asked for once.
     async fn version(&self, arguments: &[&str]) -> Option<String> {
         let ask = async || {
-            let mut command = tools::checker(&self.program);
+            let mut command = runner::command(Program::Snyk, &self.program);
             command.args(arguments);
             let finished = run(command, VERSION_OUTPUT, VERSION_DEADLINE).await.ok()?;
             let text = String::from_utf8_lossy(&finished.stdout).into_owned();

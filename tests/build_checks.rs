@@ -128,11 +128,17 @@ fn a_scan_is_clean_or_finds_something() {
     project.write("hello.txt", "hello\n");
     let run = scanned(&project, "trivy", &prints(&clean())).run().exits(0);
     leaves_nothing(&run);
-    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 0, "high": 0, "medium": 0, "low": 0}));
+    assert_eq!(
+        run.json("images")[0]["vulnerabilities"],
+        json!({"critical": 0, "high": 0, "medium": 0, "low": 0, "unknown": 0})
+    );
 
     let run = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(1);
     leaves_nothing(&run);
-    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 1, "high": 1, "medium": 0, "low": 0}));
+    assert_eq!(
+        run.json("images")[0]["vulnerabilities"],
+        json!({"critical": 1, "high": 1, "medium": 0, "low": 0, "unknown": 0})
+    );
     insta::assert_snapshot!(run.error(), @"template.yaml:3:5: image `Api`: 2 vulnerabilities of severity high or worse: critical CVE-2026-2 in musl 1.2.4 (fixed in 1.2.5); high CVE-2026-3 in zlib 1 (no fix)");
     assert!(run.summary.contains("CVE-2026-3") && run.summary.contains("linux/amd64, linux/arm64"), "{}", run.summary);
     assert_eq!(report(&run, "Api.scan.sarif")["runs"][0]["results"].as_array().unwrap().len(), 2);
@@ -148,6 +154,32 @@ fn a_scan_is_clean_or_finds_something() {
     let only_fixed = scanned(&project, "trivy", &prints(&trivy("LOW"))).input("only-fixed", "true").run().exits(0);
     assert_eq!(only_fixed.json("images")[0]["vulnerabilities"]["high"], 0);
     scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).input("scan-threshold", "off").run().exits(0);
+}
+
+#[test]
+fn a_severity_that_the_scanner_does_not_know_is_unknown_and_said() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    let found = json!({"matches": [{
+        "vulnerability": {"id": "ELSA-2026-1", "severity": "Unknown"},
+        "relatedVulnerabilities": [{"id": "CVE-2026-6", "severity": "Low"}],
+        "artifact": {"name": "bash", "version": "5.2"},
+    }]})
+    .to_string();
+    let scan = |threshold: &str| scanned(&project, "grype", &prints(&found)).input("scan-threshold", threshold);
+    let run = scan("low").run().exits(0);
+    let counts = json!({"critical": 0, "high": 0, "medium": 0, "low": 0, "unknown": 1});
+    assert_eq!(run.json("images")[0]["vulnerabilities"], counts);
+    assert_eq!(report(&run, "Api.scan.json")[0]["severity"], "unknown");
+    let rule = &report(&run, "Api.scan.sarif")["runs"][0]["tool"]["driver"]["rules"][0];
+    assert_eq!((&rule["id"], rule["properties"].get("security-severity")), (&"ELSA-2026-1".into(), None));
+    let warning = "image `Api`: 1 vulnerability of unknown severity, below every threshold: ELSA-2026-1; \
+        `scan-threshold: low,unknown` lets them fail the image";
+    assert_eq!(run.log.messages("warning"), [warning]);
+    assert!(run.summary.contains(" 1 unknown |"), "{}", run.summary);
+    assert!(run.summary.contains("1 vulnerability of unknown severity, below every threshold"), "{}", run.summary);
+    let run = scan("critical,unknown").run().exits(1);
+    insta::assert_snapshot!(run.error(), @"template.yaml:3:5: image `Api`: 1 vulnerability of severity critical or worse, or of unknown severity: unknown ELSA-2026-1 in bash 5.2 (no fix)");
+    assert!(scan("off").run().exits(0).log.messages("warning").is_empty());
 }
 
 #[test]
@@ -334,7 +366,10 @@ fn the_real_snyk_is_installed_and_asked() {
         step.env("RUNNER_TOOL_CACHE", tools().folder.join("tool-cache"))
     };
     let run = scan().run().exits(0);
-    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 0, "high": 0, "medium": 0, "low": 0}));
+    assert_eq!(
+        run.json("images")[0]["vulnerabilities"],
+        json!({"critical": 0, "high": 0, "medium": 0, "low": 0, "unknown": 0})
+    );
     snyk.finds(&[Vulnerable {
         package: "nginx",
         version: "1.26.3",

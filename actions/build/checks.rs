@@ -53,6 +53,8 @@ pub(crate) struct Checked {
     pub(crate) waived: usize,
     /// How many don't count because there is no fix.
     pub(crate) unfixed: usize,
+    /// What has to be said of vulnerabilities of unknown severity, which the threshold lets through.
+    pub(crate) unrated: Option<String>,
     /// Which waivers name a vulnerability that it has, by their place among all.
     applied: BTreeSet<usize>,
     /// What makes the image fail: findings over a threshold, or a check that could not run.
@@ -254,6 +256,11 @@ impl Checks {
             checked.details = verdict.table(LISTED).markdown();
         }
         checked.problems.extend(verdict.failure().map(Problem::failure));
+        checked.unrated = verdict.unrated();
+        if let Some(unrated) = &checked.unrated {
+            let message = format!("image `{}`: {unrated}", image.key);
+            subject.runner.annotate(Annotation::new(Level::Warning, message).titled("scan"));
+        }
         checked.vulnerabilities = Some(verdict.counts);
         (checked.waived, checked.unfixed) = (verdict.waived(), verdict.unfixed());
         let applies = |waiver: &Waiver| {

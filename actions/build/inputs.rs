@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
-use lifecycle::evidence::scan::Severity;
+use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::{Common, Project, Side, Version, registry};
 use lifecycle::runner::{Environment, Input, InputError, Runner};
@@ -67,8 +67,8 @@ pub(crate) struct Request {
     /// The lowest level that fails; none: no lint.
     pub(crate) lint: Option<Level>,
     pub(crate) scan: scan::Choice,
-    /// The lowest severity that fails; none: nothing does.
-    pub(crate) scan_threshold: Option<Severity>,
+    /// The severities that fail; none: nothing does.
+    pub(crate) scan_threshold: Option<Threshold>,
     pub(crate) waivers: Option<PathBuf>,
     pub(crate) only_fixed: bool,
     pub(crate) sbom: sbom::Choice,
@@ -127,8 +127,7 @@ impl Request {
             pull: input("pull", &inputs.pull).boolean(false)?,
             lint: input("lint", &inputs.lint).choice(&Level::THRESHOLDS, Some(Level::Error))?,
             scan: input("scan", &inputs.scan).choice(&scan::Choice::ALL, scan::Choice::Auto)?,
-            scan_threshold: input("scan-threshold", &inputs.scan_threshold)
-                .choice(&Severity::THRESHOLDS, Some(Severity::High))?,
+            scan_threshold: scan_threshold(&input("scan-threshold", &inputs.scan_threshold))?,
             waivers: waivers(&input("waivers", &inputs.waivers), project)?,
             only_fixed: input("only-fixed", &inputs.only_fixed).boolean(false)?,
             sbom: input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?,
@@ -140,6 +139,21 @@ impl Request {
             released: Side::new(aws, &common.options, registry, registry_parameter),
             common,
         })
+    }
+}
+
+/// `off`, or what fails.
+fn scan_threshold(input: &Input<'_>) -> Result<Option<Threshold>, InputError> {
+    match input.text() {
+        None => Ok(Some(Severity::High.into())),
+        Some("off") => Ok(None),
+        Some(text) => match Threshold::parse(text) {
+            Some(threshold) => Ok(Some(threshold)),
+            None => {
+                let accepted = "critical, high, medium, low, off; with `,unknown`, as in high,unknown, unknown severities fail too";
+                Err(input.refuse(accepted))
+            }
+        },
     }
 }
 

@@ -66,6 +66,9 @@ impl Report<'_> {
             (failed, _) => format!("Build failed: {failed} of {}", counted(self.outcomes.len(), "image")),
         };
         let skipped = self.skipped.iter().map(|why| format!("- {}\n", escape(why))).collect::<String>();
+        let unrated = self.outcomes.iter().filter_map(|one| Some((&one.name, one.checked.unrated.as_ref()?)));
+        let unrated = unrated.map(|(name, why)| format!("- image `{}`: {}\n", escape(name), escape(why)));
+        let skipped = skipped + &unrated.collect::<String>();
         let skipped = if skipped.is_empty() { skipped } else { skipped + "\n" };
         let failures = self.outcomes.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
         let images = format!("### {what}\n\n{}\n{}{skipped}", table(self.outcomes).markdown(), remarks(failures));
@@ -124,7 +127,13 @@ fn lint_counts(counts: &LintCounts) -> String {
 /// What counts by severity, then what does not.
 fn scanned(outcome: &Outcome) -> String {
     let Some(counts) = &outcome.vulnerabilities else { return "not scanned".to_owned() };
-    let by_severity = [("C", counts.critical), ("H", counts.high), ("M", counts.medium), ("L", counts.low)];
+    let by_severity = [
+        ("C", counts.critical),
+        ("H", counts.high),
+        ("M", counts.medium),
+        ("L", counts.low),
+        ("unknown", counts.unknown),
+    ];
     let apart = [("waived", outcome.checked.waived as u64), ("without a fix", outcome.checked.unfixed as u64)];
     non_zero(by_severity.iter().chain(&apart))
 }

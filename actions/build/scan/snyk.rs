@@ -131,7 +131,7 @@ fn issues(projects: Vec<Project>) -> Option<Vec<Issue>> {
 fn vulnerability(issue: Issue) -> Vulnerability {
     // Older answers keep `critical` out of `severity`.
     let severities = [&issue.severity, &issue.severity_with_critical].into_iter().flatten();
-    let severity = severities.map(|word| Severity::read(word)).max().unwrap_or(Severity::High);
+    let severity = severities.map(|word| Severity::read(word)).max().unwrap_or(Severity::Unknown);
     let names = ["CVE", "GHSA"].iter().filter_map(|kind| issue.identifiers.get(*kind)).flatten();
     let fixed = issue.nearest_fixed_in_version.as_deref().or(issue.fixed_in.first().map(String::as_str));
     Vulnerability {

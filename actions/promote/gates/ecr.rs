@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lifecycle::Diagnosis;
-use lifecycle::evidence::scan::Severity;
+use lifecycle::evidence::scan::Threshold;
 use lifecycle::registry::EcrHost;
 
 use super::{Image, Verdict, platforms};
@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const NAMED: usize = 3;
 
 impl Image<'_> {
-    pub(super) async fn ecr_scan(&self, severity: Severity) -> Verdict {
+    pub(super) async fn ecr_scan(&self, threshold: Threshold) -> Verdict {
         let source = &self.planned.source;
         let Some(host) = EcrHost::parse(&source.location.to_string()) else {
             return Err(format!("it can't be decided: `{}` is not in ECR", source.repository_address()));
@@ -37,7 +37,7 @@ impl Image<'_> {
             let mut ids: Vec<&str> = found
                 .findings
                 .iter()
-                .filter(|finding| finding.severity >= severity)
+                .filter(|finding| threshold.is_reached_by(finding.severity))
                 .map(|finding| finding.id.as_str())
                 .collect();
             ids.dedup();
@@ -45,13 +45,10 @@ impl Image<'_> {
             let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
             let suppressed =
                 if found.suppressed > 0 { format!(", {} suppressed", found.suppressed) } else { String::new() };
-            lines.push(format!(
-                "{name} has {} critical, {} high, {} medium, {} low{suppressed}{named}",
-                counts.critical, counts.high, counts.medium, counts.low
-            ));
-            fails |= counts.at_least(severity) > 0;
+            lines.push(format!("{name} has {}{suppressed}{named}", counts.sentence()));
+            fails |= counts.reaching(threshold) > 0;
         }
-        let sentence = format!("{}; none of severity {} or worse was wanted", lines.join(", "), severity.name());
+        let sentence = format!("{}; none of {} was wanted", lines.join(", "), threshold.sentence());
         if fails { Err(sentence) } else { Ok(sentence) }
     }
 }

@@ -148,9 +148,9 @@ impl Image<'_> {
     async fn judge(&self, asked: &Asked) -> Verdict {
         match &asked.gate {
             Requirement::Lint => self.lint().await,
-            Requirement::Scan(severity) => self.scan(*severity).await,
+            Requirement::Scan(threshold) => self.scan(*threshold).await,
             Requirement::ScanAge(age) => self.scan_age(*age, asked.typed()).await,
-            Requirement::EcrScan(severity) => self.ecr_scan(*severity).await,
+            Requirement::EcrScan(threshold) => self.ecr_scan(*threshold).await,
             Requirement::Sbom => self.sbom().await,
             Requirement::Provenance => self.provenance().await,
             Requirement::Signature(identity) => self.trust.image(identity).await,

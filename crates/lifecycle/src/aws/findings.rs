@@ -177,8 +177,7 @@ fn name(finding: &EnhancedImageScanFinding) -> Option<&str> {
     vulnerability.or(finding.title())
 }
 
-/// The service's word; none for what is merely to know. `UNDEFINED` and `UNTRIAGED` count as high, as everything does that
-/// nobody has called harmless.
+/// Reads the service's word; none for what is informational. `UNDEFINED` and `UNTRIAGED` are unknown.
 fn severity(word: &str) -> Option<Severity> {
     match word {
         "INFORMATIONAL" => None,
@@ -252,8 +251,11 @@ mod tests {
         let names: Vec<(&str, Severity)> = findings.findings.iter().map(|f| (f.id.as_str(), f.severity)).collect();
         assert_eq!(
             names,
-            [("A", Severity::Low), ("B", Severity::High), ("D", Severity::Critical), ("G", Severity::High)]
+            [("A", Severity::Low), ("B", Severity::Unknown), ("D", Severity::Critical), ("G", Severity::Unknown)]
         );
-        assert_eq!((findings.suppressed, findings.counts()), (1, Counts { critical: 1, high: 2, low: 1, medium: 0 }));
+        assert_eq!(
+            (findings.suppressed, findings.counts()),
+            (1, Counts { critical: 1, low: 1, unknown: 2, ..Counts::default() })
+        );
     }
 }

@@ -213,8 +213,7 @@ impl<'de> Deserialize<'de> for Vulnerability {
         let day = |text: &str| Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
         Ok(Self(Ok(Reported {
             id,
-            // Nothing said is not harmless.
-            severity: severities.max().unwrap_or(scan::Severity::High),
+            severity: severities.max().unwrap_or(scan::Severity::Unknown),
             package: annotations.iter().find_map(|annotation| annotation.package.0.clone()),
             has_fix: annotations.iter().any(|annotation| annotation.fixed.0.is_some()),
             waived_until: annotations.iter().find_map(|annotation| annotation.expires.0.as_deref()).and_then(day),

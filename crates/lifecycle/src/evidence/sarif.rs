@@ -63,18 +63,18 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
         let mut rule = json!({
             "id": vulnerability.id,
             "shortDescription": {"text": title},
-            "properties": {
-                "tags": ["security", "vulnerability"],
-                "security-severity": score(vulnerability.severity),
-            },
+            "properties": {"tags": ["security", "vulnerability"]},
         });
+        if let Some(score) = score(vulnerability.severity) {
+            rule["properties"]["security-severity"] = score.into();
+        }
         if let Some(url) = &vulnerability.url {
             rule["helpUri"] = url.as_str().into();
         }
         rules.entry(vulnerability.id.clone()).or_insert(rule);
         let level = match vulnerability.severity {
             Severity::Critical | Severity::High => "error",
-            Severity::Medium => "warning",
+            Severity::Medium | Severity::Unknown => "warning",
             Severity::Low => "note",
         };
         let platforms = listed(platforms);
@@ -102,7 +102,7 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
         results.push(result);
     }
     let tool = verdict.tool.as_ref().map_or("scan", |tool| tool.name.as_str());
-    let threshold = verdict.threshold.map_or("off", Severity::name);
+    let threshold = verdict.threshold.map_or("off".to_owned(), |threshold| threshold.to_string());
     let left_out = verdict.findings.len() - results.len();
     let name = match part {
         Some(part) => format!("{}/{part}", verdict.name),
@@ -170,13 +170,14 @@ fn uri(file: &Path) -> String {
     uri
 }
 
-/// A CVSS score that code scanning shows as this severity.
-fn score(severity: Severity) -> &'static str {
+/// A CVSS score that code scanning shows as this severity. Without one it shows the result's level.
+fn score(severity: Severity) -> Option<&'static str> {
     match severity {
-        Severity::Critical => "9.5",
-        Severity::High => "8.0",
-        Severity::Medium => "5.5",
-        Severity::Low => "2.0",
+        Severity::Critical => Some("9.5"),
+        Severity::High => Some("8.0"),
+        Severity::Medium => Some("5.5"),
+        Severity::Low => Some("2.0"),
+        Severity::Unknown => None,
     }
 }
 

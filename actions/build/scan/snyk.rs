@@ -8,7 +8,6 @@ use lifecycle::{Problem, Secret};
 
 use super::{OUTPUT, Report, Scanner, Target, address, some_word, word};
 use crate::single::Single;
-use crate::tools;
 
 /// What its exit codes say.
 mod exit {
@@ -28,7 +27,7 @@ pub(super) async fn scan(
 ) -> Result<Report, Problem> {
     let archive = single.archive().await?;
     let json = single.file("snyk.json");
-    let mut command = tools::checker(&scanner.program);
+    let mut command = scanner.command();
     command.env("SNYK_TOKEN", token.expose()).args(["container", "test"]);
     command.arg(prefixed("oci-archive:", &archive)).arg(prefixed("--json-file-output=", &json)).arg("--app-vulns");
     if let Some(dockerfile) = target.dockerfile {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::found::{self, Found, LintResult, Reported, ScanResult};
+use lifecycle::evidence::found::{self, Found, LintFailure, LintResult, Reported, ScanResult};
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Threshold;
 use lifecycle::oci::{Digest, StoreError};
@@ -160,6 +160,16 @@ pub(super) fn rounded(duration: Duration) -> String {
 
 /// What the linter found, and what was wanted.
 fn clean(of: &str, result: LintResult) -> Verdict {
+    if let Some(LintFailure { waived_until }) = result.failed {
+        let today = OffsetDateTime::now_utc().date();
+        return match waived_until {
+            Some(day) if day >= today => {
+                Ok(format!("the Dockerfile of {of} could not be linted, which is accepted until {day}"))
+            }
+            Some(day) => Err(format!("the Dockerfile of {of} could not be linted, which was accepted until {day}")),
+            None => Err(format!("the Dockerfile of {of} could not be linted; a lint result was wanted")),
+        };
+    }
     let (threshold, counts) = (result.threshold.unwrap_or(Level::Error), result.counts);
     let found = format!("{} errors, {} warnings", counts.error, counts.warning);
     let sentence = format!("the linter found {found} in {of}; none of level {} or worse was wanted", threshold.name());

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::lint::{self, Finding};
 use super::scan::{Assessed, Severity, Standing, Verdict};
+use super::waivers::Waiver;
 use super::{Artifact, Payload, artifact_type};
 use crate::oci::{Descriptor, Digest, StoreError, annotation, listed};
 
@@ -19,6 +20,7 @@ pub(super) mod property {
     pub(crate) const LEVEL: &str = "level";
     pub(crate) const THRESHOLD: &str = "threshold";
     pub(crate) const LEFT_OUT: &str = "leftOut";
+    pub(crate) const WAIVER: &str = "waiver";
 }
 
 /// What a linter found in the Dockerfile of an image.
@@ -50,6 +52,26 @@ pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) ->
     let threshold = threshold.map_or("off", lint::Level::name);
     let left_out = findings.len() - results.len();
     run("image-lint", name, "hadolint", json!({property::THRESHOLD: threshold}), rules, results, left_out)
+}
+
+/// That a linter cannot parse the Dockerfile of an image: its words, and who accepts that.
+pub fn unparsed(name: &str, finding: &Finding, waiver: Option<&Waiver>, threshold: Option<lint::Level>) -> Value {
+    let mut properties = json!({property::THRESHOLD: threshold.map_or("off", lint::Level::name)});
+    if let Some(waiver) = waiver {
+        properties[property::WAIVER] = json!(waiver);
+    }
+    let mut document = run("image-lint", name, "hadolint", properties, BTreeMap::new(), Vec::new(), 0);
+    let region = json!({"startLine": finding.place.line.max(1), "startColumn": finding.place.column.max(1)});
+    document["runs"][0]["invocations"] = json!([{
+        "executionSuccessful": false,
+        "toolExecutionNotifications": [{
+            "level": "error",
+            "descriptor": {"id": finding.rule},
+            "message": {"text": finding.message},
+            "locations": [location(&finding.place.file, region)],
+        }],
+    }]);
+    document
 }
 
 /// What a scanner found in an image. Findings stand at the first line of its Dockerfile: code scanning shows none without

@@ -146,6 +146,11 @@ pub struct Vulnerability {
 }
 
 impl Vulnerability {
+    /// All its names.
+    pub fn names(&self) -> Vec<&str> {
+        [&self.id].into_iter().chain(&self.aliases).map(String::as_str).collect()
+    }
+
     /// What makes two findings one.
     fn key(&self) -> (&str, &str, &str) {
         (&self.id, &self.package, &self.version)

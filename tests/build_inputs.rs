@@ -139,7 +139,7 @@ fn inputs() {
     insta::assert_snapshot!(refused("cache", "gha"), @"input `cache`: `gha` is not accepted: `gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: add a step before this one with `uses: actions/github-script` and the script `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`");
     insta::assert_snapshot!(refused("lint", "fatal"), @"input `lint`: `fatal` is not accepted: error, warning, info, style, off");
     insta::assert_snapshot!(refused("scan", "clair"), @"input `scan`: `clair` is not accepted: auto, snyk, trivy, grype, off");
-    insta::assert_snapshot!(refused("scan-threshold", "severe"), @"input `scan-threshold`: `severe` is not accepted: critical, high, medium, low, off");
+    insta::assert_snapshot!(refused("scan-threshold", "severe"), @"input `scan-threshold`: `severe` is not accepted: critical, high, medium, low, off; with `,unknown`, as in high,unknown, unknown severities fail too");
     insta::assert_snapshot!(refused("sbom", "yes"), @"input `sbom`: `yes` is not accepted: auto, cyclonedx, spdx, off");
     insta::assert_snapshot!(refused("dry-run", "yes"), @"input `dry-run`: `yes` is not accepted: true or false");
     insta::assert_snapshot!(refused("concurrency", "0"), @"input `concurrency`: `0` is not accepted: a number from 1 to 64");

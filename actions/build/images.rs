@@ -14,6 +14,7 @@ use lifecycle::{Problem, clock};
 use crate::builder::{BaseCredentials, Builder, Conditions, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
+use crate::lint::Linted;
 use crate::outcome::{Outcome, Status};
 use crate::output::{self, ATTESTATION_LIMIT, BASE, Built, Exported};
 use crate::plan::Image;
@@ -98,7 +99,9 @@ pub(crate) async fn all(
     };
     let (lint, mut outcomes) = tokio::join!(lint, built(request, images, means, since.as_ref(), runner));
     let by_builder = outcomes.iter().flat_map(|outcome| &outcome.findings);
-    lint.values().flatten().flatten().chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
+    let by_linter = lint.values().flatten().flat_map(Linted::findings);
+    by_linter.chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
+    checks.tell_waived_dockerfiles(&lint, runner);
     let checked = images.iter().zip(&outcomes).map(|(image, outcome)| async {
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &outcome.findings, &mut checked);

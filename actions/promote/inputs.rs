@@ -1,11 +1,12 @@
 //! What was typed, and what it means.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::Secret;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::oci::Digest;
-use lifecycle::project::{Common, Side, Version, Writing, region, registry};
+use lifecycle::project::{Common, Side, Version, Writing, region, registry, waivers_file};
 use lifecycle::runner::{Input, InputError, Runner};
 
 use crate::gates::{self, Asked};
@@ -27,6 +28,7 @@ lifecycle::inputs! {
     target_region = "",
     require = "",
     policy_parameter = "",
+    waivers = "",
     override_reason as "override" = "",
     rollback = "false",
     expect = "",
@@ -48,6 +50,8 @@ pub(crate) struct Request {
     /// The gates of `require`.
     pub(crate) gates: Vec<Asked>,
     pub(crate) policy_parameter: Option<String>,
+    /// The file with waivers, where an input names one.
+    pub(crate) waivers: Option<PathBuf>,
     /// Why a gate's no is not to count.
     pub(crate) override_reason: Option<String>,
     pub(crate) expect: Option<Digest>,
@@ -162,6 +166,7 @@ impl Request {
             rollback,
             gates,
             policy_parameter: text(input("policy-parameter", &inputs.policy_parameter)),
+            waivers: waivers_file(&input("waivers", &inputs.waivers), &common.project)?,
             override_reason: text(input("override", &inputs.override_reason)),
             expect,
             deployments,

@@ -4,13 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use lifecycle::Problem;
-use lifecycle::evidence::scan::Severity;
+use lifecycle::evidence::scan::Threshold;
 use lifecycle::runner::{Input, InputError};
 
 /// What is accepted, for the message of a line that is not.
 const ACCEPTED: &str = "a gate a line: lint, scan=SEVERITY, scan-age=DURATION, ecr-scan=SEVERITY, sbom, provenance, \
     signature or signature=IDENTITY, soak=DURATION, platforms, forward, template-unchanged; SEVERITY is critical, high, \
-    medium or low, DURATION is as 90m, 24h or 7d, IDENTITY is a certificate's identity, ~REGEXP for it, either with \
+    medium or low, also with `,unknown` behind it, DURATION is as 90m, 24h or 7d, IDENTITY is a certificate's identity, ~REGEXP for it, either with \
     issuer=URL behind it, or key:PATH-or-KMS-URI";
 
 /// Where keys can be that cosign reads by an address.
@@ -30,11 +30,11 @@ pub(crate) enum Requirement {
     /// The linter found nothing of the build's threshold.
     Lint,
     /// No scanner found anything of a severity or worse.
-    Scan(Severity),
+    Scan(Threshold),
     /// Every platform was scanned not longer ago.
     ScanAge(Duration),
     /// ECR's own scan found nothing of a severity or worse.
-    EcrScan(Severity),
+    EcrScan(Threshold),
     /// Every platform has an SBOM.
     Sbom,
     /// It says that it was built from this repository.
@@ -109,9 +109,9 @@ impl Asked {
         };
         let gate = match (kind, value) {
             ("lint", None) => Requirement::Lint,
-            ("scan", Some(word)) => Requirement::Scan(severity(word)?),
+            ("scan", Some(word)) => Requirement::Scan(Threshold::parse(word)?),
             ("scan-age", Some(text)) => Requirement::ScanAge(humantime::parse_duration(text).ok()?),
-            ("ecr-scan", Some(word)) => Requirement::EcrScan(severity(word)?),
+            ("ecr-scan", Some(word)) => Requirement::EcrScan(Threshold::parse(word)?),
             ("sbom", None) => Requirement::Sbom,
             ("provenance", None) => Requirement::Provenance,
             ("signature", None) => Requirement::Signature(Identity::OfRepository),
@@ -125,10 +125,6 @@ impl Asked {
         let name = value.map_or_else(|| kind.to_owned(), |value| format!("{kind}={value}"));
         Some(Self { name, gate })
     }
-}
-
-fn severity(word: &str) -> Option<Severity> {
-    Severity::THRESHOLDS.into_iter().find(|(name, _)| *name == word).and_then(|(_, severity)| severity)
 }
 
 impl Identity {
@@ -178,13 +174,15 @@ mod tests {
         let names: Vec<&str> = asked.iter().map(|asked| asked.name.as_str()).collect();
         assert_eq!(names, ["lint", "scan=high", "soak=1h 30m"]);
         assert_eq!(asked[2].gate, Requirement::Soak(Duration::from_secs(5400)));
-        assert_eq!(gate("ecr-scan=critical"), Some(Requirement::EcrScan(Severity::Critical)));
+        assert_eq!(gate("ecr-scan=critical"), Threshold::parse("critical").map(Requirement::EcrScan));
+        assert_eq!(gate("scan=high, unknown"), Threshold::parse("high,unknown").map(Requirement::Scan));
         for line in [
             "",
             "lint=error",
             "scan",
             "scan=off",
             "scan=hihg",
+            "scan=unknown",
             "soak=3",
             "soak=-1h",
             "scan-age",

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod cosign;
 mod counted;
 mod diagnosis;
+pub mod download;
 pub mod evidence;
 pub mod github;
 mod glob;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell};
+pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell, unusable_layer};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
@@ -29,8 +29,9 @@ pub use stores::{Opened, Stores};
 pub use version::Version;
 
 use crate::checkout;
-use crate::diagnosis::Problem;
-use crate::runner::{Environment, Input};
+use crate::diagnosis::{Diagnosis, Problem};
+use crate::evidence::waivers::{self, Waivers};
+use crate::runner::{Environment, Input, InputError, Runner};
 use crate::template::{Context, ImageDefinition, Template};
 
 /// Where a template is looked for.
@@ -166,6 +167,28 @@ impl Project {
         checkout::inside(&self.workspace, &self.folder, Path::new(path))
     }
 
+    /// The waivers of the file that was named, otherwise of the one at its usual place, if it is there.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it; the others are annotations.
+    pub fn waivers(&self, named: Option<&Path>, runner: &Runner) -> Result<Waivers, Problem> {
+        let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => self.inside(waivers::FILE_NAME).map_err(refused)?,
+        };
+        if named.is_none() && !path.is_file() {
+            return Ok(Waivers::default());
+        }
+        let display = path.strip_prefix(&self.workspace).unwrap_or(&path).to_owned();
+        Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
+            let mut problems = problems.into_iter();
+            let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));
+            problems.for_each(|problem| runner.annotate(Diagnosis::of(&problem.into()).annotation()));
+            first
+        })
+    }
+
     /// The images that the run is about, each once.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)
@@ -187,6 +210,18 @@ impl Project {
 impl Module {
     fn declares(&self, name: &str) -> bool {
         self.template.parameters().iter().any(|parameter| parameter.name == name)
+    }
+}
+
+/// The file that an input names with waivers.
+///
+/// # Errors
+/// When it is not there, or leads out of the checkout.
+pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
+    let Some(text) = input.text() else { return Ok(None) };
+    match project.inside(text).map_err(|error| input.refuse(error))? {
+        path if path.is_file() => Ok(Some(path)),
+        _ => Err(input.refuse("the path of a file with waivers, relative to `working-directory`")),
     }
 }
 

@@ -20,6 +20,7 @@ mod github;
 mod history;
 mod hostile;
 mod log_safety;
+mod markdown;
 mod names;
 mod promote;
 mod promote_many;

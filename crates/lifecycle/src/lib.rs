@@ -17,6 +17,7 @@ pub mod evidence;
 pub mod github;
 mod glob;
 mod http_client;
+mod nearest;
 pub mod oci;
 mod place;
 pub mod project;
@@ -29,5 +30,6 @@ pub mod transfer;
 
 pub use counted::counted;
 pub use diagnosis::{Diagnosis, Explain, Problem};
+pub use nearest::nearest;
 pub use place::Place;
 pub use secret::Secret;

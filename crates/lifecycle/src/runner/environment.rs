@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::markdown::characters;
 use super::process::is_executable;
-use super::summary::escape;
 use crate::Secret;
 
 /// What the runner says of the run, and the few variables of others that this program uses.
@@ -110,7 +110,7 @@ impl Environment {
         };
         let run = self.run_url().and_then(|run| link("run".to_owned(), run));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = escape(commit.get(..7).unwrap_or(commit));
+            let short = characters(commit.get(..7).unwrap_or(commit));
             link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
         });
         let links: Vec<String> = [run, commit].into_iter().flatten().collect();

@@ -21,6 +21,7 @@ mod history;
 mod hostile;
 mod log_safety;
 mod markdown;
+mod mistakes;
 mod names;
 mod promote;
 mod promote_many;

@@ -32,6 +32,7 @@ mod publish_stores;
 mod repositories;
 mod resolves;
 mod rollback;
+mod scanner_outputs;
 mod signatures;
 mod since;
 mod summaries;

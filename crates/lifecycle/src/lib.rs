@@ -14,6 +14,9 @@ pub mod cosign;
 mod counted;
 mod diagnosis;
 pub mod evidence;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod github;
 mod glob;
 mod http_client;

@@ -7,6 +7,8 @@ mod blobs;
 mod budget;
 mod docker_config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod host;
 mod link;
 mod login;

@@ -130,8 +130,8 @@ fn base_images_in_layouts() {
 fn inputs() {
     let project = one(SCRATCH);
     let refused = |name: &str, value: &str| refused(&project, project.build().input(name, value));
-    insta::assert_snapshot!(refused("version", "1.0"), @"input `version`: `1.0` is not accepted: a semantic version, as in 1.2.3 or v1.2.3-rc.1 (unexpected end of input while parsing minor version number)");
-    insta::assert_snapshot!(refused("version", "1.0.0+build"), @"input `version`: `1.0.0+build` is not accepted: a semantic version without `+`, which a tag can't hold");
+    insta::assert_snapshot!(refused("version", "1.0"), @"input `version`: `1.0` is not accepted: a semantic version has three numbers: use `1.0.0`");
+    insta::assert_snapshot!(refused("version", "1.0.0+build"), @"input `version`: `1.0.0+build` is not accepted: a tag cannot hold the `+` of build metadata: use `1.0.0-build`");
     insta::assert_snapshot!(refused("platforms", "linux/amd64, windows"), @"input `platforms`: `windows` is not accepted: `windows` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
     insta::assert_snapshot!(refused("builder", "docker"), @"input `builder`: `docker` is not accepted: auto, buildx, buildah");
     insta::assert_snapshot!(refused("cache", "s3:bucket"), @"input `cache`: `s3:bucket` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
@@ -147,8 +147,15 @@ fn inputs() {
     insta::assert_snapshot!(refused("labels", "a=1\na=2"), @"input `labels`: `a=2` is not accepted: each key once, `a` comes twice");
     insta::assert_snapshot!(refused("images", "Apo"), @"input `images`: `Apo` is not accepted: one of Api");
     insta::assert_snapshot!(refused("working-directory", ".."), @"input `working-directory`: `..` is not accepted: a folder in the checkout");
-    insta::assert_snapshot!(refused("template", "other.yaml"), @"input `template`: `other.yaml` is not accepted: the path of a template in the checkout, relative to `working-directory`");
-    insta::assert_snapshot!(refused("template", "../../../etc/passwd"), @"input `template`: `../../../etc/passwd` is not accepted: the path of a template in the checkout, relative to `working-directory`");
+    let missing = refused("template", "other.yaml");
+    assert!(
+        missing.starts_with("input `template`: `other.yaml` is not accepted: there is no such file in "),
+        "{missing}"
+    );
+    assert!(missing.ends_with("(hint: there is `template.yaml`: set the input `template` to it)"), "{missing}");
+    let several = refused("template", "template.yaml, other.yaml");
+    assert!(several.ends_with("(hint: several templates are given one per line, without commas)"), "{several}");
+    insta::assert_snapshot!(refused("template", "../../../etc/passwd"), @"input `template`: `../../../etc/passwd` is not accepted: it lies outside the checkout");
     insta::assert_snapshot!(refused("mapping", "Images"), @"template.yaml:2:3: input `mapping`: the template has no mapping `Images` (hint: mappings: `ImageBuildConfiguration`)");
     insta::assert_snapshot!(refused("secrets", "token=env:NO_SUCH_VARIABLE"), @"input `secrets`: `token=env:NO_SUCH_VARIABLE` is not accepted: the variable NO_SUCH_VARIABLE is not set in this step's `env:`");
     insta::assert_snapshot!(refused("secrets", "token=hunter2"), @"input `secrets`: `token=…` is not accepted: lines of the form id=env:NAME or id=file:PATH");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec, Parameter, Scan, Settings};
 use crate::support::evidence::Evidence;
+use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -207,15 +208,33 @@ fn provenance_is_of_this_repository() {
 }
 
 #[test]
+fn what_a_gate_found_mentions_nobody() {
+    let shop = Shop::new(|evidence| {
+        evidence.complete();
+        evidence.scan(0, &HOSTILE_NAMES.map(|name| (name, Severity::High)), 1);
+        evidence.lint(&HOSTILE_NAMES.map(|name| (name, Level::Error)));
+        drop(evidence.provenance("https://evil.example/@shop/owners"));
+    });
+    let gates = "lint\nscan=high\nprovenance\nsignature=~@shop/owners.*";
+    for reason in ["", "see #12, @octocat and c0ffee1"] {
+        let step = shop.promote("test", gates).input("override", reason).input("extra-tags", "c0ffee1");
+        let run = step.env("GITHUB_ACTOR", "@shop/owners #12").run();
+        Rendered::of(&run.summary).says_nothing();
+        assert!(run.summary.contains("#### Gates"), "{}", run.summary);
+        assert!(!run.log.raw.contains('\u{202e}'), "{}", run.log.raw);
+    }
+    let run = shop.on_disk(shop.project.promote("test")).input("history", "true").run().exits(0);
+    assert!(run.summary.contains("owners"), "{}", run.summary);
+    Rendered::of(&run.summary).says_nothing();
+}
+
+#[test]
 fn a_line_that_is_no_gate_is_refused_before_anything_is_looked_at() {
     let shop = Shop::new(|_| {});
     for line in ["scan=hihg", "scans", "soak=2 fortnights", "signature=key:", "lint=error"] {
         let run = shop.promote("test", &format!("sbom\n{line}")).run().exits(2);
         let error = run.error();
-        assert!(
-            error.contains(&format!("input `require`: `{line}` is not accepted: a gate a line: lint, scan=SEVERITY")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("input `require`: `{line}` is not accepted: did you mean `")), "{error}");
         assert_eq!(run.output("images"), "");
     }
 }
@@ -380,7 +399,7 @@ fn a_policy_adds_its_gates_and_has_to_be_readable() {
     assert!(error.contains("the policy `/team/gates` can't be read, so nothing may pass"), "{error}");
     ecr.set_parameter(Parameter::new("/team/gates", "# The team's.\nlint\nscan=hihg"));
     let error = promote().run().exits(2).error().to_owned();
-    assert!(error.contains("policy `/team/gates`: `scan=hihg` is not accepted: a gate a line"), "{error}");
+    assert!(error.contains("policy `/team/gates`: `scan=hihg` is not accepted: did you mean `scan=high`?"), "{error}");
     ecr.set_parameter(Parameter::new("/team/gates", "forward\nlint\nplatforms"));
     let run = promote().run().exits(1);
     let names: Vec<String> = gates(&run).into_iter().map(|(name, _)| name).collect();

@@ -8,6 +8,7 @@ pub(crate) mod evidence;
 pub(crate) mod gallery;
 pub(crate) mod github;
 pub(crate) mod http;
+pub(crate) mod markdown;
 pub(crate) mod prism;
 pub(crate) mod project;
 pub(crate) mod proxy;

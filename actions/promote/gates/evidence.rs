@@ -27,7 +27,7 @@ impl Image<'_> {
     ) -> Result<Found<T>, String> {
         let found = found.map_err(could_not_look)?;
         if found.is_empty() {
-            return Err(format!("{of} has no {what}: one was wanted"));
+            return Err(format!("{of} has no {what}: one was wanted{}", remedy(what)));
         }
         let count = found.len();
         let mut refusal = None;
@@ -144,6 +144,21 @@ impl Image<'_> {
         }
         let commit = if commits.is_empty() { String::new() } else { format!(" at commit {}", commits.join(", ")) };
         Ok(format!("built from {wanted}{commit}, as was wanted"))
+    }
+}
+
+/// How an image gets what it lacks: another build, since evidence is of what was built.
+fn remedy(what: &str) -> &'static str {
+    match what {
+        "lint result" => " (build and publish it again, with `lint` other than `off`)",
+        "vulnerability scan" => {
+            " (build and publish it again, with `scan: trivy`, `grype` or `snyk`: `auto` skips the scan where no scanner is found)"
+        }
+        "SBOM" => {
+            " (build and publish it again, with `sbom: cyclonedx` or `spdx`: `auto` skips it where syft is not found)"
+        }
+        "provenance" => " (build and publish it again, with `provenance: true`)",
+        _ => "",
     }
 }
 

@@ -15,9 +15,13 @@ mod counted;
 mod diagnosis;
 pub mod download;
 pub mod evidence;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod github;
 mod glob;
 mod http_client;
+mod nearest;
 pub mod oci;
 mod place;
 pub mod project;
@@ -30,5 +34,6 @@ pub mod transfer;
 
 pub use counted::counted;
 pub use diagnosis::{Diagnosis, Explain, Problem};
+pub use nearest::nearest;
 pub use place::Place;
 pub use secret::Secret;

@@ -9,6 +9,7 @@ mod record;
 mod repository;
 mod side;
 mod stores;
+mod templates;
 mod version;
 pub mod writes;
 
@@ -33,9 +34,6 @@ use crate::diagnosis::{Diagnosis, Problem};
 use crate::evidence::waivers::{self, Waivers};
 use crate::runner::{Environment, Input, InputError, Runner};
 use crate::template::{Context, ImageDefinition, Template};
-
-/// Where a template is looked for.
-const TEMPLATE_NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
 
 /// The mapping where none is named.
 const MAPPING: &str = "ImageBuildConfiguration";
@@ -81,7 +79,7 @@ impl Project {
         }
         let mapping = inputs.mapping.text().unwrap_or(MAPPING);
         let mut modules = Vec::new();
-        for path in template_paths(&inputs.template, &folder, &workspace)? {
+        for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load(&path, &display, &workspace)?;
             let defined = template.images(mapping).map_err(|error| in_input(&inputs.mapping, error))?;
@@ -232,27 +230,4 @@ fn in_input(mapping: &Input<'_>, error: crate::template::Error) -> anyhow::Error
         Some(_) => Problem::mistake(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into(),
         None => error.into(),
     }
-}
-
-/// The templates that were named, which have to lie in the checkout, else the first that is there.
-fn template_paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let given = template.lines().map(|typed| {
-        let real = folder.join(typed).canonicalize().ok();
-        let inside = real.filter(|path| path.is_file() && path.starts_with(workspace));
-        let accepted = "the path of a template in the checkout, relative to `working-directory`";
-        inside.ok_or_else(|| template.refuse_value(typed, accepted))
-    });
-    let given: Vec<PathBuf> = given.collect::<Result<_, _>>()?;
-    if !given.is_empty() {
-        return Ok(given);
-    }
-    let found = TEMPLATE_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    let missing = || {
-        Problem::mistake(format!("there is no {} in {}", TEMPLATE_NAMES.join(", "), folder.display()))
-            .hint("set the input `template`, or `working-directory`")
-    };
-    let found = found.ok_or_else(missing)?;
-    let leaves = |error| Problem::mistake(format!("cannot take {}", found.display())).because(error);
-    let name = found.file_name().map(Path::new).unwrap_or(&found);
-    Ok(vec![checkout::inside(workspace, folder, name).map_err(leaves)?])
 }

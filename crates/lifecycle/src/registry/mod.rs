@@ -7,6 +7,8 @@ mod blobs;
 mod budget;
 mod docker_config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod health;
 mod host;
 mod link;

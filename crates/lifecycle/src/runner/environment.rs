@@ -3,8 +3,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::markdown::characters;
 use super::process::is_executable;
-use super::summary::escape;
 use crate::Secret;
 use crate::diagnosis::Problem;
 
@@ -156,7 +156,7 @@ impl Environment {
         };
         let run = self.run_url().and_then(|run| link("run".to_owned(), run));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = escape(commit.get(..7).unwrap_or(commit));
+            let short = characters(commit.get(..7).unwrap_or(commit));
             link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
         });
         let links: Vec<String> = [run, commit].into_iter().flatten().collect();

@@ -12,6 +12,8 @@ mod file_command;
 mod file_reader;
 mod help;
 mod inputs;
+mod invisible;
+mod markdown;
 mod panics;
 mod process;
 mod results;
@@ -29,11 +31,12 @@ pub use children::{Grant, Program, command, grant};
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
+pub use markdown::escape;
 pub use process::{Finished, ProcessError, is_executable, run, run_logged};
-pub use summary::{Cell, Table, escape, remarks};
+pub use summary::{Cell, Table, remarks};
 
-use crate::Secret;
 use crate::diagnosis::{Diagnosis, Problem};
+use crate::{Secret, nearest};
 use console::Console;
 use results::ResultFile;
 
@@ -442,15 +445,12 @@ fn by_hand(action: &Action, environment: &Environment) -> Vec<Annotation> {
         |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
     let unknown = environment.below("INPUT_").filter(is_input);
     let warning = |name: &str| {
-        let lower = name.to_lowercase().replace('-', "_");
-        let near = action.inputs.iter().map(|(input, _)| (strsim::damerau_levenshtein(&lower, input), *input)).min();
-        let meant = near.filter(|(distance, input)| *distance <= input.len() / 3);
-        let meant = meant.map(|(_, input)| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
+        let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
+        let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
         let message =
             format!("`INPUT_{name}` is no input of {}, and is not read{}", action.name, meant.unwrap_or_default());
         Annotation::new(Level::Warning, message)
     };
-    // Names come from outside, and are compared with all inputs.
     unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
 }
 

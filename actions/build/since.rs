@@ -123,8 +123,8 @@ impl Since {
         }
         let workspace = &request.common.project.workspace;
         let relative = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
-        let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile));
-        let ignored = Dockerignore::read(&image.context, &image.dockerfile);
+        let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile_source));
+        let ignored = Dockerignore::read(&image.context, &image.dockerfile_source);
         let decisive: Vec<PathBuf> =
             [dockerfile].into_iter().chain(ignored.files.iter().map(|f| relative(f))).collect();
         let paths: Vec<String> = [&context].into_iter().chain(&decisive).map(|path| path_argument(path)).collect();

@@ -3,6 +3,8 @@
 mod buildah;
 mod buildx;
 mod credentials;
+mod failure;
+mod lookup;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +12,11 @@ use std::time::Duration;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
+use lifecycle::oci::Platform;
 use lifecycle::project::Project;
 use lifecycle::runner::{Environment, Input, InputError, Runner};
 
+use crate::bases::Foundation;
 use crate::inputs::Request;
 use crate::plan::Image;
 
@@ -56,6 +60,8 @@ pub(crate) struct Output {
     pub(crate) cached: usize,
     /// Digests of base images by reference, as far as the builder tells.
     pub(crate) bases: BTreeMap<String, String>,
+    /// The base image that each platform stands on in the end, where there is one.
+    pub(crate) foundations: BTreeMap<Platform, Foundation>,
     /// What the builder itself finds wrong with the Dockerfile.
     pub(crate) findings: Vec<Finding>,
 }
@@ -64,6 +70,8 @@ pub(crate) struct Output {
 pub(crate) struct Failed {
     pub(crate) problem: Problem,
     pub(crate) log: Vec<u8>,
+    /// The instruction that failed, where the log tells.
+    pub(crate) step: Option<failure::Step>,
 }
 
 /// What every image of a run is built with.
@@ -129,6 +137,23 @@ impl Builder {
         match self {
             Self::Buildx(buildx) => buildx.build(image, conditions).await,
             Self::Buildah(buildah) => buildah.build(image, conditions).await,
+        }
+    }
+
+    /// Looks at the base images that a build used, as far as that was not done before it.
+    ///
+    /// # Errors
+    /// When one is of another platform than the one that is built, or can't be looked at.
+    pub(crate) async fn verify(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        output: &mut Output,
+    ) -> Result<(), Problem> {
+        match self {
+            Self::Buildx(buildx) => buildx.verify(image, conditions, output).await,
+            // It pulled them itself.
+            Self::Buildah(_) => Ok(()),
         }
     }
 

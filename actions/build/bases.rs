@@ -28,6 +28,12 @@ pub(crate) struct Foundation {
     pub(crate) labels: BTreeMap<String, String>,
     /// What is run when somebody builds on it.
     pub(crate) triggers: Vec<String>,
+    /// What runs commands; nothing where it is the usual shell.
+    pub(crate) shell: Vec<String>,
+    /// How its health is checked.
+    pub(crate) healthcheck: Option<Value>,
+    /// Whether it declares volumes.
+    pub(crate) has_volumes: bool,
 }
 
 impl Foundation {
@@ -48,6 +54,12 @@ impl Foundation {
             labels: Option<BTreeMap<String, String>>,
             #[serde(rename = "OnBuild")]
             triggers: Option<Vec<String>>,
+            #[serde(rename = "Shell")]
+            shell: Option<Vec<String>>,
+            #[serde(rename = "Healthcheck")]
+            healthcheck: Option<Value>,
+            #[serde(rename = "Volumes")]
+            volumes: Option<BTreeMap<String, Value>>,
         }
         #[derive(Deserialize, Default)]
         struct RootFs {
@@ -63,6 +75,9 @@ impl Foundation {
             history: config.history.unwrap_or_default(),
             labels: inner.labels.unwrap_or_default(),
             triggers: inner.triggers.unwrap_or_default(),
+            shell: inner.shell.unwrap_or_default(),
+            healthcheck: inner.healthcheck.filter(|check| !check.is_null()),
+            has_volumes: inner.volumes.is_some_and(|volumes| !volumes.is_empty()),
         })
     }
 
@@ -93,6 +108,22 @@ impl Foundation {
         }
         let message = format!("the image does not stand on `{}`: its first layers are others", base.reference);
         Err(Problem::failure(message).at(base.place.clone()).hint("this is a fault of the builder: please report it"))
+    }
+}
+
+/// Checks that the last stage is made for the platform that is built, where its `FROM` names one.
+///
+/// # Errors
+/// When it is made for another.
+pub(crate) fn last_stage_fits(base: &Base, platform: &Platform) -> Result<(), Problem> {
+    match &base.platform {
+        Some(of_stage) if !serves(of_stage, platform) => {
+            let message =
+                format!("the last stage is made for {of_stage} by its `--platform=`, and {platform} is built");
+            let problem = Problem::mistake(message).at(base.place.clone());
+            Err(problem.hint("copy what it makes into a stage without `--platform=`"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -242,7 +242,8 @@ async fn build(
     }
     output.bases.extend(image.known.clone());
     builder.verify(image, conditions, &mut output).await?;
-    stands_on_its_base(image, conditions, &exported, &output)?;
+    let is_rewritten = conditions.epoch.is_some() && matches!(builder, Builder::Buildx(_));
+    stands_on_its_base(image, &exported, &output, is_rewritten)?;
     let mut annotations = base_annotations(image, &output.bases);
     annotations.extend(conditions.request.annotations.clone());
     let (into, of) = (layout.clone(), image.clone());
@@ -253,16 +254,11 @@ async fn build(
 }
 
 /// Checks of each platform that it stands on the base image that its Dockerfile names.
-fn stands_on_its_base(
-    image: &Image,
-    conditions: &Conditions<'_>,
-    exported: &Exported,
-    output: &Output,
-) -> anyhow::Result<()> {
+fn stands_on_its_base(image: &Image, exported: &Exported, output: &Output, is_rewritten: bool) -> anyhow::Result<()> {
     for (platform, built) in exported.foundations()? {
         let base = image.sources.get(&platform).and_then(|sources| sources.base.as_ref());
         if let Some((base, foundation)) = base.zip(output.foundations.get(&platform)) {
-            foundation.carries(&built, base, conditions.epoch.is_some())?;
+            foundation.carries(&built, base, is_rewritten)?;
         }
     }
     Ok(())

@@ -74,6 +74,7 @@ async fn with(
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
+    images.iter().try_for_each(|image| builder.check(image))?;
     let checks = Checks::prepare(request, runner).await?;
     let report = |outcomes| Report { request, outcomes, skipped: &checks.skipped };
     if request.common.dry_run {

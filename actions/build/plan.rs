@@ -238,6 +238,9 @@ fn image(
     let sources_for =
         |platform: &Platform| Ok((platform.clone(), parsed.sources(&build_args, target.as_deref(), platform)?));
     let sources: BTreeMap<Platform, Sources> = platforms.iter().map(sources_for).collect::<Result<_, Problem>>()?;
+    for (platform, sources) in &sources {
+        sources.base.iter().try_for_each(|base| bases::last_stage_fits(base, platform))?;
+    }
     let stands_on: BTreeSet<Option<String>> =
         sources.values().map(|sources| sources.base.as_ref().map(|base| base.reference.clone())).collect();
     let base = stands_on.first().cloned().flatten().filter(|_| stands_on.len() == 1);

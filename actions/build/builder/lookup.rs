@@ -30,7 +30,7 @@ pub(super) async fn foundations(
     builder: Option<&str>,
     bases: &mut BTreeMap<String, String>,
 ) -> Result<BTreeMap<Platform, Foundation>, Problem> {
-    let attests = !bases.is_empty();
+    let attests = bases.keys().any(|reference| !image.known.contains_key(reference));
     let mut foundations = BTreeMap::new();
     let mut seen: BTreeMap<String, Looked> = BTreeMap::new();
     for (target, sources) in &image.sources {

@@ -132,6 +132,17 @@ impl Builder {
         }
     }
 
+    /// Refuses what can't be built here as it is meant.
+    ///
+    /// # Errors
+    /// The first such instruction, at its line.
+    pub(crate) fn check(&self, image: &Image) -> Result<(), Problem> {
+        match self {
+            Self::Buildx(_) => Ok(()),
+            Self::Buildah(buildah) => buildah.check(image),
+        }
+    }
+
     /// Builds an image.
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
         match self {

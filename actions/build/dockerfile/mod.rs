@@ -61,12 +61,28 @@ impl Dockerfile {
         place(&self.text, &self.display, offset)
     }
 
-    /// The text with some images under other names. Lines stay where they are.
+    /// The instructions of the stages that the target is made of, in the order in which they count.
+    pub(crate) fn chain(&self, sources: &Sources) -> Vec<&Instruction> {
+        let mut of_stages: Vec<Vec<&Instruction>> = Vec::new();
+        for instruction in self.instructions() {
+            match of_stages.last_mut() {
+                _ if instruction.keyword == "FROM" => of_stages.push(vec![instruction]),
+                Some(stage) => stage.push(instruction),
+                None => {}
+            }
+        }
+        let of_stage = |number: &usize| of_stages.get(*number).cloned().unwrap_or_default();
+        sources.chain.iter().flat_map(of_stage).collect()
+    }
+
+    /// The text with some images under other names, and every mount with a type. Lines stay where they are.
     pub(crate) fn renamed<'b>(&self, bases: impl IntoIterator<Item = (&'b Base, String)>) -> String {
         let mut changes: Vec<(Range<usize>, String)> = bases
             .into_iter()
             .filter_map(|(base, name)| Some((base.written.span()?, self.replacement(base, &name))))
             .collect();
+        changes.extend(self.mounts_without_type());
+        // The first change of a place counts.
         changes.sort_by_key(|(range, _)| range.start);
         changes.dedup_by_key(|(range, _)| range.start);
         let (mut text, mut at) = (String::new(), 0);
@@ -78,12 +94,25 @@ impl Dockerfile {
         text + &self.text[at..]
     }
 
+    /// The mounts that have no type, with one.
+    fn mounts_without_type(&self) -> impl Iterator<Item = (Range<usize>, String)> {
+        let flags = self.instructions().iter().filter(|instruction| instruction.keyword == "RUN");
+        let mounts = flags.flat_map(|run| &run.options).filter(|option| option.name == "mount");
+        mounts.filter_map(|option| {
+            let options = mount(&option.value);
+            let is_typed = options.iter().any(|(name, _)| name == "type");
+            let breaks = option.written.breaks(&self.text).concat();
+            let span = option.written.span().filter(|_| !is_typed)?;
+            Some((span, format!("{breaks}{}", sources::with_from(&options, None))))
+        })
+    }
+
     /// What stands for a written name: breaks of lines within it come before it.
     fn replacement(&self, base: &Base, name: &str) -> String {
         let breaks = base.written.breaks(&self.text).concat();
         match &base.mount {
             None => format!("{breaks}{name}"),
-            Some(options) => format!("{breaks}{}", sources::with_from(options, name)),
+            Some(options) => format!("{breaks}{}", sources::with_from(options, Some(name))),
         }
     }
 }

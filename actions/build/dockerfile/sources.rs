@@ -22,6 +22,8 @@ pub(crate) struct Sources {
     pub(crate) base: Option<Base>,
     /// Which stages the build needs, by their number.
     pub(crate) needed: BTreeSet<usize>,
+    /// The stages that the last one is made of: each stands on the one before.
+    pub(crate) chain: Vec<usize>,
 }
 
 /// An image that a Dockerfile names.
@@ -325,14 +327,18 @@ impl<'d> Reading<'d> {
             }
             sources.bases.extend(stage.images.iter().cloned());
         }
-        let mut stage = first.map(|number| &self.stages[number]);
-        while let Some(Stage { parent: Parent::Stage(parent), .. }) = stage {
-            stage = self.stages.get(*parent);
+        let mut next = first;
+        while let Some(number) = next {
+            sources.chain.insert(0, number);
+            next = match &self.stages[number].parent {
+                Parent::Stage(parent) => Some(*parent),
+                Parent::Image(base) => {
+                    sources.base = Some(base.clone());
+                    None
+                }
+                Parent::Nothing => None,
+            };
         }
-        sources.base = stage.and_then(|stage| match &stage.parent {
-            Parent::Image(base) => Some(base.clone()),
-            Parent::Nothing | Parent::Stage(_) => None,
-        });
         sources
     }
 }
@@ -362,15 +368,18 @@ pub(crate) fn mount(value: &str) -> Vec<(String, Option<String>)> {
     fields.into_iter().map(pair).collect()
 }
 
-/// The options of a mount as they are written, with another image.
-pub(super) fn with_from(options: &[(String, Option<String>)], image: &str) -> String {
-    let field = |(name, value): &(String, Option<String>)| match value {
-        _ if name == "from" => format!("from={image}"),
-        Some(value) => format!("{name}={value}"),
-        None => name.clone(),
+/// The options of a mount as they are written, with another image and always with a type: old versions of buildah read
+/// none as one.
+pub(super) fn with_from(options: &[(String, Option<String>)], image: Option<&str>) -> String {
+    let kind = ("type".to_owned(), Some("bind".to_owned()));
+    let kind = (!options.iter().any(|(name, _)| name == "type")).then_some(&kind);
+    let options = kind.into_iter().chain(options);
+    let field = |(name, value): &(String, Option<String>)| match (value, image) {
+        (_, Some(image)) if name == "from" => format!("from={image}"),
+        (Some(value), _) => format!("{name}={value}"),
+        (None, _) => name.clone(),
     };
     let csv: Vec<String> = options
-        .iter()
         .map(field)
         .map(|field| match field.contains(',') {
             true => format!("\"{field}\""),
@@ -475,7 +484,7 @@ mod tests {
         let names = sources.bases.iter().map(|base| (base, format!("local/{}", base.reference)));
         assert_eq!(
             file.renamed(names),
-            "FROM local/a:1 AS x\nFROM \\\n  # no\nlocal/bc\nRUN --mount='from=local/c,source=/a b,target=/x' \\\n true\n\
+            "FROM local/a:1 AS x\nFROM \\\n  # no\nlocal/bc\nRUN --mount='type=bind,from=local/c,source=/a b,target=/x' \\\n true\n\
              COPY --from=local/d / /\nFROM x\nCOPY --from=1 / /\n"
         );
     }

@@ -10,6 +10,7 @@ use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Layout, Manifest, media_type};
 use lifecycle::{Problem, checkout};
 
 use crate::bases::Foundation;
+use crate::dockerfile::Instruction;
 
 /// What BuildKit writes of a container's configuration.
 const KEPT: [&str; 13] = [
@@ -46,6 +47,7 @@ pub(super) fn take(
     pushed: &Path,
     layout: &Layout,
     base: Option<&Foundation>,
+    said: &Said,
     shown: impl Fn(&str) -> String,
 ) -> anyhow::Result<()> {
     let manifest: Value = serde_json::from_slice(&checkout::bytes(&pushed.join("manifest.json"), CONFIG_LIMIT)?)?;
@@ -55,7 +57,7 @@ pub(super) fn take(
     };
     let (config, _) = file(&manifest["config"])?;
     let config: Value = serde_json::from_slice(&checkout::bytes(&config, CONFIG_LIMIT)?)?;
-    let config = configuration(config, base, shown).to_string();
+    let config = configuration(config, base, said, shown).to_string();
     layout.add_blob(config.as_bytes())?;
     let mut layers = Vec::new();
     for layer in manifest["layers"].as_array().into_iter().flatten() {
@@ -74,8 +76,63 @@ pub(super) fn take(
     Ok(layout.add_root(&manifest.descriptor(), None)?)
 }
 
+/// What a Dockerfile says of the configuration, where buildah takes it otherwise than BuildKit.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// What runs `CMD`, where it is written for a shell.
+    command_shell: Option<Vec<String>>,
+    /// The same of `ENTRYPOINT`.
+    entrypoint_shell: Option<Vec<String>>,
+    has_command: bool,
+    /// What runs commands of those who build on the image.
+    shell: Vec<String>,
+    has_healthcheck: bool,
+}
+
+impl Said {
+    /// Reads the instructions of the stages that an image is made of.
+    pub(super) fn of(chain: &[&Instruction], base: Option<&Foundation>) -> Self {
+        let mut said = Self { shell: base.map(|base| base.shell.clone()).unwrap_or_default(), ..Self::default() };
+        for instruction in chain {
+            let list = serde_json::from_str::<Vec<String>>(&instruction.arguments.text).ok();
+            let shell = || match said.shell.is_empty() {
+                true => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+                false => said.shell.clone(),
+            };
+            let for_shell = list.is_none().then(shell);
+            match instruction.keyword {
+                "SHELL" => said.shell = list.unwrap_or_default(),
+                "CMD" => (said.command_shell, said.has_command) = (for_shell, true),
+                "ENTRYPOINT" => said.entrypoint_shell = for_shell,
+                "HEALTHCHECK" => said.has_healthcheck = true,
+                _ => {}
+            }
+        }
+        said
+    }
+
+    fn correct(&self, container: &mut Map<String, Value>, base: Option<&Foundation>) {
+        for (name, shell) in [("Cmd", &self.command_shell), ("Entrypoint", &self.entrypoint_shell)] {
+            let line = container.get(name).and_then(Value::as_array).and_then(|words| words.last()).cloned();
+            if let Some((shell, line)) = shell.as_ref().zip(line) {
+                let words = shell.iter().cloned().map(Value::from).chain([line]);
+                container.insert(name.to_owned(), words.collect());
+            }
+        }
+        // BuildKit says so for every system, though it means something on Windows alone.
+        if self.has_command {
+            container.insert("ArgsEscaped".to_owned(), true.into());
+        }
+        if !self.shell.is_empty() {
+            container.insert("Shell".to_owned(), json!(self.shell));
+        }
+        let healthcheck = base.and_then(|base| base.healthcheck.clone()).filter(|_| !self.has_healthcheck);
+        container.extend(healthcheck.map(|check| ("Healthcheck".to_owned(), check)));
+    }
+}
+
 /// The configuration as BuildKit would write it.
-fn configuration(built: Value, base: Option<&Foundation>, shown: impl Fn(&str) -> String) -> Value {
+fn configuration(built: Value, base: Option<&Foundation>, said: &Said, shown: impl Fn(&str) -> String) -> Value {
     let mut container = Map::new();
     for name in KEPT {
         let value = &built["config"][name];
@@ -83,6 +140,7 @@ fn configuration(built: Value, base: Option<&Foundation>, shown: impl Fn(&str) -
             container.insert(name.to_owned(), value.clone());
         }
     }
+    said.correct(&mut container, base);
     own_label(&mut container, base);
     if base.is_none() {
         container.entry("WorkingDir").or_insert_with(|| "/".into());

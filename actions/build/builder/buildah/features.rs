@@ -8,7 +8,8 @@ use std::path::Path;
 
 use lifecycle::{Place, Problem};
 
-use crate::dockerfile::{Base, Dockerfile, Flag, Instruction, mount};
+use crate::bases::Foundation;
+use crate::dockerfile::{Base, Dockerfile, Flag, Instruction, Role, mount};
 use crate::plan::Image;
 
 /// Major and minor; zeros where it can't be told, so that nothing is assumed of it.
@@ -63,16 +64,30 @@ pub(super) fn check(image: &Image, version: Version, name: &str) -> Result<(), P
     Ok(())
 }
 
-/// Refuses what a base image would make the build do, where that names other images.
-pub(super) fn check_triggers(base: &Base, triggers: &[String], version: Version) -> Result<(), Problem> {
-    let names_image = |trigger: &&String| trigger.contains("--from=") || trigger.contains("from=");
-    match triggers.iter().find(names_image) {
-        None => Ok(()),
-        Some(trigger) => {
-            let what = format!("`ONBUILD {trigger}` of the base image `{}`", base.reference);
-            Err(refused(&what, None, &format!("buildah {}.{}", version.0, version.1), base.place.clone()))
-        }
+/// Refuses what buildah would not take from a base image. Of an OCI image it does not know what only Docker's format has.
+pub(super) fn check_base(
+    image: &Image,
+    base: &Base,
+    of_base: &Foundation,
+    is_oci: bool,
+    (version, name): (Version, &str),
+) -> Result<(), Problem> {
+    if base.role != Role::Stage {
+        return Ok(());
     }
+    let what = |what: &str| format!("{what} of the base image `{}`", base.reference);
+    let refuse = |what: String, can| Err(refused(&what, can, name, base.place.clone()));
+    if let Some(trigger) = of_base.triggers.iter().find(|trigger| is_oci || trigger.contains("from=")) {
+        return refuse(what(&format!("`ONBUILD {trigger}`")), None);
+    }
+    let has_run = || image.parsed.instructions().iter().any(|instruction| instruction.keyword == "RUN");
+    if is_oci && !of_base.shell.is_empty() && has_run() {
+        return refuse(what("`SHELL`"), None);
+    }
+    if of_base.has_volumes && version < VOLUMES && has_run() {
+        return refuse(what("`RUN` with the volumes"), Some(VOLUMES));
+    }
+    Ok(())
 }
 
 fn refused(what: &str, can: Option<Version>, name: &str, place: Place) -> Problem {
@@ -128,7 +143,8 @@ impl Checking<'_> {
                 let git = instruction.arguments.words().into_iter().find(|word| is_git(&word.text))?;
                 return Some((at, (format!("`ADD {}`", git.text), Some(GIT))));
             }
-            "RUN" | "CMD" | "ENTRYPOINT" | "ONBUILD" | "SHELL" | "HEALTHCHECK" => {}
+            // The names of images are exchanged before buildah sees them.
+            "FROM" | "RUN" | "CMD" | "ENTRYPOINT" | "ONBUILD" | "SHELL" | "HEALTHCHECK" => {}
             _ if self.version < PATTERNS && has_pattern(&instruction.arguments.text) => {
                 return Some((at, ("patterns in variables".to_owned(), Some(PATTERNS))));
             }

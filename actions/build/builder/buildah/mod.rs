@@ -68,6 +68,8 @@ struct Pulled {
     id: String,
     digest: String,
     foundation: Foundation,
+    /// Whether it is of OCI's format and not of Docker's.
+    is_oci: bool,
 }
 
 /// The base images of one build.
@@ -178,7 +180,6 @@ impl Buildah {
         output: &mut Output,
         step: &mut Option<Step>,
     ) -> Result<(), Problem> {
-        self.check(image)?;
         for platform in &image.platforms {
             let bases = self.bases(image, platform, conditions, &mut output.log).await?;
             let folder = conditions.folder.join(storage(platform));
@@ -226,7 +227,9 @@ impl Buildah {
             output.bases.insert(base.reference.clone(), pulled.digest.clone());
         }
         let (from, layout, on) = (files.image.clone(), Layout::at(&output.layout), foundation.clone());
-        let taken = apart(move || config::take(&from, &layout, on.as_ref(), |text| bases.shown(text)));
+        let chain = image.sources.get(platform).map(|sources| image.parsed.chain(sources)).unwrap_or_default();
+        let said = config::Said::of(&chain, foundation.as_ref());
+        let taken = apart(move || config::take(&from, &layout, on.as_ref(), &said, |text| bases.shown(text)));
         taken.await.map_err(|error| lost().because(error))?;
         std::fs::remove_dir_all(&files.image).ok();
         output.foundations.extend(foundation.map(|foundation| (platform.clone(), foundation)));
@@ -260,13 +263,8 @@ impl Buildah {
             };
             drop(all);
             pulled.foundation.fits(base)?;
-            if let Some(known) = image.known.get(&base.reference).filter(|known| known.starts_with("sha256:"))
-                && pulled.foundation.diff_ids.is_empty()
-                && **known != pulled.digest
-            {
-                return Err(Problem::failure(format!("`{}` is {}, not {known}", base.reference, pulled.digest)));
-            }
-            features::check_triggers(base, &pulled.foundation.triggers, self.version)?;
+            let buildah = (self.version, self.name.as_str());
+            features::check_base(image, base, &pulled.foundation, pulled.is_oci, buildah)?;
             bases.named.push((base.clone(), pulled));
         }
         bases.alike = self.has_images_alike(&storage).await;
@@ -313,16 +311,38 @@ impl Buildah {
         let pulled = run(command, ID_LIMIT, BUILD_DEADLINE).await.map_err(not_run)?;
         log.extend_from_slice(&pulled.log);
         let text = String::from_utf8_lossy(&pulled.log).into_owned();
-        succeeded(pulled.status).map_err(|problem| failed(explained(problem, &text)))?;
+        if !pulled.status.success() {
+            let last = super::last_words(&pulled.log).unwrap_or_default();
+            return Err(explained(failed(Problem::failure(last)), &text));
+        }
         let id = String::from_utf8_lossy(&pulled.stdout).lines().last().unwrap_or_default().trim().to_owned();
         let inspect = ["inspect", "--type", "image", &id].map(str::to_owned);
         let inspected = run(self.command(&source.storage, &inspect), ASK_LIMIT, ASK_DEADLINE).await.map_err(not_run)?;
         let unreadable = || failed(Problem::failure("buildah does not tell what it pulled"));
         succeeded(inspected.status).map_err(|_| unreadable())?;
         let told: serde_json::Value = serde_json::from_slice(&inspected.stdout).map_err(|_| unreadable())?;
-        let foundation = Foundation::of(told["Docker"].to_string().as_bytes()).ok_or_else(unreadable)?;
-        let digest = told["FromImageDigest"].as_str().unwrap_or_default().to_owned();
-        Ok(Pulled { id, digest, foundation })
+        // As it was pulled, and not what buildah makes of it.
+        let text = |name: &str| told[name].as_str().unwrap_or_default();
+        let foundation = Foundation::of(text("Config").as_bytes()).ok_or_else(unreadable)?;
+        let is_oci = !text("Manifest").contains("application/vnd.docker.distribution.manifest.v2");
+        let digest = text("FromImageDigest").to_owned();
+        let digest = self.index_of(source, &id, &digest).unwrap_or(digest);
+        Ok(Pulled { id, digest, foundation, is_oci })
+    }
+
+    /// The digest of the index that an image was chosen from, which buildah keeps beside the image's own. It is what the name
+    /// stands for; where it can't be told, the image's own digest says as much.
+    fn index_of(&self, source: &Source, id: &str, digest: &str) -> Option<String> {
+        let root = self.storages.join(&source.storage).join("root");
+        let folders = std::fs::read_dir(&root).ok()?.flatten();
+        let mut lists = folders.filter(|entry| entry.file_name().to_string_lossy().ends_with("-images"));
+        let list = std::fs::read(lists.next()?.path().join("images.json")).ok()?;
+        let images: Vec<serde_json::Value> = serde_json::from_slice(&list).ok()?;
+        let image = images.into_iter().find(|image| image["id"] == id)?;
+        let names =
+            image["big-data-names"].as_array()?.iter().filter_map(|name| name.as_str()?.strip_prefix("manifest-"));
+        let mut others = names.filter(|name| *name != digest);
+        others.next().map(str::to_owned).filter(|_| others.next().is_none())
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
@@ -431,8 +451,8 @@ impl Buildah {
         if is_root() {
             return;
         }
-        let mut command = command("buildah");
-        command.args(["unshare", "rm", "-rf", "--"]).arg(&self.storages).arg(&self.temporary);
+        let mut command = self.command("probe", &["unshare", "rm", "-rf", "--"].map(str::to_owned));
+        command.arg(&self.storages).arg(&self.temporary);
         run(command, ASK_LIMIT, ASK_DEADLINE).await.ok();
     }
 }

@@ -197,8 +197,8 @@ fn what_buildah_cannot_do_is_refused_at_its_line() {
 fn every_form_of_a_dockerfile() {
     let text = concat!(
         "# escape=`\n\u{20}# comment\nARG NAME=busybox `\n  VERSION='1.37'\n\nfrom --platform=linux/amd64 base.example/library/${NAME}`\n",
-        "# comment\n:${VERSION%-x} as Base\nrun echo `\n  # comment\n  one > /one\nONBUILD COPY --from=never.example/x /a /b\n",
-        "FROM Base\nCOPY --from=Base /one /two\nCOPY --from=0 /one /three\n",
+        "# comment\n:${VERSION%-x} as Base\nrun echo `\n  # comment\n  one > /one\n",
+        "FROM Base\nCOPY --from=Base /one /two\nCOPY --from=0 /one /three\nONBUILD COPY --from=never.example/x /a /b\n",
     );
     let project = one(text);
     project.build().run().exits(0);

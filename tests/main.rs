@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 mod build;
+mod build_bases;
+mod build_builders;
 mod build_buildkit;
 mod build_checks;
+mod build_dockerfile;
 mod build_inputs;
 mod build_log;
 mod children;

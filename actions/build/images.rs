@@ -11,7 +11,7 @@ use lifecycle::oci::Layout;
 use lifecycle::runner::{Annotation, Level, Program, Runner, command, run};
 use lifecycle::{Problem, clock};
 
-use crate::builder::{BaseCredentials, Builder, Conditions, Output, apart, last_words};
+use crate::builder::{BaseCredentials, Builder, Conditions, Failed, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
 use crate::lint::Linted;
@@ -224,11 +224,7 @@ async fn build(
         Ok(output) => output,
         Err(failed) => {
             runner.group(&title, &failed.log);
-            let message = format!("image `{}` could not be built", image.key);
-            let place = image.definition.dockerfile.place.clone();
-            let last = last_words(&failed.log);
-            let problem = Problem::failure(message).at(place).because(failed.problem);
-            return Err(last.into_iter().fold(problem, Problem::hint).into());
+            return Err(not_built(image, failed).into());
         }
     };
     runner.group(&title, &output.log);
@@ -242,13 +238,15 @@ async fn build(
         runner.annotate(Annotation::new(Level::Warning, message).at(Some(image.definition.key.place.clone())));
     }
     let materials = exported.materials();
-    for base in &image.bases {
-        let pulled = conditions.request.base_images.pulled(&base.reference);
-        if let Some(digest) = materials.get(&pulled) {
+    for base in image.bases() {
+        if let Some(digest) = materials.get(&conditions.request.base_images.pulled(&base.reference)) {
             output.bases.insert(base.reference.clone(), digest.clone());
         }
     }
     output.bases.extend(image.known.clone());
+    builder.verify(image, conditions, &mut output).await?;
+    let is_rewritten = conditions.epoch.is_some() && matches!(builder, Builder::Buildx(_));
+    stands_on_its_base(image, &exported, &output, is_rewritten)?;
     let mut annotations = base_annotations(image, &output.bases);
     annotations.extend(conditions.request.annotations.clone());
     let (into, of) = (layout.clone(), image.clone());
@@ -256,6 +254,32 @@ async fn build(
     // The blobs are linked into the layout; the rest is of no use any more.
     std::fs::remove_dir_all(conditions.folder).ok();
     Ok((built, output))
+}
+
+/// Checks of each platform that it stands on the base image that its Dockerfile names.
+fn stands_on_its_base(image: &Image, exported: &Exported, output: &Output, is_rewritten: bool) -> anyhow::Result<()> {
+    for (platform, built) in exported.foundations()? {
+        let base = image.sources.get(&platform).and_then(|sources| sources.base.as_ref());
+        if let Some((base, foundation)) = base.zip(output.foundations.get(&platform)) {
+            foundation.carries(&built, base, is_rewritten)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is said of a build that failed: the line of the Dockerfile and what it printed last, as far as that is known.
+fn not_built(image: &Image, failed: Failed) -> Problem {
+    let message = format!("image `{}` could not be built", image.key);
+    if let Some(step) = failed.step {
+        let output = if step.output.is_empty() { String::new() } else { format!(": {}", step.output.join(" | ")) };
+        let problem = Problem::failure(format!("{message}: `{}` failed{output}", step.instruction)).at(step.place);
+        return failed.problem.hint.into_iter().fold(problem, Problem::hint);
+    }
+    let place = failed.problem.place.clone().unwrap_or_else(|| image.definition.dockerfile.place.clone());
+    let hint = failed.problem.hint.clone().or_else(|| last_words(&failed.log));
+    let mistake = failed.problem.mistake;
+    let problem = Problem { mistake, ..Problem::failure(message) }.at(place).because(failed.problem);
+    hint.into_iter().fold(problem, Problem::hint)
 }
 
 /// Says from time to time that a build goes on.

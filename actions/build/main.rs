@@ -1,5 +1,6 @@
 //! Builds the images of a template, checks them, and leaves an OCI layout with their evidence.
 
+mod bases;
 mod builder;
 mod checks;
 mod dockerfile;
@@ -17,7 +18,7 @@ mod since;
 mod single;
 mod tools;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -48,14 +49,25 @@ fn main() -> ExitCode {
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::remove_left(&runner);
     let request = Request::parse(&Inputs::read()?, &runner)?;
-    let images = plan::plan(&request, &runner)?;
-    report::matrix(&images, &runner);
-    let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(runner.environment.temporary());
+    let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary(&runner));
     let folder = folder.map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
+    let images = plan::plan(&request, &runner, folder.path())?;
+    report::matrix(&images, &runner);
     let builder = Builder::choose(&request, &runner, folder.path()).await?;
     let outcome = with(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
     outcome
+}
+
+/// Where the folder of this run is made. Builders take paths in options that commas, colons and quotes divide: where the
+/// runner's folder has such a path, it is the system's.
+fn temporary(runner: &Runner) -> PathBuf {
+    let given = runner.environment.temporary();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    match given.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
+        true => given,
+        false => PathBuf::from("/tmp"),
+    }
 }
 
 async fn with(
@@ -65,6 +77,7 @@ async fn with(
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
+    images.iter().try_for_each(|image| builder.check(image))?;
     let checks = Checks::prepare(request, runner).await?;
     let report = |outcomes| Report { request, outcomes, skipped: &checks.skipped };
     if request.common.dry_run {

@@ -1,5 +1,6 @@
 //! What the tests stand on: a runner, registries, a proxy that breaks things, projects to work on.
 
+pub(crate) mod bases;
 pub(crate) mod build;
 pub(crate) mod ecr;
 pub(crate) mod emulator;

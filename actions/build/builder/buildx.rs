@@ -1,7 +1,7 @@
 //! `docker buildx`: BuildKit, wherever it runs. Remote and Kubernetes builders are used by their name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -10,8 +10,12 @@ use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
 use lifecycle::runner::{self, Grant, ProcessError, Program, Runner, run, run_logged};
 
-use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, apart, last_words, shown};
-use crate::dockerfile::Origin;
+use super::{
+    ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Cache, Conditions, Failed, Output, apart, failure, last_words, lookup,
+    shown,
+};
+use crate::bases::view_of;
+use crate::dockerfile::{Base, Origin, Role, SYNTAX_ARGUMENT};
 use crate::lint;
 use crate::plan::Image;
 
@@ -75,7 +79,11 @@ impl Buildx {
     }
 
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
-        let failed = |problem: Problem, log: Vec<u8>| Failed { problem, log };
+        let failed = |problem: Problem, log: Vec<u8>| {
+            let step = failure::of_buildkit(&String::from_utf8_lossy(&log), &image.parsed);
+            Failed { problem, log, step }
+        };
+        prepare(image, conditions).map_err(|problem| failed(problem, Vec::new()))?;
         let findings = self.check(image, conditions).await;
         let mut command = docker();
         command.args(self.arguments(image, conditions));
@@ -105,7 +113,20 @@ impl Buildx {
         if let Err(error) = unpacked.await {
             return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
         }
-        Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new(), findings })
+        let (bases, foundations) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Output { layout, log: finished.log, cached, bases, foundations, findings })
+    }
+
+    /// Looks at the base images that were used.
+    pub(crate) async fn verify(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        output: &mut Output,
+    ) -> Result<(), Problem> {
+        let found = lookup::foundations(image, conditions, self.builder.as_deref(), &mut output.bases).await?;
+        output.foundations = found;
+        Ok(())
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
@@ -135,21 +156,31 @@ impl Buildx {
         if let Some(target) = &image.target {
             option("target", target.clone());
         }
-        for (name, value) in &image.build_args {
+        let mut build_args = image.build_args.clone();
+        let mut contexts = BTreeMap::new();
+        for base in image.bases() {
+            match (base.role, conditions.request.base_images.of(&base.reference)) {
+                (_, None) => {}
+                (Role::Frontend, Some(Origin::Registry(reference))) => {
+                    build_args.insert(SYNTAX_ARGUMENT.to_owned(), reference);
+                }
+                (_, Some(Origin::Registry(reference))) => {
+                    contexts.insert(&base.name, format!("docker-image://{reference}"));
+                }
+                (_, Some(Origin::Layout { path, .. })) => {
+                    let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
+                    contexts.insert(
+                        &base.name,
+                        format!("oci-layout://{}@{digest}", seen(&path, base, conditions).display()),
+                    );
+                }
+            }
+        }
+        for (name, value) in build_args {
             option("build-arg", format!("{name}={value}"));
         }
-        for base in &image.bases {
-            if let Some(origin) = conditions.request.base_images.of(&base.reference) {
-                let from = match origin {
-                    Origin::Registry(reference) => format!("docker-image://{reference}"),
-                    Origin::Layout { path, name, digest } => {
-                        let name = name.map(|name| format!(":{name}")).unwrap_or_default();
-                        let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
-                        format!("oci-layout://{}{name}{digest}", path.display())
-                    }
-                };
-                option("build-context", format!("{}={from}", base.reference));
-            }
+        for (name, from) in contexts {
+            option("build-context", format!("{name}={from}"));
         }
         arguments
     }
@@ -212,6 +243,42 @@ impl Buildx {
             ask(&["buildx", "rm", "--force", &builder]).await;
         }
     }
+}
+
+/// Makes views of the layouts that buildx could not name.
+///
+/// # Errors
+/// When that can't be done, or the frontend is sent to a layout.
+fn prepare(image: &Image, conditions: &Conditions<'_>) -> Result<(), Problem> {
+    for base in image.bases() {
+        let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference) else { continue };
+        if base.role == Role::Frontend {
+            let message = format!(
+                "`{}` reads the Dockerfile, and BuildKit takes such an image from a registry alone",
+                base.reference
+            );
+            let problem = Problem::mistake(message).at(base.place.clone());
+            return Err(
+                problem.hint("send it to a registry in `base-images`, or leave `# syntax=` out of the Dockerfile")
+            );
+        }
+        let view = seen(&path, base, conditions);
+        if view != path {
+            let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
+            let made = view_of(&path, digest, &view);
+            made.map_err(|error| Problem::failure(format!("cannot use {}", path.display())).because(error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that a layout is named by: buildx divides the path at `:` and `@`.
+fn seen(layout: &Path, base: &Base, conditions: &Conditions<'_>) -> PathBuf {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    if layout.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
+        return layout.to_owned();
+    }
+    conditions.folder.join("bases").join(lifecycle::oci::Digest::of(base.name.as_bytes()).short())
 }
 
 /// Makes a builder and starts it, so that what is wrong with it is known before anything is built.

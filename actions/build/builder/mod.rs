@@ -3,6 +3,8 @@
 mod buildah;
 mod buildx;
 mod credentials;
+mod failure;
+mod lookup;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,11 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
+use lifecycle::oci::Platform;
 use lifecycle::project::Project;
 use lifecycle::runner::{Environment, Grant, Input, InputError, Runner, grant};
 
+use crate::bases::Foundation;
 use crate::inputs::Request;
 use crate::plan::Image;
 
@@ -58,6 +62,8 @@ pub(crate) struct Output {
     pub(crate) cached: usize,
     /// Digests of base images by reference, as far as the builder tells.
     pub(crate) bases: BTreeMap<String, String>,
+    /// The base image that each platform stands on in the end, where there is one.
+    pub(crate) foundations: BTreeMap<Platform, Foundation>,
     /// What the builder itself finds wrong with the Dockerfile.
     pub(crate) findings: Vec<Finding>,
 }
@@ -66,6 +72,8 @@ pub(crate) struct Output {
 pub(crate) struct Failed {
     pub(crate) problem: Problem,
     pub(crate) log: Vec<u8>,
+    /// The instruction that failed, where the log tells.
+    pub(crate) step: Option<failure::Step>,
 }
 
 /// What every image of a run is built with.
@@ -126,11 +134,39 @@ impl Builder {
         }
     }
 
+    /// Refuses what can't be built here as it is meant.
+    ///
+    /// # Errors
+    /// The first such instruction, at its line.
+    pub(crate) fn check(&self, image: &Image) -> Result<(), Problem> {
+        match self {
+            Self::Buildx(_) => Ok(()),
+            Self::Buildah(buildah) => buildah.check(image),
+        }
+    }
+
     /// Builds an image.
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
         match self {
             Self::Buildx(buildx) => buildx.build(image, conditions).await,
             Self::Buildah(buildah) => buildah.build(image, conditions).await,
+        }
+    }
+
+    /// Looks at the base images that a build used, as far as that was not done before it.
+    ///
+    /// # Errors
+    /// When one is of another platform than the one that is built, or can't be looked at.
+    pub(crate) async fn verify(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        output: &mut Output,
+    ) -> Result<(), Problem> {
+        match self {
+            Self::Buildx(buildx) => buildx.verify(image, conditions, output).await,
+            // It pulled them itself.
+            Self::Buildah(_) => Ok(()),
         }
     }
 

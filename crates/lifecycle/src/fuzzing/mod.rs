@@ -96,7 +96,7 @@ pub fn manifests(data: &[u8]) {
 pub fn markdown(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let escaped = escape(&text);
-    let bare = ["<code>", "</code>", "<!-- -->"].iter().fold(escaped.clone(), |bare, ours| bare.replace(ours, ""));
+    let bare = ["<code>", "</code>", "<!-- -->"].iter().fold(escaped.clone(), |bare, ours| bare.replace(ours, "·"));
     let speaks =
         |c: char| matches!(c, '<' | '>' | '|' | '`' | '*' | '_' | '[' | ']' | '@' | '~' | '\\' | '$') || c.is_control();
     assert!(!bare.contains(speaks), "{escaped:?}");

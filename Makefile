@@ -1,7 +1,7 @@
 # The entry points that a person needs. Each installs what it needs, in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench lint
+.PHONY: help demo test e2e bench fuzz lint
 SHELL := bash
 
 # What the demo's registry is: an AWS that runs on this machine (ecr), or a folder (oci).
@@ -25,6 +25,9 @@ e2e: ## the exemplar's workflows from commit to prod, run by wrkflw against an A
 
 bench: ## publish and promote beside other programs that copy images, build beside docker buildx (BENCH_BINARIES=FOLDER: those in it)
 	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers
+
+fuzz: ## what reads bytes from outside, against bytes that nobody would write (FUZZ_SECONDS=60: for each target)
+	@fuzz/run "$(or $(FUZZ_SECONDS),10)"
 
 lint: ## formatting and clippy; a warning fails
 	cargo fmt --all --check

@@ -210,8 +210,12 @@ fn a_failing_step_fails_with_its_last_words() {
     assert_eq!(run.output("digests"), "{}");
     assert_eq!(run.log.groups, ["build Api (Dockerfile)"]);
     assert!(run.log.lines.iter().any(|line| line == "the disk is on fire"), "{}", run.log.raw);
-    assert!(run.error().starts_with("template.yaml:3:5: image `Api` could not be built"), "{}", run.error());
-    assert!(run.error().ends_with("(hint: the builder's last words: the disk is on fire)"), "{}", run.error());
+    assert!(
+        run.error().starts_with("Dockerfile:2:1: image `Api` could not be built: `RUN echo a first"),
+        "{}",
+        run.error()
+    );
+    assert!(run.error().ends_with(" failed: a first line | the disk is on fire"), "{}", run.error());
     assert_eq!(project.built_layout().names(), [""; 0]);
 }
 

@@ -75,6 +75,95 @@ fn lint_thresholds_ignores_and_configuration() {
 }
 
 #[test]
+fn what_is_a_matter_of_style_does_not_fail_by_default() {
+    let project = one("FROM scratch\nMAINTAINER somebody\nADD hello.txt /\n");
+    let lint = |configuration: Option<&str>, threshold: &str, code: i32| {
+        let path = project.folder().join(".hadolint.yaml");
+        match configuration {
+            Some(text) => fs::write(path, text).unwrap(),
+            None => drop(fs::remove_file(path)),
+        }
+        let run = project.build().input("lint", threshold).run().exits(code);
+        let counts = &run.json("images")[0]["lint"];
+        ["error", "warning", "info"].map(|level| counts[level].as_u64().unwrap())
+    };
+    assert_eq!(lint(None, "error", 0), [0, 2, 0]);
+    assert_eq!(lint(None, "warning", 1), [0, 2, 0]);
+    // What the repository says of the rules counts.
+    assert_eq!(lint(Some("override: {error: [DL3020]}\n"), "error", 1), [1, 1, 0]);
+    assert_eq!(lint(Some("override: {info: [DL3020, DL4000]}\n"), "warning", 0), [0, 0, 2]);
+    assert_eq!(lint(Some("ignored: [DL3020]\n"), "error", 0), [0, 1, 0]);
+}
+
+#[test]
+fn a_broken_configuration_of_the_linter_is_named_with_its_words() {
+    let project = one(SLOPPY);
+    let error = |configuration: &str| {
+        project.write(".hadolint.yaml", configuration);
+        let run = project.build().input("lint", "error").run().exits(1);
+        assert_eq!(annotations(&run), [""; 0]);
+        run.error().to_owned()
+    };
+    insta::assert_snapshot!(error("ignored: [DL3008\n"), @r".hadolint.yaml:1:1: image `Api`: Dockerfile could not be linted: hadolint cannot read its configuration .hadolint.yaml: Unexpected '\n'");
+    insta::assert_snapshot!(error("ignored: 5\n"), @".hadolint.yaml:1:1: image `Api`: Dockerfile could not be linted: hadolint cannot read its configuration .hadolint.yaml: expected !!seq instead of !!int");
+    insta::assert_snapshot!(error("failure-threshold: some\n"), @".hadolint.yaml:1:1: image `Api`: Dockerfile could not be linted: hadolint cannot read its configuration .hadolint.yaml: expected severity instead of !!str");
+}
+
+#[test]
+fn a_file_that_the_linter_cannot_parse_could_not_be_linted() {
+    // What it cannot parse and this builder can is hard to find: these are hadolint's words about another file.
+    let project = one("FROM scratch\nCOPY hello.txt /\nENTRYPOINT [\"/x\"]\n");
+    let json = r#"[{"code":"DL1000","column":11,"file":"f","level":"error","line":3,"message":"missing whitespace"}]"#;
+    let folder = project.folder().join("linters");
+    script(&folder, "hadolint", &prints(json));
+    let build = || project.build().env("PATH", format!("{}:{}", folder.display(), path())).input("lint", "error");
+    let run = build().run().exits(1);
+    insta::assert_snapshot!(run.error(), @"Dockerfile:3:11: image `Api`: Dockerfile could not be linted: hadolint cannot parse it: missing whitespace (hint: where the builder takes it as it is, accept that for this file in .image-waivers.yaml: - {id: DL1000, dockerfile: Dockerfile, reason: …, owner: …, expires: YYYY-MM-DD})");
+    let image = &run.json("images")[0];
+    assert_eq!((image.get("lint"), &image["notLinted"]), (None, &"Dockerfile:3:11: missing whitespace".into()));
+    assert!(run.summary.contains("| could not be linted |"), "{}", run.summary);
+    let invocation = &report(&run, "Api.lint.sarif")["runs"][0]["invocations"][0];
+    assert_eq!(invocation["executionSuccessful"], false);
+    assert_eq!(invocation["toolExecutionNotifications"][0]["message"]["text"], "missing whitespace");
+
+    // Neither a comment nor the linter's configuration lets it through, nor a threshold.
+    project.write(".hadolint.yaml", "ignored: [DL1000]\n");
+    assert!(build().run().exits(1).error().contains("could not be linted"));
+    fs::remove_file(project.folder().join(".hadolint.yaml")).unwrap();
+    build().input("lint", "style").run().exits(1);
+    build().input("lint", "off").run().exits(0);
+
+    let waiver = |file: &str, day: &str| {
+        let text = format!("- {{id: DL1000, dockerfile: {file}, reason: resets it, owner: team-a, expires: {day}}}\n");
+        project.write(".image-waivers.yaml", &text);
+    };
+    waiver("Dockerfile", "2999-12-31");
+    let run = build().run().exits(0);
+    let warning =
+        "Dockerfile:3:11: could not be linted: missing whitespace; accepted until 2999-12-31 by team-a: resets it";
+    assert_eq!(run.log.messages("warning"), [warning]);
+    assert!(
+        run.summary.contains("- image `Api`: its Dockerfile could not be linted: Dockerfile:3:11"),
+        "{}",
+        run.summary
+    );
+    let sarif = &project.built_layout().evidence("Api", LINT)[0]["runs"][0];
+    assert_eq!((&sarif["results"], &sarif["properties"]["waiver"]["expires"]), (&json!([]), &"2999-12-31".into()));
+    waiver("other/Dockerfile", "2999-12-31");
+    build().run().exits(1);
+    waiver("Dockerfile", "2020-01-01");
+    assert!(build().run().exits(1).error().contains("missing whitespace; its waiver expired on 2020-01-01"));
+}
+
+#[test]
+fn a_comment_behind_a_heredoc_is_told_in_the_linters_words() {
+    let project = one("FROM scratch\nCOPY <<EOF /x\nhello\nEOF\n# Behind it.\nCOPY hello.txt /\n");
+    let run = project.build().input("lint", "error").run();
+    let words = "Dockerfile:5:1: unexpected '#', expecting a new line followed by the next instruction";
+    assert_eq!(run.json("images")[0]["notLinted"], words);
+}
+
+#[test]
 fn two_images_of_one_dockerfile_share_its_findings() {
     let project = Project::new(&template("Api: {imageName: shop/api}\nWeb: {imageName: shop/web, target: base}"));
     project.write("Dockerfile", &SLOPPY.replace("scratch", "scratch AS base"));
@@ -128,11 +217,17 @@ fn a_scan_is_clean_or_finds_something() {
     project.write("hello.txt", "hello\n");
     let run = scanned(&project, "trivy", &prints(&clean())).run().exits(0);
     leaves_nothing(&run);
-    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 0, "high": 0, "medium": 0, "low": 0}));
+    assert_eq!(
+        run.json("images")[0]["vulnerabilities"],
+        json!({"critical": 0, "high": 0, "medium": 0, "low": 0, "unknown": 0})
+    );
 
     let run = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(1);
     leaves_nothing(&run);
-    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 1, "high": 1, "medium": 0, "low": 0}));
+    assert_eq!(
+        run.json("images")[0]["vulnerabilities"],
+        json!({"critical": 1, "high": 1, "medium": 0, "low": 0, "unknown": 0})
+    );
     insta::assert_snapshot!(run.error(), @"template.yaml:3:5: image `Api`: 2 vulnerabilities of severity high or worse: critical CVE-2026-2 in musl 1.2.4 (fixed in 1.2.5); high CVE-2026-3 in zlib 1 (no fix)");
     assert!(run.summary.contains("CVE-2026-3") && run.summary.contains("linux/amd64, linux/arm64"), "{}", run.summary);
     assert_eq!(report(&run, "Api.scan.sarif")["runs"][0]["results"].as_array().unwrap().len(), 2);
@@ -148,6 +243,32 @@ fn a_scan_is_clean_or_finds_something() {
     let only_fixed = scanned(&project, "trivy", &prints(&trivy("LOW"))).input("only-fixed", "true").run().exits(0);
     assert_eq!(only_fixed.json("images")[0]["vulnerabilities"]["high"], 0);
     scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).input("scan-threshold", "off").run().exits(0);
+}
+
+#[test]
+fn a_severity_that_the_scanner_does_not_know_is_unknown_and_said() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    let found = json!({"matches": [{
+        "vulnerability": {"id": "ELSA-2026-1", "severity": "Unknown"},
+        "relatedVulnerabilities": [{"id": "CVE-2026-6", "severity": "Low"}],
+        "artifact": {"name": "bash", "version": "5.2"},
+    }]})
+    .to_string();
+    let scan = |threshold: &str| scanned(&project, "grype", &prints(&found)).input("scan-threshold", threshold);
+    let run = scan("low").run().exits(0);
+    let counts = json!({"critical": 0, "high": 0, "medium": 0, "low": 0, "unknown": 1});
+    assert_eq!(run.json("images")[0]["vulnerabilities"], counts);
+    assert_eq!(report(&run, "Api.scan.json")[0]["severity"], "unknown");
+    let rule = &report(&run, "Api.scan.sarif")["runs"][0]["tool"]["driver"]["rules"][0];
+    assert_eq!((&rule["id"], rule["properties"].get("security-severity")), (&"ELSA-2026-1".into(), None));
+    let warning = "image `Api`: 1 vulnerability of unknown severity, below every threshold: ELSA-2026-1; \
+        `scan-threshold: low,unknown` lets them fail the image";
+    assert_eq!(run.log.messages("warning"), [warning]);
+    assert!(run.summary.contains(" 1 unknown |"), "{}", run.summary);
+    assert!(run.summary.contains("1 vulnerability of unknown severity, below every threshold"), "{}", run.summary);
+    let run = scan("critical,unknown").run().exits(1);
+    insta::assert_snapshot!(run.error(), @"template.yaml:3:5: image `Api`: 1 vulnerability of severity critical or worse, or of unknown severity: unknown ELSA-2026-1 in bash 5.2 (no fix)");
+    assert!(scan("off").run().exits(0).log.messages("warning").is_empty());
 }
 
 #[test]
@@ -211,17 +332,96 @@ fn a_scanner_that_fails_is_no_pass() {
     assert_eq!(run.error(), format!("{told} {how}"));
     let run = project.build().input("scan", "snyk").run().exits(1);
     assert!(run.error().contains("SNYK_TOKEN is not set"), "{}", run.error());
-    let run = project.build().input("scan", "auto").run().exits(0);
-    assert!(run.log.messages("warning").iter().any(|warning| warning.contains("no image was scanned")));
+    let run = project.build().inputs(&[("scan", "auto"), ("install-tools", "false")]).run().exits(0);
+    let skipped = "no image was scanned: grype is not on PATH";
+    assert!(run.log.messages("warning").iter().any(|warning| warning.starts_with(skipped)), "{}", run.log.raw);
     assert!(
-        run.summary.contains("- no image was scanned: ") && run.summary.contains(" not scanned |"),
+        run.summary.contains(&format!("- {skipped}\n")) && run.summary.contains(" not scanned |"),
         "{}",
         run.summary
     );
-    let run = project.build().input("sbom", "auto").run().exits(0);
+    let run = project.build().inputs(&[("sbom", "auto"), ("install-tools", "false")]).run().exits(0);
     let notice = "no image has an SBOM: syft is not on PATH";
-    assert!(run.log.messages("notice").iter().any(|message| message.contains(notice)), "{}", run.log.raw);
+    assert!(run.log.messages("notice").iter().any(|message| message.starts_with(notice)), "{}", run.log.raw);
     assert!(run.summary.contains(&format!("- {notice}\n")), "{}", run.summary);
+    let run = project.build().inputs(&[("sbom", "spdx"), ("install-tools", "false")]).run().exits(1);
+    assert!(run.error().starts_with("syft is not on PATH (hint: install it: "), "{}", run.error());
+}
+
+#[test]
+fn a_scanner_that_cannot_be_fetched_fails_where_it_was_asked_for() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    let cache = project.folder().join("cache");
+    // Nobody listens there.
+    let build = |scan: &str| {
+        let step = project.build().input("scan", scan).env("RUNNER_TOOL_CACHE", &cache);
+        step.env("HTTPS_PROXY", "http://127.0.0.1:9")
+    };
+    let run = build("grype").run().exits(1);
+    leaves_nothing(&run);
+    let error = run.error();
+    assert!(error.starts_with("grype 0."), "{error}");
+    assert!(
+        error.contains(" could not be installed: cannot fetch https://github.com/anchore/grype/releases/"),
+        "{error}"
+    );
+    assert!(error.contains("(hint: install it before this step: uses: anchore/scan-action/download-grype"), "{error}");
+    let run = build("auto").run().exits(0);
+    let warnings = run.log.messages("warning");
+    assert!(warnings.iter().any(|warning| warning.starts_with("no image was scanned: grype 0.")), "{warnings:?}");
+    let step = build("auto").env("SNYK_TOKEN", "b2f1c0de-0000-4000-8000-00000000dead");
+    let run = step.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").run().exits(1);
+    assert!(run.error().contains("cannot fetch https://downloads.snyk.io/cli/v1."), "{}", run.error());
+}
+
+#[test]
+fn the_database_of_a_scanner_is_where_a_cache_step_keeps_it() {
+    let project = one("FROM scratch\nCOPY hello.txt /\n");
+    let cache = project.folder().join("database");
+    for (name, variable, json) in
+        [("grype", "GRYPE_DB_CACHE_DIR", r#"{"matches": []}"#), ("trivy", "TRIVY_CACHE_DIR", clean().as_str())]
+    {
+        let folder = cache.join(name);
+        let check = format!("[ \"${variable}\" = '{}' ] || exit 9\n{}", folder.display(), prints(json));
+        scanned(&project, name, &check).input("scanner-cache", "database").run().exits(0);
+        scanned(&project, name, &check).run().exits(1);
+    }
+}
+
+/// build with the real syft, which is installed.
+fn with_sbom(project: &Project, format: &str) -> Run {
+    let step = project.build().input("sbom", format).input("version", "1.2.3");
+    step.env("RUNNER_TOOL_CACHE", tools().folder.join("tool-cache")).run().exits(0)
+}
+
+#[test]
+fn the_real_syft_is_installed_and_names_the_image() {
+    let project = one("FROM base.example/library/nginx:1.27-alpine\nLABEL a=b\n");
+    let made: Vec<(Value, String)> = (0..2)
+        .map(|_| {
+            let run = with_sbom(&project, "auto");
+            (report(&run, "Api.linux-amd64.cdx.json"), run.json("images")[0]["digest"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    assert_eq!(made[0], made[1], "the same image has the same SBOM");
+    let (sbom, digest) = &made[0];
+    let component = &sbom["metadata"]["component"];
+    assert_eq!((&component["name"], &component["version"]), (&"shop/api".into(), &"1.2.3".into()));
+    assert_eq!(component["purl"], format!("pkg:oci/api@{digest}?arch=amd64"));
+    let names = |sbom: &Value| sbom["components"].as_array().unwrap().iter().any(|found| found["name"] == "nginx");
+    assert!(names(sbom), "{sbom}");
+    assert!(!sbom.to_string().contains("one-image-"), "no temporary folder: {sbom}");
+    let evidence = project.built_layout().evidence("Api", "application/vnd.cyclonedx+json");
+    assert_eq!(evidence, std::slice::from_ref(sbom));
+
+    let spdx: Vec<Value> = (0..2).map(|_| report(&with_sbom(&project, "spdx"), "Api.linux-amd64.spdx.json")).collect();
+    assert_eq!(spdx[0], spdx[1]);
+    let purl = format!("pkg:oci/api@{digest}?arch=amd64");
+    let packages = spdx[0]["packages"].as_array().unwrap();
+    let image = packages.iter().find(|package| package["primaryPackagePurpose"] == "CONTAINER").expect("the image");
+    assert_eq!((&image["name"], &image["versionInfo"]), (&"shop/api".into(), &"1.2.3".into()));
+    assert_eq!(image["externalRefs"][0]["referenceLocator"], purl);
+    assert!(!spdx[0].to_string().contains("one-image-"), "no temporary folder: {}", spdx[0]);
 }
 
 #[test]
@@ -326,15 +526,15 @@ fn reports_are_those_of_the_last_run() {
 }
 
 #[test]
-fn the_real_snyk_is_installed_and_asked() {
+fn the_real_snyk_is_asked() {
     let project = one("FROM base.example/library/nginx:1.27-alpine\nLABEL a=b\n");
     let snyk = Snyk::start();
-    let scan = || {
-        let step = project.build().envs(snyk.environment()).input("scan", "auto");
-        step.env("RUNNER_TOOL_CACHE", tools().folder.join("tool-cache"))
-    };
+    let scan = || project.build().envs(snyk.environment()).input("scan", "auto");
     let run = scan().run().exits(0);
-    assert_eq!(run.json("images")[0]["vulnerabilities"], json!({"critical": 0, "high": 0, "medium": 0, "low": 0}));
+    assert_eq!(
+        run.json("images")[0]["vulnerabilities"],
+        json!({"critical": 0, "high": 0, "medium": 0, "low": 0, "unknown": 0})
+    );
     snyk.finds(&[Vulnerable {
         package: "nginx",
         version: "1.26.3",

@@ -267,6 +267,7 @@ fn a_platform_without_a_binary_is_named_with_those_that_have_one() {
     each(|name, action, _| {
         let (code, stdout) = run_step(action, name, ("Windows", "ARM64"), &[]);
         assert_eq!(code, Some(1));
-        assert_eq!(stdout, format!("::error::action-{name} does not run on Windows-ARM64, only on: Linux-X64\n"));
+        let told = "does not run on Windows-ARM64, only on: Linux-X64; set runs-on: ubuntu-24.04 (Linux-X64) or ubuntu-24.04-arm (Linux-ARM64)";
+        assert_eq!(stdout, format!("::error::action-{name} {told}\n"));
     });
 }

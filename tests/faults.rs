@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Settings, Throttle};
+use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, Settings, Throttle};
 use crate::support::http::{Kind, http_date};
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::proxy::{Effect, Fault, Proxy, Seen};
 use crate::support::runner::{Run, Step};
 
-const OTHER_REGION: &str = "eu-west-1";
+pub(crate) const OTHER_REGION: &str = "eu-west-1";
 
 /// Bytes of a layer: some packets.
 const LAYER: u64 = 300_000;
@@ -20,22 +20,25 @@ const LAYER: u64 = 300_000;
 const MIDDLE: u64 = 150_000;
 
 /// Two registries, each behind a proxy; dev's image is in the first and in a layout.
-struct Way {
-    ecr: Ecr,
-    project: Project,
-    image: Image,
+pub(crate) struct Way {
+    pub(crate) ecr: Ecr,
+    pub(crate) project: Project,
+    pub(crate) image: Image,
     /// In front of the registry that promote reads.
-    source: Proxy,
+    pub(crate) source: Proxy,
     /// In front of the registry that is written to.
-    target: Proxy,
+    pub(crate) target: Proxy,
 }
 
 impl Way {
     fn new() -> Way {
+        Way::of(Image::of(&ImageSpec { layer_size: LAYER, ..ImageSpec::default() }))
+    }
+
+    pub(crate) fn of(image: Image) -> Way {
         let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
         let ecr = Ecr::start(Config { registries, ..Config::default() });
         set_registry(&ecr);
-        let image = Image::of(&ImageSpec { layer_size: LAYER, ..ImageSpec::default() });
         ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
         // As strict as it gets: a tag is written once.
         ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", Settings::immutable());
@@ -49,22 +52,35 @@ impl Way {
     fn step(&self, step: Step) -> Step {
         let abroad = self.ecr.registry(ACCOUNT, OTHER_REGION).host();
         let endpoints = format!("{}={}\n{abroad}={}", default_host(), self.source.url(), self.target.url());
-        bare(aws(step, &self.ecr)).input("images", "Api").input("registry-endpoints", &endpoints)
+        aws(step, &self.ecr).input("images", "Api").input("registry-endpoints", &endpoints)
     }
 
-    /// To the other registry.
-    fn promote(&self) -> Step {
+    /// To the other registry, with evidence and record.
+    pub(crate) fn promote_all(&self) -> Step {
         let abroad = self.ecr.registry(ACCOUNT, OTHER_REGION).host();
         self.step(self.project.promote("test")).input("target-registry", &abroad)
     }
 
     /// To the other registry as well.
-    fn publish(&self) -> Step {
+    pub(crate) fn publish_all(&self) -> Step {
         self.step(self.project.publish()).input("registry", &self.ecr.registry(ACCOUNT, OTHER_REGION).host())
     }
 
+    pub(crate) fn promote(&self) -> Step {
+        bare(self.promote_all())
+    }
+
+    pub(crate) fn publish(&self) -> Step {
+        bare(self.publish_all())
+    }
+
+    /// The registry that is written to.
+    pub(crate) fn abroad(&self) -> Registry<'_> {
+        self.ecr.registry(ACCOUNT, OTHER_REGION)
+    }
+
     /// The image is there as it was, and complete.
-    fn arrived(&self, tag: &str) {
+    pub(crate) fn arrived(&self, tag: &str) {
         let abroad = self.ecr.registry(ACCOUNT, OTHER_REGION);
         assert_eq!(abroad.resolve("shop/api", tag).as_ref(), Some(&self.image.root.digest));
         abroad.whole("shop/api", tag).unwrap();
@@ -75,7 +91,7 @@ impl Way {
         assert_eq!(self.ecr.leaks(), 0);
     }
 
-    fn not_tagged(&self) {
+    pub(crate) fn not_tagged(&self) {
         assert_eq!(self.ecr.registry(ACCOUNT, OTHER_REGION).repository("shop/api").unwrap().tags.len(), 0);
     }
 }

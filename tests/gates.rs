@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec, Parameter, Scan, Settings};
 use crate::support::evidence::Evidence;
+use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -142,6 +143,28 @@ fn what_is_not_there_blocks() {
 }
 
 #[test]
+fn what_could_not_be_linted_blocks_unless_it_is_accepted() {
+    let blocked = Shop::new(|evidence| drop(evidence.unparsed(None)));
+    blocked.blocks("lint", "the Dockerfile of the image could not be linted; a lint result was wanted");
+    let expired = Shop::new(|evidence| drop(evidence.unparsed(Some("2020-01-01"))));
+    expired.blocks("lint", "the Dockerfile of the image could not be linted, which was accepted until 2020-01-01");
+    let accepted = Shop::new(|evidence| drop(evidence.unparsed(Some("2999-12-31"))));
+    accepted.passes("lint", "the Dockerfile of the image could not be linted, which is accepted until 2999-12-31");
+}
+
+#[test]
+fn an_unknown_severity_blocks_where_the_gate_says_so() {
+    let shop = Shop::new(|evidence| {
+        evidence.scan(0, &[("ELSA-1", Severity::Unknown)], 30);
+        evidence.scan(1, &[], 30);
+    });
+    let counts = "linux/amd64 has 0 critical, 0 high, 0 medium, 0 low, 1 of unknown severity";
+    shop.passes("scan=low", counts);
+    shop.blocks("scan=high,unknown", &format!("{counts} (ELSA-1)"));
+    shop.blocks("scan=high,unknown", "; none of severity high or worse, or of unknown severity was wanted");
+}
+
+#[test]
 fn findings_block_from_their_severity_on() {
     let shop = Shop::new(|evidence| {
         evidence.lint(&[("DL3008", Level::Warning)]);
@@ -185,15 +208,33 @@ fn provenance_is_of_this_repository() {
 }
 
 #[test]
+fn what_a_gate_found_mentions_nobody() {
+    let shop = Shop::new(|evidence| {
+        evidence.complete();
+        evidence.scan(0, &HOSTILE_NAMES.map(|name| (name, Severity::High)), 1);
+        evidence.lint(&HOSTILE_NAMES.map(|name| (name, Level::Error)));
+        drop(evidence.provenance("https://evil.example/@shop/owners"));
+    });
+    let gates = "lint\nscan=high\nprovenance\nsignature=~@shop/owners.*";
+    for reason in ["", "see #12, @octocat and c0ffee1"] {
+        let step = shop.promote("test", gates).input("override", reason).input("extra-tags", "c0ffee1");
+        let run = step.env("GITHUB_ACTOR", "@shop/owners #12").run();
+        Rendered::of(&run.summary).says_nothing();
+        assert!(run.summary.contains("#### Gates"), "{}", run.summary);
+        assert!(!run.log.raw.contains('\u{202e}'), "{}", run.log.raw);
+    }
+    let run = shop.on_disk(shop.project.promote("test")).input("history", "true").run().exits(0);
+    assert!(run.summary.contains("owners"), "{}", run.summary);
+    Rendered::of(&run.summary).says_nothing();
+}
+
+#[test]
 fn a_line_that_is_no_gate_is_refused_before_anything_is_looked_at() {
     let shop = Shop::new(|_| {});
     for line in ["scan=hihg", "scans", "soak=2 fortnights", "signature=key:", "lint=error"] {
         let run = shop.promote("test", &format!("sbom\n{line}")).run().exits(2);
         let error = run.error();
-        assert!(
-            error.contains(&format!("input `require`: `{line}` is not accepted: a gate a line: lint, scan=SEVERITY")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("input `require`: `{line}` is not accepted: did you mean `")), "{error}");
         assert_eq!(run.output("images"), "");
     }
 }
@@ -358,7 +399,7 @@ fn a_policy_adds_its_gates_and_has_to_be_readable() {
     assert!(error.contains("the policy `/team/gates` can't be read, so nothing may pass"), "{error}");
     ecr.set_parameter(Parameter::new("/team/gates", "# The team's.\nlint\nscan=hihg"));
     let error = promote().run().exits(2).error().to_owned();
-    assert!(error.contains("policy `/team/gates`: `scan=hihg` is not accepted: a gate a line"), "{error}");
+    assert!(error.contains("policy `/team/gates`: `scan=hihg` is not accepted: did you mean `scan=high`?"), "{error}");
     ecr.set_parameter(Parameter::new("/team/gates", "forward\nlint\nplatforms"));
     let run = promote().run().exits(1);
     let names: Vec<String> = gates(&run).into_iter().map(|(name, _)| name).collect();
@@ -411,6 +452,128 @@ fn ecr_scans_of_every_platform_with_all_pages() {
     let run = promote().run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
     assert!(detail(&run, "ecr-scan=high").contains("linux/arm64 has 0 critical"));
+}
+
+#[test]
+fn what_the_checkout_accepts_does_not_count_in_ecrs_own_scan() {
+    let (ecr, project, [api, _]) = ecr_shop();
+    let registry = ecr.default_registry();
+    let promote = || aws(project.promote("test"), &ecr).input("images", "Api").input("require", "ecr-scan=high");
+    let enhanced = json!({"severity": "CRITICAL", "status": "ACTIVE", "packageVulnerabilityDetails":
+        {"vulnerabilityId": "GHSA-1", "relatedVulnerabilities": ["CVE-2026-7"]}});
+    let basic = |id: &str, severity: &str| json!({"name": id, "severity": severity});
+    for platform in &api.children {
+        let findings = vec![basic("CVE-2026-8", "HIGH"), basic("CVE-2026-9", "UNDEFINED")];
+        let scan = Scan { findings, enhanced_findings: vec![enhanced.clone()], ..Scan::default() };
+        registry.set_scan("shop/api", &platform.digest, scan);
+    }
+    let path = project.folder().join(".image-waivers.yaml");
+    let waiver = |id: &str, image: &str, day: &str| {
+        format!("- {{id: {id}, image: {image}, reason: not reachable, owner: team-a, expires: {day}}}\n")
+    };
+    let blocked = |waivers: &str| {
+        std::fs::write(&path, waivers).unwrap();
+        let run = promote().run().exits(1);
+        assert!(ecr.writes().is_empty(), "{}", ecr.table());
+        detail(&run, "ecr-scan=high")
+    };
+    let counts = "linux/amd64 has 1 critical, 1 high, 0 medium, 0 low, 1 of unknown severity (GHSA-1, CVE-2026-8)";
+    assert!(blocked("").starts_with(counts), "{}", blocked(""));
+    let other = waiver("CVE-2026-7", "shop/web", "2999-12-31");
+    assert!(blocked(&other).starts_with(counts), "{}", blocked(&other));
+    let expired = waiver("cve-2026-7", "shop/*", "2020-01-01");
+    let found = blocked(&expired);
+    assert!(found.contains("(GHSA-1, CVE-2026-8); the waiver of `cve-2026-7` expired on 2020-01-01"), "{found}");
+    let one = waiver("CVE-2026-7", "shop/*", "2999-12-31");
+    let found = blocked(&one);
+    assert!(
+        found.contains("0 critical, 1 high, 0 medium, 0 low, 1 of unknown severity, 1 waived (GHSA-1 until 2999-12-31 by team-a) (CVE-2026-8)"),
+        "{found}"
+    );
+
+    // A file that is wrong stops the run before anything is looked at; another one can be named.
+    std::fs::write(&path, "- id: CVE-1\n").unwrap();
+    let run = promote().run().exits(2);
+    assert!(run.error().starts_with(".image-waivers.yaml:1:3: "), "{}", run.error());
+    let both = [one, waiver("CVE-2026-8", "Api", "2999-12-31")].concat();
+    std::fs::write(project.folder().join("accepted.yaml"), both).unwrap();
+    let run = promote().input("waivers", "accepted.yaml").run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    let found = detail(&run, "ecr-scan=high");
+    assert!(
+        found.contains("linux/arm64 has 0 critical, 0 high, 0 medium, 0 low, 1 of unknown severity, 2 waived"),
+        "{found}"
+    );
+}
+
+/// A shop whose one image has layers of a media type, and its template.
+fn with_layers(template: &str, kind: &'static str, docker: bool) -> (Project, Ecr) {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(template);
+    let spec =
+        ImageSpec { platforms: vec!["linux/amd64".into()], docker, layer_type: Some(kind), ..ImageSpec::default() };
+    ecr.default_registry().push("shop/api", &["dev-1.0.0"], &Image::of(&spec));
+    project.built("Api", &Image::of(&ImageSpec { seed: 2, ..spec }));
+    (project, ecr)
+}
+
+#[test]
+fn layers_that_a_target_cannot_unpack_are_refused() {
+    let function = r#"
+Parameters:
+  RepositoryPrefix: {Type: "AWS::SSM::Parameter::Value<String>", Default: /account/ecr/main/registry}
+  Environment: {Type: String, AllowedValues: [dev, test, prod]}
+  DeploymentVersion: {Type: String}
+Mappings:
+  ImageBuildConfiguration:
+    Api: {imageName: shop/api}
+Resources:
+  Function:
+    Type: AWS::Lambda::Function
+    Properties:
+      PackageType: Image
+      Code:
+        ImageUri: !Sub
+          - ${RepositoryPrefix}/${Name}:${Environment}-${DeploymentVersion}
+          - Name: !FindInMap [ImageBuildConfiguration, Api, imageName]
+"#;
+    let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let docker_zstd = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    let docker_foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    for (template, kind, docker, why) in [
+        (
+            BY_TAG,
+            docker_zstd,
+            true,
+            "is compressed with zstd, which Docker's manifest format does not have: `Task` could not",
+        ),
+        (BY_TAG, zstd, true, "is compressed with zstd, which Docker's manifest format does not have: `Task` could not"),
+        (
+            function,
+            docker_zstd,
+            true,
+            "is compressed with zstd, which Docker's manifest format does not have: `Function`",
+        ),
+        (function, zstd, false, "is compressed with zstd, and `Function`, a function, takes gzip only"),
+        (BY_TAG, foreign, false, "is foreign: the registry does not hold it, and `Task` could not pull it"),
+        (BY_TAG, docker_foreign, true, "is foreign: the registry does not hold it, and `Task` could not pull it"),
+    ] {
+        let (project, ecr) = with_layers(template, kind, docker);
+        let step = |step: Step| aws(step, &ecr).input("images", "Api");
+        let run = step(project.promote("test")).input("require", "platforms").run().exits(1);
+        assert!(detail(&run, "platforms").contains(why), "{kind}: {}", detail(&run, "platforms"));
+        // Nor does publish, or a promotion without the gate, put it there.
+        for run in [step(project.promote("test")).run().exits(1), step(project.publish()).run().exits(1)] {
+            assert!(run.error().contains("would not run") && run.error().contains(why), "{kind}: {}", run.error());
+        }
+        assert!(ecr.writes().is_empty(), "{}", ecr.table());
+    }
+    // Containers of OCI images take zstd.
+    let (project, ecr) = with_layers(BY_TAG, zstd, false);
+    let run = aws(project.promote("test"), &ecr).input("images", "Api").input("require", "platforms").run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::support::ecr::{Config, Ecr, Image};
+use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::prism::{Exchange, GitHub, TOKEN};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Action, Run, Step};
@@ -131,6 +132,36 @@ fn a_comment_is_made_once_and_updated_from_then_on() {
     assert_eq!(made.len(), 41);
     assert_eq!(made[39].what, FIRST_PAGE.replace("page=1", "page=40"));
     assert!(made[40].body["body"].as_str().unwrap().starts_with("<!-- image-lifecycle:build Api -->\n"));
+}
+
+#[test]
+fn names_that_a_scanner_found_mention_nobody() {
+    let shop = Shop::new();
+    let found = |(at, name): (usize, &&str)| {
+        json!({"vulnerability": {"id": format!("CVE-2026-{at} {name}"), "severity": "Low", "description": name},
+            "artifact": {"name": name, "version": name}})
+    };
+    let matches: Vec<Value> = HOSTILE_NAMES.iter().enumerate().map(found).collect();
+    let report = json!({"matches": matches, "descriptor": {"name": "grype", "version": "0.90.0"}});
+    std::fs::write(shop.project.folder().join("report.json"), report.to_string()).unwrap();
+    let program = format!("#!/bin/sh\ncat {}/report.json\n", shop.project.folder().display());
+    std::fs::write(shop.project.folder().join("grype"), program).unwrap();
+    let waiver = "- {id: CVE-2026-1 x, reason: '@shop/owners', owner: 'team@shop.example', expires: 2999-12-31}\n"
+        .replace("CVE-2026-1 x", &format!("'CVE-2026-1 {}'", HOSTILE_NAMES[1]));
+    std::fs::write(shop.project.folder().join(".image-waivers.yaml"), waiver).unwrap();
+    let run = shop.comment().run().exits(0);
+    let made = shop.github.take_valid();
+    let body = made[1].body["body"].as_str().unwrap();
+    for markdown in [body, run.summary.as_str()] {
+        let rendered = Rendered::of(markdown);
+        rendered.says_nothing();
+        assert_eq!(
+            rendered.cells().iter().filter(|cells| **cells == rendered.cells()[2]).count(),
+            HOSTILE_NAMES.len() + 1,
+            "{markdown}"
+        );
+    }
+    assert!(!run.log.raw.contains('\u{202e}'), "{}", run.log.raw);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::support::ecr::{
-    ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageSpec, Parameter, Policy, REGION, Settings, User,
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, Parameter, Policy, REGION, Settings, User,
 };
 use crate::support::http::Kind;
+use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -443,6 +444,9 @@ fn a_layout_that_was_cut_off_is_refused_before_a_byte_is_sent() {
     assert!(run.error().contains(&layer(&api)) && run.error().contains("build again"), "{}", run.error());
     let (run, api) = run_with(&|project, api| std::fs::write(project.blob(&layer(api)), "half").unwrap());
     assert!(run.error().contains("has only 4 of 1024 bytes") && run.error().contains(&layer(&api)), "{}", run.error());
+    let (run, api) = run_with(&|project, api| std::fs::write(project.blob(&layer(api)), [0; 1025]).unwrap());
+    let told = format!("has 1025 bytes for the blob {}, 1 more than its 1024", layer(&api));
+    assert!(run.error().contains(&told) && run.error().contains("changed after the build"), "{}", run.error());
     let (run, api) = run_with(&|project, api| std::fs::remove_file(project.blob(&api.children[1].digest)).unwrap());
     assert!(run.error().contains(&api.children[1].digest), "{}", run.error());
     let (run, _) =
@@ -484,4 +488,16 @@ fn an_image_that_was_not_built_is_named() {
     let run = publish(&project, &ecr).run().exits(1);
     assert!(run.error().contains("`Web` was not built"), "{}", run.error());
     assert_eq!(run.of_images("status"), ["created", "failed"]);
+}
+
+#[test]
+fn what_a_registry_says_mentions_nobody() {
+    let (ecr, project, _) = shop();
+    let message = HOSTILE_NAMES.join(", ");
+    let body = json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
+    ecr.on(|entry| entry.kind == Kind::PostUpload, 1, 1000, Hook::Answer { status: 403, headers: Vec::new(), body });
+    let run = publish(&project, &ecr).input("images", "Api").run().exits(1);
+    assert!(run.summary.contains("babel"), "{}", run.summary);
+    Rendered::of(&run.summary).says_nothing();
+    assert!(!run.log.raw.contains('\u{202e}') && run.error().contains(r"\u{202e}gnp"), "{}", run.log.raw);
 }

@@ -244,9 +244,9 @@ fn a_layout_that_names_another_repository_is_refused() {
 const FRAGILE: &str = r#"
 case "$*" in
   *--certificate-identity*)
-    mkdir "$LOCK" || { echo 'Error: creating cached local store: resource temporarily unavailable' >&2; exit 1; }
+    mkdir LOCK || { echo 'Error: creating cached local store: resource temporarily unavailable' >&2; exit 1; }
     sleep 0.2
-    rmdir "$LOCK" ;;
+    rmdir LOCK ;;
 esac
 echo 'Error: no signatures found' >&2
 exit 1
@@ -256,10 +256,11 @@ exit 1
 fn certificates_are_verified_one_after_the_other() {
     let shop = Shop::new();
     let tools = tempfile::tempdir().unwrap();
-    script(tools.path(), "cosign", FRAGILE);
+    let lock = tools.path().join("lock").display().to_string();
+    script(tools.path(), "cosign", &FRAGILE.replace("LOCK", &lock));
     let identities: Vec<String> = (0..6).map(|n| format!("signature=https://ci.example/{n}")).collect();
     let step = shop.promote(&identities.join("\n")).env("PATH", format!("{}:/usr/bin:/bin", tools.path().display()));
-    let run = step.env("LOCK", tools.path().join("lock")).run().exits(1);
+    let run = step.run().exits(1);
     for (passed, detail) in gates(&run) {
         assert!(!passed && detail.starts_with("cosign found no signature of https://ci.example/"), "{detail}");
     }

@@ -137,7 +137,7 @@ fn inputs_that_mean_nothing() {
         ("role-to-assume", "deploy", "arn:aws:iam"),
         ("working-directory", "nowhere", "folder"),
         ("working-directory", "..", "folder in the checkout"),
-        ("template", "other.yaml", "path of a template"),
+        ("template", "other.yaml", "no such file in"),
         ("parameters", "nonsense", "parameters"),
         ("parameters", "Nobody=1", "Nobody"),
         ("parameters", "Environment=prod", "the run is for `dev`"),
@@ -178,7 +178,16 @@ fn no_credentials_at_all() {
         names.iter().fold(aws(step, &ecr), |step, name| step.env(name, ""))
     };
     let run = without(project.publish()).run().exits(1);
-    check(&run, &["credentials", "configure-aws-credentials"]);
+    check(&run, &["credentials", "- uses: aws-actions/configure-aws-credentials@", "id-token: write"]);
+    // One line, without the places that the SDK looked in.
+    assert!(run.error().contains(": no AWS credentials (hint: "), "{}", run.error());
+    let run = without(project.publish()).env("AWS_REGION", "").run().exits(1);
+    check(&run, &["no AWS credentials and no AWS region", "configure-aws-credentials"]);
+    // On a hosted runner something answers at the address of an instance's metadata, and it is not AWS.
+    let metadata = ecr.endpoint_url();
+    let step = without(project.publish()).env("AWS_EC2_METADATA_DISABLED", "false");
+    let run = step.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata).run().exits(1);
+    assert!(run.error().contains(": no AWS credentials (hint: "), "{}", run.error());
     let run = aws(project.publish(), &ecr).env("AWS_REGION", "").run().exits(1);
     check(&run, &["`/account/ecr/main/registry` can't be read: no AWS region", "`region`", "`registry`"]);
 }

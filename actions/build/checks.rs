@@ -16,7 +16,7 @@ use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::{Diagnosis, Problem, clock, counted};
 
 use crate::inputs::{Provenance, Request};
-use crate::lint::{DEADLINE, Dockerfile, Linter};
+use crate::lint::{DEADLINE, Dockerfile, Linted, Linter};
 use crate::output::Built;
 use crate::plan::Image;
 use crate::sbom::{self, Generator};
@@ -39,7 +39,7 @@ pub(crate) struct Checks {
     generator: Option<Generator>,
     policy: lifecycle::evidence::scan::Policy,
     /// What is not checked, and why: nobody asked for it, and nothing for it is there.
-    pub(crate) skipped: Vec<&'static str>,
+    pub(crate) skipped: Vec<String>,
     /// Where the reports go.
     pub(crate) reports: PathBuf,
 }
@@ -48,11 +48,15 @@ pub(crate) struct Checks {
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     pub(crate) lint: Option<LintCounts>,
+    /// Why the Dockerfile could not be linted, in hadolint's words.
+    pub(crate) not_linted: Option<String>,
     pub(crate) vulnerabilities: Option<ScanCounts>,
     /// How many vulnerabilities are accepted.
     pub(crate) waived: usize,
     /// How many don't count because there is no fix.
     pub(crate) unfixed: usize,
+    /// What has to be said of vulnerabilities of unknown severity, which the threshold lets through.
+    pub(crate) unrated: Option<String>,
     /// Which waivers name a vulnerability that it has, by their place among all.
     applied: BTreeSet<usize>,
     /// What makes the image fail: findings over a threshold, or a check that could not run.
@@ -94,7 +98,7 @@ impl Checks {
         let policy = lifecycle::evidence::scan::Policy {
             threshold: request.scan_threshold,
             only_fixed: request.only_fixed,
-            waivers: read_waivers(request, runner)?,
+            waivers: request.common.project.waivers(request.waivers.as_deref(), runner)?,
         };
         tell_astray_waivers(&policy.waivers, request, runner);
         let linter = match request.lint {
@@ -106,19 +110,30 @@ impl Checks {
                 deadline: DEADLINE,
             }),
         };
-        let scanner = Scanner::choose(request.scan, runner, request.install_tools, request.common.concurrency).await?;
-        let generator = Generator::choose(request.sbom, &runner.environment, request.common.concurrency)?;
+        let (install, at_a_time) = (request.install_tools, request.common.concurrency);
+        let cache = request.scanner_cache.as_deref();
         let mut skipped = Vec::new();
-        let mut skip = |what: &'static str, title: &str, level: Level, hint: &str| {
-            runner.annotate(Annotation::new(level, format!("{what}{hint}")).titled(title));
-            skipped.push(what);
+        let mut or_skip = |what: &str, title: &str, level: Level, problem: Problem| {
+            let hint = problem.hint.clone();
+            let problem = hint.into_iter().fold(Problem::failure(what).because(problem), Problem::hint);
+            let why = Diagnosis::of(&problem.into());
+            runner.annotate(Annotation::new(level, why.line()).titled(title));
+            skipped.push(why.message);
         };
-        if scanner.is_none() && request.scan == scan::Choice::Auto {
-            skip(scan::SKIPPED, "scan", Level::Warning, "");
-        }
-        if generator.is_none() && request.sbom == sbom::Choice::Auto {
-            skip(sbom::SKIPPED, "sbom", Level::Notice, sbom::HINT);
-        }
+        let scanner = match Scanner::choose(request.scan, runner, install, cache, at_a_time).await {
+            Err(problem) if request.scan == scan::Choice::Auto && runner.environment.secret("SNYK_TOKEN").is_none() => {
+                or_skip("no image was scanned", "scan", Level::Warning, problem);
+                None
+            }
+            scanner => scanner?,
+        };
+        let generator = match Generator::choose(request.sbom, runner, install, at_a_time).await {
+            Err(problem) if request.sbom == sbom::Choice::Auto => {
+                or_skip("no image has an SBOM", "sbom", Level::Notice, problem);
+                None
+            }
+            generator => generator?,
+        };
         let mut reports = request.layout.clone().into_os_string();
         reports.push("-reports");
         let reports = PathBuf::from(reports);
@@ -164,7 +179,7 @@ impl Checks {
         linter.all(&dockerfiles, at_a_time).await
     }
 
-    /// What the linter and the builder found in an image's Dockerfile; none where nothing was looked for, or could be.
+    /// The result of linting an image's Dockerfile as SARIF, with what the builder found in it; none where it was not linted.
     pub(crate) fn linted(
         &self,
         request: &Request,
@@ -172,9 +187,10 @@ impl Checks {
         results: &crate::lint::Results,
         by_builder: &[Finding],
         checked: &mut Checked,
-    ) -> Option<Vec<Finding>> {
+    ) -> Option<Value> {
+        let name = image.definition.image_name.value.as_str();
         match results.get(&image.dockerfile_display)? {
-            Ok(findings) => {
+            Ok(Linted::Findings(findings)) => {
                 let findings: Vec<Finding> = findings.iter().chain(by_builder).cloned().collect();
                 let counts = LintCounts::of(&findings);
                 if let Some(level) = request.lint.filter(|_| counts.fails(request.lint)) {
@@ -183,7 +199,13 @@ impl Checks {
                     checked.problems.push(Problem::failure(message));
                 }
                 checked.lint = Some(counts);
-                Some(findings)
+                Some(sarif::lint(name, &findings, request.lint))
+            }
+            Ok(Linted::Unparsed(finding)) => {
+                checked.not_linted = Some(format!("{}: {}", finding.place, finding.message));
+                let waiver = self.policy.waivers.of_dockerfile(&image.dockerfile_display);
+                checked.problems.extend(unparsed(finding, waiver));
+                Some(sarif::unparsed(name, finding, waiver.ok().flatten(), request.lint))
             }
             Err(problem) => {
                 checked.problems.push(again(problem));
@@ -192,10 +214,23 @@ impl Checks {
         }
     }
 
+    /// Says which Dockerfiles are accepted although they could not be linted.
+    pub(crate) fn tell_waived_dockerfiles(&self, results: &crate::lint::Results, runner: &Runner) {
+        for linted in results.values().flatten() {
+            let Linted::Unparsed(finding) = linted else { continue };
+            let Ok(Some(waiver)) = self.policy.waivers.of_dockerfile(&finding.place.file) else { continue };
+            let message = format!(
+                "could not be linted: {}; accepted until {} by {}: {}",
+                finding.message, waiver.expires, waiver.owner, waiver.reason
+            );
+            runner.annotate(Annotation::new(Level::Warning, message).titled("lint").at(Some(finding.place.clone())));
+        }
+    }
+
     /// Scans what was built and attaches all that is known of it.
-    pub(crate) async fn built(&self, subject: &Subject<'_>, lint: Option<Vec<Finding>>, checked: &mut Checked) {
+    pub(crate) async fn built(&self, subject: &Subject<'_>, lint: Option<Value>, checked: &mut Checked) {
         let outcomes = [
-            lint.map_or(Ok(()), |findings| self.attach_lint(subject, &findings, checked)),
+            lint.map_or(Ok(()), |document| self.attach_lint(subject, &document, checked)),
             self.scan(subject, checked).await,
             self.sbom(subject).await,
             if subject.request.provenance == Provenance::None { Ok(()) } else { attest(subject) },
@@ -224,10 +259,9 @@ impl Checks {
         }
     }
 
-    fn attach_lint(&self, subject: &Subject<'_>, findings: &[Finding], checked: &mut Checked) -> Result<(), Problem> {
-        let document = sarif::lint(subject.name(), findings, subject.request.lint);
-        self.sarif(subject.image, LINT, &document, checked)?;
-        let artifact = sarif::artifact(&subject.built.root.descriptor(), &document, &clock::now());
+    fn attach_lint(&self, subject: &Subject<'_>, document: &Value, checked: &mut Checked) -> Result<(), Problem> {
+        self.sarif(subject.image, LINT, document, checked)?;
+        let artifact = sarif::artifact(&subject.built.root.descriptor(), document, &clock::now());
         artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
     }
 
@@ -254,11 +288,16 @@ impl Checks {
             checked.details = verdict.table(LISTED).markdown();
         }
         checked.problems.extend(verdict.failure().map(Problem::failure));
+        checked.unrated = verdict.unrated();
+        if let Some(unrated) = &checked.unrated {
+            let message = format!("image `{}`: {unrated}", image.key);
+            subject.runner.annotate(Annotation::new(Level::Warning, message).titled("scan"));
+        }
         checked.vulnerabilities = Some(verdict.counts);
         (checked.waived, checked.unfixed) = (verdict.waived(), verdict.unfixed());
         let applies = |waiver: &Waiver| {
             let mut found = verdict.findings.iter();
-            found.any(|finding| waiver.covers(&finding.vulnerability, &image.key, subject.name()))
+            found.any(|finding| waiver.covers(&finding.vulnerability.names(), &image.key, subject.name()))
         };
         let applied = self.policy.waivers.iter().enumerate().filter(|(_, waiver)| applies(waiver));
         checked.applied = applied.map(|(number, _)| number).collect();
@@ -268,7 +307,15 @@ impl Checks {
     async fn sbom(&self, subject: &Subject<'_>) -> Result<(), Problem> {
         let Some(generator) = &self.generator else { return Ok(()) };
         for (platform, manifest) in &subject.built.platforms {
-            let sbom = generator.make(&subject.image.key, subject.layout, &manifest.descriptor()).await?;
+            let target = sbom::Target {
+                key: &subject.image.key,
+                name: subject.name(),
+                repository: subject.request.repository(subject.name()),
+                platform,
+                layout: subject.layout,
+                manifest: &manifest.descriptor(),
+            };
+            let sbom = generator.make(&target).await?;
             let platform = platform.to_string().replace('/', "-");
             self.report(subject.image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
             sbom.artifact.add_to(subject.layout).map_err(not_attached)?;
@@ -342,25 +389,6 @@ fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
     artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
 }
 
-/// The file that was named, else the one at its usual place.
-fn read_waivers(request: &Request, runner: &Runner) -> anyhow::Result<waivers::Waivers> {
-    let project = &request.common.project;
-    let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
-    let usual = project.inside(waivers::FILE_NAME).map_err(refused)?;
-    let path = match &request.waivers {
-        Some(path) => path.clone(),
-        None if usual.is_file() => usual,
-        None => return Ok(waivers::Waivers::default()),
-    };
-    let display = path.strip_prefix(&project.workspace).unwrap_or(&path).to_owned();
-    waivers::Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
-        let mut problems = problems.into_iter();
-        let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));
-        problems.for_each(|problem| runner.annotate(Diagnosis::of(&problem.into()).annotation()));
-        first.into()
-    })
-}
-
 /// Says which waivers are for no image, chosen or not: a key or a name has changed, or was never right.
 fn tell_astray_waivers(waivers: &waivers::Waivers, request: &Request, runner: &Runner) {
     let defined = request.common.project.modules.iter().flat_map(|module| &module.defined);
@@ -372,9 +400,31 @@ fn tell_astray_waivers(waivers: &waivers::Waivers, request: &Request, runner: &R
     }
 }
 
-/// A failure that several images share.
+/// What makes an image fail whose Dockerfile hadolint cannot parse; none where that is accepted.
+fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<Problem> {
+    let file = finding.place.file.display();
+    let expired = match waiver {
+        Ok(Some(_)) => return None,
+        Ok(None) => String::new(),
+        Err(expired) => format!("; its waiver expired on {}", expired.expires),
+    };
+    let message = format!("{file} could not be linted: hadolint cannot parse it: {}{expired}", finding.message);
+    let entry =
+        format!("- {{id: {}, dockerfile: {file}, reason: …, owner: …, expires: YYYY-MM-DD}}", waivers::UNPARSED);
+    let hint =
+        format!("where the builder takes it as it is, accept that for this file in {}: {entry}", waivers::FILE_NAME);
+    Some(Problem::failure(message).at(finding.place.clone()).hint(hint))
+}
+
+/// A copy of a failure that several images share, with all its causes.
 fn again(problem: &Problem) -> Problem {
-    let copy = Problem { message: problem.to_string(), ..Problem::failure("") };
+    let mut message = problem.to_string();
+    let mut cause = std::error::Error::source(problem);
+    while let Some(error) = cause {
+        message += &format!(": {error}");
+        cause = error.source();
+    }
+    let copy = Problem { message, ..Problem::failure("") };
     let copy = copy.at(problem.place.clone());
     match &problem.hint {
         Some(hint) => copy.hint(hint.clone()),

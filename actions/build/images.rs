@@ -8,12 +8,13 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::provenance::builder_id;
 use lifecycle::oci::Layout;
-use lifecycle::runner::{Annotation, Level, Runner, command, run};
+use lifecycle::runner::{Annotation, Level, Program, Runner, command, run};
 use lifecycle::{Problem, clock};
 
-use crate::builder::{BaseCredentials, Builder, Conditions, Loader, Output, apart, last_words};
+use crate::builder::{BaseCredentials, Builder, Conditions, Failed, Loader, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};
 use crate::inputs::Request;
+use crate::lint::Linted;
 use crate::outcome::{Outcome, Status};
 use crate::output::{self, ATTESTATION_LIMIT, BASE, Built, Exported};
 use crate::plan::Image;
@@ -100,7 +101,9 @@ pub(crate) async fn all(
     };
     let (lint, mut outcomes) = tokio::join!(lint, built(request, images, means, since.as_ref(), runner));
     let by_builder = outcomes.iter().flat_map(|outcome| &outcome.findings);
-    lint.values().flatten().flatten().chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
+    let by_linter = lint.values().flatten().flat_map(Linted::findings);
+    by_linter.chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
+    checks.tell_waived_dockerfiles(&lint, runner);
     let checked = images.iter().zip(&outcomes).map(|(image, outcome)| async {
         let mut checked = Checked::default();
         let linted = checks.linted(request, image, &lint, &outcome.findings, &mut checked);
@@ -244,11 +247,7 @@ async fn build(
         Ok(output) => output,
         Err(failed) => {
             runner.group(&title, &failed.log);
-            let message = format!("image `{}` could not be built", image.key);
-            let place = image.definition.dockerfile.place.clone();
-            let last = last_words(&failed.log);
-            let problem = Problem::failure(message).at(place).because(failed.problem);
-            return Err(last.into_iter().fold(problem, Problem::hint).into());
+            return Err(not_built(image, failed).into());
         }
     };
     runner.group(&title, &output.log);
@@ -262,13 +261,15 @@ async fn build(
         runner.annotate(Annotation::new(Level::Warning, message).at(Some(image.definition.key.place.clone())));
     }
     let materials = exported.materials();
-    for base in &image.bases {
-        let pulled = conditions.request.base_images.pulled(&base.reference);
-        if let Some(digest) = materials.get(&pulled) {
+    for base in image.bases() {
+        if let Some(digest) = materials.get(&conditions.request.base_images.pulled(&base.reference)) {
             output.bases.insert(base.reference.clone(), digest.clone());
         }
     }
     output.bases.extend(image.known.clone());
+    builder.verify(image, conditions, &mut output).await?;
+    let is_rewritten = conditions.epoch.is_some() && builder.rewrites_base_layers();
+    stands_on_its_base(image, &exported, &output, is_rewritten)?;
     let mut annotations = base_annotations(image, &output.bases);
     annotations.extend(conditions.request.annotations.clone());
     let (into, of) = (layout.clone(), image.clone());
@@ -276,6 +277,32 @@ async fn build(
     // The blobs are linked into the layout; the rest is of no use any more.
     std::fs::remove_dir_all(conditions.folder).ok();
     Ok((built, output))
+}
+
+/// Checks of each platform that it stands on the base image that its Dockerfile names.
+fn stands_on_its_base(image: &Image, exported: &Exported, output: &Output, is_rewritten: bool) -> anyhow::Result<()> {
+    for (platform, built) in exported.foundations()? {
+        let base = image.sources.get(&platform).and_then(|sources| sources.base.as_ref());
+        if let Some((base, foundation)) = base.zip(output.foundations.get(&platform)) {
+            foundation.carries(&built, base, is_rewritten)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is said of a build that failed: the line of the Dockerfile and what it printed last, as far as that is known.
+fn not_built(image: &Image, failed: Failed) -> Problem {
+    let message = format!("image `{}` could not be built", image.key);
+    if let Some(step) = failed.step {
+        let output = if step.output.is_empty() { String::new() } else { format!(": {}", step.output.join(" | ")) };
+        let problem = Problem::failure(format!("{message}: `{}` failed{output}", step.instruction)).at(step.place);
+        return failed.problem.hint.into_iter().fold(problem, Problem::hint);
+    }
+    let place = failed.problem.place.clone().unwrap_or_else(|| image.definition.dockerfile.place.clone());
+    let hint = failed.problem.hint.clone().or_else(|| last_words(&failed.log));
+    let mistake = failed.problem.mistake;
+    let problem = Problem { mistake, ..Problem::failure(message) }.at(place).because(failed.problem);
+    hint.into_iter().fold(problem, Problem::hint)
 }
 
 /// Says from time to time that a build goes on.
@@ -315,7 +342,7 @@ fn labels(request: &Request, runner: &Runner, image: &Image, epoch: Option<i64>)
 
 /// When the commit was made: what two builds of it are dated with.
 async fn commit_time(request: &Request) -> Option<i64> {
-    let mut git = command("git");
+    let mut git = command(Program::Git, "git");
     git.arg("-C").arg(&request.common.project.folder).args(["log", "-1", "--format=%ct"]);
     let finished = run(git, 1024, Duration::from_secs(30)).await.ok()?;
     String::from_utf8(finished.stdout).ok()?.trim().parse().ok()

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
-use lifecycle::evidence::scan::Severity;
+use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::oci::{Layout, Platform};
-use lifecycle::project::{Common, Project, Side, Version, registry};
+use lifecycle::project::{Common, Project, Side, Version, registry, waivers_file};
 use lifecycle::runner::{Environment, Input, InputError, Runner};
 
 use crate::builder::{Caches, Choice, Options, Secret, options};
@@ -45,6 +45,7 @@ lifecycle::inputs! {
     lint = "error",
     scan = "auto",
     scan_threshold = "high",
+    scanner_cache = "",
     waivers = "",
     only_fixed = "false",
     sbom = "auto",
@@ -79,8 +80,10 @@ pub(crate) struct Request {
     /// The lowest level that fails; none: no lint.
     pub(crate) lint: Option<Level>,
     pub(crate) scan: scan::Choice,
-    /// The lowest severity that fails; none: nothing does.
-    pub(crate) scan_threshold: Option<Severity>,
+    /// The severities that fail; none: nothing does.
+    pub(crate) scan_threshold: Option<Threshold>,
+    /// Where the scanner keeps its database from one run to the next.
+    pub(crate) scanner_cache: Option<PathBuf>,
     pub(crate) waivers: Option<PathBuf>,
     pub(crate) only_fixed: bool,
     pub(crate) sbom: sbom::Choice,
@@ -125,7 +128,7 @@ impl Request {
         let input = Input::new;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         let environment = &runner.environment;
-        let common = inputs.common().parse(environment)?;
+        let common = inputs.common().parse(runner)?;
         let project = &common.project;
         let platforms = platforms(&input("platforms", &inputs.platforms))?;
         let told = Asked {
@@ -164,9 +167,9 @@ impl Request {
             load: input("load", &inputs.load).boolean(false)?,
             lint: input("lint", &inputs.lint).choice(&Level::THRESHOLDS, Some(Level::Error))?,
             scan: input("scan", &inputs.scan).choice(&scan::Choice::ALL, scan::Choice::Auto)?,
-            scan_threshold: input("scan-threshold", &inputs.scan_threshold)
-                .choice(&Severity::THRESHOLDS, Some(Severity::High))?,
-            waivers: waivers(&input("waivers", &inputs.waivers), project)?,
+            scan_threshold: scan_threshold(&input("scan-threshold", &inputs.scan_threshold))?,
+            scanner_cache: scanner_cache(&input("scanner-cache", &inputs.scanner_cache), project)?,
+            waivers: waivers_file(&input("waivers", &inputs.waivers), project)?,
             only_fixed: input("only-fixed", &inputs.only_fixed).boolean(false)?,
             sbom: input("sbom", &inputs.sbom).choice(&sbom::Choice::ALL, sbom::Choice::Auto)?,
             provenance: Provenance::parse(&input("provenance", &inputs.provenance))?,
@@ -177,6 +180,31 @@ impl Request {
             released: Side::new(aws, &common.options, registry, registry_parameter),
             common,
         })
+    }
+
+    /// Where an image is going to be pulled from, as far as an input says so.
+    pub(crate) fn repository(&self, image: &str) -> Option<String> {
+        let registry = self.released.registry.as_ref().filter(|registry| !registry.starts_with("oci:"))?;
+        Some(format!("{registry}/{image}"))
+    }
+}
+
+fn scanner_cache(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
+    input.text().map(|text| project.inside(text).map_err(|error| input.refuse(error))).transpose()
+}
+
+/// `off`, or what fails.
+fn scan_threshold(input: &Input<'_>) -> Result<Option<Threshold>, InputError> {
+    match input.text() {
+        None => Ok(Some(Severity::High.into())),
+        Some("off") => Ok(None),
+        Some(text) => match Threshold::parse(text) {
+            Some(threshold) => Ok(Some(threshold)),
+            None => {
+                let accepted = "critical, high, medium, low, off; with `,unknown`, as in high,unknown, unknown severities fail too";
+                Err(input.refuse(accepted))
+            }
+        },
     }
 }
 
@@ -219,14 +247,6 @@ fn layout(input: &Input<'_>, project: &Project, environment: &Environment) -> Re
             let what = "a folder that is empty, not there yet, or an OCI layout";
             Err(input.refuse_value(&folder.display().to_string(), what))
         }
-    }
-}
-
-fn waivers(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
-    let Some(text) = input.text() else { return Ok(None) };
-    match project.inside(text).map_err(|error| input.refuse(error))? {
-        path if path.is_file() => Ok(Some(path)),
-        _ => Err(input.refuse("the path of a file with waivers, relative to `working-directory`")),
     }
 }
 

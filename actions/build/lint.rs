@@ -9,10 +9,9 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use lifecycle::evidence::lint::{Finding, Level};
-use lifecycle::runner::{Finished, run};
+use lifecycle::evidence::waivers::UNPARSED;
+use lifecycle::runner::{self, Finished, Program, run};
 use lifecycle::{Place, Problem};
-
-use crate::tools;
 
 /// hadolint takes well under a second for a Dockerfile.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -28,6 +27,13 @@ const MESSAGE: usize = 1000;
 
 /// Configuration files that hadolint takes from the folder that it runs in.
 const CONFIGURATION: [&str; 2] = [".hadolint.yaml", ".hadolint.yml"];
+
+/// What hadolint calls errors although the image is as it was meant: `ADD` where `COPY` would do, and `MAINTAINER`. They are
+/// warnings here, unless the configuration file names them.
+const MILD: [&str; 2] = ["DL3020", "DL4000"];
+
+/// How hadolint begins to say that its configuration file cannot be read. It goes on without the file.
+const BROKEN_CONFIGURATION: &str = "Error parsing your config file";
 
 /// The first buildx that knows `--call=check`.
 const CHECKING_BUILDX: (u64, u64) = (0, 15);
@@ -54,8 +60,27 @@ pub(crate) struct Dockerfile {
     pub(crate) display: PathBuf,
 }
 
-/// What was found in each Dockerfile, or why nothing could be.
-pub(crate) type Results = BTreeMap<PathBuf, Result<Vec<Finding>, Problem>>;
+/// What hadolint made of a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Linted {
+    /// What it found.
+    Findings(Vec<Finding>),
+    /// It cannot parse the file, so it looked for nothing: its words, with their line.
+    Unparsed(Finding),
+}
+
+impl Linted {
+    /// What was found; nothing where nothing was looked for.
+    pub(crate) fn findings(&self) -> &[Finding] {
+        match self {
+            Self::Findings(findings) => findings,
+            Self::Unparsed(_) => &[],
+        }
+    }
+}
+
+/// What was found in each Dockerfile, or why hadolint could not be run on it.
+pub(crate) type Results = BTreeMap<PathBuf, Result<Linted, Problem>>;
 
 impl Linter {
     /// Lints each Dockerfile once, several at a time. The results have the displayed path as their key.
@@ -66,32 +91,55 @@ impl Linter {
         stream::iter(checks).buffer_unordered(at_a_time.max(1)).collect().await
     }
 
-    /// Lints a Dockerfile. One that can't be parsed has a finding of level error that says so.
+    /// Lints a Dockerfile.
     ///
     /// # Errors
-    /// When hadolint could not do it.
-    pub(crate) async fn one(&self, dockerfile: &Dockerfile) -> Result<Vec<Finding>, Problem> {
+    /// When hadolint could not be run, or not with its configuration.
+    pub(crate) async fn one(&self, dockerfile: &Dockerfile) -> Result<Linted, Problem> {
         let failed = |cause: Problem| {
-            let place = Place { file: dockerfile.display.clone(), line: 1, column: 1 };
+            let place = cause.place.clone().unwrap_or_else(|| start(&dockerfile.display));
             Problem::failure(format!("{} could not be linted", dockerfile.display.display())).because(cause).at(place)
         };
-        let mut command = tools::checker(&self.program);
+        let mut command = runner::command(Program::Hadolint, &self.program);
         // Each source that names a format gets an output of its own, and the environment's comes first.
         command.env("HADOLINT_FORMAT", "json").args(["--format", "json", "--no-fail"]);
-        if let Some(configuration) = self.configuration() {
+        let (configuration, is_found_by_itself) = self.configuration();
+        if let Some(configuration) = configuration.as_ref().filter(|_| !is_found_by_itself) {
             command.arg("--config").arg(configuration);
+        }
+        let text = configuration.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        for rule in MILD.into_iter().filter(|rule| !text.contains(rule)) {
+            command.args(["--warning", rule]);
         }
         command.arg("--").arg(&dockerfile.path).current_dir(&self.directory);
         let finished = run(command, OUTPUT, self.deadline).await;
         let finished = finished.map_err(|error| failed(Problem::failure("hadolint did not finish").because(error)))?;
-        read(&finished).map(|reported| found(reported, &dockerfile.display)).map_err(failed)
+        let unreadable = |words: &str| {
+            let path = configuration.as_deref().map(|path| path.strip_prefix(&self.workspace).unwrap_or(path));
+            let name = path.map(|path| format!(" {}", path.display())).unwrap_or_default();
+            let problem = Problem::failure(format!("hadolint cannot read its configuration{name}: {words}"));
+            match path {
+                Some(path) => problem.at(start(path)),
+                None => problem,
+            }
+        };
+        read(&finished, unreadable).map(|reported| found(reported, &dockerfile.display)).map_err(failed)
     }
 
-    /// The configuration file of the checkout, where hadolint does not find one by itself.
-    fn configuration(&self) -> Option<PathBuf> {
+    /// The configuration file that counts: the one that hadolint finds by itself in the working directory, otherwise the
+    /// checkout's.
+    fn configuration(&self) -> (Option<PathBuf>, bool) {
         let in_folder = |folder: &Path| CONFIGURATION.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-        in_folder(&self.directory).is_none().then(|| in_folder(&self.workspace)).flatten()
+        match in_folder(&self.directory) {
+            Some(found) => (Some(found), true),
+            None => (in_folder(&self.workspace), false),
+        }
     }
+}
+
+/// The beginning of a file.
+fn start(file: &Path) -> Place {
+    Place { file: file.to_owned(), line: 1, column: 1 }
 }
 
 /// A finding as hadolint writes it.
@@ -104,15 +152,14 @@ struct Reported {
     message: String,
 }
 
-fn read(finished: &Finished) -> Result<Vec<Reported>, Problem> {
+fn read(finished: &Finished, unreadable: impl Fn(&str) -> Problem) -> Result<Vec<Reported>, Problem> {
     let log = String::from_utf8_lossy(&finished.log);
     if !finished.status.success() {
         return Err(Problem::failure(format!("hadolint ended with {}: {}", finished.status, first_line(&log))));
     }
-    // It would go on without its configuration, as if nothing had been said.
-    if log.contains("Error parsing your config file") {
-        return Err(Problem::failure("hadolint can't read its configuration file")
-            .hint("hadolint --config FILE Dockerfile shows what is wrong with it"));
+    // It goes on without its configuration, as if nothing had been said.
+    if let Some((_, message)) = log.split_once(BROKEN_CONFIGURATION) {
+        return Err(unreadable(&reason(message)));
     }
     let broken = || Problem::failure("hadolint printed something that is not its JSON");
     // What follows is the same again, or in the format that the configuration file names.
@@ -120,15 +167,32 @@ fn read(finished: &Finished) -> Result<Vec<Reported>, Problem> {
     outputs.next().ok_or_else(broken)?.map_err(|error| broken().because(error))
 }
 
-fn found(reported: Vec<Reported>, display: &Path) -> Vec<Finding> {
+/// What is wrong with a configuration file: the last paragraph of a message that begins with a manual, all of it a string
+/// literal of Haskell.
+fn reason(message: &str) -> String {
+    let message = message.trim().trim_end_matches('"').trim_end_matches("\\n");
+    let last = message.rsplit_once("\\n\\n").map_or(message, |(_, last)| last);
+    one_line(&last.replace("\\\"", "\""))
+}
+
+fn found(reported: Vec<Reported>, display: &Path) -> Linted {
+    // A parser says on one line what it met, on the next what it expected.
+    let message = |reported: &Reported| match reported.code.as_str() {
+        UNPARSED => reported.message.replace('\n', ", "),
+        _ => reported.message.clone(),
+    };
     let finding = |reported: Reported| Finding {
+        message: one_line(&message(&reported)),
         url: explanation(&reported.code),
         rule: reported.code,
         level: reported.level,
-        message: one_line(&reported.message),
         place: Place { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
     };
-    reported.into_iter().map(finding).collect()
+    let mut findings: Vec<Finding> = reported.into_iter().map(finding).collect();
+    match findings.iter().position(|finding| finding.rule == UNPARSED) {
+        Some(position) => Linted::Unparsed(findings.swap_remove(position)),
+        None => Linted::Findings(findings),
+    }
 }
 
 /// Where a rule is explained: hadolint's own, or ShellCheck's.
@@ -247,7 +311,8 @@ mod tests {
 
     async fn lint(script: &str) -> Result<Vec<Finding>, String> {
         let (_folder, linter, dockerfile) = fixture(script);
-        linter.one(&dockerfile).await.map_err(|problem| lifecycle::Diagnosis::of(&problem.into()).line())
+        let linted = linter.one(&dockerfile).await.map(|linted| linted.findings().to_vec());
+        linted.map_err(|problem| lifecycle::Diagnosis::of(&problem.into()).line())
     }
 
     #[tokio::test]
@@ -268,7 +333,8 @@ mod tests {
         insta::assert_snapshot!(lint("echo 'hadolint: no' >&2; exit 1").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint ended with exit status: 1: hadolint: no");
         insta::assert_snapshot!(lint("echo '[{]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: key must be a string at line 1 column 3");
         insta::assert_snapshot!(lint("").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON");
-        insta::assert_snapshot!(lint("echo '\"Error parsing your config file in x' >&2; echo '[]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint can't read its configuration file (hint: hadolint --config FILE Dockerfile shows what is wrong with it)");
+        let words = r#"printf '%s' '"Error parsing your config file in x:\nFor example:\n\nignored:\n\nexpected !!seq instead of \"x\"\n"' >&2; echo '[]'"#;
+        insta::assert_snapshot!(lint(words).await.unwrap_err(), @r#"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint cannot read its configuration: expected !!seq instead of "x""#);
         assert!(lint("head -c 20000000 /dev/zero").await.unwrap_err().contains("printed more than"));
 
         let (_folder, mut linter, dockerfile) = fixture("exec sleep 600");
@@ -287,7 +353,7 @@ mod tests {
         let results = linter.all(&[dockerfile.clone(), dockerfile.clone()], 4).await;
         assert_eq!(
             results.into_values().collect::<Result<Vec<_>, _>>().map_err(|problem| problem.to_string()),
-            Ok(vec![vec![]])
+            Ok(vec![Linted::Findings(vec![])])
         );
         linter.directory = folder.path().join("sub");
         std::fs::create_dir(&linter.directory).unwrap();

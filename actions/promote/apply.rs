@@ -15,10 +15,13 @@ use crate::plan::{Edge, Plan, Planned};
 /// Writes what the plan says, and puts into it what could not be written.
 ///
 /// The content of all images is there before the first tag of any is written; an image whose content could not be
-/// copied gets no tag and holds no other back.
+/// copied gets no tag and holds no other back. Records come between, so that they are of the moment at which the tags
+/// are written, however long the content takes.
 pub(crate) async fn all(request: &Request, mut plan: Plan, runner: &Runner) -> Plan {
     let copied: Vec<_> = plan.images.into_iter().map(|planned| copy_content(request, planned, runner)).collect();
     plan.images = stream::iter(copied).buffered(request.common.concurrency).collect().await;
+    let recorded: Vec<_> = plan.images.into_iter().map(|planned| attach_record(request, planned, runner)).collect();
+    plan.images = stream::iter(recorded).buffered(request.common.concurrency).collect().await;
     let tagged: Vec<_> = plan.images.into_iter().map(|planned| write_tags(planned, runner)).collect();
     plan.images = stream::iter(tagged).buffered(request.common.concurrency).collect().await;
     plan
@@ -30,6 +33,22 @@ async fn copy_content(request: &Request, mut planned: Planned, runner: &Runner) 
             Ok(beside) => planned.beside = beside,
             Err(error) => planned.work = Err(error),
         }
+    }
+    planned
+}
+
+async fn attach_record(request: &Request, mut planned: Planned, runner: &Runner) -> Planned {
+    let outcome = match &planned.work {
+        Ok(edge) if edge.adds_record && edge.kept.is_none() => {
+            let record = new_record(request, &planned, edge, runner);
+            let attached = async { Ok(attach(&record, &edge.target.store, &edge.graph.root).await?) };
+            unless_cancelled(runner, attached).await
+        }
+        _ => return planned,
+    };
+    match outcome {
+        Ok(_) => planned.beside.record = true,
+        Err(error) => planned.work = Err(error),
     }
     planned
 }
@@ -64,18 +83,13 @@ async fn content(request: &Request, planned: &Planned, edge: &Edge, runner: &Run
     if !edge.is_there() {
         copy::below_root(source, target, graph).await?;
     }
-    let record = edge.adds_record.then(|| new_record(request, planned, edge, runner));
-    let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || record.is_some();
+    let attaches = !attached.referrers.is_empty() || !attached.tags.is_empty() || edge.adds_record;
     if attaches && !edge.is_there() && !edge.is_in_one_repository() {
         copy::root(target, graph).await?;
     }
     let failed = |error| request.writing.evidence.tolerate(&planned.named.key, error, runner);
     let written = copy::attached(source, target, &attached, failed).await?;
-    let beside = Beside { evidence: written.len(), record: record.is_some(), signatures: 0 };
-    if let Some(record) = record {
-        attach(&record, target, &graph.root).await?;
-    }
-    Ok(beside)
+    Ok(Beside { evidence: written.len(), record: false, signatures: 0 })
 }
 
 /// The evidence that goes along; nothing is written.
@@ -149,6 +163,7 @@ fn new_record(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner
     Record {
         from: (!request.rollback).then(|| planned.source.to_string()),
         replaced: edge.replaced.clone(),
+        supersedes: edge.superseded.clone(),
         gates: planned.gates.clone(),
         overridden: request.override_reason.clone().filter(|_| planned.has_gate(GateStatus::Overridden)),
         ..request.common.project.record(&runner.environment, kind(request), release, to, digest)

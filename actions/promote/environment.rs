@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use lifecycle::evidence::{Record, Recorded};
-use lifecycle::oci::{Class, Digest, Location, Reference, Store, StoreError, Tag};
+use lifecycle::oci::{Class, Digest, Location, Reference, Store, StoreError, Tag, listed_tag};
 use lifecycle::project::Version;
 
 /// Versions of an environment that are looked at, the highest; beside them the one that it is about. Each takes some
@@ -45,6 +45,8 @@ pub(crate) struct Stay {
     pub(crate) digest: Digest,
     /// What began it.
     pub(crate) record: Record,
+    /// The referrer that holds the record.
+    referrer: Digest,
 }
 
 /// What an environment holds and has held.
@@ -103,9 +105,10 @@ impl Naming<'_> {
     }
 
     fn stay(&self, recorded: Recorded, tag: &Tag) -> Option<Stay> {
-        let record = recorded.record;
+        let Recorded { record, digest: referrer } = recorded;
         let version = record.version.parse().ok()?;
-        self.tells_of(&record, tag).then(|| Stay { tag: tag.clone(), version, digest: record.digest.clone(), record })
+        let digest = record.digest.clone();
+        self.tells_of(&record, tag).then(|| Stay { tag: tag.clone(), version, digest, record, referrer })
     }
 }
 
@@ -152,15 +155,15 @@ impl Held {
         versions.extend(asked);
         let left_out = left_out.into_iter().map(|(version, _)| version).collect();
         let heads = versions.into_iter().map(|(_, tag)| async {
-            let digest = match known.get(&tag) {
-                Some(known) => known.clone(),
-                None => store.head(&tag).await?,
-            };
-            Ok::<_, StoreError>(digest.map(|digest| (tag, digest)))
+            match known.get(&tag) {
+                Some(Some(digest)) => Ok((tag, digest.clone())),
+                // It is listed: that it was not there a moment ago, or is not now, is no answer.
+                Some(None) | None => listed_tag(store.as_ref(), &tag).await,
+            }
         });
         let heads: Vec<_> = heads.collect();
-        let tags: Vec<Option<(Tag, Digest)>> = stream::iter(heads).buffered(READERS).try_collect().await?;
-        let tags: BTreeMap<Tag, Digest> = tags.into_iter().flatten().collect();
+        let tags: Vec<(Tag, Digest)> = stream::iter(heads).buffered(READERS).try_collect().await?;
+        let tags: BTreeMap<Tag, Digest> = tags.into_iter().collect();
         let digests: BTreeSet<&Digest> = tags.values().collect();
         let records: Vec<_> = digests.into_iter().map(|digest| records(store, digest, naming.environment)).collect();
         let records: Vec<(Digest, Vec<Recorded>)> = stream::iter(records).buffered(READERS).try_collect().await?;
@@ -269,8 +272,14 @@ async fn records(
     Ok((digest.clone(), Recorded::of_environment(store, digest, environment).await?))
 }
 
-/// Of two records of one moment the higher version is taken for the later one.
+/// Orders stays by their records' times. Of two records of one moment the higher version is taken for the later one. Those
+/// that a record of the same tag and digest supersedes never began.
 fn newest_first(mut stays: Vec<Stay>) -> Vec<Stay> {
+    let superseded: BTreeSet<(Tag, Digest)> = stays
+        .iter()
+        .flat_map(|stay| stay.record.supersedes.iter().map(|referrer| (stay.tag.clone(), referrer.clone())))
+        .collect();
+    stays.retain(|stay| !superseded.contains(&(stay.tag.clone(), stay.referrer.clone())));
     stays.sort_by(|a, b| (b.record.at(), &b.version).cmp(&(a.record.at(), &a.version)));
     stays
 }
@@ -298,6 +307,7 @@ mod tests {
             let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config,
                 "layers": [], "annotations": {"number": number.to_string()}});
             let manifest = Manifest::parse(manifest.to_string().into(), None).unwrap();
+            Layout::at(self._folder.path()).add_blob(b"{}").unwrap();
             let tag: Option<Tag> = tag.map(|tag| tag.parse().unwrap());
             self.store.put_manifest(&manifest, tag.as_ref()).await.unwrap();
             manifest.digest
@@ -311,6 +321,7 @@ mod tests {
                 to: format!("oci:/elsewhere/app:{to}"),
                 digest: digest.clone(),
                 replaced: replaced.cloned(),
+                supersedes: Vec::new(),
                 version: version.into(),
                 template: String::new(),
                 repository: None,

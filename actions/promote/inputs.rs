@@ -1,11 +1,12 @@
 //! What was typed, and what it means.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::Secret;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::oci::Digest;
-use lifecycle::project::{Common, Side, Version, Writing, region, registry};
+use lifecycle::project::{Common, Side, Version, Writing, region, registry, waivers_file};
 use lifecycle::runner::{Input, InputError, Runner};
 
 use crate::gates::{self, Asked};
@@ -27,6 +28,7 @@ lifecycle::inputs! {
     target_region = "",
     require = "",
     policy_parameter = "",
+    waivers = "",
     override_reason as "override" = "",
     rollback = "false",
     expect = "",
@@ -48,6 +50,8 @@ pub(crate) struct Request {
     /// The gates of `require`.
     pub(crate) gates: Vec<Asked>,
     pub(crate) policy_parameter: Option<String>,
+    /// The file with waivers, where an input names one.
+    pub(crate) waivers: Option<PathBuf>,
     /// Why a gate's no is not to count.
     pub(crate) override_reason: Option<String>,
     pub(crate) expect: Option<Digest>,
@@ -148,7 +152,7 @@ impl Request {
             false => None,
         };
         let text = |input: Input<'_>| input.text().map(str::to_owned);
-        let common = inputs.common().parse(&runner.environment)?;
+        let common = inputs.common().parse(runner)?;
         let writing = inputs.writing().parse(&common.project)?;
         let source = if rollback { inputs.target() } else { inputs.source() };
         let source = source.or(&inputs.both(), &common, runner)?;
@@ -162,6 +166,7 @@ impl Request {
             rollback,
             gates,
             policy_parameter: text(input("policy-parameter", &inputs.policy_parameter)),
+            waivers: waivers_file(&input("waivers", &inputs.waivers), &common.project)?,
             override_reason: text(input("override", &inputs.override_reason)),
             expect,
             deployments,
@@ -182,7 +187,7 @@ impl HistoryRequest {
             Some(_) => vec![ladder.rung(&to)?.to_owned()],
             None => ladder.rungs().to_vec(),
         };
-        let common = inputs.common().parse(&runner.environment)?;
+        let common = inputs.common().parse(runner)?;
         let target = inputs.target().or(&inputs.both(), &common, runner)?;
         Ok(Self { common, environments, version, target })
     }

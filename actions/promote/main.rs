@@ -17,6 +17,7 @@ use std::sync::Arc;
 use lifecycle::Problem;
 use lifecycle::oci::Digest;
 use lifecycle::project;
+use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use deployment::Deployment;
@@ -29,7 +30,9 @@ const ACTION: Action = Action {
     name: "promote",
     inputs: Inputs::TABLE,
     outputs: &["images", "plan", "plan-hash", "digests", "version"],
+    initial_outputs: &[],
     definition: include_str!("../../action-promote.yml"),
+    names_artifacts: false,
 };
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
 }
 
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
+    Login::remove_left(&runner);
     let inputs = Inputs::read()?;
     if inputs.history()? {
         return history::show(&HistoryRequest::parse(&inputs, &runner)?, &runner).await;
@@ -44,6 +48,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let request = Request::parse(&inputs, &runner)?;
     runner.output("version", request.version.to_string());
     let asked = gates::asked(&request).await?;
+    let waivers = gates::waivers(&request, &asked, &runner)?;
     let mut plan = tokio::select! {
         plan = Plan::make(&request, &asked, &runner) => plan?,
         // Nothing was begun, so there is nothing to come to a stop.
@@ -55,7 +60,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         return Err(problem
             .hint("an input (`require`, `override`) or what the registries hold has changed since, be it by a run that was cut off: a new dry run gives the plan (output `plan`) and its hash").into());
     }
-    gates::evaluate(&request, &mut plan, &asked, &runner).await;
+    gates::evaluate(&request, &mut plan, &asked, &waivers, &runner).await;
     plan.check_platforms(&request, &asked, &runner).await;
     let stage = match (plan.is_open(), request.common.dry_run) {
         (false, _) => Stage::Blocked,

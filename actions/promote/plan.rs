@@ -149,7 +149,7 @@ impl Planned {
         if !root.is_index() && !request.writing.record && request.writing.evidence == EvidenceMode::None {
             return;
         }
-        match refusal(&edge.source.store, root, &self.named.usages).await {
+        match refusal(&edge.source.store, &edge.graph, &self.named.usages).await {
             Ok(None) => {}
             Ok(Some(refused)) => {
                 let message = format!("image `{}` would not run in {}: {refused}", self.named.key, request.to);

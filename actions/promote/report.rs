@@ -119,7 +119,7 @@ pub(crate) fn write(
 
 /// What was done, or how much of it was not.
 fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
-    let (from, to, version) = (escape(&request.from), escape(&request.to), &request.version);
+    let (from, to, version) = (escape(&request.from), escape(&request.to), escape(&request.version.to_string()));
     let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
     let failed = results.iter().filter(|result| result.status == Status::Failed).count();
     let (noun, of_all) =

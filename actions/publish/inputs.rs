@@ -37,7 +37,7 @@ impl Request {
         let version: Option<Version> = input("version", &inputs.version).parse()?;
         let version = version.ok_or(InputError::Required("version"))?;
         let role: Option<Role> = input("role-to-assume", &inputs.role_to_assume).parse()?;
-        let common = inputs.common().parse(&runner.environment)?;
+        let common = inputs.common().parse(runner)?;
         let writing = inputs.writing().parse(&common.project)?;
         let registry = registry(&input("registry", &inputs.registry), &common.project)?;
         let parameter = input("registry-parameter", &inputs.registry_parameter).text().map(str::to_owned);

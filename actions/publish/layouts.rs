@@ -70,7 +70,7 @@ impl Layouts {
     /// # Errors
     /// When no layout has it, or one that was cut off.
     pub(crate) async fn find(&self, key: &str) -> anyhow::Result<Found> {
-        let mut roots: Vec<Manifest> = Vec::new();
+        let mut roots: Vec<(&Layout, Manifest)> = Vec::new();
         let mut keys = Vec::new();
         for layout in &self.layouts {
             for root in layout.roots()? {
@@ -88,14 +88,14 @@ impl Layouts {
                     Problem::failure(message).hint("it was cut off: build again")
                 };
                 let manifest = layout.read_manifest(digest)?.ok_or_else(cut)?;
-                if roots.iter().all(|root| root.digest != manifest.digest) {
-                    roots.push(manifest);
+                if roots.iter().all(|(_, root)| root.digest != manifest.digest) {
+                    roots.push((layout, manifest));
                 }
             }
         }
         let root = match roots.len() {
             0 => return Err(not_built(key, keys).into()),
-            1 => roots.remove(0),
+            1 => roots.remove(0).1,
             _ => self.merge(key, &roots)?,
         };
         let store: Arc<dyn Store> = Arc::new(self.clone());
@@ -105,9 +105,9 @@ impl Layouts {
     }
 
     /// One index over the platforms of several roots.
-    fn merge(&self, key: &str, roots: &[Manifest]) -> anyhow::Result<Manifest> {
-        let mut platforms: BTreeMap<Platform, Descriptor> = BTreeMap::new();
-        for root in roots {
+    fn merge(&self, key: &str, roots: &[(&Layout, Manifest)]) -> anyhow::Result<Manifest> {
+        let mut platforms: BTreeMap<Platform, (&Layout, Descriptor)> = BTreeMap::new();
+        for (layout, root) in roots {
             let found: Vec<Descriptor> = match &root.content {
                 Content::Index { manifests } => manifests.clone(),
                 Content::Image { config, .. } => {
@@ -119,18 +119,22 @@ impl Layouts {
                 let platform =
                     platform.ok_or_else(|| Problem::failure(format!("{} names no platform", descriptor.digest)))?;
                 let digest = descriptor.digest.clone();
-                if platforms.insert(platform.clone(), descriptor).is_some_and(|first| first.digest != digest) {
-                    let message = format!("two layouts have image `{key}` for {platform}, with different digests");
-                    return Err(Problem::mistake(message).hint("build each platform in one job alone").into());
+                match platforms.insert(platform.clone(), (layout, descriptor)) {
+                    Some((first, other)) if other.digest != digest => {
+                        let what = format!("image `{key}` for {platform}");
+                        return Err(twice(&what, (first, &other.digest), (layout, &digest)).into());
+                    }
+                    _ => {}
                 }
             }
         }
-        let manifests: Vec<_> = platforms.values().map(Descriptor::to_json).collect();
+        let manifests: Vec<_> = platforms.values().map(|(_, descriptor)| descriptor.to_json()).collect();
         let mut index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests});
         // What all of them say is said of the index too.
-        let common =
-            |(name, value): &(&String, &String)| roots.iter().all(|root| root.annotations.get(*name) == Some(value));
-        let annotations: BTreeMap<_, _> = roots.iter().flat_map(|root| &root.annotations).filter(common).collect();
+        let common = |(name, value): &(&String, &String)| {
+            roots.iter().all(|(_, root)| root.annotations.get(*name) == Some(value))
+        };
+        let annotations: BTreeMap<_, _> = roots.iter().flat_map(|(_, root)| &root.annotations).filter(common).collect();
         if !annotations.is_empty() {
             index["annotations"] = serde_json::json!(annotations);
         }
@@ -157,14 +161,43 @@ impl Layouts {
             let size = layout.and_then(|layout| fs::metadata(layout.blob_path(&blob.digest)).ok()).map(|m| m.len());
             if size != Some(blob.size) {
                 let place = layout.or(self.layouts.first()).map(|layout| layout.path().display().to_string());
-                let what = size
-                    .map_or_else(|| "lacks".to_owned(), |size| format!("has only {size} of {} bytes of", blob.size));
-                let message = format!("the layout {} {what} the blob {}", place.unwrap_or_default(), blob.digest);
-                return Err(Problem::failure(message).hint("it was cut off: build again").into());
+                return Err(incomplete(&place.unwrap_or_default(), blob, size).into());
             }
         }
         Ok(())
     }
+}
+
+/// A blob that is missing, or whose size is not that of its descriptor.
+fn incomplete(layout: &str, blob: &Descriptor, size: Option<u64>) -> Problem {
+    let Descriptor { digest, size: expected, .. } = blob;
+    match size {
+        None => {
+            Problem::failure(format!("the layout {layout} lacks the blob {digest}")).hint("it was cut off: build again")
+        }
+        Some(size) if size < *expected => {
+            Problem::failure(format!("the layout {layout} has only {size} of {expected} bytes of the blob {digest}"))
+                .hint("it was cut off: build again")
+        }
+        Some(size) => {
+            let more = size - expected;
+            let message =
+                format!("the layout {layout} has {size} bytes for the blob {digest}, {more} more than its {expected}");
+            Problem::failure(message).hint("the file was changed after the build: build again")
+        }
+    }
+}
+
+/// One image, and two digests for it.
+fn twice(what: &str, (first, one): (&Layout, &Digest), (second, other): (&Layout, &Digest)) -> Problem {
+    if first.path() == second.path() {
+        let message = format!("the layout {} has two entries of {what}: {one} and {other}", first.path().display());
+        return Problem::mistake(message)
+            .hint("remove one of them from index.json, or delete the folder and build again");
+    }
+    let (first, second) = (first.path().display(), second.path().display());
+    let message = format!("two layouts have {what}, with different digests: {one} in {first}, {other} in {second}");
+    Problem::mistake(message).hint("build each platform in one job alone")
 }
 
 fn not_built(key: &str, mut keys: Vec<String>) -> Problem {

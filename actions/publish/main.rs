@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::project;
+use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use inputs::{Inputs, Request};
@@ -21,7 +22,9 @@ const ACTION: Action = Action {
     name: "publish",
     inputs: Inputs::TABLE,
     outputs: &["images", "references", "digests", "version"],
+    initial_outputs: &[],
     definition: include_str!("../../action-publish.yml"),
+    names_artifacts: true,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
 }
 
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
+    Login::remove_left(&runner);
     let request = Request::parse(&Inputs::read()?, &runner)?;
     runner.output("version", request.version.to_string());
     let mut plan = tokio::select! {

@@ -188,7 +188,7 @@ pub(crate) fn write(
 
 /// What was done, or how much of it was not.
 fn heading(request: &Request, results: &[Published]) -> String {
-    let (version, environment) = (&request.version, escape(&request.environment));
+    let (version, environment) = (escape(&request.version.to_string()), escape(&request.environment));
     let failed = results.iter().filter(|result| result.status == Status::Failed).count();
     match (failed, request.common.dry_run) {
         (0, false) => format!("Published {version} to {environment}"),

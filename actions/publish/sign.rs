@@ -9,7 +9,7 @@ use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::registry::{CredentialSource, Login, Options, authority};
-use lifecycle::runner::{Input, InputError, Runner, run};
+use lifecycle::runner::{Grant, Input, InputError, Runner, grant, run};
 
 /// All signatures of an image: some requests each, and for a certificate to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -84,11 +84,11 @@ impl Signing {
         let failed = |what: &str| Problem::failure(format!("cannot verify {}: {what}", digest.short()));
         let (reached, login) = reach.login(reference).await?;
         let mut command = cosign::command(program, login.folder());
-        // Only who signs asks GitHub for a token.
-        command.env_remove("ACTIONS_ID_TOKEN_REQUEST_TOKEN").arg("verify");
+        command.arg("verify");
         match self {
             Self::Key(key) => {
                 let mut public = cosign::command(program, login.folder());
+                grant(&mut public, Grant::PrivateKey(key));
                 public.args(["public-key", "--key", key]);
                 let public = run(public, OUTPUT, DEADLINE).await;
                 let public = public.map_err(|error| failed("cosign did not run").because(error))?;
@@ -135,12 +135,15 @@ impl Signing {
         let mut command = cosign::command(program, login.folder());
         command.args(["sign", "--yes"]);
         if let Self::Key(key) = self {
+            grant(&mut command, Grant::PrivateKey(key));
             command.args(["--key", key]);
             // Who signs with a key of their own has not asked to be in a public log.
             let unlogged = cosign::unlogged(program, login.folder()).await;
             command.arg(
                 unlogged.map_err(|error| failed("cosign can't be told to keep it out of the log").because(error))?,
             );
+        } else {
+            grant(&mut command, Grant::IdentityToken);
         }
         for digest in digests {
             command.arg(format!("{reached}/{}@{digest}", reference.repository));

@@ -157,7 +157,7 @@ async fn fits(built: &Built, named: &Named) -> anyhow::Result<()> {
             "build it for that of the function alone: by the mapping, or by `images` beside the input `platforms`";
         return Err(problem.hint(hint).into());
     }
-    match refusal(&built.store, &built.graph.root, &named.usages).await? {
+    match refusal(&built.store, &built.graph, &named.usages).await? {
         None => Ok(()),
         Some(refused) => {
             let message = format!("image `{}` would not run: {refused}", named.key);

@@ -84,6 +84,18 @@ impl<'a> Evidence<'a> {
         self.add(&sarif::artifact(&descriptor(&self.image.root), &document, &ago(60)).unwrap())
     }
 
+    /// A Dockerfile that could not be linted, accepted until a day.
+    pub(crate) fn unparsed(&self, accepted_until: Option<&str>) -> String {
+        let place = Place { file: "Dockerfile".into(), line: 1, column: 1 };
+        let finding = Finding { rule: "DL1000".into(), level: Level::Error, message: "m".into(), place, url: None };
+        let entry =
+            |day: &str| format!("- {{id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: {day}}}");
+        let text = accepted_until.map(entry).unwrap_or_default();
+        let waivers = Waivers::parse(&text, Path::new("waivers"), time::Date::MIN).unwrap();
+        let document = sarif::unparsed("image", &finding, waivers.iter().next(), Some(Level::Error));
+        self.add(&sarif::artifact(&descriptor(&self.image.root), &document, &ago(60)).unwrap())
+    }
+
     /// A scan of one platform, made so many seconds ago.
     pub(crate) fn scan(&self, platform: usize, found: &[(&str, Severity)], seconds: i64) -> String {
         let vulnerability = |(id, severity): &(&str, Severity)| Vulnerability {

@@ -1,5 +1,6 @@
 //! What the tests stand on: a runner, registries, a proxy that breaks things, projects to work on.
 
+pub(crate) mod bases;
 pub(crate) mod build;
 pub(crate) mod ecr;
 pub(crate) mod emulator;
@@ -8,6 +9,7 @@ pub(crate) mod evidence;
 pub(crate) mod gallery;
 pub(crate) mod github;
 pub(crate) mod http;
+pub(crate) mod markdown;
 pub(crate) mod prism;
 pub(crate) mod project;
 pub(crate) mod proxy;

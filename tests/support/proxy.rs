@@ -121,6 +121,8 @@ pub(crate) enum Effect {
     Stall {
         after: u64,
     },
+    /// A refusal that repeats the credentials of the request; the registry sees nothing.
+    EchoAuthorization,
     /// The request takes effect and the answer is lost.
     LoseAnswer,
     Delay(Duration),
@@ -296,6 +298,11 @@ async fn serve(shared: Arc<Shared>, far: bool, request: Request<Incoming>, peer:
             seen.status.store(status, SeqCst);
             let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             return Ok(reply(status, &headers, if seen.method == "HEAD" { String::new() } else { body }));
+        }
+        Some(Effect::EchoAuthorization) => {
+            let sent = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"got {sent}"}}]}}"#);
+            return Ok(reply(403, &[], body));
         }
         Some(Effect::Hang) => std::future::pending().await,
         Some(Effect::Delay(time)) => tokio::time::sleep(time).await,

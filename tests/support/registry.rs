@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no single test needs all of it")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -77,6 +78,22 @@ impl DockerRegistry {
     /// `127.0.0.1:PORT`
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Sends a request to it directly: status and body of the answer.
+    pub(crate) fn request(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let head = format!(
+            "{method} /v2/{path} HTTP/1.0\r\nhost: {}\r\naccept: {media_type}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\n\r\n",
+            self.host(),
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let status = String::from_utf8_lossy(&answer[9..12]).parse().unwrap();
+        (status, answer[end + 4..].to_vec())
     }
 
     pub(crate) fn url(&self) -> String {

@@ -8,11 +8,15 @@ use tokio::process::Command;
 
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::runner::{Runner, run_logged};
+use lifecycle::runner::{self, Grant, Runner, run_logged};
 
 use super::docker::Docker;
 use super::engine::{Engine, ask, docker};
-use super::{BUILD_DEADLINE, BaseCredentials, Conditions, Failed, Output, apart, csv, last_words, shown};
+use super::{
+    BUILD_DEADLINE, BaseCredentials, Conditions, Failed, Output, apart, csv, failure, last_words, lookup, shown,
+};
+use crate::bases::view_of;
+use crate::dockerfile::{Base, Origin, Role, SYNTAX_ARGUMENT};
 use crate::inputs::{Provenance, Request};
 use crate::lint;
 use crate::plan::Image;
@@ -91,7 +95,11 @@ impl Buildx {
     }
 
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
-        let failed = |problem: Problem, log: Vec<u8>| Failed { problem, log };
+        let failed = |problem: Problem, log: Vec<u8>| {
+            let step = failure::of_buildkit(&String::from_utf8_lossy(&log), &image.parsed);
+            Failed { problem, log, step }
+        };
+        prepare(image, conditions).map_err(|problem| failed(problem, Vec::new()))?;
         let source = self.source(image, conditions);
         let findings = check(self.checks, &source, image, conditions).await;
         let finished = run_logged(command(&self.arguments(image, conditions), conditions), BUILD_DEADLINE).await;
@@ -111,7 +119,20 @@ impl Buildx {
             return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
         }
         let cached = cached_steps(&finished.log);
-        Ok(Output { layout, log: finished.log, cached, bases: BTreeMap::new(), findings })
+        let (bases, foundations) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Output { layout, log: finished.log, cached, bases, foundations, findings })
+    }
+
+    /// Looks at the base images that were used.
+    pub(crate) async fn verify(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        output: &mut Output,
+    ) -> Result<(), Problem> {
+        let found = lookup::foundations(image, conditions, self.builder.as_deref(), &mut output.bases).await?;
+        output.foundations = found;
+        Ok(())
     }
 
     pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
@@ -119,8 +140,13 @@ impl Buildx {
     }
 
     fn source(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        let substitutions = &conditions.request.base_images;
-        let from = |reference: &str| Some(substitutions.of(reference)?.context());
+        let from = |base: &Base| match conditions.request.base_images.of(&base.reference)? {
+            Origin::Registry(reference) => Some(format!("docker-image://{reference}")),
+            Origin::Layout { path, .. } => {
+                let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
+                Some(format!("oci-layout://{}@{digest}", seen(&path, base, conditions).display()))
+            }
+        };
         source_arguments(self.builder.as_deref(), image, from, conditions)
     }
 
@@ -196,6 +222,42 @@ impl Own {
     }
 }
 
+/// Makes views of the layouts that buildx could not name.
+///
+/// # Errors
+/// When that can't be done, or the frontend is sent to a layout.
+pub(super) fn prepare(image: &Image, conditions: &Conditions<'_>) -> Result<(), Problem> {
+    for base in image.bases() {
+        let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference) else { continue };
+        if base.role == Role::Frontend {
+            let message = format!(
+                "`{}` reads the Dockerfile, and BuildKit takes such an image from a registry alone",
+                base.reference
+            );
+            let problem = Problem::mistake(message).at(base.place.clone());
+            return Err(
+                problem.hint("send it to a registry in `base-images`, or leave `# syntax=` out of the Dockerfile")
+            );
+        }
+        let view = seen(&path, base, conditions);
+        if view != path {
+            let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
+            let made = view_of(&path, digest, &view);
+            made.map_err(|error| Problem::failure(format!("cannot use {}", path.display())).because(error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that a layout is named by: buildx divides the path at `:` and `@`.
+fn seen(layout: &Path, base: &Base, conditions: &Conditions<'_>) -> PathBuf {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    if layout.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
+        return layout.to_owned();
+    }
+    conditions.folder.join("bases").join(lifecycle::oci::Digest::of(base.name.as_bytes()).short())
+}
+
 /// Runs BuildKit's own checks of the Dockerfile, if buildx has them.
 pub(super) async fn check(can: bool, source: &[String], image: &Image, conditions: &Conditions<'_>) -> Vec<Finding> {
     if !can || conditions.request.lint.is_none() {
@@ -211,7 +273,7 @@ pub(super) async fn check(can: bool, source: &[String], image: &Image, condition
 pub(super) fn source_arguments(
     builder: Option<&str>,
     image: &Image,
-    from: impl Fn(&str) -> Option<String>,
+    from: impl Fn(&Base) -> Option<String>,
     conditions: &Conditions<'_>,
 ) -> Vec<String> {
     let request = conditions.request;
@@ -224,16 +286,26 @@ pub(super) fn source_arguments(
     if let Some(target) = &image.target {
         option("target", target.clone());
     }
-    for (name, value) in &image.build_args {
-        option("build-arg", format!("{name}={value}"));
-    }
-    for base in &image.bases {
-        if let Some(context) = from(&base.reference) {
-            option("build-context", format!("{}={context}", base.reference));
+    let mut build_args = image.build_args.clone();
+    let mut contexts = BTreeMap::new();
+    for base in image.bases() {
+        match (base.role, request.base_images.of(&base.reference)) {
+            (Role::Frontend, Some(Origin::Registry(reference))) => {
+                build_args.insert(SYNTAX_ARGUMENT.to_owned(), reference);
+            }
+            (Role::Frontend, _) => {}
+            (Role::Stage | Role::Files, _) => contexts.extend(from(base).map(|context| (&base.name, context))),
         }
     }
+    for (name, value) in build_args {
+        option("build-arg", format!("{name}={value}"));
+    }
+    for (name, context) in contexts {
+        option("build-context", format!("{name}={context}"));
+    }
+    let of_image = |reference: &str| image.bases().find(|base| base.reference == reference).and_then(&from);
     // The last one of a name counts, and that is the user's own.
-    for (name, context) in request.options.contexts_for_buildx(from) {
+    for (name, context) in request.options.contexts_for_buildx(of_image) {
         option("build-context", format!("{name}={context}"));
     }
     arguments
@@ -265,6 +337,10 @@ pub(super) fn command(arguments: &[String], conditions: &Conditions<'_>) -> Comm
     command.args(arguments);
     conditions.credentials.give_to_buildx(&mut command);
     conditions.request.options.give_agent(&mut command);
+    conditions.request.secrets.iter().for_each(|secret| secret.give(&mut command));
+    if conditions.request.cache.is_of_github() {
+        runner::grant(&mut command, Grant::GitHubCache);
+    }
     if let Some(epoch) = conditions.epoch {
         command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     }

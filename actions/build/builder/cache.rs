@@ -51,6 +51,11 @@ enum Way {
 }
 
 impl Caches {
+    /// Whether one of them is GitHub's cache service.
+    pub(super) fn is_of_github(&self) -> bool {
+        self.from.iter().chain(&self.to).any(|cache| matches!(cache.kind, Kind::Gha(_)))
+    }
+
     /// Reads the input; a folder is relative to the working directory.
     ///
     /// # Errors

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use parse_dockerfile::{Instruction, parse_iter};
-
+use lifecycle::Problem;
 use lifecycle::oci::Platform;
 use lifecycle::runner::{Input, InputError, Runner};
-use lifecycle::{Problem, checkout};
 
 use super::buildah::Buildah;
 use super::buildx::Buildx;
@@ -15,9 +13,6 @@ use super::engine::Engine;
 use super::{Builder, Program};
 use crate::inputs::{Provenance, Request};
 use crate::plan::Image;
-
-/// The largest Dockerfile that is read, in bytes; BuildKit's own limit.
-const DOCKERFILE_LIMIT: u64 = 1024 * 1024;
 
 /// The input `builder`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +163,10 @@ fn beyond_docker(request: &Request, images: &[Image], engine: &Engine) -> Option
 }
 
 fn beyond_docker_for(image: &Image, request: &Request, engine: &Engine) -> Option<String> {
-    let mixed = || layout_base(image, &request.base_images).is_some() && image.bases.len() > 1;
+    let mixed = || {
+        layout_base(image, &request.base_images).is_some()
+            && image.bases().map(|base| &base.reference).collect::<std::collections::BTreeSet<_>>().len() > 1
+    };
     if request.pull && mixed() {
         let key = &image.key;
         return Some(format!(
@@ -186,21 +184,18 @@ fn beyond_docker_for(image: &Image, request: &Request, engine: &Engine) -> Optio
 
 /// The line of the first `RUN` in a stage that is built for a platform.
 fn first_run(image: &Image, platform: &Platform) -> Option<usize> {
-    let text = checkout::read(&image.dockerfile, DOCKERFILE_LIMIT).ok()?;
     let mut is_native = false;
-    for instruction in parse_iter(&text).ok()?.map_while(Result::ok) {
-        match instruction {
-            Instruction::From(from) => {
-                let given = from.options.iter().find(|option| option.name.value == "platform");
-                let given = given.and_then(|option| option.value.as_ref()).map(|value| value.value.to_string());
+    for instruction in image.parsed.instructions() {
+        match instruction.keyword {
+            "FROM" => {
+                let given = instruction.options.iter().find(|option| option.name == "platform");
                 // A stage for another platform or for the build platform runs natively.
                 is_native = given.is_some_and(|given| {
-                    given.parse::<Platform>().is_ok_and(|p| p != *platform) || given.contains("BUILD")
+                    given.value.parse::<Platform>().is_ok_and(|given| given != *platform)
+                        || given.value.contains("BUILD")
                 });
             }
-            Instruction::Run(run) if !is_native => {
-                return Some(text.get(..run.run.span.start)?.matches('\n').count() + 1);
-            }
+            "RUN" if !is_native => return Some(image.parsed.place(instruction.offset).line),
             _ => {}
         }
     }

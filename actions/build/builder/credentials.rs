@@ -13,7 +13,7 @@ use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::registry::{CredentialSource, EcrHost, Login, entry};
 use lifecycle::runner::Environment;
 
-use crate::dockerfile::{Origin, Substitutions};
+use crate::dockerfile::{Origin, Substitutions, canonical};
 use crate::plan::Image;
 
 /// Docker's configuration, of which only some parts matter here.
@@ -128,11 +128,11 @@ fn section<'c>(config: &'c mut Configuration, name: &str) -> Option<&'c mut Conf
 /// The ECR registries that base images and others are really pulled from.
 fn ecr_hosts(images: &[Image], others: &[&str], substitutions: &Substitutions) -> BTreeSet<String> {
     let pulled = |reference: &str| match substitutions.of(reference) {
-        None => Some(reference.to_owned()),
+        None => canonical(reference),
         Some(Origin::Registry(reference)) => Some(reference),
         Some(Origin::Layout { .. }) => None,
     };
-    let bases = images.iter().flat_map(|image| &image.bases).map(|base| base.reference.as_str());
+    let bases = images.iter().flat_map(Image::bases).map(|base| base.reference.as_str());
     let all = bases.chain(others.iter().copied());
     let hosts = all.filter_map(|reference| Some(pulled(reference)?.split('/').next()?.to_owned()));
     hosts.filter(|host| EcrHost::parse(host).is_some()).collect()

@@ -17,8 +17,8 @@ use lifecycle::runner::run_logged;
 use super::archive::{self, Layers};
 use super::buildx::{build_arguments, cached_steps, check, command, source_arguments};
 use super::engine::{Engine, answer, ask, docker};
-use super::{BUILD_DEADLINE, Conditions, Failed, Output, apart, shown};
-use crate::dockerfile::{Origin, Substitutions, familiar};
+use super::{BUILD_DEADLINE, Conditions, Failed, Output, apart, failure, lookup, shown};
+use crate::dockerfile::{Base, Origin, Substitutions, comparable};
 use crate::output;
 use crate::plan::Image;
 
@@ -90,10 +90,46 @@ impl Docker {
         match self.all_platforms(image, conditions, &layout, &mut log).await {
             Ok(findings) => {
                 let bases = self.bases(image, &log, &conditions.request.base_images).await;
-                Ok(Output { layout, cached: cached_steps(&log), bases, log, findings })
+                let foundations = BTreeMap::new();
+                Ok(Output { layout, cached: cached_steps(&log), bases, foundations, log, findings })
             }
-            Err(problem) => Err(Failed { problem, log }),
+            Err(problem) => {
+                let step = failure::of_buildkit(&String::from_utf8_lossy(&log), &image.parsed);
+                Err(Failed { problem, log, step })
+            }
         }
+    }
+
+    /// Refuses a base image of a layout that is needed for two platforms in one build: Docker's own BuildKit gets it under
+    /// one name, for one platform.
+    pub(super) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), Problem> {
+        for (target, sources) in &image.sources {
+            for base in sources.bases.iter().filter(|base| base.platform.as_ref().is_some_and(|of| of != target)) {
+                if let Some(Origin::Layout { .. }) = base_images.of(&base.reference) {
+                    let message = format!(
+                        "`{}` is wanted for another platform than the image, and comes from an OCI layout, which Docker's \
+                         own BuildKit gets for the image's platform alone",
+                        base.reference
+                    );
+                    let hint =
+                        "run docker/setup-buildx-action before this step, or take the base image from a registry";
+                    return Err(Problem::mistake(message).at(base.place.clone()).hint(hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the base images that were used.
+    pub(super) async fn verify(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        output: &mut Output,
+    ) -> Result<(), Problem> {
+        let found = lookup::foundations(image, conditions, None, &mut output.bases).await?;
+        output.foundations = found;
+        Ok(())
     }
 
     async fn all_platforms(
@@ -146,7 +182,7 @@ impl Docker {
     async fn pins(&self, image: &Image, conditions: &Conditions<'_>) -> Pins {
         let mut known = self.pins.lock().await;
         let mut pins = Pins::new();
-        for base in &image.bases {
+        for base in image.bases() {
             let Some(Origin::Registry(pulled)) = conditions.request.base_images.of(&base.reference) else { continue };
             if pulled.contains('@') {
                 continue;
@@ -169,13 +205,13 @@ impl Docker {
         let named = named_digests(&String::from_utf8_lossy(log));
         let pins = self.pins.lock().await;
         let mut digests = BTreeMap::new();
-        for base in image.bases.iter().filter(|base| !image.known.contains_key(&base.reference)) {
+        for base in image.bases().filter(|base| !image.known.contains_key(&base.reference)) {
             let pinned = match substitutions.of(&base.reference) {
                 Some(Origin::Registry(pulled)) => pins.get(&pulled).cloned().flatten().map(|digest| digest.to_string()),
                 Some(Origin::Layout { .. }) | None => None,
             };
             let pulled = substitutions.pulled(&base.reference);
-            let digest = match pinned.or_else(|| named.get(familiar(&pulled)).cloned()) {
+            let digest = match pinned.or_else(|| named.get(comparable(&pulled).as_str()).cloned()) {
                 None => digest_in_store(&pulled).await,
                 digest => digest,
             };
@@ -186,7 +222,7 @@ impl Docker {
 
     /// Loads base images that come from layouts, which BuildKit in Docker cannot read with the classic store.
     async fn load_bases(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Result<(), Problem> {
-        for base in &image.bases {
+        for base in image.bases() {
             if let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference)
                 && let Some(digest) = image.known.get(&base.reference).and_then(|digest| digest.parse::<Digest>().ok())
             {
@@ -242,17 +278,15 @@ impl Docker {
 
     fn source(&self, image: &Image, platform: &Platform, pins: &Pins, conditions: &Conditions<'_>) -> Vec<String> {
         let substitutions = &conditions.request.base_images;
-        let from = |reference: &str| {
-            let origin = substitutions.of(reference)?;
-            let context = match &origin {
-                // A layout that the Dockerfile does not name is not loaded, and BuildKit never asks for it.
-                Origin::Layout { .. } => {
-                    let digest = image.known.get(reference).and_then(|digest| digest.parse().ok());
-                    digest.map(|digest| format!("docker-image://{}", self.base_tag(&digest, platform)))
-                }
-                Origin::Registry(pulled) => pins.get(pulled).map(|digest| format!("docker-image://{pulled}@{digest}")),
-            };
-            Some(context.unwrap_or_else(|| origin.context()))
+        let from = |base: &Base| match substitutions.of(&base.reference)? {
+            Origin::Layout { .. } => {
+                let digest = image.known.get(&base.reference).and_then(|digest| digest.parse().ok())?;
+                Some(format!("docker-image://{}", self.base_tag(&digest, platform)))
+            }
+            Origin::Registry(pulled) => Some(match pins.get(&pulled) {
+                Some(digest) => format!("docker-image://{pulled}@{digest}"),
+                None => format!("docker-image://{pulled}"),
+            }),
         };
         source_arguments(None, image, from, conditions)
     }
@@ -306,7 +340,7 @@ impl Docker {
 
 /// The first base image that comes from a layout.
 pub(super) fn layout_base<'i>(image: &'i Image, substitutions: &Substitutions) -> Option<&'i str> {
-    let mut references = image.bases.iter().map(|base| base.reference.as_str());
+    let mut references = image.bases().map(|base| base.reference.as_str());
     references.find(|reference| matches!(substitutions.of(reference), Some(Origin::Layout { .. })))
 }
 
@@ -361,7 +395,7 @@ fn named_digests(log: &str) -> BTreeMap<String, String> {
     let digests = words.filter_map(|word| {
         let (reference, digest) = word.split_once('@')?;
         digest.parse::<Digest>().ok()?;
-        Some((familiar(reference).to_owned(), digest.to_owned()))
+        Some((comparable(reference).to_owned(), digest.to_owned()))
     });
     digests.collect()
 }

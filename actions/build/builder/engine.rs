@@ -171,7 +171,7 @@ fn inspected_of(text: &str) -> Inspected {
 
 /// `docker`.
 pub(super) fn docker() -> Command {
-    runner::command("docker")
+    runner::command(runner::Program::Docker, "docker")
 }
 
 /// Runs `docker` and returns its output; none if it is missing or fails.

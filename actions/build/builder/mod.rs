@@ -8,7 +8,9 @@ mod choice;
 mod credentials;
 mod docker;
 mod engine;
+mod failure;
 mod load;
+mod lookup;
 pub(crate) mod options;
 mod timestamps;
 
@@ -16,11 +18,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::process::Command;
+
 use lifecycle::Problem;
 use lifecycle::evidence::lint::Finding;
+use lifecycle::oci::Platform;
 use lifecycle::project::Project;
-use lifecycle::runner::{Environment, Input, InputError, Runner};
+use lifecycle::runner::{Environment, Grant, Input, InputError, Runner, grant};
 
+use crate::bases::Foundation;
+use crate::dockerfile::Substitutions;
 use crate::inputs::Request;
 use crate::plan::Image;
 
@@ -66,6 +73,8 @@ pub(crate) struct Output {
     pub(crate) cached: usize,
     /// Digests of base images by reference, as far as the builder tells.
     pub(crate) bases: BTreeMap<String, String>,
+    /// The base image that each platform stands on in the end, where there is one.
+    pub(crate) foundations: BTreeMap<Platform, Foundation>,
     /// What the builder itself finds wrong with the Dockerfile.
     pub(crate) findings: Vec<Finding>,
 }
@@ -74,6 +83,8 @@ pub(crate) struct Output {
 pub(crate) struct Failed {
     pub(crate) problem: Problem,
     pub(crate) log: Vec<u8>,
+    /// The instruction that failed, where the log tells.
+    pub(crate) step: Option<failure::Step>,
 }
 
 /// What every image of a run is built with.
@@ -99,6 +110,11 @@ impl Builder {
             Program::Docker(docker) => docker.name(),
             Program::Buildah(buildah) => buildah.name(),
         }
+    }
+
+    /// Whether layers of base images get the time of the commit too, where there is one.
+    pub(crate) fn rewrites_base_layers(&self) -> bool {
+        matches!(self.program, Program::Buildx(_))
     }
 
     /// What was chosen, and why: a line of the log and of the summary.
@@ -140,12 +156,42 @@ impl Builder {
         }
     }
 
+    /// Refuses what can't be built here as it is meant.
+    ///
+    /// # Errors
+    /// The first such instruction, at its line.
+    pub(crate) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), Problem> {
+        match &self.program {
+            Program::Buildx(_) => Ok(()),
+            Program::Docker(docker) => docker.check(image, base_images),
+            Program::Buildah(buildah) => buildah.check(image),
+        }
+    }
+
     /// Builds an image.
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
         match &self.program {
             Program::Buildx(buildx) => buildx.build(image, conditions).await,
             Program::Docker(docker) => docker.build(image, conditions).await,
             Program::Buildah(buildah) => buildah.build(image, conditions).await,
+        }
+    }
+
+    /// Looks at the base images that a build used, as far as that was not done before it.
+    ///
+    /// # Errors
+    /// When one is of another platform than the one that is built, or can't be looked at.
+    pub(crate) async fn verify(
+        &self,
+        image: &Image,
+        conditions: &Conditions<'_>,
+        output: &mut Output,
+    ) -> Result<(), Problem> {
+        match &self.program {
+            Program::Buildx(buildx) => buildx.verify(image, conditions, output).await,
+            Program::Docker(docker) => docker.verify(image, conditions, output).await,
+            // It pulled them itself.
+            Program::Buildah(_) => Ok(()),
         }
     }
 
@@ -199,7 +245,7 @@ impl Secret {
                 !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
             };
             let source = match source.split_once(':') {
-                Some(("env", name)) if is_word(name) => match environment.get(name) {
+                Some(("env", name)) if is_word(name) => match environment.raw(name) {
                     Some(_) => SecretSource::Variable(name.to_owned()),
                     None => {
                         return Err(
@@ -221,6 +267,13 @@ impl Secret {
             }
         };
         input.lines().map(secret).collect()
+    }
+
+    /// Lets the command that mounts it read it, where it is a variable.
+    fn give(&self, command: &mut Command) {
+        if let SecretSource::Variable(name) = &self.source {
+            grant(command, Grant::Variable(name));
+        }
     }
 
     /// The value of `--secret`, which both builders read alike.

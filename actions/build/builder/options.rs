@@ -10,7 +10,7 @@ use lifecycle::Problem;
 use lifecycle::project::Project;
 use lifecycle::runner::{Environment, Input, InputError};
 
-use crate::dockerfile::{Base, familiar, is_image};
+use crate::dockerfile::{Base, Sources, comparable, is_image};
 
 /// The variable that names the socket of an SSH agent.
 const AGENT: &str = "SSH_AUTH_SOCK";
@@ -118,12 +118,11 @@ impl Options {
         self.contexts.iter().map(|(name, context)| (name.clone(), value(context))).collect()
     }
 
-    /// The same for buildah.
+    /// The same for buildah: the folders. An image that stands for another is pulled as a base image is.
     pub(super) fn contexts_for_buildah(&self) -> Vec<(String, String)> {
         let value = |context: &Context| match context {
             Context::Folder(path) => Some(path.display().to_string()),
-            Context::Image(reference) => Some(format!("docker-image://{reference}")),
-            Context::Layout(..) => None,
+            Context::Image(_) | Context::Layout(..) => None,
         };
         self.contexts.iter().filter_map(|(name, context)| Some((name.clone(), value(context)?))).collect()
     }
@@ -146,28 +145,22 @@ impl Options {
         })
     }
 
-    /// Resolves a reference in a Dockerfile to the image of the context with that name; none if that context is not an
-    /// image of a registry.
-    pub(crate) fn meant(&self, reference: &str) -> Option<String> {
-        let named = self.contexts.iter().find(|(name, _)| familiar(name) == familiar(&reference.to_ascii_lowercase()));
-        match named {
-            None => Some(reference.to_owned()),
-            Some((_, Context::Image(image))) => Some(image.clone()),
-            Some((_, Context::Folder(_) | Context::Layout(..))) => None,
-        }
+    /// The images that a Dockerfile is really built from: a context of that name may be another image, or none.
+    pub(crate) fn sources(&self, sources: Sources) -> Sources {
+        let bases = sources.bases.into_iter().filter_map(|base| self.meant(base)).collect();
+        let base = sources.base.and_then(|base| self.meant(base));
+        Sources { bases, base, ..sources }
     }
 
-    /// The images that a Dockerfile is really built from.
-    pub(crate) fn bases(&self, bases: Vec<Base>) -> Vec<Base> {
-        let mut meant: Vec<Base> = Vec::new();
-        for base in bases {
-            let Some(reference) = self.meant(&base.reference) else { continue };
-            match meant.iter_mut().find(|known| known.reference == reference) {
-                Some(known) => known.of_target |= base.of_target,
-                None => meant.push(Base { reference, ..base }),
-            }
+    /// What a name in a Dockerfile stands for; none where it is a folder or an image in a layout.
+    fn meant(&self, base: Base) -> Option<Base> {
+        let named =
+            self.contexts.iter().find(|(name, _)| comparable(name) == comparable(&base.reference.to_ascii_lowercase()));
+        match named {
+            None => Some(base),
+            Some((_, Context::Image(image))) => Some(base.replaced_by(image)),
+            Some((_, Context::Folder(_) | Context::Layout(..))) => None,
         }
-        meant
     }
 
     /// Checks that buildah can do all of it.

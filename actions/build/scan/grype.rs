@@ -7,7 +7,6 @@ use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
 
 use super::{Report, Scanner, address, some_word, word};
 use crate::single::Single;
-use crate::tools;
 
 /// How it explains an exit code that a `fail-on-severity` of its configuration file caused.
 const OVER_ITS_THRESHOLD: &str = "at or above the severity threshold";
@@ -15,7 +14,7 @@ const OVER_ITS_THRESHOLD: &str = "at or above the severity threshold";
 pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, Problem> {
     let mut source = std::ffi::OsString::from("oci-dir:");
     source.push(single.path());
-    let mut command = tools::checker(&scanner.program);
+    let mut command = scanner.command();
     command.env("GRYPE_CHECK_FOR_APP_UPDATE", "false").arg(source).args(["--output", "json"]);
     let finished = scanner.run(command, single).await?;
     if !finished.status.success() && !String::from_utf8_lossy(&finished.log).contains(OVER_ITS_THRESHOLD) {

@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
 use lifecycle::oci::{Descriptor, Layout, Platform};
-use lifecycle::runner::{Environment, Finished, Runner, run};
+use lifecycle::runner::{self, Environment, Finished, Program, Runner, run};
 use lifecycle::{Problem, Secret, clock};
 
 use crate::single::Single;
@@ -37,13 +37,10 @@ const VERSION_OUTPUT: usize = 1024 * 1024;
 /// Characters of a package's name, a version, a title that are kept.
 const WORD: usize = 300;
 
-/// What is said where `auto` finds no scanner.
-pub(crate) const SKIPPED: &str = "no image was scanned: SNYK_TOKEN is not set, and neither trivy nor grype is on PATH";
-
 /// What the input `scan` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// snyk where there is a token for it, else the first of trivy and grype that is there.
+    /// snyk where there is a token for it, otherwise the first of trivy and grype that is there, otherwise grype installed.
     Auto,
     /// snyk.
     Snyk,
@@ -73,6 +70,8 @@ pub(crate) struct Scanner {
     deadline: Duration,
     /// Where layouts for it are made.
     temporary: PathBuf,
+    /// Where it keeps its database from one run to the next; none: where it does by itself.
+    cache: Option<PathBuf>,
     turns: Semaphore,
     /// How many more may scan at a time once the first is through.
     later: AtomicUsize,
@@ -84,6 +83,16 @@ enum Kind {
     Snyk(Secret),
     Trivy,
     Grype,
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Snyk(_) => "snyk",
+            Self::Trivy => "trivy",
+            Self::Grype => "grype",
+        }
+    }
 }
 
 /// A platform of an image that is scanned.
@@ -101,14 +110,15 @@ pub(crate) struct Target<'a> {
 }
 
 impl Scanner {
-    /// The scanner that was asked for; none where none was, or where `auto` finds none.
+    /// The scanner that was asked for; none where none was.
     ///
     /// # Errors
-    /// When the one that was asked for is not there and can't be had.
+    /// When it is not there and cannot be installed.
     pub(crate) async fn choose(
         choice: Choice,
         runner: &Runner,
         install: Install,
+        cache: Option<&Path>,
         at_a_time: usize,
     ) -> Result<Option<Self>, Problem> {
         let environment = &runner.environment;
@@ -124,17 +134,14 @@ impl Scanner {
                 let trivy = environment.program("trivy");
                 (Kind::Trivy, trivy.ok_or_else(|| missing("trivy", "aquasecurity/setup-trivy"))?)
             }
-            (Choice::Grype, _) => {
-                let grype = environment.program("grype");
-                (Kind::Grype, grype.ok_or_else(|| missing("grype", "anchore/scan-action/download-grype"))?)
-            }
-            (Choice::Auto, None) => match (environment.program("trivy"), environment.program("grype")) {
-                (Some(trivy), _) => (Kind::Trivy, trivy),
-                (None, Some(grype)) => (Kind::Grype, grype),
-                (None, None) => return Ok(None),
+            (Choice::Grype, _) => (Kind::Grype, tools::grype(runner, install).await?),
+            (Choice::Auto, None) => match environment.program("trivy") {
+                Some(trivy) => (Kind::Trivy, trivy),
+                None => (Kind::Grype, tools::grype(runner, install).await?),
             },
         };
-        Ok(Some(Self::new(kind, program, environment, at_a_time)))
+        let cache = cache.map(|folder| folder.join(kind.name()));
+        Ok(Some(Self { cache, ..Self::new(kind, program, environment, at_a_time) }))
     }
 
     fn new(kind: Kind, program: PathBuf, environment: &Environment, at_a_time: usize) -> Self {
@@ -150,19 +157,30 @@ impl Scanner {
             program,
             deadline: DEADLINE,
             temporary: environment.temporary(),
+            cache: None,
             turns: Semaphore::new(first),
             later: AtomicUsize::new(later),
             version: OnceCell::new(),
         }
     }
 
-    /// Its command.
+    /// Its name.
     pub(crate) fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Snyk(_) => "snyk",
-            Kind::Trivy => "trivy",
-            Kind::Grype => "grype",
+        self.kind.name()
+    }
+
+    /// Its command line so far, with the folder for its database.
+    fn command(&self) -> Command {
+        let (program, variable) = match self.kind {
+            Kind::Snyk(_) => (Program::Snyk, None),
+            Kind::Trivy => (Program::Trivy, Some("TRIVY_CACHE_DIR")),
+            Kind::Grype => (Program::Grype, Some("GRYPE_DB_CACHE_DIR")),
+        };
+        let mut command = runner::command(program, &self.program);
+        if let (Some(variable), Some(folder)) = (variable, &self.cache) {
+            command.env(variable, folder);
         }
+        command
     }
 
     /// Scans a platform of an image. Any number of calls may be made at the same time: they wait for their turn.
@@ -216,7 +234,7 @@ impl Scanner {
     /// Its version as it says it, asked for once.
     async fn version(&self, arguments: &[&str]) -> Option<String> {
         let ask = async || {
-            let mut command = tools::checker(&self.program);
+            let mut command = self.command();
             command.args(arguments);
             let finished = run(command, VERSION_OUTPUT, VERSION_DEADLINE).await.ok()?;
             let text = String::from_utf8_lossy(&finished.stdout).into_owned();

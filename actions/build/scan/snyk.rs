@@ -8,7 +8,6 @@ use lifecycle::{Problem, Secret};
 
 use super::{OUTPUT, Report, Scanner, Target, address, some_word, word};
 use crate::single::Single;
-use crate::tools;
 
 /// What its exit codes say.
 mod exit {
@@ -28,7 +27,7 @@ pub(super) async fn scan(
 ) -> Result<Report, Problem> {
     let archive = single.archive().await?;
     let json = single.file("snyk.json");
-    let mut command = tools::checker(&scanner.program);
+    let mut command = scanner.command();
     command.env("SNYK_TOKEN", token.expose()).args(["container", "test"]);
     command.arg(prefixed("oci-archive:", &archive)).arg(prefixed("--json-file-output=", &json)).arg("--app-vulns");
     if let Some(dockerfile) = target.dockerfile {
@@ -131,7 +130,7 @@ fn issues(projects: Vec<Project>) -> Option<Vec<Issue>> {
 fn vulnerability(issue: Issue) -> Vulnerability {
     // Older answers keep `critical` out of `severity`.
     let severities = [&issue.severity, &issue.severity_with_critical].into_iter().flatten();
-    let severity = severities.map(|word| Severity::read(word)).max().unwrap_or(Severity::High);
+    let severity = severities.map(|word| Severity::read(word)).max().unwrap_or(Severity::Unknown);
     let names = ["CVE", "GHSA"].iter().filter_map(|kind| issue.identifiers.get(*kind)).flatten();
     let fixed = issue.nearest_fixed_in_version.as_deref().or(issue.fixed_in.first().map(String::as_str));
     Vulnerability {

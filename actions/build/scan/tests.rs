@@ -88,12 +88,12 @@ fn printing(json: &str, code: i32) -> String {
 }
 
 #[tokio::test]
-async fn trivy_reads_a_layout_and_its_unknown_is_high() {
+async fn trivy_reads_a_layout_and_its_unknown_is_unknown() {
     let layout = "test -f \"$3/index.json\" || exit 7\n";
     let script = printing(TRIVY, 0).replacen("cat", &format!("{layout}cat"), 1);
     let found = scan(Kind::Trivy, &script, LONG).await.unwrap();
     let told: Vec<_> = found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
-    assert_eq!(told, [("CVE-2026-3", Severity::High, None), ("CVE-2026-2", Severity::Medium, Some("1.2.5"))]);
+    assert_eq!(told, [("CVE-2026-2", Severity::Medium, Some("1.2.5")), ("CVE-2026-3", Severity::Unknown, None)]);
     assert_eq!(
         (found.tool.version.as_deref(), found.tool.database.as_deref()),
         (Some("0.70.0"), Some("2026-01-01T00:00:00Z"))
@@ -105,6 +105,23 @@ async fn trivy_reads_a_layout_and_its_unknown_is_high() {
     insta::assert_snapshot!(error("echo 'FATAL no database' >&2; exit 1").await, @"image `Web` (linux/amd64) could not be scanned: trivy failed with exit status: 1: FATAL no database");
     insta::assert_snapshot!(error("echo '{}'").await, @"image `Web` (linux/amd64) could not be scanned: trivy printed something that is not its JSON: missing field `SchemaVersion` at line 1 column 2");
     insta::assert_snapshot!(error("echo '{\"SchemaVersion\":3}'").await, @"image `Web` (linux/amd64) could not be scanned: trivy printed something that is not its JSON: its schema is 3, not 2");
+}
+
+#[tokio::test]
+async fn a_severity_that_a_scanner_does_not_know_is_unknown_whatever_is_related() {
+    let grype = r#"{"matches":[{"vulnerability":{"id":"ELSA-1","severity":"Unknown"},
+        "relatedVulnerabilities":[{"id":"CVE-2026-6","severity":"Low"}],"artifact":{"name":"bash","version":"5"}},
+      {"vulnerability":{"id":"ELSA-2"},"artifact":{"name":"bash","version":"5"}}]}"#;
+    let snyk_json = r#"{"vulnerabilities":[{"id":"S-1","severity":"none","name":"a","version":"1"},
+        {"id":"S-2","name":"a","version":"1"},{"id":"S-3","severity":"Unassigned","name":"a","version":"1"}]}"#;
+    let scans = [
+        scan(Kind::Grype, &printing(grype, 0), LONG).await.unwrap(),
+        scan(snyk(), &snyk_script(snyk_json, 1), LONG).await.unwrap(),
+    ];
+    for scan in &scans {
+        assert!(scan.vulnerabilities.iter().all(|found| found.severity == Severity::Unknown), "{scan:?}");
+    }
+    assert_eq!(scans[0].vulnerabilities[0].aliases, ["CVE-2026-6"]);
 }
 
 const GRYPE: &str = r#"{"matches":[{"vulnerability":{"id":"GHSA-y","dataSource":"https://github.com/advisories/GHSA-y","severity":"Negligible",
@@ -151,8 +168,8 @@ async fn the_verdict_is_one_for_all_scanners() {
         scan(Kind::Trivy, &printing(TRIVY, 0), LONG).await.unwrap(),
         scan(Kind::Grype, &printing(GRYPE, 0), LONG).await.unwrap(),
     ];
-    let policy = Policy { threshold: Some(Severity::High), only_fixed: true, ..Policy::default() };
+    let policy = Policy { threshold: Some(Severity::High.into()), only_fixed: true, ..Policy::default() };
     let verdict = Verdict::of("Web", "shop/web", &scans, &policy);
-    assert_eq!(verdict.counts, Counts { critical: 1, high: 0, medium: 1, low: 2 });
+    assert_eq!(verdict.counts, Counts { critical: 1, medium: 1, low: 2, ..Counts::default() });
     insta::assert_snapshot!(verdict.failure().unwrap(), @"1 vulnerability of severity high or worse: critical SNYK-DEBIAN12-OPENSSL-1 in openssl/libssl3 3.0.1 (fixed in 3.0.2)");
 }

@@ -8,13 +8,12 @@ use lifecycle::runner::run;
 
 use super::{Report, Scanner, address, some_word, word};
 use crate::single::Single;
-use crate::tools;
 
 /// The shape of the report that is read.
 const SCHEMA: u64 = 2;
 
 pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, Problem> {
-    let mut command = tools::checker(&scanner.program);
+    let mut command = scanner.command();
     command.arg("image").arg("--input").arg(single.path());
     // Whatever a configuration file says of the exit code, findings are told by the report.
     command.args(["--format", "json", "--scanners", "vuln", "--exit-code", "0", "--quiet"]);
@@ -83,7 +82,7 @@ fn vulnerability(found: Found) -> Vulnerability {
 
 /// Its version and how old its database is, as far as it says.
 async fn version(scanner: &Scanner) -> (Option<String>, Option<String>) {
-    let mut command = tools::checker(&scanner.program);
+    let mut command = scanner.command();
     command.args(["version", "--format", "json"]);
     let finished = run(command, super::VERSION_OUTPUT, super::VERSION_DEADLINE).await;
     let said: Option<serde_json::Value> =

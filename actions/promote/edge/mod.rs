@@ -5,6 +5,8 @@ mod tags;
 
 use std::collections::BTreeMap;
 
+use time::OffsetDateTime;
+
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Digest, Reference, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named, Opened, Repository};
@@ -32,6 +34,8 @@ pub(crate) struct Edge {
     pub(crate) replaced: Option<Digest>,
     /// Whether a record is to be added.
     pub(crate) adds_record: bool,
+    /// Records of this promotion by runs that ended before they wrote the tag.
+    pub(crate) superseded: Vec<Digest>,
     /// The target's repository, which may have to be made first.
     pub(crate) repository: Repository,
     /// What is to be said of it beside its result.
@@ -91,6 +95,7 @@ impl Edge {
             held,
             replaced: None,
             adds_record: false,
+            superseded: Vec::new(),
             repository: Repository::Unknown,
             notices: Vec::new(),
             warnings: Vec::new(),
@@ -180,33 +185,58 @@ impl Edge {
     }
 
     /// Whether no record says yet what is about to be true.
-    async fn lacks_record(&self, request: &Request, naming: Naming<'_>) -> anyhow::Result<bool> {
-        let digest = &self.graph.root.digest;
+    ///
+    /// A tag that is to be written always gets a record of its own: one that an earlier run left, which ended before it
+    /// wrote the tag, tells of a time at which the tag did not stand.
+    async fn lacks_record(&mut self, request: &Request, naming: Naming<'_>) -> anyhow::Result<bool> {
+        let digest = self.graph.root.digest.clone();
         let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
         let current = held.and_then(Held::current);
-        let is_this = |record: &Record| record.digest == *digest && record.version == naming.version;
+        let is_this = |record: &Record| record.digest == digest && record.version == naming.version;
+        let writes = self.tags.first().is_some_and(|plan| plan.is_written(&digest));
+        if writes {
+            let since = current.and_then(|stay| stay.record.at());
+            self.superseded = self.never_stood(request, naming, since).await?;
+            return Ok(true);
+        }
         if current.is_some_and(|stay| is_this(&stay.record) && stay.tag == naming.reference.tag) {
             return Ok(false);
         }
-        let writes = self.tags.first().is_some_and(|plan| plan.is_written(digest));
         let known = held.is_some_and(|held| {
             held.stays.iter().any(|stay| is_this(&stay.record) && stay.tag == naming.reference.tag)
         });
-        match (writes, known) {
+        match (known, held) {
             // What was here before comes back: going forward again it is worth a record, going back only on request.
-            (false, true) => Ok(request.rollback || current.is_some_and(|stay| stay.version < request.version)),
-            (false, false) if held.is_some() => Ok(true),
-            _ => {
-                // A run that was killed may have left its record, and not the tag.
-                let records = Recorded::of_environment(&self.target.store, digest, naming.environment).await?;
+            (true, _) => Ok(request.rollback || current.is_some_and(|stay| stay.version < request.version)),
+            (false, Some(_)) => Ok(true),
+            (false, None) => {
+                let records = Recorded::of_environment(&self.target.store, &digest, naming.environment).await?;
                 let newest = records.iter().find(|found| naming.tells_of(&found.record, &naming.reference.tag));
                 let kind = if request.rollback { RecordKind::Rollback } else { RecordKind::Promote };
-                let since = current.and_then(|stay| stay.record.at());
-                let says_it = newest.is_some_and(|found| {
-                    is_this(&found.record) && found.record.kind == kind && found.record.at() > since
-                });
-                Ok(!says_it)
+                Ok(!newest.is_some_and(|found| is_this(&found.record) && found.record.kind == kind))
             }
         }
+    }
+
+    /// Records of this very promotion, although its tag was not written since: of a version's tag all, of a tag that moves
+    /// those that are newer than what it holds now. A rollback has records of times at which the tag stood.
+    async fn never_stood(
+        &self,
+        request: &Request,
+        naming: Naming<'_>,
+        since: Option<OffsetDateTime>,
+    ) -> anyhow::Result<Vec<Digest>> {
+        let moves = !naming.tag_names_version();
+        if request.rollback || (moves && since.is_none()) {
+            return Ok(Vec::new());
+        }
+        let digest = &self.graph.root.digest;
+        let records = Recorded::of_environment(&self.target.store, digest, naming.environment).await?;
+        let never_stood = |found: &&Recorded| {
+            let record = &found.record;
+            let is_this = record.kind == RecordKind::Promote && record.version == naming.version;
+            is_this && naming.tells_of(record, &naming.reference.tag) && (!moves || record.at() > since)
+        };
+        Ok(records.iter().filter(never_stood).map(|found| found.digest.clone()).collect())
     }
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use lifecycle::evidence::{RecordKind, Recorded};
 use lifecycle::oci::{Class, listed};
-use lifecycle::project::{Fit, fit, platforms};
+use lifecycle::project::{Fit, fit, platforms, unusable_layer};
 
 use super::evidence::rounded;
 use super::{Image, Verdict, could_not_look, publications};
@@ -60,6 +60,9 @@ impl Image<'_> {
             Err(error) => return Err(could_not_look(error)),
         };
         for usage in usages {
+            if let Some(why) = unusable_layer(usage, &self.edge.graph) {
+                return Err(format!("{why} ({})", usage.runtime.place));
+            }
             if let Fit::Unsure(why) | Fit::Refused(why) = fit(usage, root, &has) {
                 return Err(format!("{why} ({})", usage.runtime.place));
             }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::found::{self, Found, LintResult, ScanResult};
+use lifecycle::evidence::found::{self, Found, LintFailure, LintResult, Reported, ScanResult};
 use lifecycle::evidence::lint::Level;
-use lifecycle::evidence::scan::Severity;
+use lifecycle::evidence::scan::Threshold;
 use lifecycle::oci::{Digest, StoreError};
 
 use super::{Image, Verdict, could_not_look, platforms};
@@ -27,7 +27,7 @@ impl Image<'_> {
     ) -> Result<Found<T>, String> {
         let found = found.map_err(could_not_look)?;
         if found.is_empty() {
-            return Err(format!("{of} has no {what}: one was wanted"));
+            return Err(format!("{of} has no {what}: one was wanted{}", remedy(what)));
         }
         let count = found.len();
         let mut refusal = None;
@@ -78,24 +78,22 @@ impl Image<'_> {
         Ok(scans)
     }
 
-    pub(super) async fn scan(&self, severity: Severity) -> Verdict {
+    pub(super) async fn scan(&self, threshold: Threshold) -> Verdict {
         let today = OffsetDateTime::now_utc().date();
         let mut lines = Vec::new();
         let mut fails = false;
         for (name, scan, _) in self.scans().await? {
             let counts = scan.counts(today);
-            let mut worst: Vec<_> = scan.counting(today).filter(|reported| reported.severity >= severity).collect();
+            let reaches = |reported: &&Reported| threshold.is_reached_by(reported.severity);
+            let mut worst: Vec<_> = scan.counting(today).filter(reaches).collect();
             worst.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
             worst.dedup_by(|a, b| a.id == b.id);
             let ids: Vec<&str> = worst.iter().take(NAMED).map(|reported| reported.id.as_str()).collect();
             let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
-            lines.push(format!(
-                "{name} has {} critical, {} high, {} medium, {} low{named}",
-                counts.critical, counts.high, counts.medium, counts.low
-            ));
-            fails |= counts.at_least(severity) > 0;
+            lines.push(format!("{name} has {}{named}", counts.sentence()));
+            fails |= counts.reaching(threshold) > 0;
         }
-        let sentence = format!("{}; none of severity {} or worse was wanted", lines.join(", "), severity.name());
+        let sentence = format!("{}; none of {} was wanted", lines.join(", "), threshold.sentence());
         if fails { Err(sentence) } else { Ok(sentence) }
     }
 
@@ -149,6 +147,21 @@ impl Image<'_> {
     }
 }
 
+/// How an image gets what it lacks: another build, since evidence is of what was built.
+fn remedy(what: &str) -> &'static str {
+    match what {
+        "lint result" => " (build and publish it again, with `lint` other than `off`)",
+        "vulnerability scan" => {
+            " (build and publish it again, with `scan: trivy`, `grype` or `snyk`: `auto` skips the scan where no scanner is found)"
+        }
+        "SBOM" => {
+            " (build and publish it again, with `sbom: cyclonedx` or `spdx`: `auto` skips it where syft is not found)"
+        }
+        "provenance" => " (build and publish it again, with `provenance: true`)",
+        _ => "",
+    }
+}
+
 /// GitHub does not tell names apart by their case.
 fn same_repository(one: &str, other: &str) -> bool {
     let bare = |address: &str| address.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase();
@@ -162,6 +175,16 @@ pub(super) fn rounded(duration: Duration) -> String {
 
 /// What the linter found, and what was wanted.
 fn clean(of: &str, result: LintResult) -> Verdict {
+    if let Some(LintFailure { waived_until }) = result.failed {
+        let today = OffsetDateTime::now_utc().date();
+        return match waived_until {
+            Some(day) if day >= today => {
+                Ok(format!("the Dockerfile of {of} could not be linted, which is accepted until {day}"))
+            }
+            Some(day) => Err(format!("the Dockerfile of {of} could not be linted, which was accepted until {day}")),
+            None => Err(format!("the Dockerfile of {of} could not be linted; a lint result was wanted")),
+        };
+    }
     let (threshold, counts) = (result.threshold.unwrap_or(Level::Error), result.counts);
     let found = format!("{} errors, {} warnings", counts.error, counts.warning);
     let sentence = format!("the linter found {found} in {of}; none of level {} or worse was wanted", threshold.name());

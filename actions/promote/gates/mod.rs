@@ -13,6 +13,7 @@ use futures::future;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
+use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{Gate, GateStatus, RecordKind, Recorded};
 use lifecycle::oci::{Digest, Platform, StoreError};
 use lifecycle::runner::Runner;
@@ -32,6 +33,7 @@ struct Image<'a> {
     runner: &'a Runner,
     planned: &'a Planned,
     edge: &'a Edge,
+    waivers: &'a Waivers,
     trust: Trust<'a>,
 }
 
@@ -61,8 +63,19 @@ pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Asked>> {
     Ok(asked)
 }
 
+/// The waivers of the checkout, where a gate needs them.
+///
+/// # Errors
+/// When the file is malformed.
+pub(crate) fn waivers(request: &Request, asked: &[Asked], runner: &Runner) -> Result<Waivers, Problem> {
+    match asked.iter().any(|asked| matches!(asked.gate, Requirement::EcrScan(_))) {
+        true => request.common.project.waivers(request.waivers.as_deref(), runner),
+        false => Ok(Waivers::default()),
+    }
+}
+
 /// Evaluates the gates of all images, each with its reading at the same time as the others'.
-pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked], runner: &Runner) {
+pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked], waivers: &Waivers, runner: &Runner) {
     let identities: Vec<&Identity> = asked.iter().filter_map(|asked| asked.identity()).collect();
     let signatures = Signatures::prepare(request, &identities, runner);
     let watches_template =
@@ -71,7 +84,7 @@ pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked]
         .images
         .iter()
         .map(|planned| async {
-            let gates = of_image(request, planned, asked, &signatures, &identities, runner);
+            let gates = of_image(request, planned, asked, waivers, &signatures, &identities, runner);
             let notice = async {
                 match watches_template {
                     true => other_template(request, planned).await,
@@ -107,13 +120,14 @@ async fn of_image(
     request: &Request,
     planned: &Planned,
     asked: &[Asked],
+    waivers: &Waivers,
     signatures: &Signatures<'_>,
     identities: &[&Identity],
     runner: &Runner,
 ) -> Vec<Gate> {
     let Ok(edge) = &planned.work else { return Vec::new() };
     let trust = Trust::new(signatures, identities, edge, planned);
-    let image = Image { request, runner, planned, edge, trust };
+    let image = Image { request, runner, planned, edge, waivers, trust };
     let gates = asked.iter().map(|asked| async {
         let verdict = tokio::select! {
             verdict = image.judge(asked) => verdict,
@@ -148,9 +162,9 @@ impl Image<'_> {
     async fn judge(&self, asked: &Asked) -> Verdict {
         match &asked.gate {
             Requirement::Lint => self.lint().await,
-            Requirement::Scan(severity) => self.scan(*severity).await,
+            Requirement::Scan(threshold) => self.scan(*threshold).await,
             Requirement::ScanAge(age) => self.scan_age(*age, asked.typed()).await,
-            Requirement::EcrScan(severity) => self.ecr_scan(*severity).await,
+            Requirement::EcrScan(threshold) => self.ecr_scan(*threshold).await,
             Requirement::Sbom => self.sbom().await,
             Requirement::Provenance => self.provenance().await,
             Requirement::Signature(identity) => self.trust.image(identity).await,

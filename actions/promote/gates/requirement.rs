@@ -3,15 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
-use lifecycle::Problem;
-use lifecycle::evidence::scan::Severity;
+use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::runner::{Input, InputError};
+use lifecycle::{Problem, nearest};
 
-/// What is accepted, for the message of a line that is not.
-const ACCEPTED: &str = "a gate a line: lint, scan=SEVERITY, scan-age=DURATION, ecr-scan=SEVERITY, sbom, provenance, \
-    signature or signature=IDENTITY, soak=DURATION, platforms, forward, template-unchanged; SEVERITY is critical, high, \
-    medium or low, DURATION is as 90m, 24h or 7d, IDENTITY is a certificate's identity, ~REGEXP for it, either with \
-    issuer=URL behind it, or key:PATH-or-KMS-URI";
+/// Every gate as it can be written, for the message of a line that is none.
+const GATES: [&str; 11] = [
+    "lint",
+    "scan=high",
+    "scan-age=7d",
+    "ecr-scan=high",
+    "sbom",
+    "provenance",
+    "signature",
+    "soak=24h",
+    "platforms",
+    "forward",
+    "template-unchanged",
+];
 
 /// Where keys can be that cosign reads by an address.
 const KEY_SCHEMES: [&str; 5] = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://"];
@@ -30,11 +39,11 @@ pub(crate) enum Requirement {
     /// The linter found nothing of the build's threshold.
     Lint,
     /// No scanner found anything of a severity or worse.
-    Scan(Severity),
+    Scan(Threshold),
     /// Every platform was scanned not longer ago.
     ScanAge(Duration),
     /// ECR's own scan found nothing of a severity or worse.
-    EcrScan(Severity),
+    EcrScan(Threshold),
     /// Every platform has an SBOM.
     Sbom,
     /// It says that it was built from this repository.
@@ -79,7 +88,7 @@ pub(crate) enum Subject {
 pub(crate) fn parse(input: &Input<'_>) -> Result<Vec<Asked>, InputError> {
     let mut asked: Vec<Asked> = Vec::new();
     for line in input.lines() {
-        let gate = Asked::parse(line).ok_or_else(|| input.refuse_value(line, ACCEPTED))?;
+        let gate = Asked::parse(line).ok_or_else(|| input.refuse_value(line, suggestion(line)))?;
         if !asked.contains(&gate) {
             asked.push(gate);
         }
@@ -101,6 +110,31 @@ pub(crate) fn parse_policy(parameter: &str, text: &str) -> Result<Vec<Asked>, Pr
     }
 }
 
+/// What was probably meant by a line that is no gate, and which gates there are.
+fn suggestion(line: &str) -> String {
+    let (kind, value) = line.split_once('=').map_or((line, ""), |(kind, value)| (kind.trim(), value.trim()));
+    let kind_of = |gate: &'static str| gate.split('=').next().unwrap_or(gate);
+    let meant = nearest(kind, GATES.map(kind_of));
+    let meant = meant.map(|meant| match (meant, value) {
+        ("signature", value) if !value.is_empty() => {
+            "signature, signature=IDENTITY, signature=~REGEXP or signature=key:PATH-or-KMS-URI".to_owned()
+        }
+        ("scan" | "ecr-scan", value) => {
+            let known = Severity::ALL.into_iter().filter(|severity| *severity != Severity::Unknown);
+            let severity = nearest(value, known.map(Severity::name)).unwrap_or("high");
+            format!("{meant}={severity}")
+        }
+        _ => {
+            // A duration that can be read was not the mistake.
+            let is_duration = humantime::parse_duration(value).is_ok();
+            let example = GATES.into_iter().find(|gate| kind_of(gate) == meant).unwrap_or(meant);
+            if is_duration && example.contains('=') { format!("{meant}={value}") } else { example.to_owned() }
+        }
+    });
+    let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
+    format!("{meant}The gates, one per line: {}", GATES.join(", "))
+}
+
 impl Asked {
     fn parse(line: &str) -> Option<Self> {
         let (kind, value) = match line.split_once('=') {
@@ -109,9 +143,9 @@ impl Asked {
         };
         let gate = match (kind, value) {
             ("lint", None) => Requirement::Lint,
-            ("scan", Some(word)) => Requirement::Scan(severity(word)?),
+            ("scan", Some(word)) => Requirement::Scan(Threshold::parse(word)?),
             ("scan-age", Some(text)) => Requirement::ScanAge(humantime::parse_duration(text).ok()?),
-            ("ecr-scan", Some(word)) => Requirement::EcrScan(severity(word)?),
+            ("ecr-scan", Some(word)) => Requirement::EcrScan(Threshold::parse(word)?),
             ("sbom", None) => Requirement::Sbom,
             ("provenance", None) => Requirement::Provenance,
             ("signature", None) => Requirement::Signature(Identity::OfRepository),
@@ -125,10 +159,6 @@ impl Asked {
         let name = value.map_or_else(|| kind.to_owned(), |value| format!("{kind}={value}"));
         Some(Self { name, gate })
     }
-}
-
-fn severity(word: &str) -> Option<Severity> {
-    Severity::THRESHOLDS.into_iter().find(|(name, _)| *name == word).and_then(|(_, severity)| severity)
 }
 
 impl Identity {
@@ -178,13 +208,15 @@ mod tests {
         let names: Vec<&str> = asked.iter().map(|asked| asked.name.as_str()).collect();
         assert_eq!(names, ["lint", "scan=high", "soak=1h 30m"]);
         assert_eq!(asked[2].gate, Requirement::Soak(Duration::from_secs(5400)));
-        assert_eq!(gate("ecr-scan=critical"), Some(Requirement::EcrScan(Severity::Critical)));
+        assert_eq!(gate("ecr-scan=critical"), Threshold::parse("critical").map(Requirement::EcrScan));
+        assert_eq!(gate("scan=high, unknown"), Threshold::parse("high,unknown").map(Requirement::Scan));
         for line in [
             "",
             "lint=error",
             "scan",
             "scan=off",
             "scan=hihg",
+            "scan=unknown",
             "soak=3",
             "soak=-1h",
             "scan-age",
@@ -224,10 +256,25 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_right() {
         let error = parse(&Input::new("require", "scan=hihg")).unwrap_err().to_string();
-        assert!(
-            error.starts_with("input `require`: `scan=hihg` is not accepted: a gate a line: lint, scan=SEVERITY"),
-            "{error}"
-        );
+        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`? The gates, one per line: lint, scan=high, scan-age=7d, ecr-scan=high, sbom, provenance, signature, soak=24h, platforms, forward, template-unchanged");
+        for (line, meant) in [
+            ("scan", Some("scan=high")),
+            ("ecr-scan=CRITICAL", Some("ecr-scan=critical")),
+            ("scna=low", Some("scan=low")),
+            ("soka=90m", Some("soak=90m")),
+            ("soak=soon", Some("soak=24h")),
+            ("Sbom", Some("sbom")),
+            ("lint=error", Some("lint")),
+            ("platform", Some("platforms")),
+            ("nonsense", None),
+        ] {
+            let beginning = meant.map_or("The gates".to_owned(), |meant| format!("did you mean `{meant}`? The gates"));
+            assert!(suggestion(line).starts_with(&beginning), "{line}: {}", suggestion(line));
+        }
+        assert!(suggestion("signature=key:").contains("signature=key:PATH"), "{}", suggestion("signature=key:"));
+        for gate in GATES {
+            assert!(Asked::parse(gate).is_some(), "{gate}");
+        }
         let problem = parse_policy("/team/gates", "lint\nnonsense").unwrap_err();
         assert!(
             problem.mistake && problem.message.starts_with("policy `/team/gates`: `nonsense` is not accepted"),

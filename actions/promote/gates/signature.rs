@@ -13,7 +13,7 @@ use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::project::Project;
 use lifecycle::registry::{CredentialSource, Login, authority};
-use lifecycle::runner::{Environment, Runner, run};
+use lifecycle::runner::{Environment, Grant, Runner, grant, run};
 
 use super::{Identity, Subject, Verdict};
 use crate::inputs::Request;
@@ -133,8 +133,9 @@ impl<'a> Signatures<'a> {
             let arguments = self.who.arguments(identity, |path| self.project.inside(path))?;
             let (host, login) = self.source.login(host, &self.temporary).await?;
             let mut command = cosign::command(program, &login);
-            // Only who signs asks GitHub for a token.
-            command.env_remove("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
+            if let Identity::Key(key) = identity {
+                grant(&mut command, Grant::PublicKey(key));
+            }
             command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", source.repository));
             let _certificate = match identity {
                 Identity::Key(_) => None,

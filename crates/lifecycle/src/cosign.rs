@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::diagnosis::Problem;
-use crate::runner::{self, Environment, Finished, run};
+use crate::runner::{self, Environment, Finished, Program, run};
 
 /// What `cosign sign --help` prints, in bytes.
 const HELP: usize = 1024 * 1024;
@@ -27,10 +27,10 @@ pub fn find(environment: &Environment) -> Option<PathBuf> {
     environment.program("cosign")
 }
 
-/// cosign, with the Docker configuration in a folder and without what it has no use for.
+/// cosign, with the Docker configuration in a folder. What leads to a key or says who signs is granted to it.
 pub fn command(program: &Path, login: &Path) -> Command {
-    let mut command = runner::command(program);
-    command.env_remove("ACTIONS_RUNTIME_TOKEN").env("DOCKER_CONFIG", login);
+    let mut command = runner::command(Program::Cosign, program);
+    command.env("DOCKER_CONFIG", login);
     command
 }
 

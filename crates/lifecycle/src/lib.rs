@@ -13,10 +13,15 @@ pub mod clock;
 pub mod cosign;
 mod counted;
 mod diagnosis;
+pub mod download;
 pub mod evidence;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod github;
 mod glob;
 mod http_client;
+mod nearest;
 pub mod oci;
 mod place;
 pub mod project;
@@ -29,5 +34,6 @@ pub mod transfer;
 
 pub use counted::counted;
 pub use diagnosis::{Diagnosis, Explain, Problem};
+pub use nearest::nearest;
 pub use place::Place;
 pub use secret::Secret;

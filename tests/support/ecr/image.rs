@@ -31,6 +31,8 @@ pub(crate) struct ImageSpec {
     pub(crate) generated: bool,
     /// The version that its label names; none: it has no such label.
     pub(crate) version: Option<String>,
+    /// The media type of its layers; none: the usual one.
+    pub(crate) layer_type: Option<&'static str>,
 }
 
 impl Default for ImageSpec {
@@ -44,6 +46,7 @@ impl Default for ImageSpec {
             index: false,
             generated: false,
             version: None,
+            layer_type: None,
         }
     }
 }
@@ -202,6 +205,7 @@ fn platform_manifest(
         ),
         false => (MANIFEST, "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"),
     };
+    let layer_type = spec.layer_type.unwrap_or(layer_type);
     let mut layers = Vec::new();
     let mut diff_ids = Vec::new();
     for layer in 0..spec.layers as u64 {

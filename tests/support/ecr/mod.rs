@@ -100,6 +100,25 @@ impl Ecr {
         Ecr { shared, server: Server::start(listeners) }
     }
 
+    /// Another writer: puts an image into a registry, under a tag that is not there yet.
+    pub(crate) fn writer(
+        &self,
+        account: &str,
+        region: &str,
+        (repository, tag): (&'static str, &'static str),
+        image: Image,
+    ) -> impl Fn() + Send + Sync + 'static {
+        let (shared, id) = (self.shared.clone(), RegistryId::new(account, region));
+        move || {
+            let registry = Registry::new(&shared, id.clone());
+            registry.push(repository, &[], &image);
+            let digest = image.root.digest.clone();
+            registry.change(repository, |repository| {
+                repository.tags.entry(tag.to_owned()).or_insert(digest);
+            });
+        }
+    }
+
     /// For `AWS_ENDPOINT_URL`.
     pub(crate) fn endpoint_url(&self) -> &str {
         &self.shared.control

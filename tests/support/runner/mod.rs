@@ -104,6 +104,24 @@ impl Step {
         self.files.path().join("temp")
     }
 
+    /// Runs it as a user who is not root, with a range of further user ids or without one.
+    pub(crate) fn as_nobody(mut self, has_ids: bool) -> Step {
+        const SCRIPT: &str = "if [ \"$2\" = true ]; then printf 'nobody:200000:65536\n' > \"$HOME/../ids\"; \
+             else : > \"$HOME/../ids\"; fi; for file in /etc/subuid /etc/subgid; do [ -e $file ] && \
+             mount --bind \"$HOME/../ids\" $file; done; \
+             exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$1\"";
+        let workspace = self.command.get_current_dir().unwrap().to_owned();
+        let folders = [self.files.path(), &workspace];
+        assert!(Command::new("chown").args(["-R", "65534:65534"]).args(folders).status().unwrap().success());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh"]);
+        command.arg(self.command.get_program()).arg(has_ids.to_string());
+        command.env_clear().envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(workspace).stdin(Stdio::null());
+        self.command = command;
+        self
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(self) -> Run {
         self.start().finish()

@@ -1,10 +1,17 @@
 use std::error::Error as StdError;
 
+use aws_config::imds::client::error::ImdsError;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::http_client::Refused;
 use crate::oci::BoxError;
+
+/// The step that gives a job credentials, as the README has it.
+const CONFIGURE_CREDENTIALS: &str =
+    "aws-actions/configure-aws-credentials@e6de054238d6b7531b4efff3b6587d9aade6a06c # v6.2.3";
 
 /// What went wrong at an AWS service.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +58,14 @@ impl Error {
     }
 
     /// What the SDK says, in one line with the action and the resource. The SDK has retried already.
-    pub(super) fn of<E, R>(action: &str, resource: &str, error: SdkError<E, R>) -> Self
+    pub(super) fn of<E>(action: &str, resource: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
     {
         let code = code(&error).unwrap_or_default();
         let said = error.as_service_error().and_then(|error| error.message()).map(one_line);
         let detail = said.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        let answer = error.raw_response();
         match code.as_str() {
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
                 Self::new(Kind::Denied, format!("{action} on {resource} was denied{detail}"))
@@ -79,34 +86,84 @@ impl Error {
             code if code.ends_with("AlreadyExistsException") => {
                 Self::new(Kind::Exists, format!("{action}: {resource} exists{detail}"))
             }
-            "" => Self::unanswered(action, error),
-            code => Self::new(Kind::Other, format!("{action} on {resource} failed ({code}){detail}")),
+            code => match answer {
+                Some(answer) if code.is_empty() || answer.status().is_server_error() => {
+                    Self::answered(action, resource, code, answer, &detail)
+                }
+                _ if code.is_empty() => Self::unanswered(action, error),
+                _ => Self::new(Kind::Other, format!("{action} on {resource} failed ({code}){detail}")),
+            },
+        }
+    }
+
+    /// An answer that says nothing but that it failed, or that the service itself failed.
+    fn answered(action: &str, resource: &str, code: &str, answer: &HttpResponse, detail: &str) -> Self {
+        let status = answer.status().as_u16();
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let id = ["x-amzn-requestid", "x-amzn-request-id", "x-amz-request-id"];
+        let id = id.into_iter().find_map(|name| answer.headers().get(name)).map(one_line);
+        let service = service(action);
+        let said: Vec<String> = [
+            Some(format!("{status} {}", reason.unwrap_or_default()).trim_end().to_owned()),
+            Some(code.to_owned()).filter(|code| !code.is_empty()),
+            Some(id.map_or_else(|| "without a request id".to_owned(), |id| format!("request id {id}"))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let message = format!("{action} on {resource}: {service} answered {}{detail}", said.join(", "));
+        match answer.status().is_server_error() {
+            true => Self::new(Kind::Other, message)
+                .hint(format!("{service} itself failed: run it again later, and see https://health.aws.amazon.com")),
+            false => Self::new(Kind::Other, message),
         }
     }
 
     /// No answer of the service: no credentials, no connection, no time.
-    fn unanswered<E, R>(action: &str, error: SdkError<E, R>) -> Self
+    fn unanswered<E>(action: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: StdError + Send + Sync + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
     {
         if let Some(refused) = Refused::behind(&error) {
             return Self::new(Kind::Other, format!("{action}: {refused}")).hint(refused.hint);
         }
-        let mut causes = Vec::new();
-        let mut cause: Option<&dyn StdError> = Some(&error);
-        while let Some(next) = cause {
-            causes.push(next.to_string());
-            cause = next.source();
+        let innermost = causes(&error).last().map(|cause| one_line(&cause.to_string())).unwrap_or_default();
+        match causes(&error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
+            Some(error) if says_none(error) => Self::no_credentials(format!("{action}: no AWS credentials")),
+            Some(_) => Self::no_credentials(format!("{action}: no AWS credentials ({innermost})")),
+            None => Self::new(Kind::Other, format!("{action}: no answer ({innermost})")),
         }
-        let no_credentials = causes.iter().any(|cause| cause.contains("credentials") || cause.contains("provider"));
-        let innermost = causes.last().map(|cause| one_line(cause)).unwrap_or_default();
-        match no_credentials {
-            true => Self::new(Kind::Credentials, format!("{action}: no AWS credentials ({innermost})")).hint(
-                "run aws-actions/configure-aws-credentials before this step, with `permissions: id-token: write`",
-            ),
-            false => Self::new(Kind::Other, format!("{action}: no answer ({innermost})")),
-        }
+    }
+
+    /// There are no credentials; what gives them to a job.
+    pub(super) fn no_credentials(message: impl Into<String>) -> Self {
+        Self::new(Kind::Credentials, message).hint(format!(
+            "add the step `- uses: {CONFIGURE_CREDENTIALS}` with `role-to-assume` and `aws-region` before this one, or set \
+             `role-to-assume` of this one (promote: `source-role`, `target-role`); either takes `permissions: {{contents: read, id-token: write}}` of the job"
+        ))
+    }
+}
+
+/// Whether there are no credentials, rather than some that could not be had. An instance's metadata are the last place
+/// that is looked in: what answers at their address on a machine of another cloud has none either.
+pub(super) fn says_none(error: &CredentialsError) -> bool {
+    let is_metadata = |cause: &(dyn StdError + 'static)| cause.is::<ImdsError>();
+    matches!(error, CredentialsError::CredentialsNotLoaded(_)) || causes(error).any(is_metadata)
+}
+
+/// An error and what caused it.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |cause: &&'e (dyn StdError + 'static)| (*cause).source())
+}
+
+/// The name of a service, by the action of IAM.
+fn service(action: &str) -> &'static str {
+    match action.split(':').next() {
+        Some("ecr") => "Amazon ECR",
+        Some("ecr-public") => "Amazon ECR Public",
+        Some("ssm") => "AWS Systems Manager",
+        Some("sts") => "AWS STS",
+        _ => "AWS",
     }
 }
 
@@ -117,4 +174,15 @@ pub(super) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(400).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_to_paste_is_the_one_that_the_readme_shows() {
+        let readme = include_str!("../../../../README.md");
+        assert!(readme.contains(&format!("- uses: {CONFIGURE_CREDENTIALS}\n")), "{CONFIGURE_CREDENTIALS}");
+    }
 }

@@ -39,8 +39,17 @@ pub struct Findings {
 pub struct Finding {
     /// Its id: `CVE-2024-1234`.
     pub id: String,
+    /// Its other names.
+    pub aliases: Vec<String>,
     /// How bad it is.
     pub severity: Severity,
+}
+
+impl Finding {
+    /// All its names.
+    pub fn names(&self) -> Vec<&str> {
+        [&self.id].into_iter().chain(&self.aliases).map(String::as_str).collect()
+    }
 }
 
 impl Findings {
@@ -49,6 +58,16 @@ impl Findings {
         let mut counts = Counts::default();
         self.findings.iter().for_each(|finding| counts.add(finding.severity));
         counts
+    }
+
+    /// Takes those out that a waiver accepts, and returns the ids of these, each once.
+    pub fn waive(&mut self, accepts: impl Fn(&Finding) -> bool) -> Vec<String> {
+        let (waived, counting) = std::mem::take(&mut self.findings).into_iter().partition(accepts);
+        self.findings = counting;
+        let mut ids: Vec<String> = Vec::<Finding>::into_iter(waived).map(|finding| finding.id).collect();
+        ids.sort();
+        ids.dedup();
+        ids
     }
 }
 
@@ -155,19 +174,24 @@ fn read(page: &DescribeImageScanFindingsOutput, findings: &mut Findings) {
     let format = aws_smithy_types::date_time::Format::DateTime;
     findings.completed =
         found.image_scan_completed_at().and_then(|at| at.fmt(format).ok()).or(findings.completed.take());
-    let mut add = |id: Option<&str>, word: &str| {
+    let mut add = |id: Option<&str>, aliases: &[String], word: &str| {
         if let Some(severity) = severity(word) {
-            findings.findings.push(Finding { id: id.unwrap_or("a finding without a name").to_owned(), severity });
+            let id = id.unwrap_or("a finding without a name").to_owned();
+            findings.findings.push(Finding { id, aliases: aliases.to_vec(), severity });
         }
     };
     for finding in found.findings() {
-        add(finding.name(), finding.severity().map(|severity| severity.as_str()).unwrap_or_default());
+        add(finding.name(), &[], finding.severity().map(|severity| severity.as_str()).unwrap_or_default());
     }
     for finding in found.enhanced_findings() {
         match finding.status() {
             Some("CLOSED") => {}
             Some("SUPPRESSED") => findings.suppressed += 1,
-            _ => add(name(finding), finding.severity().unwrap_or_default()),
+            _ => {
+                let details = finding.package_vulnerability_details();
+                let aliases = details.map(|details| details.related_vulnerabilities()).unwrap_or_default();
+                add(name(finding), aliases, finding.severity().unwrap_or_default());
+            }
         }
     }
 }
@@ -177,8 +201,7 @@ fn name(finding: &EnhancedImageScanFinding) -> Option<&str> {
     vulnerability.or(finding.title())
 }
 
-/// The service's word; none for what is merely to know. `UNDEFINED` and `UNTRIAGED` count as high, as everything does that
-/// nobody has called harmless.
+/// Reads the service's word; none for what is informational. `UNDEFINED` and `UNTRIAGED` are unknown.
 fn severity(word: &str) -> Option<Severity> {
     match word {
         "INFORMATIONAL" => None,
@@ -252,8 +275,11 @@ mod tests {
         let names: Vec<(&str, Severity)> = findings.findings.iter().map(|f| (f.id.as_str(), f.severity)).collect();
         assert_eq!(
             names,
-            [("A", Severity::Low), ("B", Severity::High), ("D", Severity::Critical), ("G", Severity::High)]
+            [("A", Severity::Low), ("B", Severity::Unknown), ("D", Severity::Critical), ("G", Severity::Unknown)]
         );
-        assert_eq!((findings.suppressed, findings.counts()), (1, Counts { critical: 1, high: 2, low: 1, medium: 0 }));
+        assert_eq!(
+            (findings.suppressed, findings.counts()),
+            (1, Counts { critical: 1, low: 1, unknown: 2, ..Counts::default() })
+        );
     }
 }

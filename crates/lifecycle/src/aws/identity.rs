@@ -11,7 +11,7 @@ use http::Request;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 
-use super::{Error, Kind};
+use super::{Error, Kind, error};
 use crate::http_client::{HttpClient, full};
 use crate::oci::BoxError;
 use crate::runner::Runner;
@@ -28,6 +28,10 @@ const TOKEN_LIMIT: usize = 64 * 1024;
 
 /// The audience that AWS's own action uses, and that trust policies expect.
 const AUDIENCE: &str = "sts.amazonaws.com";
+
+/// What a job needs for a role by web identity, to be pasted.
+const TOKEN_PERMISSION: &str = "add to the job: `permissions: {contents: read, id-token: write}`; a called workflow needs it \
+    in the job that calls it too, and a pull request from a fork never gets it";
 
 /// A role to assume, `arn:aws:iam::111122223333:role/name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +78,7 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>)
             session: session_name(runner),
         }),
         _ => {
+            has_credentials(&config, role, runner).await?;
             let provider =
                 AssumeRoleProvider::builder(role.arn()).session_name(session_name(runner)).configure(&config);
             SharedCredentialsProvider::new(provider.build().await)
@@ -87,6 +92,27 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>)
             .because(error)
     })?;
     Ok(config.into_builder().credentials_provider(SharedCredentialsProvider::new(hidden)).build())
+}
+
+/// Makes sure that there are credentials that a role can be assumed with: without them, and without a token of GitHub's,
+/// the SDK would tell of every place that it looked in.
+async fn has_credentials(config: &SdkConfig, role: &Role, runner: &Runner) -> Result<(), Error> {
+    if !lacks_credentials(config).await {
+        return Ok(());
+    }
+    if runner.environment.in_actions() {
+        let message = format!("cannot assume {}: this job may not ask GitHub for an identity token", role.arn());
+        return Err(Error::new(Kind::Denied, message).hint(TOKEN_PERMISSION));
+    }
+    Err(Error::no_credentials(format!("cannot assume {}: no AWS credentials", role.arn())))
+}
+
+/// Whether there are no credentials at all.
+pub(super) async fn lacks_credentials(config: &SdkConfig) -> bool {
+    match config.credentials_provider() {
+        Some(provider) => provider.provide_credentials().await.is_err_and(|error| error::says_none(&error)),
+        None => true,
+    }
 }
 
 /// A role's credentials, hidden in the log before anybody has them.

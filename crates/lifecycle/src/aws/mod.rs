@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
-use aws_credential_types::provider::error::CredentialsError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::OnceCell;
@@ -69,7 +68,7 @@ impl Aws {
     /// When it does not exist, may not be read, or nobody answers.
     pub async fn parameter(&self, name: &str) -> Result<String, Error> {
         let config = self.config().await?;
-        let region = region_of(config).map_err(|error| {
+        let region = located(config).await.map_err(|error| {
             let message = format!("SSM parameter `{name}` can't be read: {}", error.message);
             let hint = error.hint.unwrap_or_default();
             Error::new(error.kind, message).hint(format!("{hint}; where `registry` is given, no parameter is read"))
@@ -100,7 +99,7 @@ impl Aws {
     pub async fn account(&self) -> Result<&str, Error> {
         let ask = || async {
             let config = self.config().await?;
-            region_of(config)?;
+            located(config).await?;
             let client = aws_sdk_sts::Client::new(config);
             let answer = client.get_caller_identity().send().await;
             let answer = answer.map_err(|error| Error::of("sts:GetCallerIdentity", "the caller", error))?;
@@ -122,7 +121,7 @@ impl Aws {
         let config = self.config().await?;
         let Some(provider) = config.credentials_provider() else { return Ok(None) };
         match provider.provide_credentials().await {
-            Err(CredentialsError::CredentialsNotLoaded(_)) => return Ok(None),
+            Err(error) if error::says_none(&error) => return Ok(None),
             Err(error) => return Err(Error::new(Kind::Credentials, "no AWS credentials").because(error)),
             Ok(_) => {}
         }
@@ -194,7 +193,23 @@ fn region_of(config: &SdkConfig) -> Result<&str, Error> {
     // A variable that is set to nothing is not set.
     let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
     let missing = || Error::new(Kind::Credentials, "no AWS region");
-    region.ok_or_else(|| missing().hint("set the input `region` or the variable AWS_REGION"))
+    region.ok_or_else(|| {
+        missing().hint(
+            "set the input `region` or the variable AWS_REGION; aws-actions/configure-aws-credentials sets it by its \
+             `aws-region`",
+        )
+    })
+}
+
+/// The region of SSM and STS. Where credentials are missing too, they are what is told: the step that gives them to a
+/// job sets the region as well.
+async fn located(config: &SdkConfig) -> Result<&str, Error> {
+    match region_of(config) {
+        Err(_) if identity::lacks_credentials(config).await => {
+            Err(Error::no_credentials("no AWS credentials and no AWS region"))
+        }
+        region => region,
+    }
 }
 
 /// Credentials of registries: those of ECR and, where Docker's configuration has none, of the public registry by

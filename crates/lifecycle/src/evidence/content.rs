@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use time::Date;
 use time::macros::format_description;
 
-use super::found::{LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
+use super::found::{LintFailure, LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
 use super::{lint, scan};
 use crate::bounded::List;
 use crate::oci::Digest;
@@ -94,11 +94,25 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
         results: Option<List<Level, 100_000>>,
         #[serde(default, deserialize_with = "nullable")]
         properties: OfRun,
+        #[serde(default, deserialize_with = "nullable")]
+        invocations: List<Invocation, 1000>,
     }
     #[derive(Deserialize, Default)]
     struct OfRun {
         #[serde(default)]
         threshold: Text,
+        #[serde(default, deserialize_with = "nullable")]
+        waiver: Waiver,
+    }
+    #[derive(Deserialize, Default)]
+    struct Waiver {
+        #[serde(default)]
+        expires: Text,
+    }
+    #[derive(Deserialize)]
+    struct Invocation {
+        #[serde(rename = "executionSuccessful")]
+        successful: Option<bool>,
     }
     let Sarif { runs: List(runs) } = document.parse()?;
     if runs.is_empty() {
@@ -106,13 +120,21 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
     }
     let mut counts = lint::Counts::default();
     let mut thresholds = Vec::new();
+    let mut failed = None;
     for run in runs {
+        if run.invocations.0.iter().any(|invocation| invocation.successful == Some(false)) {
+            failed = Some(LintFailure { waived_until: run.properties.waiver.expires.0.as_deref().and_then(day) });
+        }
         for Level(level) in run.results.ok_or("is no SARIF: a run has no results")?.0 {
             counts.add(level.ok_or("has a result of no known level")?);
         }
         thresholds.extend(run.properties.threshold.0.as_deref().and_then(level));
     }
-    Ok(LintResult { counts, threshold: thresholds.into_iter().min() })
+    Ok(LintResult { counts, threshold: thresholds.into_iter().min(), failed })
+}
+
+fn day(text: &str) -> Option<Date> {
+    Date::parse(text, format_description!("[year]-[month]-[day]")).ok()
 }
 
 /// The level of a SARIF result, where it is known.
@@ -210,11 +232,9 @@ impl<'de> Deserialize<'de> for Vulnerability {
         let scores = raw.severity.0.iter();
         let severities = scores.map(|severity| scan::Severity::read(severity.score.0.as_deref().unwrap_or_default()));
         let annotations = &raw.annotations.0;
-        let day = |text: &str| Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
         Ok(Self(Ok(Reported {
             id,
-            // Nothing said is not harmless.
-            severity: severities.max().unwrap_or(scan::Severity::High),
+            severity: severities.max().unwrap_or(scan::Severity::Unknown),
             package: annotations.iter().find_map(|annotation| annotation.package.0.clone()),
             has_fix: annotations.iter().any(|annotation| annotation.fixed.0.is_some()),
             waived_until: annotations.iter().find_map(|annotation| annotation.expires.0.as_deref()).and_then(day),

@@ -49,6 +49,15 @@ pub struct LintResult {
     pub counts: lint::Counts,
     /// The lowest level that failed the build; none where it says nothing or `off`.
     pub threshold: Option<lint::Level>,
+    /// The linter could not look: nothing found means nothing.
+    pub failed: Option<LintFailure>,
+}
+
+/// That a linter could not look at a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LintFailure {
+    /// The last day on which that is accepted.
+    pub waived_until: Option<Date>,
 }
 
 /// What a scanner said.
@@ -341,13 +350,26 @@ mod tests {
         fixture.add(&sarif::artifact(&fixture.subject, &new, "2026-01-01T01:00:00+00:30").unwrap());
         let found = lint(&fixture.store, root).await.unwrap();
         let counts = lint::Counts { info: 1, style: 1, ..lint::Counts::default() };
-        assert_eq!(found[0].content, Ok(LintResult { counts, threshold: Some(lint::Level::Info) }));
+        assert_eq!(found[0].content, Ok(LintResult { counts, threshold: Some(lint::Level::Info), failed: None }));
         assert_eq!(found[1].content.as_ref().unwrap().counts.error, 1);
+
+        let place = Place { file: "Dockerfile".into(), line: 5, column: 1 };
+        let unparsed = lint::Finding { rule: "DL1000".into(), place, ..finding(lint::Level::Error) };
+        let text = "- {id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: 2026-03-31}";
+        let waivers = Waivers::parse(text, std::path::Path::new("w"), date!(2026 - 01 - 01)).unwrap();
+        let waiver = waivers.iter().next();
+        for (waiver, day, waived_until) in [(None, 3, None), (waiver, 4, Some(date!(2026 - 03 - 31)))] {
+            let document = sarif::unparsed("web", &unparsed, waiver, Some(lint::Level::Error));
+            let created = format!("2026-01-0{day}T00:00:00Z");
+            fixture.add(&sarif::artifact(&fixture.subject, &document, &created).unwrap());
+            let found = lint(&fixture.store, root).await.unwrap();
+            assert_eq!(found[0].content.as_ref().unwrap().failed, Some(LintFailure { waived_until }));
+        }
 
         fixture.document(artifact_type::SARIF, b"{}", "2026-02-01T00:00:00Z");
         let found = lint(&fixture.store, root).await.unwrap();
         assert_eq!(found[0].content, Err("is no SARIF: it has no runs".into()));
-        assert_eq!(found.len(), 3);
+        assert_eq!(found.len(), 5);
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 mod artifact;
 mod content;
 pub mod found;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod lint;
 pub mod provenance;
 mod record;

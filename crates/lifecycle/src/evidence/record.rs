@@ -73,6 +73,10 @@ pub struct Record {
     /// What the environment held before, where that is known and another.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub replaced: Option<Digest>,
+    /// Earlier records of the same name, digest and version whose runs ended before they wrote the tag: what they tell
+    /// of did not happen then.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub supersedes: Vec<Digest>,
     /// The version, as the deployment names it.
     pub version: String,
     /// SHA-256 of the template whose names were used, hexadecimal.
@@ -286,6 +290,7 @@ mod tests {
             to: "h.example/app:dev-1.0.0".into(),
             digest: digest.clone(),
             replaced: None,
+            supersedes: Vec::new(),
             version: "1.0.0".into(),
             template: "00".into(),
             repository: Some("owner/name".into()),

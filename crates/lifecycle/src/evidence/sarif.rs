@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::lint::{self, Finding};
 use super::scan::{Assessed, Severity, Standing, Verdict};
+use super::waivers::Waiver;
 use super::{Artifact, Payload, artifact_type};
 use crate::oci::{Descriptor, Digest, StoreError, annotation, listed};
 
@@ -19,6 +20,7 @@ pub(super) mod property {
     pub(crate) const LEVEL: &str = "level";
     pub(crate) const THRESHOLD: &str = "threshold";
     pub(crate) const LEFT_OUT: &str = "leftOut";
+    pub(crate) const WAIVER: &str = "waiver";
 }
 
 /// What a linter found in the Dockerfile of an image.
@@ -52,6 +54,26 @@ pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) ->
     run("image-lint", name, "hadolint", json!({property::THRESHOLD: threshold}), rules, results, left_out)
 }
 
+/// That a linter cannot parse the Dockerfile of an image: its words, and who accepts that.
+pub fn unparsed(name: &str, finding: &Finding, waiver: Option<&Waiver>, threshold: Option<lint::Level>) -> Value {
+    let mut properties = json!({property::THRESHOLD: threshold.map_or("off", lint::Level::name)});
+    if let Some(waiver) = waiver {
+        properties[property::WAIVER] = json!(waiver);
+    }
+    let mut document = run("image-lint", name, "hadolint", properties, BTreeMap::new(), Vec::new(), 0);
+    let region = json!({"startLine": finding.place.line.max(1), "startColumn": finding.place.column.max(1)});
+    document["runs"][0]["invocations"] = json!([{
+        "executionSuccessful": false,
+        "toolExecutionNotifications": [{
+            "level": "error",
+            "descriptor": {"id": finding.rule},
+            "message": {"text": finding.message},
+            "locations": [location(&finding.place.file, region)],
+        }],
+    }]);
+    document
+}
+
 /// What a scanner found in an image. Findings stand at the first line of its Dockerfile: code scanning shows none without
 /// a place in the repository. `part` names the platforms of a job that builds some of an image's: each has its own results.
 pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
@@ -63,18 +85,18 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
         let mut rule = json!({
             "id": vulnerability.id,
             "shortDescription": {"text": title},
-            "properties": {
-                "tags": ["security", "vulnerability"],
-                "security-severity": score(vulnerability.severity),
-            },
+            "properties": {"tags": ["security", "vulnerability"]},
         });
+        if let Some(score) = score(vulnerability.severity) {
+            rule["properties"]["security-severity"] = score.into();
+        }
         if let Some(url) = &vulnerability.url {
             rule["helpUri"] = url.as_str().into();
         }
         rules.entry(vulnerability.id.clone()).or_insert(rule);
         let level = match vulnerability.severity {
             Severity::Critical | Severity::High => "error",
-            Severity::Medium => "warning",
+            Severity::Medium | Severity::Unknown => "warning",
             Severity::Low => "note",
         };
         let platforms = listed(platforms);
@@ -102,7 +124,7 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
         results.push(result);
     }
     let tool = verdict.tool.as_ref().map_or("scan", |tool| tool.name.as_str());
-    let threshold = verdict.threshold.map_or("off", Severity::name);
+    let threshold = verdict.threshold.map_or("off".to_owned(), |threshold| threshold.to_string());
     let left_out = verdict.findings.len() - results.len();
     let name = match part {
         Some(part) => format!("{}/{part}", verdict.name),
@@ -170,13 +192,14 @@ fn uri(file: &Path) -> String {
     uri
 }
 
-/// A CVSS score that code scanning shows as this severity.
-fn score(severity: Severity) -> &'static str {
+/// A CVSS score that code scanning shows as this severity. Without one it shows the result's level.
+fn score(severity: Severity) -> Option<&'static str> {
     match severity {
-        Severity::Critical => "9.5",
-        Severity::High => "8.0",
-        Severity::Medium => "5.5",
-        Severity::Low => "2.0",
+        Severity::Critical => Some("9.5"),
+        Severity::High => Some("8.0"),
+        Severity::Medium => Some("5.5"),
+        Severity::Low => Some("2.0"),
+        Severity::Unknown => None,
     }
 }
 

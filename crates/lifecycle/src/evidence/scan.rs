@@ -1,6 +1,7 @@
 //! What scanners find in an image: one noun for all scanners, and what a policy makes of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,41 +18,37 @@ const NAMED: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Low; what a scanner calls negligible too.
+    /// Nobody has rated it: neither harmless nor bad.
+    Unknown,
+    /// Low, including what a scanner calls negligible.
     Low,
     /// Medium.
     Medium,
-    /// High; what has no known severity too.
+    /// High.
     High,
     /// Critical.
     Critical,
 }
 
 impl Severity {
-    /// What the input `scan-threshold` may say, the lowest severity that fails; `off` is none.
-    pub const THRESHOLDS: [(&'static str, Option<Self>); 5] = [
-        ("critical", Some(Self::Critical)),
-        ("high", Some(Self::High)),
-        ("medium", Some(Self::Medium)),
-        ("low", Some(Self::Low)),
-        ("off", None),
-    ];
+    /// All severities, the worst first.
+    pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Medium, Self::Low, Self::Unknown];
 
-    /// A scanner's word, in any case, or a CVSS score. What has no known severity counts as high: nobody has said
-    /// that it is harmless.
+    /// Reads a scanner's word in any case, or a CVSS score. A word that does not rate the vulnerability (`unknown`,
+    /// `unassigned`, `none`, `UNTRIAGED`), or that is not a severity, reads as unknown.
     pub fn read(word: &str) -> Self {
         match word.trim().to_ascii_lowercase().as_str() {
             "critical" => Self::Critical,
             "high" | "important" => Self::High,
             "medium" | "moderate" => Self::Medium,
-            "low" | "negligible" | "none" | "minor" => Self::Low,
+            "low" | "negligible" | "minor" => Self::Low,
             // The ranges of CVSS 3 (https://www.first.org/cvss/v3.1/specification-document#Qualitative-Severity-Rating-Scale).
             other => match other.parse::<f32>() {
                 Ok(score) if score >= 9.0 => Self::Critical,
                 Ok(score) if score >= 7.0 => Self::High,
                 Ok(score) if score >= 4.0 => Self::Medium,
-                Ok(score) if score >= 0.0 => Self::Low,
-                _ => Self::High,
+                Ok(score) if score > 0.0 => Self::Low,
+                _ => Self::Unknown,
             },
         }
     }
@@ -59,11 +56,66 @@ impl Severity {
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Unknown => "unknown",
             Self::Low => "low",
             Self::Medium => "medium",
             Self::High => "high",
             Self::Critical => "critical",
         }
+    }
+}
+
+/// The severities that fail: one and all that are worse, and where it says so those that nobody has rated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold {
+    severity: Severity,
+    unknown: bool,
+}
+
+impl Threshold {
+    /// Reads `high`, or `high,unknown`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(',').map(str::trim);
+        let word = words.next()?;
+        let severity = Severity::ALL.into_iter().find(|severity| severity.name() == word);
+        let severity = severity.filter(|severity| *severity != Severity::Unknown)?;
+        match (words.next(), words.next()) {
+            (None, _) => Some(severity.into()),
+            (Some("unknown"), None) => Some(Self { severity, unknown: true }),
+            _ => None,
+        }
+    }
+
+    /// Whether a severity fails.
+    pub fn is_reached_by(self, severity: Severity) -> bool {
+        match severity {
+            Severity::Unknown => self.unknown,
+            known => known >= self.severity,
+        }
+    }
+
+    /// Whether an unknown severity fails.
+    pub fn includes_unknown(self) -> bool {
+        self.unknown
+    }
+
+    /// The severities in a sentence: `severity high or worse`.
+    pub fn sentence(self) -> String {
+        let or_unknown = if self.unknown { ", or of unknown severity" } else { "" };
+        format!("severity {} or worse{or_unknown}", self.severity.name())
+    }
+}
+
+impl From<Severity> for Threshold {
+    fn from(severity: Severity) -> Self {
+        Self { severity, unknown: false }
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unknown = if self.unknown { ",unknown" } else { "" };
+        write!(f, "{}{unknown}", self.severity.name())
     }
 }
 
@@ -94,6 +146,11 @@ pub struct Vulnerability {
 }
 
 impl Vulnerability {
+    /// All its names.
+    pub fn names(&self) -> Vec<&str> {
+        [&self.id].into_iter().chain(&self.aliases).map(String::as_str).collect()
+    }
+
     /// What makes two findings one.
     fn key(&self) -> (&str, &str, &str) {
         (&self.id, &self.package, &self.version)
@@ -152,6 +209,9 @@ pub struct Counts {
     pub medium: u64,
     /// Low ones.
     pub low: u64,
+    /// Those that nobody has rated.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 impl Counts {
@@ -161,27 +221,41 @@ impl Counts {
             Severity::High => &mut self.high,
             Severity::Medium => &mut self.medium,
             Severity::Low => &mut self.low,
+            Severity::Unknown => &mut self.unknown,
         };
         *count += 1;
     }
 
-    /// How many there are of a severity or worse.
-    pub fn at_least(&self, severity: Severity) -> u64 {
-        let by_severity = [
-            (Severity::Critical, self.critical),
-            (Severity::High, self.high),
-            (Severity::Medium, self.medium),
-            (Severity::Low, self.low),
-        ];
-        by_severity.iter().filter(|(of, _)| *of >= severity).map(|(_, count)| count).sum()
+    /// How many have a severity.
+    fn of(&self, severity: Severity) -> u64 {
+        match severity {
+            Severity::Critical => self.critical,
+            Severity::High => self.high,
+            Severity::Medium => self.medium,
+            Severity::Low => self.low,
+            Severity::Unknown => self.unknown,
+        }
+    }
+
+    /// How many reach a threshold.
+    pub fn reaching(&self, threshold: Threshold) -> u64 {
+        let reaching = Severity::ALL.into_iter().filter(|severity| threshold.is_reached_by(*severity));
+        reaching.map(|severity| self.of(severity)).sum()
+    }
+
+    /// The counts in a sentence: `0 critical, 1 high, 0 medium, 4 low`, with those of unknown severity where there are any.
+    pub fn sentence(&self) -> String {
+        let Self { critical, high, medium, low, unknown } = self;
+        let unknown = if *unknown > 0 { format!(", {unknown} of unknown severity") } else { String::new() };
+        format!("{critical} critical, {high} high, {medium} medium, {low} low{unknown}")
     }
 }
 
 /// What makes a vulnerability fail an image.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// The lowest severity that fails; none: nothing does.
-    pub threshold: Option<Severity>,
+    /// The severities that fail; none: nothing does.
+    pub threshold: Option<Threshold>,
     /// Whether what has no fix is left out of account.
     pub only_fixed: bool,
     /// What is accepted.
@@ -197,8 +271,8 @@ pub struct Verdict {
     pub name: String,
     /// What scanned.
     pub tool: Option<Tool>,
-    /// The lowest severity that fails.
-    pub threshold: Option<Severity>,
+    /// The severities that fail.
+    pub threshold: Option<Threshold>,
     /// Each vulnerability of all platforms once, the worst first.
     pub findings: Vec<Assessed>,
     /// Those that count, by severity.
@@ -290,7 +364,23 @@ impl Verdict {
             named += &format!("; and {} more", failing.len() - NAMED);
         }
         let number = counted(failing.len(), "vulnerability");
-        Some(format!("{number} of severity {} or worse: {named}", threshold.name()))
+        Some(format!("{number} of {}: {named}", threshold.sentence()))
+    }
+
+    /// What has to be said of vulnerabilities that a threshold lets through because nobody has rated them; none where there
+    /// are none, or no threshold.
+    pub fn unrated(&self) -> Option<String> {
+        let threshold = self.threshold.filter(|threshold| !threshold.includes_unknown())?;
+        let counts = |finding: &&Assessed| {
+            finding.vulnerability.severity == Severity::Unknown && finding.standing == Standing::Counts
+        };
+        let unrated: Vec<&Assessed> = self.findings.iter().filter(counts).collect();
+        let named: Vec<&str> = unrated.iter().take(NAMED).map(|finding| finding.vulnerability.id.as_str()).collect();
+        let more = if unrated.len() > NAMED { format!(" and {} more", unrated.len() - NAMED) } else { String::new() };
+        (!unrated.is_empty()).then(|| {
+            let number = counted(unrated.len(), "vulnerability");
+            format!("{number} of unknown severity, below every threshold: {}{more}; `scan-threshold: {threshold},unknown` lets them fail the image", named.join(", "))
+        })
     }
 
     /// How many vulnerabilities are accepted.
@@ -336,7 +426,7 @@ impl Policy {
             return Standing::Unfixed;
         }
         match self.threshold {
-            Some(threshold) if vulnerability.severity >= threshold => Standing::Fails,
+            Some(threshold) if threshold.is_reached_by(vulnerability.severity) => Standing::Fails,
             _ => Standing::Counts,
         }
     }
@@ -419,12 +509,51 @@ mod tests {
     }
 
     #[test]
-    fn words_and_scores_are_severities_and_the_unknown_is_not_harmless() {
-        use Severity::{Critical, High, Low, Medium};
-        let words =
-            ["CRITICAL", "high", "Medium", "low", "Negligible", "UNKNOWN", "", "9.8", "5.0", "0.1", "NaN", "-1"];
-        let read = [Critical, High, Medium, Low, Low, High, High, Critical, Medium, Low, High, High];
+    fn words_and_scores_are_severities_and_what_nobody_has_rated_is_unknown() {
+        use Severity::{Critical, High, Low, Medium, Unknown};
+        let words = ["CRITICAL", "high", "Medium", "low", "Negligible", "Important", "9.8", "7", "5.0", "0.1"];
+        let read = [Critical, High, Medium, Low, Low, High, Critical, High, Medium, Low];
         assert_eq!(words.map(Severity::read), read);
+        for word in ["UNKNOWN", "", " ", "Unassigned", "none", "UNDEFINED", "UNTRIAGED", "0.0", "-1", "NaN", "hihg"] {
+            assert_eq!(Severity::read(word), Unknown, "{word:?}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_takes_in_the_unknown_where_it_says_so() {
+        use Severity::{Critical, High, Low, Medium, Unknown};
+        let reached = |text: &str| {
+            let threshold = Threshold::parse(text).unwrap();
+            assert_eq!(threshold.to_string(), text.replace(' ', ""));
+            Severity::ALL.into_iter().filter(|severity| threshold.is_reached_by(*severity)).collect::<Vec<_>>()
+        };
+        assert_eq!(reached("high"), [Critical, High]);
+        assert_eq!(reached("high, unknown"), [Critical, High, Unknown]);
+        assert_eq!(reached("low"), [Critical, High, Medium, Low]);
+        assert_eq!(reached("low,unknown"), Severity::ALL);
+        for text in ["", "unknown", "unknown,high", "high,low", "high,unknown,unknown", "hihg", "off", "HIGH", "high,"]
+        {
+            assert_eq!(Threshold::parse(text), None, "{text:?}");
+        }
+        let counts = Counts { critical: 1, high: 2, medium: 3, low: 4, unknown: 5 };
+        let number = |text| counts.reaching(Threshold::parse(text).unwrap());
+        assert_eq!((number("high"), number("medium,unknown"), number("low")), (3, 11, 10));
+    }
+
+    #[test]
+    fn what_nobody_has_rated_is_said_and_fails_only_on_request() {
+        let vulnerabilities = ["A", "B"].map(|id| vulnerability(id, "unknown", None));
+        let scans = [scan("amd64", vulnerabilities.into())];
+        let judge = |threshold: Option<&str>| {
+            let threshold = threshold.and_then(Threshold::parse);
+            Verdict::of("Web", "shop/web", &scans, &Policy { threshold, ..Policy::default() })
+        };
+        let lenient = judge(Some("low"));
+        assert_eq!((lenient.counts.unknown, lenient.fails()), (2, false));
+        insta::assert_snapshot!(lenient.unrated().unwrap(), @"2 vulnerabilities of unknown severity, below every threshold: A, B; `scan-threshold: low,unknown` lets them fail the image");
+        let strict = judge(Some("critical,unknown"));
+        insta::assert_snapshot!(strict.failure().unwrap(), @"2 vulnerabilities of severity critical or worse, or of unknown severity: unknown A in openssl 3.0.1 (no fix); unknown B in openssl 3.0.1 (no fix)");
+        assert_eq!((strict.unrated(), judge(None).unrated()), (None, None));
     }
 
     #[test]
@@ -432,15 +561,16 @@ mod tests {
         let amd64 = scan("amd64", vec![vulnerability("A", "low", None), vulnerability("B", "high", Some("4"))]);
         let arm64 = scan("arm64", vec![vulnerability("B", "high", Some("4")), vulnerability("C", "critical", None)]);
         let scans = [amd64, arm64];
-        let judge = |threshold, only_fixed| {
+        let judge = |threshold: Option<Severity>, only_fixed| {
+            let threshold = threshold.map(Threshold::from);
             Verdict::of("Web", "shop/web", &scans, &Policy { threshold, only_fixed, waivers: Waivers::default() })
         };
         let verdict = judge(Some(Severity::High), false);
-        assert_eq!(verdict.counts, Counts { critical: 1, high: 1, medium: 0, low: 1 });
+        assert_eq!(verdict.counts, Counts { critical: 1, high: 1, low: 1, ..Counts::default() });
         assert_eq!(verdict.findings[1].platforms, [Platform::linux("amd64"), Platform::linux("arm64")]);
         insta::assert_snapshot!(verdict.failure().unwrap(), @"2 vulnerabilities of severity high or worse: critical C in openssl 3.0.1 (no fix); high B in openssl 3.0.1 (fixed in 4)");
         let fixed = judge(Some(Severity::Critical), true);
-        assert_eq!(fixed.counts, Counts { critical: 0, high: 1, medium: 0, low: 0 });
+        assert_eq!(fixed.counts, Counts { high: 1, ..Counts::default() });
         assert!(!fixed.fails() && fixed.failure().is_none());
         assert!(!judge(None, false).fails());
     }

@@ -1,6 +1,7 @@
-//! Vulnerabilities that somebody accepted, for a reason and until a day: `.image-waivers.yaml`.
+//! What somebody accepted, for a reason and until a day: `.image-waivers.yaml`.
 //!
-//! A list of mappings with `id`, `reason`, `owner`, `expires` and, unless it is meant for all images, `image`.
+//! A list of mappings with `id`, `reason`, `owner`, `expires` and, unless it is meant for all images, `image`. The `id` is a
+//! vulnerability, or [`UNPARSED`] with the `dockerfile` that the linter cannot parse.
 //! `docs/schema/waivers.schema.json` describes it to editors.
 
 use std::path::Path;
@@ -23,16 +24,22 @@ pub const FILE_NAME: &str = ".image-waivers.yaml";
 const FILE_LIMIT: u64 = 1024 * 1024;
 
 /// What a waiver may say.
-const FIELDS: [&str; 5] = ["id", "image", "reason", "owner", "expires"];
+const FIELDS: [&str; 6] = ["id", "image", "dockerfile", "reason", "owner", "expires"];
 
-/// One accepted vulnerability.
+/// hadolint's rule for a file that it cannot parse. Its own configuration and comments cannot turn it off.
+pub const UNPARSED: &str = "DL1000";
+
+/// One accepted vulnerability, or one Dockerfile that is accepted although it cannot be linted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiver {
-    /// The vulnerability, by any of its names.
+    /// The vulnerability, by any of its names, or [`UNPARSED`].
     pub id: String,
     /// The image: a key or a name, with `*` and `?` for what varies. None: all images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The Dockerfile that cannot be linted: its path in the checkout, with `*` and `?` for what varies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
     /// Why it is accepted.
     pub reason: String,
     /// Who accepted it.
@@ -96,13 +103,39 @@ impl Waivers {
 
     /// Those whose `image` is none of these, given with key and name.
     pub fn astray<'a>(&'a self, images: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Waiver> {
-        let all = self.valid.iter().chain(&self.expired);
-        all.filter(move |waiver| !images.iter().any(|(key, name)| waiver.is_for(key, name)))
+        let of_images = self.valid.iter().chain(&self.expired).filter(|waiver| waiver.dockerfile.is_none());
+        of_images.filter(move |waiver| !images.iter().any(|(key, name)| waiver.is_for(key, name)))
+    }
+
+    /// The waiver of a Dockerfile that cannot be linted; one that has expired is an error with that waiver.
+    ///
+    /// # Errors
+    /// When there is one, and it has expired.
+    pub fn of_dockerfile(&self, dockerfile: &Path) -> Result<Option<&Waiver>, &Waiver> {
+        let path = dockerfile.to_string_lossy();
+        let is_for = |waiver: &&Waiver| waiver.dockerfile.as_ref().is_some_and(|pattern| matches(pattern, &path));
+        match (self.valid.iter().find(is_for), self.expired.iter().find(is_for)) {
+            (None, Some(expired)) => Err(expired),
+            (valid, _) => Ok(valid),
+        }
     }
 
     /// The waiver of a vulnerability of an image, if there is one.
     pub fn of(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Option<&Waiver> {
-        self.valid.iter().find(|waiver| waiver.covers(vulnerability, key, name))
+        self.of_names(&vulnerability.names(), key, name)
+    }
+
+    /// The waiver of a vulnerability, which is given with all its names.
+    pub fn of_names(&self, names: &[&str], key: &str, image: &str) -> Option<&Waiver> {
+        self.valid.iter().find(|waiver| waiver.covers(names, key, image))
+    }
+
+    /// The waiver of a vulnerability that has expired, where no other is valid.
+    pub fn expired_of_names(&self, names: &[&str], key: &str, image: &str) -> Option<&Waiver> {
+        match self.of_names(names, key, image) {
+            Some(_) => None,
+            None => self.expired.iter().find(|waiver| waiver.covers(names, key, image)),
+        }
     }
 
     /// Those that hold today, as they are written.
@@ -112,15 +145,15 @@ impl Waivers {
 }
 
 impl Waiver {
-    /// Whether it accepts a vulnerability of an image.
-    pub fn covers(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> bool {
-        let mut names = [&vulnerability.id].into_iter().chain(&vulnerability.aliases);
-        self.is_for(key, name) && names.any(|name| name.eq_ignore_ascii_case(&self.id))
+    /// Whether it accepts a vulnerability of an image; `names` are those of the vulnerability.
+    pub fn covers(&self, names: &[&str], key: &str, image: &str) -> bool {
+        self.is_for(key, image) && names.iter().any(|name| name.eq_ignore_ascii_case(&self.id))
     }
 
     /// Whether it is meant for an image.
     pub fn is_for(&self, key: &str, name: &str) -> bool {
-        self.image.as_ref().is_none_or(|pattern| matches(pattern, key) || matches(pattern, name))
+        self.dockerfile.is_none()
+            && self.image.as_ref().is_none_or(|pattern| matches(pattern, key) || matches(pattern, name))
     }
 }
 
@@ -153,11 +186,28 @@ impl Entry {
         let waiver = Waiver {
             id: required("id")?,
             image: field("image").map(|(_, value, _)| value.clone()),
+            dockerfile: field("dockerfile").map(|(_, value, _)| value.clone()),
             reason: required("reason")?,
             owner: required("owner")?,
             expires: Date::MIN,
             place: self.place.clone(),
         };
+        let is_of_file = waiver.id.eq_ignore_ascii_case(UNPARSED);
+        let misplaced = match (&waiver.image, &waiver.dockerfile) {
+            (_, None) if is_of_file => Some(format!("a waiver of `{UNPARSED}` without `dockerfile`")),
+            (Some(_), _) if is_of_file => {
+                Some(format!("a waiver of `{UNPARSED}` is for a `dockerfile`, not for an image"))
+            }
+            (_, Some(_)) if !is_of_file => Some(format!(
+                "a waiver with `dockerfile` accepts only `{UNPARSED}`, a file that hadolint cannot parse, and not `{}`",
+                waiver.id
+            )),
+            _ => None,
+        };
+        if let Some(misplaced) = misplaced {
+            let hint = "another rule: `# hadolint ignore=RULE` above the instruction, or `ignored` in .hadolint.yaml";
+            return Err(Problem::mistake(misplaced).at(self.place.clone()).hint(hint));
+        }
         let expires = required("expires")?;
         let place = field("expires").map(|(_, _, place)| place.clone());
         let refuse = |_| Problem::mistake(format!("`{expires}` is no day: YYYY-MM-DD")).at(place);
@@ -322,6 +372,27 @@ mod tests {
         assert!(waivers.of(&vulnerability("A", ""), "Web", "shop/web").is_none());
         let astray = waivers.astray(&[("Web", "shop/web")]).map(|waiver| waiver.id.as_str());
         assert_eq!(astray.collect::<Vec<_>>(), ["B"]);
+    }
+
+    #[test]
+    fn a_dockerfile_that_cannot_be_linted_has_waivers_of_its_own() {
+        let waiver = |file: &str, day: &str| {
+            format!("- {{id: DL1000, dockerfile: {file}, reason: r, owner: o, expires: {day}}}\n")
+        };
+        let text = [waiver("images/*/Dockerfile", "2026-06-15"), waiver("old", "2026-06-14")].concat();
+        let waivers = parse(&text).unwrap();
+        let of =
+            |path: &str| waivers.of_dockerfile(Path::new(path)).map(|waiver| waiver.is_some()).map_err(|w| w.expires);
+        assert_eq!(of("images/api/Dockerfile"), Ok(true));
+        assert_eq!(of("Dockerfile"), Ok(false));
+        assert_eq!(of("old"), Err(date!(2026 - 06 - 14)));
+        // It is about no image.
+        assert_eq!(waivers.expired("Web", "shop/web").count() + waivers.astray(&[]).count(), 0);
+        let error =
+            |fields: &str| parse(&format!("- {{{fields}, reason: r, owner: o, expires: 2027-01-01}}")).unwrap_err();
+        insta::assert_snapshot!(error("id: dl1000"), @".image-waivers.yaml:1:3: a waiver of `DL1000` without `dockerfile`");
+        insta::assert_snapshot!(error("id: DL1000, dockerfile: a, image: b"), @".image-waivers.yaml:1:3: a waiver of `DL1000` is for a `dockerfile`, not for an image");
+        insta::assert_snapshot!(error("id: DL3008, dockerfile: a"), @".image-waivers.yaml:1:3: a waiver with `dockerfile` accepts only `DL1000`, a file that hadolint cannot parse, and not `DL3008`");
     }
 
     #[test]

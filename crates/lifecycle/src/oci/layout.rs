@@ -1,6 +1,6 @@
 mod index;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -70,10 +70,54 @@ impl Layout {
         self.create()?;
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
-        if !path.exists() {
+        if path.exists() {
+            self.verify(&digest, bytes.len() as u64)?;
+        } else {
             self.written(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         }
         Ok(digest)
+    }
+
+    /// Makes sure that the file of a blob has its bytes. Each is hashed once, unless it has changed since.
+    ///
+    /// # Errors
+    /// When it is not there or has other bytes.
+    fn verify(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        let path = self.blob_path(digest);
+        let mut file = self.open(&path)?.ok_or_else(|| self.lacks_blob(digest))?;
+        let stamp = index::stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
+        if self.is_verified(digest, &stamp) {
+            return Ok(());
+        }
+        let mut hasher = Hasher::default();
+        let read = io::copy(&mut file, &mut HashingSink(&mut hasher)).map_err(|e| self.failed(&path, e))?;
+        if read != size || hasher.finish() != *digest {
+            return Err(self.has_other_bytes("blob", digest));
+        }
+        self.set_verified(digest, stamp);
+        Ok(())
+    }
+
+    /// Makes sure that all that a manifest consists of is there with the right bytes, before a tag leads to it.
+    fn verify_below(&self, root: &Manifest) -> Result<(), StoreError> {
+        let mut seen = HashSet::from([root.digest.clone()]);
+        let mut left = vec![root.clone()];
+        while let Some(manifest) = left.pop() {
+            for blob in manifest.blobs() {
+                self.verify(&blob.digest, blob.size)?;
+            }
+            for child in manifest.children() {
+                if seen.insert(child.digest.clone()) {
+                    left.push(self.manifest_of(child)?.ok_or_else(|| self.lacks_blob(&child.digest))?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_other_bytes(&self, what: &str, digest: &Digest) -> StoreError {
+        let message = format!("{what} {digest} of {} has other bytes than its digest says", self.address());
+        StoreError::new(Class::Integrity, message).hint("the file is damaged: delete it, and copy or build it again")
     }
 
     /// Takes a file over as a blob without reading it into memory: a hard link where the file
@@ -119,13 +163,11 @@ impl Layout {
 
     fn typed_manifest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>, StoreError> {
         let Some(bytes) = self.read(&self.blob_path(digest), MANIFEST_LIMIT)? else { return Ok(None) };
-        let manifest = Manifest::parse(Bytes::from(bytes), media_type);
-        let manifest = manifest.map_err(|e| self.invalid(&format!("has a broken manifest {digest}")).because(e))?;
-        if manifest.digest != *digest {
-            let message = format!("manifest {digest} of {} has other bytes than its digest says", self.address());
-            return Err(StoreError::new(Class::Integrity, message));
+        if Digest::of(&bytes) != *digest {
+            return Err(self.has_other_bytes("manifest", digest));
         }
-        Ok(Some(manifest))
+        let manifest = Manifest::parse(Bytes::from(bytes), media_type);
+        manifest.map(Some).map_err(|e| self.invalid(&format!("has a broken manifest {digest}")).because(e))
     }
 
     /// A small blob whole, verified.
@@ -135,8 +177,7 @@ impl Layout {
     pub fn read_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
         let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
         if bytes.len() as u64 != blob.size || Digest::of(&bytes) != blob.digest {
-            let message = format!("blob {} of {} has other bytes than its digest says", blob.digest, self.address());
-            return Err(StoreError::new(Class::Integrity, message));
+            return Err(self.has_other_bytes("blob", &blob.digest));
         }
         Ok(bytes)
     }
@@ -213,6 +254,16 @@ impl Layout {
         File::open(&real).map(Some).map_err(|e| self.failed(path, e))
     }
 
+    /// Does on a thread of its own what waits for the disk or for the lock, so that a signal is still heard.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let layout = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&layout)).await;
+        done.map_err(|error| self.invalid("can't be worked on").because(error))?
+    }
+
     fn invalid(&self, what: &str) -> StoreError {
         StoreError::new(Class::Invalid, format!("the OCI layout {} {what}", self.root.display()))
     }
@@ -268,7 +319,9 @@ impl Store for Layout {
 
     async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
         let path = self.blob_path(&blob.digest);
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == blob.size) {
+        if path.exists() {
+            let blob = blob.clone();
+            self.apart(move |layout| layout.verify(&blob.digest, blob.size)).await?;
             return Ok(Put::Present);
         }
         self.create()?;
@@ -281,16 +334,26 @@ impl Store for Layout {
         }
         tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(|e| self.failed(&path, e))?;
         self.persist(temporary, &path)?;
+        // What came was hashed on the way.
+        let written = fs::metadata(&path).map_err(|e| self.failed(&path, e))?;
+        self.set_verified(&blob.digest, index::stamp(&written));
         Ok(Put::Sent)
     }
 
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {
-        self.add_blob(&manifest.bytes)?;
-        match (tag, &manifest.subject) {
-            (Some(tag), _) => self.add_root(&manifest.descriptor(), Some(tag.as_str())),
-            (None, Some(_)) => self.add_root(&manifest.descriptor(), None),
-            (None, None) => Ok(()),
-        }
+        let (manifest, tag) = (manifest.clone(), tag.cloned());
+        self.apart(move |layout| {
+            if tag.is_some() {
+                layout.verify_below(&manifest)?;
+            }
+            layout.add_blob(&manifest.bytes)?;
+            match (&tag, &manifest.subject) {
+                (Some(tag), _) => layout.add_root(&manifest.descriptor(), Some(tag.as_str())),
+                (None, Some(_)) => layout.add_root(&manifest.descriptor(), None),
+                (None, None) => Ok(()),
+            }
+        })
+        .await
     }
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
@@ -354,6 +417,46 @@ mod tests {
         Manifest::parse(json.to_string().into(), None).unwrap()
     }
 
+    /// A layout with the blob that all manifests here name.
+    fn layout_at(folder: impl Into<PathBuf>) -> Layout {
+        let layout = Layout::at(folder);
+        layout.add_blob(b"{}").unwrap();
+        layout
+    }
+
+    #[tokio::test]
+    async fn a_tag_leads_only_to_what_is_there_with_the_right_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout_at(folder.path());
+        let child = manifest("child", None);
+        layout.put_manifest(&child, None).await.unwrap();
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": super::super::media_type::INDEX,
+            "manifests": [child.descriptor().to_json()]});
+        let index = Manifest::parse(index.to_string().into(), None).unwrap();
+        let tag: Tag = "t".parse().unwrap();
+        layout.put_manifest(&index, Some(&tag)).await.unwrap();
+
+        // The same sizes, and other bytes.
+        let other: Tag = "u".parse().unwrap();
+        for (path, right) in [
+            (layout.blob_path(&child.digest), child.bytes.to_vec()),
+            (layout.blob_path(&Digest::of(b"{}")), b"{}".to_vec()),
+        ] {
+            let wrong: Vec<u8> = right.iter().map(|byte| if *byte == b'{' { b'[' } else { *byte }).collect();
+            fs::write(&path, &wrong).unwrap();
+            let fresh = Layout::at(folder.path());
+            let error = fresh.put_manifest(&index, Some(&other)).await.unwrap_err();
+            assert!(matches!(error.class, Class::Integrity | Class::Invalid), "{error}");
+            assert_eq!(fresh.head(&other).await.unwrap(), None);
+            fs::write(&path, &right).unwrap();
+        }
+        let wrong = Descriptor::of("x/y", b"right");
+        fs::write(layout.blob_path(&wrong.digest), "wrong").unwrap();
+        let source: Arc<dyn BlobSource> = Arc::new(layout.clone());
+        assert_eq!(layout.put_blob(&wrong, &source).await.unwrap_err().class, Class::Integrity);
+        layout.put_manifest(&index, Some(&other)).await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_tag_moves_and_referrers_are_found() {
         let folder = tempfile::tempdir().unwrap();
@@ -361,6 +464,7 @@ mod tests {
         let tag: Tag = "dev-1".parse().unwrap();
         assert_eq!(layout.head(&tag).await.unwrap(), None);
 
+        layout.add_blob(b"{}").unwrap();
         let (old, new) = (manifest("old", None), manifest("new", None));
         layout.put_manifest(&old, Some(&tag)).await.unwrap();
         layout.put_manifest(&new, Some(&tag)).await.unwrap();
@@ -380,7 +484,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_damaged_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::at(folder.path());
+        let layout = layout_at(folder.path());
         let tag: Tag = "t".parse().unwrap();
         let whole = manifest("x", None);
         layout.put_manifest(&whole, Some(&tag)).await.unwrap();
@@ -404,7 +508,7 @@ mod tests {
     async fn what_is_no_file_of_the_layout_is_not_read() {
         use std::os::unix::fs::symlink;
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::at(folder.path().join("layout"));
+        let layout = layout_at(folder.path().join("layout"));
         let whole = manifest("x", None);
         layout.put_manifest(&whole, Some(&"t".parse().unwrap())).await.unwrap();
         let blob = layout.blob_path(&whole.digest);
@@ -428,7 +532,7 @@ mod tests {
     #[tokio::test]
     async fn what_another_handle_wrote_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (Layout::at(folder.path()), Layout::at(folder.path()));
+        let (one, other) = (layout_at(folder.path()), Layout::at(folder.path()));
         let (image, tag): (_, Tag) = (manifest("image", None), "t".parse().unwrap());
         for number in 0..20 {
             let next = manifest(&format!("{number:02}"), Some(&image));

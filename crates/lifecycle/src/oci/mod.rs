@@ -14,4 +14,6 @@ pub use layout::{Layout, Root};
 pub use manifest::{Content, Descriptor, InvalidManifest, MANIFEST_LIMIT, Manifest, annotation, media_type};
 pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform, listed};
 pub use reference::{InvalidReference, Location, Reference, RepositoryName, Tag};
-pub use store::{BlobSource, BlobStream, BoxError, Class, Put, Store, StoreError, read_blob, verified};
+pub use store::{
+    BlobSource, BlobStream, BoxError, Class, LOOK_AGAIN, LOOKS, Put, Store, StoreError, listed_tag, read_blob, verified,
+};

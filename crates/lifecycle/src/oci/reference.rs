@@ -127,7 +127,10 @@ impl FromStr for Location {
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         if let Some(directory) = text.strip_prefix("oci:") {
             return match directory.trim_end_matches('/') {
-                "" => Err(InvalidReference::Location(text.to_owned())),
+                // Names are printed on lines of their own.
+                directory if directory.is_empty() || directory.contains(char::is_control) => {
+                    Err(InvalidReference::Location(text.to_owned()))
+                }
                 directory => Ok(Self::Directory(directory.into())),
             };
         }
@@ -259,6 +262,7 @@ mod tests {
         assert_eq!(error("h.io/a:1+2"), InvalidReference::Tag("1+2".into()));
         assert_eq!(error("h.io/a@sha256:00"), InvalidReference::Pinned("h.io/a@sha256:00".into()));
         assert_eq!(error("h.io:port/a"), InvalidReference::Location("h.io:port".into()));
+        assert_eq!(error("oci:a\nb/c:1"), InvalidReference::Location("oci:a\nb".into()));
     }
 
     #[test]

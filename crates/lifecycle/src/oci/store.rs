@@ -1,5 +1,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -127,6 +128,29 @@ impl StoreError {
         self.hint = Some(hint.into());
         self
     }
+}
+
+/// How often something is looked for that has to be there, before it is an error that it is not.
+pub const LOOKS: usize = 3;
+
+/// Between two such looks: what was written a moment ago may not be seen everywhere yet.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+/// What a tag points to that the store lists.
+///
+/// # Errors
+/// When the store can't say, or answers again and again that the tag is not there.
+pub async fn listed_tag(store: &dyn Store, tag: &Tag) -> Result<(Tag, Digest), StoreError> {
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if let Some(digest) = store.head(tag).await? {
+            return Ok((tag.clone(), digest));
+        }
+    }
+    let message = format!("{} lists the tag `{tag}`, and answers that it does not exist", store.address());
+    Err(StoreError::new(Class::Transient, message).hint("if it was deleted meanwhile, run this again"))
 }
 
 /// Passes bytes on and fails where they are not those of a descriptor.

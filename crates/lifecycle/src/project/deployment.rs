@@ -10,14 +10,18 @@ use super::{Named, Release, Stores};
 use crate::Diagnosis;
 use crate::diagnosis::Problem;
 use crate::oci::{
-    CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed, read_blob,
+    CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed,
+    media_type, read_blob,
 };
 use crate::runner::{Annotation, Level, Runner, escape};
-use crate::template::{Lead, Placed, Usage};
+use crate::template::{Lead, Placed, Runtime, Usage};
 use crate::transfer::Graph;
 
 /// References that are looked at, at a time.
 const READERS: usize = 8;
+
+/// What media types of layers hold that a registry is not to hold: Docker's and OCI's.
+const FOREIGN: [&str; 2] = ["foreign", "nondistributable"];
 
 /// A reference that the template deploys, and that a run does not write: an image that was not chosen, or one that is in
 /// no mapping.
@@ -163,7 +167,15 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
 ///
 /// # Errors
 /// When the image's platform can't be looked up.
-pub async fn refusal(store: &Arc<dyn Store>, root: &Manifest, usages: &[Usage]) -> Result<Option<Problem>, StoreError> {
+pub async fn refusal(store: &Arc<dyn Store>, graph: &Graph, usages: &[Usage]) -> Result<Option<Problem>, StoreError> {
+    let root = &graph.root;
+    let layers = usages.iter().find_map(|usage| {
+        let why = unusable_layer(usage, graph)?;
+        Some(Problem::failure(why).at(usage.runtime.place.clone()))
+    });
+    if layers.is_some() {
+        return Ok(layers);
+    }
     if !usages.iter().any(|usage| usage.runtime.certain || usage.takes_single_manifest()) {
         return Ok(None);
     }
@@ -198,6 +210,51 @@ pub async fn lacking(
     }
 }
 
+/// Why a resource could not pull or unpack a layer of the platforms that it runs on; none where it could, as far as their
+/// manifests are known. A Docker manifest has no zstd layers, Lambda takes none at all, and the bytes of a foreign layer
+/// are not in the registry: only those of Windows' own base layers are elsewhere.
+pub fn unusable_layer(usage: &Usage, graph: &Graph) -> Option<String> {
+    let resource = &usage.resource;
+    let Runtime { platforms, alternatives, .. } = &usage.runtime;
+    let wanted: Vec<&Platform> = platforms.iter().chain(alternatives).collect();
+    let is_run = |named: Option<&Platform>| {
+        named.is_none_or(|named| wanted.is_empty() || wanted.iter().any(|wanted| meets(named, wanted)))
+    };
+    let is_windows = wanted.iter().any(|wanted| wanted.os == "windows");
+    for (named, manifest) in graph.platforms() {
+        let Content::Image { layers, .. } = &manifest.content else { continue };
+        if !is_run(named.as_ref()) {
+            continue;
+        }
+        for layer in layers {
+            let (kind, digest) = (layer.media_type.as_str(), layer.digest.short());
+            let is_zstd = kind.ends_with("zstd") || kind.ends_with(".zst");
+            if is_zstd && manifest.media_type == media_type::DOCKER_IMAGE {
+                return Some(format!(
+                    "its layer {digest} is compressed with zstd, which Docker's manifest format does not have: `{resource}` could not unpack it"
+                ));
+            }
+            if is_zstd && usage.takes_single_manifest() {
+                return Some(format!(
+                    "its layer {digest} is compressed with zstd, and `{resource}`, a function, takes gzip only"
+                ));
+            }
+            if FOREIGN.iter().any(|word| kind.contains(word)) && !is_windows {
+                return Some(format!(
+                    "its layer {digest} is foreign: the registry does not hold it, and `{resource}` could not pull it"
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// Whether a platform is the one that is wanted.
+fn meets(has: &Platform, wanted: &Platform) -> bool {
+    (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
+        && (wanted.variant.is_none() || has.variant == wanted.variant)
+}
+
 /// Whether a resource can run an image with these platforms.
 pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
     let resource = &usage.resource;
@@ -205,12 +262,7 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
         return Fit::Refused(format!("it is an index, and `{resource}` takes a single manifest"));
     }
     let wanted = &usage.runtime.platforms;
-    let fits = |wanted: &Platform| {
-        has.iter().any(|has| {
-            (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
-                && (wanted.variant.is_none() || has.variant == wanted.variant)
-        })
-    };
+    let fits = |wanted: &Platform| has.iter().any(|has| meets(has, wanted));
     if wanted.is_empty() {
         let perhaps = &usage.runtime.alternatives;
         if !perhaps.is_empty() && perhaps.iter().all(fits) {

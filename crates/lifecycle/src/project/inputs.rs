@@ -1,10 +1,12 @@
 //! The inputs that actions share, and what they mean.
 
+use std::sync::Arc;
+
 use super::stores::endpoints;
 use super::{CreateRepositories, EvidenceMode, OnConflict, Project, accounts, concurrency, region};
 use crate::aws::RepositorySettings;
 use crate::registry::Options;
-use crate::runner::{Environment, Input};
+use crate::runner::{Input, Runner};
 
 /// The inputs of all three actions, as they were typed: what `inputs!` declares as `common`.
 pub struct CommonInputs<'a> {
@@ -53,15 +55,17 @@ impl CommonInputs<'_> {
     ///
     /// # Errors
     /// When one of them or a template is wrong.
-    pub fn parse(&self, environment: &Environment) -> anyhow::Result<Common> {
-        let options = Options { endpoints: endpoints(&self.registry_endpoints)?, ..Options::default() };
+    pub fn parse(&self, runner: &Arc<Runner>) -> anyhow::Result<Common> {
+        let says = runner.clone();
+        let progress = Arc::new(move |line: &str| says.say(line));
+        let options = Options { endpoints: endpoints(&self.registry_endpoints)?, progress, ..Options::default() };
         Ok(Common {
             concurrency: concurrency(&self.concurrency)?,
             summary: self.summary.boolean(true)?,
             dry_run: self.dry_run.boolean(false)?,
             region: region(&self.region)?,
             options,
-            project: Project::load(self, environment)?,
+            project: Project::load(self, &runner.environment)?,
         })
     }
 }

@@ -9,6 +9,7 @@ mod record;
 mod repository;
 mod side;
 mod stores;
+mod templates;
 mod version;
 pub mod writes;
 
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell};
+pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell, unusable_layer};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
@@ -29,12 +30,10 @@ pub use stores::{Opened, Stores};
 pub use version::Version;
 
 use crate::checkout;
-use crate::diagnosis::Problem;
-use crate::runner::{Environment, Input};
+use crate::diagnosis::{Diagnosis, Problem};
+use crate::evidence::waivers::{self, Waivers};
+use crate::runner::{Environment, Input, InputError, Runner};
 use crate::template::{Context, ImageDefinition, Template};
-
-/// Where a template is looked for.
-const TEMPLATE_NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
 
 /// The mapping where none is named.
 const MAPPING: &str = "ImageBuildConfiguration";
@@ -80,7 +79,7 @@ impl Project {
         }
         let mapping = inputs.mapping.text().unwrap_or(MAPPING);
         let mut modules = Vec::new();
-        for path in template_paths(&inputs.template, &folder, &workspace)? {
+        for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load(&path, &display, &workspace)?;
             let defined = template.images(mapping).map_err(|error| in_input(&inputs.mapping, error))?;
@@ -166,6 +165,28 @@ impl Project {
         checkout::inside(&self.workspace, &self.folder, Path::new(path))
     }
 
+    /// The waivers of the file that was named, otherwise of the one at its usual place, if it is there.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it; the others are annotations.
+    pub fn waivers(&self, named: Option<&Path>, runner: &Runner) -> Result<Waivers, Problem> {
+        let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => self.inside(waivers::FILE_NAME).map_err(refused)?,
+        };
+        if named.is_none() && !path.is_file() {
+            return Ok(Waivers::default());
+        }
+        let display = path.strip_prefix(&self.workspace).unwrap_or(&path).to_owned();
+        Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
+            let mut problems = problems.into_iter();
+            let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));
+            problems.for_each(|problem| runner.annotate(Diagnosis::of(&problem.into()).annotation()));
+            first
+        })
+    }
+
     /// The images that the run is about, each once.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)
@@ -190,6 +211,18 @@ impl Module {
     }
 }
 
+/// The file that an input names with waivers.
+///
+/// # Errors
+/// When it is not there, or leads out of the checkout.
+pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
+    let Some(text) = input.text() else { return Ok(None) };
+    match project.inside(text).map_err(|error| input.refuse(error))? {
+        path if path.is_file() => Ok(Some(path)),
+        _ => Err(input.refuse("the path of a file with waivers, relative to `working-directory`")),
+    }
+}
+
 /// What is wrong with an input that was given is told as a mistake of that input.
 fn in_input(mapping: &Input<'_>, error: crate::template::Error) -> anyhow::Error {
     let crate::template::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
@@ -197,27 +230,4 @@ fn in_input(mapping: &Input<'_>, error: crate::template::Error) -> anyhow::Error
         Some(_) => Problem::mistake(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into(),
         None => error.into(),
     }
-}
-
-/// The templates that were named, which have to lie in the checkout, else the first that is there.
-fn template_paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let given = template.lines().map(|typed| {
-        let real = folder.join(typed).canonicalize().ok();
-        let inside = real.filter(|path| path.is_file() && path.starts_with(workspace));
-        let accepted = "the path of a template in the checkout, relative to `working-directory`";
-        inside.ok_or_else(|| template.refuse_value(typed, accepted))
-    });
-    let given: Vec<PathBuf> = given.collect::<Result<_, _>>()?;
-    if !given.is_empty() {
-        return Ok(given);
-    }
-    let found = TEMPLATE_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    let missing = || {
-        Problem::mistake(format!("there is no {} in {}", TEMPLATE_NAMES.join(", "), folder.display()))
-            .hint("set the input `template`, or `working-directory`")
-    };
-    let found = found.ok_or_else(missing)?;
-    let leaves = |error| Problem::mistake(format!("cannot take {}", found.display())).because(error);
-    let name = found.file_name().map(Path::new).unwrap_or(&found);
-    Ok(vec![checkout::inside(workspace, folder, name).map_err(leaves)?])
 }

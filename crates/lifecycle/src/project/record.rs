@@ -37,6 +37,7 @@ impl Project {
             to: to.to_string(),
             digest: digest.clone(),
             replaced: None,
+            supersedes: Vec::new(),
             version: release.version.to_owned(),
             template: self.template_sha256(),
             repository: text(run.repository()),

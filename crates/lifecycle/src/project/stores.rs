@@ -54,17 +54,62 @@ impl Opened {
 
 /// Reads `registry-endpoints`: lines `host=url`.
 ///
+/// A user and password in an address are refused, because no request would carry them: credentials of a registry come from
+/// AWS or from Docker's configuration. No error shows them.
+///
 /// # Errors
-/// When a line is none, or its address is not http or https.
+/// When a line is none, its address is not http or https, or it holds a user or password.
 pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, InputError> {
     let mut endpoints = BTreeMap::new();
     for line in input.lines() {
-        let (host, address) = input.pair(line)?;
+        let refuse = |accepted: &str| input.refuse_value(&without_credentials(line), accepted);
+        let (host, address) = input.pair(line).map_err(|_| refuse("lines of the form key=value"))?;
+        // Not only where it is the user's end: what follows a `#` in a password is read as something else.
+        if address.contains('@') {
+            return Err(refuse("an address without user and password; `docker login` is how credentials are given"));
+        }
         let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let url = url.ok_or_else(|| input.refuse_value(line, "lines of the form host=https://address"))?;
+        let url = url.ok_or_else(|| refuse("lines of the form host=https://address"))?;
         if endpoints.insert(host.to_owned(), url).is_some() {
-            return Err(input.refuse_value(line, "each host once"));
+            return Err(refuse("each host once"));
         }
     }
     Ok(endpoints)
+}
+
+/// A line as it may be shown: nothing before the last `@` but the registry's host, and no query, which may hold a token.
+fn without_credentials(line: &str) -> String {
+    let public = |text: &str| text.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let Some((hidden, shown)) = line.rsplit_once('@') else { return public(line) };
+    let host = hidden.split_once('=').map(|(host, _)| host.trim());
+    let is_host = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    let host = host.filter(is_host).map(|host| format!("{host}=")).unwrap_or_default();
+    format!("{host}…@{}", public(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_shows_credentials_of_an_address() {
+        let refused = |line: &str| endpoints(&Input::new("registry-endpoints", line)).unwrap_err().to_string();
+        for (line, shown) in [
+            ("r.example=https://AWS:hunter2@vpce.example/x?y", "r.example=…@vpce.example/x"),
+            ("r.example=https://hunter2@vpce.example", "r.example=…@vpce.example"),
+            ("r.example=https://AWS:hun@ter2@vpce.example", "r.example=…@vpce.example"),
+            ("r.example=https://AWS:443#hunter2@vpce.example", "r.example=…@vpce.example"),
+            ("r.example=https://AWS:hunter2/@vpce.example", "r.example=…@vpce.example"),
+            ("r.example=AWS:hunter2@vpce.example", "r.example=…@vpce.example"),
+            ("https://AWS:hunter2@vpce.example", "…@vpce.example"),
+            ("https://AWS:hunter2=@vpce.example", "…@vpce.example"),
+            ("r.example=ftp://h.example?hunter2", "r.example=ftp://h.example"),
+        ] {
+            let error = refused(line);
+            assert!(error.starts_with(&format!("input `registry-endpoints`: `{shown}` is not accepted: ")), "{error}");
+        }
+        insta::assert_snapshot!(refused("r.example=https://AWS:hunter2@vpce.example"), @"input `registry-endpoints`: `r.example=…@vpce.example` is not accepted: an address without user and password; `docker login` is how credentials are given");
+        let read = endpoints(&Input::new("registry-endpoints", "r.example:5000=https://vpce.example:8443/x")).unwrap();
+        assert_eq!(read["r.example:5000"].as_str(), "https://vpce.example:8443/x");
+    }
 }

@@ -12,12 +12,37 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix('v').unwrap_or(text);
-        let version = semver::Version::parse(bare)
-            .map_err(|error| format!("a semantic version, as in 1.2.3 or v1.2.3-rc.1 ({error})"))?;
-        match version.build.is_empty() {
-            true => Ok(Self(version)),
-            false => Err("a semantic version without `+`, which a tag can't hold".to_owned()),
+        match semver::Version::parse(bare) {
+            Ok(version) if version.build.is_empty() => Ok(Self(version)),
+            Ok(_) => Err(format!("a tag cannot hold the `+` of build metadata{}", instead(&bare.replace('+', "-")))),
+            Err(_) => Err(accepted(bare)),
         }
+    }
+}
+
+/// What a version has to look like, by what is wrong with one that does not.
+fn accepted(text: &str) -> String {
+    let numbers: Vec<&str> = text.split('.').collect();
+    let are_numbers = numbers.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    if are_numbers && numbers.len() < 3 {
+        let padded = [text, "0", "0"][..4 - numbers.len()].join(".");
+        return format!("a semantic version has three numbers{}", instead(&padded));
+    }
+    if are_numbers && numbers.len() == 3 {
+        let bare = |part: &&str| part.trim_start_matches('0').to_owned();
+        let bare = numbers.iter().map(bare).map(|part| if part.is_empty() { "0".to_owned() } else { part });
+        let bare = bare.collect::<Vec<_>>().join(".");
+        return format!("the numbers of a semantic version have no leading zeros{}", instead(&bare));
+    }
+    "a semantic version is three numbers and, if it is one, the name of a pre-release, as in 1.2.3 or v1.2.3-rc.1"
+        .to_owned()
+}
+
+/// The version that can be given instead, if it is one.
+fn instead(text: &str) -> String {
+    match semver::Version::parse(text) {
+        Ok(version) => format!(": use `{version}`"),
+        Err(_) => ", as in 1.2.3".to_owned(),
     }
 }
 
@@ -74,6 +99,23 @@ mod tests {
             ("dev", "1.3.0-rc.1", "1.3.0", true),
         ] {
             assert_eq!(keeps_off(tag, version, held), expected, "{tag} {version} {held}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_told_with_one_that_is() {
+        for (text, told) in [
+            ("1.2", "a semantic version has three numbers: use `1.2.0`"),
+            ("v1", "a semantic version has three numbers: use `1.0.0`"),
+            ("2026.01.05", "the numbers of a semantic version have no leading zeros: use `2026.1.5`"),
+            ("1.2.3+b1", "a tag cannot hold the `+` of build metadata: use `1.2.3-b1`"),
+            ("1.2.3-rc.1+b1", "a tag cannot hold the `+` of build metadata: use `1.2.3-rc.1-b1`"),
+        ] {
+            assert_eq!(text.parse::<Version>().unwrap_err(), told, "{text}");
+        }
+        for text in ["latest", "1.2.3.4", "1.2.x", "", "99999999999999999999.0.0"] {
+            let told = text.parse::<Version>().unwrap_err();
+            assert!(told.contains("as in 1.2.3"), "{text}: {told}");
         }
     }
 

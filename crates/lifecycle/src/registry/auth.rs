@@ -101,6 +101,23 @@ impl Authenticator {
         true
     }
 
+    /// All that was sent to prove who we are, which an answer may repeat; `header` is the one of the request.
+    pub(super) fn secrets(&self, header: Option<&HeaderValue>) -> Vec<Secret> {
+        let state = self.state();
+        let mut secrets: Vec<Secret> = state.tokens.values().cloned().collect();
+        match state.credentials.get() {
+            Some(Credentials::Basic { password, .. }) => secrets.push(password.clone()),
+            Some(Credentials::Refresh(token)) => secrets.push(token.clone()),
+            Some(Credentials::Anonymous) | None => {}
+        }
+        let sent = header.into_iter().cloned().chain(state.credentials.get().and_then(basic));
+        secrets.extend(sent.filter_map(|value| {
+            let value = value.to_str().ok()?;
+            Some(Secret::new(value.split_once(' ').map_or(value, |(_, token)| token)))
+        }));
+        secrets
+    }
+
     /// The token service, where the registry has named one before.
     pub(super) fn service(&self) -> Option<Challenge> {
         self.state().service.clone()

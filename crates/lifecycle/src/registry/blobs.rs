@@ -14,7 +14,8 @@ use super::Repository;
 use super::error::Failure;
 use super::manifests::none_if_not_found;
 use super::operation::{Kind, Operation};
-use super::request::{ANSWER_DEADLINE, Call, OPERATION_DEADLINE, PIECE_DEADLINE, Payload, location};
+use super::request::{ANSWER_DEADLINE, Call, PATIENCE, PIECE_DEADLINE, Payload, location};
+use super::upload_progress::UploadProgress;
 use crate::oci::{BlobSource, BlobStream, Class, Descriptor, Put, RepositoryName, Store, StoreError, verified};
 
 /// Redirects that a download follows.
@@ -26,8 +27,17 @@ const RESUMES: u32 = 5;
 /// Bytes between two breaks of a download that are progress.
 const PROGRESS: u64 = 1024 * 1024;
 
-/// Slower than this an upload or a download is given up, in bytes a second.
+/// What the smallest download may take.
+const DOWNLOAD: Duration = Duration::from_secs(60);
+
+/// Slower than this a download is given up, in bytes a second.
 const SLOWEST: u64 = 64 * 1024;
+
+/// How fast a registry is expected to store an upload once it has all of it, in bytes a second.
+const STORES: u64 = 8 * 1024 * 1024;
+
+/// A download that makes no progress for so long is given up, however often it was taken up again.
+const STALLED: Duration = Duration::from_secs(75);
 
 /// The largest answer to an upload, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -132,7 +142,7 @@ impl Repository {
     ) -> Result<(), StoreError> {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
-        let deadline = deadline(blob.size);
+        let stored_within = ANSWER_DEADLINE + Duration::from_secs(blob.size / STORES);
         let first_session = Mutex::new(session);
         // Before the source is opened: what waits for its turn has no connection and no buffers.
         let _room = self.registry.uploads.acquire().await;
@@ -145,11 +155,12 @@ impl Repository {
             url.query_pairs_mut().append_pair("digest", &subject);
             let failed: Arc<Mutex<Option<StoreError>>> = Arc::default();
             let bytes = source.blob(blob).await.map_err(Failure::passed_on)?;
-            let body = self.counted(bytes, failed.clone());
+            let progress = UploadProgress::new();
+            let body = self.counted(bytes, failed.clone(), progress.clone());
             let call = Call {
                 content_type: Some("application/octet-stream".to_owned()),
-                body: Payload::Stream(body, blob.size),
-                deadline,
+                body: Payload::Stream(body, blob.size, progress),
+                deadline: stored_within,
                 ..Call::new(Method::PUT, url)
             };
             let outcome = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
@@ -158,10 +169,26 @@ impl Repository {
             match (outcome, cause) {
                 (Err(_), Some(cause)) => Err(Failure::passed_on(cause)),
                 (Err(failure), None) => Err(in_new_session(failure)),
-                (Ok(_), _) => Ok(()),
+                (Ok(answer), _) if answer.status == StatusCode::CREATED => Ok(()),
+                (Ok(answer), _) => self.stored(blob, answer.status).await,
             }
         };
-        self.registry.retry_within(OPERATION_DEADLINE + deadline, &operation, &self.counts, attempt).await
+        // To send much takes long, and to send it again may be worth it.
+        let patience = PATIENCE + Duration::from_secs(blob.size / SLOWEST);
+        let sent = self.registry.attempt(patience, &operation, &self.counts, attempt).await;
+        sent.map_err(|failure| self.explain(failure, Kind::Upload, &subject))
+    }
+
+    /// After an upload that was answered by another status than 201: whether the blob is there.
+    async fn stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
+        match self.has_blob(blob).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Failure::new(Class::Transient, format!("it answered {status}, and the blob is not there"))
+                    .unproved())
+            }
+            Err(error) => Err(Failure::passed_on(error)),
+        }
     }
 
     async fn start_upload(&self, subject: &str) -> Result<Url, Failure> {
@@ -175,9 +202,14 @@ impl Repository {
     }
 
     /// A request body that counts what is sent and remembers why it broke.
-    fn counted(&self, bytes: BlobStream, failed: Arc<Mutex<Option<StoreError>>>) -> crate::http_client::Body {
+    fn counted(
+        &self,
+        bytes: BlobStream,
+        failed: Arc<Mutex<Option<StoreError>>>,
+        progress: Arc<UploadProgress>,
+    ) -> crate::http_client::Body {
         let counts = self.counts.clone();
-        let frames = bytes.map(move |piece| match piece {
+        let frames = progress.of(bytes).map(move |piece| match piece {
             Ok(piece) => {
                 counts.sent(piece.len() as u64);
                 Ok(Frame::data(piece))
@@ -271,9 +303,12 @@ struct Download {
 impl Download {
     async fn next_in_time(&mut self) -> Result<Option<Bytes>, StoreError> {
         let (begun, left) = (Instant::now(), self.left);
-        let Ok(piece) = timeout(left, self.next()).await else {
-            let took = deadline(self.size).as_secs();
-            let failure = Failure::new(Class::Transient, format!("not done within {took} s"));
+        let (within, why) = match left < STALLED {
+            true => (left, format!("not done within {} s", deadline(self.size).as_secs())),
+            false => (STALLED, format!("no more bytes for {} s", STALLED.as_secs())),
+        };
+        let Ok(piece) = timeout(within, self.next()).await else {
+            let failure = Failure::new(Class::Transient, why);
             return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
         };
         self.left = left.saturating_sub(begun.elapsed());
@@ -330,9 +365,9 @@ impl Download {
     }
 }
 
-/// What the bytes of a blob may take, one way.
+/// What a download may take, by its size.
 fn deadline(size: u64) -> Duration {
-    ANSWER_DEADLINE + Duration::from_secs(size / SLOWEST)
+    DOWNLOAD + Duration::from_secs(size / SLOWEST)
 }
 
 /// A refusal that concerns the session: another one may do.

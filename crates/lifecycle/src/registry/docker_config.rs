@@ -8,11 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::auth::{CredentialSource, Credentials};
 use crate::oci::{BoxError, Class, StoreError};
+use crate::runner::{self, Program};
 use crate::secret::Secret;
 
 /// A credential helper that takes longer is given up.
@@ -117,7 +117,7 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
         return Err(failed("has a name that is no program's".to_owned()));
     }
     let run = async {
-        let mut child = Command::new(&program)
+        let mut child = runner::command(Program::CredentialHelper(helper), &program)
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

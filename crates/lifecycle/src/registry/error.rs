@@ -4,10 +4,12 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::health::GivenUp;
 use super::host::EcrHost;
 use super::operation::{Kind, Operation};
 use crate::http_client::Refused;
 use crate::oci::{BoxError, Class, StoreError};
+use crate::secret::Secret;
 
 /// The longest text of a registry that is passed on, in characters.
 const DETAIL_LIMIT: usize = 300;
@@ -27,44 +29,72 @@ pub(super) struct Failure {
     pub(super) source: Option<BoxError>,
     /// Credentials were sent along.
     pub(super) had_credentials: bool,
+    /// Another attempt would not help, although the class says that it may.
+    pub(super) is_final: bool,
+    /// The words are not those of a registry: what answers does not know the address.
+    pub(super) is_foreign: bool,
+    /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the class.
+    pub(super) is_unproved: bool,
 }
 
 impl Failure {
-    pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
+    fn of(class: Class) -> Self {
         Self {
             class,
             at: None,
             code: None,
-            detail: Some(detail.into()),
+            detail: None,
             retry_after: None,
             source: None,
             had_credentials: false,
+            is_final: false,
+            is_foreign: false,
+            is_unproved: false,
         }
     }
 
-    /// No answer: the connection, TLS, a proxy or a deadline.
+    pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::of(class) }
+    }
+
+    /// No answer: the connection, TLS or a proxy.
     pub(super) fn unreachable(source: BoxError) -> Self {
-        Self {
-            class: Class::Transient,
-            at: None,
-            code: None,
-            detail: None,
-            retry_after: None,
-            source: Some(source),
-            had_credentials: false,
-        }
+        Self { source: Some(source), ..Self::of(Class::Transient) }
     }
 
-    /// An error that a stream of ours ended with.
+    /// No answer in time.
+    pub(super) fn no_answer(deadline: Duration) -> Self {
+        Self::new(Class::Transient, format!("no answer within {} s", deadline.as_secs()))
+    }
+
+    /// The registry stopped reading what it is sent.
+    pub(super) fn takes_no_more(deadline: Duration) -> Self {
+        Self::new(Class::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
+    }
+
+    /// An error of another operation, most of all of the source of an upload. It has used up its own attempts: to
+    /// repeat what it was for would multiply them.
     pub(super) fn passed_on(error: StoreError) -> Self {
-        Self {
-            class: error.class,
-            at: None,
-            code: None,
-            detail: None,
-            retry_after: None,
-            source: Some(error.into()),
-            had_credentials: false,
+        let class = error.class;
+        Self { source: Some(error.into()), is_final: true, ..Self::of(class) }
+    }
+
+    /// Nothing more is asked of the registry.
+    pub(super) fn host_given_up(given_up: GivenUp) -> Self {
+        let reason = given_up.reason;
+        let detail = match given_up.failures {
+            0 | 1 => format!("the registry was given up: {reason}"),
+            several => format!("the registry was given up after {several} failures in a row, the last one: {reason}"),
+        };
+        Self { is_final: true, ..Self::new(Class::Transient, detail) }
+    }
+
+    /// A short reason for a progress line, in the registry's words where it said any.
+    pub(super) fn reason(&self) -> String {
+        match (&self.detail, &self.source) {
+            (Some(detail), _) => detail.clone(),
+            (None, Some(source)) => deepest(source.as_ref()).to_string(),
+            (None, None) => "no answer".to_owned(),
         }
     }
 
@@ -74,30 +104,33 @@ impl Failure {
     }
 
     /// An answer that is not a success.
-    pub(super) fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let said = serde_json::from_slice::<Errors>(body).ok().and_then(|errors| errors.errors.into_iter().next());
+    ///
+    /// A registry may repeat what it was sent: its words are shown without `secrets`.
+    pub(super) fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8], secrets: &[Secret]) -> Self {
+        let said = serde_json::from_slice::<Errors>(body).ok();
+        let is_foreign = said.is_none() && !body.trim_ascii().is_empty();
+        let said = said.and_then(|errors| errors.errors.into_iter().next());
         let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
         let detail = match message.filter(|message| !message.is_empty()) {
-            Some(message) => format!("{} {}", status.as_u16(), safe(&message)),
+            Some(message) => format!("{} {}", status.as_u16(), safe(&redacted(&message, secrets))),
             None => status.to_string(),
         };
         let class = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        Self {
-            class,
-            at: None,
-            code: code.map(|code| safe(&code)),
-            detail: Some(detail),
-            retry_after,
-            source: None,
-            had_credentials: false,
-        }
+        let code = code.map(|code| safe(&redacted(&code, secrets)));
+        Self { code, retry_after, is_foreign, ..Self::new(class, detail) }
     }
 
     /// Whether the same request may go well later.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self.class, Class::Throttled | Class::Transient) && self.refused().is_none()
+        let passes = self.is_unproved || matches!(self.class, Class::Throttled | Class::Transient);
+        passes && !self.is_final && self.refused().is_none()
+    }
+
+    /// The same for an answer to a write that proves nothing.
+    pub(super) fn unproved(self) -> Self {
+        Self { is_unproved: true, ..self }
     }
 
     /// Whether it is the repository that does not exist.
@@ -121,15 +154,13 @@ impl Failure {
 
     /// What is told of it: the one line that names what failed, and the remedy.
     pub(super) fn explain(mut self, operation: &Operation<'_>, host: &str) -> StoreError {
-        if self.at == Some(Kind::Token) {
-            match self.source.take().map(|source| source.downcast::<StoreError>()) {
-                Some(Ok(error)) => return *error,
-                Some(Err(source)) => self.source = Some(source),
-                None => {}
-            }
+        // An error of another operation names what failed by itself: the source, or the credentials.
+        match self.source.take().map(|source| source.downcast::<StoreError>()) {
+            Some(Ok(error)) => return *error,
+            Some(Err(source)) => self.source = Some(source),
+            None => {}
         }
-        let passed_on = self.source.as_ref().is_some_and(|source| source.is::<StoreError>());
-        if let Some(refused) = self.refused().filter(|_| !passed_on) {
+        if let Some(refused) = self.refused() {
             let error = StoreError::new(self.class, format!("cannot reach `{host}`")).hint(refused.hint);
             return error.because(refused.clone());
         }
@@ -151,7 +182,18 @@ impl Failure {
             (Class::NotFound, None) if repository_missing => {
                 (format!("repository `{repository}` does not exist in {place}"), None)
             }
+            (Class::NotFound, _) if operation.kind.is_write() => (
+                format!("`{host}/{repository}` did not take {what}{detail}"),
+                Some("it answers that something is missing: the repository, or what the manifest names".to_owned()),
+            ),
             (Class::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
+            (Class::Denied, _) if operation.kind == Kind::Token && self.code.is_none() && !self.had_credentials => {
+                (format!("the token service of `{host}` gives no token for `{repository}`{detail}"), None)
+            }
+            (Class::Denied | Class::Authentication, _) if operation.kind == Kind::Token && self.had_credentials => (
+                format!("the token service of `{host}` refused the credentials for `{repository}`{detail}"),
+                Some(format!("those of Docker's configuration are wrong, have expired or may not do this: docker login {host}")),
+            ),
             (Class::Denied, Some(ecr)) if operation.kind == Kind::PutManifest && self.code.is_none() => (
                 format!("ecr:PutImage on {} was refused{detail}", ecr.repository_arn(repository.as_str())),
                 Some("the role or the repository's policy lacks ecr:PutImage, or the repository is full".to_owned()),
@@ -172,9 +214,9 @@ impl Failure {
             (Class::Authentication, None) => {
                 (format!("`{host}` asks for credentials{detail}"), Some(format!("log in first: docker login {host}")))
             }
-            (Class::Transient, _) if passed_on => (format!("cannot {} {what} of `{repository}`", operation.verb()), None),
-            (Class::Transient, _) if self.detail.is_none() => (format!("cannot {} {what}: no answer from `{host}`", operation.verb()), None),
-            (Class::Integrity, _) if self.source.is_some() => (format!("cannot {} {what} of `{repository}`", operation.verb()), None),
+            (Class::Transient, _) if self.detail.is_none() => {
+                (format!("cannot {} {what} of `{repository}`: no answer from `{host}`", operation.verb()), None)
+            }
             _ => (format!("cannot {} {what} of `{host}/{repository}`{detail}", operation.verb()), None),
         };
         StoreError { class: self.class, message, hint, source: self.source }
@@ -193,21 +235,20 @@ struct Said {
     message: Option<String>,
 }
 
+/// "Not found" is only what the specification calls so: a 404. What a fault of the server says in its body is no answer.
 fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> Class {
     match (status.as_u16(), code) {
-        (_, Some("TOOMANYREQUESTS")) => Class::Throttled,
-        (_, Some("NAME_UNKNOWN" | "MANIFEST_UNKNOWN" | "BLOB_UNKNOWN")) => Class::NotFound,
-        (_, Some("DIGEST_INVALID" | "SIZE_INVALID")) => Class::Integrity,
+        (429, _) | (400..=499, Some("TOOMANYREQUESTS")) => Class::Throttled,
+        (400..=499, Some("DIGEST_INVALID" | "SIZE_INVALID")) => Class::Integrity,
         (400, Some("TAG_INVALID")) => Class::Conflict,
         (400, _) if detail.contains("immutable") => Class::Conflict,
         (401, _) => Class::Authentication,
         // ECR's words: "Your authorization token has expired. Reauthenticate and try again."
         (403, _) if detail.contains("authorization token has expired") => Class::Authentication,
         (403, _) => Class::Denied,
-        (404 | 410, _) => Class::NotFound,
-        (405 | 415 | 501, _) => Class::Unsupported,
+        (404, _) => Class::NotFound,
+        (405 | 410 | 415 | 501, _) => Class::Unsupported,
         (409 | 412, _) => Class::Conflict,
-        (429, _) => Class::Throttled,
         (408, _) | (500.., _) => Class::Transient,
         _ => Class::Invalid,
     }
@@ -223,6 +264,39 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(wait.min(MOST))
 }
 
+/// The innermost cause, which says most.
+fn deepest<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest
+}
+
+/// Characters of a word that may be a part of a secret. A shorter one gives nothing away.
+const TELLING: usize = 8;
+
+/// Words without those that are a secret, hold one, or are a part of one.
+fn redacted(text: &str, secrets: &[Secret]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "***");
+    }
+    let of_token = |c: char| c.is_ascii_alphanumeric() || "+/=-_.~".contains(c);
+    let mut shown = String::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let end = rest.find(|c| !of_token(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let gives_away = |secret: &Secret| word.len() >= TELLING && secret.expose().contains(word);
+        shown.push_str(if secrets.iter().any(gives_away) { "***" } else { word });
+        let next = after.find(of_token).unwrap_or(after.len());
+        shown.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    shown
+}
+
 /// A registry's words on one line, without control characters and not too long.
 fn safe(text: &str) -> String {
     let words: Vec<&str> =
@@ -235,7 +309,7 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, body: &str) -> Failure {
-        Failure::answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
+        Failure::answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes(), &[])
     }
 
     #[test]
@@ -257,6 +331,25 @@ mod tests {
         assert_eq!(answered(502, "<html>").class, Class::Transient);
         let expired = r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
         assert_eq!(answered(403, expired).class, Class::Authentication);
+    }
+
+    #[test]
+    fn absent_is_only_what_the_specification_calls_so() {
+        for (status, code) in [(500, "NAME_UNKNOWN"), (502, "BLOB_UNKNOWN"), (400, "MANIFEST_UNKNOWN"), (410, "GONE")] {
+            let body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
+            assert_ne!(answered(status, &body).class, Class::NotFound, "{status} {code}");
+        }
+        assert_eq!(answered(404, "<html>").class, Class::NotFound);
+    }
+
+    #[test]
+    fn a_registry_cannot_show_what_it_was_sent() {
+        let secrets = [Secret::new("hunter2"), Secret::new("QVdTOmEtbG9uZy10b2tlbg==")];
+        let redacted = |text: &str| redacted(text, &secrets);
+        assert_eq!(redacted("got `Basic QVdTOmEtbG9uZy10b2tlbg==`, sorry"), "got `Basic ***`, sorry");
+        assert_eq!(redacted("got QVdTOmEtbG9uZy10"), "got ***");
+        assert_eq!(redacted("p=hunter2&x"), "p=***&x");
+        assert_eq!(redacted("the manifest is unknown"), "the manifest is unknown");
     }
 
     #[test]

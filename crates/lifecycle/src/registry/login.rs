@@ -1,7 +1,7 @@
-use std::fs::Permissions;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,11 +9,26 @@ use tempfile::TempDir;
 use url::Url;
 
 use super::auth::Credentials;
+use crate::runner::{Annotation, Level, Runner};
+
+/// How the folders' names begin; the rest is random.
+const PREFIX: &str = "login-";
+
+/// Letters and digits of the random rest.
+const RANDOM: usize = 12;
+
+/// A file in the folder that is locked for as long as the run lives. A kill unlocks it, and leaves the folder.
+const LOCK: &str = "in-use";
 
 /// A Docker configuration for another program that reaches a registry.
 ///
-/// It lies in a folder that only this user can enter, and goes away when this is dropped.
-pub struct Login(TempDir);
+/// It lies in a folder that only this user can enter, and goes away when this is dropped. Where a kill leaves it there, the
+/// next run removes it: see [`Login::remove_left`].
+pub struct Login {
+    folder: TempDir,
+    /// Unlocked after the folder has gone.
+    _lock: File,
+}
 
 impl Login {
     /// The credentials of one host and nothing else, in a folder below `temporary`.
@@ -32,19 +47,80 @@ impl Login {
     /// When they can't be written.
     pub fn of(files: &[(&str, serde_json::Value)], temporary: &Path) -> io::Result<Self> {
         let alone = Permissions::from_mode(0o700);
-        let folder = tempfile::Builder::new().prefix("login-").permissions(alone).tempdir_in(temporary)?;
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix(PREFIX).rand_bytes(RANDOM).permissions(alone).tempdir_in(temporary)?;
+        let lock = lock(folder.path())?;
         for (name, configuration) in files {
-            let mut options = std::fs::OpenOptions::new();
+            let mut options = OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(0o600).open(folder.path().join(name))?;
             file.write_all(configuration.to_string().as_bytes())?;
         }
-        Ok(Self(folder))
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// Removes the folders that killed runs of this user have left where the runner keeps temporary files.
+    pub fn remove_left(runner: &Runner) {
+        for (path, removed) in remove_abandoned(&runner.environment.temporary()) {
+            let path = path.display();
+            match removed {
+                Ok(()) => runner.say(format!("removed credentials that a killed run left: {path}")),
+                Err(error) => runner.annotate(Annotation::new(
+                    Level::Warning,
+                    format!(
+                        "cannot remove credentials that a killed run left: {path}: {error} (hint: remove the folder)"
+                    ),
+                )),
+            }
+        }
     }
 
     /// The value of `DOCKER_CONFIG`.
     pub fn folder(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
+}
+
+/// Makes the lock of a folder. It has another name until it is locked: one that is there and not locked is of a dead run.
+fn lock(folder: &Path) -> io::Result<File> {
+    let unlocked = folder.join("unlocked");
+    let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unlocked)?;
+    // Where the file system knows no locks, the folder is never taken for abandoned: nobody can lock it either.
+    match lock.try_lock() {
+        Ok(()) | Err(std::fs::TryLockError::Error(_)) => std::fs::rename(unlocked, folder.join(LOCK))?,
+        Err(std::fs::TryLockError::WouldBlock) => return Err(io::Error::other("somebody else has locked it")),
+    }
+    Ok(lock)
+}
+
+fn is_name(name: &str) -> bool {
+    let random = name.strip_prefix(PREFIX);
+    random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// Removes the abandoned folders in `temporary`. Returns each with the error where it could not be removed.
+fn remove_abandoned(temporary: &Path) -> Vec<(PathBuf, io::Result<()>)> {
+    let entries = std::fs::read_dir(temporary).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_name));
+    let left = named.map(|entry| entry.path()).filter_map(|path| Some((abandoned(&path)?, path)));
+    // The lock is held until the folder has gone, so that of two runs one removes it.
+    left.map(|(_lock, path)| (path.clone(), std::fs::remove_dir_all(&path))).collect()
+}
+
+/// The lock of a folder that this user's dead run has left; none where it is anything else, or where that can't be told.
+fn abandoned(path: &Path) -> Option<File> {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = std::fs::symlink_metadata(path).ok()?;
+    if !folder.is_dir() || folder.uid() != user || folder.mode() & 0o077 != 0 {
+        return None;
+    }
+    let lock = path.join(LOCK);
+    let file = std::fs::symlink_metadata(&lock).ok()?;
+    if !file.is_file() || file.uid() != user || file.nlink() != 1 {
+        return None;
+    }
+    let lock = OpenOptions::new().write(true).open(lock).ok()?;
+    lock.try_lock().ok()?;
+    Some(lock)
 }
 
 /// Credentials as an entry of `auths`; none for nobody.
@@ -82,8 +158,36 @@ mod tests {
         assert_eq!(std::fs::metadata(login.folder()).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), r#"{"auths":{"h.example:5000":{"auth":"QVdTOnA="}}}"#);
         let path = login.folder().to_owned();
+        assert!(is_name(path.file_name().unwrap().to_str().unwrap()), "{}", path.display());
         drop(login);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_nothing_else() {
+        let temporary = tempfile::tempdir().unwrap();
+        let login = || Login::write("h.example", &Credentials::Anonymous, temporary.path()).unwrap();
+        // A kill gives the lock back, and removes nothing.
+        let killed = |login: Login| login.folder.keep();
+        let (left, held) = (killed(login()), login());
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), left.join("contexts")).unwrap();
+        // Others: a link, one without a lock, one that others may enter, and another name.
+        let link = temporary.path().join("login-AAAAAAAAAAAA");
+        std::os::unix::fs::symlink(killed(Login::of(&[], elsewhere.path()).unwrap()), &link).unwrap();
+        let unlocked = killed(login());
+        std::fs::remove_file(unlocked.join(LOCK)).unwrap();
+        let open = killed(login());
+        std::fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
+        let named = temporary.path().join("login-mine");
+        std::fs::rename(killed(login()), &named).unwrap();
+        let removed: Vec<_> =
+            remove_abandoned(temporary.path()).into_iter().map(|(path, done)| (path, done.is_ok())).collect();
+        assert_eq!(removed, [(left.clone(), true)]);
+        assert!(!left.exists() && elsewhere.path().join("file").exists());
+        assert!([held.folder(), &link, &unlocked, &open, &named].iter().all(|path| path.exists()));
+        assert!(remove_abandoned(Path::new("/nowhere")).is_empty());
     }
 
     #[test]

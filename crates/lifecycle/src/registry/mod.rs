@@ -7,13 +7,19 @@ mod blobs;
 mod budget;
 mod docker_config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod health;
 mod host;
 mod link;
 mod login;
 mod manifests;
 mod operation;
+mod progress;
 mod referrers;
 mod request;
+mod shown;
+mod upload_progress;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +37,11 @@ use crate::oci::{Class, Location, RepositoryName, StoreError};
 use auth::Authenticator;
 use blobs::Mounts;
 use budget::Budget;
+use health::Health;
 use operation::Counts;
+use progress::Progress;
+use referrers::ReferrersApi;
+use shown::Shown;
 
 /// PutImage is limited to 10 a second for an account and region; this leaves room for others.
 const ECR_MANIFESTS_PER_SECOND: u32 = 8;
@@ -41,17 +51,19 @@ const ECR_MANIFESTS_PER_SECOND: u32 = 8;
 const UPLOADS: usize = 16;
 
 /// How registries are reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Requests at a time for each registry.
     pub concurrency: usize,
     /// Where the data plane of a host is really reached: a VPC endpoint, a proxy, an emulator.
     pub endpoints: BTreeMap<String, Url>,
+    /// Is told, line by line, what is waited for, and what is done in another way than usual.
+    pub progress: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: 24, endpoints: BTreeMap::new() }
+        Self { concurrency: 24, endpoints: BTreeMap::new(), progress: Arc::new(|_| {}) }
     }
 }
 
@@ -67,17 +79,19 @@ pub struct Registries {
 pub(crate) struct Registry {
     host: String,
     endpoint: Url,
+    /// The endpoint is another one than the host's own.
+    is_elsewhere: bool,
     http: HttpClient,
     authenticator: Authenticator,
     budget: Budget,
+    health: Health,
+    progress: Progress,
     /// Room for one more blob's bytes.
     uploads: tokio::sync::Semaphore,
     mounts: Mounts,
-    /// Whether a repository has the referrers API, once it is known. One says nothing of another: behind a host there
-    /// may be several registries, and what is missing has no API either.
-    referrers_apis: Mutex<HashMap<RepositoryName, bool>>,
-    /// One writer of a referrers tag at a time, because it is read, changed and written.
-    referrers_tag: tokio::sync::Mutex<()>,
+    referrers_api: ReferrersApi,
+    /// What the registry has shown of repositories in this run.
+    shown: Shown,
 }
 
 /// One repository of a registry, with the count of what its use took.
@@ -121,13 +135,16 @@ impl Registries {
         let registry = Arc::new(Registry {
             host: host.to_owned(),
             endpoint,
+            is_elsewhere: self.options.endpoints.contains_key(host),
             http: self.http.clone(),
             authenticator: Authenticator::new(self.source.clone(), host),
             budget: Budget::new(self.options.concurrency, manifests),
+            health: Health::default(),
+            progress: Progress::new(self.options.progress.clone()),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             mounts: Mounts::default(),
-            referrers_apis: Mutex::default(),
-            referrers_tag: tokio::sync::Mutex::default(),
+            referrers_api: ReferrersApi::default(),
+            shown: Shown::default(),
         });
         known.insert(host.to_owned(), registry.clone());
         Ok(registry)

@@ -1,3 +1,4 @@
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
@@ -12,25 +13,38 @@ use url::Url;
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
 use super::error::Failure;
 use super::operation::{Counts, Kind, Operation};
+use super::upload_progress::UploadProgress;
 use super::{EcrHost, Registry, is_loopback};
 use crate::http_client::{Body, full};
 use crate::oci::{Class, RepositoryName, StoreError};
 use crate::secret::Secret;
 
 /// Until the head of an answer is there, for requests without a large body.
-pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For the body of an answer that is read whole: a manifest, a list.
+const SMALL_ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Between two pieces of a body.
 pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Attempts after the first, for one operation.
+/// Attempts after the first for an operation that fails; one that is throttled is limited by time alone.
 const RETRIES: usize = 6;
 
-/// The first wait and the longest, each then drawn from zero up to it.
+/// The same after an answer that did not prove a write: what is not there after three attempts is refused.
+const RETRIES_UNPROVED: usize = 2;
+
+/// The shortest and the longest wait between two attempts, each then drawn from zero up to it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
-/// One operation with its retries takes no longer; an upload as much longer as its bytes may take.
-pub(super) const OPERATION_DEADLINE: Duration = Duration::from_secs(600);
+/// No attempt of an operation begins later than this after its first failure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+
+/// The same where the registry answers that there are too many requests: other runs may have used up its quota.
+const PATIENCE_THROTTLED: Duration = Duration::from_secs(90);
+
+/// An attempt that takes longer is reported, once, so that the log shows what a run is waiting for.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// The largest error answer that is read, in bytes.
 const ERROR_LIMIT: usize = 64 * 1024;
@@ -51,10 +65,39 @@ pub(super) struct Call {
     pub(super) deadline: Duration,
 }
 
+/// The failures of one operation so far.
+#[derive(Default)]
+struct Failures(Mutex<(usize, Option<Instant>)>);
+
+impl Failures {
+    /// Counts a failure; whether another attempt may follow it.
+    fn allow_another(&self, failure: &Failure, patience: Duration) -> bool {
+        let count = {
+            let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.0 += usize::from(failure.class != Class::Throttled);
+            failures.1.get_or_insert_with(Instant::now);
+            failures.0
+        };
+        let most = if failure.is_unproved { RETRIES_UNPROVED } else { RETRIES };
+        failure.may_pass() && count <= most && self.in_time(failure, patience)
+    }
+
+    /// Whether the next attempt would begin within the patience. What would begin later has failed now.
+    fn in_time(&self, failure: &Failure, patience: Duration) -> bool {
+        let first = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.unwrap_or_else(Instant::now);
+        let patience = match failure.class {
+            Class::Throttled => patience.max(PATIENCE_THROTTLED),
+            _ => patience,
+        };
+        Instant::now() + failure.retry_after.unwrap_or_default() < first + patience
+    }
+}
+
 /// A request's body.
 pub(super) enum Payload {
     Bytes(Bytes),
-    Stream(Body, u64),
+    /// A stream of so many bytes, with its progress: whom it is waiting for.
+    Stream(Body, u64, Arc<UploadProgress>),
 }
 
 impl Call {
@@ -66,6 +109,7 @@ impl Call {
 
 /// An answer with its body read whole.
 pub(super) struct Answer {
+    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -78,58 +122,87 @@ impl Registry {
         url
     }
 
-    /// Does an operation until it goes well, fails for good, or has been tried often enough.
+    /// Does an operation until it succeeds, fails for good, or has failed for too long.
     pub(super) async fn retry<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         operation: &Operation<'_>,
         counts: &Counts,
         attempt: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
-        self.retry_within(OPERATION_DEADLINE, operation, counts, attempt).await
+        self.attempt(PATIENCE, operation, counts, attempt)
+            .await
+            .map_err(|failure| failure.explain(operation, &self.host))
     }
 
-    /// The same with a deadline of its own, for what takes as long as its bytes.
-    pub(super) async fn retry_within<T, F: Future<Output = Result<T, Failure>>>(
-        &self,
-        deadline: Duration,
-        operation: &Operation<'_>,
-        counts: &Counts,
-        attempt: impl FnMut() -> F,
-    ) -> Result<T, StoreError> {
-        self.attempt(deadline, counts, attempt).await.map_err(|failure| failure.explain(operation, &self.host))
-    }
-
-    /// The same for who decides by what the registry said.
+    /// Does the same, and returns the failure as the registry put it. No attempt begins later than `patience` after the
+    /// first failure, which includes the waits that the registry asks for.
     pub(super) async fn attempt<T, F: Future<Output = Result<T, Failure>>>(
         &self,
-        deadline: Duration,
+        patience: Duration,
+        operation: &Operation<'_>,
         counts: &Counts,
-        attempt: impl FnMut() -> F,
+        mut attempt: impl FnMut() -> F,
     ) -> Result<T, Failure> {
-        let ends = Instant::now() + deadline;
-        // What would be asked again after the deadline has failed now.
-        let in_time = |failure: &Failure| failure.retry_after.is_none_or(|wait| Instant::now() + wait < ends);
+        let failures = Failures::default();
+        let again = |failure: &Failure| failures.allow_another(failure, patience);
         let (first, most) = BACKOFF;
-        let backoff = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).with_max_times(RETRIES);
-        let outcome = attempt
+        let backoff = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).without_max_times();
+        let attempts = (|| self.reported(operation, attempt()))
             .retry(backoff.build())
             .sleep(tokio::time::sleep)
-            .when(|failure| failure.may_pass() && in_time(failure))
+            .when(again)
             // Full jitter, unless the registry said how long.
             .adjust(|failure, wait| {
                 wait.map(|wait| failure.retry_after.unwrap_or_else(|| rand::random_range(Duration::ZERO..=wait)))
             })
-            .notify(|failure, _| {
+            .notify(|failure, wait| {
                 counts.retry();
+                self.health.failed(operation, failure);
                 if failure.class == Class::Throttled {
                     self.budget.throttled(failure.retry_after);
                 }
+                self.report_retry(operation, failure, wait);
             });
-        match timeout(deadline, outcome).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(failure)) if failure.may_pass() && !in_time(&failure) => Err(failure.given_up()),
-            Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(Failure::new(Class::Transient, format!("not done within {} s", deadline.as_secs()))),
+        tokio::select! {
+            // An answer that is there counts, also where the registry was given up meanwhile.
+            biased;
+            outcome = attempts => match outcome {
+                Ok(value) => Ok(value),
+                Err(failure) if failure.may_pass() => {
+                    self.health.gave_up(operation, &failure);
+                    Err(if failures.in_time(&failure, patience) { failure } else { failure.given_up() })
+                }
+                Err(failure) => Err(failure),
+            },
+            given_up = self.health.given_up(operation.kind) => Err(Failure::host_given_up(given_up)),
+        }
+    }
+
+    /// An attempt that says after a while that it is still waiting.
+    async fn reported<T>(
+        &self,
+        operation: &Operation<'_>,
+        attempt: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut attempt = std::pin::pin!(attempt);
+        match timeout(SLOW, &mut attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.report(|| {
+                    format!("waiting for `{}`: {} of `{}`", self.host, operation.what(), operation.repository)
+                });
+                attempt.await
+            }
+        }
+    }
+
+    fn report_retry(&self, operation: &Operation<'_>, failure: &Failure, wait: Duration) {
+        if wait >= Duration::from_secs(2) {
+            let (what, repository, why) = (operation.what(), operation.repository, failure.reason());
+            let seconds = wait.as_secs();
+            self.report(|| {
+                format!("waiting for `{}`: {what} of `{repository}` ({why}), again in {seconds} s", self.host)
+            });
         }
     }
 
@@ -155,9 +228,10 @@ impl Registry {
         let _permit = self.budget.permit().await;
         let response = self.send(operation, counts, call).await?;
         let (parts, body) = response.into_parts();
-        let body = read(body, limit).await?;
+        let body = timeout(SMALL_ANSWER_DEADLINE, read(body, limit)).await;
+        let body = body.map_err(|_| Failure::no_answer(SMALL_ANSWER_DEADLINE))??;
         self.budget.succeeded();
-        Ok(Answer { headers: parts.headers, body })
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
     /// Sends one request with credentials; once more where the credentials had to be renewed.
@@ -172,10 +246,10 @@ impl Registry {
         let ours = same_origin(&call.url, &self.endpoint);
         let authorization = if ours { self.authorization(&scope, counts).await? } else { None };
         let Call { method, url, accept, content_type, range_from, body, deadline } = call;
-        let (again, body, length) = match body {
-            Payload::Bytes(bytes) => (Some(bytes.clone()), full(bytes.clone()), bytes.len() as u64),
+        let (again, body, length, progress) = match body {
+            Payload::Bytes(bytes) => (Some(bytes.clone()), full(bytes.clone()), bytes.len() as u64, None),
             // A stream can't be sent twice; the caller opens a new one.
-            Payload::Stream(stream, length) => (None, stream, length),
+            Payload::Stream(stream, length, progress) => (None, stream, length, Some(progress)),
         };
         let build = |authorization: Option<&HeaderValue>, body: Body| {
             let mut request = Request::builder().method(method.clone()).uri(url.as_str()).header(USER_AGENT, AGENT);
@@ -199,14 +273,23 @@ impl Registry {
         let redirects = matches!(operation.kind, Kind::GetBlob | Kind::GetRedirected);
         let attempt = async |authorization: Option<&HeaderValue>, body: Body| {
             counts.request(operation.kind);
-            let response = self.answer(build(authorization, body)?, deadline).await?;
+            let request = build(authorization, body)?;
+            let response = match &progress {
+                Some(progress) => progress.watch(self.http.send(request), deadline).await?,
+                None => self.answer(request, deadline).await?,
+            };
             let status = response.status();
             if status.is_success() || (redirects && status.is_redirection()) {
+                self.health.answered(operation.kind);
                 return Ok(Ok(response));
             }
             let (parts, body) = response.into_parts();
             let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
-            let mut failure = Failure::answered(status, &parts.headers, &body);
+            let secrets = self.authenticator.secrets(authorization);
+            let mut failure = Failure::answered(status, &parts.headers, &body, &secrets);
+            if !failure.may_pass() {
+                self.health.answered(operation.kind);
+            }
             failure.had_credentials = authorization.is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
             Ok(Err((failure, parts)))
         };
@@ -231,7 +314,7 @@ impl Registry {
         match timeout(deadline, self.http.send(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(Failure::unreachable(error)),
-            Err(_) => Err(Failure::new(Class::Transient, format!("no answer within {} s", deadline.as_secs()))),
+            Err(_) => Err(Failure::no_answer(deadline)),
         }
     }
 
@@ -334,8 +417,9 @@ impl Registry {
         let (parts, body) = response.into_parts();
         let body = read(body, TOKEN_LIMIT).await?;
         if !parts.status.is_success() {
-            let mut failure = Failure::answered(parts.status, &parts.headers, &body);
+            let mut failure = Failure::answered(parts.status, &parts.headers, &body, &self.authenticator.secrets(None));
             failure.had_credentials = !matches!(credentials, Credentials::Anonymous);
+            failure.at = Some(Kind::Token);
             return Err(failure);
         }
         let said: Token = serde_json::from_slice(&body)
@@ -386,14 +470,48 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Fail
     }
 }
 
-/// Where a `Location` header points, seen from the request; never from https to http.
+/// Where a `Location` header points, seen from the request: to its own origin, from a loopback registry to loopback, from
+/// any other to https on a host that is neither this machine nor one that only this machine's network knows by address.
 pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> {
     let invalid = || Failure::new(Class::Invalid, "the registry names no place to go on");
     let value = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(invalid)?;
     let to = from.join(value).map_err(|_| invalid())?;
-    match (from.scheme(), to.scheme()) {
-        (_, "https") | ("http", "http") => Ok(to),
-        _ => Err(Failure::new(Class::Denied, "the registry sends from https to an address without TLS")),
+    let refused = |why: &str| Err(Failure::new(Class::Invalid, format!("it sends {why}: {}", origin(&to))));
+    if !matches!(to.scheme(), "http" | "https") || !to.has_host() {
+        return refused("to an address that is neither https nor http");
+    }
+    if same_origin(&to, from) {
+        return Ok(to);
+    }
+    if from.scheme() == "https" && to.scheme() != "https" {
+        return refused("from https to an address without TLS");
+    }
+    match (is_loopback(from), is_loopback(&to)) {
+        (true, true) => Ok(to),
+        (true, false) => refused("from this machine to another one"),
+        (false, true) => refused("from another machine to this one"),
+        (false, false) if is_link_local(&to) => refused("to an address of this machine's own network"),
+        (false, false) if to.scheme() == "https" => Ok(to),
+        (false, false) => refused("to another address without TLS"),
+    }
+}
+
+/// Scheme, host and port: what may be shown of an address that can hold a signature.
+fn origin(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{host}{port}", url.scheme())
+}
+
+/// Whether an address can only be one of the local link, as the metadata services of clouds have, or of no host.
+fn is_link_local(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_link_local() || address.is_unspecified(),
+        Some(url::Host::Ipv6(address)) => match address.to_ipv4_mapped() {
+            Some(address) => address.is_link_local() || address.is_unspecified() || address.is_loopback(),
+            None => address.is_unicast_link_local() || address.is_unspecified(),
+        },
+        Some(url::Host::Domain(_)) | None => false,
     }
 }
 
@@ -416,14 +534,43 @@ mod tests {
     }
 
     #[test]
-    fn locations_are_relative_and_never_lose_tls() {
-        let from = Url::parse("https://r.example/v2/a/blobs/uploads/").unwrap();
-        let to = |value| location(&headers(LOCATION, value), &from).map(|url| url.to_string()).map_err(|f| f.class);
-        assert_eq!(to("/v2/a/blobs/uploads/1?x=y"), Ok("https://r.example/v2/a/blobs/uploads/1?x=y".into()));
-        assert_eq!(to("https://other.example/u"), Ok("https://other.example/u".into()));
-        assert_eq!(to("http://r.example/u"), Err(Class::Denied));
-        assert_eq!(to("file:///etc/passwd"), Err(Class::Denied));
-        assert_eq!(location(&HeaderMap::new(), &from).map_err(|f| f.class), Err(Class::Invalid));
+    fn locations_stay_where_they_may_lead() {
+        let to = |from: &str, value: &str| {
+            let from = Url::parse(from).unwrap();
+            location(&headers(LOCATION, value), &from).map(|url| url.to_string()).map_err(|failure| failure.class)
+        };
+        let real = "https://r.example/v2/a/blobs/uploads/";
+        assert_eq!(to(real, "/v2/a/blobs/uploads/1?x=y"), Ok("https://r.example/v2/a/blobs/uploads/1?x=y".into()));
+        assert_eq!(to(real, "https://other.example/u"), Ok("https://other.example/u".into()));
+        for refused in [
+            "http://r.example/u",
+            "file:///etc/passwd",
+            "https://127.0.0.1/u",
+            "https://localhost/u",
+            "https://[::1]/u",
+            "https://169.254.169.254/latest",
+            "https://[fe80::1]/u",
+            "https://[::ffff:169.254.169.254]/u",
+            "https://0.0.0.0/u",
+        ] {
+            assert_eq!(to(real, refused), Err(Class::Invalid), "{refused}");
+        }
+        let here = "http://127.0.0.1:5000/v2/a/blobs/uploads/";
+        for allowed in ["http://127.0.0.1:5000/u", "http://127.0.0.2:6000/u", "http://localhost:1/u", "https://[::1]/u"]
+        {
+            assert_eq!(to(here, allowed), Ok(allowed.to_owned()), "{allowed}");
+        }
+        for refused in
+            ["http://192.0.2.1/u", "http://169.254.169.254/u", "https://other.example/u", "http://evil.localhost/u"]
+        {
+            assert_eq!(to(here, refused), Err(Class::Invalid), "{refused}");
+        }
+        assert_eq!(to("https://127.0.0.1:1/v2/", "http://127.0.0.1:1/u"), Err(Class::Invalid));
+        let without_tls = "http://cache.internal/v2/a/";
+        assert_eq!(to(without_tls, "/v2/a/1"), Ok("http://cache.internal/v2/a/1".into()));
+        assert_eq!(to(without_tls, "http://other.internal/u"), Err(Class::Invalid));
+        let nowhere = location(&HeaderMap::new(), &Url::parse(real).unwrap());
+        assert_eq!(nowhere.map_err(|failure| failure.class), Err(Class::Invalid));
     }
 
     #[test]
@@ -500,38 +647,87 @@ mod tests {
         registries.registry(host).unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_takes_long_has_a_deadline_of_its_own() {
+    /// What an operation comes to that fails in one way for ever: its error, attempts after the first, and seconds.
+    async fn fails_for_ever(takes: Duration, failure: impl Fn() -> Failure) -> (String, u64, u64) {
         let registry = registry(super::super::Options::default(), "r.example");
+        registry.health.answered(Kind::Tags);
         let repository = "a/b".parse().unwrap();
-        let operation = Operation { kind: Kind::Upload, repository: &repository, subject: "blob" };
-        let hour = || async {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
-            Ok(())
+        let operation = Operation { kind: Kind::HeadManifest, repository: &repository, subject: "1.0.0" };
+        let (began, counts) = (Instant::now(), Counts::default());
+        let attempt = || async {
+            tokio::time::sleep(takes).await;
+            Err::<(), _>(failure())
         };
-        let counts = Counts::default();
-        assert_eq!(registry.retry(&operation, &counts, hour).await.unwrap_err().class, Class::Transient);
-        assert!(registry.retry_within(Duration::from_secs(3601), &operation, &counts, hour).await.is_ok());
+        let error = registry.retry(&operation, &counts, attempt).await.unwrap_err();
+        (error.to_string(), counts.snapshot().retries, began.elapsed().as_secs())
+    }
+
+    fn throttled(seconds: u64) -> Failure {
+        let wait = headers(http::header::RETRY_AFTER, &seconds.to_string());
+        Failure::answered(StatusCode::TOO_MANY_REQUESTS, &wait, b"", &[])
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_what_comes_after_the_deadline() {
-        let registry = registry(super::super::Options::default(), "r.example");
-        let repository = "a/b".parse().unwrap();
-        let operation = Operation { kind: Kind::HeadManifest, repository: &repository, subject: "1.0.0" };
-        let asked = async |seconds: u64| {
-            let (began, counts) = (Instant::now(), Counts::default());
-            let throttled = || async {
-                let wait = headers(http::header::RETRY_AFTER, &seconds.to_string());
-                Err::<(), _>(Failure::answered(StatusCode::TOO_MANY_REQUESTS, &wait, b""))
-            };
-            let error = registry.retry(&operation, &counts, throttled).await.unwrap_err();
-            (error.to_string(), counts.snapshot().retries, began.elapsed().as_secs())
-        };
+    async fn an_operation_that_gets_no_answer_ends_within_two_minutes() {
+        let (error, retries, seconds) = fails_for_ever(ANSWER_DEADLINE, || Failure::no_answer(ANSWER_DEADLINE)).await;
+        assert!(error.contains("no answer within 30 s"), "{error}");
+        assert!((2..=3).contains(&retries) && (75..=120).contains(&seconds), "{retries} {seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_that_fails_at_once_ends_within_thirty_seconds() {
+        let failure = || Failure::answered(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new(), b"", &[]);
+        let (error, retries, seconds) = fails_for_ever(Duration::ZERO, failure).await;
+        assert!(error.contains("503") && retries == 6 && seconds < 30, "{error} {retries} {seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_comes_after_the_patience() {
+        let asked = async |seconds: u64| fails_for_ever(Duration::ZERO, || throttled(seconds)).await;
         let (error, retries, seconds) = asked(3600).await;
         assert_eq!((retries, seconds), (0, 0), "{error}");
         assert!(error.contains("it asks to wait for 3600 s"), "{error}");
-        // After the second wait there would be no time for a third.
-        assert_eq!(asked(250).await.1, 2);
+        assert_eq!(asked(40).await.1, 2);
+        let (_, retries, seconds) = asked(2).await;
+        assert_eq!((retries, seconds), (44, 88));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_operation_failed_with_is_not_tried_again() {
+        let source = || StoreError::new(Class::Transient, "cannot read blob x of `source.example/a`");
+        let (error, retries, _) = fails_for_ever(Duration::ZERO, || Failure::passed_on(source())).await;
+        assert_eq!((error.as_str(), retries), ("cannot read blob x of `source.example/a`", 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_never_answers_ends_all_that_waits_for_it() {
+        let (lines, told) = std::sync::mpsc::channel();
+        let progress = std::sync::Mutex::new(lines);
+        let tell = move |line: &str| drop(progress.lock().unwrap().send(line.to_owned()));
+        let options = super::super::Options { progress: std::sync::Arc::new(tell), ..Default::default() };
+        let registry = registry(options, "r.example");
+        let repository = "a/b".parse().unwrap();
+        let (began, counts) = (Instant::now(), Counts::default());
+        let looks: Vec<_> = (0..200)
+            .map(|number| {
+                let (registry, repository, counts) = (&registry, &repository, &counts);
+                async move {
+                    let subject = format!("1.0.{number}");
+                    let operation = Operation { kind: Kind::HeadManifest, repository, subject: &subject };
+                    let attempt = || async {
+                        let _permit = registry.budget.permit().await;
+                        tokio::time::sleep(ANSWER_DEADLINE).await;
+                        Err::<(), _>(Failure::no_answer(ANSWER_DEADLINE))
+                    };
+                    registry.retry(&operation, counts, attempt).await.unwrap_err()
+                }
+            })
+            .collect();
+        let errors = futures::future::join_all(looks).await;
+        assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+        let given_up = errors.iter().filter(|error| error.to_string().contains("the registry was given up")).count();
+        assert!(given_up >= 190, "{given_up}");
+        let lines: Vec<String> = told.try_iter().collect();
+        assert!(lines[0].starts_with("waiting for `r.example`: manifest `1.0.") && lines.len() <= 10, "{lines:?}");
     }
 }

@@ -1,3 +1,4 @@
+use super::invisible::{on_one_line, revealed};
 use crate::Place;
 
 /// The most characters of an annotation's message that are shown.
@@ -56,7 +57,7 @@ impl Annotation {
             properties.push(("col", place.column.to_string()));
         }
         if let Some(title) = &self.title {
-            properties.push(("title", title.clone()));
+            properties.push(("title", revealed(title)));
         }
         let name = match self.level {
             Level::Error => "error",
@@ -79,7 +80,7 @@ impl Annotation {
     /// The message behind its place, which a log does not show otherwise.
     fn placed(&self) -> String {
         let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
-        format!("{place}{}", self.message).chars().take(MESSAGE_LIMIT).collect()
+        revealed(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
     }
 }
 
@@ -102,8 +103,7 @@ fn escape_property(text: &str) -> String {
 /// Text that can stand on a line of its own without being taken for a command: one line, no control
 /// characters, nothing that the runner reads as `::command::` or as the older `##[command]`.
 pub(super) fn inert(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = line.replace("##[", "# #[");
+    let line = on_one_line(text).replace("##[", "# #[");
     match line.trim_start().starts_with("::") {
         true => line.replacen("::", ": :", 1),
         false => line,
@@ -121,6 +121,21 @@ mod tests {
             .at(Some(Place { file: "a,b.yaml".into(), line: 3, column: 7 }));
         insta::assert_snapshot!(annotation.command(), @"::error file=a%2Cb.yaml,line=3,col=7,title=a%3Ab%2Cc::a,b.yaml:3:7: 50%25%0D%0A::set-output name=x::y");
         assert_eq!(command("endgroup", &[], ""), "::endgroup::");
+    }
+
+    #[test]
+    fn what_nobody_sees_is_shown() {
+        let annotation = Annotation::new(Level::Notice, "a\u{202e}b\nc").titled("\u{feff}t").at(Some(Place {
+            file: "\u{2066}.yaml".into(),
+            line: 1,
+            column: 1,
+        }));
+        // The file is found by its name.
+        assert_eq!(
+            annotation.command(),
+            "::notice file=\u{2066}.yaml,line=1,col=1,title=\\u{feff}t::\\u{2066}.yaml:1:1: a\\u{202e}b%0Ac"
+        );
+        assert_eq!(inert("a\u{200b}b"), r"a\u{200b}b");
     }
 
     #[test]

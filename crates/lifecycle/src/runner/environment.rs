@@ -1,32 +1,78 @@
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::markdown::characters;
 use super::process::is_executable;
-use super::summary::escape;
 use crate::Secret;
+use crate::diagnosis::Problem;
+
+/// The variables that this program, the AWS SDK and the HTTP client read as text; a trailing `*` stands for any ending.
+///
+/// One that is not UTF-8 is refused at the start, because [`Environment::get`] could not tell it from an unset one. `PATH`,
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` are read as paths, whatever their bytes are.
+const READ_AS_TEXT: &[&str] = &[
+    "INPUT_*",
+    "GITHUB_*",
+    "RUNNER_*",
+    "ACTIONS_*",
+    "AWS_*",
+    "SNYK_TOKEN",
+    "BUILDX_CONFIG",
+    "DOCKER_CONFIG",
+    "HOME",
+    "STORAGE_DRIVER",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+];
 
 /// What the runner says of the run, and the few variables of others that this program uses.
 ///
 /// Read once, here, and passed on: no other code of this project reads the environment (the HTTP client's and
 /// the AWS SDK's own variables aside).
 #[derive(Clone)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// The environment of this process.
+    /// The environment of this process. Nothing here reads a variable whose name is not UTF-8.
     pub fn of_process() -> Self {
-        let text = |value: std::ffi::OsString| value.into_string().ok();
-        Self(std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect())
+        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+    }
+
+    /// Returns an error for each variable that is read as text and is not UTF-8.
+    pub(super) fn not_text(&self) -> Vec<Problem> {
+        let read = self.0.iter().filter(|(name, _)| is_read_as_text(name));
+        read.filter_map(|(name, value)| not_utf8(name, value.as_bytes())).collect()
     }
 
     /// A variable; none where it is unset or empty, which the runner does not tell apart.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        debug_assert!(is_read_as_text(name), "READ_AS_TEXT has no {name}");
+        self.0.get(name)?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// All variables.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
+    }
+
+    /// Returns a variable of any bytes, unless it is unset or empty.
+    pub fn raw(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
     /// The variables that begin so and are set to nothing, which not every library takes for unset.
     pub fn blank<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
-        let blank = self.0.iter().filter(|(_, value)| value.trim().is_empty());
+        let blank = self.0.iter().filter(|(_, value)| value.to_str().is_some_and(|value| value.trim().is_empty()));
         blank.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(beginning))
     }
 
@@ -72,7 +118,7 @@ impl Environment {
 
     /// A program on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        let folders = std::env::split_paths(self.get("PATH")?).filter(|folder| folder.is_absolute());
+        let folders = std::env::split_paths(self.raw("PATH")?).filter(|folder| folder.is_absolute());
         folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
     }
 
@@ -110,7 +156,7 @@ impl Environment {
         };
         let run = self.run_url().and_then(|run| link("run".to_owned(), run));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = escape(commit.get(..7).unwrap_or(commit));
+            let short = characters(commit.get(..7).unwrap_or(commit));
             link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
         });
         let links: Vec<String> = [run, commit].into_iter().flatten().collect();
@@ -137,13 +183,67 @@ impl Environment {
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
+}
+
+fn is_read_as_text(name: &str) -> bool {
+    READ_AS_TEXT.iter().any(|pattern| matches(pattern, name))
+}
+
+/// Whether a variable is one of those that a pattern stands for: a name, or a beginning and `*`.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => pattern == name,
+    }
+}
+
+/// Returns the error for a value that is not UTF-8. It does not show the value, which may be a secret.
+fn not_utf8(name: &str, value: &[u8]) -> Option<Problem> {
+    let offset = std::str::from_utf8(value).err()?.valid_up_to();
+    let line = value[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let place = format!("byte 0x{:02x} at offset {offset}, line {line}", value[offset]);
+    let subject = match name.strip_prefix("INPUT_") {
+        Some(input) => format!("input `{}`", input.to_lowercase().replace('_', "-")),
+        None => format!("the variable {name}"),
+    };
+    Some(
+        Problem::mistake(format!("{subject} is not UTF-8: {place}"))
+            .hint("give it a value in UTF-8, or leave it unset"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_as_text_and_is_none_is_an_error() {
+        let bytes = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        let environment = Environment(BTreeMap::from([
+            ("INPUT_DRY_RUN".to_owned(), bytes(b"true\xff")),
+            ("INPUT_GITHUB-TOKEN".to_owned(), bytes(b"secret\n\xc3")),
+            ("GITHUB_OUTPUT".to_owned(), bytes(b"/tmp/\xe9")),
+            ("SNYK_TOKEN".to_owned(), bytes(b"\x80")),
+            ("https_proxy".to_owned(), bytes(b"\xed\xa0\x80")),
+            ("LS_COLORS".to_owned(), bytes(b"\xff")),
+            ("PATH".to_owned(), bytes(b"/bin:/opt/\xe9")),
+            ("HOME".to_owned(), bytes("/home/é".as_bytes())),
+        ]));
+        let said: Vec<String> = environment.not_text().into_iter().map(|problem| problem.message).collect();
+        assert_eq!(
+            said,
+            [
+                "the variable GITHUB_OUTPUT is not UTF-8: byte 0xe9 at offset 5, line 1",
+                "input `dry-run` is not UTF-8: byte 0xff at offset 4, line 1",
+                "input `github-token` is not UTF-8: byte 0xc3 at offset 7, line 2",
+                "the variable SNYK_TOKEN is not UTF-8: byte 0x80 at offset 0, line 1",
+                "the variable https_proxy is not UTF-8: byte 0xed at offset 0, line 1",
+            ]
+        );
+        assert!(environment.program("sh").is_some());
+    }
 
     #[test]
     fn links_lead_to_this_repository() {

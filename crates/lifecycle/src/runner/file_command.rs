@@ -1,19 +1,12 @@
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 
-/// Appends values to a file of the runner (`GITHUB_OUTPUT`), each as `NAME<<DELIMITER`, with a fresh random
+/// Values as the runner reads them from a file (`GITHUB_OUTPUT`), each as `NAME<<DELIMITER`, with a fresh random
 /// delimiter: a fixed one could be written into a value to end it and begin another.
 ///
 /// # Errors
-/// When a name could be read as something else, a value holds the delimiter, or the file can't be written.
-pub(super) fn append(file: &Path, values: &[(String, String)]) -> io::Result<()> {
-    let mut text = String::new();
-    for (name, value) in values {
-        text.push_str(&entry(name, value, &delimiter())?);
-    }
-    // One write: a step that is killed in the middle leaves no half entry, which would be an error.
-    OpenOptions::new().append(true).create(true).open(file)?.write_all(text.as_bytes())
+/// When a name could be read as something else, or a value holds the delimiter.
+pub(super) fn entries(values: &[(String, String)]) -> io::Result<String> {
+    values.iter().map(|(name, value)| entry(name, value, &delimiter())).collect()
 }
 
 fn entry(name: &str, value: &str, delimiter: &str) -> io::Result<String> {
@@ -63,8 +56,6 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("output");
         let values = [
             "",
             "x",
@@ -79,9 +70,7 @@ mod tests {
         ];
         let values: Vec<_> =
             values.iter().enumerate().map(|(i, value)| (format!("v{i}"), (*value).to_owned())).collect();
-        append(&file, &values[..5]).unwrap();
-        append(&file, &values[5..]).unwrap();
-        let text = std::fs::read_to_string(&file).unwrap();
+        let text = entries(&values[..5]).unwrap() + &entries(&values[5..]).unwrap();
         assert_eq!(reader::read(&text).unwrap(), values);
     }
 

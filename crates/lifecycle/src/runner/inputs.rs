@@ -54,7 +54,7 @@ impl<'a> Input<'a> {
 
     /// An error about a part of this input.
     pub fn refuse_value(&self, value: &str, accepted: impl ToString) -> InputError {
-        let value = value.chars().take(200).collect::<String>().escape_debug().to_string();
+        let value = without_userinfo(value).chars().take(200).collect::<String>().escape_debug().to_string();
         InputError::Value { name: self.name, value, accepted: accepted.to_string() }
     }
 
@@ -124,6 +124,15 @@ impl<'a> Input<'a> {
     }
 }
 
+/// Hides the user and the password of each address in a text, up to the last `@` of the word: a password may hold one.
+fn without_userinfo(text: &str) -> String {
+    let word = |word: &str| match word.split_once("://").zip(word.rfind('@')) {
+        Some(((scheme, _), at)) if at > scheme.len() => format!("{scheme}://…{}", &word[at..]),
+        _ => word.to_owned(),
+    };
+    text.split_inclusive(char::is_whitespace).map(word).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +160,21 @@ mod tests {
         assert_eq!(pairs, BTreeMap::from([("A".into(), "1".into()), ("B".into(), "x=y".into())]));
         assert!(input("A=1\nA=2").pairs().is_err());
         assert!(input("=1").pairs().is_err());
+    }
+
+    #[test]
+    fn an_error_shows_no_password_of_an_address() {
+        for (typed, shown) in [
+            ("https://user:p@ss/word@h.example/a", "https://…@h.example/a"),
+            ("h=https://token@h.example b=ftp://u:p@x", "h=https://…@h.example b=ftp://…@x"),
+            ("https://h.example/a", "https://h.example/a"),
+            ("h.example:5000/a@sha256:0", "h.example:5000/a@sha256:0"),
+            ("team@example.com,https://h.example", "team@example.com,https://h.example"),
+            ("user:secret\nx", "user:secret\\nx"),
+        ] {
+            let expected = format!("input `some-input`: `{shown}` is not accepted: x");
+            assert_eq!(input(typed).refuse("x").to_string(), expected);
+        }
     }
 
     #[test]

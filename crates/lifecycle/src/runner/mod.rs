@@ -2,6 +2,7 @@
 //!
 //! This is the one place that reads the environment and writes to stdout.
 
+mod children;
 mod command;
 mod console;
 mod environment;
@@ -11,28 +12,33 @@ mod file_command;
 mod file_reader;
 mod help;
 mod inputs;
+mod invisible;
+mod markdown;
 mod panics;
 mod process;
+mod results;
 mod summary;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use children::{Grant, Program, command, grant};
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
-pub use process::{Finished, ProcessError, command, is_executable, run, run_logged};
-pub use summary::{Cell, Table, escape, remarks};
+pub use markdown::escape;
+pub use process::{Finished, ProcessError, is_executable, run, run_logged};
+pub use summary::{Cell, Table, remarks};
 
-use crate::Secret;
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{Diagnosis, Problem};
+use crate::{Secret, nearest};
 use console::Console;
+use results::ResultFile;
 
 /// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,8 +54,12 @@ pub struct Action {
     pub inputs: &'static [(&'static str, &'static str)],
     /// Every output, each of which is written, if need be empty.
     pub outputs: &'static [&'static str],
+    /// The values of outputs until the action sets them: all others are empty.
+    pub initial_outputs: &'static [(&'static str, &'static str)],
     /// The text of its `action-*.yml`, for `--help`.
     pub definition: &'static str,
+    /// Whether it names what it has written in `GITHUB_ARTIFACTS`.
+    pub names_artifacts: bool,
 }
 
 /// How a run ended that could be carried through.
@@ -71,6 +81,15 @@ pub struct Runner {
     annotations: Mutex<Vec<Annotation>>,
     summary: Mutex<String>,
     artifacts: Mutex<BTreeMap<String, String>>,
+    files: OnceLock<Files>,
+}
+
+/// The files of the runner that this run writes.
+#[derive(Default)]
+struct Files {
+    outputs: Option<ResultFile>,
+    artifacts: Option<ResultFile>,
+    summary: Option<ResultFile>,
 }
 
 impl Runner {
@@ -84,7 +103,34 @@ impl Runner {
             annotations: Mutex::default(),
             summary: Mutex::default(),
             artifacts: Mutex::default(),
+            files: OnceLock::new(),
         }
+    }
+
+    /// Checks what has to be right before any work begins: variables that are read as text are, and the files of results can
+    /// be written. Returns all that is wrong.
+    fn prepare(&self, action: &Action) -> Vec<Problem> {
+        let mut wrong = self.environment.not_text();
+        let mut open = |variable, is_written: bool| {
+            let opened = if is_written { ResultFile::open(variable, &self.environment) } else { Ok(None) };
+            opened.unwrap_or_else(|problem| {
+                wrong.push(problem);
+                None
+            })
+        };
+        let files = Files {
+            outputs: open("GITHUB_OUTPUT", true),
+            artifacts: open("GITHUB_ARTIFACTS", action.names_artifacts),
+            summary: open("GITHUB_STEP_SUMMARY", self.writes_summary()),
+        };
+        self.files.get_or_init(|| files);
+        wrong
+    }
+
+    /// Whether the input `summary` lets a step summary be written. One that is no boolean is an error that the summary tells.
+    fn writes_summary(&self) -> bool {
+        let typed = self.environment.get("INPUT_SUMMARY").unwrap_or_default();
+        Input::new("summary", typed).boolean(true).unwrap_or(true)
     }
 
     /// Prints a line.
@@ -123,10 +169,10 @@ impl Runner {
     }
 
     /// Says in the summary why there is nothing else in it, unless none is wanted.
-    fn summarize_failure(&self, action: &Action, diagnosis: &Diagnosis) {
-        let typed = self.environment.get("INPUT_SUMMARY").unwrap_or_default();
-        if Input::new("summary", typed).boolean(true).unwrap_or(true) && lock(&self.summary).is_empty() {
-            let why = remarks([("error", diagnosis.line().as_str())]);
+    fn summarize_failure(&self, action: &Action, diagnoses: &[Diagnosis]) {
+        if self.writes_summary() && lock(&self.summary).is_empty() {
+            let lines: Vec<String> = diagnoses.iter().map(Diagnosis::line).collect();
+            let why = remarks(lines.iter().map(|line| ("error", line.as_str())));
             self.summarize(&format!("### {} failed\n\n{why}", action.name));
         }
     }
@@ -146,8 +192,8 @@ impl Runner {
         self.cancelled.is_cancelled()
     }
 
-    /// Tells the runner all that was collected.
-    fn finish(&self, action: &Action) -> std::io::Result<()> {
+    /// Tells the runner all that was collected. Returns an error for each file that could not be written: the others are.
+    fn finish(&self, action: &Action) -> Vec<Problem> {
         let mut annotations = std::mem::take(&mut *lock(&self.annotations));
         annotations.sort_by_key(|annotation| annotation.level);
         for of_a_kind in annotations.chunk_by(|a, b| a.level == b.level) {
@@ -159,29 +205,25 @@ impl Runner {
                 self.console.annotation(&Annotation::new(of_a_kind[0].level, more));
             }
         }
-        let set = std::mem::take(&mut *lock(&self.outputs));
-        if let Some(file) = self.environment.get("GITHUB_OUTPUT") {
-            let value = |name: &&str| ((*name).to_owned(), set.get(*name).cloned().unwrap_or_default());
-            let values: Vec<_> = action.outputs.iter().map(value).collect();
-            file_command::append(&PathBuf::from(file), &values)?;
-        }
-        self.write_artifacts()?;
-        let markdown = std::mem::take(&mut *lock(&self.summary));
-        if let Some(file) = self.environment.get("GITHUB_STEP_SUMMARY").filter(|_| !markdown.is_empty()) {
-            let there = std::fs::metadata(file).map_or(0, |metadata| metadata.len() as usize);
-            let markdown = summary::bounded(&markdown, there);
-            let mut options = std::fs::OpenOptions::new();
-            std::io::Write::write_all(&mut options.append(true).create(true).open(file)?, markdown.as_bytes())?;
-        }
-        Ok(())
+        let Some(files) = self.files.get() else { return Vec::new() };
+        let outputs = files.outputs.as_ref().map(|file| self.write_outputs(action, file));
+        let artifacts = files.artifacts.as_ref().map(|file| self.write_artifacts(file));
+        let summary = files.summary.as_ref().map(|file| self.write_summary(file));
+        [outputs, artifacts, summary].into_iter().flatten().filter_map(Result::err).collect()
     }
-}
 
-impl Runner {
-    /// Lines `oci://REPOSITORY@DIGEST` of `GITHUB_ARTIFACTS`, where the runner has it. One repository with two digests
-    /// in a job would fail the step, so what an earlier step has named is left.
-    fn write_artifacts(&self) -> std::io::Result<()> {
-        let Some(file) = self.environment.get("GITHUB_ARTIFACTS") else { return Ok(()) };
+    fn write_outputs(&self, action: &Action, file: &ResultFile) -> Result<(), Problem> {
+        let set = std::mem::take(&mut *lock(&self.outputs));
+        let initial = |name: &str| action.initial_outputs.iter().find(|(of, _)| *of == name).map(|(_, value)| *value);
+        let value = |name: &str| set.get(name).cloned().unwrap_or_else(|| initial(name).unwrap_or_default().to_owned());
+        let values: Vec<_> = action.outputs.iter().map(|name| ((*name).to_owned(), value(name))).collect();
+        let entries = file_command::entries(&values).map_err(|error| file.failure(error))?;
+        file.append(entries.as_bytes())
+    }
+
+    /// Writes lines `oci://REPOSITORY@DIGEST`. One repository with two digests in a job would fail the step, so what an
+    /// earlier step has named is left.
+    fn write_artifacts(&self, file: &ResultFile) -> Result<(), Problem> {
         let named = self.environment.get("GITHUB_ARTIFACTS_LIST").map(std::fs::read_to_string);
         let named = named.and_then(Result::ok).unwrap_or_default();
         let mut lines = String::new();
@@ -191,11 +233,13 @@ impl Runner {
                 lines.push_str(&format!("oci://{repository}@{digest}\n"));
             }
         }
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let mut options = std::fs::OpenOptions::new();
-        std::io::Write::write_all(&mut options.append(true).create(true).open(file)?, lines.as_bytes())
+        file.append(lines.as_bytes())
+    }
+
+    fn write_summary(&self, file: &ResultFile) -> Result<(), Problem> {
+        let markdown = std::mem::take(&mut *lock(&self.summary));
+        let there = usize::try_from(file.size()).unwrap_or(usize::MAX);
+        file.append(summary::bounded(&markdown, there).as_bytes())
     }
 }
 
@@ -311,35 +355,48 @@ where
         return code;
     }
     by_hand(action, &runner.environment).into_iter().for_each(|warning| runner.annotate(warning));
+    let wrong = runner.prepare(action);
+    let code = if wrong.is_empty() { to_its_end(action, &runner, work) } else { refuse(action, &runner, wrong) };
+    let unwritten = runner.finish(action);
+    let is_written = unwritten.is_empty();
+    for problem in unwritten {
+        runner.console.annotation(&Diagnosis::of(&problem.into()).annotation());
+    }
+    if is_written { ExitCode::from(code) } else { ExitCode::FAILURE }
+}
+
+/// Does the work. Returns the exit code.
+fn to_its_end<F>(action: &Action, runner: &Arc<Runner>, work: impl FnOnce(Arc<Runner>) -> F) -> u8
+where
+    F: Future<Output = anyhow::Result<Verdict>>,
+{
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            runner.console.annotation(&Annotation::new(Level::Error, format!("cannot start: {error}")));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return refuse(action, runner, vec![Problem::failure("cannot start").because(error)]),
     };
-    let outcome = runtime.block_on(until_cancelled(&runner, signal(), panics::caught(work(runner.clone()))));
+    let outcome = runtime.block_on(until_cancelled(runner, signal(), panics::caught(work(runner.clone()))));
     // What still runs in the background is of no use any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    let code = match outcome {
+    match outcome {
         Ok(Verdict::Pass) if runner.is_cancelled() => 1,
         Ok(Verdict::Pass) => 0,
         Ok(Verdict::Fail) => 1,
-        Err(error) => {
-            let diagnosis = Diagnosis::of(&error);
-            runner.annotate(diagnosis.annotation());
-            runner.summarize_failure(action, &diagnosis);
-            diagnosis.exit_code
-        }
-    };
-    match runner.finish(action) {
-        Ok(()) => ExitCode::from(code),
-        Err(error) => {
-            let message = format!("cannot write the outputs: {error}");
-            runner.console.annotation(&Annotation::new(Level::Error, message));
-            ExitCode::FAILURE
-        }
+        Err(error) => report(action, runner, &[error]),
     }
+}
+
+/// Ends a run that did nothing. Returns the exit code.
+fn refuse(action: &Action, runner: &Runner, problems: Vec<Problem>) -> u8 {
+    let errors: Vec<anyhow::Error> = problems.into_iter().map(Into::into).collect();
+    report(action, runner, &errors)
+}
+
+/// Reports the errors that ended a run. Returns the exit code.
+fn report(action: &Action, runner: &Runner, errors: &[anyhow::Error]) -> u8 {
+    let diagnoses: Vec<Diagnosis> = errors.iter().map(Diagnosis::of).collect();
+    diagnoses.iter().for_each(|diagnosis| runner.annotate(diagnosis.annotation()));
+    runner.summarize_failure(action, &diagnoses);
+    diagnoses.iter().map(|diagnosis| diagnosis.exit_code).max().unwrap_or(1)
 }
 
 async fn until_cancelled(
@@ -388,22 +445,19 @@ fn by_hand(action: &Action, environment: &Environment) -> Vec<Annotation> {
         |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
     let unknown = environment.below("INPUT_").filter(is_input);
     let warning = |name: &str| {
-        let lower = name.to_lowercase().replace('-', "_");
-        let near = action.inputs.iter().map(|(input, _)| (strsim::damerau_levenshtein(&lower, input), *input)).min();
-        let meant = near.filter(|(distance, input)| *distance <= input.len() / 3);
-        let meant = meant.map(|(_, input)| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
+        let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
+        let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
         let message =
             format!("`INPUT_{name}` is no input of {}, and is not read{}", action.name, meant.unwrap_or_default());
         Annotation::new(Level::Warning, message)
     };
-    // Names come from outside, and are compared with all inputs.
     unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
 }
 
 /// `--help` and `--version`, and an error for any other argument: an action has inputs.
 fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
-    let argument = std::env::args().nth(1)?;
-    match argument.as_str() {
+    let argument = std::env::args_os().nth(1)?;
+    match argument.to_string_lossy().as_ref() {
         "--version" | "-V" => {
             let commit = option_env!("IMAGE_LIFECYCLE_COMMIT").unwrap_or("unknown");
             let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
@@ -439,7 +493,9 @@ mod tests {
             name: "promote",
             inputs: &[("require", ""), ("source_registry", "")],
             outputs: &[],
+            initial_outputs: &[],
             definition: "",
+            names_artifacts: false,
         };
         let said = |environment: Environment| -> Vec<String> {
             by_hand(&action, &environment).into_iter().map(|warning| warning.message).collect()

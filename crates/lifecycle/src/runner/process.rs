@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,10 +9,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
-
-/// What the runner passes on to a step, and no program that it runs should read or write.
-const NOT_PASSED_ON: [&str; 6] =
-    ["INPUT_GITHUB_TOKEN", "GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY"];
 
 /// How much of a program's output is kept from its beginning, and from its end, in bytes each.
 const KEPT: usize = 4 * 1024 * 1024;
@@ -64,15 +59,6 @@ pub enum ProcessError {
         /// Why not.
         source: io::Error,
     },
-}
-
-/// A program without this action's own token and file commands in its environment.
-pub fn command(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
-    NOT_PASSED_ON.iter().for_each(|name| {
-        command.env_remove(name);
-    });
-    command
 }
 
 /// Whether a path leads to a file that can be run.

@@ -1,4 +1,5 @@
-use std::fmt::Write;
+use super::invisible::on_one_line;
+use super::markdown::{code, escape};
 
 /// GitHub drops a summary over 1 MiB whole; this leaves room for other steps' parts of it.
 pub(super) const LIMIT: usize = 900 * 1024;
@@ -101,42 +102,15 @@ impl Cell {
         match self {
             Self::Text(text) => escape(text),
             Self::Code(text) if text.is_empty() => String::new(),
-            Self::Code(text) => format!("<code>{}</code>", escape(text)),
+            Self::Code(text) => code(text),
             Self::Link(address) => format!("<{address}>"),
         }
     }
 
     fn plain(&self) -> String {
         let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        on_one_line(text)
     }
-}
-
-/// Text from outside for a summary: no markup, no HTML, no new column, on one line, nobody mentioned, no link.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for (at, character) in text.char_indices() {
-        // GitHub makes links of bare addresses.
-        let of_address = match character {
-            ':' => text[at..].starts_with("://"),
-            '.' => text.get(at.wrapping_sub(3)..at).is_some_and(|before| before.eq_ignore_ascii_case("www")),
-            _ => false,
-        };
-        match character {
-            ':' | '.' if of_address => {
-                let _ = write!(escaped, "&#{};", u32::from(character));
-            }
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '|' | '`' | '*' | '_' | '[' | ']' | '@' | '#' | '~' | '\\' => {
-                let _ = write!(escaped, "&#{};", u32::from(character));
-            }
-            character if character.is_control() => escaped.push(' '),
-            character => escaped.push(character),
-        }
-    }
-    escaped
 }
 
 /// What is to be said of single images below their table, a line each: a name with a text from outside.
@@ -189,7 +163,7 @@ mod tests {
         insta::assert_snapshot!(table.markdown(), @r"
         | name | b |
         | --- | --- |
-        | x &#124; y &lt;img src=x&gt; &#96;c&#96; &#42;&#42;b&#42;&#42; &#64;team &#91;l&#93;(u) | <code>a&#96;&#124;b</code> |
+        | x &#124; y &lt;img src=x&gt; &#96;c&#96; &#42;&#42;b&#42;&#42; <code>&#64;team</code> &#91;l&#93;(u) | <code>a&#96;&#124;b</code> |
         ");
         assert_eq!(
             table.plain(),
@@ -215,15 +189,6 @@ mod tests {
         let many = remarks((0..60).map(|_| ("Api", long.as_str())));
         assert_eq!(many.lines().filter(|line| line.ends_with("x…")).count(), REMARKS);
         assert!(many.ends_with("- 10 more, in the log\n\n"), "{many}");
-    }
-
-    #[test]
-    fn an_address_becomes_no_link() {
-        assert_eq!(
-            escape("a: https://evil.example WWW.evil.example v1.0 .www"),
-            "a: https&#58;//evil.example WWW&#46;evil.example v1.0 .www"
-        );
-        assert_eq!(escape(".äww.x"), ".äww.x");
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::oci::{Class, Content, Descriptor, Digest, Manifest, Platform, Store, StoreError};
+use crate::oci::{Class, Content, Descriptor, Digest, LOOK_AGAIN, LOOKS, Manifest, Platform, Store, StoreError};
 
 /// How deep an index may hold indexes.
 const DEPTH_LIMIT: usize = 4;
@@ -108,7 +108,15 @@ async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, St
         let message = format!("{} lacks the manifest {} that the image consists of", store.address(), child.digest);
         StoreError::new(Class::NotFound, message)
     };
-    store.manifest(&child.digest).await?.ok_or_else(missing)
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if let Some(manifest) = store.manifest(&child.digest).await? {
+            return Ok(manifest);
+        }
+    }
+    Err(missing())
 }
 
 /// What is attached to an image: referrers of every digest in it, with referrers of those, and cosign's tags.
@@ -137,18 +145,24 @@ impl Attached {
         let mut referrers = Vec::new();
         // What is attached may be signed as well as the image.
         let mut signed = subjects.clone();
-        for _ in 0..REFERRERS_DEPTH {
-            let found = Self::of_all(store, &subjects).await?;
-            let found: Vec<_> = found.into_iter().filter(|referrer| seen.insert(referrer.digest.clone())).collect();
-            if referrers.len() + found.len() > REFERRERS_LIMIT {
-                let message = format!("image {} has more than {REFERRERS_LIMIT} referrers", graph.root.digest);
-                return Err(StoreError::new(Class::Invalid, message));
+        let absurd =
+            |what: String| Err(StoreError::new(Class::Invalid, format!("image {} has {what}", graph.root.digest)));
+        for depth in 0.. {
+            let mut listed = Self::of_all(store, &subjects).await?;
+            listed.retain(|(_, listed)| !seen.contains(&listed.digest));
+            if referrers.len() + listed.len() > REFERRERS_LIMIT {
+                return absurd(format!("more than {REFERRERS_LIMIT} referrers"));
             }
-            if found.is_empty() {
+            let asked: Vec<_> = listed.iter().map(|(subject, listed)| Self::referrer(store, subject, listed)).collect();
+            let level: Vec<Option<Graph>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            let level: Vec<Graph> =
+                level.into_iter().flatten().filter(|graph| seen.insert(graph.root.digest.clone())).collect();
+            if level.is_empty() {
                 break;
             }
-            let asked: Vec<_> = found.iter().map(|referrer| Self::graph(store, referrer)).collect();
-            let level: Vec<Graph> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            if depth == REFERRERS_DEPTH {
+                return absurd(format!("referrers of referrers deeper than {REFERRERS_DEPTH}"));
+            }
             subjects = level.iter().map(|graph| graph.root.digest.clone()).collect();
             signed.extend(subjects.iter().cloned());
             referrers.extend(level);
@@ -167,9 +181,28 @@ impl Attached {
         Graph::read(store, root).await
     }
 
-    async fn of_all(store: &Arc<dyn Store>, subjects: &[Digest]) -> Result<Vec<Descriptor>, StoreError> {
-        let asked: Vec<_> = subjects.iter().map(|subject| store.referrers(subject)).collect();
-        let lists: Vec<Vec<Descriptor>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+    /// A referrer with all that it consists of. None: what a registry lists refers to something else, or to nothing, as the
+    /// platforms of an index do that some registries mix in.
+    async fn referrer(
+        store: &Arc<dyn Store>,
+        subject: &Digest,
+        listed: &Descriptor,
+    ) -> Result<Option<Graph>, StoreError> {
+        let root = must_have(store.as_ref(), listed).await?;
+        if root.subject.as_ref().is_none_or(|of| of.digest != *subject) {
+            return Ok(None);
+        }
+        Graph::read(store, root).await.map(Some)
+    }
+
+    /// What is listed for each of some digests.
+    async fn of_all(store: &Arc<dyn Store>, subjects: &[Digest]) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
+        let asked = subjects.iter().map(|subject| async {
+            let listed = store.referrers(subject).await?;
+            Ok::<_, StoreError>(listed.into_iter().map(|listed| (subject.clone(), listed)).collect::<Vec<_>>())
+        });
+        let asked: Vec<_> = asked.collect();
+        let lists: Vec<Vec<(Digest, Descriptor)>> = stream::iter(asked).buffered(READERS).try_collect().await?;
         Ok(lists.into_iter().flatten().collect())
     }
 }

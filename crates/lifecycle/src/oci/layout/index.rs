@@ -1,9 +1,11 @@
 //! `index.json` of a layout: its entries, what they refer to, and who may change them.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use oci_spec::image::ImageIndex;
 
@@ -12,6 +14,12 @@ use crate::oci::{Class, Descriptor, Digest, InvalidDigest, StoreError, Tag, anno
 
 /// The largest `index.json` that is read, in bytes: some hundred thousand entries.
 const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// How long another process may hold the lock. What is done under it takes milliseconds.
+const LOCK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two tries to get the lock.
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone)]
@@ -29,10 +37,12 @@ pub(super) struct Seen {
     index: Option<(File, Stamp, Arc<[Root]>)>,
     /// What manifests refer to. It stays true: a digest has one content.
     subjects: HashMap<Digest, Option<Digest>>,
+    /// Files that hold the bytes of their digest, as they were when that was found out.
+    verified: HashMap<Digest, Stamp>,
 }
 
 /// What tells one `index.json` from another: its file system and number, and should it be written to, time and size.
-type Stamp = (u64, u64, i64, i64, u64);
+pub(super) type Stamp = (u64, u64, i64, i64, u64);
 
 impl Layout {
     /// The entries of `index.json` in order; none where there is no layout.
@@ -146,16 +156,38 @@ impl Layout {
         Ok(subject)
     }
 
+    /// Whether a file was found to hold the bytes of a digest, and has not changed since.
+    pub(super) fn is_verified(&self, digest: &Digest, stamp: &Stamp) -> bool {
+        self.seen().verified.get(digest) == Some(stamp)
+    }
+
+    pub(super) fn set_verified(&self, digest: &Digest, stamp: Stamp) {
+        self.seen().verified.insert(digest.clone(), stamp);
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps other processes from changing `index.json` as long as the file is open.
+    /// Keeps other processes from changing `index.json` as long as the file is open. Where another one does not let go
+    /// of it, that is an error.
     fn lock(&self) -> Result<File, StoreError> {
         let marker = self.root.join("oci-layout");
         let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
-        lock.lock().map_err(|e| self.failed(&marker, e))?;
-        Ok(lock)
+        let until = Instant::now() + LOCK_DEADLINE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(self.failed(&marker, error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    let seconds = LOCK_DEADLINE.as_secs();
+                    let message = format!("another process has held the lock of {} for {seconds} s", marker.display());
+                    return Err(StoreError::new(Class::Transient, message)
+                        .hint("let that process end, or run this again: `fuser` shows which one it is"));
+                }
+            }
+        }
     }
 
     /// Who holds the lock knows what is in it afterwards.
@@ -182,6 +214,7 @@ pub(super) fn index_of<'a>(manifests: impl IntoIterator<Item = &'a Descriptor>) 
     serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests}).to_string()
 }
 
-fn stamp(file: &Metadata) -> Stamp {
+/// What tells that a file is still the one that was looked at.
+pub(super) fn stamp(file: &Metadata) -> Stamp {
     (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())
 }

@@ -1,0 +1,32 @@
+/// The word of a list that was probably meant by one that is not in it: at most a third of it differs.
+pub fn nearest<'w>(typed: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    // A word from outside is compared with all of them.
+    if typed.len() > 64 {
+        return None;
+    }
+    let typed = typed.to_lowercase();
+    let distance = |word: &'w str| (strsim::damerau_levenshtein(&typed, word), word);
+    let (distance, word) = words.into_iter().map(distance).min()?;
+    (distance <= word.len() / 3).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_near_to_one_that_differs_little() {
+        let words = ["lint", "scan", "scan-age", "signature"];
+        for (typed, expected) in [
+            ("scna", Some("scan")),
+            ("LINT", Some("lint")),
+            ("signatrue", Some("signature")),
+            ("scan_age", Some("scan-age")),
+            ("x", None),
+            ("nothing", None),
+        ] {
+            assert_eq!(nearest(typed, words), expected, "{typed}");
+        }
+        assert_eq!(nearest(&"x".repeat(100_000), words), None);
+    }
+}

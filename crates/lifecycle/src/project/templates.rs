@@ -1,0 +1,158 @@
+//! Which templates a run reads, and what to say where there are none.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::checkout;
+use crate::diagnosis::Problem;
+use crate::runner::Input;
+
+/// Where a template is looked for.
+const NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
+
+/// Folders below the working directory that are searched for a template to suggest, and how deep.
+const SEARCHED: usize = 500;
+const DEPTH: usize = 4;
+
+/// Templates that a hint names.
+const SUGGESTED: usize = 3;
+
+/// The templates that were named, which have to lie in the checkout, else the first that is there.
+pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let given: Vec<PathBuf> =
+        template.lines().map(|typed| given(template, typed, folder, workspace)).collect::<Result<_, _>>()?;
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    let found = NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let found = found.ok_or_else(|| {
+        let message = format!("there is no {} in {}", NAMES.join(", "), folder.display());
+        Problem::mistake(message).hint(suggestion(folder, &NAMES).unwrap_or_else(|| {
+            "set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran \
+             before this step"
+                .to_owned()
+        }))
+    })?;
+    let leaves = |error| Problem::mistake(format!("cannot take {}", found.display())).because(error);
+    let name = found.file_name().map(Path::new).unwrap_or(&found);
+    Ok(vec![checkout::inside(workspace, folder, name).map_err(leaves)?])
+}
+
+/// One template that was named.
+fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> Result<PathBuf, Problem> {
+    let refused = |why: &str| Problem::mistake(template.refuse_value(typed, why).to_string());
+    match folder.join(typed).canonicalize() {
+        Ok(real) if !real.starts_with(workspace) => return Err(refused("it lies outside the checkout")),
+        Ok(real) if real.is_dir() => {
+            let named = NAMES.iter().find(|name| real.join(name).is_file());
+            let named = named.map(|name| format!("set `template: {}`", Path::new(typed).join(name).display()));
+            return Err(hinted(refused("it is a folder, and a template is a file"), named));
+        }
+        Ok(real) if !real.is_file() => return Err(refused("it is not a regular file")),
+        Ok(real) => return Ok(real),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(refused("it cannot be read").because(error)),
+    }
+    let missing = format!("there is no such file in {}", folder.display());
+    let parts: Vec<&str> = typed.split([',', ';']).map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.len() > 1 {
+        return Err(refused(&missing).hint("several templates are given one per line, without commas"));
+    }
+    let name = Path::new(typed).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let hint = suggestion(folder, &[name]).or_else(|| suggestion(folder, &NAMES));
+    let hint = hint.or_else(|| Some("give a path relative to `working-directory`".to_owned()));
+    Err(hinted(refused(&missing), hint))
+}
+
+fn hinted(problem: Problem, hint: Option<String>) -> Problem {
+    match hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    }
+}
+
+/// Names the templates that lie elsewhere below a folder, nearest first.
+fn suggestion(folder: &Path, names: &[&str]) -> Option<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_owned()];
+    let mut searched = 0;
+    for _ in 0..=DEPTH {
+        let mut below = Vec::new();
+        for folder in waiting {
+            searched += 1;
+            if searched > SEARCHED {
+                break;
+            }
+            let (files, folders) = entries(&folder);
+            found.extend(
+                files.into_iter().filter(|path| path.file_name().is_some_and(|n| names.iter().any(|name| n == *name))),
+            );
+            below.extend(folders);
+        }
+        waiting = below;
+    }
+    let shown: Vec<String> = found
+        .iter()
+        .take(SUGGESTED)
+        .filter_map(|path| Some(format!("`{}`", path.strip_prefix(folder).ok()?.display())))
+        .collect();
+    match shown.as_slice() {
+        [] => None,
+        [one] => Some(format!("there is {one}: set the input `template` to it")),
+        several => Some(format!(
+            "there are {}: set the input `template` to one or several of them, one per line",
+            several.join(", ")
+        )),
+    }
+}
+
+/// Files and folders in a folder by name, without those that hold what others made.
+fn entries(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let is_own = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(".");
+        !name.starts_with('.') && !matches!(name, "node_modules" | "target" | "cdk.out" | "vendor")
+    };
+    let found = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    // A link is not followed: it may lead back.
+    let kinds = found.filter_map(|entry| Some((entry.path(), entry.file_type().ok()?)));
+    let mut kinds: Vec<_> = kinds.filter(|(path, kind)| is_own(path) && (kind.is_file() || kind.is_dir())).collect();
+    kinds.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let (files, folders): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|(_, kind)| kind.is_file());
+    let paths = |entries: Vec<(PathBuf, fs::FileType)>| entries.into_iter().map(|(path, _)| path).collect();
+    (paths(files), paths(folders))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(typed: &str, files: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for file in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let error = paths(&Input::new("template", typed), &root, &root).unwrap_err();
+        crate::Diagnosis::of(&error).line().replace(root.to_str().unwrap(), "CHECKOUT")
+    }
+
+    #[test]
+    fn a_template_that_is_missing_is_told_as_that() {
+        insta::assert_snapshot!(refused("infra.yaml", &[]), @"input `template`: `infra.yaml` is not accepted: there is no such file in CHECKOUT (hint: give a path relative to `working-directory`)");
+        insta::assert_snapshot!(refused("infra.yaml", &["deploy/infra.yaml", "template.yaml"]), @"input `template`: `infra.yaml` is not accepted: there is no such file in CHECKOUT (hint: there is `deploy/infra.yaml`: set the input `template` to it)");
+        insta::assert_snapshot!(refused("infra.yaml", &["template.yaml"]), @"input `template`: `infra.yaml` is not accepted: there is no such file in CHECKOUT (hint: there is `template.yaml`: set the input `template` to it)");
+        insta::assert_snapshot!(refused("a.yaml, b.yaml", &["a.yaml", "b.yaml"]), @"input `template`: `a.yaml, b.yaml` is not accepted: there is no such file in CHECKOUT (hint: several templates are given one per line, without commas)");
+        insta::assert_snapshot!(refused("deploy", &["deploy/template.yml"]), @"input `template`: `deploy` is not accepted: it is a folder, and a template is a file (hint: set `template: deploy/template.yml`)");
+        insta::assert_snapshot!(refused("/etc/hostname", &[]), @"input `template`: `/etc/hostname` is not accepted: it lies outside the checkout");
+    }
+
+    #[test]
+    fn a_template_in_a_subfolder_is_named() {
+        insta::assert_snapshot!(refused("", &["services/shop/template.yaml", "node_modules/x/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there is `services/shop/template.yaml`: set the input `template` to it)");
+        insta::assert_snapshot!(refused("", &["b/template.json", "a/c/template.yml", ".aws-sam/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there are `b/template.json`, `a/c/template.yml`: set the input `template` to one or several of them, one per line)");
+        insta::assert_snapshot!(refused("", &[]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran before this step)");
+    }
+}

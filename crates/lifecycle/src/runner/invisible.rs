@@ -1,0 +1,56 @@
+/// Text with every character that a reader cannot see written as an escape, as in `\u{202e}`.
+///
+/// Some of them turn the order of what follows around, so that a line reads as something else than it is. Variation
+/// selectors stay: they belong to emoji, and change no more than a glyph. Line breaks stay too.
+pub(super) fn revealed(text: &str) -> String {
+    let mut revealed = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_invisible(character) {
+            revealed.extend(character.escape_unicode());
+        } else {
+            revealed.push(character);
+        }
+    }
+    revealed
+}
+
+/// The same on one line: a control character becomes a space.
+pub(super) fn on_one_line(text: &str) -> String {
+    revealed(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Format characters and fillers without a glyph, by Unicode 16.
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' // soft hyphen
+        | '\u{34f}' // combining grapheme joiner
+        | '\u{61c}' // Arabic letter mark
+        | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' // Hangul fillers
+        | '\u{17b4}' | '\u{17b5}' // Khmer inherent vowels
+        | '\u{180e}' // Mongolian vowel separator
+        | '\u{200b}'..='\u{200f}' // zero-width characters, marks of direction
+        | '\u{2028}'..='\u{202e}' // line and paragraph separators, embeddings and overrides
+        | '\u{2060}'..='\u{206f}' // word joiner, invisible operators, isolates
+        | '\u{feff}' // byte order mark
+        | '\u{fff0}'..='\u{fffb}' // interlinear annotations
+        | '\u{1bca0}'..='\u{1bca3}' // shorthand format controls
+        | '\u{1d173}'..='\u{1d17a}' // musical format controls
+        | '\u{e0000}'..='\u{e00ff}' // tags
+        | '\u{e01f0}'..='\u{e0fff}' // reserved, and ignored by every renderer
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_sees_is_written_out() {
+        assert_eq!(
+            revealed("a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"),
+            r"a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"
+        );
+        assert_eq!(revealed("é ß 漢 ❤\u{fe0f}\n"), "é ß 漢 ❤\u{fe0f}\n");
+        assert_eq!(on_one_line("a\tb\r\n\u{7f}c\u{85}d\u{2028}e"), r"a b   c d\u{2028}e");
+    }
+}

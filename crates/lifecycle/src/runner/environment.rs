@@ -22,6 +22,7 @@ const READ_AS_TEXT: &[&str] = &[
     "BUILDX_CONFIG",
     "DOCKER_CONFIG",
     "HOME",
+    "SSH_AUTH_SOCK",
     "STORAGE_DRIVER",
     "TMPDIR",
     "XDG_CACHE_HOME",

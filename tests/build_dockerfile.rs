@@ -221,7 +221,7 @@ fn a_rootless_build_leaves_nothing_when_it_is_cancelled() {
     ));
     let rules = format!("x.example/=oci:{}/", bases.path().display());
     let step = project.build().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").input("base-images", &rules);
-    let step = step.as_nobody(true);
+    let step = step.unprivileged(true);
     let temporary = step.temporary();
     let running = step.start();
     wait_for(|| !processes_with(&marker).is_empty());
@@ -238,7 +238,7 @@ fn a_rootless_build_leaves_nothing_when_it_is_cancelled() {
     // And one that comes to its end.
     project.write("Dockerfile", "FROM x.example/base:1\nRUN mkdir -m 700 /d && chown 5:5 /d\n");
     let step = project.build().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").input("base-images", &rules);
-    let run = step.as_nobody(true).run().exits(0);
+    let run = step.unprivileged(true).run().exits(0);
     assert_eq!(
         run.left.iter().filter(|left| left.starts_with("temp/")).collect::<Vec<_>>(),
         [""; 0],
@@ -247,6 +247,6 @@ fn a_rootless_build_leaves_nothing_when_it_is_cancelled() {
     );
     // Without further ids, it is said what is missing.
     let step = project.build().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").input("base-images", &rules);
-    let run = step.as_nobody(false).run().exits(1);
+    let run = step.unprivileged(false).run().exits(1);
     assert!(run.error().contains("usermod --add-subuids"), "{}", run.log.raw);
 }

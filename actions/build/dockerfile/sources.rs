@@ -79,7 +79,7 @@ struct Stage {
 enum Parent {
     Nothing,
     Stage(usize),
-    Image(Base),
+    Image(Box<Base>),
 }
 
 impl Dockerfile {
@@ -229,7 +229,7 @@ impl<'d> Reading<'d> {
             None if reference == "scratch" => (Parent::Nothing, Variables::new()),
             None => {
                 let base = self.base(reference, place, Role::Stage, platform, written.clone(), None)?;
-                (Parent::Image(base), Variables::new())
+                (Parent::Image(Box::new(base)), Variables::new())
             }
         };
         self.stages.push(Stage { name, parent, takes: BTreeSet::new(), variables, images: Vec::new() });
@@ -331,7 +331,7 @@ impl<'d> Reading<'d> {
         for number in &sources.needed {
             let stage = &self.stages[*number];
             if let Parent::Image(base) = &stage.parent {
-                sources.bases.push(base.clone());
+                sources.bases.push(Base::clone(base));
             }
             sources.bases.extend(stage.images.iter().cloned());
         }
@@ -341,7 +341,7 @@ impl<'d> Reading<'d> {
             next = match &self.stages[number].parent {
                 Parent::Stage(parent) => Some(*parent),
                 Parent::Image(base) => {
-                    sources.base = Some(base.clone());
+                    sources.base = Some(Base::clone(base));
                     None
                 }
                 Parent::Nothing => None,

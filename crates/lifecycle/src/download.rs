@@ -141,7 +141,7 @@ impl Lasting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -154,7 +154,8 @@ mod tests {
         tokio::spawn(async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                stream.read(&mut [0; 4096]).await.unwrap();
+                let mut head = BufReader::new(&mut stream).lines();
+                while head.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
                 stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await.unwrap();
             }
         });

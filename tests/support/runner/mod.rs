@@ -104,8 +104,8 @@ impl Step {
         self.files.path().join("temp")
     }
 
-    /// Runs it as a user who is not root, with a range of further user ids or without one.
-    pub(crate) fn as_nobody(mut self, has_ids: bool) -> Step {
+    /// Makes it run as a user who is not root, with a range of further user ids or without one.
+    pub(crate) fn unprivileged(mut self, has_ids: bool) -> Step {
         const SCRIPT: &str = "if [ \"$2\" = true ]; then printf 'nobody:200000:65536\n' > \"$HOME/../ids\"; \
              else : > \"$HOME/../ids\"; fi; for file in /etc/subuid /etc/subgid; do [ -e $file ] && \
              mount --bind \"$HOME/../ids\" $file; done; \

@@ -1,5 +1,6 @@
 //! A dry run says exactly what would be written, and fails where the run itself would.
 
+use lifecycle::runner::escape;
 use serde_json::json;
 
 use crate::support::build::{SCRATCH, one};
@@ -38,7 +39,11 @@ fn writes(run: &Run) -> Vec<(String, String)> {
         })
         .collect();
     for (what, which) in &rows {
-        assert!(run.summary.contains(&format!("| Api | {what} | {which} |")), "{what} {which}: {}", run.summary);
+        assert!(
+            run.summary.contains(&format!("| Api | {what} | {} |", escape(which))),
+            "{what} {which}: {}",
+            run.summary
+        );
     }
     rows
 }

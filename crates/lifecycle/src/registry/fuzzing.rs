@@ -16,9 +16,13 @@ pub fn headers(data: &[u8]) {
         Some(end) => (&data[..end], &data[end + 2..]),
         None => (data, &[][..]),
     };
-    // With an escape in a host, `idna_adapter` asserts in builds for debugging that the rest of it is in lower case. What
-    // ships has no such assertion, and such a host is like no other.
-    let head = if head.contains(&b'%') { head.to_ascii_lowercase() } else { head.to_vec() };
+    // With an escape or Unicode in a host, `idna_adapter` asserts in builds for debugging that the rest of it is in lower
+    // case. What ships has no such assertion, and such a host is like no other.
+    let head = if head.iter().any(|byte| *byte == b'%' || !byte.is_ascii()) {
+        head.to_ascii_lowercase()
+    } else {
+        head.to_vec()
+    };
     let mut lines = head.split(|byte| *byte == b'\n');
     let address = lines.next().and_then(|line| std::str::from_utf8(line).ok());
     let Some(from) = address.and_then(|line| Url::parse(line).ok()).filter(Url::has_host) else { return };

@@ -197,20 +197,14 @@ fn of_a_build_with_buildx() {
 
 #[test]
 fn of_an_installation() {
-    for (check, program, expected) in [
-        (("lint", "error"), "python3", &["PIP_INDEX_URL"][..]),
-        (("scan", "snyk"), "npm", &["NODE_AUTH_TOKEN", "NPM_CONFIG__AUTH"]),
-    ] {
-        let stage = Stage::new(one(SCRATCH));
-        stage.before("buildah");
-        stage.program(program, "echo nothing is installed >&2; exit 1");
-        let path = format!("{}:/usr/bin:/bin", stage.programs().display());
-        let step = stage.step(stage.project.build()).input(check.0, check.1).env("PATH", path);
-        let step = step.env("RUNNER_TOOL_CACHE", stage.project.folder().join("tool-cache"));
-        let run = step.run().exits(1);
-        assert!(run.error().contains("could not be installed"), "{}", run.error());
-        stage.sees(program, expected);
-    }
+    let stage = Stage::new(one(SCRATCH));
+    stage.before("buildah");
+    stage.program("python3", "echo nothing is installed >&2; exit 1");
+    let path = format!("{}:/usr/bin:/bin", stage.programs().display());
+    let step = stage.step(stage.project.build()).input("lint", "error").env("PATH", path);
+    let run = step.env("RUNNER_TOOL_CACHE", stage.project.folder().join("tool-cache")).run().exits(1);
+    assert!(run.error().contains("could not be installed"), "{}", run.error());
+    stage.sees("python3", &["PIP_INDEX_URL"]);
 }
 
 /// A cosign that finds no signature until it has signed.

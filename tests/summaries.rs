@@ -31,7 +31,7 @@ fn of_images_that_failed() {
     let project = one("FROM scratch\nCOPY absent /\n");
     let run = project.build().run().exits(1);
     assert!(run.summary.starts_with("### Build failed: 1 of 1 image\n"), "{}", run.summary);
-    assert!(run.summary.contains("\n- Api: template.yaml:"), "{}", run.summary);
+    assert!(run.summary.contains("\n- Api: Dockerfile:2:1: "), "{}", run.summary);
 }
 
 #[test]

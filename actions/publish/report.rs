@@ -170,6 +170,7 @@ pub(crate) fn write(
             results.iter().flat_map(|result| result.remarks.iter().map(|remark| (&*result.name, &*remark.message)));
         let (heading, failures) = (heading(request, results), remarks(failures.chain(remarked)));
         let writes = writes.map(|writes| format!("{}\n", writes.markdown())).unwrap_or_default();
+        let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
         runner.summarize(&format!("### {heading}\n\n{}\n{failures}{writes}{missed}", table.markdown()));
         runner.summarize(&runner.environment.links());
     }

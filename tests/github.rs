@@ -184,7 +184,7 @@ fn code_scanning_gets_each_document_of_the_commit() {
     // What Prism says of a request that is none: the check above can fail.
     let run = build().env("GITHUB_SHA", "0123").run().exits(1);
     assert_eq!(whats(&shop.github.take()), [SARIFS]);
-    assert!(run.log.messages("warning")[0].contains("GitHub answered 4"), "{}", run.log.raw);
+    assert!(run.log.messages("warning").iter().any(|warning| warning.contains("GitHub answered 4")), "{}", run.log.raw);
 
     let run = build().env("GITHUB_EVENT_NAME", "pull_request_target").input("lint", "off").run().exits(0);
     assert!(notice(&run).contains("for this event"));

@@ -1,4 +1,4 @@
-//! What a scanner prints is read or refused, whatever it is: an output that was cut off is never «clean», and none ends
+//! What a scanner prints is read or refused, whatever it is: an output that was cut off is never "clean", and none ends
 //! the run of the other images.
 
 use serde_json::{Value, json};

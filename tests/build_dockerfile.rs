@@ -38,7 +38,7 @@ fn a_shell_is_honoured_and_kept() {
 fn a_step_that_fails_is_told_at_its_line() {
     let engine = Engine::start(ImageStore::Containerd);
     let text = format!(
-        "FROM {BUSYBOX} AS first\nRUN NETWORK true\n\nFROM {BUSYBOX}\n# why\nRUN NETWORK echo one && \\\n  # because\n  echo the disk is on fire >&2 && \\\n  exit 3\nRUN true\n"
+        "FROM {BUSYBOX} AS first\nRUN NETWORK true\n\nFROM {BUSYBOX}\n# why\nRUN NETWORK echo one >&2 && \\\n  # because\n  echo the disk is on fire >&2 && \\\n  exit 3\nRUN true\n"
     );
     for number in [0, 1] {
         let project = one(&text.replace("NETWORK", ["", "--network=none"][number]));

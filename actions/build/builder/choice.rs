@@ -31,7 +31,7 @@ impl Choice {
     /// Reads the input.
     ///
     /// # Errors
-    /// When it is none of the words.
+    /// If the value is not an accepted word.
     pub(crate) fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         match input.text() {
             None | Some("auto") => Ok(Self::Auto),
@@ -55,7 +55,7 @@ impl Builder {
     /// Finds the builder that the input asks for.
     ///
     /// # Errors
-    /// When there is none, with how to get one.
+    /// If no builder is available; the hint says how to install one.
     pub(crate) async fn choose(
         request: &Request,
         images: &[Image],

@@ -52,7 +52,7 @@ impl Engine {
     /// Finds Docker with the named builder, or with the current one.
     ///
     /// # Errors
-    /// Why there is none, for a person.
+    /// Returns the reason as text for the log if Docker or the builder cannot be used.
     pub(super) async fn find(builder: Option<&str>) -> Result<Self, &'static str> {
         let inspect: Vec<&str> = ["buildx", "inspect"].into_iter().chain(builder).collect();
         let (version, inspected, info) = tokio::join!(ask(&["buildx", "version"]), ask(&inspect), info());

@@ -65,7 +65,7 @@ pub(crate) struct Instruction {
 pub(crate) struct Flag {
     /// The name without dashes.
     pub(crate) name: String,
-    /// The value without quotes; empty where there is none.
+    /// The value without quotes; empty if the option has no value.
     pub(crate) value: String,
     /// The value as it is written.
     pub(crate) written: Piece,

@@ -101,7 +101,7 @@ impl Buildah {
     /// buildah where it is on `PATH`, with storages below `folder`.
     ///
     /// # Errors
-    /// When the cache that was asked for is none that it has.
+    /// If `cache`, `provenance` or another option is not supported by buildah.
     pub(crate) async fn find(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
         let storages = folder.join("buildah");
         let temporary = folder.join("buildah-temporary");

@@ -201,7 +201,7 @@ fn constant(source: &str) -> String {
 fn error_messages_are_those_of_the_programs() {
     let root = Path::new(ROOT);
     let mut sources = files(&root.join("actions"), ".rs");
-    sources.extend(files(&root.join("crates/lifecycle/src"), ".rs"));
+    sources.extend(files(&root.join("crates"), ".rs"));
     sources.extend(["build", "publish", "promote"].map(|name| root.join(format!("action-{name}.yml"))));
     let sources: String = sources.iter().map(|path| constant(&joined(&read(path)))).collect();
     let mut count = 0;

@@ -38,9 +38,9 @@ impl Report<'_> {
     pub(crate) fn write(&self, reports: Option<&Path>, runner: &Runner) -> Verdict {
         for outcome in self.outcomes {
             if let Some(diagnosis) = &outcome.diagnosis {
-                let mut annotation = diagnosis.annotation().titled(format!("build {}", outcome.name));
-                annotation.place.get_or_insert_with(|| outcome.place.clone());
-                runner.annotate(annotation);
+                let mut diagnosis = diagnosis.clone();
+                diagnosis.place.get_or_insert_with(|| outcome.place.clone());
+                runner.annotate(diagnosis.annotation().titled(format!("build {}", outcome.name)));
             }
         }
         runner.show(&table(self.outcomes));

@@ -8,7 +8,7 @@ use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
 use lifecycle::project::writes::{self, Beside, Writes};
 use lifecycle::project::{Release, tell};
-use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
+use lifecycle::runner::{Annotation, AtPlace, Cell, Level, Runner, Table, Verdict, escape, remarks};
 use lifecycle::{Diagnosis, Problem, counted};
 
 use crate::inputs::Request;
@@ -212,9 +212,9 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
         let edge = match &planned.work {
             Ok(edge) => edge,
             Err(error) => {
-                let mut annotation = Diagnosis::of(error).annotation().titled(title.clone());
-                annotation.place.get_or_insert_with(|| place.clone());
-                runner.annotate(annotation);
+                let mut diagnosis = Diagnosis::of(error);
+                diagnosis.place.get_or_insert_with(|| place.clone());
+                runner.annotate(diagnosis.annotation().titled(title.clone()));
                 continue;
             }
         };

@@ -11,8 +11,8 @@ mod work;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lifecycle::access::Login;
 use lifecycle::project;
-use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use inputs::{Inputs, Request};

@@ -151,9 +151,9 @@ pub(crate) fn write(
 ) -> Verdict {
     for failed in results.iter().filter_map(|result| Some((result, result.diagnosis.as_ref()?))) {
         let (result, diagnosis) = failed;
-        let mut annotation = diagnosis.annotation().titled(format!("publish {}", result.name));
-        annotation.place.get_or_insert_with(|| result.place.clone());
-        runner.annotate(annotation);
+        let mut diagnosis = diagnosis.clone();
+        diagnosis.place.get_or_insert_with(|| result.place.clone());
+        runner.annotate(diagnosis.annotation().titled(format!("publish {}", result.name)));
     }
     let remarked = results.iter().flat_map(|result| &result.remarks);
     remarked.for_each(|remark| runner.annotate(remark.clone()));

@@ -7,7 +7,7 @@ use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Content, Digest, Reference, Tag, listed, read_blob};
 use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository, Version, lacking, refusal};
 use lifecycle::registry::EcrHost;
-use lifecycle::runner::{Annotation, Level};
+use lifecycle::runner::{Annotation, AtPlace, Level};
 use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;

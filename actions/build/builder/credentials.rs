@@ -9,8 +9,9 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use lifecycle::Problem;
+use lifecycle::access::{Login, entry};
 use lifecycle::aws::{Aws, RegistryCredentials};
-use lifecycle::registry::{CredentialSource, EcrHost, Login, entry};
+use lifecycle::registry::{CredentialSource, EcrHost};
 use lifecycle::runner::Environment;
 
 use crate::dockerfile::{Origin, Substitutions, canonical};

@@ -13,7 +13,7 @@ use crate::oci::{
     CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed,
     media_type, read_blob,
 };
-use crate::runner::{Annotation, Level, Runner, escape};
+use crate::runner::{Annotation, AtPlace, Level, Runner, escape};
 use crate::template::{Lead, Placed, Runtime, Usage};
 use crate::transfer::Graph;
 

@@ -31,7 +31,7 @@ pub use children::{Grant, Program, command, grant};
 pub use command::{Annotation, Level};
 pub use environment::Environment;
 pub use inputs::{Input, InputError};
-pub use markdown::escape;
+pub use markdown::{escape, message};
 pub use process::{Finished, ProcessError, is_executable, run, run_logged};
 pub use summary::{Cell, Table, remarks};
 

@@ -88,7 +88,7 @@ async fn with(
         return Ok(report(&outcomes).write(None, runner));
     }
     runner.say(format!("{} with {}; {}", counted(images.len(), "image"), builder.name(), checks.names()));
-    let others = builder.references(request);
+    let others = builder.references(request, images);
     let (aws, environment) = (&request.released.aws, &runner.environment);
     let credentials = BaseCredentials::prepare(images, &others, &request.base_images, aws, environment).await?;
     builder.open(request, &credentials, runner).await?;

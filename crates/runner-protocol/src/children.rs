@@ -199,13 +199,6 @@ const PIP: Variables = &[
     ("PYENV_VERSION", "a Python that pyenv installed"),
 ];
 
-const NPM: Variables = &[
-    ("NPM_CONFIG_*", "npm's own, one for each option: registry, proxy, certificates"),
-    ("npm_config_*", "the same"),
-    ("NPM_TOKEN", "the login of a registry, as .npmrc names it"),
-    ("NODE_AUTH_TOKEN", "the login of a registry, as actions/setup-node names it"),
-];
-
 const AWS: Variables = &[("AWS_*", "credentials of AWS")];
 
 const GOOGLE: Variables = &[
@@ -274,8 +267,6 @@ pub enum Program<'a> {
     Git,
     /// Python, which runs pip.
     Pip,
-    /// `npm`
-    Npm,
     /// `docker-credential-NAME`
     CredentialHelper(&'a str),
 }
@@ -329,7 +320,6 @@ fn of_program(program: Program<'_>, environment: &Environment) -> Vec<String> {
         Program::Syft => &[SYFT],
         Program::Git => &[GIT],
         Program::Pip => &[PIP],
-        Program::Npm => &[NPM, NODE],
         Program::CredentialHelper(_) => &[PASSWORD_STORES],
     };
     let mut patterns: Vec<String> = names(&[&[COMMON], own].concat());
@@ -555,7 +545,7 @@ mod tests {
         let text = include_str!("../../../docs/security.md");
         let programs =
             [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
-        let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip, Program::Npm];
+        let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
         let environment = Environment::from([]);
         let of_programs = programs.into_iter().chain(others).flat_map(|program| of_program(program, &environment));
         let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
@@ -583,7 +573,6 @@ mod tests {
             (Program::Git, &[]),
             (Program::Cosign, &[]),
             (Program::Pip, &[]),
-            (Program::Npm, &["NODE_AUTH_TOKEN"]),
         ] {
             assert_eq!(of(&of_program(program, &environment), &SECRETS), expected, "{program:?}");
         }

@@ -22,7 +22,7 @@ pub use command::{Annotation, FilePosition, Level};
 pub use environment::Environment;
 pub use error::RunnerError;
 pub use inputs::{Input, InputError};
-pub use markdown::escape;
+pub use markdown::{escape, message};
 pub use process::{Finished, ProcessError, is_executable, run, run_logged};
 pub use runner::Runner;
 pub use summary::{Cell, Table, remarks};

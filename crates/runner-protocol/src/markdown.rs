@@ -32,6 +32,27 @@ pub fn escape(text: &str) -> String {
     markdown
 }
 
+/// A message for a summary or a comment, in which text between backticks is code. All of it may come from outside, so that
+/// none of it is markup either.
+pub fn message(text: &str) -> String {
+    let line = on_one_line(text);
+    let parts: Vec<&str> = line.split('`').collect();
+    // With an odd number of backticks nothing tells which of them belong together.
+    if parts.len().is_multiple_of(2) {
+        return escape(text);
+    }
+    let part = |(index, part): (usize, &&str)| match (index % 2 == 1, part.is_empty()) {
+        (true, true) => characters("``"),
+        (true, false) => code(part),
+        (false, _) => {
+            let words = part.trim_start();
+            let space = if words.len() < part.len() { " " } else { "" };
+            space.to_owned() + &escape(words)
+        }
+    };
+    parts.iter().enumerate().map(part).collect::<String>().trim_start().to_owned()
+}
+
 /// Text from outside as code.
 pub(super) fn code(text: &str) -> String {
     format!("<code>{}</code>", characters(text))
@@ -148,6 +169,25 @@ mod tests {
             (":shipit: a:100:b $x$", "<code>:shipit</code>: <code>a:100:b</code> <code>&#36;x&#36;</code>"),
         ] {
             assert_eq!(escape(text), markdown);
+        }
+    }
+
+    #[test]
+    fn text_between_backticks_is_code() {
+        for (text, markdown) in [
+            (
+                "`r.example/api@sha256:0`, which `Task` deploys",
+                "<code>r.example/api&#64;sha256:0</code>, which <code>Task</code> deploys",
+            ),
+            (
+                "would not find `a_b|c`: `d` 1. `- e`",
+                "would not find <code>a&#95;b&#124;c</code>: <code>d</code> 1&#46; <code>- e</code>",
+            ),
+            ("`@team`@team` `", "<code>&#64;team</code><code>&#64;team</code>&#96; &#96;"),
+            ("an empty `` and an odd `", "an empty &#96;&#96; and an odd &#96;"),
+            ("an empty ``", "an empty &#96;&#96;"),
+        ] {
+            assert_eq!(message(text), markdown);
         }
     }
 

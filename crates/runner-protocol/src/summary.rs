@@ -1,5 +1,5 @@
 use super::invisible::on_one_line;
-use super::markdown::{code, escape};
+use super::markdown::{code, escape, message};
 
 /// GitHub drops a summary over 1 MiB whole; this leaves room for other steps' parts of it.
 pub(super) const LIMIT: usize = 900 * 1024;
@@ -120,7 +120,7 @@ pub fn remarks<'a>(remarks: impl IntoIterator<Item = (&'a str, &'a str)>) -> Str
         .map(|(name, text)| {
             let more = if text.chars().nth(REMARK).is_some() { "…" } else { "" };
             let text: String = text.chars().take(REMARK).collect();
-            format!("- {}: {}{more}\n", escape(name), escape(&text))
+            format!("- {}: {}{more}\n", escape(name), message(&text))
         })
         .collect();
     let mut markdown = lines.iter().take(REMARKS).map(String::as_str).collect::<String>();

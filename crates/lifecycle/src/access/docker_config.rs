@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::oci::{BoxError, Class, StoreError};
@@ -60,7 +61,7 @@ impl CredentialSource for DockerConfig {
         };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Credentials::Anonymous),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Credentials::Anonymous),
             Err(error) => return Err(broken(&path, error)),
         };
         let config: Config = serde_json::from_slice(&text).map_err(|error| broken(&path, error))?;
@@ -128,7 +129,7 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(name.as_bytes()).await?;
+            name_to(&mut stdin, name).await?;
         }
         child.wait_with_output().await
     };
@@ -150,6 +151,15 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
         "<token>" => Credentials::Refresh(SecretString::from(helped.secret)),
         _ => Credentials::Basic { user: helped.username, password: SecretString::from(helped.secret) },
     }))
+}
+
+/// Writes the name to a helper's input. A helper that serves one registry may close its input unread: what it answers
+/// counts all the same.
+async fn name_to(stdin: &mut (impl AsyncWrite + Unpin), name: &str) -> std::io::Result<()> {
+    match stdin.write_all(name.as_bytes()).await {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn broken(path: &std::path::Path, error: impl Into<BoxError>) -> StoreError {
@@ -177,6 +187,14 @@ mod tests {
         assert!(matches!(credentials(config, "e.example").await, Ok(Credentials::Anonymous)));
         assert!(matches!(credentials(config, "other.example").await, Ok(Credentials::Anonymous)));
         assert!(matches!(credentials("{}", "r.example").await, Ok(Credentials::Anonymous)));
+    }
+
+    #[tokio::test]
+    async fn a_helper_need_not_read_its_input() {
+        let (mut stdin, closed) = tokio::io::duplex(64);
+        drop(closed);
+        assert_eq!(stdin.write_all(b"r.example").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        name_to(&mut stdin, "r.example").await.unwrap();
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::access::Login;
-use lifecycle::runner::{self, Action, Runner, Verdict};
+use lifecycle::runner::{Action, Runner, Verdict};
 use lifecycle::{Problem, counted};
 
 use builder::{BaseCredentials, Builder, Loader};
@@ -43,7 +43,7 @@ const ACTION: Action = Action {
 };
 
 fn main() -> ExitCode {
-    runner::main(&ACTION, build)
+    lifecycle::action::main(&ACTION, build)
 }
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::evidence::found;
+use lifecycle::evidence::read;
 use lifecycle::oci::{Class, Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
 use lifecycle::project::{Module, Named, Release, Version, platforms};
 use lifecycle::runner::{Program, Runner, command, run};
@@ -218,7 +218,7 @@ impl Released<'_> {
 /// The build arguments that the newest provenance of a digest tells which is build's. One that can't be read, or is not
 /// there, may be that.
 async fn newest(store: &Arc<dyn Store>, digest: &Digest) -> Result<Option<BTreeMap<String, String>>, StoreError> {
-    for found in found::build_args(store, digest).await? {
+    for found in read::build_args(store, digest).await? {
         match found.content {
             Ok(None) => {}
             Ok(told) => return Ok(told),

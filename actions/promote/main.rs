@@ -18,7 +18,7 @@ use lifecycle::Problem;
 use lifecycle::access::Login;
 use lifecycle::oci::Digest;
 use lifecycle::project;
-use lifecycle::runner::{self, Action, Runner, Verdict};
+use lifecycle::runner::{Action, Runner, Verdict};
 
 use deployment::Deployment;
 use gates::Asked;
@@ -36,7 +36,7 @@ const ACTION: Action = Action {
 };
 
 fn main() -> ExitCode {
-    runner::main(&ACTION, promote)
+    lifecycle::action::main(&ACTION, promote)
 }
 
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {

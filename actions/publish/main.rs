@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use lifecycle::access::Login;
 use lifecycle::project;
-use lifecycle::runner::{self, Action, Runner, Verdict};
+use lifecycle::runner::{Action, Runner, Verdict};
 
 use inputs::{Inputs, Request};
 use plan::Plan;
@@ -28,7 +28,7 @@ const ACTION: Action = Action {
 };
 
 fn main() -> ExitCode {
-    runner::main(&ACTION, publish)
+    lifecycle::action::main(&ACTION, publish)
 }
 
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {

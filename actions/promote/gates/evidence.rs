@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::found::{self, Found, LintFailure, LintResult, Reported, ScanResult};
 use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::read::{self, Evidence};
+use lifecycle::evidence::results::{LintFailure, LintResult, Reported, ScanResult};
 use lifecycle::evidence::scan::Threshold;
 use lifecycle::oci::{Digest, StoreError};
 
@@ -23,8 +24,8 @@ impl Image<'_> {
         &self,
         what: &str,
         of: &str,
-        found: Result<Vec<Found<T>>, StoreError>,
-    ) -> Result<Found<T>, String> {
+        found: Result<Vec<Evidence<T>>, StoreError>,
+    ) -> Result<Evidence<T>, String> {
         let found = found.map_err(could_not_look)?;
         if found.is_empty() {
             return Err(format!("{of} has no {what}: one was wanted{}", remedy(what)));
@@ -42,14 +43,14 @@ impl Image<'_> {
     }
 
     /// What the newest piece says.
-    async fn content<T>(&self, what: &str, of: &str, found: Result<Vec<Found<T>>, StoreError>) -> Result<T, String> {
+    async fn content<T>(&self, what: &str, of: &str, found: Result<Vec<Evidence<T>>, StoreError>) -> Result<T, String> {
         let newest = self.newest(what, of, found).await?;
         newest.content.map_err(|reason| format!("the newest {what} of {of} can't be read: it {reason}"))
     }
 
     pub(super) async fn lint(&self) -> Verdict {
         let store = &self.edge.source.store;
-        let of_image = found::lint(store, self.root()).await;
+        let of_image = read::lint(store, self.root()).await;
         let nothing = of_image.as_ref().is_ok_and(Vec::is_empty);
         if !nothing || !self.edge.graph.root.is_index() {
             return clean("the image", self.content("lint result", "the image", of_image).await?);
@@ -57,7 +58,7 @@ impl Image<'_> {
         // Platforms that were built in jobs of their own were linted there.
         let mut sentences = Vec::new();
         for (name, digest) in platforms(&self.edge.graph)? {
-            let result = self.content("lint result", &name, found::lint(store, digest).await).await?;
+            let result = self.content("lint result", &name, read::lint(store, digest).await).await?;
             sentences.push(clean(&name, result)?);
         }
         Ok(sentences.join("; "))
@@ -68,7 +69,7 @@ impl Image<'_> {
         let mut scans = Vec::new();
         for (name, digest) in platforms(&self.edge.graph)? {
             let newest =
-                self.newest("vulnerability scan", &name, found::scan(&self.edge.source.store, digest).await).await?;
+                self.newest("vulnerability scan", &name, read::scan(&self.edge.source.store, digest).await).await?;
             let created = newest.created;
             let result = newest
                 .content
@@ -116,7 +117,7 @@ impl Image<'_> {
     pub(super) async fn sbom(&self) -> Verdict {
         let mut formats = Vec::new();
         for (name, digest) in platforms(&self.edge.graph)? {
-            let format = self.content("SBOM", &name, found::sbom(&self.edge.source.store, digest).await).await?;
+            let format = self.content("SBOM", &name, read::sbom(&self.edge.source.store, digest).await).await?;
             formats.push(format!("{name} has one in {format:?}"));
         }
         Ok(format!("{}; one of each platform was wanted", formats.join(", ")))
@@ -127,7 +128,7 @@ impl Image<'_> {
             return Err("it can't be decided: GITHUB_REPOSITORY doesn't say which repository this is".to_owned());
         };
         let store = &self.edge.source.store;
-        let of_root = found::provenance(store, self.root()).await.map_err(could_not_look)?;
+        let of_root = read::provenance(store, self.root()).await.map_err(could_not_look)?;
         let subjects: Vec<(String, &Digest)> = match of_root.is_empty() {
             false => vec![("the image".to_owned(), self.root())],
             // A builder's own hangs on each platform.
@@ -135,7 +136,7 @@ impl Image<'_> {
         };
         let mut commits = Vec::new();
         for (name, digest) in subjects {
-            let provenance = self.content("provenance", &name, found::provenance(store, digest).await).await?;
+            let provenance = self.content("provenance", &name, read::provenance(store, digest).await).await?;
             let repository = provenance.repository.unwrap_or_else(|| "no repository".to_owned());
             if !same_repository(&repository, &wanted) {
                 return Err(format!("the provenance of {name} names {repository}; {wanted} was wanted"));

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::one_line;
-use super::{json, yaml};
 
 /// Levels of nesting; deployed templates stay below 30, and every walk over the tree recurses.
 pub(super) const DEPTH_LIMIT: usize = 100;
@@ -85,17 +84,6 @@ impl Problem {
     pub(super) fn duplicate(mark: Mark, key: &str, first: Mark) -> Self {
         Self::new(mark, format!("duplicate key `{key}`, first written at line {}", first.line))
     }
-}
-
-/// Reads a template. What begins as JSON is JSON, or else YAML's flow style, which needs fewer quotes.
-pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let is_json = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with(['"', '}']));
-    if !is_json {
-        return yaml::parse(text);
-    }
-    // If it is neither, JSON's complaint is the clearer one.
-    json::parse(text).or_else(|problem| yaml::parse(text).map_err(|_| problem))
 }
 
 impl Node {

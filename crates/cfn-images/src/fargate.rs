@@ -1,7 +1,7 @@
 //! Which sizes Fargate has.
 
-use super::checks::{Finding, Severity};
 use super::document::Node;
+use super::finding::{Finding, Severity};
 use super::intrinsics::Scope;
 use super::runtime::is_fargate;
 

@@ -9,6 +9,7 @@ mod document;
 mod dynamic;
 mod error;
 mod fargate;
+mod finding;
 mod images;
 mod intrinsics;
 mod json;
@@ -22,6 +23,7 @@ mod roles;
 mod runtime;
 mod shapes;
 mod source_location;
+mod syntax;
 mod usages;
 mod value;
 mod yaml;
@@ -35,9 +37,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-pub use checks::{Finding, Severity};
 pub use deployed::Deployed;
 pub use error::Error;
+pub use finding::{Finding, Severity};
 pub use images::{ImageDefinition, Placed, Source};
 pub use parameters::Parameter;
 pub use reference::{EvaluatedReference, Lead};
@@ -121,7 +123,7 @@ impl Template {
 impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let place = |mark: Mark| Place { file: display.to_owned(), line: mark.line, column: mark.column };
-        let root = document::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
+        let root = syntax::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
             place: place(problem.mark),
             message: problem.message,
             hint: problem.hint,
@@ -156,7 +158,7 @@ impl File {
 /// # Errors
 /// What is wrong with it, with line and column.
 pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
-    let node = document::parse(text);
+    let node = syntax::parse(text);
     let node = node.map_err(|problem| format!("{}:{}: {}", problem.mark.line, problem.mark.column, problem.message))?;
     Ok(node_to_json(&node))
 }

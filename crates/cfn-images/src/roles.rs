@@ -1,7 +1,7 @@
 //! Whether a task's execution role may pull images from ECR.
 
-use super::checks::{Finding, Severity};
 use super::document::{Kind, Node};
+use super::finding::{Finding, Severity};
 use super::intrinsics::Scope;
 use super::resources::has_type;
 use wildmatch::WildMatch;

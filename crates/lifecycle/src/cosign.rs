@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::diagnosis::Problem;
+use crate::Problem;
 use crate::runner::{self, Environment, Finished, Program, run};
 
 /// What `cosign sign --help` prints, in bytes.

@@ -7,7 +7,7 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::diagnosis::Problem;
+use crate::Problem;
 use crate::oci::{Digest, Hasher};
 use crate::registry::http_client::{HttpClient, Refused, full};
 

@@ -9,6 +9,7 @@ pub mod cosign;
 mod counted;
 mod diagnosis;
 pub mod download;
+mod error;
 pub mod evidence;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -23,6 +24,7 @@ pub use ::oci::{self, transfer};
 pub use ::registry;
 pub use cfn_images::Place;
 pub use counted::counted;
-pub use diagnosis::{Diagnosis, Explain, Problem};
+pub use diagnosis::Diagnosis;
+pub use error::{Explain, Problem};
 pub use nearest::nearest;
 pub use secrecy::{ExposeSecret, SecretString};

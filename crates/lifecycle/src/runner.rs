@@ -3,7 +3,6 @@
 pub use runner_protocol::*;
 
 use crate::Place;
-pub use crate::action::main;
 
 /// Shows an annotation at a place of a file.
 pub trait AtPlace {

@@ -11,10 +11,13 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::Repository;
+use super::address::location;
 use super::error::Failure;
 use super::manifests::none_if_not_found;
 use super::operation::{Kind, Operation};
-use super::request::{ANSWER_DEADLINE, Call, PATIENCE, PIECE_DEADLINE, Payload, location};
+use super::request::{ANSWER_DEADLINE, Call, Payload};
+use super::retry::PATIENCE;
+use super::upload_progress::PIECE_DEADLINE;
 use super::upload_progress::UploadProgress;
 use oci::{BlobSource, BlobStream, Class, Descriptor, Put, RepositoryName, Store, StoreError, verified};
 

@@ -4,7 +4,6 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::health::GivenUp;
 use super::host::EcrHost;
 use super::operation::{Kind, Operation};
 use crate::http_client::Refused;
@@ -35,6 +34,15 @@ pub(super) struct Failure {
     pub(super) is_foreign: bool,
     /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the class.
     pub(super) is_unproved: bool,
+}
+
+/// Why nothing more is asked of a registry.
+#[derive(Debug, Clone)]
+pub(super) struct GivenUp {
+    /// What the last attempt failed with.
+    pub(super) reason: String,
+    /// Attempts that failed in a row.
+    pub(super) failures: usize,
 }
 
 impl Failure {

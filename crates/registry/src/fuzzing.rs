@@ -4,10 +4,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, header};
 use url::Url;
 
+use super::address::{location, same_origin};
 use super::auth::{Challenge, Scope};
 use super::error::Failure;
 use super::link::next_page;
-use super::request::{location, same_origin};
 
 /// The head of an answer: the address that was asked, then a header a line, then its body. The next page is on the same
 /// origin, no address loses TLS, a token's address is the realm's, and no registry makes a run wait for ever.

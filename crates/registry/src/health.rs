@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::error::Failure;
+use super::error::{Failure, GivenUp};
 use super::operation::{Kind, Operation};
 use oci::Class;
 
@@ -49,15 +49,6 @@ struct Streak {
     gave_up: HashSet<String>,
     /// Nothing more is asked, and why.
     given_up: Option<GivenUp>,
-}
-
-/// Why nothing more is asked of a registry.
-#[derive(Debug, Clone)]
-pub(super) struct GivenUp {
-    /// What the last attempt failed with.
-    pub(super) reason: String,
-    /// Attempts that failed in a row.
-    pub(super) failures: usize,
 }
 
 impl Streak {

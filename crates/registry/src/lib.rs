@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 mod auth;
 mod blobs;
 mod budget;
@@ -16,8 +17,12 @@ mod operation;
 mod progress;
 mod referrers;
 mod request;
+mod retry;
 mod shown;
+#[cfg(test)]
+mod testing;
 mod tls;
+mod token;
 mod upload_progress;
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,11 +35,12 @@ pub use host::{EcrHost, is_region};
 pub use operation::{Kind, Traffic};
 
 use crate::http_client::HttpClient;
+use address::default_endpoint;
 use auth::Authenticator;
 use blobs::Mounts;
 use budget::Budget;
 use health::Health;
-use oci::{Class, Location, RepositoryName, StoreError};
+use oci::{Location, RepositoryName, StoreError};
 use operation::Counts;
 use progress::Progress;
 use referrers::ReferrersApi;
@@ -170,44 +176,5 @@ impl Repository {
     /// When there should be some and they can't be had.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.registry.authenticator.credentials().await.map(drop)
-    }
-}
-
-/// https, except to this machine itself, where a registry has no certificate.
-fn default_endpoint(host: &str) -> Result<Url, StoreError> {
-    let invalid = || StoreError::new(Class::Invalid, format!("`{host}` is not a registry's host"));
-    let mut url = Url::parse(&format!("https://{host}/")).map_err(|_| invalid())?;
-    if url.host().is_none() {
-        return Err(invalid());
-    }
-    if is_loopback(&url) {
-        url = Url::parse(&format!("http://{host}/")).map_err(|_| invalid())?;
-    }
-    Ok(url)
-}
-
-/// Whether an address is this machine's own. Of names that is `localhost` alone: what is below it, DNS decides.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_http_goes_to_this_machine_only() {
-        let scheme = |host| default_endpoint(host).map(|url| url.scheme().to_owned()).unwrap();
-        for host in ["localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
-            assert_eq!(scheme(host), "http", "{host}");
-        }
-        for host in ["registry.example", "10.0.0.1:5000", "localhost.example", "evil.localhost", "128.0.0.1"] {
-            assert_eq!(scheme(host), "https", "{host}");
-        }
     }
 }

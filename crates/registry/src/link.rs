@@ -2,8 +2,8 @@ use http::HeaderMap;
 use http::header::LINK;
 use url::Url;
 
+use super::address::same_origin;
 use super::error::Failure;
-use super::request::same_origin;
 use oci::Class;
 
 /// The address of the next page in a `Link` header, on the same origin.

@@ -9,7 +9,8 @@ use super::Repository;
 use super::error::Failure;
 use super::link::next_page;
 use super::operation::{Kind, Operation};
-use super::request::{Answer, Call, PATIENCE, Payload};
+use super::request::{Answer, Call, Payload};
+use super::retry::PATIENCE;
 use oci::limited::List;
 use oci::{
     BlobSource, BlobStream, Class, Descriptor, Digest, LOOK_AGAIN, LOOKS, Location, MANIFEST_LIMIT, Manifest, Put,

@@ -15,7 +15,8 @@ use url::Url;
 use super::error::Failure;
 use super::link::next_page;
 use super::operation::{Kind, Operation};
-use super::request::{Answer, Call, PATIENCE};
+use super::request::{Answer, Call};
+use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
 use oci::{
     Class, Content, Descriptor, Digest, LOOK_AGAIN, LOOKS, MANIFEST_LIMIT, Manifest, RepositoryName, Store, StoreError,

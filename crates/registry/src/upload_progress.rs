@@ -9,8 +9,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::Failure;
-use super::request::PIECE_DEADLINE;
 use oci::{BlobStream, BoxError, StoreError};
+
+/// Between two pieces of a body.
+pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What an upload is waiting for.
 pub(super) struct UploadProgress(Mutex<Turn>);

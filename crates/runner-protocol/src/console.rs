@@ -63,3 +63,13 @@ impl Console {
 fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() && c != '\u{1b}' && c != '\t' { ' ' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert!(!format!("{:?}", SecretString::from("hunter2")).contains("hunter2"));
+    }
+}

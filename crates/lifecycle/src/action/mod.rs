@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::diagnosis::{Diagnosis, Problem};
 use crate::nearest;
 use crate::runner::{Action, Annotation, Environment, Level, Runner, Verdict};
+use crate::{Diagnosis, Problem};
 
 /// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt;
 
-use crate::diagnosis::Problem;
+use crate::Problem;
 
 /// What the last panic said, and where.
 static LAST: Mutex<Option<String>> = Mutex::new(None);

@@ -6,6 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::Explain;
 use crate::oci::BoxError;
 use crate::registry::http_client::Refused;
 
@@ -174,6 +175,12 @@ pub(super) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(400).collect()
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
 }
 
 #[cfg(test)]

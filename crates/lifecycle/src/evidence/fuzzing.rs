@@ -1,7 +1,7 @@
 //! The readers of evidence, for [`crate::fuzzing`].
 
-use super::content::{Document, Statement, build_args, lint, provenance, sbom, scan};
-use super::found::SbomFormat;
+use super::decode::{Document, Statement, build_args, lint, provenance, sbom, scan};
+use super::results::SbomFormat;
 use crate::oci::Digest;
 
 /// A document through every reader, as it is and as the predicate of a statement.

@@ -1,15 +1,17 @@
 //! Evidence: what is known of a digest, attached to it as referrers.
 
 mod artifact;
-mod content;
-pub mod found;
+mod decode;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod lint;
 pub mod provenance;
+pub mod read;
 mod record;
+pub mod results;
 pub mod sarif;
 pub mod scan;
+mod vulnerability;
 pub mod waivers;
 
 pub use artifact::{Artifact, Payload, attest, statement};

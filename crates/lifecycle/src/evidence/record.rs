@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::content::{Document, Statement};
+use super::decode::{Document, Statement};
 use super::{Artifact, artifact_type, attest, predicate_type, statement};
 use crate::oci::{Class, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
 

@@ -1,10 +1,10 @@
 //! What scanners find in an image: one noun for all scanners, and what a policy makes of it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::vulnerability::{Severity, Threshold, Vulnerability};
 use super::waivers::{Waiver, Waivers};
 use super::{Artifact, attest, predicate_type, statement};
 use crate::counted;
@@ -13,149 +13,6 @@ use crate::runner::{Cell, Table};
 
 /// Vulnerabilities that an error names.
 const NAMED: usize = 5;
-
-/// How bad a vulnerability is, the least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Nobody has rated it: neither harmless nor bad.
-    Unknown,
-    /// Low, including what a scanner calls negligible.
-    Low,
-    /// Medium.
-    Medium,
-    /// High.
-    High,
-    /// Critical.
-    Critical,
-}
-
-impl Severity {
-    /// All severities, the worst first.
-    pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Medium, Self::Low, Self::Unknown];
-
-    /// Reads a scanner's word in any case, or a CVSS score. A word that does not rate the vulnerability (`unknown`,
-    /// `unassigned`, `none`, `UNTRIAGED`), or that is not a severity, reads as unknown.
-    pub fn read(word: &str) -> Self {
-        match word.trim().to_ascii_lowercase().as_str() {
-            "critical" => Self::Critical,
-            "high" | "important" => Self::High,
-            "medium" | "moderate" => Self::Medium,
-            "low" | "negligible" | "minor" => Self::Low,
-            // The ranges of CVSS 3 (https://www.first.org/cvss/v3.1/specification-document#Qualitative-Severity-Rating-Scale).
-            other => match other.parse::<f32>() {
-                Ok(score) if score >= 9.0 => Self::Critical,
-                Ok(score) if score >= 7.0 => Self::High,
-                Ok(score) if score >= 4.0 => Self::Medium,
-                Ok(score) if score > 0.0 => Self::Low,
-                _ => Self::Unknown,
-            },
-        }
-    }
-
-    /// The word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-/// The severities that fail: one and all that are worse, and where it says so those that nobody has rated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Threshold {
-    severity: Severity,
-    unknown: bool,
-}
-
-impl Threshold {
-    /// Reads `high`, or `high,unknown`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(',').map(str::trim);
-        let word = words.next()?;
-        let severity = Severity::ALL.into_iter().find(|severity| severity.name() == word);
-        let severity = severity.filter(|severity| *severity != Severity::Unknown)?;
-        match (words.next(), words.next()) {
-            (None, _) => Some(severity.into()),
-            (Some("unknown"), None) => Some(Self { severity, unknown: true }),
-            _ => None,
-        }
-    }
-
-    /// Whether a severity fails.
-    pub fn is_reached_by(self, severity: Severity) -> bool {
-        match severity {
-            Severity::Unknown => self.unknown,
-            known => known >= self.severity,
-        }
-    }
-
-    /// Whether an unknown severity fails.
-    pub fn includes_unknown(self) -> bool {
-        self.unknown
-    }
-
-    /// The severities in a sentence: `severity high or worse`.
-    pub fn sentence(self) -> String {
-        let or_unknown = if self.unknown { ", or of unknown severity" } else { "" };
-        format!("severity {} or worse{or_unknown}", self.severity.name())
-    }
-}
-
-impl From<Severity> for Threshold {
-    fn from(severity: Severity) -> Self {
-        Self { severity, unknown: false }
-    }
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unknown = if self.unknown { ",unknown" } else { "" };
-        write!(f, "{}{unknown}", self.severity.name())
-    }
-}
-
-/// A vulnerability of a package in an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Vulnerability {
-    /// The scanner's name for it: `CVE-2024-1234`, `SNYK-DEBIAN12-…`.
-    pub id: String,
-    /// Its other names.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub aliases: Vec<String>,
-    /// The package.
-    pub package: String,
-    /// The version that is in the image.
-    pub version: String,
-    /// The first version without it; none where there is no fix.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fixed: Option<String>,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    /// What explains it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-}
-
-impl Vulnerability {
-    /// All its names.
-    pub fn names(&self) -> Vec<&str> {
-        [&self.id].into_iter().chain(&self.aliases).map(String::as_str).collect()
-    }
-
-    /// What makes two findings one.
-    fn key(&self) -> (&str, &str, &str) {
-        (&self.id, &self.package, &self.version)
-    }
-}
 
 /// Leaves one of each vulnerability of a package, its worst, the worst first: scanners name one for every path to the package.
 pub fn distinct(mut vulnerabilities: Vec<Vulnerability>) -> Vec<Vulnerability> {

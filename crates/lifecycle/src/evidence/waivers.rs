@@ -11,10 +11,10 @@ use serde::{Serialize, Serializer};
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
-use super::scan::Vulnerability;
+use super::vulnerability::Vulnerability;
 use crate::Place;
+use crate::Problem;
 use crate::checkout;
-use crate::diagnosis::Problem;
 use wildmatch::WildMatch;
 
 /// Where waivers are looked for in the working directory.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use crate::diagnosis::Explain;
+use crate::Explain;
 use crate::oci::BoxError;
 
 /// What went wrong at GitHub's API.

@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt};
 
 use super::{Named, Release, Stores};
 use crate::Diagnosis;
-use crate::diagnosis::Problem;
+use crate::Problem;
 use crate::oci::{
     CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed,
     media_type, read_blob,

@@ -30,10 +30,10 @@ pub use stores::{Opened, Stores};
 pub use version::Version;
 
 use crate::checkout;
-use crate::diagnosis::{Diagnosis, Problem};
 use crate::evidence::waivers::{self, Waivers};
 use crate::runner::{Environment, Input, InputError, Runner};
 use crate::template::{Context, ImageDefinition, Template};
+use crate::{Diagnosis, Problem};
 
 /// The mapping where none is named.
 const MAPPING: &str = "ImageBuildConfiguration";

@@ -4,7 +4,7 @@ use wildmatch::WildMatch;
 
 use super::{Module, Other, Project, Side};
 use crate::Place;
-use crate::diagnosis::Problem;
+use crate::Problem;
 use crate::oci::{InvalidReference, Reference, Tag};
 use crate::runner::{Annotation, AtPlace, Level};
 use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Parameter, Template, Unresolved, Usage};

@@ -1,7 +1,7 @@
 use super::CreateRepositories;
 use crate::Place;
+use crate::Problem;
 use crate::aws::{Aws, Kind, Mutability, RepositorySettings, prefix_matches};
-use crate::diagnosis::Problem;
 use crate::oci::{Reference, Tag};
 use crate::registry::EcrHost;
 

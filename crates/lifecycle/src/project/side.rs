@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Names, Stores};
+use crate::Problem;
 use crate::aws::{Aws, RegistryCredentials};
-use crate::diagnosis::Problem;
 use crate::oci::Location;
 use crate::registry::{EcrHost, Options};
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::Problem;
 use crate::checkout;
-use crate::diagnosis::Problem;
 use crate::runner::Input;
 
 /// Where a template is looked for.

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use time::format_description::well_known::Rfc3339;
-use time::{Date, OffsetDateTime};
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use super::content::{self, Document, Reason, Statement};
-use super::{artifact_type, lint, predicate_type, scan};
+use super::decode::{self, Document, Reason, Statement};
+use super::results::{LintResult, Provenance, SbomFormat, ScanResult, time};
+use super::{artifact_type, predicate_type};
 use crate::oci::{Class, Content, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
 
 /// Evidence of one kind that is read of a digest, in bytes, the newest first. An SBOM of a large image has some tens of
@@ -33,7 +33,7 @@ const SBOM: [(&str, SbomFormat); 2] =
 
 /// A piece of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found<T> {
+pub struct Evidence<T> {
     /// The referrer that holds it; what signs it refers to this digest.
     pub referrer: Digest,
     /// When it was made, as it says itself.
@@ -42,106 +42,28 @@ pub struct Found<T> {
     pub content: Result<T, String>,
 }
 
-/// What a linter said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LintResult {
-    /// Findings by level.
-    pub counts: lint::Counts,
-    /// The lowest level that failed the build; none where it says nothing or `off`.
-    pub threshold: Option<lint::Level>,
-    /// The linter could not look: nothing found means nothing.
-    pub failed: Option<LintFailure>,
-}
-
-/// That a linter could not look at a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LintFailure {
-    /// The last day on which that is accepted.
-    pub waived_until: Option<Date>,
-}
-
-/// What a scanner said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScanResult {
-    /// The scanner, as it names itself.
-    pub scanner: String,
-    /// When it finished.
-    pub finished: Option<OffsetDateTime>,
-    /// What it found.
-    pub vulnerabilities: Vec<Reported>,
-}
-
-/// A vulnerability in a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
-    /// Its id.
-    pub id: String,
-    /// How bad it is: the worst of what is said.
-    pub severity: scan::Severity,
-    /// The package, where it is said.
-    pub package: Option<String>,
-    /// Whether there is a fix.
-    pub has_fix: bool,
-    /// The last day on which it is accepted.
-    pub waived_until: Option<Date>,
-}
-
-impl ScanResult {
-    /// What counts on a day: all but what is accepted until then.
-    pub fn counting(&self, today: Date) -> impl Iterator<Item = &Reported> {
-        self.vulnerabilities.iter().filter(move |reported| reported.waived_until.is_none_or(|day| day < today))
-    }
-
-    /// What counts on a day, by severity.
-    pub fn counts(&self, today: Date) -> scan::Counts {
-        let mut counts = scan::Counts::default();
-        self.counting(today).for_each(|reported| counts.add(reported.severity));
-        counts
-    }
-}
-
-/// Formats of an SBOM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SbomFormat {
-    /// CycloneDX.
-    CycloneDx,
-    /// SPDX.
-    Spdx,
-}
-
-/// How an image says it was built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provenance {
-    /// The repository's address, where it is said, without `git+` and the ref.
-    pub repository: Option<String>,
-    /// The commit, where it is said.
-    pub commit: Option<String>,
-    /// What built it.
-    pub builder: Option<String>,
-}
-
 /// Lint results of an image's root, the newest first.
 ///
 /// # Errors
 /// When the store can't say.
-pub async fn lint(store: &Arc<dyn Store>, root: &Digest) -> Result<Vec<Found<LintResult>>, StoreError> {
-    pieces(store, root, |kind| (kind == artifact_type::SARIF).then_some(()), |_| None, content::lint).await
+pub async fn lint(store: &Arc<dyn Store>, root: &Digest) -> Result<Vec<Evidence<LintResult>>, StoreError> {
+    pieces(store, root, |kind| (kind == artifact_type::SARIF).then_some(()), |_| None, decode::lint).await
 }
 
 /// Scans of a platform's manifest, the newest first.
 ///
 /// # Errors
 /// When the store can't say.
-pub async fn scan(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Found<ScanResult>>, StoreError> {
+pub async fn scan(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<ScanResult>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::VULNERABILITIES).then_some(());
-    pieces(store, platform, |_| None, wanted, content::scan).await
+    pieces(store, platform, |_| None, wanted, decode::scan).await
 }
 
 /// SBOMs of a platform's manifest, the newest first.
 ///
 /// # Errors
 /// When the store can't say.
-pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Found<SbomFormat>>, StoreError> {
+pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<SbomFormat>>, StoreError> {
     let as_artifact = |kind: &str| match kind {
         artifact_type::CYCLONEDX => Some(SbomFormat::CycloneDx),
         artifact_type::SPDX => Some(SbomFormat::Spdx),
@@ -149,16 +71,16 @@ pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Found
     };
     let as_statement =
         |predicate: &str| SBOM.iter().find(|(prefix, _)| predicate.starts_with(prefix)).map(|(_, format)| *format);
-    pieces(store, platform, as_artifact, as_statement, content::sbom).await
+    pieces(store, platform, as_artifact, as_statement, decode::sbom).await
 }
 
 /// Provenance of a digest, the newest first: our own hangs on an image's root, BuildKit's on its platforms.
 ///
 /// # Errors
 /// When the store can't say.
-pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<Found<Provenance>>, StoreError> {
+pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<Evidence<Provenance>>, StoreError> {
     let wanted = |predicate: &str| PROVENANCE.contains(&predicate).then_some(());
-    pieces(store, digest, |_| None, wanted, content::provenance).await
+    pieces(store, digest, |_| None, wanted, decode::provenance).await
 }
 
 /// The build arguments that a digest says it was built with, the newest first; none where another builder says it.
@@ -168,9 +90,9 @@ pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<F
 pub async fn build_args(
     store: &Arc<dyn Store>,
     digest: &Digest,
-) -> Result<Vec<Found<Option<BTreeMap<String, String>>>>, StoreError> {
+) -> Result<Vec<Evidence<Option<BTreeMap<String, String>>>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::PROVENANCE).then_some(());
-    pieces(store, digest, |_| None, wanted, content::build_args).await
+    pieces(store, digest, |_| None, wanted, decode::build_args).await
 }
 
 /// The referrers of a kind, the newest first: by their artifact type, or statements about the digest by their predicate type.
@@ -180,7 +102,7 @@ async fn pieces<K, T>(
     as_artifact: impl Fn(&str) -> Option<K>,
     as_statement: impl Fn(&str) -> Option<K>,
     read: impl Fn(K, &Document<'_>) -> Result<T, Reason>,
-) -> Result<Vec<Found<T>>, StoreError> {
+) -> Result<Vec<Evidence<T>>, StoreError> {
     let mut candidates: Vec<(Option<OffsetDateTime>, Descriptor)> = Vec::new();
     for referrer in store.referrers(digest).await? {
         let kind = referrer.artifact_type.as_deref().unwrap_or_default();
@@ -206,7 +128,7 @@ async fn pieces<K, T>(
             // It may be the newest, where nothing says when it was made.
             let created = Some(created.unwrap_or_else(OffsetDateTime::now_utc));
             let content = Err("is listed, and is not there".to_owned());
-            pieces.push(Found { referrer: referrer.digest, created, content });
+            pieces.push(Evidence { referrer: referrer.digest, created, content });
             continue;
         };
         if let Some(piece) = piece(store, digest, &manifest, &mut left, &as_artifact, &as_statement, &read).await? {
@@ -226,7 +148,7 @@ async fn piece<K, T>(
     as_artifact: impl Fn(&str) -> Option<K>,
     as_statement: impl Fn(&str) -> Option<K>,
     read: impl Fn(K, &Document<'_>) -> Result<T, Reason>,
-) -> Result<Option<Found<T>>, StoreError> {
+) -> Result<Option<Evidence<T>>, StoreError> {
     // A list of referrers is the registry's word; the subject is the referrer's own.
     if manifest.subject.as_ref().is_none_or(|subject| subject.digest != *digest) {
         return Ok(None);
@@ -242,7 +164,7 @@ async fn piece<K, T>(
     let named = manifest.annotations.get(annotation::PREDICATE_TYPE);
     let named = named.or(layer.annotations.get(annotation::PREDICATE_TYPE)).and_then(|named| as_statement(named));
     let created = created(&manifest.annotations);
-    let found = |content| Some(Found { referrer: manifest.digest.clone(), created, content });
+    let found = |content| Some(Evidence { referrer: manifest.digest.clone(), created, content });
     // The bytes of all looks at a time, not of one alone, are what takes memory.
     let _room = MEMORY.acquire_many(mebibytes(layer.size.min(LIMIT))).await;
     let bytes = match bytes(store, layer, left).await {
@@ -286,17 +208,15 @@ fn created(annotations: &BTreeMap<String, String>) -> Option<OffsetDateTime> {
     time(annotations.get(annotation::CREATED)?)
 }
 
-pub(super) fn time(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
     use time::macros::{date, datetime};
 
+    use super::super::results::{LintFailure, Reported};
     use super::super::waivers::Waivers;
     use super::super::{Artifact, Payload, attest, provenance as slsa, sarif, statement};
+    use super::super::{lint, scan};
     use super::*;
     use crate::Place;
     use crate::oci::{Layout, Platform, media_type};
@@ -404,7 +324,7 @@ mod tests {
             statement("x", &Digest::of(b"other"), predicate_type::VULNERABILITIES, json!({"scanner": {"result": []}}));
         fixture.add(&attest(&fixture.subject, &other, BTreeMap::new(), "2026-05-01T00:00:00Z").unwrap());
         let found = scan(&fixture.store, &fixture.subject.digest).await.unwrap();
-        let [Found { content: Ok(result), .. }] = found.as_slice() else { panic!("{found:?}") };
+        let [Evidence { content: Ok(result), .. }] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(result.finished, Some(datetime!(2026-01-01 00:00:05 UTC)));
         assert_eq!(result.counts(date!(2026 - 03 - 31)), scan::Counts { low: 1, ..scan::Counts::default() });
         assert_eq!(
@@ -472,7 +392,7 @@ mod tests {
             &slsa::from_buildkit("web", &fixture.subject, digest, theirs.as_bytes(), "2026-01-02T00:00:00Z").unwrap(),
         );
         let found = provenance(&fixture.store, &fixture.subject.digest).await.unwrap();
-        let said = |found: &Found<Provenance>| {
+        let said = |found: &Evidence<Provenance>| {
             let provenance = found.content.clone().unwrap();
             (provenance.repository.unwrap(), provenance.commit.unwrap())
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use time::Date;
 use time::macros::format_description;
 
-use super::found::{LintFailure, LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
+use super::results::{LintFailure, LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
 use super::{lint, scan};
 use crate::oci::Digest;
 use crate::oci::limited::List;

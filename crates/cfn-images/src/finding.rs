@@ -1,0 +1,44 @@
+//! What a template gets wrong.
+
+use super::error::one_line;
+use super::value::Unresolved;
+use crate::Place;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing.
+    Notice,
+    /// The deployment will probably fail.
+    Warning,
+    /// The template contradicts itself.
+    Error,
+}
+
+/// Something that the template gets wrong, or that its reader should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it stands.
+    pub place: Place,
+    /// One line, lower case.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
+        Self { severity, place, message: one_line(&message.into()), hint: None }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(super) fn mistake(unresolved: &Unresolved) -> Self {
+        let Unresolved { reason, hint, place, .. } = unresolved.clone();
+        Self { severity: Severity::Error, place: *place, message: reason, hint }
+    }
+}

@@ -1,0 +1,17 @@
+//! Reads the text of a template: JSON or YAML.
+
+use std::sync::Arc;
+
+use super::document::{Node, Problem};
+use super::{json, yaml};
+
+/// Reads a template. What begins as JSON is JSON, or else YAML's flow style, which needs fewer quotes.
+pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let is_json = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with(['"', '}']));
+    if !is_json {
+        return yaml::parse(text);
+    }
+    // If it is neither, JSON's complaint is the clearer one.
+    json::parse(text).or_else(|problem| yaml::parse(text).map_err(|_| problem))
+}

@@ -213,7 +213,7 @@ mod tests {
     use serde_json::json;
     use time::macros::{date, datetime};
 
-    use super::super::results::{LintFailure, Reported};
+    use super::super::results::LintFailure;
     use super::super::waivers::Waivers;
     use super::super::{Artifact, Payload, attest, provenance as slsa, sarif, statement};
     use super::super::{lint, scan};

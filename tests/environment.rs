@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ecr_fake::{Config, Ecr, Image, Settings};
+
 use crate::support::build::{SCRATCH, one, script, wait_for};
-use crate::support::ecr::{Config, Ecr, Image, Settings};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Step, signal};

@@ -1,6 +1,7 @@
 //! Tags beside the one of the reference: what they may be, and which way they move.
 
-use crate::support::ecr::{Config, Ecr, Image, Settings};
+use ecr_fake::{Config, Ecr, Image, Settings};
+
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Run, Step};
 

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
+use ecr_fake::proxy::{Effect, Fault};
+use ecr_fake::{ACCOUNT, Hook, Image, ImageSpec, Plane, kill};
+
 use crate::faults::{OTHER_REGION, Way};
-use crate::support::ecr::{ACCOUNT, Hook, Image, ImageSpec, Plane, kill};
-use crate::support::proxy::{Effect, Fault};
 use crate::support::runner::Step;
 
 /// Runs at a time: each waits more than it works.

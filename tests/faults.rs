@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ecr_fake::http::{Kind, http_date};
+use ecr_fake::proxy::{Effect, Fault, Proxy, Seen};
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, Settings, Throttle};
 use time::OffsetDateTime;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, Settings, Throttle};
-use crate::support::http::{Kind, http_date};
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
-use crate::support::proxy::{Effect, Fault, Proxy, Seen};
 use crate::support::runner::{Run, Step};
 
 pub(crate) const OTHER_REGION: &str = "eu-west-1";

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use ecr_fake::{Config, Ecr, Hook, Image, ImageSpec, Parameter, Scan, Settings};
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec, Parameter, Scan, Settings};
 use crate::support::evidence::Evidence;
 use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};

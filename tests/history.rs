@@ -1,8 +1,8 @@
 //! What is in an environment, since when, by whom: from the registry alone.
 
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Policy, REGION, Settings, User};
 use serde_json::{Value, json};
 
-use crate::support::ecr::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Policy, REGION, Settings, User};
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 

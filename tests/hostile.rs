@@ -1,9 +1,9 @@
 //! Registries that mean no good: what they send is refused, and what is secret stays with the registry it is for.
 
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Entry, Hook, Image, REGION, Settings};
 use serde_json::json;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image, REGION, Settings};
-use crate::support::http::Kind;
 use crate::support::project::{BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::Run;
 
@@ -54,7 +54,7 @@ fn an_index_in_an_index_in_an_index_is_too_deep() {
 #[test]
 fn an_index_of_thousands_is_too_many() {
     let (ecr, project) = shop();
-    let children: Vec<_> = (0..2000).map(|n| (crate::support::ecr::digest(format!("{n}").as_bytes()), 1)).collect();
+    let children: Vec<_> = (0..2000).map(|n| (ecr_fake::digest(format!("{n}").as_bytes()), 1)).collect();
     let root = index(&ecr, &children);
     ecr.default_registry().tag("shop/api", "dev-1.0.0", &root.0);
     assert!(refused(&ecr, &project).error().contains("more than 1000 manifests"));

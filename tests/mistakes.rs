@@ -2,10 +2,10 @@
 
 use std::fs;
 
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Entry, Hook, Image};
 use serde_json::{Value, json};
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image};
-use crate::support::http::Kind;
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Action, Run, Step};
 

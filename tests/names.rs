@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use ecr_fake::{Config, Ecr, Image, ImageSpec, Parameter, Settings};
 use serde_json::json;
 
-use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Parameter, Settings};
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 

@@ -1,7 +1,8 @@
 //! Many images in one run, and several runs at one time.
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, REGION, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, Settings};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::Step;
 

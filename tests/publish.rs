@@ -1,11 +1,9 @@
 //! Publishing to ECR: names, bytes, order, what a second run does, and what stands in the way.
 
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, Parameter, Policy, REGION, Settings, User};
 use serde_json::json;
 
-use crate::support::ecr::{
-    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, Parameter, Policy, REGION, Settings, User,
-};
-use crate::support::http::Kind;
 use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::runner::{Run, Step};
@@ -99,8 +97,7 @@ fn evidence_and_record_are_there_before_the_tag() {
     // A child is put when its blobs are there, the root when its children are: the fake refuses everything else. What
     // the fake does not know is that a referrer comes after its subject.
     let order = |digest: &str| {
-        let put =
-            |entry: &&&crate::support::ecr::Entry| entry.kind == Kind::PutManifestByDigest && entry.reference == digest;
+        let put = |entry: &&&ecr_fake::Entry| entry.kind == Kind::PutManifestByDigest && entry.reference == digest;
         of_api.iter().find(put).unwrap_or_else(|| panic!("{digest} is put:\n{}", ecr.table())).finished()
     };
     for referrer in &api.referrers {

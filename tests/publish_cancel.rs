@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::support::ecr::{Config, Ecr, Hook, Image, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::proxy::{Effect, Fault, Proxy};
+use ecr_fake::{Config, Ecr, Hook, Image, Settings};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
-use crate::support::proxy::{Effect, Fault, Proxy};
 use crate::support::runner::{Printed, Run, Running, signal};
 
 fn shop() -> (Ecr, Project, Image) {

@@ -1,9 +1,8 @@
 //! Repositories that are missing: refused, made with settings, or left to the registry's own templates.
 
-use crate::support::ecr::{
-    ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Hook, Image, Policy, REGION, Settings, User,
-};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Hook, Image, Policy, REGION, Settings, User};
+
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 

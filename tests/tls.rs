@@ -1,7 +1,8 @@
 //! Registries with certificates: whom an action believes, and what it says of those whom it does not.
 
-use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{Config, Ecr, Image, ImageSpec, Settings};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image, ImageSpec, REGION, Settings, kill};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Entry, Hook, Image, ImageSpec, REGION, Settings, kill};
+
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::{Step, peak_memory};
 

@@ -7,7 +7,7 @@ use crate::{
     builds::{self, Build},
     measure::Figures,
     program::{Case, Program, binary},
-    support::{http::Kind, runner::Action},
+    support::runner::Action,
 };
 
 const LATENCIES: [&str; 2] = ["+0 ms", "+30 ms"];

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{
-    data::{Call, Outcome, Refusal},
+use crate::{
+    data_plane::{Call, Outcome, Refusal},
     http::reply,
     state::Repository,
 };

@@ -9,10 +9,10 @@ use http_body_util::BodyExt;
 use hyper::{Request, body::Incoming};
 use sha2::{Digest as _, Sha256};
 
-use super::{
+use crate::{
     Entry, Plane, Shared,
-    content::{self, Content, Download},
-    data::{self, Call, Outcome, Refusal},
+    blob_content::{self, Content, Download},
+    data_plane::{self, Call, Outcome, Refusal},
     http::{Kind, Peer, Reply, full, reply},
     iam,
     state::{RegistryId, Session, State},
@@ -137,7 +137,7 @@ pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outc
             Err(refusal) => return Ok(Err(refusal)),
         },
     };
-    data::drain(body, &call.entry.meter()).await?;
+    data_plane::drain(body, &call.entry.meter()).await?;
     if digest != wanted {
         let message = format!("The digest of {length} bytes is '{digest}', not the expected '{wanted}'.");
         return Ok(Err(Refusal::new(400, "DIGEST_INVALID", message)));
@@ -170,7 +170,7 @@ fn find(call: &Call<'_>) -> Result<Content, Refusal> {
 
 fn session<'a>(state: &'a mut State, call: &Call<'_>) -> Result<&'a mut Session, Refusal> {
     // The location carries a state that a client has to send back as it came.
-    let known = call.route.query("state") == Some(&content::digest(call.route.reference.as_bytes())[7..23]);
+    let known = call.route.query("state") == Some(&blob_content::digest(call.route.reference.as_bytes())[7..23]);
     let session = state
         .sessions
         .get_mut(&call.route.reference)
@@ -195,7 +195,7 @@ fn location(state: &State, call: &Call<'_>, id: &str) -> String {
         (true, Some(host)) => format!("http://{host}"),
         _ => String::new(),
     };
-    let token = content::digest(id.as_bytes());
+    let token = blob_content::digest(id.as_bytes());
     format!("{base}/v2/{}/blobs/uploads/{id}?state={}", call.route.repository, &token[7..23])
 }
 
@@ -203,7 +203,7 @@ fn location(state: &State, call: &Call<'_>, id: &str) -> String {
 async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, Content)> {
     let limit = call.shared.state().keep_blobs_up_to;
     let (mut hash, mut kept, mut size) = (Sha256::new(), Vec::new(), 0);
-    while let Some(bytes) = data::next(body, &call.entry.meter()).await? {
+    while let Some(bytes) = data_plane::next(body, &call.entry.meter()).await? {
         hash.update(&bytes);
         size += bytes.len() as u64;
         if size > limit {
@@ -213,11 +213,11 @@ async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, Co
         }
     }
     let content = if size > limit { Content::Dropped { size } } else { Content::Kept(kept.into()) };
-    Ok((content::name(hash), content))
+    Ok((blob_content::name(hash), content))
 }
 
 fn sign(path: &str, nonce: &str) -> String {
-    content::digest(format!("download {path} {nonce}").as_bytes())["sha256:".len()..].to_owned()
+    blob_content::digest(format!("download {path} {nonce}").as_bytes())["sha256:".len()..].to_owned()
 }
 
 /// The download host: like S3 it takes the signature in the query and nothing else.

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs, io,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst},
@@ -10,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use super::http::{Kind, Reply, reply};
+use crate::http::{Kind, Reply, reply};
 
 /// Which of the fake's listeners a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plane {
+pub enum Plane {
     Control,
     Data,
     Download,
@@ -22,22 +23,22 @@ pub(crate) enum Plane {
 
 /// A request as the log keeps it.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) plane: Plane,
-    pub(crate) kind: Kind,
-    pub(crate) method: String,
+pub struct Entry {
+    pub plane: Plane,
+    pub kind: Kind,
+    pub method: String,
     /// With the query.
-    pub(crate) path: String,
+    pub path: String,
     /// The registry's host (data plane and downloads), else empty.
-    pub(crate) registry: String,
+    pub registry: String,
     /// The repository's name (data plane), else empty.
-    pub(crate) repository: String,
+    pub repository: String,
     /// Tag, digest or upload id (data plane), else empty.
-    pub(crate) reference: String,
+    pub reference: String,
     /// The `Host` header.
-    pub(crate) host: String,
-    pub(crate) authorization: bool,
-    pub(crate) connection: u64,
+    pub host: String,
+    pub authorization: bool,
+    pub connection: u64,
     status: Arc<AtomicU16>,
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
@@ -46,22 +47,22 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// 0 where no answer was given (yet).
-    pub(crate) fn status(&self) -> u16 {
+    pub fn status(&self) -> u16 {
         self.status.load(SeqCst)
     }
 
     /// Bytes of the request's body.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received.load(SeqCst)
     }
 
     /// Bytes of the answer's body.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.sent.load(SeqCst)
     }
 
     /// The place in the order of answers, from 1; 0 where none was given.
-    pub(crate) fn finished(&self) -> u64 {
+    pub fn finished(&self) -> u64 {
         self.finished.load(SeqCst)
     }
 
@@ -129,7 +130,7 @@ type Closure = Arc<dyn Fn() + Send + Sync>;
 
 /// What happens at a request that a test picked.
 #[derive(Clone)]
-pub(crate) enum Hook {
+pub enum Hook {
     /// The closure runs, and the connection closes: the request has had no effect.
     Before(Closure),
     /// The request takes effect, the closure runs, and the connection closes: the answer is lost.
@@ -143,26 +144,26 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    pub(crate) fn before(closure: impl Fn() + Send + Sync + 'static) -> Hook {
+    pub fn before(closure: impl Fn() + Send + Sync + 'static) -> Hook {
         Hook::Before(Arc::new(closure))
     }
 
-    pub(crate) fn after(closure: impl Fn() + Send + Sync + 'static) -> Hook {
+    pub fn after(closure: impl Fn() + Send + Sync + 'static) -> Hook {
         Hook::After(Arc::new(closure))
     }
 
-    pub(crate) fn run(closure: impl Fn() + Send + Sync + 'static) -> Hook {
+    pub fn run(closure: impl Fn() + Send + Sync + 'static) -> Hook {
         Hook::Run(Arc::new(closure))
     }
 
-    pub(crate) fn status(status: u16) -> Hook {
+    pub fn status(status: u16) -> Hook {
         Hook::Answer { status, headers: Vec::new(), body: String::new() }
     }
 }
 
 /// A closure that ends a process with SIGKILL and returns when it is gone. The id may become known after the hook is set:
 /// 0 is waited for.
-pub(crate) fn kill(pid: Arc<AtomicU32>) -> impl Fn() + Send + Sync + 'static {
+pub fn kill(pid: Arc<AtomicU32>) -> impl Fn() + Send + Sync + 'static {
     move || {
         let pid = loop {
             match pid.load(SeqCst) {
@@ -170,7 +171,9 @@ pub(crate) fn kill(pid: Arc<AtomicU32>) -> impl Fn() + Send + Sync + 'static {
                 pid => break pid,
             }
         };
-        crate::support::runner::signal(pid, "KILL");
+        // The shell's own `kill`: a small system has no program of that name.
+        let mut shell = Command::new("sh");
+        let _ = shell.args(["-c", "kill -KILL \"$0\"", &pid.to_string()]).stderr(Stdio::null()).status();
         // A zombie that its parent has not collected is gone as well.
         while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
             std::thread::sleep(Duration::from_millis(1));

@@ -1,7 +1,5 @@
 //! What the fake registry and the fault proxy share: listeners on a thread of their own, bodies, and the names of the
 //! requests that the distribution specification knows.
-#![allow(dead_code, reason = "no single test needs all of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 use std::{
     convert::Infallible,
@@ -28,16 +26,16 @@ use tokio::{
     sync::oneshot,
 };
 
-pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
-pub(crate) type Reply = Response<Body>;
-pub(crate) type Answer = Pin<Box<dyn Future<Output = io::Result<Reply>> + Send>>;
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub type Reply = Response<Body>;
+pub type Answer = Pin<Box<dyn Future<Output = io::Result<Reply>> + Send>>;
 
 /// Answers a request; an error closes the connection without an answer.
-pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
+pub type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
 
 /// One kind of request, named as the distribution specification names what it does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
     Ping,
     HeadManifest,
     GetManifest,
@@ -65,12 +63,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn api(action: &str) -> Kind {
+    pub fn api(action: &str) -> Kind {
         Kind::Api(action.to_owned())
     }
 
     /// Whether such a request changes something.
-    pub(crate) fn writes(&self) -> bool {
+    pub fn writes(&self) -> bool {
         use Kind::*;
         match self {
             PutManifestByTag | PutManifestByDigest | DeleteManifest | PostUpload | Mount | PatchUpload | PutUpload
@@ -85,16 +83,16 @@ impl Kind {
 
 /// A path below `/v2/`, taken apart.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
-    pub(crate) kind: Kind,
-    pub(crate) repository: String,
+pub struct Route {
+    pub kind: Kind,
+    pub repository: String,
     /// A tag, a digest, or an upload's id.
-    pub(crate) reference: String,
-    pub(crate) query: Vec<(String, String)>,
+    pub reference: String,
+    pub query: Vec<(String, String)>,
 }
 
 impl Route {
-    pub(crate) fn of(method: &str, path_and_query: &str) -> Route {
+    pub fn of(method: &str, path_and_query: &str) -> Route {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let query: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let route = |kind, repository: &str, reference: &str| Route {
@@ -141,17 +139,17 @@ impl Route {
         .unwrap_or_else(|| route(Kind::Other, "", ""))
     }
 
-    pub(crate) fn query(&self, key: &str) -> Option<&str> {
+    pub fn query(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 }
 
 /// A body of bytes that are at hand.
-pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+pub fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::builder().status(status);
     for (name, value) in headers {
         reply = reply.header(*name, *value);
@@ -160,7 +158,7 @@ pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes
 }
 
 /// An instant as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(crate) fn http_date(at: time::OffsetDateTime) -> String {
+pub fn http_date(at: time::OffsetDateTime) -> String {
     let format = time::macros::format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
@@ -169,41 +167,41 @@ pub(crate) fn http_date(at: time::OffsetDateTime) -> String {
 
 /// The connection that a request came on.
 #[derive(Clone)]
-pub(crate) struct Peer {
+pub struct Peer {
     /// Counted over all listeners of a server, from 1.
-    pub(crate) connection: u64,
+    pub connection: u64,
     reset: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
 }
 
 impl Peer {
-    pub(crate) fn closed(&self) -> bool {
+    pub fn closed(&self) -> bool {
         self.closed.load(SeqCst)
     }
 
     /// The connection ends with a TCP reset instead of an orderly close, as soon as the handler or the body fails.
-    pub(crate) fn reset(&self) {
+    pub fn reset(&self) {
         self.reset.store(true, SeqCst);
     }
 }
 
 /// What went over all connections of a server, headers included.
 #[derive(Default, Debug)]
-pub(crate) struct Traffic {
-    pub(crate) connections: AtomicU64,
-    pub(crate) received: AtomicU64,
-    pub(crate) sent: AtomicU64,
+pub struct Traffic {
+    pub connections: AtomicU64,
+    pub received: AtomicU64,
+    pub sent: AtomicU64,
 }
 
 /// Listeners on a thread of their own, until dropped.
-pub(crate) struct Server {
-    pub(crate) traffic: Arc<Traffic>,
+pub struct Server {
+    pub traffic: Arc<Traffic>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    pub(crate) fn start(listeners: Vec<(TcpListener, Handler)>) -> Server {
+    pub fn start(listeners: Vec<(TcpListener, Handler)>) -> Server {
         let traffic = Arc::new(Traffic::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let counters = traffic.clone();
@@ -232,13 +230,13 @@ impl Drop for Server {
 }
 
 /// A listener on a free port, ready for `Server::start`.
-pub(crate) fn listen(address: &str) -> io::Result<TcpListener> {
+pub fn listen(address: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((address, 0))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-pub(crate) fn base_url(listener: &TcpListener) -> String {
+pub fn base_url(listener: &TcpListener) -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 

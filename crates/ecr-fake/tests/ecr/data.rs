@@ -1,15 +1,13 @@
 //! The data plane.
 
+use ecr_fake::http::Kind;
+use ecr_fake::{
+    ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Image, ImageSpec, Policy, Quota, REGION, Registry, Settings,
+    Throttle, User, digest,
+};
 use serde_json::json;
 
-use super::{Answer, basic, call, split};
-use crate::support::{
-    ecr::{
-        ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Image, ImageSpec, Policy, Quota, REGION, Registry,
-        Settings, Throttle, User, digest,
-    },
-    http::Kind,
-};
+use crate::{Answer, basic, call, split};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 

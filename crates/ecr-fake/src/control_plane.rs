@@ -6,10 +6,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{Request, body::Incoming, http::request::Parts};
 use serde_json::{Value, json};
 
-use super::{
-    Entry, OIDC_BEARER, Plane, Shared, data,
+use crate::{
+    Entry, OIDC_BEARER, Plane, Shared, data_plane,
     http::{Kind, Peer, Reply, reply},
-    iam, repositories, scans, ssm,
+    iam, image_scans, repositories, ssm,
     state::{Principal, RegistryId, State},
     sts,
 };
@@ -94,7 +94,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     let mut entry = Entry::new(Plane::Control, kind, &request, peer.connection);
     let (parts, mut body) = request.into_parts();
     let mut bytes = Vec::new();
-    while let Some(chunk) = data::next(&mut body, &entry.meter()).await? {
+    while let Some(chunk) = data_plane::next(&mut body, &entry.meter()).await? {
         bytes.extend_from_slice(&chunk);
     }
     if json_action.is_none() {
@@ -150,7 +150,7 @@ fn json_api(state: &mut State, target: &str, parts: &Parts, bytes: &[u8]) -> Res
     let output = match (service, name) {
         ("ssm", _) => ssm::answer(state, &action)?,
         (_, "GetAuthorizationToken") => authorization_token(state, &action)?,
-        (_, "DescribeImageScanFindings") => scans::answer(state, &action)?,
+        (_, "DescribeImageScanFindings") => image_scans::answer(state, &action)?,
         _ => repositories::answer(state, &action)?,
     };
     Ok(reply(200, &[("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", "fake")], output.to_string()))

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    control::{Action, Answer, Exception},
+use crate::{
+    control_plane::{Action, Answer, Exception},
     repositories,
     state::State,
 };

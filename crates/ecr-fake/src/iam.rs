@@ -1,6 +1,6 @@
 //! Who may do what, and how AWS says that somebody may not.
 
-use super::state::{Principal, RegistryId, State};
+use crate::state::{Principal, RegistryId, State};
 
 pub(crate) fn partition(region: &str) -> &'static str {
     match region {

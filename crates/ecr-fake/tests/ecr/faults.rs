@@ -10,12 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::{basic, call, split, try_call};
-use crate::support::{
-    ecr::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, Settings, digest, kill},
-    http::{Kind, http_date},
-    proxy::{Effect, Fault, Proxy},
-};
+use ecr_fake::http::{Kind, http_date};
+use ecr_fake::proxy::{Effect, Fault, Proxy};
+use ecr_fake::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, Settings, digest, kill};
+
+use crate::{basic, call, split, try_call};
 
 fn start() -> (Ecr, String) {
     let ecr = Ecr::start(Config::default());

@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
 #[derive(Clone, Debug)]
-pub(crate) enum Content {
+pub enum Content {
     Kept(Bytes),
     /// Pseudo-random bytes that no memory holds.
     Generated {
@@ -31,7 +31,7 @@ pub(crate) enum Content {
 const CHUNK: u64 = 64 * 1024; // bytes; one frame of a body
 
 impl Content {
-    pub(crate) fn len(&self) -> u64 {
+    pub fn len(&self) -> u64 {
         match self {
             Content::Kept(bytes) => bytes.len() as u64,
             Content::Generated { size, .. } | Content::Dropped { size } => *size,
@@ -59,7 +59,7 @@ impl Content {
     }
 
     /// All of it in memory.
-    pub(crate) fn bytes(&self) -> Option<Bytes> {
+    pub fn bytes(&self) -> Option<Bytes> {
         if let Content::Kept(bytes) = self {
             return Some(bytes.clone());
         }
@@ -71,7 +71,7 @@ impl Content {
     }
 
     /// `sha256:…`; of what was dropped only its uploader knew.
-    pub(crate) fn digest(&self) -> Option<String> {
+    pub fn digest(&self) -> Option<String> {
         let mut hash = Sha256::new();
         let mut at = 0;
         while at < self.len() {
@@ -89,7 +89,7 @@ pub(crate) fn name(hash: Sha256) -> String {
     format!("sha256:{hex}")
 }
 
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     name(Sha256::new_with_prefix(bytes))
 }
 

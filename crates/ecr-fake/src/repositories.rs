@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     config::Settings,
-    control::{Action, Answer, Exception},
+    control_plane::{Action, Answer, Exception},
     iam, listings,
     state::{Manifest, RegistryId, Repository, State},
 };

@@ -3,8 +3,6 @@
 //!
 //! Locations that lead to the registry itself are rewritten to the proxy; those that lead to another host (a download
 //! behind a 307) to a second address of the proxy, which is another host to the client as well.
-#![allow(dead_code, reason = "no single test needs all of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 use std::{
     collections::BTreeMap,
@@ -31,10 +29,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Sleep};
 use url::Url;
 
-use super::http::{self, Body, Handler, Kind, Peer, Reply, Route, Server, reply};
+use crate::http::{self, Body, Handler, Kind, Peer, Reply, Route, Server, reply};
 
 /// A running proxy; dropping it stops it.
-pub(crate) struct Proxy {
+pub struct Proxy {
     shared: Arc<Shared>,
     server: Server,
 }
@@ -56,14 +54,14 @@ type Upstream = (Peer, SendRequest<Body>);
 
 /// A request as the proxy saw it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) kind: Kind,
-    pub(crate) method: String,
+pub struct Seen {
+    pub kind: Kind,
+    pub method: String,
     /// With the query.
-    pub(crate) path: String,
-    pub(crate) authorization: bool,
-    pub(crate) range: Option<String>,
-    pub(crate) connection: u64,
+    pub path: String,
+    pub authorization: bool,
+    pub range: Option<String>,
+    pub connection: u64,
     status: Arc<AtomicU16>,
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
@@ -71,24 +69,24 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// 0 where no answer was given.
-    pub(crate) fn status(&self) -> u16 {
+    pub fn status(&self) -> u16 {
         self.status.load(SeqCst)
     }
 
     /// Bytes of the request's body that were forwarded.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received.load(SeqCst)
     }
 
     /// Bytes of the answer's body that were forwarded.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.sent.load(SeqCst)
     }
 }
 
 /// What goes wrong.
 #[derive(Clone, Debug)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// This answer; the registry sees nothing.
     Answer {
         status: u16,
@@ -129,12 +127,12 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    pub(crate) fn status(status: u16) -> Effect {
+    pub fn status(status: u16) -> Effect {
         Effect::Answer { status, headers: Vec::new(), body: String::new() }
     }
 
     /// 429 with this `Retry-After`: seconds, or `http::http_date`.
-    pub(crate) fn throttled(retry_after: &str) -> Effect {
+    pub fn throttled(retry_after: &str) -> Effect {
         Effect::Answer {
             status: 429,
             headers: vec![("retry-after".into(), retry_after.into())],
@@ -146,7 +144,7 @@ impl Effect {
 type Predicate = Arc<dyn Fn(&Seen) -> bool + Send + Sync>;
 
 /// An effect on the requests that match, from the `nth` on, `times` times.
-pub(crate) struct Fault {
+pub struct Fault {
     matches: Predicate,
     skip: u64,
     times: u64,
@@ -156,48 +154,48 @@ pub(crate) struct Fault {
 
 impl Fault {
     /// On the first request of a kind.
-    pub(crate) fn on(kind: Kind, effect: Effect) -> Fault {
+    pub fn on(kind: Kind, effect: Effect) -> Fault {
         Fault::when(move |seen| seen.kind == kind, effect)
     }
 
     /// On the first request with this method whose path contains this text.
-    pub(crate) fn on_path(method: &str, part: &str, effect: Effect) -> Fault {
+    pub fn on_path(method: &str, part: &str, effect: Effect) -> Fault {
         let (method, part) = (method.to_owned(), part.to_owned());
         Fault::when(move |seen| seen.method == method && seen.path.contains(&part), effect)
     }
 
-    pub(crate) fn when(matches: impl Fn(&Seen) -> bool + Send + Sync + 'static, effect: Effect) -> Fault {
+    pub fn when(matches: impl Fn(&Seen) -> bool + Send + Sync + 'static, effect: Effect) -> Fault {
         Fault { matches: Arc::new(matches), skip: 0, times: 1, hits: Arc::default(), effect }
     }
 
     /// From the `n`th matching request on, counted from 1.
-    pub(crate) fn nth(self, n: u64) -> Fault {
+    pub fn nth(self, n: u64) -> Fault {
         Fault { skip: n.saturating_sub(1), ..self }
     }
 
-    pub(crate) fn times(self, times: u64) -> Fault {
+    pub fn times(self, times: u64) -> Fault {
         Fault { times, ..self }
     }
 }
 
 /// How often a fault has struck.
 #[derive(Clone)]
-pub(crate) struct Hits(Arc<AtomicU64>);
+pub struct Hits(Arc<AtomicU64>);
 
 impl Hits {
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.load(SeqCst)
     }
 }
 
 impl Proxy {
     /// A proxy in front of a registry's base URL (`http://127.0.0.1:PORT`).
-    pub(crate) fn start(upstream: &str) -> Proxy {
+    pub fn start(upstream: &str) -> Proxy {
         Proxy::with_latency(upstream, Duration::ZERO)
     }
 
     /// Every request is held for that long before it is forwarded.
-    pub(crate) fn with_latency(upstream: &str, latency: Duration) -> Proxy {
+    pub fn with_latency(upstream: &str, latency: Duration) -> Proxy {
         let near = http::listen("127.0.0.1").expect("a port");
         let far = http::listen("127.0.0.2").or_else(|_| http::listen("127.0.0.1")).expect("a port");
         let shared = Arc::new(Shared {
@@ -217,35 +215,35 @@ impl Proxy {
         Proxy { server: Server::start(listeners), shared }
     }
 
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.shared.near
     }
 
     /// Adds a fault; of several that match a request, the first that is due strikes.
-    pub(crate) fn fault(&self, fault: Fault) -> Hits {
+    pub fn fault(&self, fault: Fault) -> Hits {
         let hits = Hits(fault.hits.clone());
         self.shared.faults.lock().unwrap().push(fault);
         hits
     }
 
-    pub(crate) fn clear_faults(&self) {
+    pub fn clear_faults(&self) {
         self.shared.faults.lock().unwrap().clear();
     }
 
     /// All requests in the order of their arrival.
-    pub(crate) fn log(&self) -> Vec<Seen> {
+    pub fn log(&self) -> Vec<Seen> {
         self.shared.log.lock().unwrap().clone()
     }
 
-    pub(crate) fn clear_log(&self) {
+    pub fn clear_log(&self) {
         self.shared.log.lock().unwrap().clear();
     }
 
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: Kind) -> usize {
         self.log().iter().filter(|seen| seen.kind == kind).count()
     }
 
-    pub(crate) fn counts(&self) -> BTreeMap<Kind, usize> {
+    pub fn counts(&self) -> BTreeMap<Kind, usize> {
         let mut counts = BTreeMap::new();
         for seen in self.log() {
             *counts.entry(seen.kind).or_default() += 1;
@@ -253,17 +251,17 @@ impl Proxy {
         counts
     }
 
-    pub(crate) fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         self.server.traffic.connections.load(SeqCst)
     }
 
     /// Bytes that clients sent, headers included.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.server.traffic.received.load(SeqCst)
     }
 
     /// Bytes that clients got, headers included.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.server.traffic.sent.load(SeqCst)
     }
 }

@@ -5,9 +5,9 @@ use std::io;
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use super::{
-    content,
-    data::{self, Call, Outcome, Refusal},
+use crate::{
+    blob_content,
+    data_plane::{self, Call, Outcome, Refusal},
     http::{Kind, reply},
     iam,
     state::{Manifest, Repository, State},
@@ -52,7 +52,7 @@ fn accepted(call: &Call<'_>, media_type: &str) -> bool {
 
 pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = data::next(body, &call.entry.meter()).await? {
+    while let Some(chunk) = data_plane::next(body, &call.entry.meter()).await? {
         if bytes.len() + chunk.len() > LIMIT {
             let message = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Member must have length \
                            less than or equal to 4194304'";
@@ -77,7 +77,7 @@ fn store(call: &Call<'_>, bytes: Vec<u8>) -> Outcome {
         return Err(Refusal::new(403, "", ""));
     }
     let manifest = parse(&state, call, bytes)?;
-    let digest = content::digest(&manifest.bytes);
+    let digest = blob_content::digest(&manifest.bytes);
     let digest_on_put = state.quirks.digest_on_put;
     let subject = manifest.subject().filter(|_| state.quirks.referrers_api).map(str::to_owned);
     let repository = state.repository(call.registry, name).ok_or_else(|| call.unknown())?;
@@ -168,7 +168,7 @@ fn complete(call: &Call<'_>, repository: &Repository, manifest: &Manifest) -> Re
     let layers = manifest.json["layers"].as_array().into_iter().flatten();
     for descriptor in layers.chain(manifest.json.get("config")) {
         let blob = descriptor["digest"].as_str().and_then(|digest| repository.blobs.get(digest));
-        if blob.map(content::Content::len) != descriptor["size"].as_u64() {
+        if blob.map(blob_content::Content::len) != descriptor["size"].as_u64() {
             return Err(Refusal::new(400, "MANIFEST_INVALID", "a descriptor's size is not its blob's"));
         }
     }

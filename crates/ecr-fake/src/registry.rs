@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{
+use crate::{
     Image, Manifest, RegistryId, Repository, Scan, Settings, Shared,
-    content::{self, Content},
+    blob_content::{self, Content},
     listings,
     state::State,
 };
 
 /// One account's registry in one region.
 #[derive(Clone)]
-pub(crate) struct Registry<'a> {
+pub struct Registry<'a> {
     shared: &'a Shared,
     id: RegistryId,
 }
@@ -25,21 +25,21 @@ impl<'a> Registry<'a> {
     }
 
     /// The name that images bear: `111122223333.dkr.ecr.us-east-1.amazonaws.com`.
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         self.id.host()
     }
 
     /// Where the data plane really listens: `http://127.0.0.1:PORT`.
-    pub(crate) fn url(&self) -> &'a str {
+    pub fn url(&self) -> &'a str {
         self.shared.url(&self.id)
     }
 
-    pub(crate) fn create(&self, repository: &str, settings: Settings) {
+    pub fn create(&self, repository: &str, settings: Settings) {
         self.shared.state().create(&self.id, repository, settings);
     }
 
     /// Puts a whole image with its referrers, and tags its root; a missing repository is made, mutable.
-    pub(crate) fn push(&self, repository: &str, tags: &[&str], image: &Image) {
+    pub fn push(&self, repository: &str, tags: &[&str], image: &Image) {
         self.create(repository, Settings::default());
         for (digest, content) in &image.blobs {
             self.change(repository, |repository| repository.blobs.insert(digest.clone(), content.clone()));
@@ -53,17 +53,17 @@ impl<'a> Registry<'a> {
     }
 
     /// Answers the digest.
-    pub(crate) fn put_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> String {
+    pub fn put_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> String {
         let bytes = bytes.into();
-        let digest = content::digest(&bytes);
+        let digest = blob_content::digest(&bytes);
         self.change(repository, |repository| repository.blobs.insert(digest.clone(), Content::Kept(bytes)));
         digest
     }
 
     /// Without any of the checks of a push; answers the digest.
-    pub(crate) fn put_manifest(&self, repository: &str, bytes: impl Into<Bytes>, media_type: &str) -> String {
+    pub fn put_manifest(&self, repository: &str, bytes: impl Into<Bytes>, media_type: &str) -> String {
         let bytes = bytes.into();
-        let digest = content::digest(&bytes);
+        let digest = blob_content::digest(&bytes);
         let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let pushed_at = self.shared.state().now();
         let manifest = Manifest { bytes, media_type: media_type.to_owned(), json, pushed_at, archived: false };
@@ -71,25 +71,25 @@ impl<'a> Registry<'a> {
         digest
     }
 
-    pub(crate) fn tag(&self, repository: &str, tag: &str, digest: &str) {
+    pub fn tag(&self, repository: &str, tag: &str, digest: &str) {
         self.change(repository, |repository| repository.tags.insert(tag.to_owned(), digest.to_owned()));
     }
 
-    pub(crate) fn archive(&self, repository: &str, digest: &str) {
+    pub fn archive(&self, repository: &str, digest: &str) {
         self.change_manifest(repository, digest, |manifest| manifest.archived = true);
     }
 
     /// Seconds since the epoch.
-    pub(crate) fn set_pushed_at(&self, repository: &str, digest: &str, at: f64) {
+    pub fn set_pushed_at(&self, repository: &str, digest: &str, at: f64) {
         self.change_manifest(repository, digest, |manifest| manifest.pushed_at = at);
     }
 
-    pub(crate) fn set_scan(&self, repository: &str, digest: &str, scan: Scan) {
+    pub fn set_scan(&self, repository: &str, digest: &str, scan: Scan) {
         self.change(repository, |repository| repository.scans.insert(digest.to_owned(), scan));
     }
 
     /// Any change to a repository that is there.
-    pub(crate) fn change<T>(&self, repository: &str, change: impl FnOnce(&mut Repository) -> T) -> T {
+    pub fn change<T>(&self, repository: &str, change: impl FnOnce(&mut Repository) -> T) -> T {
         change(self.shared.state().repository(&self.id, repository).expect("a repository"))
     }
 
@@ -98,35 +98,35 @@ impl<'a> Registry<'a> {
     }
 
     /// A token's password, issued to the owner of an access key without a request.
-    pub(crate) fn password(&self, access_key: &str) -> String {
+    pub fn password(&self, access_key: &str) -> String {
         let mut state = self.shared.state();
         let principal = state.credentials[access_key].principal.clone();
         state.issue_token(&principal, &self.id.region)
     }
 
     /// A copy of what a repository holds.
-    pub(crate) fn repository(&self, name: &str) -> Option<Repository> {
+    pub fn repository(&self, name: &str) -> Option<Repository> {
         self.shared.state().repository(&self.id, name).cloned()
     }
 
     /// The digest that a tag points to.
-    pub(crate) fn resolve(&self, repository: &str, tag: &str) -> Option<String> {
+    pub fn resolve(&self, repository: &str, tag: &str) -> Option<String> {
         self.repository(repository)?.resolve(tag)
     }
 
-    pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<Manifest> {
+    pub fn manifest(&self, repository: &str, reference: &str) -> Option<Manifest> {
         let mut repository = self.repository(repository)?;
         let digest = repository.resolve(reference)?;
         repository.manifests.remove(&digest)
     }
 
     /// Descriptors of a digest's referrers, in the order of their pushes.
-    pub(crate) fn referrers(&self, repository: &str, digest: &str) -> Vec<Value> {
+    pub fn referrers(&self, repository: &str, digest: &str) -> Vec<Value> {
         self.repository(repository).map_or_else(Vec::new, |repository| listings::descriptors(&repository, digest))
     }
 
     /// Says what a reference's graph lacks: manifests and blobs that can't be pulled.
-    pub(crate) fn whole(&self, name: &str, reference: &str) -> Result<(), String> {
+    pub fn whole(&self, name: &str, reference: &str) -> Result<(), String> {
         let repository = self.repository(name).ok_or_else(|| format!("no repository {name}"))?;
         let mut open = vec![repository.resolve(reference).ok_or_else(|| format!("no {reference} in {name}"))?];
         while let Some(digest) = open.pop() {
@@ -143,17 +143,17 @@ impl<'a> Registry<'a> {
 
 /// What registries hold, to compare before and after: by `host/repository`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Snapshot(pub(crate) BTreeMap<String, Contents>);
+pub struct Snapshot(pub BTreeMap<String, Contents>);
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Contents {
+pub struct Contents {
     /// Digests by tag.
-    pub(crate) tags: BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
     /// Bytes by digest.
-    pub(crate) manifests: BTreeMap<String, Bytes>,
+    pub manifests: BTreeMap<String, Bytes>,
     /// Sizes by digest.
-    pub(crate) blobs: BTreeMap<String, u64>,
-    pub(crate) settings: Settings,
+    pub blobs: BTreeMap<String, u64>,
+    pub settings: Settings,
 }
 
 impl Snapshot {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, io::Write as _, path::Path};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::content::{self, Content};
+use crate::blob_content::{self, Content};
 
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -15,24 +15,24 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 
 /// What an image is made of. Equal specifications make equal images.
 #[derive(Clone, Debug)]
-pub(crate) struct ImageSpec {
+pub struct ImageSpec {
     /// `os/arch` or `os/arch/variant`; one makes a single manifest, several an index.
-    pub(crate) platforms: Vec<String>,
+    pub platforms: Vec<String>,
     /// Layers of each platform; none is shared.
-    pub(crate) layers: usize,
+    pub layers: usize,
     /// Bytes of each layer, at least 32.
-    pub(crate) layer_size: u64,
-    pub(crate) seed: u64,
+    pub layer_size: u64,
+    pub seed: u64,
     /// Docker's media types instead of OCI's.
-    pub(crate) docker: bool,
+    pub docker: bool,
     /// An index also of one platform.
-    pub(crate) index: bool,
+    pub index: bool,
     /// Layers are made on the fly and never held in memory.
-    pub(crate) generated: bool,
+    pub generated: bool,
     /// The version that its label names; none: it has no such label.
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
     /// The media type of its layers; none: the usual one.
-    pub(crate) layer_type: Option<&'static str>,
+    pub layer_type: Option<&'static str>,
 }
 
 impl Default for ImageSpec {
@@ -53,41 +53,41 @@ impl Default for ImageSpec {
 
 /// A manifest's bytes and what they are called.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Artifact {
-    pub(crate) bytes: Bytes,
-    pub(crate) media_type: String,
-    pub(crate) digest: String,
+pub struct Artifact {
+    pub bytes: Bytes,
+    pub media_type: String,
+    pub digest: String,
 }
 
 impl Artifact {
     fn new(media_type: &str, json: &Value) -> Artifact {
         let bytes = Bytes::from(serde_json::to_vec(json).unwrap());
-        Artifact { digest: content::digest(&bytes), bytes, media_type: media_type.to_owned() }
+        Artifact { digest: blob_content::digest(&bytes), bytes, media_type: media_type.to_owned() }
     }
 
-    pub(crate) fn descriptor(&self) -> Value {
+    pub fn descriptor(&self) -> Value {
         json!({"mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len()})
     }
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
-    pub(crate) root: Artifact,
+pub struct Image {
+    pub root: Artifact,
     /// The platforms of an index; empty where the root is a single manifest.
-    pub(crate) children: Vec<Artifact>,
+    pub children: Vec<Artifact>,
     /// In the order in which they were attached.
-    pub(crate) referrers: Vec<Artifact>,
+    pub referrers: Vec<Artifact>,
     /// Digest and bytes.
-    pub(crate) blobs: Vec<(String, Content)>,
+    pub blobs: Vec<(String, Content)>,
 }
 
 impl Image {
     /// An image of the default shape: two platforms with two layers each.
-    pub(crate) fn new(seed: u64) -> Image {
+    pub fn new(seed: u64) -> Image {
         Image::of(&ImageSpec { seed, ..ImageSpec::default() })
     }
 
-    pub(crate) fn of(spec: &ImageSpec) -> Image {
+    pub fn of(spec: &ImageSpec) -> Image {
         let mut blobs = Vec::new();
         let mut platforms = Vec::new();
         for (number, platform) in spec.platforms.iter().enumerate() {
@@ -112,7 +112,7 @@ impl Image {
     }
 
     /// Attaches a payload to a digest of this image as an OCI 1.1 referrer; answers its digest.
-    pub(crate) fn attach(&mut self, subject: &str, artifact_type: &str, payload: &[u8]) -> String {
+    pub fn attach(&mut self, subject: &str, artifact_type: &str, payload: &[u8]) -> String {
         let subject = self.manifests().find(|manifest| manifest.digest == subject).expect("a subject").descriptor();
         let empty = Content::Kept(Bytes::from_static(b"{}"));
         let payload = Content::Kept(Bytes::copy_from_slice(payload));
@@ -135,13 +135,13 @@ impl Image {
     }
 
     /// All manifests: children, root, referrers.
-    pub(crate) fn manifests(&self) -> impl Iterator<Item = &Artifact> {
+    pub fn manifests(&self) -> impl Iterator<Item = &Artifact> {
         self.children.iter().chain([&self.root]).chain(&self.referrers)
     }
 
     /// Adds this image to the OCI layout in a folder, which is made where it is missing. The annotations are those of
     /// the root's entry in `index.json`; referrers are entries without any.
-    pub(crate) fn write_layout(&self, folder: &Path, annotations: &[(&str, &str)]) {
+    pub fn write_layout(&self, folder: &Path, annotations: &[(&str, &str)]) {
         let blobs = folder.join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
         fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -177,7 +177,7 @@ impl Image {
     }
 
     /// Distinct blobs: the `B` of a transfer's request count.
-    pub(crate) fn blob_count(&self) -> usize {
+    pub fn blob_count(&self) -> usize {
         self.blobs.iter().map(|(digest, _)| digest).collect::<BTreeSet<_>>().len()
     }
 }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::{Request, body::Incoming, http::request::Parts};
 use serde_json::json;
 
-use super::{
+use crate::{
     Entry, Plane, Shared, blobs,
     http::{Kind, Peer, Reply, Route, reply},
     iam, listings, manifests,

@@ -1,12 +1,12 @@
 //! The control plane.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
-
-use super::{Answer, call};
-use crate::support::ecr::{
+use ecr_fake::{
     ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Parameter, Policy, Quota, REGION, Role, Scan, Settings, Throttle, User,
 };
+use serde_json::{Value, json};
+
+use crate::{Answer, call};
 
 fn signed(key: &str, region: &str, service: &str) -> String {
     format!(

@@ -1,22 +1,21 @@
 //! A strict fake of AWS ECR on real sockets: control plane (ECR, SSM, STS), one data plane for each registry, and the
 //! host that blob downloads are redirected to. Many accounts and regions; nothing that the real service refuses passes.
-#![allow(dead_code, unused_imports, reason = "no single test needs all of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
+mod blob_content;
 mod blobs;
 mod config;
-mod content;
-mod control;
-mod data;
+mod control_plane;
+mod data_plane;
+pub mod http;
 mod iam;
 mod image;
+mod image_scans;
 mod listings;
 mod log;
 mod manifests;
+pub mod proxy;
+mod registry;
 mod repositories;
-mod scans;
-mod seed;
-mod selftest;
 mod ssm;
 mod state;
 mod sts;
@@ -32,21 +31,21 @@ use hyper::{
 };
 
 use self::state::State;
-pub(crate) use self::{
+pub use self::{
+    blob_content::{Content, digest},
     config::{
         ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Parameter, Policy, Quirks, Quota, REGION, Role, Scan, Settings,
         Throttle, User,
     },
-    content::{Content, digest},
     image::{Artifact, Image, ImageSpec},
     log::{Entry, Hook, Plane, kill},
-    seed::{Registry, Snapshot},
+    registry::{Registry, Snapshot},
     state::{Manifest, RegistryId, Repository},
 };
-use super::http::{self, Handler, Kind, Peer, Reply, Server};
+use crate::http::{Handler, Kind, Peer, Reply, Server};
 
 /// A running fake; dropping it stops it.
-pub(crate) struct Ecr {
+pub struct Ecr {
     shared: Arc<Shared>,
     server: Server,
 }
@@ -65,7 +64,7 @@ pub(crate) struct Shared {
 }
 
 impl Ecr {
-    pub(crate) fn start(config: Config) -> Ecr {
+    pub fn start(config: Config) -> Ecr {
         let control = http::listen("127.0.0.1").expect("a port");
         // Only Linux has all of 127/8; elsewhere the port alone tells the hosts apart.
         let download = http::listen(&config.download_address).or_else(|_| http::listen("127.0.0.1")).expect("a port");
@@ -86,22 +85,24 @@ impl Ecr {
         });
         let mut listeners: Vec<(_, Handler)> = Vec::new();
         let state = shared.clone();
-        listeners
-            .push((control, Arc::new(move |request, peer| Box::pin(control::serve(state.clone(), request, peer)))));
+        listeners.push((
+            control,
+            Arc::new(move |request, peer| Box::pin(control_plane::serve(state.clone(), request, peer))),
+        ));
         let state = shared.clone();
         listeners.push((download, Arc::new(move |request, peer| Box::pin(blobs::serve(state.clone(), request, peer)))));
         for (id, listener) in data {
             let state = shared.clone();
             listeners.push((
                 listener,
-                Arc::new(move |request, peer| Box::pin(data::serve(state.clone(), id.clone(), request, peer))),
+                Arc::new(move |request, peer| Box::pin(data_plane::serve(state.clone(), id.clone(), request, peer))),
             ));
         }
         Ecr { shared, server: Server::start(listeners) }
     }
 
     /// Another writer: puts an image into a registry, under a tag that is not there yet.
-    pub(crate) fn writer(
+    pub fn writer(
         &self,
         account: &str,
         region: &str,
@@ -120,18 +121,18 @@ impl Ecr {
     }
 
     /// For `AWS_ENDPOINT_URL`.
-    pub(crate) fn endpoint_url(&self) -> &str {
+    pub fn endpoint_url(&self) -> &str {
         &self.shared.control
     }
 
     /// For the input `registry-endpoints`: a line `host=url` for each registry.
-    pub(crate) fn registry_endpoints(&self) -> String {
+    pub fn registry_endpoints(&self) -> String {
         let lines: Vec<_> = self.shared.data.iter().map(|(id, url)| format!("{}={url}", id.host())).collect();
         lines.join("\n")
     }
 
     /// The variables that make an AWS SDK speak to this fake as the owner of an access key.
-    pub(crate) fn environment(&self, access_key: &str, region: &str) -> Vec<(&'static str, String)> {
+    pub fn environment(&self, access_key: &str, region: &str) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", self.shared.control.clone()),
             ("AWS_ACCESS_KEY_ID", access_key.to_owned()),
@@ -144,7 +145,7 @@ impl Ecr {
     }
 
     /// The variables of a job with `id-token: write`; the endpoint hands out `token`.
-    pub(crate) fn web_identity(&self, token: &str) -> Vec<(&'static str, String)> {
+    pub fn web_identity(&self, token: &str) -> Vec<(&'static str, String)> {
         *self.shared.identity.lock().unwrap() = token.to_owned();
         vec![
             ("ACTIONS_ID_TOKEN_REQUEST_URL", format!("{}/oidc?api-version=2.0", self.shared.control)),
@@ -153,32 +154,32 @@ impl Ecr {
     }
 
     /// A registry, to seed and to look at.
-    pub(crate) fn registry(&self, account: &str, region: &str) -> Registry<'_> {
+    pub fn registry(&self, account: &str, region: &str) -> Registry<'_> {
         Registry::new(&self.shared, RegistryId::new(account, region))
     }
 
     /// The registry of the default account and region.
-    pub(crate) fn default_registry(&self) -> Registry<'_> {
+    pub fn default_registry(&self) -> Registry<'_> {
         self.registry(ACCOUNT, REGION)
     }
 
     /// Changes how the service behaves from now on.
-    pub(crate) fn quirks(&self, change: impl FnOnce(&mut Quirks)) {
+    pub fn quirks(&self, change: impl FnOnce(&mut Quirks)) {
         change(&mut self.shared.state().quirks);
     }
 
     /// Replaces all throttles; their counts begin anew.
-    pub(crate) fn throttle(&self, throttles: Vec<Throttle>) {
+    pub fn throttle(&self, throttles: Vec<Throttle>) {
         self.shared.state().throttle(throttles);
     }
 
     /// Expires every token that was issued until now.
-    pub(crate) fn expire_tokens(&self) {
+    pub fn expire_tokens(&self) {
         self.shared.state().tokens.values_mut().for_each(|token| token.expired = true);
     }
 
     /// Sets an SSM parameter, replacing one of the same account, region and name.
-    pub(crate) fn set_parameter(&self, parameter: Parameter) {
+    pub fn set_parameter(&self, parameter: Parameter) {
         let mut state = self.shared.state();
         state.parameters.retain(|old| {
             (&old.account, &old.region, &old.name) != (&parameter.account, &parameter.region, &parameter.name)
@@ -187,64 +188,64 @@ impl Ecr {
     }
 
     /// At the `n`th request (from 1) to data planes and downloads from now on.
-    pub(crate) fn on_request(&self, n: u64, hook: Hook) {
+    pub fn on_request(&self, n: u64, hook: Hook) {
         self.on(|entry| entry.plane != Plane::Control, n, 1, hook);
     }
 
     /// At the `n`th request (from 1) of a kind from now on.
-    pub(crate) fn on_kind(&self, kind: Kind, n: u64, hook: Hook) {
+    pub fn on_kind(&self, kind: Kind, n: u64, hook: Hook) {
         self.on(move |entry| entry.kind == kind, n, 1, hook);
     }
 
     /// At the `n`th request (from 1) that matches, and at `times` of them in all.
-    pub(crate) fn on(&self, matches: impl Fn(&Entry) -> bool + Send + 'static, n: u64, times: u64, hook: Hook) {
+    pub fn on(&self, matches: impl Fn(&Entry) -> bool + Send + 'static, n: u64, times: u64, hook: Hook) {
         let rule = log::Rule { matches: Box::new(matches), skip: n.saturating_sub(1), times, hook };
         self.shared.rules.lock().unwrap().push(rule);
     }
 
-    pub(crate) fn clear_hooks(&self) {
+    pub fn clear_hooks(&self) {
         self.shared.rules.lock().unwrap().clear();
     }
 
     /// All requests in the order of their arrival.
-    pub(crate) fn log(&self) -> Vec<Entry> {
+    pub fn log(&self) -> Vec<Entry> {
         self.shared.log.lock().unwrap().clone()
     }
 
-    pub(crate) fn clear_log(&self) {
+    pub fn clear_log(&self) {
         self.shared.log.lock().unwrap().clear();
     }
 
     /// Requests to data planes and downloads.
-    pub(crate) fn data_plane(&self) -> Vec<Entry> {
+    pub fn data_plane(&self) -> Vec<Entry> {
         self.log().into_iter().filter(|entry| entry.plane != Plane::Control).collect()
     }
 
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: Kind) -> usize {
         self.log().iter().filter(|entry| entry.kind == kind).count()
     }
 
     /// Requests that change something or would have, whatever their status.
-    pub(crate) fn writes(&self) -> Vec<Entry> {
+    pub fn writes(&self) -> Vec<Entry> {
         self.log().into_iter().filter(|entry| entry.kind.writes()).collect()
     }
 
     /// Downloads to which a client sent its `Authorization`: each is a leak.
-    pub(crate) fn leaks(&self) -> usize {
+    pub fn leaks(&self) -> usize {
         self.log().iter().filter(|entry| entry.plane == Plane::Download && entry.authorization).count()
     }
 
     /// The log as a table.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         log::table(&self.log())
     }
 
-    pub(crate) fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         self.server.traffic.connections.load(SeqCst)
     }
 
     /// Everything that all registries hold.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.shared.state())
     }
 }
@@ -287,7 +288,7 @@ impl Shared {
                 return log::lost();
             }
             Some(Hook::Answer { status, headers, body }) => {
-                data::drain(request.body_mut(), &entry.meter()).await?;
+                data_plane::drain(request.body_mut(), &entry.meter()).await?;
                 entry.answer(*status, self.answers.fetch_add(1, SeqCst) + 1);
                 return Ok(log::canned(*status, headers, body));
             }

@@ -4,24 +4,24 @@ use serde_json::Value;
 
 /// Who and what exists when the fake starts.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// Account and region of every registry that has a data plane.
-    pub(crate) registries: Vec<(String, String)>,
-    pub(crate) users: Vec<User>,
-    pub(crate) roles: Vec<Role>,
-    pub(crate) parameters: Vec<Parameter>,
-    pub(crate) templates: Vec<CreationTemplate>,
-    pub(crate) throttles: Vec<Throttle>,
-    pub(crate) quirks: Quirks,
+    pub registries: Vec<(String, String)>,
+    pub users: Vec<User>,
+    pub roles: Vec<Role>,
+    pub parameters: Vec<Parameter>,
+    pub templates: Vec<CreationTemplate>,
+    pub throttles: Vec<Throttle>,
+    pub quirks: Quirks,
     /// Uploaded blobs above this size are hashed and their bytes dropped: they can't be read back.
-    pub(crate) keep_blobs_up_to: u64,
+    pub keep_blobs_up_to: u64,
     /// Where downloads are served: another address than the registry's, as S3 is another host than ECR.
-    pub(crate) download_address: String,
+    pub download_address: String,
 }
 
-pub(crate) const ACCOUNT: &str = "111122223333";
-pub(crate) const REGION: &str = "us-east-1";
-pub(crate) const ACCESS_KEY: &str = "AKIADEFAULTUSER00000";
+pub const ACCOUNT: &str = "111122223333";
+pub const REGION: &str = "us-east-1";
+pub const ACCESS_KEY: &str = "AKIADEFAULTUSER00000";
 
 impl Default for Config {
     /// One registry and one user who may do everything in its account.
@@ -42,36 +42,36 @@ impl Default for Config {
 
 /// How the service behaves; every field can be changed while it runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Quirks {
+pub struct Quirks {
     /// The account setting `BLOB_MOUNTING`.
-    pub(crate) mounting: bool,
-    pub(crate) referrers_api: bool,
+    pub mounting: bool,
+    pub referrers_api: bool,
     /// Descriptors on one page of the referrers API, tags on one page of a tag list, items on one of the control plane.
-    pub(crate) page: usize,
+    pub page: usize,
     /// Upload locations are absolute URLs instead of paths.
-    pub(crate) absolute_locations: bool,
+    pub absolute_locations: bool,
     /// `Docker-Content-Digest` in the answer to a manifest PUT.
-    pub(crate) digest_on_put: bool,
+    pub digest_on_put: bool,
     /// Artifact types and media types (of manifest, config and layers) that are refused with 405.
-    pub(crate) refused_types: Vec<String>,
+    pub refused_types: Vec<String>,
     /// Types with parameters (`;`) are refused with 405.
-    pub(crate) refuse_parameters: bool,
+    pub refuse_parameters: bool,
     /// A blob GET is a 307 to the download port; otherwise the registry answers itself.
-    pub(crate) redirects: bool,
+    pub redirects: bool,
     /// `Range` is honoured on downloads; otherwise the answer is the whole blob with 200.
-    pub(crate) ranges: bool,
+    pub ranges: bool,
     /// How often a signed download URL works.
-    pub(crate) signed_url_uses: Option<u32>,
+    pub signed_url_uses: Option<u32>,
     /// Data-plane requests after which a token expires, for the tokens that `short_tokens` still counts.
-    pub(crate) token_requests: u32,
+    pub token_requests: u32,
     /// How many of the tokens to be issued are short-lived.
-    pub(crate) short_tokens: u32,
+    pub short_tokens: u32,
     /// What an expired token is answered with: 401, or 403 `DENIED`.
-    pub(crate) expired_status: u16,
+    pub expired_status: u16,
     /// A full repository: every manifest PUT is a bare 403.
-    pub(crate) repository_full: bool,
+    pub repository_full: bool,
     /// Added to the clock, in seconds: for timestamps of pushes.
-    pub(crate) clock_offset: i64,
+    pub clock_offset: i64,
 }
 
 impl Default for Quirks {
@@ -98,37 +98,37 @@ impl Default for Quirks {
 
 /// A caller with a long-lived access key.
 #[derive(Clone, Debug)]
-pub(crate) struct User {
-    pub(crate) access_key: String,
-    pub(crate) account: String,
-    pub(crate) name: String,
-    pub(crate) policy: Policy,
+pub struct User {
+    pub access_key: String,
+    pub account: String,
+    pub name: String,
+    pub policy: Policy,
 }
 
 impl User {
-    pub(crate) fn new(access_key: &str, account: &str) -> User {
+    pub fn new(access_key: &str, account: &str) -> User {
         User { access_key: access_key.into(), account: account.into(), name: "ci".into(), policy: Policy::all() }
     }
 
-    pub(crate) fn policy(self, policy: Policy) -> User {
+    pub fn policy(self, policy: Policy) -> User {
         User { policy, ..self }
     }
 }
 
 /// A role that can be assumed.
 #[derive(Clone, Debug)]
-pub(crate) struct Role {
-    pub(crate) account: String,
-    pub(crate) name: String,
-    pub(crate) policy: Policy,
+pub struct Role {
+    pub account: String,
+    pub name: String,
+    pub policy: Policy,
     /// Patterns of the callers' ARNs.
-    pub(crate) trusts: Vec<String>,
+    pub trusts: Vec<String>,
     /// The web identity token that is accepted.
-    pub(crate) web_identity: Option<String>,
+    pub web_identity: Option<String>,
 }
 
 impl Role {
-    pub(crate) fn new(account: &str, name: &str) -> Role {
+    pub fn new(account: &str, name: &str) -> Role {
         Role {
             account: account.into(),
             name: name.into(),
@@ -138,32 +138,32 @@ impl Role {
         }
     }
 
-    pub(crate) fn policy(self, policy: Policy) -> Role {
+    pub fn policy(self, policy: Policy) -> Role {
         Role { policy, ..self }
     }
 
-    pub(crate) fn arn(&self) -> String {
+    pub fn arn(&self) -> String {
         format!("arn:aws:iam::{}:role/{}", self.account, self.name)
     }
 }
 
 /// Statements `action` or `action resource`, both with `*`: `ecr:PutImage arn:aws:ecr:*:*:repository/shop/*`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Policy {
-    pub(crate) allow: Vec<String>,
-    pub(crate) deny: Vec<String>,
+pub struct Policy {
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
 }
 
 impl Policy {
-    pub(crate) fn all() -> Policy {
+    pub fn all() -> Policy {
         Policy::only(&["*"])
     }
 
-    pub(crate) fn only(statements: &[&str]) -> Policy {
+    pub fn only(statements: &[&str]) -> Policy {
         Policy { allow: statements.iter().map(|statement| (*statement).to_owned()).collect(), deny: Vec::new() }
     }
 
-    pub(crate) fn deny(mut self, statements: &[&str]) -> Policy {
+    pub fn deny(mut self, statements: &[&str]) -> Policy {
         self.deny.extend(statements.iter().map(|statement| (*statement).to_owned()));
         self
     }
@@ -171,18 +171,18 @@ impl Policy {
 
 /// An SSM parameter.
 #[derive(Clone, Debug)]
-pub(crate) struct Parameter {
-    pub(crate) account: String,
-    pub(crate) region: String,
-    pub(crate) name: String,
-    pub(crate) value: String,
+pub struct Parameter {
+    pub account: String,
+    pub region: String,
+    pub name: String,
+    pub value: String,
     /// `String`, `StringList` or `SecureString`.
-    pub(crate) kind: String,
+    pub kind: String,
 }
 
 impl Parameter {
     /// A `String` parameter in the default account and region.
-    pub(crate) fn new(name: &str, value: &str) -> Parameter {
+    pub fn new(name: &str, value: &str) -> Parameter {
         Parameter {
             account: ACCOUNT.into(),
             region: REGION.into(),
@@ -195,29 +195,29 @@ impl Parameter {
 
 /// A repository creation template; the longest prefix wins, `ROOT` is the last resort.
 #[derive(Clone, Debug)]
-pub(crate) struct CreationTemplate {
-    pub(crate) account: String,
-    pub(crate) region: String,
-    pub(crate) prefix: String,
+pub struct CreationTemplate {
+    pub account: String,
+    pub region: String,
+    pub prefix: String,
     /// `CREATE_ON_PUSH`, `PULL_THROUGH_CACHE`, `REPLICATION`.
-    pub(crate) applied_for: Vec<String>,
-    pub(crate) settings: Settings,
+    pub applied_for: Vec<String>,
+    pub settings: Settings,
 }
 
 /// A repository's settings.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// `MUTABLE`, `IMMUTABLE`, `MUTABLE_WITH_EXCLUSION`, `IMMUTABLE_WITH_EXCLUSION`.
-    pub(crate) mutability: String,
+    pub mutability: String,
     /// Wildcard patterns of the tags that are excluded.
-    pub(crate) exclusions: Vec<String>,
-    pub(crate) scan_on_push: bool,
+    pub exclusions: Vec<String>,
+    pub scan_on_push: bool,
     /// As the API has it: `{"encryptionType": "AES256"}`.
-    pub(crate) encryption: Value,
+    pub encryption: Value,
     /// Key and value.
-    pub(crate) tags: Vec<(String, String)>,
-    pub(crate) lifecycle_policy: Option<String>,
-    pub(crate) repository_policy: Option<String>,
+    pub tags: Vec<(String, String)>,
+    pub lifecycle_policy: Option<String>,
+    pub repository_policy: Option<String>,
 }
 
 impl Default for Settings {
@@ -235,26 +235,26 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub(crate) fn immutable() -> Settings {
+    pub fn immutable() -> Settings {
         Settings { mutability: "IMMUTABLE".into(), ..Settings::default() }
     }
 }
 
 /// What scanning one digest found.
 #[derive(Clone, Debug)]
-pub(crate) struct Scan {
+pub struct Scan {
     /// `COMPLETE`, `ACTIVE`, `FAILED`, `UNSUPPORTED_IMAGE`, …
-    pub(crate) status: String,
-    pub(crate) description: String,
+    pub status: String,
+    pub description: String,
     /// Calls that are answered `IN_PROGRESS` first.
-    pub(crate) pending_calls: u32,
+    pub pending_calls: u32,
     /// Basic findings, as the API has them.
-    pub(crate) findings: Vec<Value>,
-    pub(crate) enhanced_findings: Vec<Value>,
+    pub findings: Vec<Value>,
+    pub enhanced_findings: Vec<Value>,
     /// Findings of both kinds on one page.
-    pub(crate) page: usize,
+    pub page: usize,
     /// When the scan was made, in seconds since the epoch; otherwise at the call.
-    pub(crate) completed_at: Option<i64>,
+    pub completed_at: Option<i64>,
 }
 
 impl Default for Scan {
@@ -273,15 +273,15 @@ impl Default for Scan {
 
 /// When calls of one action are throttled. The data plane's requests count as the actions that they stand for.
 #[derive(Clone, Debug)]
-pub(crate) struct Throttle {
+pub struct Throttle {
     /// `PutImage`, `InitiateLayerUpload`, `GetAuthorizationToken`, …
-    pub(crate) action: String,
-    pub(crate) quota: Quota,
-    pub(crate) retry_after: Option<String>,
+    pub action: String,
+    pub quota: Quota,
+    pub retry_after: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Quota {
+pub enum Quota {
     /// The first so many calls are refused.
     First(u64),
     /// Every so-manieth call is refused.
@@ -291,12 +291,12 @@ pub(crate) enum Quota {
 }
 
 impl Throttle {
-    pub(crate) fn new(action: &str, quota: Quota) -> Throttle {
+    pub fn new(action: &str, quota: Quota) -> Throttle {
         Throttle { action: action.into(), quota, retry_after: None }
     }
 
     /// The rates that AWS documents for an account and region.
-    pub(crate) fn documented() -> Vec<Throttle> {
+    pub fn documented() -> Vec<Throttle> {
         [
             ("PutImage", 10.0),
             ("InitiateLayerUpload", 100.0),

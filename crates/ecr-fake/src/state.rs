@@ -9,31 +9,31 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{
+use crate::{
+    blob_content::Content,
     config::{Config, CreationTemplate, Parameter, Policy, Quirks, Quota, Role, Scan, Settings, Throttle},
-    content::Content,
     iam,
 };
 
 /// Account and region.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RegistryId {
-    pub(crate) account: String,
-    pub(crate) region: String,
+pub struct RegistryId {
+    pub account: String,
+    pub region: String,
 }
 
 impl RegistryId {
-    pub(crate) fn new(account: &str, region: &str) -> RegistryId {
+    pub fn new(account: &str, region: &str) -> RegistryId {
         RegistryId { account: account.into(), region: region.into() }
     }
 
     /// `111122223333.dkr.ecr.us-east-1.amazonaws.com`
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         format!("{}.dkr.ecr.{}.{suffix}", self.account, self.region)
     }
 
-    pub(crate) fn arn(&self, repository: &str) -> String {
+    pub fn arn(&self, repository: &str) -> String {
         format!("arn:{}:ecr:{}:{}:repository/{repository}", iam::partition(&self.region), self.region, self.account)
     }
 }
@@ -90,58 +90,58 @@ pub(crate) struct Session {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Repository {
-    pub(crate) settings: Settings,
-    pub(crate) created_at: f64,
-    pub(crate) blobs: BTreeMap<String, Content>,
-    pub(crate) manifests: BTreeMap<String, Manifest>,
-    pub(crate) tags: BTreeMap<String, String>,
-    pub(crate) scans: BTreeMap<String, Scan>,
+pub struct Repository {
+    pub settings: Settings,
+    pub created_at: f64,
+    pub blobs: BTreeMap<String, Content>,
+    pub manifests: BTreeMap<String, Manifest>,
+    pub tags: BTreeMap<String, String>,
+    pub scans: BTreeMap<String, Scan>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Manifest {
-    pub(crate) bytes: Bytes,
-    pub(crate) media_type: String,
-    pub(crate) json: Value,
+pub struct Manifest {
+    pub bytes: Bytes,
+    pub media_type: String,
+    pub json: Value,
     /// Seconds since the epoch.
-    pub(crate) pushed_at: f64,
-    pub(crate) archived: bool,
+    pub pushed_at: f64,
+    pub archived: bool,
 }
 
 impl Manifest {
-    pub(crate) fn strings<'a>(&'a self, list: &str) -> impl Iterator<Item = &'a str> {
+    fn strings<'a>(&'a self, list: &str) -> impl Iterator<Item = &'a str> {
         self.json[list].as_array().into_iter().flatten().filter_map(|item| item["digest"].as_str())
     }
 
     /// Digests of config and layers.
-    pub(crate) fn blobs(&self) -> BTreeSet<&str> {
+    pub fn blobs(&self) -> BTreeSet<&str> {
         self.json["config"]["digest"].as_str().into_iter().chain(self.strings("layers")).collect()
     }
 
     /// Digests of an index's manifests.
-    pub(crate) fn children(&self) -> BTreeSet<&str> {
+    pub fn children(&self) -> BTreeSet<&str> {
         self.strings("manifests").collect()
     }
 
-    pub(crate) fn subject(&self) -> Option<&str> {
+    pub fn subject(&self) -> Option<&str> {
         self.json["subject"]["digest"].as_str()
     }
 
     /// As the referrers API shows it: an image without an `artifactType` has its config's media type.
-    pub(crate) fn artifact_type(&self) -> Option<&str> {
+    pub fn artifact_type(&self) -> Option<&str> {
         self.json["artifactType"].as_str().or_else(|| self.json["config"]["mediaType"].as_str())
     }
 
     /// Bytes of its config and layers, as the manifest says.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         let layers = self.json["layers"].as_array().into_iter().flatten();
         layers.chain([&self.json["config"]]).filter_map(|item| item["size"].as_u64()).sum()
     }
 }
 
 impl Repository {
-    pub(crate) fn immutable(&self, tag: &str) -> bool {
+    pub fn immutable(&self, tag: &str) -> bool {
         let excluded = self.settings.exclusions.iter().any(|pattern| iam::matches(pattern, tag));
         match self.settings.mutability.as_str() {
             "IMMUTABLE" => true,
@@ -152,7 +152,7 @@ impl Repository {
     }
 
     /// The digest that a tag or a digest stands for.
-    pub(crate) fn resolve(&self, reference: &str) -> Option<String> {
+    pub fn resolve(&self, reference: &str) -> Option<String> {
         let digest = if reference.contains(':') { reference } else { self.tags.get(reference)? };
         self.manifests.contains_key(digest).then(|| digest.to_owned())
     }
@@ -228,7 +228,7 @@ impl State {
     /// A name that no other has.
     pub(crate) fn unique(&mut self, prefix: &str) -> String {
         self.counter += 1;
-        let digest = super::content::digest(format!("{prefix}{}{}", self.counter, self.salt).as_bytes());
+        let digest = crate::blob_content::digest(format!("{prefix}{}{}", self.counter, self.salt).as_bytes());
         format!("{prefix}{}", &digest["sha256:".len()..][..24])
     }
 

@@ -1,6 +1,6 @@
 //! A dry run says exactly what would be written, and fails where the run itself would.
 
-use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, Settings};
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings};
 use lifecycle::runner::escape;
 use serde_json::json;
 
@@ -15,7 +15,7 @@ fn shop() -> (Ecr, Project, Image) {
     let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
     let ecr = Ecr::start(Config { registries, ..Config::default() });
     set_registry(&ecr);
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let project = Project::new(BY_TAG);
     let mut image = Image::new(1);
     let root = image.root.digest.clone();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ecr_fake::http::{Kind, http_date};
 use ecr_fake::proxy::{Effect, Fault, Proxy, Seen};
-use ecr_fake::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, Settings, Throttle};
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, RepositorySettings, Throttle};
 use time::OffsetDateTime;
 
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
@@ -41,7 +41,7 @@ impl Way {
         set_registry(&ecr);
         ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
         // As strict as it gets: a tag is written once.
-        ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", Settings::immutable());
+        ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", RepositorySettings::immutable());
         let project = Project::new(BY_TAG);
         project.built("Api", &image);
         let source = Proxy::start(ecr.default_registry().url());

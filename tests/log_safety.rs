@@ -2,7 +2,7 @@
 //! that is not ours is asserted of every run; here the words try.
 
 use ecr_fake::http::Kind;
-use ecr_fake::{Config, Ecr, Hook, Image, Parameter, Settings};
+use ecr_fake::{Config, Ecr, Hook, Image, Parameter, RepositorySettings};
 
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 
@@ -13,7 +13,7 @@ const EVIL: &str =
 fn shop(template: &str) -> (Ecr, Project) {
     let ecr = Ecr::start(Config::default());
     set_registry(&ecr);
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let project = Project::new(template);
     project.built("Api", &Image::new(1));
     (ecr, project)

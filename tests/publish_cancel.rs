@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ecr_fake::http::Kind;
 use ecr_fake::proxy::{Effect, Fault, Proxy};
-use ecr_fake::{Config, Ecr, Hook, Image, Settings};
+use ecr_fake::{Config, Ecr, Hook, Image, RepositorySettings};
 
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::runner::{Printed, Run, Running, signal};
@@ -15,7 +15,7 @@ fn shop() -> (Ecr, Project, Image) {
     set_registry(&ecr);
     let project = Project::new(BY_TAG);
     for (key, repository, seed) in [("Api", "shop/api", 1), ("Web", "shop/web", 2)] {
-        ecr.default_registry().create(repository, Settings::default());
+        ecr.default_registry().create(repository, RepositorySettings::default());
         project.built(key, &Image::new(seed));
     }
     (ecr, project, Image::new(1))

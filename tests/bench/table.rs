@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use ecr_fake::http::Kind;
+
 use crate::{
     Row,
     builds::{self, Build},

@@ -30,7 +30,7 @@ pub(crate) fn ago(seconds: i64) -> String {
         .unwrap()
 }
 
-fn descriptor(manifest: &ecr_fake::Artifact) -> Descriptor {
+fn descriptor(manifest: &ecr_fake::RawManifest) -> Descriptor {
     Descriptor {
         media_type: manifest.media_type.clone(),
         digest: manifest.digest.parse().unwrap(),

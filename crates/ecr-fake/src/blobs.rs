@@ -10,8 +10,8 @@ use hyper::{Request, body::Incoming};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Entry, Plane, Shared,
-    blob_content::{self, Content, Download},
+    LoggedRequest, Plane, Shared,
+    blob_content::{self, BlobContent, Download},
     data_plane::{self, Call, Outcome, Refusal},
     http::{Kind, Peer, Reply, full, reply},
     iam,
@@ -80,7 +80,7 @@ pub(crate) fn post(call: &Call<'_>) -> Outcome {
 
 /// The blob that may be mounted: mounting is on, and in a repository of this registry that the caller may read, with
 /// the same key, some manifest refers to it.
-fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Option<Content> {
+fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Option<BlobContent> {
     if !state.quirks.mounting {
         return None;
     }
@@ -159,7 +159,7 @@ pub(crate) fn delete(call: &Call<'_>) -> Outcome {
     Ok(reply(204, &[], ""))
 }
 
-fn find(call: &Call<'_>) -> Result<Content, Refusal> {
+fn find(call: &Call<'_>) -> Result<BlobContent, Refusal> {
     let mut state = call.shared.state();
     let repository = state.repository(call.registry, &call.route.repository).ok_or_else(|| call.unknown())?;
     let content = repository.blobs.get(&call.route.reference).cloned();
@@ -200,7 +200,7 @@ fn location(state: &State, call: &Call<'_>, id: &str) -> String {
 }
 
 /// Hashes a body and keeps it, or drops it where it is larger than the configuration wants to hold.
-async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, Content)> {
+async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, BlobContent)> {
     let limit = call.shared.state().keep_blobs_up_to;
     let (mut hash, mut kept, mut size) = (Sha256::new(), Vec::new(), 0);
     while let Some(bytes) = data_plane::next(body, &call.entry.meter()).await? {
@@ -212,7 +212,7 @@ async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, Co
             kept.extend_from_slice(&bytes);
         }
     }
-    let content = if size > limit { Content::Dropped { size } } else { Content::Kept(kept.into()) };
+    let content = if size > limit { BlobContent::Dropped { size } } else { BlobContent::Kept(kept.into()) };
     Ok((blob_content::name(hash), content))
 }
 
@@ -222,7 +222,7 @@ fn sign(path: &str, nonce: &str) -> String {
 
 /// The download host: like S3 it takes the signature in the query and nothing else.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
-    let mut entry = Entry::new(Plane::Download, Kind::Redirected, &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Download, Kind::Redirected, &request, peer.connection);
     let path = request.uri().path().to_owned();
     let mut segments = path.trim_start_matches('/').splitn(3, '/');
     let id = RegistryId::new(segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
@@ -232,7 +232,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     entry.reference = digest.to_owned();
     let state = shared.clone();
     let (name, digest) = (name.to_owned(), digest.to_owned());
-    let handle = async move |entry: Entry, request: Request<Incoming>| {
+    let handle = async move |entry: LoggedRequest, request: Request<Incoming>| {
         let query = request.uri().query().unwrap_or_default();
         let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let value = |name: &str| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
@@ -264,7 +264,7 @@ fn refused(status: u16, code: &str, message: &str) -> Reply {
 }
 
 /// A blob's bytes, or the part of them that a `Range` wants.
-fn download(content: Content, range: Option<&str>, digest: &str, sent: Arc<AtomicU64>) -> Reply {
+fn download(content: BlobContent, range: Option<&str>, digest: &str, sent: Arc<AtomicU64>) -> Reply {
     let size = content.len();
     let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')).and_then(|(first, last)| {
         let last = if last.is_empty() { size.saturating_sub(1) } else { last.parse().ok()? };

@@ -7,7 +7,7 @@ use hyper::{Request, body::Incoming, http::request::Parts};
 use serde_json::{Value, json};
 
 use crate::{
-    Entry, OIDC_BEARER, Plane, Shared, data_plane,
+    LoggedRequest, OIDC_BEARER, Plane, Shared, data_plane,
     http::{Kind, Peer, Reply, reply},
     iam, image_scans, repositories, ssm,
     state::{Principal, RegistryId, State},
@@ -83,15 +83,15 @@ impl Action<'_> {
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
     let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).map(str::to_owned);
     if request.method() == "GET" && request.uri().path() == "/oidc" {
-        let entry = Entry::new(Plane::Control, Kind::Oidc, &request, peer.connection);
+        let entry = LoggedRequest::new(Plane::Control, Kind::Oidc, &request, peer.connection);
         let state = shared.clone();
-        let handle = async move |_: Entry, request: Request<Incoming>| Ok(identity_token(&state, &request));
+        let handle = async move |_: LoggedRequest, request: Request<Incoming>| Ok(identity_token(&state, &request));
         return shared.answer(entry, request, peer, handle).await;
     }
     let json_action = target.as_deref().and_then(|target| target.rsplit_once('.')).map(|(_, action)| action.to_owned());
     // The query protocol names its action in the body, so that is read before the hooks.
     let kind = Kind::Api(json_action.clone().unwrap_or_default());
-    let mut entry = Entry::new(Plane::Control, kind, &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Control, kind, &request, peer.connection);
     let (parts, mut body) = request.into_parts();
     let mut bytes = Vec::new();
     while let Some(chunk) = data_plane::next(&mut body, &entry.meter()).await? {
@@ -102,7 +102,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     }
     let request = Request::from_parts(parts, body);
     let state = shared.clone();
-    let handle = async move |_: Entry, request: Request<Incoming>| {
+    let handle = async move |_: LoggedRequest, request: Request<Incoming>| {
         let (parts, _) = request.into_parts();
         let mut state = state.state();
         Ok(match &target {

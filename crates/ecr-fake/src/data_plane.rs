@@ -15,7 +15,7 @@ use hyper::{Request, body::Incoming, http::request::Parts};
 use serde_json::json;
 
 use crate::{
-    Entry, Plane, Shared, blobs,
+    LoggedRequest, Plane, Shared, blobs,
     http::{Kind, Peer, Reply, Route, reply},
     iam, listings, manifests,
     state::{Principal, RegistryId, State},
@@ -67,7 +67,7 @@ pub(crate) struct Call<'a> {
     pub(crate) route: Route,
     pub(crate) parts: Parts,
     pub(crate) principal: Principal,
-    pub(crate) entry: &'a Entry,
+    pub(crate) entry: &'a LoggedRequest,
 }
 
 impl Call<'_> {
@@ -88,12 +88,12 @@ pub(crate) async fn serve(
 ) -> io::Result<Reply> {
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     let route = Route::of(request.method().as_str(), path);
-    let mut entry = Entry::new(Plane::Data, route.kind.clone(), &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Data, route.kind.clone(), &request, peer.connection);
     entry.registry = registry.host();
     entry.repository = route.repository.clone();
     entry.reference = route.reference.clone();
     let state = shared.clone();
-    let handle = async move |entry: Entry, request: Request<Incoming>| {
+    let handle = async move |entry: LoggedRequest, request: Request<Incoming>| {
         let head = request.method() == "HEAD";
         let (parts, mut body) = request.into_parts();
         let admitted = admit(&mut state.state(), &registry, &route, &parts);

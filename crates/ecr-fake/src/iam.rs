@@ -1,7 +1,99 @@
-//! Who may do what, and how AWS says that somebody may not.
+//! Users, roles and their policies, and the messages with which AWS refuses.
 
 use crate::state::{Principal, RegistryId, State};
 
+/// A caller with a long-lived access key. The secret access key is not checked.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The access key ID.
+    pub access_key: String,
+    /// The account.
+    pub account: String,
+    /// The user's name, as in its ARN.
+    pub name: String,
+    /// What the user may do.
+    pub policy: Policy,
+}
+
+impl User {
+    /// Returns a user named `ci` with all permissions in its account.
+    pub fn new(access_key: &str, account: &str) -> User {
+        User { access_key: access_key.into(), account: account.into(), name: "ci".into(), policy: Policy::all() }
+    }
+
+    /// Replaces the policy.
+    pub fn policy(self, policy: Policy) -> User {
+        User { policy, ..self }
+    }
+}
+
+/// A role that can be assumed.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// The account.
+    pub account: String,
+    /// The role's name, as in its ARN.
+    pub name: String,
+    /// What a session of the role may do.
+    pub policy: Policy,
+    /// Patterns, with `*`, of the ARNs that may assume the role.
+    pub trusts: Vec<String>,
+    /// The web identity token that is accepted; without one, `AssumeRoleWithWebIdentity` is denied.
+    pub web_identity: Option<String>,
+}
+
+impl Role {
+    /// Returns a role with all permissions in its account. Every caller may assume it, but not with a web identity.
+    pub fn new(account: &str, name: &str) -> Role {
+        Role {
+            account: account.into(),
+            name: name.into(),
+            policy: Policy::all(),
+            trusts: vec!["*".into()],
+            web_identity: None,
+        }
+    }
+
+    /// Replaces the policy.
+    pub fn policy(self, policy: Policy) -> Role {
+        Role { policy, ..self }
+    }
+
+    /// Returns the ARN.
+    pub fn arn(&self) -> String {
+        format!("arn:aws:iam::{}:role/{}", self.account, self.name)
+    }
+}
+
+/// An identity-based policy. A statement is an action, or an action and a resource; `*` matches any text, as in
+/// `ecr:PutImage arn:aws:ecr:*:*:repository/shop/*`.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Statements that allow.
+    pub allow: Vec<String>,
+    /// Statements that deny. They win over those that allow.
+    pub deny: Vec<String>,
+}
+
+impl Policy {
+    /// Returns a policy that allows everything.
+    pub fn all() -> Policy {
+        Policy::only(&["*"])
+    }
+
+    /// Returns a policy that allows these statements and nothing else.
+    pub fn only(statements: &[&str]) -> Policy {
+        Policy { allow: statements.iter().map(|statement| (*statement).to_owned()).collect(), deny: Vec::new() }
+    }
+
+    /// Adds statements that deny.
+    pub fn deny(mut self, statements: &[&str]) -> Policy {
+        self.deny.extend(statements.iter().map(|statement| (*statement).to_owned()));
+        self
+    }
+}
+
+/// The partition of a region, as in ARNs.
 pub(crate) fn partition(region: &str) -> &'static str {
     match region {
         region if region.starts_with("cn-") => "aws-cn",
@@ -10,7 +102,7 @@ pub(crate) fn partition(region: &str) -> &'static str {
     }
 }
 
-/// Whether `text` matches a pattern in which `*` stands for anything.
+/// Returns whether `text` matches a pattern, in which `*` matches any text.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -27,7 +119,7 @@ fn covers(statements: &[String], action: &str, resource: &str) -> bool {
     })
 }
 
-/// The sentence that refuses, if the caller's own policy does.
+/// Checks the caller's own policy. The error is AWS's message.
 pub(crate) fn identity(principal: &Principal, action: &str, resource: &str) -> Result<(), String> {
     let refuse = |why: &str| {
         Err(format!("User: {} is not authorized to perform: {action} on resource: {resource} {why}", principal.arn))
@@ -41,7 +133,7 @@ pub(crate) fn identity(principal: &Principal, action: &str, resource: &str) -> R
     Ok(())
 }
 
-/// As `identity`, and for a caller of another account the repository's policy has to name that account too.
+/// Checks the caller's own policy and, for a caller from another account, that the repository's policy mentions it.
 pub(crate) fn on_repository(
     state: &mut State,
     principal: &Principal,

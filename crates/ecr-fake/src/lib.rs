@@ -1,11 +1,12 @@
-//! A strict fake of AWS ECR on real sockets: control plane (ECR, SSM, STS), one data plane for each registry, and the
-//! host that blob downloads are redirected to. Many accounts and regions; nothing that the real service refuses passes.
+#![doc = include_str!("../README.md")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test double: a broken fixture is a failed test")]
 
 mod blob_content;
 mod blobs;
 mod config;
 mod control_plane;
 mod data_plane;
+mod hook;
 pub mod http;
 mod iam;
 mod image;
@@ -16,13 +17,19 @@ mod manifests;
 pub mod proxy;
 mod registry;
 mod repositories;
+mod repository_settings;
+mod snapshot;
 mod ssm;
 mod state;
 mod sts;
+mod throttle;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering::SeqCst},
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
 };
 
 use hyper::{
@@ -30,49 +37,66 @@ use hyper::{
     body::{Body as _, Incoming},
 };
 
+use self::http::{Handler, Kind, Peer, Reply, Server};
 use self::state::State;
 pub use self::{
-    blob_content::{Content, digest},
-    config::{
-        ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Parameter, Policy, Quirks, Quota, REGION, Role, Scan, Settings,
-        Throttle, User,
-    },
-    image::{Artifact, Image, ImageSpec},
-    log::{Entry, Hook, Plane, kill},
-    registry::{Registry, Snapshot},
+    blob_content::{BlobContent, digest},
+    config::{ACCESS_KEY, ACCOUNT, Config, Quirks, REGION},
+    hook::{Hook, kill},
+    iam::{Policy, Role, User},
+    image::{Image, ImageSpec, RawManifest},
+    image_scans::ImageScan,
+    log::{LoggedRequest, Plane},
+    registry::Registry,
+    repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
+    snapshot::{RepositoryContents, Snapshot},
+    ssm::Parameter,
     state::{Manifest, RegistryId, Repository},
+    throttle::{Quota, Throttle},
 };
-use crate::http::{Handler, Kind, Peer, Reply, Server};
 
-/// A running fake; dropping it stops it.
+/// A running fake. Dropping it stops it.
 pub struct Ecr {
     shared: Arc<Shared>,
     server: Server,
 }
 
-/// What all listeners share.
+/// The state that all listeners share.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    log: Mutex<Vec<Entry>>,
-    rules: Mutex<Vec<log::Rule>>,
+    log: Mutex<Vec<LoggedRequest>>,
+    rules: Mutex<Vec<hook::Rule>>,
     answers: AtomicU64,
     control: String,
     download: String,
     data: Vec<(RegistryId, String)>,
-    /// What the web identity endpoint hands out.
+    /// The token that the web identity endpoint issues.
     identity: Mutex<String>,
 }
 
 impl Ecr {
+    /// Starts a fake.
+    ///
+    /// # Panics
+    /// If a port cannot be bound.
     pub fn start(config: Config) -> Ecr {
-        let control = http::listen("127.0.0.1").expect("a port");
-        // Only Linux has all of 127/8; elsewhere the port alone tells the hosts apart.
-        let download = http::listen(&config.download_address).or_else(|_| http::listen("127.0.0.1")).expect("a port");
-        let data: Vec<_> = config
-            .registries
-            .iter()
-            .map(|(account, region)| (RegistryId::new(account, region), http::listen("127.0.0.1").expect("a port")))
-            .collect();
+        Ecr::try_start(config).expect("ports that can be bound")
+    }
+
+    /// Starts a fake. Fails if a port cannot be bound.
+    pub fn try_start(config: Config) -> io::Result<Ecr> {
+        const LOCAL: &str = "127.0.0.1";
+        let control = http::listen_on(LOCAL, config.port)?;
+        // Only Linux has all of 127/8. Elsewhere the port alone tells the hosts apart.
+        let download = http::listen_on(&config.download_address, config.port).or_else(|_| http::listen(LOCAL))?;
+        let mut data = Vec::new();
+        let mut port = config.port;
+        for (account, region) in &config.registries {
+            if port != 0 {
+                port = port.checked_add(1).ok_or_else(|| io::Error::other("no port is left for a registry"))?;
+            }
+            data.push((RegistryId::new(account, region), http::listen_on(LOCAL, port)?));
+        }
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(&config)),
             log: Mutex::default(),
@@ -98,11 +122,11 @@ impl Ecr {
                 Arc::new(move |request, peer| Box::pin(data_plane::serve(state.clone(), id.clone(), request, peer))),
             ));
         }
-        Ecr { shared, server: Server::start(listeners) }
+        Ok(Ecr { shared, server: Server::start(listeners) })
     }
 
-    /// Another writer: puts an image into a registry, under a tag that is not there yet.
-    pub fn writer(
+    /// Returns a closure for a [`Hook`] that pushes an image as a concurrent writer would. A tag that exists stays.
+    pub fn concurrent_push(
         &self,
         account: &str,
         region: &str,
@@ -120,18 +144,18 @@ impl Ecr {
         }
     }
 
-    /// For `AWS_ENDPOINT_URL`.
+    /// Returns the URL of the control plane, for `AWS_ENDPOINT_URL`.
     pub fn endpoint_url(&self) -> &str {
         &self.shared.control
     }
 
-    /// For the input `registry-endpoints`: a line `host=url` for each registry.
+    /// Returns a line `host=url` for each registry: the host in images' names, and the URL of its data plane.
     pub fn registry_endpoints(&self) -> String {
         let lines: Vec<_> = self.shared.data.iter().map(|(id, url)| format!("{}={url}", id.host())).collect();
         lines.join("\n")
     }
 
-    /// The variables that make an AWS SDK speak to this fake as the owner of an access key.
+    /// Returns the environment variables with which an AWS SDK uses this fake, as the owner of an access key.
     pub fn environment(&self, access_key: &str, region: &str) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", self.shared.control.clone()),
@@ -144,7 +168,7 @@ impl Ecr {
         ]
     }
 
-    /// The variables of a job with `id-token: write`; the endpoint hands out `token`.
+    /// Returns the environment variables of a GitHub Actions job with `id-token: write`. The endpoint issues `token`.
     pub fn web_identity(&self, token: &str) -> Vec<(&'static str, String)> {
         *self.shared.identity.lock().unwrap() = token.to_owned();
         vec![
@@ -153,27 +177,27 @@ impl Ecr {
         ]
     }
 
-    /// A registry, to seed and to look at.
+    /// Returns direct access to a registry.
     pub fn registry(&self, account: &str, region: &str) -> Registry<'_> {
         Registry::new(&self.shared, RegistryId::new(account, region))
     }
 
-    /// The registry of the default account and region.
+    /// Returns direct access to the registry of the default account and region.
     pub fn default_registry(&self) -> Registry<'_> {
         self.registry(ACCOUNT, REGION)
     }
 
-    /// Changes how the service behaves from now on.
+    /// Changes how the service behaves.
     pub fn quirks(&self, change: impl FnOnce(&mut Quirks)) {
         change(&mut self.shared.state().quirks);
     }
 
-    /// Replaces all throttles; their counts begin anew.
+    /// Replaces all throttles. Their counts start from zero.
     pub fn throttle(&self, throttles: Vec<Throttle>) {
         self.shared.state().throttle(throttles);
     }
 
-    /// Expires every token that was issued until now.
+    /// Lets every token expire that has been issued.
     pub fn expire_tokens(&self) {
         self.shared.state().tokens.values_mut().for_each(|token| token.expired = true);
     }
@@ -187,64 +211,68 @@ impl Ecr {
         state.parameters.push(parameter);
     }
 
-    /// At the `n`th request (from 1) to data planes and downloads from now on.
+    /// Sets a hook on the `n`th request (from 1) to a data plane or the download host, counted from now on.
     pub fn on_request(&self, n: u64, hook: Hook) {
         self.on(|entry| entry.plane != Plane::Control, n, 1, hook);
     }
 
-    /// At the `n`th request (from 1) of a kind from now on.
+    /// Sets a hook on the `n`th request (from 1) of a kind, counted from now on.
     pub fn on_kind(&self, kind: Kind, n: u64, hook: Hook) {
         self.on(move |entry| entry.kind == kind, n, 1, hook);
     }
 
-    /// At the `n`th request (from 1) that matches, and at `times` of them in all.
-    pub fn on(&self, matches: impl Fn(&Entry) -> bool + Send + 'static, n: u64, times: u64, hook: Hook) {
-        let rule = log::Rule { matches: Box::new(matches), skip: n.saturating_sub(1), times, hook };
+    /// Sets a hook on `times` matching requests, starting with the `n`th (from 1), counted from now on.
+    pub fn on(&self, matches: impl Fn(&LoggedRequest) -> bool + Send + 'static, n: u64, times: u64, hook: Hook) {
+        let rule = hook::Rule { matches: Box::new(matches), skip: n.saturating_sub(1), times, hook };
         self.shared.rules.lock().unwrap().push(rule);
     }
 
+    /// Removes all hooks.
     pub fn clear_hooks(&self) {
         self.shared.rules.lock().unwrap().clear();
     }
 
-    /// All requests in the order of their arrival.
-    pub fn log(&self) -> Vec<Entry> {
+    /// Returns all requests in the order of their arrival.
+    pub fn log(&self) -> Vec<LoggedRequest> {
         self.shared.log.lock().unwrap().clone()
     }
 
+    /// Empties the log.
     pub fn clear_log(&self) {
         self.shared.log.lock().unwrap().clear();
     }
 
-    /// Requests to data planes and downloads.
-    pub fn data_plane(&self) -> Vec<Entry> {
+    /// Returns the requests to data planes and the download host.
+    pub fn data_plane(&self) -> Vec<LoggedRequest> {
         self.log().into_iter().filter(|entry| entry.plane != Plane::Control).collect()
     }
 
+    /// Returns the number of requests of a kind.
     pub fn count(&self, kind: Kind) -> usize {
         self.log().iter().filter(|entry| entry.kind == kind).count()
     }
 
-    /// Requests that change something or would have, whatever their status.
-    pub fn writes(&self) -> Vec<Entry> {
+    /// Returns the requests that can change something, whatever their status.
+    pub fn writes(&self) -> Vec<LoggedRequest> {
         self.log().into_iter().filter(|entry| entry.kind.writes()).collect()
     }
 
-    /// Downloads to which a client sent its `Authorization`: each is a leak.
+    /// Returns the number of downloads with an `Authorization` header: each is a leak of credentials.
     pub fn leaks(&self) -> usize {
         self.log().iter().filter(|entry| entry.plane == Plane::Download && entry.authorization).count()
     }
 
-    /// The log as a table.
+    /// Formats the log as a table, for the message of a failed assertion.
     pub fn table(&self) -> String {
         log::table(&self.log())
     }
 
+    /// Returns the number of connections from clients.
     pub fn connections(&self) -> u64 {
         self.server.traffic.connections.load(SeqCst)
     }
 
-    /// Everything that all registries hold.
+    /// Returns a copy of everything that the registries contain.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.shared.state())
     }
@@ -261,36 +289,36 @@ impl Shared {
         &self.data.iter().find(|(known, _)| known == id).expect("a registry of the configuration").1
     }
 
-    /// Logs a request, lets the hooks have their say, and answers.
+    /// Logs a request, applies a hook if there is one, and answers.
     async fn answer<F>(
         self: &Arc<Self>,
-        entry: Entry,
+        entry: LoggedRequest,
         mut request: Request<Incoming>,
         peer: Peer,
-        handle: impl FnOnce(Entry, Request<Incoming>) -> F,
-    ) -> std::io::Result<Reply>
+        handle: impl FnOnce(LoggedRequest, Request<Incoming>) -> F,
+    ) -> io::Result<Reply>
     where
-        F: Future<Output = std::io::Result<Reply>>,
+        F: Future<Output = io::Result<Reply>>,
     {
         let hook = {
             // One lock over both: the hooks see requests in the log's order.
             let mut entries = self.log.lock().unwrap();
             entries.push(entry.clone());
-            log::hook(&mut self.rules.lock().unwrap(), &entry)
+            hook::hook(&mut self.rules.lock().unwrap(), &entry)
         };
         match &hook {
             Some(Hook::Before(closure)) => {
-                log::run(closure.clone()).await;
-                return log::lost();
+                hook::run(closure.clone()).await;
+                return hook::lost();
             }
             Some(Hook::Reset) => {
                 peer.reset();
-                return log::lost();
+                return hook::lost();
             }
             Some(Hook::Answer { status, headers, body }) => {
                 data_plane::drain(request.body_mut(), &entry.meter()).await?;
                 entry.answer(*status, self.answers.fetch_add(1, SeqCst) + 1);
-                return Ok(log::canned(*status, headers, body));
+                return Ok(hook::canned(*status, headers, body));
             }
             Some(Hook::After(_) | Hook::Run(_)) | None => {}
         }
@@ -302,11 +330,11 @@ impl Shared {
         entry.answer(reply.status().as_u16(), self.answers.fetch_add(1, SeqCst) + 1);
         match hook {
             Some(Hook::After(closure)) => {
-                log::run(closure).await;
-                log::lost()
+                hook::run(closure).await;
+                hook::lost()
             }
             Some(Hook::Run(closure)) => {
-                log::run(closure).await;
+                hook::run(closure).await;
                 Ok(reply)
             }
             _ => Ok(reply),

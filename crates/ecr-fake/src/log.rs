@@ -1,43 +1,48 @@
-//! Every request in the order in which it arrived, and the hooks that a test hangs on one of them.
+//! The log of all requests.
 
 use std::{
     fmt::Write as _,
-    fs, io,
-    process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicU16, AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
-use crate::http::{Kind, Reply, reply};
+use crate::http::Kind;
 
 /// Which of the fake's listeners a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
+    /// The API of ECR, SSM and STS, and GitHub's token endpoint.
     Control,
+    /// A registry.
     Data,
+    /// The host that blob downloads are redirected to.
     Download,
 }
 
-/// A request as the log keeps it.
+/// A request in the log.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct LoggedRequest {
+    /// The listener.
     pub plane: Plane,
+    /// What the request is for.
     pub kind: Kind,
+    /// The HTTP method.
     pub method: String,
-    /// With the query.
+    /// The path with the query.
     pub path: String,
-    /// The registry's host (data plane and downloads), else empty.
+    /// The registry's host; empty on the control plane.
     pub registry: String,
-    /// The repository's name (data plane), else empty.
+    /// The repository's name; empty on the control plane.
     pub repository: String,
-    /// Tag, digest or upload id (data plane), else empty.
+    /// A tag, a digest or an upload's ID; empty on the control plane.
     pub reference: String,
     /// The `Host` header.
     pub host: String,
+    /// Whether there is an `Authorization` header.
     pub authorization: bool,
+    /// The number of the connection, from 1, across all listeners.
     pub connection: u64,
     status: Arc<AtomicU16>,
     received: Arc<AtomicU64>,
@@ -45,23 +50,23 @@ pub struct Entry {
     finished: Arc<AtomicU64>,
 }
 
-impl Entry {
-    /// 0 where no answer was given (yet).
+impl LoggedRequest {
+    /// Returns the response's status, or 0 without a response.
     pub fn status(&self) -> u16 {
         self.status.load(SeqCst)
     }
 
-    /// Bytes of the request's body.
+    /// Returns the number of bytes received of the request's body.
     pub fn received(&self) -> u64 {
         self.received.load(SeqCst)
     }
 
-    /// Bytes of the answer's body.
+    /// Returns the number of bytes sent of the response's body.
     pub fn sent(&self) -> u64 {
         self.sent.load(SeqCst)
     }
 
-    /// The place in the order of answers, from 1; 0 where none was given.
+    /// Returns the response's place in the order of all responses, from 1, or 0 without a response.
     pub fn finished(&self) -> u64 {
         self.finished.load(SeqCst)
     }
@@ -84,9 +89,9 @@ impl Entry {
         kind: Kind,
         request: &hyper::Request<hyper::body::Incoming>,
         connection: u64,
-    ) -> Entry {
+    ) -> LoggedRequest {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Entry {
+        LoggedRequest {
             plane,
             kind,
             method: request.method().to_string(),
@@ -105,119 +110,23 @@ impl Entry {
     }
 }
 
-/// The log as a table, for the message of a failed assertion.
-pub(crate) fn table(entries: &[Entry]) -> String {
+/// Formats the log as a table, for the message of a failed assertion.
+pub(crate) fn table(requests: &[LoggedRequest]) -> String {
     let mut table = String::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let kind = format!("{:?}", entry.kind);
+    for (index, request) in requests.iter().enumerate() {
+        let kind = format!("{:?}", request.kind);
         let _ = writeln!(
             table,
             "{:>4} {:>3} {kind:<30} {:<6} {} {} (connection {}, {} in, {} out)",
             index + 1,
-            entry.status(),
-            entry.method,
-            entry.registry,
-            entry.path,
-            entry.connection,
-            entry.received(),
-            entry.sent(),
+            request.status(),
+            request.method,
+            request.registry,
+            request.path,
+            request.connection,
+            request.received(),
+            request.sent(),
         );
     }
     table
-}
-
-type Closure = Arc<dyn Fn() + Send + Sync>;
-
-/// What happens at a request that a test picked.
-#[derive(Clone)]
-pub enum Hook {
-    /// The closure runs, and the connection closes: the request has had no effect.
-    Before(Closure),
-    /// The request takes effect, the closure runs, and the connection closes: the answer is lost.
-    After(Closure),
-    /// The request takes effect, the closure runs, then the answer is sent.
-    Run(Closure),
-    /// This answer, and no effect.
-    Answer { status: u16, headers: Vec<(String, String)>, body: String },
-    /// The request has no effect and the connection is reset.
-    Reset,
-}
-
-impl Hook {
-    pub fn before(closure: impl Fn() + Send + Sync + 'static) -> Hook {
-        Hook::Before(Arc::new(closure))
-    }
-
-    pub fn after(closure: impl Fn() + Send + Sync + 'static) -> Hook {
-        Hook::After(Arc::new(closure))
-    }
-
-    pub fn run(closure: impl Fn() + Send + Sync + 'static) -> Hook {
-        Hook::Run(Arc::new(closure))
-    }
-
-    pub fn status(status: u16) -> Hook {
-        Hook::Answer { status, headers: Vec::new(), body: String::new() }
-    }
-}
-
-/// A closure that ends a process with SIGKILL and returns when it is gone. The id may become known after the hook is set:
-/// 0 is waited for.
-pub fn kill(pid: Arc<AtomicU32>) -> impl Fn() + Send + Sync + 'static {
-    move || {
-        let pid = loop {
-            match pid.load(SeqCst) {
-                0 => std::thread::sleep(Duration::from_millis(1)),
-                pid => break pid,
-            }
-        };
-        // The shell's own `kill`: a small system has no program of that name.
-        let mut shell = Command::new("sh");
-        let _ = shell.args(["-c", "kill -KILL \"$0\"", &pid.to_string()]).stderr(Stdio::null()).status();
-        // A zombie that its parent has not collected is gone as well.
-        while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-type Predicate = Box<dyn Fn(&Entry) -> bool + Send>;
-
-/// A hook, the requests that it matches, and how many of them it lets pass and takes.
-pub(crate) struct Rule {
-    pub(crate) matches: Predicate,
-    /// Matching requests that pass first.
-    pub(crate) skip: u64,
-    /// Matching requests that it takes then.
-    pub(crate) times: u64,
-    pub(crate) hook: Hook,
-}
-
-/// The first hook that takes this request.
-pub(crate) fn hook(rules: &mut [Rule], entry: &Entry) -> Option<Hook> {
-    let mut found = None;
-    // Every rule counts every request that it matches, whichever rule takes it.
-    for rule in rules.iter_mut().filter(|rule| (rule.matches)(entry)) {
-        if rule.skip > 0 {
-            rule.skip -= 1;
-        } else if rule.times > 0 {
-            rule.times -= 1;
-            found = found.or_else(|| Some(rule.hook.clone()));
-        }
-    }
-    found
-}
-
-/// Runs a closure where it may block.
-pub(crate) async fn run(closure: Closure) {
-    let _ = tokio::task::spawn_blocking(move || closure()).await;
-}
-
-pub(crate) fn lost() -> io::Result<Reply> {
-    Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a hook closes this connection"))
-}
-
-pub(crate) fn canned(status: u16, headers: &[(String, String)], body: &str) -> Reply {
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    reply(status, &headers, body.to_owned())
 }

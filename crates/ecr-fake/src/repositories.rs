@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::{
-    config::Settings,
     control_plane::{Action, Answer, Exception},
     iam, listings,
+    repository_settings::{ImageTagMutability, RepositorySettings},
     state::{Manifest, RegistryId, Repository, State},
 };
 
@@ -84,19 +84,20 @@ fn paged(state: &State, action: &Action<'_>, list: &str, all: Vec<Value>) -> Ans
 }
 
 fn describe(registry: &RegistryId, name: &str, repository: &Repository) -> Value {
-    let Settings { mutability, exclusions, scan_on_push, encryption, .. } = &repository.settings;
+    let RepositorySettings { image_tag_mutability, exclusion_filters, scan_on_push, encryption, .. } =
+        &repository.settings;
     let mut described = json!({
         "registryId": registry.account,
         "repositoryName": name,
         "repositoryArn": registry.arn(name),
         "repositoryUri": format!("{}/{name}", registry.host()),
         "createdAt": repository.created_at,
-        "imageTagMutability": mutability,
+        "imageTagMutability": image_tag_mutability.as_str(),
         "imageScanningConfiguration": {"scanOnPush": scan_on_push},
         "encryptionConfiguration": encryption,
     });
-    if !exclusions.is_empty() {
-        described["imageTagMutabilityExclusionFilters"] = filters(exclusions);
+    if !exclusion_filters.is_empty() {
+        described["imageTagMutabilityExclusionFilters"] = filters(exclusion_filters);
     }
     described
 }
@@ -118,22 +119,19 @@ fn create(state: &mut State, action: &Action<'_>) -> Answer {
                        expression '(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*''";
         return Err(Exception::invalid(message));
     }
-    let mut settings = Settings::default();
+    let mut settings = RepositorySettings::default();
     if let Some(mutability) = action.text("imageTagMutability") {
-        let known = ["MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"];
-        if !known.contains(&mutability) {
-            return Err(Exception::invalid(format!("Invalid parameter at 'imageTagMutability': {mutability}")));
-        }
-        settings.mutability = mutability.to_owned();
+        settings.image_tag_mutability = ImageTagMutability::parse(mutability)
+            .ok_or_else(|| Exception::invalid(format!("Invalid parameter at 'imageTagMutability': {mutability}")))?;
     }
     for filter in action.input["imageTagMutabilityExclusionFilters"].as_array().into_iter().flatten() {
         let (Some("WILDCARD"), Some(pattern)) = (filter["filterType"].as_str(), filter["filter"].as_str()) else {
             return Err(Exception::invalid("Invalid parameter at 'imageTagMutabilityExclusionFilters'"));
         };
-        settings.exclusions.push(pattern.to_owned());
+        settings.exclusion_filters.push(pattern.to_owned());
     }
-    let excluding = settings.mutability.ends_with("_WITH_EXCLUSION");
-    if excluding == settings.exclusions.is_empty() || settings.exclusions.len() > 5 {
+    let excluding = settings.image_tag_mutability.has_exclusion();
+    if excluding == settings.exclusion_filters.is_empty() || settings.exclusion_filters.len() > 5 {
         return Err(Exception::invalid(
             "imageTagMutabilityExclusionFilters needs 1 to 5 filters, and a mutability with exclusion",
         ));
@@ -198,11 +196,11 @@ fn templates(state: &mut State, action: &Action<'_>) -> Answer {
             let mut described = json!({
                 "prefix": template.prefix,
                 "appliedFor": template.applied_for,
-                "imageTagMutability": template.settings.mutability,
+                "imageTagMutability": template.settings.image_tag_mutability.as_str(),
                 "encryptionConfiguration": template.settings.encryption,
             });
-            if !template.settings.exclusions.is_empty() {
-                described["imageTagMutabilityExclusionFilters"] = filters(&template.settings.exclusions);
+            if !template.settings.exclusion_filters.is_empty() {
+                described["imageTagMutabilityExclusionFilters"] = filters(&template.settings.exclusion_filters);
             }
             described
         })

@@ -12,7 +12,7 @@ use std::{
 
 use ecr_fake::http::{Kind, http_date};
 use ecr_fake::proxy::{Effect, Fault, Proxy};
-use ecr_fake::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, Settings, digest, kill};
+use ecr_fake::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, RepositorySettings, digest, kill};
 
 use crate::{basic, call, split, try_call};
 
@@ -193,7 +193,7 @@ fn the_proxy_breaks_downloads() {
     let (ecr, authorization) = start();
     let registry = ecr.default_registry();
     ecr.quirks(|quirks| quirks.redirects = false);
-    registry.create("shop/api", Settings::default());
+    registry.create("shop/api", RepositorySettings::default());
     let bytes: Vec<u8> = (0..200_000u32).map(|number| number as u8).collect();
     let blob = registry.put_blob("shop/api", bytes.clone());
     let proxy = Proxy::start(registry.url());

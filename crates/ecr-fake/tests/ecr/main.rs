@@ -4,6 +4,7 @@
 mod control;
 mod data;
 mod faults;
+mod program;
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! Blobs: whether they are there, uploads with ECR's quirks, and the host that serves their bytes.
+//! Blobs: existence checks, uploads with ECR's peculiarities, mounts, and the host that serves downloads.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ pub(crate) fn head(call: &Call<'_>) -> Outcome {
     Ok(reply(200, &headers, ""))
 }
 
-/// A redirect to the download host, with a signature in the query.
+/// Redirects to the download host, with a signature in the query.
 pub(crate) fn get(call: &Call<'_>) -> Outcome {
     let content = find(call)?;
     let digest = &call.route.reference;
@@ -47,7 +47,7 @@ pub(crate) fn get(call: &Call<'_>) -> Outcome {
     Ok(reply(307, &[("location", location.as_str()), ("content-length", "0")], ""))
 }
 
-/// A new upload session, or a mount.
+/// Begins an upload, or mounts a blob.
 pub(crate) fn post(call: &Call<'_>) -> Outcome {
     let mut state = call.shared.state();
     let (registry, name) = (call.registry, &call.route.repository);
@@ -78,8 +78,8 @@ pub(crate) fn post(call: &Call<'_>) -> Outcome {
     Ok(reply(202, &headers, ""))
 }
 
-/// The blob that may be mounted: mounting is on, and in a repository of this registry that the caller may read, with
-/// the same key, some manifest refers to it.
+/// Returns the blob if it can be mounted: mounting is enabled, the caller may read the source repository, both
+/// repositories have the same encryption, and a manifest of the source refers to the blob.
 fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Option<BlobContent> {
     if !state.quirks.mounting {
         return None;
@@ -91,7 +91,7 @@ fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Op
     (referred && source.settings.encryption == key).then(|| source.blobs.get(digest).cloned()).flatten()
 }
 
-/// A chunk. The first is taken; the body of a later one is dropped, with an answer that looks like success.
+/// Receives a chunk. Only the first one counts: a later one is dropped, with a response that looks like success.
 pub(crate) async fn patch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     let first = match begin(call) {
         Ok(first) => first,
@@ -129,7 +129,7 @@ pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outc
         Err(refusal) => return Ok(Err(refusal)),
     };
     let (digest, content) = match patched {
-        // What a PUT brings after a PATCH is a second chunk, and dropped as one.
+        // The body of a PUT after a PATCH is a second chunk, and is dropped.
         Some(received) => received,
         None => match begin(call) {
             Ok(true) => receive(call, body).await?,
@@ -169,7 +169,7 @@ fn find(call: &Call<'_>) -> Result<BlobContent, Refusal> {
 }
 
 fn session<'a>(state: &'a mut State, call: &Call<'_>) -> Result<&'a mut Session, Refusal> {
-    // The location carries a state that a client has to send back as it came.
+    // The location has a state in its query, which the client has to send back unchanged.
     let known = call.route.query("state") == Some(&blob_content::digest(call.route.reference.as_bytes())[7..23]);
     let session = state
         .sessions
@@ -178,7 +178,7 @@ fn session<'a>(state: &'a mut State, call: &Call<'_>) -> Result<&'a mut Session,
     session.ok_or_else(|| Refusal::new(404, "BLOB_UPLOAD_UNKNOWN", "The upload does not exist"))
 }
 
-/// Marks a session as used; false where it was already.
+/// Marks an upload as used. Returns whether it was unused.
 fn begin(call: &Call<'_>) -> Result<bool, Refusal> {
     let mut state = call.shared.state();
     let session = session(&mut state, call)?;
@@ -199,7 +199,7 @@ fn location(state: &State, call: &Call<'_>, id: &str) -> String {
     format!("{base}/v2/{}/blobs/uploads/{id}?state={}", call.route.repository, &token[7..23])
 }
 
-/// Hashes a body and keeps it, or drops it where it is larger than the configuration wants to hold.
+/// Hashes a body and keeps it, unless it is larger than the configured limit.
 async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, BlobContent)> {
     let limit = call.shared.state().keep_blobs_up_to;
     let (mut hash, mut kept, mut size) = (Sha256::new(), Vec::new(), 0);
@@ -220,7 +220,7 @@ fn sign(path: &str, nonce: &str) -> String {
     blob_content::digest(format!("download {path} {nonce}").as_bytes())["sha256:".len()..].to_owned()
 }
 
-/// The download host: like S3 it takes the signature in the query and nothing else.
+/// Serves the download host. Like S3, it refuses a request that has an `Authorization` besides the signature.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
     let mut entry = LoggedRequest::new(Plane::Download, Kind::Redirected, &request, peer.connection);
     let path = request.uri().path().to_owned();
@@ -263,7 +263,7 @@ fn refused(status: u16, code: &str, message: &str) -> Reply {
     reply(status, &[("content-type", "application/xml")], body)
 }
 
-/// A blob's bytes, or the part of them that a `Range` wants.
+/// Returns the response with a blob, or with the part of it that `range` asks for.
 fn download(content: BlobContent, range: Option<&str>, digest: &str, sent: Arc<AtomicU64>) -> Reply {
     let size = content.len();
     let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')).and_then(|(first, last)| {

@@ -37,7 +37,7 @@ impl Exception {
     }
 
     fn reply(self) -> Reply {
-        // The gateway in front of the services spells its own messages with a capital.
+        // The gateway in front of the services spells the key of its messages with a capital letter.
         let gateway = ["AccessDeniedException", "UnrecognizedClientException", "MissingAuthenticationTokenException"];
         let key = if gateway.contains(&self.name) { "Message" } else { "message" };
         let body = json!({"__type": self.name, key: self.message}).to_string();
@@ -58,12 +58,12 @@ impl Action<'_> {
         self.input[field].as_str()
     }
 
-    /// The registry that is meant: the caller's own where none is named.
+    /// Returns the registry of the input's `registryId`, or the caller's own.
     pub(crate) fn registry(&self) -> RegistryId {
         RegistryId::new(self.text("registryId").unwrap_or(&self.principal.account), self.region)
     }
 
-    /// One page of a list, and the token of the next.
+    /// Returns one page of a list, and the token of the next page.
     pub(crate) fn page<T: Clone>(&self, state: &State, all: &[T]) -> Result<(Vec<T>, Option<String>), Exception> {
         let start = match self.text("nextToken") {
             None => 0,
@@ -89,7 +89,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
         return shared.answer(entry, request, peer, handle).await;
     }
     let json_action = target.as_deref().and_then(|target| target.rsplit_once('.')).map(|(_, action)| action.to_owned());
-    // The query protocol names its action in the body, so that is read before the hooks.
+    // With the query protocol, the action is in the body, which is therefore read before hooks are applied.
     let kind = Kind::Api(json_action.clone().unwrap_or_default());
     let mut entry = LoggedRequest::new(Plane::Control, kind, &request, peer.connection);
     let (parts, mut body) = request.into_parts();
@@ -113,7 +113,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     shared.answer(entry, request, peer, handle).await
 }
 
-/// GitHub's endpoint: a token for an audience, for the bearer that the job was given.
+/// Answers GitHub's token endpoint: a web identity token for the job's bearer token.
 fn identity_token(shared: &Shared, request: &Request<Incoming>) -> Reply {
     let authorization =
         request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -156,7 +156,7 @@ fn json_api(state: &mut State, target: &str, parts: &Parts, bytes: &[u8]) -> Res
     Ok(reply(200, &[("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", "fake")], output.to_string()))
 }
 
-/// Who signed a request, and for which region: told by the access key and the scope, not by the signature.
+/// Returns the caller and the region, according to the access key and the scope. The signature is not verified.
 pub(crate) fn caller(
     state: &State,
     parts: &Parts,

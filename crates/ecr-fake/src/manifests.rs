@@ -1,4 +1,4 @@
-//! Manifests: read by tag or digest, and put with every check that ECR makes.
+//! Manifests: reads by tag or digest, and pushes with the checks that ECR makes.
 
 use std::io;
 
@@ -42,7 +42,7 @@ pub(crate) fn get(call: &Call<'_>) -> Outcome {
     Ok(reply(200, &headers, if head { bytes::Bytes::new() } else { manifest.bytes.clone() }))
 }
 
-/// Whether the caller's `Accept` names the type that is stored: nothing is converted.
+/// Returns whether the request accepts the stored media type. Manifests are not converted.
 fn accepted(call: &Call<'_>, media_type: &str) -> bool {
     let values: Vec<_> = call.parts.headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut types =
@@ -147,7 +147,7 @@ fn parse(state: &State, call: &Call<'_>, bytes: Vec<u8>) -> Result<Manifest, Ref
     Ok(Manifest { bytes: bytes.into(), media_type, json, pushed_at: state.now(), archived: false })
 }
 
-/// Everything that a manifest refers to has to be there, with the size that it says.
+/// Checks that everything that a manifest refers to exists, with the size in its descriptor.
 fn complete(call: &Call<'_>, repository: &Repository, manifest: &Manifest) -> Result<(), Refusal> {
     let (name, account) = (&call.route.repository, &call.registry.account);
     let refuse = |what: &str, digests: Vec<String>, code| {
@@ -175,7 +175,7 @@ fn complete(call: &Call<'_>, repository: &Repository, manifest: &Manifest) -> Re
     Ok(())
 }
 
-/// Moves a tag, unless it is immutable: then even the digest that it has already is refused.
+/// Sets a tag. An existing tag that is immutable is refused, even with the digest that it already has.
 fn tag(repository: &mut Repository, name: &str, tag: &str, digest: &str) -> Result<(), Refusal> {
     let mut characters = tag.chars();
     let first = characters.next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');

@@ -59,7 +59,7 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
     }
 }
 
-/// Registry and name of the repository that is meant, if the caller may do this to it.
+/// Returns the registry and name of the action's repository, if the caller may perform the action on it.
 pub(crate) fn named(state: &mut State, action: &Action<'_>) -> Result<(RegistryId, String), Exception> {
     let registry = action.registry();
     let name = action.text("repositoryName").ok_or_else(|| Exception::invalid("repositoryName is missing"))?;
@@ -252,7 +252,7 @@ fn policy_text(action: &Action<'_>, field: &str) -> Result<String, Exception> {
     text.map(str::to_owned).ok_or_else(invalid)
 }
 
-/// The digest that an image id names.
+/// Returns the digest of an image ID.
 pub(crate) fn image(
     repository: &Repository,
     registry: &RegistryId,
@@ -282,7 +282,7 @@ fn status(manifest: &Manifest) -> &'static str {
     if manifest.archived { "ARCHIVED" } else { "ACTIVE" }
 }
 
-/// Whether a filter's `imageStatus` and `tagStatus` let an image through.
+/// Returns whether an image matches a filter's `imageStatus` and `tagStatus`.
 fn passes(repository: &Repository, filter: &Value, digest: &str, manifest: &Manifest) -> bool {
     let wanted = filter["imageStatus"].as_str().unwrap_or("ACTIVE");
     let tagged = repository.tags.values().any(|known| known == digest);
@@ -318,7 +318,7 @@ fn describe_images(
 fn describe_image(repository: &Repository, registry: &RegistryId, name: &str, digest: &str) -> Value {
     let manifest = &repository.manifests[digest];
     let tags: Vec<_> = repository.tags.iter().filter(|(_, known)| *known == digest).map(|(tag, _)| tag).collect();
-    // Of an index ECR says the size of its largest image.
+    // The size of an index is that of its largest image.
     let children = manifest.children().into_iter().filter_map(|child| repository.manifests.get(child));
     let size = children.map(Manifest::size).chain([manifest.size()]).max();
     let mut detail = json!({

@@ -142,14 +142,14 @@ fn an_upload_takes_one_body() {
     let client = Client::new(&ecr.default_registry());
     let good = digest(b"hello");
     let finish = |location: &str, body: &[u8]| client.send("PUT", &format!("{location}&digest={good}"), &[], body);
-    // A wrong body spoils the session; the right one needs another.
+    // An upload with a wrong body cannot be used again.
     let location = client.begin("shop/api");
     assert_eq!(finish(&location, b"hellO").code(), "DIGEST_INVALID");
     assert_eq!(finish(&location, b"hello").status, 416);
     let location = client.begin("shop/api");
     assert_eq!(finish(&location, b"hello").status, 201);
     assert_eq!(finish(&location, b"hello").status, 416);
-    // The location is to be used as it came.
+    // The location has to be used unchanged.
     let location = client.begin("shop/api");
     let (path, _) = location.split_once('?').unwrap();
     assert_eq!(client.send("PUT", &format!("{path}?digest={good}"), &[], b"hello").code(), "BLOB_UPLOAD_UNKNOWN");

@@ -23,7 +23,7 @@ fn start() -> (Ecr, String) {
     (ecr, authorization)
 }
 
-/// Puts the manifest of tag `a` under another tag; an error where no whole answer comes back.
+/// Puts the manifest of tag `a` under another tag. Fails without a complete response.
 fn retag(base: &str, authorization: &str, tag: &str) -> std::io::Result<u16> {
     let image = Image::new(1);
     let headers = [("authorization", authorization), ("content-type", image.root.media_type.as_str())];
@@ -175,7 +175,7 @@ fn the_proxy_breaks_uploads() {
     let (broken, location) = upload();
     assert!(broken.is_err(), "{broken:?}");
     assert_eq!(proxy.log().last().unwrap().received(), 50_000);
-    // The registry had a part of it: the session is spent.
+    // The registry has received a part of the body, so the upload cannot be used again.
     assert_eq!(call(proxy.url(), "PUT", &location, &headers, &bytes).status, 416);
     proxy.fault(Fault::on(Kind::PutUpload, Effect::FlipRequest { at: 99_999 }));
     assert_eq!(upload().0.unwrap().code(), "DIGEST_INVALID");

@@ -15,7 +15,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-/// An answer as it came over the wire.
+/// A response as it was received.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -36,18 +36,18 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The code of the distribution specification's first error.
+    /// Returns the code of the first error, in the format of the distribution specification.
     pub(crate) fn code(&self) -> String {
         self.json()["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// One request on a connection of its own, written by hand: no client's politeness stands between it and the server.
+/// Sends one request on a connection of its own, byte for byte, without what an HTTP client would add or correct.
 pub(crate) fn call(base: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     try_call(base, method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// An error where the connection ends without a whole answer.
+/// Like [`call`], but fails if the connection ends without a complete response.
 pub(crate) fn try_call(
     base: &str,
     method: &str,
@@ -84,7 +84,7 @@ pub(crate) fn try_call(
     Ok(answer)
 }
 
-/// The value of an `Authorization` header for a token's password.
+/// Returns the value of an `Authorization` header for a token's password.
 pub(crate) fn basic(password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("AWS:{password}")))
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ecr_fake::{Image, ImageSpec};
+
 use crate::support::build::{SCRATCH, one, path, script};
-use crate::support::ecr::{Image, ImageSpec};
 use crate::support::project::{BY_TAG, Project};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;

@@ -4,10 +4,11 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
+use ecr_fake::http::Kind;
+use ecr_fake::proxy::{Effect, Fault, Proxy, Seen};
+use ecr_fake::{ACCOUNT, Hook, Image, ImageSpec, REGION, kill};
+
 use crate::faults::Way;
-use crate::support::ecr::{ACCOUNT, Hook, Image, ImageSpec, REGION, kill};
-use crate::support::http::Kind;
-use crate::support::proxy::{Effect, Fault, Proxy, Seen};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
 
@@ -150,7 +151,7 @@ fn a_conflict_that_is_none_is_looked_at() {
 fn a_source_tag_that_moves_during_the_run_changes_nothing() {
     let way = small();
     let theirs = Image::of(&ImageSpec { seed: 77, layers: 1, ..ImageSpec::default() });
-    let moves = way.ecr.mover(ACCOUNT, REGION, ("shop/api", "dev-1.0.0"), theirs.clone());
+    let moves = way.ecr.tag_move(ACCOUNT, REGION, ("shop/api", "dev-1.0.0"), theirs.clone());
     way.ecr.on(|entry| entry.reference == "dev-1.0.0", 1, 1, Hook::run(moves));
     way.promote().run().exits(0);
     way.arrived("test-1.0.0");
@@ -389,7 +390,7 @@ fn what_is_listed_and_does_not_refer_to_the_image_is_not_copied() {
     stranger["annotations"] = serde_json::json!({"refers": "to nothing"});
     let stranger = stranger.to_string();
     assert_eq!(plain.registry.request("PUT", "shop/api/manifests/stranger", MANIFEST, stranger.as_bytes()).0, 201);
-    let digest = crate::support::ecr::digest(stranger.as_bytes());
+    let digest = ecr_fake::digest(stranger.as_bytes());
     let entry = serde_json::json!({"mediaType": MANIFEST, "digest": digest, "size": stranger.len()});
     add_to_list(&plain.registry, &plain.list_tag(), &plain.list(), &entry);
     plain.way.promote_all().input("source-registry", &plain.host()).run().exits(0);

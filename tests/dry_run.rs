@@ -1,10 +1,10 @@
 //! A dry run says exactly what would be written, and fails where the run itself would.
 
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings};
 use lifecycle::runner::escape;
 use serde_json::json;
 
 use crate::support::build::{SCRATCH, one};
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, REGION, Settings};
 use crate::support::project::{BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -15,7 +15,7 @@ fn shop() -> (Ecr, Project, Image) {
     let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
     let ecr = Ecr::start(Config { registries, ..Config::default() });
     set_registry(&ecr);
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let project = Project::new(BY_TAG);
     let mut image = Image::new(1);
     let root = image.root.digest.clone();
@@ -77,7 +77,7 @@ fn publish_lists_what_it_would_write() {
     ecr.clear_log();
     let run = publish().run().exits(0);
     assert_eq!(run.json("images")[0]["extraTags"], json!(["latest"]));
-    let tags = ecr.writes().into_iter().filter(|entry| entry.kind == crate::support::http::Kind::PutManifestByTag);
+    let tags = ecr.writes().into_iter().filter(|entry| entry.kind == ecr_fake::http::Kind::PutManifestByTag);
     assert_eq!(tags.map(|entry| entry.reference).collect::<Vec<_>>(), ["dev-1.0.0", "latest"]);
     assert!(run.summary.contains("latest") && run.log.lines.iter().any(|line| line.contains("latest")));
     // Then there is nothing left.

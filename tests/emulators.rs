@@ -1,9 +1,9 @@
 //! Publishing and promoting against an AWS that others wrote: what the fake of these tests and the actions agree on may
 //! be wrong in both.
 
+use ecr_fake::{Image, ImageSpec};
 use serde_json::json;
 
-use crate::support::ecr::{Image, ImageSpec};
 use crate::support::emulator::Emulator;
 use crate::support::project::{BY_TAG, Project, bare};
 use crate::support::registry::DockerRegistry;

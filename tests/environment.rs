@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ecr_fake::{Config, Ecr, Image, RepositorySettings};
+
 use crate::support::build::{SCRATCH, one, script, wait_for};
-use crate::support::ecr::{Config, Ecr, Image, Settings};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Step, signal};
@@ -15,7 +16,7 @@ use crate::support::runner::{Step, signal};
 fn shop() -> (Ecr, Project) {
     let ecr = Ecr::start(Config::default());
     set_registry(&ecr);
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let project = Project::new(BY_TAG);
     project.built("Api", &Image::new(1));
     (ecr, project)

@@ -1,6 +1,7 @@
 //! Tags beside the one of the reference: what they may be, and which way they move.
 
-use crate::support::ecr::{Config, Ecr, Image, Settings};
+use ecr_fake::{Config, Ecr, Image, RepositorySettings};
+
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -13,7 +14,7 @@ impl Shop {
     fn new() -> Shop {
         let ecr = Ecr::start(Config::default());
         set_registry(&ecr);
-        ecr.default_registry().create("shop/api", Settings::default());
+        ecr.default_registry().create("shop/api", RepositorySettings::default());
         Shop { ecr, project: Project::new(BY_TAG) }
     }
 

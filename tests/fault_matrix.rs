@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
+use ecr_fake::proxy::{Effect, Fault};
+use ecr_fake::{ACCOUNT, Hook, Image, ImageSpec, Plane, kill};
+
 use crate::faults::{OTHER_REGION, Way};
-use crate::support::ecr::{ACCOUNT, Hook, Image, ImageSpec, Plane, kill};
-use crate::support::proxy::{Effect, Fault};
 use crate::support::runner::Step;
 
 /// Runs at a time: each waits more than it works.
@@ -193,7 +194,7 @@ fn another_writer_of_the_tag_at_every_request() {
             let way = way();
             let theirs = Image::of(&ImageSpec { seed: 77, layers: 1, ..ImageSpec::default() });
             let other = theirs.root.digest.clone();
-            let push = way.ecr.writer(ACCOUNT, OTHER_REGION, ("shop/api", case.tag), theirs);
+            let push = way.ecr.concurrent_push(ACCOUNT, OTHER_REGION, ("shop/api", case.tag), theirs);
             way.ecr.on(|entry| entry.plane != Plane::Control, *request, 1, Hook::run(push));
             let run = (case.step)(&way).run();
             let held = way.abroad().resolve("shop/api", case.tag);

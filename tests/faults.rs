@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ecr_fake::http::{Kind, http_date};
+use ecr_fake::proxy::{Effect, Fault, Proxy, Seen};
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, RepositorySettings, Throttle};
 use time::OffsetDateTime;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, Settings, Throttle};
-use crate::support::http::{Kind, http_date};
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
-use crate::support::proxy::{Effect, Fault, Proxy, Seen};
 use crate::support::runner::{Run, Step};
 
 pub(crate) const OTHER_REGION: &str = "eu-west-1";
@@ -41,7 +41,7 @@ impl Way {
         set_registry(&ecr);
         ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
         // As strict as it gets: a tag is written once.
-        ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", Settings::immutable());
+        ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", RepositorySettings::immutable());
         let project = Project::new(BY_TAG);
         project.built("Api", &image);
         let source = Proxy::start(ecr.default_registry().url());

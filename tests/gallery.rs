@@ -1,6 +1,7 @@
 //! The public registry: written to with a token of its API, read by anybody.
 
-use crate::support::ecr::{Image, ImageSpec};
+use ecr_fake::{Image, ImageSpec};
+
 use crate::support::gallery::{Gallery, HOST_NAME};
 use crate::support::project::{BY_TAG, Project, bare};
 use crate::support::registry::DockerRegistry;

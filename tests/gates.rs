@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use ecr_fake::{Config, Ecr, Hook, Image, ImageScan, ImageSpec, ImageTagMutability, Parameter, RepositorySettings};
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Severity;
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec, Parameter, Scan, Settings};
 use crate::support::evidence::Evidence;
 use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
@@ -346,7 +346,7 @@ fn ecr_shop() -> (Ecr, Project, [Image; 2]) {
 fn what_is_listed_and_not_there_blocks() {
     let ecr = Ecr::start(Config::default());
     set_registry(&ecr);
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let project = Project::new(BY_TAG);
     let image = Image::of(&ImageSpec { platforms: vec!["linux/amd64".into()], ..ImageSpec::default() });
     project.built("Api", &image);
@@ -375,7 +375,7 @@ fn what_is_listed_and_not_there_blocks() {
 fn one_blocked_image_blocks_the_run_and_is_one_annotation() {
     let (ecr, project, [api, _]) = ecr_shop();
     for platform in &api.children {
-        ecr.default_registry().set_scan("shop/api", &platform.digest, Scan::default());
+        ecr.default_registry().set_scan("shop/api", &platform.digest, ImageScan::default());
     }
     let before = ecr.snapshot();
     let step = aws(project.promote("test"), &ecr).input("require", "platforms\necr-scan=high");
@@ -424,7 +424,11 @@ fn ecr_scans_of_every_platform_with_all_pages() {
         assert!(ecr.writes().is_empty(), "{}", ecr.table());
     };
     blocked("ECR has not scanned");
-    registry.set_scan("shop/api", amd64, Scan { findings: vec![basic("CVE-1", "MEDIUM")], ..Scan::default() });
+    registry.set_scan(
+        "shop/api",
+        amd64,
+        ImageScan { findings: vec![basic("CVE-1", "MEDIUM")], ..ImageScan::default() },
+    );
     blocked(&format!("ECR has not scanned {arm64}"));
     for status in [
         "FAILED",
@@ -434,21 +438,25 @@ fn ecr_scans_of_every_platform_with_all_pages() {
         "LIMIT_EXCEEDED",
         "IMAGE_ARCHIVED",
     ] {
-        registry.set_scan("shop/api", arm64, Scan { status: status.into(), ..Scan::default() });
+        registry.set_scan("shop/api", arm64, ImageScan { status: status.into(), ..ImageScan::default() });
         blocked(&format!("says nothing of it ({status}"));
     }
     // The one that counts is on the last page.
     let many = (0..7).map(|number| basic(&format!("CVE-2-{number}"), "LOW"));
     let findings = many.chain([basic("CVE-3", "HIGH")]).collect();
-    registry.set_scan("shop/api", arm64, Scan { findings, page: 3, ..Scan::default() });
+    registry.set_scan("shop/api", arm64, ImageScan { findings, page: 3, ..ImageScan::default() });
     blocked(
         "linux/amd64 has 0 critical, 0 high, 1 medium, 0 low, linux/arm64 has 0 critical, 1 high, 0 medium, 7 low (CVE-3)",
     );
     let enhanced_findings = vec![enhanced("CVE-4", "CRITICAL", "ACTIVE"), enhanced("CVE-5", "CRITICAL", "SUPPRESSED")];
-    registry.set_scan("shop/api", arm64, Scan { status: "ACTIVE".into(), enhanced_findings, ..Scan::default() });
+    registry.set_scan(
+        "shop/api",
+        arm64,
+        ImageScan { status: "ACTIVE".into(), enhanced_findings, ..ImageScan::default() },
+    );
     blocked("linux/arm64 has 1 critical, 0 high, 0 medium, 0 low, 1 suppressed (CVE-4)");
     // One that is under way is waited for.
-    registry.set_scan("shop/api", arm64, Scan { pending_calls: 1, ..Scan::default() });
+    registry.set_scan("shop/api", arm64, ImageScan { pending_calls: 1, ..ImageScan::default() });
     let run = promote().run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
     assert!(detail(&run, "ecr-scan=high").contains("linux/arm64 has 0 critical"));
@@ -464,7 +472,7 @@ fn what_the_checkout_accepts_does_not_count_in_ecrs_own_scan() {
     let basic = |id: &str, severity: &str| json!({"name": id, "severity": severity});
     for platform in &api.children {
         let findings = vec![basic("CVE-2026-8", "HIGH"), basic("CVE-2026-9", "UNDEFINED")];
-        let scan = Scan { findings, enhanced_findings: vec![enhanced.clone()], ..Scan::default() };
+        let scan = ImageScan { findings, enhanced_findings: vec![enhanced.clone()], ..ImageScan::default() };
         registry.set_scan("shop/api", &platform.digest, scan);
     }
     let path = project.folder().join(".image-waivers.yaml");
@@ -582,7 +590,7 @@ fn a_tag_that_may_not_move_is_refused_before_anything_is_written() {
     let registry = ecr.default_registry();
     let other = Image::new(9);
     registry.push("shop/api", &["stable"], &other);
-    registry.change("shop/api", |repository| repository.settings = Settings::immutable());
+    registry.change("shop/api", |repository| repository.settings = RepositorySettings::immutable());
     let promote = || aws(project.promote("test"), &ecr).input("images", "Api").input("extra-tags", "stable");
     let before = ecr.snapshot();
     let error = promote().run().exits(1).error().to_owned();
@@ -592,10 +600,10 @@ fn a_tag_that_may_not_move_is_refused_before_anything_is_written() {
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
     assert_eq!(ecr.snapshot(), before);
     // A filter that excludes it lets it move.
-    let excluded = Settings {
-        mutability: "IMMUTABLE_WITH_EXCLUSION".into(),
-        exclusions: vec!["stab*".into()],
-        ..Settings::default()
+    let excluded = RepositorySettings {
+        image_tag_mutability: ImageTagMutability::ImmutableWithExclusion,
+        exclusion_filters: vec!["stab*".into()],
+        ..RepositorySettings::default()
     };
     registry.change("shop/api", |repository| repository.settings = excluded);
     promote().run().exits(0);

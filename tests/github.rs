@@ -4,9 +4,9 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use base64::Engine as _;
+use ecr_fake::{Config, Ecr, Image};
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Image};
 use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::prism::{Exchange, GitHub, TOKEN};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};

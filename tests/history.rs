@@ -1,8 +1,8 @@
 //! What is in an environment, since when, by whom: from the registry alone.
 
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Policy, REGION, RepositorySettings, User};
 use serde_json::{Value, json};
 
-use crate::support::ecr::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Policy, REGION, Settings, User};
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 
@@ -16,7 +16,7 @@ impl Shop {
         let ecr = Ecr::start(Config::default());
         set_registry(&ecr);
         for repository in repositories {
-            ecr.default_registry().create(repository, Settings::default());
+            ecr.default_registry().create(repository, RepositorySettings::default());
         }
         Shop { ecr, project: Project::new(template) }
     }

@@ -1,9 +1,9 @@
 //! Registries that mean no good: what they send is refused, and what is secret stays with the registry it is for.
 
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Hook, Image, LoggedRequest, REGION, RepositorySettings};
 use serde_json::json;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image, REGION, Settings};
-use crate::support::http::Kind;
 use crate::support::project::{BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::Run;
 
@@ -16,7 +16,7 @@ fn shop() -> (Ecr, Project) {
     let ecr = Ecr::start(Config { registries, ..Config::default() });
     set_registry(&ecr);
     ecr.default_registry().push("shop/api", &["dev-1.0.0"], &Image::new(1));
-    ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", Settings::default());
+    ecr.registry(ACCOUNT, OTHER_REGION).create("shop/api", RepositorySettings::default());
     (ecr, Project::new(BY_TAG))
 }
 
@@ -54,7 +54,7 @@ fn an_index_in_an_index_in_an_index_is_too_deep() {
 #[test]
 fn an_index_of_thousands_is_too_many() {
     let (ecr, project) = shop();
-    let children: Vec<_> = (0..2000).map(|n| (crate::support::ecr::digest(format!("{n}").as_bytes()), 1)).collect();
+    let children: Vec<_> = (0..2000).map(|n| (ecr_fake::digest(format!("{n}").as_bytes()), 1)).collect();
     let root = index(&ecr, &children);
     ecr.default_registry().tag("shop/api", "dev-1.0.0", &root.0);
     assert!(refused(&ecr, &project).error().contains("more than 1000 manifests"));
@@ -76,7 +76,7 @@ fn what_is_no_manifest_is_refused() {
     for body in ["", "{", "[]", "null", r#"{"mediaType":"text/html"}"#, "<html>"] {
         let (ecr, project) = shop();
         let headers = vec![("content-type".to_owned(), INDEX.to_owned())];
-        let of_source = |entry: &Entry| entry.kind == Kind::GetManifest && entry.reference == "dev-1.0.0";
+        let of_source = |entry: &LoggedRequest| entry.kind == Kind::GetManifest && entry.reference == "dev-1.0.0";
         ecr.on(of_source, 1, 1, Hook::Answer { status: 200, headers, body: body.to_owned() });
         assert!(refused(&ecr, &project).error().contains("shop/api"), "{body}");
     }
@@ -86,7 +86,7 @@ fn what_is_no_manifest_is_refused() {
 fn a_redirect_that_leads_back_is_followed_for_a_while_only() {
     let (ecr, project) = shop();
     let to = format!("{}/v2/shop/api/blobs/{}", ecr.default_registry().url(), Image::new(1).blobs[0].0);
-    let of_blob = |entry: &Entry| entry.kind == Kind::GetBlob;
+    let of_blob = |entry: &LoggedRequest| entry.kind == Kind::GetBlob;
     ecr.on(of_blob, 1, 1000, Hook::Answer { status: 307, headers: vec![("location".into(), to)], body: String::new() });
     assert!(refused(&ecr, &project).error().contains("redirects"));
 }
@@ -96,7 +96,7 @@ fn an_upload_on_another_host_gets_no_authorization() {
     let (ecr, project) = shop();
     let elsewhere = Ecr::start(Config::default());
     let to = format!("{}/v2/shop/api/blobs/uploads/1", elsewhere.default_registry().url());
-    let is_post = |entry: &Entry| entry.kind == Kind::PostUpload;
+    let is_post = |entry: &LoggedRequest| entry.kind == Kind::PostUpload;
     ecr.on(is_post, 1, 1000, Hook::Answer { status: 202, headers: vec![("location".into(), to)], body: String::new() });
     refused(&ecr, &project);
     let there = elsewhere.data_plane();
@@ -142,7 +142,7 @@ fn a_tag_that_answers_with_another_digest_than_its_bytes_is_refused() {
         ("docker-content-digest".to_owned(), Image::new(2).root.digest),
     ];
     let body = String::from_utf8(image.root.bytes.to_vec()).unwrap();
-    let of_source = |entry: &Entry| entry.kind == Kind::GetManifest && entry.reference == "dev-1.0.0";
+    let of_source = |entry: &LoggedRequest| entry.kind == Kind::GetManifest && entry.reference == "dev-1.0.0";
     ecr.on(of_source, 1, 1, Hook::Answer { status: 200, headers, body });
     assert!(refused(&ecr, &project).error().contains("other bytes than its digest says"));
 }

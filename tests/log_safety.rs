@@ -1,8 +1,9 @@
 //! Words of others can't become commands of the runner, whatever way they take into the log. That no command is obeyed
 //! that is not ours is asserted of every run; here the words try.
 
-use crate::support::ecr::{Config, Ecr, Hook, Image, Parameter, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{Config, Ecr, Hook, Image, Parameter, RepositorySettings};
+
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 
 /// All ways in which the runner reads a command.
@@ -12,7 +13,7 @@ const EVIL: &str =
 fn shop(template: &str) -> (Ecr, Project) {
     let ecr = Ecr::start(Config::default());
     set_registry(&ecr);
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let project = Project::new(template);
     project.built("Api", &Image::new(1));
     (ecr, project)

@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use ecr_fake::{Config, Ecr, Image, ImageSpec, Parameter, RepositorySettings};
 use serde_json::json;
 
-use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Parameter, Settings};
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -327,7 +327,7 @@ fn a_parameter_is_read_as_the_stack_reads_it() {
     let ecr = Ecr::start(Config::default());
     let project = built(&BY_TAG.replace("${RepositoryPrefix}/${Name}", "${RepositoryPrefix}${Name}"));
     for repository in ["team/shop/api", "team/shop/web"] {
-        ecr.default_registry().create(repository, Settings::default());
+        ecr.default_registry().create(repository, RepositorySettings::default());
     }
     ecr.set_parameter(Parameter::new(
         "/account/ecr/main/registry",

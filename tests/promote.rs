@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings, Role, User};
 use serde_json::json;
 
-use crate::support::ecr::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, REGION, Role, Settings, User};
-use crate::support::http::Kind;
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
@@ -30,7 +30,7 @@ fn shop_for(users: Vec<User>) -> (Ecr, Project, [Image; 2]) {
     let web = Image::new(2);
     for (repository, image) in [("shop/api", &api), ("shop/web", &web)] {
         ecr.default_registry().push(repository, &["dev-1.0.0"], image);
-        ecr.registry(ACCOUNT, OTHER_REGION).create(repository, Settings::default());
+        ecr.registry(ACCOUNT, OTHER_REGION).create(repository, RepositorySettings::default());
     }
     (ecr, Project::new(BY_TAG), [api, web])
 }
@@ -110,8 +110,8 @@ fn evidence_travels_to_another_registry_and_the_tag_comes_last() {
 fn that_nobody_may_look_for_evidence_does_not_mean_that_there_is_none() {
     for status in [401, 403, 429, 503] {
         let (ecr, project, _) = shop();
-        let looks = |entry: &crate::support::ecr::Entry| entry.kind == Kind::Referrers;
-        ecr.on(looks, 1, 1000, crate::support::ecr::Hook::status(status));
+        let looks = |entry: &ecr_fake::LoggedRequest| entry.kind == Kind::Referrers;
+        ecr.on(looks, 1, 1000, ecr_fake::Hook::status(status));
         let step = bare(abroad(&project, &ecr)).input("evidence", "required").input("images", "Web");
         let run = step.run().exits(1);
         assert!(run.error().contains(&status.to_string()), "{}", run.error());
@@ -231,7 +231,7 @@ fn an_account_of_its_own_is_reached_by_a_role() {
     let image = Image::new(1);
     ecr.default_registry().push("shop/api", &["dev-1.0.0"], &image);
     let prod = ecr.registry(PROD, REGION);
-    prod.create("shop/api", Settings::immutable());
+    prod.create("shop/api", RepositorySettings::immutable());
     let project = Project::new(BY_TAG);
     let step = || bare(promote(&project, &ecr)).input("images", "Api").input("target-registry", &prod.host());
     // As the account at hand it is not allowed.

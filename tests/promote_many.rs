@@ -1,7 +1,8 @@
 //! Many images in one run, and several runs at one time.
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Image, REGION, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::Step;
 
@@ -41,7 +42,7 @@ fn rivals(first: u64, second: u64) -> (Ecr, Project, [Image; 2]) {
     for (region, image) in [REGION, REGIONS[0]].into_iter().zip(&images) {
         ecr.registry(ACCOUNT, region).push("shop/api", &["dev-1.0.0"], image);
     }
-    ecr.registry(ACCOUNT, REGIONS[1]).create("shop/api", Settings::immutable());
+    ecr.registry(ACCOUNT, REGIONS[1]).create("shop/api", RepositorySettings::immutable());
     (ecr, Project::new(BY_TAG), images)
 }
 

@@ -1,7 +1,8 @@
 //! Runners that reach the world through a proxy alone: the names of AWS are resolved by the proxy, and lead to the fake.
 
-use crate::support::ecr::{ACCESS_KEY, Config, Ecr, Image, ImageSpec, REGION, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCESS_KEY, Config, Ecr, Image, ImageSpec, REGION, RepositorySettings};
+
 use crate::support::project::{BY_TAG, Project, default_host, set_registry};
 use crate::support::runner::Step;
 use crate::support::tls::{Authority, ConnectProxy, Front};
@@ -21,7 +22,7 @@ impl Cloud {
         let ecr = Ecr::start(Config::default());
         ecr.quirks(|quirks| quirks.mounting = true);
         set_registry(&ecr);
-        ecr.default_registry().create("shop/api", Settings::default());
+        ecr.default_registry().create("shop/api", RepositorySettings::default());
         let authority = Authority::new();
         let project = Project::new(BY_TAG);
         project.built("Api", &Image::of(&ImageSpec::default()));

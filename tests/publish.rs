@@ -1,11 +1,12 @@
 //! Publishing to ECR: names, bytes, order, what a second run does, and what stands in the way.
 
+use ecr_fake::http::Kind;
+use ecr_fake::{
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, ImageTagMutability, Parameter, Policy, REGION,
+    RepositorySettings, User,
+};
 use serde_json::json;
 
-use crate::support::ecr::{
-    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, Parameter, Policy, REGION, Settings, User,
-};
-use crate::support::http::Kind;
 use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::runner::{Run, Step};
@@ -17,7 +18,7 @@ fn shop() -> (Ecr, Project, [Image; 2]) {
     let ecr = Ecr::start(Config::default());
     set_registry(&ecr);
     for repository in ["shop/api", "shop/web"] {
-        ecr.default_registry().create(repository, Settings::default());
+        ecr.default_registry().create(repository, RepositorySettings::default());
     }
     let (project, images) = built();
     (ecr, project, images)
@@ -100,7 +101,7 @@ fn evidence_and_record_are_there_before_the_tag() {
     // the fake does not know is that a referrer comes after its subject.
     let order = |digest: &str| {
         let put =
-            |entry: &&&crate::support::ecr::Entry| entry.kind == Kind::PutManifestByDigest && entry.reference == digest;
+            |entry: &&&ecr_fake::LoggedRequest| entry.kind == Kind::PutManifestByDigest && entry.reference == digest;
         of_api.iter().find(put).unwrap_or_else(|| panic!("{digest} is put:\n{}", ecr.table())).finished()
     };
     for referrer in &api.referrers {
@@ -125,7 +126,7 @@ fn evidence_and_record_are_there_before_the_tag() {
 
 #[test]
 fn a_second_run_writes_nothing_and_says_so() {
-    for settings in [Settings::default(), Settings::immutable()] {
+    for settings in [RepositorySettings::default(), RepositorySettings::immutable()] {
         let (ecr, project, images) = shop();
         ecr.default_registry().change("shop/api", |repository| repository.settings = settings);
         publish(&project, &ecr).run().exits(0);
@@ -190,7 +191,7 @@ fn the_registry_can_be_given() {
     let host = default_host();
     // `registry`, with a prefix: no SSM.
     for repository in ["team/shop/api", "other/shop/api"] {
-        ecr.default_registry().create(repository, Settings::default());
+        ecr.default_registry().create(repository, RepositorySettings::default());
     }
     let step = || publish(&project, &ecr).input("images", "shop/api");
     let run = step().input("registry", &format!("{host}/team")).run().exits(0);
@@ -245,7 +246,7 @@ fn an_image_with_another_versions_label_is_named() {
 
 #[test]
 fn a_tag_that_holds_another_digest_is_never_moved() {
-    for settings in [Settings::default(), Settings::immutable()] {
+    for settings in [RepositorySettings::default(), RepositorySettings::immutable()] {
         let (ecr, project, [api, web]) = shop();
         let registry = ecr.default_registry();
         let other = Image::new(7);
@@ -289,17 +290,17 @@ fn a_conflict_can_be_left_as_it_is() {
 
 #[test]
 fn a_further_tag_moves_only_where_the_repository_lets_it() {
-    let settings = |mutability: &str, exclusions: &[&str]| Settings {
-        mutability: mutability.into(),
-        exclusions: exclusions.iter().map(|filter| (*filter).to_owned()).collect(),
-        ..Settings::default()
+    let settings = |image_tag_mutability, filters: &[&str]| RepositorySettings {
+        image_tag_mutability,
+        exclusion_filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+        ..RepositorySettings::default()
     };
     for (settings, moves) in [
-        (settings("MUTABLE", &[]), true),
-        (settings("IMMUTABLE", &[]), false),
-        (settings("IMMUTABLE_WITH_EXCLUSION", &["latest", "nightly-*"]), true),
-        (settings("IMMUTABLE_WITH_EXCLUSION", &["nightly-*"]), false),
-        (settings("MUTABLE_WITH_EXCLUSION", &["late*"]), false),
+        (settings(ImageTagMutability::Mutable, &[]), true),
+        (settings(ImageTagMutability::Immutable, &[]), false),
+        (settings(ImageTagMutability::ImmutableWithExclusion, &["latest", "nightly-*"]), true),
+        (settings(ImageTagMutability::ImmutableWithExclusion, &["nightly-*"]), false),
+        (settings(ImageTagMutability::MutableWithExclusion, &["late*"]), false),
     ] {
         let (ecr, project, [api, _]) = shop();
         let registry = ecr.default_registry();
@@ -354,7 +355,7 @@ fn a_missing_permission_is_named() {
         let ecr =
             Ecr::start(Config { users: vec![User::new(ACCESS_KEY, ACCOUNT).policy(policy)], ..Config::default() });
         set_registry(&ecr);
-        ecr.default_registry().create("shop/api", Settings::default());
+        ecr.default_registry().create("shop/api", RepositorySettings::default());
         let (project, _) = built();
         let run = publish(&project, &ecr).input("images", "Api").run().exits(1);
         assert!(run.error().contains(wanted), "{denied}: {}", run.error());

@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::support::ecr::{Config, Ecr, Hook, Image, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::proxy::{Effect, Fault, Proxy};
+use ecr_fake::{Config, Ecr, Hook, Image, RepositorySettings};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, set_registry};
-use crate::support::proxy::{Effect, Fault, Proxy};
 use crate::support::runner::{Printed, Run, Running, signal};
 
 fn shop() -> (Ecr, Project, Image) {
@@ -14,7 +15,7 @@ fn shop() -> (Ecr, Project, Image) {
     set_registry(&ecr);
     let project = Project::new(BY_TAG);
     for (key, repository, seed) in [("Api", "shop/api", 1), ("Web", "shop/web", 2)] {
-        ecr.default_registry().create(repository, Settings::default());
+        ecr.default_registry().create(repository, RepositorySettings::default());
         project.built(key, &Image::new(seed));
     }
     (ecr, project, Image::new(1))

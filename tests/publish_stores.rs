@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use crate::support::ecr::Image;
-use crate::support::http;
+use ecr_fake::Image;
+use ecr_fake::http;
+
 use crate::support::project::{BY_TAG, Project, bare};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};

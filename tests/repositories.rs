@@ -1,9 +1,11 @@
 //! Repositories that are missing: refused, made with settings, or left to the registry's own templates.
 
-use crate::support::ecr::{
-    ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Hook, Image, Policy, REGION, Settings, User,
+use ecr_fake::http::Kind;
+use ecr_fake::{
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageTagMutability, Policy, REGION, RepositoryCreationTemplate,
+    RepositorySettings, User,
 };
-use crate::support::http::Kind;
+
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 
@@ -48,8 +50,8 @@ fn a_missing_repository_is_made_as_the_settings_say() {
     };
     step().run().exits(0);
     let repository = ecr.default_registry().repository("shop/api").unwrap();
-    assert_eq!(repository.settings.mutability, "IMMUTABLE_WITH_EXCLUSION");
-    assert_eq!(repository.settings.exclusions, ["latest"]);
+    assert_eq!(repository.settings.image_tag_mutability, ImageTagMutability::ImmutableWithExclusion);
+    assert_eq!(repository.settings.exclusion_filters, ["latest"]);
     assert!(repository.settings.scan_on_push);
     assert_eq!(repository.settings.lifecycle_policy.as_deref(), Some(r#"{"rules":[]}"#));
     assert_eq!(repository.settings.tags, [("team".to_owned(), "shop".to_owned())]);
@@ -61,18 +63,20 @@ fn a_missing_repository_is_made_as_the_settings_say() {
 
 #[test]
 fn a_template_of_the_registry_makes_it_or_is_missed_before_a_byte_is_sent() {
-    let template = |prefix: &str| CreationTemplate {
+    let template = |prefix: &str| RepositoryCreationTemplate {
         account: ACCOUNT.into(),
         region: REGION.into(),
         prefix: prefix.into(),
         applied_for: vec!["CREATE_ON_PUSH".into()],
-        settings: Settings::default(),
+        settings: RepositorySettings::default(),
     };
-    let (ecr, project, image) = shop(Config { templates: vec![template("shop")], ..Config::default() });
+    let (ecr, project, image) =
+        shop(Config { repository_creation_templates: vec![template("shop")], ..Config::default() });
     publish(&project, &ecr).input("create-repositories", "template").run().exits(0);
     assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(image.root.digest));
 
-    let (ecr, project, _) = shop(Config { templates: vec![template("other")], ..Config::default() });
+    let (ecr, project, _) =
+        shop(Config { repository_creation_templates: vec![template("other")], ..Config::default() });
     let run = publish(&project, &ecr).input("create-repositories", "template").run().exits(1);
     assert!(run.error().contains("(prefixes: other)"), "{}", run.error());
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
@@ -104,15 +108,15 @@ fn promote_makes_what_the_other_registry_lacks() {
 
 #[test]
 fn a_repository_that_is_missing_hides_no_evidence() {
-    let template = CreationTemplate {
+    let template = RepositoryCreationTemplate {
         account: ACCOUNT.into(),
         region: REGION.into(),
         prefix: "ROOT".into(),
         applied_for: vec!["CREATE_ON_PUSH".into()],
-        settings: Settings::default(),
+        settings: RepositorySettings::default(),
     };
     for create in ["missing", "template"] {
-        let ecr = Ecr::start(Config { templates: vec![template.clone()], ..Config::default() });
+        let ecr = Ecr::start(Config { repository_creation_templates: vec![template.clone()], ..Config::default() });
         set_registry(&ecr);
         let project = Project::new(BY_REPOSITORY);
         let mut image = Image::new(1);

@@ -1,8 +1,9 @@
 //! What a deployment of the template would find: images on the platforms that run them, and references beside those that
 //! a run writes.
 
-use crate::support::ecr::{Config, Ecr, Hook, Image, ImageSpec};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{Config, Ecr, Hook, Image, ImageSpec};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, named, set_registry};
 use crate::support::runner::Step;
 

@@ -1,8 +1,8 @@
 //! Going back: only on request, only to what was there, and written down as that.
 
+use ecr_fake::{Config, Ecr, Image};
 use serde_json::{Value, json};
 
-use crate::support::ecr::{Config, Ecr, Image};
 use crate::support::project::{BY_TAG, Project, aws, named, set_registry};
 use crate::support::runner::{Run, Step};
 
@@ -140,7 +140,7 @@ fn only_what_was_there_comes_back() {
 
 #[test]
 fn a_version_is_found_below_many_others() {
-    use crate::support::ecr::Snapshot;
+    use ecr_fake::Snapshot;
     let shop = Shop::new(BY_TAG);
     let old = shop.release("1.0.0", 1);
     let registry = shop.ecr.default_registry();

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use ecr_fake::{Image, ImageSpec};
+
 use crate::support::build::script;
-use crate::support::ecr::{Image, ImageSpec};
 use crate::support::evidence::Evidence;
 use crate::support::project::{BY_TAG, Project};
 use crate::support::registry::DockerRegistry;

@@ -1,7 +1,8 @@
 //! The step summary never claims more than was done: what failed is in it, with the reason.
 
+use ecr_fake::{Config, Ecr, Image};
+
 use crate::support::build::{SCRATCH, one};
-use crate::support::ecr::{Config, Ecr, Image};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Action, Step};
 

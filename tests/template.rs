@@ -1,6 +1,7 @@
 //! Inputs and templates that are wrong: one line that says where and what to do, exit code 2, and nothing is begun.
 
-use crate::support::ecr::{Config, Ecr, Image, Parameter};
+use ecr_fake::{Config, Ecr, Image, Parameter};
+
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::{Run, Step};
 

@@ -1,7 +1,8 @@
 //! Registries with certificates: whom an action believes, and what it says of those whom it does not.
 
-use crate::support::ecr::{Config, Ecr, Image, ImageSpec, Settings};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{Config, Ecr, Image, ImageSpec, RepositorySettings};
+
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
@@ -96,7 +97,7 @@ fn a_download_does_not_lead_from_tls_to_plain_http() {
 fn an_upload_does_not_lead_from_tls_to_plain_http() {
     let authority = Authority::new();
     let ecr = Ecr::start(Config::default());
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     ecr.quirks(|quirks| quirks.absolute_locations = true);
     let front = Front::start(&authority.sign(&["localhost"]), ecr.default_registry().url());
     let (project, _) = built();

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::support::ecr::{ACCOUNT, Config, Ecr, Entry, Hook, Image, ImageSpec, REGION, Settings, kill};
-use crate::support::http::Kind;
+use ecr_fake::http::Kind;
+use ecr_fake::{ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, LoggedRequest, REGION, RepositorySettings, kill};
+
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, set_registry};
 use crate::support::runner::{Step, peak_memory};
 
@@ -29,9 +30,9 @@ impl Shop {
         set_registry(&ecr);
         let (repository, tag) = if template == BY_TAG { ("shop/api", "dev-1.0.0") } else { ("dev/shop/api", "1.0.0") };
         ecr.default_registry().push(repository, &[tag], &image);
-        ecr.default_registry().create("test/shop/api", Settings::default());
+        ecr.default_registry().create("test/shop/api", RepositorySettings::default());
         for repository in ["shop/api", "test/shop/api"] {
-            ecr.registry(ACCOUNT, OTHER_REGION).create(repository, Settings::default());
+            ecr.registry(ACCOUNT, OTHER_REGION).create(repository, RepositorySettings::default());
         }
         Shop { ecr, project: Project::new(template), image }
     }
@@ -159,7 +160,7 @@ fn memory_does_not_grow_with_layers() {
     let shop = Shop::new(BY_TAG, Image::of(&spec));
     shop.ecr.default_registry().push("shop/web", &["dev-1.0.0"], &Image::of(&ImageSpec { seed: 2, ..spec }));
     let abroad = shop.ecr.registry(ACCOUNT, OTHER_REGION);
-    abroad.create("shop/web", Settings::default());
+    abroad.create("shop/web", RepositorySettings::default());
     let (pid, peak) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU64::new(0)));
     let (of_hook, measured) = (pid.clone(), peak.clone());
     // The tags come last: all bytes have gone through by then.
@@ -247,7 +248,7 @@ fn an_old_tag_stays_until_the_new_one_is_written() {
     let abroad = shop.ecr.registry(ACCOUNT, OTHER_REGION);
     abroad.push("shop/api", &["stable"], &Image::new(5));
     let pid = Arc::new(AtomicU32::new(0));
-    let is_it = |entry: &Entry| entry.kind == Kind::PutManifestByTag && entry.reference == "stable";
+    let is_it = |entry: &LoggedRequest| entry.kind == Kind::PutManifestByTag && entry.reference == "stable";
     shop.ecr.on(is_it, 1, 1, Hook::before(kill(pid.clone())));
     let promote = || bare(shop.promote_abroad()).input("extra-tags", "stable");
     let running = promote().start();

@@ -13,11 +13,8 @@ mod table;
 #[path = "../support"]
 mod support {
     pub(crate) mod build;
-    pub(crate) mod ecr;
     pub(crate) mod engine;
-    pub(crate) mod http;
     pub(crate) mod project;
-    pub(crate) mod proxy;
     pub(crate) mod registry;
     pub(crate) mod runner;
     pub(crate) mod tls;
@@ -28,11 +25,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use ecr_fake::proxy::Proxy;
+use ecr_fake::{Image, ImageSpec};
 use measure::{Figures, median};
 use program::{Case, Job, Program};
 use support::{
-    ecr::{Image, ImageSpec},
-    proxy::Proxy,
     registry::DockerRegistry,
     tools::{printed, program},
 };

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{http::Kind, proxy::Proxy};
+use ecr_fake::http::Kind;
+use ecr_fake::proxy::Proxy;
 
 /// How often a running program is asked for its peak; what it takes after the last time is not seen.
 const LOOK: Duration = Duration::from_millis(1);

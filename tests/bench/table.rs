@@ -2,12 +2,14 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use ecr_fake::http::Kind;
+
 use crate::{
     Row,
     builds::{self, Build},
     measure::Figures,
     program::{Case, Program, binary},
-    support::{http::Kind, runner::Action},
+    support::runner::Action,
 };
 
 const LATENCIES: [&str; 2] = ["+0 ms", "+30 ms"];

@@ -7,9 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ecr_fake::REGION;
 use serde_json::Value;
 
-use super::ecr::REGION;
 use super::runner::Step;
 use super::tools::program;
 

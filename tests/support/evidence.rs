@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ecr_fake::Image;
 use lifecycle::Place;
 use lifecycle::evidence::lint::{Finding, Level};
 use lifecycle::evidence::scan::{Scan, Severity, Tool, Vulnerability};
@@ -13,9 +14,6 @@ use lifecycle::oci::{Descriptor, Layout, Platform};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-use super::ecr;
-use super::ecr::Image;
 
 /// One image in a layout, to attach things to.
 pub(crate) struct Evidence<'a> {
@@ -32,7 +30,7 @@ pub(crate) fn ago(seconds: i64) -> String {
         .unwrap()
 }
 
-fn descriptor(manifest: &ecr::Artifact) -> Descriptor {
+fn descriptor(manifest: &ecr_fake::RawManifest) -> Descriptor {
     Descriptor {
         media_type: manifest.media_type.clone(),
         digest: manifest.digest.parse().unwrap(),

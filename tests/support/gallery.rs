@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ecr_fake::http::{self, Answer, Handler, Reply, Route, Server, full, reply};
 use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -16,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::http::{self, Answer, Handler, Reply, Route, Server, full, reply};
 use super::registry::DockerRegistry;
 
 pub(crate) const HOST_NAME: &str = "public.ecr.aws";

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use ecr_fake::http::{self, Handler, Server};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::http::{self, Handler, Server};
 use super::runner::Step;
 
 pub(crate) const TOKEN: &str = "ghs_atoken";

@@ -2,17 +2,14 @@
 
 pub(crate) mod bases;
 pub(crate) mod build;
-pub(crate) mod ecr;
 pub(crate) mod emulator;
 pub(crate) mod engine;
 pub(crate) mod evidence;
 pub(crate) mod gallery;
 pub(crate) mod github;
-pub(crate) mod http;
 pub(crate) mod markdown;
 pub(crate) mod prism;
 pub(crate) mod project;
-pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod runner;
 pub(crate) mod snyk;

@@ -9,11 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ecr_fake::http::{self, Handler, Reply, Server};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use super::http::{self, Handler, Reply, Server};
 use super::runner::Step;
 use super::tools::{program, tools};
 

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::ecr::{ACCESS_KEY, ACCOUNT, Ecr, Image, Parameter, REGION};
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Ecr, Image, Parameter, REGION};
+
 use super::runner::{Action, Step};
 
 /// Two images that an environment tells apart by tag: `shop/api:dev-1.0.0`.

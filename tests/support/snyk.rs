@@ -6,10 +6,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use ecr_fake::http::{self, Handler, Server};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-
-use super::http::{self, Handler, Server};
 
 /// The token that it accepts.
 pub(crate) const TOKEN: &str = "b2f1c0de-0000-4000-8000-000000000001";

@@ -1,12 +1,13 @@
 //! The control plane.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ecr_fake::{
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageScan, Parameter, Policy, Quota, REGION, RepositorySettings, Role,
+    Throttle, User,
+};
 use serde_json::{Value, json};
 
-use super::{Answer, call};
-use crate::support::ecr::{
-    ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Parameter, Policy, Quota, REGION, Role, Scan, Settings, Throttle, User,
-};
+use crate::{Answer, call};
 
 fn signed(key: &str, region: &str, service: &str) -> String {
     format!(
@@ -85,7 +86,7 @@ fn repositories_are_created_once_with_their_settings() {
     assert_eq!(ecr_api(&ecr, "TagResource", tag).status, 200);
     let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
     assert_eq!(settings.tags, [("team".into(), "shop".into()), ("a".into(), "b".into())]);
-    assert_eq!((settings.exclusions, settings.scan_on_push), (vec!["latest*".to_owned()], true));
+    assert_eq!((settings.exclusion_filters, settings.scan_on_push), (vec!["latest*".to_owned()], true));
     let missing = ecr_api(&ecr, "DescribeRepositories", json!({"repositoryNames": ["none"]}));
     assert_eq!(exception(&missing), "RepositoryNotFoundException");
 }
@@ -130,12 +131,12 @@ fn scan_findings_have_both_kinds_on_several_pages() {
     registry.set_scan(
         "shop/api",
         child,
-        Scan {
+        ImageScan {
             pending_calls: 1,
             findings: vec![json!({"name": "CVE-1", "severity": "HIGH"})],
             enhanced_findings: vec![json!({"findingArn": "arn", "severity": "CRITICAL"})],
             page: 1,
-            ..Scan::default()
+            ..ImageScan::default()
         },
     );
     let ask = |digest: &str, token: Option<&str>| {
@@ -226,7 +227,7 @@ fn the_identity_token_is_for_the_jobs_bearer_and_sts() {
 fn the_control_plane_throttles_and_lists_templates_and_settings() {
     let ecr =
         Ecr::start(Config { throttles: vec![Throttle::new("DescribeImages", Quota::First(1))], ..Config::default() });
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let input = json!({"repositoryName": "shop/api"});
     assert_eq!(exception(&ecr_api(&ecr, "DescribeImages", input.clone())), "ThrottlingException");
     assert_eq!(ecr_api(&ecr, "DescribeImages", input).status, 200);

@@ -6,10 +6,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{Request, body::Incoming, http::request::Parts};
 use serde_json::{Value, json};
 
-use super::{
-    Entry, OIDC_BEARER, Plane, Shared, data,
+use crate::{
+    LoggedRequest, OIDC_BEARER, Plane, Shared, data_plane,
     http::{Kind, Peer, Reply, reply},
-    iam, repositories, scans, ssm,
+    iam, image_scans, repositories, ssm,
     state::{Principal, RegistryId, State},
     sts,
 };
@@ -37,7 +37,7 @@ impl Exception {
     }
 
     fn reply(self) -> Reply {
-        // The gateway in front of the services spells its own messages with a capital.
+        // The gateway in front of the services spells the key of its messages with a capital letter.
         let gateway = ["AccessDeniedException", "UnrecognizedClientException", "MissingAuthenticationTokenException"];
         let key = if gateway.contains(&self.name) { "Message" } else { "message" };
         let body = json!({"__type": self.name, key: self.message}).to_string();
@@ -58,12 +58,12 @@ impl Action<'_> {
         self.input[field].as_str()
     }
 
-    /// The registry that is meant: the caller's own where none is named.
+    /// Returns the registry of the input's `registryId`, or the caller's own.
     pub(crate) fn registry(&self) -> RegistryId {
         RegistryId::new(self.text("registryId").unwrap_or(&self.principal.account), self.region)
     }
 
-    /// One page of a list, and the token of the next.
+    /// Returns one page of a list, and the token of the next page.
     pub(crate) fn page<T: Clone>(&self, state: &State, all: &[T]) -> Result<(Vec<T>, Option<String>), Exception> {
         let start = match self.text("nextToken") {
             None => 0,
@@ -83,18 +83,18 @@ impl Action<'_> {
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
     let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).map(str::to_owned);
     if request.method() == "GET" && request.uri().path() == "/oidc" {
-        let entry = Entry::new(Plane::Control, Kind::Oidc, &request, peer.connection);
+        let entry = LoggedRequest::new(Plane::Control, Kind::Oidc, &request, peer.connection);
         let state = shared.clone();
-        let handle = async move |_: Entry, request: Request<Incoming>| Ok(identity_token(&state, &request));
+        let handle = async move |_: LoggedRequest, request: Request<Incoming>| Ok(identity_token(&state, &request));
         return shared.answer(entry, request, peer, handle).await;
     }
     let json_action = target.as_deref().and_then(|target| target.rsplit_once('.')).map(|(_, action)| action.to_owned());
-    // The query protocol names its action in the body, so that is read before the hooks.
+    // With the query protocol, the action is in the body, which is therefore read before hooks are applied.
     let kind = Kind::Api(json_action.clone().unwrap_or_default());
-    let mut entry = Entry::new(Plane::Control, kind, &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Control, kind, &request, peer.connection);
     let (parts, mut body) = request.into_parts();
     let mut bytes = Vec::new();
-    while let Some(chunk) = data::next(&mut body, &entry.meter()).await? {
+    while let Some(chunk) = data_plane::next(&mut body, &entry.meter()).await? {
         bytes.extend_from_slice(&chunk);
     }
     if json_action.is_none() {
@@ -102,7 +102,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     }
     let request = Request::from_parts(parts, body);
     let state = shared.clone();
-    let handle = async move |_: Entry, request: Request<Incoming>| {
+    let handle = async move |_: LoggedRequest, request: Request<Incoming>| {
         let (parts, _) = request.into_parts();
         let mut state = state.state();
         Ok(match &target {
@@ -113,7 +113,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     shared.answer(entry, request, peer, handle).await
 }
 
-/// GitHub's endpoint: a token for an audience, for the bearer that the job was given.
+/// Answers GitHub's token endpoint: a web identity token for the job's bearer token.
 fn identity_token(shared: &Shared, request: &Request<Incoming>) -> Reply {
     let authorization =
         request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -150,13 +150,13 @@ fn json_api(state: &mut State, target: &str, parts: &Parts, bytes: &[u8]) -> Res
     let output = match (service, name) {
         ("ssm", _) => ssm::answer(state, &action)?,
         (_, "GetAuthorizationToken") => authorization_token(state, &action)?,
-        (_, "DescribeImageScanFindings") => scans::answer(state, &action)?,
+        (_, "DescribeImageScanFindings") => image_scans::answer(state, &action)?,
         _ => repositories::answer(state, &action)?,
     };
     Ok(reply(200, &[("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", "fake")], output.to_string()))
 }
 
-/// Who signed a request, and for which region: told by the access key and the scope, not by the signature.
+/// Returns the caller and the region, according to the access key and the scope. The signature is not verified.
 pub(crate) fn caller(
     state: &State,
     parts: &Parts,

@@ -10,12 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::{basic, call, split, try_call};
-use crate::support::{
-    ecr::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, Settings, digest, kill},
-    http::{Kind, http_date},
-    proxy::{Effect, Fault, Proxy},
-};
+use ecr_fake::http::{Kind, http_date};
+use ecr_fake::proxy::{Effect, Fault, Proxy};
+use ecr_fake::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, RepositorySettings, digest, kill};
+
+use crate::{basic, call, split, try_call};
 
 fn start() -> (Ecr, String) {
     let ecr = Ecr::start(Config::default());
@@ -24,7 +23,7 @@ fn start() -> (Ecr, String) {
     (ecr, authorization)
 }
 
-/// Puts the manifest of tag `a` under another tag; an error where no whole answer comes back.
+/// Puts the manifest of tag `a` under another tag. Fails without a complete response.
 fn retag(base: &str, authorization: &str, tag: &str) -> std::io::Result<u16> {
     let image = Image::new(1);
     let headers = [("authorization", authorization), ("content-type", image.root.media_type.as_str())];
@@ -176,7 +175,7 @@ fn the_proxy_breaks_uploads() {
     let (broken, location) = upload();
     assert!(broken.is_err(), "{broken:?}");
     assert_eq!(proxy.log().last().unwrap().received(), 50_000);
-    // The registry had a part of it: the session is spent.
+    // The registry has received a part of the body, so the upload cannot be used again.
     assert_eq!(call(proxy.url(), "PUT", &location, &headers, &bytes).status, 416);
     proxy.fault(Fault::on(Kind::PutUpload, Effect::FlipRequest { at: 99_999 }));
     assert_eq!(upload().0.unwrap().code(), "DIGEST_INVALID");
@@ -194,7 +193,7 @@ fn the_proxy_breaks_downloads() {
     let (ecr, authorization) = start();
     let registry = ecr.default_registry();
     ecr.quirks(|quirks| quirks.redirects = false);
-    registry.create("shop/api", Settings::default());
+    registry.create("shop/api", RepositorySettings::default());
     let bytes: Vec<u8> = (0..200_000u32).map(|number| number as u8).collect();
     let blob = registry.put_blob("shop/api", bytes.clone());
     let proxy = Proxy::start(registry.url());

@@ -1,7 +1,6 @@
-//! What the fake registry and the fault proxy share: listeners on a thread of their own, bodies, and the names of the
-//! requests that the distribution specification knows.
-#![allow(dead_code, reason = "no single test needs all of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
+//! HTTP servers on threads of their own, and the requests of the OCI distribution specification.
+//!
+//! The fake and its [proxy](crate::proxy) are made of these; they also serve for other stand-ins in the same tests.
 
 use std::{
     convert::Infallible,
@@ -28,49 +27,69 @@ use tokio::{
     sync::oneshot,
 };
 
-pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
-pub(crate) type Reply = Response<Body>;
-pub(crate) type Answer = Pin<Box<dyn Future<Output = io::Result<Reply>> + Send>>;
+/// The body of a response.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+/// A response.
+pub type Reply = Response<Body>;
+/// A response to come; an error closes the connection without one.
+pub type Answer = Pin<Box<dyn Future<Output = io::Result<Reply>> + Send>>;
 
-/// Answers a request; an error closes the connection without an answer.
-pub(crate) type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
+/// Handles the requests of a listener.
+pub type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
 
-/// One kind of request, named as the distribution specification names what it does.
+/// What a request is for: an endpoint of the distribution specification, or an action of an API.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `GET /v2/`
     Ping,
+    /// `HEAD` of a manifest.
     HeadManifest,
+    /// `GET` of a manifest.
     GetManifest,
+    /// `PUT` of a manifest under a tag.
     PutManifestByTag,
+    /// `PUT` of a manifest under its digest.
     PutManifestByDigest,
+    /// `DELETE` of a manifest or tag.
     DeleteManifest,
+    /// `HEAD` of a blob.
     HeadBlob,
+    /// `GET` of a blob.
     GetBlob,
-    /// The download that a blob's 307 leads to.
+    /// The download that a redirect of a blob leads to.
     Redirected,
+    /// `POST` that begins an upload.
     PostUpload,
-    /// A `POST` that asks for a cross-repository mount, whatever the answer.
+    /// `POST` that asks for a cross-repository mount, whether or not it is granted.
     Mount,
+    /// `PATCH` with a chunk of an upload.
     PatchUpload,
+    /// `PUT` that completes an upload.
     PutUpload,
+    /// `GET` of an upload's state.
     GetUpload,
+    /// `DELETE` of an upload.
     DeleteUpload,
+    /// `GET` of a digest's referrers.
     Referrers,
+    /// `GET` of the tag list.
     Tags,
-    /// An action of the control plane: `GetAuthorizationToken`.
+    /// An action of an AWS API, such as `GetAuthorizationToken`.
     Api(String),
     /// GitHub's token endpoint for web identities.
     Oidc,
+    /// Any other request.
     Other,
 }
 
 impl Kind {
-    pub(crate) fn api(action: &str) -> Kind {
+    /// Returns [`Kind::Api`] with an action.
+    pub fn api(action: &str) -> Kind {
         Kind::Api(action.to_owned())
     }
 
-    /// Whether such a request changes something.
-    pub(crate) fn writes(&self) -> bool {
+    /// Returns whether such a request can change something.
+    pub fn writes(&self) -> bool {
         use Kind::*;
         match self {
             PutManifestByTag | PutManifestByDigest | DeleteManifest | PostUpload | Mount | PatchUpload | PutUpload
@@ -83,18 +102,22 @@ impl Kind {
     }
 }
 
-/// A path below `/v2/`, taken apart.
+/// A parsed request of the distribution specification.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
-    pub(crate) kind: Kind,
-    pub(crate) repository: String,
-    /// A tag, a digest, or an upload's id.
-    pub(crate) reference: String,
-    pub(crate) query: Vec<(String, String)>,
+pub struct Route {
+    /// What the request is for.
+    pub kind: Kind,
+    /// The repository's name; empty if the path has none.
+    pub repository: String,
+    /// A tag, a digest or an upload's ID; empty if the path has none.
+    pub reference: String,
+    /// Decoded names and values of the query.
+    pub query: Vec<(String, String)>,
 }
 
 impl Route {
-    pub(crate) fn of(method: &str, path_and_query: &str) -> Route {
+    /// Parses a method and a path with its query.
+    pub fn of(method: &str, path_and_query: &str) -> Route {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let query: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let route = |kind, repository: &str, reference: &str| Route {
@@ -141,17 +164,22 @@ impl Route {
         .unwrap_or_else(|| route(Kind::Other, "", ""))
     }
 
-    pub(crate) fn query(&self, key: &str) -> Option<&str> {
+    /// Returns the first value with this name in the query.
+    pub fn query(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 }
 
-/// A body of bytes that are at hand.
-pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+/// Returns a body of some bytes.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+/// Returns a response.
+///
+/// # Panics
+/// If the status or a header is invalid.
+pub fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::builder().status(status);
     for (name, value) in headers {
         reply = reply.header(*name, *value);
@@ -159,51 +187,60 @@ pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes
     reply.body(full(body)).unwrap()
 }
 
-/// An instant as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(crate) fn http_date(at: time::OffsetDateTime) -> String {
+/// Formats a time for an HTTP header: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn http_date(at: time::OffsetDateTime) -> String {
     let format = time::macros::format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
     at.to_offset(time::UtcOffset::UTC).format(&format).unwrap()
 }
 
-/// The connection that a request came on.
+/// The connection of a request.
 #[derive(Clone)]
-pub(crate) struct Peer {
-    /// Counted over all listeners of a server, from 1.
-    pub(crate) connection: u64,
+pub struct Peer {
+    /// The number of the connection, from 1, across all listeners of a server.
+    pub connection: u64,
     reset: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
 }
 
 impl Peer {
-    pub(crate) fn closed(&self) -> bool {
+    /// Returns whether the connection is closed.
+    pub fn closed(&self) -> bool {
         self.closed.load(SeqCst)
     }
 
-    /// The connection ends with a TCP reset instead of an orderly close, as soon as the handler or the body fails.
-    pub(crate) fn reset(&self) {
+    /// Lets the connection end with a TCP reset instead of an orderly close, once the handler or the body fails.
+    pub fn reset(&self) {
         self.reset.store(true, SeqCst);
     }
 }
 
-/// What went over all connections of a server, headers included.
+/// Counters over all connections of a server. Bytes include headers.
 #[derive(Default, Debug)]
-pub(crate) struct Traffic {
-    pub(crate) connections: AtomicU64,
-    pub(crate) received: AtomicU64,
-    pub(crate) sent: AtomicU64,
+pub struct Traffic {
+    /// Accepted connections.
+    pub connections: AtomicU64,
+    /// Bytes received.
+    pub received: AtomicU64,
+    /// Bytes sent.
+    pub sent: AtomicU64,
 }
 
-/// Listeners on a thread of their own, until dropped.
-pub(crate) struct Server {
-    pub(crate) traffic: Arc<Traffic>,
+/// A running server with one or more listeners. Dropping it stops it.
+pub struct Server {
+    /// Counters.
+    pub traffic: Arc<Traffic>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    pub(crate) fn start(listeners: Vec<(TcpListener, Handler)>) -> Server {
+    /// Starts a server on threads of its own.
+    ///
+    /// # Panics
+    /// If a thread cannot be started.
+    pub fn start(listeners: Vec<(TcpListener, Handler)>) -> Server {
         let traffic = Arc::new(Traffic::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let counters = traffic.clone();
@@ -231,14 +268,23 @@ impl Drop for Server {
     }
 }
 
-/// A listener on a free port, ready for `Server::start`.
-pub(crate) fn listen(address: &str) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind((address, 0))?;
+/// Binds a free port of an address, for [`Server::start`].
+pub fn listen(address: &str) -> io::Result<TcpListener> {
+    listen_on(address, 0)
+}
+
+/// Binds a port of an address, for [`Server::start`].
+pub fn listen_on(address: &str, port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((address, port))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-pub(crate) fn base_url(listener: &TcpListener) -> String {
+/// Returns the URL of a listener: `http://127.0.0.1:PORT`.
+///
+/// # Panics
+/// If the listener has no address.
+pub fn base_url(listener: &TcpListener) -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
@@ -259,7 +305,7 @@ async fn accept(listener: TcpListener, handler: Handler, traffic: Arc<Traffic>) 
     }
 }
 
-/// A stream that counts, and that can end with a reset.
+/// A stream that counts bytes, and that can end with a reset.
 struct Socket {
     stream: TcpStream,
     peer: Peer,

@@ -1,11 +1,11 @@
-//! Images made of noise: an index of platforms, or one manifest, with referrers; for a registry or a layout on disk.
+//! Images with pseudo-random layers, to push to a registry or to write to an OCI layout.
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::content::{self, Content};
+use crate::blob_content::{self, BlobContent};
 
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -13,26 +13,27 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// What an image is made of. Equal specifications make equal images.
+/// What an image consists of. Equal specifications give equal images.
 #[derive(Clone, Debug)]
-pub(crate) struct ImageSpec {
-    /// `os/arch` or `os/arch/variant`; one makes a single manifest, several an index.
-    pub(crate) platforms: Vec<String>,
-    /// Layers of each platform; none is shared.
-    pub(crate) layers: usize,
-    /// Bytes of each layer, at least 32.
-    pub(crate) layer_size: u64,
-    pub(crate) seed: u64,
-    /// Docker's media types instead of OCI's.
-    pub(crate) docker: bool,
-    /// An index also of one platform.
-    pub(crate) index: bool,
-    /// Layers are made on the fly and never held in memory.
-    pub(crate) generated: bool,
-    /// The version that its label names; none: it has no such label.
-    pub(crate) version: Option<String>,
-    /// The media type of its layers; none: the usual one.
-    pub(crate) layer_type: Option<&'static str>,
+pub struct ImageSpec {
+    /// `os/arch` or `os/arch/variant`. One platform gives a single manifest, several give an index.
+    pub platforms: Vec<String>,
+    /// The number of layers of each platform. Platforms share no layer.
+    pub layers: usize,
+    /// The size of each layer in bytes, at least 32.
+    pub layer_size: u64,
+    /// Determines the layers' bytes.
+    pub seed: u64,
+    /// Whether the media types are Docker's instead of OCI's.
+    pub docker: bool,
+    /// Whether a single platform gives an index, too.
+    pub index: bool,
+    /// Whether layers are generated while they are read, and never held in memory.
+    pub generated: bool,
+    /// The value of the label `org.opencontainers.image.version`; absent by default.
+    pub version: Option<String>,
+    /// The layers' media type. The default is a gzipped tar.
+    pub layer_type: Option<&'static str>,
 }
 
 impl Default for ImageSpec {
@@ -51,43 +52,50 @@ impl Default for ImageSpec {
     }
 }
 
-/// A manifest's bytes and what they are called.
+/// The bytes of a manifest, with its media type and digest.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Artifact {
-    pub(crate) bytes: Bytes,
-    pub(crate) media_type: String,
-    pub(crate) digest: String,
+pub struct RawManifest {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The media type.
+    pub media_type: String,
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
 }
 
-impl Artifact {
-    fn new(media_type: &str, json: &Value) -> Artifact {
+impl RawManifest {
+    fn new(media_type: &str, json: &Value) -> RawManifest {
         let bytes = Bytes::from(serde_json::to_vec(json).unwrap());
-        Artifact { digest: content::digest(&bytes), bytes, media_type: media_type.to_owned() }
+        RawManifest { digest: blob_content::digest(&bytes), bytes, media_type: media_type.to_owned() }
     }
 
-    pub(crate) fn descriptor(&self) -> Value {
+    /// Returns the OCI descriptor.
+    pub fn descriptor(&self) -> Value {
         json!({"mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len()})
     }
 }
 
+/// An image with its referrers.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
-    pub(crate) root: Artifact,
-    /// The platforms of an index; empty where the root is a single manifest.
-    pub(crate) children: Vec<Artifact>,
-    /// In the order in which they were attached.
-    pub(crate) referrers: Vec<Artifact>,
-    /// Digest and bytes.
-    pub(crate) blobs: Vec<(String, Content)>,
+pub struct Image {
+    /// The index or the single manifest.
+    pub root: RawManifest,
+    /// The manifests of an index's platforms; empty for a single manifest.
+    pub children: Vec<RawManifest>,
+    /// Artifacts whose subject is the root or a child, in the order in which they were attached.
+    pub referrers: Vec<RawManifest>,
+    /// Configs and layers, of the referrers too: digest and bytes.
+    pub blobs: Vec<(String, BlobContent)>,
 }
 
 impl Image {
-    /// An image of the default shape: two platforms with two layers each.
-    pub(crate) fn new(seed: u64) -> Image {
+    /// Returns an image of the default shape: two platforms with two layers each.
+    pub fn new(seed: u64) -> Image {
         Image::of(&ImageSpec { seed, ..ImageSpec::default() })
     }
 
-    pub(crate) fn of(spec: &ImageSpec) -> Image {
+    /// Returns the image of a specification.
+    pub fn of(spec: &ImageSpec) -> Image {
         let mut blobs = Vec::new();
         let mut platforms = Vec::new();
         for (number, platform) in spec.platforms.iter().enumerate() {
@@ -108,14 +116,21 @@ impl Image {
         let media_type = if spec.docker { DOCKER_LIST } else { INDEX };
         let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
         let children = platforms.into_iter().map(|(manifest, _)| manifest).collect();
-        Image { root: Artifact::new(media_type, &index), children, referrers: Vec::new(), blobs }
+        Image { root: RawManifest::new(media_type, &index), children, referrers: Vec::new(), blobs }
     }
 
-    /// Attaches a payload to a digest of this image as an OCI 1.1 referrer; answers its digest.
-    pub(crate) fn attach(&mut self, subject: &str, artifact_type: &str, payload: &[u8]) -> String {
-        let subject = self.manifests().find(|manifest| manifest.digest == subject).expect("a subject").descriptor();
-        let empty = Content::Kept(Bytes::from_static(b"{}"));
-        let payload = Content::Kept(Bytes::copy_from_slice(payload));
+    /// Attaches a payload to the root or a child as an OCI 1.1 referrer. Returns the referrer's digest.
+    ///
+    /// # Panics
+    /// If no manifest of the image has the digest `subject`.
+    pub fn attach(&mut self, subject: &str, artifact_type: &str, payload: &[u8]) -> String {
+        let subject = self
+            .manifests()
+            .find(|manifest| manifest.digest == subject)
+            .expect("the subject is a manifest of this image")
+            .descriptor();
+        let empty = BlobContent::Kept(Bytes::from_static(b"{}"));
+        let payload = BlobContent::Kept(Bytes::copy_from_slice(payload));
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -128,20 +143,23 @@ impl Image {
         for content in [empty, payload] {
             self.blobs.push((content.digest().unwrap(), content));
         }
-        let referrer = Artifact::new(MANIFEST, &manifest);
+        let referrer = RawManifest::new(MANIFEST, &manifest);
         let digest = referrer.digest.clone();
         self.referrers.push(referrer);
         digest
     }
 
-    /// All manifests: children, root, referrers.
-    pub(crate) fn manifests(&self) -> impl Iterator<Item = &Artifact> {
+    /// Returns all manifests in the order of a push: children, root, referrers.
+    pub fn manifests(&self) -> impl Iterator<Item = &RawManifest> {
         self.children.iter().chain([&self.root]).chain(&self.referrers)
     }
 
-    /// Adds this image to the OCI layout in a folder, which is made where it is missing. The annotations are those of
-    /// the root's entry in `index.json`; referrers are entries without any.
-    pub(crate) fn write_layout(&self, folder: &Path, annotations: &[(&str, &str)]) {
+    /// Adds the image to the OCI layout in a folder, which is created if it does not exist. The root's entry in
+    /// `index.json` gets the annotations; referrers are entries without annotations.
+    ///
+    /// # Panics
+    /// If the folder cannot be written, or holds something other than an OCI layout.
+    pub fn write_layout(&self, folder: &Path, annotations: &[(&str, &str)]) {
         let blobs = folder.join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
         fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -176,13 +194,13 @@ impl Image {
         fs::write(path, index.to_string()).unwrap();
     }
 
-    /// Distinct blobs: the `B` of a transfer's request count.
-    pub(crate) fn blob_count(&self) -> usize {
+    /// Returns the number of distinct blobs.
+    pub fn blob_count(&self) -> usize {
         self.blobs.iter().map(|(digest, _)| digest).collect::<BTreeSet<_>>().len()
     }
 }
 
-fn descriptor(media_type: &str, content: &Content) -> Value {
+fn descriptor(media_type: &str, content: &BlobContent) -> Value {
     json!({"mediaType": media_type, "digest": content.digest().unwrap(), "size": content.len()})
 }
 
@@ -190,8 +208,8 @@ fn platform_manifest(
     spec: &ImageSpec,
     number: u64,
     platform: &str,
-    blobs: &mut Vec<(String, Content)>,
-) -> (Artifact, Value) {
+    blobs: &mut Vec<(String, BlobContent)>,
+) -> (RawManifest, Value) {
     let mut parts = platform.split('/');
     let mut named = json!({"os": parts.next().unwrap_or_default(), "architecture": parts.next().unwrap_or_default()});
     if let Some(variant) = parts.next() {
@@ -210,9 +228,9 @@ fn platform_manifest(
     let mut diff_ids = Vec::new();
     for layer in 0..spec.layers as u64 {
         let seed = spec.seed.wrapping_mul(1_000_003).wrapping_add(number * 1_009 + layer);
-        let mut content = Content::Generated { seed, size: spec.layer_size.max(32) };
+        let mut content = BlobContent::Generated { seed, size: spec.layer_size.max(32) };
         if !spec.generated {
-            content = Content::Kept(content.bytes().unwrap());
+            content = BlobContent::Kept(content.bytes().unwrap());
         }
         let descriptor = descriptor(layer_type, &content);
         let digest = descriptor["digest"].as_str().unwrap().to_owned();
@@ -227,9 +245,9 @@ fn platform_manifest(
         config["config"]["Labels"]["org.opencontainers.image.version"] = version.as_str().into();
     }
     config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
-    let config = Content::Kept(serde_json::to_vec(&config).unwrap().into());
+    let config = BlobContent::Kept(serde_json::to_vec(&config).unwrap().into());
     let described = descriptor(config_type, &config);
     blobs.push((config.digest().unwrap(), config));
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": layers});
-    (Artifact::new(media_type, &manifest), named)
+    (RawManifest::new(media_type, &manifest), named)
 }

@@ -1,9 +1,9 @@
-//! Lists with pages: tags, and the referrers of a digest.
+//! The paged lists of the data plane: tags, and the referrers of a digest.
 
 use serde_json::json;
 
-use super::{
-    data::{Call, Outcome, Refusal},
+use crate::{
+    data_plane::{Call, Outcome, Refusal},
     http::reply,
     state::Repository,
 };
@@ -39,7 +39,7 @@ pub(crate) fn referrers(call: &Call<'_>) -> Outcome {
     Ok(reply(200, &headers, body))
 }
 
-/// The referrers of a digest, in the order of their pushes.
+/// Returns the descriptors of a digest's referrers, in the order of their pushes.
 pub(crate) fn descriptors(repository: &Repository, subject: &str) -> Vec<serde_json::Value> {
     let mut referrers: Vec<_> = repository
         .manifests
@@ -62,7 +62,7 @@ pub(crate) fn descriptors(repository: &Repository, subject: &str) -> Vec<serde_j
     referrers.into_iter().map(describe).collect()
 }
 
-/// One page, and the `Link` to the next: its position is the server's own business.
+/// Returns one page, and the `Link` to the next. Its token is opaque to clients.
 fn page<'a, T>(call: &Call<'_>, all: &'a [T], limit: usize) -> Result<(&'a [T], Option<String>), Refusal> {
     let invalid = |what: &str| Refusal::new(400, "PAGINATION_NUMBER_INVALID", format!("Invalid '{what}'"));
     let start = match call.route.query("nextToken") {

@@ -1,13 +1,13 @@
-//! Manifests: read by tag or digest, and put with every check that ECR makes.
+//! Manifests: reads by tag or digest, and pushes with the checks that ECR makes.
 
 use std::io;
 
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use super::{
-    content,
-    data::{self, Call, Outcome, Refusal},
+use crate::{
+    blob_content,
+    data_plane::{self, Call, Outcome, Refusal},
     http::{Kind, reply},
     iam,
     state::{Manifest, Repository, State},
@@ -42,7 +42,7 @@ pub(crate) fn get(call: &Call<'_>) -> Outcome {
     Ok(reply(200, &headers, if head { bytes::Bytes::new() } else { manifest.bytes.clone() }))
 }
 
-/// Whether the caller's `Accept` names the type that is stored: nothing is converted.
+/// Returns whether the request accepts the stored media type. Manifests are not converted.
 fn accepted(call: &Call<'_>, media_type: &str) -> bool {
     let values: Vec<_> = call.parts.headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut types =
@@ -52,7 +52,7 @@ fn accepted(call: &Call<'_>, media_type: &str) -> bool {
 
 pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = data::next(body, &call.entry.meter()).await? {
+    while let Some(chunk) = data_plane::next(body, &call.entry.meter()).await? {
         if bytes.len() + chunk.len() > LIMIT {
             let message = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Member must have length \
                            less than or equal to 4194304'";
@@ -77,7 +77,7 @@ fn store(call: &Call<'_>, bytes: Vec<u8>) -> Outcome {
         return Err(Refusal::new(403, "", ""));
     }
     let manifest = parse(&state, call, bytes)?;
-    let digest = content::digest(&manifest.bytes);
+    let digest = blob_content::digest(&manifest.bytes);
     let digest_on_put = state.quirks.digest_on_put;
     let subject = manifest.subject().filter(|_| state.quirks.referrers_api).map(str::to_owned);
     let repository = state.repository(call.registry, name).ok_or_else(|| call.unknown())?;
@@ -147,7 +147,7 @@ fn parse(state: &State, call: &Call<'_>, bytes: Vec<u8>) -> Result<Manifest, Ref
     Ok(Manifest { bytes: bytes.into(), media_type, json, pushed_at: state.now(), archived: false })
 }
 
-/// Everything that a manifest refers to has to be there, with the size that it says.
+/// Checks that everything that a manifest refers to exists, with the size in its descriptor.
 fn complete(call: &Call<'_>, repository: &Repository, manifest: &Manifest) -> Result<(), Refusal> {
     let (name, account) = (&call.route.repository, &call.registry.account);
     let refuse = |what: &str, digests: Vec<String>, code| {
@@ -168,14 +168,14 @@ fn complete(call: &Call<'_>, repository: &Repository, manifest: &Manifest) -> Re
     let layers = manifest.json["layers"].as_array().into_iter().flatten();
     for descriptor in layers.chain(manifest.json.get("config")) {
         let blob = descriptor["digest"].as_str().and_then(|digest| repository.blobs.get(digest));
-        if blob.map(content::Content::len) != descriptor["size"].as_u64() {
+        if blob.map(blob_content::BlobContent::len) != descriptor["size"].as_u64() {
             return Err(Refusal::new(400, "MANIFEST_INVALID", "a descriptor's size is not its blob's"));
         }
     }
     Ok(())
 }
 
-/// Moves a tag, unless it is immutable: then even the digest that it has already is refused.
+/// Sets a tag. An existing tag that is immutable is refused, even with the digest that it already has.
 fn tag(repository: &mut Repository, name: &str, tag: &str, digest: &str) -> Result<(), Refusal> {
     let mut characters = tag.chars();
     let first = characters.next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');

@@ -1,4 +1,4 @@
-//! Blobs: whether they are there, uploads with ECR's quirks, and the host that serves their bytes.
+//! Blobs: existence checks, uploads with ECR's peculiarities, mounts, and the host that serves downloads.
 
 use std::{
     io,
@@ -9,10 +9,10 @@ use http_body_util::BodyExt;
 use hyper::{Request, body::Incoming};
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    Entry, Plane, Shared,
-    content::{self, Content, Download},
-    data::{self, Call, Outcome, Refusal},
+use crate::{
+    LoggedRequest, Plane, Shared,
+    blob_content::{self, BlobContent, Download},
+    data_plane::{self, Call, Outcome, Refusal},
     http::{Kind, Peer, Reply, full, reply},
     iam,
     state::{RegistryId, Session, State},
@@ -27,7 +27,7 @@ pub(crate) fn head(call: &Call<'_>) -> Outcome {
     Ok(reply(200, &headers, ""))
 }
 
-/// A redirect to the download host, with a signature in the query.
+/// Redirects to the download host, with a signature in the query.
 pub(crate) fn get(call: &Call<'_>) -> Outcome {
     let content = find(call)?;
     let digest = &call.route.reference;
@@ -47,7 +47,7 @@ pub(crate) fn get(call: &Call<'_>) -> Outcome {
     Ok(reply(307, &[("location", location.as_str()), ("content-length", "0")], ""))
 }
 
-/// A new upload session, or a mount.
+/// Begins an upload, or mounts a blob.
 pub(crate) fn post(call: &Call<'_>) -> Outcome {
     let mut state = call.shared.state();
     let (registry, name) = (call.registry, &call.route.repository);
@@ -78,9 +78,9 @@ pub(crate) fn post(call: &Call<'_>) -> Outcome {
     Ok(reply(202, &headers, ""))
 }
 
-/// The blob that may be mounted: mounting is on, and in a repository of this registry that the caller may read, with
-/// the same key, some manifest refers to it.
-fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Option<Content> {
+/// Returns the blob if it can be mounted: mounting is enabled, the caller may read the source repository, both
+/// repositories have the same encryption, and a manifest of the source refers to the blob.
+fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Option<BlobContent> {
     if !state.quirks.mounting {
         return None;
     }
@@ -91,7 +91,7 @@ fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Op
     (referred && source.settings.encryption == key).then(|| source.blobs.get(digest).cloned()).flatten()
 }
 
-/// A chunk. The first is taken; the body of a later one is dropped, with an answer that looks like success.
+/// Receives a chunk. Only the first one counts: a later one is dropped, with a response that looks like success.
 pub(crate) async fn patch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     let first = match begin(call) {
         Ok(first) => first,
@@ -129,7 +129,7 @@ pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outc
         Err(refusal) => return Ok(Err(refusal)),
     };
     let (digest, content) = match patched {
-        // What a PUT brings after a PATCH is a second chunk, and dropped as one.
+        // The body of a PUT after a PATCH is a second chunk, and is dropped.
         Some(received) => received,
         None => match begin(call) {
             Ok(true) => receive(call, body).await?,
@@ -137,7 +137,7 @@ pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outc
             Err(refusal) => return Ok(Err(refusal)),
         },
     };
-    data::drain(body, &call.entry.meter()).await?;
+    data_plane::drain(body, &call.entry.meter()).await?;
     if digest != wanted {
         let message = format!("The digest of {length} bytes is '{digest}', not the expected '{wanted}'.");
         return Ok(Err(Refusal::new(400, "DIGEST_INVALID", message)));
@@ -159,7 +159,7 @@ pub(crate) fn delete(call: &Call<'_>) -> Outcome {
     Ok(reply(204, &[], ""))
 }
 
-fn find(call: &Call<'_>) -> Result<Content, Refusal> {
+fn find(call: &Call<'_>) -> Result<BlobContent, Refusal> {
     let mut state = call.shared.state();
     let repository = state.repository(call.registry, &call.route.repository).ok_or_else(|| call.unknown())?;
     let content = repository.blobs.get(&call.route.reference).cloned();
@@ -169,8 +169,8 @@ fn find(call: &Call<'_>) -> Result<Content, Refusal> {
 }
 
 fn session<'a>(state: &'a mut State, call: &Call<'_>) -> Result<&'a mut Session, Refusal> {
-    // The location carries a state that a client has to send back as it came.
-    let known = call.route.query("state") == Some(&content::digest(call.route.reference.as_bytes())[7..23]);
+    // The location has a state in its query, which the client has to send back unchanged.
+    let known = call.route.query("state") == Some(&blob_content::digest(call.route.reference.as_bytes())[7..23]);
     let session = state
         .sessions
         .get_mut(&call.route.reference)
@@ -178,7 +178,7 @@ fn session<'a>(state: &'a mut State, call: &Call<'_>) -> Result<&'a mut Session,
     session.ok_or_else(|| Refusal::new(404, "BLOB_UPLOAD_UNKNOWN", "The upload does not exist"))
 }
 
-/// Marks a session as used; false where it was already.
+/// Marks an upload as used. Returns whether it was unused.
 fn begin(call: &Call<'_>) -> Result<bool, Refusal> {
     let mut state = call.shared.state();
     let session = session(&mut state, call)?;
@@ -195,15 +195,15 @@ fn location(state: &State, call: &Call<'_>, id: &str) -> String {
         (true, Some(host)) => format!("http://{host}"),
         _ => String::new(),
     };
-    let token = content::digest(id.as_bytes());
+    let token = blob_content::digest(id.as_bytes());
     format!("{base}/v2/{}/blobs/uploads/{id}?state={}", call.route.repository, &token[7..23])
 }
 
-/// Hashes a body and keeps it, or drops it where it is larger than the configuration wants to hold.
-async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, Content)> {
+/// Hashes a body and keeps it, unless it is larger than the configured limit.
+async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, BlobContent)> {
     let limit = call.shared.state().keep_blobs_up_to;
     let (mut hash, mut kept, mut size) = (Sha256::new(), Vec::new(), 0);
-    while let Some(bytes) = data::next(body, &call.entry.meter()).await? {
+    while let Some(bytes) = data_plane::next(body, &call.entry.meter()).await? {
         hash.update(&bytes);
         size += bytes.len() as u64;
         if size > limit {
@@ -212,17 +212,17 @@ async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, Co
             kept.extend_from_slice(&bytes);
         }
     }
-    let content = if size > limit { Content::Dropped { size } } else { Content::Kept(kept.into()) };
-    Ok((content::name(hash), content))
+    let content = if size > limit { BlobContent::Dropped { size } } else { BlobContent::Kept(kept.into()) };
+    Ok((blob_content::name(hash), content))
 }
 
 fn sign(path: &str, nonce: &str) -> String {
-    content::digest(format!("download {path} {nonce}").as_bytes())["sha256:".len()..].to_owned()
+    blob_content::digest(format!("download {path} {nonce}").as_bytes())["sha256:".len()..].to_owned()
 }
 
-/// The download host: like S3 it takes the signature in the query and nothing else.
+/// Serves the download host. Like S3, it refuses a request that has an `Authorization` besides the signature.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
-    let mut entry = Entry::new(Plane::Download, Kind::Redirected, &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Download, Kind::Redirected, &request, peer.connection);
     let path = request.uri().path().to_owned();
     let mut segments = path.trim_start_matches('/').splitn(3, '/');
     let id = RegistryId::new(segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
@@ -232,7 +232,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
     entry.reference = digest.to_owned();
     let state = shared.clone();
     let (name, digest) = (name.to_owned(), digest.to_owned());
-    let handle = async move |entry: Entry, request: Request<Incoming>| {
+    let handle = async move |entry: LoggedRequest, request: Request<Incoming>| {
         let query = request.uri().query().unwrap_or_default();
         let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let value = |name: &str| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
@@ -263,8 +263,8 @@ fn refused(status: u16, code: &str, message: &str) -> Reply {
     reply(status, &[("content-type", "application/xml")], body)
 }
 
-/// A blob's bytes, or the part of them that a `Range` wants.
-fn download(content: Content, range: Option<&str>, digest: &str, sent: Arc<AtomicU64>) -> Reply {
+/// Returns the response with a blob, or with the part of it that `range` asks for.
+fn download(content: BlobContent, range: Option<&str>, digest: &str, sent: Arc<AtomicU64>) -> Reply {
     let size = content.len();
     let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')).and_then(|(first, last)| {
         let last = if last.is_empty() { size.saturating_sub(1) } else { last.parse().ok()? };

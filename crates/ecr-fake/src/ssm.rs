@@ -2,14 +2,42 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    config::Parameter,
-    control::{Action, Answer, Exception},
+use crate::{
+    config::{ACCOUNT, REGION},
+    control_plane::{Action, Answer, Exception},
     iam,
     state::State,
 };
 
-const MODIFIED: f64 = 1_700_000_000.0; // seconds since the epoch; nothing reads it, but the API always has it
+const MODIFIED: f64 = 1_700_000_000.0; // seconds since the epoch; the API always returns a date
+
+/// A parameter of SSM Parameter Store.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// The name, with its leading slash if it has one.
+    pub name: String,
+    /// The plain value.
+    pub value: String,
+    /// `String`, `StringList` or `SecureString`.
+    pub kind: String,
+}
+
+impl Parameter {
+    /// Returns a `String` parameter in the default account and region.
+    pub fn new(name: &str, value: &str) -> Parameter {
+        Parameter {
+            account: ACCOUNT.into(),
+            region: REGION.into(),
+            name: name.into(),
+            value: value.into(),
+            kind: "String".into(),
+        }
+    }
+}
 
 pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
     match action.name {
@@ -39,7 +67,7 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
     }
 }
 
-/// A parameter by its name or its ARN, if the caller may read it.
+/// Finds a parameter by its name or ARN. Fails if the caller may not read it.
 fn find<'a>(state: &'a State, action: &Action<'_>, wanted: &str) -> Result<Option<&'a Parameter>, Exception> {
     let (account, name) = match wanted.strip_prefix("arn:") {
         Some(arn) => {

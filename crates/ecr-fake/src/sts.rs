@@ -1,9 +1,9 @@
-//! STS in its query protocol: who calls, and roles.
+//! STS: the caller's identity and assumed roles, in the query protocol.
 
 use hyper::http::request::Parts;
 
-use super::{
-    control,
+use crate::{
+    control_plane,
     http::{Reply, reply},
     iam,
     state::{Credential, Principal, State},
@@ -19,7 +19,7 @@ fn field<'a>(form: &'a Form, name: &str) -> &'a str {
     form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
 }
 
-/// The action that a form names, or nothing.
+/// Returns the action of a form; empty if there is none.
 pub(crate) fn action(bytes: &[u8]) -> String {
     field(&form(bytes), "Action").to_owned()
 }
@@ -57,7 +57,7 @@ pub(crate) fn serve(state: &mut State, parts: &Parts, bytes: &[u8]) -> Reply {
 }
 
 fn caller(state: &mut State, parts: &Parts, action: &str) -> Result<Principal, Fault> {
-    let (principal, _) = control::caller(state, parts, "sts").map_err(|(code, message)| match code {
+    let (principal, _) = control_plane::caller(state, parts, "sts").map_err(|(code, message)| match code {
         "UnrecognizedClientException" => Fault(403, "InvalidClientTokenId", message),
         "MissingAuthenticationTokenException" => Fault(403, "MissingAuthenticationToken", message),
         _ => Fault(403, "SignatureDoesNotMatch", message),
@@ -104,7 +104,7 @@ fn assume_role_with_web_identity(state: &mut State, form: &Form) -> Result<Strin
     }
 }
 
-/// Temporary keys for a role, worth nothing without their session token.
+/// Issues temporary keys for a role. They are valid only with their session token.
 fn session(state: &mut State, arn: &str, form: &Form) -> Result<String, Fault> {
     let name = field(form, "RoleSessionName");
     let valid = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);

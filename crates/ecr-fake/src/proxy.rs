@@ -1,10 +1,10 @@
-//! A proxy in front of a registry that counts, delays and breaks: an HTTP/1.1 server with one upstream connection for
-//! each of its own, so that what a client does with connections is what the registry sees. Bodies are streamed.
+//! A proxy in front of a registry, that counts requests, delays them and makes them fail.
 //!
-//! Locations that lead to the registry itself are rewritten to the proxy; those that lead to another host (a download
-//! behind a 307) to a second address of the proxy, which is another host to the client as well.
-#![allow(dead_code, reason = "no single test needs all of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
+//! It opens one connection to the registry for each connection of a client, so that the registry sees how the client
+//! uses connections. Bodies are streamed.
+//!
+//! Locations and links to the registry are rewritten to the proxy. Those to another host, such as a download behind a
+//! redirect, are rewritten to a second address of the proxy, so that the client sees another host as well.
 
 use std::{
     collections::BTreeMap,
@@ -31,10 +31,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Sleep};
 use url::Url;
 
-use super::http::{self, Body, Handler, Kind, Peer, Reply, Route, Server, reply};
+use crate::http::{self, Body, Handler, Kind, Peer, Reply, Route, Server, reply};
 
-/// A running proxy; dropping it stops it.
-pub(crate) struct Proxy {
+/// A running proxy. Dropping it stops it.
+pub struct Proxy {
     shared: Arc<Shared>,
     server: Server,
 }
@@ -42,99 +42,115 @@ pub(crate) struct Proxy {
 struct Shared {
     upstream: Url,
     latency: Duration,
-    /// The proxy's own two addresses: for the registry, and for hosts that it redirects to.
+    /// The proxy's two addresses: for the registry, and for the hosts that it redirects to.
     near: String,
     far: String,
     faults: Mutex<Vec<Fault>>,
     log: Mutex<Vec<Seen>>,
-    /// Idle upstream connections by the client's connection and the origin.
+    /// Idle connections to registries, by the client's connection and the origin.
     upstreams: Mutex<BTreeMap<(u64, String), Upstream>>,
 }
 
-/// A client's connection, and the one to the registry that serves it.
+/// A client's connection, and the connection to the registry that belongs to it.
 type Upstream = (Peer, SendRequest<Body>);
 
-/// A request as the proxy saw it.
+/// A request in the proxy's log.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) kind: Kind,
-    pub(crate) method: String,
-    /// With the query.
-    pub(crate) path: String,
-    pub(crate) authorization: bool,
-    pub(crate) range: Option<String>,
-    pub(crate) connection: u64,
+pub struct Seen {
+    /// What the request is for.
+    pub kind: Kind,
+    /// The HTTP method.
+    pub method: String,
+    /// The path with the query.
+    pub path: String,
+    /// Whether there is an `Authorization` header.
+    pub authorization: bool,
+    /// The `Range` header.
+    pub range: Option<String>,
+    /// The number of the connection, from 1.
+    pub connection: u64,
     status: Arc<AtomicU16>,
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
 }
 
 impl Seen {
-    /// 0 where no answer was given.
-    pub(crate) fn status(&self) -> u16 {
+    /// Returns the response's status, or 0 without a response.
+    pub fn status(&self) -> u16 {
         self.status.load(SeqCst)
     }
 
-    /// Bytes of the request's body that were forwarded.
-    pub(crate) fn received(&self) -> u64 {
+    /// Returns the number of bytes of the request's body that were forwarded.
+    pub fn received(&self) -> u64 {
         self.received.load(SeqCst)
     }
 
-    /// Bytes of the answer's body that were forwarded.
-    pub(crate) fn sent(&self) -> u64 {
+    /// Returns the number of bytes of the response's body that were forwarded.
+    pub fn sent(&self) -> u64 {
         self.sent.load(SeqCst)
     }
 }
 
-/// What goes wrong.
+/// How a request fails.
 #[derive(Clone, Debug)]
-pub(crate) enum Effect {
-    /// This answer; the registry sees nothing.
+pub enum Effect {
+    /// The proxy sends this response. The request does not reach the registry.
     Answer {
+        /// The status.
         status: u16,
+        /// Names and values of headers.
         headers: Vec<(String, String)>,
+        /// The body.
         body: String,
     },
-    /// The connection is reset after so many bytes of the request's body have reached the registry.
+    /// The connection is reset once this much of the request's body has reached the registry.
     ResetRequest {
+        /// Bytes.
         after: u64,
     },
-    /// The connection is reset after so many bytes of the answer's body.
+    /// The connection is reset after this much of the response's body.
     ResetResponse {
+        /// Bytes.
         after: u64,
     },
-    /// The answer's body ends too early, with an orderly close.
+    /// The connection is closed in an orderly way after this much of the response's body.
     Truncate {
+        /// Bytes.
         after: u64,
     },
-    /// One bit of the answer's body is wrong.
+    /// One bit of the response's body is flipped.
     FlipResponse {
+        /// The byte's offset.
         at: u64,
     },
-    /// One bit of the request's body is wrong.
+    /// One bit of the request's body is flipped.
     FlipRequest {
+        /// The byte's offset.
         at: u64,
     },
-    /// No answer ever; the registry sees nothing.
+    /// There is no response, and the connection stays open. The request does not reach the registry.
     Hang,
-    /// The answer's body stops after so many bytes, and the connection stays open.
+    /// The response's body stops after this much of it, and the connection stays open.
     Stall {
+        /// Bytes.
         after: u64,
     },
-    /// A refusal that repeats the credentials of the request; the registry sees nothing.
+    /// The proxy sends a 403 that repeats the request's credentials. The request does not reach the registry.
     EchoAuthorization,
-    /// The request takes effect and the answer is lost.
+    /// The request takes effect, and the response is lost: the connection is reset.
     LoseAnswer,
+    /// The request is forwarded after this time.
     Delay(Duration),
 }
 
 impl Effect {
-    pub(crate) fn status(status: u16) -> Effect {
+    /// Returns [`Effect::Answer`] with a status and an empty body.
+    pub fn status(status: u16) -> Effect {
         Effect::Answer { status, headers: Vec::new(), body: String::new() }
     }
 
-    /// 429 with this `Retry-After`: seconds, or `http::http_date`.
-    pub(crate) fn throttled(retry_after: &str) -> Effect {
+    /// Returns [`Effect::Answer`] with 429 and a `Retry-After`: seconds, or [`http_date`](crate::http::http_date).
+    pub fn throttled(retry_after: &str) -> Effect {
         Effect::Answer {
             status: 429,
             headers: vec![("retry-after".into(), retry_after.into())],
@@ -145,8 +161,8 @@ impl Effect {
 
 type Predicate = Arc<dyn Fn(&Seen) -> bool + Send + Sync>;
 
-/// An effect on the requests that match, from the `nth` on, `times` times.
-pub(crate) struct Fault {
+/// An effect on some of the requests that match. The default is the first one.
+pub struct Fault {
     matches: Predicate,
     skip: u64,
     times: u64,
@@ -155,49 +171,58 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// On the first request of a kind.
-    pub(crate) fn on(kind: Kind, effect: Effect) -> Fault {
+    /// Returns a fault on the first request of a kind.
+    pub fn on(kind: Kind, effect: Effect) -> Fault {
         Fault::when(move |seen| seen.kind == kind, effect)
     }
 
-    /// On the first request with this method whose path contains this text.
-    pub(crate) fn on_path(method: &str, part: &str, effect: Effect) -> Fault {
+    /// Returns a fault on the first request with this method whose path, with its query, contains this text.
+    pub fn on_path(method: &str, part: &str, effect: Effect) -> Fault {
         let (method, part) = (method.to_owned(), part.to_owned());
         Fault::when(move |seen| seen.method == method && seen.path.contains(&part), effect)
     }
 
-    pub(crate) fn when(matches: impl Fn(&Seen) -> bool + Send + Sync + 'static, effect: Effect) -> Fault {
+    /// Returns a fault on the first request that the predicate accepts.
+    pub fn when(matches: impl Fn(&Seen) -> bool + Send + Sync + 'static, effect: Effect) -> Fault {
         Fault { matches: Arc::new(matches), skip: 0, times: 1, hits: Arc::default(), effect }
     }
 
-    /// From the `n`th matching request on, counted from 1.
-    pub(crate) fn nth(self, n: u64) -> Fault {
+    /// Starts with the `n`th matching request, from 1.
+    pub fn nth(self, n: u64) -> Fault {
         Fault { skip: n.saturating_sub(1), ..self }
     }
 
-    pub(crate) fn times(self, times: u64) -> Fault {
+    /// Affects this many matching requests.
+    pub fn times(self, times: u64) -> Fault {
         Fault { times, ..self }
     }
 }
 
-/// How often a fault has struck.
+/// Counts how often a fault has taken effect.
 #[derive(Clone)]
-pub(crate) struct Hits(Arc<AtomicU64>);
+pub struct Hits(Arc<AtomicU64>);
 
 impl Hits {
-    pub(crate) fn count(&self) -> u64 {
+    /// Returns how often the fault has taken effect.
+    pub fn count(&self) -> u64 {
         self.0.load(SeqCst)
     }
 }
 
 impl Proxy {
-    /// A proxy in front of a registry's base URL (`http://127.0.0.1:PORT`).
-    pub(crate) fn start(upstream: &str) -> Proxy {
+    /// Starts a proxy in front of a registry's URL: `http://127.0.0.1:PORT`.
+    ///
+    /// # Panics
+    /// If the URL is invalid or no port is free.
+    pub fn start(upstream: &str) -> Proxy {
         Proxy::with_latency(upstream, Duration::ZERO)
     }
 
-    /// Every request is held for that long before it is forwarded.
-    pub(crate) fn with_latency(upstream: &str, latency: Duration) -> Proxy {
+    /// Starts a proxy that forwards each request after some time.
+    ///
+    /// # Panics
+    /// If the URL is invalid or no port is free.
+    pub fn with_latency(upstream: &str, latency: Duration) -> Proxy {
         let near = http::listen("127.0.0.1").expect("a port");
         let far = http::listen("127.0.0.2").or_else(|_| http::listen("127.0.0.1")).expect("a port");
         let shared = Arc::new(Shared {
@@ -217,35 +242,40 @@ impl Proxy {
         Proxy { server: Server::start(listeners), shared }
     }
 
-    pub(crate) fn url(&self) -> &str {
+    /// Returns the proxy's URL, to use in place of the registry's.
+    pub fn url(&self) -> &str {
         &self.shared.near
     }
 
-    /// Adds a fault; of several that match a request, the first that is due strikes.
-    pub(crate) fn fault(&self, fault: Fault) -> Hits {
+    /// Adds a fault. If several apply to a request, the first takes effect.
+    pub fn fault(&self, fault: Fault) -> Hits {
         let hits = Hits(fault.hits.clone());
         self.shared.faults.lock().unwrap().push(fault);
         hits
     }
 
-    pub(crate) fn clear_faults(&self) {
+    /// Removes all faults.
+    pub fn clear_faults(&self) {
         self.shared.faults.lock().unwrap().clear();
     }
 
-    /// All requests in the order of their arrival.
-    pub(crate) fn log(&self) -> Vec<Seen> {
+    /// Returns all requests in the order of their arrival.
+    pub fn log(&self) -> Vec<Seen> {
         self.shared.log.lock().unwrap().clone()
     }
 
-    pub(crate) fn clear_log(&self) {
+    /// Empties the log.
+    pub fn clear_log(&self) {
         self.shared.log.lock().unwrap().clear();
     }
 
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    /// Returns the number of requests of a kind.
+    pub fn count(&self, kind: Kind) -> usize {
         self.log().iter().filter(|seen| seen.kind == kind).count()
     }
 
-    pub(crate) fn counts(&self) -> BTreeMap<Kind, usize> {
+    /// Returns the number of requests of each kind.
+    pub fn counts(&self) -> BTreeMap<Kind, usize> {
         let mut counts = BTreeMap::new();
         for seen in self.log() {
             *counts.entry(seen.kind).or_default() += 1;
@@ -253,17 +283,18 @@ impl Proxy {
         counts
     }
 
-    pub(crate) fn connections(&self) -> u64 {
+    /// Returns the number of connections from clients.
+    pub fn connections(&self) -> u64 {
         self.server.traffic.connections.load(SeqCst)
     }
 
-    /// Bytes that clients sent, headers included.
-    pub(crate) fn received(&self) -> u64 {
+    /// Returns the number of bytes received from clients, headers included.
+    pub fn received(&self) -> u64 {
         self.server.traffic.received.load(SeqCst)
     }
 
-    /// Bytes that clients got, headers included.
-    pub(crate) fn sent(&self) -> u64 {
+    /// Returns the number of bytes sent to clients, headers included.
+    pub fn sent(&self) -> u64 {
         self.server.traffic.sent.load(SeqCst)
     }
 }
@@ -338,7 +369,7 @@ async fn serve(shared: Arc<Shared>, far: bool, request: Request<Incoming>, peer:
     Ok(Reply::from_parts(parts, relay.boxed_unsync()))
 }
 
-/// The first fault that is due: each counts every request that it matches.
+/// Returns the effect of the first fault that applies. Every fault counts every request that it matches.
 fn due(faults: &mut [Fault], seen: &Seen) -> Option<Effect> {
     let mut found = None;
     for fault in faults.iter_mut().filter(|fault| (fault.matches)(seen)) {
@@ -353,7 +384,7 @@ fn due(faults: &mut [Fault], seen: &Seen) -> Option<Effect> {
     found
 }
 
-/// Where a request goes: the far address carries the origin as its first two segments, `/http/127.0.0.2:80/rest`.
+/// Returns authority and path upstream. At the far address, paths start with the origin: `/http/127.0.0.2:80/rest`.
 fn target(shared: &Shared, far: bool, path: &str) -> io::Result<(String, String)> {
     if !far {
         let base = shared.upstream.path().trim_end_matches('/');
@@ -407,7 +438,7 @@ async fn connect(authority: &str) -> io::Result<SendRequest<Body>> {
     Ok(upstream)
 }
 
-/// Makes absolute URLs lead through the proxy.
+/// Rewrites the URL in a header so that it leads through the proxy.
 fn rewrite(shared: &Shared, far: bool, path: &str, headers: &mut HeaderMap, name: &hyper::header::HeaderName) {
     let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { return };
     let (before, link, after) = match value.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
@@ -427,7 +458,7 @@ fn rewrite(shared: &Shared, far: bool, path: &str, headers: &mut HeaderMap, name
     headers.insert(name, format!("{before}{rewritten}{after}").parse().unwrap());
 }
 
-/// How a body is spoiled on its way.
+/// What happens to a body on its way.
 #[derive(Default)]
 struct Meddling {
     end: Option<(u64, End)>,
@@ -440,13 +471,13 @@ enum End {
     Stall,
 }
 
-/// A body that passes through, counted and perhaps spoiled.
+/// A body that is forwarded: counted, and cut off or changed.
 struct Relay {
     body: Incoming,
     meddling: Meddling,
     at: u64,
     meter: Arc<AtomicU64>,
-    /// Time for what was sent before to arrive, so that an end strikes after it and not instead of it.
+    /// Lets the bytes before the end arrive, so that a reset does not overtake them.
     pause: Option<Pin<Box<Sleep>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Bytes of blobs: kept, made on the fly, or known only by their digest.
+//! The bytes of blobs: in memory, generated, or dropped.
 
 use std::{
     io,
@@ -14,36 +14,42 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
+/// The bytes of a blob.
 #[derive(Clone, Debug)]
-pub(crate) enum Content {
+pub enum BlobContent {
+    /// Bytes in memory.
     Kept(Bytes),
-    /// Pseudo-random bytes that no memory holds.
+    /// Pseudo-random bytes, generated while they are read.
     Generated {
+        /// Determines the bytes.
         seed: u64,
+        /// The size in bytes.
         size: u64,
     },
-    /// Hashed and dropped.
+    /// Bytes that were hashed and dropped.
     Dropped {
+        /// The size in bytes.
         size: u64,
     },
 }
 
 const CHUNK: u64 = 64 * 1024; // bytes; one frame of a body
 
-impl Content {
-    pub(crate) fn len(&self) -> u64 {
+impl BlobContent {
+    /// Returns the size in bytes.
+    pub fn len(&self) -> u64 {
         match self {
-            Content::Kept(bytes) => bytes.len() as u64,
-            Content::Generated { size, .. } | Content::Dropped { size } => *size,
+            BlobContent::Kept(bytes) => bytes.len() as u64,
+            BlobContent::Generated { size, .. } | BlobContent::Dropped { size } => *size,
         }
     }
 
-    /// At most `CHUNK` bytes from `at`, or none where they were dropped.
+    /// Returns at most `CHUNK` bytes from `at`, or nothing if they were dropped.
     pub(crate) fn chunk(&self, at: u64, end: u64) -> Option<Bytes> {
         let end = end.min(at + CHUNK);
         match self {
-            Content::Kept(bytes) => Some(bytes.slice(at as usize..end as usize)),
-            Content::Generated { seed, .. } => {
+            BlobContent::Kept(bytes) => Some(bytes.slice(at as usize..end as usize)),
+            BlobContent::Generated { seed, .. } => {
                 let mut bytes = Vec::with_capacity((end - at) as usize + 8);
                 let mut word = at / 8;
                 bytes.extend_from_slice(&noise(*seed, word).to_le_bytes()[(at % 8) as usize..]);
@@ -54,13 +60,13 @@ impl Content {
                 bytes.truncate((end - at) as usize);
                 Some(bytes.into())
             }
-            Content::Dropped { .. } => None,
+            BlobContent::Dropped { .. } => None,
         }
     }
 
-    /// All of it in memory.
-    pub(crate) fn bytes(&self) -> Option<Bytes> {
-        if let Content::Kept(bytes) = self {
+    /// Returns all bytes, or nothing if they were dropped.
+    pub fn bytes(&self) -> Option<Bytes> {
+        if let BlobContent::Kept(bytes) = self {
             return Some(bytes.clone());
         }
         let mut bytes = Vec::new();
@@ -70,8 +76,8 @@ impl Content {
         Some(bytes.into())
     }
 
-    /// `sha256:…`; of what was dropped only its uploader knew.
-    pub(crate) fn digest(&self) -> Option<String> {
+    /// Returns the digest, or nothing if the bytes were dropped.
+    pub fn digest(&self) -> Option<String> {
         let mut hash = Sha256::new();
         let mut at = 0;
         while at < self.len() {
@@ -83,17 +89,18 @@ impl Content {
     }
 }
 
-/// The digest's name: `sha256:` and 64 hexadecimal digits.
+/// Formats a digest: `sha256:` and 64 hexadecimal digits.
 pub(crate) fn name(hash: Sha256) -> String {
     let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
-pub(crate) fn digest(bytes: &[u8]) -> String {
+/// Returns the digest of some bytes: `sha256:` and 64 hexadecimal digits.
+pub fn digest(bytes: &[u8]) -> String {
     name(Sha256::new_with_prefix(bytes))
 }
 
-/// SplitMix64, behind the first bytes of a gzip stream: clients that look at a layer see one that is compressed.
+/// SplitMix64. The first word is the start of a gzip stream, for clients that check whether a layer is compressed.
 fn noise(seed: u64, index: u64) -> u64 {
     if index == 0 {
         return 0x0008_8b1f;
@@ -104,9 +111,9 @@ fn noise(seed: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A body that sends a range of a content and counts what was taken.
+/// A response body that sends a range of a blob and counts the bytes.
 pub(crate) struct Download {
-    pub(crate) content: Content,
+    pub(crate) content: BlobContent,
     pub(crate) at: u64,
     pub(crate) end: u64,
     pub(crate) sent: Arc<AtomicU64>,

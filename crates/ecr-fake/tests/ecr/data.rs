@@ -1,15 +1,13 @@
 //! The data plane.
 
+use ecr_fake::http::Kind;
+use ecr_fake::{
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageSpec, ImageTagMutability, Policy, Quota, REGION, Registry,
+    RepositoryCreationTemplate, RepositorySettings, Throttle, User, digest,
+};
 use serde_json::json;
 
-use super::{Answer, basic, call, split};
-use crate::support::{
-    ecr::{
-        ACCESS_KEY, ACCOUNT, Config, CreationTemplate, Ecr, Image, ImageSpec, Policy, Quota, REGION, Registry,
-        Settings, Throttle, User, digest,
-    },
-    http::Kind,
-};
+use crate::{Answer, basic, call, split};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -67,7 +65,7 @@ impl Client {
 
 fn start() -> Ecr {
     let ecr = Ecr::start(Config::default());
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     ecr
 }
 
@@ -84,7 +82,7 @@ fn a_token_is_needed_at_once_and_only_this_registrys_is_good() {
     };
     let ecr = Ecr::start(config);
     let registry = ecr.default_registry();
-    registry.create("shop/api", Settings::default());
+    registry.create("shop/api", RepositorySettings::default());
     let head = |authorization: &str| {
         call(registry.url(), "HEAD", "/v2/shop/api/manifests/a", &[("authorization", authorization)], b"")
     };
@@ -127,7 +125,7 @@ fn a_missing_permission_is_named() {
     let policy = Policy::all().deny(&["ecr:InitiateLayerUpload arn:aws:ecr:*:*:repository/shop/*"]);
     let users = vec![User::new(ACCESS_KEY, ACCOUNT).policy(policy)];
     let ecr = Ecr::start(Config { users, ..Config::default() });
-    ecr.default_registry().create("shop/api", Settings::default());
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
     let client = Client::new(&ecr.default_registry());
     let answer = client.send("POST", "/v2/shop/api/blobs/uploads/", &[], b"");
     assert_eq!(answer.status, 403);
@@ -144,14 +142,14 @@ fn an_upload_takes_one_body() {
     let client = Client::new(&ecr.default_registry());
     let good = digest(b"hello");
     let finish = |location: &str, body: &[u8]| client.send("PUT", &format!("{location}&digest={good}"), &[], body);
-    // A wrong body spoils the session; the right one needs another.
+    // An upload with a wrong body cannot be used again.
     let location = client.begin("shop/api");
     assert_eq!(finish(&location, b"hellO").code(), "DIGEST_INVALID");
     assert_eq!(finish(&location, b"hello").status, 416);
     let location = client.begin("shop/api");
     assert_eq!(finish(&location, b"hello").status, 201);
     assert_eq!(finish(&location, b"hello").status, 416);
-    // The location is to be used as it came.
+    // The location has to be used unchanged.
     let location = client.begin("shop/api");
     let (path, _) = location.split_once('?').unwrap();
     assert_eq!(client.send("PUT", &format!("{path}?digest={good}"), &[], b"hello").code(), "BLOB_UPLOAD_UNKNOWN");
@@ -216,23 +214,23 @@ fn an_immutable_tag_refuses_even_its_own_digest() {
     let (first, second) = (Image::new(1), Image::new(2));
     registry.push("shop/api", &["latest", "dev-1"], &first);
     registry.push("shop/api", &[], &second);
-    let set = |mutability: &str, exclusions: &[&str]| {
+    let set = |mutability: ImageTagMutability, filters: &[&str]| {
         registry.change("shop/api", |repository| {
-            repository.settings.mutability = mutability.into();
-            repository.settings.exclusions = exclusions.iter().map(|pattern| (*pattern).into()).collect();
+            repository.settings.image_tag_mutability = mutability;
+            repository.settings.exclusion_filters = filters.iter().map(|pattern| (*pattern).into()).collect();
         });
     };
-    set("IMMUTABLE", &[]);
+    set(ImageTagMutability::Immutable, &[]);
     for image in [&first, &second] {
         let answer = client.put("shop/api", "dev-1", &image.root.bytes);
         assert_eq!((answer.status, answer.code().as_str()), (400, "TAG_INVALID"));
         assert!(answer.text().contains("already exists in the 'shop/api' repository"), "{}", answer.text());
     }
     assert_eq!(client.put("shop/api", &first.root.digest, &first.root.bytes).status, 201);
-    set("IMMUTABLE_WITH_EXCLUSION", &["lat*"]);
+    set(ImageTagMutability::ImmutableWithExclusion, &["lat*"]);
     assert_eq!(client.put("shop/api", "latest", &second.root.bytes).status, 201);
     assert_eq!(client.put("shop/api", "dev-1", &second.root.bytes).status, 400);
-    set("MUTABLE_WITH_EXCLUSION", &["lat*"]);
+    set(ImageTagMutability::MutableWithExclusion, &["lat*"]);
     assert_eq!(client.put("shop/api", "latest", &second.root.bytes).status, 400);
     assert_eq!(client.put("shop/api", "dev-1", &second.root.bytes).status, 201);
     assert_eq!(registry.resolve("shop/api", "dev-1"), Some(second.root.digest));
@@ -307,7 +305,7 @@ fn a_large_blob_needs_no_memory() {
     let part = call(&host, "GET", &path, &[("range", "bytes=70001-200000")], b"").body;
     assert_eq!(part, whole[70001..=200000]);
     assert_eq!(content.len(), 300_001);
-    registry.create("shop/copy", Settings::default());
+    registry.create("shop/copy", RepositorySettings::default());
     client.upload("shop/copy", &whole);
     assert_eq!(client.send("HEAD", &format!("/v2/shop/copy/blobs/{layer}"), &[], b"").status, 200);
     assert!(registry.repository("shop/copy").unwrap().blobs[layer].bytes().is_none());
@@ -430,19 +428,19 @@ fn quotas_are_counted_by_action() {
 #[test]
 fn a_template_creates_on_push() {
     let ecr = Ecr::start(Config {
-        templates: vec![CreationTemplate {
+        repository_creation_templates: vec![RepositoryCreationTemplate {
             account: ACCOUNT.into(),
             region: REGION.into(),
             prefix: "team".into(),
             applied_for: vec!["CREATE_ON_PUSH".into()],
-            settings: Settings::immutable(),
+            settings: RepositorySettings::immutable(),
         }],
         ..Config::default()
     });
     let registry = ecr.default_registry();
     let client = Client::new(&registry);
     client.begin("team/api");
-    assert_eq!(registry.repository("team/api").unwrap().settings, Settings::immutable());
+    assert_eq!(registry.repository("team/api").unwrap().settings, RepositorySettings::immutable());
     let refused = client.send("POST", "/v2/teams/api/blobs/uploads/", &[], b"");
     assert_eq!((refused.status, refused.code().as_str()), (404, "NAME_UNKNOWN"));
 }

@@ -1,4 +1,4 @@
-//! The data plane of one registry: authentication, permissions, quotas, and who answers what.
+//! The data plane of one registry: authentication, permissions, quotas and routing.
 
 use std::{
     io,
@@ -14,14 +14,14 @@ use http_body_util::BodyExt;
 use hyper::{Request, body::Incoming, http::request::Parts};
 use serde_json::json;
 
-use super::{
-    Entry, Plane, Shared, blobs,
+use crate::{
+    LoggedRequest, Plane, Shared, blobs,
     http::{Kind, Peer, Reply, Route, reply},
     iam, listings, manifests,
     state::{Principal, RegistryId, State},
 };
 
-/// An answer that refuses, in the distribution specification's shape.
+/// An error response of the distribution specification.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
@@ -44,7 +44,7 @@ impl Refusal {
         )
     }
 
-    /// An answer to a HEAD has no body.
+    /// Returns the response. It has no body for a HEAD.
     fn reply(self, head: bool) -> Reply {
         let body = match self.code {
             "" => self.message,
@@ -60,14 +60,14 @@ impl Refusal {
 
 pub(crate) type Outcome = Result<Reply, Refusal>;
 
-/// A request whose caller is known and allowed.
+/// A request that has been authenticated and authorized.
 pub(crate) struct Call<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) registry: &'a RegistryId,
     pub(crate) route: Route,
     pub(crate) parts: Parts,
     pub(crate) principal: Principal,
-    pub(crate) entry: &'a Entry,
+    pub(crate) entry: &'a LoggedRequest,
 }
 
 impl Call<'_> {
@@ -88,12 +88,12 @@ pub(crate) async fn serve(
 ) -> io::Result<Reply> {
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     let route = Route::of(request.method().as_str(), path);
-    let mut entry = Entry::new(Plane::Data, route.kind.clone(), &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Data, route.kind.clone(), &request, peer.connection);
     entry.registry = registry.host();
     entry.repository = route.repository.clone();
     entry.reference = route.reference.clone();
     let state = shared.clone();
-    let handle = async move |entry: Entry, request: Request<Incoming>| {
+    let handle = async move |entry: LoggedRequest, request: Request<Incoming>| {
         let head = request.method() == "HEAD";
         let (parts, mut body) = request.into_parts();
         let admitted = admit(&mut state.state(), &registry, &route, &parts);
@@ -104,7 +104,7 @@ pub(crate) async fn serve(
                 dispatch(&call, &mut body).await?
             }
         };
-        // A refusal reaches the client only if its body is taken first.
+        // The client reads the response only after it has sent its body.
         drain(&mut body, &entry.meter()).await?;
         let mut reply = outcome.unwrap_or_else(|refusal| refusal.reply(head));
         reply.headers_mut().insert("docker-distribution-api-version", "registry/2.0".parse().unwrap());
@@ -130,7 +130,7 @@ async fn dispatch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     })
 }
 
-/// The API action that a request stands for: its permission and its quota.
+/// Returns the API action whose permission and quota apply to a request.
 fn action(kind: &Kind) -> Option<&'static str> {
     Some(match kind {
         // The referrers API has no permission of its own.
@@ -147,7 +147,7 @@ fn action(kind: &Kind) -> Option<&'static str> {
     })
 }
 
-/// Who calls, if the token is good, the policies allow it and no quota is used up.
+/// Checks the token, the quotas and the policies. Returns the caller.
 fn admit(state: &mut State, registry: &RegistryId, route: &Route, parts: &Parts) -> Result<Principal, Refusal> {
     let principal = authenticate(state, registry, parts)?;
     let Some(action) = action(&route.kind) else { return Ok(principal) };
@@ -200,13 +200,13 @@ fn authenticate(state: &mut State, registry: &RegistryId, parts: &Parts) -> Resu
     Ok(token.principal.clone())
 }
 
-/// Takes what is left of a body.
+/// Receives the rest of a body.
 pub(crate) async fn drain(body: &mut Incoming, meter: &AtomicU64) -> io::Result<()> {
     while next(body, meter).await?.is_some() {}
     Ok(())
 }
 
-/// The next bytes of a body.
+/// Receives the next bytes of a body.
 pub(crate) async fn next(body: &mut Incoming, meter: &AtomicU64) -> io::Result<Option<Bytes>> {
     while let Some(frame) = body.frame().await {
         if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {

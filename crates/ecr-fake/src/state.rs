@@ -1,39 +1,47 @@
-//! What the fake holds: accounts' registries with repositories, callers, tokens and upload sessions.
+//! The state of a fake: registries with their repositories, credentials, tokens and upload sessions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher, RandomState},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{
-    config::{Config, CreationTemplate, Parameter, Policy, Quirks, Quota, Role, Scan, Settings, Throttle},
-    content::Content,
-    iam,
+use crate::{
+    blob_content::BlobContent,
+    config::{Config, Quirks},
+    iam::{self, Policy, Role},
+    image_scans::ImageScan,
+    repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
+    ssm::Parameter,
+    throttle::{Bucket, Throttle},
 };
 
-/// Account and region.
+/// The account and region of a registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RegistryId {
-    pub(crate) account: String,
-    pub(crate) region: String,
+pub struct RegistryId {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
 }
 
 impl RegistryId {
-    pub(crate) fn new(account: &str, region: &str) -> RegistryId {
+    /// Returns the registry of an account in a region.
+    pub fn new(account: &str, region: &str) -> RegistryId {
         RegistryId { account: account.into(), region: region.into() }
     }
 
-    /// `111122223333.dkr.ecr.us-east-1.amazonaws.com`
-    pub(crate) fn host(&self) -> String {
+    /// Returns the host: `111122223333.dkr.ecr.us-east-1.amazonaws.com`.
+    pub fn host(&self) -> String {
         let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         format!("{}.dkr.ecr.{}.{suffix}", self.account, self.region)
     }
 
-    pub(crate) fn arn(&self, repository: &str) -> String {
+    /// Returns the ARN of a repository.
+    pub fn arn(&self, repository: &str) -> String {
         format!("arn:{}:ecr:{}:{}:repository/{repository}", iam::partition(&self.region), self.region, self.account)
     }
 }
@@ -46,15 +54,15 @@ pub(crate) struct State {
     pub(crate) credentials: HashMap<String, Credential>,
     pub(crate) roles: Vec<Role>,
     pub(crate) parameters: Vec<Parameter>,
-    pub(crate) templates: Vec<CreationTemplate>,
+    pub(crate) templates: Vec<RepositoryCreationTemplate>,
     /// By password.
     pub(crate) tokens: HashMap<String, Token>,
     pub(crate) sessions: HashMap<String, Session>,
-    /// How often each signed download URL was used, by its nonce.
+    /// How often each signed download URL was used, by nonce.
     pub(crate) downloads: HashMap<String, u32>,
     throttles: Vec<(Throttle, Bucket)>,
     counter: u64,
-    /// Another in each fake, so that one's tokens are worth nothing at the other.
+    /// Differs between fakes, so that a token of one is invalid at another.
     salt: u64,
 }
 
@@ -67,127 +75,115 @@ pub(crate) struct Principal {
 
 pub(crate) struct Credential {
     pub(crate) principal: Principal,
-    /// Temporary keys are worth nothing without it.
+    /// Required with temporary keys.
     pub(crate) session_token: Option<String>,
 }
 
 pub(crate) struct Token {
     pub(crate) principal: Principal,
     pub(crate) region: String,
-    /// Requests before it expires.
+    /// The number of requests until it expires, for a short-lived token.
     pub(crate) left: Option<u32>,
     pub(crate) expired: bool,
 }
 
-/// An upload that was begun.
+/// An upload in progress.
 pub(crate) struct Session {
     pub(crate) registry: RegistryId,
     pub(crate) repository: String,
-    /// A body has begun to arrive, so that no other may.
+    /// Whether a body has begun to arrive. A second one is refused.
     pub(crate) touched: bool,
-    /// What the first PATCH brought.
-    pub(crate) received: Option<(String, Content)>,
+    /// Digest and bytes of the first PATCH.
+    pub(crate) received: Option<(String, BlobContent)>,
 }
 
+/// A repository with everything in it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Repository {
-    pub(crate) settings: Settings,
-    pub(crate) created_at: f64,
-    pub(crate) blobs: BTreeMap<String, Content>,
-    pub(crate) manifests: BTreeMap<String, Manifest>,
-    pub(crate) tags: BTreeMap<String, String>,
-    pub(crate) scans: BTreeMap<String, Scan>,
+pub struct Repository {
+    /// The settings.
+    pub settings: RepositorySettings,
+    /// The time of creation, in seconds since the epoch.
+    pub created_at: f64,
+    /// Blobs by digest.
+    pub blobs: BTreeMap<String, BlobContent>,
+    /// Manifests by digest.
+    pub manifests: BTreeMap<String, Manifest>,
+    /// Digests by tag.
+    pub tags: BTreeMap<String, String>,
+    /// Image scans by digest.
+    pub scans: BTreeMap<String, ImageScan>,
 }
 
+/// A manifest in a repository.
 #[derive(Clone, Debug)]
-pub(crate) struct Manifest {
-    pub(crate) bytes: Bytes,
-    pub(crate) media_type: String,
-    pub(crate) json: Value,
-    /// Seconds since the epoch.
-    pub(crate) pushed_at: f64,
-    pub(crate) archived: bool,
+pub struct Manifest {
+    /// The bytes as they were pushed.
+    pub bytes: Bytes,
+    /// The media type.
+    pub media_type: String,
+    /// The parsed bytes; null if they are not JSON.
+    pub json: Value,
+    /// The time of the push, in seconds since the epoch.
+    pub pushed_at: f64,
+    /// Whether its status is `ARCHIVED`: it cannot be pulled.
+    pub archived: bool,
 }
 
 impl Manifest {
-    pub(crate) fn strings<'a>(&'a self, list: &str) -> impl Iterator<Item = &'a str> {
+    fn strings<'a>(&'a self, list: &str) -> impl Iterator<Item = &'a str> {
         self.json[list].as_array().into_iter().flatten().filter_map(|item| item["digest"].as_str())
     }
 
-    /// Digests of config and layers.
-    pub(crate) fn blobs(&self) -> BTreeSet<&str> {
+    /// Returns the digests of the config and the layers.
+    pub fn blobs(&self) -> BTreeSet<&str> {
         self.json["config"]["digest"].as_str().into_iter().chain(self.strings("layers")).collect()
     }
 
-    /// Digests of an index's manifests.
-    pub(crate) fn children(&self) -> BTreeSet<&str> {
+    /// Returns the digests of an index's manifests.
+    pub fn children(&self) -> BTreeSet<&str> {
         self.strings("manifests").collect()
     }
 
-    pub(crate) fn subject(&self) -> Option<&str> {
+    /// Returns the digest of the subject.
+    pub fn subject(&self) -> Option<&str> {
         self.json["subject"]["digest"].as_str()
     }
 
-    /// As the referrers API shows it: an image without an `artifactType` has its config's media type.
-    pub(crate) fn artifact_type(&self) -> Option<&str> {
+    /// Returns the artifact type as the referrers API does: without an `artifactType`, the config's media type.
+    pub fn artifact_type(&self) -> Option<&str> {
         self.json["artifactType"].as_str().or_else(|| self.json["config"]["mediaType"].as_str())
     }
 
-    /// Bytes of its config and layers, as the manifest says.
-    pub(crate) fn size(&self) -> u64 {
+    /// Returns the total size of config and layers in bytes, according to their descriptors.
+    pub fn size(&self) -> u64 {
         let layers = self.json["layers"].as_array().into_iter().flatten();
         layers.chain([&self.json["config"]]).filter_map(|item| item["size"].as_u64()).sum()
     }
 }
 
 impl Repository {
-    pub(crate) fn immutable(&self, tag: &str) -> bool {
-        let excluded = self.settings.exclusions.iter().any(|pattern| iam::matches(pattern, tag));
-        match self.settings.mutability.as_str() {
-            "IMMUTABLE" => true,
-            "IMMUTABLE_WITH_EXCLUSION" => !excluded,
-            "MUTABLE_WITH_EXCLUSION" => excluded,
-            _ => false,
+    /// Returns whether a tag, once it exists, cannot be overwritten.
+    pub fn immutable(&self, tag: &str) -> bool {
+        let excluded = self.settings.exclusion_filters.iter().any(|pattern| iam::matches(pattern, tag));
+        match self.settings.image_tag_mutability {
+            ImageTagMutability::Mutable => false,
+            ImageTagMutability::Immutable => true,
+            ImageTagMutability::MutableWithExclusion => excluded,
+            ImageTagMutability::ImmutableWithExclusion => !excluded,
         }
     }
 
-    /// The digest that a tag or a digest stands for.
-    pub(crate) fn resolve(&self, reference: &str) -> Option<String> {
+    /// Returns the digest of the manifest with this tag or digest.
+    pub fn resolve(&self, reference: &str) -> Option<String> {
         let digest = if reference.contains(':') { reference } else { self.tags.get(reference)? };
         self.manifests.contains_key(digest).then(|| digest.to_owned())
     }
 
-    /// What keeps a manifest's graph from being whole: digests of blobs and of manifests that are not there.
+    /// Returns the digests that a manifest refers to and that do not exist: of blobs, and of manifests.
     pub(crate) fn missing(&self, manifest: &Manifest) -> (Vec<String>, Vec<String>) {
         let blobs = manifest.blobs().into_iter().filter(|digest| !self.blobs.contains_key(*digest));
         let children = manifest.children().into_iter().filter(|digest| !self.manifests.contains_key(*digest));
         (blobs.map(str::to_owned).collect(), children.map(str::to_owned).collect())
-    }
-}
-
-#[derive(Default)]
-struct Bucket {
-    calls: u64,
-    level: f64,
-    filled: Option<Instant>,
-}
-
-impl Bucket {
-    fn refuses(&mut self, quota: &Quota) -> bool {
-        self.calls += 1;
-        match *quota {
-            Quota::First(count) => self.calls <= count,
-            Quota::Every(count) => self.calls.is_multiple_of(count),
-            Quota::PerSecond { rate, burst } => {
-                let now = Instant::now();
-                let since = self.filled.map_or(burst / rate, |filled| now.duration_since(filled).as_secs_f64());
-                self.level = (self.level + since * rate).min(burst);
-                self.filled = Some(now);
-                let refuses = self.level < 1.0;
-                self.level -= if refuses { 0.0 } else { 1.0 };
-                refuses
-            }
-        }
     }
 }
 
@@ -208,7 +204,7 @@ impl State {
             credentials: users.collect(),
             roles: config.roles.clone(),
             parameters: config.parameters.clone(),
-            templates: config.templates.clone(),
+            templates: config.repository_creation_templates.clone(),
             tokens: HashMap::new(),
             sessions: HashMap::new(),
             downloads: HashMap::new(),
@@ -225,10 +221,10 @@ impl State {
         ((now + self.quirks.clock_offset as f64) * 1000.0).round() / 1000.0
     }
 
-    /// A name that no other has.
+    /// Returns a unique name.
     pub(crate) fn unique(&mut self, prefix: &str) -> String {
         self.counter += 1;
-        let digest = super::content::digest(format!("{prefix}{}{}", self.counter, self.salt).as_bytes());
+        let digest = crate::blob_content::digest(format!("{prefix}{}{}", self.counter, self.salt).as_bytes());
         format!("{prefix}{}", &digest["sha256:".len()..][..24])
     }
 
@@ -236,13 +232,18 @@ impl State {
         self.registries.get_mut(registry)?.get_mut(name)
     }
 
-    pub(crate) fn create(&mut self, registry: &RegistryId, name: &str, settings: Settings) -> &mut Repository {
+    pub(crate) fn create(
+        &mut self,
+        registry: &RegistryId,
+        name: &str,
+        settings: RepositorySettings,
+    ) -> &mut Repository {
         let created_at = self.now();
         let repository = Repository { settings, created_at, ..Repository::default() };
         self.registries.entry(registry.clone()).or_default().entry(name.to_owned()).or_insert(repository)
     }
 
-    /// Creates what a push to a missing repository may create.
+    /// Creates a repository for a push, if a repository creation template applies.
     pub(crate) fn create_on_push(&mut self, registry: &RegistryId, name: &str) -> bool {
         let template = self
             .templates
@@ -259,7 +260,7 @@ impl State {
         true
     }
 
-    /// Whether this call is throttled, and the `Retry-After` that says so.
+    /// Counts a call. If it is throttled, returns the `Retry-After` of the refusal.
     pub(crate) fn throttled(&mut self, action: &str) -> Option<Option<String>> {
         let mut refused = None;
         for (throttle, bucket) in self.throttles.iter_mut().filter(|(throttle, _)| throttle.action == action) {
@@ -274,7 +275,7 @@ impl State {
         self.throttles = throttles.into_iter().map(|throttle| (throttle, Bucket::default())).collect();
     }
 
-    /// A new token for a registry's region: the password.
+    /// Issues a token for a region and returns its password.
     pub(crate) fn issue_token(&mut self, principal: &Principal, region: &str) -> String {
         let password = self.unique("password-");
         let short = self.quirks.short_tokens > 0;

@@ -1,8 +1,10 @@
-//! The fake's own tests: that it refuses what the service refuses.
+//! The fake from outside, over its sockets: it refuses what the service refuses.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
 mod control;
 mod data;
 mod faults;
+mod program;
 
 use std::{
     io::{Read, Write},
@@ -13,40 +15,40 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-/// An answer as it came over the wire.
+/// A response as it was received.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The code of the distribution specification's first error.
-    pub(super) fn code(&self) -> String {
+    /// Returns the code of the first error, in the format of the distribution specification.
+    pub(crate) fn code(&self) -> String {
         self.json()["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// One request on a connection of its own, written by hand: no client's politeness stands between it and the server.
-pub(super) fn call(base: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+/// Sends one request on a connection of its own, byte for byte, without what an HTTP client would add or correct.
+pub(crate) fn call(base: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     try_call(base, method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// An error where the connection ends without a whole answer.
-pub(super) fn try_call(
+/// Like [`call`], but fails if the connection ends without a complete response.
+pub(crate) fn try_call(
     base: &str,
     method: &str,
     path: &str,
@@ -82,13 +84,13 @@ pub(super) fn try_call(
     Ok(answer)
 }
 
-/// The value of an `Authorization` header for a token's password.
-pub(super) fn basic(password: &str) -> String {
+/// Returns the value of an `Authorization` header for a token's password.
+pub(crate) fn basic(password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("AWS:{password}")))
 }
 
 /// Splits an absolute URL into base and path.
-pub(super) fn split(url: &str) -> (String, String) {
+pub(crate) fn split(url: &str) -> (String, String) {
     let rest = url.strip_prefix("http://").expect("an absolute URL");
     let (authority, path) = rest.split_once('/').expect("a path");
     (format!("http://{authority}"), format!("/{path}"))

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    config::Settings,
-    control::{Action, Answer, Exception},
+use crate::{
+    control_plane::{Action, Answer, Exception},
     iam, listings,
+    repository_settings::{ImageTagMutability, RepositorySettings},
     state::{Manifest, RegistryId, Repository, State},
 };
 
@@ -59,7 +59,7 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
     }
 }
 
-/// Registry and name of the repository that is meant, if the caller may do this to it.
+/// Returns the registry and name of the action's repository, if the caller may perform the action on it.
 pub(crate) fn named(state: &mut State, action: &Action<'_>) -> Result<(RegistryId, String), Exception> {
     let registry = action.registry();
     let name = action.text("repositoryName").ok_or_else(|| Exception::invalid("repositoryName is missing"))?;
@@ -84,19 +84,20 @@ fn paged(state: &State, action: &Action<'_>, list: &str, all: Vec<Value>) -> Ans
 }
 
 fn describe(registry: &RegistryId, name: &str, repository: &Repository) -> Value {
-    let Settings { mutability, exclusions, scan_on_push, encryption, .. } = &repository.settings;
+    let RepositorySettings { image_tag_mutability, exclusion_filters, scan_on_push, encryption, .. } =
+        &repository.settings;
     let mut described = json!({
         "registryId": registry.account,
         "repositoryName": name,
         "repositoryArn": registry.arn(name),
         "repositoryUri": format!("{}/{name}", registry.host()),
         "createdAt": repository.created_at,
-        "imageTagMutability": mutability,
+        "imageTagMutability": image_tag_mutability.as_str(),
         "imageScanningConfiguration": {"scanOnPush": scan_on_push},
         "encryptionConfiguration": encryption,
     });
-    if !exclusions.is_empty() {
-        described["imageTagMutabilityExclusionFilters"] = filters(exclusions);
+    if !exclusion_filters.is_empty() {
+        described["imageTagMutabilityExclusionFilters"] = filters(exclusion_filters);
     }
     described
 }
@@ -118,22 +119,19 @@ fn create(state: &mut State, action: &Action<'_>) -> Answer {
                        expression '(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*''";
         return Err(Exception::invalid(message));
     }
-    let mut settings = Settings::default();
+    let mut settings = RepositorySettings::default();
     if let Some(mutability) = action.text("imageTagMutability") {
-        let known = ["MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"];
-        if !known.contains(&mutability) {
-            return Err(Exception::invalid(format!("Invalid parameter at 'imageTagMutability': {mutability}")));
-        }
-        settings.mutability = mutability.to_owned();
+        settings.image_tag_mutability = ImageTagMutability::parse(mutability)
+            .ok_or_else(|| Exception::invalid(format!("Invalid parameter at 'imageTagMutability': {mutability}")))?;
     }
     for filter in action.input["imageTagMutabilityExclusionFilters"].as_array().into_iter().flatten() {
         let (Some("WILDCARD"), Some(pattern)) = (filter["filterType"].as_str(), filter["filter"].as_str()) else {
             return Err(Exception::invalid("Invalid parameter at 'imageTagMutabilityExclusionFilters'"));
         };
-        settings.exclusions.push(pattern.to_owned());
+        settings.exclusion_filters.push(pattern.to_owned());
     }
-    let excluding = settings.mutability.ends_with("_WITH_EXCLUSION");
-    if excluding == settings.exclusions.is_empty() || settings.exclusions.len() > 5 {
+    let excluding = settings.image_tag_mutability.has_exclusion();
+    if excluding == settings.exclusion_filters.is_empty() || settings.exclusion_filters.len() > 5 {
         return Err(Exception::invalid(
             "imageTagMutabilityExclusionFilters needs 1 to 5 filters, and a mutability with exclusion",
         ));
@@ -198,11 +196,11 @@ fn templates(state: &mut State, action: &Action<'_>) -> Answer {
             let mut described = json!({
                 "prefix": template.prefix,
                 "appliedFor": template.applied_for,
-                "imageTagMutability": template.settings.mutability,
+                "imageTagMutability": template.settings.image_tag_mutability.as_str(),
                 "encryptionConfiguration": template.settings.encryption,
             });
-            if !template.settings.exclusions.is_empty() {
-                described["imageTagMutabilityExclusionFilters"] = filters(&template.settings.exclusions);
+            if !template.settings.exclusion_filters.is_empty() {
+                described["imageTagMutabilityExclusionFilters"] = filters(&template.settings.exclusion_filters);
             }
             described
         })
@@ -254,7 +252,7 @@ fn policy_text(action: &Action<'_>, field: &str) -> Result<String, Exception> {
     text.map(str::to_owned).ok_or_else(invalid)
 }
 
-/// The digest that an image id names.
+/// Returns the digest of an image ID.
 pub(crate) fn image(
     repository: &Repository,
     registry: &RegistryId,
@@ -284,7 +282,7 @@ fn status(manifest: &Manifest) -> &'static str {
     if manifest.archived { "ARCHIVED" } else { "ACTIVE" }
 }
 
-/// Whether a filter's `imageStatus` and `tagStatus` let an image through.
+/// Returns whether an image matches a filter's `imageStatus` and `tagStatus`.
 fn passes(repository: &Repository, filter: &Value, digest: &str, manifest: &Manifest) -> bool {
     let wanted = filter["imageStatus"].as_str().unwrap_or("ACTIVE");
     let tagged = repository.tags.values().any(|known| known == digest);
@@ -320,7 +318,7 @@ fn describe_images(
 fn describe_image(repository: &Repository, registry: &RegistryId, name: &str, digest: &str) -> Value {
     let manifest = &repository.manifests[digest];
     let tags: Vec<_> = repository.tags.iter().filter(|(_, known)| *known == digest).map(|(tag, _)| tag).collect();
-    // Of an index ECR says the size of its largest image.
+    // The size of an index is that of its largest image.
     let children = manifest.children().into_iter().filter_map(|child| repository.manifests.get(child));
     let size = children.map(Manifest::size).chain([manifest.size()]).max();
     let mut detail = json!({

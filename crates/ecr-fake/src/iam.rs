@@ -1,0 +1,158 @@
+//! Users, roles and their policies, and the messages with which AWS refuses.
+
+use crate::state::{Principal, RegistryId, State};
+
+/// A caller with a long-lived access key. The secret access key is not checked.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The access key ID.
+    pub access_key: String,
+    /// The account.
+    pub account: String,
+    /// The user's name, as in its ARN.
+    pub name: String,
+    /// What the user may do.
+    pub policy: Policy,
+}
+
+impl User {
+    /// Returns a user named `ci` with all permissions in its account.
+    pub fn new(access_key: &str, account: &str) -> User {
+        User { access_key: access_key.into(), account: account.into(), name: "ci".into(), policy: Policy::all() }
+    }
+
+    /// Replaces the policy.
+    pub fn policy(self, policy: Policy) -> User {
+        User { policy, ..self }
+    }
+}
+
+/// A role that can be assumed.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// The account.
+    pub account: String,
+    /// The role's name, as in its ARN.
+    pub name: String,
+    /// What a session of the role may do.
+    pub policy: Policy,
+    /// Patterns, with `*`, of the ARNs that may assume the role.
+    pub trusts: Vec<String>,
+    /// The web identity token that is accepted; without one, `AssumeRoleWithWebIdentity` is denied.
+    pub web_identity: Option<String>,
+}
+
+impl Role {
+    /// Returns a role with all permissions in its account. Every caller may assume it, but not with a web identity.
+    pub fn new(account: &str, name: &str) -> Role {
+        Role {
+            account: account.into(),
+            name: name.into(),
+            policy: Policy::all(),
+            trusts: vec!["*".into()],
+            web_identity: None,
+        }
+    }
+
+    /// Replaces the policy.
+    pub fn policy(self, policy: Policy) -> Role {
+        Role { policy, ..self }
+    }
+
+    /// Returns the ARN.
+    pub fn arn(&self) -> String {
+        format!("arn:aws:iam::{}:role/{}", self.account, self.name)
+    }
+}
+
+/// An identity-based policy. A statement is an action, or an action and a resource; `*` matches any text, as in
+/// `ecr:PutImage arn:aws:ecr:*:*:repository/shop/*`.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Statements that allow.
+    pub allow: Vec<String>,
+    /// Statements that deny. They win over those that allow.
+    pub deny: Vec<String>,
+}
+
+impl Policy {
+    /// Returns a policy that allows everything.
+    pub fn all() -> Policy {
+        Policy::only(&["*"])
+    }
+
+    /// Returns a policy that allows these statements and nothing else.
+    pub fn only(statements: &[&str]) -> Policy {
+        Policy { allow: statements.iter().map(|statement| (*statement).to_owned()).collect(), deny: Vec::new() }
+    }
+
+    /// Adds statements that deny.
+    pub fn deny(mut self, statements: &[&str]) -> Policy {
+        self.deny.extend(statements.iter().map(|statement| (*statement).to_owned()));
+        self
+    }
+}
+
+/// The partition of a region, as in ARNs.
+pub(crate) fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
+/// Returns whether `text` matches a pattern, in which `*` matches any text.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| matches(tail, &rest[at..]))
+        }),
+    }
+}
+
+fn covers(statements: &[String], action: &str, resource: &str) -> bool {
+    statements.iter().any(|statement| {
+        let (wanted, on) = statement.split_once(' ').unwrap_or((statement, "*"));
+        matches(wanted, action) && matches(on, resource)
+    })
+}
+
+/// Checks the caller's own policy. The error is AWS's message.
+pub(crate) fn identity(principal: &Principal, action: &str, resource: &str) -> Result<(), String> {
+    let refuse = |why: &str| {
+        Err(format!("User: {} is not authorized to perform: {action} on resource: {resource} {why}", principal.arn))
+    };
+    if covers(&principal.policy.deny, action, resource) {
+        return refuse("with an explicit deny in an identity-based policy");
+    }
+    if !covers(&principal.policy.allow, action, resource) {
+        return refuse(&format!("because no identity-based policy allows the {action} action"));
+    }
+    Ok(())
+}
+
+/// Checks the caller's own policy and, for a caller from another account, that the repository's policy mentions it.
+pub(crate) fn on_repository(
+    state: &mut State,
+    principal: &Principal,
+    action: &str,
+    registry: &RegistryId,
+    name: &str,
+) -> Result<(), String> {
+    let arn = registry.arn(name);
+    identity(principal, action, &arn)?;
+    if principal.account == registry.account {
+        return Ok(());
+    }
+    let policy = state.repository(registry, name).and_then(|repository| repository.settings.repository_policy.clone());
+    if policy.is_some_and(|policy| policy.contains(&principal.account)) {
+        return Ok(());
+    }
+    Err(format!(
+        "User: {} is not authorized to perform: {action} on resource: {arn} because no resource-based policy allows the \
+         {action} action",
+        principal.arn
+    ))
+}

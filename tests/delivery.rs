@@ -76,6 +76,8 @@ struct Shop {
     ecr: Ecr,
     project: Project,
     image: Image,
+    /// Digests of its blobs, without those of its evidence.
+    blobs: Vec<String>,
     tools: tempfile::TempDir,
     promotes: bool,
 }
@@ -88,6 +90,7 @@ impl Shop {
         set_registry(&ecr);
         let project = Project::new(BY_TAG);
         let mut image = Image::new(1);
+        let blobs = image.blobs.iter().map(|(digest, _)| digest.clone()).collect();
         let (root, platform) = (image.root.digest.clone(), image.children[0].digest.clone());
         image.attach(&root, "application/sarif+json", b"{}");
         image.attach(&root, "application/vnd.in-toto+json", b"{}");
@@ -102,7 +105,7 @@ impl Shop {
         let notes = tools.path().join("signed");
         fs::write(&notes, "").unwrap();
         script(tools.path(), "cosign", &COSIGN.replace("NOTES", &notes.display().to_string()));
-        Shop { ecr, project, image, tools, promotes }
+        Shop { ecr, project, image, blobs, tools, promotes }
     }
 
     fn target(&self) -> Registry<'_> {
@@ -162,7 +165,7 @@ impl Shop {
                 }
                 Kind::PutUpload => {
                     let path = entry.path.replace("%3A", ":");
-                    blobs += self.image.blobs.iter().filter(|(digest, _)| path.contains(digest.as_str())).count();
+                    blobs += self.blobs.iter().filter(|digest| path.contains(digest.as_str())).count();
                 }
                 _ => {}
             }

@@ -193,6 +193,53 @@ fn caches_are_written_and_used() {
     assert_eq!(raw["mediaType"], MANIFEST, "an image manifest, which is all that ECR takes");
 }
 
+/// BuildKit replaces a cache as a whole: images that write the same one would leave that of the last of them.
+#[test]
+fn each_image_of_a_run_has_its_own_cache() {
+    let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
+    let project = Project::new(&template(
+        "Api: {imageName: shop/api, platforms: [linux/amd64]}\nWeb: {imageName: shop/web, platforms: [linux/amd64], dockerfile: Web}",
+    ));
+    for (file, name) in [("Dockerfile", "api"), ("Web", "web")] {
+        project.write(file, &format!("FROM {BUSYBOX}\nRUN --network=none echo {name} 'is run'\n"));
+    }
+    project.commit();
+    let cached = |cache: &str| build(&project, &engine).input("cache", cache);
+    let shared = format!("registry:{}/cache:main", registry.host());
+    let run = cached(&shared).run().exits(2);
+    assert_eq!(
+        run.error(),
+        format!(
+            "input `cache`: `{shared}` is one cache for 2 images, and each of them would overwrite it \
+             (hint: give each image its own: `{shared}-{{image}}`)"
+        )
+    );
+    let service = [("ACTIONS_RUNTIME_TOKEN", "t"), ("ACTIONS_RESULTS_URL", "http://127.0.0.1:1/")];
+    let of_github = service.iter().fold(cached("to=gha,scope=main"), |step, (name, value)| step.env(name, value));
+    let run = of_github.run().exits(2);
+    assert!(run.error().ends_with("(hint: give each image its own: `gha,scope=main-{image}`)"), "{}", run.error());
+    let run = cached(&format!("registry:{}/cache", registry.host())).run().exits(2);
+    assert!(run.error().ends_with("/cache:{image}`)"), "{}", run.error());
+    // One image may use it, and several may read it.
+    cached(&shared).input("images", "Api").run().exits(0);
+    cached(&format!("from={shared}")).run().exits(0);
+
+    let own = format!("{shared}-{{image}}");
+    let ran = |log: &str| ["api is run", "web is run"].map(|line| log.contains(line));
+    let run = cached(&own).input("no-cache", "true").run().exits(0);
+    assert_eq!(ran(&run.log.raw), [true, true], "{}", run.log.raw);
+    engine.docker(&["builder", "prune", "--all", "--force"]);
+    let run = cached(&own).run().exits(0);
+    assert_eq!(ran(&run.log.raw), [false, false], "{}", run.log.raw);
+    let tags = json(program("skopeo").args([
+        "list-tags",
+        "--tls-verify=false",
+        &format!("docker://{}/cache", registry.host()),
+    ]));
+    let tags: BTreeSet<&str> = tags["Tags"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(tags, BTreeSet::from(["main", "main-api", "main-web"]));
+}
+
 #[test]
 fn no_builder_at_all() {
     let project = one(SCRATCH);

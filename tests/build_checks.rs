@@ -144,7 +144,7 @@ fn a_file_that_the_linter_cannot_parse_could_not_be_linted() {
         "Dockerfile:3:11: could not be linted: missing whitespace; accepted until 2999-12-31 by team-a: resets it";
     assert_eq!(run.log.messages("warning"), [warning]);
     assert!(
-        run.summary.contains("- image `Api`: its Dockerfile could not be linted: Dockerfile:3:11"),
+        run.summary.contains("- image <code>Api</code>: its Dockerfile could not be linted: Dockerfile:3:11"),
         "{}",
         run.summary
     );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use crate::faults::Way;
-use crate::support::ecr::{Hook, Image, ImageSpec, REGION, kill};
+use crate::support::ecr::{ACCOUNT, Hook, Image, ImageSpec, REGION, kill};
 use crate::support::http::Kind;
 use crate::support::proxy::{Effect, Fault, Proxy, Seen};
 use crate::support::registry::DockerRegistry;
@@ -145,6 +145,20 @@ fn a_conflict_that_is_none_is_looked_at() {
 }
 
 /// Answers to a question for referrers that are no list.
+/// What is promoted is the digest that the source's tag had when it was looked up, whatever becomes of the tag.
+#[test]
+fn a_source_tag_that_moves_during_the_run_changes_nothing() {
+    let way = small();
+    let theirs = Image::of(&ImageSpec { seed: 77, layers: 1, ..ImageSpec::default() });
+    let moves = way.ecr.mover(ACCOUNT, REGION, ("shop/api", "dev-1.0.0"), theirs.clone());
+    way.ecr.on(|entry| entry.reference == "dev-1.0.0", 1, 1, Hook::run(moves));
+    way.promote().run().exits(0);
+    way.arrived("test-1.0.0");
+    assert_eq!(way.ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(theirs.root.digest));
+    let looks = way.ecr.log().into_iter().filter(|entry| entry.reference == "dev-1.0.0").count();
+    assert_eq!(looks, 1, "{}", way.ecr.table());
+}
+
 fn no_lists() -> Vec<Effect> {
     let html = Effect::Answer {
         status: 200,

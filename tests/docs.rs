@@ -201,7 +201,7 @@ fn constant(source: &str) -> String {
 fn error_messages_are_those_of_the_programs() {
     let root = Path::new(ROOT);
     let mut sources = files(&root.join("actions"), ".rs");
-    sources.extend(files(&root.join("crates/lifecycle/src"), ".rs"));
+    sources.extend(files(&root.join("crates"), ".rs"));
     sources.extend(["build", "publish", "promote"].map(|name| root.join(format!("action-{name}.yml"))));
     let sources: String = sources.iter().map(|path| constant(&joined(&read(path)))).collect();
     let mut count = 0;
@@ -215,6 +215,77 @@ fn error_messages_are_those_of_the_programs() {
         }
     }
     assert!(count > 80, "{count}");
+}
+
+/// The file of a test that a document names by its path: `gates::a` is in `tests/gates.rs`, `oci::digest::tests::a` in the
+/// library or in a crate `oci`, `build::tools::tests::a` in the action.
+fn file_of_test(module: &[&str]) -> Option<String> {
+    let root = Path::new(ROOT);
+    let inner = module.strip_suffix(&["tests"]).unwrap_or(module);
+    let mut files = Vec::new();
+    if let [scenario] = module {
+        files.push(root.join("tests").join(scenario).with_extension("rs"));
+    }
+    for path in [module, inner] {
+        let of_crate = root.join("crates").join(path[0].replace('_', "-")).join("src");
+        let folders = [root.join("crates/lifecycle/src"), root.join("actions")];
+        let whole = folders.into_iter().map(|folder| folder.join(path.join("/")));
+        for place in whole.chain([of_crate.join(path[1..].join("/"))]) {
+            files.extend([place.with_extension("rs"), place.join("mod.rs"), place.join("lib.rs")]);
+        }
+    }
+    files.into_iter().find_map(|file| std::fs::read_to_string(file).ok())
+}
+
+/// Whether a file has a test of this name.
+fn has_test(source: &str, name: &str) -> bool {
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line == "#[test]" || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if !line.starts_with("#[") && !line.starts_with("//") {
+            if is_test && line.trim_start_matches("async ").starts_with(&format!("fn {name}(")) {
+                return true;
+            }
+            is_test = false;
+        }
+    }
+    false
+}
+
+/// Every claim of the threat model is held by a test, and the tests that it names exist.
+#[test]
+fn tests_of_the_threat_model_exist() {
+    let lines = split(&Path::new(ROOT).join("docs/threat-model.md")).0;
+    let tests = |text: &str| -> Vec<String> {
+        spans(text).into_iter().filter(|span| span.contains("::") && !span.starts_with("::")).collect()
+    };
+    let examples = ["gates::x", "registry::request::tests::x", "build::tools::tests::x"];
+    let mut count = 0;
+    for test in lines.iter().flat_map(|line| tests(line)).filter(|test| !examples.contains(&test.as_str())) {
+        let path: Vec<&str> = test.split("::").collect();
+        let (name, module) = path.split_last().unwrap();
+        let source = file_of_test(module).unwrap_or_else(|| panic!("{test}: there is no such file"));
+        assert!(has_test(&source, name), "{test}: there is no such test");
+        count += 1;
+    }
+    assert!(count > 150, "{count}");
+
+    let mut claims = 0;
+    let mut is_claim = false;
+    for line in lines.iter().filter(|line| !line.starts_with("|---")) {
+        let last = line.strip_suffix(" |").and_then(|line| line.rsplit_once("| "));
+        match last {
+            None => is_claim = false,
+            Some((_, "tests")) => is_claim = true,
+            Some((_, cell)) if is_claim => {
+                claims += 1;
+                assert!(!tests(cell).is_empty(), "no test holds it: {line}");
+            }
+            Some(_) => {}
+        }
+    }
+    assert!(claims > 50, "{claims}");
 }
 
 /// The inputs of the actions that these replace, as they were in August 2026.

@@ -25,6 +25,36 @@ fn bytes(bytes: &'static [u8]) -> &'static OsStr {
     OsStr::from_bytes(bytes)
 }
 
+/// Where the sources mention one of these words, outside of their tests.
+fn mentions(words: &[&str]) -> Vec<String> {
+    let mut folders = vec!["actions".to_owned(), "crates/lifecycle/src".to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.path().is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(entry.path()).unwrap();
+            let shipped = text.split("#[cfg(test)]").next().unwrap();
+            if words.iter().any(|word| shipped.contains(word)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn one_file_reads_the_environment_and_one_writes_to_stdout() {
+    assert_eq!(mentions(&["env::var", "env::vars"]), ["crates/lifecycle/src/runner/environment.rs"]);
+    let printing = mentions(&["stdout()", "stderr()", "println!", "print!("]);
+    assert_eq!(printing, ["crates/lifecycle/src/runner/console.rs"]);
+}
+
 #[test]
 fn an_input_that_is_not_utf8_is_refused() {
     let (ecr, project) = shop();

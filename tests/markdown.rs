@@ -1,7 +1,7 @@
 //! Text from outside can't speak in what GitHub renders: the summary and the comment on a pull request, rendered by
 //! GitHub's own library and looked through by its own rules.
 
-use lifecycle::runner::{Cell, Table, escape, remarks};
+use lifecycle::runner::{Cell, Table, escape, message, remarks};
 
 use crate::support::markdown::{Rendered, is_hidden};
 
@@ -137,6 +137,19 @@ fn in_headings_and_lists_a_text_stays_on_its_line() {
     rendered.says_nothing();
     let read: Vec<String> = rendered.texts("li").iter().map(|text| words(text)).collect();
     assert_eq!(read, texts.iter().map(|text| shown(text)).collect::<Vec<_>>());
+
+    // A message has code marks of its own, which are not read.
+    let bare = |text: &str| words(&text.replace('`', " "));
+    for text in &texts {
+        let rendered = Rendered::of(&format!("- {}\n", message(text)));
+        rendered.says_nothing();
+        let items = rendered.texts("li");
+        assert_eq!(items.len(), 1, "{text}: {}", rendered.html);
+        assert_eq!(bare(&items[0]).replace(' ', ""), bare(&shown(text)).replace(' ', ""), "{}", rendered.html);
+    }
+    let rendered = Rendered::of(&format!("- {}\n", message("`r.example/a_b@sha256:0`, which `Task` deploys")));
+    assert_eq!(rendered.texts("code"), ["r.example/a_b@sha256:0", "Task"]);
+    assert_eq!(rendered.texts("li"), ["r.example/a_b@sha256:0, which Task deploys"]);
 
     for text in HOSTILE {
         let rendered = Rendered::of(&remarks([(text, text)]));

@@ -63,6 +63,9 @@ fn what_the_template_deploys_beside_the_run_is_looked_for() {
     let run = publish(&ecr, &project).run().exits(0);
     assert_eq!(run.log.messages("warning"), [router.clone(), pinned.clone()]);
     assert!(run.summary.contains("What a deployment of 1.0.0 to dev misses"), "{}", run.summary);
+    let item = format!("would not find <code>{host}/shop/router:dev</code>, which <code>Task</code> deploys\n");
+    assert!(run.summary.contains(&item), "{}", run.summary);
+    assert!(!run.summary.contains("&#96;"), "{}", run.summary);
     // A dry run of promote tells it of the environment that it is about, before anything is there.
     let run = promote(&ecr, &project).input("dry-run", "true").run().exits(0);
     assert_eq!(run.log.messages("warning"), [router.replace("router:dev", "router:test"), pinned.clone()]);

@@ -22,7 +22,7 @@ fn of_images_that_failed() {
     let run = aws(project.publish(), &ecr).run().exits(1);
     assert!(run.summary.starts_with("### Publish of 1.0.0 to dev failed: 1 of 2 images\n"), "{}", run.summary);
     assert!(run.summary.contains("\n- Web: template.yaml:"), "{}", run.summary);
-    assert!(run.summary.contains("&#96;shop/web&#96; does not exist"), "{}", run.summary);
+    assert!(run.summary.contains("<code>shop/web</code> does not exist"), "{}", run.summary);
     let run = aws(project.promote("test"), &ecr).run().exits(1);
     assert!(run.summary.starts_with("### Blocked: 1.0.0 from dev to test, 1 of 2 images failed\n"), "{}", run.summary);
     assert!(run.summary.contains("\n- Web: "), "{}", run.summary);

@@ -12,7 +12,7 @@ use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
 use lifecycle::oci::{Digest, Layout};
-use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::runner::{Annotation, AtPlace, Level, Runner};
 use lifecycle::{Diagnosis, Problem, clock, counted};
 
 use crate::inputs::{Provenance, Request};

@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use lifecycle::github::{Body, GitHub};
 use lifecycle::runner::{Annotation, Environment, Input, Level, Runner};
-use lifecycle::{Diagnosis, Problem, Secret, counted};
+use lifecycle::{Diagnosis, Problem, SecretString, counted};
 
 use crate::outcome::Outcome;
 use crate::report::Report;
@@ -17,7 +17,7 @@ const EVENT_LIMIT: u64 = 25 * 1024 * 1024;
 
 /// What GitHub is to be told, and with which token.
 pub(crate) struct Told {
-    token: Secret,
+    token: SecretString,
     comment: bool,
     code_scanning: bool,
     /// What the comment is about: the whole build, or the part of it that a job of a matrix does.
@@ -46,7 +46,7 @@ impl Told {
         }
         let needs_it = if comment { "comment" } else { "code-scanning" };
         let missing = || Problem::mistake(format!("input `github-token` is required: `{needs_it}` needs it"));
-        let token = Secret::new(asked.token.text().ok_or_else(missing)?);
+        let token = SecretString::from(asked.token.text().ok_or_else(missing)?);
         let parts = ["build"].into_iter().chain(asked.images.list()).chain(asked.platforms.list());
         Ok(Some(Self { token, comment, code_scanning, subject: parts.collect::<Vec<_>>().join(" ") }))
     }

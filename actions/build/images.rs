@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::provenance::builder_id;
 use lifecycle::oci::Layout;
-use lifecycle::runner::{Annotation, Level, Program, Runner, command, run};
+use lifecycle::runner::{Annotation, AtPlace, Level, Program, Runner, command, run};
 use lifecycle::{Problem, clock};
 
 use crate::builder::{BaseCredentials, Builder, Conditions, Failed, Loader, Output, apart, last_words};

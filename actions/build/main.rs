@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use lifecycle::registry::Login;
+use lifecycle::access::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 use lifecycle::{Problem, counted};
 
@@ -88,7 +88,7 @@ async fn with(
         return Ok(report(&outcomes).write(None, runner));
     }
     runner.say(format!("{} with {}; {}", counted(images.len(), "image"), builder.name(), checks.names()));
-    let others = builder.references(request);
+    let others = builder.references(request, images);
     let (aws, environment) = (&request.released.aws, &runner.environment);
     let credentials = BaseCredentials::prepare(images, &others, &request.base_images, aws, environment).await?;
     builder.open(request, &credentials, runner).await?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifecycle::oci::{Platform, listed};
 use lifecycle::project::Module;
-use lifecycle::runner::{Annotation, Level, Runner};
+use lifecycle::runner::{Annotation, AtPlace, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::{Problem, checkout};
 

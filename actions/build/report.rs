@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lifecycle::counted;
 use lifecycle::oci::Digest;
-use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, remarks};
+use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, message, remarks};
 
 use crate::inputs::Request;
 use crate::outcome::{Outcome, Status};
@@ -38,9 +38,9 @@ impl Report<'_> {
     pub(crate) fn write(&self, reports: Option<&Path>, runner: &Runner) -> Verdict {
         for outcome in self.outcomes {
             if let Some(diagnosis) = &outcome.diagnosis {
-                let mut annotation = diagnosis.annotation().titled(format!("build {}", outcome.name));
-                annotation.place.get_or_insert_with(|| outcome.place.clone());
-                runner.annotate(annotation);
+                let mut diagnosis = diagnosis.clone();
+                diagnosis.place.get_or_insert_with(|| outcome.place.clone());
+                runner.annotate(diagnosis.annotation().titled(format!("build {}", outcome.name)));
             }
         }
         runner.show(&table(self.outcomes));
@@ -71,7 +71,7 @@ impl Report<'_> {
         };
         let builder = format!("Built with {}", self.builder);
         let remarked = [builder.as_str()].into_iter().chain(self.skipped.iter().map(String::as_str));
-        let skipped = remarked.map(|why| format!("- {}\n", escape(why))).collect::<String>();
+        let skipped = remarked.map(|why| format!("- {}\n", message(why))).collect::<String>();
         let let_through = self.outcomes.iter().filter(|one| one.status != Status::Failed).map(let_through);
         let skipped = skipped + &let_through.collect::<String>() + "\n";
         let failures = self.outcomes.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
@@ -126,7 +126,7 @@ fn table(outcomes: &[Outcome]) -> Table {
 fn let_through(outcome: &Outcome) -> String {
     let not_linted = outcome.not_linted.as_ref().map(|why| format!("its Dockerfile could not be linted: {why}"));
     let why = not_linted.iter().chain(&outcome.checked.unrated);
-    why.map(|why| format!("- image `{}`: {}\n", escape(&outcome.name), escape(why))).collect()
+    why.map(|why| format!("- {}\n", message(&format!("image `{}`: {why}", outcome.name)))).collect()
 }
 
 /// Error, warning, info, style; "clean" where there is none, and nothing where nothing was linted.

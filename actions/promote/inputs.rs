@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifecycle::Secret;
+use lifecycle::SecretString;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::oci::Digest;
 use lifecycle::project::{Common, Side, Version, Writing, region, registry, waivers_file};
@@ -69,7 +69,7 @@ pub(crate) struct HistoryRequest {
 
 /// GitHub Deployments are to be written.
 pub(crate) struct Deployments {
-    pub(crate) token: Secret,
+    pub(crate) token: SecretString,
     /// The environment is the last of the ladder.
     pub(crate) production: bool,
 }
@@ -147,7 +147,7 @@ impl Request {
         let deployments = match input("deployments", &inputs.deployments).boolean(false)? {
             true => {
                 let token = input("github-token", &inputs.github_token).required()?;
-                Some(Deployments { token: Secret::new(token), production: ladder.is_last(&to) })
+                Some(Deployments { token: SecretString::from(token), production: ladder.is_last(&to) })
             }
             false => None,
         };

@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::Problem;
+use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
 use lifecycle::oci::Digest;
 use lifecycle::project;
-use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use deployment::Deployment;

@@ -6,7 +6,7 @@ use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Stat
 use lifecycle::evidence::{Gate, GateStatus};
 use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
-use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use lifecycle::runner::{Annotation, AtPlace, Cell, Level, Runner, Table, Verdict, escape};
 use lifecycle::{Problem, counted};
 
 use crate::inputs::Request;

@@ -10,10 +10,10 @@ mod sign;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
 use lifecycle::oci::{Digest, Reference};
 use lifecycle::project;
-use lifecycle::registry::Login;
 use lifecycle::runner::{self, Action, Runner, Verdict};
 
 use inputs::{Inputs, Request};

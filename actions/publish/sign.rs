@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::Problem;
+use lifecycle::access::{Login, authority};
 use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::cosign;
 use lifecycle::oci::{Digest, Location, Reference};
-use lifecycle::registry::{CredentialSource, Login, Options, authority};
+use lifecycle::registry::{CredentialSource, Options};
 use lifecycle::runner::{Grant, Input, InputError, Runner, grant, run};
 
 /// All signatures of an image: some requests each, and for a certificate to the transparency log.

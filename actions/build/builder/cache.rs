@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use lifecycle::project::Project;
 use lifecycle::runner::{Environment, Input, InputError};
+use lifecycle::{Problem, counted};
 
 use super::csv;
 
@@ -13,6 +14,9 @@ const KINDS: &str = "none, gha, registry:REFERENCE or local:FOLDER";
 /// The options of a cache.
 const OPTIONS: &str = "the options are mode=min|max and ignore-error=true|false for a cache that is written, and \
                        scope=NAME for gha";
+
+/// What stands for the image in the reference of a registry and in a scope.
+const IMAGE: &str = "{image}";
 
 /// Caches of a build, besides the one that the builder keeps itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,11 +38,11 @@ pub(crate) struct Cache {
 /// Where a cache is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// An image in a registry.
+    /// An image in a registry, whose reference may hold [`IMAGE`].
     Registry(String),
     /// A folder, which has a folder of each image.
     Local(PathBuf),
-    /// GitHub's cache service, with a scope that is the image's own where none is given.
+    /// GitHub's cache service, with a scope that may hold [`IMAGE`], and is the image's own where none is given.
     Gha(Option<String>),
 }
 
@@ -86,12 +90,33 @@ impl Caches {
         Ok(caches)
     }
 
-    /// The images in registries that caches are kept as.
-    pub(crate) fn references(&self) -> impl Iterator<Item = &str> {
-        self.from.iter().chain(&self.to).filter_map(|cache| match &cache.kind {
-            Kind::Registry(reference) => Some(reference.as_str()),
-            Kind::Local(_) | Kind::Gha(_) => None,
-        })
+    /// The images in registries that the caches of an image are kept as.
+    pub(crate) fn references(&self, image: &str) -> impl Iterator<Item = String> {
+        self.from.iter().chain(&self.to).filter_map(|cache| cache.reference(image))
+    }
+
+    /// Refuses a cache that BuildKit would write once for each image, at one place: the last image would be all that it
+    /// holds.
+    ///
+    /// # Errors
+    /// If several images are built and a cache that is written has the same name for all of them.
+    pub(super) fn check_for_buildx(&self, images: usize) -> Result<(), Problem> {
+        let shared = self.to.iter().find_map(|cache| match &cache.kind {
+            Kind::Registry(name) if !name.contains(IMAGE) => Some((format!("registry:{name}"), name)),
+            Kind::Gha(Some(name)) if !name.contains(IMAGE) => Some((format!("gha,scope={name}"), name)),
+            Kind::Registry(_) | Kind::Gha(_) | Kind::Local(_) => None,
+        });
+        match shared.filter(|_| images > 1) {
+            None => Ok(()),
+            Some((cache, name)) => {
+                let message = format!(
+                    "input `cache`: `{cache}` is one cache for {}, and each of them would overwrite it",
+                    counted(images, "image")
+                );
+                Err(Problem::mistake(message)
+                    .hint(format!("give each image its own: `{}`", cache.replace(name, &of_each(name)))))
+            }
+        }
     }
 
     /// The arguments of `docker buildx build` for an image.
@@ -137,14 +162,25 @@ impl Cache {
         Self { kind, all_steps: true, ignore_error: false }
     }
 
+    /// The reference in a registry, where it is there.
+    pub(super) fn reference(&self, image: &str) -> Option<String> {
+        match &self.kind {
+            Kind::Registry(reference) => Some(of_image(reference, image)),
+            Kind::Local(_) | Kind::Gha(_) => None,
+        }
+    }
+
     /// The value of `--cache-from`.
     fn source(&self, image: &str) -> String {
         match &self.kind {
-            Kind::Registry(reference) => format!("type=registry,ref={reference}"),
+            Kind::Registry(reference) => format!("type=registry,ref={}", of_image(reference, image)),
             Kind::Local(folder) => {
                 format!("type=local,{}", csv(&format!("src={}", folder.join(image).display())))
             }
-            Kind::Gha(scope) => format!("type=gha,{}", csv(&format!("scope={}", scope.as_deref().unwrap_or(image)))),
+            Kind::Gha(scope) => {
+                let scope = scope.as_deref().map(|scope| of_image(scope, image));
+                format!("type=gha,{}", csv(&format!("scope={}", scope.as_deref().unwrap_or(image))))
+            }
         }
     }
 
@@ -155,6 +191,7 @@ impl Cache {
         match &self.kind {
             // ECR takes a cache as an image manifest of OCI media types alone.
             Kind::Registry(reference) => {
+                let reference = of_image(reference, image);
                 format!("type=registry,ref={reference},mode={mode},image-manifest=true,oci-mediatypes=true{errors}")
             }
             Kind::Local(folder) => {
@@ -166,8 +203,21 @@ impl Cache {
     }
 }
 
+/// The name of an image's cache. A repository's name has no upper-case letters, as keys of a mapping have.
+fn of_image(name: &str, image: &str) -> String {
+    name.replace(IMAGE, &image.to_ascii_lowercase())
+}
+
+/// A name that is shared by all images, as one for each of them: in the tag, so that no other repository is needed.
+fn of_each(name: &str) -> String {
+    let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    let is_scope = !name.contains('/');
+    format!("{name}{}{IMAGE}", if has_tag || is_scope { "-" } else { ":" })
+}
+
 /// Whether a reference can be part of a comma-separated value.
 fn is_reference(text: &str) -> bool {
+    let text = text.replace(IMAGE, "image");
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte))
 }
 

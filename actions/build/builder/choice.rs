@@ -93,6 +93,10 @@ impl Builder {
                 },
             },
         };
+        // buildah writes each step of a build under a name of its own, so that images may share a repository.
+        if !matches!(chosen.program, Program::Buildah(_)) {
+            request.cache.check_for_buildx(images.len())?;
+        }
         Ok(chosen)
     }
 

@@ -9,8 +9,9 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use lifecycle::Problem;
+use lifecycle::access::{Login, entry};
 use lifecycle::aws::{Aws, RegistryCredentials};
-use lifecycle::registry::{CredentialSource, EcrHost, Login, entry};
+use lifecycle::registry::{CredentialSource, EcrHost};
 use lifecycle::runner::Environment;
 
 use crate::dockerfile::{Origin, Substitutions, canonical};
@@ -38,14 +39,14 @@ impl BaseCredentials {
         Self { login: None, buildx: None }
     }
 
-    /// Asks for tokens of the registries that the images are built from, and of those of `others`; nothing is asked for
-    /// where there is none.
+    /// Gets a token for each ECR registry that base images or `others` come from. Without such a registry, AWS is not
+    /// called, and a build needs no AWS credentials.
     ///
     /// # Errors
-    /// When a token can't be had.
+    /// When a registry gives no token.
     pub(crate) async fn prepare(
         images: &[Image],
-        others: &[&str],
+        others: &[String],
         substitutions: &Substitutions,
         aws: &Arc<Aws>,
         environment: &Environment,
@@ -126,14 +127,14 @@ fn section<'c>(config: &'c mut Configuration, name: &str) -> Option<&'c mut Conf
 }
 
 /// The ECR registries that base images and others are really pulled from.
-fn ecr_hosts(images: &[Image], others: &[&str], substitutions: &Substitutions) -> BTreeSet<String> {
+fn ecr_hosts(images: &[Image], others: &[String], substitutions: &Substitutions) -> BTreeSet<String> {
     let pulled = |reference: &str| match substitutions.of(reference) {
         None => canonical(reference),
         Some(Origin::Registry(reference)) => Some(reference),
         Some(Origin::Layout { .. }) => None,
     };
     let bases = images.iter().flat_map(Image::bases).map(|base| base.reference.as_str());
-    let all = bases.chain(others.iter().copied());
+    let all = bases.chain(others.iter().map(String::as_str));
     let hosts = all.filter_map(|reference| Some(pulled(reference)?.split('/').next()?.to_owned()));
     hosts.filter(|host| EcrHost::parse(host).is_some()).collect()
 }

@@ -123,12 +123,13 @@ impl Builder {
     }
 
     /// Images that are read or written beside base images.
-    pub(crate) fn references<'r>(&self, request: &'r Request) -> Vec<&'r str> {
-        let mut references: Vec<&str> = request.cache.references().chain(request.options.images()).collect();
+    pub(crate) fn references(&self, request: &Request, images: &[Image]) -> Vec<String> {
+        let caches = images.iter().flat_map(|image| request.cache.references(&image.key));
+        let mut references: Vec<String> = caches.chain(request.options.images().map(str::to_owned)).collect();
         if let Program::Buildx(buildx) = &self.program
             && buildx.is_own()
         {
-            references.push(&request.buildkit_image);
+            references.push(request.buildkit_image.clone());
         }
         references
     }

@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
 use lifecycle::oci::{Descriptor, Layout, Platform};
 use lifecycle::runner::{self, Environment, Finished, Program, Runner, run};
-use lifecycle::{Problem, Secret, clock};
+use lifecycle::{Problem, SecretString, clock};
 
 use crate::single::Single;
 use crate::tools::{self, Install};
@@ -78,9 +78,9 @@ pub(crate) struct Scanner {
     version: OnceCell<Option<String>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Kind {
-    Snyk(Secret),
+    Snyk(SecretString),
     Trivy,
     Grype,
 }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
-use lifecycle::{Problem, Secret};
+use lifecycle::{ExposeSecret, Problem, SecretString};
 
 use super::{OUTPUT, Report, Scanner, Target, address, some_word, word};
 use crate::single::Single;
@@ -21,14 +21,14 @@ const LICENSE: &str = "license";
 
 pub(super) async fn scan(
     scanner: &Scanner,
-    token: &Secret,
+    token: &SecretString,
     single: &Single,
     target: &Target<'_>,
 ) -> Result<Report, Problem> {
     let archive = single.archive().await?;
     let json = single.file("snyk.json");
     let mut command = scanner.command();
-    command.env("SNYK_TOKEN", token.expose()).args(["container", "test"]);
+    command.env("SNYK_TOKEN", token.expose_secret()).args(["container", "test"]);
     command.arg(prefixed("oci-archive:", &archive)).arg(prefixed("--json-file-output=", &json)).arg("--app-vulns");
     if let Some(dockerfile) = target.dockerfile {
         command.arg(prefixed("--file=", dockerfile));

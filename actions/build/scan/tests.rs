@@ -24,7 +24,7 @@ async fn scan(kind: Kind, script: &str, deadline: Duration) -> Result<Scan, Stri
 const LONG: Duration = Duration::from_secs(60);
 
 fn snyk() -> Kind {
-    Kind::Snyk(Secret::new("token"))
+    Kind::Snyk(SecretString::from("token"))
 }
 
 /// A snyk that writes a file and ends with an exit code.

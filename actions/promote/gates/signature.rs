@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
 
 use lifecycle::Diagnosis;
+use lifecycle::access::{Login, authority};
 use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
 use lifecycle::delivery::Delivery;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::project::Project;
-use lifecycle::registry::{CredentialSource, Login, authority};
+use lifecycle::registry::CredentialSource;
 use lifecycle::runner::{Environment, Grant, Runner, grant, run};
 
 use super::{Identity, Subject, Verdict};

@@ -2,7 +2,7 @@
 
 use crate::Place;
 use crate::oci::{BoxError, InvalidReference, StoreError};
-use crate::runner::{Annotation, InputError, Level};
+use crate::runner::{Annotation, AtPlace, InputError, Level, RunnerError};
 
 /// What is said of an error: one line, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,16 @@ impl Explain for StoreError {
 impl Explain for InputError {
     fn is_mistake(&self) -> bool {
         true
+    }
+}
+
+impl Explain for RunnerError {
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+
+    fn is_mistake(&self) -> bool {
+        self.is_usage_error
     }
 }
 
@@ -177,6 +187,7 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
     is::<Problem>(error)
         .or_else(|| is::<StoreError>(error))
         .or_else(|| is::<InputError>(error))
+        .or_else(|| is::<RunnerError>(error))
         .or_else(|| is::<InvalidReference>(error))
         .or_else(|| is::<crate::template::Error>(error))
         .or_else(|| is::<crate::aws::Error>(error))

@@ -8,8 +8,8 @@ use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
 use crate::diagnosis::Problem;
-use crate::http_client::{HttpClient, Refused, full};
 use crate::oci::{Digest, Hasher};
+use crate::registry::http_client::{HttpClient, Refused, full};
 
 /// Redirects that are followed: a release's file is one away.
 const REDIRECTS: usize = 5;

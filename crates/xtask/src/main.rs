@@ -4,6 +4,7 @@
 mod action;
 mod docs;
 mod release;
+mod structure;
 mod tidy;
 
 use std::path::PathBuf;
@@ -28,7 +29,8 @@ cargo xtask docs [--check]
     Writes the tables of inputs and outputs in README.md and docs/; --check fails where one is out of date.
 
 cargo xtask tidy
-    Looks through all files for what does not belong into the repository.";
+    Looks through all files for what does not belong into the repository, and through the crates for imports against the
+    arrows and for circles of modules.";
 
 fn main() -> ExitCode {
     match run() {

@@ -1,4 +1,5 @@
-//! What does not belong into the repository: paths of a machine, package registries by name, files of great length.
+//! What does not belong into the repository: paths of a machine, package registries by name, files of great length, and imports that
+//! point the wrong way.
 
 use std::path::Path;
 use std::process::Command;
@@ -40,6 +41,10 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         if length > LENGTH && !name.ends_with(".txt") {
             println!("{name}: warning: {length} lines, more than {LENGTH}");
         }
+    }
+    for finding in crate::structure::findings(root)? {
+        println!("{finding}");
+        findings += 1;
     }
     if findings > 0 {
         bail!("{findings} findings");

@@ -119,6 +119,18 @@ impl Ecr {
         }
     }
 
+    /// Puts an image into a registry and moves a tag to it.
+    pub(crate) fn mover(
+        &self,
+        account: &str,
+        region: &str,
+        (repository, tag): (&'static str, &'static str),
+        image: Image,
+    ) -> impl Fn() + Send + Sync + 'static {
+        let (shared, id) = (self.shared.clone(), RegistryId::new(account, region));
+        move || Registry::new(&shared, id.clone()).push(repository, &[tag], &image)
+    }
+
     /// For `AWS_ENDPOINT_URL`.
     pub(crate) fn endpoint_url(&self) -> &str {
         &self.shared.control

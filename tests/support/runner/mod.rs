@@ -2,7 +2,6 @@
 //! left by the runner's own rules.
 #![allow(dead_code, reason = "no single test needs all of it")]
 
-pub(crate) mod file;
 mod log;
 
 use std::collections::BTreeMap;
@@ -242,7 +241,8 @@ pub(crate) struct Run {
 impl Run {
     fn read(status: ExitStatus, raw: &str, files: &Path) -> Run {
         let text = |name: &str| fs::read_to_string(files.join(name)).unwrap();
-        let outputs = file::read(&text("GITHUB_OUTPUT")).unwrap_or_else(|error| panic!("GITHUB_OUTPUT: {error}"));
+        let outputs = runner_protocol::file_reader::read(&text("GITHUB_OUTPUT"))
+            .unwrap_or_else(|error| panic!("GITHUB_OUTPUT: {error}"));
         let mut left = Vec::new();
         for folder in ["temp", "home"] {
             let entries = fs::read_dir(files.join(folder)).unwrap();

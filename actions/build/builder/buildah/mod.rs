@@ -401,8 +401,8 @@ impl Buildah {
         if image.bases().next().is_some() {
             for (name, caches) in [("cache-from", &request.cache.from), ("cache-to", &request.cache.to)] {
                 for cache in caches {
-                    if let Kind::Registry(reference) = &cache.kind {
-                        option(name, repository(reference).to_owned());
+                    if let Some(reference) = cache.reference(&image.key) {
+                        option(name, repository(&reference).to_owned());
                     }
                 }
             }

@@ -1,9 +1,9 @@
 use aws_sdk_ecr::types::{ImageIdentifier, ImageTagMutability, ImageTagMutabilityExclusionFilterType};
 
 use super::{Aws, Error, Kind};
-use crate::glob;
 use crate::oci::{Digest, RepositoryName, Tag};
 use crate::registry::EcrHost;
+use wildmatch::WildMatch;
 
 /// Which tags of a repository can be moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Mutability {
     /// Whether a tag can be moved.
     pub fn allows(&self, tag: &Tag) -> bool {
         // A filter has no other wildcard than `*`: ECR takes no `?` in it.
-        let excluded = self.exclusions.iter().any(|filter| glob::matches(filter, tag.as_str()));
+        let excluded = self.exclusions.iter().any(|filter| WildMatch::new(filter).matches(tag.as_str()));
         self.mutable != excluded
     }
 }

@@ -6,8 +6,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::http_client::Refused;
 use crate::oci::BoxError;
+use crate::registry::http_client::Refused;
 
 /// The step that gives a job credentials, as the README has it.
 const CONFIGURE_CREDENTIALS: &str =

@@ -12,10 +12,10 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 
 use super::{Error, Kind, error};
-use crate::http_client::{HttpClient, full};
 use crate::oci::BoxError;
+use crate::registry::http_client::{HttpClient, full};
 use crate::runner::Runner;
-use crate::secret::Secret;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Until GitHub's token service has answered.
 const TOKEN_DEADLINE: Duration = Duration::from_secs(30);
@@ -131,9 +131,9 @@ impl Hidden {
             return Ok(given);
         }
         let credentials = self.provider.provide_credentials().await?;
-        self.runner.mask(&Secret::new(credentials.secret_access_key()));
+        self.runner.mask(&SecretString::from(credentials.secret_access_key()));
         if let Some(token) = credentials.session_token() {
-            self.runner.mask(&Secret::new(token));
+            self.runner.mask(&SecretString::from(token));
         }
         *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials.clone());
         Ok(credentials)
@@ -167,7 +167,7 @@ struct WebIdentity {
     sts: aws_sdk_sts::Client,
     role: Role,
     url: String,
-    token: Secret,
+    token: SecretString,
     session: String,
 }
 
@@ -179,7 +179,7 @@ impl ProvideCredentials for WebIdentity {
         future::ProvideCredentials::new(async {
             let token = self.job_token().await.map_err(CredentialsError::provider_error)?;
             let request = self.sts.assume_role_with_web_identity().role_arn(self.role.arn());
-            let request = request.role_session_name(&self.session).web_identity_token(token.expose());
+            let request = request.role_session_name(&self.session).web_identity_token(token.expose_secret());
             let answer = request.send().await.map_err(|error| {
                 CredentialsError::provider_error(Error::of("sts:AssumeRoleWithWebIdentity", self.role.arn(), error))
             })?;
@@ -198,14 +198,14 @@ impl ProvideCredentials for WebIdentity {
 
 impl WebIdentity {
     /// Asks GitHub for a token that names this job to AWS.
-    async fn job_token(&self) -> Result<Secret, BoxError> {
+    async fn job_token(&self) -> Result<SecretString, BoxError> {
         #[derive(serde::Deserialize)]
         struct Token {
             value: String,
         }
         let mut url = url::Url::parse(&self.url)?;
         url.query_pairs_mut().append_pair("audience", AUDIENCE);
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token.expose()))?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token.expose_secret()))?;
         bearer.set_sensitive(true);
         let request =
             Request::builder().uri(url.as_str()).header(AUTHORIZATION, bearer).body(full(Default::default()))?;
@@ -222,7 +222,7 @@ impl WebIdentity {
             .await
             .map_err(|_| "GitHub's token service gave no answer")??;
         let token: Token = serde_json::from_slice(&body).map_err(|_| "GitHub's token service gave no token")?;
-        Ok(Secret::new(token.value))
+        Ok(SecretString::from(token.value))
     }
 }
 

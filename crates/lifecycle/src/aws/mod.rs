@@ -23,10 +23,11 @@ pub use findings::{Finding, Findings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 
+use crate::access::DockerConfig;
 use crate::oci::{Class, StoreError};
-use crate::registry::{CredentialSource, Credentials, DockerConfig, EcrHost};
+use crate::registry::{CredentialSource, Credentials, EcrHost};
 use crate::runner::Runner;
-use crate::secret::Secret;
+use secrecy::SecretString;
 
 /// The one public registry of all accounts.
 const PUBLIC_HOST: &str = "public.ecr.aws";
@@ -144,10 +145,10 @@ impl Aws {
         let decoded = token.and_then(|token| String::from_utf8(STANDARD.decode(token).ok()?).ok());
         let pair = decoded.as_ref().and_then(|decoded| decoded.split_once(':'));
         let Some((user, password)) = pair else { return Err(Error::new(Kind::Other, "ECR's token can't be read")) };
-        let password = Secret::new(password);
+        let password = SecretString::from(password);
         self.runner.mask(&password);
         if let Some(token) = token {
-            self.runner.mask(&Secret::new(token));
+            self.runner.mask(&SecretString::from(token));
         }
         Ok(Credentials::Basic { user: user.to_owned(), password })
     }

@@ -8,7 +8,7 @@ use super::{Delivery, Planned, PlannedWrites, writes};
 use crate::Diagnosis;
 use crate::evidence::RecordKind;
 use crate::oci::Digest;
-use crate::runner::{Annotation, Level, Runner, Verdict, remarks};
+use crate::runner::{Annotation, AtPlace, Level, Runner, Verdict, remarks};
 
 /// How far a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,9 +151,9 @@ pub fn annotate(action: &str, planned: &Planned, runner: &Runner) {
             }
         }
         Err(error) => {
-            let mut annotation = Diagnosis::of(error).annotation().titled(title);
-            annotation.place.get_or_insert_with(|| place.clone());
-            runner.annotate(annotation);
+            let mut diagnosis = Diagnosis::of(error);
+            diagnosis.place.get_or_insert_with(|| place.clone());
+            runner.annotate(diagnosis.annotation().titled(title));
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Place;
-use crate::runner::{self, Annotation};
+use crate::runner::{self, Annotation, AtPlace};
 
 /// How bad a finding is, in hadolint's words, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use super::scan::Vulnerability;
 use crate::Place;
 use crate::checkout;
 use crate::diagnosis::Problem;
-use crate::glob::matches;
+use wildmatch::WildMatch;
 
 /// Where waivers are looked for in the working directory.
 pub const FILE_NAME: &str = ".image-waivers.yaml";
@@ -113,7 +113,8 @@ impl Waivers {
     /// When there is one, and it has expired.
     pub fn of_dockerfile(&self, dockerfile: &Path) -> Result<Option<&Waiver>, &Waiver> {
         let path = dockerfile.to_string_lossy();
-        let is_for = |waiver: &&Waiver| waiver.dockerfile.as_ref().is_some_and(|pattern| matches(pattern, &path));
+        let is_for =
+            |waiver: &&Waiver| waiver.dockerfile.as_ref().is_some_and(|pattern| WildMatch::new(pattern).matches(&path));
         match (self.valid.iter().find(is_for), self.expired.iter().find(is_for)) {
             (None, Some(expired)) => Err(expired),
             (valid, _) => Ok(valid),
@@ -153,7 +154,10 @@ impl Waiver {
     /// Whether it is meant for an image.
     pub fn is_for(&self, key: &str, name: &str) -> bool {
         self.dockerfile.is_none()
-            && self.image.as_ref().is_none_or(|pattern| matches(pattern, key) || matches(pattern, name))
+            && self
+                .image
+                .as_ref()
+                .is_none_or(|pattern| WildMatch::new(pattern).matches(key) || WildMatch::new(pattern).matches(name))
     }
 }
 

@@ -18,7 +18,7 @@ pub use template::template;
 
 use crate::oci::{Digest, Location, Manifest, Platform, Reference, RepositoryName, Tag, media_type};
 use crate::registry::EcrHost;
-use crate::runner::{Cell, Table, escape};
+use crate::runner::{Cell, Table, escape, message};
 
 /// Takes bytes through one kind of reader.
 pub type Target = fn(&[u8]);
@@ -95,20 +95,26 @@ pub fn manifests(data: &[u8]) {
 /// Text from outside in Markdown: it ends nothing and begins nothing.
 pub fn markdown(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let escaped = escape(&text);
-    let bare = ["<code>", "</code>", "<!-- -->"].iter().fold(escaped.clone(), |bare, ours| bare.replace(ours, "·"));
+    for written in [escape(&text), message(&text)] {
+        is_text(&written);
+    }
+    let mut table = Table::new(["a", "b"]);
+    table.row([Cell::text(&*text), Cell::code(&*text)]);
+    assert_eq!(table.markdown().matches('\n').count(), 3, "{text:?}");
+    assert_eq!(table.markdown().matches('|').count(), 9, "{text:?}");
+    assert_eq!(table.plain().len(), 2);
+    assert!(table.plain().iter().all(|line| !line.contains(char::is_control)), "{text:?}");
+}
+
+/// Checks that Markdown holds nothing but text and the code that it was made.
+fn is_text(escaped: &str) {
+    let bare = ["<code>", "</code>", "<!-- -->"].iter().fold(escaped.to_owned(), |bare, ours| bare.replace(ours, "·"));
     let speaks =
         |c: char| matches!(c, '<' | '>' | '|' | '`' | '*' | '_' | '[' | ']' | '@' | '~' | '\\' | '$') || c.is_control();
     assert!(!bare.contains(speaks), "{escaped:?}");
     // An entity's `#` is the only one.
     assert!(bare.match_indices('#').all(|(at, _)| bare[..at].ends_with('&')), "{escaped:?}");
     assert!(!bare.contains("://") && !bare.to_ascii_lowercase().contains("www."), "{escaped:?}");
-    let mut table = Table::new(["a", "b"]);
-    table.row([Cell::text(&*text), Cell::code(&*text)]);
-    assert_eq!(table.markdown().matches('\n').count(), 3, "{escaped:?}");
-    assert_eq!(table.markdown().matches('|').count(), 9, "{escaped:?}");
-    assert_eq!(table.plain().len(), 2);
-    assert!(table.plain().iter().all(|line| !line.contains(char::is_control)), "{escaped:?}");
 }
 
 /// The place that errors name.

@@ -4,6 +4,7 @@ mod code_scanning;
 mod comment;
 mod deployments;
 mod error;
+mod service;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,10 @@ pub use comment::Body;
 pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
 
-use crate::Secret;
-use crate::http_client::HttpClient;
+use crate::registry::http_client::HttpClient;
 use crate::runner::Environment;
+use secrecy::{ExposeSecret, SecretString};
+use service::OctocrabService;
 
 /// One request. GitHub itself gives up after ten seconds.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
@@ -52,7 +54,7 @@ impl GitHub {
     ///
     /// # Errors
     /// When the environment does not say which, or the token or the address can't be sent.
-    pub fn of(environment: &Environment, token: &Secret) -> Result<Self, Error> {
+    pub fn of(environment: &Environment, token: &SecretString) -> Result<Self, Error> {
         let repository = environment.repository().filter(|repository| is_repository(repository));
         let repository =
             repository.ok_or_else(|| Error::new("GITHUB_REPOSITORY doesn't say which repository this is"))?;
@@ -60,13 +62,13 @@ impl GitHub {
         Self::new(address, repository, token)
     }
 
-    fn new(address: &str, repository: &str, token: &Secret) -> Result<Self, Error> {
+    fn new(address: &str, repository: &str, token: &SecretString) -> Result<Self, Error> {
         let invalid = || Error::new(format!("`{address}` is not the address of GitHub's API"));
         let base: Uri = address.trim_end_matches('/').parse().map_err(|_| invalid())?;
         if base.scheme().is_none() || base.authority().is_none() {
             return Err(invalid());
         }
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
             .map_err(|_| Error::new("the token holds characters that no token has"))?;
         bearer.set_sensitive(true);
         let headers = vec![
@@ -76,7 +78,7 @@ impl GitHub {
             (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static(API_VERSION)),
         ];
         let built = OctocrabBuilder::new_empty()
-            .with_service(HttpClient::new())
+            .with_service(OctocrabService(HttpClient::new()))
             .with_layer(&BaseUriLayer::new(base))
             .with_layer(&ExtraHeadersLayer::new(Arc::new(headers)))
             .with_auth(AuthState::None)

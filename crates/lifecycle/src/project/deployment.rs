@@ -13,7 +13,7 @@ use crate::oci::{
     CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed,
     media_type, read_blob,
 };
-use crate::runner::{Annotation, Level, Runner, escape};
+use crate::runner::{Annotation, AtPlace, Level, Runner, escape, message};
 use crate::template::{Lead, Placed, Runtime, Usage};
 use crate::transfer::Graph;
 
@@ -131,7 +131,7 @@ pub fn tell(lacks: &[Problem], release: Release<'_>, runner: &Runner) -> String 
         format!("#### What a deployment of {} to {} misses\n\n", escape(release.version), escape(release.environment));
     for lack in lacks {
         runner.annotate(Annotation::new(Level::Warning, lack.message.clone()).at(lack.place.clone()));
-        text += &format!("- {}\n", escape(&lack.message));
+        text += &format!("- {}\n", message(&lack.message));
     }
     text
 }

@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use wildmatch::WildMatch;
+
 use super::{Module, Other, Project, Side};
 use crate::Place;
 use crate::diagnosis::Problem;
-use crate::glob;
 use crate::oci::{InvalidReference, Reference, Tag};
-use crate::runner::{Annotation, Level};
+use crate::runner::{Annotation, AtPlace, Level};
 use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Parameter, Template, Unresolved, Usage};
 
 /// The name of an image that nothing deploys.
@@ -430,7 +431,7 @@ fn written_out(deployed: &Deployed, side: &Side) -> Option<Annotation> {
         deployed.key
     );
     // Account and region may be those of the registry where they are not known.
-    let is_meant = glob::matches(&host.replace('?', "*"), registry.split('/').next().unwrap_or_default());
+    let is_meant = WildMatch::new(&host.replace('?', "*")).matches(registry.split('/').next().unwrap_or_default());
     (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
 }
 

@@ -1,0 +1,316 @@
+//! What is wrong between images, usages and what they run with, before anything is built.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::deployed::image_of;
+use super::error::one_line;
+use super::images::ImageDefinition;
+use super::parameters::{Parameter, assignment, is_environment};
+use super::usages::Usage;
+use super::value::{Need, Unresolved};
+use super::{Context, File, Template, fargate, roles};
+use crate::Place;
+use oci::Platform;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing.
+    Notice,
+    /// The deployment will probably fail.
+    Warning,
+    /// The template contradicts itself.
+    Error,
+}
+
+/// Something that the template gets wrong, or that its reader should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it stands.
+    pub place: Place,
+    /// One line, lower case.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
+        Self { severity, place, message: one_line(&message.into()), hint: None }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn mistake(unresolved: &Unresolved) -> Self {
+        let Unresolved { reason, hint, place, .. } = unresolved.clone();
+        Self { severity: Severity::Error, place: *place, message: reason, hint }
+    }
+}
+
+impl Template {
+    /// Checks the images against what deploys them, and what deploys them against what it needs. Sorted by place.
+    pub fn findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut users: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
+        for usage in usages {
+            findings.extend(mistakes(usage));
+            match image_of(images, usage) {
+                Ok(Some(image)) => {
+                    users.entry(&image.key.value).or_default().push(usage);
+                    findings.extend(platforms(image, usage));
+                }
+                Ok(None) => findings.extend(foreign(usage)),
+                Err(error) => findings.push(Finding {
+                    severity: Severity::Error,
+                    place: usage.place.clone(),
+                    message: error.to_string(),
+                    hint: error.hint().map(str::to_owned),
+                }),
+            }
+        }
+        for image in images {
+            let users = users.get(image.key.value.as_str()).map(Vec::as_slice).unwrap_or_default();
+            findings.extend(several_platforms(image, users));
+        }
+        findings.extend(self.left_to_default(images, &users, context));
+        findings.extend(unseen(&self.file));
+        findings.extend(macros(&self.file));
+        findings.extend(self.task_findings(&users, context));
+        findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
+        findings.dedup();
+        findings
+    }
+
+    /// What would deploy images, by their keys, if a condition held or a parameter had not its default. It stops nothing:
+    /// what may be any of several images counts for none.
+    pub fn would_deploy(
+        &self,
+        images: &[ImageDefinition],
+        keys: &BTreeSet<&str>,
+        context: &Context,
+    ) -> BTreeMap<String, Vec<Usage>> {
+        let mut found: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+        // What is excluded says by what.
+        for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
+            let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+            for usage in usages {
+                if let Ok(Some(image)) = image_of(images, &usage)
+                    && keys.contains(image.key.value.as_str())
+                    && !found.contains_key(&image.key.value)
+                {
+                    more.entry(image.key.value.clone()).or_default().push(usage);
+                }
+            }
+            found.extend(more);
+        }
+        found
+    }
+
+    /// The same context without the defaults of parameters that no value was given for.
+    fn without_defaults(&self, context: &Context) -> Context {
+        let mut open = context.clone();
+        let has_default = |p: &Parameter| !p.is_ssm() && !context.parameters.contains_key(&p.name);
+        open.open.extend(self.parameters().into_iter().filter(has_default).map(|parameter| parameter.name));
+        open
+    }
+
+    /// What is to be said of images that nothing deploys, each with [what would](Self::would_deploy).
+    pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
+        let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
+        let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
+        let need = |usage: &Usage| usage.undecided.as_ref().and_then(|why| why.need.clone());
+        let needs: BTreeMap<&Place, Option<Need>> = perhaps.iter().map(|usage| (&usage.place, need(usage))).collect();
+        let mut findings = Vec::new();
+        for (image, excluded) in images {
+            let place = image.key.place.clone();
+            let Some(usage) = excluded.first() else {
+                let message = format!("nothing in the template deploys image `{}`", image.key);
+                findings.push(Finding::new(Severity::Notice, place, message));
+                continue;
+            };
+            // A condition says so; a default is told by the hint.
+            let why = usage.undecided.as_ref().filter(|why| why.need.is_none());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            let message =
+                format!("`{}` deploys image `{}`, but not with these parameters{why}", usage.resource, image.key);
+            let finding = Finding::new(Severity::Notice, place.clone(), message);
+            findings.push(match needs.get(&usage.place) {
+                Some(Some(Need::Parameter(name))) if !context.open.contains(name) => finding.hint(format!(
+                    "`{name}` has its default here; where it has other values, give it in the input `parameters`: {}",
+                    assignment(name)
+                )),
+                _ => finding,
+            });
+            let unknown = excluded.iter().find_map(|usage| {
+                let why = usage.runtime.unresolved.as_ref().filter(|_| usage.runtime.possible().is_empty())?;
+                Some((usage, why))
+            });
+            if let Some((usage, why)) = unknown.filter(|_| image.platforms.is_empty()) {
+                let message = format!(
+                    "it can't be told on which platform `{}` runs image `{}`: {why}",
+                    usage.resource, image.key
+                );
+                let finding = Finding::new(Severity::Warning, usage.runtime.place.clone(), message);
+                findings.push(finding.hint(format!("say it in the mapping: `platforms` of `{}`", image.key)));
+            }
+        }
+        findings
+    }
+
+    /// Platforms that an image would have to have if a parameter that looks like the environment had not its default.
+    fn left_to_default(
+        &self,
+        images: &[ImageDefinition],
+        users: &BTreeMap<&str, Vec<&Usage>>,
+        context: &Context,
+    ) -> Vec<Finding> {
+        let mut open = context.clone();
+        let is_left = |p: &Parameter| {
+            let is_given = context.parameters.contains_key(&p.name) || context.open.contains(&p.name);
+            p.default.is_some() && !p.is_ssm() && !is_given && is_environment(&p.name.to_lowercase())
+        };
+        open.open.extend(self.parameters().into_iter().filter(is_left).map(|parameter| parameter.name));
+        if open.open.len() == context.open.len() {
+            return Vec::new();
+        }
+        let mut findings = BTreeMap::new();
+        for usage in self.usages(&open) {
+            let Ok(Some(image)) = image_of(images, &usage) else { continue };
+            let Some(users) = users.get(image.key.value.as_str()).filter(|_| image.platforms.is_empty()) else {
+                continue;
+            };
+            let built = image.platforms_for(users.iter().copied());
+            let Some(missing) = usage.runtime.possible().iter().find(|platform| !built.contains(platform)) else {
+                continue;
+            };
+            let why = usage.runtime.unresolved.as_ref().or(usage.undecided.as_ref());
+            let Some(Need::Parameter(name)) = why.and_then(|why| why.need.as_ref()) else { continue };
+            let message = format!(
+                "`{}` may run image `{}` on {missing}, for which it is not built: `{name}` has its default here",
+                usage.resource, image.key
+            );
+            let finding = Finding::new(Severity::Warning, usage.runtime.place.clone(), message);
+            let hint = format!("if it is the environment, give it in the input `parameters`: {}", assignment(name));
+            findings.entry(image.key.value.clone()).or_insert(finding.hint(hint));
+        }
+        findings.into_values().collect()
+    }
+
+    fn task_findings(&self, users: &BTreeMap<&str, Vec<&Usage>>, context: &Context) -> Vec<Finding> {
+        let ours: BTreeSet<&str> = users.values().flatten().map(|usage| usage.resource.as_str()).collect();
+        let guard = super::intrinsics::Guard::default();
+        let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
+        let mut findings = Vec::new();
+        super::usages::tasks(&scope, "", &mut |scope, id, properties| {
+            findings.extend(fargate::finding(scope, properties));
+            if ours.contains(id) {
+                findings.extend(roles::finding(scope, properties));
+            }
+        });
+        findings
+    }
+}
+
+/// Loops whose resources are not known.
+fn unseen(file: &File) -> Vec<Finding> {
+    let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
+    let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
+        let message = format!("the resources of `{}` are not seen: its collection is not written out", entry.key);
+        Finding::new(Severity::Notice, file.place(entry.mark), message)
+    });
+    loops.chain(file.nested.values().flat_map(unseen)).collect()
+}
+
+/// The account's own macros, which can change anything.
+fn macros(file: &File) -> Vec<Finding> {
+    let Some(transform) = file.root.get("Transform") else { return Vec::new() };
+    let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
+    let own = names.iter().filter_map(|node| {
+        let name = node.text().or_else(|| node.at(&["Name"])?.text())?;
+        let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
+        (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.place(node.mark), message))
+    });
+    own.chain(file.nested.values().flat_map(macros)).collect()
+}
+
+fn mistakes(usage: &Usage) -> Vec<Finding> {
+    let others = [usage.reference.as_ref().err(), usage.runtime.unresolved.as_ref(), usage.undecided.as_ref()];
+    let all = usage.mistakes.iter().chain(others.into_iter().flatten().filter(|unresolved| unresolved.mistake));
+    all.map(Finding::mistake).collect()
+}
+
+/// A container of an image that is none of ours, such as a sidecar.
+fn foreign(usage: &Usage) -> Option<Finding> {
+    let what = match &usage.reference {
+        Ok(reference) => format!("image `{reference}` is in no mapping"),
+        // The reason is reported by itself, or the value is yet to be given.
+        Err(unresolved) if unresolved.mistake || unresolved.need.is_some() => return None,
+        Err(unresolved) => format!("the image can't be told: {unresolved}"),
+    };
+    let message = format!("{what}: it is neither built nor published here");
+    Some(Finding::new(Severity::Notice, usage.place.clone(), message))
+}
+
+/// An image that is not built for what it is deployed on, or may be.
+fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
+    let declared: Vec<&Platform> = image.platforms.iter().map(|platform| &platform.value).collect();
+    if declared.is_empty() || !usage.runtime.certain {
+        return None;
+    }
+    let missing = usage.runtime.possible().iter().find(|platform| !declared.contains(platform))?;
+    let built = listing(declared);
+    let place = usage.runtime.place.clone();
+    if let Some(why) = &usage.runtime.unresolved {
+        let message = format!(
+            "`{}` may run image `{}` on {missing}, and it is built for {built}: {why}",
+            usage.resource, image.key
+        );
+        return Some(Finding::new(Severity::Warning, place, message));
+    }
+    let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
+    let hint = match usage.kind {
+        super::Kind::ServerlessFunction | super::Kind::LambdaFunction => {
+            "set `Architectures`, or the mapping's `platforms`"
+        }
+        super::Kind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
+        _ => "set `RuntimePlatform`, or the mapping's `platforms`",
+    };
+    Some(Finding::new(Severity::Error, place, message).hint(hint))
+}
+
+/// An image that would be built for several platforms though Lambda takes no index.
+fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
+    let function = usages.iter().find(|usage| usage.takes_single_manifest())?;
+    let platforms = image.platforms_for(usages.iter().copied());
+    if platforms.len() < 2 {
+        return None;
+    }
+    // The one that may run on several says why it is so.
+    let open = usages.iter().find(|usage| usage.takes_single_manifest() && usage.runtime.possible().len() > 1);
+    let open = open.filter(|_| image.platforms.is_empty());
+    if let Some((open, why)) = open.and_then(|open| Some((open, open.runtime.unresolved.as_ref()?))) {
+        let message = format!(
+            "`{}` takes an image of one platform, and runs on {}: {why}",
+            open.resource,
+            open.runtime.possible().iter().map(Platform::to_string).collect::<Vec<_>>().join(" or "),
+        );
+        let hint = "declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping";
+        return Some(Finding::new(Severity::Error, open.runtime.place.clone(), message).hint(hint));
+    }
+    let message = format!(
+        "`{}` takes an image of one platform, but `{}` is built for {}",
+        function.resource,
+        image.key,
+        listing(&platforms)
+    );
+    let hint = "Lambda takes no multi-platform image: declare a second image for the other platform";
+    Some(Finding::new(Severity::Error, function.place.clone(), message).hint(hint))
+}
+
+fn listing<'p>(platforms: impl IntoIterator<Item = &'p Platform>) -> String {
+    platforms.into_iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,182 @@
+#![doc = include_str!("../README.md")]
+
+mod alternatives;
+mod assumptions;
+mod checks;
+mod conditions;
+mod deployed;
+mod document;
+mod dynamic;
+mod error;
+mod fargate;
+mod images;
+mod intrinsics;
+mod json;
+mod loops;
+mod metadata;
+mod nested;
+mod parameters;
+mod reference;
+mod resources;
+mod roles;
+mod runtime;
+mod shapes;
+mod source_location;
+mod usages;
+mod value;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+pub use checks::{Finding, Severity};
+pub use deployed::Deployed;
+pub use error::Error;
+pub use images::{ImageDefinition, Placed, Source};
+pub use parameters::Parameter;
+pub use reference::{EvaluatedReference, Lead};
+pub use shapes::Kind;
+pub use source_location::Place;
+pub use usages::{Runtime, Usage};
+pub use value::{Need, Origin, Read, Unresolved};
+
+use document::{Mapping, Mark, Node};
+
+/// Bytes of one template file. CloudFormation's own limit is 1 MB, after nested files are packaged.
+const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// A template with the local templates that it nests.
+#[derive(Debug, Clone)]
+pub struct Template {
+    file: File,
+    sha256: String,
+}
+
+/// The values that an evaluation may use. What is missing stays unresolved.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
+    pub parameters: BTreeMap<String, String>,
+    /// Parameters that have no one value, whatever their default is: what depends on them can't be decided.
+    pub open: BTreeSet<String>,
+    /// `AWS::Region`.
+    pub region: Option<String>,
+    /// `AWS::AccountId`.
+    pub account_id: Option<String>,
+    /// `AWS::Partition`; where it is missing, that of the region.
+    pub partition: Option<String>,
+    /// Values of SSM parameters by `name`, or `name:version` where the template asks for a version.
+    pub ssm: BTreeMap<String, String>,
+    /// `host[/prefix]` or `oci:DIR`: used in place of the value that leads an image's expression ([`Usage::lead`]).
+    pub stand_in: Option<String>,
+}
+
+/// One file of a template.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    root: Arc<Node>,
+    display: PathBuf,
+    /// The templates that its resources nest, by logical id.
+    nested: BTreeMap<String, File>,
+}
+
+impl Template {
+    /// Reads a template and the local templates that it nests. `display` is the path that places show; nested
+    /// templates have to lie in the folder `root`.
+    ///
+    /// # Errors
+    /// A file that can't be read, is no YAML or JSON, or exceeds the limits of size, depth and aliases.
+    pub fn load(path: &Path, display: &Path, root: &Path) -> Result<Self, Error> {
+        let mut loader = nested::Loader::new(root);
+        let file = loader.load(path, display)?;
+        Ok(Self { file, sha256: loader.sha256() })
+    }
+
+    /// Reads a template from its text; nested templates are not looked for.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load).
+    pub fn parse(text: &str, display: &Path) -> Result<Self, Error> {
+        let file = File::parse(text, display)?;
+        Ok(Self { file, sha256: hex(&Sha256::digest(text)) })
+    }
+
+    /// SHA-256 of the file in hexadecimal; with nested templates, of the list of the files' SHA-256.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The beginning of the template.
+    pub fn place(&self) -> Place {
+        self.file.place(Mark { line: 1, column: 1 })
+    }
+}
+
+impl File {
+    fn parse(text: &str, display: &Path) -> Result<Self, Error> {
+        let place = |mark: Mark| Place { file: display.to_owned(), line: mark.line, column: mark.column };
+        let root = document::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
+            place: place(problem.mark),
+            message: problem.message,
+            hint: problem.hint,
+        })?;
+        if root.as_mapping().is_none() {
+            return Err(Error::hinted(
+                place(root.mark),
+                format!("the template is {}, not a mapping", root.noun()),
+                "a template has sections such as `Mappings:` and `Resources:`",
+            ));
+        }
+        Ok(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
+    }
+
+    fn place(&self, mark: Mark) -> Place {
+        Place { file: self.display.clone(), line: mark.line, column: mark.column }
+    }
+
+    /// A section such as `Resources`.
+    fn section(&self, name: &str) -> Option<&Mapping> {
+        self.root.get(name)?.as_mapping()
+    }
+
+    /// A declaration in a section, such as a resource.
+    fn declaration(&self, section: &str, name: &str) -> Option<&Node> {
+        self.section(section)?.get(name).map(|entry| entry.value.as_ref())
+    }
+}
+
+/// A YAML text as JSON, for inputs that are YAML: plain `true` and `false` are booleans, all other scalars text.
+///
+/// # Errors
+/// What is wrong with it, with line and column.
+pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
+    let node = document::parse(text);
+    let node = node.map_err(|problem| format!("{}:{}: {}", problem.mark.line, problem.mark.column, problem.message))?;
+    Ok(node_to_json(&node))
+}
+
+fn node_to_json(node: &Node) -> serde_json::Value {
+    if let Some(items) = node.as_sequence() {
+        return items.iter().map(|item| node_to_json(item)).collect();
+    }
+    if let Some(mapping) = node.as_mapping() {
+        let entry = |entry: &document::Entry| (entry.key.clone(), node_to_json(&entry.value));
+        return serde_json::Value::Object(mapping.entries().iter().map(entry).collect());
+    }
+    let plain = matches!(node.kind, document::Kind::Scalar { plain: true, .. });
+    match node.rendered() {
+        None => serde_json::Value::Null,
+        Some(word @ ("true" | "false")) if plain => (word == "true").into(),
+        Some(text) => text.into(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,104 @@
+//! Images that SAM builds: `Metadata` of functions with `PackageType: Image`.
+
+use std::path::{Path, PathBuf};
+
+use super::document::{Entry, Node};
+use super::images::{ImageDefinition, Placed, Source, normal, string};
+use super::intrinsics::{Guard, Scope};
+use super::value::Text;
+use super::{Context, Error, Template};
+use oci::RepositoryName;
+
+/// The images that functions declare by metadata and that the mapping does not decide. Functions with the same build
+/// inputs share one.
+pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
+    let (context, guard) = (Context::default(), Guard::default());
+    let scope = Scope::root(&template.file, &context, &guard);
+    let mut images: Vec<ImageDefinition> = Vec::new();
+    for entry in template.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+        let Some((metadata, uri)) = declaration(&entry.value) else { continue };
+        let uri = uri.map(|uri| scope.text(uri));
+        if uri.as_ref().is_some_and(|uri| uri.reads.iter().any(|read| read.mapping == mapping)) {
+            continue;
+        }
+        let image = image(template, entry, metadata, uri.as_ref())?;
+        match images.iter_mut().find(|known| same_build(known, &image)) {
+            Some(known) => {
+                if let Source::Metadata(functions) = &mut known.source {
+                    functions.push(entry.key.clone());
+                }
+            }
+            None => images.push(image),
+        }
+    }
+    Ok(images)
+}
+
+/// The metadata and the `ImageUri` of a function whose image SAM builds.
+pub(super) fn declaration(resource: &Node) -> Option<(&Node, Option<&Node>)> {
+    let uri: &[&str] = match resource.get("Type")?.text()? {
+        "AWS::Serverless::Function" => &["Properties", "ImageUri"],
+        "AWS::Lambda::Function" => &["Properties", "Code", "ImageUri"],
+        _ => return None,
+    };
+    let is_image = resource.at(&["Properties", "PackageType"]).and_then(Node::text) == Some("Image");
+    let metadata = resource.at(&["Metadata"]).filter(|metadata| {
+        is_image && (metadata.get("Dockerfile").is_some() || metadata.get("DockerContext").is_some())
+    })?;
+    Some((metadata, resource.at(uri)))
+}
+
+fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>) -> Result<ImageDefinition, Error> {
+    let file = &template.file;
+    let place = file.place(entry.mark);
+    let one = |key: &str| -> Result<Option<Placed<String>>, Error> {
+        metadata.get(key).map(|node| string(file, node, &format!("{}.Metadata.{key}", entry.key))).transpose()
+    };
+    let here = |path: PathBuf| Placed { value: path, place: place.clone() };
+    let context =
+        one("DockerContext")?.map_or_else(|| here(".".into()), |given| given.map(|path| normal(Path::new(&path))));
+    let inside = |path: &str| normal(&context.value.join(path));
+    let dockerfile =
+        one("Dockerfile")?.map_or_else(|| here(inside("Dockerfile")), |given| given.map(|path| inside(&path)));
+    let mut build_args = Vec::new();
+    if let Some(arguments) = metadata.get("DockerBuildArgs").and_then(|node| node.as_mapping()) {
+        for argument in arguments.entries() {
+            let name = format!("{}.Metadata.DockerBuildArgs.{}", entry.key, argument.key);
+            if argument.value.text() == Some("") || argument.value.is_null() {
+                build_args
+                    .push(Placed { value: (argument.key.clone(), String::new()), place: file.place(argument.mark) });
+                continue;
+            }
+            let value = string(file, &argument.value, &name)?;
+            build_args.push(value.map(|value| (argument.key.clone(), value)));
+        }
+    }
+    let name = uri.and_then(repository).unwrap_or_else(|| entry.key.to_lowercase());
+    Ok(ImageDefinition {
+        key: Placed { value: entry.key.clone(), place: place.clone() },
+        image_name: Placed { value: name, place: place.clone() },
+        dockerfile,
+        context,
+        target: one("DockerBuildTarget")?,
+        platforms: Vec::new(),
+        build_args,
+        source: Source::Metadata(vec![entry.key.clone()]),
+    })
+}
+
+fn same_build(one: &ImageDefinition, other: &ImageDefinition) -> bool {
+    let arguments = |image: &ImageDefinition| {
+        let mut arguments: Vec<_> = image.build_args.iter().map(|argument| argument.value.clone()).collect();
+        arguments.sort();
+        arguments
+    };
+    one.dockerfile.value == other.dockerfile.value
+        && one.context.value == other.context.value
+        && one.target.as_ref().map(|target| &target.value) == other.target.as_ref().map(|target| &target.value)
+        && arguments(one) == arguments(other)
+}
+
+/// The repository's path in an `ImageUri`, if the template alone decides it.
+fn repository(uri: &Text) -> Option<String> {
+    uri.constant_path().filter(|path| path.parse::<RepositoryName>().is_ok())
+}

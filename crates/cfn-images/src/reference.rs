@@ -1,0 +1,151 @@
+//! Image references, and the part of them that a registry can stand in for.
+
+use std::fmt;
+
+use super::value::{Need, Origin, Part, Text, Unresolved, looks_like_host};
+use crate::Place;
+use oci::{RepositoryName, Tag};
+
+/// An image reference that the template makes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EvaluatedReference {
+    /// The reference as it will be deployed.
+    pub text: String,
+    /// Registry and repository.
+    pub repository: String,
+    /// The tag; `latest` where neither tag nor digest is written.
+    pub tag: Option<String>,
+    /// The digest, where the reference is pinned to one.
+    pub digest: Option<String>,
+}
+
+/// What leads an image's expression, up to the first `/`: a registry can stand in for it. It is a value, or a host that
+/// the expression writes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lead {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its value, as far as it is known.
+    pub value: Result<String, Unresolved>,
+    /// What follows it, beginning with `/`.
+    pub rest: Result<String, Unresolved>,
+    /// The parts of the text that are of it alone.
+    pub(super) parts: usize,
+}
+
+/// What stands before the first `/`, if a registry can stand in for it.
+pub(super) fn lead(text: &Text) -> Option<Lead> {
+    value_lead(text).or_else(|| host_lead(text))
+}
+
+fn value_lead(text: &Text) -> Option<Lead> {
+    let (Part { text: value, origin: Some(origin) }, rest) = text.parts.split_first()? else { return None };
+    let Part { text: Ok(next), .. } = rest.first()? else { return None };
+    next.starts_with('/').then(|| Lead {
+        origin: origin.clone(),
+        value: value.clone(),
+        rest: rest.iter().map(|part| part.text.clone()).collect(),
+        parts: 1,
+    })
+}
+
+/// A host that is written out, or of which only account and region are not known.
+fn host_lead(text: &Text) -> Option<Lead> {
+    let has_slash = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains('/'));
+    let parts = text.parts.iter().position(has_slash)?;
+    let (before, from) = text.parts.split_at(parts);
+    let (last, behind) = from.first()?.text.as_ref().ok()?.split_once('/')?;
+    let of_account = |part: &Part| match &part.text {
+        Ok(_) => true,
+        Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region)),
+    };
+    let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([last]).collect();
+    if !looks_like_host(&shown) || !before.iter().all(of_account) {
+        return None;
+    }
+    let value: Result<String, Unresolved> = before.iter().map(|part| part.text.clone()).collect();
+    let rest = from.iter().skip(1).map(|part| part.text.clone());
+    Some(Lead {
+        origin: Origin::Host(shown),
+        value: value.map(|value| value + last),
+        rest: std::iter::once(Ok(format!("/{behind}"))).chain(rest).collect(),
+        parts,
+    })
+}
+
+pub(super) fn reference(
+    text: &Text,
+    lead: Option<&Lead>,
+    stand_in: Option<&str>,
+    place: &Place,
+) -> Result<EvaluatedReference, Unresolved> {
+    match (stand_in, lead) {
+        (Some(registry), Some(lead)) => lead.with_registry(registry, place),
+        _ => {
+            let text = text.known()?;
+            EvaluatedReference::parse(&text)
+                .ok_or_else(|| Unresolved::new(place.clone(), format!("`{text}` is not an image reference")))
+        }
+    }
+}
+
+impl Lead {
+    pub(super) fn with_registry(&self, registry: &str, place: &Place) -> Result<EvaluatedReference, Unresolved> {
+        let rest = self.rest.clone()?;
+        let whole = format!("{}{rest}", registry.trim_end_matches('/'));
+        // What is given is the caller's to check, and may be a folder; what follows has to be a path and a tag.
+        let below = EvaluatedReference::parse(&format!("registry{rest}"));
+        let path = below.as_ref().and_then(|below| below.repository.strip_prefix("registry"));
+        let (Some(path), Some(below)) = (path, &below) else {
+            return Err(Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")));
+        };
+        let repository = format!("{}{path}", registry.trim_end_matches('/'));
+        Ok(EvaluatedReference { text: whole, repository, ..below.clone() })
+    }
+}
+
+impl EvaluatedReference {
+    /// Reads `[host/]path[:tag][@digest]`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        let end_of_path = name.rfind('/').map_or(0, |slash| slash + 1);
+        let (repository, tag) = match name[end_of_path..].rsplit_once(':') {
+            Some((last, tag)) => (&name[..end_of_path + last.len()], Some(tag)),
+            None => (name, None),
+        };
+        let host_may_be = |host: &str| {
+            host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']'))
+        };
+        let valid = match repository.split_once('/') {
+            Some((host, path)) => host_may_be(host) && path.parse::<RepositoryName>().is_ok(),
+            None => repository.parse::<RepositoryName>().is_ok(),
+        };
+        let digest_may_be = |digest: &str| {
+            let hex = digest.split_once(':').map(|(_, hex)| hex).unwrap_or_default();
+            hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
+        };
+        let valid = valid && tag.is_none_or(|tag| tag.parse::<Tag>().is_ok()) && digest.is_none_or(digest_may_be);
+        valid.then(|| Self {
+            text: text.to_owned(),
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
+            digest: digest.map(str::to_owned),
+        })
+    }
+
+    /// Whether it begins with a registry's host, as Docker tells it from a path.
+    pub(super) fn has_host(&self) -> bool {
+        let host = self.repository.split_once('/').map(|(host, _)| host);
+        host.is_some_and(super::value::looks_like_host)
+    }
+}
+
+impl fmt::Display for EvaluatedReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether a task's execution role may pull images from ECR.
+
+use super::checks::{Finding, Severity};
+use super::document::{Kind, Node};
+use super::intrinsics::Scope;
+use super::resources::has_type;
+use wildmatch::WildMatch;
+
+/// What a pull from ECR takes.
+const PULL: [&str; 4] =
+    ["ecr:GetAuthorizationToken", "ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"];
+
+/// AWS's managed policies that allow all of it, by the end of their name.
+const MANAGED: [&str; 8] = [
+    "/AmazonECSTaskExecutionRolePolicy",
+    "/AmazonEC2ContainerServiceforEC2Role",
+    "/AmazonEC2ContainerRegistryReadOnly",
+    "/AmazonEC2ContainerRegistryPullOnly",
+    "/AmazonEC2ContainerRegistryPowerUser",
+    "/AmazonEC2ContainerRegistryFullAccess",
+    "/AdministratorAccess",
+    "/PowerUserAccess",
+];
+
+/// An execution role of the same template that lacks an action; none if that can't be told.
+pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
+    let name = role_name(properties.get("ExecutionRoleArn")?)?;
+    let role = scope.file.section("Resources")?.get(&name)?;
+    if !has_type(&role.value, "AWS::IAM::Role") {
+        return None;
+    }
+    let mut actions = Vec::new();
+    grants(scope, &name, &role.value, &mut actions)?;
+    let missing: Vec<&str> =
+        PULL.into_iter().filter(|wanted| !actions.iter().any(|action| matches(action, wanted))).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let message = format!("execution role `{name}` lacks {} to pull images from ECR", super::error::listed(&missing));
+    let hint = "allow them, or attach the managed policy service-role/AmazonECSTaskExecutionRolePolicy";
+    Some(Finding::new(Severity::Warning, scope.file.place(role.mark), message).hint(hint))
+}
+
+/// The logical id in `!GetAtt Role.Arn` or `!Sub ${Role.Arn}`.
+fn role_name(node: &Node) -> Option<String> {
+    let (function, argument) = node.intrinsic()?;
+    let text = match (function, argument.as_sequence()) {
+        ("Fn::GetAtt", Some([name, _])) => return name.text().map(str::to_owned),
+        ("Fn::GetAtt", None) => argument.text()?.strip_suffix(".Arn")?,
+        ("Fn::Sub", None) => argument.text()?.strip_prefix("${")?.strip_suffix(".Arn}")?,
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Every action that the role is granted; none if a policy is not in the template or can't be read.
+fn grants(scope: &Scope, name: &str, role: &Node, actions: &mut Vec<String>) -> Option<()> {
+    if let Some(policies) = role.at(&["Properties", "Policies"]) {
+        for policy in policies.as_sequence()? {
+            document(scope, policy.get("PolicyDocument")?, actions)?;
+        }
+    }
+    if let Some(managed) = role.at(&["Properties", "ManagedPolicyArns"]) {
+        for arn in managed.as_sequence()? {
+            attached(scope, arn, actions)?;
+        }
+    }
+    for entry in scope.file.section("Resources")?.entries() {
+        let kind = entry.value.get("Type").and_then(|kind| kind.text()).unwrap_or_default();
+        if !matches!(kind, "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy" | "AWS::IAM::RolePolicy") {
+            continue;
+        }
+        let properties = entry.value.get("Properties")?;
+        let is_role = |node: &Node| matches!(node.intrinsic(), Some(("Ref", role)) if role.text() == Some(name));
+        let names = properties.get("RoleName").into_iter();
+        let listed = properties.get("Roles").and_then(|roles| roles.as_sequence()).unwrap_or_default();
+        if names.chain(listed).any(|node| is_role(node)) {
+            document(scope, properties.get("PolicyDocument")?, actions)?;
+        }
+    }
+    Some(())
+}
+
+fn attached(scope: &Scope, arn: &Node, actions: &mut Vec<String>) -> Option<()> {
+    if let Some(("Ref", policy)) = arn.intrinsic() {
+        let policy = scope.file.declaration("Resources", policy.text()?)?;
+        return document(scope, policy.at(&["Properties", "PolicyDocument"])?, actions);
+    }
+    // The partition, which is not known without a region, is of no account here.
+    let arn = match scope.known(arn) {
+        Ok(arn) => arn,
+        Err(_) => arn.intrinsic().filter(|(function, _)| *function == "Fn::Sub")?.1.text()?.to_owned(),
+    };
+    if MANAGED.iter().any(|managed| arn.ends_with(managed)) {
+        actions.push("*".to_owned());
+        return Some(());
+    }
+    // Another of AWS's own policies is taken to say nothing about ECR; one of the account may say anything.
+    arn.contains(":iam::aws:policy/").then_some(())
+}
+
+fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option<()> {
+    let statements = document.get("Statement")?;
+    let each: Vec<&Node> = match &statements.kind {
+        Kind::Sequence(items) => items.iter().map(AsRef::as_ref).collect(),
+        _ => vec![statements],
+    };
+    for statement in each {
+        if statement.intrinsic().is_some() || statement.get("NotAction").is_some() {
+            return None;
+        }
+        if statement.get("Effect").and_then(|effect| effect.text()) != Some("Allow") {
+            continue;
+        }
+        let action = statement.get("Action")?;
+        match &action.kind {
+            Kind::Sequence(items) => {
+                for item in items {
+                    actions.push(scope.known(item).ok()?);
+                }
+            }
+            _ => actions.push(scope.known(action).ok()?),
+        }
+    }
+    Some(())
+}
+
+/// IAM's wildcards, in any case.
+fn matches(pattern: &str, action: &str) -> bool {
+    WildMatch::new(&pattern.to_ascii_lowercase()).matches(&action.to_ascii_lowercase())
+}

@@ -1,0 +1,394 @@
+//! Who deploys an image, under which name, and on what it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::document::{Kind as NodeKind, Node};
+use super::intrinsics::{Assumption, Guard, Open, Scope};
+use super::metadata;
+use super::reference::{EvaluatedReference, Lead, lead, reference};
+use super::resources::has_type;
+use super::shapes::{Kind, SHAPES, Shape};
+use super::value::{Need, Read, Text, Unresolved, Value};
+use super::{Context, Template};
+use crate::Place;
+use oci::Platform;
+
+/// A place in the template where an image is deployed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The resource's logical id; in a nested template after the nesting resource's, `Service/Task`.
+    pub resource: String,
+    /// What kind of resource it is.
+    pub kind: Kind,
+    /// The container's name, where it has one that is known.
+    pub container: Option<String>,
+    /// The image's expression.
+    pub place: Place,
+    /// What the expression says, with [`Context::stand_in`] in place of its lead.
+    pub reference: Result<EvaluatedReference, Unresolved>,
+    /// What the template gets wrong in the expression, as a key that no mapping has.
+    pub mistakes: Vec<Unresolved>,
+    /// The value that leads the expression, if one does.
+    pub lead: Option<Lead>,
+    /// The repository's path below the registry, which may be known where the reference is not: `team/app`. What is not
+    /// known of it is `?`.
+    pub path: Option<String>,
+    /// What the expression read from mappings.
+    pub reads: BTreeSet<Read>,
+    /// The values that are missing to decide the reference.
+    pub needs: BTreeSet<Need>,
+    /// What it runs on.
+    pub runtime: Runtime,
+    /// A condition that can't be decided: it may not be deployed at all.
+    pub undecided: Option<Unresolved>,
+    /// More conditions decide which image it is than are tried: it may be any.
+    pub any: bool,
+    /// SAM builds the image by the function's metadata: the logical id, in the outermost template.
+    pub metadata: bool,
+}
+
+/// The platforms that a usage runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// The platforms; empty where they can't be decided.
+    pub platforms: Vec<Platform>,
+    /// Where they can't be decided, those that it may run on, as far as they can be told.
+    pub alternatives: Vec<Platform>,
+    /// Where the template says so, or else the resource.
+    pub place: Place,
+    /// The template says so, or the service has no other; not a mere default.
+    pub certain: bool,
+    /// Why they can't be decided.
+    pub unresolved: Option<Unresolved>,
+}
+
+/// What deploys images, and what would if its condition held.
+#[derive(Default)]
+struct Survey {
+    deployed: Vec<Usage>,
+    excluded: Vec<Usage>,
+}
+
+/// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
+#[derive(Clone)]
+struct Found<'n> {
+    path: Vec<&'n Node>,
+    undecided: Option<Unresolved>,
+    assumptions: Vec<Assumption>,
+}
+
+impl Template {
+    /// Every place where the template and those that it nests deploy an image, in their order. What a condition
+    /// excludes is not among them.
+    pub fn usages(&self, context: &Context) -> Vec<Usage> {
+        self.survey(context).deployed
+    }
+
+    /// The places that are none of [`usages`](Self::usages), because a condition does not hold: what they would be where
+    /// it does. The condition is in `undecided`.
+    pub fn excluded(&self, context: &Context) -> Vec<Usage> {
+        self.survey(context).excluded
+    }
+
+    fn survey(&self, context: &Context) -> Survey {
+        let guard = Guard::default();
+        let mut survey = Survey::default();
+        survey.add(&Scope::root(&self.file, context, &guard), "", None);
+        survey
+    }
+
+    /// The values that are missing to decide the image references.
+    pub fn needs(&self, context: &Context) -> BTreeSet<Need> {
+        self.usages(context).into_iter().flat_map(|usage| usage.needs).collect()
+    }
+
+    /// The SSM parameters, by `name` or `name:version`, whose values are missing to decide the image references.
+    /// A value may reveal a further name: ask until there is none.
+    pub fn ssm_names(&self, context: &Context) -> BTreeSet<String> {
+        let names = self.needs(context).into_iter().filter_map(|need| match need {
+            Need::Ssm(name) => Some(name),
+            _ => None,
+        });
+        names.collect()
+    }
+}
+
+impl Survey {
+    /// Adds what a file and those that it nests deploy; `outer` is the condition for that which can't be decided.
+    fn add(&mut self, scope: &Scope, prefix: &str, outer: Option<&Unresolved>) {
+        for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+            let id = format!("{prefix}{}", entry.key);
+            let Some(node) = entry.value.get("Condition") else {
+                self.resource(scope, &id, &entry.key, outer);
+                continue;
+            };
+            let name = scope.name(node, "Condition");
+            let holds = || name.clone().and_then(|name| scope.condition(&name, || scope.place(node)));
+            match holds() {
+                Ok(true) => self.resource(scope, &id, &entry.key, outer),
+                Ok(false) => {
+                    let name = name.clone().unwrap_or_default();
+                    let excluded = format!("condition `{name}` does not hold");
+                    let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
+                    let assumed = [(Open::Condition(name), true)];
+                    let mut there = Self::default();
+                    scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, Some(&excluded)));
+                    self.excluded.extend(there.deployed.into_iter().chain(there.excluded));
+                }
+                Err(unresolved) => {
+                    let undecided = outer.cloned().unwrap_or(unresolved);
+                    let missing = || holds().err().and_then(|unresolved| unresolved.condition);
+                    let all = scope.combinations(&[], missing).unwrap_or_else(|| {
+                        vec![name.iter().map(|name| (Open::Condition(name.clone()), true)).collect()]
+                    });
+                    // In most of them it is deployed in the same way.
+                    let mut there = Self::default();
+                    for assumptions in all {
+                        scope.assuming(&assumptions, || {
+                            if holds() != Ok(false) {
+                                there.resource(scope, &id, &entry.key, Some(&undecided));
+                            }
+                        });
+                    }
+                    self.deployed.extend(each_once(there.deployed));
+                    self.excluded.extend(each_once(there.excluded));
+                }
+            }
+        }
+    }
+
+    fn resource(&mut self, scope: &Scope, id: &str, key: &str, undecided: Option<&Unresolved>) {
+        if let Some(nested) = scope.nested(key) {
+            return self.add(&nested, &format!("{id}/"), undecided);
+        }
+        let Some(resource) = scope.file.declaration("Resources", key) else { return };
+        let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { return };
+        let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { return };
+        of_resource(scope, shape, id, resource, undecided, &mut self.deployed);
+    }
+}
+
+fn of_resource(
+    scope: &Scope,
+    shape: &Shape,
+    id: &str,
+    resource: &Node,
+    undecided: Option<&Unresolved>,
+    usages: &mut Vec<Usage>,
+) {
+    let Some(properties) = resource.get("Properties") else { return };
+    let metadata = metadata::declaration(resource);
+    let before = usages.len();
+    for path in shape.containers {
+        let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new() };
+        for container in walk(scope, start, path) {
+            let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
+            let at = &container.assumptions;
+            let missing = || {
+                let text = scope.text(node);
+                text.parts.into_iter().find_map(|part| part.text.err()?.condition)
+            };
+            let (variants, any) = match scope.combinations(at, missing) {
+                Some(variants) => (variants, false),
+                None => (vec![at.clone()], true),
+            };
+            // Which of them it is can't be decided.
+            let why = match variants.len() {
+                1 => None,
+                _ => scope.assuming(at, || scope.text(node)).known().err(),
+            };
+            let runtime = || super::runtime::of(scope, shape.kind, &container.path, resource);
+            let common = scope.assuming(at, runtime);
+            let found = variants.iter().filter_map(|assumptions| {
+                scope.assuming(assumptions, || {
+                    let is_same = assumptions == at || common.unresolved.is_none();
+                    let runtime = if is_same { common.clone() } else { runtime() };
+                    let usage = of_container(scope, shape, id, resource, &container, node, runtime)?;
+                    Some(Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
+                })
+            });
+            usages.extend(each_once(found));
+        }
+    }
+    if let (Some((node, None)), true) = (metadata, usages.len() == before) {
+        let place = scope.place(node);
+        usages.push(Usage {
+            resource: id.to_owned(),
+            kind: shape.kind,
+            container: None,
+            reference: Err(packaged(&place)),
+            place,
+            lead: None,
+            path: None,
+            mistakes: Vec::new(),
+            reads: BTreeSet::new(),
+            needs: BTreeSet::new(),
+            runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
+            undecided: undecided.cloned(),
+            any: false,
+            metadata: true,
+        });
+    }
+}
+
+/// The image of a container.
+fn of_container(
+    scope: &Scope,
+    shape: &Shape,
+    id: &str,
+    resource: &Node,
+    container: &Found,
+    node: &Node,
+    runtime: Runtime,
+) -> Option<Usage> {
+    let text = scope.text(node);
+    if let (Value::Nothing, true) = (scope.evaluate(node), text.known().is_err()) {
+        return None;
+    }
+    let metadata = metadata::declaration(resource);
+    let name = container.path.last().and_then(|node| node.get(shape.name));
+    let lead = lead(&text);
+    let place = scope.place(node);
+    let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
+    if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
+        // The name of an image on the machine that builds.
+        reference = Err(packaged(&place));
+    }
+    let needs = needs(scope, &text, lead.as_ref(), container.undecided.as_ref());
+    Some(Usage {
+        resource: id.to_owned(),
+        kind: shape.kind,
+        container: name.and_then(|name| scope.known(name).ok()),
+        reference,
+        place,
+        path: text.path(),
+        mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
+        needs,
+        lead,
+        reads: text.reads,
+        runtime,
+        undecided: container.undecided.clone(),
+        any: false,
+        metadata: metadata.is_some(),
+    })
+}
+
+/// Usages without those that are the same.
+fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
+    let mut all: Vec<Usage> = Vec::new();
+    let mut by_place: BTreeMap<(String, Option<String>, Place), Vec<usize>> = BTreeMap::new();
+    for usage in usages {
+        let place = (usage.resource.clone(), usage.container.clone(), usage.place.clone());
+        let known = by_place.entry(place).or_default();
+        if !known.iter().any(|&known| all.get(known) == Some(&usage)) {
+            known.push(all.len());
+            all.push(usage);
+        }
+    }
+    all
+}
+
+/// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
+fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unresolved>) -> BTreeSet<Need> {
+    let stood_in = lead.filter(|_| scope.context.stand_in.is_some()).map_or(0, |lead| lead.parts);
+    let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
+    missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
+}
+
+fn packaged(place: &Place) -> Unresolved {
+    Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
+}
+
+/// Calls `visit` with each task definition that may be deployed: its scope, its id and its properties.
+pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
+    for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+        let condition = entry.value.get("Condition").and_then(|node| node.text());
+        let excluded = condition.is_some_and(|name| scope.condition(name, || scope.place(&entry.value)) == Ok(false));
+        let id = format!("{prefix}{}", entry.key);
+        match (excluded, entry.value.get("Properties")) {
+            (true, _) => {}
+            (false, _) if scope.file.nested.contains_key(&entry.key) => {
+                if let Some(nested) = scope.nested(&entry.key) {
+                    tasks(&nested, &format!("{id}/"), visit);
+                }
+            }
+            (false, Some(properties)) if has_type(&entry.value, "AWS::ECS::TaskDefinition") => {
+                visit(scope, &id, properties);
+            }
+            (false, _) => {}
+        }
+    }
+}
+
+/// The nodes at a path, through the branches of `Fn::If` that may hold.
+fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
+    let mut found = branches(scope, start);
+    for step in path {
+        let mut next = Vec::new();
+        for at in found {
+            let Some(node) = at.path.last().copied() else { continue };
+            let children: Vec<&Node> = match (*step, &node.kind) {
+                ("*", NodeKind::Sequence(items)) => items.iter().map(AsRef::as_ref).collect(),
+                ("*", _) => Vec::new(),
+                (key, _) => node.get(key).map(AsRef::as_ref).into_iter().collect(),
+            };
+            for child in children {
+                let mut path = at.path.clone();
+                path.push(child);
+                next.extend(branches(scope, Found { path, ..at.clone() }));
+            }
+        }
+        found = next;
+    }
+    found
+}
+
+fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
+    let Some((node, outer)) = at.path.split_last() else { return Vec::new() };
+    let is_there =
+        |node: &Node| !matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
+    let branches = scope.assuming(&at.assumptions, || scope.branches(node));
+    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| Found {
+        path: outer.iter().copied().chain([branch.node]).collect(),
+        undecided: at.undecided.clone().or(branch.undecided),
+        assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
+    });
+    each.collect()
+}
+
+impl Runtime {
+    /// The platforms, or those that may be.
+    pub fn possible(&self) -> &[Platform] {
+        if self.platforms.is_empty() { &self.alternatives } else { &self.platforms }
+    }
+}
+
+impl Usage {
+    /// The same where it can't be decided whether it is this image or another.
+    fn one_of_several(self, why: &Unresolved) -> Self {
+        let mut needs = self.needs;
+        needs.extend(why.need.clone());
+        Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
+    }
+
+    /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
+    ///
+    /// # Errors
+    /// Another part of it is not known.
+    pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
+        match &self.lead {
+            Some(lead) => lead.with_registry(registry, &self.place),
+            None => self.reference.clone(),
+        }
+    }
+
+    /// The service takes a single manifest, no index.
+    pub fn takes_single_manifest(&self) -> bool {
+        matches!(self.kind, Kind::ServerlessFunction | Kind::LambdaFunction)
+    }
+
+    /// The keys of a mapping that the expression read.
+    pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
+        self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
+    }
+}

@@ -1,0 +1,209 @@
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::oci::{BoxError, Class, StoreError};
+use crate::registry::{CredentialSource, Credentials};
+use crate::runner::{self, Program};
+
+/// A credential helper that takes longer is given up.
+const HELPER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Credentials from Docker's `config.json`: in the file itself, or from a
+/// [credential helper](https://github.com/docker/docker-credential-helpers). Anonymous where it
+/// names none for a host.
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    /// The folder that holds `config.json`: `DOCKER_CONFIG`, else `~/.docker`.
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    auths: BTreeMap<String, Auth>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Auth {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Helped {
+    #[serde(rename = "Username")]
+    username: String,
+    #[serde(rename = "Secret")]
+    secret: String,
+}
+
+#[async_trait]
+impl CredentialSource for DockerConfig {
+    async fn credentials(&self, host: &str) -> Result<Credentials, StoreError> {
+        let Some(path) = self.folder.as_ref().map(|folder| folder.join("config.json")) else {
+            return Ok(Credentials::Anonymous);
+        };
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Credentials::Anonymous),
+            Err(error) => return Err(broken(&path, error)),
+        };
+        let config: Config = serde_json::from_slice(&text).map_err(|error| broken(&path, error))?;
+        let names = names_of(host);
+        let helper = names.iter().find_map(|name| config.cred_helpers.get(name)).or(config.creds_store.as_ref());
+        if let Some(helper) = helper {
+            for name in &names {
+                if let Some(credentials) = ask(helper, name).await? {
+                    return Ok(credentials);
+                }
+            }
+        }
+        match names.iter().find_map(|name| config.auths.get(name)) {
+            Some(auth) => auth.read().ok_or_else(|| broken(&path, format!("no user and password for {host}"))),
+            None => Ok(Credentials::Anonymous),
+        }
+    }
+}
+
+impl Auth {
+    fn read(&self) -> Option<Credentials> {
+        if let Some(token) = self.identitytoken.as_ref().filter(|token| !token.is_empty()) {
+            return Some(Credentials::Refresh(SecretString::from(token.as_str())));
+        }
+        if let (Some(user), Some(password)) = (&self.username, &self.password) {
+            return Some(Credentials::Basic { user: user.clone(), password: SecretString::from(password.as_str()) });
+        }
+        let Some(auth) = self.auth.as_ref().filter(|auth| !auth.is_empty()) else {
+            return Some(Credentials::Anonymous);
+        };
+        let decoded = String::from_utf8(STANDARD.decode(auth).ok()?).ok()?;
+        let (user, password) = decoded.split_once(':')?;
+        Some(Credentials::Basic {
+            user: user.to_owned(),
+            password: SecretString::from(password.trim_end_matches('\0')),
+        })
+    }
+}
+
+/// Under which names Docker keeps a host.
+fn names_of(host: &str) -> Vec<String> {
+    let mut names = vec![host.to_owned(), format!("https://{host}"), format!("https://{host}/v2/")];
+    if matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
+        names.push("https://index.docker.io/v1/".to_owned());
+    }
+    names
+}
+
+/// Runs `docker-credential-HELPER get`; none where it has nothing for the name.
+async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError> {
+    let program = format!("docker-credential-{helper}");
+    let failed = |what: String| {
+        StoreError::new(Class::Authentication, format!("the credential helper {program} {what}"))
+            .hint("Docker's config.json names it: install it, or remove it there")
+    };
+    if helper.is_empty() || !helper.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        return Err(failed("has a name that is no program's".to_owned()));
+    }
+    let run = async {
+        let mut child = runner::command(Program::CredentialHelper(helper), &program)
+            .arg("get")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            name_to(&mut stdin, name).await?;
+        }
+        child.wait_with_output().await
+    };
+    let output = match timeout(HELPER_DEADLINE, run).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Err(failed("can't be run".to_owned()).because(error)),
+        Err(_) => return Err(failed(format!("gave no answer within {} s", HELPER_DEADLINE.as_secs()))),
+    };
+    if !output.status.success() {
+        return match String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
+            true => Ok(None),
+            // What it says may hold a secret.
+            false => Err(failed(format!("failed ({})", output.status))),
+        };
+    }
+    let helped: Helped =
+        serde_json::from_slice(&output.stdout).map_err(|_| failed("answered no credentials".to_owned()))?;
+    Ok(Some(match helped.username.as_str() {
+        "<token>" => Credentials::Refresh(SecretString::from(helped.secret)),
+        _ => Credentials::Basic { user: helped.username, password: SecretString::from(helped.secret) },
+    }))
+}
+
+/// Writes the name to a helper's input. A helper that serves one registry may close its input unread: what it answers
+/// counts all the same.
+async fn name_to(stdin: &mut (impl AsyncWrite + Unpin), name: &str) -> std::io::Result<()> {
+    match stdin.write_all(name.as_bytes()).await {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn broken(path: &std::path::Path, error: impl Into<BoxError>) -> StoreError {
+    StoreError::new(Class::Authentication, format!("cannot use {}", path.display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn credentials(config: &str, host: &str) -> Result<Credentials, StoreError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        DockerConfig { folder: Some(folder.path().to_owned()) }.credentials(host).await
+    }
+
+    #[tokio::test]
+    async fn reads_what_docker_login_writes() {
+        let config = r#"{"auths":{"r.example":{"auth":"dXNlcjpwYTpzcw=="},"https://index.docker.io/v1/":{"identitytoken":"t"},"e.example":{}}}"#;
+        let Ok(Credentials::Basic { user, password }) = credentials(config, "r.example").await else {
+            panic!("no user")
+        };
+        assert_eq!((user.as_str(), secrecy::ExposeSecret::expose_secret(&password)), ("user", "pa:ss"));
+        assert!(matches!(credentials(config, "docker.io").await, Ok(Credentials::Refresh(_))));
+        assert!(matches!(credentials(config, "e.example").await, Ok(Credentials::Anonymous)));
+        assert!(matches!(credentials(config, "other.example").await, Ok(Credentials::Anonymous)));
+        assert!(matches!(credentials("{}", "r.example").await, Ok(Credentials::Anonymous)));
+    }
+
+    #[tokio::test]
+    async fn a_helper_need_not_read_its_input() {
+        let (mut stdin, closed) = tokio::io::duplex(64);
+        drop(closed);
+        assert_eq!(stdin.write_all(b"r.example").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        name_to(&mut stdin, "r.example").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_broken_is_an_error_and_not_nobody() {
+        assert!(credentials("{", "r.example").await.is_err());
+        assert!(credentials(r#"{"auths":{"r.example":{"auth":"!"}}}"#, "r.example").await.is_err());
+        let missing = credentials(r#"{"credHelpers":{"r.example":"no-such-helper"}}"#, "r.example").await;
+        assert_eq!(missing.unwrap_err().class, Class::Authentication);
+        let path = credentials(r#"{"credsStore":"../../bin/sh"}"#, "r.example").await;
+        assert_eq!(path.unwrap_err().class, Class::Authentication);
+    }
+}

@@ -1,0 +1,93 @@
+//! What `--help` prints, from the action file that is compiled in: what a workflow reads is what a person reads.
+
+use serde_json::Value;
+use textwrap::{Options, WordSplitter};
+
+use crate::runner::Action;
+use crate::template::yaml_to_json;
+
+/// Columns of the text.
+const WIDTH: usize = 100;
+
+/// The text as lines. That the action file can be read, and describes all there is, is a test's business.
+pub(super) fn lines(action: &Action) -> Vec<String> {
+    let definition = yaml_to_json(action.definition).unwrap_or_default();
+    let mut help = Help::default();
+    help.title(&format!("action-{} {}", action.name, env!("CARGO_PKG_VERSION")));
+    help.text("", text(&definition["description"]));
+
+    help.title("Inputs");
+    help.text("", "Variables of the environment. One that is unset or empty has its default.");
+    for (name, input) in entries(&definition["inputs"]) {
+        let variable = format!("INPUT_{}", name.to_uppercase().replace('-', "_"));
+        let default = match text(&input["default"]) {
+            _ if input["required"] == true => ", required".to_owned(),
+            "" => String::new(),
+            default => format!(", default `{default}`"),
+        };
+        help.entry(name, text(&input["description"]));
+        help.text("      ", &format!("{variable}{default}"));
+    }
+
+    help.title("Outputs");
+    help.text("", "Appended to the file that GITHUB_OUTPUT names; the summary goes to that of GITHUB_STEP_SUMMARY.");
+    for (name, output) in entries(&definition["outputs"]) {
+        help.entry(name, text(&output["description"]));
+    }
+
+    help.title("Exit codes");
+    for (code, meaning) in
+        [("0", "done"), ("1", "it ran and something failed"), ("2", "the inputs or the template are wrong")]
+    {
+        help.text("  ", &format!("{code}  {meaning}"));
+    }
+
+    help.title("Arguments");
+    for (argument, meaning) in [
+        ("--help", "this text"),
+        ("--version", "version, commit and target"),
+        ("--inputs", "the inputs' names with their defaults, for a program to read"),
+        ("--outputs", "the outputs' names, for a program to read"),
+    ] {
+        help.text("  ", &format!("{argument:<11}{meaning}"));
+    }
+    help.lines
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default().trim()
+}
+
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+#[derive(Default)]
+struct Help {
+    lines: Vec<String>,
+}
+
+impl Help {
+    /// A line with an empty one around it.
+    fn title(&mut self, title: &str) {
+        if !self.lines.is_empty() {
+            self.lines.push(String::new());
+        }
+        self.lines.extend([title.to_owned(), String::new()]);
+    }
+
+    fn entry(&mut self, name: &str, description: &str) {
+        if self.lines.last().is_some_and(|line| !line.is_empty()) {
+            self.lines.push(String::new());
+        }
+        self.text("  ", name);
+        self.text("      ", description);
+    }
+
+    fn text(&mut self, indent: &str, text: &str) {
+        let options = Options::new(WIDTH).initial_indent(indent).subsequent_indent(indent);
+        // Not at the hyphens of names either.
+        let options = options.break_words(false).word_splitter(WordSplitter::NoHyphenation);
+        self.lines.extend(textwrap::wrap(text, options).into_iter().map(|line| line.into_owned()));
+    }
+}

@@ -1,0 +1,189 @@
+//! How an action runs: it reads its inputs, does the work, tells the runner, and ends with an exit code.
+
+mod help;
+mod inputs_macro;
+mod panics;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::diagnosis::{Diagnosis, Problem};
+use crate::nearest;
+use crate::runner::{Action, Annotation, Environment, Level, Runner, Verdict};
+
+/// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs an action: reads the environment, does the work, tells the runner, and says by the exit code how it went.
+///
+/// SIGINT and SIGTERM mean the same: the work is told, gets five seconds to come to a stop, and what is true by then
+/// is reported. Exit code 0: done; 1: it ran and something failed; 2: the inputs or the template are wrong.
+pub fn main<F>(action: &Action, work: impl FnOnce(Arc<Runner>) -> F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<Verdict>>,
+{
+    let environment = Environment::of_process();
+    let runner = Arc::new(Runner::new(environment));
+    if let Some(code) = answer_by_hand(action, &runner) {
+        return code;
+    }
+    by_hand(action, &runner.environment).into_iter().for_each(|warning| runner.annotate(warning));
+    let wrong: Vec<anyhow::Error> = runner.prepare(action).into_iter().map(Into::into).collect();
+    let code = if wrong.is_empty() { to_its_end(action, &runner, work) } else { report(action, &runner, &wrong) };
+    let unwritten = runner.finish(action);
+    let is_written = unwritten.is_empty();
+    for error in unwritten {
+        runner.show_annotation(&Diagnosis::of(&error.into()).annotation());
+    }
+    if is_written { ExitCode::from(code) } else { ExitCode::FAILURE }
+}
+
+/// Does the work. Returns the exit code.
+fn to_its_end<F>(action: &Action, runner: &Arc<Runner>, work: impl FnOnce(Arc<Runner>) -> F) -> u8
+where
+    F: Future<Output = anyhow::Result<Verdict>>,
+{
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(action, runner, &[Problem::failure("cannot start").because(error).into()]),
+    };
+    let outcome = runtime.block_on(until_cancelled(runner, signal(), panics::caught(work(runner.clone()))));
+    // What still runs in the background is of no use any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match outcome {
+        Ok(Verdict::Pass) if runner.is_cancelled() => 1,
+        Ok(Verdict::Pass) => 0,
+        Ok(Verdict::Fail) => 1,
+        Err(error) => report(action, runner, &[error]),
+    }
+}
+
+/// Reports the errors that ended a run. Returns the exit code.
+fn report(action: &Action, runner: &Runner, errors: &[anyhow::Error]) -> u8 {
+    let diagnoses: Vec<Diagnosis> = errors.iter().map(Diagnosis::of).collect();
+    diagnoses.iter().for_each(|diagnosis| runner.annotate(diagnosis.annotation()));
+    let lines: Vec<String> = diagnoses.iter().map(Diagnosis::line).collect();
+    runner.summarize_failure(action, &lines);
+    diagnoses.iter().map(|diagnosis| diagnosis.exit_code).max().unwrap_or(1)
+}
+
+async fn until_cancelled(
+    runner: &Runner,
+    signal: impl Future<Output = &'static str>,
+    work: impl Future<Output = anyhow::Result<Verdict>>,
+) -> anyhow::Result<Verdict> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        outcome = &mut work => return outcome,
+        name = signal => {
+            runner.cancel();
+            runner.say(format!("{name}: what is on its way comes to a stop"));
+            runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
+        }
+    }
+    match tokio::time::timeout(CANCEL_DEADLINE, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Ok(Verdict::Fail),
+    }
+}
+
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            // Without a handler the default stays: the signal ends the program.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => "SIGINT",
+        () = wait(SignalKind::terminate()) => "SIGTERM",
+    }
+}
+
+/// Variables of inputs that there are not, where a person sets them: GitHub's runner tells of those in a workflow itself.
+fn by_hand(action: &Action, environment: &Environment) -> Vec<Annotation> {
+    if environment.in_actions() {
+        return Vec::new();
+    }
+    let is_input =
+        |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
+    let unknown = environment.below("INPUT_").filter(is_input);
+    let warning = |name: &str| {
+        let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
+        let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
+        let message =
+            format!("`INPUT_{name}` is no input of {}, and is not read{}", action.name, meant.unwrap_or_default());
+        Annotation::new(Level::Warning, message)
+    };
+    unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
+}
+
+/// `--help` and `--version`, and an error for any other argument: an action has inputs.
+fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
+    let argument = std::env::args_os().nth(1)?;
+    match argument.to_string_lossy().as_ref() {
+        "--version" | "-V" => {
+            let commit = option_env!("IMAGE_LIFECYCLE_COMMIT").unwrap_or("unknown");
+            let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+            let target = format!("{}-{}-{library}", std::env::consts::ARCH, std::env::consts::OS);
+            runner.say(format!("action-{} {} (commit {commit}, {target})", action.name, env!("CARGO_PKG_VERSION")));
+        }
+        "--inputs" => {
+            let kebab = |name: &str| name.replace('_', "-");
+            action.inputs.iter().for_each(|(name, default)| runner.say(format!("{}={default}", kebab(name))));
+        }
+        "--outputs" => action.outputs.iter().for_each(|name| runner.say(name)),
+        "--help" | "-h" => help::lines(action).iter().for_each(|line| runner.say(line)),
+        other => {
+            let message = format!("`{other}` is no argument: inputs are variables INPUT_<NAME>, see --help");
+            runner.show_annotation(&Annotation::new(Level::Error, message));
+            return Some(ExitCode::from(2));
+        }
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_of_no_input_is_told_by_hand() {
+        let action = Action {
+            name: "promote",
+            inputs: &[("require", ""), ("source_registry", "")],
+            outputs: &[],
+            initial_outputs: &[],
+            definition: "",
+            names_artifacts: false,
+        };
+        let said = |environment: Environment| -> Vec<String> {
+            by_hand(&action, &environment).into_iter().map(|warning| warning.message).collect()
+        };
+        assert_eq!(
+            said(
+                [("INPUT_REQUIER", "lint"), ("INPUT_SOURCE-REGISTRY", "x"), ("INPUT_OTHER", ""), ("PATH", "/")].into()
+            ),
+            ["`INPUT_REQUIER` is no input of promote, and is not read (hint: did you mean `INPUT_REQUIRE`?)"]
+        );
+        assert_eq!(said([("INPUT_X", "1")].into()), ["`INPUT_X` is no input of promote, and is not read"]);
+        assert_eq!(said([("INPUT_X", "1"), ("GITHUB_ACTIONS", "true")].into()), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_stop_is_left_before_the_runner_kills_it() {
+        let runner = Runner::new(Environment::from([]));
+        let began = tokio::time::Instant::now();
+        let verdict = until_cancelled(&runner, async { "SIGTERM" }, std::future::pending()).await;
+        assert_eq!(verdict.unwrap(), Verdict::Fail);
+        // GitHub's runner: 7.5 s after SIGINT comes SIGTERM, and what is left is killed 2.5 s later.
+        assert!(began.elapsed() < Duration::from_millis(7500), "{:?}", began.elapsed());
+        assert!(runner.is_cancelled());
+    }
+}

@@ -1,0 +1,220 @@
+//! `index.json` of a layout: its entries, what they refer to, and who may change them.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oci_spec::image::ImageIndex;
+
+use super::Layout;
+use crate::{Class, Descriptor, Digest, InvalidDigest, StoreError, Tag, annotation, media_type};
+
+/// The largest `index.json` that is read, in bytes: some hundred thousand entries.
+const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// How long another process may hold the lock. What is done under it takes milliseconds.
+const LOCK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two tries to get the lock.
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
+
+/// An entry of `index.json`.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// What it points to, with its annotations.
+    pub descriptor: Descriptor,
+    /// `org.opencontainers.image.ref.name`: a tag, or a mapping key in what build writes.
+    pub name: Option<String>,
+}
+
+/// What was read before, so that to ask for each of many referrers does not take the square of their number.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The entries of an `index.json`. It stays open, so that no other file gets its number.
+    index: Option<(File, Stamp, Arc<[Root]>)>,
+    /// What manifests refer to. It stays true: a digest has one content.
+    subjects: HashMap<Digest, Option<Digest>>,
+    /// Files that hold the bytes of their digest, as they were when that was found out.
+    verified: HashMap<Digest, Stamp>,
+}
+
+/// What tells one `index.json` from another: its file system and number, and should it be written to, time and size.
+pub(super) type Stamp = (u64, u64, i64, i64, u64);
+
+impl Layout {
+    /// The entries of `index.json` in order; none where there is no layout.
+    ///
+    /// # Errors
+    /// When the folder holds something that is not a layout.
+    pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
+        self.entries().map(|entries| entries.to_vec())
+    }
+
+    /// The same, as they were read before where they are still those.
+    pub(super) fn entries(&self) -> Result<Arc<[Root]>, StoreError> {
+        if !self.exists() {
+            return Ok(Arc::default());
+        }
+        let path = self.root.join("index.json");
+        let file = self.open(&path)?.ok_or_else(|| self.invalid("has no index.json"))?;
+        let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
+        if let Some((_, of, entries)) = &self.seen().index
+            && *of == stamp
+        {
+            return Ok(entries.clone());
+        }
+        let entries: Arc<[Root]> = self.parse_index(&self.read_file(&file, &path, INDEX_LIMIT)?)?.into();
+        self.seen().index = Some((file, stamp, entries.clone()));
+        Ok(entries)
+    }
+
+    fn parse_index(&self, bytes: &[u8]) -> Result<Vec<Root>, StoreError> {
+        let index: ImageIndex =
+            serde_json::from_slice(bytes).map_err(|e| self.invalid("has a broken index.json").because(e))?;
+        let root = |descriptor: &oci_spec::image::Descriptor| {
+            let descriptor = Descriptor::read(descriptor)?;
+            let name = descriptor.annotations.get(annotation::REF_NAME).cloned();
+            Ok(Root { descriptor, name })
+        };
+        let roots = index.manifests().iter().map(root).collect::<Result<_, InvalidDigest>>();
+        roots.map_err(|e| self.invalid("has a broken index.json").because(e))
+    }
+
+    /// Adds an entry to `index.json`, or puts it in the place of the one with the same name;
+    /// an entry without a name that is there already is left.
+    ///
+    /// # Errors
+    /// When the layout can't be written.
+    pub fn add_root(&self, descriptor: &Descriptor, name: Option<&str>) -> Result<(), StoreError> {
+        self.create()?;
+        let _lock = self.lock()?;
+        let mut roots = self.roots()?;
+        let mut descriptor = descriptor.clone();
+        if let Some(name) = name {
+            descriptor.annotations.insert(annotation::REF_NAME.to_owned(), name.to_owned());
+            roots.retain(|root| root.name.as_deref() != Some(name));
+        } else if roots.iter().any(|root| root.name.is_none() && root.descriptor.digest == descriptor.digest) {
+            return Ok(());
+        }
+        roots.push(Root { descriptor, name: name.map(str::to_owned) });
+        self.write_index(roots)
+    }
+
+    /// Takes entries with some names out of `index.json`, with what refers to what they consist of. Their blobs stay.
+    ///
+    /// # Errors
+    /// When the folder holds something that is not a layout.
+    pub fn forget(&self, names: &[&str]) -> Result<(), StoreError> {
+        if !self.exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        let is_named = |root: &Root| root.name.as_deref().is_some_and(|name| names.contains(&name));
+        let (gone, kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_named);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut digests: Vec<Digest> = Vec::new();
+        for root in gone {
+            if let Some(manifest) = self.manifest_of(&root.descriptor)? {
+                digests.extend(manifest.children().iter().map(|child| child.digest.clone()));
+            }
+            digests.push(root.descriptor.digest);
+        }
+        let mut staying = Vec::new();
+        for root in kept {
+            let subject = match root.name {
+                Some(_) => None,
+                None => self.subject(&root).or_else(|error| match error.class {
+                    Class::NotFound => Ok(None),
+                    _ => Err(error),
+                })?,
+            };
+            if !subject.is_some_and(|subject| digests.contains(&subject)) {
+                staying.push(root);
+            }
+        }
+        self.write_index(staying)
+    }
+
+    /// What an entry refers to. One that is not there may have referred to anything.
+    pub(super) fn subject(&self, root: &Root) -> Result<Option<Digest>, StoreError> {
+        let digest = &root.descriptor.digest;
+        if let Some(known) = self.seen().subjects.get(digest) {
+            return Ok(known.clone());
+        }
+        let lacks = || {
+            let message = format!("the OCI layout {} lacks the manifest {digest} that it lists", self.root.display());
+            StoreError::new(Class::NotFound, message).hint("take it out of index.json, or copy it again")
+        };
+        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(lacks)?;
+        let subject = manifest.subject.map(|subject| subject.digest);
+        self.seen().subjects.insert(digest.clone(), subject.clone());
+        Ok(subject)
+    }
+
+    /// Whether a file was found to hold the bytes of a digest, and has not changed since.
+    pub(super) fn is_verified(&self, digest: &Digest, stamp: &Stamp) -> bool {
+        self.seen().verified.get(digest) == Some(stamp)
+    }
+
+    pub(super) fn set_verified(&self, digest: &Digest, stamp: Stamp) {
+        self.seen().verified.insert(digest.clone(), stamp);
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps other processes from changing `index.json` as long as the file is open. Where another one does not let go
+    /// of it, that is an error.
+    fn lock(&self) -> Result<File, StoreError> {
+        let marker = self.root.join("oci-layout");
+        let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
+        let until = Instant::now() + LOCK_DEADLINE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(self.failed(&marker, error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    let seconds = LOCK_DEADLINE.as_secs();
+                    let message = format!("another process has held the lock of {} for {seconds} s", marker.display());
+                    return Err(StoreError::new(Class::Transient, message)
+                        .hint("let that process end, or run this again: `fuser` shows which one it is"));
+                }
+            }
+        }
+    }
+
+    /// Who holds the lock knows what is in it afterwards.
+    fn write_index(&self, entries: Vec<Root>) -> Result<(), StoreError> {
+        let path = self.root.join("index.json");
+        let temporary = self.written(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
+        let file = temporary.persist(&path).map_err(|e| self.failed(&path, e.error))?;
+        let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
+        self.seen().index = Some((file, stamp, entries.into()));
+        Ok(())
+    }
+
+    /// What a name points to.
+    pub(super) fn root_named(&self, tag: &Tag) -> Result<Option<Descriptor>, StoreError> {
+        let entries = self.entries()?;
+        let named = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()));
+        Ok(named.map(|root| root.descriptor.clone()))
+    }
+}
+
+/// The text of an index.
+pub(super) fn index_of<'a>(manifests: impl IntoIterator<Item = &'a Descriptor>) -> String {
+    let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
+    serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests}).to_string()
+}
+
+/// What tells that a file is still the one that was looked at.
+pub(super) fn stamp(file: &Metadata) -> Stamp {
+    (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())
+}

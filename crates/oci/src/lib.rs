@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod digest;
+mod layout;
+pub mod limited;
+mod manifest;
+mod platform;
+mod reference;
+mod store;
+mod strict;
+pub mod transfer;
+
+pub use digest::{Digest, Hasher, InvalidDigest};
+pub use layout::{Layout, Root};
+pub use manifest::{Content, Descriptor, InvalidManifest, MANIFEST_LIMIT, Manifest, annotation, media_type};
+pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform, listed};
+pub use reference::{InvalidReference, Location, Reference, RepositoryName, Tag};
+pub use store::{
+    BlobSource, BlobStream, BoxError, Class, LOOK_AGAIN, LOOKS, Put, Store, StoreError, listed_tag, read_blob, verified,
+};

@@ -1,0 +1,281 @@
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::{Class, Content, Descriptor, Digest, LOOK_AGAIN, LOOKS, Manifest, Platform, Store, StoreError};
+
+/// How deep an index may hold indexes.
+const DEPTH_LIMIT: usize = 4;
+
+/// Manifests in one graph. A multi-platform image has some ten.
+const MANIFESTS_LIMIT: usize = 1000;
+
+/// Blobs in one graph. An image has at most 127 layers.
+const BLOBS_LIMIT: usize = 20_000;
+
+/// Manifests of one store that are read at a time.
+const READERS: usize = 16;
+
+/// All that an image consists of: the root, the manifests below it, and their blobs.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// What tags point to.
+    pub root: Manifest,
+    /// The manifests below the root, each after those below itself: the order in which they are written.
+    pub children: Vec<Manifest>,
+    /// The blobs of all manifests, each once, the largest first.
+    pub blobs: Vec<Descriptor>,
+}
+
+impl Graph {
+    /// Reads what is below a root.
+    ///
+    /// # Errors
+    /// When a manifest is missing or broken, or the graph is deeper or larger than any image is.
+    pub async fn read(store: &Arc<dyn Store>, root: Manifest) -> Result<Self, StoreError> {
+        let mut seen = HashSet::from([root.digest.clone()]);
+        let mut levels: Vec<Vec<Manifest>> = Vec::new();
+        let mut next: Vec<Descriptor> = root.children().to_vec();
+        let absurd = |what: String| Err(StoreError::new(Class::Invalid, format!("image {} has {what}", root.digest)));
+        while !next.is_empty() {
+            if levels.len() >= DEPTH_LIMIT {
+                return absurd(format!("indexes nested deeper than {DEPTH_LIMIT}"));
+            }
+            next.retain(|child| seen.insert(child.digest.clone()));
+            if seen.len() > MANIFESTS_LIMIT {
+                return absurd(format!("more than {MANIFESTS_LIMIT} manifests"));
+            }
+            let asked: Vec<_> = next.iter().map(|child| must_have(store.as_ref(), child)).collect();
+            let level: Vec<Manifest> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            next = level.iter().flat_map(|manifest| manifest.children().iter().cloned()).collect();
+            levels.push(level);
+        }
+        let children: Vec<Manifest> = levels.into_iter().rev().flatten().collect();
+        let mut listed: BTreeMap<&Digest, &Option<Platform>> = BTreeMap::new();
+        for child in children.iter().chain([&root]).flat_map(Manifest::children) {
+            // What is judged under one platform would be run under the other.
+            if *listed.entry(&child.digest).or_insert(&child.platform) != &child.platform {
+                return absurd(format!("two platforms for the manifest {}", child.digest));
+            }
+        }
+        let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        for blob in children.iter().chain([&root]).flat_map(Manifest::blobs) {
+            let first = blobs.entry(blob.digest.clone()).or_insert_with(|| blob.clone());
+            if first.size != blob.size {
+                return absurd(format!("two sizes for the blob {}", blob.digest));
+            }
+        }
+        if blobs.len() > BLOBS_LIMIT {
+            return absurd(format!("more than {BLOBS_LIMIT} blobs"));
+        }
+        let mut blobs: Vec<Descriptor> = blobs.into_values().collect();
+        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        Ok(Self { root, children, blobs })
+    }
+
+    /// Root and children.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        [&self.root].into_iter().chain(&self.children)
+    }
+
+    /// The manifests of platforms, with the platform where an index names it. What a builder attests within an index is
+    /// none, as far as all that list it say so.
+    pub fn platforms(&self) -> Vec<(Option<Platform>, &Manifest)> {
+        let image = |manifest: &Manifest| matches!(manifest.content, Content::Image { .. });
+        if image(&self.root) {
+            return vec![(None, &self.root)];
+        }
+        let listings: Vec<&Descriptor> = self.manifests().flat_map(Manifest::children).collect();
+        let named = |manifest: &Manifest| {
+            let mut of_manifest = listings.iter().filter(|listing| listing.digest == manifest.digest);
+            of_manifest.find(|listing| !listing.is_attestation()).map(|listing| listing.platform.clone())
+        };
+        let children = self.children.iter().filter(|manifest| image(manifest));
+        children.filter_map(|manifest| Some((named(manifest)?, manifest))).collect()
+    }
+
+    /// Bytes of all blobs and manifests: what a registry stores for it.
+    pub fn size(&self) -> u64 {
+        let blobs: u64 = self.blobs.iter().map(|blob| blob.size).sum();
+        blobs + self.manifests().map(|manifest| manifest.bytes.len() as u64).sum::<u64>()
+    }
+}
+
+/// A manifest that has to be there because another names it.
+async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
+    let missing = || {
+        let message = format!("{} lacks the manifest {} that the image consists of", store.address(), child.digest);
+        StoreError::new(Class::NotFound, message)
+    };
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if let Some(manifest) = store.manifest(&child.digest).await? {
+            return Ok(manifest);
+        }
+    }
+    Err(missing())
+}
+
+/// What is attached to an image: referrers of every digest in it, with referrers of those, and cosign's tags.
+#[derive(Debug, Clone, Default)]
+pub struct Attached {
+    /// Referrers, each after what it refers to.
+    pub referrers: Vec<Graph>,
+    /// Tags that cosign before version 3 keeps signatures and attestations under.
+    pub tags: Vec<(crate::Tag, Graph)>,
+}
+
+/// Referrers of one image, of all its digests and recursively.
+const REFERRERS_LIMIT: usize = 2000;
+
+/// How far referrers refer to referrers: a signature of an SBOM of an image is two.
+const REFERRERS_DEPTH: usize = 4;
+
+impl Attached {
+    /// Looks for all that is attached to an image. That it could not look is an error.
+    ///
+    /// # Errors
+    /// When the store can't say, or says absurd things.
+    pub async fn read(store: &Arc<dyn Store>, graph: &Graph) -> Result<Self, StoreError> {
+        let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
+        let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
+        let mut referrers = Vec::new();
+        // What is attached may be signed as well as the image.
+        let mut signed = subjects.clone();
+        let absurd =
+            |what: String| Err(StoreError::new(Class::Invalid, format!("image {} has {what}", graph.root.digest)));
+        for depth in 0.. {
+            let mut listed = Self::of_all(store, &subjects).await?;
+            listed.retain(|(_, listed)| !seen.contains(&listed.digest));
+            if referrers.len() + listed.len() > REFERRERS_LIMIT {
+                return absurd(format!("more than {REFERRERS_LIMIT} referrers"));
+            }
+            let asked: Vec<_> = listed.iter().map(|(subject, listed)| Self::referrer(store, subject, listed)).collect();
+            let level: Vec<Option<Graph>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            let level: Vec<Graph> =
+                level.into_iter().flatten().filter(|graph| seen.insert(graph.root.digest.clone())).collect();
+            if level.is_empty() {
+                break;
+            }
+            if depth == REFERRERS_DEPTH {
+                return absurd(format!("referrers of referrers deeper than {REFERRERS_DEPTH}"));
+            }
+            subjects = level.iter().map(|graph| graph.root.digest.clone()).collect();
+            signed.extend(subjects.iter().cloned());
+            referrers.extend(level);
+        }
+        let mut tags = Vec::new();
+        let cosign: Vec<_> = signed.iter().flat_map(crate::Tag::of_cosign).collect();
+        for (tag, digest) in store.existing(&cosign).await? {
+            let manifest = Descriptor { digest, ..graph.root.descriptor() };
+            tags.push((tag, Self::graph(store, &manifest).await?));
+        }
+        Ok(Self { referrers, tags })
+    }
+
+    async fn graph(store: &Arc<dyn Store>, root: &Descriptor) -> Result<Graph, StoreError> {
+        let root = must_have(store.as_ref(), root).await?;
+        Graph::read(store, root).await
+    }
+
+    /// A referrer with all that it consists of. None: what a registry lists refers to something else, or to nothing, as the
+    /// platforms of an index do that some registries mix in.
+    async fn referrer(
+        store: &Arc<dyn Store>,
+        subject: &Digest,
+        listed: &Descriptor,
+    ) -> Result<Option<Graph>, StoreError> {
+        let root = must_have(store.as_ref(), listed).await?;
+        if root.subject.as_ref().is_none_or(|of| of.digest != *subject) {
+            return Ok(None);
+        }
+        Graph::read(store, root).await.map(Some)
+    }
+
+    /// What is listed for each of some digests.
+    async fn of_all(store: &Arc<dyn Store>, subjects: &[Digest]) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
+        let asked = subjects.iter().map(|subject| async {
+            let listed = store.referrers(subject).await?;
+            Ok::<_, StoreError>(listed.into_iter().map(|listed| (subject.clone(), listed)).collect::<Vec<_>>())
+        });
+        let asked: Vec<_> = asked.collect();
+        let lists: Vec<Vec<(Digest, Descriptor)>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+        Ok(lists.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Layout, annotation, media_type};
+
+    fn image(layout: &Layout, name: &str) -> Descriptor {
+        let empty = Descriptor::of(media_type::EMPTY, b"{}");
+        let json = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": empty.to_json(),
+            "layers": [], "annotations": {"name": name}});
+        add(layout, &json).descriptor()
+    }
+
+    fn add(layout: &Layout, json: &Value) -> Manifest {
+        let manifest = Manifest::parse(json.to_string().into(), None).unwrap();
+        layout.add_blob(&manifest.bytes).unwrap();
+        manifest
+    }
+
+    fn attestation(image: &Descriptor) -> Descriptor {
+        let kind = (annotation::DOCKER_REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned());
+        Descriptor { annotations: BTreeMap::from([kind]), ..on(image, "unknown", "unknown") }
+    }
+
+    fn on(image: &Descriptor, os: &str, architecture: &str) -> Descriptor {
+        Descriptor { platform: Some(Platform::new(os, architecture, None)), ..image.clone() }
+    }
+
+    /// The platforms of an index of what is given.
+    async fn platforms(layout: &Layout, children: &[Descriptor]) -> Result<Vec<(Option<String>, Digest)>, StoreError> {
+        let children: Vec<Value> = children.iter().map(Descriptor::to_json).collect();
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": children});
+        let root = add(layout, &index);
+        let store: Arc<dyn Store> = Arc::new(layout.clone());
+        let graph = Graph::read(&store, root).await?;
+        let named = graph.platforms().into_iter();
+        Ok(named.map(|(platform, manifest)| (platform.map(|p| p.to_string()), manifest.digest.clone())).collect())
+    }
+
+    #[tokio::test]
+    async fn a_platform_cannot_be_hidden_by_a_second_listing() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let (evil, clean) = (image(&layout, "evil"), image(&layout, "clean"));
+        let (amd, arm) = (on(&evil, "linux", "amd64"), on(&clean, "linux", "arm64"));
+        for second in [on(&evil, "unknown", "unknown"), attestation(&evil), evil.clone(), on(&evil, "linux", "s390x")] {
+            for list in [[&amd, &arm, &second], [&second, &arm, &amd]] {
+                let error = platforms(&layout, &list.map(Clone::clone)).await.unwrap_err();
+                assert_eq!(error.class, Class::Invalid);
+                assert!(error.to_string().contains("two platforms"), "{error}");
+            }
+        }
+        // The same said twice hides nothing.
+        assert_eq!(platforms(&layout, &[amd.clone(), amd.clone(), arm]).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn only_what_says_that_it_attests_is_no_platform() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let (one, other) = (image(&layout, "one"), image(&layout, "other"));
+        let amd = on(&one, "linux", "amd64");
+        let named = (Some("linux/amd64".to_owned()), one.digest.clone());
+        let found = platforms(&layout, &[amd.clone(), attestation(&other)]).await.unwrap();
+        assert_eq!(found, std::slice::from_ref(&named));
+        let found = platforms(&layout, &[amd.clone(), on(&other, "unknown", "unknown")]).await.unwrap();
+        assert_eq!(found[1], (Some("unknown/unknown".to_owned()), other.digest.clone()));
+        let not_unknown = Descriptor { annotations: attestation(&other).annotations, ..on(&other, "linux", "arm64") };
+        assert_eq!(platforms(&layout, &[amd, not_unknown]).await.unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,473 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use super::Repository;
+use super::error::Failure;
+use super::manifests::none_if_not_found;
+use super::operation::{Kind, Operation};
+use super::request::{ANSWER_DEADLINE, Call, PATIENCE, PIECE_DEADLINE, Payload, location};
+use super::upload_progress::UploadProgress;
+use oci::{BlobSource, BlobStream, Class, Descriptor, Put, RepositoryName, Store, StoreError, verified};
+
+/// Redirects that a download follows.
+const REDIRECTS: usize = 5;
+
+/// How often a download that breaks off is taken up again, until so much of it has arrived that the count starts over.
+const RESUMES: u32 = 5;
+
+/// Bytes between two breaks of a download that are progress.
+const PROGRESS: u64 = 1024 * 1024;
+
+/// What the smallest download may take.
+const DOWNLOAD: Duration = Duration::from_secs(60);
+
+/// Slower than this a download is given up, in bytes a second.
+const SLOWEST: u64 = 64 * 1024;
+
+/// How fast a registry is expected to store an upload once it has all of it, in bytes a second.
+const STORES: u64 = 8 * 1024 * 1024;
+
+/// A download that makes no progress for so long is given up, however often it was taken up again.
+const STALLED: Duration = Duration::from_secs(75);
+
+/// The largest answer to an upload, in bytes.
+const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// What is known of mounts between pairs of repositories of one registry.
+#[derive(Default)]
+pub(super) struct Mounts(Mutex<HashMap<(RepositoryName, RepositoryName), Arc<Pair>>>);
+
+/// Whether a pair mounts, once that is known. The first to ask holds the lock while it asks.
+type Pair = tokio::sync::Mutex<Option<bool>>;
+
+impl Mounts {
+    fn pair(&self, from: &RepositoryName, to: &RepositoryName) -> Arc<Pair> {
+        let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.entry((from.clone(), to.clone())).or_default().clone()
+    }
+}
+
+impl Repository {
+    /// Mounts a blob where source and target are of one registry, else sends its bytes unless it is there.
+    pub(super) async fn receive_blob(
+        &self,
+        blob: &Descriptor,
+        source: &Arc<dyn BlobSource>,
+    ) -> Result<Put, StoreError> {
+        let sibling = source.origin().filter(|(location, _)| **location == self.location).map(|(_, name)| name.clone());
+        let Some(from) = sibling else { return self.send_unless_there(blob, source, None).await };
+        let pair = self.registry.mounts.pair(&from, &self.name);
+        let mut known = pair.lock().await;
+        if *known != Some(false) {
+            if *known == Some(true) {
+                drop(known);
+                return match self.mount(blob, &from).await? {
+                    None => Ok(Put::Mounted),
+                    // The pair mounts, this blob does not: nothing is known of whether it is there.
+                    Some(session) => self.send_unless_there(blob, source, Some(session)).await,
+                };
+            }
+            let answer = self.mount(blob, &from).await?;
+            *known = Some(answer.is_none());
+            drop(known);
+            return match answer {
+                None => Ok(Put::Mounted),
+                Some(session) => {
+                    self.counts.mount_refused();
+                    self.send_unless_there(blob, source, Some(session)).await
+                }
+            };
+        }
+        drop(known);
+        self.send_unless_there(blob, source, None).await
+    }
+
+    /// Asks for a mount. None: it is done; else the upload session that was opened in its place.
+    async fn mount(&self, blob: &Descriptor, from: &RepositoryName) -> Result<Option<Url>, StoreError> {
+        let mut url = self.registry.url(&self.name, "blobs/uploads/");
+        url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from.as_str());
+        let subject = blob.digest.to_string();
+        let operation = Operation { kind: Kind::Mount, repository: &self.name, subject: &subject };
+        self.registry
+            .retry(&operation, &self.counts, || async {
+                let _permit = self.registry.budget.permit().await;
+                let response =
+                    self.registry.send(&operation, &self.counts, Call::new(Method::POST, url.clone())).await?;
+                self.registry.budget.succeeded();
+                match response.status() {
+                    StatusCode::CREATED => Ok(None),
+                    _ => location(response.headers(), &url).map(Some),
+                }
+            })
+            .await
+    }
+
+    async fn send_unless_there(
+        &self,
+        blob: &Descriptor,
+        source: &Arc<dyn BlobSource>,
+        session: Option<Url>,
+    ) -> Result<Put, StoreError> {
+        match self.has_blob(blob).await? {
+            true => Ok(Put::Present),
+            false => self.upload(blob, source, session).await.map(|()| Put::Sent),
+        }
+    }
+
+    async fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {
+        let subject = blob.digest.to_string();
+        let operation = Operation { kind: Kind::HeadBlob, repository: &self.name, subject: &subject };
+        let url = self.registry.url(&self.name, &format!("blobs/{subject}"));
+        let call = || Call::new(Method::HEAD, url.clone());
+        let answer = self.registry.fetch(&operation, &self.counts, 0, call).await;
+        none_if_not_found(answer).map(|answer| answer.is_some())
+    }
+
+    /// One POST and one PUT. A second attempt opens a session of its own, because ECR refuses a
+    /// second body in the same one.
+    async fn upload(
+        &self,
+        blob: &Descriptor,
+        source: &Arc<dyn BlobSource>,
+        session: Option<Url>,
+    ) -> Result<(), StoreError> {
+        let subject = blob.digest.to_string();
+        let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
+        let stored_within = ANSWER_DEADLINE + Duration::from_secs(blob.size / STORES);
+        let first_session = Mutex::new(session);
+        // Before the source is opened: what waits for its turn has no connection and no buffers.
+        let _room = self.registry.uploads.acquire().await;
+        let attempt = || async {
+            let opened = first_session.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let mut url = match opened {
+                Some(url) => url,
+                None => self.start_upload(&subject).await?,
+            };
+            url.query_pairs_mut().append_pair("digest", &subject);
+            let failed: Arc<Mutex<Option<StoreError>>> = Arc::default();
+            let bytes = source.blob(blob).await.map_err(Failure::passed_on)?;
+            let progress = UploadProgress::new();
+            let body = self.counted(bytes, failed.clone(), progress.clone());
+            let call = Call {
+                content_type: Some("application/octet-stream".to_owned()),
+                body: Payload::Stream(body, blob.size, progress),
+                deadline: stored_within,
+                ..Call::new(Method::PUT, url)
+            };
+            let outcome = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
+            // What broke our own body is the cause, the broken connection its effect.
+            let cause = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match (outcome, cause) {
+                (Err(_), Some(cause)) => Err(Failure::passed_on(cause)),
+                (Err(failure), None) => Err(in_new_session(failure)),
+                (Ok(answer), _) if answer.status == StatusCode::CREATED => Ok(()),
+                (Ok(answer), _) => self.stored(blob, answer.status).await,
+            }
+        };
+        // To send much takes long, and to send it again may be worth it.
+        let patience = PATIENCE + Duration::from_secs(blob.size / SLOWEST);
+        let sent = self.registry.attempt(patience, &operation, &self.counts, attempt).await;
+        sent.map_err(|failure| self.explain(failure, Kind::Upload, &subject))
+    }
+
+    /// After an upload that was answered by another status than 201: whether the blob is there.
+    async fn stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
+        match self.has_blob(blob).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Failure::new(Class::Transient, format!("it answered {status}, and the blob is not there"))
+                    .unproved())
+            }
+            Err(error) => Err(Failure::passed_on(error)),
+        }
+    }
+
+    async fn start_upload(&self, subject: &str) -> Result<Url, Failure> {
+        let operation = Operation { kind: Kind::StartUpload, repository: &self.name, subject };
+        let url = self.registry.url(&self.name, "blobs/uploads/");
+        let call = Call::new(Method::POST, url.clone());
+        let answer = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
+        // Or else it would be told as a failure of the upload that it is part of, and so of another permission.
+        let answer = answer.map_err(|failure| Failure { at: Some(Kind::StartUpload), ..failure })?;
+        location(&answer.headers, &url)
+    }
+
+    /// A request body that counts what is sent and remembers why it broke.
+    fn counted(
+        &self,
+        bytes: BlobStream,
+        failed: Arc<Mutex<Option<StoreError>>>,
+        progress: Arc<UploadProgress>,
+    ) -> crate::http_client::Body {
+        let counts = self.counts.clone();
+        let frames = progress.of(bytes).map(move |piece| match piece {
+            Ok(piece) => {
+                counts.sent(piece.len() as u64);
+                Ok(Frame::data(piece))
+            }
+            Err(error) => {
+                let broken = StoreError::new(error.class, "the source broke off");
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Err(broken)
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+
+    /// A blob's bytes, verified. A connection that breaks is taken up where it broke.
+    pub(super) async fn download(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
+        let subject = blob.digest.to_string();
+        let operation = Operation { kind: Kind::GetBlob, repository: &self.name, subject: &subject };
+        let open = || async {
+            let _permit = self.registry.budget.permit().await;
+            self.open(&subject, 0).await
+        };
+        let body = self.registry.retry(&operation, &self.counts, open).await?;
+        let state = Download {
+            repository: self.clone(),
+            subject,
+            size: blob.size,
+            offset: 0,
+            body: Some(body),
+            resumes: 0,
+            taken_up_at: 0,
+            left: deadline(blob.size),
+        };
+        let pieces = stream::try_unfold(state, |mut state| async move {
+            Ok(state.next_in_time().await?.map(|piece| (piece, state)))
+        });
+        Ok(verified(Box::pin(pieces), blob, self.address()))
+    }
+
+    /// Asks the registry for the bytes from an offset, follows where it sends us, and drops what comes before
+    /// the offset where the server does not know ranges.
+    ///
+    /// Room for the request is the caller's business: a download that is taken up again feeds an upload that has its
+    /// place, and would wait for ever if all places were held by such uploads.
+    async fn open(&self, subject: &str, offset: u64) -> Result<Body, Failure> {
+        let mut url = self.registry.url(&self.name, &format!("blobs/{subject}"));
+        let mut kind = Kind::GetBlob;
+        for _ in 0..=REDIRECTS {
+            let operation = Operation { kind, repository: &self.name, subject };
+            let call = Call { range_from: (offset > 0).then_some(offset), ..Call::new(Method::GET, url.clone()) };
+            let response = self.registry.send(&operation, &self.counts, call).await?;
+            if response.status().is_redirection() {
+                url = location(response.headers(), &url)?;
+                kind = Kind::GetRedirected;
+                continue;
+            }
+            self.registry.budget.succeeded();
+            let skip = match response.status() {
+                StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), offset) => 0,
+                StatusCode::PARTIAL_CONTENT => {
+                    return Err(Failure::new(Class::Invalid, "the server answers with another range"));
+                }
+                _ => offset,
+            };
+            return Ok(Body { incoming: response.into_body(), skip });
+        }
+        Err(Failure::new(Class::Invalid, format!("more than {REDIRECTS} redirects")))
+    }
+}
+
+/// A body from some offset on.
+struct Body {
+    incoming: Incoming,
+    /// Bytes to drop before those that were asked for.
+    skip: u64,
+}
+
+/// A download on its way.
+struct Download {
+    repository: Repository,
+    subject: String,
+    size: u64,
+    offset: u64,
+    body: Option<Body>,
+    resumes: u32,
+    /// The offset at which it broke off last.
+    taken_up_at: u64,
+    /// The time that is left to wait for the registry. What the receiver takes is the receiver's.
+    left: Duration,
+}
+
+impl Download {
+    async fn next_in_time(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let (begun, left) = (Instant::now(), self.left);
+        let (within, why) = match left < STALLED {
+            true => (left, format!("not done within {} s", deadline(self.size).as_secs())),
+            false => (STALLED, format!("no more bytes for {} s", STALLED.as_secs())),
+        };
+        let Ok(piece) = timeout(within, self.next()).await else {
+            let failure = Failure::new(Class::Transient, why);
+            return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+        };
+        self.left = left.saturating_sub(begun.elapsed());
+        piece
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            let failure = match self.piece().await {
+                Ok(Some(piece)) => {
+                    self.offset += piece.len() as u64;
+                    self.repository.counts.received(piece.len() as u64);
+                    return Ok(Some(piece));
+                }
+                Ok(None) if self.offset >= self.size => return Ok(None),
+                Ok(None) => Failure::new(Class::Transient, "the answer ended early"),
+                Err(failure) => failure,
+            };
+            self.body = None;
+            if self.offset - self.taken_up_at >= PROGRESS {
+                self.resumes = 0;
+            }
+            self.taken_up_at = self.offset;
+            self.resumes += 1;
+            if self.resumes > RESUMES || !failure.may_pass() {
+                return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+            }
+            self.repository.counts.retry();
+            let operation =
+                Operation { kind: Kind::GetBlob, repository: &self.repository.name, subject: &self.subject };
+            let open = || self.repository.open(&self.subject, self.offset);
+            self.body = Some(self.repository.registry.retry(&operation, &self.repository.counts, open).await?);
+        }
+    }
+
+    /// The next piece of the body at hand.
+    async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(body) = self.body.as_mut() else { return Ok(None) };
+        loop {
+            let frame = match timeout(PIECE_DEADLINE, body.incoming.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(Failure::unreachable(error.into())),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err(Failure::new(Class::Transient, "the answer stopped in the middle")),
+            };
+            let Ok(mut data) = frame.into_data() else { continue };
+            let dropped = body.skip.min(data.len() as u64);
+            body.skip -= dropped;
+            let data = data.split_off(dropped as usize);
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+/// What a download may take, by its size.
+fn deadline(size: u64) -> Duration {
+    DOWNLOAD + Duration::from_secs(size / SLOWEST)
+}
+
+/// A refusal that concerns the session: another one may do.
+fn in_new_session(mut failure: Failure) -> Failure {
+    let session_lost = failure.code.as_deref() == Some("BLOB_UPLOAD_UNKNOWN")
+        || failure.code.as_deref() == Some("BLOB_UPLOAD_INVALID")
+        || failure.detail.as_deref().is_some_and(|detail| detail.starts_with("416"));
+    if session_lost {
+        failure.class = Class::Transient;
+    }
+    failure
+}
+
+/// Whether `Content-Range` begins where the rest was asked for.
+fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
+    let range = headers.get(http::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()) == Some(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::{CredentialSource, Credentials, Options, Registries};
+    use super::*;
+
+    const SIZE: usize = 1000;
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl CredentialSource for Nobody {
+        async fn credentials(&self, _: &str) -> Result<Credentials, StoreError> {
+            Ok(Credentials::Anonymous)
+        }
+    }
+
+    /// A registry that sends a blob byte by byte with a wait before each, and closes the connection after so many.
+    async fn slow(wait: Duration, bytes: usize) -> (Repository, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let length = connection.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+                let from =
+                    request.split_once("range: bytes=").and_then(|(_, range)| range.split('-').next()?.parse().ok());
+                let from: usize = from.unwrap_or(0);
+                count.fetch_add(1, Ordering::Relaxed);
+                let head = format!(
+                    "HTTP/1.1 206 Partial\r\ncontent-range: bytes {from}-{}/{SIZE}\r\ncontent-length: {}\r\n\r\n",
+                    SIZE - 1,
+                    SIZE - from
+                );
+                connection.write_all(head.as_bytes()).await.unwrap();
+                for _ in 0..bytes.min(SIZE - from) {
+                    tokio::time::sleep(wait).await;
+                    if connection.write_all(b"x").await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let registries = Registries::new(Options::default(), Arc::new(Nobody));
+        (registries.repository(&host, &"a/b".parse().unwrap()).unwrap(), asked)
+    }
+
+    async fn drain(mut stream: BlobStream) -> (usize, StoreError) {
+        let mut received = 0;
+        loop {
+            match stream.next().await.unwrap() {
+                Ok(piece) => received += piece.len(),
+                Err(error) => return (received, error),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_trickles_is_given_up() {
+        let (repository, _) = slow(Duration::from_secs(8), SIZE).await;
+        let stream = repository.download(&Descriptor::of("x/y", &[b'y'; SIZE])).await.unwrap();
+        tokio::time::pause();
+        let (received, error) = drain(stream).await;
+        assert!(received < SIZE / 10, "{received}");
+        assert_eq!(error.class, Class::Transient);
+        assert!(error.to_string().contains("not done within 60 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn single_bytes_are_no_progress() {
+        let (repository, asked) = slow(Duration::ZERO, 1).await;
+        let stream = repository.download(&Descriptor::of("x/y", &[b'y'; SIZE])).await.unwrap();
+        let (_, error) = drain(stream).await;
+        assert_eq!(error.class, Class::Transient);
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + RESUMES as usize);
+    }
+}

@@ -1,0 +1,383 @@
+use std::time::{Duration, SystemTime};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::health::GivenUp;
+use super::host::EcrHost;
+use super::operation::{Kind, Operation};
+use crate::http_client::Refused;
+use oci::{BoxError, Class, StoreError};
+use secrecy::{ExposeSecret, SecretString};
+
+/// The longest text of a registry that is passed on, in characters.
+const DETAIL_LIMIT: usize = 300;
+
+/// One attempt that failed, before anybody says what it was for.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) class: Class,
+    /// The request that failed, where it is only a part of the operation.
+    pub(super) at: Option<Kind>,
+    /// The registry's own code: `NAME_UNKNOWN`.
+    pub(super) code: Option<String>,
+    /// The registry's own words, made safe to show.
+    pub(super) detail: Option<String>,
+    /// How long the registry asked to wait.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) source: Option<BoxError>,
+    /// Credentials were sent along.
+    pub(super) had_credentials: bool,
+    /// Another attempt would not help, although the class says that it may.
+    pub(super) is_final: bool,
+    /// The words are not those of a registry: what answers does not know the address.
+    pub(super) is_foreign: bool,
+    /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the class.
+    pub(super) is_unproved: bool,
+}
+
+impl Failure {
+    fn of(class: Class) -> Self {
+        Self {
+            class,
+            at: None,
+            code: None,
+            detail: None,
+            retry_after: None,
+            source: None,
+            had_credentials: false,
+            is_final: false,
+            is_foreign: false,
+            is_unproved: false,
+        }
+    }
+
+    pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::of(class) }
+    }
+
+    /// No answer: the connection, TLS or a proxy.
+    pub(super) fn unreachable(source: BoxError) -> Self {
+        Self { source: Some(source), ..Self::of(Class::Transient) }
+    }
+
+    /// No answer in time.
+    pub(super) fn no_answer(deadline: Duration) -> Self {
+        Self::new(Class::Transient, format!("no answer within {} s", deadline.as_secs()))
+    }
+
+    /// The registry stopped reading what it is sent.
+    pub(super) fn takes_no_more(deadline: Duration) -> Self {
+        Self::new(Class::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
+    }
+
+    /// An error of another operation, most of all of the source of an upload. It has used up its own attempts: to
+    /// repeat what it was for would multiply them.
+    pub(super) fn passed_on(error: StoreError) -> Self {
+        let class = error.class;
+        Self { source: Some(error.into()), is_final: true, ..Self::of(class) }
+    }
+
+    /// Nothing more is asked of the registry.
+    pub(super) fn host_given_up(given_up: GivenUp) -> Self {
+        let reason = given_up.reason;
+        let detail = match given_up.failures {
+            0 | 1 => format!("the registry was given up: {reason}"),
+            several => format!("the registry was given up after {several} failures in a row, the last one: {reason}"),
+        };
+        Self { is_final: true, ..Self::new(Class::Transient, detail) }
+    }
+
+    /// A short reason for a progress line, in the registry's words where it said any.
+    pub(super) fn reason(&self) -> String {
+        match (&self.detail, &self.source) {
+            (Some(detail), _) => detail.clone(),
+            (None, Some(source)) => deepest(source.as_ref()).to_string(),
+            (None, None) => "no answer".to_owned(),
+        }
+    }
+
+    /// No credentials: that is all there is to say, whatever they were for.
+    pub(super) fn no_credentials(error: StoreError) -> Self {
+        Self { at: Some(Kind::Token), ..Self::passed_on(error) }
+    }
+
+    /// An answer that is not a success.
+    ///
+    /// A registry may repeat what it was sent: its words are shown without `secrets`.
+    pub(super) fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8], secrets: &[SecretString]) -> Self {
+        let said = serde_json::from_slice::<Errors>(body).ok();
+        let is_foreign = said.is_none() && !body.trim_ascii().is_empty();
+        let said = said.and_then(|errors| errors.errors.into_iter().next());
+        let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
+        let detail = match message.filter(|message| !message.is_empty()) {
+            Some(message) => format!("{} {}", status.as_u16(), safe(&redacted(&message, secrets))),
+            None => status.to_string(),
+        };
+        let class = classify(status, code.as_deref(), &detail);
+        let retry_after =
+            headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+        let code = code.map(|code| safe(&redacted(&code, secrets)));
+        Self { code, retry_after, is_foreign, ..Self::new(class, detail) }
+    }
+
+    /// Whether the same request may go well later.
+    pub(super) fn may_pass(&self) -> bool {
+        let passes = self.is_unproved || matches!(self.class, Class::Throttled | Class::Transient);
+        passes && !self.is_final && self.refused().is_none()
+    }
+
+    /// The same for an answer to a write that proves nothing.
+    pub(super) fn unproved(self) -> Self {
+        Self { is_unproved: true, ..self }
+    }
+
+    /// Whether it is the repository that does not exist.
+    pub(super) fn is_of_repository(&self) -> bool {
+        self.class == Class::NotFound && self.code.as_deref() == Some("NAME_UNKNOWN")
+    }
+
+    /// The same, where nobody waits for as long as the registry asks.
+    pub(super) fn given_up(mut self) -> Self {
+        if let Some(wait) = self.retry_after {
+            let asks = format!("it asks to wait for {} s", wait.as_secs());
+            self.detail = Some(self.detail.map_or_else(|| asks.clone(), |detail| format!("{detail}; {asks}")));
+        }
+        self
+    }
+
+    /// The connection was refused for good, in this request or in what it passes on.
+    fn refused(&self) -> Option<&Refused> {
+        Refused::behind(self.source.as_deref()?)
+    }
+
+    /// What is told of it: the one line that names what failed, and the remedy.
+    pub(super) fn explain(mut self, operation: &Operation<'_>, host: &str) -> StoreError {
+        // An error of another operation names what failed by itself: the source, or the credentials.
+        match self.source.take().map(|source| source.downcast::<StoreError>()) {
+            Some(Ok(error)) => return *error,
+            Some(Err(source)) => self.source = Some(source),
+            None => {}
+        }
+        if let Some(refused) = self.refused() {
+            let error = StoreError::new(self.class, format!("cannot reach `{host}`")).hint(refused.hint);
+            return error.because(refused.clone());
+        }
+        let ecr = EcrHost::parse(host);
+        let operation = Operation { kind: self.at.unwrap_or(operation.kind), ..*operation };
+        let repository = operation.repository;
+        let what = operation.what();
+        let detail = self.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let place = ecr.as_ref().map_or_else(|| host.to_owned(), |ecr| format!("{}/{}", ecr.account, ecr.region));
+        let repository_missing = self.is_of_repository();
+        let (message, hint) = match (self.class, &ecr) {
+            (Class::NotFound, Some(ecr)) if repository_missing => (
+                format!("repository `{repository}` does not exist in {place}"),
+                Some(format!(
+                    "set `create-repositories: missing`, or create it: aws ecr create-repository --region {} --repository-name {repository}",
+                    ecr.region
+                )),
+            ),
+            (Class::NotFound, None) if repository_missing => {
+                (format!("repository `{repository}` does not exist in {place}"), None)
+            }
+            (Class::NotFound, _) if operation.kind.is_write() => (
+                format!("`{host}/{repository}` did not take {what}{detail}"),
+                Some("it answers that something is missing: the repository, or what the manifest names".to_owned()),
+            ),
+            (Class::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
+            (Class::Denied, _) if operation.kind == Kind::Token && self.code.is_none() && !self.had_credentials => {
+                (format!("the token service of `{host}` gives no token for `{repository}`{detail}"), None)
+            }
+            (Class::Denied | Class::Authentication, _) if operation.kind == Kind::Token && self.had_credentials => (
+                format!("the token service of `{host}` refused the credentials for `{repository}`{detail}"),
+                Some(format!("those of Docker's configuration are wrong, have expired or may not do this: docker login {host}")),
+            ),
+            (Class::Denied, Some(ecr)) if operation.kind == Kind::PutManifest && self.code.is_none() => (
+                format!("ecr:PutImage on {} was refused{detail}", ecr.repository_arn(repository.as_str())),
+                Some("the role or the repository's policy lacks ecr:PutImage, or the repository is full".to_owned()),
+            ),
+            (Class::Denied, Some(ecr)) => (
+                format!("{} on {} was denied{detail}", operation.kind.iam_action(), ecr.repository_arn(repository.as_str())),
+                Some(format!("allow {} in the role's policy and in the repository's", operation.kind.iam_action())),
+            ),
+            (Class::Denied, None) => (format!("`{host}` denied to {} {what} of `{repository}`{detail}", operation.verb()), None),
+            (Class::Authentication, Some(_)) => (
+                format!("`{host}` refused the token{detail}"),
+                Some("the token is of ecr:GetAuthorizationToken in that account or one that the repository's policy names".to_owned()),
+            ),
+            (Class::Authentication, None) if self.had_credentials => (
+                format!("`{host}` rejected the credentials{detail}"),
+                Some(format!("those of Docker's configuration are wrong or have expired: docker login {host}")),
+            ),
+            (Class::Authentication, None) => {
+                (format!("`{host}` asks for credentials{detail}"), Some(format!("log in first: docker login {host}")))
+            }
+            (Class::Transient, _) if self.detail.is_none() => {
+                (format!("cannot {} {what} of `{repository}`: no answer from `{host}`", operation.verb()), None)
+            }
+            _ => (format!("cannot {} {what} of `{host}/{repository}`{detail}", operation.verb()), None),
+        };
+        StoreError { class: self.class, message, hint, source: self.source }
+    }
+}
+
+/// The body that the distribution specification gives an error.
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+/// "Not found" is only what the specification calls so: a 404. What a fault of the server says in its body is no answer.
+fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> Class {
+    match (status.as_u16(), code) {
+        (429, _) | (400..=499, Some("TOOMANYREQUESTS")) => Class::Throttled,
+        (400..=499, Some("DIGEST_INVALID" | "SIZE_INVALID")) => Class::Integrity,
+        (400, Some("TAG_INVALID")) => Class::Conflict,
+        (400, _) if detail.contains("immutable") => Class::Conflict,
+        (401, _) => Class::Authentication,
+        // ECR's words: "Your authorization token has expired. Reauthenticate and try again."
+        (403, _) if detail.contains("authorization token has expired") => Class::Authentication,
+        (403, _) => Class::Denied,
+        (404, _) => Class::NotFound,
+        (405 | 410 | 415 | 501, _) => Class::Unsupported,
+        (409 | 412, _) => Class::Conflict,
+        (408, _) | (500.., _) => Class::Transient,
+        _ => Class::Invalid,
+    }
+}
+
+/// Seconds, or an HTTP date; at most an hour is believed.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    const MOST: Duration = Duration::from_secs(3600);
+    let wait = match value.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value.trim()).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wait.min(MOST))
+}
+
+/// The innermost cause, which says most.
+fn deepest<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest
+}
+
+/// Characters of a word that may be a part of a secret. A shorter one gives nothing away.
+const TELLING: usize = 8;
+
+/// Words without those that are a secret, hold one, or are a part of one.
+fn redacted(text: &str, secrets: &[SecretString]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "***");
+    }
+    let of_token = |c: char| c.is_ascii_alphanumeric() || "+/=-_.~".contains(c);
+    let mut shown = String::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let end = rest.find(|c| !of_token(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let gives_away = |secret: &SecretString| word.len() >= TELLING && secret.expose_secret().contains(word);
+        shown.push_str(if secrets.iter().any(gives_away) { "***" } else { word });
+        let next = after.find(of_token).unwrap_or(after.len());
+        shown.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    shown
+}
+
+/// A registry's words on one line, without control characters and not too long.
+fn safe(text: &str) -> String {
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
+    words.join(" ").chars().take(DETAIL_LIMIT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &str) -> Failure {
+        Failure::answered(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes(), &[])
+    }
+
+    #[test]
+    fn classes() {
+        let error = |code: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"said"}}]}}"#);
+        for (status, code, class) in [
+            (401, "UNAUTHORIZED", Class::Authentication),
+            (403, "DENIED", Class::Denied),
+            (404, "NAME_UNKNOWN", Class::NotFound),
+            (400, "TAG_INVALID", Class::Conflict),
+            (400, "DIGEST_INVALID", Class::Integrity),
+            (400, "UNSUPPORTED", Class::Invalid),
+            (405, "UNSUPPORTED", Class::Unsupported),
+            (429, "TOOMANYREQUESTS", Class::Throttled),
+            (503, "UNAVAILABLE", Class::Transient),
+        ] {
+            assert_eq!(answered(status, &error(code)).class, class, "{status} {code}");
+        }
+        assert_eq!(answered(502, "<html>").class, Class::Transient);
+        let expired = r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
+        assert_eq!(answered(403, expired).class, Class::Authentication);
+    }
+
+    #[test]
+    fn absent_is_only_what_the_specification_calls_so() {
+        for (status, code) in [(500, "NAME_UNKNOWN"), (502, "BLOB_UNKNOWN"), (400, "MANIFEST_UNKNOWN"), (410, "GONE")] {
+            let body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
+            assert_ne!(answered(status, &body).class, Class::NotFound, "{status} {code}");
+        }
+        assert_eq!(answered(404, "<html>").class, Class::NotFound);
+    }
+
+    #[test]
+    fn a_registry_cannot_show_what_it_was_sent() {
+        let secrets = [SecretString::from("hunter2"), SecretString::from("QVdTOmEtbG9uZy10b2tlbg==")];
+        let redacted = |text: &str| redacted(text, &secrets);
+        assert_eq!(redacted("got `Basic QVdTOmEtbG9uZy10b2tlbg==`, sorry"), "got `Basic ***`, sorry");
+        assert_eq!(redacted("got QVdTOmEtbG9uZy10"), "got ***");
+        assert_eq!(redacted("p=hunter2&x"), "p=***&x");
+        assert_eq!(redacted("the manifest is unknown"), "the manifest is unknown");
+    }
+
+    #[test]
+    fn waits_as_long_as_it_is_told() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:30 GMT").unwrap();
+        assert_eq!(retry_after("4", now), Some(Duration::from_secs(4)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("999999999", now), Some(Duration::from_secs(3600)));
+        assert_eq!(retry_after("soon", now), None);
+    }
+
+    #[test]
+    fn a_denied_action_is_named_and_hostile_words_are_tamed() {
+        let body = r#"{"errors":[{"code":"DENIED","message":"no\n::error::x\u001b[31m"}]}"#;
+        let repository = "shop/api".parse().unwrap();
+        let operation = Operation { kind: Kind::StartUpload, repository: &repository, subject: "blob" };
+        let error = answered(403, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
+        insta::assert_snapshot!(error.message, @"ecr:InitiateLayerUpload on arn:aws:ecr:eu-west-1:111122223333:repository/shop/api was denied (403 no ::error::x [31m)");
+    }
+
+    #[test]
+    fn a_missing_repository_says_how_to_make_it() {
+        let body = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository does not exist"}]}"#;
+        let repository = "shop/api".parse().unwrap();
+        let operation = Operation { kind: Kind::StartUpload, repository: &repository, subject: "blob" };
+        let error = answered(404, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
+        insta::assert_snapshot!(error.message, @"repository `shop/api` does not exist in 111122223333/eu-west-1");
+        insta::assert_snapshot!(error.hint.unwrap(), @"set `create-repositories: missing`, or create it: aws ecr create-repository --region eu-west-1 --repository-name shop/api");
+    }
+}

@@ -1,0 +1,203 @@
+//! Whether a registry can still be expected to answer: a circuit breaker over all that a run does with it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::error::Failure;
+use super::operation::{Kind, Operation};
+use oci::Class;
+
+/// Operations that give up one after the other, with no answer between them, before the rest is given up too. One
+/// alone may be about a single broken blob.
+const IN_A_ROW: usize = 2;
+
+/// Attempts of several operations that fail in a row before the rest is given up, if they go on for [`FAILING`].
+const FAILURES: usize = 6;
+
+/// How long a registry may fail without an answer between: operations that wait for their turn would wait for long.
+const FAILING: Duration = Duration::from_secs(20);
+
+/// What is known of one registry.
+#[derive(Default)]
+pub(super) struct Health {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether any request was ever answered.
+    has_answered: bool,
+    /// Failures since the last answer to any request.
+    all: Streak,
+    /// Failures since the last answer to a request of the same kind.
+    by_kind: HashMap<Kind, Streak>,
+}
+
+/// Failures with no answer between them.
+#[derive(Default)]
+struct Streak {
+    first: Option<Instant>,
+    failures: usize,
+    /// What failed: repository and subject.
+    operations: HashSet<String>,
+    /// What failed for as long as it may.
+    gave_up: HashSet<String>,
+    /// Nothing more is asked, and why.
+    given_up: Option<GivenUp>,
+}
+
+/// Why nothing more is asked of a registry.
+#[derive(Debug, Clone)]
+pub(super) struct GivenUp {
+    /// What the last attempt failed with.
+    pub(super) reason: String,
+    /// Attempts that failed in a row.
+    pub(super) failures: usize,
+}
+
+impl Streak {
+    fn failed(&mut self, operation: &str, is_last: bool, enough: usize, failure: &Failure) {
+        if is_last {
+            self.gave_up.insert(operation.to_owned());
+        } else if failure.class != Class::Throttled {
+            self.operations.insert(operation.to_owned());
+            self.failures += 1;
+            self.first.get_or_insert_with(Instant::now);
+        }
+        let goes_on = self.first.is_some_and(|first| first + FAILING <= Instant::now());
+        let fails = goes_on && self.failures >= FAILURES && self.operations.len() >= IN_A_ROW;
+        if self.given_up.is_none() && (fails || self.gave_up.len() >= enough) {
+            self.given_up = Some(GivenUp { reason: failure.reason(), failures: self.failures });
+        }
+    }
+}
+
+impl Health {
+    /// A request was answered, be it by a refusal.
+    pub(super) fn answered(&self, kind: Kind) {
+        let mut state = self.state();
+        state.has_answered = true;
+        if state.all.given_up.is_none() {
+            state.all = Streak::default();
+        }
+        state.by_kind.retain(|of, streak| *of != kind || streak.given_up.is_some());
+    }
+
+    /// An attempt has failed that may be made again.
+    pub(super) fn failed(&self, operation: &Operation<'_>, failure: &Failure) {
+        self.count(operation, failure, false);
+    }
+
+    /// An operation has failed for as long as it may.
+    pub(super) fn gave_up(&self, operation: &Operation<'_>, failure: &Failure) {
+        self.count(operation, failure, true);
+    }
+
+    /// The registry is given up after the first operation where it has never answered, otherwise after [`IN_A_ROW`] or
+    /// [`FAILURES`] with no answer between them; and so are requests of one kind where only others are answered.
+    fn count(&self, operation: &Operation<'_>, failure: &Failure, is_last: bool) {
+        let mut state = self.state();
+        let name = format!("{} {}", operation.repository, operation.subject);
+        let enough = if state.has_answered { IN_A_ROW } else { 1 };
+        state.all.failed(&name, is_last, enough, failure);
+        state.by_kind.entry(operation.kind).or_default().failed(&name, is_last, IN_A_ROW, failure);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Resolves once requests of a kind are given up.
+    pub(super) async fn given_up(&self, kind: Kind) -> GivenUp {
+        loop {
+            let changed = self.changed.notified();
+            let given_up = {
+                let state = self.state();
+                let of_kind = || state.by_kind.get(&kind).and_then(|streak| streak.given_up.clone());
+                state.all.given_up.clone().or_else(of_kind)
+            };
+            match given_up {
+                Some(given_up) => return given_up,
+                None => changed.await,
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure::new(Class::Transient, "503 Service Unavailable")
+    }
+
+    fn gives_up(health: &Health, kind: Kind, subject: &str) {
+        let repository = "shop/api".parse().unwrap();
+        health.gave_up(&Operation { kind, repository: &repository, subject }, &failure());
+    }
+
+    fn fails(health: &Health, kind: Kind, subject: &str) {
+        let repository = "shop/api".parse().unwrap();
+        health.failed(&Operation { kind, repository: &repository, subject }, &failure());
+    }
+
+    fn is_given_up(health: &Health, kind: Kind) -> bool {
+        health.given_up(kind).now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_registry_that_never_answered_is_given_up_at_once() {
+        let health = Health::default();
+        assert!(!is_given_up(&health, Kind::HeadManifest));
+        gives_up(&health, Kind::HeadManifest, "1.0.0");
+        assert!(is_given_up(&health, Kind::HeadManifest) && is_given_up(&health, Kind::Tags));
+    }
+
+    #[test]
+    fn one_broken_blob_is_not_a_broken_registry() {
+        let health = Health::default();
+        health.answered(Kind::HeadManifest);
+        for _ in 0..3 {
+            gives_up(&health, Kind::GetBlob, "sha256:one");
+            assert!(!is_given_up(&health, Kind::GetBlob));
+        }
+        // The second one is of the same kind, and only requests of other kinds are answered.
+        health.answered(Kind::HeadManifest);
+        gives_up(&health, Kind::GetBlob, "sha256:two");
+        assert!(is_given_up(&health, Kind::GetBlob));
+        assert!(!is_given_up(&health, Kind::HeadManifest));
+    }
+
+    #[test]
+    fn an_answer_starts_the_count_anew() {
+        let health = Health::default();
+        health.answered(Kind::GetBlob);
+        gives_up(&health, Kind::GetBlob, "sha256:one");
+        health.answered(Kind::GetBlob);
+        gives_up(&health, Kind::GetBlob, "sha256:two");
+        assert!(!is_given_up(&health, Kind::GetBlob));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_go_on_end_what_waits_for_its_turn() {
+        let health = Health::default();
+        health.answered(Kind::HeadManifest);
+        for number in 0..FAILURES {
+            fails(&health, Kind::HeadManifest, &format!("1.0.{number}"));
+        }
+        assert!(!is_given_up(&health, Kind::HeadManifest), "not for long enough");
+        tokio::time::advance(FAILING).await;
+        fails(&health, Kind::HeadManifest, "1.1.0");
+        assert!(is_given_up(&health, Kind::HeadManifest));
+    }
+}

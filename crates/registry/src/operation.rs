@@ -1,0 +1,164 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use oci::RepositoryName;
+
+/// What a request to a registry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// HEAD of a manifest.
+    HeadManifest,
+    /// GET of a manifest.
+    GetManifest,
+    /// PUT of a manifest.
+    PutManifest,
+    /// HEAD of a blob.
+    HeadBlob,
+    /// GET of a blob at the registry.
+    GetBlob,
+    /// GET of a blob where the registry sent us.
+    GetRedirected,
+    /// POST that opens an upload.
+    StartUpload,
+    /// POST that asks for a mount.
+    Mount,
+    /// PUT of a blob's bytes.
+    Upload,
+    /// GET of the referrers API.
+    Referrers,
+    /// GET of the tag list.
+    Tags,
+    /// GET of a token service.
+    Token,
+}
+
+impl Kind {
+    /// The IAM action that ECR checks for it.
+    pub fn iam_action(self) -> &'static str {
+        match self {
+            // ECR has no action of its own for the referrers API.
+            Self::HeadManifest | Self::GetManifest | Self::Referrers => "ecr:BatchGetImage",
+            Self::PutManifest => "ecr:PutImage",
+            Self::HeadBlob => "ecr:BatchCheckLayerAvailability",
+            Self::GetBlob | Self::GetRedirected => "ecr:GetDownloadUrlForLayer",
+            Self::StartUpload | Self::Mount => "ecr:InitiateLayerUpload",
+            Self::Upload => "ecr:UploadLayerPart and ecr:CompleteLayerUpload",
+            Self::Tags => "ecr:ListImages",
+            Self::Token => "ecr:GetAuthorizationToken",
+        }
+    }
+
+    /// Whether it changes the registry.
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::PutManifest | Self::StartUpload | Self::Mount | Self::Upload)
+    }
+}
+
+/// A request's purpose, for errors and counts.
+pub(super) struct Operation<'a> {
+    pub(super) kind: Kind,
+    pub(super) repository: &'a RepositoryName,
+    /// The tag or digest, or what else it is about.
+    pub(super) subject: &'a str,
+}
+
+impl Operation<'_> {
+    pub(super) fn verb(&self) -> &'static str {
+        match self.kind.is_write() {
+            true => "write",
+            false => "read",
+        }
+    }
+
+    pub(super) fn what(&self) -> String {
+        match self.kind {
+            Kind::HeadManifest | Kind::GetManifest | Kind::PutManifest => format!("manifest `{}`", self.subject),
+            Kind::Referrers => format!("the referrers of `{}`", self.subject),
+            Kind::Tags => "the tags".to_owned(),
+            Kind::Token => "a token".to_owned(),
+            _ => format!("blob `{}`", self.subject),
+        }
+    }
+}
+
+/// What one use of a repository took, counted while it happens.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    requests: Mutex<BTreeMap<Kind, u64>>,
+    retries: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    mount_refused: AtomicU64,
+}
+
+/// What one use of a repository took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests by kind, retries among them.
+    pub requests: BTreeMap<Kind, u64>,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Bytes of blobs and manifests sent.
+    pub sent: u64,
+    /// Bytes of blobs received.
+    pub received: u64,
+    /// Mounts that the registry declined.
+    pub mount_refused: u64,
+}
+
+impl Traffic {
+    /// All requests.
+    pub fn total(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
+    /// Requests that change the registry.
+    pub fn writes(&self) -> u64 {
+        self.requests.iter().filter(|(kind, _)| kind.is_write()).map(|(_, count)| count).sum()
+    }
+
+    /// Takes another's figures in.
+    pub fn add(&mut self, other: &Self) {
+        for (kind, count) in &other.requests {
+            *self.requests.entry(*kind).or_default() += count;
+        }
+        self.retries += other.retries;
+        self.sent += other.sent;
+        self.received += other.received;
+        self.mount_refused += other.mount_refused;
+    }
+}
+
+impl Counts {
+    pub(super) fn request(&self, kind: Kind) {
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    }
+
+    pub(super) fn retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn mount_refused(&self) {
+        self.mount_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> Traffic {
+        Traffic {
+            requests: self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            retries: self.retries.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+            mount_refused: self.mount_refused.load(Ordering::Relaxed),
+        }
+    }
+}

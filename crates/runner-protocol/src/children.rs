@@ -1,0 +1,580 @@
+//! The environment of the programs that the actions start.
+//!
+//! A step's environment holds more than any program needs: tokens of GitHub, credentials of AWS, secrets of a build. A
+//! program starts with an empty environment and gets the variables that it reads, as its documentation and its source have
+//! them, and no others. Credentials are a [`Grant`]: they go to the one command that uses them.
+//!
+//! Each line below is a pattern and the reason for it. A pattern is a name, or the beginning of names and `*`; `*` is for
+//! programs that read a variable for each of their options, and stands after the program's own name alone.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use super::Environment;
+use super::environment::matches;
+
+/// Patterns of variables, each with the reason why a program gets them.
+type Variables = &'static [(&'static str, &'static str)];
+
+/// What every program gets.
+const COMMON: Variables = &[
+    ("PATH", "programs that it starts itself: credential helpers, `newuidmap`, `ssh`, `git`"),
+    ("HOME", "its configuration and caches"),
+    ("USER", "the user's range in /etc/subuid"),
+    ("LOGNAME", "the same"),
+    ("XDG_*", "its configuration, caches and sockets where they are not in HOME"),
+    ("TMPDIR", "temporary files"),
+    ("TMP", "the same, for Node.js and Python"),
+    ("TEMP", "the same, for Node.js and Python"),
+    ("LANG", "the encoding of what it reads and prints"),
+    ("LANGUAGE", "the language of what it prints"),
+    ("LC_*", "the same as LANG"),
+    ("LOCALE_ARCHIVE", "locales on NixOS"),
+    ("TZ", "the time zone"),
+    ("TZDIR", "time zones elsewhere than in /usr/share"),
+    ("TERM", "whether it may print colours"),
+    ("NO_COLOR", "that it may not"),
+    ("CI", "that nobody answers questions"),
+    ("HTTP_PROXY", "the way out"),
+    ("HTTPS_PROXY", "the way out"),
+    ("ALL_PROXY", "the way out"),
+    ("FTP_PROXY", "the way out"),
+    ("NO_PROXY", "what is reached without it"),
+    ("http_proxy", "the way out"),
+    ("https_proxy", "the way out"),
+    ("all_proxy", "the way out"),
+    ("ftp_proxy", "the way out"),
+    ("no_proxy", "what is reached without it"),
+    ("SSL_CERT_FILE", "the certificates that it trusts"),
+    ("SSL_CERT_DIR", "the certificates that it trusts"),
+    ("CURL_CA_BUNDLE", "the certificates that it trusts"),
+    ("NIX_SSL_CERT_FILE", "the certificates that it trusts, on NixOS"),
+    ("LD_LIBRARY_PATH", "libraries of a program that actions/setup-python and others installed"),
+    ("NIX_LD", "the loader of foreign programs on NixOS"),
+    ("NIX_LD_LIBRARY_PATH", "libraries of foreign programs on NixOS"),
+    ("GODEBUG", "settings of the Go runtime"),
+    ("GOGC", "settings of the Go runtime"),
+    ("GOMAXPROCS", "settings of the Go runtime"),
+    ("GOMEMLIMIT", "settings of the Go runtime"),
+    ("ASDF_DIR", "programs that asdf installed"),
+    ("ASDF_DATA_DIR", "programs that asdf installed"),
+    ("ASDF_CONFIG_FILE", "programs that asdf installed"),
+    ("AQUA_ROOT_DIR", "programs that aqua installed"),
+    ("AQUA_CONFIG", "programs that aqua installed"),
+    ("AQUA_GLOBAL_CONFIG", "programs that aqua installed"),
+    ("MISE_DATA_DIR", "programs that mise installed"),
+    ("MISE_CONFIG_DIR", "programs that mise installed"),
+    ("MISE_CACHE_DIR", "programs that mise installed"),
+    ("RUNNER_TRACKING_ID", "GitHub's runner ends what a job left running by it"),
+];
+
+/// Stores of passwords that Docker's credential helpers use: no secret is in these variables.
+const PASSWORD_STORES: Variables = &[
+    ("DBUS_SESSION_BUS_ADDRESS", "the helper `secretservice`"),
+    ("GNUPGHOME", "the helper `pass`"),
+    ("GPG_TTY", "the helper `pass`"),
+    ("PASSWORD_STORE_DIR", "the helper `pass`"),
+    ("PASSWORD_STORE_GPG_OPTS", "the helper `pass`"),
+];
+
+const BUILDAH: Variables = &[
+    ("BUILDAH_*", "buildah's own: isolation, runtime, layers"),
+    ("BUILD_REGISTRY_SOURCES", "registries that a base image may come from"),
+    ("CONTAINERS_*", "configuration of storage, registries and the engine"),
+    ("_CONTAINERS_*", "that `buildah unshare` or `podman unshare` has made the user namespace"),
+    ("REGISTRIES_CONFIG_PATH", "the older name for the configuration of registries"),
+    ("REGISTRY_AUTH_FILE", "logins of registries"),
+    ("DOCKER_CONFIG", "logins of registries"),
+    ("STORAGE_DRIVER", "the storage's driver"),
+    ("STORAGE_OPTS", "the storage's options"),
+    ("DBUS_SYSTEM_BUS_ADDRESS", "systemd, which manages control groups"),
+    ("SUDO_USER", "the user's range in /etc/subuid"),
+    ("container", "that it runs in a container itself"),
+    ("SSH_AUTH_SOCK", "`RUN --mount=type=ssh`"),
+    ("SOURCE_DATE_EPOCH", "the time that an image is dated with"),
+    ("LOGLEVEL", "how much its helpers print"),
+    ("OCICRYPT_*", "encrypted images"),
+];
+
+const DOCKER: Variables = &[
+    ("DOCKER_API_VERSION", "the engine's API"),
+    ("DOCKER_AUTH_CONFIG", "logins of registries"),
+    ("DOCKER_BUILDKIT", "the builder"),
+    ("DOCKER_CERT_PATH", "certificates of a remote engine"),
+    ("DOCKER_CLI_EXPERIMENTAL", "plugins of an older client"),
+    ("DOCKER_CLI_HINTS", "what it prints"),
+    ("DOCKER_CONFIG", "logins of registries, contexts, plugins"),
+    ("DOCKER_CONTENT_TRUST", "signed base images"),
+    ("DOCKER_CONTENT_TRUST_SERVER", "signed base images"),
+    ("DOCKER_CONTEXT", "which engine"),
+    ("DOCKER_CUSTOM_HEADERS", "a proxy before the engine"),
+    ("DOCKER_DEFAULT_PLATFORM", "the platform where none is named"),
+    ("DOCKER_HOST", "which engine"),
+    ("DOCKER_TLS", "certificates of a remote engine"),
+    ("DOCKER_TLS_VERIFY", "certificates of a remote engine"),
+    ("BUILDX_*", "buildx's own: builder, configuration, metadata"),
+    ("BUILDKIT_*", "BuildKit's own: address, progress"),
+    ("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", "which sources a build may use"),
+    ("KUBECONFIG", "the driver `kubernetes`"),
+    ("KUBERNETES_*", "the driver `kubernetes` in a cluster"),
+    ("POD_NAMESPACE", "the driver `kubernetes` in a cluster"),
+    ("SSH_AUTH_SOCK", "an engine behind ssh, and `RUN --mount=type=ssh`"),
+    ("SOURCE_DATE_EPOCH", "the time that an image is dated with"),
+    ("OTEL_*", "traces of the build"),
+    ("TRACEPARENT", "traces of the build"),
+    ("TRACESTATE", "traces of the build"),
+];
+
+/// `cosign env` lists them. Of those, passwords and tokens are grants.
+const COSIGN: Variables = &[
+    ("COSIGN_DOCKER_MEDIA_TYPES", "how a signature is stored"),
+    ("COSIGN_EXPERIMENTAL", "how a signature is stored"),
+    ("COSIGN_OCI_EXPERIMENTAL", "how a signature is stored"),
+    ("COSIGN_MAX_ATTACHMENT_SIZE", "how large a signature may be"),
+    ("COSIGN_REPOSITORY", "where signatures are"),
+    ("SIGSTORE_CT_LOG_PUBLIC_KEY_FILE", "roots of trust of an own Sigstore"),
+    ("SIGSTORE_NO_CACHE", "roots of trust"),
+    ("SIGSTORE_REKOR_PUBLIC_KEY", "roots of trust of an own Sigstore"),
+    ("SIGSTORE_ROOT_FILE", "roots of trust of an own Sigstore"),
+    ("SIGSTORE_TSA_CERTIFICATE_FILE", "roots of trust of an own Sigstore"),
+    ("TUF_MIRROR", "roots of trust of an own Sigstore"),
+    ("TUF_ROOT", "roots of trust of an own Sigstore"),
+    ("TUF_ROOT_JSON", "roots of trust of an own Sigstore"),
+    ("SOURCE_DATE_EPOCH", "the time that a signature is dated with"),
+];
+
+const HADOLINT: Variables = &[("HADOLINT_*", "hadolint's own, one for each option")];
+
+/// Node.js, without `NODE_AUTH_TOKEN`.
+const NODE: Variables = &[
+    ("NODE_EXTRA_CA_CERTS", "the certificates that it trusts"),
+    ("NODE_OPTIONS", "settings of Node.js"),
+    ("NODE_TLS_REJECT_UNAUTHORIZED", "the certificates that it trusts"),
+    ("NODE_USE_ENV_PROXY", "the way out"),
+    ("NODE_USE_SYSTEM_CA", "the certificates that it trusts"),
+    ("VOLTA_HOME", "a Node.js that Volta installed"),
+];
+
+const SNYK: Variables = &[("SNYK_*", "snyk's own: token, organisation, address")];
+
+const TRIVY: Variables = &[
+    ("TRIVY_*", "trivy's own, one for each option"),
+    ("DOCKER_CONFIG", "the login of a registry that mirrors its database"),
+];
+
+const GRYPE: Variables = &[("GRYPE_*", "grype's own, one for each option")];
+
+const SYFT: Variables = &[("SYFT_*", "syft's own, one for each option")];
+
+/// Those that lead to configuration, and what a clone without blobs needs to fetch one. Not those that lead to another
+/// repository than that of the checkout.
+const GIT: Variables = &[
+    ("GIT_CEILING_DIRECTORIES", "where it looks for the repository"),
+    ("GIT_DISCOVERY_ACROSS_FILESYSTEM", "where it looks for the repository"),
+    ("GIT_CONFIG_COUNT", "configuration, for example `safe.directory`"),
+    ("GIT_CONFIG_KEY_*", "configuration"),
+    ("GIT_CONFIG_VALUE_*", "configuration"),
+    ("GIT_CONFIG_PARAMETERS", "configuration that an outer git was given"),
+    ("GIT_CONFIG_GLOBAL", "configuration"),
+    ("GIT_CONFIG_SYSTEM", "configuration"),
+    ("GIT_CONFIG_NOSYSTEM", "configuration"),
+    ("GIT_ASKPASS", "fetching a blob"),
+    ("GIT_TERMINAL_PROMPT", "that nobody answers questions"),
+    ("GIT_SSH", "fetching a blob"),
+    ("GIT_SSH_COMMAND", "fetching a blob"),
+    ("GIT_SSL_CAINFO", "fetching a blob"),
+    ("GIT_SSL_CAPATH", "fetching a blob"),
+    ("GIT_SSL_NO_VERIFY", "fetching a blob"),
+    ("SSH_AUTH_SOCK", "fetching a blob"),
+];
+
+const PIP: Variables = &[
+    ("PIP_*", "pip's own, one for each option: index, proxy, certificates"),
+    ("NETRC", "the login of a package index"),
+    ("REQUESTS_CA_BUNDLE", "the certificates that it trusts"),
+    ("PYTHONHOME", "where Python's library is"),
+    ("PYENV_ROOT", "a Python that pyenv installed"),
+    ("PYENV_VERSION", "a Python that pyenv installed"),
+];
+
+const AWS: Variables = &[("AWS_*", "credentials of AWS")];
+
+const GOOGLE: Variables = &[
+    ("GOOGLE_*", "credentials of Google Cloud"),
+    ("CLOUDSDK_*", "credentials of Google Cloud"),
+    ("GCE_METADATA_HOST", "credentials of Google Cloud"),
+];
+
+const AZURE: Variables = &[
+    ("AZURE_*", "credentials of Azure"),
+    ("IDENTITY_ENDPOINT", "a managed identity of Azure"),
+    ("IDENTITY_HEADER", "a managed identity of Azure"),
+    ("IMDS_ENDPOINT", "a managed identity of Azure"),
+    ("MSI_ENDPOINT", "a managed identity of Azure"),
+    ("MSI_SECRET", "a managed identity of Azure"),
+];
+
+const VAULT: Variables = &[
+    ("VAULT_*", "address and token of Vault"),
+    ("BAO_*", "address and token of OpenBao"),
+    ("TRANSIT_SECRET_ENGINE_PATH", "the path of the keys"),
+];
+
+const KUBERNETES: Variables = &[("KUBECONFIG", "the cluster"), ("KUBERNETES_*", "the cluster that it runs in")];
+
+const GITLAB: Variables = &[("GITLAB_HOST", "the server"), ("GITLAB_TOKEN", "its token")];
+
+const GITHUB: Variables = &[("GITHUB_TOKEN", "its token"), ("GH_TOKEN", "its token")];
+
+const PRIVATE_KEY: Variables = &[("COSIGN_PASSWORD", "the password of a private key")];
+
+const IDENTITY_TOKEN: Variables = &[
+    ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "asks GitHub for the token that the certificate is given for"),
+    ("ACTIONS_ID_TOKEN_REQUEST_URL", "the same"),
+    ("SIGSTORE_ID_TOKEN", "the token itself"),
+    ("SPIFFE_ENDPOINT_SOCKET", "asks SPIFFE for it"),
+];
+
+const GITHUB_CACHE: Variables = &[
+    ("ACTIONS_RUNTIME_TOKEN", "the cache's token"),
+    ("ACTIONS_RESULTS_URL", "the cache's address"),
+    ("ACTIONS_CACHE_URL", "the older cache's address"),
+    ("ACTIONS_CACHE_SERVICE_V2", "which of the two"),
+];
+
+/// A program that the actions start, which decides what it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program<'a> {
+    /// `buildah`
+    Buildah,
+    /// `docker`, with buildx and its other plugins.
+    Docker,
+    /// `cosign`, which gets keys and tokens by grants.
+    Cosign,
+    /// `hadolint`
+    Hadolint,
+    /// `snyk`
+    Snyk,
+    /// `trivy`
+    Trivy,
+    /// `grype`
+    Grype,
+    /// `syft`
+    Syft,
+    /// `git`
+    Git,
+    /// Python, which runs pip.
+    Pip,
+    /// `docker-credential-NAME`
+    CredentialHelper(&'a str),
+}
+
+/// What a program gets beside its own variables, because a command of it needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant<'a> {
+    /// One variable: a secret of a build.
+    Variable(&'a str),
+    /// GitHub's cache, for `cache: gha`.
+    GitHubCache,
+    /// A token that says who signs, where no key does.
+    IdentityToken,
+    /// A private key: a file, or an address as cosign reads it.
+    PrivateKey(&'a str),
+    /// A public key, or the public half of one in a KMS.
+    PublicKey(&'a str),
+}
+
+/// A program with the variables that it needs and no others.
+pub fn command(program: Program<'_>, path: impl AsRef<OsStr>) -> Command {
+    let environment = Environment::of_process();
+    let mut command = Command::new(path);
+    command.env_clear();
+    give(&mut command, &environment, &of_program(program, &environment));
+    command
+}
+
+/// Lets a command have more than its program has.
+pub fn grant(command: &mut Command, grant: Grant<'_>) {
+    give(command, &Environment::of_process(), &of_grant(grant));
+}
+
+fn give(command: &mut Command, environment: &Environment, patterns: &[String]) {
+    for (name, value) in environment.all() {
+        if patterns.iter().any(|pattern| matches(pattern, name)) {
+            command.env(name, value);
+        }
+    }
+}
+
+fn of_program(program: Program<'_>, environment: &Environment) -> Vec<String> {
+    let own: &[Variables] = match program {
+        Program::Buildah => &[BUILDAH, PASSWORD_STORES],
+        Program::Docker => &[DOCKER, PASSWORD_STORES],
+        Program::Cosign => &[COSIGN],
+        Program::Hadolint => &[HADOLINT],
+        Program::Snyk => &[SNYK, NODE],
+        Program::Trivy => &[TRIVY],
+        Program::Grype => &[GRYPE],
+        Program::Syft => &[SYFT],
+        Program::Git => &[GIT],
+        Program::Pip => &[PIP],
+        Program::CredentialHelper(_) => &[PASSWORD_STORES],
+    };
+    let mut patterns: Vec<String> = names(&[&[COMMON], own].concat());
+    match program {
+        Program::CredentialHelper(name) => patterns.extend(of_helper(name)),
+        // They run the helpers that the user has configured.
+        Program::Buildah => patterns.extend(of_helpers(containers_helpers(environment))),
+        Program::Docker => {
+            patterns.extend(of_helpers(docker_helpers(environment)));
+            // A cluster's configuration may ask AWS for the token.
+            patterns.extend(if has_kubernetes_builder(environment) { names(&[AWS]) } else { Vec::new() });
+        }
+        _ => {}
+    }
+    patterns
+}
+
+fn of_grant(grant: Grant<'_>) -> Vec<String> {
+    match grant {
+        Grant::Variable(name) => vec![name.to_owned()],
+        Grant::GitHubCache => names(&[GITHUB_CACHE]),
+        Grant::IdentityToken => names(&[IDENTITY_TOKEN]),
+        Grant::PrivateKey(key) if has_password(key) => [names(&[PRIVATE_KEY]), of_key(key)].concat(),
+        Grant::PrivateKey(key) | Grant::PublicKey(key) => of_key(key),
+    }
+}
+
+/// Whether cosign itself reads a private key, which may be encrypted: one in a KMS stays there.
+fn has_password(key: &str) -> bool {
+    matches!(key.split_once("://"), None | Some(("env" | "http" | "https", _)))
+}
+
+/// What leads to a key, by the scheme of its address.
+fn of_key(key: &str) -> Vec<String> {
+    match key.split_once("://") {
+        None | Some(("http" | "https", _)) => Vec::new(),
+        // No pattern, which would be more than one variable.
+        Some(("env", name)) if !name.contains('*') => vec![name.to_owned()],
+        Some(("env", _)) => Vec::new(),
+        Some(("awskms", _)) => names(&[AWS]),
+        Some(("gcpkms", _)) => names(&[GOOGLE]),
+        Some(("azurekms", _)) => names(&[AZURE]),
+        Some(("hashivault", _)) => names(&[VAULT]),
+        // A cluster's configuration may ask AWS for the token.
+        Some(("k8s", _)) => names(&[KUBERNETES, AWS]),
+        Some(("gitlab", _)) => names(&[GITLAB]),
+        // A plugin of cosign, `sigstore-kms-SCHEME`.
+        Some((scheme, _)) => own_names(scheme),
+    }
+}
+
+/// What a credential helper reads, by its name.
+fn of_helper(name: &str) -> Vec<String> {
+    match name {
+        "ecr-login" => names(&[AWS]),
+        "gcr" | "gcloud" => names(&[GOOGLE]),
+        "acr-env" => names(&[AZURE]),
+        "gh" | "ghcr-login" => names(&[GITHUB]),
+        // It takes passwords from variables that begin like this, and those of AWS and GitHub.
+        "env" => [names(&[AWS, GITHUB]), own_names("docker")].concat(),
+        name => own_names(name),
+    }
+}
+
+/// Variables that begin with the name of a program that this list does not know.
+fn own_names(program: &str) -> Vec<String> {
+    vec![format!("{}_*", program.to_uppercase().replace(['-', '.'], "_"))]
+}
+
+fn of_helpers(helpers: Vec<String>) -> Vec<String> {
+    helpers.iter().flat_map(|helper| of_helper(helper)).collect()
+}
+
+/// The credential helpers in Docker's configuration. What cannot be read names none: the program itself tells what is wrong
+/// with it.
+fn docker_helpers(environment: &Environment) -> Vec<String> {
+    let folder = environment.docker_config();
+    folder.map(|folder| helpers_of_docker(&folder.join("config.json"))).unwrap_or_default()
+}
+
+/// The credential helpers in the files that [buildah](https://github.com/containers/image/blob/main/docs) reads.
+fn containers_helpers(environment: &Environment) -> Vec<String> {
+    let below = |variable: &str, path: &str| environment.raw(variable).map(|folder| Path::new(folder).join(path));
+    let logins = [
+        environment.docker_config().map(|folder| folder.join("config.json")),
+        environment.raw("REGISTRY_AUTH_FILE").map(PathBuf::from),
+        below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        below("XDG_CONFIG_HOME", "containers/auth.json"),
+        below("HOME", ".config/containers/auth.json"),
+        below("HOME", ".docker/config.json"),
+    ];
+    let registries = [
+        environment.raw("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
+        environment.raw("REGISTRIES_CONFIG_PATH").map(PathBuf::from),
+        below("XDG_CONFIG_HOME", "containers/registries.conf"),
+        below("HOME", ".config/containers/registries.conf"),
+        Some(PathBuf::from("/etc/containers/registries.conf")),
+    ];
+    let of_logins = logins.into_iter().flatten().flat_map(|file| helpers_of_docker(&file));
+    of_logins.chain(registries.into_iter().flatten().flat_map(|file| helpers_of_registries(&file))).collect()
+}
+
+/// Those of a Docker configuration or an auth.json.
+fn helpers_of_docker(file: &Path) -> Vec<String> {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let of_hosts = config["credHelpers"].as_object().into_iter().flat_map(|hosts| hosts.values());
+    let all = of_hosts.chain([&config["credsStore"]]).filter_map(|name| name.as_str());
+    all.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Those of a registries.conf and of the files in its folder of additions: `credential-helpers = ["ecr-login"]`.
+fn helpers_of_registries(file: &Path) -> Vec<String> {
+    let additions = std::fs::read_dir(file.with_extension("conf.d")).into_iter().flatten().flatten();
+    let files = additions.map(|entry| entry.path()).chain([file.to_owned()]);
+    files.flat_map(|file| helpers_in(&std::fs::read_to_string(file).unwrap_or_default())).collect()
+}
+
+fn helpers_in(registries: &str) -> Vec<String> {
+    let lines = registries.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" ");
+    let lists = lines.split("credential-helpers").skip(1).filter_map(|list| list.split(']').next());
+    lists.flat_map(|list| list.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+fn has_kubernetes_builder(environment: &Environment) -> bool {
+    let buildx = environment.raw("BUILDX_CONFIG").map(PathBuf::from);
+    let buildx = buildx.or_else(|| environment.docker_config().map(|folder| folder.join("buildx")));
+    let instances = buildx.and_then(|folder| std::fs::read_dir(folder.join("instances")).ok());
+    instances.into_iter().flatten().flatten().any(|instance| {
+        let bytes = std::fs::read(instance.path()).unwrap_or_default();
+        let instance: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        instance["Driver"] == "kubernetes"
+    })
+}
+
+fn names(lists: &[Variables]) -> Vec<String> {
+    lists.iter().copied().flatten().map(|(pattern, _)| (*pattern).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of some variables a list lets through.
+    fn of(patterns: &[String], variables: &[&'static str]) -> Vec<&'static str> {
+        let is_given = |name: &&&'static str| patterns.iter().any(|pattern| matches(pattern, name));
+        variables.iter().filter(is_given).copied().collect()
+    }
+
+    const SECRETS: [&str; 12] = [
+        "AWS_SECRET_ACCESS_KEY",
+        "AZURE_CLIENT_SECRET",
+        "VAULT_TOKEN",
+        "COSIGN_PASSWORD",
+        "COSIGN_PRIVATE_KEY",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "ACTIONS_RUNTIME_TOKEN",
+        "GITHUB_TOKEN",
+        "SNYK_TOKEN",
+        "TRIVY_TOKEN",
+        "NODE_AUTH_TOKEN",
+        "DOCKER_PASSWORD",
+    ];
+
+    #[test]
+    fn a_key_brings_what_leads_to_it() {
+        let given = |grant| of(&of_grant(grant), &SECRETS);
+        assert_eq!(given(Grant::PrivateKey("cosign.key")), ["COSIGN_PASSWORD"]);
+        assert_eq!(given(Grant::PublicKey("cosign.pub")), [""; 0]);
+        assert_eq!(given(Grant::PrivateKey("awskms:///alias/x")), ["AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(given(Grant::PublicKey("awskms:///alias/x")), ["AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(given(Grant::PublicKey("azurekms://v/k")), ["AZURE_CLIENT_SECRET"]);
+        assert_eq!(given(Grant::PublicKey("hashivault://k")), ["VAULT_TOKEN"]);
+        assert_eq!(given(Grant::PrivateKey("env://COSIGN_PRIVATE_KEY")), ["COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY"]);
+        assert_eq!(given(Grant::PublicKey("env://*")), [""; 0]);
+        assert_eq!(of(&of_key("acme-hsm://k"), &["ACME_HSM_PIN", "ACME_TOKEN"]), ["ACME_HSM_PIN"]);
+        assert_eq!(given(Grant::IdentityToken), ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"]);
+        assert_eq!(given(Grant::GitHubCache), ["ACTIONS_RUNTIME_TOKEN"]);
+    }
+
+    #[test]
+    fn a_credential_helper_gets_the_credentials_of_its_cloud() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().display().to_string();
+        let environment = Environment::from([("HOME", home.as_str())]);
+        let given = |program| of(&of_program(program, &environment), &SECRETS);
+        assert_eq!(given(Program::CredentialHelper("ecr-login")), ["AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(given(Program::CredentialHelper("vault")), ["VAULT_TOKEN"]);
+        assert_eq!(given(Program::CredentialHelper("pass")), [""; 0]);
+        // And so do the builders that run it.
+        assert_eq!((given(Program::Docker), given(Program::Buildah)), (vec![], vec![]));
+        std::fs::create_dir_all(folder.path().join(".docker/buildx/instances")).unwrap();
+        let config = folder.path().join(".docker/config.json");
+        std::fs::write(&config, r#"{"credHelpers": {"h": "ecr-login", "o": ""}, "credsStore": "desktop"}"#).unwrap();
+        assert_eq!(given(Program::Docker), ["AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(given(Program::Buildah), ["AWS_SECRET_ACCESS_KEY"]);
+        assert_eq!(given(Program::Trivy), ["TRIVY_TOKEN"]);
+        std::fs::write(&config, "{").unwrap();
+        assert_eq!(given(Program::Docker), [""; 0]);
+        let instance = folder.path().join(".docker/buildx/instances/eks");
+        std::fs::write(instance, r#"{"Name": "eks", "Driver": "kubernetes"}"#).unwrap();
+        assert_eq!(given(Program::Docker), ["AWS_SECRET_ACCESS_KEY"]);
+    }
+
+    #[test]
+    fn helpers_of_buildah_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("registries.conf");
+        let text = "short-name-mode = \"enforcing\"\n# credential-helpers = [\"no\"]\ncredential-helpers = [\n \"ecr-login\",\n \"gcr\"\n]\n[a]\nb = \"c\"\n";
+        std::fs::write(&file, text).unwrap();
+        std::fs::create_dir(folder.path().join("registries.conf.d")).unwrap();
+        std::fs::write(folder.path().join("registries.conf.d/1.conf"), "credential-helpers=[\"acme\"]").unwrap();
+        assert_eq!(helpers_of_registries(&file), ["acme", "ecr-login", "gcr"]);
+        assert_eq!(helpers_of_registries(&folder.path().join("absent")), [""; 0]);
+        let file = file.display().to_string();
+        let environment = Environment::from([("CONTAINERS_REGISTRIES_CONF", file.as_str())]);
+        let given = |program| of(&of_program(program, &environment), &SECRETS);
+        assert_eq!((given(Program::Buildah), given(Program::Docker)), (vec!["AWS_SECRET_ACCESS_KEY"], vec![]));
+    }
+
+    #[test]
+    fn the_documentation_names_every_variable() {
+        let text = include_str!("../../../docs/security.md");
+        let programs =
+            [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
+        let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
+        let environment = Environment::from([]);
+        let of_programs = programs.into_iter().chain(others).flat_map(|program| of_program(program, &environment));
+        let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
+        let of_grants = keys.into_iter().map(Grant::PrivateKey).chain([
+            Grant::PrivateKey("key"),
+            Grant::GitHubCache,
+            Grant::IdentityToken,
+        ]);
+        let of_helpers = ["gh", "env"].into_iter().flat_map(of_helper);
+        for pattern in of_programs.chain(of_grants.flat_map(of_grant)).chain(of_helpers) {
+            let is_named = text.contains(&format!("`{pattern}`"));
+            assert!(is_named || pattern.ends_with("_proxy"), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn no_list_has_a_secret_of_another() {
+        let environment = Environment::from([]);
+        for (program, expected) in [
+            (Program::Hadolint, &[][..]),
+            (Program::Snyk, &["SNYK_TOKEN"]),
+            (Program::Trivy, &["TRIVY_TOKEN"]),
+            (Program::Grype, &[]),
+            (Program::Syft, &[]),
+            (Program::Git, &[]),
+            (Program::Cosign, &[]),
+            (Program::Pip, &[]),
+        ] {
+            assert_eq!(of(&of_program(program, &environment), &SECRETS), expected, "{program:?}");
+        }
+    }
+}

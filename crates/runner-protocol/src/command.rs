@@ -1,0 +1,158 @@
+use super::invisible::{on_one_line, revealed};
+use std::path::PathBuf;
+
+/// The most characters of an annotation's message that are shown.
+const MESSAGE_LIMIT: usize = 4096;
+
+/// Severity of an annotation, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something should be looked at.
+    Warning,
+    /// Something to know.
+    Notice,
+}
+
+/// A message that is shown beside a line of a file, or on the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about, in a few words.
+    pub title: Option<String>,
+    /// One message.
+    pub message: String,
+    /// The file and line that it is shown at.
+    pub position: Option<FilePosition>,
+}
+
+/// A position in a text file, as editors and annotations count: lines and columns from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePosition {
+    /// The path as GitHub shows it, relative to the root of the checkout.
+    pub file: PathBuf,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+impl Annotation {
+    /// An annotation without a place.
+    pub fn new(level: Level, message: impl Into<String>) -> Self {
+        Self { level, title: None, message: message.into(), position: None }
+    }
+
+    /// The same with a title.
+    #[must_use]
+    pub fn titled(mut self, title: impl Into<String>) -> Self {
+        self.title = Some(title.into());
+        self
+    }
+
+    /// The same beside a line.
+    #[must_use]
+    pub fn at_position(mut self, position: Option<FilePosition>) -> Self {
+        self.position = position;
+        self
+    }
+
+    /// The [workflow command](https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions).
+    pub(super) fn command(&self) -> String {
+        let mut properties = Vec::new();
+        if let Some(position) = &self.position {
+            properties.push(("file", position.file.display().to_string()));
+            properties.push(("line", position.line.to_string()));
+            properties.push(("col", position.column.to_string()));
+        }
+        if let Some(title) = &self.title {
+            properties.push(("title", revealed(title)));
+        }
+        let name = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Notice => "notice",
+        };
+        command(name, &properties, &self.placed())
+    }
+
+    /// The same for a person at a terminal.
+    pub(super) fn plain(&self) -> String {
+        let level = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Notice => "note",
+        };
+        format!("{level}: {}", self.placed())
+    }
+
+    /// The message behind its place, which a log does not show otherwise.
+    fn placed(&self) -> String {
+        let place = self.position.as_ref().map(|at| format!("{}:{}:{}: ", at.file.display(), at.line, at.column));
+        let place = place.unwrap_or_default();
+        revealed(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
+    }
+}
+
+/// `::name k=v,k=v::data`, escaped so that neither data nor a property can end it or begin another.
+pub(super) fn command(name: &str, properties: &[(&str, String)], data: &str) -> String {
+    let properties: Vec<_> =
+        properties.iter().map(|(key, value)| format!("{key}={}", escape_property(value))).collect();
+    let space = if properties.is_empty() { "" } else { " " };
+    format!("::{name}{space}{}::{}", properties.join(","), escape_data(data))
+}
+
+fn escape_data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn escape_property(text: &str) -> String {
+    escape_data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+/// Text that can stand on a line of its own without being taken for a command: one line, no control
+/// characters, nothing that the runner reads as `::command::` or as the older `##[command]`.
+pub(super) fn inert(text: &str) -> String {
+    let line = on_one_line(text).replace("##[", "# #[");
+    match line.trim_start().starts_with("::") {
+        true => line.replacen("::", ": :", 1),
+        false => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_cannot_end_a_command_or_begin_another() {
+        let annotation = Annotation::new(Level::Error, "50%\r\n::set-output name=x::y")
+            .titled("a:b,c")
+            .at_position(Some(FilePosition { file: "a,b.yaml".into(), line: 3, column: 7 }));
+        insta::assert_snapshot!(annotation.command(), @"::error file=a%2Cb.yaml,line=3,col=7,title=a%3Ab%2Cc::a,b.yaml:3:7: 50%25%0D%0A::set-output name=x::y");
+        assert_eq!(command("endgroup", &[], ""), "::endgroup::");
+    }
+
+    #[test]
+    fn what_nobody_sees_is_shown() {
+        let annotation = Annotation::new(Level::Notice, "a\u{202e}b\nc")
+            .titled("\u{feff}t")
+            .at_position(Some(FilePosition { file: "\u{2066}.yaml".into(), line: 1, column: 1 }));
+        // The file is found by its name.
+        assert_eq!(
+            annotation.command(),
+            "::notice file=\u{2066}.yaml,line=1,col=1,title=\\u{feff}t::\\u{2066}.yaml:1:1: a\\u{202e}b%0Ac"
+        );
+        assert_eq!(inert("a\u{200b}b"), r"a\u{200b}b");
+    }
+
+    #[test]
+    fn plain_text_is_no_command() {
+        assert_eq!(inert("::error::x"), ": :error::x");
+        assert_eq!(inert("  ::error::x"), "  : :error::x");
+        assert_eq!(inert("a ##[add-path]/evil\n::b"), "a # #[add-path]/evil ::b");
+        assert_eq!(inert("a :: b"), "a :: b");
+    }
+}

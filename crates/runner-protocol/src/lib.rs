@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+
+mod action;
+mod children;
+mod command;
+mod console;
+mod environment;
+mod error;
+mod file_command;
+pub mod file_reader;
+mod inputs;
+mod invisible;
+mod markdown;
+mod process;
+mod results;
+mod runner;
+mod summary;
+
+pub use action::{Action, Verdict};
+pub use children::{Grant, Program, command, grant};
+pub use command::{Annotation, FilePosition, Level};
+pub use environment::Environment;
+pub use error::RunnerError;
+pub use inputs::{Input, InputError};
+pub use markdown::{escape, message};
+pub use process::{Finished, ProcessError, is_executable, run, run_logged};
+pub use runner::Runner;
+pub use summary::{Cell, Table, remarks};

@@ -1,0 +1,108 @@
+//! The files in which the runner looks for results after the step.
+//!
+//! They are opened before the work begins: a result that nobody can read afterwards is a failed run, and who learns of it at
+//! the end has published already.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::Environment;
+use super::error::RunnerError;
+
+/// A file of the runner, open for appending.
+pub(super) struct ResultFile {
+    variable: &'static str,
+    path: PathBuf,
+    file: File,
+}
+
+impl ResultFile {
+    /// Opens the file that a variable names; none where the variable is unset or empty.
+    ///
+    /// # Errors
+    /// When the file cannot be opened for appending.
+    pub(super) fn open(variable: &'static str, environment: &Environment) -> Result<Option<Self>, RunnerError> {
+        let Some(path) = environment.raw(variable).map(PathBuf::from) else { return Ok(None) };
+        match OpenOptions::new().append(true).create(true).open(&path) {
+            Ok(file) => Ok(Some(Self { variable, path, file })),
+            Err(error) => Err(RunnerError { hint: Some(remedy(variable)), ..not_written(variable, &path, error) }),
+        }
+    }
+
+    /// Its size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// Appends all of the bytes, or none of them: half an entry is an error to the runner.
+    ///
+    /// # Errors
+    /// When they cannot be written, for example because the disk is full.
+    pub(super) fn append(&self, bytes: &[u8]) -> Result<(), RunnerError> {
+        let before = self.size();
+        let mut file = &self.file;
+        file.write_all(bytes).map_err(|error| {
+            // What is no regular file has no size to go back to.
+            self.file.set_len(before).ok();
+            self.failure(error)
+        })
+    }
+
+    /// The error of something that could not be written to it.
+    pub(super) fn failure(&self, error: io::Error) -> RunnerError {
+        not_written(self.variable, &self.path, error)
+    }
+}
+
+fn not_written(variable: &str, path: &std::path::Path, error: io::Error) -> RunnerError {
+    RunnerError {
+        message: format!("cannot write {variable} ({})", path.display()),
+        hint: None,
+        is_usage_error: false,
+        source: Some(error),
+    }
+}
+
+fn remedy(variable: &str) -> String {
+    let writable = format!("let {variable} name a file that this user can write, or leave it unset");
+    match variable {
+        "GITHUB_STEP_SUMMARY" => format!("{writable}; `summary: false` writes none"),
+        _ => writable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(error: &RunnerError) -> String {
+        let hint = error.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        format!("{error}: {}{hint}", error.source.as_ref().unwrap())
+    }
+
+    fn open(path: &str) -> Result<Option<ResultFile>, String> {
+        let opened = ResultFile::open("GITHUB_STEP_SUMMARY", &Environment::from([("GITHUB_STEP_SUMMARY", path)]));
+        opened.map_err(|error| line(&error))
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_with_the_remedy() {
+        assert!(open("").unwrap().is_none());
+        insta::assert_snapshot!(open("/nowhere/summary").err().unwrap(), @"cannot write GITHUB_STEP_SUMMARY (/nowhere/summary): No such file or directory (os error 2) (hint: let GITHUB_STEP_SUMMARY name a file that this user can write, or leave it unset; `summary: false` writes none)");
+        assert!(open("/").err().unwrap().contains("(/): Is a directory"));
+        let full = open("/dev/full").unwrap().unwrap();
+        let error = line(&full.append(b"x").unwrap_err());
+        insta::assert_snapshot!(error, @"cannot write GITHUB_STEP_SUMMARY (/dev/full): No space left on device (os error 28)");
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "before\n").unwrap();
+        let opened = open(file.path().to_str().unwrap()).unwrap().unwrap();
+        assert_eq!(opened.size(), 7);
+        opened.append(b"after\n").unwrap();
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "before\nafter\n");
+    }
+}

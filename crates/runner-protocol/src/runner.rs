@@ -1,0 +1,207 @@
+//! One run of an action: what is collected for the runner, and how it is told.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::action::Action;
+use crate::command::Annotation;
+use crate::console::Console;
+use crate::environment::Environment;
+use crate::error::RunnerError;
+use crate::file_command;
+use crate::inputs::Input;
+use crate::results::ResultFile;
+use crate::summary::{self, Table, remarks};
+
+/// The runner shows ten annotations of a kind for a step.
+const ANNOTATIONS: usize = 10;
+
+/// The run as the runner sees it.
+pub struct Runner {
+    /// What the runner says of the run.
+    pub environment: Environment,
+    console: Console,
+    cancelled: CancellationToken,
+    outputs: Mutex<BTreeMap<String, String>>,
+    annotations: Mutex<Vec<Annotation>>,
+    summary: Mutex<String>,
+    artifacts: Mutex<BTreeMap<String, String>>,
+    files: OnceLock<Files>,
+}
+
+/// The files of the runner that this run writes.
+#[derive(Default)]
+struct Files {
+    outputs: Option<ResultFile>,
+    artifacts: Option<ResultFile>,
+    summary: Option<ResultFile>,
+}
+
+impl Runner {
+    /// A run with the variables of its process.
+    pub fn new(environment: Environment) -> Self {
+        let console = Console { commands: environment.in_actions() };
+        Self {
+            environment,
+            console,
+            cancelled: CancellationToken::new(),
+            outputs: Mutex::default(),
+            annotations: Mutex::default(),
+            summary: Mutex::default(),
+            artifacts: Mutex::default(),
+            files: OnceLock::new(),
+        }
+    }
+
+    /// Checks what has to be right before any work begins: variables that are read as text are, and the files of results can
+    /// be written. Returns all that is wrong.
+    pub fn prepare(&self, action: &Action) -> Vec<RunnerError> {
+        let mut wrong = self.environment.not_text();
+        let mut open = |variable, is_written: bool| {
+            let opened = if is_written { ResultFile::open(variable, &self.environment) } else { Ok(None) };
+            opened.unwrap_or_else(|problem| {
+                wrong.push(problem);
+                None
+            })
+        };
+        let files = Files {
+            outputs: open("GITHUB_OUTPUT", true),
+            artifacts: open("GITHUB_ARTIFACTS", action.names_artifacts),
+            summary: open("GITHUB_STEP_SUMMARY", self.writes_summary()),
+        };
+        self.files.get_or_init(|| files);
+        wrong
+    }
+
+    /// Whether the input `summary` lets a step summary be written. One that is no boolean is an error that the summary tells.
+    pub fn writes_summary(&self) -> bool {
+        let typed = self.environment.get("INPUT_SUMMARY").unwrap_or_default();
+        Input::new("summary", typed).boolean(true).unwrap_or(true)
+    }
+
+    /// Prints a line.
+    pub fn say(&self, text: impl AsRef<str>) {
+        self.console.line(text.as_ref());
+    }
+
+    /// Prints a table.
+    pub fn show(&self, table: &Table) {
+        table.plain().iter().for_each(|line| self.say(line));
+    }
+
+    /// Prints what another program printed, under a title and fenced.
+    pub fn group(&self, title: &str, output: &[u8]) {
+        self.console.group(title, output);
+    }
+
+    /// Hides a value in all that is printed from now on.
+    pub fn mask(&self, secret: &SecretString) {
+        self.console.mask(secret);
+    }
+
+    /// Adds an annotation. They are shown at the end, the first ones of each kind, and how many more there are.
+    pub fn annotate(&self, annotation: Annotation) {
+        lock(&self.annotations).push(annotation);
+    }
+
+    /// Sets an output.
+    pub fn output(&self, name: &'static str, value: impl Into<String>) {
+        lock(&self.outputs).insert(name.to_owned(), value.into());
+    }
+
+    /// Adds Markdown to the step summary. What comes from outside has to be escaped: see [`Cell`].
+    pub fn summarize(&self, markdown: &str) {
+        lock(&self.summary).push_str(markdown);
+    }
+
+    /// Says in the summary why there is nothing else in it, unless none is wanted.
+    pub fn summarize_failure(&self, action: &Action, lines: &[String]) {
+        if self.writes_summary() && lock(&self.summary).is_empty() {
+            let why = remarks(lines.iter().map(|line| ("error", line.as_str())));
+            self.summarize(&format!("### {} failed\n\n{why}", action.name));
+        }
+    }
+
+    /// Names an image that was published, so that `actions/attest` knows its subjects by itself.
+    pub fn artifact(&self, repository: &str, digest: &str) {
+        lock(&self.artifacts).insert(repository.to_owned(), digest.to_owned());
+    }
+
+    /// Resolves when the run is cancelled.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + use<> {
+        self.cancelled.clone().cancelled_owned()
+    }
+
+    /// Cancels the run.
+    pub fn cancel(&self) {
+        self.cancelled.cancel();
+    }
+
+    /// Shows an annotation at once.
+    pub fn show_annotation(&self, annotation: &Annotation) {
+        self.console.annotation(annotation);
+    }
+
+    /// Whether the run has been cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
+    /// Tells the runner all that was collected. Returns an error for each file that could not be written: the others are.
+    pub fn finish(&self, action: &Action) -> Vec<RunnerError> {
+        let mut annotations = std::mem::take(&mut *lock(&self.annotations));
+        annotations.sort_by_key(|annotation| annotation.level);
+        for of_a_kind in annotations.chunk_by(|a, b| a.level == b.level) {
+            let shown = if of_a_kind.len() > ANNOTATIONS { ANNOTATIONS - 1 } else { of_a_kind.len() };
+            of_a_kind[..shown].iter().for_each(|annotation| self.console.annotation(annotation));
+            if shown < of_a_kind.len() {
+                let more = format!("{} more like these, in the log", of_a_kind.len() - shown);
+                of_a_kind[shown..].iter().for_each(|annotation| self.say(annotation.plain()));
+                self.console.annotation(&Annotation::new(of_a_kind[0].level, more));
+            }
+        }
+        let Some(files) = self.files.get() else { return Vec::new() };
+        let outputs = files.outputs.as_ref().map(|file| self.write_outputs(action, file));
+        let artifacts = files.artifacts.as_ref().map(|file| self.write_artifacts(file));
+        let summary = files.summary.as_ref().map(|file| self.write_summary(file));
+        [outputs, artifacts, summary].into_iter().flatten().filter_map(Result::err).collect()
+    }
+
+    fn write_outputs(&self, action: &Action, file: &ResultFile) -> Result<(), RunnerError> {
+        let set = std::mem::take(&mut *lock(&self.outputs));
+        let initial = |name: &str| action.initial_outputs.iter().find(|(of, _)| *of == name).map(|(_, value)| *value);
+        let value = |name: &str| set.get(name).cloned().unwrap_or_else(|| initial(name).unwrap_or_default().to_owned());
+        let values: Vec<_> = action.outputs.iter().map(|name| ((*name).to_owned(), value(name))).collect();
+        let entries = file_command::entries(&values).map_err(|error| file.failure(error))?;
+        file.append(entries.as_bytes())
+    }
+
+    /// Writes lines `oci://REPOSITORY@DIGEST`. One repository with two digests in a job would fail the step, so what an
+    /// earlier step has named is left.
+    fn write_artifacts(&self, file: &ResultFile) -> Result<(), RunnerError> {
+        let named = self.environment.get("GITHUB_ARTIFACTS_LIST").map(std::fs::read_to_string);
+        let named = named.and_then(Result::ok).unwrap_or_default();
+        let mut lines = String::new();
+        for (repository, digest) in std::mem::take(&mut *lock(&self.artifacts)) {
+            let is_named = named.contains(&format!("{repository}@"));
+            if !is_named && !repository.contains('=') && !repository.starts_with("oci:") {
+                lines.push_str(&format!("oci://{repository}@{digest}\n"));
+            }
+        }
+        file.append(lines.as_bytes())
+    }
+
+    fn write_summary(&self, file: &ResultFile) -> Result<(), RunnerError> {
+        let markdown = std::mem::take(&mut *lock(&self.summary));
+        let there = usize::try_from(file.size()).unwrap_or(usize::MAX);
+        file.append(summary::bounded(&markdown, there).as_bytes())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

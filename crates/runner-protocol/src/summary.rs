@@ -1,0 +1,203 @@
+use super::invisible::on_one_line;
+use super::markdown::{code, escape, message};
+
+/// GitHub drops a summary over 1 MiB whole; this leaves room for other steps' parts of it.
+pub(super) const LIMIT: usize = 900 * 1024;
+
+/// What stands at the end of a summary that had no room.
+const CUT: &str = "\n\n_More was left out: a step summary holds at most 1 MiB._\n";
+
+/// Remarks below one table: the log has them all.
+const REMARKS: usize = 50;
+
+/// Characters of one remark: a builder's last words fit in.
+const REMARK: usize = 1000;
+
+/// A table that is shown in the summary and at a terminal.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    header: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+/// A cell's text as it is, and how it looks. Whatever it holds, it stays in its cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// Running text.
+    Text(String),
+    /// Names, digests, references.
+    Code(String),
+    /// An address that may be followed: it has to be known where it leads.
+    Link(String),
+}
+
+impl Table {
+    /// A table with the names of its columns.
+    pub fn new(header: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { header: header.into_iter().collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table without the columns that are empty in every row.
+    #[must_use]
+    pub fn filled(self) -> Self {
+        let is_filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(Cell::says_something));
+        let kept: Vec<bool> = (0..self.header.len()).map(is_filled).collect();
+        let keep = |column: usize| kept.get(column).copied().unwrap_or(true);
+        let header =
+            self.header.iter().enumerate().filter(|(column, _)| keep(*column)).map(|(_, name)| *name).collect();
+        let of_row =
+            |row: Vec<Cell>| row.into_iter().enumerate().filter(|(column, _)| keep(*column)).map(|(_, cell)| cell);
+        Self { header, rows: self.rows.into_iter().map(|row| of_row(row).collect()).collect() }
+    }
+
+    /// The Markdown of the table.
+    pub fn markdown(&self) -> String {
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut markdown = line(self.header.iter().map(|name| escape(name)).collect());
+        markdown += &line(vec!["---".to_owned(); self.header.len()]);
+        for row in &self.rows {
+            markdown += &line(row.iter().map(Cell::markdown).collect());
+        }
+        markdown
+    }
+
+    /// Lines with columns that line up.
+    pub fn plain(&self) -> Vec<String> {
+        let header = self.header.iter().map(|name| (*name).to_owned()).collect();
+        let rows = self.rows.iter().map(|row| row.iter().map(Cell::plain).collect());
+        let lines: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
+        let width =
+            |column: usize| lines.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..self.header.len()).filter_map(width).collect();
+        let pad = |(cell, width): (&String, &usize)| format!("{cell:<width$}");
+        lines
+            .iter()
+            .map(|row| row.iter().zip(&widths).map(pad).collect::<Vec<_>>().join("  ").trim_end().to_owned())
+            .collect()
+    }
+}
+
+impl Cell {
+    /// Running text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// Names, digests, references.
+    pub fn code(text: impl Into<String>) -> Self {
+        Self::Code(text.into())
+    }
+
+    fn says_something(&self) -> bool {
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
+        !text.is_empty()
+    }
+
+    fn markdown(&self) -> String {
+        match self {
+            Self::Text(text) => escape(text),
+            Self::Code(text) if text.is_empty() => String::new(),
+            Self::Code(text) => code(text),
+            Self::Link(address) => format!("<{address}>"),
+        }
+    }
+
+    fn plain(&self) -> String {
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
+        on_one_line(text)
+    }
+}
+
+/// What is to be said of single images below their table, a line each: a name with a text from outside.
+pub fn remarks<'a>(remarks: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let lines: Vec<String> = remarks
+        .into_iter()
+        .map(|(name, text)| {
+            let more = if text.chars().nth(REMARK).is_some() { "…" } else { "" };
+            let text: String = text.chars().take(REMARK).collect();
+            format!("- {}: {}{more}\n", escape(name), message(&text))
+        })
+        .collect();
+    let mut markdown = lines.iter().take(REMARKS).map(String::as_str).collect::<String>();
+    if lines.len() > REMARKS {
+        markdown += &format!("- {} more, in the log\n", lines.len() - REMARKS);
+    }
+    if !lines.is_empty() {
+        markdown.push('\n');
+    }
+    markdown
+}
+
+/// As much of a summary as there is room for beside what is there, cut at a line.
+pub(super) fn bounded(markdown: &str, there: usize) -> String {
+    let room = LIMIT.saturating_sub(there);
+    if markdown.len() <= room {
+        return markdown.to_owned();
+    }
+    let mut kept = String::new();
+    for line in markdown.split_inclusive('\n') {
+        if kept.len() + line.len() + CUT.len() > room {
+            break;
+        }
+        kept.push_str(line);
+    }
+    match room > CUT.len() {
+        true => kept + CUT,
+        false => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_stays_in_its_cell() {
+        let mut table = Table::new(["name", "b"]);
+        table.row([Cell::text("x | y\n<img src=x> `c` **b** @team [l](u)"), Cell::code("a`|b")]);
+        insta::assert_snapshot!(table.markdown(), @r"
+        | name | b |
+        | --- | --- |
+        | x &#124; y &lt;img src=x&gt; &#96;c&#96; &#42;&#42;b&#42;&#42; <code>&#64;team</code> &#91;l&#93;(u) | <code>a&#96;&#124;b</code> |
+        ");
+        assert_eq!(
+            table.plain(),
+            ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"]
+                .map(|l| l.to_owned())
+        );
+    }
+
+    #[test]
+    fn columns_with_nothing_in_them_are_left_out() {
+        let mut table = Table::new(["a", "b", "c"]);
+        table.row([Cell::text("1"), Cell::code(""), Cell::text("")]);
+        table.row([Cell::text(""), Cell::code(""), Cell::text("3")]);
+        assert_eq!(table.filled().plain(), ["a  c", "1", "   3"]);
+        assert_eq!(Table::new(["a"]).filled().plain(), [""; 1]);
+    }
+
+    #[test]
+    fn remarks_are_tame_and_few() {
+        assert_eq!(remarks([]), "");
+        assert_eq!(remarks([("Api", "no *way*\n# x")]), "- Api: no &#42;way&#42; &#35; x\n\n");
+        let long = "x".repeat(2000);
+        let many = remarks((0..60).map(|_| ("Api", long.as_str())));
+        assert_eq!(many.lines().filter(|line| line.ends_with("x…")).count(), REMARKS);
+        assert!(many.ends_with("- 10 more, in the log\n\n"), "{many}");
+    }
+
+    #[test]
+    fn a_summary_that_is_too_long_says_so() {
+        let long = "0123456789\n".repeat(LIMIT / 10);
+        let cut = bounded(&long, 0);
+        assert!(cut.len() <= LIMIT);
+        assert!(cut.ends_with(CUT));
+        assert_eq!(bounded(&long, LIMIT), "");
+        assert_eq!(bounded("short", 10), "short");
+    }
+}

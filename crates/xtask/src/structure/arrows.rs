@@ -1,0 +1,51 @@
+//! Which crate may use which.
+
+use super::Package;
+
+/// The crates of the workspace with those that each may use. A crate that is not listed here is a finding.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("oci", &[]),
+    ("runner-protocol", &[]),
+    ("registry", &["oci"]),
+    ("cfn-images", &["oci"]),
+    ("lifecycle", &["cfn-images", "registry", "oci", "runner-protocol"]),
+    ("image-lifecycle", &["lifecycle", "cfn-images", "registry", "oci", "runner-protocol"]),
+    ("ecr-fake", &["oci"]),
+    ("xtask", &[]),
+];
+
+/// Returns a line for each dependency that is not among the arrows.
+pub(super) fn findings(packages: &[Package]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for package in packages {
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == package.name) else {
+            findings.push(format!("crate `{}` is not in the table of crates that may use each other", package.name));
+            continue;
+        };
+        let against = package.dependencies.iter().filter(|dependency| !allowed.contains(&dependency.as_str()));
+        findings.extend(against.map(|dependency| format!("crate `{}` may not use `{dependency}`", package.name)));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_against_the_arrows_is_found() {
+        let package = |name: &str, dependencies: &[&str]| Package {
+            name: name.to_owned(),
+            dependencies: dependencies.iter().map(|name| (*name).to_owned()).collect(),
+            targets: Vec::new(),
+        };
+        let packages = [package("registry", &["oci"]), package("oci", &["registry"]), package("helpers", &[])];
+        assert_eq!(
+            findings(&packages),
+            [
+                "crate `oci` may not use `registry`",
+                "crate `helpers` is not in the table of crates that may use each other"
+            ]
+        );
+    }
+}

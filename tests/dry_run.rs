@@ -29,7 +29,7 @@ fn step(step: Step, ecr: &Ecr) -> Step {
 }
 
 /// What the table in the log and in the summary says of `Api`.
-fn writes(run: &Run) -> Vec<(String, String)> {
+pub(crate) fn writes(run: &Run) -> Vec<(String, String)> {
     let from = run.log.lines.iter().position(|line| line.contains("Would be written")).expect("the table");
     let lines = run.log.lines[from + 1..].iter().take_while(|line| line.starts_with("Api  "));
     let rows: Vec<(String, String)> = lines

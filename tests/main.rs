@@ -14,6 +14,7 @@ mod children;
 mod conditions;
 mod contract;
 mod contradictions;
+mod delivery;
 mod deployments;
 mod docs;
 mod dry_run;

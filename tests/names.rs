@@ -288,7 +288,7 @@ fn a_platform_of_the_mapping_that_is_not_there_is_missed() {
     let project = built(&BY_TAG.replace("Api: {imageName: shop/api}", mapping));
     let run = on_disk(&project).run().exits(0);
     let warnings = run.log.messages("warning");
-    assert!(warnings.len() == 1 && warnings[0].contains("`Api` is published without linux/arm64"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("`Api`: it is published without linux/arm64"), "{warnings:?}");
 }
 
 #[test]

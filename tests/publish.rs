@@ -234,7 +234,7 @@ fn an_image_with_another_versions_label_is_named() {
         let run = step().run().exits(0);
         let told = |run: &Run| {
             let label =
-                "image `Api` is published as 1.0.0, and its label `org.opencontainers.image.version` says 0.9.0";
+                "image `Api`: it is published as 1.0.0, and its label `org.opencontainers.image.version` says 0.9.0";
             let warnings = run.log.messages("warning");
             assert!(warnings.iter().all(|warning| !warning.contains("its label") || warning.contains(label)));
             warnings.iter().any(|warning| warning.contains("its label"))
@@ -284,7 +284,7 @@ fn a_conflict_can_be_left_as_it_is() {
     assert_eq!(run.artifacts, "");
     // Who goes on from here does not go on with this build.
     let warnings = run.log.messages("warning");
-    assert!(warnings.len() == 1 && warnings[0].contains("this build of image `Api`, sha256:"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("image `Api`: it is not published: `"), "{warnings:?}");
     assert!(run.summary.contains("is not published: "), "{}", run.summary);
 }
 
@@ -316,7 +316,7 @@ fn a_further_tag_moves_only_where_the_repository_lets_it() {
         }
         // Before any byte is sent, with both digests.
         assert!(ecr.writes().is_empty(), "{settings:?}: {}", ecr.table());
-        assert!(run.error().contains("tag `latest`") && run.error().contains("immutable"), "{}", run.error());
+        assert!(run.error().contains("shop/api:latest` is immutable and holds "), "{}", run.error());
         assert!(run.error().contains(&old.root.digest) && run.error().contains(&api.root.digest), "{}", run.error());
         assert_eq!(registry.resolve("shop/api", "dev-1.0.0"), None);
     }

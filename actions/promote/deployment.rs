@@ -60,7 +60,7 @@ async fn create(
     let digests: BTreeMap<&str, &Digest> = plan
         .images
         .iter()
-        .filter_map(|planned| Some((planned.named.key.as_str(), &planned.work.as_ref().ok()?.graph.root.digest)))
+        .filter_map(|planned| Some((planned.image.named.key.as_str(), planned.image.delivery.as_ref().ok()?.digest())))
         .collect();
     let overridden = plan.images.iter().any(|planned| planned.has_gate(lifecycle::evidence::GateStatus::Overridden));
     let mut payload = serde_json::json!({

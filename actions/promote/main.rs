@@ -1,14 +1,13 @@
 //! Promotes a digest from an environment to the next, under the names that the template gives it there.
 
-mod apply;
 mod deployment;
-mod edge;
 mod environment;
 mod gates;
 mod history;
 mod inputs;
 mod ladder;
 mod plan;
+mod promotion;
 mod report;
 
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use std::sync::Arc;
 
 use lifecycle::Problem;
 use lifecycle::access::Login;
+use lifecycle::delivery::{Order, Stage, Writer};
 use lifecycle::oci::Digest;
 use lifecycle::project;
 use lifecycle::runner::{Action, Runner, Verdict};
@@ -24,7 +24,6 @@ use deployment::Deployment;
 use gates::Asked;
 use inputs::{HistoryRequest, Inputs, Request};
 use plan::Plan;
-use report::Stage;
 
 const ACTION: Action = Action {
     name: "promote",
@@ -62,24 +61,24 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     }
     gates::evaluate(&request, &mut plan, &asked, &waivers, &runner).await;
     plan.check_platforms(&request, &asked, &runner).await;
+    plan.record_gates(&request);
+    let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
+    let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = match (plan.is_open(), request.common.dry_run) {
         (false, _) => Stage::Blocked,
         (true, true) => Stage::Planned,
         (true, false) => Stage::Applied,
     };
-    let writes = match stage {
-        Stage::Planned => Some(apply::writes(&request, &mut plan, &runner).await),
-        Stage::Blocked | Stage::Applied => None,
+    let deployment = match stage {
+        Stage::Applied => Some(Deployment::begin(&request, &plan, &hash, &runner).await),
+        Stage::Blocked | Stage::Planned => None,
     };
-    if stage != Stage::Applied {
-        let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-        return Ok(report::write(&request, &plan, writes.as_deref(), &lacks, stage, &runner));
+    let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, async |_, _| Ok(())).await;
+    let lacks = project::lacks(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+    let verdict = report::write(&request, &plan, stage, &writes, &lacks, &runner);
+    if let Some(deployment) = deployment {
+        deployment.end(verdict, &runner).await;
     }
-    let deployment = Deployment::begin(&request, &plan, &hash, &runner).await;
-    let plan = apply::all(&request, plan, &runner).await;
-    let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-    let verdict = report::write(&request, &plan, None, &lacks, stage, &runner);
-    deployment.end(verdict, &runner).await;
     Ok(verdict)
 }
 

@@ -3,15 +3,16 @@
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
+use lifecycle::delivery::{self, Delivery, Remark};
 use lifecycle::evidence::{Gate, GateStatus};
-use lifecycle::oci::Reference;
-use lifecycle::project::writes::Beside;
+use lifecycle::oci::{Reference, StoreError};
 use lifecycle::project::{EvidenceMode, Named, Names, Other, Release, refusal};
-use lifecycle::runner::Runner;
+use lifecycle::runner::{Level, Runner};
 
-pub(crate) use crate::edge::Edge;
+use crate::environment::Held;
 use crate::gates::{Asked, Requirement};
 use crate::inputs::Request;
+use crate::promotion::Promotion;
 
 /// All images with both ends.
 pub(crate) struct Plan {
@@ -22,16 +23,14 @@ pub(crate) struct Plan {
 
 /// One image under one name.
 pub(crate) struct Planned {
-    /// The image, and its name in the target.
-    pub(crate) named: Named,
+    /// The image, its name in the target, and what has to be done.
+    pub(crate) image: delivery::Planned,
     /// Its name in the source.
     pub(crate) source: Reference,
-    /// What is to be done; an error where nothing can be.
-    pub(crate) work: anyhow::Result<Edge>,
+    /// What the target environment has held, where that had to be known.
+    pub(crate) held: Option<Result<Held, StoreError>>,
     /// The gates, once they are evaluated.
     pub(crate) gates: Vec<Gate>,
-    /// What was written beside the image.
-    pub(crate) beside: Beside,
 }
 
 impl Plan {
@@ -61,7 +60,7 @@ impl Plan {
         request.source.guard(&sources, accounts).await?;
         request.target.guard(&targets, accounts).await?;
         let needs = Needs::of(request, asked);
-        let edges = targets.images.into_iter().zip(extra).map(|(named, extra)| {
+        let images = targets.images.into_iter().zip(extra).map(|(named, extra)| {
             let source = source_of(&sources, &named).map(|source| source.reference.clone());
             async move {
                 let Some(source) = source else {
@@ -69,31 +68,35 @@ impl Plan {
                         Problem::mistake(format!("image `{}` has no name in {}", named.key, from.environment));
                     return Err(problem.at(named.place.clone()));
                 };
-                let work = Edge::resolve(request, needs, &source, &named, extra).await;
-                Ok(Planned { named, source, work, gates: Vec::new(), beside: Beside::default() })
+                let (delivery, held) = match Promotion::plan(request, needs, &source, &named, extra, runner).await {
+                    Ok(Promotion { delivery, held }) => (Ok(delivery), held),
+                    Err(error) => (Err(error), None),
+                };
+                let image = delivery::Planned::new(named, delivery);
+                Ok(Planned { image, source, held, gates: Vec::new() })
             }
         });
-        let edges: Vec<_> = edges.collect();
+        let images: Vec<_> = images.collect();
         let images: Vec<Result<Planned, Problem>> =
-            stream::iter(edges).buffered(request.common.concurrency).collect().await;
+            stream::iter(images).buffered(request.common.concurrency).collect().await;
         Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, others: targets.others })
     }
 
-    /// The plan as JSON: edges, what is there now, tags and gates asked for; no times and no results.
+    /// The plan as JSON: images, what is there now, tags and gates asked for; no times and no results.
     pub(crate) fn json(&self, request: &Request, asked: &[Asked]) -> serde_json::Value {
         let images: Vec<serde_json::Value> = self
             .images
             .iter()
             .map(|planned| {
                 let mut image = serde_json::json!({
-                    "name": planned.named.key,
+                    "name": planned.image.named.key,
                     "source": planned.source.to_string(),
-                    "target": planned.named.reference.to_string(),
+                    "target": planned.image.named.reference.to_string(),
                 });
-                if let Ok(edge) = &planned.work {
-                    image["digest"] = serde_json::json!(edge.graph.root.digest);
-                    image["tags"] = serde_json::json!(edge.tags);
-                    if let Some(replaced) = &edge.replaced {
+                if let Ok(delivery) = &planned.image.delivery {
+                    image["digest"] = serde_json::json!(delivery.digest());
+                    image["tags"] = serde_json::json!(delivery.tags);
+                    if let Some(replaced) = &delivery.replaced {
                         image["replaced"] = serde_json::json!(replaced);
                     }
                 }
@@ -117,7 +120,7 @@ impl Plan {
 
     /// Whether nothing stands in the way of any image.
     pub(crate) fn is_open(&self) -> bool {
-        self.images.iter().all(|planned| planned.work.is_ok() && !planned.has_gate(GateStatus::Blocked))
+        self.images.iter().all(|planned| planned.image.delivery.is_ok() && !planned.has_gate(GateStatus::Blocked))
     }
 
     /// Refuses images that what deploys them could not run. With a gate of platforms it is for that to say.
@@ -135,27 +138,46 @@ impl Plan {
         }
     }
 
+    /// Puts the gates into the records. They are known only now.
+    pub(crate) fn record_gates(&mut self, request: &Request) {
+        for planned in &mut self.images {
+            let overridden = request.override_reason.clone().filter(|_| planned.has_gate(GateStatus::Overridden));
+            let delivery = planned.image.delivery.as_mut().ok();
+            if let Some(record) = delivery.and_then(|delivery| delivery.record.as_mut()) {
+                record.gates = planned.gates.clone();
+                record.overridden = overridden;
+            }
+        }
+    }
+
+    /// The images as they are delivered.
+    pub(crate) fn deliveries(&mut self) -> impl Iterator<Item = &mut delivery::Planned> {
+        self.images.iter_mut().map(|planned| &mut planned.image)
+    }
+
     /// Whether nothing is left to be written.
     pub(crate) fn is_done(&self) -> bool {
-        self.images.iter().all(|planned| planned.work.as_ref().is_ok_and(Edge::is_done))
+        self.images.iter().all(|planned| planned.image.delivery.as_ref().is_ok_and(Delivery::is_done))
     }
 }
 
 impl Planned {
     async fn check_platforms(&mut self, request: &Request) {
-        let Ok(edge) = &mut self.work else { return };
-        let root = &edge.graph.root;
+        let Ok(delivery) = &mut self.image.delivery else { return };
+        let root = &delivery.graph.root;
         // A single manifest says it in its configuration, which is one request more than the copy takes.
         if !root.is_index() && !request.writing.record && request.writing.evidence == EvidenceMode::None {
             return;
         }
-        match refusal(&edge.source.store, &edge.graph, &self.named.usages).await {
+        match refusal(&delivery.source, &delivery.graph, &self.image.named.usages).await {
             Ok(None) => {}
             Ok(Some(refused)) => {
-                let message = format!("image `{}` would not run in {}: {refused}", self.named.key, request.to);
-                self.work = Err(Problem::failure(message).at(refused.place).into());
+                let message = format!("image `{}` would not run in {}: {refused}", self.image.named.key, request.to);
+                self.image.delivery = Err(Problem::failure(message).at(refused.place).into());
             }
-            Err(error) => edge.notices.push(format!("its platform is not known: {error}")),
+            Err(error) => {
+                delivery.remarks.push(Remark::new(Level::Notice, format!("its platform is not known: {error}")));
+            }
         }
     }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::aws::{Aws, Role};
+use lifecycle::oci::{Digest, Reference};
 use lifecycle::project::{Common, Side, Version, Writing, registry};
 use lifecycle::runner::{Input, InputError, Runner};
 
-use crate::sign::Signing;
+use crate::sign::{Reach, Signing};
 
 lifecycle::inputs! {
     writing;
@@ -60,5 +61,15 @@ impl Request {
             common,
             writing,
         })
+    }
+
+    /// Signs digests of a repository, if that is asked for.
+    ///
+    /// # Errors
+    /// When cosign fails.
+    pub(crate) async fn sign(&self, to: &Reference, digests: &[Digest], runner: &Runner) -> anyhow::Result<()> {
+        let Some(cosign) = &self.cosign else { return Ok(()) };
+        let reach = Reach { aws: &self.target.aws, options: &self.common.options, runner };
+        Ok(self.sign.sign(cosign, to, digests, &reach).await?)
     }
 }

@@ -3,15 +3,16 @@
 mod inputs;
 mod layouts;
 mod plan;
-mod push;
+mod publication;
 mod report;
 mod sign;
-mod work;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::access::Login;
+use lifecycle::delivery::{Order, Stage, Writer};
+use lifecycle::oci::{Digest, Reference};
 use lifecycle::project;
 use lifecycle::runner::{Action, Runner, Verdict};
 
@@ -40,13 +41,11 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         // Nothing was begun, so there is nothing to come to a stop.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let (results, writes) = match request.common.dry_run {
-        true => {
-            let writes = push::writes(&request, &mut plan.images, &runner).await;
-            (Plan::results(plan.images), Some(writes))
-        }
-        false => (push::all(&request, plan.images, &runner).await, None),
-    };
-    let lacks = project::lacks(&plan.others, &request.target.stores, request.common.dry_run, &runner).await;
-    Ok(report::write(&request, &results, writes.as_deref(), &lacks, &runner))
+    let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
+    let writer = Writer { target, writing, concurrency, runner: &runner };
+    let stage = if request.common.dry_run { Stage::Planned } else { Stage::Applied };
+    let sign = async |to: &Reference, digests: &[Digest]| request.sign(to, digests, &runner).await;
+    let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
+    let lacks = project::lacks(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+    Ok(report::write(&request, &plan.images, stage, &writes, &lacks, &runner))
 }

@@ -3,28 +3,21 @@
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
+use lifecycle::delivery::Planned;
 use lifecycle::oci::Location;
 use lifecycle::project::{Named, Names, Other, Release};
 use lifecycle::runner::Runner;
 
 use crate::inputs::Request;
 use crate::layouts::Layouts;
-use crate::report::{Outcome, Published};
+use crate::publication;
 use crate::sign::Signing;
-use crate::work::Work;
 
 /// All images with their targets.
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
     /// What the template deploys beside these.
     pub(crate) others: Vec<Other>,
-}
-
-/// One image under one name.
-pub(crate) struct Planned {
-    pub(crate) named: Named,
-    /// What is to be done; an error where nothing can be.
-    pub(crate) work: anyhow::Result<Work>,
 }
 
 impl Plan {
@@ -55,20 +48,11 @@ impl Plan {
         let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(&names, &request.writing.allowed_accounts).await?;
         let planned = names.images.into_iter().zip(extra).map(|(named, extra)| async {
-            let work = Work::plan(request, &layouts, &named, extra).await;
-            Planned { named, work }
+            let delivery = publication::plan(request, &layouts, &named, extra, runner).await;
+            Planned::new(named, delivery)
         });
         let planned: Vec<_> = planned.collect();
         let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
         Ok(Self { images, others: names.others })
-    }
-
-    /// What the plan says, for a dry run.
-    pub(crate) fn results(images: Vec<Planned>) -> Vec<Published> {
-        let result = |planned: Planned| {
-            let outcome = planned.work.map(|work| Outcome::planned(&work));
-            Published::new(&planned.named, outcome)
-        };
-        images.into_iter().map(result).collect()
     }
 }

@@ -22,7 +22,7 @@ impl Image<'_> {
         let Some(host) = EcrHost::parse(&source.location.to_string()) else {
             return Err(format!("it can't be decided: `{}` is not in ECR", source.repository_address()));
         };
-        let asked = platforms(&self.edge.graph)?.into_iter().map(|(name, digest)| {
+        let asked = platforms(&self.delivery.graph)?.into_iter().map(|(name, digest)| {
             let host = &host;
             async move {
                 let answer = self.request.source.aws.scan_findings(host, &source.repository, digest, DEADLINE).await;
@@ -55,7 +55,7 @@ impl Image<'_> {
 
     /// Takes out what the checkout's waivers accept, and says so in words for the sentence.
     fn waive(&self, found: &mut Findings) -> String {
-        let named = &self.planned.named;
+        let named = &self.planned.image.named;
         let waiver = |names: &[&str]| self.waivers.of_names(names, &named.key, &named.image);
         let until = |id: &str, findings: &[Finding]| {
             let names = findings.iter().find(|finding| finding.id == id).map(Finding::names).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Image<'_> {
 
     /// That a finding was accepted once, if it was.
     fn expired(&self, finding: &Finding) -> Option<String> {
-        let named = &self.planned.named;
+        let named = &self.planned.image.named;
         let waiver = self.waivers.expired_of_names(&finding.names(), &named.key, &named.image)?;
         Some(format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires))
     }

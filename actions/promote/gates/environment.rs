@@ -24,7 +24,7 @@ impl Image<'_> {
         let from = &self.request.from;
         let version = self.request.version.to_string();
         let records =
-            Recorded::of_environment(&self.edge.source.store, self.root(), from).await.map_err(could_not_look)?;
+            Recorded::of_environment(&self.delivery.source, self.root(), from).await.map_err(could_not_look)?;
         let naming = Naming { environment: from, reference: &self.planned.source, version: &version };
         let tells = records.iter().filter(|found| naming.tells_of(&found.record, &self.planned.source.tag));
         let is_promoted = tells.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
@@ -48,19 +48,19 @@ impl Image<'_> {
 
     /// What deploys the image under its new name runs on platforms that it has.
     pub(super) async fn platforms(&self) -> Verdict {
-        let usages = &self.planned.named.usages;
+        let usages = &self.planned.image.named.usages;
         if usages.is_empty() {
             return Ok("nothing in the template runs it".to_owned());
         }
-        let root = &self.edge.graph.root;
-        let has = match platforms(&self.edge.source.store, root).await {
+        let root = &self.delivery.graph.root;
+        let has = match platforms(&self.delivery.source, root).await {
             Ok(has) => has,
             // Not that it could not look: it did, and that is what it found.
             Err(error) if error.class == Class::Invalid => return Err(format!("it can't be decided: {error}")),
             Err(error) => return Err(could_not_look(error)),
         };
         for usage in usages {
-            if let Some(why) = unusable_layer(usage, &self.edge.graph) {
+            if let Some(why) = unusable_layer(usage, &self.delivery.graph) {
                 return Err(format!("{why} ({})", usage.runtime.place));
             }
             if let Fit::Unsure(why) | Fit::Refused(why) = fit(usage, root, &has) {
@@ -75,7 +75,7 @@ impl Image<'_> {
     /// The version is not below the current one.
     pub(super) fn forward(&self) -> Verdict {
         let (version, to) = (&self.request.version, &self.request.to);
-        let held = match &self.edge.held {
+        let held = match &self.planned.held {
             Some(Ok(held)) => held,
             Some(Err(error)) => return Err(format!("it can't be decided what is in {to}: {error}")),
             None => return Err(format!("it can't be decided what is in {to}")),
@@ -110,7 +110,7 @@ impl Image<'_> {
     /// The template is the one that the image was published with.
     pub(super) async fn template_unchanged(&self) -> Verdict {
         let now = self.request.common.project.template_sha256();
-        let publications = publications(self.request, self.edge).await.map_err(could_not_look)?;
+        let publications = publications(self.request, self.delivery).await.map_err(could_not_look)?;
         let published = self.believed(publications.iter()).await.map_err(|unsigned| {
             let version = &self.request.version;
             format!("no record{unsigned} tells of the publication of version {version}, and so of its template")

@@ -49,15 +49,15 @@ impl Image<'_> {
     }
 
     pub(super) async fn lint(&self) -> Verdict {
-        let store = &self.edge.source.store;
+        let store = &self.delivery.source;
         let of_image = read::lint(store, self.root()).await;
         let nothing = of_image.as_ref().is_ok_and(Vec::is_empty);
-        if !nothing || !self.edge.graph.root.is_index() {
+        if !nothing || !self.delivery.graph.root.is_index() {
             return clean("the image", self.content("lint result", "the image", of_image).await?);
         }
         // Platforms that were built in jobs of their own were linted there.
         let mut sentences = Vec::new();
-        for (name, digest) in platforms(&self.edge.graph)? {
+        for (name, digest) in platforms(&self.delivery.graph)? {
             let result = self.content("lint result", &name, read::lint(store, digest).await).await?;
             sentences.push(clean(&name, result)?);
         }
@@ -67,9 +67,9 @@ impl Image<'_> {
     /// The newest scan of every platform.
     async fn scans(&self) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
         let mut scans = Vec::new();
-        for (name, digest) in platforms(&self.edge.graph)? {
+        for (name, digest) in platforms(&self.delivery.graph)? {
             let newest =
-                self.newest("vulnerability scan", &name, read::scan(&self.edge.source.store, digest).await).await?;
+                self.newest("vulnerability scan", &name, read::scan(&self.delivery.source, digest).await).await?;
             let created = newest.created;
             let result = newest
                 .content
@@ -116,8 +116,8 @@ impl Image<'_> {
 
     pub(super) async fn sbom(&self) -> Verdict {
         let mut formats = Vec::new();
-        for (name, digest) in platforms(&self.edge.graph)? {
-            let format = self.content("SBOM", &name, read::sbom(&self.edge.source.store, digest).await).await?;
+        for (name, digest) in platforms(&self.delivery.graph)? {
+            let format = self.content("SBOM", &name, read::sbom(&self.delivery.source, digest).await).await?;
             formats.push(format!("{name} has one in {format:?}"));
         }
         Ok(format!("{}; one of each platform was wanted", formats.join(", ")))
@@ -127,12 +127,12 @@ impl Image<'_> {
         let Some(wanted) = self.runner.environment.repository_url() else {
             return Err("it can't be decided: GITHUB_REPOSITORY doesn't say which repository this is".to_owned());
         };
-        let store = &self.edge.source.store;
+        let store = &self.delivery.source;
         let of_root = read::provenance(store, self.root()).await.map_err(could_not_look)?;
         let subjects: Vec<(String, &Digest)> = match of_root.is_empty() {
             false => vec![("the image".to_owned(), self.root())],
             // A builder's own hangs on each platform.
-            true => platforms(&self.edge.graph)?,
+            true => platforms(&self.delivery.graph)?,
         };
         let mut commits = Vec::new();
         for (name, digest) in subjects {

@@ -13,14 +13,15 @@ use futures::future;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Problem;
+use lifecycle::delivery::{Delivery, Remark};
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{Gate, GateStatus, RecordKind, Recorded};
 use lifecycle::oci::{Digest, Platform, StoreError};
-use lifecycle::runner::Runner;
+use lifecycle::runner::{Level, Runner};
 use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
-use crate::plan::{Edge, Plan, Planned};
+use crate::plan::{Plan, Planned};
 pub(crate) use requirement::{Asked, Identity, Requirement, Subject, parse};
 use signature::{Signatures, Trust};
 
@@ -32,7 +33,7 @@ struct Image<'a> {
     request: &'a Request,
     runner: &'a Runner,
     planned: &'a Planned,
-    edge: &'a Edge,
+    delivery: &'a Delivery,
     waivers: &'a Waivers,
     trust: Trust<'a>,
 }
@@ -98,17 +99,17 @@ pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked]
         stream::iter(images).buffered(request.common.concurrency).collect().await;
     for (planned, (gates, notice)) in plan.images.iter_mut().zip(found) {
         planned.gates = gates;
-        if let Ok(edge) = &mut planned.work {
-            edge.notices.extend(notice);
+        if let Ok(delivery) = &mut planned.image.delivery {
+            delivery.remarks.extend(notice.map(|text| Remark::new(Level::Notice, text)));
         }
     }
 }
 
 /// What is to be said where the template is not the one that the image was published with.
 async fn other_template(request: &Request, planned: &Planned) -> Option<String> {
-    let edge = planned.work.as_ref().ok().filter(|edge| !edge.is_done())?;
+    let delivery = planned.image.delivery.as_ref().ok().filter(|delivery| !delivery.is_done())?;
     // That it can't be known is no news: nobody asked for it.
-    let publications = publications(request, edge).await.ok()?;
+    let publications = publications(request, delivery).await.ok()?;
     let then = &publications.first()?.record.template;
     let version = &request.version;
     (*then != request.common.project.template_sha256()).then(|| {
@@ -125,9 +126,9 @@ async fn of_image(
     identities: &[&Identity],
     runner: &Runner,
 ) -> Vec<Gate> {
-    let Ok(edge) = &planned.work else { return Vec::new() };
-    let trust = Trust::new(signatures, identities, edge, planned);
-    let image = Image { request, runner, planned, edge, waivers, trust };
+    let Ok(delivery) = &planned.image.delivery else { return Vec::new() };
+    let trust = Trust::new(signatures, identities, delivery, planned);
+    let image = Image { request, runner, planned, delivery, waivers, trust };
     let gates = asked.iter().map(|asked| async {
         let verdict = tokio::select! {
             verdict = image.judge(asked) => verdict,
@@ -176,7 +177,7 @@ impl Image<'_> {
     }
 
     fn root(&self) -> &Digest {
-        &self.edge.graph.root.digest
+        self.delivery.digest()
     }
 }
 
@@ -198,8 +199,8 @@ fn could_not_look(error: StoreError) -> String {
 }
 
 /// The records of the publication of the version, the newest first.
-async fn publications(request: &Request, edge: &Edge) -> Result<Vec<Recorded>, StoreError> {
-    let mut records = Recorded::all(&edge.source.store, &edge.graph.root.digest).await?;
+async fn publications(request: &Request, delivery: &Delivery) -> Result<Vec<Recorded>, StoreError> {
+    let mut records = Recorded::all(&delivery.source, delivery.digest()).await?;
     let version = request.version.to_string();
     records.retain(|found| found.record.kind == RecordKind::Publish && found.record.version == version);
     Ok(records)

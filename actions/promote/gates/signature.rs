@@ -11,6 +11,7 @@ use lifecycle::Diagnosis;
 use lifecycle::access::{Login, authority};
 use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
+use lifecycle::delivery::Delivery;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::project::Project;
 use lifecycle::registry::CredentialSource;
@@ -18,7 +19,7 @@ use lifecycle::runner::{Environment, Grant, Runner, grant, run};
 
 use super::{Identity, Subject, Verdict};
 use crate::inputs::Request;
-use crate::plan::{Edge, Planned};
+use crate::plan::Planned;
 
 /// One verification: some requests to the registry, and for a certificate to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -73,10 +74,10 @@ impl<'a> Trust<'a> {
     pub(super) fn new(
         signatures: &'a Signatures<'a>,
         identities: &'a [&'a Identity],
-        edge: &'a Edge,
+        delivery: &'a Delivery,
         planned: &'a Planned,
     ) -> Self {
-        Self { signatures, identities, source: &planned.source, root: &edge.graph.root.digest }
+        Self { signatures, identities, source: &planned.source, root: delivery.digest() }
     }
 
     /// Whether statements are believed only where somebody has signed them.

@@ -7,6 +7,7 @@ pub mod checkout;
 pub mod clock;
 pub mod cosign;
 mod counted;
+pub mod delivery;
 mod diagnosis;
 pub mod download;
 mod error;

@@ -6,12 +6,10 @@ mod inputs;
 mod naming;
 mod options;
 mod record;
-mod repository;
 mod side;
 mod stores;
 mod templates;
 mod version;
-pub mod writes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,9 +22,8 @@ pub use naming::{Named, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
 use options::{accounts, concurrency};
 pub use record::attach;
-pub use repository::Repository;
 pub use side::Side;
-pub use stores::{Opened, Stores};
+pub use stores::{OpenRepository, Stores};
 pub use version::Version;
 
 use crate::checkout;

@@ -15,7 +15,7 @@ pub struct Stores {
 
 /// An open repository.
 #[derive(Clone)]
-pub struct Opened {
+pub struct OpenRepository {
     /// What it can do.
     pub store: Arc<dyn Store>,
     /// The same where it is of a registry.
@@ -32,20 +32,20 @@ impl Stores {
     ///
     /// # Errors
     /// When the host can't be made into an address.
-    pub fn open(&self, reference: &Reference) -> Result<Opened, StoreError> {
+    pub fn open(&self, reference: &Reference) -> Result<OpenRepository, StoreError> {
         match &reference.location {
             Location::Directory(directory) => {
-                Ok(Opened { store: Arc::new(Layout::of(directory, &reference.repository)), remote: None })
+                Ok(OpenRepository { store: Arc::new(Layout::of(directory, &reference.repository)), remote: None })
             }
             Location::Host(host) => {
                 let remote = self.registries.repository(host, &reference.repository)?;
-                Ok(Opened { store: Arc::new(remote.clone()), remote: Some(remote) })
+                Ok(OpenRepository { store: Arc::new(remote.clone()), remote: Some(remote) })
             }
         }
     }
 }
 
-impl Opened {
+impl OpenRepository {
     /// What the use of it took so far; nothing for a layout.
     pub fn traffic(&self) -> Traffic {
         self.remote.as_ref().map(Repository::traffic).unwrap_or_default()

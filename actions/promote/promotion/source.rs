@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use lifecycle::Problem;
+use lifecycle::delivery::Delivery;
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Manifest, Reference, StoreError};
-use lifecycle::project::{Named, Opened, Version};
+use lifecycle::project::{Named, OpenRepository, Version};
 use lifecycle::registry::EcrHost;
 
-use super::Edge;
+use super::Promotion;
 use crate::environment::{Held, Naming, Stay};
 use crate::inputs::Request;
 
-impl Edge {
+impl Promotion {
     /// Refuses a name without a version in it that holds another version, by the newest record of the environment that it
     /// comes from.
     pub(super) async fn check_version(&self, request: &Request, from: &Reference, named: &Named) -> anyhow::Result<()> {
@@ -22,7 +23,8 @@ impl Edge {
         let version = request.version.to_string();
         let naming = Naming { environment: &request.from, reference: from, version: &version };
         let failed = |message: String| Problem::failure(message).at(named.place.clone());
-        let records = Recorded::of_environment(&self.source.store, &self.graph.root.digest, naming.environment).await;
+        let Delivery { source, graph, .. } = &self.delivery;
+        let records = Recorded::of_environment(source, &graph.root.digest, naming.environment).await;
         let records =
             records.map_err(|error| failed(format!("it can't be decided which version `{from}` holds: {error}")))?;
         let newest = records.iter().find(|found| naming.tells_of(&found.record, &from.tag));
@@ -41,7 +43,7 @@ impl Edge {
 pub(super) async fn before(
     request: &Request,
     named: &Named,
-    target: &Opened,
+    target: &OpenRepository,
     held: Option<&Result<Held, StoreError>>,
 ) -> anyhow::Result<Manifest> {
     let (to, version) = (&request.to, &request.version);

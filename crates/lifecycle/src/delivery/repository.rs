@@ -1,26 +1,28 @@
-use super::CreateRepositories;
+//! Whether a target's repository exists, and how it is created.
+
 use crate::Place;
 use crate::Problem;
-use crate::aws::{Aws, Kind, Mutability, RepositorySettings, prefix_matches};
-use crate::oci::{Reference, Tag};
+use crate::aws::{Aws, Kind, RepositorySettings, prefix_matches};
+use crate::oci::Reference;
+use crate::project::CreateRepositories;
 use crate::registry::EcrHost;
 
-/// What is known of a repository before anything is written to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Repository {
-    /// It is there, with what it allows.
-    There(Mutability),
-    /// It is to be made by this run.
-    ToBeMade,
-    /// It is of no ECR, or ECR does not tell: what it allows shows at the write.
+/// What is known about a repository before anything is written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepositoryState {
+    /// It exists.
+    Exists,
+    /// It is missing, and this run creates it.
+    ToBeCreated,
+    /// It is not in ECR, ECR does not say, or nobody had to ask: the first write shows it.
     Unknown,
 }
 
-impl Repository {
-    /// Looks at the repository of a reference.
+impl RepositoryState {
+    /// Looks up the repository of a reference.
     ///
     /// # Errors
-    /// When it is missing and is not to be made, with how to make it; when ECR can't be asked.
+    /// When it is missing and must not be created, with how to create it; when ECR cannot be asked.
     pub async fn of(
         aws: &Aws,
         reference: &Reference,
@@ -30,7 +32,7 @@ impl Repository {
         let Some(host) = EcrHost::parse(&reference.location.to_string()) else { return Ok(Self::Unknown) };
         let name = &reference.repository;
         match aws.mutability(&host, name).await {
-            Ok(Some(mutability)) => return Ok(Self::There(mutability)),
+            Ok(Some(_)) => return Ok(Self::Exists),
             Ok(None) => {}
             // The right to describe is not needed to push.
             Err(error) if error.kind == Kind::Denied => return Ok(Self::Unknown),
@@ -40,7 +42,7 @@ impl Repository {
         let missing = Problem::failure(format!("repository `{name}` does not exist in {account}/{region}"));
         let missing = missing.at(place.clone());
         match create {
-            CreateRepositories::Missing => Ok(Self::ToBeMade),
+            CreateRepositories::Missing => Ok(Self::ToBeCreated),
             CreateRepositories::Never => {
                 let command = format!("aws ecr create-repository --region {region} --repository-name {name}");
                 Err(missing.hint(format!("set `create-repositories: missing`, or create it: {command}")).into())
@@ -57,21 +59,13 @@ impl Repository {
         }
     }
 
-    /// Whether a tag may move, as far as that is known.
-    pub fn allows(&self, tag: &Tag) -> bool {
-        match self {
-            Self::There(mutability) => mutability.allows(tag),
-            Self::ToBeMade | Self::Unknown => true,
-        }
-    }
-
-    /// Makes it where it is to be made; whether it was.
+    /// Creates it if that is left to this run; returns whether it did.
     ///
     /// # Errors
     /// When ECR refuses it.
-    pub async fn make(&self, aws: &Aws, reference: &Reference, settings: &RepositorySettings) -> anyhow::Result<bool> {
+    pub async fn create(self, aws: &Aws, reference: &Reference, settings: &RepositorySettings) -> anyhow::Result<bool> {
         match EcrHost::parse(&reference.location.to_string()) {
-            Some(host) if *self == Self::ToBeMade => {
+            Some(host) if self == Self::ToBeCreated => {
                 aws.create_repository(&host, &reference.repository, settings).await?;
                 Ok(true)
             }

@@ -1,0 +1,210 @@
+//! Delivers images whose digests are known: what publish and promote have in common.
+//!
+//! A [`Delivery`] says where an image comes from, where it goes and under which tags. It lists what is missing there as
+//! [`PlannedWrites`], and a [`Writer`] writes exactly that list; a dry run only shows it.
+
+mod outcome;
+mod repository;
+mod tags;
+mod writer;
+mod writes;
+
+use std::sync::Arc;
+
+use crate::Problem;
+use crate::aws::Aws;
+use crate::diagnosis::Diagnosis;
+use crate::evidence::{Record, RecordKind};
+use crate::oci::{Digest, Reference, Store};
+use crate::project::{CreateRepositories, EvidenceMode, Named, OpenRepository};
+use crate::registry::EcrHost;
+use crate::runner::{Level, Runner};
+use crate::transfer::{Attached, Graph, copy};
+
+pub use outcome::{Outcome, Remark, Stage, Status, annotate, notes, output, show_writes};
+pub use repository::RepositoryState;
+pub use tags::{TagPlan, TagRules};
+pub use writer::{Order, Writer};
+pub use writes::{Attachments, PlannedWrites, Signatures};
+
+use writer::Progress;
+
+/// One image under one name.
+pub struct Planned {
+    /// The image, and its name in the target.
+    pub named: Named,
+    /// What has to be done; an error if it cannot be done, or could not.
+    pub delivery: anyhow::Result<Delivery>,
+    /// What was attached to the image.
+    pub attachments: Attachments,
+    progress: Progress,
+}
+
+/// An image, where it goes, and under which tags.
+pub struct Delivery {
+    /// What the record says that happened.
+    pub kind: RecordKind,
+    /// Its name in the source; none for one that was just built.
+    pub from: Option<Reference>,
+    /// Where its content is read.
+    pub source: Arc<dyn Store>,
+    /// Where it goes.
+    pub target: OpenRepository,
+    /// The image. What is below its root may be left out where nothing has to be copied.
+    pub graph: Graph,
+    /// The tag of the reference first.
+    pub tags: Vec<TagPlan>,
+    /// The target's repository, which may have to be created first.
+    pub repository: RepositoryState,
+    /// Whether the target has the image already, with all that it needs to count as complete.
+    pub is_there: bool,
+    /// The digest that the image replaces, if it is another one.
+    pub replaced: Option<Digest>,
+    /// The record to attach; its time is set when it is attached.
+    pub record: Option<Record>,
+    /// What gets a signature.
+    pub signatures: Signatures,
+    /// What to say about the image apart from its result.
+    pub remarks: Vec<Remark>,
+}
+
+impl Planned {
+    /// A delivery that has not begun.
+    pub fn new(named: Named, delivery: anyhow::Result<Delivery>) -> Self {
+        Self { named, delivery, attachments: Attachments::default(), progress: Progress::default() }
+    }
+}
+
+impl Delivery {
+    /// A delivery of content and tags alone.
+    pub fn new(
+        kind: RecordKind,
+        source: Arc<dyn Store>,
+        target: OpenRepository,
+        graph: Graph,
+        tags: Vec<TagPlan>,
+    ) -> Self {
+        Self {
+            kind,
+            from: None,
+            source,
+            target,
+            is_there: tags.iter().any(|plan| plan.current.as_ref() == Some(&graph.root.digest)),
+            graph,
+            tags,
+            repository: RepositoryState::Unknown,
+            replaced: None,
+            record: None,
+            signatures: Signatures::None,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// The digest that the tags are to hold.
+    pub fn digest(&self) -> &Digest {
+        &self.graph.root.digest
+    }
+
+    /// What the tag of the reference holds and keeps, although it is another digest. Then nothing is written at all.
+    pub fn kept(&self) -> Option<&Digest> {
+        self.tags.first().filter(|plan| plan.kept).and_then(|plan| plan.current.as_ref())
+    }
+
+    /// What the tag of the reference holds now, if it is another digest.
+    pub fn other_digest(&self) -> Option<&Digest> {
+        self.tags.first().filter(|plan| plan.moves(self.digest())).and_then(|plan| plan.current.as_ref())
+    }
+
+    /// Whether nothing has to be copied because source and target are one repository.
+    pub fn is_in_one_repository(&self) -> bool {
+        copy::same_repository(self.source.as_ref(), self.target.store.as_ref())
+    }
+
+    /// Whether every tag is as it should be, and, of a promotion, its record too: going back to a version whose tag
+    /// never moved is a record and nothing else.
+    pub fn is_done(&self) -> bool {
+        let is_recorded = self.record.is_none() || self.kind == RecordKind::Publish;
+        self.kept().is_some() || (is_recorded && self.written_tags().next().is_none())
+    }
+
+    /// The tags that have to be written.
+    pub fn written_tags(&self) -> impl Iterator<Item = &TagPlan> {
+        self.tags.iter().filter(|plan| plan.is_written(self.digest()))
+    }
+
+    /// Checks, before anything is written, that the repository exists or may be created. A tag that exists has shown it
+    /// already.
+    ///
+    /// # Errors
+    /// When it is missing and must not be created, or ECR cannot be asked.
+    pub async fn check_repository(
+        &mut self,
+        aws: &Aws,
+        named: &Named,
+        create: CreateRepositories,
+    ) -> anyhow::Result<()> {
+        if self.tags.iter().all(|plan| plan.current.is_none()) && !self.is_in_one_repository() {
+            self.repository = RepositoryState::of(aws, &named.reference, create, &named.place).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks, before anything is written, that the repository lets the tags move that have to. That this is not known is
+    /// only a remark.
+    ///
+    /// # Errors
+    /// When one of them is immutable.
+    pub async fn check_mutability(&mut self, aws: &Aws, named: &Named) -> anyhow::Result<()> {
+        let moving: Vec<&TagPlan> = self.written_tags().filter(|plan| plan.current.is_some()).collect();
+        let Some(host) = EcrHost::parse(&named.reference.location.to_string()).filter(|_| !moving.is_empty()) else {
+            return Ok(());
+        };
+        let mutability = match aws.mutability(&host, &named.reference.repository).await {
+            Ok(Some(mutability)) => mutability,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let why = Diagnosis::of(&error.into()).line();
+                let address = named.reference.repository_address();
+                let text = format!("whether the tags of `{address}` may move is not known: {why}");
+                self.remarks.push(Remark::new(Level::Notice, text));
+                return Ok(());
+            }
+        };
+        for plan in moving {
+            if let Some(current) = plan.current.as_ref().filter(|_| !mutability.allows(&plan.tag)) {
+                let when = tags::pushed(aws, &named.reference, current).await;
+                let (tag, digest) = (named.reference.with_tag(plan.tag.clone()), self.digest());
+                let message = format!("`{tag}` is immutable and holds {current}{when}; it can't be moved to {digest}");
+                let problem = Problem::failure(message).at(named.place.clone());
+                return Err(problem.hint("exclude the tag from the repository's immutability, or leave it out").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists what has to be written; nothing is written.
+    ///
+    /// # Errors
+    /// When the evidence cannot be read, and is required.
+    pub async fn writes(&self, named: &Named, mode: EvidenceMode, runner: &Runner) -> anyhow::Result<PlannedWrites> {
+        if self.kept().is_some() {
+            return Ok(PlannedWrites::default());
+        }
+        let is_copied = !self.is_in_one_repository();
+        let evidence = match mode {
+            EvidenceMode::Required | EvidenceMode::BestEffort if is_copied => {
+                let wanted = copy::wanted(&self.source, &self.target.store, &self.graph, self.is_there).await;
+                wanted.or_else(|error| mode.tolerate(&named.key, error, runner).map(|()| Attached::default()))?
+            }
+            _ => Attached::default(),
+        };
+        Ok(PlannedWrites {
+            repository: (self.repository == RepositoryState::ToBeCreated).then(|| named.reference.repository_address()),
+            content: (is_copied && !self.is_there).then(|| self.graph.clone()),
+            evidence,
+            record: self.record.clone(),
+            signatures: self.signatures,
+            tags: self.written_tags().cloned().collect(),
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! How deliveries ended, for the log, the summary and the outputs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Delivery, Planned, PlannedWrites, writes};
+use crate::Diagnosis;
+use crate::evidence::RecordKind;
+use crate::oci::Digest;
+use crate::runner::{Annotation, AtPlace, Level, Runner, Verdict, remarks};
+
+/// How far a run went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Something stood in the way, so nothing was written.
+    Blocked,
+    /// A dry run: nothing was to be written.
+    Planned,
+    /// The plan was carried out.
+    Applied,
+}
+
+/// How an image ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// Publish wrote its tags.
+    Created,
+    /// Promote wrote its tags, or its record.
+    Promoted,
+    /// Everything was there before.
+    Unchanged,
+    /// A gate of this image or of another did not pass.
+    Blocked,
+    /// It was not delivered.
+    Failed,
+    /// A dry run: it would be delivered.
+    Planned,
+}
+
+/// Something to say about an image apart from its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// A notice, or a warning where something may not be as it was meant.
+    pub level: Level,
+    /// A sentence about the image, without its name.
+    pub text: String,
+}
+
+/// The part of the output `images` that publish and promote share.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The image's key in the mapping.
+    pub name: String,
+    /// Its name in the mapping.
+    pub image: String,
+    /// What its reference holds now, or would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What was there before, if it is another digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_digest: Option<Digest>,
+    /// Further tags that hold it now, or would.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_tags: Vec<String>,
+    /// How it ended.
+    pub status: Status,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Status {
+    /// Its name in the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Promoted => "promoted",
+            Self::Unchanged => "unchanged",
+            Self::Blocked => "blocked",
+            Self::Failed => "failed",
+            Self::Planned => "planned",
+        }
+    }
+
+    fn of(delivery: &Delivery, stage: Stage) -> Self {
+        match (stage, delivery.kind) {
+            (Stage::Blocked, _) => Self::Blocked,
+            _ if delivery.is_done() => Self::Unchanged,
+            (Stage::Planned, _) => Self::Planned,
+            (Stage::Applied, RecordKind::Publish) => Self::Created,
+            (Stage::Applied, RecordKind::Promote | RecordKind::Rollback) => Self::Promoted,
+        }
+    }
+}
+
+impl Remark {
+    /// A remark.
+    pub fn new(level: Level, text: impl Into<String>) -> Self {
+        Self { level, text: text.into() }
+    }
+}
+
+impl Outcome {
+    /// How an image ended in a run that went this far.
+    pub fn of(planned: &Planned, stage: Stage) -> Self {
+        let delivery = planned.delivery.as_ref().ok();
+        let status = delivery.map_or(Status::Failed, |delivery| Status::of(delivery, stage));
+        let digest = delivery.map(|delivery| delivery.kept().unwrap_or_else(|| delivery.digest()).clone());
+        let extra_tags = delivery.filter(|_| status != Status::Blocked).into_iter().flat_map(|delivery| {
+            let extra = delivery.tags.iter().skip(1).filter(|plan| !plan.kept);
+            extra.map(|plan| plan.tag.to_string())
+        });
+        Self {
+            name: planned.named.key.clone(),
+            image: planned.named.image.clone(),
+            previous_digest: delivery
+                .and_then(|delivery| delivery.replaced.clone())
+                .filter(|replaced| Some(replaced) != digest.as_ref()),
+            extra_tags: extra_tags.collect(),
+            error: planned.delivery.as_ref().err().map(|error| Diagnosis::of(error).line()),
+            digest,
+            status,
+        }
+    }
+}
+
+/// Formats what to say about images for the summary: first why some failed, then the remarks about the others.
+pub fn notes<'a>(images: impl Iterator<Item = &'a Planned> + Clone) -> String {
+    let failures = images.clone().filter_map(|planned| {
+        let error = planned.delivery.as_ref().err()?;
+        Some((planned.named.key.as_str(), Diagnosis::of(error).line()))
+    });
+    let failures: Vec<(&str, String)> = failures.collect();
+    let delivered = images.filter_map(|planned| Some((planned.named.key.as_str(), planned.delivery.as_ref().ok()?)));
+    let said = delivered.flat_map(|(key, delivery)| delivery.remarks.iter().map(move |said| (key, said.text.as_str())));
+    remarks(failures.iter().map(|(key, line)| (*key, line.as_str())).chain(said))
+}
+
+/// Annotates why an image failed, or what its remarks say.
+pub fn annotate(action: &str, planned: &Planned, runner: &Runner) {
+    let (key, place) = (&planned.named.key, &planned.named.place);
+    let title = format!("{action} {key}");
+    match &planned.delivery {
+        Ok(delivery) => {
+            for Remark { level, text } in &delivery.remarks {
+                let annotation = Annotation::new(*level, format!("image `{key}`: {text}"));
+                runner.annotate(annotation.titled(title.clone()).at(Some(place.clone())));
+            }
+        }
+        Err(error) => {
+            let mut diagnosis = Diagnosis::of(error);
+            diagnosis.place.get_or_insert_with(|| place.clone());
+            runner.annotate(diagnosis.annotation().titled(title));
+        }
+    }
+}
+
+/// Shows what a dry run would write, and returns it as the summary's part.
+pub fn show_writes(images: &[(String, PlannedWrites)], runner: &Runner) -> String {
+    if images.is_empty() {
+        return String::new();
+    }
+    let table = writes::table(images.iter().map(|(key, writes)| (key.as_str(), writes)));
+    runner.show(&table);
+    format!("{}\n", table.markdown())
+}
+
+/// Sets the outputs `images` and `digests`, and returns whether every image was delivered. An element of `images` is what
+/// the action makes of an outcome.
+pub fn output<'a, R: Serialize + 'a>(
+    results: &'a [R],
+    outcome: impl Fn(&'a R) -> &'a Outcome,
+    runner: &Runner,
+) -> Verdict {
+    let outcomes: Vec<&Outcome> = results.iter().map(outcome).collect();
+    let digest = |outcome: &&'a Outcome| Some((outcome.name.as_str(), outcome.digest.as_ref()?));
+    let digests: BTreeMap<&str, &Digest> = outcomes.iter().filter_map(digest).collect();
+    runner.output("images", serde_json::json!(results).to_string());
+    runner.output("digests", serde_json::json!(digests).to_string());
+    match outcomes.iter().any(|outcome| matches!(outcome.status, Status::Failed | Status::Blocked)) {
+        true => Verdict::Fail,
+        false => Verdict::Pass,
+    }
+}

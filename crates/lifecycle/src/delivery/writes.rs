@@ -1,0 +1,135 @@
+//! The list of what a run writes: shown by a dry run, carried out by the run itself.
+
+use std::collections::BTreeMap;
+
+use super::TagPlan;
+use crate::evidence::Record;
+use crate::runner::{Cell, Table};
+use crate::transfer::{Attached, Graph};
+
+/// All that is written for one image.
+#[derive(Debug, Default)]
+pub struct PlannedWrites {
+    /// The address of the repository that is created first.
+    pub repository: Option<String>,
+    /// The image's manifests and blobs, if they are copied. Blobs that the registry has are not sent again.
+    pub content: Option<Graph>,
+    /// The evidence that is copied.
+    pub evidence: Attached,
+    /// The record that is attached.
+    pub record: Option<Record>,
+    /// What of this is signed.
+    pub signatures: Signatures,
+    /// Tags, each with what it holds now.
+    pub tags: Vec<TagPlan>,
+}
+
+/// What of a delivery is signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Signatures {
+    /// Nothing.
+    #[default]
+    None,
+    /// The record alone: the image has the signatures that it was released with.
+    Record,
+    /// All that is written: the image's manifests, its evidence and the record.
+    All,
+}
+
+impl PlannedWrites {
+    /// Whether the root is written by digest before its tags, because something refers to it.
+    pub(super) fn needs_root(&self) -> bool {
+        let is_attached = !self.evidence.referrers.is_empty() || !self.evidence.tags.is_empty();
+        self.content.is_some() && (is_attached || self.record.is_some() || self.signatures == Signatures::All)
+    }
+
+    /// How many manifests are signed.
+    fn signed(&self) -> usize {
+        let record = usize::from(self.record.is_some());
+        match self.signatures {
+            Signatures::None => 0,
+            Signatures::Record => record,
+            Signatures::All => {
+                let content = self.content.as_ref().map_or(0, |graph| graph.manifests().count());
+                content + self.evidence.referrers.len() + record
+            }
+        }
+    }
+
+    /// The types of the evidence, with how many there are of each.
+    fn evidence_types(&self) -> BTreeMap<String, usize> {
+        let referrers = self.evidence.referrers.iter().map(|graph| {
+            let manifest = &graph.root;
+            manifest.artifact_type.clone().unwrap_or_else(|| manifest.media_type.clone())
+        });
+        let mut types = BTreeMap::new();
+        for kind in referrers.chain(self.evidence.tags.iter().map(|(tag, _)| format!("tag {tag}"))) {
+            *types.entry(kind).or_default() += 1;
+        }
+        types
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = Vec::new();
+        if let Some(repository) = &self.repository {
+            rows.push(("repository", format!("{repository}, which is made")));
+        }
+        if let Some(graph) = &self.content {
+            let bytes =
+                humansize::format_size(graph.blobs.iter().map(|blob| blob.size).sum::<u64>(), humansize::BINARY);
+            let (manifests, blobs) = (graph.manifests().count(), graph.blobs.len());
+            rows.push(("manifests", format!("{manifests}, with at most {blobs} blobs of {bytes}")));
+        }
+        for (kind, count) in self.evidence_types() {
+            rows.push(("evidence", if count > 1 { format!("{kind} ({count})") } else { kind }));
+        }
+        if self.signed() > 0 {
+            rows.push(("signatures", format!("of {} manifests", self.signed())));
+        }
+        if let Some(record) = &self.record {
+            rows.push(("record", record.kind.name().to_owned()));
+        }
+        for TagPlan { tag, current, .. } in &self.tags {
+            let holds = current.as_ref().map_or_else(|| "new".to_owned(), |held| format!("holds {}", held.short()));
+            rows.push(("tag", format!("{tag}, {holds}")));
+        }
+        if rows.is_empty() {
+            rows.push(("nothing", String::new()));
+        }
+        rows
+    }
+}
+
+/// What a run attached to an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attachments {
+    /// Pieces of evidence.
+    pub evidence: usize,
+    /// A record.
+    pub record: bool,
+    /// Manifests that were signed.
+    pub signatures: usize,
+}
+
+impl Attachments {
+    /// The cell of a table.
+    pub fn cell(self) -> Cell {
+        let parts = [
+            (self.evidence > 0).then(|| format!("evidence ({})", self.evidence)),
+            self.record.then(|| "record".to_owned()),
+            (self.signatures > 0).then(|| format!("signatures ({})", self.signatures)),
+        ];
+        Cell::text(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Lists what would be written for each image, by its key.
+pub(super) fn table<'a>(images: impl IntoIterator<Item = (&'a str, &'a PlannedWrites)>) -> Table {
+    let mut table = Table::new(["Image", "Would be written", ""]);
+    for (key, writes) in images {
+        for (what, which) in writes.rows() {
+            table.row([Cell::text(key), Cell::text(what), Cell::text(which)]);
+        }
+    }
+    table
+}

@@ -17,11 +17,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+#[cfg(feature = "services")]
 use octocrab::OctoBody;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::oci::{BoxError, Class, StoreError};
+use crate::oci::{BoxError, StoreError};
 use crate::tls;
 
 /// Until a connection stands, with TLS and the way through a proxy.
@@ -62,6 +63,7 @@ impl HttpClient {
 }
 
 /// octocrab's requests, whose bodies are of its own.
+#[cfg(feature = "services")]
 impl Service<Request<OctoBody>> for HttpClient {
     type Response = Response<Incoming>;
     type Error = BoxError;
@@ -72,7 +74,7 @@ impl Service<Request<OctoBody>> for HttpClient {
     }
 
     fn call(&mut self, request: Request<OctoBody>) -> Self::Future {
-        let broken = |error| StoreError::new(Class::Invalid, "the request can't be sent").because(error);
+        let broken = |error| StoreError::new(crate::oci::Class::Invalid, "the request can't be sent").because(error);
         let request = request.map(|body| body.map_err(broken).boxed_unsync());
         let client = self.clone();
         Box::pin(async move { client.send(request).await })

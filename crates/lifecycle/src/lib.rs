@@ -6,6 +6,7 @@
 //! modules, and `--help` in `runner` reads the action file with the YAML of `template`. Only `runner` reads the
 //! environment and prints.
 
+#[cfg(feature = "services")]
 pub mod aws;
 mod bounded;
 pub mod checkout;
@@ -18,12 +19,14 @@ pub mod evidence;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "services")]
 pub mod github;
 mod glob;
 mod http_client;
 mod nearest;
 pub mod oci;
 mod place;
+#[cfg(feature = "services")]
 pub mod project;
 pub mod registry;
 pub mod runner;

@@ -84,7 +84,7 @@ impl ImageDefinition {
     }
 
     /// The same with paths from a folder on, to which they are relative.
-    pub(crate) fn below(mut self, folder: &Path) -> Self {
+    pub fn below(mut self, folder: &Path) -> Self {
         self.context.value = normal(&folder.join(&self.context.value));
         self.dockerfile.value = normal(&folder.join(&self.dockerfile.value));
         self

@@ -55,14 +55,15 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
     fn is<'e, E: Explain>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
         error.downcast_ref::<E>().map(|error| error as &dyn Explain)
     }
-    is::<Problem>(error)
+    let known = is::<Problem>(error)
         .or_else(|| is::<StoreError>(error))
         .or_else(|| is::<InputError>(error))
         .or_else(|| is::<RunnerError>(error))
         .or_else(|| is::<InvalidReference>(error))
-        .or_else(|| is::<crate::template::Error>(error))
-        .or_else(|| is::<crate::aws::Error>(error))
-        .or_else(|| is::<crate::github::Error>(error))
+        .or_else(|| is::<crate::template::Error>(error));
+    #[cfg(feature = "services")]
+    let known = known.or_else(|| is::<crate::aws::Error>(error)).or_else(|| is::<crate::github::Error>(error));
+    known
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 pub mod access;
 pub mod action;
+#[cfg(feature = "services")]
 pub mod aws;
 pub mod checkout;
 pub mod clock;
 pub mod cosign;
 mod counted;
+#[cfg(feature = "services")]
 pub mod delivery;
 mod diagnosis;
 pub mod download;
@@ -15,8 +17,10 @@ pub mod evidence;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "services")]
 pub mod github;
 mod nearest;
+#[cfg(feature = "services")]
 pub mod project;
 pub mod runner;
 

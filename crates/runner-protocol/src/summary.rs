@@ -13,6 +13,9 @@ const REMARKS: usize = 50;
 /// Characters of one remark: a builder's last words fit in.
 const REMARK: usize = 1000;
 
+/// Characters that a column is padded to at most: a single long cell does not fill every other row with spaces.
+const WIDEST: usize = 200;
+
 /// A table that is shown in the summary and at a terminal.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -73,7 +76,7 @@ impl Table {
         let lines: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
         let width =
             |column: usize| lines.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        let widths: Vec<usize> = (0..self.header.len()).filter_map(width).collect();
+        let widths: Vec<usize> = (0..self.header.len()).filter_map(width).map(|width| width.min(WIDEST)).collect();
         let pad = |(cell, width): (&String, &usize)| format!("{cell:<width$}");
         lines
             .iter()
@@ -179,6 +182,17 @@ mod tests {
         table.row([Cell::text(""), Cell::code(""), Cell::text("3")]);
         assert_eq!(table.filled().plain(), ["a  c", "1", "   3"]);
         assert_eq!(Table::new(["a"]).filled().plain(), [""; 1]);
+    }
+
+    // A width over 65,535 makes `format!` panic.
+    #[test]
+    fn a_cell_may_be_of_any_length() {
+        let long = "x".repeat(70_000);
+        let mut table = Table::new(["a", "b"]);
+        table.row([Cell::text(&long), Cell::text("1")]);
+        table.row([Cell::text("short"), Cell::text("2")]);
+        let padded = |cell: &str, last: &str| format!("{cell:<WIDEST$}  {last}");
+        assert_eq!(table.plain(), [padded("a", "b"), format!("{long}  1"), padded("short", "2")]);
     }
 
     #[test]

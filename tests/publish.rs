@@ -84,7 +84,7 @@ fn bytes_and_digests_arrive_as_they_were_built() {
 
 /// What a registry stores for an image without its referrers.
 fn bytes_of(image: &Image) -> u64 {
-    let blobs: u64 = image.blobs.iter().map(|(_, content)| content.len()).sum();
+    let blobs: u64 = image.blobs.iter().map(|(_, content)| content.size()).sum();
     blobs + image.root.bytes.len() as u64 + image.children.iter().map(|child| child.bytes.len() as u64).sum::<u64>()
 }
 

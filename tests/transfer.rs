@@ -148,7 +148,7 @@ fn the_largest_blobs_go_first() {
     let shop = Shop::new(BY_TAG, image);
     bare(shop.promote_abroad()).run().exits(0);
     let heads: Vec<_> = shop.ecr.log().into_iter().filter(|entry| entry.kind == Kind::HeadBlob).collect();
-    let is_small = |digest: &str| shop.image.blobs.iter().any(|(known, blob)| known == digest && blob.len() < 4096);
+    let is_small = |digest: &str| shop.image.blobs.iter().any(|(known, blob)| known == digest && blob.size() < 4096);
     let first = heads.iter().position(|head| is_small(&head.reference));
     // 40 layers, then two configurations; sixteen blobs are on their way at a time.
     assert!(first.is_some_and(|first| first >= 40 - 16), "{first:?} of {}", heads.len());

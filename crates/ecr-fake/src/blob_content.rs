@@ -37,7 +37,7 @@ const CHUNK: u64 = 64 * 1024; // bytes; one frame of a body
 
 impl BlobContent {
     /// Returns the size in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         match self {
             BlobContent::Kept(bytes) => bytes.len() as u64,
             BlobContent::Generated { size, .. } | BlobContent::Dropped { size } => *size,
@@ -70,8 +70,8 @@ impl BlobContent {
             return Some(bytes.clone());
         }
         let mut bytes = Vec::new();
-        while (bytes.len() as u64) < self.len() {
-            bytes.extend_from_slice(&self.chunk(bytes.len() as u64, self.len())?);
+        while (bytes.len() as u64) < self.size() {
+            bytes.extend_from_slice(&self.chunk(bytes.len() as u64, self.size())?);
         }
         Some(bytes.into())
     }
@@ -80,8 +80,8 @@ impl BlobContent {
     pub fn digest(&self) -> Option<String> {
         let mut hash = Sha256::new();
         let mut at = 0;
-        while at < self.len() {
-            let chunk = self.chunk(at, self.len())?;
+        while at < self.size() {
+            let chunk = self.chunk(at, self.size())?;
             hash.update(&chunk);
             at += chunk.len() as u64;
         }

@@ -20,7 +20,7 @@ use crate::{
 
 pub(crate) fn head(call: &Call<'_>) -> Outcome {
     let content = find(call)?;
-    let length = content.len().to_string();
+    let length = content.size().to_string();
     let digest = call.route.reference.as_str();
     let headers =
         [("content-type", "application/octet-stream"), ("content-length", &length), ("docker-content-digest", digest)];
@@ -100,7 +100,7 @@ pub(crate) async fn patch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Ou
     let (digest, content) = receive(call, body).await?;
     let mut state = call.shared.state();
     let location = location(&state, call, &call.route.reference);
-    let end = content.len().saturating_sub(1);
+    let end = content.size().saturating_sub(1);
     if let Some(session) = state.sessions.get_mut(&call.route.reference)
         && first
     {
@@ -265,7 +265,7 @@ fn refused(status: u16, code: &str, message: &str) -> Reply {
 
 /// Returns the response with a blob, or with the part of it that `range` asks for.
 fn download(content: BlobContent, range: Option<&str>, digest: &str, sent: Arc<AtomicU64>) -> Reply {
-    let size = content.len();
+    let size = content.size();
     let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')).and_then(|(first, last)| {
         let last = if last.is_empty() { size.saturating_sub(1) } else { last.parse().ok()? };
         Some((first.parse::<u64>().ok()?, last.min(size.saturating_sub(1))))

@@ -166,8 +166,8 @@ impl Image {
         for (digest, content) in &self.blobs {
             let mut file = fs::File::create(blobs.join(&digest["sha256:".len()..])).unwrap();
             let mut at = 0;
-            while at < content.len() {
-                let chunk = content.chunk(at, content.len()).unwrap();
+            while at < content.size() {
+                let chunk = content.chunk(at, content.size()).unwrap();
                 file.write_all(&chunk).unwrap();
                 at += chunk.len() as u64;
             }
@@ -201,7 +201,7 @@ impl Image {
 }
 
 fn descriptor(media_type: &str, content: &BlobContent) -> Value {
-    json!({"mediaType": media_type, "digest": content.digest().unwrap(), "size": content.len()})
+    json!({"mediaType": media_type, "digest": content.digest().unwrap(), "size": content.size()})
 }
 
 fn platform_manifest(

@@ -168,7 +168,7 @@ fn complete(call: &Call<'_>, repository: &Repository, manifest: &Manifest) -> Re
     let layers = manifest.json["layers"].as_array().into_iter().flatten();
     for descriptor in layers.chain(manifest.json.get("config")) {
         let blob = descriptor["digest"].as_str().and_then(|digest| repository.blobs.get(digest));
-        if blob.map(blob_content::BlobContent::len) != descriptor["size"].as_u64() {
+        if blob.map(blob_content::BlobContent::size) != descriptor["size"].as_u64() {
             return Err(Refusal::new(400, "MANIFEST_INVALID", "a descriptor's size is not its blob's"));
         }
     }

@@ -32,7 +32,7 @@ impl Snapshot {
                 let contents = RepositoryContents {
                     tags: repository.tags.clone(),
                     manifests: manifests.map(|(digest, manifest)| (digest.clone(), manifest.bytes.clone())).collect(),
-                    blobs: repository.blobs.iter().map(|(digest, content)| (digest.clone(), content.len())).collect(),
+                    blobs: repository.blobs.iter().map(|(digest, content)| (digest.clone(), content.size())).collect(),
                     settings: repository.settings.clone(),
                 };
                 all.insert(format!("{}/{name}", id.host()), contents);

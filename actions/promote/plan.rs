@@ -12,7 +12,7 @@ use lifecycle::runner::{Level, Runner};
 use crate::environment::Held;
 use crate::gates::{Asked, Requirement};
 use crate::inputs::Request;
-use crate::promotion::Promotion;
+use crate::promotion::{Needs, Promotion};
 
 /// All images with both ends.
 pub(crate) struct Plan {
@@ -184,22 +184,6 @@ impl Planned {
     /// Whether a gate ended so.
     pub(crate) fn has_gate(&self, status: GateStatus) -> bool {
         self.gates.iter().any(|gate| gate.status == status)
-    }
-}
-
-/// What has to be known of each image beyond its digest.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Needs {
-    /// What is below the root, though nothing has to be copied.
-    pub(crate) graph: bool,
-    /// What the target environment has held.
-    pub(crate) held: bool,
-}
-
-impl Needs {
-    fn of(request: &Request, asked: &[Asked]) -> Self {
-        let forward = asked.iter().any(|asked| asked.gate == Requirement::Forward);
-        Self { graph: !asked.is_empty(), held: forward || request.writing.record || request.rollback }
     }
 }
 

@@ -15,8 +15,8 @@ use lifecycle::runner::{Level, Runner};
 use lifecycle::transfer::Graph;
 
 use crate::environment::{Depth, Held, Naming};
+use crate::gates::{Asked, Requirement};
 use crate::inputs::Request;
-use crate::plan::Needs;
 use source::{absent, before};
 
 /// A digest that is promoted, with what is known about the environment that it goes to.
@@ -24,6 +24,22 @@ pub(crate) struct Promotion {
     pub(crate) delivery: Delivery,
     /// What the target environment has held, where that had to be known.
     pub(crate) held: Option<Result<Held, StoreError>>,
+}
+
+/// What has to be known of each image beyond its digest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needs {
+    /// What is below the root, though nothing has to be copied.
+    pub(crate) graph: bool,
+    /// What the target environment has held.
+    pub(crate) held: bool,
+}
+
+impl Needs {
+    pub(crate) fn of(request: &Request, asked: &[Asked]) -> Self {
+        let forward = asked.iter().any(|asked| asked.gate == Requirement::Forward);
+        Self { graph: !asked.is_empty(), held: forward || request.writing.record || request.rollback }
+    }
 }
 
 impl Promotion {

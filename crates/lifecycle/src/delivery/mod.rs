@@ -4,6 +4,7 @@
 //! [`PlannedWrites`], and a [`Writer`] writes exactly that list; a dry run only shows it.
 
 mod outcome;
+mod remark;
 mod repository;
 mod tags;
 mod writer;
@@ -21,7 +22,8 @@ use crate::registry::EcrHost;
 use crate::runner::{Level, Runner};
 use crate::transfer::{Attached, Graph, copy};
 
-pub use outcome::{Outcome, Remark, Stage, Status, annotate, notes, output, show_writes};
+pub use outcome::{Outcome, Stage, Status, annotate, notes, output, show_writes};
+pub use remark::Remark;
 pub use repository::RepositoryState;
 pub use tags::{TagPlan, TagRules};
 pub use writer::{Order, Writer};

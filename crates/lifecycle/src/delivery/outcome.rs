@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Delivery, Planned, PlannedWrites, writes};
+use super::{Delivery, Planned, PlannedWrites, Remark, writes};
 use crate::Diagnosis;
 use crate::evidence::RecordKind;
 use crate::oci::Digest;
-use crate::runner::{Annotation, AtPlace, Level, Runner, Verdict, remarks};
+use crate::runner::{Annotation, AtPlace, Runner, Verdict, remarks};
 
 /// How far a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +37,6 @@ pub enum Status {
     Failed,
     /// A dry run: it would be delivered.
     Planned,
-}
-
-/// Something to say about an image apart from its result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
-    /// A notice, or a warning where something may not be as it was meant.
-    pub level: Level,
-    /// A sentence about the image, without its name.
-    pub text: String,
 }
 
 /// The part of the output `images` that publish and promote share.
@@ -93,13 +84,6 @@ impl Status {
             (Stage::Applied, RecordKind::Publish) => Self::Created,
             (Stage::Applied, RecordKind::Promote | RecordKind::Rollback) => Self::Promoted,
         }
-    }
-}
-
-impl Remark {
-    /// A remark.
-    pub fn new(level: Level, text: impl Into<String>) -> Self {
-        Self { level, text: text.into() }
     }
 }
 

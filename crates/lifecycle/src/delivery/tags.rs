@@ -3,7 +3,7 @@
 use futures::future::try_join_all;
 use serde::{Serialize, Serializer};
 
-use super::outcome::Remark;
+use super::Remark;
 use crate::Problem;
 use crate::aws::Aws;
 use crate::evidence::RecordKind;

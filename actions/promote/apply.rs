@@ -157,8 +157,7 @@ async fn tags(edge: &Edge, runner: &Runner) -> anyhow::Result<()> {
 
 /// The record of this promotion.
 fn new_record(request: &Request, planned: &Planned, edge: &Edge, runner: &Runner) -> Record {
-    let version = request.version.to_string();
-    let release = Release { environment: &request.to, version: &version };
+    let release = Release { environment: &request.to, version: &request.version };
     let (to, digest) = (&planned.named.reference, &edge.graph.root.digest);
     Record {
         from: (!request.rollback).then(|| planned.source.to_string()),

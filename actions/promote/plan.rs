@@ -40,9 +40,8 @@ impl Plan {
     /// # Errors
     /// When names can't be decided, two images want one tag, or an account is not allowed: then nothing is looked up.
     pub(crate) async fn make(request: &Request, asked: &[Asked], runner: &Runner) -> anyhow::Result<Self> {
-        let version = request.version.to_string();
-        let from = Release { environment: &request.from, version: &version };
-        let to = Release { environment: &request.to, version: &version };
+        let from = Release { environment: &request.from, version: &request.version };
+        let to = Release { environment: &request.to, version: &request.version };
         let project = &request.common.project;
         let targets = project.names(to, &request.target).await?;
         let sources = match request.rollback {
@@ -62,7 +61,7 @@ impl Plan {
         request.target.guard(&targets, accounts).await?;
         let needs = Needs::of(request, asked);
         let edges = targets.images.into_iter().zip(extra).map(|(named, extra)| {
-            let source = source_of(&sources, &named).map(|source| source.reference.clone());
+            let source = source_of(&sources, &named).cloned();
             async move {
                 let Some(source) = source else {
                     let problem =
@@ -70,7 +69,7 @@ impl Plan {
                     return Err(problem.at(named.place.clone()));
                 };
                 let work = Edge::resolve(request, needs, &source, &named, extra).await;
-                Ok(Planned { named, source, work, gates: Vec::new(), beside: Beside::default() })
+                Ok(Planned { named, source: source.reference, work, gates: Vec::new(), beside: Beside::default() })
             }
         });
         let edges: Vec<_> = edges.collect();

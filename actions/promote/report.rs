@@ -87,8 +87,7 @@ pub(crate) fn write(
 ) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| result(planned, stage)).collect();
     annotate(request, plan, runner);
-    let version = request.version.to_string();
-    let missed = tell(lacks, Release { environment: &request.to, version: &version }, runner);
+    let missed = tell(lacks, Release { environment: &request.to, version: &request.version }, runner);
     let table = table(&results);
     runner.show(&table);
     let writes = writes.filter(|writes| !writes.is_empty());

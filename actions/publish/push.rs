@@ -227,8 +227,7 @@ async fn new_record(
     runner: &Runner,
     there: bool,
 ) -> anyhow::Result<Option<Record>> {
-    let version = request.version.to_string();
-    let release = Release { environment: &request.environment, version: &version };
+    let release = Release { environment: &request.environment, version: &request.version };
     let (run, digest) = (&runner.environment, &work.built.graph.root.digest);
     let mut record = request.common.project.record(run, RecordKind::Publish, release, &named.reference, digest);
     let held = work.tags.first().and_then(|tag| tag.current.clone());

@@ -162,8 +162,8 @@ pub(crate) fn write(
     let writes = writes.filter(|writes| !writes.is_empty());
     let writes = writes.map(|writes| writes::table(writes.iter().map(|(key, writes)| (key.as_str(), writes))));
     writes.iter().for_each(|writes| runner.show(writes));
-    let version = request.version.to_string();
-    let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
+    let release = Release { environment: &request.environment, version: &request.version };
+    let missed = tell(lacks, release, runner);
     if request.common.summary {
         let failures = results.iter().filter_map(|result| Some((result.name.as_str(), result.error.as_deref()?)));
         let remarked =

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use lifecycle::Problem;
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Content, Digest, Reference, Tag, listed, read_blob};
-use lifecycle::project::{EvidenceMode, Named, OnConflict, Opened, Repository, Version, lacking, refusal};
+use lifecycle::project::{EvidenceMode, Named, NamedTag, OnConflict, Opened, Repository, Version, lacking, refusal};
 use lifecycle::registry::EcrHost;
 use lifecycle::runner::{Annotation, Level};
 use lifecycle::transfer::Graph;
@@ -34,7 +34,15 @@ pub(crate) struct Work {
 #[derive(Debug, Clone)]
 pub(crate) struct TagPlan {
     pub(crate) tag: Tag,
+    /// It belongs to one version, and so never moves to another image.
+    pub(crate) is_of_version: bool,
     pub(crate) current: Option<Digest>,
+}
+
+impl TagPlan {
+    fn new(named: NamedTag, current: Option<Digest>) -> Self {
+        Self { tag: named.tag, is_of_version: named.is_of_version, current }
+    }
 }
 
 impl Work {
@@ -42,7 +50,7 @@ impl Work {
         request: &Request,
         layouts: &Layouts,
         named: &Named,
-        extra: Vec<Tag>,
+        extra: Vec<NamedTag>,
     ) -> anyhow::Result<Self> {
         let mut remarks = Vec::new();
         let built = match layouts.find(&named.key).await? {
@@ -58,13 +66,13 @@ impl Work {
         let target = request.target.stores.open(&named.reference)?;
         let repository =
             Repository::of(&request.target.aws, &named.reference, request.writing.create_repositories, &named.place);
-        let of_extra = join_all(extra.iter().map(|tag| target.store.head(tag)));
+        let of_extra = join_all(extra.iter().map(|named| target.store.head(&named.tag)));
         let (repository, current, of_extra) =
             tokio::join!(repository, target.store.head(&named.reference.tag), of_extra);
-        let tags = vec![TagPlan { tag: named.reference.tag.clone(), current: current? }];
+        let tags = vec![TagPlan::new(named.tag(), current?)];
         let mut work = Self { built, target, tags, repository: repository?, kept: None, remarks };
         for (tag, current) in extra.into_iter().zip(of_extra) {
-            work.add(request, named, TagPlan { tag, current: current? }).await?;
+            work.add(request, named, TagPlan::new(tag, current?)).await?;
         }
         work.kept = work.conflict(request, named).await?;
         Ok(work)
@@ -75,7 +83,7 @@ impl Work {
         let digest = &self.built.graph.root.digest;
         if let Some(held) = plan.current.clone().filter(|held| held != digest) {
             let tag = named.reference.with_tag(plan.tag.clone());
-            let stays = match (request.version.is_in(&tag), request.writing.on_conflict) {
+            let stays = match (plan.is_of_version, request.writing.on_conflict) {
                 (true, OnConflict::Fail) => return Err(self.differs(request, named, &plan.tag, &held).await.into()),
                 (true, OnConflict::Keep) => Some(format!("`{tag}` keeps {held}, and not this build's {digest}")),
                 (false, _) => {
@@ -107,7 +115,7 @@ impl Work {
             self.remarks.push(remark(Level::Warning, named, message));
             return Ok(Some(held));
         }
-        if request.version.is_in(&named.reference) {
+        if plan.is_of_version {
             return Err(self.differs(request, named, &plan.tag, &held).await.into());
         }
         may_move(&self.repository, named, &plan.tag, &held, &digest)?;
@@ -180,13 +188,6 @@ async fn lacks(request: &Request, named: &Named, built: &Built) -> anyhow::Resul
     Ok(Some(remark(Level::Warning, named, message)))
 }
 
-/// Whether two repositories differ in nothing but the version that their names hold.
-fn is_other_version(here: &str, there: &str, version: &str) -> bool {
-    let Some((before, behind)) = here.split_once(version) else { return false };
-    let other = there.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
-    other.is_some_and(|other| other.parse::<Version>().is_ok_and(|version| version.to_string() == other))
-}
-
 /// The version that an image's label names, where it is another one. A label that can't be read says nothing.
 async fn other_version(built: &Built, request: &Request) -> Option<Version> {
     for manifest in built.graph.manifests() {
@@ -207,7 +208,7 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     let reference = Reference::parse(reference, request.target.registry.as_deref())?;
     // A layout may come from anywhere. What it names is read with this run's credentials.
     let (here, there) = (named.reference.repository_address(), reference.repository_address());
-    if here != there && !is_other_version(&here, &there, &request.version.to_string()) {
+    if here != there && named.pattern.version_of_repository(&there).is_none() {
         let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
         return Err(Problem::failure(message).hint("build it again without `since`").into());
     }
@@ -236,24 +237,4 @@ fn may_move(repository: &Repository, named: &Named, tag: &Tag, held: &Digest, di
 async fn version_of(target: &Opened, digest: &Digest) -> anyhow::Result<Option<Version>> {
     let records = Recorded::all(&target.store, digest).await?;
     Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repositories_of_two_versions() {
-        let is = |there| is_other_version("h.example/shop-dev-1.1.0", there, "1.1.0");
-        assert!(is("h.example/shop-dev-1.0.0-rc.1"));
-        for there in [
-            "h.example/shop-dev-",
-            "h.example/shop-dev-v1.0.0",
-            "h.example/shop-test-1.0.0",
-            "o.example/shop-dev-1.0.0",
-        ] {
-            assert!(!is(there), "{there}");
-        }
-        assert!(!is_other_version("h.example/shop", "h.example/1.0.0", "1.1.0"));
-    }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Digest, Reference, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, Opened, Repository};
+use lifecycle::project::{EvidenceMode, Named, NamedTag, Opened, Repository};
 use lifecycle::transfer::{Graph, copy};
 
 use crate::environment::{Depth, Held, Naming};
@@ -49,21 +49,21 @@ impl Edge {
     pub(crate) async fn resolve(
         request: &Request,
         needs: Needs,
-        from: &Reference,
+        from: &Named,
         named: &Named,
-        extra: Vec<Tag>,
+        extra: Vec<NamedTag>,
     ) -> anyhow::Result<Self> {
+        let (from, of_version) = (&from.reference, from.pattern.is_of_version());
         let source = request.source.stores.open(from)?;
         let target = request.target.stores.open(&named.reference)?;
-        let version = request.version.to_string();
-        let naming = Naming { environment: &request.to, reference: &named.reference, version: &version };
+        let naming = Naming::of(&request.to, named, &request.version);
         let promoted = async {
             match request.rollback {
                 true => Ok(None),
                 false => source.store.tagged(&from.tag).await,
             }
         };
-        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, &named.reference.tag, extra));
+        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, named.tag(), extra));
         let (promoted, tags) = (promoted?, tags?);
         if promoted.is_none() && !request.rollback {
             return Err(absent(request, from).await.at(named.place.clone()).into());
@@ -82,8 +82,7 @@ impl Edge {
             None => before(request, named, &target, held.as_ref()).await?,
         };
         // Whether a tag would go back is known from what the environment held.
-        let of_version = |plan: &TagPlan| request.version.is_in(&named.reference.with_tag(plan.tag.clone()));
-        let moves = |plan: &TagPlan| plan.moves(&root.digest) && !of_version(plan);
+        let moves = |plan: &TagPlan| plan.moves(&root.digest) && !plan.is_of_version;
         if held.is_none() && tags.iter().any(moves) {
             held = Some(Held::read(&target.store, naming, &known, Depth::Highest).await);
         }
@@ -101,6 +100,9 @@ impl Edge {
             warnings: Vec::new(),
             tags,
         };
+        if !of_version {
+            edge.check_version(request, from, named).await?;
+        }
         edge.decide(request, from, named, naming).await?;
         edge.complete(request, needs, named).await?;
         Ok(edge)
@@ -114,7 +116,6 @@ impl Edge {
         named: &Named,
         naming: Naming<'_>,
     ) -> anyhow::Result<()> {
-        self.check_version(request, from, named).await?;
         self.check_tags(request, named, naming).await?;
         self.check_mutability(request, named).await?;
         self.replaced = self.replaced();
@@ -192,7 +193,7 @@ impl Edge {
         let digest = self.graph.root.digest.clone();
         let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
         let current = held.and_then(Held::current);
-        let is_this = |record: &Record| record.digest == digest && record.version == naming.version;
+        let is_this = |record: &Record| record.digest == digest && naming.is_of_version(record);
         let writes = self.tags.first().is_some_and(|plan| plan.is_written(&digest));
         if writes {
             let since = current.and_then(|stay| stay.record.at());
@@ -226,7 +227,7 @@ impl Edge {
         naming: Naming<'_>,
         since: Option<OffsetDateTime>,
     ) -> anyhow::Result<Vec<Digest>> {
-        let moves = !naming.tag_names_version();
+        let moves = !naming.pattern.tag_is_of_version();
         if request.rollback || (moves && since.is_none()) {
             return Ok(Vec::new());
         }
@@ -234,7 +235,7 @@ impl Edge {
         let records = Recorded::of_environment(&self.target.store, digest, naming.environment).await?;
         let never_stood = |found: &&Recorded| {
             let record = &found.record;
-            let is_this = record.kind == RecordKind::Promote && record.version == naming.version;
+            let is_this = record.kind == RecordKind::Promote && naming.is_of_version(record);
             is_this && naming.tells_of(record, &naming.reference.tag) && (!moves || record.at() > since)
         };
         Ok(records.iter().filter(never_stood).map(|found| found.digest.clone()).collect())

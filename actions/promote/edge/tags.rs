@@ -3,8 +3,9 @@
 use futures::future::try_join_all;
 use serde::{Serialize, Serializer};
 
+use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Class, Digest, StoreError, Tag};
-use lifecycle::project::{Named, OnConflict, Opened, Version};
+use lifecycle::project::{Named, NamedTag, OnConflict, Opened, Version};
 use lifecycle::registry::EcrHost;
 use lifecycle::{Diagnosis, Problem};
 
@@ -17,6 +18,9 @@ use crate::inputs::Request;
 pub(crate) struct TagPlan {
     #[serde(serialize_with = "as_text")]
     pub(crate) tag: Tag,
+    /// It belongs to one version, and so never moves to another image.
+    #[serde(skip)]
+    pub(crate) is_of_version: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) current: Option<Digest>,
     /// It keeps what it holds, though that is another digest.
@@ -30,10 +34,11 @@ fn as_text<S: Serializer>(tag: &Tag, serializer: S) -> Result<S::Ok, S::Error> {
 
 impl TagPlan {
     /// What the tags hold now, that of the reference first.
-    pub(super) async fn look(target: &Opened, tag: &Tag, extra: Vec<Tag>) -> Result<Vec<Self>, StoreError> {
-        let tags: Vec<Tag> = [tag.clone()].into_iter().chain(extra).collect();
-        let heads = try_join_all(tags.iter().map(|tag| target.store.head(tag))).await?;
-        Ok(tags.into_iter().zip(heads).map(|(tag, current)| Self { tag, current, kept: false }).collect())
+    pub(super) async fn look(target: &Opened, tag: NamedTag, extra: Vec<NamedTag>) -> Result<Vec<Self>, StoreError> {
+        let tags: Vec<NamedTag> = [tag].into_iter().chain(extra).collect();
+        let heads = try_join_all(tags.iter().map(|named| target.store.head(&named.tag))).await?;
+        let plan = |(NamedTag { tag, is_of_version }, current)| Self { tag, is_of_version, current, kept: false };
+        Ok(tags.into_iter().zip(heads).map(plan).collect())
     }
 
     /// Whether it holds another digest.
@@ -62,7 +67,7 @@ impl Edge {
                 continue;
             };
             let tag = named.reference.with_tag(plan.tag.clone());
-            if request.version.is_in(&tag) {
+            if plan.is_of_version {
                 if request.writing.on_conflict == OnConflict::Fail {
                     return Err(self.conflict(request, named, &plan, &current).await.into());
                 }
@@ -76,7 +81,7 @@ impl Edge {
             if request.rollback {
                 continue;
             }
-            let held = self.held_version(naming, &current)?;
+            let held = self.held_version(naming, &current).await?;
             if index > 0 {
                 if let Some(why) = request.version.keeps_off(&tag, held.as_ref()) {
                     self.notices.push(why);
@@ -103,7 +108,7 @@ impl Edge {
     /// one that the environment holds.
     fn would_be_older(&mut self, request: &Request, named: &Named, plan: &TagPlan, index: usize) -> bool {
         let tag = named.reference.with_tag(plan.tag.clone());
-        if index == 0 || plan.current.is_some() || request.rollback || request.version.is_in(&tag) {
+        if index == 0 || plan.current.is_some() || request.rollback || plan.is_of_version {
             return false;
         }
         // Known where there are records. Without them a tag is a HEAD and a PUT, and not a list of all versions.
@@ -117,10 +122,14 @@ impl Edge {
     }
 
     /// The version that a tag of the environment holds. A digest of no known version holds nothing up.
-    fn held_version(&self, naming: Naming<'_>, current: &Digest) -> anyhow::Result<Option<Version>> {
+    async fn held_version(&self, naming: Naming<'_>, current: &Digest) -> anyhow::Result<Option<Version>> {
         match &self.held {
             Some(Ok(held)) => Ok(held.version_of(current, naming)),
-            Some(Err(error)) if error.class == Class::Unsupported => Ok(None),
+            // What the names don't tell, the records of the digest may.
+            Some(Err(error)) if error.class == Class::Unsupported => {
+                let records = Recorded::of_environment(&self.target.store, current, naming.environment).await?;
+                Ok(records.iter().find_map(|found| found.record.version.parse().ok()))
+            }
             Some(Err(error)) => {
                 let message = format!("it can't be decided whether `{}` would go back: {error}", naming.reference);
                 Err(Problem::failure(message).hint("the role has to be allowed to list tags (ecr:ListImages)").into())

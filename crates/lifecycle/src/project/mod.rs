@@ -10,7 +10,6 @@ mod repository;
 mod side;
 mod stores;
 mod templates;
-mod version;
 pub mod writes;
 
 use std::collections::BTreeMap;
@@ -20,14 +19,14 @@ use sha2::{Digest as _, Sha256};
 
 pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell, unusable_layer};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
-pub use naming::{Named, Names, Release};
+pub use naming::{Named, NamedTag, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
 use options::{accounts, concurrency};
 pub use record::attach;
 pub use repository::Repository;
 pub use side::Side;
 pub use stores::{Opened, Stores};
-pub use version::Version;
+pub use crate::template::Version;
 
 use crate::checkout;
 use crate::diagnosis::{Diagnosis, Problem};

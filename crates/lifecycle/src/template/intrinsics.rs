@@ -8,7 +8,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::document::{Kind, Mark, Node};
+use super::conditions::Decision;
 use super::error::Comparisons;
+use super::traced::{Dependence, Traced};
 use super::value::{Need, Origin, Read, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::Place;
@@ -48,11 +50,11 @@ pub(super) struct Scope<'t> {
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
     /// Conditions that are decided; none: being decided.
-    pub(super) conditions: RefCell<HashMap<String, Option<Result<bool, Unresolved>>>>,
+    pub(super) conditions: RefCell<HashMap<String, Option<Result<Decision, Unresolved>>>>,
     /// What conditions go by where they can't be decided.
     pub(super) assumptions: RefCell<Vec<Assumption>>,
     /// Conditions that could not be decided, as they are under the assumptions.
-    pub(super) assumed: RefCell<HashMap<String, Result<bool, Unresolved>>>,
+    pub(super) assumed: RefCell<HashMap<String, Result<Decision, Unresolved>>>,
     /// The nested templates whose parameters are being evaluated.
     pub(super) nesting: RefCell<Vec<String>>,
 }
@@ -126,7 +128,7 @@ impl<'t> Scope<'t> {
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
-            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing, Value::literal),
+            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
             Kind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
             Kind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
@@ -142,18 +144,27 @@ impl<'t> Scope<'t> {
 
     fn call(&self, function: &str, argument: &Node, node: &Node) -> Result<Value, Unresolved> {
         match function {
-            "Ref" => self.reference(&self.name(argument, "Ref")?, node.mark),
+            "Ref" => Ok(self.reference(&self.name(argument, "Ref")?, node.mark)?.altered(self.dependence(argument))),
             "Fn::Sub" => self.substitute(argument),
             "Fn::Join" => self.join(argument),
             "Fn::FindInMap" => self.find_in_map(argument),
             "Fn::Select" => self.select(argument),
             "Fn::Split" => self.split(argument),
-            "Fn::If" => Ok(self.evaluate(self.chosen(argument)?)),
+            "Fn::If" => {
+                let (branch, by) = self.chosen(argument)?;
+                Ok(self.evaluate(branch).chosen(by))
+            }
             "Fn::GetAtt" => self.get_att(argument),
             "Fn::ImportValue" => Ok(self.import(argument)),
-            "Fn::Base64" => self.known(argument).map(|text| Value::literal(BASE64_STANDARD.encode(text))),
+            "Fn::Base64" => {
+                let text = self.text(argument);
+                Ok(Value::literal(BASE64_STANDARD.encode(text.known()?)).altered(text.dependence()))
+            }
             "Fn::Length" => match self.evaluate(argument) {
-                Value::List(items) => Ok(Value::literal(items.len().to_string())),
+                Value::List(items) => {
+                    let by = items.iter().fold(Dependence::default(), |all, item| all | item.dependence());
+                    Ok(Value::literal(items.len().to_string()).altered(by))
+                }
                 Value::Unknown(unresolved) => Err(unresolved),
                 _ => Err(self.mistake(argument, "`Fn::Length` takes a list")),
             },
@@ -167,6 +178,17 @@ impl<'t> Scope<'t> {
                 Err(self.mistake(node, format!("`{function}` is a condition, not a string")))
             }
             other => Err(self.mistake(node, format!("unknown function `{other}`"))),
+        }
+    }
+
+    /// What an argument depends on that may be an expression.
+    fn dependence(&self, argument: &Node) -> Dependence {
+        match argument.intrinsic() {
+            Some(_) => self.evaluate(argument).dependence(),
+            None => argument.as_sequence().unwrap_or_default().iter().map(|item| self.dependence(item)).fold(
+                Dependence::default(),
+                |all, one| all | one,
+            ),
         }
     }
 
@@ -222,7 +244,7 @@ impl<'t> Scope<'t> {
     pub(super) fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         let place = || self.file.place(mark);
         let text = match name {
-            "AWS::NoValue" => return Ok(Value::Nothing),
+            "AWS::NoValue" => return Ok(Value::Nothing(Dependence::default())),
             "AWS::Region" => self.region(place)?,
             "AWS::AccountId" => self.account(place)?,
             "AWS::Partition" => self.partition(place)?,
@@ -312,16 +334,24 @@ impl<'t> Scope<'t> {
     fn join(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Join", 2..=2)?;
         let delimiter = match arguments[0].rendered() {
-            Some(delimiter) => delimiter.to_owned(),
-            None => self.known(&arguments[0])?,
+            Some(delimiter) => Text::of(Ok(Traced::from(delimiter)), None),
+            None => {
+                let text = self.text(&arguments[0]);
+                Text::of(Ok(text.traced()?), None).chosen(text.chosen)
+            }
         };
         let items = self.list(&arguments[1], "Fn::Join")?;
         let mut text = Text::default();
-        let present = items.into_iter().filter(|item| !matches!(item, Value::Nothing));
-        for (position, item) in present.enumerate() {
-            if position > 0 {
-                text.push_str(&delimiter);
+        let mut is_first = true;
+        for item in items {
+            if let Value::Nothing(by) = item {
+                text = text.chosen(by);
+                continue;
             }
+            if !is_first {
+                text.append(delimiter.clone());
+            }
+            is_first = false;
             text.append(item.into_text(|| self.place(&arguments[1])));
             if text.is_too_long() {
                 break;
@@ -338,12 +368,13 @@ impl<'t> Scope<'t> {
                 text.known()?;
                 Err(self.mistake(node, format!("`{function}` takes a list, not a string")))
             }
-            Value::Nothing => Err(self.mistake(node, format!("`{function}` takes a list"))),
+            Value::Nothing(_) => Err(self.mistake(node, format!("`{function}` takes a list"))),
         }
     }
 
     fn select(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Select", 2..=2)?;
+        let by = self.dependence(&arguments[0]);
         let index = self.known(&arguments[0])?;
         let mut items = self.list(&arguments[1], "Fn::Select")?;
         let position: usize =
@@ -351,21 +382,22 @@ impl<'t> Scope<'t> {
         if position >= items.len() {
             return Err(self.mistake(argument, format!("`Fn::Select` of item {position} in a list of {}", items.len())));
         }
-        Ok(items.swap_remove(position))
+        Ok(items.swap_remove(position).altered(by))
     }
 
     fn split(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Split", 2..=2)?;
+        let by = self.dependence(&arguments[0]);
         let delimiter = self.known(&arguments[0])?;
         let text = self.text(&arguments[1]);
-        let whole = text.known()?;
+        let whole = text.traced()?;
         if delimiter.is_empty() {
             return Err(self.mistake(&arguments[0], "`Fn::Split` by an empty string"));
         }
-        let items = whole.split(&delimiter).map(|item| {
-            let mut item = Text::of(Ok(item.to_owned()), None);
+        let items = whole.split(&delimiter).into_iter().map(|item| {
+            let mut item = Text::of(Ok(item), None).chosen(text.chosen);
             item.reads.clone_from(&text.reads);
-            Value::Text(item)
+            Value::Text(item).altered(by)
         });
         Ok(Value::List(items.collect()))
     }
@@ -376,9 +408,10 @@ impl<'t> Scope<'t> {
         let mapping = self.known(&arguments[0])?;
         let key = self.key(&arguments[1])?;
         let attribute = self.known(&arguments[2])?;
+        let by = arguments[..3].iter().fold(Dependence::default(), |all, argument| all | self.dependence(argument));
         match self.mapped(&mapping, &key, &attribute, arguments) {
-            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute })),
-            Err(unresolved) => default.map(|default| self.evaluate(default)).ok_or(unresolved),
+            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute }).altered(by)),
+            Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
     }
 
@@ -440,7 +473,7 @@ impl<'t> Scope<'t> {
                 (resource.to_owned(), attribute.to_owned())
             }
         };
-        self.attribute(&resource, &attribute, argument.mark)
+        Ok(self.attribute(&resource, &attribute, argument.mark)?.altered(self.dependence(argument)))
     }
 }
 

@@ -21,13 +21,16 @@ mod loops;
 mod metadata;
 mod nested;
 mod parameters;
+mod pattern;
 mod reference;
 mod resources;
 mod roles;
 mod runtime;
 mod shapes;
+mod traced;
 mod usages;
 mod value;
+mod version;
 mod yaml;
 
 #[cfg(test)]
@@ -44,10 +47,13 @@ pub use deployed::Deployed;
 pub use error::Error;
 pub use images::{ImageDefinition, Placed, Source};
 pub use parameters::Parameter;
+pub use pattern::{NamePattern, Telling};
 pub use reference::{EvaluatedReference, Lead};
 pub use shapes::Kind;
+pub use traced::{Dependence, Traced};
 pub use usages::{Runtime, Usage};
 pub use value::{Need, Origin, Read, Unresolved};
+pub use version::Version;
 
 use crate::Place;
 use document::{Mapping, Mark, Node};
@@ -66,7 +72,7 @@ pub struct Template {
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: BTreeMap<String, Traced>,
     /// Parameters that have no one value, whatever their default is: what depends on them can't be decided.
     pub open: BTreeSet<String>,
     /// `AWS::Region`.

@@ -48,3 +48,4 @@ mod support;
 mod template;
 mod tls;
 mod transfer;
+mod versions;

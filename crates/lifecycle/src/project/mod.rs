@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use crate::template::Version;
 pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell, unusable_layer};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, NamedTag, Names, Release};
@@ -26,7 +27,6 @@ pub use record::attach;
 pub use repository::Repository;
 pub use side::Side;
 pub use stores::{Opened, Stores};
-pub use crate::template::Version;
 
 use crate::checkout;
 use crate::diagnosis::{Diagnosis, Problem};

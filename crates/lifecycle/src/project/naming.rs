@@ -7,7 +7,8 @@ use crate::glob;
 use crate::oci::{InvalidReference, Reference, Tag};
 use crate::runner::{Annotation, Level};
 use crate::template::{
-    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage, Version,
+    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
+    Version,
 };
 
 /// The name of an image that nothing deploys.

@@ -189,7 +189,8 @@ impl Scope<'_> {
 
     /// Whether a side of a comparison that is not known is the other, by what is assumed.
     fn equals(&self, node: &Node, value: &Side, unresolved: Unresolved) -> Result<Decision, Unresolved> {
-        let (Some(("Ref", name)), [text], false) = (node.intrinsic(), value.items.as_slice(), unresolved.mistake) else {
+        let (Some(("Ref", name)), [text], false) = (node.intrinsic(), value.items.as_slice(), unresolved.mistake)
+        else {
             return Err(unresolved);
         };
         let Some(name) = name.text() else { return Err(unresolved) };

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::document::{Kind, Mark, Node};
 use super::conditions::Decision;
+use super::document::{Kind, Mark, Node};
 use super::error::Comparisons;
 use super::traced::{Dependence, Traced};
 use super::value::{Need, Origin, Read, Text, Unresolved, Value};
@@ -185,10 +185,12 @@ impl<'t> Scope<'t> {
     fn dependence(&self, argument: &Node) -> Dependence {
         match argument.intrinsic() {
             Some(_) => self.evaluate(argument).dependence(),
-            None => argument.as_sequence().unwrap_or_default().iter().map(|item| self.dependence(item)).fold(
-                Dependence::default(),
-                |all, one| all | one,
-            ),
+            None => argument
+                .as_sequence()
+                .unwrap_or_default()
+                .iter()
+                .map(|item| self.dependence(item))
+                .fold(Dependence::default(), |all, one| all | one),
         }
     }
 

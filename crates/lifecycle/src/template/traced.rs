@@ -81,12 +81,7 @@ impl Source {
 impl Traced {
     /// Fills the placeholders of an input: `{environment}` and `{version}`, as far as they are known, and `others`, by
     /// name. The version that somebody wrote out in the input instead of its placeholder counts as the placeholder.
-    pub fn fill(
-        input: &str,
-        environment: Option<&str>,
-        version: Option<&Version>,
-        others: &[(&str, &str)],
-    ) -> Self {
+    pub fn fill(input: &str, environment: Option<&str>, version: Option<&Version>, others: &[(&str, &str)]) -> Self {
         let version = version.map(Version::to_string);
         let known = [
             ("environment", environment, Some(Source::Environment)),
@@ -179,8 +174,7 @@ impl Traced {
     /// Whether two that are one text are so for every version, as far as that is known.
     pub(super) fn is_alike_by_version(&self, other: &Self) -> bool {
         let of_version = |span: &&Span| span.source.dependence().version;
-        self.text == other.text
-            && self.spans.iter().filter(of_version).eq(other.spans.iter().filter(of_version))
+        self.text == other.text && self.spans.iter().filter(of_version).eq(other.spans.iter().filter(of_version))
     }
 
     /// Both, one after the other.
@@ -228,9 +222,8 @@ impl Traced {
     /// What is between delimiters. Another environment or version may have the delimiter in it, or more or fewer of them:
     /// then what is not before its span is another item.
     pub(super) fn split(&self, delimiter: &str) -> Vec<Self> {
-        let may_hold = |span: &&Span| {
-            matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_of_names(c))
-        };
+        let may_hold =
+            |span: &&Span| matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_of_names(c));
         let mut items = Vec::new();
         let mut start = 0;
         for item in self.text.split(delimiter) {

@@ -234,9 +234,7 @@ impl Text {
             return;
         }
         match (self.parts.last_mut(), part) {
-            (Some(Part { text: Ok(last), origin: None }), Part { text: Ok(text), origin: None }) => {
-                last.append(&text)
-            }
+            (Some(Part { text: Ok(last), origin: None }), Part { text: Ok(text), origin: None }) => last.append(&text),
             (_, Part { text: Ok(text), origin: None }) if text.is_empty() && !text.dependence().is_any() => {}
             (_, part) => self.parts.push(part),
         }

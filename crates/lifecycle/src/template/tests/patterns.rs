@@ -65,7 +65,10 @@ fn where_the_version_stands_is_known_through_every_function() {
         ("!Sub ['r.io/app:${T}-x', {T: !Select [1, [a, !Ref DeploymentVersion]]}]", "2.0.0-rc.1-x"),
         ("!Sub ['r.io/${T}', {T: !Select [1, !Split ['/', !Sub 'a/app:${DeploymentVersion}']]}]", "2.0.0-rc.1"),
         ("!Join [!Sub ':${Environment}-', [r.io/app, !Ref DeploymentVersion]]", "dev-2.0.0-rc.1"),
-        ("!Sub ['r.io/app:${T}-${DeploymentVersion}', {T: !FindInMap [ByEnvironment, !Ref Environment, tag]}]", "dev-tag-2.0.0-rc.1"),
+        (
+            "!Sub ['r.io/app:${T}-${DeploymentVersion}', {T: !FindInMap [ByEnvironment, !Ref Environment, tag]}]",
+            "dev-tag-2.0.0-rc.1",
+        ),
         ("!If [IsDev, !Sub 'r.io/app:${DeploymentVersion}', r.io/app]", "2.0.0-rc.1"),
         ("!If [HasVersion, !Sub 'r.io/app:${DeploymentVersion}', r.io/app]", "2.0.0-rc.1"),
         ("!If [IsLatest, r.io/app, !Sub 'r.io/app:${DeploymentVersion}']", "2.0.0-rc.1"),
@@ -154,7 +157,8 @@ fn a_condition_on_the_version_lets_nothing_be_told() {
     // So does one that decides what deploys it.
     let of_resource = document("!Sub 'r.io/app:${DeploymentVersion}'\n    Condition: IsFirst");
     assert_eq!(names(&of_resource, "dev", &VERSION, &[])[0].telling(), Telling::ByCondition);
-    let of_container = document("x\n        - !If [IsFirst, {Image: !Sub 'r.io/app:${DeploymentVersion}'}, !Ref 'AWS::NoValue']");
+    let of_container =
+        document("x\n        - !If [IsFirst, {Image: !Sub 'r.io/app:${DeploymentVersion}'}, !Ref 'AWS::NoValue']");
     assert_eq!(names(&of_container, "dev", &VERSION, &[])[1].telling(), Telling::ByCondition);
 }
 
@@ -170,7 +174,11 @@ fn what_an_input_says_of_the_version_counts() {
         ("dev-1.2.3-{version}", "dev-2.0.0-2.0.0"),
     ] {
         let pattern = pattern_with(expression, "1.2.3", &[("Tag", value)]);
-        assert_eq!((pattern.telling(), version_of(&pattern, tag).as_deref()), (Telling::ByTag, Some("2.0.0")), "{value}");
+        assert_eq!(
+            (pattern.telling(), version_of(&pattern, tag).as_deref()),
+            (Telling::ByTag, Some("2.0.0")),
+            "{value}"
+        );
     }
     for value in ["11.2.3", "1.2.30", "x1.2.3", "1.2.3.4", "dev1.2.3", "0.1.2.3", "dev"] {
         assert!(!pattern_with(expression, "1.2.3", &[("Tag", value)]).is_of_version(), "{value}");
@@ -182,7 +190,9 @@ fn what_an_input_says_of_the_version_counts() {
 
 #[test]
 fn a_version_may_be_in_the_repositorys_name() {
-    for expression in ["!Sub 'r.io/${Environment}/app-${DeploymentVersion}:x'", "!Sub 'r.io/dev/app-${DeploymentVersion}'"] {
+    for expression in
+        ["!Sub 'r.io/${Environment}/app-${DeploymentVersion}:x'", "!Sub 'r.io/dev/app-${DeploymentVersion}'"]
+    {
         let pattern = pattern_with(expression, "1.2.3", &[]);
         assert_eq!(pattern.telling(), Telling::ByRepository);
         assert!(pattern.is_of_version() && !pattern.tag_is_of_version());
@@ -200,7 +210,8 @@ fn a_version_may_be_in_the_repositorys_name() {
 fn a_name_is_rendered_for_another_environment_and_version() {
     let pattern = pattern_with("!Sub 'r.io/${Environment}/app:${DeploymentVersion}-${Environment}'", "1.2.3", &[]);
     assert_eq!(pattern.render("prod", &VERSION).as_deref(), Some("r.io/prod/app:1.0.0-prod"));
-    let mapped = "!Sub ['r.io/${R}:${DeploymentVersion}', {R: !FindInMap [ByEnvironment, !Ref Environment, repository]}]";
+    let mapped =
+        "!Sub ['r.io/${R}:${DeploymentVersion}', {R: !FindInMap [ByEnvironment, !Ref Environment, repository]}]";
     assert_eq!(pattern_with(mapped, "1.2.3", &[]).render("prod", &VERSION), None);
     let chosen = "!If [IsDev, !Sub 'r.io/app:${DeploymentVersion}', r.io/app]";
     assert_eq!(pattern_with(chosen, "1.2.3", &[]).render("prod", &VERSION), None);

@@ -150,7 +150,7 @@ impl Scope<'_> {
             possible.into_iter().map(|entry| entry.value.as_ref()).collect()
         };
         let found = self.known(mapping).ok().and_then(|name| self.file.declaration("Mappings", &name));
-        let (known_key, known_attribute) = (self.key(key), self.known(attribute));
+        let (known_key, known_attribute) = (self.key(key).map(|(key, _)| key), self.known(attribute));
         let keyed = found.map(|found| below(found, known_key, key)).unwrap_or_default();
         let values = keyed.into_iter().flat_map(|keyed| below(keyed, known_attribute.clone(), attribute));
         let default = options.first().and_then(|options| options.get("DefaultValue")).map(Arc::as_ref);

@@ -121,6 +121,12 @@ impl<'t> Scope<'t> {
         self.text(node).known()
     }
 
+    /// The same, with what it depends on.
+    pub(super) fn traced(&self, node: &Node) -> Result<(String, Dependence), Unresolved> {
+        let text = self.text(node);
+        Ok((text.known()?, text.dependence()))
+    }
+
     pub(super) fn evaluate(&self, node: &Node) -> Value {
         let depth = self.guard.depth.get() + 1;
         if depth > DEPTH_LIMIT || !self.guard.spend(1) {
@@ -144,7 +150,10 @@ impl<'t> Scope<'t> {
 
     fn call(&self, function: &str, argument: &Node, node: &Node) -> Result<Value, Unresolved> {
         match function {
-            "Ref" => Ok(self.reference(&self.name(argument, "Ref")?, node.mark)?.altered(self.dependence(argument))),
+            "Ref" => {
+                let (name, by) = self.traced_name(argument, "Ref")?;
+                Ok(self.reference(&name, node.mark)?.altered(by))
+            }
             "Fn::Sub" => self.substitute(argument),
             "Fn::Join" => self.join(argument),
             "Fn::FindInMap" => self.find_in_map(argument),
@@ -157,8 +166,8 @@ impl<'t> Scope<'t> {
             "Fn::GetAtt" => self.get_att(argument),
             "Fn::ImportValue" => Ok(self.import(argument)),
             "Fn::Base64" => {
-                let text = self.text(argument);
-                Ok(Value::literal(BASE64_STANDARD.encode(text.known()?)).altered(text.dependence()))
+                let (text, by) = self.traced(argument)?;
+                Ok(Value::literal(BASE64_STANDARD.encode(text)).altered(by))
             }
             "Fn::Length" => match self.evaluate(argument) {
                 Value::List(items) => {
@@ -181,29 +190,21 @@ impl<'t> Scope<'t> {
         }
     }
 
-    /// What an argument depends on that may be an expression.
-    fn dependence(&self, argument: &Node) -> Dependence {
-        match argument.intrinsic() {
-            Some(_) => self.evaluate(argument).dependence(),
-            None => argument
-                .as_sequence()
-                .unwrap_or_default()
-                .iter()
-                .map(|item| self.dependence(item))
-                .fold(Dependence::default(), |all, one| all | one),
-        }
-    }
-
     pub(super) fn mistake(&self, node: &Node, reason: impl Into<String>) -> Unresolved {
         Unresolved::mistake(self.place(node), reason)
     }
 
     /// A name that has to be written out.
     pub(super) fn name(&self, node: &Node, function: &str) -> Result<String, Unresolved> {
+        self.traced_name(node, function).map(|(name, _)| name)
+    }
+
+    /// The same, with what it depends on.
+    fn traced_name(&self, node: &Node, function: &str) -> Result<(String, Dependence), Unresolved> {
         match node.text() {
-            Some(name) => Ok(name.to_owned()),
+            Some(name) => Ok((name.to_owned(), Dependence::default())),
             // A `Ref` to an expression is possible with the language extensions only, and only there.
-            None if node.intrinsic().is_some() => self.known(node),
+            None if node.intrinsic().is_some() => self.traced(node),
             None => Err(self.mistake(node, format!("`{function}` takes a name, not {}", node.noun()))),
         }
     }
@@ -376,8 +377,7 @@ impl<'t> Scope<'t> {
 
     fn select(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Select", 2..=2)?;
-        let by = self.dependence(&arguments[0]);
-        let index = self.known(&arguments[0])?;
+        let (index, by) = self.traced(&arguments[0])?;
         let mut items = self.list(&arguments[1], "Fn::Select")?;
         let position: usize =
             index.parse().map_err(|_| self.mistake(&arguments[0], format!("`{index}` is not an index")))?;
@@ -389,8 +389,7 @@ impl<'t> Scope<'t> {
 
     fn split(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Split", 2..=2)?;
-        let by = self.dependence(&arguments[0]);
-        let delimiter = self.known(&arguments[0])?;
+        let (delimiter, by) = self.traced(&arguments[0])?;
         let text = self.text(&arguments[1]);
         let whole = text.traced()?;
         if delimiter.is_empty() {
@@ -407,10 +406,10 @@ impl<'t> Scope<'t> {
     fn find_in_map(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
         let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
-        let mapping = self.known(&arguments[0])?;
-        let key = self.key(&arguments[1])?;
-        let attribute = self.known(&arguments[2])?;
-        let by = arguments[..3].iter().fold(Dependence::default(), |all, argument| all | self.dependence(argument));
+        let (mapping, by_mapping) = self.traced(&arguments[0])?;
+        let (key, by_key) = self.key(&arguments[1])?;
+        let (attribute, by_attribute) = self.traced(&arguments[2])?;
+        let by = by_mapping | by_key | by_attribute;
         match self.mapped(&mapping, &key, &attribute, arguments) {
             Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
@@ -464,18 +463,22 @@ impl<'t> Scope<'t> {
     }
 
     fn get_att(&self, argument: &Node) -> Result<Value, Unresolved> {
-        let (resource, attribute) = match argument.as_sequence() {
-            Some([resource, attribute]) => (self.name(resource, "Fn::GetAtt")?, self.known(attribute)?),
+        let (resource, attribute, by) = match argument.as_sequence() {
+            Some([resource, attribute]) => {
+                let (resource, by) = self.traced_name(resource, "Fn::GetAtt")?;
+                let (attribute, by_attribute) = self.traced(attribute)?;
+                (resource, attribute, by | by_attribute)
+            }
             Some(_) => return Err(self.mistake(argument, "`Fn::GetAtt` takes a resource and an attribute")),
             None => {
-                let name = self.name(argument, "Fn::GetAtt")?;
+                let (name, by) = self.traced_name(argument, "Fn::GetAtt")?;
                 let Some((resource, attribute)) = name.split_once('.') else {
                     return Err(self.mistake(argument, format!("`Fn::GetAtt` of `{name}` names no attribute")));
                 };
-                (resource.to_owned(), attribute.to_owned())
+                (resource.to_owned(), attribute.to_owned(), by)
             }
         };
-        Ok(self.attribute(&resource, &attribute, argument.mark)?.altered(self.dependence(argument)))
+        Ok(self.attribute(&resource, &attribute, argument.mark)?.altered(by))
     }
 }
 

@@ -3,6 +3,7 @@
 //! The template is the only configuration. Its mapping says which images exist and how to build them ([`Template::images`]),
 //! and its own expressions say what they are called in an environment ([`Template::usages`]): they are evaluated with the
 //! parameters of that environment, and what can't be decided stays [`Unresolved`], with its reason and place.
+//! Where environment and version stand in a name is known from the evaluation too ([`NamePattern`]), never from its text.
 //! Nothing here looks anything up: the values that an evaluation needs ([`Template::needs`]) come in by [`Context`].
 
 mod alternatives;

@@ -265,7 +265,7 @@ fn text() -> impl Strategy<Value = String> {
         "!Ref Tag",
         "1.2.3",
         "v1",
-        "-",
+        "'-'",
         "'.'",
         "dev",
         "!Sub '${Environment}-${DeploymentVersion}'",

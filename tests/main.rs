@@ -49,3 +49,4 @@ mod support;
 mod template;
 mod tls;
 mod transfer;
+mod versions;

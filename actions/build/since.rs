@@ -90,8 +90,7 @@ impl Since {
             runner.say(format!("{}: {change} has changed since {}", image.key, self.tag));
             return Ok(None);
         }
-        let version = self.version.to_string();
-        let release = Release { environment: &request.environment, version: &version };
+        let release = Release { environment: &request.environment, version: &self.version };
         let names = request.common.project.names(release, &request.released).await?;
         let Some(named) = names.images.into_iter().find(|named: &Named| named.key == image.key) else {
             return Ok(None);

@@ -7,7 +7,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use lifecycle::evidence::{Record, Recorded};
 use lifecycle::oci::{Class, Digest, Location, Reference, Store, StoreError, Tag, listed_tag};
-use lifecycle::project::Version;
+use lifecycle::project::{Named, Version};
+use lifecycle::template::{NamePattern, Telling};
 
 /// Versions of an environment that are looked at, the highest; beside them the one that it is about. Each takes some
 /// requests.
@@ -34,7 +35,8 @@ pub(crate) enum Depth {
 pub(crate) struct Naming<'a> {
     pub(crate) environment: &'a str,
     pub(crate) reference: &'a Reference,
-    pub(crate) version: &'a str,
+    pub(crate) pattern: &'a NamePattern,
+    pub(crate) version: &'a Version,
 }
 
 /// The time that an image was, or is, in an environment under a tag.
@@ -62,46 +64,20 @@ pub(crate) struct Held {
     left_out: Vec<Version>,
 }
 
-/// What of a tag is the same for all versions: the texts around the version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pattern(Vec<String>);
-
-impl Pattern {
-    fn of(tag: &str, version: &str) -> Self {
-        Self(tag.split(version).map(str::to_owned).collect())
+impl<'a> Naming<'a> {
+    /// How an environment names an image for a version.
+    pub(crate) fn of(environment: &'a str, named: &'a Named, version: &'a Version) -> Self {
+        Self { environment, reference: &named.reference, pattern: &named.pattern, version }
     }
 
-    fn names_version(&self) -> bool {
-        self.0.len() > 1
-    }
-
-    /// The version in a tag of this pattern.
-    fn version(&self, tag: &str) -> Option<Version> {
-        let times = self.0.len().checked_sub(1).filter(|times| *times > 0)?;
-        let around: usize = self.0.iter().map(String::len).sum();
-        let length = tag.len().checked_sub(around).filter(|length| length % times == 0)? / times;
-        let begins = self.0.first()?.len();
-        let text = tag.get(begins..begins + length)?;
-        // The `v` that a person may type is no part of a version in a tag.
-        let version: Version = text.parse().ok().filter(|version: &Version| version.to_string() == text)?;
-        (self.0.join(text) == tag).then_some(version)
-    }
-}
-
-impl Naming<'_> {
-    /// Whether the tag says which version it is of; otherwise it moves.
-    pub(crate) fn tag_names_version(&self) -> bool {
-        Pattern::of(self.reference.tag.as_str(), self.version).names_version()
-    }
-
-    /// Whether a record tells of a tag of this repository. A store on disk may have been moved since.
+    /// Whether a record tells of a tag of this repository.
     pub(crate) fn tells_of(&self, record: &Record, tag: &Tag) -> bool {
-        match &self.reference.location {
-            Location::Host(_) => record.to == self.reference.with_tag(tag.clone()).to_string(),
-            Location::Directory(_) => {
-                record.to.starts_with("oci:") && record.to.ends_with(&format!("/{}:{tag}", self.reference.repository))
-            }
-        }
+        tells_of(record, &self.reference.with_tag(tag.clone()))
+    }
+
+    /// Whether a record is of this version.
+    pub(crate) fn is_of_version(&self, record: &Record) -> bool {
+        record.version == self.version.to_string()
     }
 
     fn stay(&self, recorded: Recorded, tag: &Tag) -> Option<Stay> {
@@ -112,25 +88,45 @@ impl Naming<'_> {
     }
 }
 
+/// Whether a record tells of a reference. A store on disk may have been moved since.
+pub(crate) fn tells_of(record: &Record, reference: &Reference) -> bool {
+    match &reference.location {
+        Location::Host(_) => record.to == reference.to_string(),
+        Location::Directory(_) => {
+            record.to.starts_with("oci:")
+                && record.to.ends_with(&format!("/{}:{}", reference.repository, reference.tag))
+        }
+    }
+}
+
 impl Held {
     /// Looks at an environment. `known` are tags that were looked up before.
     ///
     /// # Errors
-    /// When the store can't say, the version is in the repository's name, of which no registry has a list, or all are to be
-    /// looked at and there are too many.
+    /// When the store can't say, the names don't tell its versions apart, or all are to be looked at and there are too many.
     pub(crate) async fn read(
         store: &Arc<dyn Store>,
         naming: Naming<'_>,
         known: &BTreeMap<Tag, Option<Digest>>,
         depth: Depth,
     ) -> Result<Self, StoreError> {
-        match naming.tag_names_version() {
-            true => Self::of_versions(store, naming, known, depth).await,
-            false if naming.reference.repository.as_str().contains(naming.version) => {
+        let unsupported = |why: &str| {
+            let message = format!("the versions of `{}` can't be told apart: {why}", naming.reference);
+            StoreError::new(Class::Unsupported, message)
+        };
+        match naming.pattern.telling() {
+            Telling::ByTag => Self::of_versions(store, naming, known, depth).await,
+            Telling::ByNothing => Self::of_tag(store, naming, known, depth).await,
+            // No registry has a list of them.
+            Telling::ByRepository => {
                 let message = format!("each version of `{}` has a repository of its own", naming.reference);
                 Err(StoreError::new(Class::Unsupported, message))
             }
-            false => Self::of_tag(store, naming, known, depth).await,
+            Telling::Altered => {
+                Err(unsupported("the name holds the version in another spelling, or only a part of it")
+                    .hint("put the whole version into the tag, as in `{environment}-{version}`"))
+            }
+            Telling::ByCondition => Err(unsupported("a condition on the version decides its name")),
         }
     }
 
@@ -141,10 +137,9 @@ impl Held {
         known: &BTreeMap<Tag, Option<Digest>>,
         depth: Depth,
     ) -> Result<Self, StoreError> {
-        let pattern = Pattern::of(naming.reference.tag.as_str(), naming.version);
+        let pattern = naming.pattern;
         let tags = store.tags().await?.into_iter();
-        let mut versions: Vec<(Version, Tag)> =
-            tags.filter_map(|tag| Some((pattern.version(tag.as_str())?, tag))).collect();
+        let mut versions: Vec<(Version, Tag)> = tags.filter_map(|tag| Some((pattern.version_of(&tag)?, tag))).collect();
         versions.sort_by(|a, b| b.cmp(a));
         if depth == Depth::All && versions.len() > ALL {
             return Err(too_many(store.as_ref(), &format!("{} versions in {}", versions.len(), naming.environment)));
@@ -175,7 +170,7 @@ impl Held {
         }
         let is_recorded = |tag: &Tag| stays.iter().any(|stay| stay.tag == *tag);
         let unrecorded = tags.keys().filter(|tag| !is_recorded(tag));
-        let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version(tag.as_str()))).collect();
+        let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version_of(tag))).collect();
         Ok(Self { stays: newest_first(stays), tags, unrecorded, left_out })
     }
 
@@ -241,10 +236,9 @@ impl Held {
     /// What the version of a digest in this environment is, by its newest record, else by the tags that it has.
     pub(crate) fn version_of(&self, digest: &Digest, naming: Naming<'_>) -> Option<Version> {
         let recorded = self.stays.iter().find(|stay| stay.digest == *digest).map(|stay| stay.version.clone());
-        let pattern = Pattern::of(naming.reference.tag.as_str(), naming.version);
         let tagged = || {
             let tags = self.tags.iter().filter(|(_, held)| *held == digest);
-            tags.filter_map(|(tag, _)| pattern.version(tag.as_str())).max()
+            tags.filter_map(|(tag, _)| naming.pattern.version_of(tag)).max()
         };
         recorded.or_else(tagged)
     }
@@ -289,6 +283,7 @@ mod tests {
     use super::*;
     use lifecycle::evidence::RecordKind;
     use lifecycle::oci::{BlobSource, Layout, Manifest, media_type};
+    use lifecycle::template::Traced;
     use lifecycle::transfer::copy;
 
     struct Fixture {
@@ -341,32 +336,16 @@ mod tests {
 
         async fn held(&self, tag: &str) -> Held {
             let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
-            let naming = Naming { environment: "prod", reference: &reference, version: "1.0.0" };
+            // Where the version is written out in what was typed, it is the version.
+            let version = Version::new(1, 0, 0);
+            let pattern = NamePattern::of(&Traced::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
+            let naming = Naming { environment: "prod", reference: &reference, pattern: &pattern, version: &version };
             Held::read(&self.store, naming, &BTreeMap::new(), Depth::Highest).await.unwrap()
         }
     }
 
     fn versions(held: &Held) -> Vec<String> {
         held.stays.iter().map(|stay| stay.version.to_string()).collect()
-    }
-
-    #[test]
-    fn a_version_in_a_tag() {
-        let version =
-            |made: &str, tag: &str| Pattern::of(made, "1.0.0").version(tag).map(|version| version.to_string());
-        assert_eq!(version("prod-1.0.0", "prod-1.10.0-rc.1").as_deref(), Some("1.10.0-rc.1"));
-        assert_eq!(version("1.0.0-prod", "2.0.0-prod").as_deref(), Some("2.0.0"));
-        assert_eq!(version("1.0.0-x-1.0.0", "2.0.0-x-2.0.0").as_deref(), Some("2.0.0"));
-        for (made, tag) in [
-            ("prod-1.0.0", "prod-eu-1.0.0"),
-            ("prod-1.0.0", "prod-v1.0.0"),
-            ("prod-1.0.0", "test-1.0.0"),
-            ("prod-1.0.0", "prod-"),
-            ("1.0.0-x-1.0.0", "2.0.0-x-3.0.0"),
-            ("prod", "prod"),
-        ] {
-            assert_eq!(version(made, tag), None, "{made} {tag}");
-        }
     }
 
     #[tokio::test]

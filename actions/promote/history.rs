@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use lifecycle::evidence::Record;
 use lifecycle::oci::Digest;
-use lifecycle::project::{Named, Release};
+use lifecycle::project::{Named, Release, Version};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 use lifecycle::{Diagnosis, Problem};
 
@@ -15,7 +15,7 @@ use crate::environment::{Depth, Held, Naming, Stay};
 use crate::inputs::HistoryRequest;
 
 /// A version to name images with where none is given: no release has it, and a template that checks its parameters takes it.
-const ANY_VERSION: &str = "987654321.0.0";
+const ANY_VERSION: Version = Version::new(987_654_321, 0, 0);
 
 /// One image in one environment, as the output `images` holds it.
 #[derive(Debug, Serialize)]
@@ -46,7 +46,7 @@ struct Past {
 
 /// Shows it as tables, as a summary, and as JSON.
 pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::Result<Verdict> {
-    let version = request.version.as_ref().map_or_else(|| ANY_VERSION.to_owned(), ToString::to_string);
+    let version = request.version.clone().unwrap_or(ANY_VERSION);
     let mut named: Vec<(&str, Named)> = Vec::new();
     for environment in &request.environments {
         let release = Release { environment, version: &version };
@@ -70,8 +70,8 @@ pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::R
     }
 }
 
-async fn look(request: &HistoryRequest, environment: &str, named: &Named, version: &str) -> Past {
-    let naming = Naming { environment, reference: &named.reference, version };
+async fn look(request: &HistoryRequest, environment: &str, named: &Named, version: &Version) -> Past {
+    let naming = Naming::of(environment, named, version);
     let held = async {
         let opened = request.target.stores.open(&named.reference)?;
         Held::read(&opened.store, naming, &BTreeMap::new(), Depth::Highest).await

@@ -39,9 +39,8 @@ impl Plan {
     /// # Errors
     /// When names can't be decided, two images want one tag, or an account is not allowed: then nothing is looked up.
     pub(crate) async fn make(request: &Request, asked: &[Asked], runner: &Runner) -> anyhow::Result<Self> {
-        let version = request.version.to_string();
-        let from = Release { environment: &request.from, version: &version };
-        let to = Release { environment: &request.to, version: &version };
+        let from = Release { environment: &request.from, version: &request.version };
+        let to = Release { environment: &request.to, version: &request.version };
         let project = &request.common.project;
         let targets = project.names(to, &request.target).await?;
         let sources = match request.rollback {
@@ -61,7 +60,7 @@ impl Plan {
         request.target.guard(&targets, accounts).await?;
         let needs = Needs::of(request, asked);
         let images = targets.images.into_iter().zip(extra).map(|(named, extra)| {
-            let source = source_of(&sources, &named).map(|source| source.reference.clone());
+            let source = source_of(&sources, &named).cloned();
             async move {
                 let Some(source) = source else {
                     let problem =
@@ -73,7 +72,7 @@ impl Plan {
                     Err(error) => (Err(error), None),
                 };
                 let image = delivery::Planned::new(named, delivery);
-                Ok(Planned { image, source, held, gates: Vec::new() })
+                Ok(Planned { image, source: source.reference, held, gates: Vec::new() })
             }
         });
         let images: Vec<_> = images.collect();

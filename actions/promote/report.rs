@@ -47,8 +47,7 @@ pub(crate) fn write(
 ) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| Promoted::new(planned, stage)).collect();
     annotate(request, plan, runner);
-    let version = request.version.to_string();
-    let missed = tell(lacks, Release { environment: &request.to, version: &version }, runner);
+    let missed = tell(lacks, Release { environment: &request.to, version: &request.version }, runner);
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);

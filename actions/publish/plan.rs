@@ -27,8 +27,7 @@ impl Plan {
     /// When names can't be decided, two images share one, or an account is not allowed: then nothing is done at all.
     pub(crate) async fn make(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
         let layouts = Layouts::open(&request.layouts)?;
-        let version = request.version.to_string();
-        let release = Release { environment: &request.environment, version: &version };
+        let release = Release { environment: &request.environment, version: &request.version };
         let names = request.common.project.names(release, &request.target).await?;
         names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = names.collision() {

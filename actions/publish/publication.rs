@@ -3,8 +3,8 @@
 use lifecycle::Problem;
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{Content, Digest, Reference, Tag, listed, read_blob};
-use lifecycle::project::{EvidenceMode, Named, OpenRepository, Release, Version, lacking, refusal};
+use lifecycle::oci::{Content, Digest, Reference, listed, read_blob};
+use lifecycle::project::{EvidenceMode, Named, NamedTag, OpenRepository, Release, Version, lacking, refusal};
 use lifecycle::runner::{Level, Runner};
 use lifecycle::transfer::Graph;
 
@@ -23,7 +23,7 @@ pub(crate) async fn plan(
     request: &Request,
     layouts: &Layouts,
     named: &Named,
-    extra: Vec<Tag>,
+    extra: Vec<NamedTag>,
     runner: &Runner,
 ) -> anyhow::Result<Delivery> {
     let built = match layouts.find(&named.key).await? {
@@ -32,7 +32,7 @@ pub(crate) async fn plan(
     };
     let remarks = inspect(request, named, &built).await?;
     let target = request.target.stores.open(&named.reference)?;
-    let tags = TagPlan::look(&target, &named.reference.tag, extra).await?;
+    let tags = TagPlan::look(&target, named.tag(), extra).await?;
     let Built { store, graph, reused } = built;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
     delivery.remarks = remarks;
@@ -131,13 +131,6 @@ async fn lacks(request: &Request, named: &Named, built: &Built) -> anyhow::Resul
     Ok(Some(Remark::new(Level::Warning, text)))
 }
 
-/// Whether two repositories differ in nothing but the version that their names hold.
-fn is_other_version(here: &str, there: &str, version: &str) -> bool {
-    let Some((before, behind)) = here.split_once(version) else { return false };
-    let other = there.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
-    other.is_some_and(|other| other.parse::<Version>().is_ok_and(|version| version.to_string() == other))
-}
-
 /// The version that an image's label names, where it is another one. A label that can't be read says nothing.
 async fn other_version(built: &Built, request: &Request) -> Option<Version> {
     for manifest in built.graph.manifests() {
@@ -158,7 +151,7 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     let reference = Reference::parse(reference, request.target.registry.as_deref())?;
     // A layout may come from anywhere. What it names is read with this run's credentials.
     let (here, there) = (named.reference.repository_address(), reference.repository_address());
-    if here != there && !is_other_version(&here, &there, &request.version.to_string()) {
+    if here != there && named.pattern.version_of_repository(&there).is_none() {
         let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
         return Err(Problem::failure(message).hint("build it again without `since`").into());
     }
@@ -207,8 +200,7 @@ async fn new_record(
     delivery: &Delivery,
     runner: &Runner,
 ) -> anyhow::Result<Option<Record>> {
-    let version = request.version.to_string();
-    let release = Release { environment: &request.environment, version: &version };
+    let release = Release { environment: &request.environment, version: &request.version };
     let (run, to) = (&runner.environment, &named.reference);
     let mut record = request.common.project.record(run, delivery.kind, release, to, delivery.digest());
     record.replaced = delivery.replaced.clone();
@@ -224,24 +216,4 @@ async fn new_record(
 async fn version_of(target: &OpenRepository, digest: &Digest) -> anyhow::Result<Option<Version>> {
     let records = Recorded::all(&target.store, digest).await?;
     Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repositories_of_two_versions() {
-        let is = |there| is_other_version("h.example/shop-dev-1.1.0", there, "1.1.0");
-        assert!(is("h.example/shop-dev-1.0.0-rc.1"));
-        for there in [
-            "h.example/shop-dev-",
-            "h.example/shop-dev-v1.0.0",
-            "h.example/shop-test-1.0.0",
-            "o.example/shop-dev-1.0.0",
-        ] {
-            assert!(!is(there), "{there}");
-        }
-        assert!(!is_other_version("h.example/shop", "h.example/1.0.0", "1.1.0"));
-    }
 }

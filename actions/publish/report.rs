@@ -62,8 +62,8 @@ pub(crate) fn write(
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
-    let version = request.version.to_string();
-    let missed = tell(lacks, Release { environment: &request.environment, version: &version }, runner);
+    let release = Release { environment: &request.environment, version: &request.version };
+    let missed = tell(lacks, release, runner);
     if request.common.summary {
         let (heading, notes) = (heading(request, &results), notes(images.iter()));
         let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };

@@ -10,7 +10,7 @@ use lifecycle::project::{Fit, fit, platforms, unusable_layer};
 
 use super::evidence::rounded;
 use super::{Image, Verdict, could_not_look, publications};
-use crate::environment::Naming;
+use crate::environment::tells_of;
 
 /// Records whose signatures are looked at, the newest: each is a run of cosign.
 const BELIEVED: usize = 20;
@@ -22,11 +22,9 @@ impl Image<'_> {
             return Ok(format!("it was in {} before", self.request.to));
         }
         let from = &self.request.from;
-        let version = self.request.version.to_string();
         let records =
             Recorded::of_environment(&self.delivery.source, self.root(), from).await.map_err(could_not_look)?;
-        let naming = Naming { environment: from, reference: &self.planned.source, version: &version };
-        let tells = records.iter().filter(|found| naming.tells_of(&found.record, &self.planned.source.tag));
+        let tells = records.iter().filter(|found| tells_of(&found.record, &self.planned.source));
         let is_promoted = tells.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
         let newest = self.believed(tells).await.map_err(|unsigned| match is_promoted && self.trust.wants_signatures() {
             true => format!(

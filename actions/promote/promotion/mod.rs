@@ -3,14 +3,15 @@
 mod source;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use lifecycle::Problem;
 use lifecycle::delivery::{Delivery, Remark, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{Class, Digest, Reference, StoreError, Tag};
-use lifecycle::project::{EvidenceMode, Named, Release, Version};
+use lifecycle::oci::{Class, Digest, Reference, Store, StoreError, Tag};
+use lifecycle::project::{EvidenceMode, Named, NamedTag, Release, Version};
 use lifecycle::runner::{Level, Runner};
 use lifecycle::transfer::Graph;
 
@@ -50,22 +51,22 @@ impl Promotion {
     pub(crate) async fn plan(
         request: &Request,
         needs: Needs,
-        from: &Reference,
+        from: &Named,
         named: &Named,
-        extra: Vec<Tag>,
+        extra: Vec<NamedTag>,
         runner: &Runner,
     ) -> anyhow::Result<Self> {
+        let (from, is_of_version) = (&from.reference, from.pattern.is_of_version());
         let source = request.source.stores.open(from)?;
         let target = request.target.stores.open(&named.reference)?;
-        let version = request.version.to_string();
-        let naming = Naming { environment: &request.to, reference: &named.reference, version: &version };
+        let naming = Naming::of(&request.to, named, &request.version);
         let promoted = async {
             match request.rollback {
                 true => Ok(None),
                 false => source.store.tagged(&from.tag).await,
             }
         };
-        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, &named.reference.tag, extra));
+        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, named.tag(), extra));
         let (promoted, tags) = (promoted?, tags?);
         if promoted.is_none() && !request.rollback {
             return Err(absent(request, from).await.at(named.place.clone()).into());
@@ -85,14 +86,17 @@ impl Promotion {
         };
         let rules = rules(request, named);
         // Whether a tag would go back is known from what the environment held.
-        if held.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !rules.is_of_version(&plan.tag)) {
+        if held.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version) {
             held = Some(Held::read(&target.store, naming, &known, Depth::Highest).await);
         }
         let graph = Graph { root, children: Vec::new(), blobs: Vec::new() };
         let mut delivery = Delivery::new(rules.kind, source.store, target, graph, tags);
         delivery.from = Some(from.clone());
         let mut promotion = Self { delivery, held };
-        promotion.decide(request, rules, from, naming).await?;
+        if !is_of_version {
+            promotion.check_version(request, from, named).await?;
+        }
+        promotion.decide(request, rules, naming).await?;
         promotion.add_record(request, named, naming, runner).await?;
         let remarks = [promotion.stays_older(request), promotion.goes_nowhere(request, from, named)];
         promotion.delivery.remarks.extend(remarks.into_iter().flatten());
@@ -101,18 +105,12 @@ impl Promotion {
     }
 
     /// What each tag does.
-    async fn decide(
-        &mut self,
-        request: &Request,
-        rules: TagRules<'_>,
-        from: &Reference,
-        naming: Naming<'_>,
-    ) -> anyhow::Result<()> {
-        self.check_version(request, from, rules.named).await?;
+    async fn decide(&mut self, request: &Request, rules: TagRules<'_>, naming: Naming<'_>) -> anyhow::Result<()> {
         let (aws, digest) = (&request.target.aws, self.delivery.digest().clone());
         let known = self.held.as_ref();
         let current = known.and_then(|held| held.as_ref().ok()?.current()).map(|stay| &stay.version);
-        let held = async |held: &Digest| held_version(known, naming, held);
+        let target = self.delivery.target.store.clone();
+        let held = async |held: &Digest| held_version(known, &target, naming, held).await;
         let remarks = rules.decide(aws, &mut self.delivery.tags, &digest, current, held).await?;
         self.delivery.remarks.extend(remarks);
         self.delivery.check_mutability(aws, rules.named).await
@@ -154,8 +152,7 @@ impl Promotion {
         }
         let Some(supersedes) = self.supersedes(request, naming).await? else { return Ok(()) };
         let delivery = &mut self.delivery;
-        let version = request.version.to_string();
-        let release = Release { environment: &request.to, version: &version };
+        let release = Release { environment: &request.to, version: &request.version };
         let (run, kind, digest) = (&runner.environment, delivery.kind, delivery.digest());
         delivery.record = Some(Record {
             from: delivery.from.as_ref().filter(|_| !request.rollback).map(ToString::to_string),
@@ -196,7 +193,7 @@ impl Promotion {
         let digest = self.delivery.digest().clone();
         let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
         let current = held.and_then(Held::current);
-        let is_this = |record: &Record| record.digest == digest && record.version == naming.version;
+        let is_this = |record: &Record| record.digest == digest && naming.is_of_version(record);
         let writes = self.delivery.tags.first().is_some_and(|plan| plan.is_written(&digest));
         if writes {
             let since = current.and_then(|stay| stay.record.at());
@@ -230,7 +227,7 @@ impl Promotion {
         naming: Naming<'_>,
         since: Option<OffsetDateTime>,
     ) -> anyhow::Result<Vec<Digest>> {
-        let moves = !naming.tag_names_version();
+        let moves = !naming.pattern.tag_is_of_version();
         if request.rollback || (moves && since.is_none()) {
             return Ok(Vec::new());
         }
@@ -238,7 +235,7 @@ impl Promotion {
         let records = Recorded::of_environment(&target.store, &graph.root.digest, naming.environment).await?;
         let never_stood = |found: &&Recorded| {
             let record = &found.record;
-            let is_this = record.kind == RecordKind::Promote && record.version == naming.version;
+            let is_this = record.kind == RecordKind::Promote && naming.is_of_version(record);
             is_this && naming.tells_of(record, &naming.reference.tag) && (!moves || record.at() > since)
         };
         Ok(records.iter().filter(never_stood).map(|found| found.digest.clone()).collect())
@@ -257,14 +254,19 @@ fn rules<'a>(request: &'a Request, named: &'a Named) -> TagRules<'a> {
 }
 
 /// The version that a tag of the environment holds. A digest of no known version holds nothing up.
-fn held_version(
+async fn held_version(
     held: Option<&Result<Held, StoreError>>,
+    target: &Arc<dyn Store>,
     naming: Naming<'_>,
     current: &Digest,
 ) -> anyhow::Result<Option<Version>> {
     match held {
         Some(Ok(held)) => Ok(held.version_of(current, naming)),
-        Some(Err(error)) if error.class == Class::Unsupported => Ok(None),
+        // What the names do not tell, the records of the digest may.
+        Some(Err(error)) if error.class == Class::Unsupported => {
+            let records = Recorded::of_environment(target, current, naming.environment).await?;
+            Ok(records.iter().find_map(|found| found.record.version.parse().ok()))
+        }
         Some(Err(error)) => {
             let message = format!("it can't be decided whether `{}` would go back: {error}", naming.reference);
             Err(Problem::failure(message).hint("the role has to be allowed to list tags (ecr:ListImages)").into())

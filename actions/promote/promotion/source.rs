@@ -10,24 +10,23 @@ use lifecycle::project::{Named, OpenRepository, Version};
 use lifecycle::registry::EcrHost;
 
 use super::Promotion;
-use crate::environment::{Held, Naming, Stay};
+use crate::environment::{Held, Stay, tells_of};
 use crate::inputs::Request;
 
 impl Promotion {
-    /// Refuses a name without a version in it that holds another version, by the newest record of the environment that it
+    /// Refuses a name that moves from version to version and holds another one, by the newest record of the environment that it
     /// comes from.
     pub(super) async fn check_version(&self, request: &Request, from: &Reference, named: &Named) -> anyhow::Result<()> {
-        if request.rollback || request.version.is_in(from) {
+        if request.rollback {
             return Ok(());
         }
         let version = request.version.to_string();
-        let naming = Naming { environment: &request.from, reference: from, version: &version };
         let failed = |message: String| Problem::failure(message).at(named.place.clone());
         let Delivery { source, graph, .. } = &self.delivery;
-        let records = Recorded::of_environment(source, &graph.root.digest, naming.environment).await;
+        let records = Recorded::of_environment(source, &graph.root.digest, &request.from).await;
         let records =
             records.map_err(|error| failed(format!("it can't be decided which version `{from}` holds: {error}")))?;
-        let newest = records.iter().find(|found| naming.tells_of(&found.record, &from.tag));
+        let newest = records.iter().find(|found| tells_of(&found.record, from));
         match newest.map(|found| &found.record).filter(|record| record.version != version) {
             None => Ok(()),
             Some(record) => {

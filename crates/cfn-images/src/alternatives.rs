@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::assumptions::{LIMIT, both, referred};
 use super::document::Node;
 use super::intrinsics::{Assumption, Scope};
+use super::traced::Dependence;
 use super::value::{Unresolved, Value};
 
 /// What a branch costs, beside an expression.
@@ -24,6 +25,8 @@ pub(super) struct Branch<'n> {
     pub(super) assumptions: Vec<Assumption>,
     /// The first condition on the way to it that can't be decided.
     pub(super) undecided: Option<Unresolved>,
+    /// What the conditions on the way to it that are decided depend on.
+    pub(super) by: Dependence,
 }
 
 impl<T> Alternatives<T> {
@@ -45,7 +48,8 @@ impl Scope<'_> {
     /// The nodes that an expression may stand for, through every `Fn::If`. Where too many conditions decide, all nodes,
     /// whatever is assumed.
     pub(super) fn branches<'n>(&self, node: &'n Node) -> Vec<Branch<'n>> {
-        let start = || vec![Branch { node, assumptions: Vec::new(), undecided: None }];
+        let by = Dependence::default();
+        let start = || vec![Branch { node, assumptions: Vec::new(), undecided: None, by }];
         let (mut pending, mut found) = (start(), Vec::new());
         let mut is_bounded = true;
         while let Some(branch) = pending.pop() {
@@ -59,8 +63,8 @@ impl Scope<'_> {
                 continue;
             }
             let unresolved = match self.assuming(&branch.assumptions, || self.chosen(argument)) {
-                Ok(node) => {
-                    pending.push(Branch { node, ..branch });
+                Ok((node, by)) => {
+                    pending.push(Branch { node, by: branch.by | by, ..branch });
                     continue;
                 }
                 Err(unresolved) => unresolved,
@@ -72,6 +76,7 @@ impl Scope<'_> {
                     node: branch.node,
                     assumptions,
                     undecided: undecided.clone(),
+                    by: branch.by,
                 })),
                 None => {
                     let both = argument.as_sequence().and_then(|arguments| arguments.get(1..3)).unwrap_or_default();
@@ -79,6 +84,7 @@ impl Scope<'_> {
                         node,
                         assumptions: branch.assumptions.clone(),
                         undecided: undecided.clone(),
+                        by: branch.by,
                     }));
                 }
             }
@@ -144,7 +150,7 @@ impl Scope<'_> {
             possible.into_iter().map(|entry| entry.value.as_ref()).collect()
         };
         let found = self.known(mapping).ok().and_then(|name| self.file.declaration("Mappings", &name));
-        let (known_key, known_attribute) = (self.key(key), self.known(attribute));
+        let (known_key, known_attribute) = (self.key(key).map(|(key, _)| key), self.known(attribute));
         let keyed = found.map(|found| below(found, known_key, key)).unwrap_or_default();
         let values = keyed.into_iter().flat_map(|keyed| below(keyed, known_attribute.clone(), attribute));
         let default = options.first().and_then(|options| options.get("DefaultValue")).map(Arc::as_ref);

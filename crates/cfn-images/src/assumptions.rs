@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::document::Node;
 use super::intrinsics::{Assumption, Open, Scope};
+use super::traced::Dependence;
 use super::value::Unresolved;
 
 /// Combinations of what one expression depends on. Environments are a handful, and each is one.
@@ -82,12 +83,12 @@ impl Scope<'_> {
         Some(allowed).filter(|allowed| !allowed.is_empty())
     }
 
-    /// The key that `Fn::FindInMap` looks for, by what is assumed where it isn't known.
-    pub(super) fn key(&self, node: &Node) -> Result<String, Unresolved> {
-        self.known(node).or_else(|unresolved| {
+    /// The key that `Fn::FindInMap` looks for, by what is assumed where it isn't known, with what it depends on.
+    pub(super) fn key(&self, node: &Node) -> Result<(String, Dependence), Unresolved> {
+        self.traced(node).or_else(|unresolved| {
             let possible = referred(node).filter(|_| !unresolved.mistake).and_then(|name| self.possible(name));
             match possible.as_deref() {
-                Some([only]) => Ok(only.clone()),
+                Some([only]) => Ok((only.clone(), Dependence::default())),
                 _ => Err(unresolved),
             }
         })

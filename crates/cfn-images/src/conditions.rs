@@ -4,23 +4,76 @@ use std::sync::Arc;
 
 use super::document::Node;
 use super::intrinsics::{Open, Scope};
+use super::traced::{Dependence, Traced};
 use super::value::{Unresolved, Value};
 use crate::Place;
 
+/// Whether a condition holds, and what that depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) holds: bool,
+    pub(super) by: Dependence,
+}
+
+/// A side of a comparison.
+struct Side {
+    items: Vec<Traced>,
+    chosen: Dependence,
+}
+
+impl Decision {
+    /// It depends on nothing.
+    fn constant(holds: bool) -> Self {
+        Self { holds, by: Dependence::default() }
+    }
+
+    fn not(self) -> Self {
+        Self { holds: !self.holds, ..self }
+    }
+}
+
+impl Side {
+    fn text(&self) -> Vec<&str> {
+        self.items.iter().map(Traced::as_str).collect()
+    }
+
+    fn dependence(&self) -> Dependence {
+        self.items.iter().fold(self.chosen, |all, item| all | item.dependence())
+    }
+
+    /// What it depends on whether this is the other. A text that no version can make is none for all of them.
+    fn comparison(&self, other: &Self) -> Dependence {
+        let by = self.dependence() | other.dependence();
+        let is_never = |one: &Self, other: &Self| match (one.items.as_slice(), other.items.as_slice()) {
+            ([pattern], [text]) => {
+                let is_traced = !one.chosen.version && !pattern.alteration().version;
+                is_traced && !other.dependence().version && pattern.version_in(text).is_none()
+            }
+            _ => false,
+        };
+        Dependence { version: by.version && !is_never(self, other) && !is_never(other, self), ..by }
+    }
+}
+
 impl Scope<'_> {
-    /// The branch of an `Fn::If` that holds.
-    pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<&'n Node, Unresolved> {
+    /// The branch of an `Fn::If` that holds, and what that depends on.
+    pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<(&'n Node, Dependence), Unresolved> {
         let arguments = self.arguments(argument, "Fn::If", 3..=3)?;
         let name = self.name(&arguments[0], "Fn::If")?;
-        let holds = self.condition(&name, || self.place(&arguments[0]))?;
-        Ok(if holds { &arguments[1] } else { &arguments[2] })
+        let Decision { holds, by } = self.decision(&name, || self.place(&arguments[0]))?;
+        Ok((if holds { &arguments[1] } else { &arguments[2] }, by))
     }
 
     /// Whether a condition of the template holds, under what is assumed. Where it can't be decided, what is missing says
     /// what has to be assumed next.
     pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
+        self.decision(name, place).map(|decision| decision.holds)
+    }
+
+    /// The same, with what it depends on.
+    pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> Place) -> Result<Decision, Unresolved> {
         if let Some(holds) = self.assumption(|open| matches!(open, Open::Condition(assumed) if assumed == name)) {
-            return Ok(holds);
+            return Ok(Decision::constant(holds));
         }
         let unresolved = match self.decided(name, place) {
             Err(unresolved) if !unresolved.mistake && !self.assumptions.borrow().is_empty() => unresolved,
@@ -39,7 +92,7 @@ impl Scope<'_> {
     }
 
     /// The same where nothing is assumed.
-    fn decided(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
+    fn decided(&self, name: &str, place: impl FnOnce() -> Place) -> Result<Decision, Unresolved> {
         if let Some(decided) = self.conditions.borrow().get(name) {
             let circular = || Unresolved::mistake(place(), format!("condition `{name}` depends on itself"));
             return decided.clone().unwrap_or_else(|| Err(circular()));
@@ -57,7 +110,7 @@ impl Scope<'_> {
         decided
     }
 
-    fn holds(&self, node: &Node) -> Result<bool, Unresolved> {
+    fn holds(&self, node: &Node) -> Result<Decision, Unresolved> {
         let depth = self.guard.depth.get();
         if depth > super::intrinsics::DEPTH_LIMIT || !self.guard.spend(1) {
             return Err(self.mistake(node, "too many conditions inside each other"));
@@ -68,61 +121,84 @@ impl Scope<'_> {
         held
     }
 
-    fn decide(&self, node: &Node) -> Result<bool, Unresolved> {
+    fn decide(&self, node: &Node) -> Result<Decision, Unresolved> {
         if let Some(constant @ ("true" | "false")) = node.rendered() {
-            return Ok(constant == "true");
+            return Ok(Decision::constant(constant == "true"));
         }
         let Some([entry]) = node.as_mapping().map(|mapping| mapping.entries()) else {
             return Err(self.mistake(node, format!("a condition is a function, not {}", node.noun())));
         };
         let argument = &entry.value;
         match entry.key.as_str() {
-            "Condition" => self.condition(&self.name(argument, "Condition")?, || self.place(argument)),
+            "Condition" => self.decision(&self.name(argument, "Condition")?, || self.place(argument)),
             "Fn::Equals" => {
                 let sides = self.arguments(argument, "Fn::Equals", 2..=2)?;
                 match (self.compared(&sides[0]), self.compared(&sides[1])) {
-                    (Ok(one), Ok(other)) => Ok(one == other),
+                    (Ok(one), Ok(other)) => {
+                        Ok(Decision { holds: one.text() == other.text(), by: one.comparison(&other) })
+                    }
                     (Err(unresolved), Ok(value)) => self.equals(&sides[0], &value, unresolved),
                     (Ok(value), Err(unresolved)) => self.equals(&sides[1], &value, unresolved),
                     (Err(one), Err(other)) => Err(if other.mistake { other } else { one }),
                 }
             }
-            "Fn::Not" => Ok(!self.holds(&self.arguments(argument, "Fn::Not", 1..=1)?[0])?),
-            "Fn::And" => self.any(self.arguments(argument, "Fn::And", 1..=10)?, false).map(|any| !any),
+            "Fn::Not" => Ok(self.holds(&self.arguments(argument, "Fn::Not", 1..=1)?[0])?.not()),
+            "Fn::And" => self.any(self.arguments(argument, "Fn::And", 1..=10)?, false).map(Decision::not),
             "Fn::Or" => self.any(self.arguments(argument, "Fn::Or", 1..=10)?, true),
             other => Err(self.mistake(node, format!("`{other}` is not a condition"))),
         }
     }
 
     /// Whether any of the conditions is as wanted. One that is decides, whatever can't be decided about the others.
-    fn any(&self, conditions: &[Arc<Node>], wanted: bool) -> Result<bool, Unresolved> {
+    fn any(&self, conditions: &[Arc<Node>], wanted: bool) -> Result<Decision, Unresolved> {
         let mut undecided = None;
+        let (mut is_found, mut by) = (false, Dependence::default());
         for condition in conditions {
             match self.holds(condition) {
-                Ok(holds) if holds == wanted => return Ok(true),
-                Ok(_) => {}
+                // One that holds for every version decides for every version, wherever it stands.
+                Ok(decision) if decision.holds == wanted && !decision.by.version => {
+                    return Ok(Decision { holds: true, ..decision });
+                }
+                Ok(decision) => {
+                    by |= decision.by;
+                    is_found |= decision.holds == wanted;
+                }
                 Err(unresolved) => undecided = undecided.or(Some(unresolved)),
             }
         }
-        undecided.map_or(Ok(false), Err)
-    }
-
-    /// A side of a comparison: a string, or a list of strings.
-    fn compared(&self, node: &Node) -> Result<Vec<String>, Unresolved> {
-        match self.evaluate(node) {
-            Value::List(items) => items.into_iter().map(|item| item.into_known(|| self.place(node))).collect(),
-            value => Ok(vec![value.into_known(|| self.place(node))?]),
+        match undecided.filter(|_| !is_found) {
+            Some(unresolved) => Err(unresolved),
+            None => Ok(Decision { holds: is_found, by }),
         }
     }
 
+    /// A side of a comparison: a string, or a list of strings.
+    fn compared(&self, node: &Node) -> Result<Side, Unresolved> {
+        let items = match self.evaluate(node) {
+            Value::List(items) => items,
+            value => vec![value],
+        };
+        let mut side = Side { items: Vec::new(), chosen: Dependence::default() };
+        for item in items {
+            let text = item.into_text(|| self.place(node));
+            side.items.push(text.traced()?);
+            side.chosen |= text.chosen;
+        }
+        Ok(side)
+    }
+
     /// Whether a side of a comparison that is not known is the other, by what is assumed.
-    fn equals(&self, node: &Node, value: &[String], unresolved: Unresolved) -> Result<bool, Unresolved> {
-        let (Some(("Ref", name)), [value], false) = (node.intrinsic(), value, unresolved.mistake) else {
+    fn equals(&self, node: &Node, value: &Side, unresolved: Unresolved) -> Result<Decision, Unresolved> {
+        let (Some(("Ref", name)), [text], false) = (node.intrinsic(), value.items.as_slice(), unresolved.mistake)
+        else {
             return Err(unresolved);
         };
         let Some(name) = name.text() else { return Err(unresolved) };
-        let missing = Open::Equals(name.to_owned(), value.clone());
-        self.is_value(name, value).ok_or(Unresolved { condition: Some(Box::new(missing)), ..unresolved })
+        let missing = Open::Equals(name.to_owned(), text.to_string());
+        let holds = self.is_value(name, text);
+        holds
+            .map(|holds| Decision { holds, by: value.dependence() })
+            .ok_or(Unresolved { condition: Some(Box::new(missing)), ..unresolved })
     }
 }
 

@@ -45,7 +45,12 @@ impl Deployed {
     /// Adds it to others, which each have an image and a reference of their own.
     pub fn join(self, all: &mut Vec<Self>) {
         match all.iter_mut().find(|known| known.key == self.key && same(&known.reference, &self.reference)) {
-            Some(known) => known.usages.extend(self.usages),
+            Some(known) => {
+                if let (Ok(known), Ok(other)) = (&mut known.reference, &self.reference) {
+                    known.pattern = known.pattern.clone().joined(&other.pattern);
+                }
+                known.usages.extend(self.usages);
+            }
             None => all.push(self),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::document::Mark;
 use super::intrinsics::Scope;
+use super::traced::Traced;
 use super::value::{Origin, Part, Text, Unresolved};
 
 impl Scope<'_> {
@@ -13,8 +14,9 @@ impl Scope<'_> {
         }
         let mut resolved = Text::default();
         resolved.reads = text.reads;
+        resolved.chosen = text.chosen;
         // The beginning of a dynamic reference whose end is in a later part.
-        let mut open: Option<Result<String, Unresolved>> = None;
+        let mut open: Option<Result<Traced, Unresolved>> = None;
         for part in text.parts {
             let mut rest = match (part.text, &mut open) {
                 (Ok(text), _) => text,
@@ -35,20 +37,20 @@ impl Scope<'_> {
                             break;
                         }
                         Some((before, after)) => {
-                            resolved.push_str(before);
-                            open = Some(Ok(String::new()));
-                            rest = after.to_owned();
+                            resolved.push(Part { text: Ok(before), origin: None });
+                            open = Some(Ok(Traced::default()));
+                            rest = after;
                         }
                     },
                     Some(begun) => match rest.split_once("}}") {
                         None => {
-                            open = Some(begun.map(|begun| begun + &rest));
+                            open = Some(begun.map(|begun| begun.followed_by(&rest)));
                             break;
                         }
                         Some((inside, after)) => {
-                            let inside = begun.map(|begun| begun + inside);
+                            let inside = begun.map(|begun| begun.followed_by(&inside));
                             resolved.push(self.resolve(inside, part.origin.clone(), mark));
-                            rest = after.to_owned();
+                            rest = after;
                         }
                     },
                 }
@@ -64,19 +66,21 @@ impl Scope<'_> {
     }
 
     /// What stands between `{{resolve:` and `}}`.
-    fn resolve(&self, inside: Result<String, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
+    fn resolve(&self, inside: Result<Traced, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
         let place = self.file.place(mark);
         let inside = match inside {
             Ok(inside) => inside,
             Err(unresolved) => return Part { text: Err(unresolved), origin: Some(Origin::Ssm(String::new())) },
         };
-        match inside.split_once(':') {
+        let by = inside.dependence();
+        match inside.as_str().split_once(':') {
             Some(("ssm", name)) => {
                 let origin = origin.unwrap_or_else(|| Origin::Ssm(name.to_owned()));
-                Part { text: self.ssm(name, place), origin: Some(origin) }
+                let value = self.ssm(name, place).map(|value| Traced::from(value).altered(by));
+                Part { text: value, origin: Some(origin) }
             }
             _ => {
-                let service = inside.split(':').next().unwrap_or_default();
+                let service = inside.as_str().split(':').next().unwrap_or_default();
                 let reason = format!("`{{{{resolve:{service}:...}}}}` is not looked up for an image reference");
                 Part { text: Err(Unresolved::new(place, reason)), origin }
             }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::conditions::Decision;
 use super::document::{Kind, Mark, Node};
 use super::error::Comparisons;
+use super::traced::{Dependence, Traced};
 use super::value::{Need, Origin, Read, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::Place;
@@ -48,11 +50,11 @@ pub(super) struct Scope<'t> {
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
     /// Conditions that are decided; none: being decided.
-    pub(super) conditions: RefCell<HashMap<String, Option<Result<bool, Unresolved>>>>,
+    pub(super) conditions: RefCell<HashMap<String, Option<Result<Decision, Unresolved>>>>,
     /// What conditions go by where they can't be decided.
     pub(super) assumptions: RefCell<Vec<Assumption>>,
     /// Conditions that could not be decided, as they are under the assumptions.
-    pub(super) assumed: RefCell<HashMap<String, Result<bool, Unresolved>>>,
+    pub(super) assumed: RefCell<HashMap<String, Result<Decision, Unresolved>>>,
     /// The nested templates whose parameters are being evaluated.
     pub(super) nesting: RefCell<Vec<String>>,
 }
@@ -119,6 +121,12 @@ impl<'t> Scope<'t> {
         self.text(node).known()
     }
 
+    /// The same, with what it depends on.
+    pub(super) fn traced(&self, node: &Node) -> Result<(String, Dependence), Unresolved> {
+        let text = self.text(node);
+        Ok((text.known()?, text.dependence()))
+    }
+
     pub(super) fn evaluate(&self, node: &Node) -> Value {
         let depth = self.guard.depth.get() + 1;
         if depth > DEPTH_LIMIT || !self.guard.spend(1) {
@@ -126,7 +134,7 @@ impl<'t> Scope<'t> {
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
-            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing, Value::literal),
+            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
             Kind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
             Kind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
@@ -142,18 +150,30 @@ impl<'t> Scope<'t> {
 
     fn call(&self, function: &str, argument: &Node, node: &Node) -> Result<Value, Unresolved> {
         match function {
-            "Ref" => self.reference(&self.name(argument, "Ref")?, node.mark),
+            "Ref" => {
+                let (name, by) = self.traced_name(argument, "Ref")?;
+                Ok(self.reference(&name, node.mark)?.altered(by))
+            }
             "Fn::Sub" => self.substitute(argument),
             "Fn::Join" => self.join(argument),
             "Fn::FindInMap" => self.find_in_map(argument),
             "Fn::Select" => self.select(argument),
             "Fn::Split" => self.split(argument),
-            "Fn::If" => Ok(self.evaluate(self.chosen(argument)?)),
+            "Fn::If" => {
+                let (branch, by) = self.chosen(argument)?;
+                Ok(self.evaluate(branch).chosen(by))
+            }
             "Fn::GetAtt" => self.get_att(argument),
             "Fn::ImportValue" => Ok(self.import(argument)),
-            "Fn::Base64" => self.known(argument).map(|text| Value::literal(BASE64_STANDARD.encode(text))),
+            "Fn::Base64" => {
+                let (text, by) = self.traced(argument)?;
+                Ok(Value::literal(BASE64_STANDARD.encode(text)).altered(by))
+            }
             "Fn::Length" => match self.evaluate(argument) {
-                Value::List(items) => Ok(Value::literal(items.len().to_string())),
+                Value::List(items) => {
+                    let by = items.iter().fold(Dependence::default(), |all, item| all | item.dependence());
+                    Ok(Value::literal(items.len().to_string()).altered(by))
+                }
                 Value::Unknown(unresolved) => Err(unresolved),
                 _ => Err(self.mistake(argument, "`Fn::Length` takes a list")),
             },
@@ -176,10 +196,15 @@ impl<'t> Scope<'t> {
 
     /// A name that has to be written out.
     pub(super) fn name(&self, node: &Node, function: &str) -> Result<String, Unresolved> {
+        self.traced_name(node, function).map(|(name, _)| name)
+    }
+
+    /// The same, with what it depends on.
+    fn traced_name(&self, node: &Node, function: &str) -> Result<(String, Dependence), Unresolved> {
         match node.text() {
-            Some(name) => Ok(name.to_owned()),
+            Some(name) => Ok((name.to_owned(), Dependence::default())),
             // A `Ref` to an expression is possible with the language extensions only, and only there.
-            None if node.intrinsic().is_some() => self.known(node),
+            None if node.intrinsic().is_some() => self.traced(node),
             None => Err(self.mistake(node, format!("`{function}` takes a name, not {}", node.noun()))),
         }
     }
@@ -222,7 +247,7 @@ impl<'t> Scope<'t> {
     pub(super) fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         let place = || self.file.place(mark);
         let text = match name {
-            "AWS::NoValue" => return Ok(Value::Nothing),
+            "AWS::NoValue" => return Ok(Value::Nothing(Dependence::default())),
             "AWS::Region" => self.region(place)?,
             "AWS::AccountId" => self.account(place)?,
             "AWS::Partition" => self.partition(place)?,
@@ -312,16 +337,24 @@ impl<'t> Scope<'t> {
     fn join(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Join", 2..=2)?;
         let delimiter = match arguments[0].rendered() {
-            Some(delimiter) => delimiter.to_owned(),
-            None => self.known(&arguments[0])?,
+            Some(delimiter) => Text::of(Ok(Traced::from(delimiter)), None),
+            None => {
+                let text = self.text(&arguments[0]);
+                Text::of(Ok(text.traced()?), None).chosen(text.chosen)
+            }
         };
         let items = self.list(&arguments[1], "Fn::Join")?;
         let mut text = Text::default();
-        let present = items.into_iter().filter(|item| !matches!(item, Value::Nothing));
-        for (position, item) in present.enumerate() {
-            if position > 0 {
-                text.push_str(&delimiter);
+        let mut is_first = true;
+        for item in items {
+            if let Value::Nothing(by) = item {
+                text = text.chosen(by);
+                continue;
             }
+            if !is_first {
+                text.append(delimiter.clone());
+            }
+            is_first = false;
             text.append(item.into_text(|| self.place(&arguments[1])));
             if text.is_too_long() {
                 break;
@@ -338,34 +371,34 @@ impl<'t> Scope<'t> {
                 text.known()?;
                 Err(self.mistake(node, format!("`{function}` takes a list, not a string")))
             }
-            Value::Nothing => Err(self.mistake(node, format!("`{function}` takes a list"))),
+            Value::Nothing(_) => Err(self.mistake(node, format!("`{function}` takes a list"))),
         }
     }
 
     fn select(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Select", 2..=2)?;
-        let index = self.known(&arguments[0])?;
+        let (index, by) = self.traced(&arguments[0])?;
         let mut items = self.list(&arguments[1], "Fn::Select")?;
         let position: usize =
             index.parse().map_err(|_| self.mistake(&arguments[0], format!("`{index}` is not an index")))?;
         if position >= items.len() {
             return Err(self.mistake(argument, format!("`Fn::Select` of item {position} in a list of {}", items.len())));
         }
-        Ok(items.swap_remove(position))
+        Ok(items.swap_remove(position).altered(by))
     }
 
     fn split(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Split", 2..=2)?;
-        let delimiter = self.known(&arguments[0])?;
+        let (delimiter, by) = self.traced(&arguments[0])?;
         let text = self.text(&arguments[1]);
-        let whole = text.known()?;
+        let whole = text.traced()?;
         if delimiter.is_empty() {
             return Err(self.mistake(&arguments[0], "`Fn::Split` by an empty string"));
         }
-        let items = whole.split(&delimiter).map(|item| {
-            let mut item = Text::of(Ok(item.to_owned()), None);
+        let items = whole.split(&delimiter).into_iter().map(|item| {
+            let mut item = Text::of(Ok(item), None).chosen(text.chosen);
             item.reads.clone_from(&text.reads);
-            Value::Text(item)
+            Value::Text(item).altered(by)
         });
         Ok(Value::List(items.collect()))
     }
@@ -373,12 +406,13 @@ impl<'t> Scope<'t> {
     fn find_in_map(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
         let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
-        let mapping = self.known(&arguments[0])?;
-        let key = self.key(&arguments[1])?;
-        let attribute = self.known(&arguments[2])?;
+        let (mapping, by_mapping) = self.traced(&arguments[0])?;
+        let (key, by_key) = self.key(&arguments[1])?;
+        let (attribute, by_attribute) = self.traced(&arguments[2])?;
+        let by = by_mapping | by_key | by_attribute;
         match self.mapped(&mapping, &key, &attribute, arguments) {
-            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute })),
-            Err(unresolved) => default.map(|default| self.evaluate(default)).ok_or(unresolved),
+            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute }).altered(by)),
+            Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
     }
 
@@ -429,18 +463,22 @@ impl<'t> Scope<'t> {
     }
 
     fn get_att(&self, argument: &Node) -> Result<Value, Unresolved> {
-        let (resource, attribute) = match argument.as_sequence() {
-            Some([resource, attribute]) => (self.name(resource, "Fn::GetAtt")?, self.known(attribute)?),
+        let (resource, attribute, by) = match argument.as_sequence() {
+            Some([resource, attribute]) => {
+                let (resource, by) = self.traced_name(resource, "Fn::GetAtt")?;
+                let (attribute, by_attribute) = self.traced(attribute)?;
+                (resource, attribute, by | by_attribute)
+            }
             Some(_) => return Err(self.mistake(argument, "`Fn::GetAtt` takes a resource and an attribute")),
             None => {
-                let name = self.name(argument, "Fn::GetAtt")?;
+                let (name, by) = self.traced_name(argument, "Fn::GetAtt")?;
                 let Some((resource, attribute)) = name.split_once('.') else {
                     return Err(self.mistake(argument, format!("`Fn::GetAtt` of `{name}` names no attribute")));
                 };
-                (resource.to_owned(), attribute.to_owned())
+                (resource.to_owned(), attribute.to_owned(), by)
             }
         };
-        self.attribute(&resource, &attribute, argument.mark)
+        Ok(self.attribute(&resource, &attribute, argument.mark)?.altered(by))
     }
 }
 

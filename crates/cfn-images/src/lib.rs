@@ -17,6 +17,7 @@ mod loops;
 mod metadata;
 mod nested;
 mod parameters;
+mod pattern;
 mod reference;
 mod resources;
 mod roles;
@@ -24,8 +25,10 @@ mod runtime;
 mod shapes;
 mod source_location;
 mod syntax;
+mod traced;
 mod usages;
 mod value;
+mod version;
 mod yaml;
 
 #[cfg(test)]
@@ -42,11 +45,14 @@ pub use error::Error;
 pub use finding::{Finding, Severity};
 pub use images::{ImageDefinition, Placed, Source};
 pub use parameters::Parameter;
+pub use pattern::{NamePattern, Telling};
 pub use reference::{EvaluatedReference, Lead};
 pub use shapes::Kind;
 pub use source_location::Place;
+pub use traced::{Dependence, Traced};
 pub use usages::{Runtime, Usage};
 pub use value::{Need, Origin, Read, Unresolved};
+pub use version::Version;
 
 use document::{Mapping, Mark, Node};
 
@@ -64,7 +70,7 @@ pub struct Template {
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: BTreeMap<String, Traced>,
     /// Parameters that have no one value, whatever their default is: what depends on them can't be decided.
     pub open: BTreeSet<String>,
     /// `AWS::Region`.

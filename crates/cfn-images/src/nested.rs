@@ -127,7 +127,7 @@ impl<'t> Scope<'t> {
         for entry in passed {
             let value = match self.evaluate(&entry.value) {
                 Value::Text(_) => Value::Text(self.text(&entry.value)),
-                Value::Nothing => continue,
+                Value::Nothing(_) => continue,
                 value => value,
             };
             values.insert(entry.key.clone(), value.outside());

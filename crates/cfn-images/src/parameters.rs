@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
+use super::traced::Traced;
 use super::value::{Need, Origin, Text, Unresolved, Value};
+use super::version::Version;
 use super::{Context, Error, File, Template};
 use crate::Place;
 
@@ -137,26 +139,27 @@ impl Template {
     pub fn context(
         &self,
         environment: Option<&str>,
-        version: Option<&str>,
+        version: Option<&Version>,
         given: &BTreeMap<String, String>,
     ) -> Result<Context, Error> {
         let declared = self.parameters();
         let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
-        for (name, value) in [(ENVIRONMENT, environment), (VERSION, version)] {
+        let of_run = [(ENVIRONMENT, environment.map(Traced::environment)), (VERSION, version.map(Traced::version))];
+        for (name, value) in of_run {
             if declared.iter().any(|parameter| parameter.name == name) {
                 match value {
-                    Some(value) => drop(values.insert(name.to_owned(), value.to_owned())),
+                    Some(value) => drop(values.insert(name.to_owned(), value)),
                     None => drop(open.insert(name.to_owned())),
                 }
             }
         }
         for (name, value) in given {
-            let placeholders = [("{environment}", environment), ("{version}", version)];
-            if placeholders.iter().any(|(placeholder, known)| known.is_none() && value.contains(placeholder)) {
+            let placeholders = [("{environment}", environment.is_some()), ("{version}", version.is_some())];
+            if placeholders.iter().any(|(placeholder, is_known)| !is_known && value.contains(placeholder)) {
                 open.insert(name.clone());
                 continue;
             }
-            if let Some(meant) = values.get(name).filter(|meant| *meant != value)
+            if let Some(meant) = values.get(name).filter(|meant| meant.as_str() != value)
                 && !placeholders.iter().any(|(placeholder, _)| value.contains(placeholder))
             {
                 return Err(Error::Contradiction {
@@ -166,12 +169,12 @@ impl Template {
                     meant: one_line(meant),
                 });
             }
-            let filled = placeholders.iter().fold(value.clone(), |value, (placeholder, known)| {
-                value.replace(placeholder, known.unwrap_or_default())
-            });
-            values.insert(name.clone(), filled);
+            // What is given a second time is the same, and traced already.
+            if values.get(name).is_none_or(|meant| meant.as_str() != value) {
+                values.insert(name.clone(), Traced::fill(value, environment, version, &[]));
+            }
         }
-        self.check_parameters(&values)?;
+        self.check_parameters(&values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())?;
         open.retain(|name| !values.contains_key(name));
         Ok(Context { parameters: values, open, ..Context::default() })
     }
@@ -212,7 +215,7 @@ impl Scope<'_> {
         let place = || parameter.place.clone();
         let value = match (passed, &parameter.default) {
             (Some(value), _) => value,
-            (None, Some(default)) => Value::part(Ok(default.clone()), origin.clone()),
+            (None, Some(default)) => Value::part(Ok(Traced::from(default.as_str())), origin.clone()),
             (None, None) => {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
                 let missing = Unresolved::new(place(), missing).needs(Need::Parameter(parameter.name.clone()));
@@ -222,10 +225,11 @@ impl Scope<'_> {
             }
         };
         let value = match (parameter.is_ssm(), value) {
-            (true, value) => match value.into_known(place) {
-                Ok(name) => Value::part(self.ssm(&name, place()), origin),
-                Err(unresolved) => Value::part(Err(unresolved), origin),
-            },
+            (true, value) => {
+                let name = value.into_text(place);
+                let found = name.known().and_then(|known| self.ssm(&known, place()));
+                Value::part(found.map(|found| Traced::from(found).altered(name.dependence())), origin)
+            }
             (false, value) => value,
         };
         let value = match value {
@@ -233,8 +237,11 @@ impl Scope<'_> {
             value => value,
         };
         match (parameter.is_list(), value) {
-            (true, Value::Text(text)) => match text.known() {
-                Ok(items) => Value::List(items.split(',').map(|item| Value::literal(item.trim())).collect()),
+            (true, Value::Text(text)) => match text.traced() {
+                Ok(items) => {
+                    let item = |item: Traced| Value::Text(Text::of(Ok(item.trim()), None).chosen(text.chosen));
+                    Value::List(items.split(",").into_iter().map(item).collect())
+                }
                 Err(unresolved) => Value::Unknown(unresolved),
             },
             (_, value) => value,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::value::{Need, Origin, Part, Text, Unresolved, looks_like_host};
+use super::pattern::NamePattern;
+use super::traced::{Dependence, Traced};
+use super::value::{Need, Origin, Part, Text, Unresolved, concatenated, looks_like_host};
 use crate::Place;
 use oci::{RepositoryName, Tag};
 
@@ -17,6 +19,8 @@ pub struct EvaluatedReference {
     pub tag: Option<String>,
     /// The digest, where the reference is pinned to one.
     pub digest: Option<String>,
+    /// Where environment and version stand in it.
+    pub pattern: NamePattern,
 }
 
 /// What leads an image's expression, up to the first `/`: a registry can stand in for it. It is a value, or a host that
@@ -28,7 +32,9 @@ pub struct Lead {
     /// Its value, as far as it is known.
     pub value: Result<String, Unresolved>,
     /// What follows it, beginning with `/`.
-    pub rest: Result<String, Unresolved>,
+    pub(super) rest: Result<Traced, Unresolved>,
+    /// What decides that it is this expression and not another, by a condition.
+    pub(super) chosen: Dependence,
     /// The parts of the text that are of it alone.
     pub(super) parts: usize,
 }
@@ -43,8 +49,9 @@ fn value_lead(text: &Text) -> Option<Lead> {
     let Part { text: Ok(next), .. } = rest.first()? else { return None };
     next.starts_with('/').then(|| Lead {
         origin: origin.clone(),
-        value: value.clone(),
-        rest: rest.iter().map(|part| part.text.clone()).collect(),
+        value: value.as_ref().map(ToString::to_string).map_err(Clone::clone),
+        rest: concatenated(rest),
+        chosen: text.chosen,
         parts: 1,
     })
 }
@@ -54,21 +61,21 @@ fn host_lead(text: &Text) -> Option<Lead> {
     let has_slash = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains('/'));
     let parts = text.parts.iter().position(has_slash)?;
     let (before, from) = text.parts.split_at(parts);
-    let (last, behind) = from.first()?.text.as_ref().ok()?.split_once('/')?;
+    let (last, behind) = from.first()?.text.as_ref().ok()?.split_once("/")?;
     let of_account = |part: &Part| match &part.text {
         Ok(_) => true,
         Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region)),
     };
-    let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([last]).collect();
+    let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([&*last]).collect();
     if !looks_like_host(&shown) || !before.iter().all(of_account) {
         return None;
     }
-    let value: Result<String, Unresolved> = before.iter().map(|part| part.text.clone()).collect();
-    let rest = from.iter().skip(1).map(|part| part.text.clone());
+    let rest = concatenated(from.get(1..).unwrap_or_default());
     Some(Lead {
         origin: Origin::Host(shown),
-        value: value.map(|value| value + last),
-        rest: std::iter::once(Ok(format!("/{behind}"))).chain(rest).collect(),
+        value: concatenated(before).map(|value| value.to_string() + &last),
+        rest: rest.map(|rest| Traced::from("/").followed_by(&behind).followed_by(&rest)),
+        chosen: text.chosen,
         parts,
     })
 }
@@ -82,9 +89,11 @@ pub(super) fn reference(
     match (stand_in, lead) {
         (Some(registry), Some(lead)) => lead.with_registry(registry, place),
         _ => {
-            let text = text.known()?;
-            EvaluatedReference::parse(&text)
-                .ok_or_else(|| Unresolved::new(place.clone(), format!("`{text}` is not an image reference")))
+            let whole = text.traced()?;
+            let parsed = EvaluatedReference::parse(&whole);
+            let parsed =
+                parsed.ok_or_else(|| Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")))?;
+            Ok(EvaluatedReference { pattern: NamePattern::of_choice(&whole, text.chosen), ..parsed })
         }
     }
 }
@@ -100,12 +109,14 @@ impl Lead {
             return Err(Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")));
         };
         let repository = format!("{}{path}", registry.trim_end_matches('/'));
-        Ok(EvaluatedReference { text: whole, repository, ..below.clone() })
+        let traced = Traced::from(registry.trim_end_matches('/')).followed_by(&rest);
+        let pattern = NamePattern::of_choice(&traced, self.chosen);
+        Ok(EvaluatedReference { text: whole, repository, pattern, ..below.clone() })
     }
 }
 
 impl EvaluatedReference {
-    /// Reads `[host/]path[:tag][@digest]`.
+    /// Reads `[host/]path[:tag][@digest]`, a text in which nothing stands for an environment or a version.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
@@ -134,6 +145,7 @@ impl EvaluatedReference {
             repository: repository.to_owned(),
             tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
             digest: digest.map(str::to_owned),
+            pattern: NamePattern::of(&Traced::from(text)),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::document::{Mark, Node};
 use super::intrinsics::Scope;
+use super::traced::Traced;
 use super::value::{Origin, Part, Text, Unresolved, Value};
 
 const REPOSITORY: &str = "AWS::ECR::Repository";
@@ -34,7 +35,9 @@ impl Scope<'_> {
         match (resource.get("Type").and_then(|kind| kind.text()), attribute) {
             (Some(REPOSITORY), "RepositoryUri") => {
                 let mut text = Text::default();
-                let mut push = |value: Result<String, Unresolved>| text.push(Part { text: value, origin: None });
+                let mut push = |value: Result<String, Unresolved>| {
+                    text.push(Part { text: value.map(Traced::from), origin: None });
+                };
                 push(self.account(place));
                 push(Ok(".dkr.ecr.".to_owned()));
                 push(self.region(place));

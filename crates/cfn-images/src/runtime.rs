@@ -100,7 +100,7 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
 fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
     let said = |key: &str, default: &str| match node.get(key) {
         Some(node) => scope.alternatives(node)?.map(|value| match value {
-            Value::Nothing => Ok(default.to_owned()),
+            Value::Nothing(_) => Ok(default.to_owned()),
             value => value.into_known(|| scope.place(node)),
         }),
         None => Ok(Alternatives::one(default.to_owned())),
@@ -129,7 +129,7 @@ fn architectures(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, U
             Value::List(items) => items,
             value => vec![value],
         };
-        items.retain(|item| !matches!(item, Value::Nothing));
+        items.retain(|item| !matches!(item, Value::Nothing(_)));
         if items.is_empty() {
             items.push(Value::literal("x86_64"));
         }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::conditions::Decision;
 use super::document::{Kind as NodeKind, Node};
 use super::intrinsics::{Assumption, Guard, Open, Scope};
 use super::metadata;
 use super::reference::{EvaluatedReference, Lead, lead, reference};
 use super::resources::has_type;
 use super::shapes::{Kind, SHAPES, Shape};
+use super::traced::Dependence;
 use super::value::{Need, Read, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::Place;
@@ -75,6 +77,17 @@ struct Found<'n> {
     path: Vec<&'n Node>,
     undecided: Option<Unresolved>,
     assumptions: Vec<Assumption>,
+    /// What the conditions on the way to it that are decided depend on.
+    by: Dependence,
+}
+
+/// The conditions that a resource depends on.
+#[derive(Clone, Copy, Default)]
+struct Conditions<'a> {
+    /// The first that can't be decided.
+    undecided: Option<&'a Unresolved>,
+    /// What those that are decided depend on.
+    by: Dependence,
 }
 
 impl Template {
@@ -93,7 +106,7 @@ impl Template {
     fn survey(&self, context: &Context) -> Survey {
         let guard = Guard::default();
         let mut survey = Survey::default();
-        survey.add(&Scope::root(&self.file, context, &guard), "", None);
+        survey.add(&Scope::root(&self.file, context, &guard), "", Conditions::default());
         survey
     }
 
@@ -114,8 +127,8 @@ impl Template {
 }
 
 impl Survey {
-    /// Adds what a file and those that it nests deploy; `outer` is the condition for that which can't be decided.
-    fn add(&mut self, scope: &Scope, prefix: &str, outer: Option<&Unresolved>) {
+    /// Adds what a file and those that it nests deploy under the conditions `outer`.
+    fn add(&mut self, scope: &Scope, prefix: &str, outer: Conditions<'_>) {
         for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
             let id = format!("{prefix}{}", entry.key);
             let Some(node) = entry.value.get("Condition") else {
@@ -123,20 +136,24 @@ impl Survey {
                 continue;
             };
             let name = scope.name(node, "Condition");
-            let holds = || name.clone().and_then(|name| scope.condition(&name, || scope.place(node)));
+            let holds = || name.clone().and_then(|name| scope.decision(&name, || scope.place(node)));
             match holds() {
-                Ok(true) => self.resource(scope, &id, &entry.key, outer),
-                Ok(false) => {
+                Ok(Decision { holds: true, by }) => {
+                    self.resource(scope, &id, &entry.key, Conditions { by: outer.by | by, ..outer });
+                }
+                Ok(Decision { holds: false, .. }) => {
                     let name = name.clone().unwrap_or_default();
                     let excluded = format!("condition `{name}` does not hold");
                     let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
                     let assumed = [(Open::Condition(name), true)];
                     let mut there = Self::default();
-                    scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, Some(&excluded)));
+                    let conditions = Conditions { undecided: Some(&excluded), ..outer };
+                    scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, conditions));
                     self.excluded.extend(there.deployed.into_iter().chain(there.excluded));
                 }
                 Err(unresolved) => {
-                    let undecided = outer.cloned().unwrap_or(unresolved);
+                    let undecided = outer.undecided.cloned().unwrap_or(unresolved);
+                    let conditions = Conditions { undecided: Some(&undecided), ..outer };
                     let missing = || holds().err().and_then(|unresolved| unresolved.condition);
                     let all = scope.combinations(&[], missing).unwrap_or_else(|| {
                         vec![name.iter().map(|name| (Open::Condition(name.clone()), true)).collect()]
@@ -145,8 +162,8 @@ impl Survey {
                     let mut there = Self::default();
                     for assumptions in all {
                         scope.assuming(&assumptions, || {
-                            if holds() != Ok(false) {
-                                there.resource(scope, &id, &entry.key, Some(&undecided));
+                            if !holds().is_ok_and(|decision| !decision.holds) {
+                                there.resource(scope, &id, &entry.key, conditions);
                             }
                         });
                     }
@@ -157,14 +174,14 @@ impl Survey {
         }
     }
 
-    fn resource(&mut self, scope: &Scope, id: &str, key: &str, undecided: Option<&Unresolved>) {
+    fn resource(&mut self, scope: &Scope, id: &str, key: &str, conditions: Conditions<'_>) {
         if let Some(nested) = scope.nested(key) {
-            return self.add(&nested, &format!("{id}/"), undecided);
+            return self.add(&nested, &format!("{id}/"), conditions);
         }
         let Some(resource) = scope.file.declaration("Resources", key) else { return };
         let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { return };
         let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { return };
-        of_resource(scope, shape, id, resource, undecided, &mut self.deployed);
+        of_resource(scope, shape, id, resource, conditions, &mut self.deployed);
     }
 }
 
@@ -173,14 +190,15 @@ fn of_resource(
     shape: &Shape,
     id: &str,
     resource: &Node,
-    undecided: Option<&Unresolved>,
+    conditions: Conditions<'_>,
     usages: &mut Vec<Usage>,
 ) {
     let Some(properties) = resource.get("Properties") else { return };
     let metadata = metadata::declaration(resource);
     let before = usages.len();
     for path in shape.containers {
-        let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new() };
+        let Conditions { undecided, by } = conditions;
+        let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new(), by };
         for container in walk(scope, start, path) {
             let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
             let at = &container.assumptions;
@@ -224,7 +242,7 @@ fn of_resource(
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
             runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
-            undecided: undecided.cloned(),
+            undecided: conditions.undecided.cloned(),
             any: false,
             metadata: true,
         });
@@ -241,8 +259,8 @@ fn of_container(
     node: &Node,
     runtime: Runtime,
 ) -> Option<Usage> {
-    let text = scope.text(node);
-    if let (Value::Nothing, true) = (scope.evaluate(node), text.known().is_err()) {
+    let text = scope.text(node).chosen(container.by);
+    if let (Value::Nothing(_), true) = (scope.evaluate(node), text.known().is_err()) {
         return None;
     }
     let metadata = metadata::declaration(resource);
@@ -352,6 +370,7 @@ fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
         path: outer.iter().copied().chain([branch.node]).collect(),
         undecided: at.undecided.clone().or(branch.undecided),
         assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
+        by: at.by | branch.by,
     });
     each.collect()
 }

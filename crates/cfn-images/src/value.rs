@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::error::one_line;
 use super::intrinsics::Open;
+use super::traced::{Dependence, Traced};
 use crate::Place;
 
 /// Characters of one evaluated text; an image reference has a few hundred.
@@ -71,8 +72,8 @@ pub struct Read {
 pub(super) enum Value {
     Text(Text),
     List(Vec<Value>),
-    /// `AWS::NoValue`: the property is absent.
-    Nothing,
+    /// `AWS::NoValue`: the property is absent, as far as a condition that depends on this does not say otherwise.
+    Nothing(Dependence),
     Unknown(Unresolved),
 }
 
@@ -81,12 +82,14 @@ pub(super) enum Value {
 pub(super) struct Text {
     pub(super) parts: Vec<Part>,
     pub(super) reads: BTreeSet<Read>,
+    /// What decides that it is this text and not another, by a condition.
+    pub(super) chosen: Dependence,
     length: usize,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    pub(super) text: Result<String, Unresolved>,
+    pub(super) text: Result<Traced, Unresolved>,
     pub(super) origin: Option<Origin>,
 }
 
@@ -111,10 +114,10 @@ impl Unresolved {
 
 impl Value {
     pub(super) fn literal(text: impl Into<String>) -> Self {
-        Self::Text(Text::of(Ok(text.into()), None))
+        Self::Text(Text::of(Ok(Traced::from(text.into())), None))
     }
 
-    pub(super) fn part(text: Result<String, Unresolved>, origin: Origin) -> Self {
+    pub(super) fn part(text: Result<Traced, Unresolved>, origin: Origin) -> Self {
         Self::Text(Text::of(text, Some(origin)))
     }
 
@@ -124,7 +127,7 @@ impl Value {
             Self::Text(text) => return text,
             Self::Unknown(unresolved) => unresolved,
             Self::List(_) => Unresolved::mistake(place(), "a list where a string is needed"),
-            Self::Nothing => Unresolved::new(place(), "`AWS::NoValue` where a string is needed"),
+            Self::Nothing(_) => Unresolved::new(place(), "`AWS::NoValue` where a string is needed"),
         };
         Text::of(Err(unknown), None)
     }
@@ -134,7 +137,7 @@ impl Value {
         match self {
             Self::Text(text) => text.parts.iter().find_map(|part| part.text.as_ref().err()),
             Self::List(items) => items.iter().find_map(Self::unresolved),
-            Self::Nothing => None,
+            Self::Nothing(_) => None,
             Self::Unknown(unresolved) => Some(unresolved),
         }
     }
@@ -144,7 +147,7 @@ impl Value {
         match self {
             Self::Text(text) => Self::Text(text.outside()),
             Self::List(items) => Self::List(items.into_iter().map(Self::outside).collect()),
-            Self::Nothing => Self::Nothing,
+            Self::Nothing(by) => Self::Nothing(by),
             Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, ..unresolved }),
         }
     }
@@ -157,7 +160,7 @@ impl Value {
                 let items = items.iter().map(|item| item.identity().map(|parts| parts.concat()));
                 Some([String::new()].into_iter().map(Some).chain(items).collect::<Option<_>>()?)
             }
-            Self::Nothing => Some(Vec::new()),
+            Self::Nothing(_) => Some(Vec::new()),
             Self::Unknown(_) => None,
         }
     }
@@ -165,6 +168,37 @@ impl Value {
     /// The whole string, or why it is not known.
     pub(super) fn into_known(self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
         self.into_text(place).known()
+    }
+
+    /// What its text depends on.
+    pub(super) fn dependence(&self) -> Dependence {
+        match self {
+            Self::Text(text) => text.dependence(),
+            Self::List(items) => items.iter().fold(Dependence::default(), |all, item| all | item.dependence()),
+            Self::Nothing(by) => *by,
+            Self::Unknown(_) => Dependence::default(),
+        }
+    }
+
+    /// The same, found or made by something that depends on this.
+    pub(super) fn altered(self, by: Dependence) -> Self {
+        match self {
+            value if !by.is_any() => value,
+            Self::Text(text) => Self::Text(text.altered(by)),
+            Self::List(items) => Self::List(items.into_iter().map(|item| item.altered(by)).collect()),
+            Self::Nothing(before) => Self::Nothing(before | by),
+            Self::Unknown(unresolved) => Self::Unknown(unresolved),
+        }
+    }
+
+    /// The same, chosen by a condition that depends on this.
+    pub(super) fn chosen(self, by: Dependence) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(text.chosen(by)),
+            Self::List(items) => Self::List(items.into_iter().map(|item| item.chosen(by)).collect()),
+            Self::Nothing(before) => Self::Nothing(before | by),
+            Self::Unknown(unresolved) => Self::Unknown(unresolved),
+        }
     }
 
     pub(super) fn with_read(mut self, read: Read) -> Self {
@@ -176,34 +210,32 @@ impl Value {
                 let marked = std::mem::take(items).into_iter().map(|item| item.with_read(read.clone())).collect();
                 *items = marked;
             }
-            Self::Nothing | Self::Unknown(_) => {}
+            Self::Nothing(_) | Self::Unknown(_) => {}
         }
         self
     }
 }
 
 impl Text {
-    pub(super) fn of(text: Result<String, Unresolved>, origin: Option<Origin>) -> Self {
+    pub(super) fn of(text: Result<Traced, Unresolved>, origin: Option<Origin>) -> Self {
         let mut whole = Self::default();
         whole.push(Part { text, origin });
         whole
     }
 
     pub(super) fn push_str(&mut self, text: &str) {
-        self.push(Part { text: Ok(text.to_owned()), origin: None });
+        self.push(Part { text: Ok(Traced::from(text)), origin: None });
     }
 
     /// Adds a part; literal neighbours become one. What goes over the limit is dropped, and `is_too_long` then.
     pub(super) fn push(&mut self, part: Part) {
-        self.length += part.text.as_ref().map_or(1, String::len).max(1);
+        self.length += part.text.as_ref().map_or(1, |text| text.len()).max(1);
         if self.is_too_long() {
             return;
         }
         match (self.parts.last_mut(), part) {
-            (Some(Part { text: Ok(last), origin: None }), Part { text: Ok(text), origin: None }) => {
-                last.push_str(&text)
-            }
-            (_, Part { text: Ok(text), origin: None }) if text.is_empty() => {}
+            (Some(Part { text: Ok(last), origin: None }), Part { text: Ok(text), origin: None }) => last.append(&text),
+            (_, Part { text: Ok(text), origin: None }) if text.is_empty() && !text.dependence().is_any() => {}
             (_, part) => self.parts.push(part),
         }
     }
@@ -214,8 +246,35 @@ impl Text {
         self
     }
 
+    /// What it depends on, and what the choice of it does.
+    pub(super) fn dependence(&self) -> Dependence {
+        let known = self.parts.iter().filter_map(|part| part.text.as_ref().ok());
+        known.fold(self.chosen, |all, text| all | text.dependence())
+    }
+
+    /// The same, found or made by something that depends on this.
+    pub(super) fn altered(mut self, by: Dependence) -> Self {
+        if !by.is_any() {
+            return self;
+        }
+        let parts = std::mem::take(&mut self.parts).into_iter();
+        self.parts = parts.map(|part| Part { text: part.text.map(|text| text.altered(by)), ..part }).collect();
+        // One that is empty says it as well.
+        if self.parts.is_empty() {
+            self.parts.push(Part { text: Ok(Traced::default().altered(by)), origin: None });
+        }
+        self
+    }
+
+    /// The same, chosen by a condition that depends on this.
+    pub(super) fn chosen(mut self, by: Dependence) -> Self {
+        self.chosen |= by;
+        self
+    }
+
     pub(super) fn append(&mut self, other: Self) {
         self.reads.extend(other.reads);
+        self.chosen |= other.chosen;
         for part in other.parts {
             self.push(part);
         }
@@ -227,7 +286,12 @@ impl Text {
 
     /// The whole string, or the first reason why it is not known.
     pub(super) fn known(&self) -> Result<String, Unresolved> {
-        self.parts.iter().map(|part| part.text.clone()).collect()
+        self.traced().map(|text| text.as_str().to_owned())
+    }
+
+    /// The same with what stands for environment and version.
+    pub(super) fn traced(&self) -> Result<Traced, Unresolved> {
+        concatenated(&self.parts)
     }
 
     /// The repository's path below the registry, with `?` for what is not known, if the text is an image reference. The
@@ -251,7 +315,7 @@ impl Text {
         for part in parts {
             match (part.text.as_ref().ok().filter(|_| counts(part)), &mut path) {
                 (Some(text), Some(path)) => path.push_str(text),
-                (Some(text), None) => match text.split_once('/') {
+                (Some(text), None) => match text.as_str().split_once('/') {
                     Some((before, after)) => {
                         host = host.map(|host| host + before);
                         path = Some(after.to_owned());
@@ -273,6 +337,15 @@ impl Text {
         let end = whole.find([':', '@']).unwrap_or(whole.len());
         Some(whole[..end].to_owned()).filter(|path| !path.is_empty())
     }
+}
+
+/// Parts as one text, or the first reason why it is not known.
+pub(super) fn concatenated(parts: &[Part]) -> Result<Traced, Unresolved> {
+    let mut whole = Traced::default();
+    for part in parts {
+        whole.append(part.text.as_ref().map_err(Clone::clone)?);
+    }
+    Ok(whole)
 }
 
 fn starts_with_slash(parts: &[Part]) -> bool {

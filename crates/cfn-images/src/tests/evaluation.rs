@@ -69,8 +69,10 @@ fn evaluates_the_exemplars_expressions() {
 #[test]
 fn a_registry_stands_in_for_the_lead() {
     let template = template(EXEMPLAR);
-    let mut context =
-        Context { parameters: given(&[("Environment", "test"), ("DeploymentVersion", "2.0.0")]), ..Context::default() };
+    let mut context = Context {
+        parameters: traced(&[("Environment", "test"), ("DeploymentVersion", "2.0.0")]),
+        ..Context::default()
+    };
     let usage = template.usages(&context).remove(0);
     assert_eq!(usage.reference.as_ref().unwrap_err().need, Some(Need::Ssm("/account/ecr/main/registry".to_owned())));
     assert_eq!(usage.lead.as_ref().unwrap().origin, Origin::Parameter("RepositoryPrefix".to_owned()));

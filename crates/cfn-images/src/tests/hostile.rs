@@ -11,7 +11,7 @@ fn everything(text: &str) -> Option<usize> {
     let usages = template.usages(&context);
     let _ = template.deployed(&images, &usages);
     let _ = template.findings(&images, &usages, &context);
-    let _ = template.context(Some("dev"), Some("1.0.0"), &given(&[("A", "b")]));
+    let _ = template.context(Some("dev"), Some(&VERSION), &given(&[("A", "b")]));
     Some(usages.len())
 }
 

@@ -5,12 +5,15 @@ mod hostile;
 mod images;
 mod nested;
 mod parameters;
+mod patterns;
 mod usages;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Context, Error, Template, Usage};
+use super::{Context, Error, Template, Traced, Usage, Version};
+
+const VERSION: Version = Version::new(1, 0, 0);
 
 /// A template as the product's users write it.
 const EXEMPLAR: &str = include_str!("exemplar.yaml");
@@ -36,9 +39,13 @@ fn given(values: &[(&str, &str)]) -> BTreeMap<String, String> {
     values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+fn traced(values: &[(&str, &str)]) -> BTreeMap<String, Traced> {
+    given(values).into_iter().map(|(name, value)| (name, Traced::from(value))).collect()
+}
+
 fn context(values: &[(&str, &str)]) -> Context {
     Context {
-        parameters: given(values),
+        parameters: traced(values),
         region: Some("eu-west-1".to_owned()),
         account_id: Some("012345678901".to_owned()),
         ..Context::default()

@@ -1,8 +1,12 @@
 use super::*;
 
 fn values(environment: &str, version: &str, lines: &[(&str, &str)]) -> Result<BTreeMap<String, String>, String> {
-    let context = template(EXEMPLAR).context(Some(environment), Some(version), &given(lines));
-    context.map(|context| context.parameters).map_err(|error| located(&error))
+    let context = template(EXEMPLAR).context(Some(environment), Some(&version.parse().unwrap()), &given(lines));
+    context.map(|context| texts(&context)).map_err(|error| located(&error))
+}
+
+fn texts(context: &Context) -> BTreeMap<String, String> {
+    context.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect()
 }
 
 #[test]
@@ -17,9 +21,9 @@ fn environment_and_version_are_set_without_asking() {
         values("dev", "1.0.0", &[])
     );
     let other = template("Parameters: {Stage: {Type: String, Default: dev}, Tag: {Type: String}}");
-    let of_other = |lines: &[(&str, &str)]| other.context(Some("dev"), Some("1.0.0"), &given(lines)).unwrap();
-    assert_eq!(of_other(&[]).parameters, given(&[]));
-    assert_eq!(of_other(&[("Stage", "{environment}")]).parameters, given(&[("Stage", "dev")]));
+    let of_other = |lines: &[(&str, &str)]| other.context(Some("dev"), Some(&VERSION), &given(lines)).unwrap();
+    assert_eq!(texts(&of_other(&[])), given(&[]));
+    assert_eq!(texts(&of_other(&[("Stage", "{environment}")])), given(&[("Stage", "dev")]));
     assert!(of_other(&[]).open.is_empty());
 }
 
@@ -42,7 +46,7 @@ Resources:
     );
     let context = |lines: &[(&str, &str)]| template.context(None, None, &given(lines)).unwrap();
     let build = context(&[("Tag", "v{version}"), ("Stage", "{environment}")]);
-    assert_eq!(build.parameters, given(&[]));
+    assert_eq!(texts(&build), given(&[]));
     assert_eq!(
         references(&template, &build),
         [
@@ -83,8 +87,8 @@ fn what_the_run_is_for_is_not_given_a_second_time() {
     );
     assert!(values("dev", "1.0.0", &[("DeploymentVersion", "9.9.9")]).is_err());
     let mapped = template("Parameters: {Environment: {Type: String}}");
-    let mapped = mapped.context(Some("dev"), Some("1.0.0"), &given(&[("Environment", "eu-{environment}")]));
-    assert_eq!(mapped.unwrap().parameters, given(&[("Environment", "eu-dev")]));
+    let mapped = mapped.context(Some("dev"), Some(&VERSION), &given(&[("Environment", "eu-{environment}")]));
+    assert_eq!(texts(&mapped.unwrap()), given(&[("Environment", "eu-dev")]));
 }
 
 #[test]
@@ -94,8 +98,8 @@ fn the_template_refuses_values() {
         "template.yaml:7:20: parameter `Environment`: `staging` is not among its allowed values `dev`, `test`, `prod`"
     );
     assert_eq!(
-        values("dev", "1.0", &[]).unwrap_err(),
-        "template.yaml:10:21: parameter `DeploymentVersion`: `1.0` does not match its pattern `\\d+\\.\\d+\\.\\d+`"
+        values("dev", "1.0.0-rc.1", &[]).unwrap_err(),
+        "template.yaml:10:21: parameter `DeploymentVersion`: `1.0.0-rc.1` does not match its pattern `\\d+\\.\\d+\\.\\d+`"
     );
     assert_eq!(
         values("dev", "1.0.0", &[("Enviroment", "dev")]).unwrap_err(),

@@ -8,9 +8,10 @@ use crate::Problem;
 use crate::aws::Aws;
 use crate::evidence::RecordKind;
 use crate::oci::{Digest, Reference, StoreError, Tag};
-use crate::project::{Named, OnConflict, OpenRepository, Version};
+use crate::project::{Named, NamedTag, OnConflict, OpenRepository};
 use crate::registry::EcrHost;
 use crate::runner::Level;
+use crate::template::Version;
 
 /// One tag, what it holds now, and whether it stays so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +19,9 @@ pub struct TagPlan {
     /// The tag.
     #[serde(serialize_with = "as_text")]
     pub tag: Tag,
+    /// It belongs to one version, and so never moves to another image.
+    #[serde(skip)]
+    pub is_of_version: bool,
     /// The digest that it holds now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<Digest>,
@@ -35,10 +39,11 @@ impl TagPlan {
     ///
     /// # Errors
     /// When the registry does not say what one holds.
-    pub async fn look(target: &OpenRepository, tag: &Tag, extra: Vec<Tag>) -> Result<Vec<Self>, StoreError> {
-        let tags: Vec<Tag> = [tag.clone()].into_iter().chain(extra).collect();
-        let heads = try_join_all(tags.iter().map(|tag| target.store.head(tag))).await?;
-        Ok(tags.into_iter().zip(heads).map(|(tag, current)| Self { tag, current, kept: false }).collect())
+    pub async fn look(target: &OpenRepository, tag: NamedTag, extra: Vec<NamedTag>) -> Result<Vec<Self>, StoreError> {
+        let tags: Vec<NamedTag> = [tag].into_iter().chain(extra).collect();
+        let heads = try_join_all(tags.iter().map(|named| target.store.head(&named.tag))).await?;
+        let plan = |(NamedTag { tag, is_of_version }, current)| Self { tag, is_of_version, current, kept: false };
+        Ok(tags.into_iter().zip(heads).map(plan).collect())
     }
 
     /// Whether it holds another digest.
@@ -90,18 +95,13 @@ struct Held<'a> {
     name: &'a Reference,
     /// Whether it is the tag of the reference, and not a further one.
     is_own: bool,
-    /// Whether it names the version that is delivered.
+    /// Whether it belongs to one version, and so never moves.
     is_of_version: bool,
     /// The digest that it holds, and the one that is delivered.
     digests: (&'a Digest, &'a Digest),
 }
 
 impl TagRules<'_> {
-    /// Whether a tag names the version that is delivered. Then it never moves.
-    pub fn is_of_version(&self, tag: &Tag) -> bool {
-        self.version.is_in(&self.named.reference.with_tag(tag.clone()))
-    }
-
     /// Decides about the tags of an image, and returns what to say about those that stay or go back.
     ///
     /// `held` says which version a digest of the target has, if that is known; it is asked only where that matters.
@@ -120,7 +120,7 @@ impl TagRules<'_> {
         let mut remarks = Vec::new();
         for index in 0..tags.len() {
             let name = self.named.reference.with_tag(tags[index].tag.clone());
-            let (is_own, is_of_version) = (index == 0, self.is_of_version(&tags[index].tag));
+            let (is_own, is_of_version) = (index == 0, tags[index].is_of_version);
             let decision = match &tags[index].current {
                 None => self.of_absent(&name, is_own || is_of_version, current),
                 Some(holds) if holds == digest => Decision::Write,
@@ -253,19 +253,21 @@ pub(super) async fn pushed(aws: &Aws, reference: &Reference, digest: &Digest) ->
 mod tests {
     use super::*;
     use crate::Place;
+    use crate::template::NamePattern;
 
     /// The decision about the tag `own` of the reference or a further one, which holds another digest of a version.
     fn decide(kind: RecordKind, on_conflict: OnConflict, tag: &str, held: &str) -> Decision {
         let reference = Reference::parse("h.example/shop/api:own", None).unwrap();
         let place = Place { file: "template.yaml".into(), line: 1, column: 1 };
         let (key, image) = ("Api".to_owned(), "shop/api".to_owned());
-        let named = Named { key, image, reference: reference.clone(), usages: Vec::new(), place };
+        let pattern = NamePattern::of(&"h.example/shop/api:own".into());
+        let named = Named { key, image, reference: reference.clone(), pattern, usages: Vec::new(), place };
         let version = "1.2.0".parse().unwrap();
         let source = (kind != RecordKind::Publish).then_some("dev");
         let rules = TagRules { kind, version: &version, named: &named, environment: "test", source, on_conflict };
         let name = reference.with_tag(tag.parse().unwrap());
         let (holds, digest) = (Digest::of(b"other"), Digest::of(b"this"));
-        let is_of_version = rules.is_of_version(&name.tag);
+        let is_of_version = name.tag.as_str() == "1.2.0";
         let tag = Held { name: &name, is_own: tag == "own", is_of_version, digests: (&holds, &digest) };
         rules.of_held(&tag, held.parse().ok())
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::display;
 use crate::oci::Reference;
-use crate::template::{Template, yaml_to_json};
+use crate::template::{Template, Version, yaml_to_json};
 
 /// A template: read and evaluated, twice the same, and every name that comes out is one.
 pub fn template(data: &[u8]) {
@@ -14,8 +14,9 @@ pub fn template(data: &[u8]) {
     for image in &images {
         assert!(image.key.place.line <= lines, "{:?}", image.key.place);
     }
+    let version = Version::new(1, 2, 3);
     for environment in [None, Some("dev")] {
-        let Ok(mut context) = template.context(environment, environment.map(|_| "1.2.3"), &BTreeMap::new()) else {
+        let Ok(mut context) = template.context(environment, environment.map(|_| &version), &BTreeMap::new()) else {
             continue;
         };
         context.account_id = environment.map(|_| "111122223333".to_owned());

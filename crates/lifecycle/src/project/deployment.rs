@@ -127,8 +127,9 @@ pub fn tell(lacks: &[Problem], release: Release<'_>, runner: &Runner) -> String 
     if lacks.is_empty() {
         return String::new();
     }
+    let Release { environment, version } = release;
     let mut text =
-        format!("#### What a deployment of {} to {} misses\n\n", escape(release.version), escape(release.environment));
+        format!("#### What a deployment of {} to {} misses\n\n", escape(&version.to_string()), escape(environment));
     for lack in lacks {
         runner.annotate(Annotation::new(Level::Warning, lack.message.clone()).at(lack.place.clone()));
         text += &format!("- {}\n", message(&lack.message));

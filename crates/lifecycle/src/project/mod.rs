@@ -9,22 +9,21 @@ mod record;
 mod side;
 mod stores;
 mod templates;
-mod version;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use crate::template::Version;
 pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell, unusable_layer};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
-pub use naming::{Named, Names, Release};
+pub use naming::{Named, NamedTag, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
 use options::{accounts, concurrency};
 pub use record::attach;
 pub use side::Side;
 pub use stores::{OpenRepository, Stores};
-pub use version::Version;
 
 use crate::checkout;
 use crate::evidence::waivers::{self, Waivers};

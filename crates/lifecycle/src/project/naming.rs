@@ -7,7 +7,10 @@ use crate::Place;
 use crate::Problem;
 use crate::oci::{InvalidReference, Reference, Tag};
 use crate::runner::{Annotation, AtPlace, Level};
-use crate::template::{Context, Deployed, ImageDefinition, Need, Origin, Parameter, Template, Unresolved, Usage};
+use crate::template::{
+    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
+    Version,
+};
 
 /// The name of an image that nothing deploys.
 const DEFAULT_PATTERN: &str = "{registry}/{image}:{environment}-{version}";
@@ -21,7 +24,7 @@ pub struct Release<'a> {
     /// The environment.
     pub environment: &'a str,
     /// The version.
-    pub version: &'a str,
+    pub version: &'a Version,
 }
 
 /// An image with a name in an environment.
@@ -33,10 +36,36 @@ pub struct Named {
     pub image: String,
     /// What the deployment calls it.
     pub reference: Reference,
+    /// Where environment and version stand in this name.
+    pub pattern: NamePattern,
     /// What deploys it under this name.
     pub usages: Vec<Usage>,
     /// Where the name, or else the image, is written.
     pub place: Place,
+}
+
+/// A tag of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedTag {
+    /// The tag.
+    pub tag: Tag,
+    /// It belongs to one version, and so never moves to another image.
+    pub is_of_version: bool,
+}
+
+impl Named {
+    /// The tag that a deployment pulls.
+    pub fn tag(&self) -> NamedTag {
+        NamedTag { tag: self.reference.tag.clone(), is_of_version: self.pattern.is_of_version() }
+    }
+}
+
+/// A name of an image before it is read as a reference.
+struct Name {
+    text: String,
+    pattern: NamePattern,
+    place: Place,
+    usages: Vec<Usage>,
 }
 
 /// The names of all chosen images.
@@ -85,7 +114,9 @@ impl Project {
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
                 let of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
-                for (text, place, usages) in self.of_image(evaluation, image, &of_image, release, side).await? {
+                for Name { text, pattern, place, usages } in
+                    self.of_image(evaluation, image, &of_image, release, side).await?
+                {
                     let leading = side.registry.clone().or_else(|| lead_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
@@ -98,7 +129,8 @@ impl Project {
                         Problem::mistake(what).at(place.clone()).because(error)
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
-                    names.images.push(Named { key, image, reference, usages, place });
+                    let pattern = pattern.in_run_for(release.version);
+                    names.images.push(Named { key, image, reference, pattern, usages, place });
                     names.registry = names.registry.or(leading);
                 }
             }
@@ -129,7 +161,7 @@ impl Project {
         deployed: &[&Deployed],
         release: Release<'_>,
         side: &Side,
-    ) -> anyhow::Result<Vec<(String, Place, Vec<Usage>)>> {
+    ) -> anyhow::Result<Vec<Name>> {
         let key = &image.key.value;
         // `sam package` fills in the name of an image that only SAM's metadata tells of.
         let named = |d: &&&Deployed| match &d.reference {
@@ -140,9 +172,10 @@ impl Project {
         if by_template.is_empty() {
             let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
             let registry = evaluation.registry_of(image, side).await?;
-            let text = expand(pattern, &registry, &image.image_name.value, release);
+            let name = expand(pattern, &registry, &image.image_name.value, release);
             let usages = deployed.iter().flat_map(|d| d.usages.clone()).collect();
-            return Ok(vec![(text, image.image_name.place.clone(), usages)]);
+            let (text, pattern) = (name.to_string(), NamePattern::of(&name));
+            return Ok(vec![Name { text, pattern, place: image.image_name.place.clone(), usages }]);
         }
         let mut names = Vec::new();
         for deployed in by_template {
@@ -164,7 +197,7 @@ impl Project {
                     None => lead_value(&deployed.usages).unwrap_or_default(),
                 };
                 let wanted = expand(pattern, &registry, &image.image_name.value, release);
-                if wanted != reference.text {
+                if wanted.as_str() != reference.text {
                     let message = format!(
                         "the input `reference` calls image `{key}` `{wanted}`, the template calls it `{}`",
                         reference.text
@@ -175,7 +208,8 @@ impl Project {
                         .into());
                 }
             }
-            names.push((reference.text.clone(), place, deployed.usages.clone()));
+            let (text, pattern) = (reference.text.clone(), reference.pattern.clone());
+            names.push(Name { text, pattern, place, usages: deployed.usages.clone() });
         }
         Ok(names)
     }
@@ -187,7 +221,7 @@ impl Project {
         if let Some(name) = &side.registry_parameter {
             let leads: Vec<String> = template.usages(&context).iter().filter_map(lead_parameter).collect();
             for parameter in template.parameters().iter().filter(|p| p.is_ssm() && leads.contains(&p.name)) {
-                context.parameters.insert(parameter.name.clone(), name.clone());
+                context.parameters.insert(parameter.name.clone(), Traced::from(name.as_str()));
             }
         }
         Ok(context)
@@ -263,10 +297,11 @@ impl Project {
         let given = self.parameters.iter().filter(|(_, value)| value.contains("{environment}"));
         let of_environment = given.map(|(name, _)| name.clone()).chain(["Environment".to_owned()]).collect();
         let (anywhere, staged) = (without(of_environment), without(BTreeSet::from([stage.name.clone()])));
+        let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
         let is_fixed = |named: &Usage| {
             let same = anywhere.iter().filter(|usage| usage.place == named.place);
             same.clone().count() > 0
-                && same.clone().all(|usage| usage.reference == named.reference && usage.undecided.is_none())
+                && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
         };
         let depends = |named: &Usage| {
             let open = Need::Parameter(stage.name.clone());
@@ -323,7 +358,8 @@ impl<'m> Evaluation<'m> {
             let parameters = self.module.template.parameters();
             let mut ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
             let only = ssm.next().filter(|_| ssm.next().is_none())?;
-            self.context.parameters.get(&only.name).or(only.default.as_ref()).cloned()
+            let given = self.context.parameters.get(&only.name).map(ToString::to_string);
+            given.or_else(|| only.default.clone())
         };
         let Some(name) = side.registry_parameter.clone().or_else(of_template) else {
             let message =
@@ -378,24 +414,25 @@ impl Names {
         named: &Named,
         release: Release<'_>,
         commit: Option<&str>,
-    ) -> Result<Vec<Tag>, Problem> {
-        let mut tags: Vec<Tag> = Vec::new();
+    ) -> Result<Vec<NamedTag>, Problem> {
+        let mut tags: Vec<NamedTag> = Vec::new();
         for pattern in patterns {
             if commit.is_none() && pattern.contains("{sha}") {
                 let message = format!("input `extra-tags`: `{pattern}` needs a commit, and GITHUB_SHA names none");
                 return Err(Problem::mistake(message));
             }
             let commit = commit.map_or("", |commit| commit.get(..7).unwrap_or(commit));
-            let text = expand(pattern, "", &named.image, release).replace("{sha}", commit);
-            let made = if text == *pattern { String::new() } else { format!(" makes `{text}`, which") };
+            let (environment, version) = (Some(release.environment), Some(release.version));
+            let text = Traced::fill(pattern, environment, version, &[("image", &named.image), ("sha", commit)]);
+            let made = if text.as_str() == pattern { String::new() } else { format!(" makes `{text}`, which") };
             let wrong = |_: InvalidReference| {
                 Problem::mistake(format!("input `extra-tags`: `{pattern}`{made} is not a tag")).hint(
                     "letters, digits, `_`, `.` and `-`; {environment}, {version}, {image} and {sha} are filled in",
                 )
             };
             let tag: Tag = text.parse().map_err(wrong)?;
-            if tag != named.reference.tag && !tags.contains(&tag) {
-                tags.push(tag);
+            if tag != named.reference.tag && tags.iter().all(|known| known.tag != tag) {
+                tags.push(NamedTag { tag, is_of_version: named.pattern.with_tag(text).is_of_version() });
             }
         }
         Ok(tags)
@@ -435,12 +472,9 @@ fn written_out(deployed: &Deployed, side: &Side) -> Option<Annotation> {
     (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
 }
 
-fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> String {
-    pattern
-        .replace("{registry}", registry)
-        .replace("{image}", image)
-        .replace("{environment}", release.environment)
-        .replace("{version}", release.version)
+fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> Traced {
+    let (environment, version) = (Some(release.environment), Some(release.version));
+    Traced::fill(pattern, environment, version, &[("registry", registry), ("image", image)])
 }
 
 fn lead_parameter(usage: &Usage) -> Option<String> {

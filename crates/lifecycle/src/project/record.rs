@@ -38,7 +38,7 @@ impl Project {
             digest: digest.clone(),
             replaced: None,
             supersedes: Vec::new(),
-            version: release.version.to_owned(),
+            version: release.version.to_string(),
             template: self.template_sha256(),
             repository: text(run.repository()),
             commit: text(run.commit()),

@@ -53,7 +53,7 @@ fn mentions(words: &[&str]) -> Vec<String> {
 
 #[test]
 fn one_file_reads_the_environment_and_one_writes_to_stdout() {
-    assert_eq!(mentions(&["env::var", "env::vars"]), ["crates/runner-protocol/src/environment.rs"]);
+    assert_eq!(mentions(&["env::var", "env::vars"]), ["crates/runner-protocol/src/variables.rs"]);
     let printing = mentions(&["stdout()", "stderr()", "println!", "print!("]);
     assert_eq!(printing, ["crates/runner-protocol/src/console.rs"]);
 }

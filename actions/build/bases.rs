@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform};
-use lifecycle::{Problem, checkout};
+use lifecycle::{ActionError, workspace};
 
 use crate::dockerfile::{Base, Origin};
 use crate::inputs::Request;
@@ -85,7 +85,7 @@ impl Foundation {
     ///
     /// # Errors
     /// When it is of another one.
-    pub(crate) fn fits(&self, base: &Base) -> Result<(), Problem> {
+    pub(crate) fn fits(&self, base: &Base) -> Result<(), ActionError> {
         match &base.platform {
             Some(wanted) if !serves(&self.platform, wanted) => {
                 Err(other_platform(base, wanted, &self.platform.to_string()))
@@ -99,7 +99,7 @@ impl Foundation {
     ///
     /// # Errors
     /// When it stands on something else.
-    pub(crate) fn carries(&self, image: &Self, base: &Base, is_rewritten: bool) -> Result<(), Problem> {
+    pub(crate) fn carries(&self, image: &Self, base: &Base, is_rewritten: bool) -> Result<(), ActionError> {
         let is_history = !self.history.is_empty()
             && image.history.starts_with(&self.history)
             && image.diff_ids.len() >= self.diff_ids.len();
@@ -107,7 +107,9 @@ impl Foundation {
             return Ok(());
         }
         let message = format!("the image does not stand on `{}`: its first layers are others", base.reference);
-        Err(Problem::failure(message).at(base.place.clone()).hint("this is a fault of the builder: please report it"))
+        Err(ActionError::failure(message)
+            .at(base.place.clone())
+            .hint("this is a fault of the builder: please report it"))
     }
 }
 
@@ -115,22 +117,22 @@ impl Foundation {
 ///
 /// # Errors
 /// When it is made for another.
-pub(crate) fn last_stage_fits(base: &Base, platform: &Platform) -> Result<(), Problem> {
+pub(crate) fn last_stage_fits(base: &Base, platform: &Platform) -> Result<(), ActionError> {
     match &base.platform {
         Some(of_stage) if !serves(of_stage, platform) => {
             let message =
                 format!("the last stage is made for {of_stage} by its `--platform=`, and {platform} is built");
-            let problem = Problem::mistake(message).at(base.place.clone());
+            let problem = ActionError::usage_error(message).at(base.place.clone());
             Err(problem.hint("copy what it makes into a stage without `--platform=`"))
         }
         _ => Ok(()),
     }
 }
 
-fn other_platform(base: &Base, wanted: &Platform, is: &str) -> Problem {
+fn other_platform(base: &Base, wanted: &Platform, is: &str) -> ActionError {
     let message = format!("the base image `{}` is of {is}, and {wanted} is built", base.reference);
     let hint = format!("use a base image of {wanted}, or write `--platform=` if files of the other one are wanted");
-    Problem::mistake(message).at(base.place.clone()).hint(hint)
+    ActionError::usage_error(message).at(base.place.clone()).hint(hint)
 }
 
 /// Whether what is made for a platform runs where another one is wanted: an older variant of an architecture does.
@@ -152,7 +154,7 @@ pub(crate) fn serves(is: &Platform, wanted: &Platform) -> bool {
 ///
 /// # Errors
 /// When a layout does not have what a reference is sent to.
-pub(crate) fn known(request: &Request, bases: &[&Base]) -> Result<BTreeMap<String, String>, Problem> {
+pub(crate) fn known(request: &Request, bases: &[&Base]) -> Result<BTreeMap<String, String>, ActionError> {
     let mut digests = BTreeMap::new();
     for base in bases {
         let digest = match request.base_images.of(&base.reference) {
@@ -171,16 +173,16 @@ pub(crate) fn known(request: &Request, bases: &[&Base]) -> Result<BTreeMap<Strin
 /// What lies in the checkout stays there by whatever links it goes: what follows the prefix of a layout is a Dockerfile's.
 fn checked(workspace: &Path, path: &Path) -> std::io::Result<PathBuf> {
     match path.strip_prefix(workspace) {
-        Ok(relative) => checkout::inside(workspace, workspace, relative),
+        Ok(relative) => workspace::inside(workspace, workspace, relative),
         Err(_) => Ok(path.to_owned()),
     }
 }
 
 /// The image that a reference means in a layout. Where both a name and a digest say which, they have to say the same.
-fn in_layout(path: &Path, name: Option<&str>, digest: Option<Digest>, base: &Base) -> Result<Digest, Problem> {
+fn in_layout(path: &Path, name: Option<&str>, digest: Option<Digest>, base: &Base) -> Result<Digest, ActionError> {
     let sent = "`base-images` sends the reference there";
     let refused = |what: String| {
-        Problem::mistake(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
+        ActionError::usage_error(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
             .at(base.place.clone())
             .hint(sent)
     };
@@ -199,7 +201,7 @@ fn in_layout(path: &Path, name: Option<&str>, digest: Option<Digest>, base: &Bas
         (Some(digest), Some(named)) if named.descriptor.digest != digest => {
             let (has, name) = (named.descriptor.digest, name.unwrap_or_default());
             let message = format!("`{name}` in the OCI layout {} is {has}, not `{}`", path.display(), base.reference);
-            return Err(Problem::mistake(message)
+            return Err(ActionError::usage_error(message)
                 .at(base.place.clone())
                 .hint("copy the image as it is, with all its platforms: `skopeo copy --all`"));
         }
@@ -223,9 +225,9 @@ fn in_layout(path: &Path, name: Option<&str>, digest: Option<Digest>, base: &Bas
     Ok(descriptor.digest)
 }
 
-fn unusable(base: &Base, path: &Path) -> Problem {
+fn unusable(base: &Base, path: &Path) -> ActionError {
     let message = format!("cannot take `{}` from {}", base.reference, path.display());
-    Problem::mistake(message).at(base.place.clone())
+    ActionError::usage_error(message).at(base.place.clone())
 }
 
 /// The images of a digest in a layout: it itself, or the platforms of an index. What a configuration says counts, not the

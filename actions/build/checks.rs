@@ -12,8 +12,8 @@ use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
 use lifecycle::oci::{Digest, Layout};
-use lifecycle::runner::{Annotation, AtPlace, Level, Runner};
-use lifecycle::{Diagnosis, Problem, clock, counted};
+use lifecycle::runner::{Annotation, AtSourceLocation, Level, Runner};
+use lifecycle::{ActionError, Diagnostic, clock, plural};
 
 use crate::inputs::{Provenance, Request};
 use crate::lint::{DEADLINE, Dockerfile, Linted, Linter};
@@ -60,7 +60,7 @@ pub(crate) struct Checked {
     /// Which waivers name a vulnerability that it has, by their place among all.
     applied: BTreeSet<usize>,
     /// What makes the image fail: findings over a threshold, or a check that could not run.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<ActionError>,
     /// Markdown for the summary: the worst vulnerabilities.
     pub(crate) details: String,
     /// SARIF documents.
@@ -113,15 +113,15 @@ impl Checks {
         let (install, at_a_time) = (request.install_tools, request.common.concurrency);
         let cache = request.scanner_cache.as_deref();
         let mut skipped = Vec::new();
-        let mut or_skip = |what: &str, title: &str, level: Level, problem: Problem| {
+        let mut or_skip = |what: &str, title: &str, level: Level, problem: ActionError| {
             let hint = problem.hint.clone();
-            let problem = hint.into_iter().fold(Problem::failure(what).because(problem), Problem::hint);
-            let why = Diagnosis::of(&problem.into());
+            let problem = hint.into_iter().fold(ActionError::failure(what).because(problem), ActionError::hint);
+            let why = Diagnostic::of(&problem.into());
             runner.annotate(Annotation::new(level, why.line()).titled(title));
             skipped.push(why.message);
         };
         let scanner = match Scanner::choose(request.scan, runner, install, cache, at_a_time).await {
-            Err(problem) if request.scan == scan::Choice::Auto && runner.environment.secret("SNYK_TOKEN").is_none() => {
+            Err(problem) if request.scan == scan::Choice::Auto && runner.variables.secret("SNYK_TOKEN").is_none() => {
                 or_skip("no image was scanned", "scan", Level::Warning, problem);
                 None
             }
@@ -144,8 +144,8 @@ impl Checks {
     ///
     /// # Errors
     /// When it can't be made or emptied.
-    pub(crate) fn begin(&self, images: &[Image]) -> Result<(), Problem> {
-        let unusable = |error| Problem::failure(format!("cannot write {}", self.reports.display())).because(error);
+    pub(crate) fn begin(&self, images: &[Image]) -> Result<(), ActionError> {
+        let unusable = |error| ActionError::failure(format!("cannot write {}", self.reports.display())).because(error);
         std::fs::create_dir_all(&self.reports).map_err(unusable)?;
         for entry in std::fs::read_dir(&self.reports).map_err(unusable)? {
             let entry = entry.map_err(unusable)?;
@@ -194,9 +194,9 @@ impl Checks {
                 let findings: Vec<Finding> = findings.iter().chain(by_builder).cloned().collect();
                 let counts = LintCounts::of(&findings);
                 if let Some(level) = request.lint.filter(|_| counts.fails(request.lint)) {
-                    let found = counted(usize::try_from(counts.at_least(level)).unwrap_or(usize::MAX), "lint finding");
+                    let found = plural(usize::try_from(counts.at_least(level)).unwrap_or(usize::MAX), "lint finding");
                     let message = format!("{found} of level {} or worse", level.name());
-                    checked.problems.push(Problem::failure(message));
+                    checked.problems.push(ActionError::failure(message));
                 }
                 checked.lint = Some(counts);
                 Some(sarif::lint(name, &findings, request.lint))
@@ -259,13 +259,13 @@ impl Checks {
         }
     }
 
-    fn attach_lint(&self, subject: &Subject<'_>, document: &Value, checked: &mut Checked) -> Result<(), Problem> {
+    fn attach_lint(&self, subject: &Subject<'_>, document: &Value, checked: &mut Checked) -> Result<(), ActionError> {
         self.sarif(subject.image, LINT, document, checked)?;
         let artifact = sarif::artifact(&subject.built.root.descriptor(), document, &clock::now());
         artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
     }
 
-    async fn scan(&self, subject: &Subject<'_>, checked: &mut Checked) -> Result<(), Problem> {
+    async fn scan(&self, subject: &Subject<'_>, checked: &mut Checked) -> Result<(), ActionError> {
         let Some(scanner) = &self.scanner else { return Ok(()) };
         let Subject { image, layout, .. } = *subject;
         checked.problems.extend(self.policy.waivers.expired(&image.key, subject.name()));
@@ -275,7 +275,7 @@ impl Checks {
             let target = Target { key: &image.key, platform, layout, manifest, dockerfile: Some(&image.dockerfile) };
             scanner.scan(&target).await
         });
-        let scans = join_all(scans).await.into_iter().collect::<Result<Vec<_>, Problem>>()?;
+        let scans = join_all(scans).await.into_iter().collect::<Result<Vec<_>, ActionError>>()?;
         let verdict = ScanVerdict::of(&image.key, subject.name(), &scans, &self.policy);
         for scan in &scans {
             let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
@@ -287,7 +287,7 @@ impl Checks {
         if !verdict.findings.is_empty() {
             checked.details = verdict.table(LISTED).markdown();
         }
-        checked.problems.extend(verdict.failure().map(Problem::failure));
+        checked.problems.extend(verdict.failure().map(ActionError::failure));
         checked.unrated = verdict.unrated();
         if let Some(unrated) = &checked.unrated {
             let message = format!("image `{}`: {unrated}", image.key);
@@ -304,7 +304,7 @@ impl Checks {
         Ok(())
     }
 
-    async fn sbom(&self, subject: &Subject<'_>) -> Result<(), Problem> {
+    async fn sbom(&self, subject: &Subject<'_>) -> Result<(), ActionError> {
         let Some(generator) = &self.generator else { return Ok(()) };
         for (platform, manifest) in &subject.built.platforms {
             let target = sbom::Target {
@@ -323,16 +323,16 @@ impl Checks {
         Ok(())
     }
 
-    fn sarif(&self, image: &Image, kind: &str, document: &Value, checked: &mut Checked) -> Result<(), Problem> {
+    fn sarif(&self, image: &Image, kind: &str, document: &Value, checked: &mut Checked) -> Result<(), ActionError> {
         let bytes = document.to_string().into_bytes();
         self.report(image, kind, &bytes)?;
         checked.sarif.push(bytes);
         Ok(())
     }
 
-    fn report(&self, image: &Image, kind: &str, bytes: &[u8]) -> Result<(), Problem> {
+    fn report(&self, image: &Image, kind: &str, bytes: &[u8]) -> Result<(), ActionError> {
         let path = self.reports.join(format!("{}.{kind}", image.key));
-        let failed = |error| Problem::failure(format!("cannot write {}", path.display())).because(error);
+        let failed = |error| ActionError::failure(format!("cannot write {}", path.display())).because(error);
         std::fs::write(&path, bytes).map_err(failed)
     }
 }
@@ -348,7 +348,7 @@ fn is_report(end: &str) -> bool {
 }
 
 /// The builder's own attestation of each platform, and ours of the root.
-fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
+fn attest(subject: &Subject<'_>) -> Result<(), ActionError> {
     let Subject { request, image, built, layout, .. } = *subject;
     for attestation in &built.attestations {
         let platform = built.platforms.iter().find(|(_, manifest)| manifest.digest == attestation.platform);
@@ -385,7 +385,7 @@ fn attest(subject: &Subject<'_>) -> Result<(), Problem> {
         started: subject.started,
         finished: subject.finished,
     };
-    let artifact = build.artifact(&built.root.descriptor(), &subject.runner.environment);
+    let artifact = build.artifact(&built.root.descriptor(), &subject.runner.variables);
     artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
 }
 
@@ -401,7 +401,7 @@ fn tell_astray_waivers(waivers: &waivers::Waivers, request: &Request, runner: &R
 }
 
 /// What makes an image fail whose Dockerfile hadolint cannot parse; none where that is accepted.
-fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<Problem> {
+fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<ActionError> {
     let file = finding.place.file.display();
     let expired = match waiver {
         Ok(Some(_)) => return None,
@@ -413,18 +413,18 @@ fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Opti
         format!("- {{id: {}, dockerfile: {file}, reason: …, owner: …, expires: YYYY-MM-DD}}", waivers::UNPARSED);
     let hint =
         format!("where the builder takes it as it is, accept that for this file in {}: {entry}", waivers::FILE_NAME);
-    Some(Problem::failure(message).at(finding.place.clone()).hint(hint))
+    Some(ActionError::failure(message).at(finding.place.clone()).hint(hint))
 }
 
 /// A copy of a failure that several images share, with all its causes.
-fn again(problem: &Problem) -> Problem {
+fn again(problem: &ActionError) -> ActionError {
     let mut message = problem.to_string();
     let mut cause = std::error::Error::source(problem);
     while let Some(error) = cause {
         message += &format!(": {error}");
         cause = error.source();
     }
-    let copy = Problem { message, ..Problem::failure("") };
+    let copy = ActionError { message, ..ActionError::failure("") };
     let copy = copy.at(problem.place.clone());
     match &problem.hint {
         Some(hint) => copy.hint(hint.clone()),
@@ -432,6 +432,6 @@ fn again(problem: &Problem) -> Problem {
     }
 }
 
-fn not_attached(error: lifecycle::oci::StoreError) -> Problem {
-    Problem::failure("the evidence can't be attached").because(error)
+fn not_attached(error: lifecycle::oci::StoreError) -> ActionError {
+    ActionError::failure("the evidence can't be attached").because(error)
 }

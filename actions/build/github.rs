@@ -6,8 +6,8 @@
 use std::io::Read as _;
 
 use lifecycle::github::{Body, GitHub};
-use lifecycle::runner::{Annotation, Environment, Input, Level, Runner};
-use lifecycle::{Diagnosis, Problem, SecretString, counted};
+use lifecycle::runner::{Annotation, Input, Level, Runner, Variables};
+use lifecycle::{ActionError, Diagnostic, SecretString, plural};
 
 use crate::outcome::Outcome;
 use crate::report::Report;
@@ -40,12 +40,12 @@ impl Told {
         if !comment && !code_scanning {
             return Ok(None);
         }
-        if asked.token.text().is_none() && is_pull_request(&runner.environment) {
+        if asked.token.text().is_none() && is_pull_request(&runner.variables) {
             tell(runner, Level::Notice, "GitHub is told nothing: input `github-token` is empty");
             return Ok(None);
         }
         let needs_it = if comment { "comment" } else { "code-scanning" };
-        let missing = || Problem::mistake(format!("input `github-token` is required: `{needs_it}` needs it"));
+        let missing = || ActionError::usage_error(format!("input `github-token` is required: `{needs_it}` needs it"));
         let token = SecretString::from(asked.token.text().ok_or_else(missing)?);
         let parts = ["build"].into_iter().chain(asked.images.list()).chain(asked.platforms.list());
         Ok(Some(Self { token, comment, code_scanning, subject: parts.collect::<Vec<_>>().join(" ") }))
@@ -53,7 +53,7 @@ impl Told {
 
     /// Tells it.
     pub(crate) async fn of(&self, report: &Report<'_>, runner: &Runner) {
-        let github = match GitHub::of(&runner.environment, &self.token) {
+        let github = match GitHub::of(&runner.variables, &self.token) {
             Ok(github) => github,
             Err(error) => return missed("GitHub is told nothing", error).tell(runner),
         };
@@ -73,11 +73,11 @@ impl Told {
     }
 
     async fn comment(&self, github: &GitHub, report: &Report<'_>, runner: &Runner) -> Result<(), Missed> {
-        let Some(number) = pull_request(&runner.environment)? else {
+        let Some(number) = pull_request(&runner.variables)? else {
             runner.say("no pull request: nothing to comment on");
             return Ok(());
         };
-        let body = Body::new(&self.subject, &report.sections(), &format!("\n{}", runner.environment.links()));
+        let body = Body::new(&self.subject, &report.sections(), &format!("\n{}", runner.variables.links()));
         let made = github.comment(number, &body).await;
         made.map_err(|error| missed("the pull request is not commented on", error))?;
         runner.say(format!("pull request {number}: commented on"));
@@ -88,24 +88,24 @@ impl Told {
 /// Why GitHub was not told.
 struct Missed {
     level: Level,
-    problem: Problem,
+    problem: ActionError,
 }
 
 impl Missed {
     fn tell(self, runner: &Runner) {
-        tell(runner, self.level, Diagnosis::of(&self.problem.into()).line());
+        tell(runner, self.level, Diagnostic::of(&self.problem.into()).line());
     }
 }
 
-impl From<Problem> for Missed {
-    fn from(problem: Problem) -> Self {
+impl From<ActionError> for Missed {
+    fn from(problem: ActionError) -> Self {
         Self { level: Level::Warning, problem }
     }
 }
 
 fn missed(what: &str, error: lifecycle::github::Error) -> Missed {
     let level = if error.is_denied() { Level::Notice } else { Level::Warning };
-    Missed { level, problem: Problem::failure(what).because(error) }
+    Missed { level, problem: ActionError::failure(what).because(error) }
 }
 
 fn tell(runner: &Runner, level: Level, message: impl Into<String>) {
@@ -115,36 +115,36 @@ fn tell(runner: &Runner, level: Level, message: impl Into<String>) {
 /// Gives the results of all images to code scanning. What is refused for the first holds for the others.
 async fn scanned(github: &GitHub, outcomes: &[Outcome], runner: &Runner) -> Result<(), Missed> {
     let what = "code scanning gets no results";
-    let (commit, reference) = revision(&runner.environment)
-        .map_err(|why| Missed { level: Level::Notice, problem: Problem::failure(format!("{what}: {why}")) })?;
+    let (commit, reference) = revision(&runner.variables)
+        .map_err(|why| Missed { level: Level::Notice, problem: ActionError::failure(format!("{what}: {why}")) })?;
     let documents: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.checked.sarif).collect();
     for document in &documents {
         github.upload_sarif(commit, reference, document).await.map_err(|error| missed(what, error))?;
     }
-    runner.say(format!("code scanning: {} uploaded", counted(documents.len(), "document")));
+    runner.say(format!("code scanning: {} uploaded", plural(documents.len(), "document")));
     Ok(())
 }
 
 /// The commit and the reference that the results are of.
-fn revision(environment: &Environment) -> Result<(&str, &str), &'static str> {
+fn revision(variables: &Variables) -> Result<(&str, &str), &'static str> {
     // Such an event runs for the branch that it came to, whatever was checked out.
-    if matches!(environment.get("GITHUB_EVENT_NAME"), Some("pull_request_target" | "workflow_run")) {
+    if matches!(variables.get("GITHUB_EVENT_NAME"), Some("pull_request_target" | "workflow_run")) {
         return Err("for this event they would be filed under the default branch");
     }
-    let reference = environment.get("GITHUB_REF").filter(|reference| reference.starts_with("refs/"));
-    environment.commit().zip(reference).ok_or("GITHUB_SHA and GITHUB_REF don't say what they are of")
+    let reference = variables.get("GITHUB_REF").filter(|reference| reference.starts_with("refs/"));
+    variables.commit().zip(reference).ok_or("GITHUB_SHA and GITHUB_REF don't say what they are of")
 }
 
-fn is_pull_request(environment: &Environment) -> bool {
-    environment.get("GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request"))
+fn is_pull_request(variables: &Variables) -> bool {
+    variables.get("GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request"))
 }
 
 /// The number of the pull request that the run is for.
-fn pull_request(environment: &Environment) -> Result<Option<u64>, Problem> {
-    let Some(path) = environment.get("GITHUB_EVENT_PATH").filter(|_| is_pull_request(environment)) else {
+fn pull_request(variables: &Variables) -> Result<Option<u64>, ActionError> {
+    let Some(path) = variables.get("GITHUB_EVENT_PATH").filter(|_| is_pull_request(variables)) else {
         return Ok(None);
     };
-    let unreadable = || Problem::failure(format!("the pull request is not commented on: cannot read {path}"));
+    let unreadable = || ActionError::failure(format!("the pull request is not commented on: cannot read {path}"));
     let file = std::fs::File::open(path).map_err(|error| unreadable().because(error))?;
     let mut bytes = Vec::new();
     file.take(EVENT_LIMIT).read_to_end(&mut bytes).map_err(|error| unreadable().because(error))?;
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn results_are_filed_where_they_belong() {
         let environment = |event, reference| {
-            Environment::from([("GITHUB_SHA", "c0ffee"), ("GITHUB_EVENT_NAME", event), ("GITHUB_REF", reference)])
+            Variables::from([("GITHUB_SHA", "c0ffee"), ("GITHUB_EVENT_NAME", event), ("GITHUB_REF", reference)])
         };
         let of = |event, reference| revision(&environment(event, reference)).map(|(_, reference)| reference.to_owned());
         assert_eq!(of("push", "refs/heads/main").unwrap(), "refs/heads/main");
@@ -176,7 +176,7 @@ mod tests {
         let number = |event, content: &str| {
             std::fs::write(&path, content).unwrap();
             let path = path.to_str().unwrap();
-            pull_request(&Environment::from([("GITHUB_EVENT_NAME", event), ("GITHUB_EVENT_PATH", path)]))
+            pull_request(&Variables::from([("GITHUB_EVENT_NAME", event), ("GITHUB_EVENT_PATH", path)]))
         };
         let event = r#"{"pull_request": {"number": 7}}"#;
         assert_eq!(number("pull_request", event).unwrap(), Some(7));

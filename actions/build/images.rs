@@ -8,8 +8,8 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::evidence::provenance::builder_id;
 use lifecycle::oci::Layout;
-use lifecycle::runner::{Annotation, AtPlace, Level, Program, Runner, command, run};
-use lifecycle::{Problem, clock};
+use lifecycle::runner::{Annotation, AtSourceLocation, Level, Program, Runner, command, run};
+use lifecycle::{ActionError, clock};
 
 use crate::builder::{BaseCredentials, Builder, Conditions, Failed, Loader, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};
@@ -125,7 +125,7 @@ pub(crate) async fn all(
             () = runner.cancelled() => true,
         };
         if cancelled {
-            checked.problems.push(Problem::failure("the run was cancelled before all was checked"));
+            checked.problems.push(ActionError::failure("the run was cancelled before all was checked"));
         }
         checked
     });
@@ -148,13 +148,13 @@ async fn load(image: &Image, outcome: &mut Outcome, loader: &Loader, layout: &La
     let Some(built) = outcome.built.as_ref().filter(|_| outcome.status == Status::Built) else { return };
     let loaded = tokio::select! {
         loaded = loader.load(image, built, layout, folder) => loaded,
-        () = runner.cancelled() => Err(Problem::failure("the run was cancelled before it was loaded")),
+        () = runner.cancelled() => Err(ActionError::failure("the run was cancelled before it was loaded")),
     };
     match loaded {
         Ok(loaded) => outcome.loaded = loaded,
         Err(problem) => {
             let message = format!("image `{}` could not be loaded into Docker", image.key);
-            outcome.fails(&Problem::failure(message).because(problem).into());
+            outcome.fails(&ActionError::failure(message).because(problem).into());
         }
     }
 }
@@ -187,7 +187,7 @@ fn conditions<'a>(
     runner: &Runner,
 ) -> Conditions<'a> {
     let labels = labels(request, runner, image, epoch);
-    Conditions { request, labels, epoch, builder_id: builder_id(&runner.environment), credentials, folder }
+    Conditions { request, labels, epoch, builder_id: builder_id(&runner.variables), credentials, folder }
 }
 
 /// Gives all images their names, or none where one is missing.
@@ -221,7 +221,7 @@ async fn one(
     let attempt = tokio::select! {
         attempt = build(image, builder, conditions, layout, runner) => attempt,
         never = still_there(image, started, runner) => match never {},
-        () = runner.cancelled() => Err(Problem::failure(format!("the build of `{}` was cancelled", image.key)).into()),
+        () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
     };
     let mut outcome = Outcome::of(image, Status::Built);
     outcome.seconds = started.elapsed().as_secs();
@@ -291,18 +291,18 @@ fn stands_on_its_base(image: &Image, exported: &Exported, output: &Output, is_re
 }
 
 /// What is said of a build that failed: the line of the Dockerfile and what it printed last, as far as that is known.
-fn not_built(image: &Image, failed: Failed) -> Problem {
+fn not_built(image: &Image, failed: Failed) -> ActionError {
     let message = format!("image `{}` could not be built", image.key);
     if let Some(step) = failed.step {
         let output = if step.output.is_empty() { String::new() } else { format!(": {}", step.output.join(" | ")) };
-        let problem = Problem::failure(format!("{message}: `{}` failed{output}", step.instruction)).at(step.place);
-        return failed.problem.hint.into_iter().fold(problem, Problem::hint);
+        let problem = ActionError::failure(format!("{message}: `{}` failed{output}", step.instruction)).at(step.place);
+        return failed.problem.hint.into_iter().fold(problem, ActionError::hint);
     }
     let place = failed.problem.place.clone().unwrap_or_else(|| image.definition.dockerfile.place.clone());
     let hint = failed.problem.hint.clone().or_else(|| last_words(&failed.log));
-    let mistake = failed.problem.mistake;
-    let problem = Problem { mistake, ..Problem::failure(message) }.at(place).because(failed.problem);
-    hint.into_iter().fold(problem, Problem::hint)
+    let is_usage_error = failed.problem.is_usage_error;
+    let problem = ActionError { is_usage_error, ..ActionError::failure(message) }.at(place).because(failed.problem);
+    hint.into_iter().fold(problem, ActionError::hint)
 }
 
 /// Says from time to time that a build goes on.
@@ -323,7 +323,7 @@ fn base_annotations(image: &Image, digests: &BTreeMap<String, String>) -> BTreeM
 
 /// The labels that every image has, then those of the input.
 fn labels(request: &Request, runner: &Runner, image: &Image, epoch: Option<i64>) -> BTreeMap<String, String> {
-    let environment = &runner.environment;
+    let environment = &runner.variables;
     let created = epoch.map_or_else(clock::now, clock::at_seconds);
     let mut labels = BTreeMap::new();
     let mut label = |name: &str, value: Option<String>| {

@@ -8,8 +8,8 @@ use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::oci::{Layout, Platform};
-use lifecycle::project::{Common, Project, Side, Version, registry, waivers_file};
-use lifecycle::runner::{Environment, Input, InputError, Runner};
+use lifecycle::project::{Common, Project, RegistryAccess, Version, registry, waivers_file};
+use lifecycle::runner::{Input, InputError, Runner, Variables};
 
 use crate::builder::{Caches, Choice, Options, Secret, options};
 use crate::dockerfile::{Substitutions, is_image};
@@ -95,7 +95,7 @@ pub(crate) struct Request {
     pub(crate) mapping: String,
     pub(crate) environment: String,
     /// Where the release is.
-    pub(crate) released: Side,
+    pub(crate) released: RegistryAccess,
 }
 
 /// The input `provenance`.
@@ -127,7 +127,7 @@ impl Request {
     pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
         let input = Input::new;
         let text = |input: Input<'_>| input.text().map(str::to_owned);
-        let environment = &runner.environment;
+        let environment = &runner.variables;
         let common = inputs.common().parse(runner)?;
         let project = &common.project;
         let platforms = platforms(&input("platforms", &inputs.platforms))?;
@@ -177,7 +177,7 @@ impl Request {
             since: text(input("since", &inputs.since)),
             mapping: inputs.mapping.trim().to_owned(),
             environment: inputs.environment.trim().to_owned(),
-            released: Side::new(aws, &common.options, registry, registry_parameter),
+            released: RegistryAccess::new(aws, &common.options, registry, registry_parameter),
             common,
         })
     }
@@ -208,11 +208,11 @@ fn scan_threshold(input: &Input<'_>) -> Result<Option<Threshold>, InputError> {
     }
 }
 
-fn options(inputs: &Inputs, environment: &Environment, project: &Project) -> Result<Options, InputError> {
+fn options(inputs: &Inputs, variables: &Variables, project: &Project) -> Result<Options, InputError> {
     let input = Input::new;
-    let ssh = options::ssh(&input("ssh", &inputs.ssh), environment, project)?;
+    let ssh = options::ssh(&input("ssh", &inputs.ssh), variables, project)?;
     Ok(Options {
-        agent: options::agent(&ssh, environment),
+        agent: options::agent(&ssh, variables),
         ssh,
         network: options::network(&input("network", &inputs.network))?,
         allow: options::allow(&input("allow", &inputs.allow))?,
@@ -238,9 +238,9 @@ fn platforms(input: &Input<'_>) -> Result<Vec<Platform>, InputError> {
 }
 
 /// The folder that was named, which has to stay in the checkout if it is relative, else the usual one.
-fn layout(input: &Input<'_>, project: &Project, environment: &Environment) -> Result<PathBuf, InputError> {
+fn layout(input: &Input<'_>, project: &Project, variables: &Variables) -> Result<PathBuf, InputError> {
     let named = input.text().map(|text| project.inside(text).map_err(|error| input.refuse(error))).transpose()?;
-    let folder = named.unwrap_or_else(|| environment.temporary().join("container-images"));
+    let folder = named.unwrap_or_else(|| variables.temporary().join("container-images"));
     match may_hold_layout(&folder) {
         true => Ok(folder),
         false => {

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use lifecycle::evidence::lint::{Finding, Level};
 use lifecycle::evidence::waivers::UNPARSED;
 use lifecycle::runner::{self, Finished, Program, run};
-use lifecycle::{Place, Problem};
+use lifecycle::{ActionError, SourceLocation};
 
 /// hadolint takes well under a second for a Dockerfile.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ impl Linted {
 }
 
 /// What was found in each Dockerfile, or why hadolint could not be run on it.
-pub(crate) type Results = BTreeMap<PathBuf, Result<Linted, Problem>>;
+pub(crate) type Results = BTreeMap<PathBuf, Result<Linted, ActionError>>;
 
 impl Linter {
     /// Lints each Dockerfile once, several at a time. The results have the displayed path as their key.
@@ -95,10 +95,12 @@ impl Linter {
     ///
     /// # Errors
     /// When hadolint could not be run, or not with its configuration.
-    pub(crate) async fn one(&self, dockerfile: &Dockerfile) -> Result<Linted, Problem> {
-        let failed = |cause: Problem| {
+    pub(crate) async fn one(&self, dockerfile: &Dockerfile) -> Result<Linted, ActionError> {
+        let failed = |cause: ActionError| {
             let place = cause.place.clone().unwrap_or_else(|| start(&dockerfile.display));
-            Problem::failure(format!("{} could not be linted", dockerfile.display.display())).because(cause).at(place)
+            ActionError::failure(format!("{} could not be linted", dockerfile.display.display()))
+                .because(cause)
+                .at(place)
         };
         let mut command = runner::command(Program::Hadolint, &self.program);
         // Each source that names a format gets an output of its own, and the environment's comes first.
@@ -113,11 +115,12 @@ impl Linter {
         }
         command.arg("--").arg(&dockerfile.path).current_dir(&self.directory);
         let finished = run(command, OUTPUT, self.deadline).await;
-        let finished = finished.map_err(|error| failed(Problem::failure("hadolint did not finish").because(error)))?;
+        let finished =
+            finished.map_err(|error| failed(ActionError::failure("hadolint did not finish").because(error)))?;
         let unreadable = |words: &str| {
             let path = configuration.as_deref().map(|path| path.strip_prefix(&self.workspace).unwrap_or(path));
             let name = path.map(|path| format!(" {}", path.display())).unwrap_or_default();
-            let problem = Problem::failure(format!("hadolint cannot read its configuration{name}: {words}"));
+            let problem = ActionError::failure(format!("hadolint cannot read its configuration{name}: {words}"));
             match path {
                 Some(path) => problem.at(start(path)),
                 None => problem,
@@ -138,8 +141,8 @@ impl Linter {
 }
 
 /// The beginning of a file.
-fn start(file: &Path) -> Place {
-    Place { file: file.to_owned(), line: 1, column: 1 }
+fn start(file: &Path) -> SourceLocation {
+    SourceLocation { file: file.to_owned(), line: 1, column: 1 }
 }
 
 /// A finding as hadolint writes it.
@@ -152,16 +155,16 @@ struct Reported {
     message: String,
 }
 
-fn read(finished: &Finished, unreadable: impl Fn(&str) -> Problem) -> Result<Vec<Reported>, Problem> {
+fn read(finished: &Finished, unreadable: impl Fn(&str) -> ActionError) -> Result<Vec<Reported>, ActionError> {
     let log = String::from_utf8_lossy(&finished.log);
     if !finished.status.success() {
-        return Err(Problem::failure(format!("hadolint ended with {}: {}", finished.status, first_line(&log))));
+        return Err(ActionError::failure(format!("hadolint ended with {}: {}", finished.status, first_line(&log))));
     }
     // It goes on without its configuration, as if nothing had been said.
     if let Some((_, message)) = log.split_once(BROKEN_CONFIGURATION) {
         return Err(unreadable(&reason(message)));
     }
-    let broken = || Problem::failure("hadolint printed something that is not its JSON");
+    let broken = || ActionError::failure("hadolint printed something that is not its JSON");
     // What follows is the same again, or in the format that the configuration file names.
     let mut outputs = serde_json::Deserializer::from_slice(&finished.stdout).into_iter();
     outputs.next().ok_or_else(broken)?.map_err(|error| broken().because(error))
@@ -186,7 +189,7 @@ fn found(reported: Vec<Reported>, display: &Path) -> Linted {
         url: explanation(&reported.code),
         rule: reported.code,
         level: reported.level,
-        place: Place { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
+        place: SourceLocation { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
     };
     let mut findings: Vec<Finding> = reported.into_iter().map(finding).collect();
     match findings.iter().position(|finding| finding.rule == UNPARSED) {
@@ -274,7 +277,7 @@ fn read_checks(json: &[u8], display: &Path) -> Vec<Finding> {
             rule: one_line(&check.rule_name),
             level: Level::Warning,
             message: one_line(message),
-            place: Place { file: display.to_owned(), line, column },
+            place: SourceLocation { file: display.to_owned(), line, column },
             url: Some(check.url).filter(|url| url.starts_with("https://")),
         }
     };
@@ -312,7 +315,7 @@ mod tests {
     async fn lint(script: &str) -> Result<Vec<Finding>, String> {
         let (_folder, linter, dockerfile) = fixture(script);
         let linted = linter.one(&dockerfile).await.map(|linted| linted.findings().to_vec());
-        linted.map_err(|problem| lifecycle::Diagnosis::of(&problem.into()).line())
+        linted.map_err(|problem| lifecycle::Diagnostic::of(&problem.into()).line())
     }
 
     #[tokio::test]
@@ -340,7 +343,7 @@ mod tests {
         let (_folder, mut linter, dockerfile) = fixture("exec sleep 600");
         linter.deadline = Duration::from_millis(50);
         let problem = linter.one(&dockerfile).await.unwrap_err();
-        assert!(lifecycle::Diagnosis::of(&problem.into()).message.contains("was ended after"));
+        assert!(lifecycle::Diagnostic::of(&problem.into()).message.contains("was ended after"));
         linter.program = "/no/such/hadolint".into();
         assert!(linter.one(&dockerfile).await.is_err());
     }

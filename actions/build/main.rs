@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use lifecycle::access::Login;
 use lifecycle::runner::{Action, Runner, Verdict};
-use lifecycle::{Problem, counted};
+use lifecycle::{ActionError, plural};
 
 use builder::{BaseCredentials, Builder, Loader};
 use checks::Checks;
@@ -50,7 +50,7 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::remove_left(&runner);
     let request = Request::parse(&Inputs::read()?, &runner)?;
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary(&runner));
-    let folder = folder.map_err(|error| Problem::failure("cannot make a temporary folder").because(error))?;
+    let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;
     let images = plan::plan(&request, &runner, folder.path())?;
     report::matrix(&images, &runner);
     let builder = Builder::choose(&request, &images, &runner, folder.path()).await?;
@@ -62,7 +62,7 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
 /// Where the folder of this run is made. Builders take paths in options that commas, colons and quotes divide: where the
 /// runner's folder has such a path, it is the system's.
 fn temporary(runner: &Runner) -> PathBuf {
-    let given = runner.environment.temporary();
+    let given = runner.variables.temporary();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
     match given.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
         true => given,
@@ -87,9 +87,9 @@ async fn with(
         let outcomes = images::planned(request, images, builder, folder, runner).await?;
         return Ok(report(&outcomes).write(None, runner));
     }
-    runner.say(format!("{} with {}; {}", counted(images.len(), "image"), builder.name(), checks.names()));
+    runner.say(format!("{} with {}; {}", plural(images.len(), "image"), builder.name(), checks.names()));
     let others = builder.references(request, images);
-    let (aws, environment) = (&request.released.aws, &runner.environment);
+    let (aws, environment) = (&request.released.aws, &runner.variables);
     let credentials = BaseCredentials::prepare(images, &others, &request.base_images, aws, environment).await?;
     builder.open(request, &credentials, runner).await?;
     let means = Means { builder, credentials: &credentials, checks: &checks, loader: loader.as_ref(), folder };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::Counts as ScanCounts;
 use lifecycle::oci::Digest;
-use lifecycle::{Diagnosis, Place};
+use lifecycle::{Diagnostic, SourceLocation};
 
 use crate::builder;
 use crate::checks::Checked;
@@ -67,9 +67,9 @@ pub(crate) struct Outcome {
     #[serde(skip)]
     pub(crate) cached: usize,
     #[serde(skip)]
-    pub(crate) diagnosis: Option<Diagnosis>,
+    pub(crate) diagnostic: Option<Diagnostic>,
     #[serde(skip)]
-    pub(crate) place: Place,
+    pub(crate) place: SourceLocation,
 }
 
 /// How it ended.
@@ -111,7 +111,7 @@ impl Outcome {
             seconds: 0,
             layers: 0,
             cached: 0,
-            diagnosis: None,
+            diagnostic: None,
             place: image.definition.key.place.clone(),
         }
     }
@@ -142,10 +142,10 @@ impl Outcome {
     }
 
     pub(crate) fn fails(&mut self, error: &anyhow::Error) {
-        let diagnosis = Diagnosis::of(error);
+        let diagnostic = Diagnostic::of(error);
         self.status = Status::Failed;
-        self.error = Some(diagnosis.line());
-        self.diagnosis = Some(diagnosis);
+        self.error = Some(diagnostic.line());
+        self.diagnostic = Some(diagnostic);
     }
 
     /// Takes in what the checks found. What was not built has failed already, for that reason.
@@ -158,15 +158,15 @@ impl Outcome {
             return;
         }
         if let Some(first) = problems.next() {
-            let others: Vec<String> = problems.map(|problem| Diagnosis::of(&problem.into()).message).collect();
-            let mut diagnosis = Diagnosis::of(&first.into());
+            let others: Vec<String> = problems.map(|problem| Diagnostic::of(&problem.into()).message).collect();
+            let mut diagnostic = Diagnostic::of(&first.into());
             for other in others {
-                diagnosis.message = format!("{}; {other}", diagnosis.message);
+                diagnostic.message = format!("{}; {other}", diagnostic.message);
             }
-            diagnosis.message = format!("image `{}`: {}", self.name, diagnosis.message);
+            diagnostic.message = format!("image `{}`: {}", self.name, diagnostic.message);
             self.status = Status::Failed;
-            self.error = Some(diagnosis.line());
-            self.diagnosis = Some(diagnosis);
+            self.error = Some(diagnostic.line());
+            self.diagnostic = Some(diagnostic);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
 
 use crate::bases::Foundation;
@@ -70,7 +70,7 @@ pub(crate) fn take(
     let missing = image.platforms.iter().find(|wanted| !built.contains(wanted));
     if let Some(missing) = missing {
         let message = format!("the builder made no {missing} of image `{}`", image.key);
-        return Err(Problem::failure(message).into());
+        return Err(ActionError::failure(message).into());
     }
     let root = match platforms.as_slice() {
         [(_, only)] => only.clone(),
@@ -151,7 +151,7 @@ impl Exported {
             let config =
                 manifest.blobs().next().map(|config| self.layout.read_blob(config, CONFIG_LIMIT)).transpose()?;
             let foundation = config.and_then(|config| Foundation::of(&config));
-            let unknown = || Problem::failure(format!("image {} has no configuration", manifest.digest));
+            let unknown = || ActionError::failure(format!("image {} has no configuration", manifest.digest));
             Ok((platform.clone(), foundation.ok_or_else(unknown)?))
         };
         self.platforms.iter().map(of).collect()
@@ -184,7 +184,7 @@ fn reference_of(url: &str) -> Option<String> {
 }
 
 fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
-    let missing = || Problem::failure(format!("the builder's layout lacks the manifest {digest}"));
+    let missing = || ActionError::failure(format!("the builder's layout lacks the manifest {digest}"));
     Ok(layout.read_manifest(digest)?.ok_or_else(missing)?)
 }
 
@@ -199,7 +199,7 @@ pub(crate) fn root(layout: &Layout, name: Option<&str>, digest: Option<&Digest>)
     let named = layout.roots()?.into_iter().find(|root| root.name.is_some() && root.name.as_deref() == name);
     let missing = || {
         let name = name.unwrap_or_default();
-        Problem::failure(format!("the OCI layout {} has no image `{name}`", layout.path().display()))
+        ActionError::failure(format!("the OCI layout {} has no image `{name}`", layout.path().display()))
     };
     Ok(named.ok_or_else(missing)?.descriptor.digest)
 }
@@ -219,7 +219,7 @@ pub(crate) fn platform_manifest(layout: &Layout, image: &Digest, platform: &Plat
             return Ok(candidate);
         }
     }
-    Err(Problem::failure(format!("image {image} has no {platform}")).into())
+    Err(ActionError::failure(format!("image {image} has no {platform}")).into())
 }
 
 /// The platform as the index says, else as the configuration does.
@@ -227,7 +227,7 @@ fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) ->
     if let Some(platform) = &descriptor.platform {
         return Ok(platform.clone());
     }
-    let unknown = || Problem::failure(format!("image {} names no platform", manifest.digest));
+    let unknown = || ActionError::failure(format!("image {} names no platform", manifest.digest));
     let config = manifest.blobs().next().ok_or_else(unknown)?;
     Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use lifecycle::oci::{Platform, listed};
 use lifecycle::project::Module;
-use lifecycle::runner::{Annotation, AtPlace, Level, Runner};
+use lifecycle::runner::{Annotation, AtSourceLocation, Level, Runner};
 use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
-use lifecycle::{Problem, checkout};
+use lifecycle::{ActionError, workspace};
 
 use crate::bases;
 use crate::builder::options::remote_path;
@@ -125,7 +125,7 @@ pub(crate) fn plan(request: &Request, runner: &Runner, folder: &Path) -> anyhow:
 ///
 /// # Errors
 /// The first of the errors among it; the others are said.
-fn tell(findings: Vec<Finding>, runner: &Runner) -> Result<(), Problem> {
+fn tell(findings: Vec<Finding>, runner: &Runner) -> Result<(), ActionError> {
     let mut mistake = None;
     for finding in findings {
         match finding.severity {
@@ -136,7 +136,7 @@ fn tell(findings: Vec<Finding>, runner: &Runner) -> Result<(), Problem> {
         }
     }
     mistake.map_or(Ok(()), |finding| {
-        let problem = Problem::mistake(finding.message).at(finding.place);
+        let problem = ActionError::usage_error(finding.message).at(finding.place);
         Err(finding.hint.into_iter().fold(problem, |problem, hint| problem.hint(hint)))
     })
 }
@@ -154,7 +154,7 @@ struct Read {
 }
 
 impl Read {
-    fn dockerfile(&mut self, path: &Path, display: &Path) -> Result<Dockerfile, Problem> {
+    fn dockerfile(&mut self, path: &Path, display: &Path) -> Result<Dockerfile, ActionError> {
         if let Some(read) = self.files.get(path) {
             return Ok(read.clone());
         }
@@ -164,19 +164,20 @@ impl Read {
     }
 
     /// Writes what was read where linter and builder find it.
-    fn write(&self, key: &str, dockerfile: &Dockerfile, ignored: &[u8]) -> Result<(PathBuf, PathBuf), Problem> {
+    fn write(&self, key: &str, dockerfile: &Dockerfile, ignored: &[u8]) -> Result<(PathBuf, PathBuf), ActionError> {
         let folder = self.folder.join(lifecycle::oci::Digest::of(key.as_bytes()).short());
         let (file, ignorefile) = (folder.join("Dockerfile"), folder.join("Dockerfile.dockerignore"));
         let written = std::fs::create_dir_all(&folder)
             .and_then(|()| std::fs::write(&file, &dockerfile.text))
             .and_then(|()| std::fs::write(&ignorefile, ignored));
-        written.map_err(|error| Problem::failure(format!("cannot write to {}", folder.display())).because(error))?;
+        written
+            .map_err(|error| ActionError::failure(format!("cannot write to {}", folder.display())).because(error))?;
         Ok((file, ignorefile))
     }
 }
 
 /// The patterns of what is left out of the context, as BuildKit looks for them: beside the Dockerfile, else in the context.
-fn ignored(workspace: &Path, dockerfile: &Path, context: &Path) -> Result<Vec<u8>, Problem> {
+fn ignored(workspace: &Path, dockerfile: &Path, context: &Path) -> Result<Vec<u8>, ActionError> {
     let mut beside = dockerfile.as_os_str().to_owned();
     beside.push(".dockerignore");
     for path in [PathBuf::from(beside), context.join(".dockerignore")] {
@@ -185,8 +186,9 @@ fn ignored(workspace: &Path, dockerfile: &Path, context: &Path) -> Result<Vec<u8
             continue;
         }
         let read =
-            checkout::inside(workspace, workspace, &display).and_then(|path| checkout::bytes(&path, IGNORE_LIMIT));
-        return read.map_err(|error| Problem::mistake(format!("cannot read {}", display.display())).because(error));
+            workspace::inside(workspace, workspace, &display).and_then(|path| workspace::bytes(&path, IGNORE_LIMIT));
+        return read
+            .map_err(|error| ActionError::usage_error(format!("cannot read {}", display.display())).because(error));
     }
     Ok(Vec::new())
 }
@@ -201,7 +203,7 @@ fn image(
     let workspace = &request.common.project.workspace;
     if let Some((context, why)) = remote_path(&definition.context.value) {
         let message = format!("context `{context}` of image `{}` is not accepted: {why}", definition.key.value);
-        return Err(Problem::mistake(message).at(definition.context.place.clone()).into());
+        return Err(ActionError::usage_error(message).at(definition.context.place.clone()).into());
     }
     let context = inside(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
@@ -235,14 +237,14 @@ fn image(
             true => "give it the platform of the function",
             false => "the input `platforms` is for every image: name in `images` which ones a run builds",
         };
-        return Err(Problem::mistake(message).at(usage.place.clone()).hint(hint).into());
+        return Err(ActionError::usage_error(message).at(usage.place.clone()).hint(hint).into());
     }
     if platforms.is_empty() {
         platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
     }
     let sources_for =
         |platform: &Platform| Ok((platform.clone(), parsed.sources(&build_args, target.as_deref(), platform)?));
-    let sources: BTreeMap<Platform, Sources> = platforms.iter().map(sources_for).collect::<Result<_, Problem>>()?;
+    let sources: BTreeMap<Platform, Sources> = platforms.iter().map(sources_for).collect::<Result<_, ActionError>>()?;
     let sources: BTreeMap<Platform, Sources> =
         sources.into_iter().map(|(platform, sources)| (platform, request.options.sources(sources))).collect();
     for (platform, sources) in &sources {
@@ -294,31 +296,31 @@ fn unasked(request: &Request, definition: &ImageDefinition, usages: &[Usage]) ->
 }
 
 /// What runs an image on a platform that neither it nor the mapping tells: built for another, it would be refused later.
-fn unknown_platform(definition: &ImageDefinition, usages: &[Usage]) -> Option<Problem> {
+fn unknown_platform(definition: &ImageDefinition, usages: &[Usage]) -> Option<ActionError> {
     let unknown = usages.iter().find(|usage| usage.runtime.possible().is_empty());
     let usage = unknown.filter(|_| definition.platforms.is_empty())?;
     // What is wrong with the template is told as that.
     let why = usage.runtime.unresolved.as_ref().filter(|why| !why.mistake)?;
     let message =
         format!("it can't be told on which platform `{}` runs image `{}`: {why}", usage.resource, definition.key);
-    let problem = Problem::mistake(message).at(usage.runtime.place.clone());
+    let problem = ActionError::usage_error(message).at(usage.runtime.place.clone());
     Some(problem.hint(format!("say it in the mapping: `platforms` of `{}`", definition.key)))
 }
 
 /// An image that nothing deploys by what was looked at, where something may deploy it nevertheless, on whatever platform.
-fn untold(request: &Request, definition: &ImageDefinition, usages: &[Usage]) -> Option<Problem> {
+fn untold(request: &Request, definition: &ImageDefinition, usages: &[Usage]) -> Option<ActionError> {
     let is_said = !definition.platforms.is_empty() || !request.platforms.is_empty();
     let usage = usages.iter().find(|usage| !is_said && usage.may_be(definition))?;
     let message = format!(
         "too many conditions decide which image `{}` deploys: on which platform `{}` runs can't be told",
         usage.resource, definition.key
     );
-    let problem = Problem::mistake(message).at(usage.place.clone());
+    let problem = ActionError::usage_error(message).at(usage.place.clone());
     Some(problem.hint(format!("say it in the mapping: `platforms` of `{}`", definition.key)))
 }
 
 /// A path of the template, which has to lie in the checkout, also where it is a link.
-fn inside(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &str) -> Result<PathBuf, Problem> {
+fn inside(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &str) -> Result<PathBuf, ActionError> {
     let joined = folder.join(&path.value);
     // A path without `..` that does not exist is named as missing later.
     let real = match joined.canonicalize() {
@@ -330,15 +332,15 @@ fn inside(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &str) -
         true => Ok(real),
         false => {
             let message = format!("the {what} `{}` lies outside the checkout", path.value.display());
-            Err(Problem::mistake(message)
+            Err(ActionError::usage_error(message)
                 .at(path.place.clone())
                 .hint("paths of the mapping are relative to the template"))
         }
     }
 }
 
-fn missing(path: &Placed<PathBuf>, what: &str) -> Problem {
-    Problem::mistake(format!("there is no {what} `{}`", path.value.display()))
+fn missing(path: &Placed<PathBuf>, what: &str) -> ActionError {
+    ActionError::usage_error(format!("there is no {what} `{}`", path.value.display()))
         .at(path.place.clone())
         .hint("paths of the mapping are relative to the template")
 }

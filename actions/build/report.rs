@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifecycle::counted;
 use lifecycle::oci::Digest;
+use lifecycle::plural;
 use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, message, remarks};
 
 use crate::inputs::Request;
@@ -37,16 +37,16 @@ impl Report<'_> {
     /// Tells the runner, and says whether all is well.
     pub(crate) fn write(&self, reports: Option<&Path>, runner: &Runner) -> Verdict {
         for outcome in self.outcomes {
-            if let Some(diagnosis) = &outcome.diagnosis {
-                let mut diagnosis = diagnosis.clone();
-                diagnosis.place.get_or_insert_with(|| outcome.place.clone());
-                runner.annotate(diagnosis.annotation().titled(format!("build {}", outcome.name)));
+            if let Some(diagnostic) = &outcome.diagnostic {
+                let mut diagnostic = diagnostic.clone();
+                diagnostic.place.get_or_insert_with(|| outcome.place.clone());
+                runner.annotate(diagnostic.annotation().titled(format!("build {}", outcome.name)));
             }
         }
         runner.show(&table(self.outcomes));
         if self.request.common.summary {
             self.sections().iter().for_each(|section| runner.summarize(section));
-            runner.summarize(&runner.environment.links());
+            runner.summarize(&runner.variables.links());
         }
         let digest = |outcome: &'_ Outcome| Some((outcome.name.clone(), outcome.digest.clone()?));
         let digests: BTreeMap<String, Digest> = self.outcomes.iter().filter_map(digest).collect();
@@ -67,7 +67,7 @@ impl Report<'_> {
         let what = match (self.failed(), self.request.common.dry_run) {
             (0, false) => "Built".to_owned(),
             (0, true) => "Would build".to_owned(),
-            (failed, _) => format!("Build failed: {failed} of {}", counted(self.outcomes.len(), "image")),
+            (failed, _) => format!("Build failed: {failed} of {}", plural(self.outcomes.len(), "image")),
         };
         let builder = format!("Built with {}", self.builder);
         let remarked = [builder.as_str()].into_iter().chain(self.skipped.iter().map(String::as_str));

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use lifecycle::evidence::{Artifact, Payload, artifact_type};
 use lifecycle::oci::{CONFIG_LIMIT, Content, Descriptor, Digest, Layout, Platform, annotation};
 use lifecycle::runner::{self, Program, Runner, run};
-use lifecycle::{Problem, clock};
+use lifecycle::{ActionError, clock};
 
 use crate::single::Single;
 use crate::tools::{self, Install};
@@ -130,7 +130,7 @@ impl Generator {
         runner: &Runner,
         install: Install,
         at_a_time: usize,
-    ) -> Result<Option<Self>, Problem> {
+    ) -> Result<Option<Self>, ActionError> {
         let format = match choice {
             Choice::Off => return Ok(None),
             Choice::Auto | Choice::CycloneDx => CYCLONEDX,
@@ -138,16 +138,18 @@ impl Generator {
         };
         let program = tools::syft(runner, install).await?;
         let turns = Semaphore::new(at_a_time.max(1));
-        Ok(Some(Self { program, format, temporary: runner.environment.temporary(), turns }))
+        Ok(Some(Self { program, format, temporary: runner.variables.temporary(), turns }))
     }
 
     /// Makes the SBOM of a platform of an image. Any number of calls may be made at the same time: they wait for their turn.
     ///
     /// # Errors
     /// When syft could not do it.
-    pub(crate) async fn make(&self, target: &Target<'_>) -> Result<Sbom, Problem> {
-        let failed = |cause: Problem| Problem::failure(format!("image `{}` has no SBOM", target.key)).because(cause);
-        let turn = self.turns.acquire().await.map_err(|error| failed(Problem::failure("no turn").because(error)))?;
+    pub(crate) async fn make(&self, target: &Target<'_>) -> Result<Sbom, ActionError> {
+        let failed =
+            |cause: ActionError| ActionError::failure(format!("image `{}` has no SBOM", target.key)).because(cause);
+        let turn =
+            self.turns.acquire().await.map_err(|error| failed(ActionError::failure("no turn").because(error)))?;
         let bytes = self.generate(target).await.map_err(failed)?;
         drop(turn);
         let payload = Payload {
@@ -158,11 +160,11 @@ impl Generator {
             annotations: BTreeMap::from([(annotation::CREATED.to_owned(), clock::now())]),
         };
         let artifact = Artifact::new(target.manifest, payload);
-        let artifact = artifact.map_err(|error| failed(Problem::failure("it can't be attached").because(error)))?;
+        let artifact = artifact.map_err(|error| failed(ActionError::failure("it can't be attached").because(error)))?;
         Ok(Sbom { artifact, bytes, extension: self.format.extension })
     }
 
-    async fn generate(&self, target: &Target<'_>) -> Result<Vec<u8>, Problem> {
+    async fn generate(&self, target: &Target<'_>) -> Result<Vec<u8>, ActionError> {
         let subject = Subject::of(target)?;
         let single = Single::of(target.layout, target.manifest, &self.temporary)?;
         let mut source = std::ffi::OsString::from("oci-dir:");
@@ -173,20 +175,20 @@ impl Generator {
         command.args(["--source-name", &subject.name, "--source-version", &subject.version]);
         command.current_dir(single.folder());
         let finished = run(command, OUTPUT, DEADLINE).await;
-        let finished = finished.map_err(|error| Problem::failure("syft did not finish").because(error))?;
+        let finished = finished.map_err(|error| ActionError::failure("syft did not finish").because(error))?;
         if !finished.status.success() {
             let log = String::from_utf8_lossy(&finished.log);
             let last: String =
                 log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(300).collect();
-            return Err(Problem::failure(format!("syft failed with {}: {last}", finished.status)));
+            return Err(ActionError::failure(format!("syft failed with {}: {last}", finished.status)));
         }
         let mut document: Value = serde_json::from_slice(&finished.stdout)
-            .map_err(|error| Problem::failure("syft printed something that is not JSON").because(error))?;
+            .map_err(|error| ActionError::failure("syft printed something that is not JSON").because(error))?;
         // Members of these names that are no objects are of another format.
         let may_hold = |value: &Value| value.is_null() || value.is_object();
         let parts = [&document["metadata"], &document["metadata"]["component"], &document["creationInfo"]];
         if document.get(self.format.marker).is_none() || !parts.into_iter().all(may_hold) {
-            return Err(Problem::failure(format!("syft printed something that is not {}", self.format.name)));
+            return Err(ActionError::failure(format!("syft printed something that is not {}", self.format.name)));
         }
         (self.format.settle)(&mut document, &subject);
         Ok(document.to_string().into_bytes())
@@ -194,12 +196,12 @@ impl Generator {
 }
 
 impl Subject {
-    fn of(target: &Target<'_>) -> Result<Self, Problem> {
-        let unread = |error| Problem::failure("the image can't be read again").because(error);
+    fn of(target: &Target<'_>) -> Result<Self, ActionError> {
+        let unread = |error| ActionError::failure("the image can't be read again").because(error);
         let manifest = target.layout.read_manifest(&target.manifest.digest).map_err(unread)?;
         let config = match manifest.as_ref().map(|manifest| &manifest.content) {
             Some(Content::Image { config, .. }) => target.layout.read_blob(config, CONFIG_LIMIT).map_err(unread)?,
-            _ => return Err(Problem::failure(format!("{} is not an image", target.manifest.digest))),
+            _ => return Err(ActionError::failure(format!("{} is not an image", target.manifest.digest))),
         };
         let config: Value = serde_json::from_slice(&config).unwrap_or_default();
         let label = config["config"]["Labels"]["org.opencontainers.image.version"].as_str();
@@ -301,7 +303,7 @@ mod tests {
             .unwrap()
             .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("one-image-"));
         assert_eq!(left.count(), 0);
-        made.map_err(|problem| lifecycle::Diagnosis::of(&problem.into()).line())
+        made.map_err(|problem| lifecycle::Diagnostic::of(&problem.into()).line())
     }
 
     #[tokio::test]

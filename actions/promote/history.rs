@@ -9,9 +9,9 @@ use lifecycle::evidence::Record;
 use lifecycle::oci::Digest;
 use lifecycle::project::{Named, Release, Version};
 use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
-use lifecycle::{Diagnosis, Problem};
+use lifecycle::{ActionError, Diagnostic};
 
-use crate::environment::{Depth, Held, Naming, Stay};
+use crate::environment::{Depth, EnvironmentHistory, HistoryEntry, Naming};
 use crate::inputs::HistoryRequest;
 
 /// A version to name images with where none is given: no release has it, and a template that checks its parameters takes it.
@@ -54,7 +54,7 @@ pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::R
         let names = names.map_err(|error| match request.version {
             Some(_) => error,
             None => error.context(
-                Problem::failure(format!("the names in {environment} can't be decided without a version"))
+                ActionError::failure(format!("the names in {environment} can't be decided without a version"))
                     .hint("set `version`"),
             ),
         })?;
@@ -74,13 +74,13 @@ async fn look(request: &HistoryRequest, environment: &str, named: &Named, versio
     let naming = Naming::of(environment, named, version);
     let held = async {
         let opened = request.target.stores.open(&named.reference)?;
-        Held::read(&opened.store, naming, &BTreeMap::new(), Depth::Highest).await
+        EnvironmentHistory::read(&opened.store, naming, &BTreeMap::new(), Depth::Highest).await
     };
     let (held, error) = match held.await {
         Ok(held) => (held, None),
-        Err(error) => (Held::default(), Some(Diagnosis::of(&error.into()).line())),
+        Err(error) => (EnvironmentHistory::default(), Some(Diagnostic::of(&error.into()).line())),
     };
-    let current: Option<&Stay> = held.current();
+    let current: Option<&HistoryEntry> = held.current();
     Past {
         name: named.key.clone(),
         image: named.image.clone(),
@@ -112,7 +112,7 @@ fn report(request: &HistoryRequest, pasts: &[Past], runner: &Runner) {
             let text = |text: &Option<String>| Cell::text(text.clone().unwrap_or_default());
             // Anybody who may push can attach a record: what it says becomes a link only where it leads to this repository.
             let run = match &record.run {
-                Some(run) if runner.environment.is_own_run(run) => Cell::Link(run.clone()),
+                Some(run) if runner.variables.is_own_run(run) => Cell::Link(run.clone()),
                 run => text(run),
             };
             table.row([

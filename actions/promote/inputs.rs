@@ -6,10 +6,10 @@ use std::sync::Arc;
 use lifecycle::SecretString;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::oci::Digest;
-use lifecycle::project::{Common, Side, Version, Writing, region, registry, waivers_file};
+use lifecycle::project::{Common, RegistryAccess, Version, Writing, region, registry, waivers_file};
 use lifecycle::runner::{Input, InputError, Runner};
 
-use crate::gates::{self, Asked};
+use crate::gates::{self, Requirement};
 use crate::ladder::Ladder;
 
 lifecycle::inputs! {
@@ -44,11 +44,11 @@ pub(crate) struct Request {
     /// From which environment to which; of a rollback both are the one that goes back.
     pub(crate) from: String,
     pub(crate) to: String,
-    pub(crate) source: Side,
-    pub(crate) target: Side,
+    pub(crate) source: RegistryAccess,
+    pub(crate) target: RegistryAccess,
     pub(crate) rollback: bool,
     /// The gates of `require`.
-    pub(crate) gates: Vec<Asked>,
+    pub(crate) gates: Vec<Requirement>,
     pub(crate) policy_parameter: Option<String>,
     /// The file with waivers, where an input names one.
     pub(crate) waivers: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub(crate) struct HistoryRequest {
     /// One, or all of the ladder.
     pub(crate) environments: Vec<String>,
     pub(crate) version: Option<Version>,
-    pub(crate) target: Side,
+    pub(crate) target: RegistryAccess,
 }
 
 /// GitHub Deployments are to be written.
@@ -203,7 +203,7 @@ struct SideInputs<'a> {
 
 impl SideInputs<'_> {
     /// What they mean, with those for both ends where one says nothing.
-    fn or(&self, both: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<Side> {
+    fn or(&self, both: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<RegistryAccess> {
         let own_registry = registry(&self.registry, &common.project)?;
         let own_parameter = self.registry_parameter.text().map(str::to_owned);
         let registry = match (&own_registry, &own_parameter) {
@@ -215,6 +215,6 @@ impl SideInputs<'_> {
         let role: Option<Role> = self.role.as_ref().map(Input::parse).transpose()?.flatten();
         let aws = Aws::new(runner.clone(), region, role);
         let registry_parameter = own_parameter.or_else(|| both.registry_parameter.text().map(str::to_owned));
-        Ok(Side::new(aws, &common.options, registry, registry_parameter))
+        Ok(RegistryAccess::new(aws, &common.options, registry, registry_parameter))
     }
 }

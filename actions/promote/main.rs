@@ -13,7 +13,7 @@ mod report;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
 use lifecycle::oci::Digest;
@@ -21,7 +21,7 @@ use lifecycle::project;
 use lifecycle::runner::{Action, Runner, Verdict};
 
 use deployment::Deployment;
-use gates::Asked;
+use gates::Requirement;
 use inputs::{HistoryRequest, Inputs, Request};
 use plan::Plan;
 
@@ -55,7 +55,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     };
     let hash = show(&request, &plan, &asked, &runner)?;
     if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
-        let problem = Problem::failure(format!("the plan is {hash}, and {expected} was reviewed"));
+        let problem = ActionError::failure(format!("the plan is {hash}, and {expected} was reviewed"));
         return Err(problem
             .hint("an input (`require`, `override`) or what the registries hold has changed since, be it by a run that was cut off: a new dry run gives the plan (output `plan`) and its hash").into());
     }
@@ -74,8 +74,8 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         Stage::Blocked | Stage::Planned => None,
     };
     let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, async |_, _| Ok(())).await;
-    let lacks = project::lacks(&plan.others, &target.stores, request.common.dry_run, &runner).await;
-    let verdict = report::write(&request, &plan, stage, &writes, &lacks, &runner);
+    let missing = project::missing_references(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+    let verdict = report::write(&request, &plan, stage, &writes, &missing, &runner);
     if let Some(deployment) = deployment {
         deployment.end(verdict, &runner).await;
     }
@@ -83,7 +83,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
 }
 
 /// Puts the plan into the outputs; its hash is over its canonical form (RFC 8785).
-fn show(request: &Request, plan: &Plan, asked: &[Asked], runner: &Runner) -> anyhow::Result<Digest> {
+fn show(request: &Request, plan: &Plan, asked: &[Requirement], runner: &Runner) -> anyhow::Result<Digest> {
     let json = plan.json(request, asked);
     let hash = Digest::of(&serde_jcs::to_vec(&json)?);
     runner.output("plan", json.to_string());

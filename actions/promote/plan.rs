@@ -2,15 +2,15 @@
 
 use futures::stream::{self, StreamExt};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::delivery::{self, Delivery, Remark};
-use lifecycle::evidence::{Gate, GateStatus};
+use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::oci::{Reference, StoreError};
-use lifecycle::project::{EvidenceMode, Named, Names, Other, Release, refusal};
+use lifecycle::project::{EvidenceMode, Named, Names, Release, UnmanagedReference, refusal};
 use lifecycle::runner::{Level, Runner};
 
-use crate::environment::Held;
-use crate::gates::{Asked, Requirement};
+use crate::environment::EnvironmentHistory;
+use crate::gates::{Gate, Requirement};
 use crate::inputs::Request;
 use crate::promotion::{Needs, Promotion};
 
@@ -18,7 +18,7 @@ use crate::promotion::{Needs, Promotion};
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
     /// What the template deploys in the target beside these.
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<UnmanagedReference>,
 }
 
 /// One image under one name.
@@ -28,9 +28,9 @@ pub(crate) struct Planned {
     /// Its name in the source.
     pub(crate) source: Reference,
     /// What the target environment has held, where that had to be known.
-    pub(crate) held: Option<Result<Held, StoreError>>,
+    pub(crate) held: Option<Result<EnvironmentHistory, StoreError>>,
     /// The gates, once they are evaluated.
-    pub(crate) gates: Vec<Gate>,
+    pub(crate) gates: Vec<GateResult>,
 }
 
 impl Plan {
@@ -38,7 +38,7 @@ impl Plan {
     ///
     /// # Errors
     /// When names can't be decided, two images want one tag, or an account is not allowed: then nothing is looked up.
-    pub(crate) async fn make(request: &Request, asked: &[Asked], runner: &Runner) -> anyhow::Result<Self> {
+    pub(crate) async fn make(request: &Request, asked: &[Requirement], runner: &Runner) -> anyhow::Result<Self> {
         let from = Release { environment: &request.from, version: &request.version };
         let to = Release { environment: &request.to, version: &request.version };
         let project = &request.common.project;
@@ -50,9 +50,9 @@ impl Plan {
         targets.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = targets.collision() {
             let message = format!("images `{}` and `{}` want one tag, `{}`", first.key, second.key, first.reference);
-            return Err(Problem::mistake(message).at(second.place.clone()).into());
+            return Err(ActionError::usage_error(message).at(second.place.clone()).into());
         }
-        let commit = runner.environment.commit();
+        let commit = runner.variables.commit();
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, to, commit);
         let extra = targets.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         let accounts = &request.writing.allowed_accounts;
@@ -64,7 +64,7 @@ impl Plan {
             async move {
                 let Some(source) = source else {
                     let problem =
-                        Problem::mistake(format!("image `{}` has no name in {}", named.key, from.environment));
+                        ActionError::usage_error(format!("image `{}` has no name in {}", named.key, from.environment));
                     return Err(problem.at(named.place.clone()));
                 };
                 let (delivery, held) = match Promotion::plan(request, needs, &source, &named, extra, runner).await {
@@ -76,13 +76,13 @@ impl Plan {
             }
         });
         let images: Vec<_> = images.collect();
-        let images: Vec<Result<Planned, Problem>> =
+        let images: Vec<Result<Planned, ActionError>> =
             stream::iter(images).buffered(request.common.concurrency).collect().await;
         Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, others: targets.others })
     }
 
     /// The plan as JSON: images, what is there now, tags and gates asked for; no times and no results.
-    pub(crate) fn json(&self, request: &Request, asked: &[Asked]) -> serde_json::Value {
+    pub(crate) fn json(&self, request: &Request, asked: &[Requirement]) -> serde_json::Value {
         let images: Vec<serde_json::Value> = self
             .images
             .iter()
@@ -123,8 +123,8 @@ impl Plan {
     }
 
     /// Refuses images that what deploys them could not run. With a gate of platforms it is for that to say.
-    pub(crate) async fn check_platforms(&mut self, request: &Request, asked: &[Asked], runner: &Runner) {
-        if asked.iter().any(|asked| asked.gate == Requirement::Platforms) {
+    pub(crate) async fn check_platforms(&mut self, request: &Request, asked: &[Requirement], runner: &Runner) {
+        if asked.iter().any(|asked| asked.gate == Gate::Platforms) {
             return;
         }
         let checks = self.images.iter_mut().map(|planned| planned.check_platforms(request));
@@ -172,7 +172,7 @@ impl Planned {
             Ok(None) => {}
             Ok(Some(refused)) => {
                 let message = format!("image `{}` would not run in {}: {refused}", self.image.named.key, request.to);
-                self.image.delivery = Err(Problem::failure(message).at(refused.place).into());
+                self.image.delivery = Err(ActionError::failure(message).at(refused.place).into());
             }
             Err(error) => {
                 delivery.remarks.push(Remark::new(Level::Notice, format!("its platform is not known: {error}")));

@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
-use lifecycle::evidence::{Gate, GateStatus};
+use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
-use lifecycle::runner::{Annotation, AtPlace, Cell, Level, Runner, Table, Verdict, escape};
-use lifecycle::{Problem, counted};
+use lifecycle::runner::{Annotation, AtSourceLocation, Cell, Level, Runner, Table, Verdict, escape};
+use lifecycle::{ActionError, plural};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};
@@ -19,7 +19,7 @@ struct Promoted {
     outcome: Outcome,
     source: String,
     target: String,
-    gates: Vec<Gate>,
+    gates: Vec<GateResult>,
     #[serde(skip)]
     attachments: Attachments,
 }
@@ -42,12 +42,12 @@ pub(crate) fn write(
     plan: &Plan,
     stage: Stage,
     writes: &[(String, PlannedWrites)],
-    lacks: &[Problem],
+    missing: &[ActionError],
     runner: &Runner,
 ) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| Promoted::new(planned, stage)).collect();
     annotate(request, plan, runner);
-    let missed = tell(lacks, Release { environment: &request.to, version: &request.version }, runner);
+    let missed = tell(missing, Release { environment: &request.to, version: &request.version }, runner);
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
@@ -72,7 +72,7 @@ fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
     let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
     let failed = results.iter().filter(|result| result.outcome.status == Status::Failed).count();
     let (noun, of_all) =
-        (if request.rollback { "Rollback to" } else { "Promotion of" }, counted(results.len(), "image"));
+        (if request.rollback { "Rollback to" } else { "Promotion of" }, plural(results.len(), "image"));
     let what = match (stage, request.rollback, failed) {
         (Stage::Blocked, _, 0) => return format!("Blocked: {version} {way}"),
         (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} failed"),
@@ -94,12 +94,12 @@ fn circumstances(request: &Request, results: &[Promoted], runner: &Runner) -> St
     let is_overridden = |result: &Promoted| result.gates.iter().any(|gate| gate.status == GateStatus::Overridden);
     let reason = request.override_reason.as_ref().filter(|_| results.iter().any(is_overridden));
     let reason = reason.map(|reason| format!("Gates are overridden: {}\n\n", escape(reason))).unwrap_or_default();
-    reason + &runner.environment.links()
+    reason + &runner.variables.links()
 }
 
 /// What every gate said.
 fn gates(results: &[Promoted]) -> Option<Table> {
-    let mut table = Table::new(["Image", "Gate", "Result", "What was found and wanted"]);
+    let mut table = Table::new(["Image", "GateResult", "Result", "What was found and wanted"]);
     for result in results {
         for gate in &result.gates {
             let status = format!("{} {}", mark(gate.status), gate.status.name());
@@ -167,7 +167,7 @@ fn table(results: &[Promoted]) -> Table {
     table.filled()
 }
 
-fn gate(gate: &Gate) -> String {
+fn gate(gate: &GateResult) -> String {
     format!("{} {}", mark(gate.status), gate.name)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lifecycle::aws::{Aws, Role};
 use lifecycle::oci::{Digest, Reference};
-use lifecycle::project::{Common, Side, Version, Writing, registry};
+use lifecycle::project::{Common, RegistryAccess, Version, Writing, registry};
 use lifecycle::runner::{Input, InputError, Runner};
 
 use crate::sign::{Reach, Signing};
@@ -25,7 +25,7 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     pub(crate) environment: String,
     pub(crate) layouts: Vec<PathBuf>,
-    pub(crate) target: Side,
+    pub(crate) target: RegistryAccess,
     pub(crate) sign: Signing,
     /// cosign, where something is to be signed.
     pub(crate) cosign: Option<PathBuf>,
@@ -48,11 +48,11 @@ impl Request {
         let inside = |line| common.project.inside(line).map_err(|error| typed.refuse_value(line, error));
         let mut layouts: Vec<PathBuf> = typed.lines().map(inside).collect::<Result<_, _>>()?;
         if layouts.is_empty() {
-            layouts.push(runner.environment.temporary().join("container-images"));
+            layouts.push(runner.variables.temporary().join("container-images"));
         }
         let aws = Aws::new(runner.clone(), common.region.clone(), role);
         Ok(Self {
-            target: Side::new(aws, &common.options, registry, parameter),
+            target: RegistryAccess::new(aws, &common.options, registry, parameter),
             environment: input("environment", &inputs.environment).required()?.to_owned(),
             version,
             layouts,

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 pub(crate) use lifecycle::oci::CONFIG_LIMIT;
 use lifecycle::oci::{
-    BlobSource, BlobStream, Class, Content, Descriptor, Digest, Layout, Location, Manifest, Platform, Put,
+    BlobSource, BlobStream, Content, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, Platform, Put,
     RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
 use lifecycle::transfer::Graph;
@@ -57,7 +57,7 @@ impl Layouts {
         for path in paths {
             let layout = Layout::at(path);
             if !layout.exists() {
-                let problem = Problem::mistake(format!("there is no OCI layout in {}", path.display()));
+                let problem = ActionError::usage_error(format!("there is no OCI layout in {}", path.display()));
                 return Err(problem.hint("run build before, or set the input `layout` to where it wrote").into());
             }
             layouts.push(layout);
@@ -85,7 +85,7 @@ impl Layouts {
                 }
                 let cut = || {
                     let message = format!("the layout {} lacks the manifest {digest}", layout.path().display());
-                    Problem::failure(message).hint("it was cut off: build again")
+                    ActionError::failure(message).hint("it was cut off: build again")
                 };
                 let manifest = layout.read_manifest(digest)?.ok_or_else(cut)?;
                 if roots.iter().all(|(_, root)| root.digest != manifest.digest) {
@@ -117,7 +117,7 @@ impl Layouts {
             for descriptor in found {
                 let platform = descriptor.platform.clone();
                 let platform =
-                    platform.ok_or_else(|| Problem::failure(format!("{} names no platform", descriptor.digest)))?;
+                    platform.ok_or_else(|| ActionError::failure(format!("{} names no platform", descriptor.digest)))?;
                 let digest = descriptor.digest.clone();
                 match platforms.insert(platform.clone(), (layout, descriptor)) {
                     Some((first, other)) if other.digest != digest => {
@@ -145,7 +145,7 @@ impl Layouts {
 
     /// The platform that an image's configuration names.
     fn platform(&self, config: &Descriptor) -> anyhow::Result<Platform> {
-        let unknown = || Problem::failure(format!("the configuration {} names no platform", config.digest));
+        let unknown = || ActionError::failure(format!("the configuration {} names no platform", config.digest));
         let layout = self.with_blob(&config.digest).ok_or_else(unknown)?;
         Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
     }
@@ -169,42 +169,41 @@ impl Layouts {
 }
 
 /// A blob that is missing, or whose size is not that of its descriptor.
-fn incomplete(layout: &str, blob: &Descriptor, size: Option<u64>) -> Problem {
+fn incomplete(layout: &str, blob: &Descriptor, size: Option<u64>) -> ActionError {
     let Descriptor { digest, size: expected, .. } = blob;
     match size {
-        None => {
-            Problem::failure(format!("the layout {layout} lacks the blob {digest}")).hint("it was cut off: build again")
-        }
-        Some(size) if size < *expected => {
-            Problem::failure(format!("the layout {layout} has only {size} of {expected} bytes of the blob {digest}"))
-                .hint("it was cut off: build again")
-        }
+        None => ActionError::failure(format!("the layout {layout} lacks the blob {digest}"))
+            .hint("it was cut off: build again"),
+        Some(size) if size < *expected => ActionError::failure(format!(
+            "the layout {layout} has only {size} of {expected} bytes of the blob {digest}"
+        ))
+        .hint("it was cut off: build again"),
         Some(size) => {
             let more = size - expected;
             let message =
                 format!("the layout {layout} has {size} bytes for the blob {digest}, {more} more than its {expected}");
-            Problem::failure(message).hint("the file was changed after the build: build again")
+            ActionError::failure(message).hint("the file was changed after the build: build again")
         }
     }
 }
 
 /// One image, and two digests for it.
-fn twice(what: &str, (first, one): (&Layout, &Digest), (second, other): (&Layout, &Digest)) -> Problem {
+fn twice(what: &str, (first, one): (&Layout, &Digest), (second, other): (&Layout, &Digest)) -> ActionError {
     if first.path() == second.path() {
         let message = format!("the layout {} has two entries of {what}: {one} and {other}", first.path().display());
-        return Problem::mistake(message)
+        return ActionError::usage_error(message)
             .hint("remove one of them from index.json, or delete the folder and build again");
     }
     let (first, second) = (first.path().display(), second.path().display());
     let message = format!("two layouts have {what}, with different digests: {one} in {first}, {other} in {second}");
-    Problem::mistake(message).hint("build each platform in one job alone")
+    ActionError::usage_error(message).hint("build each platform in one job alone")
 }
 
-fn not_built(key: &str, mut keys: Vec<String>) -> Problem {
+fn not_built(key: &str, mut keys: Vec<String>) -> ActionError {
     keys.sort();
     keys.dedup();
     let found = if keys.is_empty() { "no image".to_owned() } else { keys.join(", ") };
-    Problem::failure(format!("image `{key}` was not built: the layout holds {found}"))
+    ActionError::failure(format!("image `{key}` was not built: the layout holds {found}"))
         .hint("build it too, or leave it out by the input `images`")
 }
 
@@ -217,7 +216,7 @@ impl BlobSource for Layouts {
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         match self.with_blob(&blob.digest).or(self.layouts.first()) {
             Some(layout) => layout.blob(blob).await,
-            None => Err(StoreError::new(Class::NotFound, format!("there is no blob {}", blob.digest))),
+            None => Err(StoreError::new(ErrorKind::NotFound, format!("there is no blob {}", blob.digest))),
         }
     }
 }
@@ -277,5 +276,5 @@ impl Store for Layouts {
 }
 
 fn read_only() -> StoreError {
-    StoreError::new(Class::Unsupported, "what build left is not written to")
+    StoreError::new(ErrorKind::Unsupported, "what build left is not written to")
 }

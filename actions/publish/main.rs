@@ -46,6 +46,6 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let stage = if request.common.dry_run { Stage::Planned } else { Stage::Applied };
     let sign = async |to: &Reference, digests: &[Digest]| request.sign(to, digests, &runner).await;
     let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
-    let lacks = project::lacks(&plan.others, &target.stores, request.common.dry_run, &runner).await;
-    Ok(report::write(&request, &plan.images, stage, &writes, &lacks, &runner))
+    let missing = project::missing_references(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+    Ok(report::write(&request, &plan.images, stage, &writes, &missing, &runner))
 }

@@ -2,10 +2,10 @@
 
 use futures::stream::{self, StreamExt};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
 use lifecycle::oci::Location;
-use lifecycle::project::{Named, Names, Other, Release};
+use lifecycle::project::{Named, Names, Release, UnmanagedReference};
 use lifecycle::runner::Runner;
 
 use crate::inputs::Request;
@@ -17,7 +17,7 @@ use crate::sign::Signing;
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
     /// What the template deploys beside these.
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<UnmanagedReference>,
 }
 
 impl Plan {
@@ -32,7 +32,7 @@ impl Plan {
         names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = names.collision() {
             let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
-            let problem = Problem::mistake(message).at(second.place.clone());
+            let problem = ActionError::usage_error(message).at(second.place.clone());
             return Err(problem.hint("where they are one image, let both resources use one key").into());
         }
         if request.sign != Signing::Off
@@ -40,9 +40,9 @@ impl Plan {
                 names.images.iter().find(|named| matches!(named.reference.location, Location::Directory(_)))
         {
             let message = format!("input `sign`: `{}` lies on disk, and cosign signs in registries", named.reference);
-            return Err(Problem::mistake(message).at(named.place.clone()).hint("set `sign: off`").into());
+            return Err(ActionError::usage_error(message).at(named.place.clone()).hint("set `sign: off`").into());
         }
-        let commit = runner.environment.commit();
+        let commit = runner.variables.commit();
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
         let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(&names, &request.writing.allowed_accounts).await?;

@@ -1,6 +1,6 @@
 //! One image on its way into a registry: what was built, whether it may go there, and what has to be written.
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::oci::{Content, Digest, Reference, listed, read_blob};
@@ -104,7 +104,7 @@ async fn fits(built: &Built, named: &Named) -> anyhow::Result<()> {
         && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
-        let problem = Problem::mistake(message).at(usage.place.clone());
+        let problem = ActionError::usage_error(message).at(usage.place.clone());
         let hint =
             "build it for that of the function alone: by the mapping, or by `images` beside the input `platforms`";
         return Err(problem.hint(hint).into());
@@ -113,7 +113,7 @@ async fn fits(built: &Built, named: &Named) -> anyhow::Result<()> {
         None => Ok(()),
         Some(refused) => {
             let message = format!("image `{}` would not run: {refused}", named.key);
-            Err(Problem::failure(message).at(refused.place).into())
+            Err(ActionError::failure(message).at(refused.place).into())
         }
     }
 }
@@ -153,12 +153,12 @@ async fn released(request: &Request, named: &Named, reference: &str, digest: &Di
     let (here, there) = (named.reference.repository_address(), reference.repository_address());
     if here != there && named.pattern.version_of_repository(&there).is_none() {
         let message = format!("image `{}` was to be taken from {there}, and goes to {here}", named.key);
-        return Err(Problem::failure(message).hint("build it again without `since`").into());
+        return Err(ActionError::failure(message).hint("build it again without `since`").into());
     }
     let store = request.target.stores.open(&reference)?.store;
     let missing = || {
         let message = format!("`{reference}` has {digest} no more, from which image `{}` was to be taken", named.key);
-        Problem::failure(message).hint("build it again without `since`")
+        ActionError::failure(message).hint("build it again without `since`")
     };
     let root = store.manifest(digest).await?.ok_or_else(missing)?;
     let graph = Graph::read(&store, root).await?;
@@ -188,7 +188,7 @@ async fn is_signed(
         Err(problem) => {
             let message =
                 format!("image `{}` was to be taken from a release that is not signed as this one is", named.key);
-            Err(Problem::failure(message).because(problem).hint("build it again without `since`").into())
+            Err(ActionError::failure(message).because(problem).hint("build it again without `since`").into())
         }
     }
 }
@@ -201,7 +201,7 @@ async fn new_record(
     runner: &Runner,
 ) -> anyhow::Result<Option<Record>> {
     let release = Release { environment: &request.environment, version: &request.version };
-    let (run, to) = (&runner.environment, &named.reference);
+    let (run, to) = (&runner.variables, &named.reference);
     let mut record = request.common.project.record(run, delivery.kind, release, to, delivery.digest());
     record.replaced = delivery.replaced.clone();
     if !delivery.is_there {

@@ -9,7 +9,7 @@ use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
 use lifecycle::registry::Traffic;
 use lifecycle::runner::{Cell, Runner, Table, Verdict, escape};
-use lifecycle::{Problem, counted};
+use lifecycle::{ActionError, plural};
 
 use crate::inputs::Request;
 
@@ -51,7 +51,7 @@ pub(crate) fn write(
     images: &[Planned],
     stage: Stage,
     writes: &[(String, PlannedWrites)],
-    lacks: &[Problem],
+    missing: &[ActionError],
     runner: &Runner,
 ) -> Verdict {
     let results: Vec<Published> = images.iter().map(|planned| Published::new(planned, stage)).collect();
@@ -63,12 +63,12 @@ pub(crate) fn write(
     runner.show(&table);
     let writes = show_writes(writes, runner);
     let release = Release { environment: &request.environment, version: &request.version };
-    let missed = tell(lacks, release, runner);
+    let missed = tell(missing, release, runner);
     if request.common.summary {
         let (heading, notes) = (heading(request, &results), notes(images.iter()));
         let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
         runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{missed}", table.markdown()));
-        runner.summarize(&runner.environment.links());
+        runner.summarize(&runner.variables.links());
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
     let references: Vec<&str> = published.map(|result| result.reference.as_str()).collect();
@@ -92,7 +92,7 @@ fn heading(request: &Request, results: &[Published]) -> String {
     match (failed, request.common.dry_run) {
         (0, false) => format!("Published {version} to {environment}"),
         (0, true) => format!("Would publish {version} to {environment}"),
-        _ => format!("Publish of {version} to {environment} failed: {failed} of {}", counted(results.len(), "image")),
+        _ => format!("Publish of {version} to {environment} failed: {failed} of {}", plural(results.len(), "image")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::access::{Login, authority};
 use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::cosign;
@@ -59,15 +59,15 @@ impl Signing {
     ///
     /// # Errors
     /// When it is not on `PATH`.
-    pub(crate) fn cosign(&self, runner: &Runner) -> Result<Option<PathBuf>, Problem> {
+    pub(crate) fn cosign(&self, runner: &Runner) -> Result<Option<PathBuf>, ActionError> {
         if *self == Self::Off {
             return Ok(None);
         }
         let missing = || {
-            Problem::failure("input `sign`: cosign is not on PATH")
+            ActionError::failure("input `sign`: cosign is not on PATH")
                 .hint("run sigstore/cosign-installer before this step")
         };
-        cosign::find(&runner.environment).ok_or_else(missing).map(Some)
+        cosign::find(&runner.variables).ok_or_else(missing).map(Some)
     }
 
     /// Whether a digest has a signature that would be ours.
@@ -81,8 +81,8 @@ impl Signing {
         digest: &Digest,
         whose: Whose,
         reach: &Reach<'_>,
-    ) -> Result<(), Problem> {
-        let failed = |what: &str| Problem::failure(format!("cannot verify {}: {what}", digest.short()));
+    ) -> Result<(), ActionError> {
+        let failed = |what: &str| ActionError::failure(format!("cannot verify {}: {what}", digest.short()));
         let (reached, login) = reach.login(reference).await?;
         let mut command = cosign::command(program, login.folder());
         command.arg("verify");
@@ -101,7 +101,7 @@ impl Signing {
                 command.arg("--key").arg(path).arg("--insecure-ignore-tlog=true");
             }
             Self::Keyless | Self::Off => {
-                let environment = &reach.runner.environment;
+                let environment = &reach.runner.variables;
                 let identity = match whose {
                     Whose::Run => cosign::identity(environment).map(|name| format!("--certificate-identity={name}")),
                     Whose::Repository => cosign::identities_of_repository(environment)
@@ -130,8 +130,8 @@ impl Signing {
         reference: &Reference,
         digests: &[Digest],
         reach: &Reach<'_>,
-    ) -> Result<(), Problem> {
-        let failed = |what: &str| Problem::failure(format!("cannot sign `{reference}`: {what}"));
+    ) -> Result<(), ActionError> {
+        let failed = |what: &str| ActionError::failure(format!("cannot sign `{reference}`: {what}"));
         let (reached, login) = reach.login(reference).await?;
         let mut command = cosign::command(program, login.folder());
         command.args(["sign", "--yes"]);
@@ -170,20 +170,24 @@ pub(crate) struct Reach<'a> {
 
 impl Reach<'_> {
     /// The registry as cosign has to call it, with a Docker configuration for it.
-    async fn login(&self, reference: &Reference) -> Result<(String, Login), Problem> {
+    async fn login(&self, reference: &Reference) -> Result<(String, Login), ActionError> {
         let Location::Host(host) = &reference.location else {
-            return Err(Problem::mistake("cosign signs in registries, not in a store on disk").hint("set `sign: off`"));
+            return Err(
+                ActionError::usage_error("cosign signs in registries, not in a store on disk").hint("set `sign: off`")
+            );
         };
         let reached = match self.options.endpoints.get(host) {
             Some(endpoint) => authority(endpoint).ok_or_else(|| {
-                Problem::mistake(format!("cosign can't reach {host} below a path, as `registry-endpoints` has it"))
+                ActionError::usage_error(format!(
+                    "cosign can't reach {host} below a path, as `registry-endpoints` has it"
+                ))
             })?,
             None => host.clone(),
         };
-        let failed = |what: &str| Problem::failure(format!("cannot sign `{reference}`: {what}"));
+        let failed = |what: &str| ActionError::failure(format!("cannot sign `{reference}`: {what}"));
         let credentials = RegistryCredentials::new(self.aws.clone()).credentials(host).await;
         let credentials = credentials.map_err(|error| failed("no credentials").because(error))?;
-        let login = Login::write(&reached, &credentials, &self.runner.environment.temporary());
+        let login = Login::write(&reached, &credentials, &self.runner.variables.temporary());
         let login = login.map_err(|error| failed("its credentials can't be written").because(error))?;
         Ok((reached, login))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ecr_fake::Image;
-use lifecycle::Place;
+use lifecycle::SourceLocation;
 use lifecycle::evidence::lint::{Finding, Level};
 use lifecycle::evidence::scan::{Scan, Severity, Tool, Vulnerability};
 use lifecycle::evidence::waivers::Waivers;
@@ -69,7 +69,7 @@ impl<'a> Evidence<'a> {
     }
 
     pub(crate) fn lint(&self, findings: &[(&str, Level)]) -> String {
-        let place = Place { file: "Dockerfile".into(), line: 1, column: 1 };
+        let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
         let finding = |(rule, level): &(&str, Level)| Finding {
             rule: (*rule).into(),
             level: *level,
@@ -84,7 +84,7 @@ impl<'a> Evidence<'a> {
 
     /// A Dockerfile that could not be linted, accepted until a day.
     pub(crate) fn unparsed(&self, accepted_until: Option<&str>) -> String {
-        let place = Place { file: "Dockerfile".into(), line: 1, column: 1 };
+        let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
         let finding = Finding { rule: "DL1000".into(), level: Level::Error, message: "m".into(), place, url: None };
         let entry =
             |day: &str| format!("- {{id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: {day}}}");

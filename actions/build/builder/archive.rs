@@ -16,7 +16,7 @@ use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
 use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Hasher, Layout, MANIFEST_LIMIT, Manifest, media_type};
-use lifecycle::{Problem, clock};
+use lifecycle::{ActionError, clock};
 
 use super::timestamps::Clamped;
 
@@ -447,11 +447,11 @@ fn oci_name(media_type: &str) -> &str {
     }
 }
 
-fn broken(what: &str) -> Problem {
-    Problem::failure(format!("cannot use what `docker save` wrote: {what}"))
+fn broken(what: &str) -> ActionError {
+    ActionError::failure(format!("cannot use what `docker save` wrote: {what}"))
 }
 
-fn other_bytes(digest: &Digest) -> Problem {
+fn other_bytes(digest: &Digest) -> ActionError {
     broken(&format!("{digest} has other bytes than its digest says"))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
 use lifecycle::runner::{self, Grant, Runner, run_logged};
 
@@ -82,11 +82,11 @@ impl Buildx {
         request: &Request,
         credentials: &BaseCredentials,
         runner: &Runner,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         let (Some(own), Some(builder)) = (&self.own, &self.builder) else { return Ok(()) };
         tokio::select! {
             made = own.create(builder, request, credentials, runner) => made,
-            () = runner.cancelled() => Err(Problem::failure("cancelled while a builder was created")),
+            () = runner.cancelled() => Err(ActionError::failure("cancelled while a builder was created")),
         }
     }
 
@@ -95,7 +95,7 @@ impl Buildx {
     }
 
     pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
-        let failed = |problem: Problem, log: Vec<u8>| {
+        let failed = |problem: ActionError, log: Vec<u8>| {
             let step = failure::of_buildkit(&String::from_utf8_lossy(&log), &image.parsed);
             Failed { problem, log, step }
         };
@@ -103,9 +103,10 @@ impl Buildx {
         let source = self.source(image, conditions);
         let findings = check(self.checks, &source, image, conditions).await;
         let finished = run_logged(command(&self.arguments(image, conditions), conditions), BUILD_DEADLINE).await;
-        let finished = finished.map_err(|error| failed(Problem::failure("cannot build").because(error), Vec::new()))?;
+        let finished =
+            finished.map_err(|error| failed(ActionError::failure("cannot build").because(error), Vec::new()))?;
         if !finished.status.success() {
-            let problem = Problem::failure(format!("`docker buildx build` failed ({})", finished.status));
+            let problem = ActionError::failure(format!("`docker buildx build` failed ({})", finished.status));
             return Err(failed(problem, finished.log));
         }
         let layout = conditions.folder.join("layout");
@@ -116,7 +117,10 @@ impl Buildx {
             Ok(std::fs::remove_file(&archive)?)
         });
         if let Err(error) = unpacked.await {
-            return Err(failed(Problem::failure("cannot read what the builder exported").because(error), finished.log));
+            return Err(failed(
+                ActionError::failure("cannot read what the builder exported").because(error),
+                finished.log,
+            ));
         }
         let cached = cached_steps(&finished.log);
         let (bases, foundations) = (BTreeMap::new(), BTreeMap::new());
@@ -129,7 +133,7 @@ impl Buildx {
         image: &Image,
         conditions: &Conditions<'_>,
         output: &mut Output,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         let found = lookup::foundations(image, conditions, self.builder.as_deref(), &mut output.bases).await?;
         output.foundations = found;
         Ok(())
@@ -188,9 +192,9 @@ impl Own {
         request: &Request,
         credentials: &BaseCredentials,
         runner: &Runner,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         let image = &self.image;
-        let failed = |hint: String| Problem::failure(format!("cannot create a builder from {image}")).hint(hint);
+        let failed = |hint: String| ActionError::failure(format!("cannot create a builder from {image}")).hint(hint);
         let instead = "run docker/setup-buildx-action before this step, or name an image that can be reached in \
                        `buildkit-image` or a mirror in `base-images`";
         let real = self.loader.buildkit_image(image, &request.base_images).await;
@@ -226,7 +230,7 @@ impl Own {
 ///
 /// # Errors
 /// When that can't be done, or the frontend is sent to a layout.
-pub(super) fn prepare(image: &Image, conditions: &Conditions<'_>) -> Result<(), Problem> {
+pub(super) fn prepare(image: &Image, conditions: &Conditions<'_>) -> Result<(), ActionError> {
     for base in image.bases() {
         let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference) else { continue };
         if base.role == Role::Frontend {
@@ -234,7 +238,7 @@ pub(super) fn prepare(image: &Image, conditions: &Conditions<'_>) -> Result<(), 
                 "`{}` reads the Dockerfile, and BuildKit takes such an image from a registry alone",
                 base.reference
             );
-            let problem = Problem::mistake(message).at(base.place.clone());
+            let problem = ActionError::usage_error(message).at(base.place.clone());
             return Err(
                 problem.hint("send it to a registry in `base-images`, or leave `# syntax=` out of the Dockerfile")
             );
@@ -243,7 +247,7 @@ pub(super) fn prepare(image: &Image, conditions: &Conditions<'_>) -> Result<(), 
         if view != path {
             let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
             let made = view_of(&path, digest, &view);
-            made.map_err(|error| Problem::failure(format!("cannot use {}", path.display())).because(error))?;
+            made.map_err(|error| ActionError::failure(format!("cannot use {}", path.display())).because(error))?;
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use lifecycle::project::Project;
-use lifecycle::runner::{Environment, Input, InputError};
-use lifecycle::{Problem, counted};
+use lifecycle::runner::{Input, InputError, Variables};
+use lifecycle::{ActionError, plural};
 
 use super::csv;
 
@@ -64,7 +64,7 @@ impl Caches {
     ///
     /// # Errors
     /// When a line is no cache, or a cache can't be used here.
-    pub(crate) fn parse(input: &Input<'_>, environment: &Environment, project: &Project) -> Result<Self, InputError> {
+    pub(crate) fn parse(input: &Input<'_>, variables: &Variables, project: &Project) -> Result<Self, InputError> {
         let mut caches = Self::default();
         let lines: Vec<&str> = input.lines().collect();
         if lines == ["none"] {
@@ -78,7 +78,7 @@ impl Caches {
             };
             let cache = Cache::parse(text, line, way, input, project)?;
             if let Kind::Gha(_) = cache.kind {
-                has_service(input, environment)?;
+                has_service(input, variables)?;
             }
             if way != Way::To {
                 caches.from.push(cache.clone());
@@ -100,7 +100,7 @@ impl Caches {
     ///
     /// # Errors
     /// If several images are built and a cache that is written has the same name for all of them.
-    pub(super) fn check_for_buildx(&self, images: usize) -> Result<(), Problem> {
+    pub(super) fn check_for_buildx(&self, images: usize) -> Result<(), ActionError> {
         let shared = self.to.iter().find_map(|cache| match &cache.kind {
             Kind::Registry(name) if !name.contains(IMAGE) => Some((format!("registry:{name}"), name)),
             Kind::Gha(Some(name)) if !name.contains(IMAGE) => Some((format!("gha,scope={name}"), name)),
@@ -111,9 +111,9 @@ impl Caches {
             Some((cache, name)) => {
                 let message = format!(
                     "input `cache`: `{cache}` is one cache for {}, and each of them would overwrite it",
-                    counted(images, "image")
+                    plural(images, "image")
                 );
-                Err(Problem::mistake(message)
+                Err(ActionError::usage_error(message)
                     .hint(format!("give each image its own: `{}`", cache.replace(name, &of_each(name)))))
             }
         }
@@ -221,8 +221,8 @@ fn is_reference(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte))
 }
 
-fn has_service(input: &Input<'_>, environment: &Environment) -> Result<(), InputError> {
-    let given = ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_RESULTS_URL"].iter().all(|name| environment.get(name).is_some());
+fn has_service(input: &Input<'_>, variables: &Variables) -> Result<(), InputError> {
+    let given = ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_RESULTS_URL"].iter().all(|name| variables.get(name).is_some());
     if given {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::oci::Platform;
 use lifecycle::runner::{Input, InputError, Runner};
 
@@ -115,8 +115,8 @@ impl Builder {
     }
 }
 
-async fn named(name: &str) -> Result<Builder, Problem> {
-    let missing = |why: &str| Problem::failure(format!("input `builder`: builder `{name}` can't be used: {why}"));
+async fn named(name: &str) -> Result<Builder, ActionError> {
+    let missing = |why: &str| ActionError::failure(format!("input `builder`: builder `{name}` can't be used: {why}"));
     let hint = "`docker buildx ls` lists the builders of this user; docker/setup-buildx-action makes one, with `name`";
     let engine = Engine::find(Some(name)).await.map_err(|why| missing(why).hint(hint))?;
     match engine.exports() {
@@ -130,8 +130,8 @@ async fn named(name: &str) -> Result<Builder, Problem> {
 }
 
 /// Reports that there is no builder, and how to get one.
-fn none(message: &str) -> Problem {
-    Problem::failure(message.to_owned()).hint(
+fn none(message: &str) -> ActionError {
+    ActionError::failure(message.to_owned()).hint(
         "start Docker, with buildx (docker/setup-buildx-action installs it), or install buildah: apt-get install --yes buildah",
     )
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::process::Command;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::access::{Login, entry};
 use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::registry::{CredentialSource, EcrHost};
-use lifecycle::runner::Environment;
+use lifecycle::runner::Variables;
 
 use crate::dockerfile::{Origin, Substitutions, canonical};
 use crate::plan::Image;
@@ -49,14 +49,14 @@ impl BaseCredentials {
         others: &[String],
         substitutions: &Substitutions,
         aws: &Arc<Aws>,
-        environment: &Environment,
+        variables: &Variables,
     ) -> anyhow::Result<Self> {
         let hosts = ecr_hosts(images, others, substitutions);
         if hosts.is_empty() {
             return Ok(Self::none());
         }
         let source = RegistryCredentials::new(aws.clone());
-        let users = environment.docker_config();
+        let users = variables.docker_config();
         let users_own = users.as_deref().map(read).transpose()?.unwrap_or_default();
         let mut tokens = Vec::new();
         for host in hosts {
@@ -67,8 +67,8 @@ impl BaseCredentials {
         let files =
             [(FOR_BUILDX, for_buildx(users_own.clone(), &tokens)), (FOR_BUILDAH, for_buildah(users_own, &tokens))];
         let unusable =
-            |error: std::io::Error| Problem::failure("cannot write credentials of base images").because(error);
-        let login = Login::of(&files, &environment.temporary()).map_err(unusable)?;
+            |error: std::io::Error| ActionError::failure("cannot write credentials of base images").because(error);
+        let login = Login::of(&files, &variables.temporary()).map_err(unusable)?;
         if let Some(users) = &users {
             for shared in ["cli-plugins", "contexts"] {
                 if users.join(shared).is_dir() {
@@ -76,7 +76,7 @@ impl BaseCredentials {
                 }
             }
         }
-        let buildx = environment.get("BUILDX_CONFIG").map(PathBuf::from).or_else(|| Some(users?.join("buildx")));
+        let buildx = variables.get("BUILDX_CONFIG").map(PathBuf::from).or_else(|| Some(users?.join("buildx")));
         Ok(Self { login: Some(login), buildx })
     }
 
@@ -139,9 +139,9 @@ fn ecr_hosts(images: &[Image], others: &[String], substitutions: &Substitutions)
     hosts.filter(|host| EcrHost::parse(host).is_some()).collect()
 }
 
-fn read(folder: &Path) -> Result<Configuration, Problem> {
+fn read(folder: &Path) -> Result<Configuration, ActionError> {
     let path = folder.join("config.json");
-    let broken = || Problem::failure(format!("cannot use {}", path.display()));
+    let broken = || ActionError::failure(format!("cannot use {}", path.display()));
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| broken().because(error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Configuration::new()),

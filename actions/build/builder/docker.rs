@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
 use lifecycle::oci::{Digest, Layout, Manifest, Platform};
 use lifecycle::runner::run_logged;
@@ -102,7 +102,7 @@ impl Docker {
 
     /// Refuses a base image of a layout that is needed for two platforms in one build: Docker's own BuildKit gets it under
     /// one name, for one platform.
-    pub(super) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), Problem> {
+    pub(super) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), ActionError> {
         for (target, sources) in &image.sources {
             for base in sources.bases.iter().filter(|base| base.platform.as_ref().is_some_and(|of| of != target)) {
                 if let Some(Origin::Layout { .. }) = base_images.of(&base.reference) {
@@ -113,7 +113,7 @@ impl Docker {
                     );
                     let hint =
                         "run docker/setup-buildx-action before this step, or take the base image from a registry";
-                    return Err(Problem::mistake(message).at(base.place.clone()).hint(hint));
+                    return Err(ActionError::usage_error(message).at(base.place.clone()).hint(hint));
                 }
             }
         }
@@ -126,7 +126,7 @@ impl Docker {
         image: &Image,
         conditions: &Conditions<'_>,
         output: &mut Output,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         let found = lookup::foundations(image, conditions, None, &mut output.bases).await?;
         output.foundations = found;
         Ok(())
@@ -138,7 +138,7 @@ impl Docker {
         conditions: &Conditions<'_>,
         layout: &Path,
         log: &mut Vec<u8>,
-    ) -> Result<Vec<Finding>, Problem> {
+    ) -> Result<Vec<Finding>, ActionError> {
         let pins = self.pins(image, conditions).await;
         let mut findings = None;
         for platform in &image.platforms {
@@ -151,11 +151,11 @@ impl Docker {
             self.tags().insert(tag.clone());
             let arguments = self.arguments(image, platform, &pins, conditions);
             let finished = run_logged(command(&arguments, conditions), BUILD_DEADLINE).await;
-            let finished = finished.map_err(|error| Problem::failure("cannot build").because(error))?;
+            let finished = finished.map_err(|error| ActionError::failure("cannot build").because(error))?;
             log.extend_from_slice(&finished.log);
             if !finished.status.success() {
                 self.tags().remove(&tag);
-                return Err(Problem::failure(format!("`docker buildx build` failed ({})", finished.status)));
+                return Err(ActionError::failure(format!("`docker buildx build` failed ({})", finished.status)));
             }
             self.take(&tag, layout, conditions).await?;
         }
@@ -163,7 +163,7 @@ impl Docker {
     }
 
     /// Moves an image from Docker into a layout.
-    async fn take(&self, tag: &str, layout: &Path, conditions: &Conditions<'_>) -> Result<(), Problem> {
+    async fn take(&self, tag: &str, layout: &Path, conditions: &Conditions<'_>) -> Result<(), ActionError> {
         let file = conditions.folder.join("image.tar");
         let mut save = docker();
         save.args(["image", "save", "--output"]).arg(&file).arg(tag);
@@ -175,7 +175,7 @@ impl Docker {
             archive::unpack(&file, &into, epoch, &layers)?;
             Ok(std::fs::remove_file(&file)?)
         });
-        unpacked.await.map_err(|error| Problem::failure("cannot read what Docker saved").because(error))
+        unpacked.await.map_err(|error| ActionError::failure("cannot read what Docker saved").because(error))
     }
 
     /// Digests of the base images that come from another registry than the Dockerfile's: BuildKit's log does not name them.
@@ -221,7 +221,12 @@ impl Docker {
     }
 
     /// Loads base images that come from layouts, which BuildKit in Docker cannot read with the classic store.
-    async fn load_bases(&self, image: &Image, platform: &Platform, conditions: &Conditions<'_>) -> Result<(), Problem> {
+    async fn load_bases(
+        &self,
+        image: &Image,
+        platform: &Platform,
+        conditions: &Conditions<'_>,
+    ) -> Result<(), ActionError> {
         for base in image.bases() {
             if let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference)
                 && let Some(digest) = image.known.get(&base.reference).and_then(|digest| digest.parse::<Digest>().ok())
@@ -234,12 +239,12 @@ impl Docker {
     }
 
     /// Loads an image of a layout, once.
-    async fn load(&self, path: &Path, digest: &Digest, platform: &Platform, tag: &str) -> Result<(), Problem> {
+    async fn load(&self, path: &Path, digest: &Digest, platform: &Platform, tag: &str) -> Result<(), ActionError> {
         let mut loaded = self.loaded.lock().await;
         if loaded.contains_key(&(digest.clone(), platform.clone())) {
             return Ok(());
         }
-        let failed = |error| Problem::failure(format!("cannot use {}", path.display())).because(error);
+        let failed = |error| ActionError::failure(format!("cannot use {}", path.display())).because(error);
         std::fs::create_dir_all(&self.folder).map_err(|error| failed(error.into()))?;
         let file = self.folder.join("base.tar");
         let (layout, digest_of, platform_of) = (Layout::at(path), digest.clone(), platform.clone());
@@ -348,7 +353,7 @@ pub(super) fn layout_base<'i>(image: &'i Image, substitutions: &Substitutions) -
 ///
 /// # Errors
 /// When Docker does not take it.
-pub(super) async fn load_archive(file: &Path) -> Result<(), Problem> {
+pub(super) async fn load_archive(file: &Path) -> Result<(), ActionError> {
     let mut load = docker();
     load.args(["image", "load", "--quiet", "--input"]).arg(file);
     let done = succeeds(load, "docker load").await;
@@ -362,14 +367,14 @@ async fn remove(name: &str) {
     ask(&["image", "rm", "--no-prune", name]).await;
 }
 
-async fn succeeds(command: tokio::process::Command, what: &str) -> Result<(), Problem> {
-    let failed = || Problem::failure(format!("`{what}` failed"));
+async fn succeeds(command: tokio::process::Command, what: &str) -> Result<(), ActionError> {
+    let failed = || ActionError::failure(format!("`{what}` failed"));
     let finished = run_logged(command, BUILD_DEADLINE).await.map_err(|error| failed().because(error))?;
     match finished.status.success() {
         true => Ok(()),
         false => {
             let last = super::last_words(&finished.log);
-            Err(last.into_iter().fold(failed(), Problem::hint))
+            Err(last.into_iter().fold(failed(), ActionError::hint))
         }
     }
 }
@@ -401,11 +406,16 @@ fn named_digests(log: &str) -> BTreeMap<String, String> {
 }
 
 /// Loads an image that was built.
-pub(super) async fn load_built(layout: &Path, image: Manifest, reference: &str, folder: &Path) -> Result<(), Problem> {
+pub(super) async fn load_built(
+    layout: &Path,
+    image: Manifest,
+    reference: &str,
+    folder: &Path,
+) -> Result<(), ActionError> {
     let file = folder.join(format!("load-{}.tar", image.digest.short()));
     let (layout, name, target) = (Layout::at(layout), reference.to_owned(), file.clone());
     let packed = apart(move || archive::pack(&layout, &image, &name, &target)).await;
-    packed.map_err(|error| Problem::failure(format!("cannot make an archive of `{reference}`")).because(error))?;
+    packed.map_err(|error| ActionError::failure(format!("cannot make an archive of `{reference}`")).because(error))?;
     load_archive(&file).await
 }
 

@@ -1,6 +1,6 @@
 //! Which line of the Dockerfile failed, and what it printed last.
 
-use lifecycle::Place;
+use lifecycle::SourceLocation;
 
 use crate::dockerfile::{Dockerfile, Instruction};
 
@@ -14,7 +14,7 @@ const CHARACTERS: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     /// Where it is.
-    pub(crate) place: Place,
+    pub(crate) place: SourceLocation,
     /// The instruction, shortened.
     pub(crate) instruction: String,
     /// The last lines that it printed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::oci::{Layout, Platform, Tag, listed};
 
 use super::docker::load_built;
@@ -26,12 +26,13 @@ impl Loader {
     ///
     /// # Errors
     /// When there is no Docker, or an image can't be loaded.
-    pub(crate) async fn find(request: &Request, images: &[Image]) -> Result<Option<Self>, Problem> {
+    pub(crate) async fn find(request: &Request, images: &[Image]) -> Result<Option<Self>, ActionError> {
         if !request.load {
             return Ok(None);
         }
         let Some(here) = daemon_platform().await else {
-            let problem = Problem::mistake("input `load`: Docker does not answer, so no image can be loaded into it");
+            let problem =
+                ActionError::usage_error("input `load`: Docker does not answer, so no image can be loaded into it");
             return Err(problem
                 .hint("start Docker before this step, or unset `load` and use the images in the output `layout`"));
         };
@@ -40,7 +41,7 @@ impl Loader {
             let reference = reference(request, image)?;
             if let Some((other, _)) = loaded.iter().find(|(_, (name, _))| *name == reference) {
                 let message = format!("input `load`: images `{other}` and `{}` would both be `{reference}`", image.key);
-                return Err(Problem::mistake(message)
+                return Err(ActionError::usage_error(message)
                     .at(image.definition.image_name.place.clone())
                     .hint("name one of them in `images`"));
             }
@@ -59,7 +60,7 @@ impl Loader {
         built: &Built,
         layout: &Layout,
         folder: &Path,
-    ) -> Result<Option<String>, Problem> {
+    ) -> Result<Option<String>, ActionError> {
         let Some((reference, platform)) = self.images.get(&image.key) else { return Ok(None) };
         let Some((_, manifest)) = built.platforms.iter().find(|(of, _)| of == platform) else { return Ok(None) };
         load_built(layout.path(), manifest.clone(), reference, folder).await?;
@@ -68,7 +69,7 @@ impl Loader {
 }
 
 /// `<image name>:<version>`, or `<image name>:build`.
-fn reference(request: &Request, image: &Image) -> Result<String, Problem> {
+fn reference(request: &Request, image: &Image) -> Result<String, ActionError> {
     let name = &image.definition.image_name;
     let version = request.version.as_ref().map(ToString::to_string);
     let tag = version.filter(|version| version.parse::<Tag>().is_ok()).unwrap_or_else(|| TAG.to_owned());
@@ -78,20 +79,20 @@ fn reference(request: &Request, image: &Image) -> Result<String, Problem> {
         false => {
             let message =
                 format!("input `load`: `{reference}` is not a valid name in Docker for image `{}`", image.key);
-            Err(Problem::mistake(message).at(name.place.clone()))
+            Err(ActionError::usage_error(message).at(name.place.clone()))
         }
     }
 }
 
 /// The platform of Docker, or the only one.
-fn platform(image: &Image, here: &Platform) -> Result<Platform, Problem> {
+fn platform(image: &Image, here: &Platform) -> Result<Platform, ActionError> {
     match image.platforms.as_slice() {
         [only] => Ok(only.clone()),
         several if several.contains(here) => Ok(here.clone()),
         several => {
             let (key, several) = (&image.key, listed(several));
             let message = format!("input `load`: image `{key}` is built for {several}, and Docker here runs {here}");
-            Err(Problem::mistake(message)
+            Err(ActionError::usage_error(message)
                 .at(image.definition.key.place.clone())
                 .hint("name one platform in `platforms`"))
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::oci::Platform;
 use lifecycle::runner::{Program, command, run};
 
@@ -29,7 +29,7 @@ pub(super) async fn foundations(
     conditions: &Conditions<'_>,
     builder: Option<&str>,
     bases: &mut BTreeMap<String, String>,
-) -> Result<BTreeMap<Platform, Foundation>, Problem> {
+) -> Result<BTreeMap<Platform, Foundation>, ActionError> {
     let attests = bases.keys().any(|reference| !image.known.contains_key(reference));
     let mut foundations = BTreeMap::new();
     let mut seen: BTreeMap<String, Looked> = BTreeMap::new();
@@ -42,14 +42,14 @@ pub(super) async fn foundations(
                 continue;
             }
             let wanted = base.platform.as_ref().unwrap_or(target);
-            let cannot = |cause: Problem| {
+            let cannot = |cause: ActionError| {
                 let message = format!("the base image `{}` can't be checked", base.reference);
-                Problem::failure(message).because(cause).at(base.place.clone())
+                ActionError::failure(message).because(cause).at(base.place.clone())
             };
             let foundation = match conditions.request.base_images.of(&base.reference) {
                 Some(Origin::Layout { path, .. }) => {
                     let found = foundation_in(&path, digest.as_deref().unwrap_or_default(), wanted);
-                    found.map_err(|error| cannot(Problem::failure(path.display().to_string()).because(error)))?
+                    found.map_err(|error| cannot(ActionError::failure(path.display().to_string()).because(error)))?
                 }
                 origin => {
                     let name = named(base, origin, digest.as_deref());
@@ -58,7 +58,7 @@ pub(super) async fn foundations(
                     }
                     let Some(looked) = seen.get(&name) else { continue };
                     bases.entry(base.reference.clone()).or_insert_with(|| looked.digest.clone());
-                    looked.choose(wanted).ok_or_else(|| cannot(Problem::failure("it has no platform")))?
+                    looked.choose(wanted).ok_or_else(|| cannot(ActionError::failure("it has no platform")))?
                 }
             };
             foundation.fits(base)?;
@@ -96,12 +96,14 @@ impl Looked {
     }
 }
 
-async fn look(name: &str, builder: Option<&str>, conditions: &Conditions<'_>) -> Result<Looked, Problem> {
+async fn look(name: &str, builder: Option<&str>, conditions: &Conditions<'_>) -> Result<Looked, ActionError> {
     let mut arguments = vec!["buildx".to_owned(), "imagetools".to_owned(), "inspect".to_owned()];
     arguments.extend(builder.into_iter().flat_map(|builder| ["--builder".to_owned(), builder.to_owned()]));
     arguments.extend(["--format".to_owned(), "{{json .}}".to_owned(), name.to_owned()]);
     match ask(&arguments, conditions).await {
-        Ok(answer) => of_registry(&answer).ok_or_else(|| Problem::failure("buildx gives no answer that can be read")),
+        Ok(answer) => {
+            of_registry(&answer).ok_or_else(|| ActionError::failure("buildx gives no answer that can be read"))
+        }
         // The Docker Engine's own images need be in no registry.
         Err(problem) => {
             let local = ["image", "inspect", "--format", "{{json .}}", name].map(str::to_owned);
@@ -113,11 +115,11 @@ async fn look(name: &str, builder: Option<&str>, conditions: &Conditions<'_>) ->
     }
 }
 
-async fn ask(arguments: &[String], conditions: &Conditions<'_>) -> Result<Value, Problem> {
+async fn ask(arguments: &[String], conditions: &Conditions<'_>) -> Result<Value, ActionError> {
     let mut command = command(Program::Docker, "docker");
     command.args(arguments);
     conditions.credentials.give_to_buildx(&mut command);
-    let failed = || Problem::failure(format!("`docker {}` failed", arguments[..arguments.len().min(3)].join(" ")));
+    let failed = || ActionError::failure(format!("`docker {}` failed", arguments[..arguments.len().min(3)].join(" ")));
     let finished = run(command, ASK_LIMIT, DEADLINE).await.map_err(|error| failed().because(error))?;
     if !finished.status.success() {
         let log = String::from_utf8_lossy(&finished.log).into_owned();

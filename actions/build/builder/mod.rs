@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
 use lifecycle::oci::Platform;
 use lifecycle::project::Project;
-use lifecycle::runner::{Environment, Grant, Input, InputError, Runner, grant};
+use lifecycle::runner::{Grant, Input, InputError, Runner, Variables, grant};
 
 use crate::bases::Foundation;
 use crate::dockerfile::Substitutions;
@@ -81,7 +81,7 @@ pub(crate) struct Output {
 
 /// A build that failed, with what the builder printed.
 pub(crate) struct Failed {
-    pub(crate) problem: Problem,
+    pub(crate) problem: ActionError,
     pub(crate) log: Vec<u8>,
     /// The instruction that failed, where the log tells.
     pub(crate) step: Option<failure::Step>,
@@ -143,11 +143,11 @@ impl Builder {
         request: &Request,
         credentials: &BaseCredentials,
         runner: &Runner,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         match &self.program {
             Program::Buildx(buildx) => {
                 let opened = buildx.open(request, credentials, runner).await;
-                opened.map_err(|problem| Problem::failure(format!("cannot use {}", self.why)).because(problem))
+                opened.map_err(|problem| ActionError::failure(format!("cannot use {}", self.why)).because(problem))
             }
             Program::Docker(docker) => {
                 docker.open().await;
@@ -161,7 +161,7 @@ impl Builder {
     ///
     /// # Errors
     /// The first such instruction, at its line.
-    pub(crate) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), Problem> {
+    pub(crate) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), ActionError> {
         match &self.program {
             Program::Buildx(_) => Ok(()),
             Program::Docker(docker) => docker.check(image, base_images),
@@ -187,7 +187,7 @@ impl Builder {
         image: &Image,
         conditions: &Conditions<'_>,
         output: &mut Output,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         match &self.program {
             Program::Buildx(buildx) => buildx.verify(image, conditions, output).await,
             Program::Docker(docker) => docker.verify(image, conditions, output).await,
@@ -233,11 +233,7 @@ pub(crate) enum SecretSource {
 
 impl Secret {
     /// Reads the input; a file is relative to the working directory, or an absolute path.
-    pub(crate) fn parse(
-        input: &Input<'_>,
-        environment: &Environment,
-        project: &Project,
-    ) -> Result<Vec<Self>, InputError> {
+    pub(crate) fn parse(input: &Input<'_>, variables: &Variables, project: &Project) -> Result<Vec<Self>, InputError> {
         let form = "lines of the form id=env:NAME or id=file:PATH";
         let secret = |line: &str| {
             // What is no reference to a secret may be the secret itself: it is not repeated.
@@ -246,7 +242,7 @@ impl Secret {
                 !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
             };
             let source = match source.split_once(':') {
-                Some(("env", name)) if is_word(name) => match environment.raw(name) {
+                Some(("env", name)) if is_word(name) => match variables.raw(name) {
                     Some(_) => SecretSource::Variable(name.to_owned()),
                     None => {
                         return Err(

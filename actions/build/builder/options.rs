@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::project::Project;
-use lifecycle::runner::{Environment, Input, InputError};
+use lifecycle::runner::{Input, InputError, Variables};
 
 use crate::dockerfile::{Base, Sources, comparable, is_image};
 
@@ -167,10 +167,10 @@ impl Options {
     ///
     /// # Errors
     /// Names the first input that it cannot honour, with the reason.
-    pub(super) fn check_for_buildah(&self) -> Result<(), Problem> {
+    pub(super) fn check_for_buildah(&self) -> Result<(), ActionError> {
         let refused = |input: &str, why: &str| {
             let message = format!("input `{input}`: buildah, which builds here, {why}");
-            Err(Problem::mistake(message).hint("use BuildKit: `builder: auto` takes it where Docker is"))
+            Err(ActionError::usage_error(message).hint("use BuildKit: `builder: auto` takes it where Docker is"))
         };
         if self.is_insecure() {
             return refused("allow", "has no `RUN --security=insecure`");
@@ -204,7 +204,7 @@ const HOST_GATEWAY: &str = "host-gateway";
 /// Lines `id`, `id=SOCKET` or `id=KEY,KEY`.
 pub(crate) fn ssh(
     input: &Input<'_>,
-    environment: &Environment,
+    variables: &Variables,
     project: &Project,
 ) -> Result<BTreeMap<String, Vec<PathBuf>>, InputError> {
     let mut all = BTreeMap::new();
@@ -221,7 +221,7 @@ pub(crate) fn ssh(
         };
         let paths = match paths {
             Some(paths) => paths.split(',').map(path).collect::<Result<Vec<_>, _>>()?,
-            None if environment.get(AGENT).is_some() => Vec::new(),
+            None if variables.get(AGENT).is_some() => Vec::new(),
             None => {
                 let why = format!(
                     "{AGENT} is not set in this step's `env:`: start an SSH agent before, or name a key: {id}=PATH"
@@ -237,8 +237,8 @@ pub(crate) fn ssh(
 }
 
 /// The agent's socket, if an id has no path.
-pub(crate) fn agent(ssh: &BTreeMap<String, Vec<PathBuf>>, environment: &Environment) -> Option<String> {
-    environment.get(AGENT).filter(|_| ssh.values().any(Vec::is_empty)).map(str::to_owned)
+pub(crate) fn agent(ssh: &BTreeMap<String, Vec<PathBuf>>, variables: &Variables) -> Option<String> {
+    variables.get(AGENT).filter(|_| ssh.values().any(Vec::is_empty)).map(str::to_owned)
 }
 
 /// The network of `RUN`.

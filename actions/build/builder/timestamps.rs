@@ -4,7 +4,7 @@
 //! The result is the one of BuildKit's `rewrite-timestamp`, which reads and writes the layer with Go's archive/tar. Layers
 //! come from the same package, so that headers need no other change.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 
 /// A block of an archive, in bytes.
 const BLOCK: usize = 512;
@@ -82,7 +82,7 @@ impl<R: Read> Clamped<R> {
         while filled < BLOCK {
             match self.source.read(&mut block[filled..])? {
                 0 if filled == 0 => return Ok(None),
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => filled += read,
             }
         }
@@ -93,7 +93,7 @@ impl<R: Read> Clamped<R> {
         let padded = size.checked_next_multiple_of(BLOCK as u64).ok_or_else(|| invalid("too large a file"))?;
         match io::copy(&mut self.source.by_ref().take(padded), target)? {
             copied if copied == padded => Ok(()),
-            _ => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 
@@ -192,7 +192,7 @@ fn sum(header: &mut [u8; BLOCK]) {
 }
 
 fn invalid(what: &str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, format!("a layer has {what}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("a layer has {what}"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod words;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use lifecycle::{Place, Problem, checkout};
+use lifecycle::{ActionError, SourceLocation, workspace};
 
 pub(crate) use sources::{Base, Role, SYNTAX_ARGUMENT, Sources, mount};
 pub(crate) use substitutions::{Origin, Substitutions, canonical, comparable, is_image};
@@ -32,20 +32,20 @@ impl Dockerfile {
     ///
     /// # Errors
     /// When it can't be read or is no Dockerfile.
-    pub(crate) fn read(path: &Path, display: &Path) -> Result<Self, Problem> {
+    pub(crate) fn read(path: &Path, display: &Path) -> Result<Self, ActionError> {
         let unreadable = |error: std::io::Error| {
-            let whole = Place { file: display.to_owned(), line: 1, column: 1 };
-            Problem::mistake(format!("cannot read {}", display.display())).because(error).at(whole)
+            let whole = SourceLocation { file: display.to_owned(), line: 1, column: 1 };
+            ActionError::usage_error(format!("cannot read {}", display.display())).because(error).at(whole)
         };
-        Self::parse(checkout::read(path, LIMIT).map_err(unreadable)?, display)
+        Self::parse(workspace::read(path, LIMIT).map_err(unreadable)?, display)
     }
 
-    fn parse(text: String, display: &Path) -> Result<Self, Problem> {
+    fn parse(text: String, display: &Path) -> Result<Self, ActionError> {
         let not = |what: &str| format!("{} is no Dockerfile: {what}", display.display());
         let document = syntax::parse(&text)
-            .map_err(|error| Problem::mistake(not(&error.message)).at(place(&text, display, error.offset)))?;
+            .map_err(|error| ActionError::usage_error(not(&error.message)).at(place(&text, display, error.offset)))?;
         if !document.instructions.iter().any(|instruction| instruction.keyword == "FROM") {
-            let problem = Problem::mistake(not("expected at least one FROM instruction"));
+            let problem = ActionError::usage_error(not("expected at least one FROM instruction"));
             return Err(problem.at(place(&text, display, 0)));
         }
         Ok(Self { text, display: display.to_owned(), document })
@@ -57,7 +57,7 @@ impl Dockerfile {
     }
 
     /// Where an offset in bytes is.
-    pub(crate) fn place(&self, offset: usize) -> Place {
+    pub(crate) fn place(&self, offset: usize) -> SourceLocation {
         place(&self.text, &self.display, offset)
     }
 
@@ -117,9 +117,9 @@ impl Dockerfile {
     }
 }
 
-fn place(text: &str, display: &Path, offset: usize) -> Place {
+fn place(text: &str, display: &Path, offset: usize) -> SourceLocation {
     let before = text.get(..offset).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Place { file: display.to_owned(), line, column }
+    SourceLocation { file: display.to_owned(), line, column }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifecycle::oci::Platform;
-use lifecycle::{Place, Problem};
+use lifecycle::{ActionError, SourceLocation};
 
 use super::Dockerfile;
 use super::substitutions::canonical;
@@ -34,7 +34,7 @@ pub(crate) struct Base {
     /// The same with registry and tag: `docker.io/library/busybox:latest`.
     pub(crate) name: String,
     /// Where it is named.
-    pub(crate) place: Place,
+    pub(crate) place: SourceLocation,
     /// What it is named for.
     pub(crate) role: Role,
     /// The platform that it has to be of; none for a frontend, which the builder chooses for itself.
@@ -92,7 +92,7 @@ impl Dockerfile {
         arguments: &BTreeMap<String, String>,
         target: Option<&str>,
         platform: &Platform,
-    ) -> Result<Sources, Problem> {
+    ) -> Result<Sources, ActionError> {
         let mut reading = Reading::of(self, arguments, platform);
         for instruction in self.instructions() {
             reading.take(instruction)?;
@@ -103,7 +103,7 @@ impl Dockerfile {
     }
 
     /// The image that reads the Dockerfile, where one is named.
-    fn frontend(&self, arguments: &BTreeMap<String, String>) -> Result<Option<Base>, Problem> {
+    fn frontend(&self, arguments: &BTreeMap<String, String>) -> Result<Option<Base>, ActionError> {
         let directive = self.document.syntax.as_ref();
         let argument = arguments.get(SYNTAX_ARGUMENT).and_then(|value| value.split_whitespace().next());
         let image = argument.map(str::to_owned).or_else(|| Some(directive?.image.clone()));
@@ -140,14 +140,14 @@ impl<'d> Reading<'d> {
         Self { dockerfile, arguments, platform, globals, predefined, stages: Vec::new() }
     }
 
-    fn take(&mut self, instruction: &Instruction) -> Result<(), Problem> {
+    fn take(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         match instruction.keyword {
             "FROM" => self.from(instruction),
             "ARG" => self.arg(instruction),
             _ if self.stages.is_empty() => {
                 let place = self.dockerfile.place(instruction.offset);
                 let message = format!("`{}` stands before the first FROM", instruction.keyword);
-                Err(Problem::mistake(message).at(place))
+                Err(ActionError::usage_error(message).at(place))
             }
             "ENV" => self.env(instruction),
             "COPY" => self.copy(instruction),
@@ -156,7 +156,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    fn arg(&mut self, instruction: &Instruction) -> Result<(), Problem> {
+    fn arg(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         for word in quoted_words(&instruction.arguments.text, self.dockerfile.document.escape) {
             let (name, default) = word.split_once('=').map_or((word.as_str(), None), |(n, d)| (n, Some(d)));
             let known = self.stages.last().map_or(&self.globals, |stage| &stage.variables);
@@ -180,7 +180,7 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    fn env(&mut self, instruction: &Instruction) -> Result<(), Problem> {
+    fn env(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         let escape = self.dockerfile.document.escape;
         let text = &instruction.arguments.text;
         let Some(stage) = self.stages.last_mut() else { return Ok(()) };
@@ -201,18 +201,22 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    fn from(&mut self, instruction: &Instruction) -> Result<(), Problem> {
+    fn from(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         let words = instruction.arguments.words();
         let at = |offset: usize| self.dockerfile.place(offset);
         let (written, name) = match words.as_slice() {
             [image] => (image, None),
             [image, by, name] if by.text.eq_ignore_ascii_case("as") => (image, Some(name.text.to_ascii_lowercase())),
-            _ => return Err(Problem::mistake("FROM takes an image, or an image AS a name").at(at(instruction.offset))),
+            _ => {
+                return Err(
+                    ActionError::usage_error("FROM takes an image, or an image AS a name").at(at(instruction.offset))
+                );
+            }
         };
         let place = at(written.span().map_or(instruction.offset, |span| span.start));
         let reference = self.expanded(&written.text, &self.globals, &place)?;
         if reference.is_empty() {
-            let problem = Problem::mistake(format!("the name of the base image is empty: `{}`", written.text));
+            let problem = ActionError::usage_error(format!("the name of the base image is empty: `{}`", written.text));
             return Err(problem.at(place).hint("give the build argument a default, or a value in `buildArgs`"));
         }
         let platform = match instruction.options.iter().find(|option| option.name == "platform") {
@@ -221,7 +225,7 @@ impl<'d> Reading<'d> {
                 let value = self.expanded(&option.written.text, &self.globals, &at(option.offset))?;
                 let place = at(option.offset);
                 let platform = value.parse::<Platform>();
-                platform.map_err(|error| Problem::mistake("FROM has no platform").because(error).at(place))?
+                platform.map_err(|error| ActionError::usage_error("FROM has no platform").because(error).at(place))?
             }
         };
         let (parent, variables) = match self.stage_named(&reference) {
@@ -236,14 +240,14 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    fn copy(&mut self, instruction: &Instruction) -> Result<(), Problem> {
+    fn copy(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         match instruction.options.iter().find(|option| option.name == "from" && !option.value.is_empty()) {
             Some(option) => self.takes(option, &option.written.text, None),
             None => Ok(()),
         }
     }
 
-    fn run(&mut self, instruction: &Instruction) -> Result<(), Problem> {
+    fn run(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         for option in instruction.options.iter().filter(|option| option.name == "mount") {
             let options = mount(&option.value);
             let from = options.iter().find(|(name, _)| name == "from").and_then(|(_, value)| value.clone());
@@ -260,7 +264,7 @@ impl<'d> Reading<'d> {
         option: &Flag,
         from: &str,
         mount: Option<Vec<(String, Option<String>)>>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         let span = option.written.span();
         let place = self.dockerfile.place(span.map_or(option.offset, |span| span.start));
         let Some(current) = self.stages.len().checked_sub(1) else { return Ok(()) };
@@ -284,19 +288,20 @@ impl<'d> Reading<'d> {
     fn base(
         &self,
         reference: String,
-        place: Place,
+        place: SourceLocation,
         role: Role,
         platform: Platform,
         written: Piece,
         mount: Option<Vec<(String, Option<String>)>>,
-    ) -> Result<Base, Problem> {
+    ) -> Result<Base, ActionError> {
         let name = named(&reference, &place)?;
         Ok(Base { reference, name, place, role, platform: Some(platform), written, mount })
     }
 
-    fn expanded(&self, word: &str, variables: &Variables, place: &Place) -> Result<String, Problem> {
-        expand(word, self.dockerfile.document.escape, variables)
-            .map_err(|error| Problem::mistake(format!("`{word}` can't be evaluated")).because(error).at(place.clone()))
+    fn expanded(&self, word: &str, variables: &Variables, place: &SourceLocation) -> Result<String, ActionError> {
+        expand(word, self.dockerfile.document.escape, variables).map_err(|error| {
+            ActionError::usage_error(format!("`{word}` can't be evaluated")).because(error).at(place.clone())
+        })
     }
 
     /// The last stage of a name.
@@ -351,10 +356,10 @@ impl<'d> Reading<'d> {
     }
 }
 
-fn named(reference: &str, place: &Place) -> Result<String, Problem> {
+fn named(reference: &str, place: &SourceLocation) -> Result<String, ActionError> {
     canonical(reference).ok_or_else(|| {
         let shown: String = reference.chars().take(200).collect();
-        Problem::mistake(format!("`{shown}` is no reference of an image")).at(place.clone())
+        ActionError::usage_error(format!("`{shown}` is no reference of an image")).at(place.clone())
     })
 }
 
@@ -479,7 +484,7 @@ mod tests {
             ("RUN a\nFROM b", "Dockerfile:1:1: `RUN` stands before the first FROM"),
         ] {
             let error = dockerfile(text).sources(&BTreeMap::new(), None, &Platform::linux("arm64")).unwrap_err();
-            let line = lifecycle::Diagnosis::of(&error.into()).line();
+            let line = lifecycle::Diagnostic::of(&error.into()).line();
             assert!(line.starts_with(message), "{line}");
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
 
 use super::{Report, Scanner, address, some_word, word};
@@ -11,7 +11,7 @@ use crate::single::Single;
 /// How it explains an exit code that a `fail-on-severity` of its configuration file caused.
 const OVER_ITS_THRESHOLD: &str = "at or above the severity threshold";
 
-pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, Problem> {
+pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, ActionError> {
     let mut source = std::ffi::OsString::from("oci-dir:");
     source.push(single.path());
     let mut command = scanner.command();

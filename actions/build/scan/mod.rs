@@ -15,8 +15,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
 use lifecycle::oci::{Descriptor, Layout, Platform};
-use lifecycle::runner::{self, Environment, Finished, Program, Runner, run};
-use lifecycle::{Problem, SecretString, clock};
+use lifecycle::runner::{self, Finished, Program, Runner, Variables, run};
+use lifecycle::{ActionError, SecretString, clock};
 
 use crate::single::Single;
 use crate::tools::{self, Install};
@@ -120,14 +120,14 @@ impl Scanner {
         install: Install,
         cache: Option<&Path>,
         at_a_time: usize,
-    ) -> Result<Option<Self>, Problem> {
-        let environment = &runner.environment;
+    ) -> Result<Option<Self>, ActionError> {
+        let environment = &runner.variables;
         let missing = |name, action| tools::missing("scan", name, name, action);
         let (kind, program) = match (choice, environment.secret("SNYK_TOKEN")) {
             (Choice::Off, _) => return Ok(None),
             (Choice::Auto | Choice::Snyk, Some(token)) => (Kind::Snyk(token), tools::snyk(runner, install).await?),
             (Choice::Snyk, None) => {
-                let problem = Problem::failure("snyk needs a token, and SNYK_TOKEN is not set");
+                let problem = ActionError::failure("snyk needs a token, and SNYK_TOKEN is not set");
                 return Err(problem.hint("`env: SNYK_TOKEN: ${{ secrets.SNYK_TOKEN }}` on the step, or another `scan`"));
             }
             (Choice::Trivy, _) => {
@@ -144,7 +144,7 @@ impl Scanner {
         Ok(Some(Self { cache, ..Self::new(kind, program, environment, at_a_time) }))
     }
 
-    fn new(kind: Kind, program: PathBuf, environment: &Environment, at_a_time: usize) -> Self {
+    fn new(kind: Kind, program: PathBuf, variables: &Variables, at_a_time: usize) -> Self {
         let at_a_time = at_a_time.max(1);
         // trivy locks its cache, so two of it would wait for each other until one gives up. grype's first fetches its database.
         let (first, later) = match kind {
@@ -156,7 +156,7 @@ impl Scanner {
             kind,
             program,
             deadline: DEADLINE,
-            temporary: environment.temporary(),
+            temporary: variables.temporary(),
             cache: None,
             turns: Semaphore::new(first),
             later: AtomicUsize::new(later),
@@ -187,21 +187,22 @@ impl Scanner {
     ///
     /// # Errors
     /// When the scanner could not do it: that is not the same as having found nothing.
-    pub(crate) async fn scan(&self, target: &Target<'_>) -> Result<Scan, Problem> {
-        let failed = |cause: Problem| {
+    pub(crate) async fn scan(&self, target: &Target<'_>) -> Result<Scan, ActionError> {
+        let failed = |cause: ActionError| {
             let hint = cause.hint.clone();
             let message = format!("image `{}` ({}) could not be scanned", target.key, target.platform);
-            let problem = Problem::failure(message).because(cause);
-            hint.into_iter().fold(problem, Problem::hint)
+            let problem = ActionError::failure(message).because(cause);
+            hint.into_iter().fold(problem, ActionError::hint)
         };
-        let turn = self.turns.acquire().await.map_err(|error| failed(Problem::failure("no turn").because(error)))?;
+        let turn =
+            self.turns.acquire().await.map_err(|error| failed(ActionError::failure("no turn").because(error)))?;
         let outcome = self.at_once(target).await.map_err(failed);
         drop(turn);
         self.turns.add_permits(self.later.swap(0, Ordering::Relaxed));
         outcome
     }
 
-    async fn at_once(&self, target: &Target<'_>) -> Result<Scan, Problem> {
+    async fn at_once(&self, target: &Target<'_>) -> Result<Scan, ActionError> {
         let single = Single::of(target.layout, target.manifest, &self.temporary)?;
         let started = clock::now();
         let report = match &self.kind {
@@ -212,7 +213,10 @@ impl Scanner {
         let finished = clock::now();
         let vulnerabilities = distinct(report.vulnerabilities);
         if vulnerabilities.len() > VULNERABILITIES {
-            return Err(Problem::failure(format!("{} lists more than {VULNERABILITIES} vulnerabilities", self.name())));
+            return Err(ActionError::failure(format!(
+                "{} lists more than {VULNERABILITIES} vulnerabilities",
+                self.name()
+            )));
         }
         Ok(Scan {
             platform: target.platform.clone(),
@@ -225,10 +229,10 @@ impl Scanner {
     }
 
     /// Runs the scanner, which has to end by itself and in time.
-    async fn run(&self, mut command: Command, single: &Single) -> Result<Finished, Problem> {
+    async fn run(&self, mut command: Command, single: &Single) -> Result<Finished, ActionError> {
         command.current_dir(single.folder());
         let finished = run(command, OUTPUT, self.deadline).await;
-        finished.map_err(|error| Problem::failure(format!("{} did not finish", self.name())).because(error))
+        finished.map_err(|error| ActionError::failure(format!("{} did not finish", self.name())).because(error))
     }
 
     /// Its version as it says it, asked for once.
@@ -244,15 +248,15 @@ impl Scanner {
     }
 
     /// A failure that the scanner has words for, or at least an exit code.
-    fn failure(&self, finished: &Finished, words: Option<&str>) -> Problem {
+    fn failure(&self, finished: &Finished, words: Option<&str>) -> ActionError {
         let log = String::from_utf8_lossy(&finished.log);
         let last = || log.lines().rev().map(str::trim).find(|line| !line.is_empty());
         let words = words.or_else(last).map(|words| format!(": {}", word(words))).unwrap_or_default();
-        Problem::failure(format!("{} failed with {}{words}", self.name(), finished.status))
+        ActionError::failure(format!("{} failed with {}{words}", self.name(), finished.status))
     }
 
-    fn broken(&self, error: impl Into<lifecycle::oci::BoxError>) -> Problem {
-        Problem::failure(format!("{} printed something that is not its JSON", self.name())).because(error)
+    fn broken(&self, error: impl Into<lifecycle::oci::BoxError>) -> ActionError {
+        ActionError::failure(format!("{} printed something that is not its JSON", self.name())).because(error)
     }
 }
 

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
-use lifecycle::{ExposeSecret, Problem, SecretString};
+use lifecycle::{ActionError, ExposeSecret, SecretString};
 
 use super::{OUTPUT, Report, Scanner, Target, address, some_word, word};
 use crate::single::Single;
@@ -24,7 +24,7 @@ pub(super) async fn scan(
     token: &SecretString,
     single: &Single,
     target: &Target<'_>,
-) -> Result<Report, Problem> {
+) -> Result<Report, ActionError> {
     let archive = single.archive().await?;
     let json = single.file("snyk.json");
     let mut command = scanner.command();
@@ -36,10 +36,10 @@ pub(super) async fn scan(
     let finished = scanner.run(command, single).await?;
     let document = match std::fs::metadata(&json) {
         Ok(file) if file.len() > OUTPUT as u64 => {
-            return Err(Problem::failure(format!("snyk wrote more than {OUTPUT} bytes")));
+            return Err(ActionError::failure(format!("snyk wrote more than {OUTPUT} bytes")));
         }
         Ok(_) => {
-            std::fs::read(&json).map_err(|error| Problem::failure("cannot read what snyk wrote").because(error))?
+            std::fs::read(&json).map_err(|error| ActionError::failure("cannot read what snyk wrote").because(error))?
         }
         Err(_) => finished.stdout.clone(),
     };
@@ -47,7 +47,7 @@ pub(super) async fn scan(
     match code {
         Some(exit::CLEAN | exit::FINDINGS) => {}
         Some(exit::NOTHING_TO_TEST) => {
-            let problem = Problem::failure("snyk found nothing in it that it can test (exit code 3)");
+            let problem = ActionError::failure("snyk found nothing in it that it can test (exit code 3)");
             return Err(problem.hint("another `scan` may know what it is made of; `scan: off` leaves it unscanned"));
         }
         _ => {
@@ -64,7 +64,7 @@ pub(super) async fn scan(
     }
     let issues = issues(projects).ok_or_else(|| scanner.broken("a project without `vulnerabilities`"))?;
     if code == Some(exit::FINDINGS) && issues.is_empty() {
-        return Err(Problem::failure("snyk says that it found something, and lists nothing"));
+        return Err(ActionError::failure("snyk says that it found something, and lists nothing"));
     }
     let tool = Tool {
         name: "snyk".to_owned(),

@@ -1,4 +1,4 @@
-use lifecycle::Diagnosis;
+use lifecycle::Diagnostic;
 use lifecycle::evidence::scan::{Counts, Policy, Severity, Verdict};
 
 use super::*;
@@ -12,13 +12,13 @@ async fn scan(kind: Kind, script: &str, deadline: Duration) -> Result<Scan, Stri
     let (layout, manifest) = single::tests::layout(folder.path());
     let program = script::write(folder.path(), "scanner", script);
     let environment = temporary.display().to_string();
-    let environment = Environment::from([("RUNNER_TEMP", environment.as_str())]);
+    let environment = Variables::from([("RUNNER_TEMP", environment.as_str())]);
     let scanner = Scanner { deadline, ..Scanner::new(kind, program, &environment, 2) };
     let platform = Platform::linux("amd64");
     let target = Target { key: "Web", platform: &platform, layout: &layout, manifest: &manifest, dockerfile: None };
     let outcome = scanner.scan(&target).await;
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
-    outcome.map_err(|problem| Diagnosis::of(&problem.into()).line())
+    outcome.map_err(|problem| Diagnostic::of(&problem.into()).line())
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -74,11 +74,11 @@ async fn snyk_tells_clean_from_findings_and_both_from_failure() {
 }
 
 const TRIVY: &str = r#"{"SchemaVersion":2,"ArtifactName":"x","Results":[
-  {"Target":"x (alpine 3.20)","Class":"os-pkgs","Type":"alpine","Vulnerabilities":[
+  {"Target":"x (alpine 3.20)","ErrorKind":"os-pkgs","Type":"alpine","Vulnerabilities":[
     {"VulnerabilityID":"CVE-2026-2","PkgName":"musl","InstalledVersion":"1.2.4","FixedVersion":"1.2.5","Severity":"MEDIUM",
      "PrimaryURL":"https://avd.example/cve-2026-2","Title":"musl: overflow"},
     {"VulnerabilityID":"CVE-2026-3","PkgName":"zlib","InstalledVersion":"1","Severity":"UNKNOWN","FixedVersion":""}]},
-  {"Target":"app/a.jar","Class":"lang-pkgs","Type":"jar"}]}"#;
+  {"Target":"app/a.jar","ErrorKind":"lang-pkgs","Type":"jar"}]}"#;
 
 fn printing(json: &str, code: i32) -> String {
     format!(

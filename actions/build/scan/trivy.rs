@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
 use lifecycle::runner::run;
 
@@ -12,7 +12,7 @@ use crate::single::Single;
 /// The shape of the report that is read.
 const SCHEMA: u64 = 2;
 
-pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, Problem> {
+pub(super) async fn scan(scanner: &Scanner, single: &Single) -> Result<Report, ActionError> {
     let mut command = scanner.command();
     command.arg("image").arg("--input").arg(single.path());
     // Whatever a configuration file says of the exit code, findings are told by the report.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lifecycle::Diagnosis;
+use lifecycle::Diagnostic;
 use lifecycle::aws::{Finding, Findings};
 use lifecycle::evidence::scan::Threshold;
 use lifecycle::registry::EcrHost;
@@ -34,7 +34,7 @@ impl Image<'_> {
         let mut fails = false;
         for answer in answers {
             let (name, mut found) =
-                answer.map_err(|error| format!("it can't be decided: {}", Diagnosis::of(&error.into()).line()))?;
+                answer.map_err(|error| format!("it can't be decided: {}", Diagnostic::of(&error.into()).line()))?;
             let waived = self.waive(&mut found);
             let counts = found.counts();
             let failing = || found.findings.iter().filter(|finding| threshold.is_reached_by(finding.severity));

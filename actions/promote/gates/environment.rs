@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use lifecycle::evidence::{RecordKind, Recorded};
-use lifecycle::oci::{Class, listed};
+use lifecycle::oci::{ErrorKind, listed};
 use lifecycle::project::{Fit, fit, platforms, unusable_layer};
 
 use super::evidence::rounded;
@@ -54,7 +54,7 @@ impl Image<'_> {
         let has = match platforms(&self.delivery.source, root).await {
             Ok(has) => has,
             // Not that it could not look: it did, and that is what it found.
-            Err(error) if error.class == Class::Invalid => return Err(format!("it can't be decided: {error}")),
+            Err(error) if error.kind == ErrorKind::Invalid => return Err(format!("it can't be decided: {error}")),
             Err(error) => return Err(could_not_look(error)),
         };
         for usage in usages {

@@ -124,7 +124,7 @@ impl Image<'_> {
     }
 
     pub(super) async fn provenance(&self) -> Verdict {
-        let Some(wanted) = self.runner.environment.repository_url() else {
+        let Some(wanted) = self.runner.variables.repository_url() else {
             return Err("it can't be decided: GITHUB_REPOSITORY doesn't say which repository this is".to_owned());
         };
         let store = &self.delivery.source;

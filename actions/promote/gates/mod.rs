@@ -12,17 +12,17 @@ mod signature;
 use futures::future;
 use futures::stream::{self, StreamExt};
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark};
 use lifecycle::evidence::waivers::Waivers;
-use lifecycle::evidence::{Gate, GateStatus, RecordKind, Recorded};
+use lifecycle::evidence::{GateResult, GateStatus, RecordKind, Recorded};
 use lifecycle::oci::{Digest, Platform, StoreError};
 use lifecycle::runner::{Level, Runner};
 use lifecycle::transfer::Graph;
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};
-pub(crate) use requirement::{Asked, Identity, Requirement, Subject, parse};
+pub(crate) use requirement::{Gate, Identity, Requirement, Subject, parse};
 use signature::{Signatures, Trust};
 
 /// What a gate says: a sentence with what was found and what was wanted. `Err` blocks.
@@ -42,13 +42,13 @@ struct Image<'a> {
 ///
 /// # Errors
 /// When the policy can't be read, or is none.
-pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Asked>> {
+pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Requirement>> {
     let mut asked = request.gates.clone();
     if let Some(parameter) = &request.policy_parameter {
         let text = request.target.aws.parameter(parameter).await.map_err(|error| {
             let hint = error.kind == lifecycle::aws::Kind::NotFound;
-            let problem =
-                Problem::failure(format!("the policy `{parameter}` can't be read, so nothing may pass")).because(error);
+            let problem = ActionError::failure(format!("the policy `{parameter}` can't be read, so nothing may pass"))
+                .because(error);
             // The hint of a missing parameter speaks of registries.
             match hint {
                 true => problem.hint("create it with a gate a line, or leave `policy-parameter` out"),
@@ -68,19 +68,24 @@ pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Asked>> {
 ///
 /// # Errors
 /// When the file is malformed.
-pub(crate) fn waivers(request: &Request, asked: &[Asked], runner: &Runner) -> Result<Waivers, Problem> {
-    match asked.iter().any(|asked| matches!(asked.gate, Requirement::EcrScan(_))) {
+pub(crate) fn waivers(request: &Request, asked: &[Requirement], runner: &Runner) -> Result<Waivers, ActionError> {
+    match asked.iter().any(|asked| matches!(asked.gate, Gate::EcrScan(_))) {
         true => request.common.project.waivers(request.waivers.as_deref(), runner),
         false => Ok(Waivers::default()),
     }
 }
 
 /// Evaluates the gates of all images, each with its reading at the same time as the others'.
-pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked], waivers: &Waivers, runner: &Runner) {
+pub(crate) async fn evaluate(
+    request: &Request,
+    plan: &mut Plan,
+    asked: &[Requirement],
+    waivers: &Waivers,
+    runner: &Runner,
+) {
     let identities: Vec<&Identity> = asked.iter().filter_map(|asked| asked.identity()).collect();
     let signatures = Signatures::prepare(request, &identities, runner);
-    let watches_template =
-        request.writing.record && !asked.iter().any(|asked| asked.gate == Requirement::TemplateUnchanged);
+    let watches_template = request.writing.record && !asked.iter().any(|asked| asked.gate == Gate::TemplateUnchanged);
     let images: Vec<_> = plan
         .images
         .iter()
@@ -95,7 +100,7 @@ pub(crate) async fn evaluate(request: &Request, plan: &mut Plan, asked: &[Asked]
             tokio::join!(gates, notice)
         })
         .collect();
-    let found: Vec<(Vec<Gate>, Option<String>)> =
+    let found: Vec<(Vec<GateResult>, Option<String>)> =
         stream::iter(images).buffered(request.common.concurrency).collect().await;
     for (planned, (gates, notice)) in plan.images.iter_mut().zip(found) {
         planned.gates = gates;
@@ -120,12 +125,12 @@ async fn other_template(request: &Request, planned: &Planned) -> Option<String> 
 async fn of_image(
     request: &Request,
     planned: &Planned,
-    asked: &[Asked],
+    asked: &[Requirement],
     waivers: &Waivers,
     signatures: &Signatures<'_>,
     identities: &[&Identity],
     runner: &Runner,
-) -> Vec<Gate> {
+) -> Vec<GateResult> {
     let Ok(delivery) = &planned.image.delivery else { return Vec::new() };
     let trust = Trust::new(signatures, identities, delivery, planned);
     let image = Image { request, runner, planned, delivery, waivers, trust };
@@ -140,12 +145,12 @@ async fn of_image(
             (Err(_), None) => GateStatus::Blocked,
         };
         let (Ok(detail) | Err(detail)) = verdict;
-        Gate { name: asked.name.clone(), status, detail }
+        GateResult { name: asked.name.clone(), status, detail }
     });
     future::join_all(gates).await
 }
 
-impl Asked {
+impl Requirement {
     /// What was wanted, in the words of who wanted it.
     fn typed(&self) -> &str {
         self.name.split_once('=').map_or("", |(_, value)| value)
@@ -153,26 +158,26 @@ impl Asked {
 
     fn identity(&self) -> Option<&Identity> {
         match &self.gate {
-            Requirement::Signature(identity) => Some(identity),
+            Gate::Signature(identity) => Some(identity),
             _ => None,
         }
     }
 }
 
 impl Image<'_> {
-    async fn judge(&self, asked: &Asked) -> Verdict {
+    async fn judge(&self, asked: &Requirement) -> Verdict {
         match &asked.gate {
-            Requirement::Lint => self.lint().await,
-            Requirement::Scan(threshold) => self.scan(*threshold).await,
-            Requirement::ScanAge(age) => self.scan_age(*age, asked.typed()).await,
-            Requirement::EcrScan(threshold) => self.ecr_scan(*threshold).await,
-            Requirement::Sbom => self.sbom().await,
-            Requirement::Provenance => self.provenance().await,
-            Requirement::Signature(identity) => self.trust.image(identity).await,
-            Requirement::Soak(duration) => self.soak(*duration, asked.typed()).await,
-            Requirement::Platforms => self.platforms().await,
-            Requirement::Forward => self.forward(),
-            Requirement::TemplateUnchanged => self.template_unchanged().await,
+            Gate::Lint => self.lint().await,
+            Gate::Scan(threshold) => self.scan(*threshold).await,
+            Gate::ScanAge(age) => self.scan_age(*age, asked.typed()).await,
+            Gate::EcrScan(threshold) => self.ecr_scan(*threshold).await,
+            Gate::Sbom => self.sbom().await,
+            Gate::Provenance => self.provenance().await,
+            Gate::Signature(identity) => self.trust.image(identity).await,
+            Gate::Soak(duration) => self.soak(*duration, asked.typed()).await,
+            Gate::Platforms => self.platforms().await,
+            Gate::Forward => self.forward(),
+            Gate::TemplateUnchanged => self.template_unchanged().await,
         }
     }
 
@@ -195,7 +200,7 @@ fn platforms(graph: &Graph) -> Result<Vec<(String, &Digest)>, String> {
 
 /// The reason of a gate that could not look.
 fn could_not_look(error: StoreError) -> String {
-    format!("it can't be decided: {}", lifecycle::Diagnosis::of(&error.into()).line())
+    format!("it can't be decided: {}", lifecycle::Diagnostic::of(&error.into()).line())
 }
 
 /// The records of the publication of the version, the newest first.

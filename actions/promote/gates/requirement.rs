@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::runner::{Input, InputError};
-use lifecycle::{Problem, nearest};
+use lifecycle::{ActionError, nearest};
 
 /// Every gate as it can be written, for the message of a line that is none.
 const GATES: [&str; 11] = [
@@ -27,15 +27,15 @@ const KEY_SCHEMES: [&str; 5] = ["awskms://", "gcpkms://", "azurekms://", "hashiv
 
 /// A gate that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct Requirement {
     /// As it was typed, without white space around it.
     pub(crate) name: String,
-    pub(crate) gate: Requirement,
+    pub(crate) gate: Gate,
 }
 
 /// What a gate wants of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Requirement {
+pub(crate) enum Gate {
     /// The linter found nothing of the build's threshold.
     Lint,
     /// No scanner found anything of a severity or worse.
@@ -85,10 +85,10 @@ pub(crate) enum Subject {
 }
 
 /// Reads gates, a line each; one that comes twice counts once.
-pub(crate) fn parse(input: &Input<'_>) -> Result<Vec<Asked>, InputError> {
-    let mut asked: Vec<Asked> = Vec::new();
+pub(crate) fn parse(input: &Input<'_>) -> Result<Vec<Requirement>, InputError> {
+    let mut asked: Vec<Requirement> = Vec::new();
     for line in input.lines() {
-        let gate = Asked::parse(line).ok_or_else(|| input.refuse_value(line, suggestion(line)))?;
+        let gate = Requirement::parse(line).ok_or_else(|| input.refuse_value(line, suggestion(line)))?;
         if !asked.contains(&gate) {
             asked.push(gate);
         }
@@ -97,15 +97,17 @@ pub(crate) fn parse(input: &Input<'_>) -> Result<Vec<Asked>, InputError> {
 }
 
 /// Reads the gates in a policy: the text of an SSM parameter.
-pub(crate) fn parse_policy(parameter: &str, text: &str) -> Result<Vec<Asked>, Problem> {
+pub(crate) fn parse_policy(parameter: &str, text: &str) -> Result<Vec<Requirement>, ActionError> {
     let refused = |error: InputError| {
-        let InputError::Value { value, accepted, .. } = error else { return Problem::mistake(error.to_string()) };
-        Problem::mistake(format!("policy `{parameter}`: `{value}` is not accepted: {accepted}"))
+        let InputError::Value { value, accepted, .. } = error else {
+            return ActionError::usage_error(error.to_string());
+        };
+        ActionError::usage_error(format!("policy `{parameter}`: `{value}` is not accepted: {accepted}"))
     };
     let gates = parse(&Input::new("policy-parameter", text)).map_err(refused)?;
     match gates.is_empty() {
         // A policy that asks for nothing is more likely a mistake than a wish.
-        true => Err(Problem::mistake(format!("policy `{parameter}` has no gates"))),
+        true => Err(ActionError::usage_error(format!("policy `{parameter}` has no gates"))),
         false => Ok(gates),
     }
 }
@@ -135,25 +137,25 @@ fn suggestion(line: &str) -> String {
     format!("{meant}The gates, one per line: {}", GATES.join(", "))
 }
 
-impl Asked {
+impl Requirement {
     fn parse(line: &str) -> Option<Self> {
         let (kind, value) = match line.split_once('=') {
             Some((kind, value)) => (kind.trim(), Some(value.trim())),
             None => (line.trim(), None),
         };
         let gate = match (kind, value) {
-            ("lint", None) => Requirement::Lint,
-            ("scan", Some(word)) => Requirement::Scan(Threshold::parse(word)?),
-            ("scan-age", Some(text)) => Requirement::ScanAge(humantime::parse_duration(text).ok()?),
-            ("ecr-scan", Some(word)) => Requirement::EcrScan(Threshold::parse(word)?),
-            ("sbom", None) => Requirement::Sbom,
-            ("provenance", None) => Requirement::Provenance,
-            ("signature", None) => Requirement::Signature(Identity::OfRepository),
-            ("signature", Some(text)) => Requirement::Signature(Identity::parse(text)?),
-            ("soak", Some(text)) => Requirement::Soak(humantime::parse_duration(text).ok()?),
-            ("platforms", None) => Requirement::Platforms,
-            ("forward", None) => Requirement::Forward,
-            ("template-unchanged", None) => Requirement::TemplateUnchanged,
+            ("lint", None) => Gate::Lint,
+            ("scan", Some(word)) => Gate::Scan(Threshold::parse(word)?),
+            ("scan-age", Some(text)) => Gate::ScanAge(humantime::parse_duration(text).ok()?),
+            ("ecr-scan", Some(word)) => Gate::EcrScan(Threshold::parse(word)?),
+            ("sbom", None) => Gate::Sbom,
+            ("provenance", None) => Gate::Provenance,
+            ("signature", None) => Gate::Signature(Identity::OfRepository),
+            ("signature", Some(text)) => Gate::Signature(Identity::parse(text)?),
+            ("soak", Some(text)) => Gate::Soak(humantime::parse_duration(text).ok()?),
+            ("platforms", None) => Gate::Platforms,
+            ("forward", None) => Gate::Forward,
+            ("template-unchanged", None) => Gate::TemplateUnchanged,
             _ => return None,
         };
         let name = value.map_or_else(|| kind.to_owned(), |value| format!("{kind}={value}"));
@@ -198,8 +200,8 @@ impl fmt::Display for Identity {
 mod tests {
     use super::*;
 
-    fn gate(line: &str) -> Option<Requirement> {
-        Asked::parse(line).map(|asked| asked.gate)
+    fn gate(line: &str) -> Option<Gate> {
+        Requirement::parse(line).map(|asked| asked.gate)
     }
 
     #[test]
@@ -207,9 +209,9 @@ mod tests {
         let asked = parse(&Input::new("require", "lint\n# why not\nscan = high\n\nscan=high\nsoak=1h 30m")).unwrap();
         let names: Vec<&str> = asked.iter().map(|asked| asked.name.as_str()).collect();
         assert_eq!(names, ["lint", "scan=high", "soak=1h 30m"]);
-        assert_eq!(asked[2].gate, Requirement::Soak(Duration::from_secs(5400)));
-        assert_eq!(gate("ecr-scan=critical"), Threshold::parse("critical").map(Requirement::EcrScan));
-        assert_eq!(gate("scan=high, unknown"), Threshold::parse("high,unknown").map(Requirement::Scan));
+        assert_eq!(asked[2].gate, Gate::Soak(Duration::from_secs(5400)));
+        assert_eq!(gate("ecr-scan=critical"), Threshold::parse("critical").map(Gate::EcrScan));
+        assert_eq!(gate("scan=high, unknown"), Threshold::parse("high,unknown").map(Gate::Scan));
         for line in [
             "",
             "lint=error",
@@ -231,10 +233,10 @@ mod tests {
     #[test]
     fn identities() {
         let identity = |text: &str| match gate(&format!("signature={text}")) {
-            Some(Requirement::Signature(identity)) => Some(identity),
+            Some(Gate::Signature(identity)) => Some(identity),
             _ => None,
         };
-        assert_eq!(gate("signature"), Some(Requirement::Signature(Identity::OfRepository)));
+        assert_eq!(gate("signature"), Some(Gate::Signature(Identity::OfRepository)));
         assert_eq!(identity("key:cosign.pub"), Some(Identity::Key("cosign.pub".into())));
         assert_eq!(identity("key:awskms:///alias/x"), Some(Identity::Key("awskms:///alias/x".into())));
         let exact = "https://github.com/o/n/.github/workflows/x.yml@refs/heads/main";
@@ -273,11 +275,11 @@ mod tests {
         }
         assert!(suggestion("signature=key:").contains("signature=key:PATH"), "{}", suggestion("signature=key:"));
         for gate in GATES {
-            assert!(Asked::parse(gate).is_some(), "{gate}");
+            assert!(Requirement::parse(gate).is_some(), "{gate}");
         }
         let problem = parse_policy("/team/gates", "lint\nnonsense").unwrap_err();
         assert!(
-            problem.mistake && problem.message.starts_with("policy `/team/gates`: `nonsense` is not accepted"),
+            problem.is_usage_error && problem.message.starts_with("policy `/team/gates`: `nonsense` is not accepted"),
             "{problem}"
         );
         assert!(parse_policy("/team/gates", "# none").is_err());

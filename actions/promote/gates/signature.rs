@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
 
-use lifecycle::Diagnosis;
+use lifecycle::Diagnostic;
 use lifecycle::access::{Login, authority};
 use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
@@ -15,7 +15,7 @@ use lifecycle::delivery::Delivery;
 use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::project::Project;
 use lifecycle::registry::CredentialSource;
-use lifecycle::runner::{Environment, Grant, Runner, grant, run};
+use lifecycle::runner::{Grant, Runner, Variables, grant, run};
 
 use super::{Identity, Subject, Verdict};
 use crate::inputs::Request;
@@ -102,7 +102,7 @@ impl<'a> Trust<'a> {
 impl<'a> Signatures<'a> {
     /// Looks for cosign where a gate needs it.
     pub(super) fn prepare(request: &'a Request, identities: &[&Identity], runner: &Runner) -> Self {
-        let environment = &runner.environment;
+        let environment = &runner.variables;
         Self {
             program: if identities.is_empty() { None } else { cosign::find(environment) },
             project: &request.common.project,
@@ -157,7 +157,7 @@ impl<'a> Signatures<'a> {
                         )),
                     }
                 }
-                Err(error) => Err(format!("it can't be decided: {}", Diagnosis::of(&error.into()).line())),
+                Err(error) => Err(format!("it can't be decided: {}", Diagnostic::of(&error.into()).line())),
             }
         };
         cell.get_or_init(|| async { ask().await }).await.clone()
@@ -176,7 +176,7 @@ impl Reached {
         let cell = lock(&self.logins).entry(reached.clone()).or_default().clone();
         let login = || async {
             let credentials = self.credentials.credentials(host).await;
-            let credentials = credentials.map_err(|error| Diagnosis::of(&error.into()).line())?;
+            let credentials = credentials.map_err(|error| Diagnostic::of(&error.into()).line())?;
             let written = Login::write(&reached, &credentials, temporary);
             written.map_err(|error| format!("credentials for cosign can't be written: {error}"))
         };
@@ -187,8 +187,8 @@ impl Reached {
 }
 
 impl Who {
-    fn of(environment: &Environment) -> Self {
-        Self { repository: cosign::identities_of_repository(environment), issuer: cosign::issuer(environment) }
+    fn of(variables: &Variables) -> Self {
+        Self { repository: cosign::identities_of_repository(variables), issuer: cosign::issuer(variables) }
     }
 
     /// What cosign is to accept.
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn arguments(identity: &Identity) -> Result<Vec<String>, String> {
-        let who = Who::of(&Environment::from([("GITHUB_REPOSITORY", "o/n.x")]));
+        let who = Who::of(&Variables::from([("GITHUB_REPOSITORY", "o/n.x")]));
         who.arguments(identity, nowhere)
     }
 
@@ -269,7 +269,7 @@ mod tests {
         assert!(
             arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
         );
-        let nobody = Who::of(&Environment::from([]));
+        let nobody = Who::of(&Variables::from([]));
         assert!(nobody.arguments(&Identity::OfRepository, nowhere).is_err());
     }
 }

@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{Class, Digest, Reference, Store, StoreError, Tag};
+use lifecycle::oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named, NamedTag, Release, Version};
 use lifecycle::runner::{Level, Runner};
 use lifecycle::transfer::Graph;
 
-use crate::environment::{Depth, Held, Naming};
-use crate::gates::{Asked, Requirement};
+use crate::environment::{Depth, EnvironmentHistory, Naming};
+use crate::gates::{Gate, Requirement};
 use crate::inputs::Request;
 use source::{absent, before};
 
@@ -24,7 +24,7 @@ use source::{absent, before};
 pub(crate) struct Promotion {
     pub(crate) delivery: Delivery,
     /// What the target environment has held, where that had to be known.
-    pub(crate) held: Option<Result<Held, StoreError>>,
+    pub(crate) held: Option<Result<EnvironmentHistory, StoreError>>,
 }
 
 /// What has to be known of each image beyond its digest.
@@ -37,8 +37,8 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) fn of(request: &Request, asked: &[Asked]) -> Self {
-        let forward = asked.iter().any(|asked| asked.gate == Requirement::Forward);
+    pub(crate) fn of(request: &Request, asked: &[Requirement]) -> Self {
+        let forward = asked.iter().any(|asked| asked.gate == Gate::Forward);
         Self { graph: !asked.is_empty(), held: forward || request.writing.record || request.rollback }
     }
 }
@@ -76,7 +76,7 @@ impl Promotion {
         let mut held = match needs.held {
             true => {
                 let depth = if request.rollback { Depth::All } else { Depth::Highest };
-                Some(Held::read(&target.store, naming, &known, depth).await)
+                Some(EnvironmentHistory::read(&target.store, naming, &known, depth).await)
             }
             false => None,
         };
@@ -87,7 +87,7 @@ impl Promotion {
         let rules = rules(request, named);
         // Whether a tag would go back is known from what the environment held.
         if held.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version) {
-            held = Some(Held::read(&target.store, naming, &known, Depth::Highest).await);
+            held = Some(EnvironmentHistory::read(&target.store, naming, &known, Depth::Highest).await);
         }
         let graph = Graph { root, children: Vec::new(), blobs: Vec::new() };
         let mut delivery = Delivery::new(rules.kind, source.store, target, graph, tags);
@@ -133,7 +133,7 @@ impl Promotion {
     /// What the environment holds of this image: its tag's digest, else that of the current version.
     fn replaced(&self) -> Option<Digest> {
         let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
-        let current = held.and_then(Held::current).map(|stay| stay.digest.clone());
+        let current = held.and_then(EnvironmentHistory::current).map(|stay| stay.digest.clone());
         let tagged = self.delivery.other_digest().cloned();
         tagged.or(current).filter(|held| held != self.delivery.digest())
     }
@@ -153,7 +153,7 @@ impl Promotion {
         let Some(supersedes) = self.supersedes(request, naming).await? else { return Ok(()) };
         let delivery = &mut self.delivery;
         let release = Release { environment: &request.to, version: &request.version };
-        let (run, kind, digest) = (&runner.environment, delivery.kind, delivery.digest());
+        let (run, kind, digest) = (&runner.variables, delivery.kind, delivery.digest());
         delivery.record = Some(Record {
             from: delivery.from.as_ref().filter(|_| !request.rollback).map(ToString::to_string),
             replaced: delivery.replaced.clone(),
@@ -192,7 +192,7 @@ impl Promotion {
     async fn supersedes(&self, request: &Request, naming: Naming<'_>) -> anyhow::Result<Option<Vec<Digest>>> {
         let digest = self.delivery.digest().clone();
         let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
-        let current = held.and_then(Held::current);
+        let current = held.and_then(EnvironmentHistory::current);
         let is_this = |record: &Record| record.digest == digest && naming.is_of_version(record);
         let writes = self.delivery.tags.first().is_some_and(|plan| plan.is_written(&digest));
         if writes {
@@ -255,7 +255,7 @@ fn rules<'a>(request: &'a Request, named: &'a Named) -> TagRules<'a> {
 
 /// The version that a tag of the environment holds. A digest of no known version holds nothing up.
 async fn held_version(
-    held: Option<&Result<Held, StoreError>>,
+    held: Option<&Result<EnvironmentHistory, StoreError>>,
     target: &Arc<dyn Store>,
     naming: Naming<'_>,
     current: &Digest,
@@ -263,13 +263,13 @@ async fn held_version(
     match held {
         Some(Ok(held)) => Ok(held.version_of(current, naming)),
         // What the names do not tell, the records of the digest may.
-        Some(Err(error)) if error.class == Class::Unsupported => {
+        Some(Err(error)) if error.kind == ErrorKind::Unsupported => {
             let records = Recorded::of_environment(target, current, naming.environment).await?;
             Ok(records.iter().find_map(|found| found.record.version.parse().ok()))
         }
         Some(Err(error)) => {
             let message = format!("it can't be decided whether `{}` would go back: {error}", naming.reference);
-            Err(Problem::failure(message).hint("the role has to be allowed to list tags (ecr:ListImages)").into())
+            Err(ActionError::failure(message).hint("the role has to be allowed to list tags (ecr:ListImages)").into())
         }
         None => Ok(None),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::Recorded;
 use lifecycle::oci::{Manifest, Reference, StoreError};
@@ -10,7 +10,7 @@ use lifecycle::project::{Named, OpenRepository, Version};
 use lifecycle::registry::EcrHost;
 
 use super::Promotion;
-use crate::environment::{Held, Stay, tells_of};
+use crate::environment::{EnvironmentHistory, HistoryEntry, tells_of};
 use crate::inputs::Request;
 
 impl Promotion {
@@ -21,7 +21,7 @@ impl Promotion {
             return Ok(());
         }
         let version = request.version.to_string();
-        let failed = |message: String| Problem::failure(message).at(named.place.clone());
+        let failed = |message: String| ActionError::failure(message).at(named.place.clone());
         let Delivery { source, graph, .. } = &self.delivery;
         let records = Recorded::of_environment(source, &graph.root.digest, &request.from).await;
         let records =
@@ -43,18 +43,18 @@ pub(super) async fn before(
     request: &Request,
     named: &Named,
     target: &OpenRepository,
-    held: Option<&Result<Held, StoreError>>,
+    held: Option<&Result<EnvironmentHistory, StoreError>>,
 ) -> anyhow::Result<Manifest> {
     let (to, version) = (&request.to, &request.version);
     let held = match held {
         Some(Ok(held)) => held,
         Some(Err(error)) => {
             let message = format!("it can't be decided what was in {to}: {error}");
-            return Err(Problem::failure(message).at(named.place.clone()).into());
+            return Err(ActionError::failure(message).at(named.place.clone()).into());
         }
-        None => return Err(Problem::failure(format!("it is not known what was in {to}")).into()),
+        None => return Err(ActionError::failure(format!("it is not known what was in {to}")).into()),
     };
-    let matches = |stay: &&Stay| stay.version == *version && stay.tag == named.reference.tag;
+    let matches = |stay: &&HistoryEntry| stay.version == *version && stay.tag == named.reference.tag;
     let Some(stay) = held.stays.iter().find(matches) else {
         let versions: BTreeSet<&Version> = held.stays.iter().map(|stay| &stay.version).collect();
         let versions: Vec<String> = versions.into_iter().map(ToString::to_string).collect();
@@ -63,31 +63,31 @@ pub(super) async fn before(
             false => format!("the records tell of {}", versions.join(", ")),
         };
         let message = format!("image `{}` can't go back to {version}: no record says that it was in {to}", named.key);
-        return Err(Problem::failure(message).at(named.place.clone()).hint(hint).into());
+        return Err(ActionError::failure(message).at(named.place.clone()).hint(hint).into());
     };
     let gone = || {
         let message = format!(
             "image `{}` can't go back to {version}: {} is not in the registry any more",
             named.key, stay.digest
         );
-        Problem::failure(message).at(named.place.clone())
+        ActionError::failure(message).at(named.place.clone())
     };
     Ok(target.store.manifest(&stay.digest).await?.ok_or_else(gone)?)
 }
 
 /// Why a source can't be read that the registry says is not there: ECR says so of an archived image too.
-pub(super) async fn absent(request: &Request, from: &Reference) -> Problem {
+pub(super) async fn absent(request: &Request, from: &Reference) -> ActionError {
     let archived = match EcrHost::parse(&from.location.to_string()) {
         // Only for the message: that it can't be known changes nothing.
         Some(host) => request.source.aws.tagged(&host, &from.repository, &from.tag).await.ok().flatten(),
         None => None,
     };
     match archived {
-        Some(image) if image.archived => Problem::failure(format!("`{from}` is archived, so it can't be read")).hint(format!(
+        Some(image) if image.archived => ActionError::failure(format!("`{from}` is archived, so it can't be read")).hint(format!(
             "restore it: aws ecr update-image-storage-class --target-storage-class STANDARD --repository-name {} --image-id imageTag={}",
             from.repository, from.tag
         )),
-        _ => Problem::failure(format!("`{from}` does not exist"))
+        _ => ActionError::failure(format!("`{from}` does not exist"))
             .hint(format!("version {} has to be in {} first", request.version, request.from)),
     }
 }

@@ -9,7 +9,7 @@ use super::parameters::{Parameter, assignment, is_environment};
 use super::usages::Usage;
 use super::value::Need;
 use super::{Context, File, Template, fargate, roles};
-use crate::Place;
+use crate::SourceLocation;
 use oci::Platform;
 
 impl Template {
@@ -84,7 +84,8 @@ impl Template {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
         let need = |usage: &Usage| usage.undecided.as_ref().and_then(|why| why.need.clone());
-        let needs: BTreeMap<&Place, Option<Need>> = perhaps.iter().map(|usage| (&usage.place, need(usage))).collect();
+        let needs: BTreeMap<&SourceLocation, Option<Need>> =
+            perhaps.iter().map(|usage| (&usage.place, need(usage))).collect();
         let mut findings = Vec::new();
         for (image, excluded) in images {
             let place = image.key.place.clone();
@@ -201,7 +202,7 @@ fn macros(file: &File) -> Vec<Finding> {
 fn mistakes(usage: &Usage) -> Vec<Finding> {
     let others = [usage.reference.as_ref().err(), usage.runtime.unresolved.as_ref(), usage.undecided.as_ref()];
     let all = usage.mistakes.iter().chain(others.into_iter().flatten().filter(|unresolved| unresolved.mistake));
-    all.map(Finding::mistake).collect()
+    all.map(Finding::unresolved).collect()
 }
 
 /// A container of an image that is none of ours, such as a sidecar.

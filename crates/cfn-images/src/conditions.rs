@@ -6,7 +6,7 @@ use super::document::Node;
 use super::intrinsics::{Open, Scope};
 use super::traced::{Dependence, Traced};
 use super::value::{Unresolved, Value};
-use crate::Place;
+use crate::SourceLocation;
 
 /// Whether a condition holds, and what that depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +66,12 @@ impl Scope<'_> {
 
     /// Whether a condition of the template holds, under what is assumed. Where it can't be decided, what is missing says
     /// what has to be assumed next.
-    pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> Place) -> Result<bool, Unresolved> {
+    pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<bool, Unresolved> {
         self.decision(name, place).map(|decision| decision.holds)
     }
 
     /// The same, with what it depends on.
-    pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> Place) -> Result<Decision, Unresolved> {
+    pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
         if let Some(holds) = self.assumption(|open| matches!(open, Open::Condition(assumed) if assumed == name)) {
             return Ok(Decision::constant(holds));
         }
@@ -92,7 +92,7 @@ impl Scope<'_> {
     }
 
     /// The same where nothing is assumed.
-    fn decided(&self, name: &str, place: impl FnOnce() -> Place) -> Result<Decision, Unresolved> {
+    fn decided(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
         if let Some(decided) = self.conditions.borrow().get(name) {
             let circular = || Unresolved::mistake(place(), format!("condition `{name}` depends on itself"));
             return decided.clone().unwrap_or_else(|| Err(circular()));

@@ -62,13 +62,13 @@ pub(super) struct Entry {
 
 /// What makes a text no template, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(super) struct SyntaxError {
     pub(super) mark: Mark,
     pub(super) message: String,
     pub(super) hint: Option<String>,
 }
 
-impl Problem {
+impl SyntaxError {
     pub(super) fn new(mark: Mark, message: impl Into<String>) -> Self {
         Self { mark, message: one_line(&message.into()), hint: None }
     }

@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 
-use crate::Place;
+use crate::SourceLocation;
 
 /// A template that can't be read, or that breaks the contract.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{message}")]
     Invalid {
         /// Where it stands.
-        place: Place,
+        place: SourceLocation,
         /// One line, lower case, with the value that matters.
         message: String,
         /// What to do about it.
@@ -44,7 +44,7 @@ pub enum Error {
         /// The parameter.
         name: String,
         /// Where the template says what it takes.
-        place: Place,
+        place: SourceLocation,
         /// The value and what is accepted.
         message: String,
     },
@@ -54,7 +54,7 @@ pub enum Error {
         /// `Environment` or `DeploymentVersion`.
         name: String,
         /// The template.
-        place: Place,
+        place: SourceLocation,
         /// What was given.
         given: String,
         /// What the run is for.
@@ -66,7 +66,7 @@ pub enum Error {
         /// Its name, by default or as it was given.
         name: String,
         /// Where the mappings stand.
-        place: Place,
+        place: SourceLocation,
         /// What there is instead.
         hint: String,
     },
@@ -76,23 +76,23 @@ pub enum Error {
         /// The name that was given.
         name: String,
         /// The template.
-        place: Place,
+        place: SourceLocation,
         /// What the template declares.
         hint: String,
     },
 }
 
 impl Error {
-    pub(super) fn invalid(place: Place, message: impl Into<String>) -> Self {
+    pub(super) fn invalid(place: SourceLocation, message: impl Into<String>) -> Self {
         Self::Invalid { place, message: one_line(&message.into()), hint: None }
     }
 
-    pub(super) fn hinted(place: Place, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn hinted(place: SourceLocation, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Invalid { place, message: one_line(&message.into()), hint: Some(one_line(&hint.into())) }
     }
 
     /// Where the mistake stands, if it stands in a template.
-    pub fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&SourceLocation> {
         match self {
             Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => None,
             Self::Invalid { place, .. }

@@ -2,7 +2,7 @@
 
 use super::error::one_line;
 use super::value::Unresolved;
-use crate::Place;
+use crate::SourceLocation;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// Where it stands.
-    pub place: Place,
+    pub place: SourceLocation,
     /// One line, lower case.
     pub message: String,
     /// What to do about it.
@@ -29,7 +29,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(severity: Severity, place: Place, message: impl Into<String>) -> Self {
+    pub(super) fn new(severity: Severity, place: SourceLocation, message: impl Into<String>) -> Self {
         Self { severity, place, message: one_line(&message.into()), hint: None }
     }
 
@@ -37,7 +37,7 @@ impl Finding {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    pub(super) fn mistake(unresolved: &Unresolved) -> Self {
+    pub(super) fn unresolved(unresolved: &Unresolved) -> Self {
         let Unresolved { reason, hint, place, .. } = unresolved.clone();
         Self { severity: Severity::Error, place: *place, message: reason, hint }
     }

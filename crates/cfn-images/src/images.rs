@@ -7,7 +7,7 @@ use super::document::{Entry, Kind, Mapping, Mark, Node};
 use super::error::{one_line, suggestion};
 use super::usages::Usage;
 use super::{Error, File, Template, metadata};
-use crate::Place;
+use crate::SourceLocation;
 use oci::{Platform, RepositoryName};
 
 /// A value and where the template says it.
@@ -16,7 +16,7 @@ pub struct Placed<T> {
     /// The value.
     pub value: T,
     /// Where it stands; of a default, where the image is declared.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// An image that the template declares.

@@ -13,7 +13,7 @@ use super::error::Comparisons;
 use super::traced::{Dependence, Traced};
 use super::value::{Need, Origin, Read, Text, Unresolved, Value};
 use super::{Context, File};
-use crate::Place;
+use crate::SourceLocation;
 
 /// Expressions inside each other, across conditions and nested templates too: each takes some of the stack.
 pub(super) const DEPTH_LIMIT: usize = 100;
@@ -105,7 +105,7 @@ impl<'t> Scope<'t> {
         Self::new(file, context, guard, open.chain(given).collect())
     }
 
-    pub(super) fn place(&self, node: &Node) -> Place {
+    pub(super) fn place(&self, node: &Node) -> SourceLocation {
         self.file.place(node.mark)
     }
 
@@ -269,17 +269,17 @@ impl<'t> Scope<'t> {
         Ok(Value::literal(text))
     }
 
-    pub(super) fn region(&self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+    pub(super) fn region(&self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         let region = self.context.region.clone();
         region.ok_or_else(|| Unresolved::new(place(), "the region is not known").needs(Need::Region))
     }
 
-    pub(super) fn account(&self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+    pub(super) fn account(&self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         let account = self.context.account_id.clone();
         account.ok_or_else(|| Unresolved::new(place(), "the account id is not known").needs(Need::Account))
     }
 
-    fn partition(&self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+    fn partition(&self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         if let Some(partition) = &self.context.partition {
             return Ok(partition.clone());
         }

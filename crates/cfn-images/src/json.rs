@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, Problem};
+use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
 
 /// Reads the one value of a text.
-pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
+pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let mut reader = Reader { rest: text.chars().peekable(), mark: Mark { line: 1, column: 1 }, nodes: 0 };
     let node = reader.value(0)?;
     match reader.skip_space() {
@@ -21,15 +21,15 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    fn value(&mut self, depth: usize) -> Result<Arc<Node>, Problem> {
+    fn value(&mut self, depth: usize) -> Result<Arc<Node>, SyntaxError> {
         let found = self.skip_space();
         let mark = self.mark;
         self.nodes += 1;
         if depth >= DEPTH_LIMIT {
-            return Err(Problem::too_deep(mark));
+            return Err(SyntaxError::too_deep(mark));
         }
         if self.nodes > NODE_LIMIT {
-            return Err(Problem::too_large(mark));
+            return Err(SyntaxError::too_large(mark));
         }
         let node = match found {
             Some('{') => self.object(mark, depth)?,
@@ -41,7 +41,7 @@ impl Reader<'_> {
         Ok(Arc::new(node))
     }
 
-    fn object(&mut self, mark: Mark, depth: usize) -> Result<Node, Problem> {
+    fn object(&mut self, mark: Mark, depth: usize) -> Result<Node, SyntaxError> {
         let mut mapping = Mapping::default();
         self.next();
         if self.skip_space() == Some('}') {
@@ -59,14 +59,14 @@ impl Reader<'_> {
             self.expect(':')?;
             let value = self.value(depth + 1)?;
             let entry = Entry { key: key.clone(), mark: mark_of_key, value };
-            mapping.insert(entry).map_err(|first| Problem::duplicate(mark_of_key, &key, first.mark))?;
+            mapping.insert(entry).map_err(|first| SyntaxError::duplicate(mark_of_key, &key, first.mark))?;
             if self.comma_or('}')? {
                 return Ok(Node::mapping(mark, mapping));
             }
         }
     }
 
-    fn array(&mut self, mark: Mark, depth: usize) -> Result<Node, Problem> {
+    fn array(&mut self, mark: Mark, depth: usize) -> Result<Node, SyntaxError> {
         let mut items = Vec::new();
         self.next();
         if self.skip_space() == Some(']') {
@@ -81,7 +81,7 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self) -> Result<String, Problem> {
+    fn string(&mut self) -> Result<String, SyntaxError> {
         let start = self.mark;
         let mut text = String::new();
         self.next();
@@ -91,13 +91,15 @@ impl Reader<'_> {
                 Some('"') => return Ok(text),
                 Some('\\') => text.push(self.escape(mark)?),
                 Some(c) if c >= ' ' => text.push(c),
-                Some('\n' | '\r') | None => return Err(Problem::new(start, "a string without an end")),
-                Some(c) => return Err(Problem::new(mark, format!("control character U+{:04X} in a string", c as u32))),
+                Some('\n' | '\r') | None => return Err(SyntaxError::new(start, "a string without an end")),
+                Some(c) => {
+                    return Err(SyntaxError::new(mark, format!("control character U+{:04X} in a string", c as u32)));
+                }
             }
         }
     }
 
-    fn escape(&mut self, mark: Mark) -> Result<char, Problem> {
+    fn escape(&mut self, mark: Mark) -> Result<char, SyntaxError> {
         Ok(match self.next() {
             Some(c @ ('"' | '\\' | '/')) => c,
             Some('b') => '\u{8}',
@@ -120,20 +122,20 @@ impl Reader<'_> {
                     _ => return Err(lone(mark)),
                 }
             }
-            _ => return Err(Problem::new(mark, "an escape that JSON does not have")),
+            _ => return Err(SyntaxError::new(mark, "an escape that JSON does not have")),
         })
     }
 
     /// Four hexadecimal digits.
-    fn unit(&mut self, mark: Mark) -> Result<u32, Problem> {
+    fn unit(&mut self, mark: Mark) -> Result<u32, SyntaxError> {
         (0..4).try_fold(0, |unit, _| match self.next().and_then(|c| c.to_digit(16)) {
             Some(digit) => Ok(unit * 16 + digit),
-            None => Err(Problem::new(mark, "`\\u` needs four hexadecimal digits")),
+            None => Err(SyntaxError::new(mark, "`\\u` needs four hexadecimal digits")),
         })
     }
 
     /// A number, `true`, `false` or `null`, kept as written.
-    fn word(&mut self, mark: Mark) -> Result<Node, Problem> {
+    fn word(&mut self, mark: Mark) -> Result<Node, SyntaxError> {
         let mut text = String::new();
         while let Some(c) = self.rest.peek().copied().filter(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)) {
             text.push(c);
@@ -142,11 +144,11 @@ impl Reader<'_> {
         let known = matches!(text.as_str(), "true" | "false" | "null") || text.parse::<serde_json::Number>().is_ok();
         match known {
             true => Ok(Node::scalar(mark, text, true)),
-            false => Err(Problem::new(mark, format!("`{text}` is not a JSON value"))),
+            false => Err(SyntaxError::new(mark, format!("`{text}` is not a JSON value"))),
         }
     }
 
-    fn comma_or(&mut self, end: char) -> Result<bool, Problem> {
+    fn comma_or(&mut self, end: char) -> Result<bool, SyntaxError> {
         match self.skip_space() {
             Some(',') => {
                 self.next();
@@ -160,7 +162,7 @@ impl Reader<'_> {
         }
     }
 
-    fn expect(&mut self, wanted: char) -> Result<(), Problem> {
+    fn expect(&mut self, wanted: char) -> Result<(), SyntaxError> {
         match self.skip_space() {
             Some(c) if c == wanted => {
                 self.next();
@@ -186,12 +188,12 @@ impl Reader<'_> {
         Some(c)
     }
 
-    fn unexpected(&self, found: Option<char>, wanted: &str) -> Problem {
+    fn unexpected(&self, found: Option<char>, wanted: &str) -> SyntaxError {
         let found = found.map_or("the end of the file".to_owned(), |c| format!("`{}`", c.escape_debug()));
-        Problem::new(self.mark, format!("found {found} where {wanted} should be"))
+        SyntaxError::new(self.mark, format!("found {found} where {wanted} should be"))
     }
 }
 
-fn lone(mark: Mark) -> Problem {
-    Problem::new(mark, "half of a surrogate pair")
+fn lone(mark: Mark) -> SyntaxError {
+    SyntaxError::new(mark, "half of a surrogate pair")
 }

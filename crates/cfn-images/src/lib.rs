@@ -48,7 +48,7 @@ pub use parameters::Parameter;
 pub use pattern::{NamePattern, Telling};
 pub use reference::{EvaluatedReference, Lead};
 pub use shapes::Kind;
-pub use source_location::Place;
+pub use source_location::SourceLocation;
 pub use traced::{Dependence, Traced};
 pub use usages::{Runtime, Usage};
 pub use value::{Need, Origin, Read, Unresolved};
@@ -121,14 +121,14 @@ impl Template {
     }
 
     /// The beginning of the template.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> SourceLocation {
         self.file.place(Mark { line: 1, column: 1 })
     }
 }
 
 impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
-        let place = |mark: Mark| Place { file: display.to_owned(), line: mark.line, column: mark.column };
+        let place = |mark: Mark| SourceLocation { file: display.to_owned(), line: mark.line, column: mark.column };
         let root = syntax::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
             place: place(problem.mark),
             message: problem.message,
@@ -144,8 +144,8 @@ impl File {
         Ok(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
     }
 
-    fn place(&self, mark: Mark) -> Place {
-        Place { file: self.display.clone(), line: mark.line, column: mark.column }
+    fn place(&self, mark: Mark) -> SourceLocation {
+        SourceLocation { file: self.display.clone(), line: mark.line, column: mark.column }
     }
 
     /// A section such as `Resources`.

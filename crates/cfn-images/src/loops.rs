@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, Problem};
+use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
 
 /// How the key of a loop begins; its name follows.
 pub(super) const LOOP: &str = "Fn::ForEach::";
@@ -14,7 +14,7 @@ const VALUE_LIMIT: usize = 255;
 const BYTE_LIMIT: usize = 16 * 1024 * 1024;
 
 /// Writes out every loop whose collection is written out. The others stay, and nobody sees what they would make.
-pub(super) fn expand(root: Arc<Node>) -> Result<Arc<Node>, Problem> {
+pub(super) fn expand(root: Arc<Node>) -> Result<Arc<Node>, SyntaxError> {
     let transform = root.get("Transform").map(Arc::as_ref);
     let names =
         transform.map(|node| node.as_sequence().map_or(vec![node], |all| all.iter().map(Arc::as_ref).collect()));
@@ -41,13 +41,13 @@ struct Loop<'n> {
 type Bindings = Vec<(String, String)>;
 
 impl Expansion {
-    fn node(&mut self, node: &Arc<Node>, bindings: &mut Bindings, depth: usize) -> Result<Arc<Node>, Problem> {
+    fn node(&mut self, node: &Arc<Node>, bindings: &mut Bindings, depth: usize) -> Result<Arc<Node>, SyntaxError> {
         self.nodes += 1;
         if self.nodes > NODE_LIMIT {
-            return Err(Problem::too_large(node.mark));
+            return Err(SyntaxError::too_large(node.mark));
         }
         if depth > DEPTH_LIMIT {
-            return Err(Problem::too_deep(node.mark));
+            return Err(SyntaxError::too_deep(node.mark));
         }
         if let Some(("Ref", name)) = node.intrinsic()
             && let Some((_, value)) = bindings.iter().rev().find(|(bound, _)| name.text() == Some(bound))
@@ -76,7 +76,7 @@ impl Expansion {
         bindings: &mut Bindings,
         depth: usize,
         into: &mut Mapping,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), SyntaxError> {
         if entry.key.starts_with(LOOP)
             && let Some(Loop { identifier, values, body }) = self.read(entry, bindings, depth)?
         {
@@ -92,7 +92,7 @@ impl Expansion {
         let key = self.bound(&entry.key, bindings, entry.mark)?;
         let value = self.node(&entry.value, bindings, depth + 1)?;
         let made = Entry { key: key.clone(), mark: entry.mark, value };
-        into.insert(made).map_err(|first| Problem::duplicate(entry.mark, &key, first.mark))
+        into.insert(made).map_err(|first| SyntaxError::duplicate(entry.mark, &key, first.mark))
     }
 
     /// A loop; none if its collection is not written out.
@@ -101,14 +101,14 @@ impl Expansion {
         entry: &'n Entry,
         bindings: &mut Bindings,
         depth: usize,
-    ) -> Result<Option<Loop<'n>>, Problem> {
+    ) -> Result<Option<Loop<'n>>, SyntaxError> {
         let parts = match entry.value.as_sequence() {
             Some([identifier, collection, body]) => (identifier.text(), collection, body.as_mapping()),
             _ => (None, &entry.value, None),
         };
         let (Some(identifier), collection, Some(body)) = parts else {
             let message = format!("`{}` takes an identifier, a list and a mapping", entry.key);
-            return Err(Problem::new(entry.mark, message));
+            return Err(SyntaxError::new(entry.mark, message));
         };
         let collection = self.node(collection, bindings, depth + 1)?;
         let value = |item: &Arc<Node>| item.rendered().filter(|text| text.len() <= VALUE_LIMIT).map(str::to_owned);
@@ -117,7 +117,7 @@ impl Expansion {
     }
 
     /// `${Identifier}` is the value, `&{Identifier}` its letters and digits.
-    fn bound(&mut self, text: &str, bindings: &Bindings, mark: Mark) -> Result<String, Problem> {
+    fn bound(&mut self, text: &str, bindings: &Bindings, mark: Mark) -> Result<String, SyntaxError> {
         let mut text = text.to_owned();
         if text.contains('{') {
             for (identifier, value) in bindings.iter().rev() {
@@ -126,6 +126,6 @@ impl Expansion {
             }
         }
         self.bytes += text.len();
-        if self.bytes > BYTE_LIMIT { Err(Problem::too_large(mark)) } else { Ok(text) }
+        if self.bytes > BYTE_LIMIT { Err(SyntaxError::too_large(mark)) } else { Ok(text) }
     }
 }

@@ -9,7 +9,7 @@ use super::document::{Mark, Node};
 use super::intrinsics::Scope;
 use super::value::{Unresolved, Value};
 use super::{Error, FILE_LIMIT, File};
-use crate::Place;
+use crate::SourceLocation;
 
 /// Levels of nested templates.
 const DEPTH_LIMIT: usize = 5;
@@ -53,7 +53,7 @@ impl<'r> Loader<'r> {
         Ok(file)
     }
 
-    fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: Place) -> Result<File, Error> {
+    fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: SourceLocation) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
         let (path, display) = (folder(parent).join(relative), super::images::normal(&folder(shown).join(relative)));
         let real = path.canonicalize().map_err(|source| {

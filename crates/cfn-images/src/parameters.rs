@@ -9,7 +9,7 @@ use super::traced::Traced;
 use super::value::{Need, Origin, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
-use crate::Place;
+use crate::SourceLocation;
 
 /// The parameters that get a value without asking.
 const ENVIRONMENT: &str = "Environment";
@@ -29,9 +29,9 @@ pub struct Parameter {
     /// A regular expression that the whole value has to match.
     pub allowed_pattern: Option<String>,
     /// Where it is declared.
-    pub place: Place,
+    pub place: SourceLocation,
     /// Where `AllowedValues` or `AllowedPattern` stands.
-    pub allowed_place: Option<Place>,
+    pub allowed_place: Option<SourceLocation>,
 }
 
 impl Parameter {
@@ -50,7 +50,7 @@ impl Parameter {
         kind.starts_with("CommaDelimitedList") || kind.starts_with("List<")
     }
 
-    fn read(file: &File, name: &str, place: Place, node: &Node) -> Self {
+    fn read(file: &File, name: &str, place: SourceLocation, node: &Node) -> Self {
         let text = |key: &str| node.get(key).and_then(|value| value.rendered()).map(str::to_owned);
         let allowed = node.get("AllowedValues");
         let values = allowed.and_then(|list| list.as_sequence()).unwrap_or_default();
@@ -249,14 +249,14 @@ impl Scope<'_> {
     }
 
     /// The value of an SSM parameter, by `name` or `name:version`.
-    pub(super) fn ssm(&self, name: &str, place: Place) -> Result<String, Unresolved> {
+    pub(super) fn ssm(&self, name: &str, place: SourceLocation) -> Result<String, Unresolved> {
         self.context.ssm.get(name).cloned().ok_or_else(|| {
             let reason = format!("the value of SSM parameter `{name}` is not known");
             Unresolved::new(place, reason).needs(Need::Ssm(name.to_owned()))
         })
     }
 
-    pub(super) fn bounded(&self, text: Text, place: Place) -> Value {
+    pub(super) fn bounded(&self, text: Text, place: SourceLocation) -> Value {
         match text.is_too_long() {
             true => Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference")),
             false => Value::Text(text),

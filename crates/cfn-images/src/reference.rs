@@ -5,7 +5,7 @@ use std::fmt;
 use super::pattern::NamePattern;
 use super::traced::{Dependence, Traced};
 use super::value::{Need, Origin, Part, Text, Unresolved, concatenated, looks_like_host};
-use crate::Place;
+use crate::SourceLocation;
 use oci::{RepositoryName, Tag};
 
 /// An image reference that the template makes.
@@ -84,7 +84,7 @@ pub(super) fn reference(
     text: &Text,
     lead: Option<&Lead>,
     stand_in: Option<&str>,
-    place: &Place,
+    place: &SourceLocation,
 ) -> Result<EvaluatedReference, Unresolved> {
     match (stand_in, lead) {
         (Some(registry), Some(lead)) => lead.with_registry(registry, place),
@@ -99,7 +99,11 @@ pub(super) fn reference(
 }
 
 impl Lead {
-    pub(super) fn with_registry(&self, registry: &str, place: &Place) -> Result<EvaluatedReference, Unresolved> {
+    pub(super) fn with_registry(
+        &self,
+        registry: &str,
+        place: &SourceLocation,
+    ) -> Result<EvaluatedReference, Unresolved> {
         let rest = self.rest.clone()?;
         let whole = format!("{}{rest}", registry.trim_end_matches('/'));
         // What is given is the caller's to check, and may be a folder; what follows has to be a path and a tag.

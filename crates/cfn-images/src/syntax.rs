@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::document::{Node, Problem};
+use super::document::{Node, SyntaxError};
 use super::{json, yaml};
 
 /// Reads a template. What begins as JSON is JSON, or else YAML's flow style, which needs fewer quotes.
-pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
+pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_json = text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with(['"', '}']));
     if !is_json {

@@ -12,7 +12,7 @@ use super::shapes::{Kind, SHAPES, Shape};
 use super::traced::Dependence;
 use super::value::{Need, Read, Text, Unresolved, Value};
 use super::{Context, Template};
-use crate::Place;
+use crate::SourceLocation;
 use oci::Platform;
 
 /// A place in the template where an image is deployed.
@@ -25,7 +25,7 @@ pub struct Usage {
     /// The container's name, where it has one that is known.
     pub container: Option<String>,
     /// The image's expression.
-    pub place: Place,
+    pub place: SourceLocation,
     /// What the expression says, with [`Context::stand_in`] in place of its lead.
     pub reference: Result<EvaluatedReference, Unresolved>,
     /// What the template gets wrong in the expression, as a key that no mapping has.
@@ -57,7 +57,7 @@ pub struct Runtime {
     /// Where they can't be decided, those that it may run on, as far as they can be told.
     pub alternatives: Vec<Platform>,
     /// Where the template says so, or else the resource.
-    pub place: Place,
+    pub place: SourceLocation,
     /// The template says so, or the service has no other; not a mere default.
     pub certain: bool,
     /// Why they can't be decided.
@@ -294,7 +294,7 @@ fn of_container(
 /// Usages without those that are the same.
 fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = Vec::new();
-    let mut by_place: BTreeMap<(String, Option<String>, Place), Vec<usize>> = BTreeMap::new();
+    let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
     for usage in usages {
         let place = (usage.resource.clone(), usage.container.clone(), usage.place.clone());
         let known = by_place.entry(place).or_default();
@@ -313,7 +313,7 @@ fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unr
     missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
 }
 
-fn packaged(place: &Place) -> Unresolved {
+fn packaged(place: &SourceLocation) -> Unresolved {
     Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
 }
 

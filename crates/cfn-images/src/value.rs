@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::error::one_line;
 use super::intrinsics::Open;
 use super::traced::{Dependence, Traced};
-use crate::Place;
+use crate::SourceLocation;
 
 /// Characters of one evaluated text; an image reference has a few hundred.
 const TEXT_LIMIT: usize = 64 * 1024;
@@ -19,7 +19,7 @@ pub struct Unresolved {
     /// What can be done about it.
     pub hint: Option<String>,
     /// The expression that can't be decided.
-    pub place: Box<Place>,
+    pub place: Box<SourceLocation>,
     /// The one value that would decide it.
     pub need: Option<Need>,
     /// The template is wrong whatever the values are: a mapping key or a parameter that does not exist.
@@ -94,12 +94,12 @@ pub(super) struct Part {
 }
 
 impl Unresolved {
-    pub(super) fn new(place: Place, reason: impl Into<String>) -> Self {
+    pub(super) fn new(place: SourceLocation, reason: impl Into<String>) -> Self {
         let (reason, place) = (one_line(&reason.into()), Box::new(place));
         Self { reason, hint: None, place, need: None, mistake: false, condition: None }
     }
 
-    pub(super) fn mistake(place: Place, reason: impl Into<String>) -> Self {
+    pub(super) fn mistake(place: SourceLocation, reason: impl Into<String>) -> Self {
         Self { mistake: true, ..Self::new(place, reason) }
     }
 
@@ -122,7 +122,7 @@ impl Value {
     }
 
     /// The value where a string is needed.
-    pub(super) fn into_text(self, place: impl FnOnce() -> Place) -> Text {
+    pub(super) fn into_text(self, place: impl FnOnce() -> SourceLocation) -> Text {
         let unknown = match self {
             Self::Text(text) => return text,
             Self::Unknown(unresolved) => unresolved,
@@ -166,7 +166,7 @@ impl Value {
     }
 
     /// The whole string, or why it is not known.
-    pub(super) fn into_known(self, place: impl FnOnce() -> Place) -> Result<String, Unresolved> {
+    pub(super) fn into_known(self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         self.into_text(place).known()
     }
 

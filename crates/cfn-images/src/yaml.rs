@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, Problem};
+use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
 
 /// Lines that may be indented anew; each costs a further reading.
 const REPAIR_LIMIT: usize = 300;
@@ -21,7 +21,7 @@ const REPAIR: usize = 2 * DEPTH_LIMIT;
 ///
 /// The parser follows the specification where a flow collection or a quoted string goes on in a line that is indented
 /// less than the block around it. CloudFormation and everyone else take it, so such lines are moved to the right.
-pub(super) fn parse(text: &str) -> Result<Arc<Node>, Problem> {
+pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let mut moved = BTreeSet::new();
     let mut repaired = Cow::Borrowed(text);
     loop {
@@ -50,14 +50,14 @@ fn indented(text: &str, line: usize) -> String {
     lines.map(|(at, text)| if at + 1 == line { " ".repeat(REPAIR) + text } else { text.to_owned() }).collect()
 }
 
-fn read(text: &str, moved: &BTreeSet<usize>) -> Result<Arc<Node>, Problem> {
+fn read(text: &str, moved: &BTreeSet<usize>) -> Result<Arc<Node>, SyntaxError> {
     let mut reader = Reader { parser: Parser::new_from_str(text), moved, anchors: HashMap::new(), spent: 0 };
     let mut document = None;
     loop {
         match reader.next()? {
             (Event::StreamEnd, _) => break,
             (Event::DocumentStart(_), mark) if document.is_some() => {
-                return Err(Problem::new(mark, "a second document: a template is one document"));
+                return Err(SyntaxError::new(mark, "a second document: a template is one document"));
             }
             (Event::DocumentStart(_), _) => {
                 let (event, mark) = reader.next()?;
@@ -68,7 +68,7 @@ fn read(text: &str, moved: &BTreeSet<usize>) -> Result<Arc<Node>, Problem> {
     }
     match document {
         Some(node) if !node.is_null() => Ok(node),
-        _ => Err(Problem::new(Mark { line: 1, column: 1 }, "the template is empty")),
+        _ => Err(SyntaxError::new(Mark { line: 1, column: 1 }, "the template is empty")),
     }
 }
 
@@ -83,7 +83,7 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn next(&mut self) -> Result<(Event<'t>, Mark), Problem> {
+    fn next(&mut self) -> Result<(Event<'t>, Mark), SyntaxError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, self.mark(&span.start))),
             Some(Err(error)) => Err(self.problem(&error)),
@@ -91,16 +91,16 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn node(&mut self, event: Event<'t>, mark: Mark, depth: usize) -> Result<Arc<Node>, Problem> {
+    fn node(&mut self, event: Event<'t>, mark: Mark, depth: usize) -> Result<Arc<Node>, SyntaxError> {
         if depth >= DEPTH_LIMIT {
-            return Err(Problem::too_deep(mark));
+            return Err(SyntaxError::too_deep(mark));
         }
         let (anchor, tag, node) = match event {
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| Problem::new(mark, "an alias that contains itself"))?;
+                let node = node.ok_or_else(|| SyntaxError::new(mark, "an alias that contains itself"))?;
                 if depth + node.height > DEPTH_LIMIT {
-                    return Err(Problem::too_deep(mark));
+                    return Err(SyntaxError::too_deep(mark));
                 }
                 self.spend(node.weight, mark)?;
                 return Ok(node);
@@ -118,7 +118,7 @@ impl<'t> Reader<'t> {
                 self.spend(1, mark)?;
                 (anchor, tag, self.mapping(mark, depth)?)
             }
-            _ => return Err(Problem::new(mark, "expected a value")),
+            _ => return Err(SyntaxError::new(mark, "expected a value")),
         };
         let node = Arc::new(match tag.as_deref().and_then(long_form) {
             Some(function) => {
@@ -129,7 +129,7 @@ impl<'t> Reader<'t> {
         });
         // A tag is a level too.
         if depth + node.height > DEPTH_LIMIT {
-            return Err(Problem::too_deep(mark));
+            return Err(SyntaxError::too_deep(mark));
         }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
@@ -137,7 +137,7 @@ impl<'t> Reader<'t> {
         Ok(node)
     }
 
-    fn sequence(&mut self, mark: Mark, depth: usize) -> Result<Node, Problem> {
+    fn sequence(&mut self, mark: Mark, depth: usize) -> Result<Node, SyntaxError> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
@@ -147,7 +147,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn mapping(&mut self, mark: Mark, depth: usize) -> Result<Node, Problem> {
+    fn mapping(&mut self, mark: Mark, depth: usize) -> Result<Node, SyntaxError> {
         let mut mapping = Mapping::default();
         let mut merged: Vec<Arc<Node>> = Vec::new();
         loop {
@@ -157,7 +157,7 @@ impl<'t> Reader<'t> {
             }
             self.spend(1, mark_of_key)?;
             let Event::Scalar(key, style, anchor, _) = event else {
-                return Err(Problem::new(mark_of_key, "a key that is not a string"));
+                return Err(SyntaxError::new(mark_of_key, "a key that is not a string"));
             };
             if anchor > 0 {
                 self.anchors.insert(anchor, Arc::new(Node::scalar(mark_of_key, key.to_string(), false)));
@@ -173,11 +173,11 @@ impl<'t> Reader<'t> {
             }
             let entry = Entry { key: key.into_owned(), mark: mark_of_key, value };
             let key = entry.key.clone();
-            mapping.insert(entry).map_err(|first| Problem::duplicate(mark_of_key, &key, first.mark))?;
+            mapping.insert(entry).map_err(|first| SyntaxError::duplicate(mark_of_key, &key, first.mark))?;
         }
         for source in merged {
             let Some(source) = source.as_mapping() else {
-                return Err(Problem::new(source.mark, "`<<` merges mappings only"));
+                return Err(SyntaxError::new(source.mark, "`<<` merges mappings only"));
             };
             for entry in source.entries() {
                 // What is written out wins over what is merged, and an earlier source over a later one.
@@ -193,18 +193,18 @@ impl<'t> Reader<'t> {
         Mark { line, column: marker.col().saturating_sub(added) + 1 }
     }
 
-    fn problem(&self, error: &ScanError) -> Problem {
+    fn problem(&self, error: &ScanError) -> SyntaxError {
         if error.info() == "recursion limit exceeded" {
-            return Problem::too_deep(self.mark(error.marker()));
+            return SyntaxError::too_deep(self.mark(error.marker()));
         }
         let message = error.info().trim_end_matches('.').replace(['\n', '\r'], " ");
         let hint = message.contains("tab").then(|| "indent with spaces: YAML allows no tabs there".to_owned());
-        Problem { mark: self.mark(error.marker()), message, hint }
+        SyntaxError { mark: self.mark(error.marker()), message, hint }
     }
 
-    fn spend(&mut self, weight: usize, mark: Mark) -> Result<(), Problem> {
+    fn spend(&mut self, weight: usize, mark: Mark) -> Result<(), SyntaxError> {
         self.spent += weight;
-        if self.spent > NODE_LIMIT { Err(Problem::too_large(mark)) } else { Ok(()) }
+        if self.spent > NODE_LIMIT { Err(SyntaxError::too_large(mark)) } else { Ok(()) }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::Problem;
-use crate::runner::{self, Environment, Finished, Program, run};
+use crate::ActionError;
+use crate::runner::{self, Finished, Program, Variables, run};
 
 /// What `cosign sign --help` prints, in bytes.
 const HELP: usize = 1024 * 1024;
@@ -23,8 +23,8 @@ const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 const NO_SERVICES: &str = r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#;
 
 /// cosign on `PATH`.
-pub fn find(environment: &Environment) -> Option<PathBuf> {
-    environment.program("cosign")
+pub fn find(variables: &Variables) -> Option<PathBuf> {
+    variables.program("cosign")
 }
 
 /// cosign, with the Docker configuration in a folder. What leads to a key or says who signs is granted to it.
@@ -41,37 +41,37 @@ pub fn command(program: &Path, login: &Path) -> Command {
 ///
 /// # Errors
 /// When cosign does not tell its flags, or the configuration can't be written.
-pub async fn unlogged(program: &Path, login: &Path) -> Result<String, Problem> {
+pub async fn unlogged(program: &Path, login: &Path) -> Result<String, ActionError> {
     let mut help = command(program, login);
     help.args(["sign", "--help"]);
     let told = run(help, HELP, HELP_DEADLINE).await;
-    let told = told.map_err(|error| Problem::failure("`cosign sign --help` did not run").because(error))?;
+    let told = told.map_err(|error| ActionError::failure("`cosign sign --help` did not run").because(error))?;
     let text = [told.stdout, told.log].concat();
     if has_log_flag(&String::from_utf8_lossy(&text)) {
         return Ok("--tlog-upload=false".to_owned());
     }
     let path = login.join("signing-config.json");
     let written = std::fs::write(&path, NO_SERVICES);
-    written.map_err(|error| Problem::failure(format!("cannot write {}", path.display())).because(error))?;
+    written.map_err(|error| ActionError::failure(format!("cannot write {}", path.display())).because(error))?;
     Ok(format!("--signing-config={}", path.display()))
 }
 
 /// The token service of the server that the run is on, which certificates name as their issuer.
-pub fn issuer(environment: &Environment) -> String {
-    match environment.get("GITHUB_SERVER_URL") {
+pub fn issuer(variables: &Variables) -> String {
+    match variables.get("GITHUB_SERVER_URL") {
         None | Some("https://github.com") => GITHUB_ISSUER.to_owned(),
         Some(server) => format!("{}/_services/token", server.trim_end_matches('/')),
     }
 }
 
 /// The identity in a certificate of this run, unless a workflow of another repository does its work.
-pub fn identity(environment: &Environment) -> Option<String> {
-    environment.workflow_url()
+pub fn identity(variables: &Variables) -> Option<String> {
+    variables.workflow_url()
 }
 
 /// A regular expression for the identities of all workflows of the run's repository.
-pub fn identities_of_repository(environment: &Environment) -> Option<String> {
-    let repository = environment.repository_url()?;
+pub fn identities_of_repository(variables: &Variables) -> Option<String> {
+    let repository = variables.repository_url()?;
     Some(format!("^{}/\\.github/workflows/", repository.replace('.', "\\.")))
 }
 

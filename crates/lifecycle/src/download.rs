@@ -7,7 +7,7 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::Problem;
+use crate::ActionError;
 use crate::oci::{Digest, Hasher};
 use crate::registry::http_client::{HttpClient, Refused, full};
 
@@ -29,16 +29,16 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// Why a fetch failed.
 enum Failure {
     /// It may work the next time.
-    Passing(Problem),
+    Passing(ActionError),
     /// It will not.
-    Lasting(Problem),
+    Lasting(ActionError),
 }
 
 /// Fetches a file and writes it to a path. Nobody is logged in, and the proxies of the environment are used.
 ///
 /// # Errors
 /// When it cannot be fetched, or is not the file that the digest names. What is at the path then is not to be used.
-pub async fn download(url: &str, digest: &Digest, to: &Path) -> Result<(), Problem> {
+pub async fn download(url: &str, digest: &Digest, to: &Path) -> Result<(), ActionError> {
     let attempts = async {
         let client = HttpClient::new();
         let mut attempt = 1;
@@ -53,12 +53,12 @@ pub async fn download(url: &str, digest: &Digest, to: &Path) -> Result<(), Probl
             }
         }
     };
-    let late = |_| Problem::failure(format!("not fetched within {} s", DEADLINE.as_secs()));
+    let late = |_| ActionError::failure(format!("not fetched within {} s", DEADLINE.as_secs()));
     let fetched = tokio::time::timeout(DEADLINE, attempts).await.map_err(late).flatten();
     fetched.map_err(|problem| {
         let hint = problem.hint.clone();
-        let problem = Problem::failure(format!("cannot fetch {url}")).because(problem);
-        hint.into_iter().fold(problem, Problem::hint)
+        let problem = ActionError::failure(format!("cannot fetch {url}")).because(problem);
+        hint.into_iter().fold(problem, ActionError::hint)
     })
 }
 
@@ -69,9 +69,9 @@ async fn once(client: &HttpClient, url: &str, digest: &Digest, to: &Path) -> Res
             Request::get(&uri).header(header::USER_AGENT, concat!("image-lifecycle/", env!("CARGO_PKG_VERSION")));
         let request = request.body(full(bytes::Bytes::new())).map_err(|error| lasting("not a request").with(error))?;
         let response = client.send(request).await.map_err(|error| match Refused::behind(error.as_ref()) {
-            Some(refused) => Failure::Lasting(Problem::failure(refused.to_string()).hint(refused.hint)),
+            Some(refused) => Failure::Lasting(ActionError::failure(refused.to_string()).hint(refused.hint)),
             None => Failure::Passing(
-                Problem::failure(format!("no answer from `{}`", uri.host().unwrap_or_default())).because(error),
+                ActionError::failure(format!("no answer from `{}`", uri.host().unwrap_or_default())).because(error),
             ),
         })?;
         let status = response.status();
@@ -79,7 +79,7 @@ async fn once(client: &HttpClient, url: &str, digest: &Digest, to: &Path) -> Res
             uri = redirected(&uri, response.headers().get(header::LOCATION))?;
             continue;
         }
-        let answer = || Problem::failure(format!("`{}` answered {status}", uri.host().unwrap_or_default()));
+        let answer = || ActionError::failure(format!("`{}` answered {status}", uri.host().unwrap_or_default()));
         return match status {
             StatusCode::OK => write(response.into_body(), digest, to).await,
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -88,7 +88,7 @@ async fn once(client: &HttpClient, url: &str, digest: &Digest, to: &Path) -> Res
             _ => Err(Failure::Lasting(answer())),
         };
     }
-    Err(Failure::Lasting(Problem::failure(format!("more than {REDIRECTS} redirects"))))
+    Err(Failure::Lasting(ActionError::failure(format!("more than {REDIRECTS} redirects"))))
 }
 
 /// Where a redirect leads; never from HTTPS to something else.
@@ -97,7 +97,10 @@ fn redirected(from: &Uri, location: Option<&header::HeaderValue>) -> Result<Uri,
     let base = url::Url::parse(&from.to_string()).map_err(|error| lasting("not an address").with(error))?;
     let to = base.join(text).map_err(|error| lasting("not an address to be redirected to").with(error))?;
     if from.scheme_str() == Some("https") && to.scheme() != "https" {
-        return Err(Failure::Lasting(Problem::failure(format!("redirected to {}, which is not HTTPS", to.scheme()))));
+        return Err(Failure::Lasting(ActionError::failure(format!(
+            "redirected to {}, which is not HTTPS",
+            to.scheme()
+        ))));
     }
     to.as_str().parse::<Uri>().map_err(|error| lasting("not an address to be redirected to").with(error))
 }
@@ -108,11 +111,11 @@ async fn write(mut body: hyper::body::Incoming, digest: &Digest, to: &Path) -> R
     let mut hasher = Hasher::default();
     let mut size = 0;
     while let Some(frame) = body.frame().await {
-        let cut = |error| Failure::Passing(Problem::failure("the answer was cut off").because(error));
+        let cut = |error| Failure::Passing(ActionError::failure("the answer was cut off").because(error));
         let Ok(bytes) = frame.map_err(cut)?.into_data() else { continue };
         size += bytes.len() as u64;
         if size > LIMIT {
-            return Err(Failure::Lasting(Problem::failure(format!("it is larger than {LIMIT} bytes"))));
+            return Err(Failure::Lasting(ActionError::failure(format!("it is larger than {LIMIT} bytes"))));
         }
         hasher.update(&bytes);
         file.write_all(&bytes).await.map_err(unwritable)?;
@@ -121,7 +124,7 @@ async fn write(mut body: hyper::body::Incoming, digest: &Digest, to: &Path) -> R
     let found = hasher.finish();
     if found != *digest {
         let message = format!("it is not the file that was pinned: it has {found}, {digest} was wanted");
-        return Err(Failure::Lasting(Problem::failure(message)));
+        return Err(Failure::Lasting(ActionError::failure(message)));
     }
     Ok(())
 }
@@ -135,7 +138,7 @@ struct Lasting<'a>(&'a str);
 
 impl Lasting<'_> {
     fn with(&self, cause: impl Into<crate::oci::BoxError>) -> Failure {
-        Failure::Lasting(Problem::failure(self.0).because(cause))
+        Failure::Lasting(ActionError::failure(self.0).because(cause))
     }
 }
 
@@ -145,7 +148,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::Diagnosis;
+    use crate::Diagnostic;
 
     /// A server that gives one answer after the other.
     async fn server(answers: Vec<String>) -> String {
@@ -170,7 +173,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (url, file) = (format!("{}/a/tool", server(answers).await), folder.path().join("tool"));
         let fetched = download(&url, &Digest::of(b"tool"), &file).await;
-        let words = |problem: Problem| Diagnosis::of(&problem.into()).line().replace(url.as_str(), "URL");
+        let words = |problem: ActionError| Diagnostic::of(&problem.into()).line().replace(url.as_str(), "URL");
         fetched.map(|()| std::fs::read_to_string(file).unwrap()).map_err(words)
     }
 

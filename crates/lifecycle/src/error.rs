@@ -1,13 +1,13 @@
 //! Errors that know where they are and what to do about them.
 
-use crate::Place;
+use crate::SourceLocation;
 use crate::oci::{BoxError, InvalidReference, StoreError};
 use crate::runner::{InputError, RunnerError};
 
 /// An error that knows more than its message.
 pub trait Explain: std::error::Error + Send + Sync + 'static {
     /// Where in a file.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<SourceLocation> {
         None
     }
 
@@ -17,7 +17,7 @@ pub trait Explain: std::error::Error + Send + Sync + 'static {
     }
 
     /// Whether the user's inputs or template are wrong, rather than that something failed.
-    fn is_mistake(&self) -> bool {
+    fn is_usage_error(&self) -> bool {
         false
     }
 }
@@ -29,7 +29,7 @@ impl Explain for StoreError {
 }
 
 impl Explain for InputError {
-    fn is_mistake(&self) -> bool {
+    fn is_usage_error(&self) -> bool {
         true
     }
 }
@@ -39,19 +39,19 @@ impl Explain for RunnerError {
         self.hint.clone()
     }
 
-    fn is_mistake(&self) -> bool {
+    fn is_usage_error(&self) -> bool {
         self.is_usage_error
     }
 }
 
 impl Explain for InvalidReference {
-    fn is_mistake(&self) -> bool {
+    fn is_usage_error(&self) -> bool {
         true
     }
 }
 
 impl Explain for crate::template::Error {
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<SourceLocation> {
         self.place().cloned()
     }
 
@@ -59,7 +59,7 @@ impl Explain for crate::template::Error {
         self.hint().map(str::to_owned)
     }
 
-    fn is_mistake(&self) -> bool {
+    fn is_usage_error(&self) -> bool {
         true
     }
 }
@@ -67,34 +67,34 @@ impl Explain for crate::template::Error {
 /// An error of an action, with all that it knows: for what has no error type of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Problem {
+pub struct ActionError {
     /// One line that names what failed.
     pub message: String,
     /// Where in a file.
-    pub place: Option<Place>,
+    pub place: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
     /// Whether the user's inputs or template are wrong.
-    pub mistake: bool,
+    pub is_usage_error: bool,
     /// What caused it.
     #[source]
     pub source: Option<BoxError>,
 }
 
-impl Problem {
+impl ActionError {
     /// Something in the inputs or the template is wrong.
-    pub fn mistake(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, hint: None, mistake: true, source: None }
+    pub fn usage_error(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, hint: None, is_usage_error: true, source: None }
     }
 
     /// Something failed.
     pub fn failure(message: impl Into<String>) -> Self {
-        Self { mistake: false, ..Self::mistake(message) }
+        Self { is_usage_error: false, ..Self::usage_error(message) }
     }
 
     /// The same beside a line.
     #[must_use]
-    pub fn at(mut self, place: impl Into<Option<Place>>) -> Self {
+    pub fn at(mut self, place: impl Into<Option<SourceLocation>>) -> Self {
         self.place = place.into();
         self
     }
@@ -114,8 +114,8 @@ impl Problem {
     }
 }
 
-impl Explain for Problem {
-    fn place(&self) -> Option<Place> {
+impl Explain for ActionError {
+    fn place(&self) -> Option<SourceLocation> {
         self.place.clone()
     }
 
@@ -123,7 +123,7 @@ impl Explain for Problem {
         self.hint.clone()
     }
 
-    fn is_mistake(&self) -> bool {
-        self.mistake
+    fn is_usage_error(&self) -> bool {
+        self.is_usage_error
     }
 }

@@ -4,13 +4,11 @@ pub mod access;
 pub mod action;
 #[cfg(feature = "services")]
 pub mod aws;
-pub mod checkout;
 pub mod clock;
 pub mod cosign;
-mod counted;
 #[cfg(feature = "services")]
 pub mod delivery;
-mod diagnosis;
+mod diagnostic;
 pub mod download;
 mod error;
 pub mod evidence;
@@ -20,16 +18,18 @@ pub mod fuzzing;
 #[cfg(feature = "services")]
 pub mod github;
 mod nearest;
+mod plural;
 #[cfg(feature = "services")]
 pub mod project;
 pub mod runner;
+pub mod workspace;
 
 pub use ::cfn_images as template;
 pub use ::oci::{self, transfer};
 pub use ::registry;
-pub use cfn_images::Place;
-pub use counted::counted;
-pub use diagnosis::Diagnosis;
-pub use error::{Explain, Problem};
+pub use cfn_images::SourceLocation;
+pub use diagnostic::Diagnostic;
+pub use error::{ActionError, Explain};
 pub use nearest::nearest;
+pub use plural::plural;
 pub use secrecy::{ExposeSecret, SecretString};

@@ -2,17 +2,17 @@
 
 pub use runner_protocol::*;
 
-use crate::Place;
+use crate::SourceLocation;
 
 /// Shows an annotation at a place of a file.
-pub trait AtPlace {
+pub trait AtSourceLocation {
     /// The same at a place, if there is one.
     #[must_use]
-    fn at(self, place: impl Into<Option<Place>>) -> Self;
+    fn at(self, place: impl Into<Option<SourceLocation>>) -> Self;
 }
 
-impl AtPlace for Annotation {
-    fn at(self, place: impl Into<Option<Place>>) -> Self {
-        self.at_position(place.into().map(|Place { file, line, column }| FilePosition { file, line, column }))
+impl AtSourceLocation for Annotation {
+    fn at(self, place: impl Into<Option<SourceLocation>>) -> Self {
+        self.at_position(place.into().map(|SourceLocation { file, line, column }| FilePosition { file, line, column }))
     }
 }

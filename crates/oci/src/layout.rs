@@ -2,7 +2,7 @@ mod index;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::io::ReaderStream;
 
-use super::store::{BlobSource, BlobStream, Class, Put, Store, StoreError, verified};
+use super::store::{BlobSource, BlobStream, ErrorKind, Put, Store, StoreError, verified};
 use super::{Descriptor, Digest, Hasher, Location, MANIFEST_LIMIT, Manifest, RepositoryName, Tag};
 pub use index::Root;
 use index::{Seen, index_of};
@@ -117,7 +117,8 @@ impl Layout {
 
     fn has_other_bytes(&self, what: &str, digest: &Digest) -> StoreError {
         let message = format!("{what} {digest} of {} has other bytes than its digest says", self.address());
-        StoreError::new(Class::Integrity, message).hint("the file is damaged: delete it, and copy or build it again")
+        StoreError::new(ErrorKind::Integrity, message)
+            .hint("the file is damaged: delete it, and copy or build it again")
     }
 
     /// Takes a file over as a blob without reading it into memory: a hard link where the file
@@ -136,7 +137,7 @@ impl Layout {
         io::copy(&mut source, &mut HashingSink(&mut hasher)).map_err(|e| self.failed(file, e))?;
         if hasher.finish() != *digest {
             let message = format!("{} has other bytes than its digest {digest} says", file.display());
-            return Err(StoreError::new(Class::Integrity, message));
+            return Err(StoreError::new(ErrorKind::Integrity, message));
         }
         if fs::hard_link(file, &path).is_ok() {
             return Ok(());
@@ -200,7 +201,7 @@ impl Layout {
         let path = self.root.join(name);
         let temporary = self.written(&path, text.as_bytes())?;
         match temporary.persist_noclobber(&path) {
-            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -233,7 +234,7 @@ impl Layout {
         file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.failed(path, e))?;
         if bytes.len() as u64 > limit {
             let message = format!("{} is over the limit of {limit} bytes", path.display());
-            return Err(StoreError::new(Class::Invalid, message));
+            return Err(StoreError::new(ErrorKind::Invalid, message));
         }
         Ok(bytes)
     }
@@ -243,13 +244,13 @@ impl Layout {
     fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(path, error)),
         };
         let root = fs::canonicalize(&self.root).map_err(|e| self.failed(&self.root, e))?;
         if !real.starts_with(root) || !real.is_file() {
             let message = format!("{} is not a file of the layout", path.display());
-            return Err(StoreError::new(Class::Invalid, message));
+            return Err(StoreError::new(ErrorKind::Invalid, message));
         }
         File::open(&real).map(Some).map_err(|e| self.failed(path, e))
     }
@@ -265,16 +266,16 @@ impl Layout {
     }
 
     fn invalid(&self, what: &str) -> StoreError {
-        StoreError::new(Class::Invalid, format!("the OCI layout {} {what}", self.root.display()))
+        StoreError::new(ErrorKind::Invalid, format!("the OCI layout {} {what}", self.root.display()))
     }
 
     fn failed(&self, path: &Path, error: io::Error) -> StoreError {
-        StoreError::new(Class::Invalid, format!("cannot use {}", path.display())).because(error)
+        StoreError::new(ErrorKind::Invalid, format!("cannot use {}", path.display())).because(error)
     }
 
     fn lacks_blob(&self, digest: &Digest) -> StoreError {
         let message = format!("the OCI layout {} lacks the blob {digest}", self.root.display());
-        StoreError::new(Class::NotFound, message).hint("it was cut off: build or copy it again")
+        StoreError::new(ErrorKind::NotFound, message).hint("it was cut off: build or copy it again")
     }
 }
 
@@ -446,14 +447,14 @@ mod tests {
             fs::write(&path, &wrong).unwrap();
             let fresh = Layout::at(folder.path());
             let error = fresh.put_manifest(&index, Some(&other)).await.unwrap_err();
-            assert!(matches!(error.class, Class::Integrity | Class::Invalid), "{error}");
+            assert!(matches!(error.kind, ErrorKind::Integrity | ErrorKind::Invalid), "{error}");
             assert_eq!(fresh.head(&other).await.unwrap(), None);
             fs::write(&path, &right).unwrap();
         }
         let wrong = Descriptor::of("x/y", b"right");
         fs::write(layout.blob_path(&wrong.digest), "wrong").unwrap();
         let source: Arc<dyn BlobSource> = Arc::new(layout.clone());
-        assert_eq!(layout.put_blob(&wrong, &source).await.unwrap_err().class, Class::Integrity);
+        assert_eq!(layout.put_blob(&wrong, &source).await.unwrap_err().kind, ErrorKind::Integrity);
         layout.put_manifest(&index, Some(&other)).await.unwrap();
     }
 
@@ -490,18 +491,18 @@ mod tests {
         layout.put_manifest(&whole, Some(&tag)).await.unwrap();
         let missing = Descriptor::of("x/y", b"absent");
         let error = layout.blob(&missing).await.err().unwrap();
-        assert_eq!(error.class, Class::NotFound);
+        assert_eq!(error.kind, ErrorKind::NotFound);
         assert!(error.to_string().contains(&missing.digest.to_string()), "{error}");
 
         fs::write(layout.blob_path(&whole.digest), manifest("y", None).bytes).unwrap();
-        assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Integrity);
+        assert_eq!(layout.tagged(&tag).await.unwrap_err().kind, ErrorKind::Integrity);
         fs::remove_file(layout.blob_path(&whole.digest)).unwrap();
-        assert_eq!(layout.tagged(&tag).await.unwrap_err().class, Class::Invalid);
+        assert_eq!(layout.tagged(&tag).await.unwrap_err().kind, ErrorKind::Invalid);
         fs::write(folder.path().join("index.json"), "{").unwrap();
-        assert_eq!(layout.head(&tag).await.unwrap_err().class, Class::Invalid);
+        assert_eq!(layout.head(&tag).await.unwrap_err().kind, ErrorKind::Invalid);
         fs::remove_file(layout.path().join("index.json")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", layout.path().join("index.json")).unwrap();
-        assert_eq!(layout.roots().unwrap_err().class, Class::Invalid);
+        assert_eq!(layout.roots().unwrap_err().kind, ErrorKind::Invalid);
     }
 
     #[tokio::test]
@@ -515,8 +516,8 @@ mod tests {
         let (outside, inside) = (folder.path().join("outside"), layout.path().join("inside"));
         fs::rename(&blob, &outside).unwrap();
         symlink(&outside, &blob).unwrap();
-        assert_eq!(layout.read_manifest(&whole.digest).unwrap_err().class, Class::Invalid);
-        assert_eq!(layout.blob(&whole.descriptor()).await.err().unwrap().class, Class::Invalid);
+        assert_eq!(layout.read_manifest(&whole.digest).unwrap_err().kind, ErrorKind::Invalid);
+        assert_eq!(layout.blob(&whole.descriptor()).await.err().unwrap().kind, ErrorKind::Invalid);
         fs::rename(&outside, &inside).unwrap();
         fs::remove_file(&blob).unwrap();
         symlink(&inside, &blob).unwrap();
@@ -580,13 +581,13 @@ mod tests {
         let layout = Layout::at(folder.path().join("layout"));
         layout.add_file(&file, &Digest::of(b"bytes")).unwrap();
         assert_eq!(fs::read(layout.blob_path(&Digest::of(b"bytes"))).unwrap(), b"bytes");
-        assert_eq!(layout.add_file(&file, &Digest::of(b"other")).unwrap_err().class, Class::Integrity);
+        assert_eq!(layout.add_file(&file, &Digest::of(b"other")).unwrap_err().kind, ErrorKind::Integrity);
         let blob = Descriptor::of("x/y", b"bytes");
         assert_eq!(layout.read_blob(&blob, 5).unwrap(), b"bytes");
-        assert_eq!(layout.read_blob(&blob, 4).unwrap_err().class, Class::Invalid);
+        assert_eq!(layout.read_blob(&blob, 4).unwrap_err().kind, ErrorKind::Invalid);
         let of_another_size = Descriptor { size: 4, ..blob };
-        assert_eq!(layout.read_blob(&of_another_size, 5).unwrap_err().class, Class::Integrity);
-        assert_eq!(layout.read_blob(&Descriptor::of("x/y", b"absent"), 9).unwrap_err().class, Class::NotFound);
+        assert_eq!(layout.read_blob(&of_another_size, 5).unwrap_err().kind, ErrorKind::Integrity);
+        assert_eq!(layout.read_blob(&Descriptor::of("x/y", b"absent"), 9).unwrap_err().kind, ErrorKind::NotFound);
         assert!(!layout.blob_path(&Digest::of(b"other")).exists());
     }
 }

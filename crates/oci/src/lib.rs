@@ -16,5 +16,6 @@ pub use manifest::{Content, Descriptor, InvalidManifest, MANIFEST_LIMIT, Manifes
 pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform, listed};
 pub use reference::{InvalidReference, Location, Reference, RepositoryName, Tag};
 pub use store::{
-    BlobSource, BlobStream, BoxError, Class, LOOK_AGAIN, LOOKS, Put, Store, StoreError, listed_tag, read_blob, verified,
+    BlobSource, BlobStream, BoxError, ErrorKind, LOOK_AGAIN, LOOKS, Put, Store, StoreError, listed_tag, read_blob,
+    verified,
 };

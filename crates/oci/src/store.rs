@@ -73,8 +73,8 @@ pub enum Put {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
-    /// The class, by which callers decide.
-    pub class: Class,
+    /// The kind, by which callers decide.
+    pub kind: ErrorKind,
     /// One line that names what failed.
     pub message: String,
     /// The remedy, where one is known.
@@ -86,7 +86,7 @@ pub struct StoreError {
 
 /// Classes of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum ErrorKind {
     /// Credentials are absent, wrong or expired.
     Authentication,
     /// Known, and not allowed.
@@ -110,9 +110,9 @@ pub enum Class {
 }
 
 impl StoreError {
-    /// An error of a class with its message.
-    pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None, source: None }
+    /// An error of a kind with its message.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, source: None }
     }
 
     /// The same with what caused it.
@@ -150,7 +150,7 @@ pub async fn listed_tag(store: &dyn Store, tag: &Tag) -> Result<(Tag, Digest), S
         }
     }
     let message = format!("{} lists the tag `{tag}`, and answers that it does not exist", store.address());
-    Err(StoreError::new(Class::Transient, message).hint("if it was deleted meanwhile, run this again"))
+    Err(StoreError::new(ErrorKind::Transient, message).hint("if it was deleted meanwhile, run this again"))
 }
 
 /// Passes bytes on and fails where they are not those of a descriptor.
@@ -198,18 +198,18 @@ pub fn verified(bytes: BlobStream, blob: &Descriptor, whence: String) -> BlobStr
 }
 
 fn integrity(blob: &Descriptor, whence: &str, what: &str) -> StoreError {
-    StoreError::new(Class::Integrity, format!("blob {} of {whence} {what}", blob.digest))
+    StoreError::new(ErrorKind::Integrity, format!("blob {} of {whence} {what}", blob.digest))
 }
 
 /// Reads a blob whole, where it is known to be small.
 ///
 /// # Errors
-/// Those of the stream, and [`Class::Invalid`] where the descriptor's size is over `limit` bytes.
+/// Those of the stream, and [`ErrorKind::Invalid`] where the descriptor's size is over `limit` bytes.
 pub async fn read_blob(store: &dyn Store, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
     if blob.size > limit {
         let message =
             format!("blob {} of {} has {} bytes, the limit is {limit}", blob.digest, store.address(), blob.size);
-        return Err(StoreError::new(Class::Invalid, message));
+        return Err(StoreError::new(ErrorKind::Invalid, message));
     }
     let mut bytes = Vec::new();
     let mut pieces = store.blob(blob).await?;
@@ -228,13 +228,13 @@ mod tests {
         Box::pin(stream::iter(pieces))
     }
 
-    /// What arrives before the stream ends, and the class of its failure if it fails.
-    async fn drain(mut stream: BlobStream) -> (String, Option<Class>) {
+    /// What arrives before the stream ends, and the kind of its failure if it fails.
+    async fn drain(mut stream: BlobStream) -> (String, Option<ErrorKind>) {
         let mut text = String::new();
         while let Some(piece) = stream.next().await {
             match piece {
                 Ok(piece) => text.push_str(std::str::from_utf8(&piece).unwrap()),
-                Err(error) => return (text, Some(error.class)),
+                Err(error) => return (text, Some(error.kind)),
             }
         }
         (text, None)
@@ -245,9 +245,9 @@ mod tests {
         let blob = Descriptor::of("x/y", b"abc");
         let pass = |pieces: &[&'static str]| drain(verified(stream_of(pieces), &blob, "here".into()));
         assert_eq!(pass(&["a", "bc"]).await, ("abc".into(), None));
-        assert_eq!(pass(&["a", "bX"]).await, ("a".into(), Some(Class::Integrity)));
-        assert_eq!(pass(&["a", "b"]).await, ("a".into(), Some(Class::Integrity)));
-        assert_eq!(pass(&["abc", "d"]).await, ("".into(), Some(Class::Integrity)));
+        assert_eq!(pass(&["a", "bX"]).await, ("a".into(), Some(ErrorKind::Integrity)));
+        assert_eq!(pass(&["a", "b"]).await, ("a".into(), Some(ErrorKind::Integrity)));
+        assert_eq!(pass(&["abc", "d"]).await, ("".into(), Some(ErrorKind::Integrity)));
         let empty = Descriptor::of("x/y", b"");
         assert_eq!(drain(verified(stream_of(&[]), &empty, "here".into())).await, ("".into(), None));
     }

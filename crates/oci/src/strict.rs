@@ -30,13 +30,13 @@ const KEYS: [&str; 17] = [
 /// exactly, and the first or neither. What the gates judged has to be what is run, so there must be nothing to choose.
 pub(super) fn check(bytes: &[u8]) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    Place::Root.deserialize(&mut json)?;
+    SourceLocation::Root.deserialize(&mut json)?;
     json.end()
 }
 
 /// Where in a manifest a value is.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum SourceLocation {
     /// The document.
     Root,
     /// A value of a key that means something.
@@ -45,7 +45,7 @@ enum Place {
     Free,
 }
 
-impl Place {
+impl SourceLocation {
     /// The place of what is under a key.
     fn under<E: de::Error>(self, key: &str) -> Result<Self, E> {
         if self == Self::Free {
@@ -73,7 +73,7 @@ fn folded(letter: char) -> char {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Place {
+impl<'de> DeserializeSeed<'de> for SourceLocation {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -81,7 +81,7 @@ impl<'de> DeserializeSeed<'de> for Place {
     }
 }
 
-impl<'de> Visitor<'de> for Place {
+impl<'de> Visitor<'de> for SourceLocation {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

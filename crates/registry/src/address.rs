@@ -5,11 +5,11 @@ use http::header::LOCATION;
 use url::Url;
 
 use super::error::Failure;
-use oci::{Class, StoreError};
+use oci::{ErrorKind, StoreError};
 
 /// https, except to this machine itself, where a registry has no certificate.
 pub(super) fn default_endpoint(host: &str) -> Result<Url, StoreError> {
-    let invalid = || StoreError::new(Class::Invalid, format!("`{host}` is not a registry's host"));
+    let invalid = || StoreError::new(ErrorKind::Invalid, format!("`{host}` is not a registry's host"));
     let mut url = Url::parse(&format!("https://{host}/")).map_err(|_| invalid())?;
     if url.host().is_none() {
         return Err(invalid());
@@ -33,10 +33,10 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 /// Where a `Location` header points, seen from the request: to its own origin, from a loopback registry to loopback, from
 /// any other to https on a host that is neither this machine nor one that only this machine's network knows by address.
 pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> {
-    let invalid = || Failure::new(Class::Invalid, "the registry names no place to go on");
+    let invalid = || Failure::new(ErrorKind::Invalid, "the registry names no place to go on");
     let value = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(invalid)?;
     let to = from.join(value).map_err(|_| invalid())?;
-    let refused = |why: &str| Err(Failure::new(Class::Invalid, format!("it sends {why}: {}", origin(&to))));
+    let refused = |why: &str| Err(Failure::new(ErrorKind::Invalid, format!("it sends {why}: {}", origin(&to))));
     if !matches!(to.scheme(), "http" | "https") || !to.has_host() {
         return refused("to an address that is neither https nor http");
     }
@@ -93,7 +93,7 @@ mod tests {
     fn locations_stay_where_they_may_lead() {
         let to = |from: &str, value: &str| {
             let from = Url::parse(from).unwrap();
-            location(&headers(LOCATION, value), &from).map(|url| url.to_string()).map_err(|failure| failure.class)
+            location(&headers(LOCATION, value), &from).map(|url| url.to_string()).map_err(|failure| failure.kind)
         };
         let real = "https://r.example/v2/a/blobs/uploads/";
         assert_eq!(to(real, "/v2/a/blobs/uploads/1?x=y"), Ok("https://r.example/v2/a/blobs/uploads/1?x=y".into()));
@@ -109,7 +109,7 @@ mod tests {
             "https://[::ffff:169.254.169.254]/u",
             "https://0.0.0.0/u",
         ] {
-            assert_eq!(to(real, refused), Err(Class::Invalid), "{refused}");
+            assert_eq!(to(real, refused), Err(ErrorKind::Invalid), "{refused}");
         }
         let here = "http://127.0.0.1:5000/v2/a/blobs/uploads/";
         for allowed in ["http://127.0.0.1:5000/u", "http://127.0.0.2:6000/u", "http://localhost:1/u", "https://[::1]/u"]
@@ -119,14 +119,14 @@ mod tests {
         for refused in
             ["http://192.0.2.1/u", "http://169.254.169.254/u", "https://other.example/u", "http://evil.localhost/u"]
         {
-            assert_eq!(to(here, refused), Err(Class::Invalid), "{refused}");
+            assert_eq!(to(here, refused), Err(ErrorKind::Invalid), "{refused}");
         }
-        assert_eq!(to("https://127.0.0.1:1/v2/", "http://127.0.0.1:1/u"), Err(Class::Invalid));
+        assert_eq!(to("https://127.0.0.1:1/v2/", "http://127.0.0.1:1/u"), Err(ErrorKind::Invalid));
         let without_tls = "http://cache.internal/v2/a/";
         assert_eq!(to(without_tls, "/v2/a/1"), Ok("http://cache.internal/v2/a/1".into()));
-        assert_eq!(to(without_tls, "http://other.internal/u"), Err(Class::Invalid));
+        assert_eq!(to(without_tls, "http://other.internal/u"), Err(ErrorKind::Invalid));
         let nowhere = location(&HeaderMap::new(), &Url::parse(real).unwrap());
-        assert_eq!(nowhere.map_err(|failure| failure.class), Err(Class::Invalid));
+        assert_eq!(nowhere.map_err(|failure| failure.kind), Err(ErrorKind::Invalid));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::request::{ANSWER_DEADLINE, Call, Payload};
 use super::retry::PATIENCE;
 use super::upload_progress::PIECE_DEADLINE;
 use super::upload_progress::UploadProgress;
-use oci::{BlobSource, BlobStream, Class, Descriptor, Put, RepositoryName, Store, StoreError, verified};
+use oci::{BlobSource, BlobStream, Descriptor, ErrorKind, Put, RepositoryName, Store, StoreError, verified};
 
 /// Redirects that a download follows.
 const REDIRECTS: usize = 5;
@@ -187,7 +187,7 @@ impl Repository {
         match self.has_blob(blob).await {
             Ok(true) => Ok(()),
             Ok(false) => {
-                Err(Failure::new(Class::Transient, format!("it answered {status}, and the blob is not there"))
+                Err(Failure::new(ErrorKind::Transient, format!("it answered {status}, and the blob is not there"))
                     .unproved())
             }
             Err(error) => Err(Failure::passed_on(error)),
@@ -218,7 +218,7 @@ impl Repository {
                 Ok(Frame::data(piece))
             }
             Err(error) => {
-                let broken = StoreError::new(error.class, "the source broke off");
+                let broken = StoreError::new(error.kind, "the source broke off");
                 *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Err(broken)
             }
@@ -272,13 +272,13 @@ impl Repository {
             let skip = match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), offset) => 0,
                 StatusCode::PARTIAL_CONTENT => {
-                    return Err(Failure::new(Class::Invalid, "the server answers with another range"));
+                    return Err(Failure::new(ErrorKind::Invalid, "the server answers with another range"));
                 }
                 _ => offset,
             };
             return Ok(Body { incoming: response.into_body(), skip });
         }
-        Err(Failure::new(Class::Invalid, format!("more than {REDIRECTS} redirects")))
+        Err(Failure::new(ErrorKind::Invalid, format!("more than {REDIRECTS} redirects")))
     }
 }
 
@@ -311,7 +311,7 @@ impl Download {
             false => (STALLED, format!("no more bytes for {} s", STALLED.as_secs())),
         };
         let Ok(piece) = timeout(within, self.next()).await else {
-            let failure = Failure::new(Class::Transient, why);
+            let failure = Failure::new(ErrorKind::Transient, why);
             return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
         };
         self.left = left.saturating_sub(begun.elapsed());
@@ -327,7 +327,7 @@ impl Download {
                     return Ok(Some(piece));
                 }
                 Ok(None) if self.offset >= self.size => return Ok(None),
-                Ok(None) => Failure::new(Class::Transient, "the answer ended early"),
+                Ok(None) => Failure::new(ErrorKind::Transient, "the answer ended early"),
                 Err(failure) => failure,
             };
             self.body = None;
@@ -355,7 +355,7 @@ impl Download {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Err(Failure::unreachable(error.into())),
                 Ok(None) => return Ok(None),
-                Err(_) => return Err(Failure::new(Class::Transient, "the answer stopped in the middle")),
+                Err(_) => return Err(Failure::new(ErrorKind::Transient, "the answer stopped in the middle")),
             };
             let Ok(mut data) = frame.into_data() else { continue };
             let dropped = body.skip.min(data.len() as u64);
@@ -379,7 +379,7 @@ fn in_new_session(mut failure: Failure) -> Failure {
         || failure.code.as_deref() == Some("BLOB_UPLOAD_INVALID")
         || failure.detail.as_deref().is_some_and(|detail| detail.starts_with("416"));
     if session_lost {
-        failure.class = Class::Transient;
+        failure.kind = ErrorKind::Transient;
     }
     failure
 }
@@ -461,7 +461,7 @@ mod tests {
         tokio::time::pause();
         let (received, error) = drain(stream).await;
         assert!(received < SIZE / 10, "{received}");
-        assert_eq!(error.class, Class::Transient);
+        assert_eq!(error.kind, ErrorKind::Transient);
         assert!(error.to_string().contains("not done within 60 s"), "{error}");
     }
 
@@ -470,7 +470,7 @@ mod tests {
         let (repository, asked) = slow(Duration::ZERO, 1).await;
         let stream = repository.download(&Descriptor::of("x/y", &[b'y'; SIZE])).await.unwrap();
         let (_, error) = drain(stream).await;
-        assert_eq!(error.class, Class::Transient);
+        assert_eq!(error.kind, ErrorKind::Transient);
         assert_eq!(asked.load(Ordering::Relaxed), 1 + RESUMES as usize);
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::host::EcrHost;
 use super::operation::{Kind, Operation};
 use crate::http_client::Refused;
-use oci::{BoxError, Class, StoreError};
+use oci::{BoxError, ErrorKind, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 
 /// The longest text of a registry that is passed on, in characters.
@@ -16,7 +16,7 @@ const DETAIL_LIMIT: usize = 300;
 /// One attempt that failed, before anybody says what it was for.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub(super) class: Class,
+    pub(super) kind: ErrorKind,
     /// The request that failed, where it is only a part of the operation.
     pub(super) at: Option<Kind>,
     /// The registry's own code: `NAME_UNKNOWN`.
@@ -28,11 +28,11 @@ pub(super) struct Failure {
     pub(super) source: Option<BoxError>,
     /// Credentials were sent along.
     pub(super) had_credentials: bool,
-    /// Another attempt would not help, although the class says that it may.
+    /// Another attempt would not help, although the kind says that it may.
     pub(super) is_final: bool,
     /// The words are not those of a registry: what answers does not know the address.
     pub(super) is_foreign: bool,
-    /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the class.
+    /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the kind.
     pub(super) is_unproved: bool,
 }
 
@@ -46,9 +46,9 @@ pub(super) struct GivenUp {
 }
 
 impl Failure {
-    fn of(class: Class) -> Self {
+    fn of(kind: ErrorKind) -> Self {
         Self {
-            class,
+            kind,
             at: None,
             code: None,
             detail: None,
@@ -61,30 +61,30 @@ impl Failure {
         }
     }
 
-    pub(super) fn new(class: Class, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..Self::of(class) }
+    pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::of(kind) }
     }
 
     /// No answer: the connection, TLS or a proxy.
     pub(super) fn unreachable(source: BoxError) -> Self {
-        Self { source: Some(source), ..Self::of(Class::Transient) }
+        Self { source: Some(source), ..Self::of(ErrorKind::Transient) }
     }
 
     /// No answer in time.
     pub(super) fn no_answer(deadline: Duration) -> Self {
-        Self::new(Class::Transient, format!("no answer within {} s", deadline.as_secs()))
+        Self::new(ErrorKind::Transient, format!("no answer within {} s", deadline.as_secs()))
     }
 
     /// The registry stopped reading what it is sent.
     pub(super) fn takes_no_more(deadline: Duration) -> Self {
-        Self::new(Class::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
+        Self::new(ErrorKind::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
     }
 
     /// An error of another operation, most of all of the source of an upload. It has used up its own attempts: to
     /// repeat what it was for would multiply them.
     pub(super) fn passed_on(error: StoreError) -> Self {
-        let class = error.class;
-        Self { source: Some(error.into()), is_final: true, ..Self::of(class) }
+        let kind = error.kind;
+        Self { source: Some(error.into()), is_final: true, ..Self::of(kind) }
     }
 
     /// Nothing more is asked of the registry.
@@ -94,7 +94,7 @@ impl Failure {
             0 | 1 => format!("the registry was given up: {reason}"),
             several => format!("the registry was given up after {several} failures in a row, the last one: {reason}"),
         };
-        Self { is_final: true, ..Self::new(Class::Transient, detail) }
+        Self { is_final: true, ..Self::new(ErrorKind::Transient, detail) }
     }
 
     /// A short reason for a progress line, in the registry's words where it said any.
@@ -123,16 +123,16 @@ impl Failure {
             Some(message) => format!("{} {}", status.as_u16(), safe(&redacted(&message, secrets))),
             None => status.to_string(),
         };
-        let class = classify(status, code.as_deref(), &detail);
+        let kind = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
         let code = code.map(|code| safe(&redacted(&code, secrets)));
-        Self { code, retry_after, is_foreign, ..Self::new(class, detail) }
+        Self { code, retry_after, is_foreign, ..Self::new(kind, detail) }
     }
 
     /// Whether the same request may go well later.
     pub(super) fn may_pass(&self) -> bool {
-        let passes = self.is_unproved || matches!(self.class, Class::Throttled | Class::Transient);
+        let passes = self.is_unproved || matches!(self.kind, ErrorKind::Throttled | ErrorKind::Transient);
         passes && !self.is_final && self.refused().is_none()
     }
 
@@ -143,7 +143,7 @@ impl Failure {
 
     /// Whether it is the repository that does not exist.
     pub(super) fn is_of_repository(&self) -> bool {
-        self.class == Class::NotFound && self.code.as_deref() == Some("NAME_UNKNOWN")
+        self.kind == ErrorKind::NotFound && self.code.as_deref() == Some("NAME_UNKNOWN")
     }
 
     /// The same, where nobody waits for as long as the registry asks.
@@ -169,7 +169,7 @@ impl Failure {
             None => {}
         }
         if let Some(refused) = self.refused() {
-            let error = StoreError::new(self.class, format!("cannot reach `{host}`")).hint(refused.hint);
+            let error = StoreError::new(self.kind, format!("cannot reach `{host}`")).hint(refused.hint);
             return error.because(refused.clone());
         }
         let ecr = EcrHost::parse(host);
@@ -179,55 +179,55 @@ impl Failure {
         let detail = self.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         let place = ecr.as_ref().map_or_else(|| host.to_owned(), |ecr| format!("{}/{}", ecr.account, ecr.region));
         let repository_missing = self.is_of_repository();
-        let (message, hint) = match (self.class, &ecr) {
-            (Class::NotFound, Some(ecr)) if repository_missing => (
+        let (message, hint) = match (self.kind, &ecr) {
+            (ErrorKind::NotFound, Some(ecr)) if repository_missing => (
                 format!("repository `{repository}` does not exist in {place}"),
                 Some(format!(
                     "set `create-repositories: missing`, or create it: aws ecr create-repository --region {} --repository-name {repository}",
                     ecr.region
                 )),
             ),
-            (Class::NotFound, None) if repository_missing => {
+            (ErrorKind::NotFound, None) if repository_missing => {
                 (format!("repository `{repository}` does not exist in {place}"), None)
             }
-            (Class::NotFound, _) if operation.kind.is_write() => (
+            (ErrorKind::NotFound, _) if operation.kind.is_write() => (
                 format!("`{host}/{repository}` did not take {what}{detail}"),
                 Some("it answers that something is missing: the repository, or what the manifest names".to_owned()),
             ),
-            (Class::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
-            (Class::Denied, _) if operation.kind == Kind::Token && self.code.is_none() && !self.had_credentials => {
+            (ErrorKind::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
+            (ErrorKind::Denied, _) if operation.kind == Kind::Token && self.code.is_none() && !self.had_credentials => {
                 (format!("the token service of `{host}` gives no token for `{repository}`{detail}"), None)
             }
-            (Class::Denied | Class::Authentication, _) if operation.kind == Kind::Token && self.had_credentials => (
+            (ErrorKind::Denied | ErrorKind::Authentication, _) if operation.kind == Kind::Token && self.had_credentials => (
                 format!("the token service of `{host}` refused the credentials for `{repository}`{detail}"),
                 Some(format!("those of Docker's configuration are wrong, have expired or may not do this: docker login {host}")),
             ),
-            (Class::Denied, Some(ecr)) if operation.kind == Kind::PutManifest && self.code.is_none() => (
+            (ErrorKind::Denied, Some(ecr)) if operation.kind == Kind::PutManifest && self.code.is_none() => (
                 format!("ecr:PutImage on {} was refused{detail}", ecr.repository_arn(repository.as_str())),
                 Some("the role or the repository's policy lacks ecr:PutImage, or the repository is full".to_owned()),
             ),
-            (Class::Denied, Some(ecr)) => (
+            (ErrorKind::Denied, Some(ecr)) => (
                 format!("{} on {} was denied{detail}", operation.kind.iam_action(), ecr.repository_arn(repository.as_str())),
                 Some(format!("allow {} in the role's policy and in the repository's", operation.kind.iam_action())),
             ),
-            (Class::Denied, None) => (format!("`{host}` denied to {} {what} of `{repository}`{detail}", operation.verb()), None),
-            (Class::Authentication, Some(_)) => (
+            (ErrorKind::Denied, None) => (format!("`{host}` denied to {} {what} of `{repository}`{detail}", operation.verb()), None),
+            (ErrorKind::Authentication, Some(_)) => (
                 format!("`{host}` refused the token{detail}"),
                 Some("the token is of ecr:GetAuthorizationToken in that account or one that the repository's policy names".to_owned()),
             ),
-            (Class::Authentication, None) if self.had_credentials => (
+            (ErrorKind::Authentication, None) if self.had_credentials => (
                 format!("`{host}` rejected the credentials{detail}"),
                 Some(format!("those of Docker's configuration are wrong or have expired: docker login {host}")),
             ),
-            (Class::Authentication, None) => {
+            (ErrorKind::Authentication, None) => {
                 (format!("`{host}` asks for credentials{detail}"), Some(format!("log in first: docker login {host}")))
             }
-            (Class::Transient, _) if self.detail.is_none() => {
+            (ErrorKind::Transient, _) if self.detail.is_none() => {
                 (format!("cannot {} {what} of `{repository}`: no answer from `{host}`", operation.verb()), None)
             }
             _ => (format!("cannot {} {what} of `{host}/{repository}`{detail}", operation.verb()), None),
         };
-        StoreError { class: self.class, message, hint, source: self.source }
+        StoreError { kind: self.kind, message, hint, source: self.source }
     }
 }
 
@@ -244,21 +244,21 @@ struct Said {
 }
 
 /// "Not found" is only what the specification calls so: a 404. What a fault of the server says in its body is no answer.
-fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> Class {
+fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> ErrorKind {
     match (status.as_u16(), code) {
-        (429, _) | (400..=499, Some("TOOMANYREQUESTS")) => Class::Throttled,
-        (400..=499, Some("DIGEST_INVALID" | "SIZE_INVALID")) => Class::Integrity,
-        (400, Some("TAG_INVALID")) => Class::Conflict,
-        (400, _) if detail.contains("immutable") => Class::Conflict,
-        (401, _) => Class::Authentication,
+        (429, _) | (400..=499, Some("TOOMANYREQUESTS")) => ErrorKind::Throttled,
+        (400..=499, Some("DIGEST_INVALID" | "SIZE_INVALID")) => ErrorKind::Integrity,
+        (400, Some("TAG_INVALID")) => ErrorKind::Conflict,
+        (400, _) if detail.contains("immutable") => ErrorKind::Conflict,
+        (401, _) => ErrorKind::Authentication,
         // ECR's words: "Your authorization token has expired. Reauthenticate and try again."
-        (403, _) if detail.contains("authorization token has expired") => Class::Authentication,
-        (403, _) => Class::Denied,
-        (404, _) => Class::NotFound,
-        (405 | 410 | 415 | 501, _) => Class::Unsupported,
-        (409 | 412, _) => Class::Conflict,
-        (408, _) | (500.., _) => Class::Transient,
-        _ => Class::Invalid,
+        (403, _) if detail.contains("authorization token has expired") => ErrorKind::Authentication,
+        (403, _) => ErrorKind::Denied,
+        (404, _) => ErrorKind::NotFound,
+        (405 | 410 | 415 | 501, _) => ErrorKind::Unsupported,
+        (409 | 412, _) => ErrorKind::Conflict,
+        (408, _) | (500.., _) => ErrorKind::Transient,
+        _ => ErrorKind::Invalid,
     }
 }
 
@@ -323,31 +323,31 @@ mod tests {
     #[test]
     fn classes() {
         let error = |code: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"said"}}]}}"#);
-        for (status, code, class) in [
-            (401, "UNAUTHORIZED", Class::Authentication),
-            (403, "DENIED", Class::Denied),
-            (404, "NAME_UNKNOWN", Class::NotFound),
-            (400, "TAG_INVALID", Class::Conflict),
-            (400, "DIGEST_INVALID", Class::Integrity),
-            (400, "UNSUPPORTED", Class::Invalid),
-            (405, "UNSUPPORTED", Class::Unsupported),
-            (429, "TOOMANYREQUESTS", Class::Throttled),
-            (503, "UNAVAILABLE", Class::Transient),
+        for (status, code, kind) in [
+            (401, "UNAUTHORIZED", ErrorKind::Authentication),
+            (403, "DENIED", ErrorKind::Denied),
+            (404, "NAME_UNKNOWN", ErrorKind::NotFound),
+            (400, "TAG_INVALID", ErrorKind::Conflict),
+            (400, "DIGEST_INVALID", ErrorKind::Integrity),
+            (400, "UNSUPPORTED", ErrorKind::Invalid),
+            (405, "UNSUPPORTED", ErrorKind::Unsupported),
+            (429, "TOOMANYREQUESTS", ErrorKind::Throttled),
+            (503, "UNAVAILABLE", ErrorKind::Transient),
         ] {
-            assert_eq!(answered(status, &error(code)).class, class, "{status} {code}");
+            assert_eq!(answered(status, &error(code)).kind, kind, "{status} {code}");
         }
-        assert_eq!(answered(502, "<html>").class, Class::Transient);
+        assert_eq!(answered(502, "<html>").kind, ErrorKind::Transient);
         let expired = r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
-        assert_eq!(answered(403, expired).class, Class::Authentication);
+        assert_eq!(answered(403, expired).kind, ErrorKind::Authentication);
     }
 
     #[test]
     fn absent_is_only_what_the_specification_calls_so() {
         for (status, code) in [(500, "NAME_UNKNOWN"), (502, "BLOB_UNKNOWN"), (400, "MANIFEST_UNKNOWN"), (410, "GONE")] {
             let body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
-            assert_ne!(answered(status, &body).class, Class::NotFound, "{status} {code}");
+            assert_ne!(answered(status, &body).kind, ErrorKind::NotFound, "{status} {code}");
         }
-        assert_eq!(answered(404, "<html>").class, Class::NotFound);
+        assert_eq!(answered(404, "<html>").kind, ErrorKind::NotFound);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::error::{Failure, GivenUp};
 use super::operation::{Kind, Operation};
-use oci::Class;
+use oci::ErrorKind;
 
 /// Operations that give up one after the other, with no answer between them, before the rest is given up too. One
 /// alone may be about a single broken blob.
@@ -55,7 +55,7 @@ impl Streak {
     fn failed(&mut self, operation: &str, is_last: bool, enough: usize, failure: &Failure) {
         if is_last {
             self.gave_up.insert(operation.to_owned());
-        } else if failure.class != Class::Throttled {
+        } else if failure.kind != ErrorKind::Throttled {
             self.operations.insert(operation.to_owned());
             self.failures += 1;
             self.first.get_or_insert_with(Instant::now);
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn failure() -> Failure {
-        Failure::new(Class::Transient, "503 Service Unavailable")
+        Failure::new(ErrorKind::Transient, "503 Service Unavailable")
     }
 
     fn gives_up(health: &Health, kind: Kind, subject: &str) {

@@ -4,11 +4,11 @@ use url::Url;
 
 use super::address::same_origin;
 use super::error::Failure;
-use oci::Class;
+use oci::ErrorKind;
 
 /// The address of the next page in a `Link` header, on the same origin.
 pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, Failure> {
-    let unreadable = || Failure::new(Class::Invalid, "where the next page is can't be read");
+    let unreadable = || Failure::new(ErrorKind::Invalid, "where the next page is can't be read");
     for value in headers.get_all(LINK) {
         let mut rest = value.to_str().map_err(|_| unreadable())?.trim();
         while !rest.is_empty() {
@@ -19,7 +19,7 @@ pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, 
             if is_next(parameters) {
                 return match from.join(address) {
                     Ok(url) if same_origin(&url, from) => Ok(Some(url)),
-                    _ => Err(Failure::new(Class::Invalid, "the next page is on another host")),
+                    _ => Err(Failure::new(ErrorKind::Invalid, "the next page is on another host")),
                 };
             }
             rest = next;
@@ -56,9 +56,9 @@ mod tests {
     fn pages_stay_on_their_host() {
         let from = Url::parse("https://r.example/v2/a/tags/list").unwrap();
         let headers = |value: &str| HeaderMap::from_iter([(LINK, HeaderValue::from_str(value).unwrap())]);
-        let next = |value| next_page(&headers(value), &from).map_err(|f| f.class);
+        let next = |value| next_page(&headers(value), &from).map_err(|f| f.kind);
         assert_eq!(next(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#).unwrap().unwrap().query(), Some("last=b&n=2"));
-        assert_eq!(next(r#"<https://evil.example/>; rel="next""#), Err(Class::Invalid));
+        assert_eq!(next(r#"<https://evil.example/>; rel="next""#), Err(ErrorKind::Invalid));
         assert_eq!(next(r#"</x>; rel="prev""#), Ok(None));
         for value in [
             r#"</v2/a/tags/list?last=b,c>; rel="next""#,
@@ -68,7 +68,7 @@ mod tests {
             assert_eq!(next(value).unwrap().unwrap().query(), Some("last=b,c"), "{value}");
         }
         for value in ["/x; rel=next", "</x; rel=next", r#"</x>; rel="prev", /y; rel=next"#, "<https://[>; rel=next"] {
-            assert_eq!(next(value), Err(Class::Invalid), "{value}");
+            assert_eq!(next(value), Err(ErrorKind::Invalid), "{value}");
         }
         let mut several = headers(r#"</x>; rel="prev""#);
         several.append(LINK, HeaderValue::from_static("</y>; rel=next"));

@@ -13,7 +13,7 @@ use super::request::{Answer, Call, Payload};
 use super::retry::PATIENCE;
 use oci::limited::List;
 use oci::{
-    BlobSource, BlobStream, Class, Descriptor, Digest, LOOK_AGAIN, LOOKS, Location, MANIFEST_LIMIT, Manifest, Put,
+    BlobSource, BlobStream, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, Location, MANIFEST_LIMIT, Manifest, Put,
     RepositoryName, Store, StoreError, Tag, listed_tag, media_type,
 };
 
@@ -52,13 +52,13 @@ impl Repository {
         let manifest = Manifest::parse(body, sent.map(|sent| sent.split(';').next().unwrap_or(sent).trim()));
         let manifest = manifest.map_err(|error| {
             let message = format!("`{reference}` of {} is not a manifest that can be used", self.address());
-            StoreError::new(Class::Invalid, message).because(error)
+            StoreError::new(ErrorKind::Invalid, message).because(error)
         })?;
         let said = said_digest(&headers);
         for expected in wanted.into_iter().chain(said.as_ref()) {
             if *expected != manifest.digest {
                 let message = format!("manifest {expected} of {} has other bytes than its digest says", self.address());
-                return Err(StoreError::new(Class::Integrity, message));
+                return Err(StoreError::new(ErrorKind::Integrity, message));
             }
         }
         self.registry.shown.manifest(&self.name, reference);
@@ -97,7 +97,7 @@ impl Repository {
             Ok(answer) => match said_digest(&answer.headers) {
                 Some(said) if said != manifest.digest => {
                     let message = format!("{} took {} for {said}", self.address(), manifest.digest);
-                    return Err(Failure::passed_on(StoreError::new(Class::Integrity, message)));
+                    return Err(Failure::passed_on(StoreError::new(ErrorKind::Integrity, message)));
                 }
                 Some(_) if answer.status == StatusCode::CREATED => {
                     return Ok(Written { lists_referrers: answer.headers.contains_key(OCI_SUBJECT) });
@@ -105,7 +105,7 @@ impl Repository {
                 _ => Refused::Unproved(answer),
             },
             // The same digest put again on an immutable tag is refused too.
-            Err(failure) if failure.class == Class::Conflict => Refused::Conflict(failure),
+            Err(failure) if failure.kind == ErrorKind::Conflict => Refused::Conflict(failure),
             Err(failure) => return Err(failure),
         };
         let held = self.head_reference(reference).await.map_err(Failure::passed_on)?;
@@ -119,7 +119,7 @@ impl Repository {
             // It may be on its way, or have lost against another write: the same request again is harmless.
             (None, Refused::Unproved(answer)) => {
                 let detail = format!("it answered {}, and the manifest is not there", answer.status);
-                Err(Failure::new(Class::Transient, detail).unproved())
+                Err(Failure::new(ErrorKind::Transient, detail).unproved())
             }
             (None, Refused::Conflict(failure)) => Err(failure.unproved()),
         }
@@ -131,11 +131,11 @@ impl Repository {
         match refused {
             Refused::Conflict(_) => {
                 let message = format!("{tag}{address} holds {held} and can't be moved to {digest}");
-                StoreError::new(Class::Conflict, message).hint("the tag is immutable: release a new version")
+                StoreError::new(ErrorKind::Conflict, message).hint("the tag is immutable: release a new version")
             }
             Refused::Unproved(_) => {
                 let message = format!("{tag}{address} holds {held}, and not {digest}: another run has moved it");
-                StoreError::new(Class::Conflict, message)
+                StoreError::new(ErrorKind::Conflict, message)
             }
         }
     }
@@ -143,7 +143,7 @@ impl Repository {
     /// The error of an answer that contradicts what the registry has shown.
     fn unbelievable(&self, what: &str, answered: &str) -> StoreError {
         let message = format!("{what} of {} can't be read: it answers {answered}", self.address());
-        StoreError::new(Class::Transient, message)
+        StoreError::new(ErrorKind::Transient, message)
     }
 
     /// One page of the tags, and whether there are more. None: the repository does not exist.
@@ -181,10 +181,11 @@ impl Repository {
             Err(failure) if failure.is_of_repository() && !self.registry.shown.exists(&self.name) => {
                 return Ok(TagAnswer::NoRepository);
             }
-            Err(failure) if failure.class == Class::NotFound => return Ok(TagAnswer::NotFound),
+            Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(TagAnswer::NotFound),
             Err(failure) => return Err(failure.explain(&operation, self.host())),
         };
-        let invalid = || StoreError::new(Class::Invalid, format!("the tag list of {} can't be read", self.address()));
+        let invalid =
+            || StoreError::new(ErrorKind::Invalid, format!("the tag list of {} can't be read", self.address()));
         let page: Page = serde_json::from_slice(&answer.body).map_err(|error| invalid().because(error))?;
         let next = next_page(&answer.headers, url).map_err(|failure| failure.explain(&operation, self.host()))?;
         let tags: Vec<Tag> = page.tags.iter().flat_map(|tags| &tags.0).filter_map(|tag| tag.parse().ok()).collect();
@@ -276,7 +277,7 @@ impl Store for Repository {
                 }
                 // More pages than a look at each would take, or no right to list: look at each.
                 Ok(Some(TagPage { next: Some(_), .. })) => {}
-                Err(error) if matches!(error.class, Class::Denied | Class::Unsupported) => {}
+                Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -293,11 +294,17 @@ impl Store for Repository {
             let Some(page) = self.tag_page(url).await? else { return Ok(tags) };
             tags.extend(page.tags);
             if tags.len() > TAGS {
-                return Err(StoreError::new(Class::Invalid, format!("{} lists more than {TAGS} tags", self.address())));
+                return Err(StoreError::new(
+                    ErrorKind::Invalid,
+                    format!("{} lists more than {TAGS} tags", self.address()),
+                ));
             }
             next = page.next;
         }
-        Err(StoreError::new(Class::Invalid, format!("{} lists more than {TAG_PAGES} pages of tags", self.address())))
+        Err(StoreError::new(
+            ErrorKind::Invalid,
+            format!("{} lists more than {TAG_PAGES} pages of tags", self.address()),
+        ))
     }
 }
 
@@ -340,7 +347,7 @@ fn said_digest(headers: &http::HeaderMap) -> Option<Digest> {
 pub(super) fn none_if_not_found<T>(answer: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.class == Class::NotFound => Ok(None),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -19,8 +19,8 @@ use super::request::{Answer, Call};
 use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
 use oci::{
-    Class, Content, Descriptor, Digest, LOOK_AGAIN, LOOKS, MANIFEST_LIMIT, Manifest, RepositoryName, Store, StoreError,
-    Tag, media_type,
+    Content, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, MANIFEST_LIMIT, Manifest, RepositoryName, Store,
+    StoreError, Tag, media_type,
 };
 
 /// Pages of one digest's referrers that are read.
@@ -102,7 +102,7 @@ impl Repository {
             }
         }
         let message = format!("the referrers of {subject} in {} can't be read: it answers {answered}", self.address());
-        Err(StoreError::new(Class::Transient, message)
+        Err(StoreError::new(ErrorKind::Transient, message)
             .hint("run this again; `evidence: best-effort` goes on without what is attached to the image"))
     }
 
@@ -142,8 +142,8 @@ impl Repository {
         for _ in 0..PAGES {
             let answer = match self.referrers_page(&operation, &url).await {
                 Ok(answer) => answer,
-                Err(failure) if failure.class == Class::NotFound => return Ok(Look::NotFound(failure)),
-                Err(failure) if failure.class == Class::Unsupported => return Ok(Look::NotAList(failure.reason())),
+                Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(Look::NotFound(failure)),
+                Err(failure) if failure.kind == ErrorKind::Unsupported => return Ok(Look::NotAList(failure.reason())),
                 Err(failure) => return Err(explain(failure)),
             };
             let page = match index(&answer) {
@@ -157,7 +157,7 @@ impl Repository {
             }
         }
         let message = format!("{} lists more than {PAGES} pages of referrers of {subject}", self.address());
-        Err(StoreError::new(Class::Invalid, message))
+        Err(StoreError::new(ErrorKind::Invalid, message))
     }
 
     async fn referrers_page(&self, operation: &Operation<'_>, url: &Url) -> Result<Answer, Failure> {
@@ -176,7 +176,7 @@ impl Repository {
         match index {
             Some(index) if !matches!(index.content, Content::Index { .. }) => {
                 let message = format!("the tag `{tag}` of {} holds no list of referrers", self.address());
-                Err(StoreError::new(Class::Invalid, message)
+                Err(StoreError::new(ErrorKind::Invalid, message)
                     .hint("that name is reserved for such a list: delete the tag"))
             }
             index => Ok(index),
@@ -206,24 +206,24 @@ impl Repository {
             }
             let index = merged(listed, &wanted).map_err(|error| {
                 let message = format!("the list of referrers of {} can't be written", subject.digest);
-                StoreError::new(Class::Invalid, message).because(error)
+                StoreError::new(ErrorKind::Invalid, message).because(error)
             })?;
             if self.head(&tag).await? == there.map(|there| there.digest) {
                 self.put_referrers_index(&index, &tag, &subject.digest).await?;
             }
         }
         let message = format!("the tag `{tag}` of {} is changed by others again and again", self.address());
-        Err(StoreError::new(Class::Conflict, message).hint("let one workflow at a time write to the repository"))
+        Err(StoreError::new(ErrorKind::Conflict, message).hint("let one workflow at a time write to the repository"))
     }
 
     async fn put_referrers_index(&self, index: &Manifest, tag: &Tag, subject: &Digest) -> Result<(), StoreError> {
-        Box::pin(self.put_manifest(index, Some(tag))).await.map_err(|error| match error.class {
-            Class::Conflict => {
+        Box::pin(self.put_manifest(index, Some(tag))).await.map_err(|error| match error.kind {
+            ErrorKind::Conflict => {
                 let message = format!(
                     "{} can't list what refers to {subject}: it has no referrers API, and its tags are immutable",
                     self.address()
                 );
-                StoreError::new(Class::Conflict, message)
+                StoreError::new(ErrorKind::Conflict, message)
                     .hint("exclude the tags `sha256-*` from immutability, or set `evidence: none` and `record: false`")
             }
             _ => error,

@@ -18,7 +18,7 @@ use super::error::Failure;
 use super::operation::{Counts, Kind, Operation};
 use super::upload_progress::{PIECE_DEADLINE, UploadProgress};
 use crate::http_client::{Body, full};
-use oci::{Class, RepositoryName, StoreError};
+use oci::{ErrorKind, RepositoryName, StoreError};
 
 /// Until the head of an answer is there, for requests without a large body.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -170,7 +170,7 @@ impl Registry {
             (Some(authorization), Some(bytes)) => {
                 attempt(Some(&authorization), full(bytes)).await?.map_err(|(failure, _)| failure)
             }
-            (Some(_), None) => Err(Failure::new(Class::Transient, "credentials were renewed")),
+            (Some(_), None) => Err(Failure::new(ErrorKind::Transient, "credentials were renewed")),
             (None, _) => Err(failure),
         }
     }
@@ -196,11 +196,11 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Fail
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => return Err(Failure::unreachable(error.into())),
             Ok(None) => return Ok(bytes.freeze()),
-            Err(_) => return Err(Failure::new(Class::Transient, "the answer stopped in the middle")),
+            Err(_) => return Err(Failure::new(ErrorKind::Transient, "the answer stopped in the middle")),
         };
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > limit {
-                return Err(Failure::new(Class::Invalid, format!("the answer is over the limit of {limit} bytes")));
+                return Err(Failure::new(ErrorKind::Invalid, format!("the answer is over the limit of {limit} bytes")));
             }
             bytes.extend_from_slice(&data);
         }
@@ -210,5 +210,5 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Fail
 /// Whether new credentials may help. ECR tells of an expired token by a 403 too, in words that the answer to a HEAD
 /// can't hold.
 fn may_be_expired(failure: &Failure, status: StatusCode, method: &Method) -> bool {
-    failure.class == Class::Authentication || (status == StatusCode::FORBIDDEN && method == Method::HEAD)
+    failure.kind == ErrorKind::Authentication || (status == StatusCode::FORBIDDEN && method == Method::HEAD)
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::Registry;
 use super::error::Failure;
 use super::operation::{Counts, Operation};
-use oci::{Class, StoreError};
+use oci::{ErrorKind, StoreError};
 
 /// Attempts after the first for an operation that fails; one that is throttled is limited by time alone.
 const RETRIES: usize = 6;
@@ -38,7 +38,7 @@ impl Failures {
     fn allow_another(&self, failure: &Failure, patience: Duration) -> bool {
         let count = {
             let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            failures.0 += usize::from(failure.class != Class::Throttled);
+            failures.0 += usize::from(failure.kind != ErrorKind::Throttled);
             failures.1.get_or_insert_with(Instant::now);
             failures.0
         };
@@ -49,8 +49,8 @@ impl Failures {
     /// Whether the next attempt would begin within the patience. What would begin later has failed now.
     fn in_time(&self, failure: &Failure, patience: Duration) -> bool {
         let first = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.unwrap_or_else(Instant::now);
-        let patience = match failure.class {
-            Class::Throttled => patience.max(PATIENCE_THROTTLED),
+        let patience = match failure.kind {
+            ErrorKind::Throttled => patience.max(PATIENCE_THROTTLED),
             _ => patience,
         };
         Instant::now() + failure.retry_after.unwrap_or_default() < first + patience
@@ -94,7 +94,7 @@ impl Registry {
             .notify(|failure, wait| {
                 counts.retry();
                 self.health.failed(operation, failure);
-                if failure.class == Class::Throttled {
+                if failure.kind == ErrorKind::Throttled {
                     self.budget.throttled(failure.retry_after);
                 }
                 self.report_retry(operation, failure, wait);
@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_another_operation_failed_with_is_not_tried_again() {
-        let source = || StoreError::new(Class::Transient, "cannot read blob x of `source.example/a`");
+        let source = || StoreError::new(ErrorKind::Transient, "cannot read blob x of `source.example/a`");
         let (error, retries, _) = fails_for_ever(Duration::ZERO, || Failure::passed_on(source())).await;
         assert_eq!((error.as_str(), retries), ("cannot read blob x of `source.example/a`", 0));
     }

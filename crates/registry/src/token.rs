@@ -13,7 +13,7 @@ use super::operation::{Counts, Kind};
 use super::request::{AGENT, ANSWER_DEADLINE, read};
 use super::{EcrHost, Registry};
 use crate::http_client::full;
-use oci::Class;
+use oci::ErrorKind;
 
 /// The largest answer of a token service, in bytes.
 const TOKEN_LIMIT: usize = 1024 * 1024;
@@ -87,7 +87,7 @@ impl Registry {
         if !self.trusts(&service.realm, credentials) {
             let host = service.realm.host_str().unwrap_or_default();
             let detail = format!("it names a token service that is not its own: {}://{host}", service.realm.scheme());
-            return Err(Failure::new(Class::Denied, detail));
+            return Err(Failure::new(ErrorKind::Denied, detail));
         }
         let url = service.address(scope);
         let mut request = Request::builder().uri(url.as_str()).header(USER_AGENT, AGENT);
@@ -124,9 +124,9 @@ impl Registry {
             return Err(failure);
         }
         let said: Token = serde_json::from_slice(&body)
-            .map_err(|_| Failure::new(Class::Invalid, "the token service's answer is not a token"))?;
+            .map_err(|_| Failure::new(ErrorKind::Invalid, "the token service's answer is not a token"))?;
         let token = said.token.or(said.access_token).map(SecretString::from);
-        let token = token.ok_or_else(|| Failure::new(Class::Invalid, "the token service's answer has no token"))?;
+        let token = token.ok_or_else(|| Failure::new(ErrorKind::Invalid, "the token service's answer has no token"))?;
         self.authenticator.keep_token(scope.clone(), service, token.clone());
         Ok(token)
     }

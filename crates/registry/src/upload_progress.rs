@@ -90,7 +90,7 @@ mod tests {
     use futures::future::pending;
 
     use super::*;
-    use oci::Class;
+    use oci::ErrorKind;
 
     #[tokio::test(start_paused = true)]
     async fn only_the_registrys_own_time_counts() {
@@ -112,7 +112,7 @@ mod tests {
 
         let idle = UploadProgress::new();
         let failure = idle.watch(pending(), Duration::from_secs(60)).await.unwrap_err();
-        assert_eq!((failure.class, began.elapsed().as_secs()), (Class::Transient, 3630));
+        assert_eq!((failure.kind, began.elapsed().as_secs()), (ErrorKind::Transient, 3630));
 
         let done = UploadProgress::new();
         assert!(Box::pin(done.clone().of(Box::pin(stream::empty()))).next().await.is_none());

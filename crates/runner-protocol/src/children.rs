@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use super::Environment;
-use super::environment::matches;
+use super::Variables;
+use super::variables::matches;
 
 /// Patterns of variables, each with the reason why a program gets them.
-type Variables = &'static [(&'static str, &'static str)];
+type VariableList = &'static [(&'static str, &'static str)];
 
 /// What every program gets.
-const COMMON: Variables = &[
+const COMMON: VariableList = &[
     ("PATH", "programs that it starts itself: credential helpers, `newuidmap`, `ssh`, `git`"),
     ("HOME", "its configuration and caches"),
     ("USER", "the user's range in /etc/subuid"),
@@ -71,7 +71,7 @@ const COMMON: Variables = &[
 ];
 
 /// Stores of passwords that Docker's credential helpers use: no secret is in these variables.
-const PASSWORD_STORES: Variables = &[
+const PASSWORD_STORES: VariableList = &[
     ("DBUS_SESSION_BUS_ADDRESS", "the helper `secretservice`"),
     ("GNUPGHOME", "the helper `pass`"),
     ("GPG_TTY", "the helper `pass`"),
@@ -79,7 +79,7 @@ const PASSWORD_STORES: Variables = &[
     ("PASSWORD_STORE_GPG_OPTS", "the helper `pass`"),
 ];
 
-const BUILDAH: Variables = &[
+const BUILDAH: VariableList = &[
     ("BUILDAH_*", "buildah's own: isolation, runtime, layers"),
     ("BUILD_REGISTRY_SOURCES", "registries that a base image may come from"),
     ("CONTAINERS_*", "configuration of storage, registries and the engine"),
@@ -98,7 +98,7 @@ const BUILDAH: Variables = &[
     ("OCICRYPT_*", "encrypted images"),
 ];
 
-const DOCKER: Variables = &[
+const DOCKER: VariableList = &[
     ("DOCKER_API_VERSION", "the engine's API"),
     ("DOCKER_AUTH_CONFIG", "logins of registries"),
     ("DOCKER_BUILDKIT", "the builder"),
@@ -128,7 +128,7 @@ const DOCKER: Variables = &[
 ];
 
 /// `cosign env` lists them. Of those, passwords and tokens are grants.
-const COSIGN: Variables = &[
+const COSIGN: VariableList = &[
     ("COSIGN_DOCKER_MEDIA_TYPES", "how a signature is stored"),
     ("COSIGN_EXPERIMENTAL", "how a signature is stored"),
     ("COSIGN_OCI_EXPERIMENTAL", "how a signature is stored"),
@@ -145,10 +145,10 @@ const COSIGN: Variables = &[
     ("SOURCE_DATE_EPOCH", "the time that a signature is dated with"),
 ];
 
-const HADOLINT: Variables = &[("HADOLINT_*", "hadolint's own, one for each option")];
+const HADOLINT: VariableList = &[("HADOLINT_*", "hadolint's own, one for each option")];
 
 /// Node.js, without `NODE_AUTH_TOKEN`.
-const NODE: Variables = &[
+const NODE: VariableList = &[
     ("NODE_EXTRA_CA_CERTS", "the certificates that it trusts"),
     ("NODE_OPTIONS", "settings of Node.js"),
     ("NODE_TLS_REJECT_UNAUTHORIZED", "the certificates that it trusts"),
@@ -157,20 +157,20 @@ const NODE: Variables = &[
     ("VOLTA_HOME", "a Node.js that Volta installed"),
 ];
 
-const SNYK: Variables = &[("SNYK_*", "snyk's own: token, organisation, address")];
+const SNYK: VariableList = &[("SNYK_*", "snyk's own: token, organisation, address")];
 
-const TRIVY: Variables = &[
+const TRIVY: VariableList = &[
     ("TRIVY_*", "trivy's own, one for each option"),
     ("DOCKER_CONFIG", "the login of a registry that mirrors its database"),
 ];
 
-const GRYPE: Variables = &[("GRYPE_*", "grype's own, one for each option")];
+const GRYPE: VariableList = &[("GRYPE_*", "grype's own, one for each option")];
 
-const SYFT: Variables = &[("SYFT_*", "syft's own, one for each option")];
+const SYFT: VariableList = &[("SYFT_*", "syft's own, one for each option")];
 
 /// Those that lead to configuration, and what a clone without blobs needs to fetch one. Not those that lead to another
 /// repository than that of the checkout.
-const GIT: Variables = &[
+const GIT: VariableList = &[
     ("GIT_CEILING_DIRECTORIES", "where it looks for the repository"),
     ("GIT_DISCOVERY_ACROSS_FILESYSTEM", "where it looks for the repository"),
     ("GIT_CONFIG_COUNT", "configuration, for example `safe.directory`"),
@@ -190,7 +190,7 @@ const GIT: Variables = &[
     ("SSH_AUTH_SOCK", "fetching a blob"),
 ];
 
-const PIP: Variables = &[
+const PIP: VariableList = &[
     ("PIP_*", "pip's own, one for each option: index, proxy, certificates"),
     ("NETRC", "the login of a package index"),
     ("REQUESTS_CA_BUNDLE", "the certificates that it trusts"),
@@ -199,15 +199,15 @@ const PIP: Variables = &[
     ("PYENV_VERSION", "a Python that pyenv installed"),
 ];
 
-const AWS: Variables = &[("AWS_*", "credentials of AWS")];
+const AWS: VariableList = &[("AWS_*", "credentials of AWS")];
 
-const GOOGLE: Variables = &[
+const GOOGLE: VariableList = &[
     ("GOOGLE_*", "credentials of Google Cloud"),
     ("CLOUDSDK_*", "credentials of Google Cloud"),
     ("GCE_METADATA_HOST", "credentials of Google Cloud"),
 ];
 
-const AZURE: Variables = &[
+const AZURE: VariableList = &[
     ("AZURE_*", "credentials of Azure"),
     ("IDENTITY_ENDPOINT", "a managed identity of Azure"),
     ("IDENTITY_HEADER", "a managed identity of Azure"),
@@ -216,28 +216,28 @@ const AZURE: Variables = &[
     ("MSI_SECRET", "a managed identity of Azure"),
 ];
 
-const VAULT: Variables = &[
+const VAULT: VariableList = &[
     ("VAULT_*", "address and token of Vault"),
     ("BAO_*", "address and token of OpenBao"),
     ("TRANSIT_SECRET_ENGINE_PATH", "the path of the keys"),
 ];
 
-const KUBERNETES: Variables = &[("KUBECONFIG", "the cluster"), ("KUBERNETES_*", "the cluster that it runs in")];
+const KUBERNETES: VariableList = &[("KUBECONFIG", "the cluster"), ("KUBERNETES_*", "the cluster that it runs in")];
 
-const GITLAB: Variables = &[("GITLAB_HOST", "the server"), ("GITLAB_TOKEN", "its token")];
+const GITLAB: VariableList = &[("GITLAB_HOST", "the server"), ("GITLAB_TOKEN", "its token")];
 
-const GITHUB: Variables = &[("GITHUB_TOKEN", "its token"), ("GH_TOKEN", "its token")];
+const GITHUB: VariableList = &[("GITHUB_TOKEN", "its token"), ("GH_TOKEN", "its token")];
 
-const PRIVATE_KEY: Variables = &[("COSIGN_PASSWORD", "the password of a private key")];
+const PRIVATE_KEY: VariableList = &[("COSIGN_PASSWORD", "the password of a private key")];
 
-const IDENTITY_TOKEN: Variables = &[
+const IDENTITY_TOKEN: VariableList = &[
     ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "asks GitHub for the token that the certificate is given for"),
     ("ACTIONS_ID_TOKEN_REQUEST_URL", "the same"),
     ("SIGSTORE_ID_TOKEN", "the token itself"),
     ("SPIFFE_ENDPOINT_SOCKET", "asks SPIFFE for it"),
 ];
 
-const GITHUB_CACHE: Variables = &[
+const GITHUB_CACHE: VariableList = &[
     ("ACTIONS_RUNTIME_TOKEN", "the cache's token"),
     ("ACTIONS_RESULTS_URL", "the cache's address"),
     ("ACTIONS_CACHE_URL", "the older cache's address"),
@@ -288,28 +288,28 @@ pub enum Grant<'a> {
 
 /// A program with the variables that it needs and no others.
 pub fn command(program: Program<'_>, path: impl AsRef<OsStr>) -> Command {
-    let environment = Environment::of_process();
+    let variables = Variables::of_process();
     let mut command = Command::new(path);
     command.env_clear();
-    give(&mut command, &environment, &of_program(program, &environment));
+    give(&mut command, &variables, &of_program(program, &variables));
     command
 }
 
 /// Lets a command have more than its program has.
 pub fn grant(command: &mut Command, grant: Grant<'_>) {
-    give(command, &Environment::of_process(), &of_grant(grant));
+    give(command, &Variables::of_process(), &of_grant(grant));
 }
 
-fn give(command: &mut Command, environment: &Environment, patterns: &[String]) {
-    for (name, value) in environment.all() {
+fn give(command: &mut Command, variables: &Variables, patterns: &[String]) {
+    for (name, value) in variables.all() {
         if patterns.iter().any(|pattern| matches(pattern, name)) {
             command.env(name, value);
         }
     }
 }
 
-fn of_program(program: Program<'_>, environment: &Environment) -> Vec<String> {
-    let own: &[Variables] = match program {
+fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
+    let own: &[VariableList] = match program {
         Program::Buildah => &[BUILDAH, PASSWORD_STORES],
         Program::Docker => &[DOCKER, PASSWORD_STORES],
         Program::Cosign => &[COSIGN],
@@ -326,11 +326,11 @@ fn of_program(program: Program<'_>, environment: &Environment) -> Vec<String> {
     match program {
         Program::CredentialHelper(name) => patterns.extend(of_helper(name)),
         // They run the helpers that the user has configured.
-        Program::Buildah => patterns.extend(of_helpers(containers_helpers(environment))),
+        Program::Buildah => patterns.extend(of_helpers(containers_helpers(variables))),
         Program::Docker => {
-            patterns.extend(of_helpers(docker_helpers(environment)));
+            patterns.extend(of_helpers(docker_helpers(variables)));
             // A cluster's configuration may ask AWS for the token.
-            patterns.extend(if has_kubernetes_builder(environment) { names(&[AWS]) } else { Vec::new() });
+            patterns.extend(if has_kubernetes_builder(variables) { names(&[AWS]) } else { Vec::new() });
         }
         _ => {}
     }
@@ -384,7 +384,7 @@ fn of_helper(name: &str) -> Vec<String> {
     }
 }
 
-/// Variables that begin with the name of a program that this list does not know.
+/// VariableList that begin with the name of a program that this list does not know.
 fn own_names(program: &str) -> Vec<String> {
     vec![format!("{}_*", program.to_uppercase().replace(['-', '.'], "_"))]
 }
@@ -395,25 +395,25 @@ fn of_helpers(helpers: Vec<String>) -> Vec<String> {
 
 /// The credential helpers in Docker's configuration. What cannot be read names none: the program itself tells what is wrong
 /// with it.
-fn docker_helpers(environment: &Environment) -> Vec<String> {
-    let folder = environment.docker_config();
+fn docker_helpers(variables: &Variables) -> Vec<String> {
+    let folder = variables.docker_config();
     folder.map(|folder| helpers_of_docker(&folder.join("config.json"))).unwrap_or_default()
 }
 
 /// The credential helpers in the files that [buildah](https://github.com/containers/image/blob/main/docs) reads.
-fn containers_helpers(environment: &Environment) -> Vec<String> {
-    let below = |variable: &str, path: &str| environment.raw(variable).map(|folder| Path::new(folder).join(path));
+fn containers_helpers(variables: &Variables) -> Vec<String> {
+    let below = |variable: &str, path: &str| variables.raw(variable).map(|folder| Path::new(folder).join(path));
     let logins = [
-        environment.docker_config().map(|folder| folder.join("config.json")),
-        environment.raw("REGISTRY_AUTH_FILE").map(PathBuf::from),
+        variables.docker_config().map(|folder| folder.join("config.json")),
+        variables.raw("REGISTRY_AUTH_FILE").map(PathBuf::from),
         below("XDG_RUNTIME_DIR", "containers/auth.json"),
         below("XDG_CONFIG_HOME", "containers/auth.json"),
         below("HOME", ".config/containers/auth.json"),
         below("HOME", ".docker/config.json"),
     ];
     let registries = [
-        environment.raw("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
-        environment.raw("REGISTRIES_CONFIG_PATH").map(PathBuf::from),
+        variables.raw("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
+        variables.raw("REGISTRIES_CONFIG_PATH").map(PathBuf::from),
         below("XDG_CONFIG_HOME", "containers/registries.conf"),
         below("HOME", ".config/containers/registries.conf"),
         Some(PathBuf::from("/etc/containers/registries.conf")),
@@ -444,9 +444,9 @@ fn helpers_in(registries: &str) -> Vec<String> {
     lists.flat_map(|list| list.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-fn has_kubernetes_builder(environment: &Environment) -> bool {
-    let buildx = environment.raw("BUILDX_CONFIG").map(PathBuf::from);
-    let buildx = buildx.or_else(|| environment.docker_config().map(|folder| folder.join("buildx")));
+fn has_kubernetes_builder(variables: &Variables) -> bool {
+    let buildx = variables.raw("BUILDX_CONFIG").map(PathBuf::from);
+    let buildx = buildx.or_else(|| variables.docker_config().map(|folder| folder.join("buildx")));
     let instances = buildx.and_then(|folder| std::fs::read_dir(folder.join("instances")).ok());
     instances.into_iter().flatten().flatten().any(|instance| {
         let bytes = std::fs::read(instance.path()).unwrap_or_default();
@@ -455,7 +455,7 @@ fn has_kubernetes_builder(environment: &Environment) -> bool {
     })
 }
 
-fn names(lists: &[Variables]) -> Vec<String> {
+fn names(lists: &[VariableList]) -> Vec<String> {
     lists.iter().copied().flatten().map(|(pattern, _)| (*pattern).to_owned()).collect()
 }
 
@@ -504,8 +504,8 @@ mod tests {
     fn a_credential_helper_gets_the_credentials_of_its_cloud() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().display().to_string();
-        let environment = Environment::from([("HOME", home.as_str())]);
-        let given = |program| of(&of_program(program, &environment), &SECRETS);
+        let variables = Variables::from([("HOME", home.as_str())]);
+        let given = |program| of(&of_program(program, &variables), &SECRETS);
         assert_eq!(given(Program::CredentialHelper("ecr-login")), ["AWS_SECRET_ACCESS_KEY"]);
         assert_eq!(given(Program::CredentialHelper("vault")), ["VAULT_TOKEN"]);
         assert_eq!(given(Program::CredentialHelper("pass")), [""; 0]);
@@ -535,8 +535,8 @@ mod tests {
         assert_eq!(helpers_of_registries(&file), ["acme", "ecr-login", "gcr"]);
         assert_eq!(helpers_of_registries(&folder.path().join("absent")), [""; 0]);
         let file = file.display().to_string();
-        let environment = Environment::from([("CONTAINERS_REGISTRIES_CONF", file.as_str())]);
-        let given = |program| of(&of_program(program, &environment), &SECRETS);
+        let variables = Variables::from([("CONTAINERS_REGISTRIES_CONF", file.as_str())]);
+        let given = |program| of(&of_program(program, &variables), &SECRETS);
         assert_eq!((given(Program::Buildah), given(Program::Docker)), (vec!["AWS_SECRET_ACCESS_KEY"], vec![]));
     }
 
@@ -546,8 +546,8 @@ mod tests {
         let programs =
             [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
         let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
-        let environment = Environment::from([]);
-        let of_programs = programs.into_iter().chain(others).flat_map(|program| of_program(program, &environment));
+        let variables = Variables::from([]);
+        let of_programs = programs.into_iter().chain(others).flat_map(|program| of_program(program, &variables));
         let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
         let of_grants = keys.into_iter().map(Grant::PrivateKey).chain([
             Grant::PrivateKey("key"),
@@ -563,7 +563,7 @@ mod tests {
 
     #[test]
     fn no_list_has_a_secret_of_another() {
-        let environment = Environment::from([]);
+        let variables = Variables::from([]);
         for (program, expected) in [
             (Program::Hadolint, &[][..]),
             (Program::Snyk, &["SNYK_TOKEN"]),
@@ -574,7 +574,7 @@ mod tests {
             (Program::Cosign, &[]),
             (Program::Pip, &[]),
         ] {
-            assert_eq!(of(&of_program(program, &environment), &SECRETS), expected, "{program:?}");
+            assert_eq!(of(&of_program(program, &variables), &SECRETS), expected, "{program:?}");
         }
     }
 }

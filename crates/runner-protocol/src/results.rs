@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::Environment;
+use super::Variables;
 use super::error::RunnerError;
 
 /// A file of the runner, open for appending.
@@ -22,8 +22,8 @@ impl ResultFile {
     ///
     /// # Errors
     /// When the file cannot be opened for appending.
-    pub(super) fn open(variable: &'static str, environment: &Environment) -> Result<Option<Self>, RunnerError> {
-        let Some(path) = environment.raw(variable).map(PathBuf::from) else { return Ok(None) };
+    pub(super) fn open(variable: &'static str, variables: &Variables) -> Result<Option<Self>, RunnerError> {
+        let Some(path) = variables.raw(variable).map(PathBuf::from) else { return Ok(None) };
         match OpenOptions::new().append(true).create(true).open(&path) {
             Ok(file) => Ok(Some(Self { variable, path, file })),
             Err(error) => Err(RunnerError { hint: Some(remedy(variable)), ..not_written(variable, &path, error) }),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     fn open(path: &str) -> Result<Option<ResultFile>, String> {
-        let opened = ResultFile::open("GITHUB_STEP_SUMMARY", &Environment::from([("GITHUB_STEP_SUMMARY", path)]));
+        let opened = ResultFile::open("GITHUB_STEP_SUMMARY", &Variables::from([("GITHUB_STEP_SUMMARY", path)]));
         opened.map_err(|error| line(&error))
     }
 

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::action::Action;
 use crate::command::Annotation;
 use crate::console::Console;
-use crate::environment::Environment;
 use crate::error::RunnerError;
 use crate::file_command;
 use crate::inputs::Input;
 use crate::results::ResultFile;
 use crate::summary::{self, Table, remarks};
+use crate::variables::Variables;
 
 /// The runner shows ten annotations of a kind for a step.
 const ANNOTATIONS: usize = 10;
@@ -23,7 +23,7 @@ const ANNOTATIONS: usize = 10;
 /// The run as the runner sees it.
 pub struct Runner {
     /// What the runner says of the run.
-    pub environment: Environment,
+    pub variables: Variables,
     console: Console,
     cancelled: CancellationToken,
     outputs: Mutex<BTreeMap<String, String>>,
@@ -43,10 +43,10 @@ struct Files {
 
 impl Runner {
     /// A run with the variables of its process.
-    pub fn new(environment: Environment) -> Self {
-        let console = Console { commands: environment.in_actions() };
+    pub fn new(variables: Variables) -> Self {
+        let console = Console { commands: variables.in_actions() };
         Self {
-            environment,
+            variables,
             console,
             cancelled: CancellationToken::new(),
             outputs: Mutex::default(),
@@ -60,9 +60,9 @@ impl Runner {
     /// Checks what has to be right before any work begins: variables that are read as text are, and the files of results can
     /// be written. Returns all that is wrong.
     pub fn prepare(&self, action: &Action) -> Vec<RunnerError> {
-        let mut wrong = self.environment.not_text();
+        let mut wrong = self.variables.not_text();
         let mut open = |variable, is_written: bool| {
-            let opened = if is_written { ResultFile::open(variable, &self.environment) } else { Ok(None) };
+            let opened = if is_written { ResultFile::open(variable, &self.variables) } else { Ok(None) };
             opened.unwrap_or_else(|problem| {
                 wrong.push(problem);
                 None
@@ -79,7 +79,7 @@ impl Runner {
 
     /// Whether the input `summary` lets a step summary be written. One that is no boolean is an error that the summary tells.
     pub fn writes_summary(&self) -> bool {
-        let typed = self.environment.get("INPUT_SUMMARY").unwrap_or_default();
+        let typed = self.variables.get("INPUT_SUMMARY").unwrap_or_default();
         Input::new("summary", typed).boolean(true).unwrap_or(true)
     }
 
@@ -183,7 +183,7 @@ impl Runner {
     /// Writes lines `oci://REPOSITORY@DIGEST`. One repository with two digests in a job would fail the step, so what an
     /// earlier step has named is left.
     fn write_artifacts(&self, file: &ResultFile) -> Result<(), RunnerError> {
-        let named = self.environment.get("GITHUB_ARTIFACTS_LIST").map(std::fs::read_to_string);
+        let named = self.variables.get("GITHUB_ARTIFACTS_LIST").map(std::fs::read_to_string);
         let named = named.and_then(Result::ok).unwrap_or_default();
         let mut lines = String::new();
         for (repository, digest) in std::mem::take(&mut *lock(&self.artifacts)) {

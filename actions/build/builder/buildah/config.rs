@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Layout, Manifest, media_type};
-use lifecycle::{Problem, checkout};
+use lifecycle::{ActionError, workspace};
 
 use crate::bases::Foundation;
 use crate::dockerfile::Instruction;
@@ -50,13 +50,13 @@ pub(super) fn take(
     said: &Said,
     shown: impl Fn(&str) -> String,
 ) -> anyhow::Result<()> {
-    let manifest: Value = serde_json::from_slice(&checkout::bytes(&pushed.join("manifest.json"), CONFIG_LIMIT)?)?;
+    let manifest: Value = serde_json::from_slice(&workspace::bytes(&pushed.join("manifest.json"), CONFIG_LIMIT)?)?;
     let file = |descriptor: &Value| -> anyhow::Result<_> {
         let digest: lifecycle::oci::Digest = descriptor["digest"].as_str().context("no digest")?.parse()?;
         Ok((pushed.join(digest.hex()), digest))
     };
     let (config, _) = file(&manifest["config"])?;
-    let config: Value = serde_json::from_slice(&checkout::bytes(&config, CONFIG_LIMIT)?)?;
+    let config: Value = serde_json::from_slice(&workspace::bytes(&config, CONFIG_LIMIT)?)?;
     let config = configuration(config, base, said, shown).to_string();
     layout.add_blob(config.as_bytes())?;
     let mut layers = Vec::new();
@@ -65,7 +65,8 @@ pub(super) fn take(
         layout.add_file(&path, &digest)?;
         let kind = layer["mediaType"].as_str().unwrap_or_default();
         let kind = LAYERS.iter().find(|(docker, oci)| kind == *docker || kind == *oci).map(|(_, oci)| *oci);
-        let kind = kind.ok_or_else(|| Problem::failure(format!("buildah made a layer of an unknown kind: {layer}")))?;
+        let kind =
+            kind.ok_or_else(|| ActionError::failure(format!("buildah made a layer of an unknown kind: {layer}")))?;
         layers.push(json!({"mediaType": kind, "digest": digest, "size": layer["size"]}));
     }
     let config = Descriptor::of("application/vnd.oci.image.config.v1+json", config.as_bytes());

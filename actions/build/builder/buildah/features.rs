@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lifecycle::{Place, Problem};
+use lifecycle::{ActionError, SourceLocation};
 
 use crate::bases::Foundation;
 use crate::dockerfile::{Base, Dockerfile, Flag, Instruction, Role, mount};
@@ -44,7 +44,7 @@ const PATTERNS: Version = Version(1, 44);
 type Refusal = (String, Option<Version>);
 
 /// Refuses what can't be built.
-pub(super) fn check(image: &Image, version: Version, name: &str) -> Result<(), Problem> {
+pub(super) fn check(image: &Image, version: Version, name: &str) -> Result<(), ActionError> {
     let needed: BTreeSet<usize> = image.sources.values().flat_map(|sources| &sources.needed).copied().collect();
     let mut checking = Checking { dockerfile: &image.parsed, context: &image.context, version, volume: false };
     let mut stage = None;
@@ -71,7 +71,7 @@ pub(super) fn check_base(
     of_base: &Foundation,
     is_oci: bool,
     (version, name): (Version, &str),
-) -> Result<(), Problem> {
+) -> Result<(), ActionError> {
     if base.role != Role::Stage {
         return Ok(());
     }
@@ -90,12 +90,12 @@ pub(super) fn check_base(
     Ok(())
 }
 
-fn refused(what: &str, can: Option<Version>, name: &str, place: Place) -> Problem {
+fn refused(what: &str, can: Option<Version>, name: &str, place: SourceLocation) -> ActionError {
     let needed = match can {
         Some(Version(major, minor)) => format!("buildah {major}.{minor} or BuildKit is needed"),
         None => "BuildKit is needed".to_owned(),
     };
-    Problem::mistake(format!("{name}, which builds here, can't do {what}: {needed}"))
+    ActionError::usage_error(format!("{name}, which builds here, can't do {what}: {needed}"))
         .at(place)
         .hint("`builder: buildx` builds with BuildKit where there is a Docker Engine")
 }
@@ -210,7 +210,7 @@ impl Checking<'_> {
     }
 
     /// Refuses to mount what a link of the context leads to outside of it: old versions mount it nevertheless.
-    fn outside(&self, instruction: &Instruction) -> Result<(), Problem> {
+    fn outside(&self, instruction: &Instruction) -> Result<(), ActionError> {
         for option in instruction.options.iter().filter(|option| instruction.keyword == "RUN" && option.name == "mount")
         {
             let options = mount(&option.value);
@@ -224,7 +224,7 @@ impl Checking<'_> {
             let Some(source) = value(&["source", "src"]) else { continue };
             let refused = |why: &str| {
                 let message = format!("`{source}` {why}, so that it can't be mounted");
-                Err(Problem::mistake(message).at(self.dockerfile.place(option.offset)))
+                Err(ActionError::usage_error(message).at(self.dockerfile.place(option.offset)))
             };
             if source.contains('$') {
                 return refused("can't be told before the build");

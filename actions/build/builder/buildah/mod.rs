@@ -18,9 +18,9 @@ use std::process::ExitStatus;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use lifecycle::Problem;
+use lifecycle::ActionError;
 use lifecycle::oci::{Layout, Platform};
-use lifecycle::runner::{Environment, ProcessError, Program, Runner, command, run, run_logged};
+use lifecycle::runner::{ProcessError, Program, Runner, Variables, command, run, run_logged};
 
 use super::cache::Kind;
 use super::failure::{self, Step};
@@ -105,22 +105,23 @@ impl Buildah {
     pub(crate) async fn find(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
         let storages = folder.join("buildah");
         let temporary = folder.join("buildah-temporary");
-        let unusable = |error| Problem::failure("cannot make a temporary folder").because(error);
+        let unusable = |error| ActionError::failure("cannot make a temporary folder").because(error);
         std::fs::create_dir_all(&temporary).map_err(unusable)?;
-        let links = links(&storages, &runner.environment).map_err(unusable)?;
-        let configuration = runner.environment.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
+        let links = links(&storages, &runner.variables).map_err(unusable)?;
+        let configuration = runner.variables.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
         let no_configuration = configuration.is_some_and(|file| !file.exists());
         let mut version = command(Program::Buildah, "buildah");
         version.arg("--version");
         let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
         let mut caches = request.cache.from.iter().chain(&request.cache.to);
         if caches.any(|cache| !matches!(cache.kind, Kind::Registry(_))) {
-            let problem = Problem::mistake("input `cache`: buildah, which builds here, has no cache of this kind");
+            let problem =
+                ActionError::usage_error("input `cache`: buildah, which builds here, has no cache of this kind");
             return Err(problem.hint("use `registry:REFERENCE`, or a buildx builder").into());
         }
         if request.provenance == Provenance::BuildKit {
             let message = "input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here";
-            return Err(Problem::mistake(message).hint("`true` writes a statement with any builder").into());
+            return Err(ActionError::usage_error(message).hint("`true` writes a statement with any builder").into());
         }
         request.options.check_for_buildah()?;
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
@@ -136,7 +137,7 @@ impl Buildah {
             pulled: Mutex::default(),
         };
         // The default driver is the fastest where the kernel and the file system allow it.
-        if runner.environment.get("STORAGE_DRIVER").is_none() && !buildah.works().await {
+        if runner.variables.get("STORAGE_DRIVER").is_none() && !buildah.works().await {
             buildah.driver = Some("vfs");
         }
         Ok(Some(buildah))
@@ -156,7 +157,7 @@ impl Buildah {
     ///
     /// # Errors
     /// The first such instruction, with the version that can.
-    pub(crate) fn check(&self, image: &Image) -> Result<(), Problem> {
+    pub(crate) fn check(&self, image: &Image) -> Result<(), ActionError> {
         features::check(image, self.version, &self.name)
     }
 
@@ -186,7 +187,7 @@ impl Buildah {
         conditions: &Conditions<'_>,
         output: &mut Output,
         step: &mut Option<Step>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), ActionError> {
         for platform in &image.platforms {
             let bases = self.bases(image, platform, conditions, &mut output.log).await?;
             let folder = conditions.folder.join(storage(platform));
@@ -195,8 +196,9 @@ impl Buildah {
             let names = bases.named.iter().map(|(base, pulled)| (base, pulled.id.clone()));
             let written = std::fs::create_dir_all(&folder)
                 .and_then(|()| std::fs::write(&files.dockerfile, image.parsed.renamed(names)));
-            written
-                .map_err(|error| Problem::failure(format!("cannot write to {}", folder.display())).because(error))?;
+            written.map_err(|error| {
+                ActionError::failure(format!("cannot write to {}", folder.display())).because(error)
+            })?;
             let build = self.build_arguments(image, platform, conditions, &files, bases.alike);
             let finished = self.run(platform, &build, conditions, &conditions.request.secrets).await?;
             let log = cleaned(&bases.shown(&String::from_utf8_lossy(&finished.log)));
@@ -219,8 +221,8 @@ impl Buildah {
         files: &Files,
         bases: Bases,
         output: &mut Output,
-    ) -> Result<(), Problem> {
-        let lost = || Problem::failure("cannot take the image from buildah's storage");
+    ) -> Result<(), ActionError> {
+        let lost = || ActionError::failure("cannot take the image from buildah's storage");
         let id = std::fs::read_to_string(&files.id).map_err(|error| lost().because(error))?;
         let id = id.trim().trim_start_matches("sha256:").to_owned();
         let target = format!("dir:{}", files.image.display());
@@ -250,7 +252,7 @@ impl Buildah {
         platform: &Platform,
         conditions: &Conditions<'_>,
         log: &mut Vec<u8>,
-    ) -> Result<Bases, Problem> {
+    ) -> Result<Bases, ActionError> {
         let mut bases = Bases::default();
         let storage = storage(platform);
         let sources = image.sources.get(platform).map(|sources| sources.bases.as_slice()).unwrap_or_default();
@@ -290,7 +292,7 @@ impl Buildah {
     }
 
     /// Where a base image is pulled from.
-    fn address(&self, image: &Image, base: &Base, conditions: &Conditions<'_>) -> Result<String, Problem> {
+    fn address(&self, image: &Image, base: &Base, conditions: &Conditions<'_>) -> Result<String, ActionError> {
         let address = match conditions.request.base_images.of(&base.reference) {
             None => format!("docker://{}", pullable(&base.name)),
             Some(Origin::Registry(reference)) => {
@@ -301,7 +303,7 @@ impl Buildah {
                 let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
                 let view = self.links.path().join(hash(&[&path.display().to_string(), digest]));
                 let seen = view_of(&path, digest, &view);
-                seen.map_err(|error| Problem::failure(format!("cannot use {}", path.display())).because(error))?;
+                seen.map_err(|error| ActionError::failure(format!("cannot use {}", path.display())).because(error))?;
                 format!("oci:{}", view.display())
             }
         };
@@ -309,9 +311,15 @@ impl Buildah {
     }
 
     /// Pulls an image. Who calls it holds the lock.
-    async fn pull(&self, source: &Source, conditions: &Conditions<'_>, log: &mut Vec<u8>) -> Result<Pulled, Problem> {
+    async fn pull(
+        &self,
+        source: &Source,
+        conditions: &Conditions<'_>,
+        log: &mut Vec<u8>,
+    ) -> Result<Pulled, ActionError> {
         let shown = source.address.trim_start_matches("docker://");
-        let failed = |cause: Problem| Problem::failure(format!("cannot pull the base image {shown}")).because(cause);
+        let failed =
+            |cause: ActionError| ActionError::failure(format!("cannot pull the base image {shown}")).because(cause);
         let pull = ["pull", "--platform", &source.platform.to_string(), &source.address].map(str::to_owned);
         let mut command = self.command(&source.storage, &pull);
         conditions.credentials.give_to_buildah(&mut command);
@@ -320,12 +328,12 @@ impl Buildah {
         let text = String::from_utf8_lossy(&pulled.log).into_owned();
         if !pulled.status.success() {
             let last = super::last_words(&pulled.log).unwrap_or_default();
-            return Err(explained(failed(Problem::failure(last)), &text));
+            return Err(explained(failed(ActionError::failure(last)), &text));
         }
         let id = String::from_utf8_lossy(&pulled.stdout).lines().last().unwrap_or_default().trim().to_owned();
         let inspect = ["inspect", "--type", "image", &id].map(str::to_owned);
         let inspected = run(self.command(&source.storage, &inspect), ASK_LIMIT, ASK_DEADLINE).await.map_err(not_run)?;
-        let unreadable = || failed(Problem::failure("buildah does not tell what it pulled"));
+        let unreadable = || failed(ActionError::failure("buildah does not tell what it pulled"));
         succeeded(inspected.status).map_err(|_| unreadable())?;
         let told: serde_json::Value = serde_json::from_slice(&inspected.stdout).map_err(|_| unreadable())?;
         // As it was pulled, and not what buildah makes of it.
@@ -424,7 +432,7 @@ impl Buildah {
         arguments: &[String],
         conditions: &Conditions<'_>,
         secrets: &[Secret],
-    ) -> Result<lifecycle::runner::Finished, Problem> {
+    ) -> Result<lifecycle::runner::Finished, ActionError> {
         let mut command = self.command(&storage(platform), arguments);
         conditions.credentials.give_to_buildah(&mut command);
         conditions.request.options.give_agent(&mut command);
@@ -486,14 +494,14 @@ struct Files {
     image: PathBuf,
 }
 
-fn not_run(error: ProcessError) -> Problem {
-    Problem::failure("cannot build").because(error)
+fn not_run(error: ProcessError) -> ActionError {
+    ActionError::failure("cannot build").because(error)
 }
 
-fn succeeded(status: ExitStatus) -> Result<(), Problem> {
+fn succeeded(status: ExitStatus) -> Result<(), ActionError> {
     match status.success() {
         true => Ok(()),
-        false => Err(Problem::failure(format!("`buildah` failed ({status})"))),
+        false => Err(ActionError::failure(format!("`buildah` failed ({status})"))),
     }
 }
 
@@ -504,7 +512,7 @@ fn cleaned(log: &str) -> String {
 }
 
 /// What is to be done about it, where the log tells what is missing on the machine.
-fn explained(problem: Problem, log: &str) -> Problem {
+fn explained(problem: ActionError, log: &str) -> ActionError {
     let is_about = |words: &str| log.contains(words);
     let hint = if is_about("no subuid ranges found")
         || is_about("no subgid ranges found")
@@ -548,10 +556,10 @@ fn is_plain(path: &Path) -> bool {
 }
 
 /// A folder with a plain path; that of the storages is of this run alone, so that its hash is too.
-fn links(storages: &Path, environment: &Environment) -> std::io::Result<tempfile::TempDir> {
+fn links(storages: &Path, variables: &Variables) -> std::io::Result<tempfile::TempDir> {
     let name =
         format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
-    let given = environment.get("TMPDIR").map(Path::new).filter(|folder| is_plain(folder));
+    let given = variables.get("TMPDIR").map(Path::new).filter(|folder| is_plain(folder));
     tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(given.unwrap_or(Path::new("/tmp")))
 }
 

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::oci::{BoxError, Class, StoreError};
+use crate::oci::{BoxError, ErrorKind, StoreError};
 use crate::registry::{CredentialSource, Credentials};
 use crate::runner::{self, Program};
 
@@ -61,7 +61,7 @@ impl CredentialSource for DockerConfig {
         };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Credentials::Anonymous),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Credentials::Anonymous),
             Err(error) => return Err(broken(&path, error)),
         };
         let config: Config = serde_json::from_slice(&text).map_err(|error| broken(&path, error))?;
@@ -114,7 +114,7 @@ fn names_of(host: &str) -> Vec<String> {
 async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError> {
     let program = format!("docker-credential-{helper}");
     let failed = |what: String| {
-        StoreError::new(Class::Authentication, format!("the credential helper {program} {what}"))
+        StoreError::new(ErrorKind::Authentication, format!("the credential helper {program} {what}"))
             .hint("Docker's config.json names it: install it, or remove it there")
     };
     if helper.is_empty() || !helper.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
@@ -157,13 +157,13 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
 /// counts all the same.
 async fn name_to(stdin: &mut (impl AsyncWrite + Unpin), name: &str) -> std::io::Result<()> {
     match stdin.write_all(name.as_bytes()).await {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
 }
 
 fn broken(path: &std::path::Path, error: impl Into<BoxError>) -> StoreError {
-    StoreError::new(Class::Authentication, format!("cannot use {}", path.display())).because(error)
+    StoreError::new(ErrorKind::Authentication, format!("cannot use {}", path.display())).because(error)
 }
 
 #[cfg(test)]
@@ -193,7 +193,7 @@ mod tests {
     async fn a_helper_need_not_read_its_input() {
         let (mut stdin, closed) = tokio::io::duplex(64);
         drop(closed);
-        assert_eq!(stdin.write_all(b"r.example").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(stdin.write_all(b"r.example").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         name_to(&mut stdin, "r.example").await.unwrap();
     }
 
@@ -202,8 +202,8 @@ mod tests {
         assert!(credentials("{", "r.example").await.is_err());
         assert!(credentials(r#"{"auths":{"r.example":{"auth":"!"}}}"#, "r.example").await.is_err());
         let missing = credentials(r#"{"credHelpers":{"r.example":"no-such-helper"}}"#, "r.example").await;
-        assert_eq!(missing.unwrap_err().class, Class::Authentication);
+        assert_eq!(missing.unwrap_err().kind, ErrorKind::Authentication);
         let path = credentials(r#"{"credsStore":"../../bin/sh"}"#, "r.example").await;
-        assert_eq!(path.unwrap_err().class, Class::Authentication);
+        assert_eq!(path.unwrap_err().kind, ErrorKind::Authentication);
     }
 }

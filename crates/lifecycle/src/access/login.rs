@@ -62,7 +62,7 @@ impl Login {
 
     /// Removes the folders that killed runs of this user have left where the runner keeps temporary files.
     pub fn remove_left(runner: &Runner) {
-        for (path, removed) in remove_abandoned(&runner.environment.temporary()) {
+        for (path, removed) in remove_abandoned(&runner.variables.temporary()) {
             let path = path.display();
             match removed {
                 Ok(()) => runner.say(format!("removed credentials that a killed run left: {path}")),

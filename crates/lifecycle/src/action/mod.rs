@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::nearest;
-use crate::runner::{Action, Annotation, Environment, Level, Runner, Verdict};
-use crate::{Diagnosis, Problem};
+use crate::runner::{Action, Annotation, Level, Runner, Variables, Verdict};
+use crate::{ActionError, Diagnostic};
 
 /// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -24,18 +24,18 @@ pub fn main<F>(action: &Action, work: impl FnOnce(Arc<Runner>) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<Verdict>>,
 {
-    let environment = Environment::of_process();
+    let environment = Variables::of_process();
     let runner = Arc::new(Runner::new(environment));
     if let Some(code) = answer_by_hand(action, &runner) {
         return code;
     }
-    by_hand(action, &runner.environment).into_iter().for_each(|warning| runner.annotate(warning));
+    by_hand(action, &runner.variables).into_iter().for_each(|warning| runner.annotate(warning));
     let wrong: Vec<anyhow::Error> = runner.prepare(action).into_iter().map(Into::into).collect();
     let code = if wrong.is_empty() { to_its_end(action, &runner, work) } else { report(action, &runner, &wrong) };
     let unwritten = runner.finish(action);
     let is_written = unwritten.is_empty();
     for error in unwritten {
-        runner.show_annotation(&Diagnosis::of(&error.into()).annotation());
+        runner.show_annotation(&Diagnostic::of(&error.into()).annotation());
     }
     if is_written { ExitCode::from(code) } else { ExitCode::FAILURE }
 }
@@ -47,7 +47,7 @@ where
 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(action, runner, &[Problem::failure("cannot start").because(error).into()]),
+        Err(error) => return report(action, runner, &[ActionError::failure("cannot start").because(error).into()]),
     };
     let outcome = runtime.block_on(until_cancelled(runner, signal(), panics::caught(work(runner.clone()))));
     // What still runs in the background is of no use any more.
@@ -62,11 +62,11 @@ where
 
 /// Reports the errors that ended a run. Returns the exit code.
 fn report(action: &Action, runner: &Runner, errors: &[anyhow::Error]) -> u8 {
-    let diagnoses: Vec<Diagnosis> = errors.iter().map(Diagnosis::of).collect();
-    diagnoses.iter().for_each(|diagnosis| runner.annotate(diagnosis.annotation()));
-    let lines: Vec<String> = diagnoses.iter().map(Diagnosis::line).collect();
+    let diagnostics: Vec<Diagnostic> = errors.iter().map(Diagnostic::of).collect();
+    diagnostics.iter().for_each(|diagnostic| runner.annotate(diagnostic.annotation()));
+    let lines: Vec<String> = diagnostics.iter().map(Diagnostic::line).collect();
     runner.summarize_failure(action, &lines);
-    diagnoses.iter().map(|diagnosis| diagnosis.exit_code).max().unwrap_or(1)
+    diagnostics.iter().map(|diagnostic| diagnostic.exit_code).max().unwrap_or(1)
 }
 
 async fn until_cancelled(
@@ -107,13 +107,13 @@ async fn signal() -> &'static str {
 }
 
 /// Variables of inputs that there are not, where a person sets them: GitHub's runner tells of those in a workflow itself.
-fn by_hand(action: &Action, environment: &Environment) -> Vec<Annotation> {
-    if environment.in_actions() {
+fn by_hand(action: &Action, variables: &Variables) -> Vec<Annotation> {
+    if variables.in_actions() {
         return Vec::new();
     }
     let is_input =
         |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
-    let unknown = environment.below("INPUT_").filter(is_input);
+    let unknown = variables.below("INPUT_").filter(is_input);
     let warning = |name: &str| {
         let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
         let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
@@ -163,8 +163,8 @@ mod tests {
             definition: "",
             names_artifacts: false,
         };
-        let said = |environment: Environment| -> Vec<String> {
-            by_hand(&action, &environment).into_iter().map(|warning| warning.message).collect()
+        let said = |variables: Variables| -> Vec<String> {
+            by_hand(&action, &variables).into_iter().map(|warning| warning.message).collect()
         };
         assert_eq!(
             said(
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_stop_is_left_before_the_runner_kills_it() {
-        let runner = Runner::new(Environment::from([]));
+        let runner = Runner::new(Variables::from([]));
         let began = tokio::time::Instant::now();
         let verdict = until_cancelled(&runner, async { "SIGTERM" }, std::future::pending()).await;
         assert_eq!(verdict.unwrap(), Verdict::Fail);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt;
 
-use crate::Problem;
+use crate::ActionError;
 
 /// What the last panic said, and where.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
@@ -15,7 +15,9 @@ pub(super) async fn caught<T>(work: impl Future<Output = anyhow::Result<T>>) -> 
     set_hook(Box::new(remember));
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
         let said = LAST.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        Err(Problem::failure(format!("this action is broken: {said}")).hint("please report it, with the log").into())
+        Err(ActionError::failure(format!("this action is broken: {said}"))
+            .hint("please report it, with the log")
+            .into())
     })
 }
 

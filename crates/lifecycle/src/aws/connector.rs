@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt, Limited};
 
-use crate::oci::{BoxError, Class, StoreError};
+use crate::oci::{BoxError, ErrorKind, StoreError};
 use crate::registry::http_client::{HttpClient, Refused};
 
 /// Until a connection stands, where the SDK does not say.
@@ -68,7 +68,7 @@ impl HttpConnector for SdkConnector {
 impl SdkConnector {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-        let broken = |error: BoxError| StoreError::new(Class::Invalid, "the request can't be sent").because(error);
+        let broken = |error: BoxError| StoreError::new(ErrorKind::Invalid, "the request can't be sent").because(error);
         let request = request.map(|body| body.map_err(broken).boxed_unsync());
         let answer = match tokio::time::timeout(self.answer, self.client.send(request)).await {
             Ok(Ok(answer)) => answer,

@@ -66,7 +66,7 @@ impl std::str::FromStr for Role {
 /// The configuration with the role's credentials: by web identity where the job may ask GitHub for a token
 /// (`permissions: id-token: write`), else by the credentials at hand.
 pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>) -> Result<SdkConfig, Error> {
-    let environment = &runner.environment;
+    let environment = &runner.variables;
     let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
     let token = environment.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
     let provider = match (url, token) {
@@ -100,7 +100,7 @@ async fn has_credentials(config: &SdkConfig, role: &Role, runner: &Runner) -> Re
     if !lacks_credentials(config).await {
         return Ok(());
     }
-    if runner.environment.in_actions() {
+    if runner.variables.in_actions() {
         let message = format!("cannot assume {}: this job may not ask GitHub for an identity token", role.arn());
         return Err(Error::new(Kind::Denied, message).hint(TOKEN_PERMISSION));
     }
@@ -157,7 +157,7 @@ impl fmt::Debug for Hidden {
 
 /// Tells in CloudTrail which run it was.
 fn session_name(runner: &Runner) -> String {
-    let run = runner.environment.get("GITHUB_RUN_ID").filter(|run| run.bytes().all(|b| b.is_ascii_digit()));
+    let run = runner.variables.get("GITHUB_RUN_ID").filter(|run| run.bytes().all(|b| b.is_ascii_digit()));
     run.map_or_else(|| "image-lifecycle".to_owned(), |run| format!("image-lifecycle-{run}"))
 }
 

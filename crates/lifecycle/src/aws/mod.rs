@@ -24,7 +24,7 @@ pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 
 use crate::access::DockerConfig;
-use crate::oci::{Class, StoreError};
+use crate::oci::{ErrorKind, StoreError};
 use crate::registry::{CredentialSource, Credentials, EcrHost};
 use crate::runner::Runner;
 use secrecy::SecretString;
@@ -167,7 +167,7 @@ impl Aws {
     async fn config(&self) -> Result<&SdkConfig, Error> {
         let load = || async {
             // The SDK panics over an address that is empty.
-            if let Some(name) = self.runner.environment.blank("AWS_ENDPOINT_URL").next() {
+            if let Some(name) = self.runner.variables.blank("AWS_ENDPOINT_URL").next() {
                 let error = Error::new(Kind::Other, format!("the variable {name} is set, and empty"));
                 return Err(error.hint("leave it unset, or give it an address"));
             }
@@ -223,7 +223,7 @@ pub struct RegistryCredentials {
 impl RegistryCredentials {
     /// The credentials that an identity has.
     pub fn new(aws: Arc<Aws>) -> Self {
-        let docker = DockerConfig { folder: aws.runner.environment.docker_config() };
+        let docker = DockerConfig { folder: aws.runner.variables.docker_config() };
         Self { aws, docker }
     }
 }
@@ -242,12 +242,12 @@ impl CredentialSource for RegistryCredentials {
             },
         };
         token.map_err(|error| {
-            let class = match error.kind {
-                Kind::Denied => Class::Denied,
-                _ => Class::Authentication,
+            let kind = match error.kind {
+                Kind::Denied => ErrorKind::Denied,
+                _ => ErrorKind::Authentication,
             };
             let hint = error.hint.clone();
-            let failed = StoreError::new(class, format!("no token for `{host}`")).because(error);
+            let failed = StoreError::new(kind, format!("no token for `{host}`")).because(error);
             StoreError { hint, ..failed }
         })
     }

@@ -11,10 +11,10 @@ use aws_sdk_ecr::types::{
 use serde::Deserialize;
 
 use super::{Aws, Error, Kind};
-use crate::checkout;
 use crate::oci::RepositoryName;
 use crate::registry::EcrHost;
 use crate::runner::{Input, InputError};
+use crate::workspace;
 
 /// The largest policy that is read from a file, in bytes; ECR's own limits are lower.
 const POLICY_LIMIT: u64 = 1024 * 1024;
@@ -61,7 +61,7 @@ impl RepositorySettings {
         }
         for policy in [&mut settings.lifecycle_policy, &mut settings.repository_policy].into_iter().flatten() {
             let text = inside(policy)
-                .and_then(|path| checkout::read(&path, POLICY_LIMIT))
+                .and_then(|path| workspace::read(&path, POLICY_LIMIT))
                 .map_err(|error| input.refuse_value(policy, format!("a file that can be read ({error})")))?;
             serde_json::from_str::<serde::de::IgnoredAny>(&text)
                 .map_err(|error| input.refuse_value(policy, format!("a policy in JSON ({error})")))?;

@@ -12,9 +12,9 @@ mod writes;
 
 use std::sync::Arc;
 
-use crate::Problem;
+use crate::ActionError;
 use crate::aws::Aws;
-use crate::diagnosis::Diagnosis;
+use crate::diagnostic::Diagnostic;
 use crate::evidence::{Record, RecordKind};
 use crate::oci::{Digest, Reference, Store};
 use crate::project::{CreateRepositories, EvidenceMode, Named, OpenRepository};
@@ -165,7 +165,7 @@ impl Delivery {
             Ok(Some(mutability)) => mutability,
             Ok(None) => return Ok(()),
             Err(error) => {
-                let why = Diagnosis::of(&error.into()).line();
+                let why = Diagnostic::of(&error.into()).line();
                 let address = named.reference.repository_address();
                 let text = format!("whether the tags of `{address}` may move is not known: {why}");
                 self.remarks.push(Remark::new(Level::Notice, text));
@@ -177,7 +177,7 @@ impl Delivery {
                 let when = tags::pushed(aws, &named.reference, current).await;
                 let (tag, digest) = (named.reference.with_tag(plan.tag.clone()), self.digest());
                 let message = format!("`{tag}` is immutable and holds {current}{when}; it can't be moved to {digest}");
-                let problem = Problem::failure(message).at(named.place.clone());
+                let problem = ActionError::failure(message).at(named.place.clone());
                 return Err(problem.hint("exclude the tag from the repository's immutability, or leave it out").into());
             }
         }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Delivery, Planned, PlannedWrites, Remark, writes};
-use crate::Diagnosis;
+use crate::Diagnostic;
 use crate::evidence::RecordKind;
 use crate::oci::Digest;
-use crate::runner::{Annotation, AtPlace, Runner, Verdict, remarks};
+use crate::runner::{Annotation, AtSourceLocation, Runner, Verdict, remarks};
 
 /// How far a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Outcome {
                 .and_then(|delivery| delivery.replaced.clone())
                 .filter(|replaced| Some(replaced) != digest.as_ref()),
             extra_tags: extra_tags.collect(),
-            error: planned.delivery.as_ref().err().map(|error| Diagnosis::of(error).line()),
+            error: planned.delivery.as_ref().err().map(|error| Diagnostic::of(error).line()),
             digest,
             status,
         }
@@ -115,7 +115,7 @@ impl Outcome {
 pub fn notes<'a>(images: impl Iterator<Item = &'a Planned> + Clone) -> String {
     let failures = images.clone().filter_map(|planned| {
         let error = planned.delivery.as_ref().err()?;
-        Some((planned.named.key.as_str(), Diagnosis::of(error).line()))
+        Some((planned.named.key.as_str(), Diagnostic::of(error).line()))
     });
     let failures: Vec<(&str, String)> = failures.collect();
     let delivered = images.filter_map(|planned| Some((planned.named.key.as_str(), planned.delivery.as_ref().ok()?)));
@@ -135,9 +135,9 @@ pub fn annotate(action: &str, planned: &Planned, runner: &Runner) {
             }
         }
         Err(error) => {
-            let mut diagnosis = Diagnosis::of(error);
-            diagnosis.place.get_or_insert_with(|| place.clone());
-            runner.annotate(diagnosis.annotation().titled(title));
+            let mut diagnostic = Diagnostic::of(error);
+            diagnostic.place.get_or_insert_with(|| place.clone());
+            runner.annotate(diagnostic.annotation().titled(title));
         }
     }
 }

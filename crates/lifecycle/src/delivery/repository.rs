@@ -1,7 +1,7 @@
 //! Whether a target's repository exists, and how it is created.
 
-use crate::Place;
-use crate::Problem;
+use crate::ActionError;
+use crate::SourceLocation;
 use crate::aws::{Aws, Kind, RepositorySettings, prefix_matches};
 use crate::oci::Reference;
 use crate::project::CreateRepositories;
@@ -27,7 +27,7 @@ impl RepositoryState {
         aws: &Aws,
         reference: &Reference,
         create: CreateRepositories,
-        place: &Place,
+        place: &SourceLocation,
     ) -> anyhow::Result<Self> {
         let Some(host) = EcrHost::parse(&reference.location.to_string()) else { return Ok(Self::Unknown) };
         let name = &reference.repository;
@@ -39,7 +39,7 @@ impl RepositoryState {
             Err(error) => return Err(error.into()),
         }
         let (account, region) = (&host.account, &host.region);
-        let missing = Problem::failure(format!("repository `{name}` does not exist in {account}/{region}"));
+        let missing = ActionError::failure(format!("repository `{name}` does not exist in {account}/{region}"));
         let missing = missing.at(place.clone());
         match create {
             CreateRepositories::Missing => Ok(Self::ToBeCreated),

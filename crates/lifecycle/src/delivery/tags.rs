@@ -4,7 +4,7 @@ use futures::future::try_join_all;
 use serde::{Serialize, Serializer};
 
 use super::Remark;
-use crate::Problem;
+use crate::ActionError;
 use crate::aws::Aws;
 use crate::evidence::RecordKind;
 use crate::oci::{Digest, Reference, StoreError, Tag};
@@ -90,7 +90,7 @@ enum Decision {
 }
 
 /// A tag that holds another digest.
-struct Held<'a> {
+struct OccupiedTag<'a> {
     /// Its name.
     name: &'a Reference,
     /// Whether it is the tag of the reference, and not a further one.
@@ -125,7 +125,7 @@ impl TagRules<'_> {
                 None => self.of_absent(&name, is_own || is_of_version, current),
                 Some(holds) if holds == digest => Decision::Write,
                 Some(holds) => {
-                    let tag = Held { name: &name, is_own, is_of_version, digests: (holds, digest) };
+                    let tag = OccupiedTag { name: &name, is_own, is_of_version, digests: (holds, digest) };
                     let version = if self.asks_version(&tag) { held(holds).await? } else { None };
                     match self.of_held(&tag, version) {
                         Decision::Conflict => return Err(self.conflict(aws, &tag).await.into()),
@@ -152,13 +152,13 @@ impl TagRules<'_> {
     }
 
     /// Whether the decision depends on the version that the tag holds.
-    fn asks_version(&self, tag: &Held<'_>) -> bool {
+    fn asks_version(&self, tag: &OccupiedTag<'_>) -> bool {
         !tag.is_of_version && self.kind != RecordKind::Rollback && !self.never_moves(tag)
     }
 
     /// Whether a tag is as good as one of this version: publish never takes the tag of its reference from another build
     /// with `on-conflict: keep`.
-    fn never_moves(&self, tag: &Held<'_>) -> bool {
+    fn never_moves(&self, tag: &OccupiedTag<'_>) -> bool {
         tag.is_of_version || (tag.is_own && self.kind == RecordKind::Publish && self.on_conflict == OnConflict::Keep)
     }
 
@@ -176,7 +176,7 @@ impl TagRules<'_> {
     }
 
     /// A tag with the version in it never moves; another one never goes back, unless that is what the run is for.
-    fn of_held(&self, tag: &Held<'_>, held: Option<Version>) -> Decision {
+    fn of_held(&self, tag: &OccupiedTag<'_>, held: Option<Version>) -> Decision {
         let (name, version) = (tag.name, self.version);
         if self.never_moves(tag) {
             return match self.on_conflict {
@@ -205,7 +205,7 @@ impl TagRules<'_> {
     }
 
     /// Whoever goes on from the reference goes on with another digest: that is a warning.
-    fn keeps(&self, tag: &Held<'_>) -> Decision {
+    fn keeps(&self, tag: &OccupiedTag<'_>) -> Decision {
         let text = format!("`{}` keeps {}; {}", tag.name, tag.digests.0, self.offer(tag.digests.1));
         match (tag.is_own, self.kind) {
             (false, _) => Decision::Keep(Level::Notice, text),
@@ -225,18 +225,18 @@ impl TagRules<'_> {
         format!("`{name}` holds version {above}, and would go back to {}", self.version)
     }
 
-    async fn conflict(&self, aws: &Aws, tag: &Held<'_>) -> Problem {
+    async fn conflict(&self, aws: &Aws, tag: &OccupiedTag<'_>) -> ActionError {
         let (name, (current, digest)) = (tag.name, tag.digests);
         let when = pushed(aws, name, current).await;
         let offer = self.offer(digest);
-        Problem::failure(format!("`{name}` exists with another digest: {current}{when}; {offer}"))
+        ActionError::failure(format!("`{name}` exists with another digest: {current}{when}; {offer}"))
             .at(self.named.place.clone())
             .hint("release a new version, or set `on-conflict: keep`")
     }
 
-    fn back(&self, tag: &Held<'_>, above: &Version) -> Problem {
+    fn back(&self, tag: &OccupiedTag<'_>, above: &Version) -> ActionError {
         let (current, digest) = tag.digests;
-        Problem::failure(format!("{}: {current} → {digest}", self.would_go_back(tag.name, above)))
+        ActionError::failure(format!("{}: {current} → {digest}", self.would_go_back(tag.name, above)))
             .at(self.named.place.clone())
             .hint("set `rollback: true` if that is what you want")
     }
@@ -252,13 +252,13 @@ pub(super) async fn pushed(aws: &Aws, reference: &Reference, digest: &Digest) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Place;
+    use crate::SourceLocation;
     use crate::template::NamePattern;
 
     /// The decision about the tag `own` of the reference or a further one, which holds another digest of a version.
     fn decide(kind: RecordKind, on_conflict: OnConflict, tag: &str, held: &str) -> Decision {
         let reference = Reference::parse("h.example/shop/api:own", None).unwrap();
-        let place = Place { file: "template.yaml".into(), line: 1, column: 1 };
+        let place = SourceLocation { file: "template.yaml".into(), line: 1, column: 1 };
         let (key, image) = ("Api".to_owned(), "shop/api".to_owned());
         let pattern = NamePattern::of(&"h.example/shop/api:own".into());
         let named = Named { key, image, reference: reference.clone(), pattern, usages: Vec::new(), place };
@@ -268,7 +268,7 @@ mod tests {
         let name = reference.with_tag(tag.parse().unwrap());
         let (holds, digest) = (Digest::of(b"other"), Digest::of(b"this"));
         let is_of_version = name.tag.as_str() == "1.2.0";
-        let tag = Held { name: &name, is_own: tag == "own", is_of_version, digests: (&holds, &digest) };
+        let tag = OccupiedTag { name: &name, is_own: tag == "own", is_of_version, digests: (&holds, &digest) };
         rules.of_held(&tag, held.parse().ok())
     }
 

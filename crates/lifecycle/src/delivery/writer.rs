@@ -3,10 +3,10 @@
 use futures::stream::{self, StreamExt};
 
 use super::{Attachments, Delivery, Planned, PlannedWrites, Signatures, Stage};
-use crate::Problem;
+use crate::ActionError;
 use crate::clock;
 use crate::oci::{Digest, Reference};
-use crate::project::{Named, Side, Writing, attach};
+use crate::project::{Named, RegistryAccess, Writing, attach};
 use crate::runner::Runner;
 use crate::transfer::{Graph, copy};
 
@@ -14,7 +14,7 @@ use crate::transfer::{Graph, copy};
 #[derive(Clone, Copy)]
 pub struct Writer<'a> {
     /// The target: who creates repositories there.
-    pub target: &'a Side,
+    pub target: &'a RegistryAccess,
     /// What happens to evidence, and how repositories are created.
     pub writing: &'a Writing,
     /// Images at a time.
@@ -146,7 +146,7 @@ impl Writer<'_> {
     async fn unless_cancelled(&self, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         tokio::select! {
             outcome = work => outcome,
-            () = self.runner.cancelled() => Err(Problem::failure("cancelled before its tag was written").into()),
+            () = self.runner.cancelled() => Err(ActionError::failure("cancelled before its tag was written").into()),
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::stream;
 
 use crate::oci::{
-    BlobSource, BlobStream, Class, Descriptor, Digest, Layout, Location, Manifest, RepositoryName, StoreError,
+    BlobSource, BlobStream, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, RepositoryName, StoreError,
     annotation, media_type,
 };
 
@@ -55,7 +55,7 @@ impl Artifact {
             "annotations": payload.annotations,
         });
         let manifest = Manifest::parse(manifest.to_string().into(), None)
-            .map_err(|error| StoreError::new(Class::Invalid, "the evidence can't be written").because(error))?;
+            .map_err(|error| StoreError::new(ErrorKind::Invalid, "the evidence can't be written").because(error))?;
         let blobs = HashMap::from([(config.digest, Bytes::from_static(EMPTY)), (layer.digest, payload.bytes.into())]);
         Ok(Self { manifest, blobs })
     }
@@ -82,7 +82,7 @@ impl BlobSource for Artifact {
 
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let bytes = self.blobs.get(&blob.digest).cloned();
-        let missing = || StoreError::new(Class::NotFound, format!("blob {} is not of this evidence", blob.digest));
+        let missing = || StoreError::new(ErrorKind::NotFound, format!("blob {} is not of this evidence", blob.digest));
         let bytes = bytes.ok_or_else(missing)?;
         Ok(Box::pin(stream::iter([Ok(bytes)])))
     }

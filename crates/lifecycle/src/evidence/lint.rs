@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Place;
-use crate::runner::{self, Annotation, AtPlace};
+use crate::SourceLocation;
+use crate::runner::{self, Annotation, AtSourceLocation};
 
 /// How bad a finding is, in hadolint's words, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Finding {
     /// What the rule says, on one line.
     pub message: String,
     /// Where, with the file as a person names it.
-    pub place: Place,
+    pub place: SourceLocation,
     /// What explains the rule.
     pub url: Option<String>,
 }

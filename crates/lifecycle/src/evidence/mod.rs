@@ -15,7 +15,7 @@ mod vulnerability;
 pub mod waivers;
 
 pub use artifact::{Artifact, Payload, attest, statement};
-pub use record::{Gate, GateStatus, Record, RecordKind, Recorded};
+pub use record::{GateResult, GateStatus, Record, RecordKind, Recorded};
 
 /// Types of referrers: the one table.
 pub mod artifact_type {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Artifact, Payload, artifact_type, attest, predicate_type, statement};
-use crate::oci::{Class, Descriptor, Digest, Platform, StoreError, annotation};
-use crate::runner::Environment;
+use crate::oci::{Descriptor, Digest, ErrorKind, Platform, StoreError, annotation};
+use crate::runner::Variables;
 
 /// What `buildType` says of our own statements: how their parameters are to be read.
 pub const BUILD_TYPE: &str = "https://image-lifecycle.github.io/build/v1";
@@ -52,12 +52,12 @@ impl Build<'_> {
     ///
     /// # Errors
     /// When it would be over the limit.
-    pub fn artifact(&self, root: &Descriptor, environment: &Environment) -> Result<Artifact, StoreError> {
-        let statement = statement(self.name, &root.digest, predicate_type::PROVENANCE, self.predicate(environment));
+    pub fn artifact(&self, root: &Descriptor, variables: &Variables) -> Result<Artifact, StoreError> {
+        let statement = statement(self.name, &root.digest, predicate_type::PROVENANCE, self.predicate(variables));
         attest(root, &statement, BTreeMap::new(), self.finished)
     }
 
-    fn predicate(&self, environment: &Environment) -> Value {
+    fn predicate(&self, variables: &Variables) -> Value {
         let mut parameters = json!({
             "image": self.key,
             "dockerfile": self.dockerfile,
@@ -75,15 +75,15 @@ impl Build<'_> {
             parameters["secrets"] = json!(self.secrets);
         }
         let mut dependencies = Vec::new();
-        if let (Some(repository), Some(commit)) = (environment.repository_url(), environment.commit()) {
-            let reference = environment.get("GITHUB_REF").map(|reference| format!("@{reference}")).unwrap_or_default();
+        if let (Some(repository), Some(commit)) = (variables.repository_url(), variables.commit()) {
+            let reference = variables.get("GITHUB_REF").map(|reference| format!("@{reference}")).unwrap_or_default();
             dependencies.push(json!({"uri": format!("git+{repository}{reference}"), "digest": {"gitCommit": commit}}));
         }
         for (reference, digest) in self.bases {
             dependencies.push(json!({"uri": reference, "digest": {"sha256": digest.hex()}}));
         }
         let mut metadata = json!({"startedOn": self.started, "finishedOn": self.finished});
-        if let Some(run) = environment.run_url() {
+        if let Some(run) = variables.run_url() {
             metadata["invocationId"] = run.into();
         }
         json!({
@@ -93,14 +93,14 @@ impl Build<'_> {
                 "internalParameters": {"builder": self.builder},
                 "resolvedDependencies": dependencies,
             },
-            "runDetails": {"builder": {"id": builder_id(environment)}, "metadata": metadata},
+            "runDetails": {"builder": {"id": builder_id(variables)}, "metadata": metadata},
         })
     }
 }
 
 /// Who builds: the workflow at the ref that it was read from. Whatever attests a build of this run says the same.
-pub fn builder_id(environment: &Environment) -> String {
-    environment.workflow_url().unwrap_or_else(|| LOCAL_BUILDER.to_owned())
+pub fn builder_id(variables: &Variables) -> String {
+    variables.workflow_url().unwrap_or_else(|| LOCAL_BUILDER.to_owned())
 }
 
 /// BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of the attestation
@@ -120,7 +120,7 @@ pub fn from_buildkit(
     created: &str,
 ) -> Result<Artifact, StoreError> {
     let invalid =
-        |what: &str| StoreError::new(Class::Invalid, format!("the builder's attestation of {attested} {what}"));
+        |what: &str| StoreError::new(ErrorKind::Invalid, format!("the builder's attestation of {attested} {what}"));
     let mut statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
     let kind = statement["predicateType"].as_str().filter(|kind| !kind.is_empty());
     let kind = kind.ok_or_else(|| invalid("has no predicate type"))?.to_owned();
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn our_statement_names_what_decides_the_image() {
-        let environment = Environment::from([
+        let environment = Variables::from([
             ("GITHUB_REPOSITORY", "owner/name"),
             ("GITHUB_SHA", "0123456789012345678901234567890123456789"),
             ("GITHUB_REF", "refs/heads/main"),
@@ -239,8 +239,8 @@ mod tests {
         "#);
         let enterprise =
             [("GITHUB_SERVER_URL", "https://git.example/"), ("GITHUB_WORKFLOW_REF", "o/n/.github/workflows/b.yml@r")];
-        assert_eq!(builder_id(&Environment::from(enterprise)), "https://git.example/o/n/.github/workflows/b.yml@r");
-        let local = build.predicate(&Environment::from([]));
+        assert_eq!(builder_id(&Variables::from(enterprise)), "https://git.example/o/n/.github/workflows/b.yml@r");
+        let local = build.predicate(&Variables::from([]));
         assert_eq!(local["runDetails"]["builder"]["id"], LOCAL_BUILDER);
         assert_eq!(local["buildDefinition"]["resolvedDependencies"].as_array().map(Vec::len), Some(1));
     }
@@ -272,9 +272,9 @@ mod tests {
         assert_eq!(layer(&annotated, &platform.digest, &about(json!([]))), moved);
 
         let refuse =
-            |text: &str| from_buildkit("web", &platform, &platform.digest, text.as_bytes(), "").unwrap_err().class;
-        assert_eq!(refuse(&about(subject(&Digest::of(b"other")))), Class::Invalid);
-        assert_eq!(refuse("{"), Class::Invalid);
-        assert_eq!(refuse("{}"), Class::Invalid);
+            |text: &str| from_buildkit("web", &platform, &platform.digest, text.as_bytes(), "").unwrap_err().kind;
+        assert_eq!(refuse(&about(subject(&Digest::of(b"other")))), ErrorKind::Invalid);
+        assert_eq!(refuse("{"), ErrorKind::Invalid);
+        assert_eq!(refuse("{}"), ErrorKind::Invalid);
     }
 }

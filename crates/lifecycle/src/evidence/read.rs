@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::decode::{self, Document, Reason, Statement};
 use super::results::{LintResult, Provenance, SbomFormat, ScanResult, time};
 use super::{artifact_type, predicate_type};
-use crate::oci::{Class, Content, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
+use crate::oci::{Content, Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
 
 /// Evidence of one kind that is read of a digest, in bytes, the newest first. An SBOM of a large image has some tens of
 /// megabytes.
@@ -169,7 +169,7 @@ async fn piece<K, T>(
     let _room = MEMORY.acquire_many(mebibytes(layer.size.min(LIMIT))).await;
     let bytes = match bytes(store, layer, left).await {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error.class, Class::Invalid | Class::Integrity) => {
+        Err(error) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::Integrity) => {
             return Ok(direct.or(named).and_then(|_| found(Err(error.to_string()))));
         }
         Err(error) => return Err(error),
@@ -193,7 +193,7 @@ async fn piece<K, T>(
 async fn bytes(store: &Arc<dyn Store>, layer: &Descriptor, left: &mut u64) -> Result<Vec<u8>, StoreError> {
     if layer.size > *left && layer.size <= LIMIT {
         let message = format!("was not read: with the newer ones it is over {} MiB", mebibytes(LIMIT));
-        return Err(StoreError::new(Class::Invalid, message));
+        return Err(StoreError::new(ErrorKind::Invalid, message));
     }
     *left = left.saturating_sub(layer.size);
     read_blob(store.as_ref(), layer, LIMIT).await
@@ -218,7 +218,7 @@ mod tests {
     use super::super::{Artifact, Payload, attest, provenance as slsa, sarif, statement};
     use super::super::{lint, scan};
     use super::*;
-    use crate::Place;
+    use crate::SourceLocation;
     use crate::oci::{Layout, Platform, media_type};
 
     struct Fixture {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn finding(level: lint::Level) -> lint::Finding {
-        let place = Place { file: "Dockerfile".into(), line: 1, column: 1 };
+        let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
         lint::Finding { rule: "DL1".into(), level, message: "m".into(), place, url: None }
     }
 
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(found[0].content, Ok(LintResult { counts, threshold: Some(lint::Level::Info), failed: None }));
         assert_eq!(found[1].content.as_ref().unwrap().counts.error, 1);
 
-        let place = Place { file: "Dockerfile".into(), line: 5, column: 1 };
+        let place = SourceLocation { file: "Dockerfile".into(), line: 5, column: 1 };
         let unparsed = lint::Finding { rule: "DL1000".into(), place, ..finding(lint::Level::Error) };
         let text = "- {id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: 2026-03-31}";
         let waivers = Waivers::parse(text, std::path::Path::new("w"), date!(2026 - 01 - 01)).unwrap();
@@ -344,7 +344,7 @@ mod tests {
         // A store that lacks the bytes could not look.
         let manifest = fixture.layout.read_manifest(&found[0].referrer).unwrap().unwrap();
         std::fs::remove_file(fixture.layout.blob_path(&manifest.blobs().nth(1).unwrap().digest)).unwrap();
-        assert_eq!(scan(&fixture.store, &fixture.subject.digest).await.unwrap_err().class, Class::NotFound);
+        assert_eq!(scan(&fixture.store, &fixture.subject.digest).await.unwrap_err().kind, ErrorKind::NotFound);
     }
 
     #[tokio::test]
@@ -362,7 +362,7 @@ mod tests {
     #[tokio::test]
     async fn provenance_of_both_versions_names_repository_and_commit() {
         let fixture = Fixture::new();
-        let environment = crate::runner::Environment::from([("GITHUB_REPOSITORY", "o/n"), ("GITHUB_SHA", "c0ffee")]);
+        let environment = crate::runner::Variables::from([("GITHUB_REPOSITORY", "o/n"), ("GITHUB_SHA", "c0ffee")]);
         let build = slsa::Build {
             key: "Web",
             name: "web",

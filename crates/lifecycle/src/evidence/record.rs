@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::decode::{Document, Statement};
 use super::{Artifact, artifact_type, attest, predicate_type, statement};
-use crate::oci::{Class, Descriptor, Digest, Manifest, Store, StoreError, annotation, read_blob};
+use crate::oci::{Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
 
 /// The largest record that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
@@ -97,7 +97,7 @@ pub struct Record {
     pub time: String,
     /// The gates that were asked for, with what they found.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
     /// Why it was let through although a gate said no.
     #[serde(rename = "override", skip_serializing_if = "Option::is_none", default)]
     pub overridden: Option<String>,
@@ -105,7 +105,7 @@ pub struct Record {
 
 /// A gate with what it found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gate {
+pub struct GateResult {
     /// As it was asked for: `scan=high`.
     pub name: String,
     /// How it ended.
@@ -153,7 +153,7 @@ impl Record {
     /// When it would be over the limit.
     pub fn artifact(&self, subject: &Descriptor) -> Result<Artifact, StoreError> {
         let predicate = serde_json::to_value(self)
-            .map_err(|error| StoreError::new(Class::Invalid, "the record can't be written").because(error))?;
+            .map_err(|error| StoreError::new(ErrorKind::Invalid, "the record can't be written").because(error))?;
         let name = self.to.rsplit_once(':').map_or(self.to.as_str(), |(repository, _)| repository);
         let statement = statement(name, &self.digest, predicate_type::RECORD, predicate);
         let kind = match self.kind {
@@ -234,7 +234,7 @@ impl Recorded {
         });
         if referrers.len() > RECORDS {
             let message = format!("{} has more than {RECORDS} records of {image}", store.address());
-            return Err(StoreError::new(Class::Invalid, message).hint("delete those that are no longer needed"));
+            return Err(StoreError::new(ErrorKind::Invalid, message).hint("delete those that are no longer needed"));
         }
         let asked: Vec<_> = referrers.iter().map(|referrer| Self::fetch(store, &referrer.digest, image)).collect();
         let found: Vec<Option<(OffsetDateTime, Self)>> = stream::iter(asked).buffered(READERS).try_collect().await?;
@@ -251,7 +251,7 @@ impl Recorded {
         let lacks = || {
             let message =
                 format!("{} lists {referrer} as what may be a record of {image}, and lacks it", store.address());
-            StoreError::new(Class::NotFound, message).hint("take it out of the list, or push it again")
+            StoreError::new(ErrorKind::NotFound, message).hint("take it out of the list, or push it again")
         };
         let manifest = store.manifest(referrer).await?.ok_or_else(lacks)?;
         let record = Self::read(store, &manifest, image).await?;
@@ -298,7 +298,7 @@ mod tests {
             run: None,
             actor: None,
             time: time.into(),
-            gates: vec![Gate { name: "lint".into(), status: GateStatus::Passed, detail: "no findings".into() }],
+            gates: vec![GateResult { name: "lint".into(), status: GateStatus::Passed, detail: "no findings".into() }],
             overridden: None,
         }
     }
@@ -361,7 +361,7 @@ mod tests {
             record(&image.digest, &time).artifact(&image).unwrap().add_to(&layout).unwrap();
         }
         let error = Recorded::all(&store, &image.digest).await.unwrap_err();
-        assert_eq!(error.class, Class::Invalid);
+        assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(error.to_string().contains("more than 200 records"), "{error}");
     }
 }

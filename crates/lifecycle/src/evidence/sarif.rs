@@ -207,11 +207,11 @@ fn score(severity: Severity) -> Option<&'static str> {
 mod tests {
     use super::super::scan::{Counts, Vulnerability};
     use super::*;
-    use crate::Place;
+    use crate::SourceLocation;
     use crate::oci::Platform;
 
     fn finding(rule: &str, level: lint::Level, line: usize) -> Finding {
-        let place = Place { file: "images/a b/Dockerfile".into(), line, column: 1 };
+        let place = SourceLocation { file: "images/a b/Dockerfile".into(), line, column: 1 };
         Finding { rule: rule.into(), level, message: "m".into(), place, url: Some(format!("https://x.example/{rule}")) }
     }
 

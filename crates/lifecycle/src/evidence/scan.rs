@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 pub use super::vulnerability::{Severity, Threshold, Vulnerability};
 use super::waivers::{Waiver, Waivers};
 use super::{Artifact, attest, predicate_type, statement};
-use crate::counted;
 use crate::oci::{Descriptor, Platform, StoreError, listed};
+use crate::plural;
 use crate::runner::{Cell, Table};
 
 /// Vulnerabilities that an error names.
@@ -220,7 +220,7 @@ impl Verdict {
         if failing.len() > NAMED {
             named += &format!("; and {} more", failing.len() - NAMED);
         }
-        let number = counted(failing.len(), "vulnerability");
+        let number = plural(failing.len(), "vulnerability");
         Some(format!("{number} of {}: {named}", threshold.sentence()))
     }
 
@@ -235,7 +235,7 @@ impl Verdict {
         let named: Vec<&str> = unrated.iter().take(NAMED).map(|finding| finding.vulnerability.id.as_str()).collect();
         let more = if unrated.len() > NAMED { format!(" and {} more", unrated.len() - NAMED) } else { String::new() };
         (!unrated.is_empty()).then(|| {
-            let number = counted(unrated.len(), "vulnerability");
+            let number = plural(unrated.len(), "vulnerability");
             format!("{number} of unknown severity, below every threshold: {}{more}; `scan-threshold: {threshold},unknown` lets them fail the image", named.join(", "))
         })
     }

@@ -12,9 +12,9 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
 use super::vulnerability::Vulnerability;
-use crate::Place;
-use crate::Problem;
-use crate::checkout;
+use crate::ActionError;
+use crate::SourceLocation;
+use crate::workspace;
 use wildmatch::WildMatch;
 
 /// Where waivers are looked for in the working directory.
@@ -49,7 +49,7 @@ pub struct Waiver {
     pub expires: Date,
     /// Where it is written.
     #[serde(skip)]
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// All that is accepted, and what was.
@@ -64,10 +64,10 @@ impl Waivers {
     ///
     /// # Errors
     /// All that is no waiver in it, each with its place.
-    pub fn read(path: &Path, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
-        let one = |problem: Problem| vec![problem.at(start(display))];
-        let text = checkout::read(path, FILE_LIMIT);
-        let text = text.map_err(|error| one(Problem::mistake("cannot read the waivers").because(error)))?;
+    pub fn read(path: &Path, display: &Path, today: Date) -> Result<Self, Vec<ActionError>> {
+        let one = |problem: ActionError| vec![problem.at(start(display))];
+        let text = workspace::read(path, FILE_LIMIT);
+        let text = text.map_err(|error| one(ActionError::usage_error("cannot read the waivers").because(error)))?;
         Self::parse(&text, display, today)
     }
 
@@ -75,7 +75,7 @@ impl Waivers {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn parse(text: &str, display: &Path, today: Date) -> Result<Self, Vec<Problem>> {
+    pub fn parse(text: &str, display: &Path, today: Date) -> Result<Self, Vec<ActionError>> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let reader = || Reader { parser: Parser::new_from_str(text), file: display };
         let entries = reader().all().and_then(|()| reader().entries()).map_err(|problem| vec![problem])?;
@@ -92,12 +92,12 @@ impl Waivers {
     }
 
     /// What was accepted for an image, and is not any more: somebody has to decide anew before it counts as scanned.
-    pub fn expired(&self, key: &str, name: &str) -> impl Iterator<Item = Problem> {
+    pub fn expired(&self, key: &str, name: &str) -> impl Iterator<Item = ActionError> {
         let of_it = self.expired.iter().filter(move |waiver| waiver.is_for(key, name));
         of_it.map(|waiver| {
             let message = format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires);
             let hint = format!("fix it, or let {} decide anew", waiver.owner);
-            Problem::failure(message).at(waiver.place.clone()).hint(hint)
+            ActionError::failure(message).at(waiver.place.clone()).hint(hint)
         })
     }
 
@@ -170,21 +170,21 @@ fn iso<S: Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(date)
 }
 
-fn start(file: &Path) -> Place {
-    Place { file: file.to_owned(), line: 1, column: 1 }
+fn start(file: &Path) -> SourceLocation {
+    SourceLocation { file: file.to_owned(), line: 1, column: 1 }
 }
 
 /// What is written for one waiver.
 struct Entry {
-    place: Place,
-    fields: Vec<(&'static str, String, Place)>,
+    place: SourceLocation,
+    fields: Vec<(&'static str, String, SourceLocation)>,
 }
 
 impl Entry {
-    fn waiver(&self) -> Result<Waiver, Problem> {
+    fn waiver(&self) -> Result<Waiver, ActionError> {
         let field = |name: &str| self.fields.iter().find(|(field, ..)| *field == name);
         let required = |name: &str| {
-            let missing = || Problem::mistake(format!("a waiver without `{name}`")).at(self.place.clone());
+            let missing = || ActionError::usage_error(format!("a waiver without `{name}`")).at(self.place.clone());
             field(name).map(|(_, value, _)| value.clone()).ok_or_else(missing)
         };
         let waiver = Waiver {
@@ -210,11 +210,11 @@ impl Entry {
         };
         if let Some(misplaced) = misplaced {
             let hint = "another rule: `# hadolint ignore=RULE` above the instruction, or `ignored` in .hadolint.yaml";
-            return Err(Problem::mistake(misplaced).at(self.place.clone()).hint(hint));
+            return Err(ActionError::usage_error(misplaced).at(self.place.clone()).hint(hint));
         }
         let expires = required("expires")?;
         let place = field("expires").map(|(_, _, place)| place.clone());
-        let refuse = |_| Problem::mistake(format!("`{expires}` is no day: YYYY-MM-DD")).at(place);
+        let refuse = |_| ActionError::usage_error(format!("`{expires}` is no day: YYYY-MM-DD")).at(place);
         let expires = Date::parse(&expires, format_description!("[year]-[month]-[day]")).map_err(refuse)?;
         Ok(Waiver { expires, ..waiver })
     }
@@ -227,19 +227,19 @@ struct Reader<'t> {
 
 impl<'t> Reader<'t> {
     /// Goes through the text: where it breaks off is what is wrong with it, and not what it seems to say before.
-    fn all(&mut self) -> Result<(), Problem> {
+    fn all(&mut self) -> Result<(), ActionError> {
         while !matches!(self.next()?, (Event::StreamEnd, _)) {}
         Ok(())
     }
 
     /// The entries of the one list of the text.
-    fn entries(&mut self) -> Result<Vec<Entry>, Problem> {
+    fn entries(&mut self) -> Result<Vec<Entry>, ActionError> {
         let mut entries = None;
         loop {
             match self.next()? {
                 (Event::StreamEnd, _) => return Ok(entries.unwrap_or_default()),
                 (Event::DocumentStart(_), place) if entries.is_some() => {
-                    return Err(Problem::mistake("a second document: waivers are one list").at(place));
+                    return Err(ActionError::usage_error("a second document: waivers are one list").at(place));
                 }
                 (Event::DocumentStart(_), _) => entries = Some(self.list()?),
                 _ => {}
@@ -247,11 +247,11 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn list(&mut self) -> Result<Vec<Entry>, Problem> {
+    fn list(&mut self) -> Result<Vec<Entry>, ActionError> {
         match self.next()? {
             (Event::SequenceStart(..), _) => {}
             (Event::Scalar(text, ScalarStyle::Plain, ..), _) if is_null(&text) => return Ok(Vec::new()),
-            (_, place) => return Err(Problem::mistake("waivers are a list: a `-` begins each").at(place)),
+            (_, place) => return Err(ActionError::usage_error("waivers are a list: a `-` begins each").at(place)),
         }
         let mut entries = Vec::new();
         loop {
@@ -259,53 +259,57 @@ impl<'t> Reader<'t> {
                 (Event::SequenceEnd, _) => return Ok(entries),
                 (Event::MappingStart(..), place) => entries.push(self.entry(place)?),
                 (_, place) => {
-                    return Err(
-                        Problem::mistake("a waiver is a mapping with `id`, `reason`, `owner`, `expires`").at(place)
-                    );
+                    return Err(ActionError::usage_error(
+                        "a waiver is a mapping with `id`, `reason`, `owner`, `expires`",
+                    )
+                    .at(place));
                 }
             }
         }
     }
 
-    fn entry(&mut self, place: Place) -> Result<Entry, Problem> {
+    fn entry(&mut self, place: SourceLocation) -> Result<Entry, ActionError> {
         let mut entry = Entry { place, fields: Vec::new() };
         loop {
             let (name, place) = match self.next()? {
                 (Event::MappingEnd, _) => return Ok(entry),
                 (Event::Scalar(name, ..), place) => (name, place),
-                (_, place) => return Err(Problem::mistake("a key that is not a string").at(place)),
+                (_, place) => return Err(ActionError::usage_error("a key that is not a string").at(place)),
             };
             let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
                 let name: String = name.chars().take(100).collect();
-                return Err(Problem::mistake(format!("a waiver has no `{name}`"))
+                return Err(ActionError::usage_error(format!("a waiver has no `{name}`"))
                     .at(place)
                     .hint(format!("it has {}", FIELDS.join(", "))));
             };
             if entry.fields.iter().any(|(known, ..)| *known == field) {
-                return Err(Problem::mistake(format!("duplicate key `{field}`")).at(place));
+                return Err(ActionError::usage_error(format!("duplicate key `{field}`")).at(place));
             }
             match self.next()? {
                 (Event::Scalar(text, style, ..), place) if is_text(&text, style) => {
                     entry.fields.push((field, text.trim().to_owned(), place));
                 }
-                (_, place) => return Err(Problem::mistake(format!("`{field}` of a waiver is a text")).at(place)),
+                (_, place) => {
+                    return Err(ActionError::usage_error(format!("`{field}` of a waiver is a text")).at(place));
+                }
             }
         }
     }
 
-    fn next(&mut self) -> Result<(Event<'t>, Place), Problem> {
+    fn next(&mut self) -> Result<(Event<'t>, SourceLocation), ActionError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, self.place(&span.start))),
             Some(Err(error)) => {
                 let message = error.info().trim_end_matches('.').replace(['\n', '\r'], " ");
-                Err(Problem::mistake(format!("the waivers are no YAML: {message}")).at(self.place(error.marker())))
+                Err(ActionError::usage_error(format!("the waivers are no YAML: {message}"))
+                    .at(self.place(error.marker())))
             }
             None => Ok((Event::StreamEnd, start(self.file))),
         }
     }
 
-    fn place(&self, marker: &Marker) -> Place {
-        Place { file: self.file.to_owned(), line: marker.line().max(1), column: marker.col() + 1 }
+    fn place(&self, marker: &Marker) -> SourceLocation {
+        SourceLocation { file: self.file.to_owned(), line: marker.line().max(1), column: marker.col() + 1 }
     }
 }
 
@@ -326,8 +330,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Waivers, String> {
-        let lines = |problems: Vec<Problem>| {
-            let line = |problem: Problem| format!("{}: {problem}", problem.place.clone().unwrap());
+        let lines = |problems: Vec<ActionError>| {
+            let line = |problem: ActionError| format!("{}: {problem}", problem.place.clone().unwrap());
             problems.into_iter().map(line).collect::<Vec<_>>().join("\n")
         };
         Waivers::parse(text, Path::new(".image-waivers.yaml"), date!(2026 - 06 - 15)).map_err(lines)

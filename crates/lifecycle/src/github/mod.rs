@@ -23,7 +23,7 @@ pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
 
 use crate::registry::http_client::HttpClient;
-use crate::runner::Environment;
+use crate::runner::Variables;
 use secrecy::{ExposeSecret, SecretString};
 use service::OctocrabService;
 
@@ -54,11 +54,11 @@ impl GitHub {
     ///
     /// # Errors
     /// When the environment does not say which, or the token or the address can't be sent.
-    pub fn of(environment: &Environment, token: &SecretString) -> Result<Self, Error> {
-        let repository = environment.repository().filter(|repository| is_repository(repository));
+    pub fn of(variables: &Variables, token: &SecretString) -> Result<Self, Error> {
+        let repository = variables.repository().filter(|repository| is_repository(repository));
         let repository =
             repository.ok_or_else(|| Error::new("GITHUB_REPOSITORY doesn't say which repository this is"))?;
-        let address = environment.get("GITHUB_API_URL").unwrap_or("https://api.github.com");
+        let address = variables.get("GITHUB_API_URL").unwrap_or("https://api.github.com");
         Self::new(address, repository, token)
     }
 

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use octocrab::OctoBody;
 use tower_service::Service;
 
-use crate::oci::{BoxError, Class, StoreError};
+use crate::oci::{BoxError, ErrorKind, StoreError};
 use crate::registry::http_client::HttpClient;
 
 /// The client as octocrab calls it.
@@ -26,7 +26,7 @@ impl Service<Request<OctoBody>> for OctocrabService {
     }
 
     fn call(&mut self, request: Request<OctoBody>) -> Self::Future {
-        let broken = |error| StoreError::new(Class::Invalid, "the request can't be sent").because(error);
+        let broken = |error| StoreError::new(ErrorKind::Invalid, "the request can't be sent").because(error);
         let request = request.map(|body| body.map_err(broken).boxed_unsync());
         let client = self.0.clone();
         Box::pin(async move { client.send(request).await })

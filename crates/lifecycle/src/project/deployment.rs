@@ -7,13 +7,13 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 
 use super::{Named, Release, Stores};
-use crate::Diagnosis;
-use crate::Problem;
+use crate::ActionError;
+use crate::Diagnostic;
 use crate::oci::{
-    CONFIG_LIMIT, Class, Content, Digest, Location, Manifest, Platform, Reference, Store, StoreError, listed,
+    CONFIG_LIMIT, Content, Digest, ErrorKind, Location, Manifest, Platform, Reference, Store, StoreError, listed,
     media_type, read_blob,
 };
-use crate::runner::{Annotation, AtPlace, Level, Runner, escape, message};
+use crate::runner::{Annotation, AtSourceLocation, Level, Runner, escape, message};
 use crate::template::{Lead, Placed, Runtime, Usage};
 use crate::transfer::Graph;
 
@@ -26,7 +26,7 @@ const FOREIGN: [&str; 2] = ["foreign", "nondistributable"];
 /// A reference that the template deploys, and that a run does not write: an image that was not chosen, or one that is in
 /// no mapping.
 #[derive(Debug, Clone)]
-pub struct Other {
+pub struct UnmanagedReference {
     /// Where it is; of one that is pinned, the tag says nothing.
     pub reference: Reference,
     /// The digest that it is pinned to.
@@ -48,7 +48,7 @@ pub enum Fit {
     Refused(String),
 }
 
-impl Other {
+impl UnmanagedReference {
     /// A usage whose reference is known. `written` are the names that a run writes: a registry that stands in for theirs
     /// stands in for others only where the same parameter leads them.
     pub(super) fn of(usage: &Usage, is_ours: bool, written: &[Named], stands_in: Option<&str>) -> Option<Self> {
@@ -74,7 +74,7 @@ impl Other {
     }
 
     /// Why a deployment would not find it, or could not run it.
-    async fn lack(&self, stores: &Stores) -> Option<Problem> {
+    async fn lack(&self, stores: &Stores) -> Option<ActionError> {
         let found = async {
             let store = stores.open(&self.reference)?.store;
             let root = match &self.digest {
@@ -90,15 +90,15 @@ impl Other {
             Ok(Some(Fit::Refused(why))) => format!("a deployment could not run `{self}`: {why}"),
             Ok(None) => format!("a deployment would not find `{self}`, which `{}` deploys", self.usage.resource),
             Err(error) => {
-                let why = Diagnosis::of(&error.into()).line();
+                let why = Diagnostic::of(&error.into()).line();
                 format!("a deployment may not find `{self}`, which `{}` deploys: {why}", self.usage.resource)
             }
         };
-        Some(Problem::failure(why).at(self.usage.place.clone()))
+        Some(ActionError::failure(why).at(self.usage.place.clone()))
     }
 }
 
-impl fmt::Display for Other {
+impl fmt::Display for UnmanagedReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.digest {
             Some(digest) => write!(f, "{}@{digest}", self.reference.repository_address()),
@@ -111,7 +111,12 @@ impl fmt::Display for Other {
 ///
 /// The mapping's images that were not chosen are those of another run, which may be on its way: only a dry run, which is
 /// about the whole deployment, looks for them.
-pub async fn lacks(others: &[Other], stores: &Stores, dry_run: bool, runner: &Runner) -> Vec<Problem> {
+pub async fn missing_references(
+    others: &[UnmanagedReference],
+    stores: &Stores,
+    dry_run: bool,
+    runner: &Runner,
+) -> Vec<ActionError> {
     let looked_for = others.iter().filter(|other| dry_run || !other.is_ours);
     let looks: Vec<_> = looked_for.map(|other| other.lack(stores)).collect();
     let looks = stream::iter(looks).buffered(READERS).filter_map(std::future::ready).collect();
@@ -123,7 +128,7 @@ pub async fn lacks(others: &[Other], stores: &Stores, dry_run: bool, runner: &Ru
 }
 
 /// Tells the runner what is missed, and makes the summary's part of it; nothing where nothing is.
-pub fn tell(lacks: &[Problem], release: Release<'_>, runner: &Runner) -> String {
+pub fn tell(lacks: &[ActionError], release: Release<'_>, runner: &Runner) -> String {
     if lacks.is_empty() {
         return String::new();
     }
@@ -154,7 +159,7 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
                     let bytes = read_blob(store.as_ref(), config, CONFIG_LIMIT).await?;
                     platforms.push(Platform::of_config(&bytes).ok_or_else(|| {
                         let message = format!("{} doesn't say its platform", manifest.digest);
-                        StoreError::new(Class::Invalid, message)
+                        StoreError::new(ErrorKind::Invalid, message)
                     })?);
                 }
                 (None, Content::Index { .. }) => {}
@@ -168,11 +173,15 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
 ///
 /// # Errors
 /// When the image's platform can't be looked up.
-pub async fn refusal(store: &Arc<dyn Store>, graph: &Graph, usages: &[Usage]) -> Result<Option<Problem>, StoreError> {
+pub async fn refusal(
+    store: &Arc<dyn Store>,
+    graph: &Graph,
+    usages: &[Usage],
+) -> Result<Option<ActionError>, StoreError> {
     let root = &graph.root;
     let layers = usages.iter().find_map(|usage| {
         let why = unusable_layer(usage, graph)?;
-        Some(Problem::failure(why).at(usage.runtime.place.clone()))
+        Some(ActionError::failure(why).at(usage.runtime.place.clone()))
     });
     if layers.is_some() {
         return Ok(layers);
@@ -181,11 +190,11 @@ pub async fn refusal(store: &Arc<dyn Store>, graph: &Graph, usages: &[Usage]) ->
         return Ok(None);
     }
     let has = match platforms(store, root).await {
-        Err(error) if error.class == Class::Invalid => return Ok(None),
+        Err(error) if error.kind == ErrorKind::Invalid => return Ok(None),
         has => has?,
     };
     let refused = usages.iter().find_map(|usage| match fit(usage, root, &has) {
-        Fit::Refused(why) => Some(Problem::failure(why).at(usage.runtime.place.clone())),
+        Fit::Refused(why) => Some(ActionError::failure(why).at(usage.runtime.place.clone())),
         Fit::Runs | Fit::Unsure(_) => None,
     });
     Ok(refused)
@@ -205,7 +214,7 @@ pub async fn lacking(
         return Ok(Vec::new());
     }
     match platforms(store, root).await {
-        Err(error) if error.class == Class::Invalid => Ok(Vec::new()),
+        Err(error) if error.kind == ErrorKind::Invalid => Ok(Vec::new()),
         Err(error) => Err(error),
         Ok(has) => Ok(declared.iter().map(|p| p.value.clone()).filter(|platform| !has.contains(platform)).collect()),
     }

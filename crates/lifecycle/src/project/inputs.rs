@@ -65,7 +65,7 @@ impl CommonInputs<'_> {
             dry_run: self.dry_run.boolean(false)?,
             region: region(&self.region)?,
             options,
-            project: Project::load(self, &runner.environment)?,
+            project: Project::load(self, &runner.variables)?,
         })
     }
 }

@@ -16,20 +16,20 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 pub use crate::template::Version;
-pub use deployment::{Fit, Other, fit, lacking, lacks, platforms, refusal, tell, unusable_layer};
+pub use deployment::{Fit, UnmanagedReference, fit, lacking, missing_references, platforms, refusal, tell, unusable_layer};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, NamedTag, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
 use options::{accounts, concurrency};
 pub use record::attach;
-pub use side::Side;
+pub use side::RegistryAccess;
 pub use stores::{OpenRepository, Stores};
 
-use crate::checkout;
 use crate::evidence::waivers::{self, Waivers};
-use crate::runner::{Environment, Input, InputError, Runner};
+use crate::runner::{Input, InputError, Runner, Variables};
 use crate::template::{Context, ImageDefinition, Template};
-use crate::{Diagnosis, Problem};
+use crate::workspace;
+use crate::{ActionError, Diagnostic};
 
 /// The mapping where none is named.
 const MAPPING: &str = "ImageBuildConfiguration";
@@ -65,8 +65,8 @@ impl Project {
     ///
     /// # Errors
     /// When an input or a template is wrong, or an image that was asked for is not there.
-    pub fn load(inputs: &CommonInputs<'_>, environment: &Environment) -> anyhow::Result<Self> {
-        let workspace = environment.workspace();
+    pub fn load(inputs: &CommonInputs<'_>, variables: &Variables) -> anyhow::Result<Self> {
+        let workspace = variables.workspace();
         let workspace = workspace.canonicalize().unwrap_or(workspace);
         let folder = inputs.working_directory.text().map_or_else(|| workspace.clone(), |folder| workspace.join(folder));
         let folder = folder.canonicalize().map_err(|_| inputs.working_directory.refuse("a folder of the checkout"))?;
@@ -108,7 +108,7 @@ impl Project {
                     Some(first) => {
                         let message = format!("two templates define the image `{}` differently", image.key.value);
                         let hint = "give it another key, or say the same of it: name, Dockerfile, context and the rest";
-                        return Err(Problem::mistake(message)
+                        return Err(ActionError::usage_error(message)
                             .at(image.key.place.clone())
                             .hint(format!("the other is at {}: {hint}", first.key.place))
                             .into());
@@ -158,15 +158,15 @@ impl Project {
     /// # Errors
     /// When it is relative and leads out of the checkout.
     pub fn inside(&self, path: &str) -> std::io::Result<PathBuf> {
-        checkout::inside(&self.workspace, &self.folder, Path::new(path))
+        workspace::inside(&self.workspace, &self.folder, Path::new(path))
     }
 
     /// The waivers of the file that was named, otherwise of the one at its usual place, if it is there.
     ///
     /// # Errors
     /// The first thing that is wrong with it; the others are annotations.
-    pub fn waivers(&self, named: Option<&Path>, runner: &Runner) -> Result<Waivers, Problem> {
-        let refused = |error| Problem::mistake(format!("cannot take {}", waivers::FILE_NAME)).because(error);
+    pub fn waivers(&self, named: Option<&Path>, runner: &Runner) -> Result<Waivers, ActionError> {
+        let refused = |error| ActionError::usage_error(format!("cannot take {}", waivers::FILE_NAME)).because(error);
         let path = match named {
             Some(path) => path.to_owned(),
             None => self.inside(waivers::FILE_NAME).map_err(refused)?,
@@ -177,8 +177,8 @@ impl Project {
         let display = path.strip_prefix(&self.workspace).unwrap_or(&path).to_owned();
         Waivers::read(&path, &display, waivers::today()).map_err(|problems| {
             let mut problems = problems.into_iter();
-            let first = problems.next().unwrap_or_else(|| Problem::mistake("the waivers can't be read"));
-            problems.for_each(|problem| runner.annotate(Diagnosis::of(&problem.into()).annotation()));
+            let first = problems.next().unwrap_or_else(|| ActionError::usage_error("the waivers can't be read"));
+            problems.for_each(|problem| runner.annotate(Diagnostic::of(&problem.into()).annotation()));
             first
         })
     }
@@ -223,7 +223,9 @@ pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathB
 fn in_input(mapping: &Input<'_>, error: crate::template::Error) -> anyhow::Error {
     let crate::template::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
     match mapping.text().filter(|mapping| *mapping != MAPPING) {
-        Some(_) => Problem::mistake(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into(),
+        Some(_) => {
+            ActionError::usage_error(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into()
+        }
         None => error.into(),
     }
 }

@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wildmatch::WildMatch;
 
-use super::{Module, Other, Project, Side};
-use crate::Place;
-use crate::Problem;
+use super::{Module, Project, RegistryAccess, UnmanagedReference};
+use crate::ActionError;
+use crate::SourceLocation;
 use crate::oci::{InvalidReference, Reference, Tag};
-use crate::runner::{Annotation, AtPlace, Level};
+use crate::runner::{Annotation, AtSourceLocation, Level};
 use crate::template::{
     Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
     Version,
@@ -41,7 +41,7 @@ pub struct Named {
     /// What deploys it under this name.
     pub usages: Vec<Usage>,
     /// Where the name, or else the image, is written.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// A tag of an image.
@@ -64,7 +64,7 @@ impl Named {
 struct Name {
     text: String,
     pattern: NamePattern,
-    place: Place,
+    place: SourceLocation,
     usages: Vec<Usage>,
 }
 
@@ -76,7 +76,7 @@ pub struct Names {
     /// The registry that stands at the front, `host[/prefix]` or `oci:DIR`, where there is one for all.
     pub registry: Option<String>,
     /// What the template deploys from the same registries beside these.
-    pub others: Vec<Other>,
+    pub others: Vec<UnmanagedReference>,
     /// What a deployment will not take as it is written.
     pub warnings: Vec<Annotation>,
 }
@@ -86,7 +86,7 @@ impl Project {
     ///
     /// # Errors
     /// When a parameter is refused, an expression can't be decided, or what it needs can't be looked up.
-    pub async fn names(&self, release: Release<'_>, side: &Side) -> anyhow::Result<Names> {
+    pub async fn names(&self, release: Release<'_>, side: &RegistryAccess) -> anyhow::Result<Names> {
         let about = |module: &Module| module.defined.iter().any(|image| self.is_chosen(&image.key.value));
         let (ours, others): (Vec<&Module>, Vec<&Module>) = self.modules.iter().partition(|module| about(module));
         let mut evaluated = Vec::new();
@@ -126,7 +126,7 @@ impl Project {
                             Some(pattern) => format!("input `reference`: `{}` for {of_image}", pattern.escape_debug()),
                             None => of_image,
                         };
-                        Problem::mistake(what).at(place.clone()).because(error)
+                        ActionError::usage_error(what).at(place.clone()).because(error)
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
                     let pattern = pattern.in_run_for(release.version);
@@ -143,7 +143,7 @@ impl Project {
         let beside =
             evaluated.iter().flat_map(|evaluation| evaluation.usages.iter().map(move |usage| (evaluation, usage)));
         let other = |(evaluation, usage): (&Evaluation, &Usage)| {
-            Other::of(usage, evaluation.is_ours(usage), &names.images, registry)
+            UnmanagedReference::of(usage, evaluation.is_ours(usage), &names.images, registry)
         };
         names.others = beside.filter_map(other).collect();
         Ok(names)
@@ -160,7 +160,7 @@ impl Project {
         image: &ImageDefinition,
         deployed: &[&Deployed],
         release: Release<'_>,
-        side: &Side,
+        side: &RegistryAccess,
     ) -> anyhow::Result<Vec<Name>> {
         let key = &image.key.value;
         // `sam package` fills in the name of an image that only SAM's metadata tells of.
@@ -188,7 +188,7 @@ impl Project {
                     "the name of image `{key}` has nothing that a registry could stand in for: `{}`",
                     reference.text
                 );
-                let problem = Problem::mistake(message).at(place);
+                let problem = ActionError::usage_error(message).at(place);
                 return Err(problem.hint("lead it with a parameter, or leave the registry out").into());
             }
             if let Some(pattern) = &self.pattern {
@@ -202,7 +202,7 @@ impl Project {
                         "the input `reference` calls image `{key}` `{wanted}`, the template calls it `{}`",
                         reference.text
                     );
-                    return Err(Problem::mistake(message)
+                    return Err(ActionError::usage_error(message)
                         .at(place)
                         .hint("leave `reference` out: the template decides")
                         .into());
@@ -215,7 +215,7 @@ impl Project {
     }
 
     /// The values that a template's expressions are evaluated with, before anything is looked up.
-    fn beginning(&self, module: &Module, release: Release<'_>, side: &Side) -> anyhow::Result<Context> {
+    fn beginning(&self, module: &Module, release: Release<'_>, side: &RegistryAccess) -> anyhow::Result<Context> {
         let template = &module.template;
         let mut context = Context { stand_in: side.registry.clone(), ..self.context(module, Some(release))? };
         if let Some(name) = &side.registry_parameter {
@@ -234,7 +234,7 @@ impl Project {
         module: &'m Module,
         others: &[Evaluation<'_>],
         release: Release<'_>,
-        side: &Side,
+        side: &RegistryAccess,
     ) -> Option<Evaluation<'m>> {
         let mut context = self.beginning(module, release, side).ok()?;
         for other in others {
@@ -249,7 +249,11 @@ impl Project {
     ///
     /// # Errors
     /// When that value was given, and means another environment than the run's: its tag would be written.
-    fn same_everywhere(&self, evaluation: &Evaluation, release: Release<'_>) -> Result<Option<Annotation>, Problem> {
+    fn same_everywhere(
+        &self,
+        evaluation: &Evaluation,
+        release: Release<'_>,
+    ) -> Result<Option<Annotation>, ActionError> {
         let environment = release.environment;
         let parameters = evaluation.module.template.parameters();
         for stage in parameters.iter().filter(|p| !p.is_ssm() && p.is_environment(environment)) {
@@ -273,7 +277,7 @@ impl Project {
                     let message = format!(
                         "input `parameters`: `{stage}={value}`, and the run is for `{environment}`: image `{key}` would be `{name}`"
                     );
-                    return Err(Problem::mistake(message).at(usage.place.clone()).hint(hint));
+                    return Err(ActionError::usage_error(message).at(usage.place.clone()).hint(hint));
                 }
                 Some(value) => format!("is `{value}`"),
                 None => "has its default".to_owned(),
@@ -344,13 +348,13 @@ impl<'m> Evaluation<'m> {
                 "the image of `{}` can't be told: {}; `{}`, which nothing else deploys, gets the usual name",
                 usage.resource, unresolved.reason, image.key.value
             );
-            Annotation::new(Level::Warning, message).at(Some(Place::clone(&unresolved.place)))
+            Annotation::new(Level::Warning, message).at(Some(SourceLocation::clone(&unresolved.place)))
         };
         unresolved.map(warning).collect()
     }
 
     /// The registry of an image that nothing deploys: as given, else the one parameter that leads the others.
-    async fn registry_of(&self, image: &ImageDefinition, side: &Side) -> anyhow::Result<String> {
+    async fn registry_of(&self, image: &ImageDefinition, side: &RegistryAccess) -> anyhow::Result<String> {
         if let Some(registry) = &side.registry {
             return Ok(registry.trim_end_matches('/').to_owned());
         }
@@ -364,7 +368,7 @@ impl<'m> Evaluation<'m> {
         let Some(name) = side.registry_parameter.clone().or_else(of_template) else {
             let message =
                 format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
-            let problem = Problem::mistake(message).at(image.key.place.clone());
+            let problem = ActionError::usage_error(message).at(image.key.place.clone());
             return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
         };
         match self.context.ssm.get(&name) {
@@ -375,7 +379,7 @@ impl<'m> Evaluation<'m> {
 }
 
 /// Looks up what a template's expressions need, and nothing else.
-async fn look_up(context: &mut Context, template: &Template, side: &Side) -> anyhow::Result<()> {
+async fn look_up(context: &mut Context, template: &Template, side: &RegistryAccess) -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         let mut learned = false;
         for need in template.needs(context) {
@@ -414,19 +418,19 @@ impl Names {
         named: &Named,
         release: Release<'_>,
         commit: Option<&str>,
-    ) -> Result<Vec<NamedTag>, Problem> {
+    ) -> Result<Vec<NamedTag>, ActionError> {
         let mut tags: Vec<NamedTag> = Vec::new();
         for pattern in patterns {
             if commit.is_none() && pattern.contains("{sha}") {
                 let message = format!("input `extra-tags`: `{pattern}` needs a commit, and GITHUB_SHA names none");
-                return Err(Problem::mistake(message));
+                return Err(ActionError::usage_error(message));
             }
             let commit = commit.map_or("", |commit| commit.get(..7).unwrap_or(commit));
             let (environment, version) = (Some(release.environment), Some(release.version));
             let text = Traced::fill(pattern, environment, version, &[("image", &named.image), ("sha", commit)]);
             let made = if text.as_str() == pattern { String::new() } else { format!(" makes `{text}`, which") };
             let wrong = |_: InvalidReference| {
-                Problem::mistake(format!("input `extra-tags`: `{pattern}`{made} is not a tag")).hint(
+                ActionError::usage_error(format!("input `extra-tags`: `{pattern}`{made} is not a tag")).hint(
                     "letters, digits, `_`, `.` and `-`; {environment}, {version}, {image} and {sha} are filled in",
                 )
             };
@@ -450,16 +454,16 @@ fn is_below(reference: &str, registry: &str) -> bool {
 }
 
 /// What the template gets wrong in a name, or in the condition for it: which image it means can't be told then.
-fn refuse_mistakes(usages: &[Usage]) -> Result<(), Problem> {
+fn refuse_mistakes(usages: &[Usage]) -> Result<(), ActionError> {
     let wrong = usages.iter().find_map(|usage| {
         let condition = usage.undecided.as_ref().filter(|unresolved| unresolved.mistake);
         usage.mistakes.first().or(condition)
     });
-    wrong.map_or(Ok(()), |unresolved| Err(told(Problem::mistake(unresolved.reason.clone()), unresolved)))
+    wrong.map_or(Ok(()), |unresolved| Err(told(ActionError::usage_error(unresolved.reason.clone()), unresolved)))
 }
 
 /// A registry that stands in for one that the template writes out: a deployment pulls from the latter.
-fn written_out(deployed: &Deployed, side: &Side) -> Option<Annotation> {
+fn written_out(deployed: &Deployed, side: &RegistryAccess) -> Option<Annotation> {
     let registry = side.registry.as_ref().filter(|registry| !registry.starts_with("oci:"))?;
     let usage = deployed.usages.first()?;
     let Some(Origin::Host(host)) = usage.lead.as_ref().map(|lead| &lead.origin) else { return None };
@@ -489,13 +493,14 @@ fn lead_value(usages: &[Usage]) -> Option<String> {
     usages.iter().find_map(|usage| usage.lead.as_ref()?.value.clone().ok())
 }
 
-fn undecided(key: &str, unresolved: &Unresolved) -> Problem {
-    let problem = Problem::mistake(format!("the name of image `{key}` can't be decided: {}", unresolved.reason));
+fn undecided(key: &str, unresolved: &Unresolved) -> ActionError {
+    let problem =
+        ActionError::usage_error(format!("the name of image `{key}` can't be decided: {}", unresolved.reason));
     told(problem, unresolved)
 }
 
-fn told(problem: Problem, unresolved: &Unresolved) -> Problem {
-    let problem = problem.at(Place::clone(&unresolved.place));
+fn told(problem: ActionError, unresolved: &Unresolved) -> ActionError {
+    let problem = problem.at(SourceLocation::clone(&unresolved.place));
     match &unresolved.hint {
         Some(hint) => problem.hint(hint.clone()),
         None => problem,

@@ -2,7 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Project;
-use crate::Diagnosis;
+use crate::Diagnostic;
 use crate::oci::StoreError;
 use crate::registry::is_region;
 use crate::runner::{Annotation, Input, InputError, Level, Runner};
@@ -56,7 +56,7 @@ impl EvidenceMode {
         if self != Self::BestEffort {
             return Err(error);
         }
-        let why = Diagnosis::of(&error.into()).line();
+        let why = Diagnostic::of(&error.into()).line();
         runner.annotate(Annotation::new(Level::Warning, format!("{key}: evidence did not arrive: {why}")));
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::{Project, Release};
 use crate::clock;
 use crate::evidence::{Record, RecordKind};
 use crate::oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
-use crate::runner::Environment;
+use crate::runner::Variables;
 use crate::transfer::copy;
 
 /// Attaches a record to the image that it tells of, whose root has to be there, and says what it has become.
@@ -23,7 +23,7 @@ impl Project {
     /// What a run does now to a digest: with the time, the template, and who does it and where as the runner says.
     pub fn record(
         &self,
-        run: &Environment,
+        run: &Variables,
         kind: RecordKind,
         release: Release<'_>,
         to: &Reference,

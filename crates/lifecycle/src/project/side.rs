@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Names, Stores};
-use crate::Problem;
+use crate::ActionError;
 use crate::aws::{Aws, RegistryCredentials};
 use crate::oci::Location;
 use crate::registry::{EcrHost, Options};
 
 /// One end: whose eyes see it, and where names get their registry from.
-pub struct Side {
+pub struct RegistryAccess {
     /// Who looks.
     pub aws: Arc<Aws>,
     /// The repositories, as this identity opens them.
@@ -21,7 +21,7 @@ pub struct Side {
     pub registry_parameter: Option<String>,
 }
 
-impl Side {
+impl RegistryAccess {
     /// An end that is seen by an identity.
     pub fn new(aws: Aws, options: &Options, registry: Option<String>, registry_parameter: Option<String>) -> Self {
         let aws = Arc::new(aws);
@@ -58,7 +58,7 @@ impl Side {
             let account = EcrHost::parse(host).map(|ecr| ecr.account);
             if !account.as_deref().is_some_and(allowed) {
                 let message = format!("`{host}` is of no account in `allowed-account-ids`");
-                return Err(Problem::mistake(message).at(place.clone()).into());
+                return Err(ActionError::usage_error(message).at(place.clone()).into());
             }
         }
         let account = self.aws.account().await?;
@@ -67,7 +67,7 @@ impl Side {
             false => {
                 let message =
                     format!("the credentials are of account {account}, which `allowed-account-ids` does not allow");
-                Err(Problem::mistake(message).into())
+                Err(ActionError::usage_error(message).into())
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Which templates a run reads, and what to say where there are none.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Problem;
-use crate::checkout;
+use crate::ActionError;
 use crate::runner::Input;
+use crate::workspace;
 
 /// Where a template is looked for.
 const NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
@@ -28,20 +28,20 @@ pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> an
     let found = NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     let found = found.ok_or_else(|| {
         let message = format!("there is no {} in {}", NAMES.join(", "), folder.display());
-        Problem::mistake(message).hint(suggestion(folder, &NAMES).unwrap_or_else(|| {
+        ActionError::usage_error(message).hint(suggestion(folder, &NAMES).unwrap_or_else(|| {
             "set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran \
              before this step"
                 .to_owned()
         }))
     })?;
-    let leaves = |error| Problem::mistake(format!("cannot take {}", found.display())).because(error);
+    let leaves = |error| ActionError::usage_error(format!("cannot take {}", found.display())).because(error);
     let name = found.file_name().map(Path::new).unwrap_or(&found);
-    Ok(vec![checkout::inside(workspace, folder, name).map_err(leaves)?])
+    Ok(vec![workspace::inside(workspace, folder, name).map_err(leaves)?])
 }
 
 /// One template that was named.
-fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> Result<PathBuf, Problem> {
-    let refused = |why: &str| Problem::mistake(template.refuse_value(typed, why).to_string());
+fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> Result<PathBuf, ActionError> {
+    let refused = |why: &str| ActionError::usage_error(template.refuse_value(typed, why).to_string());
     match folder.join(typed).canonicalize() {
         Ok(real) if !real.starts_with(workspace) => return Err(refused("it lies outside the checkout")),
         Ok(real) if real.is_dir() => {
@@ -51,7 +51,7 @@ fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> 
         }
         Ok(real) if !real.is_file() => return Err(refused("it is not a regular file")),
         Ok(real) => return Ok(real),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
         Err(error) => return Err(refused("it cannot be read").because(error)),
     }
     let missing = format!("there is no such file in {}", folder.display());
@@ -65,7 +65,7 @@ fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> 
     Err(hinted(refused(&missing), hint))
 }
 
-fn hinted(problem: Problem, hint: Option<String>) -> Problem {
+fn hinted(problem: ActionError, hint: Option<String>) -> ActionError {
     match hint {
         Some(hint) => problem.hint(hint),
         None => problem,
@@ -136,7 +136,7 @@ mod tests {
             fs::write(path, "").unwrap();
         }
         let error = paths(&Input::new("template", typed), &root, &root).unwrap_err();
-        crate::Diagnosis::of(&error).line().replace(root.to_str().unwrap(), "CHECKOUT")
+        crate::Diagnostic::of(&error).line().replace(root.to_str().unwrap(), "CHECKOUT")
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use oci_spec::image::ImageIndex;
 
 use super::Layout;
-use crate::{Class, Descriptor, Digest, InvalidDigest, StoreError, Tag, annotation, media_type};
+use crate::{Descriptor, Digest, ErrorKind, InvalidDigest, StoreError, Tag, annotation, media_type};
 
 /// The largest `index.json` that is read, in bytes: some hundred thousand entries.
 const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
@@ -128,8 +128,8 @@ impl Layout {
         for root in kept {
             let subject = match root.name {
                 Some(_) => None,
-                None => self.subject(&root).or_else(|error| match error.class {
-                    Class::NotFound => Ok(None),
+                None => self.subject(&root).or_else(|error| match error.kind {
+                    ErrorKind::NotFound => Ok(None),
                     _ => Err(error),
                 })?,
             };
@@ -148,7 +148,7 @@ impl Layout {
         }
         let lacks = || {
             let message = format!("the OCI layout {} lacks the manifest {digest} that it lists", self.root.display());
-            StoreError::new(Class::NotFound, message).hint("take it out of index.json, or copy it again")
+            StoreError::new(ErrorKind::NotFound, message).hint("take it out of index.json, or copy it again")
         };
         let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(lacks)?;
         let subject = manifest.subject.map(|subject| subject.digest);
@@ -183,7 +183,7 @@ impl Layout {
                 Err(TryLockError::WouldBlock) => {
                     let seconds = LOCK_DEADLINE.as_secs();
                     let message = format!("another process has held the lock of {} for {seconds} s", marker.display());
-                    return Err(StoreError::new(Class::Transient, message)
+                    return Err(StoreError::new(ErrorKind::Transient, message)
                         .hint("let that process end, or run this again: `fuser` shows which one it is"));
                 }
             }

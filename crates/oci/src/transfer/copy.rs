@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
 use super::graph::{Attached, Graph};
-use crate::{BlobSource, Class, Descriptor, Digest, Manifest, Put, Store, StoreError, Tag};
+use crate::{BlobSource, Descriptor, Digest, ErrorKind, Manifest, Put, Store, StoreError, Tag};
 
 /// Blobs of one image that are on their way at a time. Each takes some buffers, never its size.
 const BLOBS_AT_A_TIME: usize = 16;
@@ -150,7 +150,7 @@ pub async fn root(target: &Arc<dyn Store>, graph: &Graph) -> Result<(), StoreErr
 /// gets the time to arrive: what became of it has to be told.
 ///
 /// # Errors
-/// Those of the writes, and [`Class::Cancelled`] where a tag was not written.
+/// Those of the writes, and [`ErrorKind::Cancelled`] where a tag was not written.
 pub async fn tags(
     target: &Arc<dyn Store>,
     graph: &Graph,
@@ -160,13 +160,13 @@ pub async fn tags(
     let cancelled = cancelled.boxed_local().shared();
     for tag in tags {
         if cancelled.clone().now_or_never().is_some() {
-            return Err(StoreError::new(Class::Cancelled, format!("cancelled before the tag `{tag}` was written")));
+            return Err(StoreError::new(ErrorKind::Cancelled, format!("cancelled before the tag `{tag}` was written")));
         }
         match select(target.put_manifest(&graph.root, Some(tag)), cancelled.clone()).await {
             Either::Left((written, _)) => written?,
             Either::Right(((), write)) => timeout(TAG_GRACE, write).await.map_err(|_| {
                 let message = format!("cancelled while the tag `{tag}` was written: whether it was is not known");
-                StoreError::new(Class::Cancelled, message)
+                StoreError::new(ErrorKind::Cancelled, message)
             })??,
         }
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::{Class, Content, Descriptor, Digest, LOOK_AGAIN, LOOKS, Manifest, Platform, Store, StoreError};
+use crate::{Content, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, Manifest, Platform, Store, StoreError};
 
 /// How deep an index may hold indexes.
 const DEPTH_LIMIT: usize = 4;
@@ -37,7 +37,8 @@ impl Graph {
         let mut seen = HashSet::from([root.digest.clone()]);
         let mut levels: Vec<Vec<Manifest>> = Vec::new();
         let mut next: Vec<Descriptor> = root.children().to_vec();
-        let absurd = |what: String| Err(StoreError::new(Class::Invalid, format!("image {} has {what}", root.digest)));
+        let absurd =
+            |what: String| Err(StoreError::new(ErrorKind::Invalid, format!("image {} has {what}", root.digest)));
         while !next.is_empty() {
             if levels.len() >= DEPTH_LIMIT {
                 return absurd(format!("indexes nested deeper than {DEPTH_LIMIT}"));
@@ -106,7 +107,7 @@ impl Graph {
 async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
     let missing = || {
         let message = format!("{} lacks the manifest {} that the image consists of", store.address(), child.digest);
-        StoreError::new(Class::NotFound, message)
+        StoreError::new(ErrorKind::NotFound, message)
     };
     for look in 0..LOOKS {
         if look > 0 {
@@ -146,7 +147,7 @@ impl Attached {
         // What is attached may be signed as well as the image.
         let mut signed = subjects.clone();
         let absurd =
-            |what: String| Err(StoreError::new(Class::Invalid, format!("image {} has {what}", graph.root.digest)));
+            |what: String| Err(StoreError::new(ErrorKind::Invalid, format!("image {} has {what}", graph.root.digest)));
         for depth in 0.. {
             let mut listed = Self::of_all(store, &subjects).await?;
             listed.retain(|(_, listed)| !seen.contains(&listed.digest));
@@ -256,7 +257,7 @@ mod tests {
         for second in [on(&evil, "unknown", "unknown"), attestation(&evil), evil.clone(), on(&evil, "linux", "s390x")] {
             for list in [[&amd, &arm, &second], [&second, &arm, &amd]] {
                 let error = platforms(&layout, &list.map(Clone::clone)).await.unwrap_err();
-                assert_eq!(error.class, Class::Invalid);
+                assert_eq!(error.kind, ErrorKind::Invalid);
                 assert!(error.to_string().contains("two platforms"), "{error}");
             }
         }

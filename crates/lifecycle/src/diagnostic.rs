@@ -1,24 +1,24 @@
 //! How an error becomes the one line that a user reads.
 
-use crate::Place;
-use crate::error::{Explain, Problem};
+use crate::SourceLocation;
+use crate::error::{ActionError, Explain};
 use crate::oci::{InvalidReference, StoreError};
-use crate::runner::{Annotation, AtPlace, InputError, Level, RunnerError};
+use crate::runner::{Annotation, AtSourceLocation, InputError, Level, RunnerError};
 
 /// What is said of an error: one line, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnosis {
+pub struct Diagnostic {
     /// What failed and why, on one line.
     pub message: String,
     /// Where in a file.
-    pub place: Option<Place>,
+    pub place: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
     /// 1: something failed; 2: the inputs or the template are wrong.
     pub exit_code: u8,
 }
 
-impl Diagnosis {
+impl Diagnostic {
     /// What is to be said of an error: the messages of all its causes, and the place and hint of the first that has one.
     pub fn of(error: &anyhow::Error) -> Self {
         let explained: Vec<&dyn Explain> = error.chain().filter_map(explain).collect();
@@ -33,7 +33,7 @@ impl Diagnosis {
             message: messages.join(": "),
             place: explained.iter().find_map(|cause| cause.place()),
             hint: explained.iter().find_map(|cause| cause.hint()),
-            exit_code: if explained.iter().any(|cause| cause.is_mistake()) { 2 } else { 1 },
+            exit_code: if explained.iter().any(|cause| cause.is_usage_error()) { 2 } else { 1 },
         }
     }
 
@@ -55,7 +55,7 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
     fn is<'e, E: Explain>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
         error.downcast_ref::<E>().map(|error| error as &dyn Explain)
     }
-    let known = is::<Problem>(error)
+    let known = is::<ActionError>(error)
         .or_else(|| is::<StoreError>(error))
         .or_else(|| is::<InputError>(error))
         .or_else(|| is::<RunnerError>(error))
@@ -69,18 +69,18 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::Class;
+    use crate::oci::ErrorKind;
 
     #[test]
     fn one_line_with_causes_place_and_hint() {
-        let cause = StoreError::new(Class::Transient, "no answer from `h`")
+        let cause = StoreError::new(ErrorKind::Transient, "no answer from `h`")
             .because(std::io::Error::other("connection\nrefused"))
             .hint("is it up?");
-        let place = Place { file: "template.yaml".into(), line: 41, column: 13 };
-        let error = anyhow::Error::new(Problem::failure("image `Web` failed").at(place).because(cause));
-        let diagnosis = Diagnosis::of(&error);
-        insta::assert_snapshot!(diagnosis.line(), @"template.yaml:41:13: image `Web` failed: no answer from `h`: connection refused (hint: is it up?)");
-        assert_eq!(diagnosis.exit_code, 1);
-        assert_eq!(Diagnosis::of(&InputError::Required("version").into()).exit_code, 2);
+        let place = SourceLocation { file: "template.yaml".into(), line: 41, column: 13 };
+        let error = anyhow::Error::new(ActionError::failure("image `Web` failed").at(place).because(cause));
+        let diagnostic = Diagnostic::of(&error);
+        insta::assert_snapshot!(diagnostic.line(), @"template.yaml:41:13: image `Web` failed: no answer from `h`: connection refused (hint: is it up?)");
+        assert_eq!(diagnostic.exit_code, 1);
+        assert_eq!(Diagnostic::of(&InputError::Required("version").into()).exit_code, 2);
     }
 }

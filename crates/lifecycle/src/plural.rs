@@ -1,5 +1,5 @@
 /// A number with its noun, as it is said of one thing and of several: `1 image`, `2 vulnerabilities`.
-pub fn counted(number: usize, noun: &str) -> String {
+pub fn plural(number: usize, noun: &str) -> String {
     match (number, noun.strip_suffix('y')) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{number} {stem}ies"),
@@ -9,11 +9,11 @@ pub fn counted(number: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::counted;
+    use super::plural;
 
     #[test]
     fn one_is_not_several() {
-        let said = [counted(1, "image"), counted(0, "image"), counted(1, "vulnerability"), counted(2, "vulnerability")];
+        let said = [plural(1, "image"), plural(0, "image"), plural(1, "vulnerability"), plural(2, "vulnerability")];
         assert_eq!(said, ["1 image", "0 images", "1 vulnerability", "2 vulnerabilities"]);
     }
 }

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 /// The variables that this program, the AWS SDK and the HTTP client read as text; a trailing `*` stands for any ending.
 ///
-/// One that is not UTF-8 is refused at the start, because [`Environment::get`] could not tell it from an unset one. `PATH`,
+/// One that is not UTF-8 is refused at the start, because [`Variables::get`] could not tell it from an unset one. `PATH`,
 /// `SSL_CERT_FILE` and `SSL_CERT_DIR` are read as paths, whatever their bytes are.
 const READ_AS_TEXT: &[&str] = &[
     "INPUT_*",
@@ -41,9 +41,9 @@ const READ_AS_TEXT: &[&str] = &[
 /// Read once, here, and passed on: no other code of this project reads the environment (the HTTP client's and
 /// the AWS SDK's own variables aside).
 #[derive(Clone)]
-pub struct Environment(BTreeMap<String, OsString>);
+pub struct Variables(BTreeMap<String, OsString>);
 
-impl Environment {
+impl Variables {
     /// The environment of this process. Nothing here reads a variable whose name is not UTF-8.
     pub fn of_process() -> Self {
         Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
@@ -182,7 +182,7 @@ impl Environment {
     }
 }
 
-impl<const N: usize> From<[(&str, &str); N]> for Environment {
+impl<const N: usize> From<[(&str, &str); N]> for Variables {
     fn from(variables: [(&str, &str); N]) -> Self {
         Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn what_is_read_as_text_and_is_none_is_an_error() {
         let bytes = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
-        let environment = Environment(BTreeMap::from([
+        let variables = Variables(BTreeMap::from([
             ("INPUT_DRY_RUN".to_owned(), bytes(b"true\xff")),
             ("INPUT_GITHUB-TOKEN".to_owned(), bytes(b"secret\n\xc3")),
             ("GITHUB_OUTPUT".to_owned(), bytes(b"/tmp/\xe9")),
@@ -234,7 +234,7 @@ mod tests {
             ("PATH".to_owned(), bytes(b"/bin:/opt/\xe9")),
             ("HOME".to_owned(), bytes("/home/é".as_bytes())),
         ]));
-        let said: Vec<String> = environment.not_text().into_iter().map(|problem| problem.message).collect();
+        let said: Vec<String> = variables.not_text().into_iter().map(|problem| problem.message).collect();
         assert_eq!(
             said,
             [
@@ -245,22 +245,19 @@ mod tests {
                 "the variable https_proxy is not UTF-8: byte 0xed at offset 0, line 1",
             ]
         );
-        assert!(environment.program("sh").is_some());
+        assert!(variables.program("sh").is_some());
     }
 
     #[test]
     fn links_lead_to_this_repository() {
-        let environment = Environment::from([
-            ("GITHUB_REPOSITORY", "shop/api"),
-            ("GITHUB_RUN_ID", "42"),
-            ("GITHUB_SHA", "c0ffee1234"),
-        ]);
+        let variables =
+            Variables::from([("GITHUB_REPOSITORY", "shop/api"), ("GITHUB_RUN_ID", "42"), ("GITHUB_SHA", "c0ffee1234")]);
         assert_eq!(
-            environment.links(),
+            variables.links(),
             "[run](https://github.com/shop/api/actions/runs/42/attempts/1) · \
              [commit c0ffee1](https://github.com/shop/api/commit/c0ffee1234)\n"
         );
-        let strange = Environment::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
+        let strange = Variables::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
         assert_eq!(strange.links(), "");
         for (address, expected) in [
             ("https://github.com/shop/api/actions/runs/7", true),
@@ -270,7 +267,7 @@ mod tests {
             ("https://github.com.evil.example/shop/api/actions/runs/7", false),
             ("https://github.com/shop/other/actions/runs/7", false),
         ] {
-            assert_eq!(environment.is_own_run(address), expected, "{address}");
+            assert_eq!(variables.is_own_run(address), expected, "{address}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Files of the checkout, or of a layout. Somebody else wrote them: a link may lead anywhere, and a file may have no end.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A path that is relative to a folder of the checkout, and stays in the checkout by whatever links it goes. It need not
@@ -17,7 +17,7 @@ pub fn inside(checkout: &Path, folder: &Path, path: &Path) -> io::Result<PathBuf
     let outside = || io::Error::other("it lies outside the checkout");
     // What does not exist yet is made in the nearest folder that does.
     let mut nearest = joined.as_path();
-    while fs::symlink_metadata(nearest).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+    while fs::symlink_metadata(nearest).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         nearest = nearest.file_name().and(nearest.parent()).ok_or_else(outside)?;
     }
     match nearest.canonicalize()?.starts_with(checkout.canonicalize()?) {
@@ -46,7 +46,7 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {
-        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))),
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))),
         false => Ok(bytes),
     }
 }

@@ -174,7 +174,7 @@ fn build_arguments_target_labels_and_annotations() {
 #[test]
 fn secrets_reach_the_build_and_nothing_else() {
     // The Dockerfile knows the secrets by their hashes alone.
-    let hash = |secret: &str| lifecycle::oci::Digest::of(secret.as_bytes()).hex().to_owned();
+    let hash = |secret: &str| oci::Digest::of(secret.as_bytes()).hex().to_owned();
     let (variable, file) = ("of the variable", "of the file");
     let dockerfile = format!(
         "FROM {BUSYBOX}\nRUN --mount=type=secret,id=token --mount=type=secret,id=file,target=/file \

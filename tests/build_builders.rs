@@ -162,7 +162,7 @@ fn files(layout: &Layout) -> BTreeMap<String, String> {
                 header.mode().unwrap() & 0o7777,
                 header.uid().unwrap(),
                 header.gid().unwrap(),
-                lifecycle::oci::Digest::of(&content)
+                oci::Digest::of(&content)
             );
             files.insert(path, told);
         }

@@ -137,7 +137,7 @@ fn secrets_and_base_images_of_a_registry() {
     let target = format!("docker://{}/mirror/busybox:1.37", registry.host());
     printed(program("skopeo").args(["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]));
     let secret = "of the variable";
-    let hash = lifecycle::oci::Digest::of(secret.as_bytes());
+    let hash = oci::Digest::of(secret.as_bytes());
     let project = one(&format!(
         "FROM {BUSYBOX}\nRUN --network=none --mount=type=secret,id=token echo '{}  /run/secrets/token' | sha256sum -c\n\
          FROM base.example/library/busybox:1.37\nCOPY hello.txt /\n",

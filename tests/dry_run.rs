@@ -1,7 +1,7 @@
 //! A dry run says exactly what would be written, and fails where the run itself would.
 
 use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings};
-use lifecycle::runner::escape;
+use runner_protocol::escape;
 use serde_json::json;
 
 use crate::support::build::{SCRATCH, one};

@@ -1,7 +1,7 @@
 //! Text from outside can't speak in what GitHub renders: the summary and the comment on a pull request, rendered by
 //! GitHub's own library and looked through by its own rules.
 
-use lifecycle::runner::{Cell, Table, escape, message, remarks};
+use runner_protocol::{Cell, Table, escape, message, remarks};
 
 use crate::support::markdown::{Rendered, is_hidden};
 

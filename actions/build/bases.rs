@@ -9,8 +9,8 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform};
 use lifecycle::{ActionError, workspace};
+use oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform};
 
 use crate::dockerfile::{Base, Origin};
 use crate::inputs::Request;

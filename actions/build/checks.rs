@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use futures::future::join_all;
 use serde_json::Value;
 
+use lifecycle::AtSourceLocation;
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
-use lifecycle::oci::{Digest, Layout};
-use lifecycle::runner::{Annotation, AtSourceLocation, Level, Runner};
 use lifecycle::{ActionError, Diagnostic, clock, plural};
+use oci::{Digest, Layout};
+use runner_protocol::{Annotation, Level, Runner};
 
 use crate::inputs::{Provenance, Request};
 use crate::lint::{DEADLINE, Dockerfile, Linted, Linter};
@@ -432,6 +433,6 @@ fn again(problem: &ActionError) -> ActionError {
     }
 }
 
-fn not_attached(error: lifecycle::oci::StoreError) -> ActionError {
+fn not_attached(error: oci::StoreError) -> ActionError {
     ActionError::failure("the evidence can't be attached").because(error)
 }

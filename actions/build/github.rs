@@ -6,8 +6,8 @@
 use std::io::Read as _;
 
 use lifecycle::github::{Body, GitHub};
-use lifecycle::runner::{Annotation, Input, Level, Runner, Variables};
 use lifecycle::{ActionError, Diagnostic, SecretString, plural};
+use runner_protocol::{Annotation, Input, Level, Runner, Variables};
 
 use crate::outcome::Outcome;
 use crate::report::Report;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 
+use lifecycle::AtSourceLocation;
 use lifecycle::evidence::provenance::builder_id;
-use lifecycle::oci::Layout;
-use lifecycle::runner::{Annotation, AtSourceLocation, Level, Program, Runner, command, run};
 use lifecycle::{ActionError, clock};
+use oci::Layout;
+use runner_protocol::{Annotation, Level, Program, Runner, command, run};
 
 use crate::builder::{BaseCredentials, Builder, Conditions, Failed, Loader, Output, apart, last_words};
 use crate::checks::{Checked, Checks, Subject};

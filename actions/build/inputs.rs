@@ -7,9 +7,9 @@ use std::sync::Arc;
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::{Severity, Threshold};
-use lifecycle::oci::{Layout, Platform};
 use lifecycle::project::{Common, Project, RegistryAccess, Version, registry, waivers_file};
-use lifecycle::runner::{Input, InputError, Runner, Variables};
+use oci::{Layout, Platform};
+use runner_protocol::{Input, InputError, Runner, Variables};
 
 use crate::builder::{Caches, Choice, Options, Secret, options};
 use crate::dockerfile::{Substitutions, is_image};

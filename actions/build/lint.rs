@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use lifecycle::evidence::lint::{Finding, Level};
 use lifecycle::evidence::waivers::UNPARSED;
-use lifecycle::runner::{self, Finished, Program, run};
 use lifecycle::{ActionError, SourceLocation};
+use runner_protocol::{Finished, Program, run};
 
 /// hadolint takes well under a second for a Dockerfile.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ impl Linter {
                 .because(cause)
                 .at(place)
         };
-        let mut command = runner::command(Program::Hadolint, &self.program);
+        let mut command = runner_protocol::command(Program::Hadolint, &self.program);
         // Each source that names a format gets an output of its own, and the environment's comes first.
         command.env("HADOLINT_FORMAT", "json").args(["--format", "json", "--no-fail"]);
         let (configuration, is_found_by_itself) = self.configuration();

@@ -23,8 +23,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::access::Login;
-use lifecycle::runner::{Action, Runner, Verdict};
 use lifecycle::{ActionError, plural};
+use runner_protocol::{Action, Runner, Verdict};
 
 use builder::{BaseCredentials, Builder, Loader};
 use checks::Checks;

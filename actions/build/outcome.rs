@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
 use lifecycle::evidence::scan::Counts as ScanCounts;
-use lifecycle::oci::Digest;
 use lifecycle::{Diagnostic, SourceLocation};
+use oci::Digest;
 
 use crate::builder;
 use crate::checks::Checked;

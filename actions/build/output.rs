@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use lifecycle::ActionError;
-use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
+use oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
 
 use crate::bases::Foundation;
 use crate::plan::Image;
@@ -88,7 +88,7 @@ pub(crate) fn name(built: &Built, layout: &Layout, image: &Image) -> anyhow::Res
     let mut descriptor = built.root.descriptor();
     // Tools find what refers to a platform only where the index lists the platform itself.
     for (platform, manifest) in built.platforms.iter().filter(|(_, manifest)| manifest.digest != built.root.digest) {
-        let child = lifecycle::oci::Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() };
+        let child = oci::Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() };
         layout.add_root(&child, None)?;
     }
     let image_name = image.definition.image_name.value.clone();

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use lifecycle::oci::{Platform, listed};
+use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
+use lifecycle::AtSourceLocation;
 use lifecycle::project::Module;
-use lifecycle::runner::{Annotation, AtSourceLocation, Level, Runner};
-use lifecycle::template::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::{ActionError, workspace};
+use oci::{Platform, listed};
+use runner_protocol::{Annotation, Level, Runner};
 
 use crate::bases;
 use crate::builder::options::remote_path;
@@ -165,7 +166,7 @@ impl Read {
 
     /// Writes what was read where linter and builder find it.
     fn write(&self, key: &str, dockerfile: &Dockerfile, ignored: &[u8]) -> Result<(PathBuf, PathBuf), ActionError> {
-        let folder = self.folder.join(lifecycle::oci::Digest::of(key.as_bytes()).short());
+        let folder = self.folder.join(oci::Digest::of(key.as_bytes()).short());
         let (file, ignorefile) = (folder.join("Dockerfile"), folder.join("Dockerfile.dockerignore"));
         let written = std::fs::create_dir_all(&folder)
             .and_then(|()| std::fs::write(&file, &dockerfile.text))

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifecycle::oci::Digest;
 use lifecycle::plural;
-use lifecycle::runner::{Cell, Runner, Table, Verdict, escape, message, remarks};
+use oci::Digest;
+use runner_protocol::{Cell, Runner, Table, Verdict, escape, message, remarks};
 
 use crate::inputs::Request;
 use crate::outcome::{Outcome, Status};

@@ -10,9 +10,9 @@ use time::{OffsetDateTime, UtcOffset};
 use tokio::sync::Semaphore;
 
 use lifecycle::evidence::{Artifact, Payload, artifact_type};
-use lifecycle::oci::{CONFIG_LIMIT, Content, Descriptor, Digest, Layout, Platform, annotation};
-use lifecycle::runner::{self, Program, Runner, run};
 use lifecycle::{ActionError, clock};
+use oci::{CONFIG_LIMIT, Content, Descriptor, Digest, Layout, Platform, annotation};
+use runner_protocol::{Program, Runner, run};
 
 use crate::single::Single;
 use crate::tools::{self, Install};
@@ -169,7 +169,7 @@ impl Generator {
         let single = Single::of(target.layout, target.manifest, &self.temporary)?;
         let mut source = std::ffi::OsString::from("oci-dir:");
         source.push(single.path());
-        let mut command = runner::command(Program::Syft, &self.program);
+        let mut command = runner_protocol::command(Program::Syft, &self.program);
         command.env("SYFT_CHECK_FOR_APP_UPDATE", "false").arg(source).args(["--output", self.format.name, "--quiet"]);
         // Otherwise the temporary folder names it, also in the identifiers.
         command.args(["--source-name", &subject.name, "--source-version", &subject.version]);

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cfn_images::{ImageDefinition, Template};
 use lifecycle::evidence::read;
-use lifecycle::oci::{
-    Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, annotation, listed,
-};
 use lifecycle::project::{Module, Named, Release, Version, platforms};
-use lifecycle::runner::{Program, Runner, command, run};
-use lifecycle::template::{ImageDefinition, Template};
 use lifecycle::{ActionError, Diagnostic, workspace};
+use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
+use runner_protocol::{Program, Runner, command, run};
 
 use crate::inputs::Request;
 use crate::plan::Image;

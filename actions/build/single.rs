@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use lifecycle::ActionError;
-use lifecycle::oci::{Descriptor, Layout};
+use oci::{Descriptor, Layout};
 
 /// The name of the one image in it.
 const NAME: &str = "image";
@@ -91,7 +91,7 @@ impl Single {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use lifecycle::oci::{Digest, Manifest, media_type};
+    use oci::{Digest, Manifest, media_type};
 
     /// A layout with two images.
     pub(crate) fn layout(folder: &Path) -> (Layout, Descriptor) {

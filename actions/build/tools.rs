@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use lifecycle::ActionError;
 use lifecycle::download::download;
-use lifecycle::oci::Digest;
-use lifecycle::runner::{self, Program, Runner, is_executable, run};
+use oci::Digest;
+use runner_protocol::{Program, Runner, is_executable, run};
 
 /// Installing fetches some ten megabytes.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
@@ -220,7 +220,7 @@ async fn wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Resu
     let requirements = folder.join("requirements.txt");
     let unusable = |error| ActionError::failure(format!("cannot write {}", requirements.display())).because(error);
     std::fs::write(&requirements, requirement(package, pin)).map_err(unusable)?;
-    let mut command = runner::command(Program::Pip, python);
+    let mut command = runner_protocol::command(Program::Pip, python);
     command.args(PIP).arg("--target=.").current_dir(folder);
     let finished = run(command, INSTALL_OUTPUT, INSTALL_DEADLINE).await;
     let finished = finished.map_err(|error| ActionError::failure("the installer did not finish").because(error))?;
@@ -300,7 +300,7 @@ pub(crate) mod script {
 
 #[cfg(test)]
 mod tests {
-    use lifecycle::runner::Variables;
+    use runner_protocol::Variables;
 
     use super::*;
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use lifecycle::Diagnostic;
 use lifecycle::github::{DeploymentState, GitHub, NewDeployment};
-use lifecycle::oci::Digest;
-use lifecycle::runner::{Annotation, Level, Runner, Verdict};
+use oci::Digest;
+use runner_protocol::{Annotation, Level, Runner, Verdict};
 
 use crate::inputs::{Deployments, Request};
 use crate::plan::Plan;

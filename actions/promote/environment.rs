@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use cfn_images::{NamePattern, Telling};
 use lifecycle::evidence::{Record, Recorded};
-use lifecycle::oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
 use lifecycle::project::{Named, Version};
-use lifecycle::template::{NamePattern, Telling};
+use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
 
 /// Versions of an environment that are looked at, the highest; beside them the one that it is about. Each takes some
 /// requests.
@@ -281,10 +281,10 @@ fn newest_first(mut stays: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cfn_images::Traced;
     use lifecycle::evidence::RecordKind;
-    use lifecycle::oci::{BlobSource, Layout, Manifest, media_type};
-    use lifecycle::template::Traced;
-    use lifecycle::transfer::copy;
+    use oci::transfer::copy;
+    use oci::{BlobSource, Layout, Manifest, media_type};
 
     struct Fixture {
         store: Arc<dyn Store>,

@@ -6,10 +6,10 @@ use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
 use lifecycle::evidence::Record;
-use lifecycle::oci::Digest;
 use lifecycle::project::{Named, Release, Version};
-use lifecycle::runner::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 use lifecycle::{ActionError, Diagnostic};
+use oci::Digest;
+use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
 use crate::environment::{Depth, EnvironmentHistory, HistoryEntry, Naming};
 use crate::inputs::HistoryRequest;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use lifecycle::SecretString;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::oci::Digest;
 use lifecycle::project::{Common, RegistryAccess, Version, Writing, region, registry, waivers_file};
-use lifecycle::runner::{Input, InputError, Runner};
+use oci::Digest;
+use runner_protocol::{Input, InputError, Runner};
 
 use crate::gates::{self, Requirement};
 use crate::ladder::Ladder;
@@ -79,8 +79,8 @@ impl Inputs {
     ///
     /// # Errors
     /// When something is to be done as well.
-    pub(crate) fn history(&self) -> Result<bool, InputError> {
-        let (history, rollback) = (Input::new("history", &self.history), Input::new("rollback", &self.rollback));
+    pub(crate) fn is_history(&self) -> Result<bool, InputError> {
+        let (history, rollback) = (self.history(), self.rollback());
         let asked = history.boolean(false)?;
         match asked && rollback.boolean(false)? {
             true => Err(history.refuse("false with `rollback: true`: history only looks, and rolls nothing back")),
@@ -90,63 +90,62 @@ impl Inputs {
 
     fn both(&self) -> SideInputs<'_> {
         SideInputs {
-            registry: Input::new("registry", &self.registry),
-            registry_parameter: Input::new("registry-parameter", &self.registry_parameter),
-            region: Input::new("region", &self.region),
+            registry: self.registry(),
+            registry_parameter: self.registry_parameter(),
+            region: self.region(),
             role: None,
         }
     }
 
     fn source(&self) -> SideInputs<'_> {
         SideInputs {
-            registry: Input::new("source-registry", &self.source_registry),
-            registry_parameter: Input::new("source-registry-parameter", &self.source_registry_parameter),
-            region: Input::new("source-region", &self.source_region),
-            role: Some(Input::new("source-role", &self.source_role)),
+            registry: self.source_registry(),
+            registry_parameter: self.source_registry_parameter(),
+            region: self.source_region(),
+            role: Some(self.source_role()),
         }
     }
 
     fn target(&self) -> SideInputs<'_> {
         SideInputs {
-            registry: Input::new("target-registry", &self.target_registry),
-            registry_parameter: Input::new("target-registry-parameter", &self.target_registry_parameter),
-            region: Input::new("target-region", &self.target_region),
-            role: Some(Input::new("target-role", &self.target_role)),
+            registry: self.target_registry(),
+            registry_parameter: self.target_registry_parameter(),
+            region: self.target_region(),
+            role: Some(self.target_role()),
         }
     }
 
-    fn version(&self) -> Result<Option<Version>, InputError> {
-        Input::new("version", &self.version).parse()
+    fn parsed_version(&self) -> Result<Option<Version>, InputError> {
+        self.version().parse()
     }
 }
 
 impl Request {
     /// Reads what the inputs mean, and the project.
     pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
-        let input = Input::new;
-        let version = inputs.version()?.ok_or(InputError::Required("version"))?;
-        let ladder = Ladder::parse(&input("environments", &inputs.environments))?;
-        let rollback = input("rollback", &inputs.rollback).boolean(false)?;
-        let skip = input("allow-skip", &inputs.allow_skip).boolean(false)?;
+        let version = inputs.parsed_version()?.ok_or(InputError::Required("version"))?;
+        let ladder = Ladder::parse(&inputs.environments())?;
+        let rollback = inputs.rollback().boolean(false)?;
+        let skip = inputs.allow_skip().boolean(false)?;
         let (from, to) = match rollback {
             // What comes back is in the environment itself.
             true => {
-                let to = ladder.rung(&input("to", &inputs.to))?;
-                let from = input("from", &inputs.from);
+                let to = ladder.rung(&inputs.to())?;
+                let from = inputs.from();
                 if from.text().is_some() {
                     ladder.rung(&from)?;
                 }
                 (to.to_owned(), to.to_owned())
             }
-            false => ladder.step(&input("from", &inputs.from), &input("to", &inputs.to), skip)?,
+            false => ladder.step(&inputs.from(), &inputs.to(), skip)?,
         };
-        let expect = input("expect", &inputs.expect);
+        let expect = inputs.expect();
         let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";
         let expect = expect.text().map(|text| text.parse().map_err(|_| expect.refuse(hash))).transpose()?;
-        let gates = gates::parse(&input("require", &inputs.require))?;
-        let deployments = match input("deployments", &inputs.deployments).boolean(false)? {
+        let gates = gates::parse(&inputs.require())?;
+        let deployments = match inputs.deployments().boolean(false)? {
             true => {
-                let token = input("github-token", &inputs.github_token).required()?;
+                let token = inputs.github_token().required()?;
                 Some(Deployments { token: SecretString::from(token), production: ladder.is_last(&to) })
             }
             false => None,
@@ -165,9 +164,9 @@ impl Request {
             target,
             rollback,
             gates,
-            policy_parameter: text(input("policy-parameter", &inputs.policy_parameter)),
-            waivers: waivers_file(&input("waivers", &inputs.waivers), &common.project)?,
-            override_reason: text(input("override", &inputs.override_reason)),
+            policy_parameter: text(inputs.policy_parameter()),
+            waivers: waivers_file(&inputs.waivers(), &common.project)?,
+            override_reason: text(inputs.override_reason()),
             expect,
             deployments,
             common,
@@ -179,10 +178,9 @@ impl Request {
 impl HistoryRequest {
     /// Reads what the inputs mean, and the project. Without `to` it is all environments.
     pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
-        let input = Input::new;
-        let version = inputs.version()?;
-        let ladder = Ladder::parse(&input("environments", &inputs.environments))?;
-        let to = input("to", &inputs.to);
+        let version = inputs.parsed_version()?;
+        let ladder = Ladder::parse(&inputs.environments())?;
+        let to = inputs.to();
         let environments = match to.text() {
             Some(_) => vec![ladder.rung(&to)?.to_owned()],
             None => ladder.rungs().to_vec(),

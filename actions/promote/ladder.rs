@@ -1,6 +1,6 @@
 //! The order of environments.
 
-use lifecycle::runner::{Input, InputError};
+use runner_protocol::{Input, InputError};
 
 /// The environments, the first is where publish puts images.
 pub(crate) struct Ladder(Vec<String>);

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
-use lifecycle::oci::Digest;
 use lifecycle::project;
-use lifecycle::runner::{Action, Runner, Verdict};
+use oci::Digest;
+use runner_protocol::{Action, Runner, Verdict};
 
 use deployment::Deployment;
 use gates::Requirement;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::remove_left(&runner);
     let inputs = Inputs::read()?;
-    if inputs.history()? {
+    if inputs.is_history()? {
         return history::show(&HistoryRequest::parse(&inputs, &runner)?, &runner).await;
     }
     let request = Request::parse(&inputs, &runner)?;

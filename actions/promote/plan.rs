@@ -5,9 +5,9 @@ use futures::stream::{self, StreamExt};
 use lifecycle::ActionError;
 use lifecycle::delivery::{self, Delivery, Remark};
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::oci::{Reference, StoreError};
 use lifecycle::project::{EvidenceMode, Named, Names, Release, UnmanagedReference, refusal};
-use lifecycle::runner::{Level, Runner};
+use oci::{Reference, StoreError};
+use runner_protocol::{Level, Runner};
 
 use crate::environment::EnvironmentHistory;
 use crate::gates::{Gate, Requirement};

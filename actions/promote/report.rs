@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
-use lifecycle::runner::{Annotation, AtSourceLocation, Cell, Level, Runner, Table, Verdict, escape};
 use lifecycle::{ActionError, plural};
+use oci::Digest;
+use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};

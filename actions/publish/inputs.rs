@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::aws::{Aws, Role};
-use lifecycle::oci::{Digest, Reference};
 use lifecycle::project::{Common, RegistryAccess, Version, Writing, registry};
-use lifecycle::runner::{Input, InputError, Runner};
+use oci::{Digest, Reference};
+use runner_protocol::{InputError, Runner};
 
 use crate::sign::{Reach, Signing};
 
@@ -34,17 +34,16 @@ pub(crate) struct Request {
 impl Request {
     /// Reads what the inputs mean, and the project.
     pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
-        let input = Input::new;
-        let version: Option<Version> = input("version", &inputs.version).parse()?;
+        let version: Option<Version> = inputs.version().parse()?;
         let version = version.ok_or(InputError::Required("version"))?;
-        let role: Option<Role> = input("role-to-assume", &inputs.role_to_assume).parse()?;
+        let role: Option<Role> = inputs.role_to_assume().parse()?;
         let common = inputs.common().parse(runner)?;
         let writing = inputs.writing().parse(&common.project)?;
-        let registry = registry(&input("registry", &inputs.registry), &common.project)?;
-        let parameter = input("registry-parameter", &inputs.registry_parameter).text().map(str::to_owned);
-        let sign = Signing::parse(&input("sign", &inputs.sign), |path| common.project.inside(path))?;
+        let registry = registry(&inputs.registry(), &common.project)?;
+        let parameter = inputs.registry_parameter().text().map(str::to_owned);
+        let sign = Signing::parse(&inputs.sign(), |path| common.project.inside(path))?;
         let cosign = sign.cosign(runner)?;
-        let typed = input("layout", &inputs.layout);
+        let typed = inputs.layout();
         let inside = |line| common.project.inside(line).map_err(|error| typed.refuse_value(line, error));
         let mut layouts: Vec<PathBuf> = typed.lines().map(inside).collect::<Result<_, _>>()?;
         if layouts.is_empty() {
@@ -53,7 +52,7 @@ impl Request {
         let aws = Aws::new(runner.clone(), common.region.clone(), role);
         Ok(Self {
             target: RegistryAccess::new(aws, &common.options, registry, parameter),
-            environment: input("environment", &inputs.environment).required()?.to_owned(),
+            environment: inputs.environment().required()?.to_owned(),
             version,
             layouts,
             sign,

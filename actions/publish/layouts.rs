@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use lifecycle::ActionError;
-pub(crate) use lifecycle::oci::CONFIG_LIMIT;
-use lifecycle::oci::{
+pub(crate) use oci::CONFIG_LIMIT;
+use oci::transfer::Graph;
+use oci::{
     BlobSource, BlobStream, Content, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, Platform, Put,
     RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
-use lifecycle::transfer::Graph;
 
 /// What build left of an image.
 pub(crate) enum Found {

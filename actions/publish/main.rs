@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
-use lifecycle::oci::{Digest, Reference};
 use lifecycle::project;
-use lifecycle::runner::{Action, Runner, Verdict};
+use oci::{Digest, Reference};
+use runner_protocol::{Action, Runner, Verdict};
 
 use inputs::{Inputs, Request};
 use plan::Plan;

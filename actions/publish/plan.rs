@@ -4,9 +4,9 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
-use lifecycle::oci::Location;
 use lifecycle::project::{Named, Names, Release, UnmanagedReference};
-use lifecycle::runner::Runner;
+use oci::Location;
+use runner_protocol::Runner;
 
 use crate::inputs::Request;
 use crate::layouts::Layouts;

@@ -3,10 +3,10 @@
 use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{Content, Digest, Reference, listed, read_blob};
 use lifecycle::project::{EvidenceMode, Named, NamedTag, OpenRepository, Release, Version, lacking, refusal};
-use lifecycle::runner::{Level, Runner};
-use lifecycle::transfer::Graph;
+use oci::transfer::Graph;
+use oci::{Content, Digest, Reference, listed, read_blob};
+use runner_protocol::{Level, Runner};
 
 use crate::inputs::Request;
 use crate::layouts::{Built, CONFIG_LIMIT, Found, Layouts};

@@ -5,11 +5,11 @@ use serde::Serialize;
 use lifecycle::delivery::{
     self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
 };
-use lifecycle::oci::Digest;
 use lifecycle::project::{Release, tell};
-use lifecycle::registry::Traffic;
-use lifecycle::runner::{Cell, Runner, Table, Verdict, escape};
 use lifecycle::{ActionError, plural};
+use oci::Digest;
+use registry::Traffic;
+use runner_protocol::{Cell, Runner, Table, Verdict, escape};
 
 use crate::inputs::Request;
 

@@ -8,9 +8,9 @@ use lifecycle::ActionError;
 use lifecycle::access::{Login, authority};
 use lifecycle::aws::{Aws, RegistryCredentials};
 use lifecycle::cosign;
-use lifecycle::oci::{Digest, Location, Reference};
-use lifecycle::registry::{CredentialSource, Options};
-use lifecycle::runner::{Grant, Input, InputError, Runner, grant, run};
+use oci::{Digest, Location, Reference};
+use registry::{CredentialSource, Options};
+use runner_protocol::{Grant, Input, InputError, Runner, grant, run};
 
 /// All signatures of an image: some requests each, and for a certificate to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(600);

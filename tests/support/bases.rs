@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lifecycle::oci::Digest;
+use oci::Digest;
 use serde_json::{Value, json};
 
 use super::tools::tools;

@@ -10,7 +10,7 @@ use lifecycle::evidence::lint::{Finding, Level};
 use lifecycle::evidence::scan::{Scan, Severity, Tool, Vulnerability};
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{Artifact, artifact_type, attest, predicate_type, sarif, statement};
-use lifecycle::oci::{Descriptor, Layout, Platform};
+use oci::{Descriptor, Layout, Platform};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

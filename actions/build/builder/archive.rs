@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
-use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Digest, Hasher, Layout, MANIFEST_LIMIT, Manifest, media_type};
 use lifecycle::{ActionError, clock};
+use oci::{CONFIG_LIMIT, Descriptor, Digest, Hasher, Layout, MANIFEST_LIMIT, Manifest, media_type};
 
 use super::timestamps::Clamped;
 

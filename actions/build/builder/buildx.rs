@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::runner::{self, Grant, Runner, run_logged};
+use runner_protocol::{Grant, Runner, run_logged};
 
 use super::docker::Docker;
 use super::engine::{Engine, ask, docker};
@@ -259,7 +259,7 @@ fn seen(layout: &Path, base: &Base, conditions: &Conditions<'_>) -> PathBuf {
     if layout.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
         return layout.to_owned();
     }
-    conditions.folder.join("bases").join(lifecycle::oci::Digest::of(base.name.as_bytes()).short())
+    conditions.folder.join("bases").join(oci::Digest::of(base.name.as_bytes()).short())
 }
 
 /// Runs BuildKit's own checks of the Dockerfile, if buildx has them.
@@ -343,7 +343,7 @@ pub(super) fn command(arguments: &[String], conditions: &Conditions<'_>) -> Comm
     conditions.request.options.give_agent(&mut command);
     conditions.request.secrets.iter().for_each(|secret| secret.give(&mut command));
     if conditions.request.cache.is_of_github() {
-        runner::grant(&mut command, Grant::GitHubCache);
+        runner_protocol::grant(&mut command, Grant::GitHubCache);
     }
     if let Some(epoch) = conditions.epoch {
         command.env("SOURCE_DATE_EPOCH", epoch.to_string());

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use lifecycle::project::Project;
-use lifecycle::runner::{Input, InputError, Variables};
 use lifecycle::{ActionError, plural};
+use runner_protocol::{Input, InputError, Variables};
 
 use super::csv;
 

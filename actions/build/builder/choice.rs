@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use lifecycle::ActionError;
-use lifecycle::oci::Platform;
-use lifecycle::runner::{Input, InputError, Runner};
+use oci::Platform;
+use runner_protocol::{Input, InputError, Runner};
 
 use super::buildah::Buildah;
 use super::buildx::Buildx;

@@ -11,8 +11,8 @@ use tokio::process::Command;
 use lifecycle::ActionError;
 use lifecycle::access::{Login, entry};
 use lifecycle::aws::{Aws, RegistryCredentials};
-use lifecycle::registry::{CredentialSource, EcrHost};
-use lifecycle::runner::Variables;
+use registry::{CredentialSource, EcrHost};
+use runner_protocol::Variables;
 
 use crate::dockerfile::{Origin, Substitutions, canonical};
 use crate::plan::Image;

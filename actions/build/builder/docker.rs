@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::oci::{Digest, Layout, Manifest, Platform};
-use lifecycle::runner::run_logged;
+use oci::{Digest, Layout, Manifest, Platform};
+use runner_protocol::run_logged;
 
 use super::archive::{self, Layers};
 use super::buildx::{build_arguments, cached_steps, check, command, source_arguments};

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 
-use lifecycle::oci::Platform;
-use lifecycle::runner::{self, run};
+use oci::Platform;
+use runner_protocol::run;
 
 use super::{ASK_DEADLINE, ASK_LIMIT};
 use crate::lint;
@@ -171,7 +171,7 @@ fn inspected_of(text: &str) -> Inspected {
 
 /// `docker`.
 pub(super) fn docker() -> Command {
-    runner::command(runner::Program::Docker, "docker")
+    runner_protocol::command(runner_protocol::Program::Docker, "docker")
 }
 
 /// Runs `docker` and returns its output; none if it is missing or fails.

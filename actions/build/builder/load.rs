@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifecycle::ActionError;
-use lifecycle::oci::{Layout, Platform, Tag, listed};
+use oci::{Layout, Platform, Tag, listed};
 
 use super::docker::load_built;
 use super::engine::daemon_platform;

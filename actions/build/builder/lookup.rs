@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use lifecycle::ActionError;
-use lifecycle::oci::Platform;
-use lifecycle::runner::{Program, command, run};
+use oci::Platform;
+use runner_protocol::{Program, command, run};
 
 use super::{ASK_LIMIT, Conditions};
 use crate::bases::{Foundation, foundation_in, serves};

@@ -22,9 +22,9 @@ use tokio::process::Command;
 
 use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::oci::Platform;
 use lifecycle::project::Project;
-use lifecycle::runner::{Grant, Input, InputError, Runner, Variables, grant};
+use oci::Platform;
+use runner_protocol::{Grant, Input, InputError, Runner, Variables, grant};
 
 use crate::bases::Foundation;
 use crate::dockerfile::Substitutions;

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use lifecycle::ActionError;
 use lifecycle::project::Project;
-use lifecycle::runner::{Input, InputError, Variables};
+use runner_protocol::{Input, InputError, Variables};
 
 use crate::dockerfile::{Base, Sources, comparable, is_image};
 

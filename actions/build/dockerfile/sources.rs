@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lifecycle::oci::Platform;
 use lifecycle::{ActionError, SourceLocation};
+use oci::Platform;
 
 use super::Dockerfile;
 use super::substitutions::canonical;

@@ -1,6 +1,6 @@
 //! Where base images are really pulled from.
 
-use lifecycle::oci::{Digest, RepositoryName, Tag};
+use oci::{Digest, RepositoryName, Tag};
 
 /// Where base images are really pulled from: lines `from-prefix=to-prefix`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use tokio::process::Command;
 use tokio::sync::{OnceCell, Semaphore};
 
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
-use lifecycle::oci::{Descriptor, Layout, Platform};
-use lifecycle::runner::{self, Finished, Program, Runner, Variables, run};
 use lifecycle::{ActionError, SecretString, clock};
+use oci::{Descriptor, Layout, Platform};
+use runner_protocol::{Finished, Program, Runner, Variables, run};
 
 use crate::single::Single;
 use crate::tools::{self, Install};
@@ -176,7 +176,7 @@ impl Scanner {
             Kind::Trivy => (Program::Trivy, Some("TRIVY_CACHE_DIR")),
             Kind::Grype => (Program::Grype, Some("GRYPE_DB_CACHE_DIR")),
         };
-        let mut command = runner::command(program, &self.program);
+        let mut command = runner_protocol::command(program, &self.program);
         if let (Some(variable), Some(folder)) = (variable, &self.cache) {
             command.env(variable, folder);
         }
@@ -255,7 +255,7 @@ impl Scanner {
         ActionError::failure(format!("{} failed with {}{words}", self.name(), finished.status))
     }
 
-    fn broken(&self, error: impl Into<lifecycle::oci::BoxError>) -> ActionError {
+    fn broken(&self, error: impl Into<oci::BoxError>) -> ActionError {
         ActionError::failure(format!("{} printed something that is not its JSON", self.name())).because(error)
     }
 }

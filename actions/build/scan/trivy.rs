@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use lifecycle::ActionError;
 use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
-use lifecycle::runner::run;
+use runner_protocol::run;
 
 use super::{Report, Scanner, address, some_word, word};
 use crate::single::Single;

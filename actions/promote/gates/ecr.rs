@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifecycle::Diagnostic;
 use lifecycle::aws::{Finding, Findings};
 use lifecycle::evidence::scan::Threshold;
-use lifecycle::registry::EcrHost;
+use registry::EcrHost;
 
 use super::{Image, Verdict, platforms};
 

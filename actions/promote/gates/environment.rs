@@ -5,8 +5,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use lifecycle::evidence::{RecordKind, Recorded};
-use lifecycle::oci::{ErrorKind, listed};
 use lifecycle::project::{Fit, fit, platforms, unusable_layer};
+use oci::{ErrorKind, listed};
 
 use super::evidence::rounded;
 use super::{Image, Verdict, could_not_look, publications};

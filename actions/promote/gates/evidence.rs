@@ -8,7 +8,7 @@ use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::read::{self, Evidence};
 use lifecycle::evidence::results::{LintFailure, LintResult, Reported, ScanResult};
 use lifecycle::evidence::scan::Threshold;
-use lifecycle::oci::{Digest, StoreError};
+use oci::{Digest, StoreError};
 
 use super::{Image, Verdict, could_not_look, platforms};
 

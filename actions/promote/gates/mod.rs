@@ -16,9 +16,9 @@ use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark};
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{GateResult, GateStatus, RecordKind, Recorded};
-use lifecycle::oci::{Digest, Platform, StoreError};
-use lifecycle::runner::{Level, Runner};
-use lifecycle::transfer::Graph;
+use oci::transfer::Graph;
+use oci::{Digest, Platform, StoreError};
+use runner_protocol::{Level, Runner};
 
 use crate::inputs::Request;
 use crate::plan::{Plan, Planned};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use lifecycle::evidence::scan::{Severity, Threshold};
-use lifecycle::runner::{Input, InputError};
 use lifecycle::{ActionError, nearest};
+use runner_protocol::{Input, InputError};
 
 /// Every gate as it can be written, for the message of a line that is none.
 const GATES: [&str; 11] = [

@@ -12,10 +12,10 @@ use lifecycle::access::{Login, authority};
 use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
 use lifecycle::delivery::Delivery;
-use lifecycle::oci::{Digest, Location, Reference};
 use lifecycle::project::Project;
-use lifecycle::registry::CredentialSource;
-use lifecycle::runner::{Grant, Runner, Variables, grant, run};
+use oci::{Digest, Location, Reference};
+use registry::CredentialSource;
+use runner_protocol::{Grant, Runner, Variables, grant, run};
 
 use super::{Identity, Subject, Verdict};
 use crate::inputs::Request;

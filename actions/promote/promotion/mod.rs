@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use lifecycle::project::{EvidenceMode, Named, NamedTag, Release, Version};
-use lifecycle::runner::{Level, Runner};
-use lifecycle::transfer::Graph;
+use oci::transfer::Graph;
+use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
+use runner_protocol::{Level, Runner};
 
 use crate::environment::{Depth, EnvironmentHistory, Naming};
 use crate::gates::{Gate, Requirement};

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use lifecycle::ActionError;
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::Recorded;
-use lifecycle::oci::{Manifest, Reference, StoreError};
 use lifecycle::project::{Named, OpenRepository, Version};
-use lifecycle::registry::EcrHost;
+use oci::{Manifest, Reference, StoreError};
+use registry::EcrHost;
 
 use super::Promotion;
 use crate::environment::{EnvironmentHistory, HistoryEntry, tells_of};

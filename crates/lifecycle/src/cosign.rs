@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::ActionError;
-use crate::runner::{self, Finished, Program, Variables, run};
+use runner_protocol::{Finished, Program, Variables, run};
 
 /// What `cosign sign --help` prints, in bytes.
 const HELP: usize = 1024 * 1024;
@@ -29,7 +29,7 @@ pub fn find(variables: &Variables) -> Option<PathBuf> {
 
 /// cosign, with the Docker configuration in a folder. What leads to a key or says who signs is granted to it.
 pub fn command(program: &Path, login: &Path) -> Command {
-    let mut command = runner::command(Program::Cosign, program);
+    let mut command = runner_protocol::command(Program::Cosign, program);
     command.env("DOCKER_CONFIG", login);
     command
 }

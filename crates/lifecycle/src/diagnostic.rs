@@ -1,9 +1,10 @@
 //! How an error becomes the one line that a user reads.
 
+use crate::AtSourceLocation;
 use crate::SourceLocation;
 use crate::error::{ActionError, Explain};
-use crate::oci::{InvalidReference, StoreError};
-use crate::runner::{Annotation, AtSourceLocation, InputError, Level, RunnerError};
+use oci::{InvalidReference, StoreError};
+use runner_protocol::{Annotation, InputError, Level, RunnerError};
 
 /// What is said of an error: one line, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
         .or_else(|| is::<InputError>(error))
         .or_else(|| is::<RunnerError>(error))
         .or_else(|| is::<InvalidReference>(error))
-        .or_else(|| is::<crate::template::Error>(error));
+        .or_else(|| is::<cfn_images::Error>(error));
     #[cfg(feature = "services")]
     let known = known.or_else(|| is::<crate::aws::Error>(error)).or_else(|| is::<crate::github::Error>(error));
     known
@@ -69,7 +70,7 @@ fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::ErrorKind;
+    use oci::ErrorKind;
 
     #[test]
     fn one_line_with_causes_place_and_hint() {

@@ -8,8 +8,8 @@ use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
 use crate::ActionError;
-use crate::oci::{Digest, Hasher};
-use crate::registry::http_client::{HttpClient, Refused, full};
+use oci::{Digest, Hasher};
+use registry::http_client::{HttpClient, Refused, full};
 
 /// Redirects that are followed: a release's file is one away.
 const REDIRECTS: usize = 5;
@@ -137,7 +137,7 @@ fn lasting(message: &str) -> Lasting<'_> {
 struct Lasting<'a>(&'a str);
 
 impl Lasting<'_> {
-    fn with(&self, cause: impl Into<crate::oci::BoxError>) -> Failure {
+    fn with(&self, cause: impl Into<oci::BoxError>) -> Failure {
         Failure::Lasting(ActionError::failure(self.0).because(cause))
     }
 }

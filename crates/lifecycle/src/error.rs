@@ -1,8 +1,8 @@
 //! Errors that know where they are and what to do about them.
 
 use crate::SourceLocation;
-use crate::oci::{BoxError, InvalidReference, StoreError};
-use crate::runner::{InputError, RunnerError};
+use oci::{BoxError, InvalidReference, StoreError};
+use runner_protocol::{InputError, RunnerError};
 
 /// An error that knows more than its message.
 pub trait Explain: std::error::Error + Send + Sync + 'static {
@@ -50,7 +50,7 @@ impl Explain for InvalidReference {
     }
 }
 
-impl Explain for crate::template::Error {
+impl Explain for cfn_images::Error {
     fn place(&self) -> Option<SourceLocation> {
         self.place().cloned()
     }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod action;
+mod annotation;
 #[cfg(feature = "services")]
 pub mod aws;
 pub mod clock;
@@ -21,12 +22,9 @@ mod nearest;
 mod plural;
 #[cfg(feature = "services")]
 pub mod project;
-pub mod runner;
 pub mod workspace;
 
-pub use ::cfn_images as template;
-pub use ::oci::{self, transfer};
-pub use ::registry;
+pub use annotation::AtSourceLocation;
 pub use cfn_images::SourceLocation;
 pub use diagnostic::Diagnostic;
 pub use error::{ActionError, Explain};

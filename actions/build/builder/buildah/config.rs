@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use lifecycle::oci::{CONFIG_LIMIT, Descriptor, Layout, Manifest, media_type};
 use lifecycle::{ActionError, workspace};
+use oci::{CONFIG_LIMIT, Descriptor, Layout, Manifest, media_type};
 
 use crate::bases::Foundation;
 use crate::dockerfile::Instruction;
@@ -52,7 +52,7 @@ pub(super) fn take(
 ) -> anyhow::Result<()> {
     let manifest: Value = serde_json::from_slice(&workspace::bytes(&pushed.join("manifest.json"), CONFIG_LIMIT)?)?;
     let file = |descriptor: &Value| -> anyhow::Result<_> {
-        let digest: lifecycle::oci::Digest = descriptor["digest"].as_str().context("no digest")?.parse()?;
+        let digest: oci::Digest = descriptor["digest"].as_str().context("no digest")?.parse()?;
         Ok((pushed.join(digest.hex()), digest))
     };
     let (config, _) = file(&manifest["config"])?;

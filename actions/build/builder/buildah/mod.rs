@@ -19,8 +19,8 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use lifecycle::ActionError;
-use lifecycle::oci::{Layout, Platform};
-use lifecycle::runner::{ProcessError, Program, Runner, Variables, command, run, run_logged};
+use oci::{Layout, Platform};
+use runner_protocol::{ProcessError, Program, Runner, Variables, command, run, run_logged};
 
 use super::cache::Kind;
 use super::failure::{self, Step};
@@ -432,7 +432,7 @@ impl Buildah {
         arguments: &[String],
         conditions: &Conditions<'_>,
         secrets: &[Secret],
-    ) -> Result<lifecycle::runner::Finished, ActionError> {
+    ) -> Result<runner_protocol::Finished, ActionError> {
         let mut command = self.command(&storage(platform), arguments);
         conditions.credentials.give_to_buildah(&mut command);
         conditions.request.options.give_agent(&mut command);
@@ -544,7 +544,7 @@ fn pullable(reference: &str) -> String {
 }
 
 fn hash(parts: &[&str]) -> String {
-    lifecycle::oci::Digest::of(parts.join("\n").as_bytes()).short()
+    oci::Digest::of(parts.join("\n").as_bytes()).short()
 }
 
 fn is_plain(path: &Path) -> bool {
@@ -557,8 +557,7 @@ fn is_plain(path: &Path) -> bool {
 
 /// A folder with a plain path; that of the storages is of this run alone, so that its hash is too.
 fn links(storages: &Path, variables: &Variables) -> std::io::Result<tempfile::TempDir> {
-    let name =
-        format!("image-lifecycle-{}", lifecycle::oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
+    let name = format!("image-lifecycle-{}", oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
     let given = variables.get("TMPDIR").map(Path::new).filter(|folder| is_plain(folder));
     tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(given.unwrap_or(Path::new("/tmp")))
 }

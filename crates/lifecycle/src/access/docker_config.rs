@@ -12,9 +12,9 @@ use serde::Deserialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::oci::{BoxError, ErrorKind, StoreError};
-use crate::registry::{CredentialSource, Credentials};
-use crate::runner::{self, Program};
+use oci::{BoxError, ErrorKind, StoreError};
+use registry::{CredentialSource, Credentials};
+use runner_protocol::Program;
 
 /// A credential helper that takes longer is given up.
 const HELPER_DEADLINE: Duration = Duration::from_secs(30);
@@ -121,7 +121,7 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
         return Err(failed("has a name that is no program's".to_owned()));
     }
     let run = async {
-        let mut child = runner::command(Program::CredentialHelper(helper), &program)
+        let mut child = runner_protocol::command(Program::CredentialHelper(helper), &program)
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

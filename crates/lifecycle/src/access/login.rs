@@ -10,8 +10,8 @@ use url::Url;
 
 use secrecy::ExposeSecret;
 
-use crate::registry::Credentials;
-use crate::runner::{Annotation, Level, Runner};
+use registry::Credentials;
+use runner_protocol::{Annotation, Level, Runner};
 
 /// How the folders' names begin; the rest is random.
 const PREFIX: &str = "login-";

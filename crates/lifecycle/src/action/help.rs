@@ -3,8 +3,8 @@
 use serde_json::Value;
 use textwrap::{Options, WordSplitter};
 
-use crate::runner::Action;
-use crate::template::yaml_to_json;
+use cfn_images::yaml_to_json;
+use runner_protocol::Action;
 
 /// Columns of the text.
 const WIDTH: usize = 100;

@@ -1,8 +1,13 @@
-/// Declares the inputs of an action: a struct of strings, read by `ghactions` from `INPUT_<NAME>`, and the table of
-/// their defaults. What they mean is parsed from [`Input`]s.
+//! The declaration of an action's inputs.
+
+/// Declares the inputs of an action: each with its default, in one place.
 ///
-/// What begins with `common;` has the inputs of all actions too, with `writing;` those of the actions that write to a
-/// registry as well: `common()` and `writing()` hand them to the library.
+/// The result is a struct `Inputs` of what was typed, which `ghactions` reads from `INPUT_<NAME>`. Each input has a method of
+/// its name that returns an [`Input`](runner_protocol::Input) to parse; its name for users has hyphens, as in `action.yml`.
+/// `as` gives an input whose name is a keyword another field.
+///
+/// A declaration that begins with `common;` has the inputs of all actions too. One that begins with `writing;` has those
+/// of the actions that write to a registry as well. `common()` and `writing()` hand them to the library.
 #[macro_export]
 macro_rules! inputs {
     (common; $($own:tt)*) => {
@@ -29,17 +34,17 @@ macro_rules! inputs {
             /// The inputs of all actions.
             pub(crate) fn common(&self) -> $crate::project::CommonInputs<'_> {
                 $crate::project::CommonInputs {
-                    working_directory: $crate::runner::Input::new("working-directory", &self.working_directory),
-                    template: $crate::runner::Input::new("template", &self.template),
-                    mapping: $crate::runner::Input::new("mapping", &self.mapping),
-                    images: $crate::runner::Input::new("images", &self.images),
-                    parameters: $crate::runner::Input::new("parameters", &self.parameters),
-                    region: $crate::runner::Input::new("region", &self.region),
-                    concurrency: $crate::runner::Input::new("concurrency", &self.concurrency),
-                    summary: $crate::runner::Input::new("summary", &self.summary),
-                    dry_run: $crate::runner::Input::new("dry-run", &self.dry_run),
-                    registry_endpoints: $crate::runner::Input::new("registry-endpoints", &self.registry_endpoints),
-                    reference: $crate::runner::Input::new("reference", &self.reference),
+                    working_directory: self.working_directory(),
+                    template: self.template(),
+                    mapping: self.mapping(),
+                    images: self.images(),
+                    parameters: self.parameters(),
+                    region: self.region(),
+                    concurrency: self.concurrency(),
+                    summary: self.summary(),
+                    dry_run: self.dry_run(),
+                    registry_endpoints: self.registry_endpoints(),
+                    reference: self.reference(),
                 }
             }
         }
@@ -61,19 +66,19 @@ macro_rules! inputs {
             /// The inputs of the actions that write to a registry.
             pub(crate) fn writing(&self) -> $crate::project::WritingInputs<'_> {
                 $crate::project::WritingInputs {
-                    extra_tags: $crate::runner::Input::new("extra-tags", &self.extra_tags),
-                    create_repositories: $crate::runner::Input::new("create-repositories", &self.create_repositories),
-                    repository_settings: $crate::runner::Input::new("repository-settings", &self.repository_settings),
-                    evidence: $crate::runner::Input::new("evidence", &self.evidence),
-                    on_conflict: $crate::runner::Input::new("on-conflict", &self.on_conflict),
-                    record: $crate::runner::Input::new("record", &self.record),
-                    allowed_account_ids: $crate::runner::Input::new("allowed-account-ids", &self.allowed_account_ids),
+                    extra_tags: self.extra_tags(),
+                    create_repositories: self.create_repositories(),
+                    repository_settings: self.repository_settings(),
+                    evidence: self.evidence(),
+                    on_conflict: self.on_conflict(),
+                    record: self.record(),
+                    allowed_account_ids: self.allowed_account_ids(),
                 }
             }
         }
     };
     ($($name:ident $(as $typed:tt)? = $default:literal),* $(,)?) => {
-        /// What was typed into each input.
+        /// The inputs as they were typed.
         #[derive(::ghactions::prelude::Actions)]
         pub(crate) struct Inputs {
             $(#[input(required = false $(, name = $typed)?)] $name: String,)*
@@ -84,14 +89,47 @@ macro_rules! inputs {
             pub(crate) const TABLE: &'static [(&'static str, &'static str)] =
                 &[$(($crate::inputs!(@name $name $($typed)?), $default)),*];
 
-            /// Reads all of them; one that is unset or empty has its default.
+            /// Reads all inputs. One that is unset or empty has its default.
             pub(crate) fn read() -> ::anyhow::Result<Self> {
                 let mut inputs = <Self as ::ghactions::prelude::ActionTrait>::init()?;
                 $(if inputs.$name.trim().is_empty() { inputs.$name = $default.to_owned(); })*
                 Ok(inputs)
             }
+
+            $($crate::inputs!(@input $name, $crate::inputs!(@name $name $($typed)?));)*
+        }
+    };
+    (@input $name:ident, $field:expr) => {
+        // An input that only an action's shell or a later step reads has no reader here.
+        #[allow(dead_code, reason = "every input has a method, and not every action reads each of the common ones")]
+        pub(crate) fn $name(&self) -> ::runner_protocol::Input<'_> {
+            const FIELD: &str = $field;
+            const BYTES: [u8; FIELD.len()] = $crate::action::hyphenated(FIELD);
+            const NAME: &str = $crate::action::ascii(&BYTES);
+            ::runner_protocol::Input::new(NAME, &self.$name)
         }
     };
     (@name $name:ident) => { stringify!($name) };
     (@name $name:ident $typed:tt) => { $typed };
+}
+
+/// Turns the underscores of a field's name into hyphens.
+#[doc(hidden)]
+pub const fn hyphenated<const N: usize>(name: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut at = 0;
+    while at < N {
+        bytes[at] = if name.as_bytes()[at] == b'_' { b'-' } else { name.as_bytes()[at] };
+        at += 1;
+    }
+    bytes
+}
+
+/// The text of ASCII bytes.
+#[doc(hidden)]
+pub const fn ascii(bytes: &[u8]) -> &str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => panic!("a name is ASCII"),
+    }
 }

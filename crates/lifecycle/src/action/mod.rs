@@ -4,14 +4,17 @@ mod help;
 mod inputs_macro;
 mod panics;
 
+#[doc(hidden)]
+pub use inputs_macro::{ascii, hyphenated};
+
 use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::nearest;
-use crate::runner::{Action, Annotation, Level, Runner, Variables, Verdict};
 use crate::{ActionError, Diagnostic};
+use runner_protocol::{Action, Annotation, Level, Runner, Variables, Verdict};
 
 /// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);

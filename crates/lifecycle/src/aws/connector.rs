@@ -12,8 +12,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt, Limited};
 
-use crate::oci::{BoxError, ErrorKind, StoreError};
-use crate::registry::http_client::{HttpClient, Refused};
+use oci::{BoxError, ErrorKind, StoreError};
+use registry::http_client::{HttpClient, Refused};
 
 /// Until a connection stands, where the SDK does not say.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
 use aws_sdk_ecr::types::{ImageIdentifier, ImageTagMutability, ImageTagMutabilityExclusionFilterType};
 
 use super::{Aws, Error, Kind};
-use crate::oci::{Digest, RepositoryName, Tag};
-use crate::registry::EcrHost;
+use oci::{Digest, RepositoryName, Tag};
+use registry::EcrHost;
 use wildmatch::WildMatch;
 
 /// Which tags of a repository can be moved.

@@ -7,8 +7,8 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::Explain;
-use crate::oci::BoxError;
-use crate::registry::http_client::Refused;
+use oci::BoxError;
+use registry::http_client::Refused;
 
 /// The step that gives a job credentials, as the README has it.
 const CONFIGURE_CREDENTIALS: &str =

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{Aws, Error, Kind, error};
 use crate::evidence::scan::{Counts, Severity};
-use crate::oci::{Digest, RepositoryName};
-use crate::registry::EcrHost;
+use oci::{Digest, RepositoryName};
+use registry::EcrHost;
 
 /// The most that one page may hold; the service's own limit.
 const PAGE: i32 = 1000;

@@ -12,9 +12,9 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 
 use super::{Error, Kind, error};
-use crate::oci::BoxError;
-use crate::registry::http_client::{HttpClient, full};
-use crate::runner::Runner;
+use oci::BoxError;
+use registry::http_client::{HttpClient, full};
+use runner_protocol::Runner;
 use secrecy::{ExposeSecret, SecretString};
 
 /// Until GitHub's token service has answered.

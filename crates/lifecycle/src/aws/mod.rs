@@ -24,9 +24,9 @@ pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 
 use crate::access::DockerConfig;
-use crate::oci::{ErrorKind, StoreError};
-use crate::registry::{CredentialSource, Credentials, EcrHost};
-use crate::runner::Runner;
+use oci::{ErrorKind, StoreError};
+use registry::{CredentialSource, Credentials, EcrHost};
+use runner_protocol::Runner;
 use secrecy::SecretString;
 
 /// The one public registry of all accounts.

@@ -11,10 +11,10 @@ use aws_sdk_ecr::types::{
 use serde::Deserialize;
 
 use super::{Aws, Error, Kind};
-use crate::oci::RepositoryName;
-use crate::registry::EcrHost;
-use crate::runner::{Input, InputError};
 use crate::workspace;
+use oci::RepositoryName;
+use registry::EcrHost;
+use runner_protocol::{Input, InputError};
 
 /// The largest policy that is read from a file, in bytes; ECR's own limits are lower.
 const POLICY_LIMIT: u64 = 1024 * 1024;
@@ -44,7 +44,7 @@ impl RepositorySettings {
     /// When it is no such YAML, a word is none of ECR's, or a file can't be read or lies where it may not.
     pub fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Self, InputError> {
         let Some(text) = input.text() else { return Ok(Self::default()) };
-        let value = crate::template::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
+        let value = cfn_images::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
         // A list would be read as the settings in their order.
         if !value.is_object() {
             return Err(input.refuse("YAML with settings by name, as in `mutability: IMMUTABLE`"));

@@ -16,11 +16,11 @@ use crate::ActionError;
 use crate::aws::Aws;
 use crate::diagnostic::Diagnostic;
 use crate::evidence::{Record, RecordKind};
-use crate::oci::{Digest, Reference, Store};
 use crate::project::{CreateRepositories, EvidenceMode, Named, OpenRepository};
-use crate::registry::EcrHost;
-use crate::runner::{Level, Runner};
-use crate::transfer::{Attached, Graph, copy};
+use oci::transfer::{Attached, Graph, copy};
+use oci::{Digest, Reference, Store};
+use registry::EcrHost;
+use runner_protocol::{Level, Runner};
 
 pub use outcome::{Outcome, Stage, Status, annotate, notes, output, show_writes};
 pub use remark::Remark;

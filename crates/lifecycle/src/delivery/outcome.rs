@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Delivery, Planned, PlannedWrites, Remark, writes};
+use crate::AtSourceLocation;
 use crate::Diagnostic;
 use crate::evidence::RecordKind;
-use crate::oci::Digest;
-use crate::runner::{Annotation, AtSourceLocation, Runner, Verdict, remarks};
+use oci::Digest;
+use runner_protocol::{Annotation, Runner, Verdict, remarks};
 
 /// How far a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

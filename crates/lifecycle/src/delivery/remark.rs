@@ -1,6 +1,6 @@
 //! What to say about an image apart from its result.
 
-use crate::runner::Level;
+use runner_protocol::Level;
 
 /// Something to say about an image apart from its result.
 #[derive(Debug, Clone, PartialEq, Eq)]

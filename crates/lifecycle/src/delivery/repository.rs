@@ -3,9 +3,9 @@
 use crate::ActionError;
 use crate::SourceLocation;
 use crate::aws::{Aws, Kind, RepositorySettings, prefix_matches};
-use crate::oci::Reference;
 use crate::project::CreateRepositories;
-use crate::registry::EcrHost;
+use oci::Reference;
+use registry::EcrHost;
 
 /// What is known about a repository before anything is written to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

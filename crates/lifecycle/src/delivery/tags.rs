@@ -7,11 +7,11 @@ use super::Remark;
 use crate::ActionError;
 use crate::aws::Aws;
 use crate::evidence::RecordKind;
-use crate::oci::{Digest, Reference, StoreError, Tag};
 use crate::project::{Named, NamedTag, OnConflict, OpenRepository};
-use crate::registry::EcrHost;
-use crate::runner::Level;
-use crate::template::Version;
+use cfn_images::Version;
+use oci::{Digest, Reference, StoreError, Tag};
+use registry::EcrHost;
+use runner_protocol::Level;
 
 /// One tag, what it holds now, and whether it stays so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -253,7 +253,7 @@ pub(super) async fn pushed(aws: &Aws, reference: &Reference, digest: &Digest) ->
 mod tests {
     use super::*;
     use crate::SourceLocation;
-    use crate::template::NamePattern;
+    use cfn_images::NamePattern;
 
     /// The decision about the tag `own` of the reference or a further one, which holds another digest of a version.
     fn decide(kind: RecordKind, on_conflict: OnConflict, tag: &str, held: &str) -> Decision {

@@ -5,10 +5,10 @@ use futures::stream::{self, StreamExt};
 use super::{Attachments, Delivery, Planned, PlannedWrites, Signatures, Stage};
 use crate::ActionError;
 use crate::clock;
-use crate::oci::{Digest, Reference};
 use crate::project::{Named, RegistryAccess, Writing, attach};
-use crate::runner::Runner;
-use crate::transfer::{Graph, copy};
+use oci::transfer::{Graph, copy};
+use oci::{Digest, Reference};
+use runner_protocol::Runner;
 
 /// What writing needs beyond the deliveries.
 #[derive(Clone, Copy)]

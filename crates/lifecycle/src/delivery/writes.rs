@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::TagPlan;
 use crate::evidence::Record;
-use crate::runner::{Cell, Table};
-use crate::transfer::{Attached, Graph};
+use oci::transfer::{Attached, Graph};
+use runner_protocol::{Cell, Table};
 
 /// All that is written for one image.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
 
-use crate::oci::{
+use oci::{
     BlobSource, BlobStream, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, RepositoryName, StoreError,
     annotation, media_type,
 };

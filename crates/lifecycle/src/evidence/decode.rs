@@ -11,8 +11,8 @@ use time::macros::format_description;
 
 use super::results::{LintFailure, LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
 use super::{lint, scan};
-use crate::oci::Digest;
-use crate::oci::limited::List;
+use oci::Digest;
+use oci::limited::List;
 
 /// The largest provenance whose build arguments are read, in bytes: all of them become memory.
 const BUILD_ARGS_LIMIT: usize = 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use super::decode::{Document, Statement, build_args, lint, provenance, sbom, scan};
 use super::results::SbomFormat;
-use crate::oci::Digest;
+use oci::Digest;
 
 /// A document through every reader, as it is and as the predicate of a statement.
 pub(crate) fn documents(bytes: &[u8]) {

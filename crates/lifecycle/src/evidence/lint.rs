@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::AtSourceLocation;
 use crate::SourceLocation;
-use crate::runner::{self, Annotation, AtSourceLocation};
+use runner_protocol::Annotation;
 
 /// How bad a finding is, in hadolint's words, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,9 +60,9 @@ impl Finding {
     /// The finding beside its line.
     pub fn annotation(&self) -> Annotation {
         let level = match self.level {
-            Level::Error => runner::Level::Error,
-            Level::Warning => runner::Level::Warning,
-            Level::Info | Level::Style => runner::Level::Notice,
+            Level::Error => runner_protocol::Level::Error,
+            Level::Warning => runner_protocol::Level::Warning,
+            Level::Info | Level::Style => runner_protocol::Level::Notice,
         };
         Annotation::new(level, format!("{}: {}", self.rule, self.message))
             .titled(format!("lint: {}", self.rule))

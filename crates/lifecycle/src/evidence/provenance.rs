@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Artifact, Payload, artifact_type, attest, predicate_type, statement};
-use crate::oci::{Descriptor, Digest, ErrorKind, Platform, StoreError, annotation};
-use crate::runner::Variables;
+use oci::{Descriptor, Digest, ErrorKind, Platform, StoreError, annotation};
+use runner_protocol::Variables;
 
 /// What `buildType` says of our own statements: how their parameters are to be read.
 pub const BUILD_TYPE: &str = "https://image-lifecycle.github.io/build/v1";
@@ -158,7 +158,7 @@ fn is_about(statement: &Value, digest: &Digest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::media_type;
+    use oci::media_type;
 
     #[test]
     fn our_statement_names_what_decides_the_image() {

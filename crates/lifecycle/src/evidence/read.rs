@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::decode::{self, Document, Reason, Statement};
 use super::results::{LintResult, Provenance, SbomFormat, ScanResult, time};
 use super::{artifact_type, predicate_type};
-use crate::oci::{Content, Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
+use oci::{Content, Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
 
 /// Evidence of one kind that is read of a digest, in bytes, the newest first. An SBOM of a large image has some tens of
 /// megabytes.
@@ -219,7 +219,7 @@ mod tests {
     use super::super::{lint, scan};
     use super::*;
     use crate::SourceLocation;
-    use crate::oci::{Layout, Platform, media_type};
+    use oci::{Layout, Platform, media_type};
 
     struct Fixture {
         _folder: tempfile::TempDir,
@@ -362,7 +362,7 @@ mod tests {
     #[tokio::test]
     async fn provenance_of_both_versions_names_repository_and_commit() {
         let fixture = Fixture::new();
-        let environment = crate::runner::Variables::from([("GITHUB_REPOSITORY", "o/n"), ("GITHUB_SHA", "c0ffee")]);
+        let environment = runner_protocol::Variables::from([("GITHUB_REPOSITORY", "o/n"), ("GITHUB_SHA", "c0ffee")]);
         let build = slsa::Build {
             key: "Web",
             name: "web",

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::decode::{Document, Statement};
 use super::{Artifact, artifact_type, attest, predicate_type, statement};
-use crate::oci::{Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
+use oci::{Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
 
 /// The largest record that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
@@ -280,7 +280,7 @@ impl Recorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::{BlobSource, Layout, media_type};
+    use oci::{BlobSource, Layout, media_type};
 
     fn record(digest: &Digest, time: &str) -> Record {
         Record {
@@ -329,7 +329,7 @@ mod tests {
     async fn attach(store: &Arc<dyn Store>, artifact: Artifact) {
         let manifest = artifact.manifest.clone();
         let source: Arc<dyn BlobSource> = Arc::new(artifact);
-        crate::transfer::copy::artifact(store, &manifest, &source).await.unwrap();
+        oci::transfer::copy::artifact(store, &manifest, &source).await.unwrap();
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use super::lint::{self, Finding};
 use super::scan::{Assessed, Severity, Standing, Verdict};
 use super::waivers::Waiver;
 use super::{Artifact, Payload, artifact_type};
-use crate::oci::{Descriptor, Digest, StoreError, annotation, listed};
+use oci::{Descriptor, Digest, StoreError, annotation, listed};
 
 /// Code scanning keeps this many results of a run.
 const RESULTS: usize = 5000;
@@ -208,7 +208,7 @@ mod tests {
     use super::super::scan::{Counts, Vulnerability};
     use super::*;
     use crate::SourceLocation;
-    use crate::oci::Platform;
+    use oci::Platform;
 
     fn finding(rule: &str, level: lint::Level, line: usize) -> Finding {
         let place = SourceLocation { file: "images/a b/Dockerfile".into(), line, column: 1 };

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 pub use super::vulnerability::{Severity, Threshold, Vulnerability};
 use super::waivers::{Waiver, Waivers};
 use super::{Artifact, attest, predicate_type, statement};
-use crate::oci::{Descriptor, Platform, StoreError, listed};
 use crate::plural;
-use crate::runner::{Cell, Table};
+use oci::{Descriptor, Platform, StoreError, listed};
+use runner_protocol::{Cell, Table};
 
 /// Vulnerabilities that an error names.
 const NAMED: usize = 5;
@@ -339,7 +339,7 @@ impl Scan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::media_type;
+    use oci::media_type;
 
     fn vulnerability(id: &str, severity: &str, fixed: Option<&str>) -> Vulnerability {
         Vulnerability {

@@ -1,6 +1,6 @@
 use std::sync::LazyLock;
 
-use crate::oci::{Digest, Layout, Manifest, Store};
+use oci::{Digest, Layout, Manifest, Store};
 
 /// What parts the documents of an input: `index.json`, then blobs.
 const SEPARATOR: &str = "\n---\n";

@@ -11,14 +11,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-pub use crate::registry::fuzzing::headers;
 pub use evidence::{evidence, waivers};
 pub use layouts::layouts;
+pub use registry::fuzzing::headers;
 pub use template::template;
 
-use crate::oci::{Digest, Location, Manifest, Platform, Reference, RepositoryName, Tag, media_type};
-use crate::registry::EcrHost;
-use crate::runner::{Cell, Table, escape, message};
+use oci::{Digest, Location, Manifest, Platform, Reference, RepositoryName, Tag, media_type};
+use registry::EcrHost;
+use runner_protocol::{Cell, Table, escape, message};
 
 /// Takes bytes through one kind of reader.
 pub type Target = fn(&[u8]);
@@ -53,7 +53,7 @@ pub fn references(data: &[u8]) {
             assert_eq!(platform.to_string().parse::<Platform>().ok(), Some(platform));
         }
         if let Some(host) = EcrHost::parse(line) {
-            assert!(crate::registry::is_region(&host.region), "{line}");
+            assert!(registry::is_region(&host.region), "{line}");
             assert!(line.parse::<Location>().is_ok(), "{line}");
         }
         for registry in [None, registry] {

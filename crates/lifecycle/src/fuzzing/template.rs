@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::display;
-use crate::oci::Reference;
-use crate::template::{Template, Version, yaml_to_json};
+use cfn_images::{Template, Version, yaml_to_json};
+use oci::Reference;
 
 /// A template: read and evaluated, twice the same, and every name that comes out is one.
 pub fn template(data: &[u8]) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use crate::Explain;
-use crate::oci::BoxError;
+use oci::BoxError;
 
 /// What went wrong at GitHub's API.
 #[derive(Debug, thiserror::Error)]

@@ -22,8 +22,8 @@ pub use comment::Body;
 pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
 
-use crate::registry::http_client::HttpClient;
-use crate::runner::Variables;
+use registry::http_client::HttpClient;
+use runner_protocol::Variables;
 use secrecy::{ExposeSecret, SecretString};
 use service::OctocrabService;
 

@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use octocrab::OctoBody;
 use tower_service::Service;
 
-use crate::oci::{BoxError, ErrorKind, StoreError};
-use crate::registry::http_client::HttpClient;
+use oci::{BoxError, ErrorKind, StoreError};
+use registry::http_client::HttpClient;
 
 /// The client as octocrab calls it.
 #[derive(Clone)]

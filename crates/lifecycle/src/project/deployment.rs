@@ -8,14 +8,15 @@ use futures::stream::{self, StreamExt};
 
 use super::{Named, Release, Stores};
 use crate::ActionError;
+use crate::AtSourceLocation;
 use crate::Diagnostic;
-use crate::oci::{
+use cfn_images::{Lead, Placed, Runtime, Usage};
+use oci::transfer::Graph;
+use oci::{
     CONFIG_LIMIT, Content, Digest, ErrorKind, Location, Manifest, Platform, Reference, Store, StoreError, listed,
     media_type, read_blob,
 };
-use crate::runner::{Annotation, AtSourceLocation, Level, Runner, escape, message};
-use crate::template::{Lead, Placed, Runtime, Usage};
-use crate::transfer::Graph;
+use runner_protocol::{Annotation, Level, Runner, escape, message};
 
 /// References that are looked at, at a time.
 const READERS: usize = 8;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::stores::endpoints;
 use super::{CreateRepositories, EvidenceMode, OnConflict, Project, accounts, concurrency, region};
 use crate::aws::RepositorySettings;
-use crate::registry::Options;
-use crate::runner::{Input, Runner};
+use registry::Options;
+use runner_protocol::{Input, Runner};
 
 /// The inputs of all three actions, as they were typed: what `inputs!` declares as `common`.
 pub struct CommonInputs<'a> {

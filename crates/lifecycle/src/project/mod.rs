@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use crate::template::Version;
-pub use deployment::{Fit, UnmanagedReference, fit, lacking, missing_references, platforms, refusal, tell, unusable_layer};
+pub use cfn_images::Version;
+pub use deployment::{
+    Fit, UnmanagedReference, fit, lacking, missing_references, platforms, refusal, tell, unusable_layer,
+};
 pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
 pub use naming::{Named, NamedTag, Names, Release};
 pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
@@ -26,10 +28,10 @@ pub use side::RegistryAccess;
 pub use stores::{OpenRepository, Stores};
 
 use crate::evidence::waivers::{self, Waivers};
-use crate::runner::{Input, InputError, Runner, Variables};
-use crate::template::{Context, ImageDefinition, Template};
 use crate::workspace;
 use crate::{ActionError, Diagnostic};
+use cfn_images::{Context, ImageDefinition, Template};
+use runner_protocol::{Input, InputError, Runner, Variables};
 
 /// The mapping where none is named.
 const MAPPING: &str = "ImageBuildConfiguration";
@@ -147,7 +149,7 @@ impl Project {
     ///
     /// # Errors
     /// When the template refuses one.
-    pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, crate::template::Error> {
+    pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, cfn_images::Error> {
         let given = self.parameters.iter().filter(|(name, _)| module.declares(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
         module.template.context(release.map(|to| to.environment), release.map(|to| to.version), &given)
@@ -220,8 +222,8 @@ pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathB
 }
 
 /// What is wrong with an input that was given is told as a mistake of that input.
-fn in_input(mapping: &Input<'_>, error: crate::template::Error) -> anyhow::Error {
-    let crate::template::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
+fn in_input(mapping: &Input<'_>, error: cfn_images::Error) -> anyhow::Error {
+    let cfn_images::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
     match mapping.text().filter(|mapping| *mapping != MAPPING) {
         Some(_) => {
             ActionError::usage_error(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into()

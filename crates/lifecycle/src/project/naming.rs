@@ -4,13 +4,14 @@ use wildmatch::WildMatch;
 
 use super::{Module, Project, RegistryAccess, UnmanagedReference};
 use crate::ActionError;
+use crate::AtSourceLocation;
 use crate::SourceLocation;
-use crate::oci::{InvalidReference, Reference, Tag};
-use crate::runner::{Annotation, AtSourceLocation, Level};
-use crate::template::{
+use cfn_images::{
     Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
     Version,
 };
+use oci::{InvalidReference, Reference, Tag};
+use runner_protocol::{Annotation, Level};
 
 /// The name of an image that nothing deploys.
 const DEFAULT_PATTERN: &str = "{registry}/{image}:{environment}-{version}";
@@ -328,7 +329,7 @@ struct Evaluation<'m> {
 }
 
 impl<'m> Evaluation<'m> {
-    fn of(module: &'m Module, context: Context) -> Result<Self, crate::template::Error> {
+    fn of(module: &'m Module, context: Context) -> Result<Self, cfn_images::Error> {
         let usages = module.template.usages(&context);
         let deployed = module.template.deployed(&module.defined, &usages)?;
         Ok(Self { module, context, usages, deployed })

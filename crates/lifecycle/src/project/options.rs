@@ -3,9 +3,9 @@ use std::path::PathBuf;
 
 use super::Project;
 use crate::Diagnostic;
-use crate::oci::StoreError;
-use crate::registry::is_region;
-use crate::runner::{Annotation, Input, InputError, Level, Runner};
+use oci::StoreError;
+use registry::is_region;
+use runner_protocol::{Annotation, Input, InputError, Level, Runner};
 
 /// What happens to evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +134,7 @@ fn address(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> R
         return Ok(Some(format!("oci:{}", folder.display())));
     }
     let host = text.split('/').next().unwrap_or_default();
-    match host.parse::<crate::oci::Location>() {
+    match host.parse::<oci::Location>() {
         Ok(_) if !text.contains("://") => Ok(Some(text.to_owned())),
         _ => Err(input.refuse("a registry as host[/prefix], or oci:DIR")),
     }

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use super::{Project, Release};
 use crate::clock;
 use crate::evidence::{Record, RecordKind};
-use crate::oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
-use crate::runner::Variables;
-use crate::transfer::copy;
+use oci::transfer::copy;
+use oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
+use runner_protocol::Variables;
 
 /// Attaches a record to the image that it tells of, whose root has to be there, and says what it has become.
 ///

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Names, Stores};
 use crate::ActionError;
 use crate::aws::{Aws, RegistryCredentials};
-use crate::oci::Location;
-use crate::registry::{EcrHost, Options};
+use oci::Location;
+use registry::{EcrHost, Options};
 
 /// One end: whose eyes see it, and where names get their registry from.
 pub struct RegistryAccess {

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::oci::{Layout, Location, Reference, Store, StoreError};
-use crate::registry::{Options, Registries, Repository, Traffic};
-use crate::runner::{Input, InputError};
+use oci::{Layout, Location, Reference, Store, StoreError};
+use registry::{Options, Registries, Repository, Traffic};
+use runner_protocol::{Input, InputError};
 
 /// Opens the repositories that references name, as one identity. Clones share tokens, connections and budgets.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct OpenRepository {
 
 impl Stores {
     /// Stores that ask `source` for credentials of registries.
-    pub fn new(options: Options, source: Arc<dyn crate::registry::CredentialSource>) -> Self {
+    pub fn new(options: Options, source: Arc<dyn registry::CredentialSource>) -> Self {
         Self { registries: Arc::new(Registries::new(options, source)) }
     }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ActionError;
-use crate::runner::Input;
 use crate::workspace;
+use runner_protocol::Input;
 
 /// Where a template is looked for.
 const NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];

@@ -1,4 +1,4 @@
-//! build with buildah: what is in the layout, what is not, and what is left behind.
+//! Builds with buildah: the content of the layout, and that nothing is left behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::support::project::Project;
 use crate::support::registry::DockerRegistry;
 use crate::support::tools::{json, program};
 
-/// The exemplar's template and images in a checkout of their own.
+/// A checkout with the exemplar's template and images.
 fn exemplar() -> Project {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("exemplar");
     let project = Project::new(&fs::read_to_string(source.join("template.yaml")).unwrap());
@@ -32,7 +32,7 @@ fn exemplar() -> Project {
 const DOCKER_HUB: &str = "111122223333.dkr.ecr.us-east-1.amazonaws.com/dockerhub/library/";
 
 #[test]
-fn the_exemplar_becomes_a_layout_that_others_read() {
+fn other_tools_read_the_layout_of_the_exemplar() {
     let project = exemplar();
     let step = project.build().input("base-images", &base_images(DOCKER_HUB)).input("version", "v1.2.3");
     let run = step.input("lint", "error").run().exits(0);
@@ -74,7 +74,7 @@ fn the_exemplar_becomes_a_layout_that_others_read() {
 }
 
 #[test]
-fn two_builds_of_a_commit_have_one_digest() {
+fn two_builds_of_a_commit_have_the_same_digest() {
     let dockerfile =
         format!("FROM {BUSYBOX}\nCOPY hello.txt /\nRUN date +%N > /etc/motd && rm /etc/motd && touch /made\n");
     let digests = [one(&dockerfile), one(&dockerfile)].map(|project| {
@@ -98,7 +98,7 @@ fn building_again_replaces_the_image_and_its_evidence() {
 }
 
 #[test]
-fn several_platforms_are_an_index_of_them_alone() {
+fn a_multi_platform_index_lists_platforms_only() {
     let project = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/arm64, linux/amd64]}"));
     project.write("Dockerfile", SCRATCH);
     project.write("hello.txt", "hello\n");
@@ -110,7 +110,7 @@ fn several_platforms_are_an_index_of_them_alone() {
     assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
     assert_eq!(run.json("images")[0]["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
     assert_eq!(layout.referrers("Api"), [STATEMENT]);
-    // The layer is the same on both.
+    // Both platforms have the same layer.
     let layers: BTreeSet<String> = index["manifests"]
         .as_array()
         .unwrap()
@@ -124,7 +124,7 @@ fn several_platforms_are_an_index_of_them_alone() {
 }
 
 #[test]
-fn images_are_told_by_name_whatever_the_order_of_templates() {
+fn images_are_sorted_by_name() {
     let project = Project::new(&template("Web: {imageName: shop/web}\nApi: {imageName: shop/api}"));
     project.write("Dockerfile", SCRATCH);
     project.write("hello.txt", "hello\n");
@@ -149,7 +149,7 @@ fn platforms(index: &Value) -> Vec<String> {
 }
 
 #[test]
-fn build_arguments_target_labels_and_annotations() {
+fn build_arguments_target_labels_and_annotations_are_applied() {
     let images =
         "Api: {imageName: shop/api, platforms: [linux/amd64], target: second, buildArgs: [B=mapping, C=mapping]}";
     let project = Project::new(&template(images));
@@ -172,8 +172,8 @@ fn build_arguments_target_labels_and_annotations() {
 }
 
 #[test]
-fn secrets_reach_the_build_and_nothing_else() {
-    // The Dockerfile knows the secrets by their hashes alone.
+fn secrets_reach_only_the_build() {
+    // The Dockerfile contains only hashes of the secrets.
     let hash = |secret: &str| oci::Digest::of(secret.as_bytes()).hex().to_owned();
     let (variable, file) = ("of the variable", "of the file");
     let dockerfile = format!(
@@ -194,12 +194,12 @@ fn secrets_reach_the_build_and_nothing_else() {
         assert_eq!(project.built_layout().blobs_with(secret), [""; 0]);
         assert!(run.outputs.values().chain([&run.summary]).all(|value| !value.contains(secret)));
     }
-    // Where one would have been found.
+    // The search does find a text that is in a layer.
     assert_eq!(project.built_layout().blobs_with("PATH=/usr/local/sbin").len(), 2);
 }
 
 #[test]
-fn a_failing_step_fails_with_its_last_words() {
+fn a_failing_step_is_reported_with_its_output() {
     let project = one(&format!(
         "FROM {BUSYBOX}\nRUN echo a first line && echo the disk is on fire >&2 && sleep 1 && exit 7\nRUN echo next\n"
     ));
@@ -220,13 +220,13 @@ fn a_failing_step_fails_with_its_last_words() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     let run = one("FROM scratch\nCOPY app/missing.txt /run.sh\n").build().run().exits(1);
     assert!(run.error().contains("app/missing.txt\": no such file or directory"), "{}", run.error());
 }
 
 #[test]
-fn one_image_that_fails_keeps_all_from_being_named() {
+fn no_image_is_named_if_one_fails() {
     let project = Project::new(&template(
         "Api: {imageName: shop/api, dockerfile: api/Dockerfile}\nWeb: {imageName: shop/web, dockerfile: web/Dockerfile}",
     ));
@@ -236,13 +236,13 @@ fn one_image_that_fails_keeps_all_from_being_named() {
     let run = project.build().run().exits(1);
     assert_eq!(run.of_images("status"), ["built", "failed"]);
     assert_eq!(project.built_layout().names(), [""; 0]);
-    // The other one alone.
+    // The other image on its own.
     project.build().input("images", "shop/api").run().exits(0);
     assert_eq!(project.built_layout().names(), ["Api"]);
 }
 
 #[test]
-fn a_dry_run_shows_and_does_nothing() {
+fn a_dry_run_prints_commands_and_builds_nothing() {
     let project = one(&format!("FROM {BUSYBOX}\nRUN exit 1\n"));
     let run = project.build().inputs(&[("dry-run", "true"), ("build-args", "WORDS=two words"), ("version", "1.0.0")]);
     let run = run.env("TOKEN", "hidden").input("secrets", "token=env:TOKEN").run().exits(0);
@@ -259,7 +259,7 @@ fn a_dry_run_shows_and_does_nothing() {
 }
 
 #[test]
-fn what_was_built_is_published_as_it_is() {
+fn publish_keeps_the_digests_of_the_build() {
     let project = exemplar();
     let registry = DockerRegistry::start();
     project.build().input("base-images", &base_images(DOCKER_HUB)).input("lint", "error").run().exits(0);
@@ -286,7 +286,7 @@ fn what_was_built_is_published_as_it_is() {
     assert_eq!(manifest, layout.raw("BusyBoxService"));
 }
 
-/// A temporary folder whose path buildah can make a name of, as `/tmp` is one.
+/// A temporary folder with a path like `/tmp`, from which buildah can derive names.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -308,7 +308,7 @@ impl Drop for Temporary {
 }
 
 #[test]
-fn nothing_is_left_however_it_ends() {
+fn no_temporary_files_are_left() {
     for (name, code, dockerfile) in [
         ("success", 0, format!("FROM {BUSYBOX}\nRUN echo x > /x\n")),
         ("failure", 1, format!("FROM {BUSYBOX}\nRUN echo x > /x\nRUN exit 1\n")),
@@ -326,8 +326,8 @@ fn nothing_is_left_however_it_ends() {
 }
 
 #[test]
-fn paths_that_a_builder_would_stumble_over() {
-    // buildah makes names out of paths, and takes no such ones.
+fn paths_with_special_characters_are_built() {
+    // buildah derives names from paths, and refuses these.
     let project = Project::new(&template(
         "Api: {imageName: shop/api, dockerfile: 'My Images/_api/Dockerfile', context: 'My Images'}",
     ));
@@ -343,9 +343,9 @@ fn paths_that_a_builder_would_stumble_over() {
 }
 
 #[test]
-fn a_cancelled_build_takes_everything_with_it() {
+fn a_cancelled_build_leaves_no_processes() {
     for signal in ["INT", "TERM"] {
-        // A number that no other process has as an argument.
+        // A number that is no argument of any other process.
         let marker = format!("36{:07}{}", std::process::id(), signal.len());
         let project =
             one(&format!("FROM {BUSYBOX}\nRUN echo x > /x\nRUN echo y > /y; sleep {marker}; sleep {marker}\n"));

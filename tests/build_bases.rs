@@ -1,4 +1,4 @@
-//! The base that is used is the base that is named: for both builders.
+//! Both builders use the base images that the Dockerfile names.
 
 use std::fs;
 use std::path::Path;
@@ -22,12 +22,12 @@ fn project(dockerfile: &str, platform: &str) -> Project {
     project
 }
 
-/// A step for each builder.
+/// Returns a step for each builder.
 fn both(project: &Project, engine: &Engine) -> [Step; 2] {
     [project.build(), engine.give(project.build().input("builder", "buildx"))]
 }
 
-/// What our own statement says that was used, by name.
+/// Returns the dependencies in the action's own provenance, by name.
 fn dependencies(project: &Project) -> Vec<(String, String)> {
     let statements = project.built_layout().evidence("Api", STATEMENT);
     let ours =
@@ -40,7 +40,7 @@ fn dependencies(project: &Project) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The variable that tells bases apart.
+/// Returns the variable that distinguishes base images.
 fn mark(project: &Project) -> String {
     let config = project.built_layout().config("Api");
     let variables = config["config"]["Env"].as_array().unwrap().iter().filter_map(Value::as_str);
@@ -54,7 +54,7 @@ fn push(layout: &Path, name: &str, registry: &DockerRegistry, repository: &str) 
     printed(copy.args(["--insecure-policy", "copy", "--all", "--dest-tls-verify=false", &source, &target]));
 }
 
-/// The registry may be spoken to without TLS, and what else the configuration says.
+/// Writes a configuration that allows a registry without TLS, and more lines.
 fn configured(project: &Project, registry: &DockerRegistry, more: &str) -> std::path::PathBuf {
     let file = project.folder().join("registries.conf");
     fs::write(&file, format!("{more}\n[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host())).unwrap();
@@ -62,7 +62,7 @@ fn configured(project: &Project, registry: &DockerRegistry, more: &str) -> std::
 }
 
 #[test]
-fn every_spelling_and_place_is_substituted_and_recorded() {
+fn base_images_are_substituted_in_every_spelling() {
     let engine = Engine::start(ImageStore::Containerd);
     let bases = tempfile::tempdir().unwrap();
     let folder = bases.path();
@@ -98,7 +98,7 @@ fn every_spelling_and_place_is_substituted_and_recorded() {
 }
 
 #[test]
-fn an_argument_names_what_is_copied_from() {
+fn a_build_argument_names_the_image_to_copy_from() {
     let text = format!(
         "ARG T={BUSYBOX}\nFROM scratch\nARG T\nCOPY --from=${{T}} /bin/busybox /x\nCOPY --from=\"$T\" /bin/busybox /y\n"
     );
@@ -109,7 +109,7 @@ fn an_argument_names_what_is_copied_from() {
 }
 
 #[test]
-fn a_stage_for_the_build_platform_gets_its_base() {
+fn a_stage_for_the_build_platform_gets_its_base_image() {
     let engine = Engine::start(ImageStore::Containerd);
     let bases = tempfile::tempdir().unwrap();
     let digests = base(&bases.path().join("go"), "1", &[("amd64", "made-by-the-build-platform"), ("arm64", "target")]);
@@ -139,7 +139,7 @@ fn a_stage_for_the_build_platform_gets_its_base() {
 }
 
 #[test]
-fn a_base_of_another_platform_is_an_error_at_its_line() {
+fn a_base_image_for_another_platform_is_refused() {
     let engine = Engine::start(ImageStore::Containerd);
     let bases = tempfile::tempdir().unwrap();
     let layout = bases.path().join("base");
@@ -171,8 +171,8 @@ fn a_base_of_another_platform_is_an_error_at_its_line() {
     let of_stage =
         project("FROM --platform=linux/amd64 x.example/base:both AS a\nFROM a\nCOPY hello.txt /\n", "linux/arm64");
     let run = of_stage.build().input("base-images", &format!("x.example/=oci:{}/", bases.path().display())).run();
-    insta::assert_snapshot!(run.exits(2).error(), @"Dockerfile:1:29: the last stage is made for linux/amd64 by its `--platform=`, and linux/arm64 is built (hint: copy what it makes into a stage without `--platform=`)");
-    // A platform that the Dockerfile itself asks for is meant.
+    insta::assert_snapshot!(run.exits(2).error(), @"Dockerfile:1:29: the last stage has `--platform=linux/amd64`, but the image is built for linux/arm64 (hint: copy its files into a stage without `--platform=`)");
+    // A platform in the Dockerfile itself is intended.
     let project = project(
         "FROM --platform=linux/amd64 x.example/base:amd64 AS a\nFROM scratch\nCOPY --from=a /bin/busybox /\n",
         "linux/arm64",
@@ -181,7 +181,7 @@ fn a_base_of_another_platform_is_an_error_at_its_line() {
 }
 
 #[test]
-fn the_original_is_never_asked() {
+fn the_original_registry_is_not_contacted() {
     let bases = tempfile::tempdir().unwrap();
     let registry = DockerRegistry::start();
     base(&bases.path().join("other"), "1", &[("amd64", "original")]);
@@ -199,7 +199,7 @@ fn the_original_is_never_asked() {
 }
 
 #[test]
-fn short_names_are_docker_hubs() {
+fn short_names_resolve_to_docker_hub() {
     let bases = tempfile::tempdir().unwrap();
     let (hub, other) = (DockerRegistry::start(), DockerRegistry::start());
     base(&bases.path().join("hub"), "1", &[("amd64", "hub")]);
@@ -219,9 +219,9 @@ fn short_names_are_docker_hubs() {
     assert_eq!(mark(&project), "hub");
 }
 
-/// Eight images on one base, at once: each gets it, every time.
+/// Eight images with one base image are built in parallel, and each gets the base image.
 #[test]
-fn images_that_share_a_base_are_built_at_once() {
+fn images_with_a_shared_base_are_built_in_parallel() {
     let bases = tempfile::tempdir().unwrap();
     base(&bases.path().join("base"), "1", &[("amd64", "a")]);
     let mapping: String =
@@ -242,8 +242,8 @@ fn images_that_share_a_base_are_built_at_once() {
 }
 
 #[test]
-fn bases_of_the_same_files_are_told_apart() {
-    // Same layers, same history: buildah's cache would take the one for the other.
+fn base_images_with_the_same_files_are_distinguished() {
+    // With the same layers and history, buildah's cache would confuse them.
     let bases = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
         base(&bases.path().join(name), "1", &[("amd64", name)]);

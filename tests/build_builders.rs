@@ -1,4 +1,4 @@
-//! Both builders make the same of a Dockerfile: configuration, files and exit code.
+//! Both builders build the same image from a Dockerfile: configuration, files and exit code.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,7 +9,7 @@ use crate::support::build::{BUSYBOX, Layout, template};
 use crate::support::engine::{Engine, ImageStore};
 use crate::support::project::Project;
 
-/// What is put where `RUN` stands: containers of the tests' Docker Engine have no network.
+/// Replaces `RUN`: containers of the tests' Docker Engine have no network.
 const RUN: &str = "RUN";
 
 /// Dockerfiles by name. `B` stands for the base image.
@@ -57,7 +57,7 @@ const DOCKERFILES: [(&str, &str); 32] = [
     ("scratch", "FROM scratch\nCOPY hello.txt /\nCMD [\"/hello\"]\n"),
 ];
 
-/// What differs, and why that is right.
+/// Members that may differ, and why.
 const ACCEPTED: [(&str, &str); 5] = [
     ("created", "BuildKit 0.13 keeps the base image's own time; both label the image with the commit's"),
     ("etc/hostname", MOUNT_POINT),
@@ -66,10 +66,10 @@ const ACCEPTED: [(&str, &str); 5] = [
     ("run", MOUNT_POINT),
 ];
 
-/// Whatever runs the container mounts its own file there.
+/// The container runtime mounts its own file there.
 const MOUNT_POINT: &str = "buildah leaves an empty file where it mounted one for `RUN`, if the base image has none";
 
-/// An image, or how its build ended.
+/// An image, or the exit code of its build.
 #[derive(Debug, PartialEq)]
 struct Result {
     code: Option<i32>,
@@ -135,7 +135,7 @@ fn built(text: &str, engine: Option<&Engine>) -> Result {
     Result { code: run.code, config: members, files: files(&layout), history: Vec::new() }
 }
 
-/// Path, kind, mode, owner and content of every file.
+/// Returns path, type, mode, owner and content of every file.
 fn files(layout: &Layout) -> BTreeMap<String, String> {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     let manifest = layout.raw("Api");
@@ -172,7 +172,7 @@ fn files(layout: &Layout) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_same_image_by_either_builder() {
+fn both_builders_build_the_same_image() {
     let engine = Engine::start(ImageStore::Containerd);
     let mut differences = Vec::new();
     for (name, text) in DOCKERFILES {

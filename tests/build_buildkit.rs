@@ -1,4 +1,4 @@
-//! build with BuildKit: the same contract as with buildah, and what BuildKit adds to an image taken apart.
+//! Builds with BuildKit: the same results as with buildah, and BuildKit's attestations as referrers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,12 +18,12 @@ use crate::support::tools::{json, printed, program, tools};
 const BUILDKIT_PROVENANCE: &str = "https://slsa.dev/provenance/v0.2";
 const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
-/// build with whatever builder the engine has.
+/// Builds with the engine's builder.
 fn build(project: &Project, engine: &Engine) -> Step {
     engine.give(project.build().input("builder", "auto"))
 }
 
-/// The digest of the stand-in base image.
+/// Returns the digest of the stand-in base image.
 fn busybox() -> Value {
     let layout = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
     json(program("skopeo").args(["inspect", &layout]))["Digest"].clone()
@@ -34,7 +34,7 @@ fn predicates(statements: &[Value]) -> BTreeSet<&str> {
 }
 
 #[test]
-fn an_image_without_attestations_in_it() {
+fn attestations_become_referrers() {
     let engine = Engine::start(ImageStore::Containerd);
     let dockerfile = format!("FROM {BUSYBOX}\nCOPY hello.txt /\nRUN --network=none cat /hello.txt > /made\n");
     let digests = [("auto", "false"), ("buildx", "true")].map(|(builder, no_cache)| {
@@ -68,7 +68,7 @@ fn an_image_without_attestations_in_it() {
 }
 
 #[test]
-fn several_platforms_each_with_its_provenance() {
+fn each_platform_has_its_provenance() {
     let engine = Engine::start(ImageStore::Containerd);
     let project = Project::new(&template("Api: {imageName: shop/api}"));
     project.write("Dockerfile", SCRATCH);
@@ -93,14 +93,14 @@ fn several_platforms_each_with_its_provenance() {
     assert_eq!(run.json("images")[0]["mediaType"], INDEX);
     assert_eq!(layout.blobs().into_keys().collect::<BTreeSet<_>>(), layout.reachable());
 
-    // Without provenance, nothing refers to it.
+    // Without provenance, the image has no referrers.
     let run = build(&project, &engine).inputs(&[("platforms", "linux/amd64"), ("provenance", "false")]).run().exits(0);
     assert_eq!(layout.referrers("Api"), [""; 0]);
     assert_eq!(layout.inspect("Api")["Digest"], run.json("digests")["Api"]);
 }
 
 #[test]
-fn secrets_and_base_images_of_a_registry() {
+fn secrets_and_registry_base_images_are_used() {
     let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
     let source = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
     let target = format!("docker://{}/mirror/busybox:1.37", registry.host());
@@ -123,7 +123,7 @@ fn secrets_and_base_images_of_a_registry() {
         assert_eq!(layout.raw("Api")["annotations"]["org.opencontainers.image.base.digest"], busybox());
     };
     both(build(&project, &engine));
-    // buildah takes no plain HTTP unless it is told to.
+    // buildah refuses plain HTTP unless it is configured.
     let configuration = project.folder().join("registries.conf");
     fs::write(&configuration, format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host())).unwrap();
     project.write(
@@ -134,7 +134,7 @@ fn secrets_and_base_images_of_a_registry() {
 }
 
 #[test]
-fn base_images_pinned_to_a_digest() {
+fn base_images_may_be_pinned_to_a_digest() {
     let (engine, registry) = (Engine::start(ImageStore::Containerd), DockerRegistry::start());
     let bases = tools().folder.join("bases/busybox");
     let target = format!("docker://{}/mirror/busybox:other", registry.host());
@@ -241,12 +241,12 @@ fn each_image_of_a_run_has_its_own_cache() {
 }
 
 #[test]
-fn no_builder_at_all() {
+fn a_missing_builder_is_an_error() {
     let project = one(SCRATCH);
     let empty = tempfile::tempdir().unwrap();
     for (builder, message) in [
         ("auto", "no builder: there is no Docker with buildx, and there is no buildah"),
-        ("buildx", "`docker buildx` can't be used: there is no Docker with buildx"),
+        ("buildx", "`docker buildx` cannot be used: there is no Docker with buildx"),
         ("buildah", "`buildah` is not on PATH"),
     ] {
         let run = project.build().input("builder", builder).env("PATH", empty.path()).run().exits(1);
@@ -256,7 +256,7 @@ fn no_builder_at_all() {
         assert!(run.error().contains("apt-get install --yes buildah"), "{}", run.error());
         assert_eq!(run.output("verdict"), "fail");
     }
-    // A docker that answers nothing of use is no builder either.
+    // A `docker` with useless output is no builder either.
     script(empty.path(), "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1");
     let path = format!("{}:{}", empty.path().display(), path());
     let run = project.build().input("builder", "auto").env("PATH", path).run().exits(0);
@@ -264,7 +264,7 @@ fn no_builder_at_all() {
 }
 
 #[test]
-fn a_cancelled_build_ends_in_the_engine_too() {
+fn cancelling_also_ends_the_build_in_the_engine() {
     let engine = Engine::start(ImageStore::Containerd);
     let marker = format!("37{:07}", std::process::id());
     let project = one(&format!("FROM {BUSYBOX}\nRUN --network=none sleep {marker}; sleep {marker}\n"));

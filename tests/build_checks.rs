@@ -1,4 +1,4 @@
-//! build's checks: what a linter and a scanner find, and that one that could not look is no pass.
+//! Checks of the build action: findings of linter and scanner, and that a check that could not run fails.
 
 use std::fs;
 use std::path::Path;
@@ -21,13 +21,13 @@ fn annotations(run: &Run) -> Vec<String> {
     of_lint.map(|annotation| format!("{} {}", annotation.level, annotation.place)).collect()
 }
 
-/// The report of a name.
+/// Returns the report of a name.
 fn report(run: &Run, name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(Path::new(run.output("reports")).join(name)).unwrap()).unwrap()
 }
 
 #[test]
-fn lint_findings_stand_on_their_lines() {
+fn lint_findings_are_annotations_at_their_lines() {
     let project = Project::new(&template("Api: {imageName: shop/api, dockerfile: images/api/Dockerfile}"));
     project.write("images/api/Dockerfile", SLOPPY);
     project.write("hello.txt", "hello\n");
@@ -42,7 +42,7 @@ fn lint_findings_stand_on_their_lines() {
     assert!(run.summary.contains("1 E, 1 W"), "{}", run.summary);
     assert_eq!(run.output("verdict"), "fail");
 
-    // What was found is kept with the image, and as a file.
+    // The findings are attached to the image, and written to a file.
     let sarif = report(&run, "Api.lint.sarif");
     assert_eq!(project.built_layout().evidence("Api", LINT), std::slice::from_ref(&sarif));
     assert_eq!(sarif["version"], "2.1.0");
@@ -55,7 +55,7 @@ fn lint_findings_stand_on_their_lines() {
 }
 
 #[test]
-fn lint_thresholds_ignores_and_configuration() {
+fn lint_thresholds_and_configuration_apply() {
     let counts = |dockerfile: &str, configuration: &str, threshold: &str, code: i32| {
         let project = one(dockerfile);
         if !configuration.is_empty() {
@@ -71,12 +71,12 @@ fn lint_thresholds_ignores_and_configuration() {
     assert_eq!(counts(&ignored, "ignored: [DL3025]\n", "style", 0), (Some(0), Some(0)));
     assert_eq!(counts(SLOPPY, "override: {info: [DL3000, DL3025]}\n", "warning", 0), (Some(0), Some(0)));
     assert_eq!(counts(SLOPPY, "", "off", 0), (None, None));
-    // A configuration that can't be read would be ignored by the linter.
+    // hadolint itself ignores a configuration that it cannot read.
     assert_eq!(counts(SLOPPY, "ignored: {a: [\n", "error", 1), (None, None));
 }
 
 #[test]
-fn what_is_a_matter_of_style_does_not_fail_by_default() {
+fn style_findings_do_not_fail_by_default() {
     let project = one("FROM scratch\nMAINTAINER somebody\nADD hello.txt /\n");
     let lint = |configuration: Option<&str>, threshold: &str, code: i32| {
         let path = project.folder().join(".hadolint.yaml");
@@ -90,14 +90,14 @@ fn what_is_a_matter_of_style_does_not_fail_by_default() {
     };
     assert_eq!(lint(None, "error", 0), [0, 2, 0]);
     assert_eq!(lint(None, "warning", 1), [0, 2, 0]);
-    // What the repository says of the rules counts.
+    // The repository's own configuration of the rules applies.
     assert_eq!(lint(Some("override: {error: [DL3020]}\n"), "error", 1), [1, 1, 0]);
     assert_eq!(lint(Some("override: {info: [DL3020, DL4000]}\n"), "warning", 0), [0, 0, 2]);
     assert_eq!(lint(Some("ignored: [DL3020]\n"), "error", 0), [0, 1, 0]);
 }
 
 #[test]
-fn a_broken_configuration_of_the_linter_is_named_with_its_words() {
+fn a_broken_hadolint_configuration_is_reported() {
     let project = one(SLOPPY);
     let error = |configuration: &str| {
         project.write(".hadolint.yaml", configuration);
@@ -111,8 +111,8 @@ fn a_broken_configuration_of_the_linter_is_named_with_its_words() {
 }
 
 #[test]
-fn a_file_that_the_linter_cannot_parse_could_not_be_linted() {
-    // What it cannot parse and this builder can is hard to find: these are hadolint's words about another file.
+fn an_unparsable_dockerfile_fails_unless_waived() {
+    // Few Dockerfiles are valid but unparsable for hadolint: this is its output for another file.
     let project = one("FROM scratch\nCOPY hello.txt /\nENTRYPOINT [\"/x\"]\n");
     let json = r#"[{"code":"DL1000","column":11,"file":"f","level":"error","line":3,"message":"missing whitespace"}]"#;
     let folder = project.folder().join("linters");
@@ -127,7 +127,7 @@ fn a_file_that_the_linter_cannot_parse_could_not_be_linted() {
     assert_eq!(invocation["executionSuccessful"], false);
     assert_eq!(invocation["toolExecutionNotifications"][0]["message"]["text"], "missing whitespace");
 
-    // Neither a comment nor the linter's configuration lets it through, nor a threshold.
+    // Neither a comment, nor hadolint's configuration, nor a threshold accepts it.
     project.write(".hadolint.yaml", "ignored: [DL1000]\n");
     assert!(build().run().exits(1).error().contains("could not be linted"));
     fs::remove_file(project.folder().join(".hadolint.yaml")).unwrap();
@@ -157,7 +157,7 @@ fn a_file_that_the_linter_cannot_parse_could_not_be_linted() {
 }
 
 #[test]
-fn a_comment_behind_a_heredoc_is_told_in_the_linters_words() {
+fn a_parse_error_after_a_heredoc_is_reported() {
     let project = one("FROM scratch\nCOPY <<EOF /x\nhello\nEOF\n# Behind it.\nCOPY hello.txt /\n");
     // The buildah of the tests is older than heredocs.
     let engine = Engine::start(ImageStore::Containerd);
@@ -167,7 +167,7 @@ fn a_comment_behind_a_heredoc_is_told_in_the_linters_words() {
 }
 
 #[test]
-fn two_images_of_one_dockerfile_share_its_findings() {
+fn images_with_one_dockerfile_share_its_findings() {
     let project = Project::new(&template("Api: {imageName: shop/api}\nWeb: {imageName: shop/web, target: base}"));
     project.write("Dockerfile", &SLOPPY.replace("scratch", "scratch AS base"));
     project.write("hello.txt", "hello\n");
@@ -180,7 +180,7 @@ fn two_images_of_one_dockerfile_share_its_findings() {
 }
 
 #[test]
-fn a_linter_that_is_missing_fails() {
+fn a_missing_linter_is_an_error() {
     let project = one(SLOPPY);
     let step = project.build().env("PATH", "/usr/bin:/bin").input("install-tools", "false");
     let run = step.input("lint", "error").run().exits(1);
@@ -190,7 +190,7 @@ fn a_linter_that_is_missing_fails() {
     assert!(!project.layout().exists());
 }
 
-/// A report of trivy with one vulnerability of a severity.
+/// Returns a report of trivy with one vulnerability of a severity.
 fn trivy(severity: &str) -> String {
     json!({"SchemaVersion": 2, "Results": [{"Vulnerabilities": [
         {"VulnerabilityID": "CVE-2026-2", "PkgName": "musl", "InstalledVersion": "1.2.4", "FixedVersion": "1.2.5", "Severity": severity},
@@ -202,7 +202,7 @@ fn clean() -> String {
     json!({"SchemaVersion": 2, "Results": []}).to_string()
 }
 
-/// build with a scanner that is a script, beside the real tools.
+/// Builds with a script in place of a scanner, and the real other tools.
 fn scanned(project: &Project, name: &str, text: &str) -> Step {
     let folder = project.folder().join("scanners");
     script(&folder, name, text);
@@ -214,7 +214,7 @@ fn prints(json: &str) -> String {
 }
 
 #[test]
-fn a_scan_is_clean_or_finds_something() {
+fn scans_pass_or_fail_by_threshold() {
     let project = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}"));
     project.write("Dockerfile", "FROM scratch\nCOPY hello.txt /\n");
     project.write("hello.txt", "hello\n");
@@ -236,7 +236,7 @@ fn a_scan_is_clean_or_finds_something() {
     assert_eq!(report(&run, "Api.scan.sarif")["runs"][0]["results"].as_array().unwrap().len(), 2);
     assert_eq!(report(&run, "Api.scan.json")[0]["id"], "CVE-2026-2");
 
-    // Each platform has its own result, also where it fails.
+    // Each platform has its own result, even if the scan fails the image.
     let layout = project.built_layout();
     for child in layout.raw("Api")["manifests"].as_array().unwrap() {
         let statements = layout.evidence(child["digest"].as_str().unwrap(), STATEMENT);
@@ -249,7 +249,7 @@ fn a_scan_is_clean_or_finds_something() {
 }
 
 #[test]
-fn a_severity_that_the_scanner_does_not_know_is_unknown_and_said() {
+fn unknown_severities_are_reported() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     let found = json!({"matches": [{
         "vulnerability": {"id": "ELSA-2026-1", "severity": "Unknown"},
@@ -275,7 +275,7 @@ fn a_severity_that_the_scanner_does_not_know_is_unknown_and_said() {
 }
 
 #[test]
-fn neither_the_checkouts_configuration_nor_credentials_reach_a_scanner() {
+fn scanners_see_no_configuration_or_credentials() {
     const SECRET: &str = "nobody-is-told";
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     for name in [".trivyignore", "trivy.yaml", ".grype.yaml", ".syft.yaml", ".snyk"] {
@@ -305,7 +305,7 @@ fn neither_the_checkouts_configuration_nor_credentials_reach_a_scanner() {
 }
 
 #[test]
-fn a_scanner_that_fails_is_no_pass() {
+fn a_failing_scanner_fails_the_image() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     let flood = "tr '\\\\0' x < /dev/zero | head -c 200000000";
     for (name, text, words) in [
@@ -326,7 +326,7 @@ fn a_scanner_that_fails_is_no_pass() {
             "{error}"
         );
         assert!(run.json("images")[0].get("vulnerabilities").is_none());
-        // Provenance, and nothing that says that it was scanned.
+        // Only provenance is attached, no scan result.
         assert_eq!(project.built_layout().referrers("Api"), [STATEMENT]);
     }
     let run = project.build().input("scan", "trivy").run().exits(1);
@@ -352,10 +352,10 @@ fn a_scanner_that_fails_is_no_pass() {
 }
 
 #[test]
-fn a_scanner_that_cannot_be_fetched_fails_where_it_was_asked_for() {
+fn a_requested_scanner_that_cannot_be_installed_is_an_error() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     let cache = project.folder().join("cache");
-    // Nobody listens there.
+    // No server listens on this port.
     let build = |scan: &str| {
         let step = project.build().input("scan", scan).env("RUNNER_TOOL_CACHE", &cache);
         step.env("HTTPS_PROXY", "http://127.0.0.1:9")
@@ -378,7 +378,7 @@ fn a_scanner_that_cannot_be_fetched_fails_where_it_was_asked_for() {
 }
 
 #[test]
-fn the_database_of_a_scanner_is_where_a_cache_step_keeps_it() {
+fn scanner_cache_sets_the_database_folder() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     let cache = project.folder().join("database");
     for (name, variable, json) in
@@ -391,14 +391,14 @@ fn the_database_of_a_scanner_is_where_a_cache_step_keeps_it() {
     }
 }
 
-/// build with the real syft, which is installed.
+/// Builds with the real syft, which is installed.
 fn with_sbom(project: &Project, format: &str) -> Run {
     let step = project.build().input("sbom", format).input("version", "1.2.3");
     step.env("RUNNER_TOOL_CACHE", tools().folder.join("tool-cache")).run().exits(0)
 }
 
 #[test]
-fn the_real_syft_is_installed_and_names_the_image() {
+fn syft_is_installed_and_names_the_image() {
     let project = one("FROM base.example/library/nginx:1.27-alpine\nLABEL a=b\n");
     let made: Vec<(Value, String)> = (0..2)
         .map(|_| {
@@ -428,7 +428,7 @@ fn the_real_syft_is_installed_and_names_the_image() {
 }
 
 #[test]
-fn accepted_vulnerabilities() {
+fn waivers_accept_vulnerabilities() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     let waiver = |id: &str, day: &str| {
         format!("- id: {id}\n  image: shop/*\n  reason: not reachable\n  owner: team@example.com\n  expires: {day}\n")
@@ -461,7 +461,7 @@ fn accepted_vulnerabilities() {
     );
     assert!(run.error().ends_with("(hint: fix it, or let team@example.com decide anew)"), "{}", run.error());
     assert_eq!(run.json("images")[0]["vulnerabilities"]["high"], 0);
-    // Of nothing that is scanned, it stops nothing.
+    // If nothing is scanned, waivers have no effect.
     for (name, value) in [("scan", "off"), ("dry-run", "true")] {
         let step = scanned(&project, "trivy", &prints(&clean())).input("waivers", "others.yaml");
         assert_eq!(step.input(name, value).run().exits(0).log.messages("warning"), [""; 0]);
@@ -479,7 +479,7 @@ fn accepted_vulnerabilities() {
 }
 
 #[test]
-fn a_waiver_that_accepts_nothing_is_told_where_that_is_known() {
+fn unused_waivers_are_reported() {
     let project = Project::new(&template(
         "Api: {imageName: shop/api, platforms: [linux/amd64]}\nWeb: {imageName: shop/web, platforms: [linux/amd64]}",
     ));
@@ -495,13 +495,13 @@ fn a_waiver_that_accepts_nothing_is_told_where_that_is_known() {
     };
     let told = ".image-waivers.yaml:11:3: the waiver of `CVE-1` accepts nothing: no image that it is for has it";
     assert_eq!(notices("images", ""), [told]);
-    // Another job may find it.
+    // Another job may still need the waiver.
     assert_eq!(notices("images", "Api"), [""; 0]);
     assert_eq!(notices("platforms", "linux/amd64"), [""; 0]);
 }
 
 #[test]
-fn reports_are_those_of_the_last_run() {
+fn reports_of_earlier_runs_are_removed() {
     let project = one("FROM scratch\nCOPY hello.txt /\n");
     script(
         &project.folder().join("scanners"),
@@ -520,20 +520,20 @@ fn reports_are_those_of_the_last_run() {
         (code, first.as_str()),
         (Some(0), "Api.lint.sarif Api.linux-amd64.cdx.json Api.scan.json Api.scan.sarif")
     );
-    // What is of another image stays.
+    // Reports of other images stay.
     let other = format!("{}-reports/Apis.lint.sarif", project.layout().display());
     fs::write(&other, "{}").unwrap();
     let (code, second) = reports(&[("sbom", "spdx"), ("scan", "off")]);
     assert_eq!((code, second.as_str()), (Some(0), "Api.linux-amd64.spdx.json Apis.lint.sarif"));
 
-    // Nothing is begun where nothing is built.
+    // No folder is created if nothing is built.
     let project = one("FROM scratch\n");
     project.build().input("since", "9.9.9").run().exits(2);
     assert!(!Path::new(&format!("{}-reports", project.layout().display())).exists());
 }
 
 #[test]
-fn the_real_snyk_is_asked() {
+fn snyk_scans_an_image() {
     let project = one("FROM base.example/library/nginx:1.27-alpine\nLABEL a=b\n");
     let snyk = Snyk::start();
     let scan = || project.build().envs(snyk.environment()).input("scan", "auto");
@@ -556,20 +556,20 @@ fn the_real_snyk_is_asked() {
     assert!(errors.iter().any(|error| error.contains("high SNYK-DEBIAN-NGINX-1 in nginx 1.26.3")), "{errors:?}");
     assert!(!run.log.raw.contains(crate::support::snyk::TOKEN));
     assert_eq!(project.built_layout().blobs_with(crate::support::snyk::TOKEN), [""; 0]);
-    // A token that is not accepted is a failure of the tool.
+    // An invalid token is a failure of the scanner.
     let run = scan().env("SNYK_TOKEN", "b2f1c0de-0000-4000-8000-00000000dead").run().exits(1);
     assert!(run.error().contains("could not be scanned: snyk failed with exit status: 2"), "{}", run.error());
     assert!(snyk.requests().iter().any(|request| request.path == "/test-dependencies" && request.status == 200));
 }
 
 #[test]
-fn the_linter_is_installed_where_it_is_missing() {
+fn a_missing_linter_is_installed() {
     let project = one(SLOPPY);
     let cache = tools().folder.join("tool-cache");
     let step = project.build().env("PATH", "/usr/bin:/bin").env("RUNNER_TOOL_CACHE", &cache).input("lint", "error");
     let run = step.run().exits(1);
     assert_eq!(run.json("images")[0]["lint"]["error"], 1, "{}", run.log.raw);
-    // The second time it is there.
+    // The second run finds it.
     let step = project.build().env("PATH", "/usr/bin:/bin").env("RUNNER_TOOL_CACHE", &cache).input("lint", "error");
     let run = step.input("images", "Api").run().exits(1);
     assert!(!run.log.raw.contains("installing"), "{}", run.log.raw);

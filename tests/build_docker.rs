@@ -1,5 +1,5 @@
-//! build with Docker's own BuildKit and the classic image store, as hosted runners have it: what is built is taken out with
-//! `docker save`. And what is done where that is not enough.
+//! Builds with Docker's own BuildKit and the classic image store, as on hosted runners: images are exported with
+//! `docker save`. If that is not enough, a builder is created.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -18,25 +18,25 @@ use crate::support::tools::{json, printed, program, tools};
 
 const GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// build with what `builder: auto` chooses.
+/// Builds with the builder that `builder: auto` chooses.
 fn build(project: &Project, engine: &Engine) -> Step {
     engine.give(project.build().input("builder", "auto"))
 }
 
-/// Neither the runner's temporary folder nor Docker has anything of the run.
+/// Asserts that nothing of the run is left in the runner's temporary folder or in Docker.
 #[track_caller]
 fn leaves_no_image(run: &Run, engine: &Engine) {
     leaves_nothing(run);
     assert_eq!(engine.docker(&["image", "ls", "--all", "--quiet"]), "", "{}", run.log.raw);
 }
 
-/// The stand-in base image as skopeo sees it.
+/// Returns the stand-in base image as skopeo prints it.
 fn busybox() -> Value {
     json(program("skopeo").arg("inspect").arg(format!("oci:{}/bases/busybox:1.37", tools().folder.display())))
 }
 
 #[test]
-fn an_image_of_the_classic_store() {
+fn the_classic_store_exports_an_image() {
     let engine = Engine::start(ImageStore::Classic);
     let dockerfile = format!(
         "FROM {BUSYBOX}\nSHELL [\"/bin/sh\", \"-e\", \"-c\"]\nCOPY hello.txt /\n\
@@ -44,7 +44,7 @@ fn an_image_of_the_classic_store() {
          ONBUILD RUN true\nSTOPSIGNAL SIGQUIT\nUSER nobody\n"
     );
     let digests = ["false", "true"].map(|no_cache| {
-        // Each project's files have their own time.
+        // The files of each project have different times.
         let project = one(&dockerfile);
         let run = build(&project, &engine).input("no-cache", no_cache).run().exits(0);
         leaves_no_image(&run, &engine);
@@ -84,7 +84,7 @@ fn an_image_of_the_classic_store() {
 }
 
 #[test]
-fn the_same_configuration_from_both_stores() {
+fn both_image_stores_yield_the_same_configuration() {
     let engines = [ImageStore::Classic, ImageStore::Containerd].map(Engine::start);
     let ran = format!(
         "FROM {BUSYBOX} AS made\nRUN --network=none echo 'a <b> & c' > /made\nFROM {BUSYBOX}\nARG A=1\nENV A=$A\n\
@@ -99,7 +99,7 @@ fn the_same_configuration_from_both_stores() {
             project.built_layout().config("Api")
         });
         for config in &mut configs {
-            // BuildKit's own exporter leaves it at the base image's time in some versions.
+            // Some versions of BuildKit keep the base image's time here.
             config.as_object_mut().unwrap().remove("created");
             if !same_layers {
                 let ids = config["rootfs"]["diff_ids"].as_array_mut().unwrap();
@@ -111,7 +111,7 @@ fn the_same_configuration_from_both_stores() {
 }
 
 #[test]
-fn several_platforms_one_at_a_time() {
+fn platforms_are_built_one_at_a_time() {
     let engine = Engine::start(ImageStore::Classic);
     let project = Project::new(&template("Api: {imageName: shop/api}\nOther: {imageName: shop/other}"));
     project.write("Dockerfile", &format!("FROM scratch AS base\n{SCRATCH}"));
@@ -131,7 +131,7 @@ fn several_platforms_one_at_a_time() {
 }
 
 #[test]
-fn secrets_and_base_images_of_a_registry() {
+fn secrets_and_registry_base_images_are_used() {
     let (engine, registry) = (Engine::start(ImageStore::Classic), DockerRegistry::start());
     let source = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
     let target = format!("docker://{}/mirror/busybox:1.37", registry.host());
@@ -154,7 +154,7 @@ fn secrets_and_base_images_of_a_registry() {
         assert_eq!(layout.blobs_with(secret), [""; 0]);
         assert_eq!(layout.raw("Api")["annotations"]["org.opencontainers.image.base.digest"], busybox()["Digest"]);
     }
-    // An image that Docker has already is used as it is there, and what it is, is known all the same.
+    // An image that Docker already has is used, and its digest is recorded.
     engine.docker(&["pull", "--quiet", &format!("{}/mirror/busybox:1.37", registry.host())]);
     let local = one(&format!("FROM {}/mirror/busybox:1.37\nCOPY hello.txt /\n", registry.host()));
     build(&local, &engine).run().exits(0);
@@ -163,7 +163,7 @@ fn secrets_and_base_images_of_a_registry() {
 }
 
 #[test]
-fn a_step_that_fails_and_a_run_that_is_killed_leave_nothing() {
+fn failed_and_killed_runs_leave_no_images() {
     let engine = Engine::start(ImageStore::Classic);
     let project = one(&format!("FROM {BUSYBOX}\nRUN --network=none echo why; exit 3\n"));
     let run = build(&project, &engine).run().exits(1);
@@ -179,7 +179,7 @@ fn a_step_that_fails_and_a_run_that_is_killed_leave_nothing() {
     leaves_no_image(&run, &engine);
     wait_for(|| processes_with(&marker).is_empty());
 
-    // At whatever moment: an image may be exported, named or saved.
+    // At any moment: an image may be being exported, tagged or saved.
     project
         .write("Dockerfile", &format!("FROM {BUSYBOX}\nRUN --network=none head -c 30000000 /dev/urandom > /large\n"));
     for delay in [300, 700, 1000, 1300, 1600, 2000] {
@@ -190,7 +190,7 @@ fn a_step_that_fails_and_a_run_that_is_killed_leave_nothing() {
         leaves_no_image(&run, &engine);
     }
 
-    // What a run left that could not remove it is removed by a later one; one that may still be running is not disturbed.
+    // Tags of a killed run are removed by a later run, but not those of a run that may still be active.
     let load = project.folder().join("base.tar");
     let source = format!("oci:{}/bases/busybox:1.37", tools().folder.display());
     let archive = format!("docker-archive:{}:localhost/image-lifecycle/build:1700000000-a-b", load.display());
@@ -205,7 +205,7 @@ fn a_step_that_fails_and_a_run_that_is_killed_leave_nothing() {
 }
 
 #[test]
-fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
+fn a_builder_is_created_if_docker_is_not_enough() {
     let engine = Engine::start(ImageStore::Classic);
     let project = one(&format!("FROM {BUSYBOX}\nRUN true\n"));
     let foreign = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/s390x]}"));
@@ -227,7 +227,7 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
             "auto",
             "linux/s390x, which Docker does not emulate here, and Dockerfile:3 runs a program",
         ),
-        (&project, "builder", "buildx", "the current builder, `default` (driver docker), can't export an OCI layout"),
+        (&project, "builder", "buildx", "the current builder, `default` (driver docker), cannot export an OCI layout"),
     ] {
         let step = build(project, &engine).inputs(&[("buildkit-image", "127.0.0.1:1/buildkit"), (input, value)]);
         let run = step.run().exits(1);
@@ -240,12 +240,12 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
         assert_eq!(run.output("verdict"), "fail");
         assert!(!engine.docker(&["buildx", "ls"]).contains("image-lifecycle-"));
         assert_eq!(engine.docker(&["ps", "--all", "--quiet"]), "");
-        // A dry run makes nothing.
+        // A dry run creates nothing.
         let step = build(project, &engine).inputs(&[("dry-run", "true"), (input, value)]);
         let run = step.run().exits(0);
         assert!(run.log.raw.contains(why), "{}", run.log.raw);
     }
-    // Through a mirror, or from a layout that is carried along: Docker gets to the point of starting what is no BuildKit.
+    // From a mirror or a layout: Docker gets as far as starting the image, which is no BuildKit.
     let bases = format!("127.0.0.1:1/=oci:{}/bases/", tools().folder.display());
     let step =
         build(&project, &engine).inputs(&[("builder", "buildx"), ("buildkit-image", "127.0.0.1:1/busybox:1.37")]);
@@ -264,7 +264,7 @@ fn where_docker_is_not_enough_a_builder_is_made_and_says_why() {
 }
 
 #[test]
-fn a_docker_that_saves_no_layout() {
+fn an_old_docker_is_not_enough() {
     let folder = tempfile::tempdir().unwrap();
     let answers = "case \"$*\" in\n'buildx version') echo github.com/docker/buildx v0.11.2 1;;\n\
                    'buildx inspect') printf 'Name: default\\nDriver: docker\\nPlatforms: linux/amd64\\n';;\n\
@@ -280,21 +280,22 @@ fn a_docker_that_saves_no_layout() {
 }
 
 #[test]
-fn builders_by_name() {
+fn a_builder_is_chosen_by_name() {
     let engines = [ImageStore::Classic, ImageStore::Containerd].map(Engine::start);
     let project = one(SCRATCH);
     let of = |engine: &Engine, name: &str| build(&project, engine).input("builder", &format!("buildx:{name}")).run();
     let run = of(&engines[1], "default").exits(0);
     assert!(run.log.raw.contains("the input `builder` asks for `default` (driver docker)"), "{}", run.log.raw);
     let run = of(&engines[0], "default").exits(1);
-    assert!(run.error().contains("it is Docker's own with the classic image store, which can't export an OCI layout"));
+    assert!(run.error().contains("it is Docker's own with the classic image store, which cannot export an OCI layout"));
     let run = of(&engines[1], "remote-1").exits(1);
     assert!(
-        run.error().contains("input `builder`: builder `remote-1` can't be used: buildx knows no builder of this name"),
+        run.error()
+            .contains("input `builder`: builder `remote-1` cannot be used: buildx knows no builder of this name"),
         "{}",
         run.error()
     );
-    // One of a remote driver is named on every command line, whether it answers or not.
+    // A builder with a remote driver is named on every command line.
     engines[1].docker(&["buildx", "create", "--name", "remote-2", "--driver", "remote", "tcp://127.0.0.1:1"]);
     let run =
         build(&project, &engines[1]).inputs(&[("builder", "buildx:remote-2"), ("dry-run", "true")]).run().exits(0);
@@ -304,7 +305,7 @@ fn builders_by_name() {
 }
 
 #[test]
-fn options_of_a_build_reach_it() {
+fn build_options_reach_the_builder() {
     let stores = [ImageStore::Classic, ImageStore::Containerd];
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent.sock");
@@ -347,7 +348,7 @@ fn options_of_a_build_reach_it() {
 }
 
 #[test]
-fn what_was_built_is_loaded() {
+fn built_images_are_loaded_into_docker() {
     for store in [ImageStore::Classic, ImageStore::Containerd] {
         let engine = Engine::start(store);
         let project = one(&format!("FROM {BUSYBOX}\nCOPY hello.txt /\nCMD [\"cat\", \"/hello.txt\"]\n"));
@@ -358,7 +359,7 @@ fn what_was_built_is_loaded() {
         assert_eq!(engine.docker(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).trim(), "shop/api:1.2.3");
         let printed = engine.docker(&["run", "--rm", "--network=none", "shop/api:1.2.3"]);
         assert_eq!(printed, "hello\n");
-        // By buildah too, and without a version.
+        // Also with buildah, and without a version.
         let run = engine.give(project.build()).input("load", "true").run().exits(0);
         assert_eq!(run.json("loaded"), json!({"Api": "shop/api:build"}));
         // An image that failed is not loaded.
@@ -378,7 +379,7 @@ fn what_was_built_is_loaded() {
 }
 
 #[test]
-fn images_on_one_base_are_built_at_once() {
+fn images_with_a_shared_base_are_built_in_parallel() {
     let engine = Engine::start(ImageStore::Classic);
     let keys: Vec<String> = (0..8)
         .map(|number| format!("Api{number}: {{imageName: shop/api{number}, platforms: [linux/amd64]}}"))

@@ -1,5 +1,4 @@
-//! The Dockerfile is read once, within the checkout; what a builder can't do as BuildKit does it is refused at its line; what
-//! fails is told at its line.
+//! The Dockerfile is read once, within the checkout. Unsupported and failing instructions are reported at their line.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,7 +12,7 @@ use crate::support::engine::{Engine, ImageStore};
 use crate::support::project::Project;
 
 #[test]
-fn a_shell_is_honoured_and_kept() {
+fn shell_is_applied_and_kept_in_the_image() {
     let project = one(&format!("FROM {BUSYBOX}\nSHELL [\"/bin/sh\",\"-e\",\"-c\"]\nRUN false; echo \"not reached\"\n"));
     let run = project.build().run().exits(1);
     assert!(run.error().starts_with("Dockerfile:3:1: "), "{}", run.error());
@@ -35,7 +34,7 @@ fn a_shell_is_honoured_and_kept() {
 }
 
 #[test]
-fn a_step_that_fails_is_told_at_its_line() {
+fn a_failing_step_is_reported_at_its_line() {
     let engine = Engine::start(ImageStore::Containerd);
     let text = format!(
         "FROM {BUSYBOX} AS first\nRUN NETWORK true\n\nFROM {BUSYBOX}\n# why\nRUN NETWORK echo one >&2 && \\\n  # because\n  echo the disk is on fire >&2 && \\\n  exit 3\nRUN true\n"
@@ -52,7 +51,7 @@ fn a_step_that_fails_is_told_at_its_line() {
 }
 
 #[test]
-fn paths_that_mean_something_to_a_builder() {
+fn paths_with_special_characters_are_built() {
     let engine = Engine::start(ImageStore::Containerd);
     for name in ["x,etc", "quo\"te'", "co:lon", "Dockerfile.in", "at@x", "new\nline", "sp ace"] {
         let scalar = serde_json::json!(name);
@@ -75,21 +74,21 @@ fn paths_that_mean_something_to_a_builder() {
 }
 
 #[test]
-fn a_path_that_lists_another_file_is_the_one_file() {
+fn a_path_with_a_comma_is_one_file() {
     let project = Project::new(&template(
         "Api: {imageName: shop/api, platforms: [linux/amd64], dockerfile: 'api/x,/etc/passwd'}",
     ));
     project.write("hello.txt", "hello\n");
     let run = project.build().run().exits(2);
     assert!(run.error().contains("there is no Dockerfile `api/x,/etc/passwd`"), "{}", run.error());
-    // A decoy of that very name.
+    // The file exists under exactly this name.
     project.write("api/x,/etc/passwd", SCRATCH);
     let run = project.build().run().exits(0);
     assert!(!run.log.raw.contains("root:x:0:0"), "{}", run.log.raw);
 }
 
 #[test]
-fn folders_of_the_runner_with_any_name() {
+fn runner_folders_may_have_any_name() {
     let engine = Engine::start(ImageStore::Containerd);
     for name in ["com,ma", "quo\"te'", "co:lon", "at@x", "new\nline"] {
         let outside = tempfile::tempdir().unwrap();
@@ -116,21 +115,21 @@ fn folders_of_the_runner_with_any_name() {
 }
 
 #[test]
-fn nothing_outside_of_the_checkout_is_read() {
+fn files_outside_the_checkout_are_not_read() {
     let project = one(&format!("FROM {BUSYBOX}\nRUN --mount=type=bind,source=link,target=/m cat /m/hostname\n"));
     symlink("/etc", project.folder().join("link")).unwrap();
     let run = project.build().run().exits(2);
-    insta::assert_snapshot!(run.error(), @"Dockerfile:2:5: `link` leads out of the context, so that it can't be mounted");
-    // Neither are the patterns of what is left out.
+    insta::assert_snapshot!(run.error(), @"Dockerfile:2:5: `link` leads out of the context, so it cannot be mounted");
+    // Neither is an ignore file.
     project.write("Dockerfile", SCRATCH);
     symlink("/etc/hostname", project.folder().join(".dockerignore")).unwrap();
     let run = project.build().run().exits(2);
     insta::assert_snapshot!(run.error(), @"cannot read .dockerignore: it lies outside the checkout");
 }
 
-/// What buildah 1.28 of the tests can't do.
+/// The tests' buildah 1.28 does not support these instructions.
 #[test]
-fn what_buildah_cannot_do_is_refused_at_its_line() {
+fn unsupported_instructions_are_refused_at_their_line() {
     let refused = |instruction: &str| {
         let project = one(&format!("FROM {BUSYBOX}\n# x\n{instruction}\n"));
         let run = project.build().run().exits(2);
@@ -163,25 +162,25 @@ fn what_buildah_cannot_do_is_refused_at_its_line() {
         told.push('\n');
     }
     insta::assert_snapshot!(told, @r"
-    3:1: buildah 1.28.2, which builds here, can't do heredocs: buildah 1.33 or BuildKit is needed
-    3:1: buildah 1.28.2, which builds here, can't do heredocs: buildah 1.33 or BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `RUN --network=none`: BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `RUN --security=insecure`: BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `RUN --device=a`: BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `RUN --mount=type=cache,sharing=private`: BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `RUN --mount=type=bind,rw`: buildah 1.39 or BuildKit is needed
-    3:6: buildah 1.28.2, which builds here, can't do `COPY --link`: buildah 1.41 or BuildKit is needed
-    3:6: buildah 1.28.2, which builds here, can't do `COPY --parents`: buildah 1.40 or BuildKit is needed
-    3:6: buildah 1.28.2, which builds here, can't do `COPY --exclude`: buildah 1.38 or BuildKit is needed
-    3:6: buildah 1.28.2, which builds here, can't do `COPY --chmod=u+x`: BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `ADD --checksum`: buildah 1.33 or BuildKit is needed
-    3:5: buildah 1.28.2, which builds here, can't do `ADD --keep-git-dir`: BuildKit is needed
-    3:1: buildah 1.28.2, which builds here, can't do `ADD https://git.example/a.git`: buildah 1.38 or BuildKit is needed
-    3:13: buildah 1.28.2, which builds here, can't do `--start-interval`: buildah 1.37 or BuildKit is needed
-    4:1: buildah 1.28.2, which builds here, can't do `RUN` behind `VOLUME`, whose files it would lose: buildah 1.37 or BuildKit is needed
-    3:1: buildah 1.28.2, which builds here, can't do patterns in variables: buildah 1.44 or BuildKit is needed
+    3:1: buildah 1.28.2, which builds here, does not support heredocs: buildah 1.33 or BuildKit is needed
+    3:1: buildah 1.28.2, which builds here, does not support heredocs: buildah 1.33 or BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `RUN --network=none`: BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `RUN --security=insecure`: BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `RUN --device=a`: BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `RUN --mount=type=cache,sharing=private`: BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `RUN --mount=type=bind,rw`: buildah 1.39 or BuildKit is needed
+    3:6: buildah 1.28.2, which builds here, does not support `COPY --link`: buildah 1.41 or BuildKit is needed
+    3:6: buildah 1.28.2, which builds here, does not support `COPY --parents`: buildah 1.40 or BuildKit is needed
+    3:6: buildah 1.28.2, which builds here, does not support `COPY --exclude`: buildah 1.38 or BuildKit is needed
+    3:6: buildah 1.28.2, which builds here, does not support `COPY --chmod=u+x`: BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `ADD --checksum`: buildah 1.33 or BuildKit is needed
+    3:5: buildah 1.28.2, which builds here, does not support `ADD --keep-git-dir`: BuildKit is needed
+    3:1: buildah 1.28.2, which builds here, does not support `ADD https://git.example/a.git`: buildah 1.38 or BuildKit is needed
+    3:13: buildah 1.28.2, which builds here, does not support `--start-interval`: buildah 1.37 or BuildKit is needed
+    4:1: buildah 1.28.2, which builds here, does not support `RUN` after `VOLUME`, whose files it would lose: buildah 1.37 or BuildKit is needed
+    3:1: buildah 1.28.2, which builds here, does not support patterns in variables: buildah 1.44 or BuildKit is needed
     ");
-    // In a stage that is not built it is nobody's business.
+    // In a stage that is not built, it is accepted.
     let project = one(&format!("FROM {BUSYBOX} AS other\nRUN --network=none true\nFROM {BUSYBOX}\nCOPY hello.txt /\n"));
     project.build().run().exits(0);
     let project = one("FROM x.example/base:1\nCOPY hello.txt /\n");
@@ -194,7 +193,7 @@ fn what_buildah_cannot_do_is_refused_at_its_line() {
 }
 
 #[test]
-fn every_form_of_a_dockerfile() {
+fn every_form_of_instruction_is_built() {
     let text = concat!(
         "# escape=`\n\u{20}# comment\nARG NAME=busybox `\n  VERSION='1.37'\n\nfrom --platform=linux/amd64 base.example/library/${NAME}`\n",
         "# comment\n:${VERSION%-x} as Base\nrun echo `\n  # comment\n  one > /one\n",
@@ -209,7 +208,7 @@ fn every_form_of_a_dockerfile() {
     project.build().input("base-images", &base_images("base.example/library/")).run().exits(0);
 }
 
-/// As the user of a hosted runner, who is not root.
+/// Like on a hosted runner, the user is not root.
 #[test]
 fn a_rootless_build_leaves_nothing_when_it_is_cancelled() {
     let marker = format!("38{:07}", std::process::id());
@@ -235,7 +234,7 @@ fn a_rootless_build_leaves_nothing_when_it_is_cancelled() {
         run.log.raw
     );
     assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(temporary.to_str().unwrap()));
-    // And one that comes to its end.
+    // A build that finishes leaves nothing either.
     project.write("Dockerfile", "FROM x.example/base:1\nRUN mkdir -m 700 /d && chown 5:5 /d\n");
     let step = project.build().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").input("base-images", &rules);
     let run = step.unprivileged(true).run().exits(0);
@@ -245,7 +244,7 @@ fn a_rootless_build_leaves_nothing_when_it_is_cancelled() {
         "{}",
         run.log.raw
     );
-    // Without further ids, it is said what is missing.
+    // Without subordinate ids, the hint says what is missing.
     let step = project.build().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").input("base-images", &rules);
     let run = step.unprivileged(false).run().exits(1);
     assert!(run.error().contains("usermod --add-subuids"), "{}", run.log.raw);

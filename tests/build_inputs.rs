@@ -1,4 +1,4 @@
-//! What build refuses: each mistake is one line with its place and what to do, before anything is made.
+//! Errors in inputs and templates: each is one line with its place and a hint, before anything is built.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
 use crate::support::tools::{printed, program, tools};
 
-/// It ends with 2, makes nothing, and says it in one line.
+/// Asserts that a run exits with 2 and builds nothing, and returns its one error.
 #[track_caller]
 fn refused(project: &Project, step: Step) -> String {
     let run = step.run().exits(2);
@@ -22,36 +22,36 @@ fn made_nothing(project: &Project, run: &Run) {
     leaves_nothing(run);
     assert!(!project.layout().exists());
     assert_eq!(run.output("verdict"), "fail");
-    // Every output is written, so that no line of a log can stand for one.
+    // Every output is written, so that a log line cannot forge one.
     let names: Vec<&str> = run.outputs.keys().map(String::as_str).collect();
     assert_eq!(names, ["digests", "images", "layout", "loaded", "matrix", "reports", "verdict"]);
 }
 
-/// The error of a template.
+/// Returns the error in a template.
 #[track_caller]
-fn of_template(text: &str) -> String {
+fn template_error(text: &str) -> String {
     let project = Project::new(text);
     project.write("Dockerfile", SCRATCH);
     refused(&project, project.build())
 }
 
 #[test]
-fn templates() {
-    insta::assert_snapshot!(of_template("Mappings:\n  ImageBuildConfigurations:\n    A: {imageName: a}\n"), @"template.yaml:2:3: the template has no mapping `ImageBuildConfiguration` (hint: did you mean `ImageBuildConfigurations`?)");
-    insta::assert_snapshot!(of_template("Resources: {}\n"), @"template.yaml:1:1: the template has no mapping `ImageBuildConfiguration` (hint: add it: it says which images there are and how to build them)");
-    insta::assert_snapshot!(of_template(&template("Api: {imagename: shop/api}")), @"template.yaml:3:11: `ImageBuildConfiguration.Api` has an unknown key `imagename` (hint: did you mean `imageName`?)");
-    insta::assert_snapshot!(of_template(&template("Api: {imageName: shop/api, dockerFile: x}")), @"template.yaml:3:32: `ImageBuildConfiguration.Api` has an unknown key `dockerFile` (hint: did you mean `dockerfile`?)");
-    insta::assert_snapshot!(of_template(&template("Api: {dockerfile: x}")), @"template.yaml:3:5: `ImageBuildConfiguration.Api` has no `imageName` (hint: add `imageName: api`, the repository's path below the registry)");
-    insta::assert_snapshot!(of_template(&template("Api: {imageName: Shop/Api}")), @"template.yaml:3:22: `Shop/Api` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`");
-    insta::assert_snapshot!(of_template(&template("Api: {imageName: shop/api, platforms: [linux]}")), @"template.yaml:3:44: `linux` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
-    insta::assert_snapshot!(of_template(&template("Api: {imageName: shop/api, buildArgs: [NAME]}")), @"template.yaml:3:44: build argument `NAME` is not KEY=value");
-    insta::assert_snapshot!(of_template(&template("Api: {imageName: !Ref Name}")), @"template.yaml:3:22: `ImageBuildConfiguration.Api.imageName` is an intrinsic function, not a string");
-    insta::assert_snapshot!(of_template("Mappings:\n  - [\n"), @"template.yaml:3:1: while parsing a node, did not find expected node content");
-    insta::assert_snapshot!(of_template(""), @"template.yaml:1:1: the template is empty");
+fn malformed_templates_are_refused() {
+    insta::assert_snapshot!(template_error("Mappings:\n  ImageBuildConfigurations:\n    A: {imageName: a}\n"), @"template.yaml:2:3: the template has no mapping `ImageBuildConfiguration` (hint: did you mean `ImageBuildConfigurations`?)");
+    insta::assert_snapshot!(template_error("Resources: {}\n"), @"template.yaml:1:1: the template has no mapping `ImageBuildConfiguration` (hint: add it: it says which images there are and how to build them)");
+    insta::assert_snapshot!(template_error(&template("Api: {imagename: shop/api}")), @"template.yaml:3:11: `ImageBuildConfiguration.Api` has an unknown key `imagename` (hint: did you mean `imageName`?)");
+    insta::assert_snapshot!(template_error(&template("Api: {imageName: shop/api, dockerFile: x}")), @"template.yaml:3:32: `ImageBuildConfiguration.Api` has an unknown key `dockerFile` (hint: did you mean `dockerfile`?)");
+    insta::assert_snapshot!(template_error(&template("Api: {dockerfile: x}")), @"template.yaml:3:5: `ImageBuildConfiguration.Api` has no `imageName` (hint: add `imageName: api`, the repository's path below the registry)");
+    insta::assert_snapshot!(template_error(&template("Api: {imageName: Shop/Api}")), @"template.yaml:3:22: `Shop/Api` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`");
+    insta::assert_snapshot!(template_error(&template("Api: {imageName: shop/api, platforms: [linux]}")), @"template.yaml:3:44: `linux` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
+    insta::assert_snapshot!(template_error(&template("Api: {imageName: shop/api, buildArgs: [NAME]}")), @"template.yaml:3:44: build argument `NAME` is not KEY=value");
+    insta::assert_snapshot!(template_error(&template("Api: {imageName: !Ref Name}")), @"template.yaml:3:22: `ImageBuildConfiguration.Api.imageName` is an intrinsic function, not a string");
+    insta::assert_snapshot!(template_error("Mappings:\n  - [\n"), @"template.yaml:3:1: while parsing a node, did not find expected node content");
+    insta::assert_snapshot!(template_error(""), @"template.yaml:1:1: the template is empty");
 }
 
 #[test]
-fn what_lies_at_its_usual_place_is_of_the_checkout() {
+fn default_files_may_not_link_out_of_the_checkout() {
     let elsewhere = tempfile::tempdir().unwrap();
     fs::write(elsewhere.path().join("file"), template("Api: {imageName: shop/api}")).unwrap();
     let project = one(SCRATCH);
@@ -66,8 +66,8 @@ fn what_lies_at_its_usual_place_is_of_the_checkout() {
 }
 
 #[test]
-fn files() {
-    let file = |text: &str| of_template(&template(&format!("Api: {{imageName: shop/api, {text}}}")));
+fn missing_and_outside_files_are_refused() {
+    let file = |text: &str| template_error(&template(&format!("Api: {{imageName: shop/api, {text}}}")));
     insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("context: absent"), @"template.yaml:3:41: there is no context `absent` (hint: paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("dockerfile: ../../../../../../etc/hostname"), @"template.yaml:3:44: the Dockerfile `../../../../../../etc/hostname` lies outside the checkout (hint: paths of the mapping are relative to the template)");
@@ -84,7 +84,7 @@ fn files() {
     symlink("/etc", project.folder().join("folder")).unwrap();
     insta::assert_snapshot!(refused(&project, project.build()), @"template.yaml:3:59: the context `folder` lies outside the checkout (hint: paths of the mapping are relative to the template)");
 
-    // What is no Dockerfile at all.
+    // A file that is not a Dockerfile.
     let project = one("this is a letter\n");
     insta::assert_snapshot!(refused(&project, project.build()), @"Dockerfile:1:1: Dockerfile is no Dockerfile: unknown instruction 'this'");
     project.write("Dockerfile", "# nothing yet\n");
@@ -96,7 +96,7 @@ fn files() {
 }
 
 #[test]
-fn base_images_in_layouts() {
+fn base_images_missing_in_layouts_are_refused() {
     let project = one(&format!("# x\nFROM {BUSYBOX} AS a\nFROM base.example/library/busybox:9\n"));
     let error = refused(&project, project.build());
     assert!(error.starts_with("Dockerfile:3:6: the OCI layout "), "{error}");
@@ -104,13 +104,13 @@ fn base_images_in_layouts() {
     let project = one("FROM base.example/library/absent:1\n");
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     let error = error.replace(&project.folder().canonicalize().unwrap().display().to_string(), "CHECKOUT");
-    insta::assert_snapshot!(error, @"Dockerfile:1:6: cannot take `base.example/library/absent:1` from CHECKOUT/bases/library/absent: there is no such folder (hint: `base-images` sends the reference there)");
-    // What follows the prefix is the Dockerfile's word, and may be a link.
+    insta::assert_snapshot!(error, @"Dockerfile:1:6: cannot take `base.example/library/absent:1` from CHECKOUT/bases/library/absent: there is no such folder (hint: `base-images` maps the reference to this layout)");
+    // The end of the path comes from the Dockerfile, and may be a link.
     fs::create_dir(project.folder().join("bases")).unwrap();
     symlink("/tmp", project.folder().join("bases/library")).unwrap();
     let error = refused(&project, project.build().input("base-images", "base.example/=oci:bases/"));
     assert!(error.ends_with("bases/library/absent: it lies outside the checkout"), "{error}");
-    // A digest is looked for where the reference is sent, and the tag may not contradict it.
+    // A digest is looked up in the layout, and must agree with the tag.
     let digest = format!("sha256:{}", "0".repeat(64));
     for (reference, told) in [
         (format!("base.example/library/busybox@{digest}"), format!("has no image {digest} for `")),
@@ -121,18 +121,20 @@ fn base_images_in_layouts() {
         let error = refused(&project, project.build());
         assert!(error.contains(&told), "{error}");
     }
-    // A base image of another platform than the one that is built.
+    // A base image for another platform.
     let project = one(&format!("FROM {BUSYBOX}\n"));
     let error = refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64"));
     assert!(
-        error.starts_with(&format!("Dockerfile:1:6: the base image `{BUSYBOX}` is of linux/amd64, and linux/arm64 ")),
+        error.starts_with(&format!(
+            "Dockerfile:1:6: the base image `{BUSYBOX}` is built for linux/amd64, but linux/arm64 "
+        )),
         "{error}"
     );
     insta::assert_snapshot!(refused(&project, project.build().input("base-images", "base.example/")), @"input `base-images`: `base.example/` is not accepted: lines of the form key=value");
 }
 
 #[test]
-fn inputs() {
+fn malformed_inputs_are_refused() {
     let project = one(SCRATCH);
     let refused = |name: &str, value: &str| refused(&project, project.build().input(name, value));
     insta::assert_snapshot!(refused("version", "1.0"), @"input `version`: `1.0` is not accepted: a semantic version has three numbers: use `1.0.0`");
@@ -179,7 +181,7 @@ fn inputs() {
 }
 
 #[test]
-fn options_of_the_builder() {
+fn malformed_builder_options_are_refused() {
     let project = one(SCRATCH);
     project.write("docs/page.txt", "a page\n");
     let refused = |name: &str, value: &str| {
@@ -202,22 +204,22 @@ fn options_of_the_builder() {
     insta::assert_snapshot!(refused("no-cache-filters", "a b"), @"input `no-cache-filters`: `a b` is not accepted: stage names, one per line or comma-separated");
     insta::assert_snapshot!(refused("build-contexts", "docs"), @"input `build-contexts`: `docs` is not accepted: lines of the form key=value");
     insta::assert_snapshot!(refused("build-contexts", "docs=absent"), @"input `build-contexts`: `docs=absent` is not accepted: there is no folder CHECKOUT/absent");
-    insta::assert_snapshot!(refused("build-contexts", "docs=oci-layout://docs:1"), @"input `build-contexts`: `docs=oci-layout://docs:1` is not accepted: CHECKOUT/docs is no OCI layout");
+    insta::assert_snapshot!(refused("build-contexts", "docs=oci-layout://docs:1"), @"input `build-contexts`: `docs=oci-layout://docs:1` is not accepted: CHECKOUT/docs is not an OCI layout");
     insta::assert_snapshot!(refused("build-contexts", "a=docker-image://A B"), @"input `build-contexts`: `a=docker-image://A B` is not accepted: an image reference after `docker-image://`");
     insta::assert_snapshot!(refused("build-contexts", "src=https://github.com/a/b.git#main"), @"input `build-contexts`: `src=https://github.com/a/b.git#main` is not accepted: a Git repository is not part of the commit that labels, provenance and `since` describe: check it out in an earlier step (actions/checkout with `repository`, `ref` and `path`) and name its folder");
     insta::assert_snapshot!(refused("buildkit-image", "a b"), @"input `buildkit-image`: `a b` is not accepted: an image reference");
     insta::assert_snapshot!(refused("provenance", "mode=min"), @"input `provenance`: `mode=min` is not accepted: true, false or mode=max");
-    // What buildah can't do.
-    insta::assert_snapshot!(refused("network", "none"), @"input `network`: buildah, which builds here, runs each `RUN` in the host's network under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
-    insta::assert_snapshot!(refused("add-hosts", "db:::1"), @"input `add-hosts`: buildah, which builds here, cannot add hosts under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
-    insta::assert_snapshot!(refused("shm-size", "1g"), @"input `shm-size`: buildah, which builds here, gives each `RUN` the host's /dev/shm under chroot isolation (hint: use BuildKit: `builder: auto` takes it where Docker is)");
-    insta::assert_snapshot!(refused("allow", "security.insecure"), @"input `allow`: buildah, which builds here, has no `RUN --security=insecure` (hint: use BuildKit: `builder: auto` takes it where Docker is)");
-    insta::assert_snapshot!(refused("no-cache-filters", "made"), @"input `no-cache-filters`: buildah, which builds here, cannot bypass the cache for single stages; `no-cache` bypasses it for all (hint: use BuildKit: `builder: auto` takes it where Docker is)");
+    // Unsupported by buildah.
+    insta::assert_snapshot!(refused("network", "none"), @"input `network`: buildah, which builds here, runs each `RUN` in the host's network under chroot isolation (hint: use BuildKit: `builder: auto` prefers it if there is Docker)");
+    insta::assert_snapshot!(refused("add-hosts", "db:::1"), @"input `add-hosts`: buildah, which builds here, cannot add hosts under chroot isolation (hint: use BuildKit: `builder: auto` prefers it if there is Docker)");
+    insta::assert_snapshot!(refused("shm-size", "1g"), @"input `shm-size`: buildah, which builds here, gives each `RUN` the host's /dev/shm under chroot isolation (hint: use BuildKit: `builder: auto` prefers it if there is Docker)");
+    insta::assert_snapshot!(refused("allow", "security.insecure"), @"input `allow`: buildah, which builds here, has no `RUN --security=insecure` (hint: use BuildKit: `builder: auto` prefers it if there is Docker)");
+    insta::assert_snapshot!(refused("no-cache-filters", "made"), @"input `no-cache-filters`: buildah, which builds here, cannot bypass the cache for single stages; `no-cache` bypasses it for all (hint: use BuildKit: `builder: auto` prefers it if there is Docker)");
     insta::assert_snapshot!(refused("provenance", "mode=max"), @"input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here (hint: `true` writes a statement with any builder)");
 }
 
 #[test]
-fn a_context_that_is_not_in_the_checkout() {
+fn contexts_outside_the_checkout_are_refused() {
     for context in ["https://github.com/a/b.git#main", "git@github.com:a/b.git"] {
         let project = Project::new(&template(&format!("Api: {{imageName: shop/api, context: \"{context}\"}}")));
         let error = refused(&project, project.build());
@@ -228,7 +230,7 @@ fn a_context_that_is_not_in_the_checkout() {
 }
 
 #[test]
-fn options_that_buildah_has() {
+fn buildah_honours_builder_options() {
     let project = one(
         "FROM named\nRUN test $(ulimit -n) = 77\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\nCOPY --from=docs page.txt /\n",
     );
@@ -263,7 +265,7 @@ fn options_that_buildah_has() {
 }
 
 #[test]
-fn a_folder_of_somebody_elses_is_no_layout() {
+fn a_folder_with_other_files_is_not_overwritten() {
     let project = one(SCRATCH);
     project.write("out/notes.txt", "mine");
     for (layout, dry) in [("out", "false"), ("out", "true"), ("out/notes.txt", "false")] {
@@ -275,7 +277,7 @@ fn a_folder_of_somebody_elses_is_no_layout() {
 }
 
 #[test]
-fn what_github_is_told_takes_a_token() {
+fn reports_to_github_require_a_token() {
     let project = one(SCRATCH);
     for input in ["comment", "code-scanning"] {
         let error = refused(&project, project.build().input(input, "true"));
@@ -284,12 +286,12 @@ fn what_github_is_told_takes_a_token() {
 }
 
 #[test]
-fn caches_that_a_builder_does_not_have() {
+fn unsupported_caches_are_refused() {
     let project = one(SCRATCH);
     insta::assert_snapshot!(refused(&project, project.build().input("cache", "local:cache")), @"input `cache`: buildah, which builds here, has no cache of this kind (hint: use `registry:REFERENCE`, or a buildx builder)");
 }
 
-/// A template with a function of this architecture that runs `Api`.
+/// Returns a template with a function of an architecture that runs `Api`.
 fn function(images: &str, architecture: &str) -> String {
     format!(
         "{}Resources:\n  Function:\n    Type: AWS::Serverless::Function\n    Properties:\n      PackageType: Image\n      Architectures: [{architecture}]\n      \
@@ -299,7 +301,7 @@ fn function(images: &str, architecture: &str) -> String {
 }
 
 #[test]
-fn platforms_of_the_input_that_an_image_is_not_meant_for() {
+fn unintended_platforms_are_a_warning() {
     let warned = |template: &str, platforms: &str| {
         let project = Project::new(template);
         project.write("Dockerfile", SCRATCH);
@@ -312,7 +314,7 @@ fn platforms_of_the_input_that_an_image_is_not_meant_for() {
     assert_eq!(warned(&of_function, "linux/arm64"), "");
     let declared = template("Api: {imageName: shop/api, platforms: [linux/amd64]}");
     insta::assert_snapshot!(warned(&declared, "linux/amd64,linux/arm64"), @"template.yaml:3:5: image `Api` is built for linux/arm64, as the input `platforms` says, but the mapping gives it linux/amd64 (hint: name in `images` which images are built for a platform)");
-    // Nothing says what it is for.
+    // Neither mapping nor template gives a platform.
     assert_eq!(warned(&template("Api: {imageName: shop/api}"), "linux/arm64"), "");
     let project = Project::new(&of_function);
     project.write("Dockerfile", SCRATCH);
@@ -320,7 +322,7 @@ fn platforms_of_the_input_that_an_image_is_not_meant_for() {
 }
 
 #[test]
-fn a_lambda_function_takes_one_platform() {
+fn a_lambda_function_requires_one_platform() {
     let template = function("Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}", "x86_64");
-    insta::assert_snapshot!(of_template(&template), @"template.yaml:10:17: `Function` takes an image of one platform, but `Api` is built for linux/amd64, linux/arm64 (hint: Lambda takes no multi-platform image: declare a second image for the other platform)");
+    insta::assert_snapshot!(template_error(&template), @"template.yaml:10:17: `Function` takes an image of one platform, but `Api` is built for linux/amd64, linux/arm64 (hint: Lambda takes no multi-platform image: declare a second image for the other platform)");
 }

@@ -1,12 +1,12 @@
-//! What a Dockerfile prints, or is called, is never obeyed by the runner. That no foreign command is, that groups are
-//! closed and that no file command was written is asserted of every run; here the words try.
+//! Output and names of Dockerfiles cannot become commands of the runner. Every run of the tests asserts that no foreign
+//! command is obeyed, that groups are closed and that no file command is written; these tests attempt it.
 
 use crate::support::build::{BUSYBOX, leaves_nothing, one, path, script, template};
 use crate::support::engine::{Engine, ImageStore};
 use crate::support::project::Project;
 use crate::support::runner::Run;
 
-/// All that the runner would obey, to stdout and to stderr, without an end of line at the end.
+/// Everything that the runner would obey, without a line break at the end.
 const HOSTILE: &str = "\
 ::error::x
   ::error file=a,line=1::indented
@@ -26,8 +26,7 @@ before ##[set-env name=LD_PRELOAD]/evil
 ::echo::on
 ::stop-commands::y";
 
-/// A Dockerfile whose step prints it, first to one and then to the other stream. buildah may lose what a step prints in its
-/// last moment.
+/// Returns a Dockerfile whose step prints it to both streams. buildah may lose the last output of a step.
 fn dockerfile(options: &str, end: &str) -> String {
     format!(
         "FROM {BUSYBOX}\nCOPY hostile.txt /\nRUN {options}cat /hostile.txt && cat /hostile.txt >&2; sleep 1; {end}\n"
@@ -40,7 +39,7 @@ fn project(dockerfile: &str) -> Project {
     project
 }
 
-/// The words are there to read, and did nothing.
+/// Asserts that the output is in the log and had no effect.
 #[track_caller]
 fn is_untouched(run: &Run, errors: usize) {
     leaves_nothing(run);
@@ -52,7 +51,7 @@ fn is_untouched(run: &Run, errors: usize) {
 }
 
 #[test]
-fn of_a_build_with_buildah() {
+fn buildah_output_cannot_forge_commands() {
     let run = project(&dockerfile("", "true")).build().run().exits(0);
     is_untouched(&run, 0);
     assert!(run.output("digests").starts_with(r#"{"Api":"sha256:"#));
@@ -62,7 +61,7 @@ fn of_a_build_with_buildah() {
 }
 
 #[test]
-fn of_a_build_with_buildkit() {
+fn buildkit_output_cannot_forge_commands() {
     let engine = Engine::start(ImageStore::Containerd);
     for (end, code) in [("true", 0), ("exit 1", 1)] {
         let project = project(&dockerfile("--network=none ", end));
@@ -72,8 +71,8 @@ fn of_a_build_with_buildkit() {
 }
 
 #[test]
-fn of_a_build_that_prints_without_end() {
-    // A line of a hundred megabytes, and as many lines as that.
+fn endless_output_is_cut_off() {
+    // A line of a hundred megabytes, then a hundred megabytes of lines.
     let flood = "head -c 100000000 /dev/zero | tr '\\\\0' x; yes ::error::x | head -c 100000000 >&2";
     let project = one(&format!("FROM {BUSYBOX}\nRUN {flood}\nRUN echo the end\n"));
     let run = project.build().run().exits(0);
@@ -83,14 +82,14 @@ fn of_a_build_that_prints_without_end() {
 }
 
 #[test]
-fn of_a_dry_run() {
+fn a_dry_run_cannot_forge_commands() {
     let project = one("FROM scratch\n");
     let run = project.build().inputs(&[("dry-run", "true"), ("build-args", "A=x ##[add-path]/evil")]);
     run.run().exits(0);
 }
 
 #[test]
-fn of_tools() {
+fn tool_output_cannot_forge_commands() {
     let tools = tempfile::tempdir().unwrap();
     for name in ["hadolint", "trivy"] {
         let text = HOSTILE.replace('\r', "\\r").replace('\n', "\\n");
@@ -105,8 +104,8 @@ fn of_tools() {
 }
 
 #[test]
-fn of_names() {
-    // A Dockerfile's path, a stage's name, a file in the context: all of them are somebody's words.
+fn names_cannot_forge_commands() {
+    // The path of the Dockerfile is foreign text.
     let evil = "##[add-path]evil";
     let project = Project::new(&template(&format!("Api: {{imageName: shop/api, dockerfile: '{evil}/Dockerfile'}}")));
     project.write(&format!("{evil}/Dockerfile"), "FROM scratch\nCOPY absent /\n");

@@ -119,7 +119,7 @@ fn a_task_that_runs_on_two_platforms_gets_an_image_for_both() {
 fn a_platform_that_cannot_be_told_is_not_guessed() {
     let template = BY_ENVIRONMENT.replace("!If [IsProd, [x86_64], [arm64]]", "[!ImportValue architecture]");
     let run = plan(&template, &[]).exits(2);
-    insta::assert_snapshot!(run.error(), @"template.yaml:13:22: it can't be told on which platform `OcrFn` runs image `Ocr`: the export `architecture` of another stack is known only in the account (hint: say it in the mapping: `platforms` of `Ocr`)");
+    insta::assert_snapshot!(run.error(), @"template.yaml:13:22: cannot determine on which platform `OcrFn` runs image `Ocr`: the export `architecture` of another stack is known only in the account (hint: set `platforms` of `Ocr` in the mapping)");
     let said = template.replace("{imageName: shop/ocr}", "{imageName: shop/ocr, platforms: linux/arm64}");
     for run in [plan(&said, &[]), plan(&template, &[("platforms", "linux/arm64")])] {
         assert_eq!(platforms(&run.exits(0)), ["Ocr: linux/arm64"]);
@@ -156,7 +156,7 @@ fn an_image_that_too_many_conditions_decide_is_not_guessed() {
     let image = format!("!Join ['', [registry.invalid/shop/{}]]", each(&|at| format!(", !If [C{at}, o, c]")));
     let template = task(&declared, &["Occcccc"], "ARM64", &image);
     let run = plan(&template, &[]).exits(2);
-    insta::assert_snapshot!(run.error(), @"template.yaml:27:18: too many conditions decide which image `Task` deploys: on which platform `Occcccc` runs can't be told (hint: say it in the mapping: `platforms` of `Occcccc`)");
+    insta::assert_snapshot!(run.error(), @"template.yaml:27:18: too many conditions decide which image `Task` deploys: cannot determine on which platform `Occcccc` runs (hint: set `platforms` of `Occcccc` in the mapping)");
     let said = template.replace("{imageName: shop/occcccc}", "{imageName: shop/occcccc, platforms: linux/arm64}");
     for run in [plan(&said, &[]), plan(&template, &[("platforms", "linux/arm64")])] {
         assert_eq!(platforms(&run.exits(0)), ["Occcccc: linux/arm64"]);
@@ -176,7 +176,7 @@ fn what_is_excluded_stops_nothing() {
         ("ARMV9", "`ARMV9` is not X86_64 or ARM64"),
     ] {
         let run = plan(&old(platform), &[]).exits(0);
-        let said = format!("it can't be told on which platform `Task` runs image `App`: {why}");
+        let said = format!("cannot determine on which platform `Task` runs image `App`: {why}");
         assert!(run.log.messages("warning").join("\n").contains(&said), "{:?}", run.log.messages("warning"));
     }
     // What it names may be several images.

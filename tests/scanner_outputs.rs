@@ -1,5 +1,5 @@
-//! What a scanner prints is read or refused, whatever it is: an output that was cut off is never "clean", and none ends
-//! the run of the other images.
+//! Any output of a scanner is read or refused: a truncated one never passes, and none prevents the results of other
+//! images.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::build::{path, script, template};
 use crate::support::project::Project;
 use crate::support::runner::Run;
 
-/// A report of each scanner, with all that is read of it.
+/// Returns a report of each scanner with every member that is read.
 fn reports() -> [(&'static str, Value); 2] {
     let trivy = json!({"SchemaVersion": 2, "Results": [{"Vulnerabilities": [{
         "VulnerabilityID": "CVE-2026-2", "PkgName": "musl", "InstalledVersion": "1.2.4", "FixedVersion": "1.2.5",
@@ -21,7 +21,7 @@ fn reports() -> [(&'static str, Value); 2] {
     [("trivy", trivy), ("grype", grype)]
 }
 
-/// The places of all values in a document.
+/// Collects the places of all values in a document.
 fn places(value: &Value, place: &str, places_found: &mut Vec<String>) {
     places_found.push(place.to_owned());
     match value {
@@ -35,7 +35,7 @@ fn places(value: &Value, place: &str, places_found: &mut Vec<String>) {
     }
 }
 
-/// The document with each of its values replaced by something else.
+/// Returns the document with each of its values replaced by another type.
 fn mutations(report: &Value) -> Vec<String> {
     let mut found = Vec::new();
     places(report, "", &mut found);
@@ -48,7 +48,7 @@ fn mutations(report: &Value) -> Vec<String> {
     found.iter().enumerate().map(replaced).collect()
 }
 
-/// Builds an image for each output, and lets the scanner print another one for each.
+/// Builds an image for each output, which the scanner prints for it.
 fn scanned(name: &str, outputs: &[String]) -> Run {
     let images: Vec<String> = (0..outputs.len()).map(|at| format!("Image{at}: {{imageName: shop/i{at}}}")).collect();
     let project = Project::new(&template(&images.join("\n")));
@@ -56,7 +56,7 @@ fn scanned(name: &str, outputs: &[String]) -> Run {
     project.write("hello.txt", "hello\n");
     let folder = project.folder().join("scanners");
     outputs.iter().enumerate().for_each(|(at, output)| project.write(&format!("scanners/{at}.json"), output));
-    // Whichever image is scanned first takes the first that nobody has taken.
+    // The scanner prints the next unused output for each image.
     let prints = "[ \"$1\" = version ] && echo '{\"Version\": \"9.9.9\"}' && exit\ncd \"$(dirname \"$0\")\"\nn=0\n\
         while ! mkdir $n 2>/dev/null; do n=$((n+1)); done\ncat $n.json";
     script(&folder, name, prints);
@@ -68,7 +68,7 @@ fn scanned(name: &str, outputs: &[String]) -> Run {
 }
 
 #[test]
-fn an_output_that_was_cut_off_is_refused() {
+fn truncated_output_is_refused() {
     for (name, report) in reports() {
         let report = report.to_string();
         let cut: Vec<String> = [1, report.len() / 2, report.len() - 1].map(|end| report[..end].to_owned()).into();
@@ -80,7 +80,7 @@ fn an_output_that_was_cut_off_is_refused() {
 }
 
 #[test]
-fn a_value_of_another_kind_is_read_or_refused() {
+fn values_of_another_type_are_read_or_refused() {
     for (name, report) in reports() {
         let run = scanned(name, &mutations(&report));
         for image in run.json("images").as_array().unwrap() {

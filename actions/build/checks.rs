@@ -1,5 +1,5 @@
-//! What is found out about an image beside its build: lint before, scan, SBOM and provenance after; each becomes
-//! evidence in the layout and a file among the reports.
+//! The checks of images: the Dockerfiles are linted during the build, then what was built is scanned and gets an SBOM and
+//! provenance. Each result becomes evidence in the layout and a file among the reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,75 +8,83 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use lifecycle::AtSourceLocation;
-use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
-use lifecycle::evidence::scan::{Counts as ScanCounts, Verdict as ScanVerdict};
+use lifecycle::evidence::lint::{Counts as LintCounts, Finding, Level as LintLevel};
+use lifecycle::evidence::scan::{Counts as ScanCounts, Policy, Verdict as ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
+use lifecycle::project::{Common, Project, Version};
 use lifecycle::{ActionError, Diagnostic, clock, plural};
 use oci::{Digest, Layout};
 use runner_protocol::{Annotation, Level, Runner};
 
-use crate::inputs::{Provenance, Request};
-use crate::lint::{DEADLINE, Dockerfile, Linted, Linter};
-use crate::output::Built;
-use crate::plan::Image;
-use crate::sbom::{self, Generator};
-use crate::scan::{self, Scanner, Target};
+use crate::built_image::BuiltImage;
+use crate::image::Image;
+use crate::lint::{DEADLINE, DockerfilePath, LintedDockerfile, LintedDockerfiles, Linter};
+use crate::request::{BuildOptions, CheckOptions, ProvenanceChoice, SbomChoice, ScannerChoice};
+use crate::sbom::{self, SbomGenerator, SbomTarget};
+use crate::scan::{ScanTarget, VulnerabilityScanner};
 use crate::tools;
 
-/// Vulnerabilities of one image that the summary lists.
-const LISTED: usize = 20;
+/// The most vulnerabilities of one image that the summary lists.
+const LISTED_VULNERABILITIES: usize = 20;
 
-/// Reports of an image beside its SBOMs.
-const REPORTS: [&str; 3] = [LINT, SCAN, FINDINGS];
-const LINT: &str = "lint.sarif";
-const SCAN: &str = "scan.sarif";
-const FINDINGS: &str = "scan.json";
+/// Names of an image's reports, SBOMs aside.
+const REPORTS: [&str; 3] = [LINT_REPORT, SCAN_REPORT, FINDINGS_REPORT];
+const LINT_REPORT: &str = "lint.sarif";
+const SCAN_REPORT: &str = "scan.sarif";
+const FINDINGS_REPORT: &str = "scan.json";
 
-/// The programs that check, found before anything is built.
+/// The checks of a run, with the programs that do them.
 pub(crate) struct Checks {
     linter: Option<Linter>,
-    scanner: Option<Scanner>,
-    generator: Option<Generator>,
-    policy: lifecycle::evidence::scan::Policy,
-    /// What is not checked, and why: nobody asked for it, and nothing for it is there.
+    scanner: Option<VulnerabilityScanner>,
+    generator: Option<SbomGenerator>,
+    lint_threshold: Option<LintLevel>,
+    policy: Policy,
+    /// The platforms of the input, joined, if a job builds only some of an image's platforms.
+    platforms: Option<String>,
+    /// Checks that are skipped because their program is missing, and why.
     pub(crate) skipped: Vec<String>,
-    /// Where the reports go.
+    /// The folder of the reports.
     pub(crate) reports: PathBuf,
 }
 
-/// What the checks of one image found.
+/// The results of the checks of one image.
 #[derive(Debug, Default)]
-pub(crate) struct Checked {
+pub(crate) struct CheckResults {
     pub(crate) lint: Option<LintCounts>,
     /// Why the Dockerfile could not be linted, in hadolint's words.
     pub(crate) not_linted: Option<String>,
     pub(crate) vulnerabilities: Option<ScanCounts>,
-    /// How many vulnerabilities are accepted.
+    /// The number of vulnerabilities that waivers accept.
     pub(crate) waived: usize,
-    /// How many don't count because there is no fix.
+    /// The number of vulnerabilities that are ignored because there is no fix.
     pub(crate) unfixed: usize,
-    /// What has to be said of vulnerabilities of unknown severity, which the threshold lets through.
+    /// A remark on vulnerabilities of unknown severity that the threshold ignores.
     pub(crate) unrated: Option<String>,
-    /// Which waivers name a vulnerability that it has, by their place among all.
+    /// Indices of the waivers that accept one of its vulnerabilities.
     applied: BTreeSet<usize>,
-    /// What makes the image fail: findings over a threshold, or a check that could not run.
+    /// Why the image fails: findings over a threshold, or a check that could not run.
     pub(crate) problems: Vec<ActionError>,
-    /// Markdown for the summary: the worst vulnerabilities.
+    /// The worst vulnerabilities as a Markdown table for the summary.
     pub(crate) details: String,
     /// SARIF documents.
     pub(crate) sarif: Vec<Vec<u8>>,
 }
 
-/// An image that was built, and all that its checks look at.
-pub(crate) struct Subject<'a> {
-    pub(crate) request: &'a Request,
+/// An image that was built, with the facts of its build.
+pub(crate) struct CheckSubject<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) options: &'a BuildOptions,
+    pub(crate) version: Option<&'a Version>,
+    /// `host/path` of the repository that the image will be pulled from, if it is known.
+    pub(crate) repository: Option<String>,
     pub(crate) runner: &'a Runner,
     pub(crate) image: &'a Image,
-    pub(crate) built: &'a Built,
-    /// Where it is.
+    pub(crate) built: &'a BuiltImage,
+    /// The layout that it is in.
     pub(crate) layout: &'a Layout,
-    /// What built it.
+    /// Name and version of the builder.
     pub(crate) builder: &'a str,
     pub(crate) started: &'a str,
     pub(crate) finished: &'a str,
@@ -84,68 +92,76 @@ pub(crate) struct Subject<'a> {
     pub(crate) bases: &'a BTreeMap<String, String>,
 }
 
-impl Subject<'_> {
+impl CheckSubject<'_> {
     fn name(&self) -> &str {
         self.image.definition.image_name.value.as_str()
     }
 }
 
 impl Checks {
-    /// Finds or installs the programs, and reads the waivers.
+    /// Finds or installs the programs, and reads the waivers. The reports go into a folder next to the layout.
     ///
     /// # Errors
-    /// When one that was asked for is not to be had, or a waiver is malformed.
-    pub(crate) async fn prepare(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
-        let policy = lifecycle::evidence::scan::Policy {
-            threshold: request.scan_threshold,
-            only_fixed: request.only_fixed,
-            waivers: request.common.project.waivers(request.waivers.as_deref(), runner)?,
+    /// If a required program is missing and cannot be installed, or a waiver is malformed.
+    pub(crate) async fn prepare(
+        options: &CheckOptions,
+        common: &Common,
+        layout: &Path,
+        runner: &Runner,
+    ) -> anyhow::Result<Self> {
+        let project = &common.project;
+        let policy = Policy {
+            threshold: options.scan.threshold,
+            only_fixed: options.scan.only_fixed,
+            waivers: project.waivers(options.scan.waivers.as_deref(), runner)?,
         };
-        tell_astray_waivers(&policy.waivers, request, runner);
-        let linter = match request.lint {
+        warn_about_unmatched_waivers(&policy.waivers, project, runner);
+        let (install, concurrency) = (options.install_tools, common.concurrency);
+        let linter = match options.lint {
             None => None,
             Some(_) => Some(Linter {
-                program: tools::hadolint(runner, request.install_tools).await?,
-                directory: request.common.project.folder.clone(),
-                workspace: request.common.project.workspace.clone(),
+                program: tools::hadolint(runner, install).await?,
+                directory: project.folder.clone(),
+                workspace: project.workspace.clone(),
                 deadline: DEADLINE,
             }),
         };
-        let (install, at_a_time) = (request.install_tools, request.common.concurrency);
-        let cache = request.scanner_cache.as_deref();
         let mut skipped = Vec::new();
-        let mut or_skip = |what: &str, title: &str, level: Level, problem: ActionError| {
+        let mut skip = |what: &str, title: &str, level: Level, problem: ActionError| {
             let hint = problem.hint.clone();
             let problem = hint.into_iter().fold(ActionError::failure(what).because(problem), ActionError::hint);
             let why = Diagnostic::of(&problem.into());
             runner.annotate(Annotation::new(level, why.line()).titled(title));
             skipped.push(why.message);
         };
-        let scanner = match Scanner::choose(request.scan, runner, install, cache, at_a_time).await {
-            Err(problem) if request.scan == scan::Choice::Auto && runner.variables.secret("SNYK_TOKEN").is_none() => {
-                or_skip("no image was scanned", "scan", Level::Warning, problem);
+        let scanner = match VulnerabilityScanner::choose(&options.scan, runner, install, concurrency).await {
+            Err(problem)
+                if options.scan.scanner == ScannerChoice::Auto && runner.variables.secret("SNYK_TOKEN").is_none() =>
+            {
+                skip("no image was scanned", "scan", Level::Warning, problem);
                 None
             }
             scanner => scanner?,
         };
-        let generator = match Generator::choose(request.sbom, runner, install, at_a_time).await {
-            Err(problem) if request.sbom == sbom::Choice::Auto => {
-                or_skip("no image has an SBOM", "sbom", Level::Notice, problem);
+        let generator = match SbomGenerator::choose(options.sbom, runner, install, concurrency).await {
+            Err(problem) if options.sbom == SbomChoice::Auto => {
+                skip("no image has an SBOM", "sbom", Level::Notice, problem);
                 None
             }
             generator => generator?,
         };
-        let mut reports = request.layout.clone().into_os_string();
+        let mut reports = layout.as_os_str().to_owned();
         reports.push("-reports");
         let reports = PathBuf::from(reports);
-        Ok(Self { linter, scanner, generator, policy, skipped, reports })
+        let (lint_threshold, platforms) = (options.lint, options.platforms.clone());
+        Ok(Self { linter, scanner, generator, lint_threshold, policy, platforms, skipped, reports })
     }
 
-    /// Makes the folder of the reports, once there will be something in it, without what an earlier run said of the images.
+    /// Creates the folder of the reports, and removes the reports of an earlier run on the images.
     ///
     /// # Errors
-    /// When it can't be made or emptied.
-    pub(crate) fn begin(&self, images: &[Image]) -> Result<(), ActionError> {
+    /// If the folder cannot be created, or a report cannot be removed.
+    pub(crate) fn remove_old_reports(&self, images: &[Image]) -> Result<(), ActionError> {
         let unusable = |error| ActionError::failure(format!("cannot write {}", self.reports.display())).because(error);
         std::fs::create_dir_all(&self.reports).map_err(unusable)?;
         for entry in std::fs::read_dir(&self.reports).map_err(unusable)? {
@@ -159,66 +175,67 @@ impl Checks {
         Ok(())
     }
 
-    /// The programs, for people.
+    /// Returns the names of the programs for the log.
     pub(crate) fn names(&self) -> String {
         let lint = self.linter.as_ref().map(|_| "hadolint");
-        let scan = self.scanner.as_ref().map(Scanner::name);
+        let scan = self.scanner.as_ref().map(VulnerabilityScanner::name);
         let sbom = self.generator.as_ref().map(|_| "syft");
         let names: Vec<&str> = [lint, scan, sbom].into_iter().flatten().collect();
         if names.is_empty() { "no checks".to_owned() } else { names.join(", ") }
     }
 
     /// Lints the Dockerfiles of all images, each once.
-    pub(crate) async fn lint(&self, images: &[Image], at_a_time: usize) -> crate::lint::Results {
+    pub(crate) async fn lint(&self, images: &[Image], concurrency: usize) -> LintedDockerfiles {
         let Some(linter) = &self.linter else { return BTreeMap::new() };
-        let mut dockerfiles: BTreeMap<&Path, Dockerfile> = BTreeMap::new();
+        let mut dockerfiles: BTreeMap<&Path, DockerfilePath> = BTreeMap::new();
         for image in images {
-            let dockerfile = Dockerfile { path: image.dockerfile.clone(), display: image.dockerfile_display.clone() };
+            let dockerfile =
+                DockerfilePath { path: image.dockerfile.clone(), display: image.dockerfile_display.clone() };
             dockerfiles.insert(&image.dockerfile, dockerfile);
         }
-        let dockerfiles: Vec<Dockerfile> = dockerfiles.into_values().collect();
-        linter.all(&dockerfiles, at_a_time).await
+        let dockerfiles: Vec<DockerfilePath> = dockerfiles.into_values().collect();
+        linter.lint_all(&dockerfiles, concurrency).await
     }
 
-    /// The result of linting an image's Dockerfile as SARIF, with what the builder found in it; none where it was not linted.
-    pub(crate) fn linted(
+    /// Judges the lint result of an image's Dockerfile and returns it as SARIF, with the builder's own findings; `None` if
+    /// it was not linted.
+    pub(crate) fn judge_lint(
         &self,
-        request: &Request,
         image: &Image,
-        results: &crate::lint::Results,
+        results: &LintedDockerfiles,
         by_builder: &[Finding],
-        checked: &mut Checked,
+        checked: &mut CheckResults,
     ) -> Option<Value> {
         let name = image.definition.image_name.value.as_str();
         match results.get(&image.dockerfile_display)? {
-            Ok(Linted::Findings(findings)) => {
+            Ok(LintedDockerfile::Findings(findings)) => {
                 let findings: Vec<Finding> = findings.iter().chain(by_builder).cloned().collect();
                 let counts = LintCounts::of(&findings);
-                if let Some(level) = request.lint.filter(|_| counts.fails(request.lint)) {
+                if let Some(level) = self.lint_threshold.filter(|_| counts.fails(self.lint_threshold)) {
                     let found = plural(usize::try_from(counts.at_least(level)).unwrap_or(usize::MAX), "lint finding");
                     let message = format!("{found} of level {} or worse", level.name());
                     checked.problems.push(ActionError::failure(message));
                 }
                 checked.lint = Some(counts);
-                Some(sarif::lint(name, &findings, request.lint))
+                Some(sarif::lint(name, &findings, self.lint_threshold))
             }
-            Ok(Linted::Unparsed(finding)) => {
+            Ok(LintedDockerfile::Unparsed(finding)) => {
                 checked.not_linted = Some(format!("{}: {}", finding.place, finding.message));
                 let waiver = self.policy.waivers.of_dockerfile(&image.dockerfile_display);
                 checked.problems.extend(unparsed(finding, waiver));
-                Some(sarif::unparsed(name, finding, waiver.ok().flatten(), request.lint))
+                Some(sarif::unparsed(name, finding, waiver.ok().flatten(), self.lint_threshold))
             }
             Err(problem) => {
-                checked.problems.push(again(problem));
+                checked.problems.push(copy_of(problem));
                 None
             }
         }
     }
 
-    /// Says which Dockerfiles are accepted although they could not be linted.
-    pub(crate) fn tell_waived_dockerfiles(&self, results: &crate::lint::Results, runner: &Runner) {
+    /// Warns about Dockerfiles that a waiver accepts although they could not be linted.
+    pub(crate) fn warn_about_waived_dockerfiles(&self, results: &LintedDockerfiles, runner: &Runner) {
         for linted in results.values().flatten() {
-            let Linted::Unparsed(finding) = linted else { continue };
+            let LintedDockerfile::Unparsed(finding) = linted else { continue };
             let Ok(Some(waiver)) = self.policy.waivers.of_dockerfile(&finding.place.file) else { continue };
             let message = format!(
                 "could not be linted: {}; accepted until {} by {}: {}",
@@ -228,52 +245,63 @@ impl Checks {
         }
     }
 
-    /// Scans what was built and attaches all that is known of it.
-    pub(crate) async fn built(&self, subject: &Subject<'_>, lint: Option<Value>, checked: &mut Checked) {
-        let outcomes = [
+    /// Checks an image that was built, and attaches the evidence.
+    pub(crate) async fn check(&self, subject: &CheckSubject<'_>, lint: Option<Value>, checked: &mut CheckResults) {
+        let attached = [
             lint.map_or(Ok(()), |document| self.attach_lint(subject, &document, checked)),
             self.scan(subject, checked).await,
             self.sbom(subject).await,
-            if subject.request.provenance == Provenance::None { Ok(()) } else { attest(subject) },
+            if subject.options.provenance == ProvenanceChoice::None { Ok(()) } else { attach_provenance(subject) },
         ];
-        checked.problems.extend(outcomes.into_iter().filter_map(Result::err));
+        checked.problems.extend(attached.into_iter().filter_map(Result::err));
     }
 
-    /// Says which waivers accept nothing any more. That takes all images that a waiver is for: one without `image`, or for
-    /// what another job builds, may be of use there.
-    pub(crate) fn tell_idle_waivers(&self, request: &Request, checked: &[(&Image, &Checked)], runner: &Runner) {
-        if request.part.is_some() {
+    /// Reports waivers that accept no vulnerability any more. A waiver counts as unused only if all its images were
+    /// scanned: one without `image`, or for an image that another job builds, may be used there.
+    pub(crate) fn report_unused_waivers(
+        &self,
+        project: &Project,
+        checked: &[(&Image, &CheckResults)],
+        runner: &Runner,
+    ) {
+        if self.platforms.is_some() {
             return;
         }
-        let defined = || request.common.project.modules.iter().flat_map(|module| &module.defined);
+        let defined = || project.modules.iter().flat_map(|module| &module.defined);
         let is_scanned = |key: &str| checked.iter().any(|(image, of)| image.key == key && of.vulnerabilities.is_some());
         for (number, waiver) in self.policy.waivers.iter().enumerate().filter(|(_, waiver)| waiver.image.is_some()) {
-            let mut meant =
+            let mut covered =
                 defined().filter(|image| waiver.is_for(&image.key.value, &image.image_name.value)).peekable();
-            let is_idle = meant.peek().is_some()
-                && meant.all(|image| is_scanned(&image.key.value))
+            let is_unused = covered.peek().is_some()
+                && covered.all(|image| is_scanned(&image.key.value))
                 && !checked.iter().any(|(_, of)| of.applied.contains(&number));
-            if is_idle {
+            if is_unused {
                 let message = format!("the waiver of `{}` accepts nothing: no image that it is for has it", waiver.id);
                 runner.annotate(Annotation::new(Level::Notice, message).titled("scan").at(Some(waiver.place.clone())));
             }
         }
     }
 
-    fn attach_lint(&self, subject: &Subject<'_>, document: &Value, checked: &mut Checked) -> Result<(), ActionError> {
-        self.sarif(subject.image, LINT, document, checked)?;
+    fn attach_lint(
+        &self,
+        subject: &CheckSubject<'_>,
+        document: &Value,
+        checked: &mut CheckResults,
+    ) -> Result<(), ActionError> {
+        self.write_sarif(subject.image, LINT_REPORT, document, checked)?;
         let artifact = sarif::artifact(&subject.built.root.descriptor(), document, &clock::now());
         artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
     }
 
-    async fn scan(&self, subject: &Subject<'_>, checked: &mut Checked) -> Result<(), ActionError> {
+    async fn scan(&self, subject: &CheckSubject<'_>, checked: &mut CheckResults) -> Result<(), ActionError> {
         let Some(scanner) = &self.scanner else { return Ok(()) };
-        let Subject { image, layout, .. } = *subject;
+        let CheckSubject { image, layout, .. } = *subject;
         checked.problems.extend(self.policy.waivers.expired(&image.key, subject.name()));
         let descriptors: Vec<_> =
             subject.built.platforms.iter().map(|(platform, m)| (platform, m.descriptor())).collect();
         let scans = descriptors.iter().map(|(platform, manifest)| async move {
-            let target = Target { key: &image.key, platform, layout, manifest, dockerfile: Some(&image.dockerfile) };
+            let target =
+                ScanTarget { key: &image.key, platform, layout, manifest, dockerfile: Some(&image.dockerfile) };
             scanner.scan(&target).await
         });
         let scans = join_all(scans).await.into_iter().collect::<Result<Vec<_>, ActionError>>()?;
@@ -282,11 +310,11 @@ impl Checks {
             let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
         }
-        let document = sarif::scan(&image.dockerfile_display, &verdict, subject.request.part.as_deref());
-        self.sarif(image, SCAN, &document, checked)?;
-        self.report(image, FINDINGS, serde_json::json!(verdict.findings).to_string().as_bytes())?;
+        let document = sarif::scan(&image.dockerfile_display, &verdict, self.platforms.as_deref());
+        self.write_sarif(image, SCAN_REPORT, &document, checked)?;
+        self.write_report(image, FINDINGS_REPORT, serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if !verdict.findings.is_empty() {
-            checked.details = verdict.table(LISTED).markdown();
+            checked.details = verdict.table(LISTED_VULNERABILITIES).markdown();
         }
         checked.problems.extend(verdict.failure().map(ActionError::failure));
         checked.unrated = verdict.unrated();
@@ -305,40 +333,46 @@ impl Checks {
         Ok(())
     }
 
-    async fn sbom(&self, subject: &Subject<'_>) -> Result<(), ActionError> {
+    async fn sbom(&self, subject: &CheckSubject<'_>) -> Result<(), ActionError> {
         let Some(generator) = &self.generator else { return Ok(()) };
         for (platform, manifest) in &subject.built.platforms {
-            let target = sbom::Target {
+            let target = SbomTarget {
                 key: &subject.image.key,
                 name: subject.name(),
-                repository: subject.request.repository(subject.name()),
+                repository: subject.repository.clone(),
                 platform,
                 layout: subject.layout,
                 manifest: &manifest.descriptor(),
             };
-            let sbom = generator.make(&target).await?;
+            let sbom = generator.generate(&target).await?;
             let platform = platform.to_string().replace('/', "-");
-            self.report(subject.image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
+            self.write_report(subject.image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
             sbom.artifact.add_to(subject.layout).map_err(not_attached)?;
         }
         Ok(())
     }
 
-    fn sarif(&self, image: &Image, kind: &str, document: &Value, checked: &mut Checked) -> Result<(), ActionError> {
+    fn write_sarif(
+        &self,
+        image: &Image,
+        kind: &str,
+        document: &Value,
+        checked: &mut CheckResults,
+    ) -> Result<(), ActionError> {
         let bytes = document.to_string().into_bytes();
-        self.report(image, kind, &bytes)?;
+        self.write_report(image, kind, &bytes)?;
         checked.sarif.push(bytes);
         Ok(())
     }
 
-    fn report(&self, image: &Image, kind: &str, bytes: &[u8]) -> Result<(), ActionError> {
+    fn write_report(&self, image: &Image, kind: &str, bytes: &[u8]) -> Result<(), ActionError> {
         let path = self.reports.join(format!("{}.{kind}", image.key));
         let failed = |error| ActionError::failure(format!("cannot write {}", path.display())).because(error);
         std::fs::write(&path, bytes).map_err(failed)
     }
 }
 
-/// Whether a file's name goes on behind the image's key as those of reports do.
+/// Whether the rest of a file's name, after the image's key, is that of a report.
 fn is_report(end: &str) -> bool {
     let of_platform = |ending: &str| {
         let platform = end.strip_prefix('.').and_then(|end| end.strip_suffix(ending));
@@ -348,9 +382,9 @@ fn is_report(end: &str) -> bool {
         || sbom::EXTENSIONS.iter().any(|extension| of_platform(&format!(".{extension}")))
 }
 
-/// The builder's own attestation of each platform, and ours of the root.
-fn attest(subject: &Subject<'_>) -> Result<(), ActionError> {
-    let Subject { request, image, built, layout, .. } = *subject;
+/// Attaches the builder's provenance of each platform, and the action's own of the root.
+fn attach_provenance(subject: &CheckSubject<'_>) -> Result<(), ActionError> {
+    let CheckSubject { project, options, image, built, layout, .. } = *subject;
     for attestation in &built.attestations {
         let platform = built.platforms.iter().find(|(_, manifest)| manifest.digest == attestation.platform);
         let Some((_, manifest)) = platform else { continue };
@@ -363,13 +397,12 @@ fn attest(subject: &Subject<'_>) -> Result<(), ActionError> {
         );
         artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
     }
-    let relative =
-        |path: &Path| path.strip_prefix(&request.common.project.workspace).unwrap_or(path).display().to_string();
+    let relative = |path: &Path| path.strip_prefix(&project.workspace).unwrap_or(path).display().to_string();
     let digest = |(reference, digest): (&String, &String)| Some((reference.clone(), digest.parse().ok()?));
     let bases: Vec<(String, Digest)> = subject.bases.iter().filter_map(digest).collect();
     let build_args: Vec<(String, String)> = image.build_args.clone().into_iter().collect();
-    let secrets: Vec<String> = request.secrets.iter().map(|secret| secret.id.clone()).collect();
-    let version = request.version.as_ref().map(ToString::to_string);
+    let secrets: Vec<String> = options.secrets.iter().map(|secret| secret.id.clone()).collect();
+    let version = subject.version.map(ToString::to_string);
     let build = provenance::Build {
         key: &image.key,
         name: subject.name(),
@@ -380,7 +413,7 @@ fn attest(subject: &Subject<'_>) -> Result<(), ActionError> {
         platforms: &image.platforms,
         build_args: &build_args,
         secrets: &secrets,
-        template: &request.common.project.template_sha256(),
+        template: &project.template_sha256(),
         builder: subject.builder,
         bases: &bases,
         started: subject.started,
@@ -390,9 +423,9 @@ fn attest(subject: &Subject<'_>) -> Result<(), ActionError> {
     artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
 }
 
-/// Says which waivers are for no image, chosen or not: a key or a name has changed, or was never right.
-fn tell_astray_waivers(waivers: &waivers::Waivers, request: &Request, runner: &Runner) {
-    let defined = request.common.project.modules.iter().flat_map(|module| &module.defined);
+/// Warns about waivers for images that no template defines.
+fn warn_about_unmatched_waivers(waivers: &waivers::Waivers, project: &Project, runner: &Runner) {
+    let defined = project.modules.iter().flat_map(|module| &module.defined);
     let images: Vec<_> = defined.map(|image| (image.key.value.as_str(), image.image_name.value.as_str())).collect();
     for waiver in waivers.astray(&images) {
         let image = waiver.image.as_deref().unwrap_or_default();
@@ -401,7 +434,7 @@ fn tell_astray_waivers(waivers: &waivers::Waivers, request: &Request, runner: &R
     }
 }
 
-/// What makes an image fail whose Dockerfile hadolint cannot parse; none where that is accepted.
+/// Returns the failure for a Dockerfile that hadolint cannot parse; `None` if a waiver accepts it.
 fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<ActionError> {
     let file = finding.place.file.display();
     let expired = match waiver {
@@ -417,8 +450,8 @@ fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Opti
     Some(ActionError::failure(message).at(finding.place.clone()).hint(hint))
 }
 
-/// A copy of a failure that several images share, with all its causes.
-fn again(problem: &ActionError) -> ActionError {
+/// Copies a failure that several images share, with all its causes in the message.
+fn copy_of(problem: &ActionError) -> ActionError {
     let mut message = problem.to_string();
     let mut cause = std::error::Error::source(problem);
     while let Some(error) = cause {
@@ -434,5 +467,5 @@ fn again(problem: &ActionError) -> ActionError {
 }
 
 fn not_attached(error: oci::StoreError) -> ActionError {
-    ActionError::failure("the evidence can't be attached").because(error)
+    ActionError::failure("the evidence cannot be attached").because(error)
 }

@@ -1,4 +1,4 @@
-//! Dockerfiles are linted by hadolint, and where the installed buildx does it, by BuildKit's own checks.
+//! Lints Dockerfiles with hadolint, and with BuildKit's own checks if the installed buildx has them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,57 +20,57 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const CHECK_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The most that a linter prints about a Dockerfile, in bytes.
-const OUTPUT: usize = 16 * 1024 * 1024;
+const OUTPUT_LIMIT: usize = 16 * 1024 * 1024;
 
-/// Characters of a message that are kept.
-const MESSAGE: usize = 1000;
+/// The most characters of a message that are kept.
+const MESSAGE_LENGTH: usize = 1000;
 
-/// Configuration files that hadolint takes from the folder that it runs in.
+/// Configuration files that hadolint finds in the folder that it runs in.
 const CONFIGURATION: [&str; 2] = [".hadolint.yaml", ".hadolint.yml"];
 
-/// What hadolint calls errors although the image is as it was meant: `ADD` where `COPY` would do, and `MAINTAINER`. They are
-/// warnings here, unless the configuration file names them.
-const MILD: [&str; 2] = ["DL3020", "DL4000"];
+/// Rules that hadolint reports as errors although the image is as intended: `ADD` where `COPY` would do, and `MAINTAINER`.
+/// They are warnings here, unless the configuration file names them.
+const DOWNGRADED_RULES: [&str; 2] = ["DL3020", "DL4000"];
 
-/// How hadolint begins to say that its configuration file cannot be read. It goes on without the file.
+/// The beginning of hadolint's message about a configuration file that it cannot read. It continues without the file.
 const BROKEN_CONFIGURATION: &str = "Error parsing your config file";
 
-/// The first buildx that knows `--call=check`.
-const CHECKING_BUILDX: (u64, u64) = (0, 15);
+/// The first version of buildx with `--call=check`.
+const FIRST_BUILDX_WITH_CHECKS: (u64, u64) = (0, 15);
 
-/// hadolint as it is run.
+/// hadolint with its configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Linter {
     /// The program.
     pub(crate) program: PathBuf,
-    /// The working directory, whose configuration file counts.
+    /// The working directory, whose configuration file applies.
     pub(crate) directory: PathBuf,
-    /// The checkout, whose configuration file counts where the working directory has none.
+    /// The checkout, whose configuration file applies if the working directory has none.
     pub(crate) workspace: PathBuf,
-    /// How long it may take for a Dockerfile.
+    /// The time limit for one Dockerfile.
     pub(crate) deadline: Duration,
 }
 
-/// A Dockerfile that is linted.
+/// The path of a Dockerfile to lint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Dockerfile {
+pub(crate) struct DockerfilePath {
     /// The file.
     pub(crate) path: PathBuf,
-    /// The same as a person sees it, from the checkout on.
+    /// The path that messages show, relative to the checkout.
     pub(crate) display: PathBuf,
 }
 
-/// What hadolint made of a Dockerfile.
+/// The result of linting a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Linted {
-    /// What it found.
+pub(crate) enum LintedDockerfile {
+    /// The findings.
     Findings(Vec<Finding>),
-    /// It cannot parse the file, so it looked for nothing: its words, with their line.
+    /// hadolint cannot parse the file, so nothing was linted. The finding is its parse error.
     Unparsed(Finding),
 }
 
-impl Linted {
-    /// What was found; nothing where nothing was looked for.
+impl LintedDockerfile {
+    /// Returns the findings, which are empty for a file that could not be parsed.
     pub(crate) fn findings(&self) -> &[Finding] {
         match self {
             Self::Findings(findings) => findings,
@@ -79,25 +79,27 @@ impl Linted {
     }
 }
 
-/// What was found in each Dockerfile, or why hadolint could not be run on it.
-pub(crate) type Results = BTreeMap<PathBuf, Result<Linted, ActionError>>;
+/// The result of each Dockerfile by its displayed path, or why hadolint could not be run on it.
+pub(crate) type LintedDockerfiles = BTreeMap<PathBuf, Result<LintedDockerfile, ActionError>>;
 
 impl Linter {
-    /// Lints each Dockerfile once, several at a time. The results have the displayed path as their key.
-    pub(crate) async fn all(&self, dockerfiles: &[Dockerfile], at_a_time: usize) -> Results {
-        let distinct: BTreeMap<&PathBuf, &Dockerfile> = dockerfiles.iter().map(|file| (&file.display, file)).collect();
-        let checks = distinct.into_iter().map(|(display, file)| async move { (display.clone(), self.one(file).await) });
+    /// Lints each Dockerfile once, several at a time.
+    pub(crate) async fn lint_all(&self, dockerfiles: &[DockerfilePath], concurrency: usize) -> LintedDockerfiles {
+        let distinct: BTreeMap<&PathBuf, &DockerfilePath> =
+            dockerfiles.iter().map(|file| (&file.display, file)).collect();
+        let checks =
+            distinct.into_iter().map(|(display, file)| async move { (display.clone(), self.lint(file).await) });
         let checks: Vec<_> = checks.collect();
-        stream::iter(checks).buffer_unordered(at_a_time.max(1)).collect().await
+        stream::iter(checks).buffer_unordered(concurrency.max(1)).collect().await
     }
 
     /// Lints a Dockerfile.
     ///
     /// # Errors
-    /// When hadolint could not be run, or not with its configuration.
-    pub(crate) async fn one(&self, dockerfile: &Dockerfile) -> Result<Linted, ActionError> {
+    /// If hadolint cannot be run, or cannot read its configuration.
+    pub(crate) async fn lint(&self, dockerfile: &DockerfilePath) -> Result<LintedDockerfile, ActionError> {
         let failed = |cause: ActionError| {
-            let place = cause.place.clone().unwrap_or_else(|| start(&dockerfile.display));
+            let place = cause.place.clone().unwrap_or_else(|| start_of(&dockerfile.display));
             ActionError::failure(format!("{} could not be linted", dockerfile.display.display()))
                 .because(cause)
                 .at(place)
@@ -110,11 +112,11 @@ impl Linter {
             command.arg("--config").arg(configuration);
         }
         let text = configuration.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-        for rule in MILD.into_iter().filter(|rule| !text.contains(rule)) {
+        for rule in DOWNGRADED_RULES.into_iter().filter(|rule| !text.contains(rule)) {
             command.args(["--warning", rule]);
         }
         command.arg("--").arg(&dockerfile.path).current_dir(&self.directory);
-        let finished = run(command, OUTPUT, self.deadline).await;
+        let finished = run(command, OUTPUT_LIMIT, self.deadline).await;
         let finished =
             finished.map_err(|error| failed(ActionError::failure("hadolint did not finish").because(error)))?;
         let unreadable = |words: &str| {
@@ -122,15 +124,15 @@ impl Linter {
             let name = path.map(|path| format!(" {}", path.display())).unwrap_or_default();
             let problem = ActionError::failure(format!("hadolint cannot read its configuration{name}: {words}"));
             match path {
-                Some(path) => problem.at(start(path)),
+                Some(path) => problem.at(start_of(path)),
                 None => problem,
             }
         };
-        read(&finished, unreadable).map(|reported| found(reported, &dockerfile.display)).map_err(failed)
+        parse_output(&finished, unreadable).map(|findings| lint_result(findings, &dockerfile.display)).map_err(failed)
     }
 
-    /// The configuration file that counts: the one that hadolint finds by itself in the working directory, otherwise the
-    /// checkout's.
+    /// Returns the configuration file that applies, and whether hadolint finds it by itself: in the working directory it
+    /// does, in the checkout it does not.
     fn configuration(&self) -> (Option<PathBuf>, bool) {
         let in_folder = |folder: &Path| CONFIGURATION.iter().map(|name| folder.join(name)).find(|path| path.is_file());
         match in_folder(&self.directory) {
@@ -140,14 +142,14 @@ impl Linter {
     }
 }
 
-/// The beginning of a file.
-fn start(file: &Path) -> SourceLocation {
+/// Returns the place of the beginning of a file.
+fn start_of(file: &Path) -> SourceLocation {
     SourceLocation { file: file.to_owned(), line: 1, column: 1 }
 }
 
-/// A finding as hadolint writes it.
+/// A finding in hadolint's JSON.
 #[derive(Debug, Deserialize)]
-struct Reported {
+struct HadolintFinding {
     code: String,
     level: Level,
     line: usize,
@@ -155,51 +157,54 @@ struct Reported {
     message: String,
 }
 
-fn read(finished: &Finished, unreadable: impl Fn(&str) -> ActionError) -> Result<Vec<Reported>, ActionError> {
+fn parse_output(
+    finished: &Finished,
+    unreadable: impl Fn(&str) -> ActionError,
+) -> Result<Vec<HadolintFinding>, ActionError> {
     let log = String::from_utf8_lossy(&finished.log);
     if !finished.status.success() {
         return Err(ActionError::failure(format!("hadolint ended with {}: {}", finished.status, first_line(&log))));
     }
-    // It goes on without its configuration, as if nothing had been said.
+    // hadolint ignores a broken configuration and exits with 0.
     if let Some((_, message)) = log.split_once(BROKEN_CONFIGURATION) {
-        return Err(unreadable(&reason(message)));
+        return Err(unreadable(&configuration_error(message)));
     }
     let broken = || ActionError::failure("hadolint printed something that is not its JSON");
-    // What follows is the same again, or in the format that the configuration file names.
+    // The same findings may follow in the format that the configuration file names.
     let mut outputs = serde_json::Deserializer::from_slice(&finished.stdout).into_iter();
     outputs.next().ok_or_else(broken)?.map_err(|error| broken().because(error))
 }
 
-/// What is wrong with a configuration file: the last paragraph of a message that begins with a manual, all of it a string
-/// literal of Haskell.
-fn reason(message: &str) -> String {
+/// Extracts the error from hadolint's message about its configuration: the last paragraph, after a manual, of a Haskell
+/// string literal.
+fn configuration_error(message: &str) -> String {
     let message = message.trim().trim_end_matches('"').trim_end_matches("\\n");
     let last = message.rsplit_once("\\n\\n").map_or(message, |(_, last)| last);
     one_line(&last.replace("\\\"", "\""))
 }
 
-fn found(reported: Vec<Reported>, display: &Path) -> Linted {
-    // A parser says on one line what it met, on the next what it expected.
-    let message = |reported: &Reported| match reported.code.as_str() {
+fn lint_result(findings: Vec<HadolintFinding>, display: &Path) -> LintedDockerfile {
+    // A parse error has two lines: what was found and what was expected.
+    let message = |reported: &HadolintFinding| match reported.code.as_str() {
         UNPARSED => reported.message.replace('\n', ", "),
         _ => reported.message.clone(),
     };
-    let finding = |reported: Reported| Finding {
+    let finding = |reported: HadolintFinding| Finding {
         message: one_line(&message(&reported)),
-        url: explanation(&reported.code),
+        url: rule_url(&reported.code),
         rule: reported.code,
         level: reported.level,
         place: SourceLocation { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
     };
-    let mut findings: Vec<Finding> = reported.into_iter().map(finding).collect();
+    let mut findings: Vec<Finding> = findings.into_iter().map(finding).collect();
     match findings.iter().position(|finding| finding.rule == UNPARSED) {
-        Some(position) => Linted::Unparsed(findings.swap_remove(position)),
-        None => Linted::Findings(findings),
+        Some(position) => LintedDockerfile::Unparsed(findings.swap_remove(position)),
+        None => LintedDockerfile::Findings(findings),
     }
 }
 
-/// Where a rule is explained: hadolint's own, or ShellCheck's.
-fn explanation(rule: &str) -> Option<String> {
+/// Returns the page that explains a rule of hadolint or ShellCheck.
+fn rule_url(rule: &str) -> Option<String> {
     let number = rule.get(2..).filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))?;
     match rule.get(..2)? {
         "DL" => Some(format!("https://github.com/hadolint/hadolint/wiki/DL{number}")),
@@ -208,35 +213,35 @@ fn explanation(rule: &str) -> Option<String> {
     }
 }
 
-/// What makes `docker buildx build` check instead of build.
-pub(crate) const CALL: &str = "--call=check,format=json";
+/// The flag that makes `docker buildx build` check instead of build.
+pub(crate) const BUILD_CHECK_FLAG: &str = "--call=check,format=json";
 
-/// Whether a buildx has BuildKit's checks: `v0.15.1`; a distribution's own version has no `v`.
+/// Whether a version of buildx has BuildKit's checks. Versions look like `v0.15.1`, or `0.15.1` in distributions.
 pub(crate) fn has_build_checks(version: &str) -> bool {
     let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map_while(|number| number.parse().ok());
-    numbers.next().zip(numbers.next()) >= Some(CHECKING_BUILDX)
+    numbers.next().zip(numbers.next()) >= Some(FIRST_BUILDX_WITH_CHECKS)
 }
 
-/// BuildKit's own checks of a Dockerfile, as warnings. They come on top of hadolint's: where the builder can't do them,
-/// there are none. The command is one of `docker buildx build` with [`CALL`].
+/// Runs BuildKit's own checks of a Dockerfile and returns their findings as warnings; none if the builder cannot run them.
+/// The command is `docker buildx build` with [`BUILD_CHECK_FLAG`].
 pub(crate) async fn build_checks(command: Command, display: &Path) -> Vec<Finding> {
-    // The exit code is 1 where there are warnings.
-    match run(command, OUTPUT, CHECK_DEADLINE).await {
-        Ok(finished) => read_checks(&finished.stdout, display),
+    // The exit code is 1 if there are warnings.
+    match run(command, OUTPUT_LIMIT, CHECK_DEADLINE).await {
+        Ok(finished) => parse_build_checks(&finished.stdout, display),
         Err(_) => Vec::new(),
     }
 }
 
-/// [What BuildKit's lint request answers](https://github.com/moby/buildkit/blob/master/frontend/subrequests/lint/lint.go).
+/// [The answer to BuildKit's lint request](https://github.com/moby/buildkit/blob/master/frontend/subrequests/lint/lint.go).
 #[derive(Deserialize)]
-struct Checks {
+struct BuildKitChecks {
     #[serde(default)]
-    warnings: Option<Vec<Check>>,
+    warnings: Option<Vec<BuildKitWarning>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Check {
+struct BuildKitWarning {
     rule_name: String,
     #[serde(default)]
     description: String,
@@ -245,11 +250,11 @@ struct Check {
     #[serde(default)]
     detail: String,
     #[serde(default)]
-    location: Location,
+    location: WarningLocation,
 }
 
 #[derive(Deserialize, Default)]
-struct Location {
+struct WarningLocation {
     #[serde(default)]
     ranges: Vec<Range>,
 }
@@ -267,9 +272,9 @@ struct Position {
     character: usize,
 }
 
-fn read_checks(json: &[u8], display: &Path) -> Vec<Finding> {
-    let checks: Option<Checks> = serde_json::from_slice(json).ok();
-    let finding = |check: Check| {
+fn parse_build_checks(json: &[u8], display: &Path) -> Vec<Finding> {
+    let checks: Option<BuildKitChecks> = serde_json::from_slice(json).ok();
+    let finding = |check: BuildKitWarning| {
         let start = check.location.ranges.first().map(|range| &range.start);
         let (line, column) = start.map_or((1, 1), |start| (start.line.max(1), start.character + 1));
         let message = if check.detail.is_empty() { &check.description } else { &check.detail };
@@ -285,7 +290,7 @@ fn read_checks(json: &[u8], display: &Path) -> Vec<Finding> {
 }
 
 fn one_line(text: &str) -> String {
-    text.chars().take(MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().take(MESSAGE_LENGTH).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn first_line(text: &str) -> String {
@@ -298,7 +303,7 @@ mod tests {
     use crate::tools::script;
 
     /// A linter that is a script, and a Dockerfile.
-    fn fixture(script: &str) -> (tempfile::TempDir, Linter, Dockerfile) {
+    fn fixture(script: &str) -> (tempfile::TempDir, Linter, DockerfilePath) {
         let folder = tempfile::tempdir().unwrap();
         let program = script::write(folder.path(), "hadolint", script);
         let directory = folder.path().to_owned();
@@ -308,18 +313,18 @@ mod tests {
             workspace: directory.clone(),
             deadline: Duration::from_secs(60),
         };
-        let dockerfile = Dockerfile { path: directory.join("Dockerfile"), display: "images/Dockerfile".into() };
+        let dockerfile = DockerfilePath { path: directory.join("Dockerfile"), display: "images/Dockerfile".into() };
         (folder, linter, dockerfile)
     }
 
     async fn lint(script: &str) -> Result<Vec<Finding>, String> {
         let (_folder, linter, dockerfile) = fixture(script);
-        let linted = linter.one(&dockerfile).await.map(|linted| linted.findings().to_vec());
+        let linted = linter.lint(&dockerfile).await.map(|linted| linted.findings().to_vec());
         linted.map_err(|problem| lifecycle::Diagnostic::of(&problem.into()).line())
     }
 
     #[tokio::test]
-    async fn findings_stand_in_the_displayed_file() {
+    async fn findings_name_the_displayed_file() {
         let json = r#"[{"code":"DL3008","column":1,"file":"x","level":"warning","line":9,"message":"Pin\nversions"},
             {"code":"SC2086","column":5,"file":"x","level":"info","line":0,"message":"m"}]"#;
         let findings = lint(&format!("cat <<'END'\n{json}\nEND")).await.unwrap();
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_linter_that_fails_is_no_pass() {
+    async fn a_failing_linter_is_an_error() {
         insta::assert_snapshot!(lint("echo 'hadolint: no' >&2; exit 1").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint ended with exit status: 1: hadolint: no");
         insta::assert_snapshot!(lint("echo '[{]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: key must be a string at line 1 column 3");
         insta::assert_snapshot!(lint("").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON");
@@ -342,10 +347,10 @@ mod tests {
 
         let (_folder, mut linter, dockerfile) = fixture("exec sleep 600");
         linter.deadline = Duration::from_millis(50);
-        let problem = linter.one(&dockerfile).await.unwrap_err();
+        let problem = linter.lint(&dockerfile).await.unwrap_err();
         assert!(lifecycle::Diagnostic::of(&problem.into()).message.contains("was ended after"));
         linter.program = "/no/such/hadolint".into();
-        assert!(linter.one(&dockerfile).await.is_err());
+        assert!(linter.lint(&dockerfile).await.is_err());
     }
 
     #[tokio::test]
@@ -353,14 +358,14 @@ mod tests {
         let script = r#"echo "$@" >> calls; echo '[]'"#;
         let (folder, mut linter, dockerfile) = fixture(script);
         std::fs::write(folder.path().join(".hadolint.yaml"), "ignored: []").unwrap();
-        let results = linter.all(&[dockerfile.clone(), dockerfile.clone()], 4).await;
+        let results = linter.lint_all(&[dockerfile.clone(), dockerfile.clone()], 4).await;
         assert_eq!(
             results.into_values().collect::<Result<Vec<_>, _>>().map_err(|problem| problem.to_string()),
-            Ok(vec![Linted::Findings(vec![])])
+            Ok(vec![LintedDockerfile::Findings(vec![])])
         );
         linter.directory = folder.path().join("sub");
         std::fs::create_dir(&linter.directory).unwrap();
-        linter.one(&dockerfile).await.unwrap();
+        linter.lint(&dockerfile).await.unwrap();
         let calls = |path: &Path| std::fs::read_to_string(path.join("calls")).unwrap();
         assert_eq!(calls(folder.path()).lines().count(), 1);
         assert!(!calls(folder.path()).contains("--config"));
@@ -368,17 +373,17 @@ mod tests {
     }
 
     #[test]
-    fn the_builders_checks_are_warnings() {
+    fn build_checks_become_warnings() {
         let json = br#"{"warnings":[{"ruleName":"ConsistentInstructionCasing","description":"d","url":"https://docs.docker.com/go/x",
             "detail":"Command 'frOM' should match","location":{"sourceIndex":0,"ranges":[{"start":{"line":2},"end":{"line":2}}]}},
             {"ruleName":"R","location":{}}],"sources":[]}"#;
-        let findings = read_checks(json, Path::new("Dockerfile"));
+        let findings = parse_build_checks(json, Path::new("Dockerfile"));
         assert_eq!(findings[0].place.to_string(), "Dockerfile:2:1");
         assert_eq!((findings[0].level, findings[0].message.as_str()), (Level::Warning, "Command 'frOM' should match"));
         assert_eq!(findings[1].place.to_string(), "Dockerfile:1:1");
-        assert!(read_checks(b"unknown flag: --call", Path::new("Dockerfile")).is_empty());
-        let checking = ["v0.36.1", "v0.15.0-rc1", "1.0.0", "0.15"].map(has_build_checks);
-        let not_checking = ["v0.14.9", "0.13.1+ds1-1", "", "unknown", "v"].map(has_build_checks);
-        assert_eq!((checking, not_checking), ([true; 4], [false; 5]));
+        assert!(parse_build_checks(b"unknown flag: --call", Path::new("Dockerfile")).is_empty());
+        let with_checks = ["v0.36.1", "v0.15.0-rc1", "1.0.0", "0.15"].map(has_build_checks);
+        let without_checks = ["v0.14.9", "0.13.1+ds1-1", "", "unknown", "v"].map(has_build_checks);
+        assert_eq!((with_checks, without_checks), ([true; 4], [false; 5]));
     }
 }

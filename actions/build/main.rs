@@ -1,21 +1,25 @@
 //! Builds the images of a template, checks them, and leaves an OCI layout with their evidence.
 
-mod bases;
+mod base_images;
+mod build_contexts;
 mod builder;
+mod built_image;
 mod checks;
 mod dockerfile;
-mod github;
-mod images;
+mod github_event;
+mod github_report;
+mod image;
+mod image_result;
 mod inputs;
 mod lint;
-mod outcome;
-mod output;
+mod pipeline;
 mod plan;
 mod report;
+mod request;
+mod reuse;
 mod sbom;
 mod scan;
-mod since;
-mod single;
+mod single_image_layout;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -26,12 +30,14 @@ use lifecycle::access::Login;
 use lifecycle::{ActionError, plural};
 use runner_protocol::{Action, Runner, Verdict};
 
-use builder::{BaseCredentials, Builder, Loader};
+use builder::{BaseCredentials, Builder, ImageLoader};
 use checks::Checks;
-use images::Means;
-use inputs::{Inputs, Request};
-use plan::Image;
-use report::Report;
+use github_report::GitHubReport;
+use image::Image;
+use inputs::Inputs;
+use pipeline::Pipeline;
+use report::BuildReport;
+use request::BuildRequest;
 
 const ACTION: Action = Action {
     name: "build",
@@ -48,56 +54,66 @@ fn main() -> ExitCode {
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::remove_left(&runner);
-    let request = Request::parse(&Inputs::read()?, &runner)?;
-    let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary(&runner));
+    let request = Inputs::read()?.parse(&runner)?;
+    let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary_folder(&runner));
     let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;
-    let images = plan::plan(&request, &runner, folder.path())?;
-    report::matrix(&images, &runner);
-    let builder = Builder::choose(&request, &images, &runner, folder.path()).await?;
-    let outcome = with(&builder, &request, &images, folder.path(), &runner).await;
+    let images = plan::plan(&request.common.project, &request.build, &runner, folder.path())?;
+    report::write_matrix(&images, &runner);
+    let builder = Builder::choose(&request.build, &images, &runner, folder.path()).await?;
+    let verdict = build_images(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
-    outcome
+    verdict
 }
 
-/// Where the folder of this run is made. Builders take paths in options that commas, colons and quotes divide: where the
-/// runner's folder has such a path, it is the system's.
-fn temporary(runner: &Runner) -> PathBuf {
-    let given = runner.variables.temporary();
+/// Returns the parent of this run's temporary folder. Builders divide paths in options at commas, colons and quotes: if
+/// the runner's folder has such a path, the system's folder is used.
+fn temporary_folder(runner: &Runner) -> PathBuf {
+    let of_runner = runner.variables.temporary();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
-    match given.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
-        true => given,
-        false => PathBuf::from("/tmp"),
+    if of_runner.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte)) {
+        of_runner
+    } else {
+        PathBuf::from("/tmp")
     }
 }
 
-async fn with(
+async fn build_images(
     builder: &Builder,
-    request: &Request,
+    request: &BuildRequest,
     images: &[Image],
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Verdict> {
-    images.iter().try_for_each(|image| builder.check(image, &request.base_images))?;
-    let checks = Checks::prepare(request, runner).await?;
+    images.iter().try_for_each(|image| builder.check(image, &request.build.base_images))?;
+    let BuildRequest { common, build: options, .. } = request;
+    let checks = Checks::prepare(&request.checks, common, &request.layout, runner).await?;
     let reason = builder.reason();
-    let report = |outcomes| Report { request, outcomes, builder: &reason, skipped: &checks.skipped };
-    let loader = Loader::find(request, images).await?;
+    let report = |results| BuildReport {
+        results,
+        builder: &reason,
+        skipped: &checks.skipped,
+        layout: &request.layout,
+        dry_run: common.dry_run,
+        summary: common.summary,
+    };
+    let loader = if request.load { Some(ImageLoader::new(request.version.as_ref(), images).await?) } else { None };
     runner.say(format!("builder: {reason}"));
-    if request.common.dry_run {
-        let outcomes = images::planned(request, images, builder, folder, runner).await?;
-        return Ok(report(&outcomes).write(None, runner));
+    if common.dry_run {
+        let results = pipeline::dry_run(request, images, builder, folder, runner).await?;
+        return Ok(report(&results).write(None, runner));
     }
     runner.say(format!("{} with {}; {}", plural(images.len(), "image"), builder.name(), checks.names()));
-    let others = builder.references(request, images);
-    let (aws, environment) = (&request.released.aws, &runner.variables);
-    let credentials = BaseCredentials::prepare(images, &others, &request.base_images, aws, environment).await?;
-    builder.open(request, &credentials, runner).await?;
-    let means = Means { builder, credentials: &credentials, checks: &checks, loader: loader.as_ref(), folder };
-    let outcomes = images::all(request, images, &means, runner).await?;
-    let report = report(&outcomes);
+    let others = builder.references(options, images);
+    let (aws, environment) = (&request.reuse.registry.aws, &runner.variables);
+    let credentials = BaseCredentials::prepare(images, &others, &options.base_images, aws, environment).await?;
+    builder.open(options, &credentials, runner).await?;
+    let pipeline =
+        Pipeline { request, builder, credentials: &credentials, checks: &checks, loader: loader.as_ref(), folder };
+    let results = pipeline.run(images, runner).await?;
+    let report = report(&results);
     let verdict = report.write(Some(&checks.reports), runner);
-    if let Some(told) = &request.told {
-        told.of(&report, runner).await;
+    if let Some(options) = &request.github {
+        GitHubReport { options }.write(&report, runner).await;
     }
     Ok(verdict)
 }

@@ -1,4 +1,4 @@
-//! What was built, for the log, the summary and the outputs.
+//! The report of a run: log, summary and outputs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,12 +7,11 @@ use lifecycle::plural;
 use oci::Digest;
 use runner_protocol::{Cell, Runner, Table, Verdict, escape, message, remarks};
 
-use crate::inputs::Request;
-use crate::outcome::{Outcome, Status};
-use crate::plan::Image;
+use crate::image::Image;
+use crate::image_result::{BuildStatus, ImageResult};
 
-/// The matrix that fans a build out over runners: an image a job.
-pub(crate) fn matrix(images: &[Image], runner: &Runner) {
+/// Writes the output `matrix`, with one job per image.
+pub(crate) fn write_matrix(images: &[Image], runner: &Runner) {
     let include: Vec<_> = images
         .iter()
         .map(|image| {
@@ -23,73 +22,75 @@ pub(crate) fn matrix(images: &[Image], runner: &Runner) {
     runner.output("matrix", serde_json::json!({ "include": include }).to_string());
 }
 
-/// The outcomes of a run.
-pub(crate) struct Report<'a> {
-    pub(crate) request: &'a Request,
-    pub(crate) outcomes: &'a [Outcome],
-    /// What builds, and why that.
+/// The report of a run.
+pub(crate) struct BuildReport<'a> {
+    pub(crate) results: &'a [ImageResult],
+    /// The builder, and why it was chosen.
     pub(crate) builder: &'a str,
-    /// Checks that no image had, and why.
+    /// The checks that were skipped for all images, and why.
     pub(crate) skipped: &'a [String],
+    /// The folder of the layout.
+    pub(crate) layout: &'a Path,
+    pub(crate) dry_run: bool,
+    /// Whether a step summary is written.
+    pub(crate) summary: bool,
 }
 
-impl Report<'_> {
-    /// Tells the runner, and says whether all is well.
+impl BuildReport<'_> {
+    /// Writes annotations, table, summary and outputs, and returns the verdict.
     pub(crate) fn write(&self, reports: Option<&Path>, runner: &Runner) -> Verdict {
-        for outcome in self.outcomes {
-            if let Some(diagnostic) = &outcome.diagnostic {
+        for result in self.results {
+            if let Some(diagnostic) = &result.diagnostic {
                 let mut diagnostic = diagnostic.clone();
-                diagnostic.place.get_or_insert_with(|| outcome.place.clone());
-                runner.annotate(diagnostic.annotation().titled(format!("build {}", outcome.name)));
+                diagnostic.place.get_or_insert_with(|| result.place.clone());
+                runner.annotate(diagnostic.annotation().titled(format!("build {}", result.name)));
             }
         }
-        runner.show(&table(self.outcomes));
-        if self.request.common.summary {
+        runner.show(&table(self.results));
+        if self.summary {
             self.sections().iter().for_each(|section| runner.summarize(section));
             runner.summarize(&runner.variables.links());
         }
-        let digest = |outcome: &'_ Outcome| Some((outcome.name.clone(), outcome.digest.clone()?));
-        let digests: BTreeMap<String, Digest> = self.outcomes.iter().filter_map(digest).collect();
+        let digest = |result: &'_ ImageResult| Some((result.name.clone(), result.digest.clone()?));
+        let digests: BTreeMap<String, Digest> = self.results.iter().filter_map(digest).collect();
         let failed = self.failed() > 0;
         runner.output("reports", reports.map(|path| path.display().to_string()).unwrap_or_default());
-        runner.output("layout", self.request.layout.display().to_string());
-        runner.output("images", serde_json::json!(self.outcomes).to_string());
+        runner.output("layout", self.layout.display().to_string());
+        runner.output("images", serde_json::json!(self.results).to_string());
         runner.output("digests", serde_json::json!(digests).to_string());
-        let loaded =
-            self.outcomes.iter().filter_map(|outcome| Some((outcome.name.as_str(), outcome.loaded.as_deref()?)));
+        let loaded = self.results.iter().filter_map(|result| Some((result.name.as_str(), result.loaded.as_deref()?)));
         runner.output("loaded", serde_json::json!(loaded.collect::<BTreeMap<_, _>>()).to_string());
         runner.output("verdict", if failed { "fail" } else { "pass" });
         if failed { Verdict::Fail } else { Verdict::Pass }
     }
 
-    /// The report as Markdown: all images, then the vulnerabilities of each.
+    /// Returns the report as Markdown sections: all images, then the vulnerabilities of each.
     pub(crate) fn sections(&self) -> Vec<String> {
-        let what = match (self.failed(), self.request.common.dry_run) {
+        let heading = match (self.failed(), self.dry_run) {
             (0, false) => "Built".to_owned(),
             (0, true) => "Would build".to_owned(),
-            (failed, _) => format!("Build failed: {failed} of {}", plural(self.outcomes.len(), "image")),
+            (failed, _) => format!("Build failed: {failed} of {}", plural(self.results.len(), "image")),
         };
         let builder = format!("Built with {}", self.builder);
-        let remarked = [builder.as_str()].into_iter().chain(self.skipped.iter().map(String::as_str));
-        let skipped = remarked.map(|why| format!("- {}\n", message(why))).collect::<String>();
-        let let_through = self.outcomes.iter().filter(|one| one.status != Status::Failed).map(let_through);
-        let skipped = skipped + &let_through.collect::<String>() + "\n";
-        let failures = self.outcomes.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
-        let images = format!("### {what}\n\n{}\n{}{skipped}", table(self.outcomes).markdown(), remarks(failures));
-        let vulnerabilities =
-            self.outcomes.iter().filter(|outcome| !outcome.checked.details.is_empty()).map(|outcome| {
-                let summary = format!("<summary>Vulnerabilities of {}</summary>", escape(&outcome.name));
-                format!("<details>{summary}\n\n{}\n</details>\n\n", outcome.checked.details)
-            });
+        let remarks_on_run = [builder.as_str()].into_iter().chain(self.skipped.iter().map(String::as_str));
+        let skipped = remarks_on_run.map(|why| format!("- {}\n", message(why))).collect::<String>();
+        let passed = self.results.iter().filter(|one| one.status != BuildStatus::Failed).map(remarks_on_passed);
+        let skipped = skipped + &passed.collect::<String>() + "\n";
+        let failures = self.results.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
+        let images = format!("### {heading}\n\n{}\n{}{skipped}", table(self.results).markdown(), remarks(failures));
+        let vulnerabilities = self.results.iter().filter(|result| !result.checked.details.is_empty()).map(|result| {
+            let summary = format!("<summary>Vulnerabilities of {}</summary>", escape(&result.name));
+            format!("<details>{summary}\n\n{}\n</details>\n\n", result.checked.details)
+        });
         [images].into_iter().chain(vulnerabilities).collect()
     }
 
     fn failed(&self) -> usize {
-        self.outcomes.iter().filter(|outcome| outcome.status == Status::Failed).count()
+        self.results.iter().filter(|result| result.status == BuildStatus::Failed).count()
     }
 }
 
-fn table(outcomes: &[Outcome]) -> Table {
+fn table(results: &[ImageResult]) -> Table {
     let mut table = Table::new([
         "Image",
         "Platforms",
@@ -102,46 +103,46 @@ fn table(outcomes: &[Outcome]) -> Table {
         "Time",
         "Cached steps",
     ]);
-    for outcome in outcomes {
-        // Of what was not built there is nothing to count.
-        let built = |text: String| Cell::text(if outcome.built.is_some() { text } else { String::new() });
-        let seconds = if outcome.started.is_empty() { String::new() } else { format!("{} s", outcome.seconds) };
+    for result in results {
+        // There is nothing to count for an image that was not built.
+        let built = |text: String| Cell::text(if result.built.is_some() { text } else { String::new() });
+        let seconds = if result.started.is_empty() { String::new() } else { format!("{} s", result.seconds) };
         table.row([
-            Cell::text(&outcome.name),
-            Cell::text(outcome.platforms.join(", ")),
-            Cell::code(outcome.digest.as_ref().map(Digest::short).unwrap_or_default()),
-            Cell::text(outcome.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
-            built(outcome.layers.to_string()),
-            Cell::text(linted(outcome)),
-            built(scanned(outcome)),
-            Cell::text(format!("{:?}", outcome.status).to_lowercase()),
+            Cell::text(&result.name),
+            Cell::text(result.platforms.join(", ")),
+            Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
+            Cell::text(result.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
+            built(result.layers.to_string()),
+            Cell::text(lint_cell(result)),
+            built(scan_cell(result)),
+            Cell::text(format!("{:?}", result.status).to_lowercase()),
             Cell::text(seconds),
-            built(outcome.cached.to_string()),
+            built(result.cached.to_string()),
         ]);
     }
     table.filled()
 }
 
-/// What an image was let through with although its checks do not call it clean, as list items.
-fn let_through(outcome: &Outcome) -> String {
-    let not_linted = outcome.not_linted.as_ref().map(|why| format!("its Dockerfile could not be linted: {why}"));
-    let why = not_linted.iter().chain(&outcome.checked.unrated);
-    why.map(|why| format!("- {}\n", message(&format!("image `{}`: {why}", outcome.name)))).collect()
+/// Returns list items that say why an image passed although its checks did not find it clean.
+fn remarks_on_passed(result: &ImageResult) -> String {
+    let not_linted = result.not_linted.as_ref().map(|why| format!("its Dockerfile could not be linted: {why}"));
+    let why = not_linted.iter().chain(&result.checked.unrated);
+    why.map(|why| format!("- {}\n", message(&format!("image `{}`: {why}", result.name)))).collect()
 }
 
-/// Error, warning, info, style; "clean" where there is none, and nothing where nothing was linted.
-fn linted(outcome: &Outcome) -> String {
-    if outcome.not_linted.is_some() {
+/// Counts of errors, warnings, infos and style findings; "clean" if there are none, empty if nothing was linted.
+fn lint_cell(result: &ImageResult) -> String {
+    if result.not_linted.is_some() {
         return "could not be linted".to_owned();
     }
-    let Some(counts) = &outcome.lint else { return String::new() };
+    let Some(counts) = &result.lint else { return String::new() };
     let all = [("E", counts.error), ("W", counts.warning), ("I", counts.info), ("S", counts.style)];
     non_zero(&all)
 }
 
-/// What counts by severity, then what does not.
-fn scanned(outcome: &Outcome) -> String {
-    let Some(counts) = &outcome.vulnerabilities else { return "not scanned".to_owned() };
+/// Counts of the vulnerabilities that matter by severity, then of those that do not.
+fn scan_cell(result: &ImageResult) -> String {
+    let Some(counts) = &result.vulnerabilities else { return "not scanned".to_owned() };
     let by_severity = [
         ("C", counts.critical),
         ("H", counts.high),
@@ -149,8 +150,8 @@ fn scanned(outcome: &Outcome) -> String {
         ("L", counts.low),
         ("unknown", counts.unknown),
     ];
-    let apart = [("waived", outcome.checked.waived as u64), ("without a fix", outcome.checked.unfixed as u64)];
-    non_zero(by_severity.iter().chain(&apart))
+    let ignored = [("waived", result.checked.waived as u64), ("without a fix", result.checked.unfixed as u64)];
+    non_zero(by_severity.iter().chain(&ignored))
 }
 
 fn non_zero<'a>(counts: impl IntoIterator<Item = &'a (&'a str, u64)>) -> String {

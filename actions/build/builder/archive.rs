@@ -1,4 +1,4 @@
-//! What `docker save` writes, turned into an OCI layout as BuildKit exports one, and archives for `docker load`.
+//! Converts archives of `docker save` to OCI layouts like BuildKit's, and writes archives for `docker load`.
 //!
 //! Since Docker 25 an archive is an OCI layout, but one with uncompressed layers whose files have the time of the build.
 //! Here the files that the build made get the time of the commit, as with BuildKit's `rewrite-timestamp`, and the layers
@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 use lifecycle::{ActionError, clock};
 use oci::{CONFIG_LIMIT, Descriptor, Digest, Hasher, Layout, MANIFEST_LIMIT, Manifest, media_type};
 
-use super::timestamps::Clamped;
+use super::timestamps::TimestampClamp;
 
-/// Media types of what BuildKit exports.
+/// Media types in BuildKit's exports.
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const COMPRESSED_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// Bytes that are compressed at a time.
-const PIECE: usize = 128 * 1024;
+/// The size of buffers, in bytes.
+const BUFFER_SIZE: usize = 128 * 1024;
 
-/// Compressed layers of a run by the digest of their uncompressed content. Images on one base share its layers.
+/// The compressed layers of a run, by the digest of their uncompressed content. Images with the same base share its layers.
 #[derive(Debug)]
-pub(super) struct Layers {
+pub(super) struct LayerCache {
     layout: Layout,
     known: Mutex<BTreeMap<Digest, Arc<Mutex<Option<Descriptor>>>>>,
     /// Whether the run is ending.
@@ -39,7 +39,7 @@ pub(super) struct Layers {
     working: RwLock<()>,
 }
 
-impl Layers {
+impl LayerCache {
     /// Keeps the layers in a folder.
     pub(super) fn at(folder: PathBuf) -> Self {
         let (known, stopped, working) = (Mutex::default(), AtomicBool::default(), RwLock::default());
@@ -52,10 +52,10 @@ impl Layers {
         drop(self.working.write());
     }
 
-    /// Delays [`stop`](Self::stop) for as long as the result is held.
+    /// Delays [`stop`](Self::stop) while the result is held.
     ///
     /// # Errors
-    /// When the run is ending.
+    /// If the run is ending.
     fn work(&self) -> io::Result<RwLockReadGuard<'_, ()>> {
         let working = self.working.read().unwrap_or_else(PoisonError::into_inner);
         self.check().map(|()| working)
@@ -65,11 +65,11 @@ impl Layers {
         if self.stopped.load(SeqCst) { Err(io::Error::other("the run was cancelled")) } else { Ok(()) }
     }
 
-    /// Takes over the layers of an image that is compressed already: a base image keeps the digests of its layers.
+    /// Adds the layers of a base image, which keep their digests because they are already compressed.
     ///
     /// # Errors
-    /// When the image can't be read.
-    pub(super) fn learn(&self, layout: &Layout, image: &Manifest) -> anyhow::Result<()> {
+    /// If the image cannot be read.
+    pub(super) fn add_compressed(&self, layout: &Layout, image: &Manifest) -> anyhow::Result<()> {
         let _working = self.work()?;
         let mut blobs = image.blobs();
         let Some(config) = blobs.next() else { return Ok(()) };
@@ -77,7 +77,7 @@ impl Layers {
         for (id, layer) in diff_ids(&config)?.iter().zip(blobs) {
             self.layout.add_file(&layout.blob_path(&layer.digest), &layer.digest)?;
             let descriptor = Descriptor {
-                media_type: oci_name(&layer.media_type).to_owned(),
+                media_type: oci_media_type(&layer.media_type).to_owned(),
                 digest: layer.digest.clone(),
                 size: layer.size,
                 platform: None,
@@ -93,7 +93,7 @@ impl Layers {
         lock(&self.known).entry(id.clone()).or_default().clone()
     }
 
-    /// Compresses a layer, once in a run.
+    /// Compresses a layer once in a run.
     fn compressed(&self, archive: &Archive, id: &Digest) -> anyhow::Result<Descriptor> {
         let slot = self.slot(id);
         let mut slot = lock(&slot);
@@ -109,43 +109,43 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Adds the image of an archive to a layout.
+/// Adds the image in an archive to a layout.
 ///
 /// # Errors
-/// When the archive is not what Docker 25 and newer write, or something in it is not what its digest says.
-pub(super) fn unpack(file: &Path, into: &Layout, epoch: Option<i64>, layers: &Layers) -> anyhow::Result<()> {
+/// If Docker 25 or newer did not write the archive, or a digest in it does not match.
+pub(super) fn import(file: &Path, into: &Layout, epoch: Option<i64>, layers: &LayerCache) -> anyhow::Result<()> {
     let _working = layers.work()?;
     let archive = Archive::open(file)?;
     let manifest = archive.only_manifest()?;
     let mut blobs = manifest.blobs();
-    let config = blobs.next().ok_or_else(|| broken("its image has no configuration"))?;
-    let mut config: Value = serde_json::from_slice(&archive.small(&config.digest, CONFIG_LIMIT)?)?;
+    let config = blobs.next().ok_or_else(|| unusable("its image has no configuration"))?;
+    let mut config: Value = serde_json::from_slice(&archive.read_verified(&config.digest, CONFIG_LIMIT)?)?;
     let ids = diff_ids(&config)?;
     let named: Vec<&Digest> = blobs.map(|layer| &layer.digest).collect();
     if named.len() != ids.len() || named.iter().zip(&ids).any(|(name, id)| *name != id) {
-        return Err(broken("its layers are not those of its configuration, uncompressed").into());
+        return Err(unusable("its layers are not those of its configuration, uncompressed").into());
     }
-    let own = own_layers(&config, ids.len(), epoch);
-    let done = all(&ids, |position, id| {
-        if position < ids.len() - own {
+    let built = count_built_layers(&config, ids.len(), epoch);
+    let compressed = parallel_map(&ids, |position, id| {
+        if position < ids.len() - built {
             let descriptor = layers.compressed(&archive, id)?;
             into.add_file(&layers.layout.blob_path(&descriptor.digest), &descriptor.digest)?;
             return Ok((descriptor, id.clone()));
         }
         compress(&archive, id, epoch, into.path(), layers)
     })?;
-    let rewritten: Vec<&Digest> = done.iter().map(|(_, id)| id).collect();
+    let rewritten: Vec<&Digest> = compressed.iter().map(|(_, id)| id).collect();
     config["rootfs"]["diff_ids"] = json!(rewritten);
     if let Some(epoch) = epoch {
         clamp_history(&mut config, epoch);
     }
-    let config = as_go_writes(&config);
+    let config = to_go_json(&config);
     into.add_blob(config.as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": media_type::IMAGE,
         "config": Descriptor::of(CONFIG, config.as_bytes()).to_json(),
-        "layers": done.iter().map(|(layer, _)| layer.to_json()).collect::<Vec<_>>(),
+        "layers": compressed.iter().map(|(layer, _)| layer.to_json()).collect::<Vec<_>>(),
     });
     let bytes = manifest.to_string();
     into.add_blob(bytes.as_bytes())?;
@@ -153,18 +153,18 @@ pub(super) fn unpack(file: &Path, into: &Layout, epoch: Option<i64>, layers: &La
     Ok(())
 }
 
-/// Writes an image of a layout as an archive for `docker load`, which knows it by `reference` afterwards. Docker with
+/// Writes an image of a layout to an archive for `docker load`, which names it `reference`. Docker with
 /// containerd's image store reads the archive as an OCI layout and keeps the digest; the classic store reads the older
 /// description in `manifest.json`.
 ///
 /// # Errors
-/// When the image can't be read, or the archive can't be written.
-pub(super) fn pack(layout: &Layout, image: &Manifest, reference: &str, file: &Path) -> anyhow::Result<()> {
+/// If the image cannot be read, or the archive cannot be written.
+pub(super) fn write(layout: &Layout, image: &Manifest, reference: &str, file: &Path) -> anyhow::Result<()> {
     let mut archive = tar::Builder::new(BufWriter::new(File::create(file)?));
     let mut add = |name: &str, bytes: &[u8]| archive.append_data(&mut header(bytes.len() as u64), name, bytes);
     let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let blobs: Vec<&Descriptor> = image.blobs().collect();
-    let (config, layers) = blobs.split_first().ok_or_else(|| broken("its image has no configuration"))?;
+    let (config, layers) = blobs.split_first().ok_or_else(|| unusable("its image has no configuration"))?;
     let mut descriptor = image.descriptor();
     descriptor.annotations.insert("io.containerd.image.name".to_owned(), with_registry(reference));
     let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [descriptor.to_json()]});
@@ -193,7 +193,8 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
-/// A reference with its registry, as containerd names images: a first part without `.` and `:` belongs to Docker Hub.
+/// Returns a reference with its registry, as containerd names images. If the first part contains no `.` or `:`, the registry
+/// is Docker Hub.
 fn with_registry(reference: &str) -> String {
     match reference.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => reference.to_owned(),
@@ -223,7 +224,7 @@ impl Archive {
     }
 
     fn file(&self, name: &str) -> anyhow::Result<io::Take<File>> {
-        let (offset, size) = *self.files.get(name).ok_or_else(|| broken(&format!("it has no `{name}`")))?;
+        let (offset, size) = *self.files.get(name).ok_or_else(|| unusable(&format!("it has no `{name}`")))?;
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(offset))?;
         Ok(file.take(size))
@@ -236,46 +237,46 @@ impl Archive {
     fn read(&self, name: &str, limit: u64) -> anyhow::Result<Vec<u8>> {
         let file = self.file(name)?;
         if file.limit() > limit {
-            return Err(broken(&format!("`{name}` is larger than {limit} bytes")).into());
+            return Err(unusable(&format!("`{name}` is larger than {limit} bytes")).into());
         }
         let mut bytes = Vec::new();
         BufReader::new(file).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// A small blob, verified.
-    fn small(&self, digest: &Digest, limit: u64) -> anyhow::Result<Vec<u8>> {
+    /// Reads a small blob and verifies its digest.
+    fn read_verified(&self, digest: &Digest, limit: u64) -> anyhow::Result<Vec<u8>> {
         let bytes = self.read(&format!("blobs/sha256/{}", digest.hex()), limit)?;
         if Digest::of(&bytes) != *digest {
-            return Err(other_bytes(digest).into());
+            return Err(digest_mismatch(digest).into());
         }
         Ok(bytes)
     }
 
     fn only_manifest(&self) -> anyhow::Result<Manifest> {
         if !self.files.contains_key("index.json") {
-            return Err(broken("it is no OCI layout, which Docker writes since version 25.0").into());
+            return Err(unusable("it is not an OCI layout, which Docker writes since version 25.0").into());
         }
         let index: Value = serde_json::from_slice(&self.read("index.json", MANIFEST_LIMIT)?)?;
         let digests = index["manifests"].as_array().into_iter().flatten().map(|entry| entry["digest"].as_str());
         let digests: Vec<Digest> =
             digests.map(|digest| Ok(digest.unwrap_or_default().parse()?)).collect::<anyhow::Result<_>>()?;
         let [digest] = digests.as_slice() else {
-            return Err(broken(&format!("it has {} images where one was saved", digests.len())).into());
+            return Err(unusable(&format!("it has {} images, expected one", digests.len())).into());
         };
-        let bytes = self.small(digest, MANIFEST_LIMIT)?;
+        let bytes = self.read_verified(digest, MANIFEST_LIMIT)?;
         Ok(Manifest::parse(bytes.into(), Some(media_type::IMAGE))?)
     }
 }
 
-/// Compresses a layer into a layout, and gives its descriptor with the digest of its uncompressed content, which is
-/// another one where files get another time.
+/// Compresses a layer into a layout. Returns its descriptor and the digest of its uncompressed content, which changes if times
+/// of files are changed.
 fn compress(
     archive: &Archive,
     id: &Digest,
     epoch: Option<i64>,
     into: &Path,
-    layers: &Layers,
+    layers: &LayerCache,
 ) -> anyhow::Result<(Descriptor, Digest)> {
     let blobs = into.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
@@ -294,25 +295,25 @@ fn compress(
     Ok((descriptor, uncompressed))
 }
 
-/// The digest and the size of what is written, and the digest of its uncompressed content.
+/// Returns digest and size of the compressed layer, and the digest of its uncompressed content.
 fn compress_into(
     file: &File,
     archive: &Archive,
     id: &Digest,
     epoch: Option<i64>,
-    layers: &Layers,
+    layers: &LayerCache,
 ) -> anyhow::Result<(Digest, u64, Digest)> {
-    let source = Stoppable { inner: BufReader::with_capacity(PIECE, archive.blob(id)?), layers };
-    let mut source = Hashed::new(source);
-    let target = Hashed::new(BufWriter::with_capacity(PIECE, file));
+    let source = CancellableReader { inner: BufReader::with_capacity(BUFFER_SIZE, archive.blob(id)?), layers };
+    let mut source = HashingStream::new(source);
+    let target = HashingStream::new(BufWriter::with_capacity(BUFFER_SIZE, file));
     let mut compressor =
-        Hashed::new(GzBuilder::new().mtime(0).operating_system(255).write(target, Compression::new(6)));
+        HashingStream::new(GzBuilder::new().mtime(0).operating_system(255).write(target, Compression::new(6)));
     match epoch {
-        Some(epoch) => Clamped::new(&mut source, epoch).copy(&mut compressor)?,
+        Some(epoch) => TimestampClamp::new(&mut source, epoch).copy(&mut compressor)?,
         None => copy(&mut source, &mut compressor)?,
     }
     if source.hasher.finish() != *id {
-        return Err(other_bytes(id).into());
+        return Err(digest_mismatch(id).into());
     }
     let mut target = compressor.inner.finish()?;
     target.flush()?;
@@ -320,7 +321,7 @@ fn compress_into(
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; BUFFER_SIZE];
     loop {
         match from.read(&mut piece)? {
             0 => return Ok(()),
@@ -329,8 +330,11 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Maps items on as many threads as there are processors; the results are in order.
-fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> anyhow::Result<R> + Sync) -> anyhow::Result<Vec<R>> {
+/// Maps items on as many threads as there are processors. The results are in order.
+fn parallel_map<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(usize, &T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len()).max(1);
     let next = Mutex::new(items.iter().enumerate());
     let done = Mutex::new(Vec::new());
@@ -351,12 +355,12 @@ fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> anyhow::Result
 }
 
 /// A reader that fails once the run is ending.
-struct Stoppable<'l, I> {
+struct CancellableReader<'l, I> {
     inner: I,
-    layers: &'l Layers,
+    layers: &'l LayerCache,
 }
 
-impl<I: Read> Read for Stoppable<'_, I> {
+impl<I: Read> Read for CancellableReader<'_, I> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.layers.check()?;
         self.inner.read(buffer)
@@ -364,19 +368,19 @@ impl<I: Read> Read for Stoppable<'_, I> {
 }
 
 /// A reader or writer that hashes and counts what passes through it.
-struct Hashed<I> {
+struct HashingStream<I> {
     inner: I,
     hasher: Hasher,
     bytes: u64,
 }
 
-impl<I> Hashed<I> {
+impl<I> HashingStream<I> {
     fn new(inner: I) -> Self {
         Self { inner, hasher: Hasher::default(), bytes: 0 }
     }
 }
 
-impl<I: Read> Read for Hashed<I> {
+impl<I: Read> Read for HashingStream<I> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..read]);
@@ -385,7 +389,7 @@ impl<I: Read> Read for Hashed<I> {
     }
 }
 
-impl<I: Write> Write for Hashed<I> {
+impl<I: Write> Write for HashingStream<I> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
         self.hasher.update(&buffer[..written]);
@@ -400,7 +404,7 @@ impl<I: Write> Write for Hashed<I> {
 
 /// Counts the layers at the end that the build itself made: those that its history dates with the commit. Layers of a
 /// base image keep their bytes, whatever times their files have.
-fn own_layers(config: &Value, layers: usize, epoch: Option<i64>) -> usize {
+fn count_built_layers(config: &Value, layers: usize, epoch: Option<i64>) -> usize {
     let Some(epoch) = epoch else { return 0 };
     let created = clock::at_seconds(epoch);
     let steps = config["history"].as_array().into_iter().flatten().rev();
@@ -425,7 +429,7 @@ fn clamp_history(config: &mut Value, epoch: i64) {
 }
 
 /// JSON with the escapes of Go's encoder, so that a configuration is that of BuildKit's exporter byte for byte.
-fn as_go_writes(value: &Value) -> String {
+fn to_go_json(value: &Value) -> String {
     let escape = |c: char| match c {
         '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => format!("\\u{:04x}", u32::from(c)),
         c => c.to_string(),
@@ -434,12 +438,12 @@ fn as_go_writes(value: &Value) -> String {
 }
 
 fn diff_ids(config: &Value) -> anyhow::Result<Vec<Digest>> {
-    let ids = config["rootfs"]["diff_ids"].as_array().ok_or_else(|| broken("its image names no layers"))?;
+    let ids = config["rootfs"]["diff_ids"].as_array().ok_or_else(|| unusable("its image names no layers"))?;
     ids.iter().map(|id| Ok(id.as_str().unwrap_or_default().parse()?)).collect()
 }
 
-/// The OCI name of a layer's media type.
-fn oci_name(media_type: &str) -> &str {
+/// Returns OCI's media type for a layer of Docker's.
+fn oci_media_type(media_type: &str) -> &str {
     match media_type {
         "application/vnd.docker.image.rootfs.diff.tar.gzip" => COMPRESSED_LAYER,
         "application/vnd.docker.image.rootfs.diff.tar" => LAYER,
@@ -447,12 +451,12 @@ fn oci_name(media_type: &str) -> &str {
     }
 }
 
-fn broken(what: &str) -> ActionError {
+fn unusable(what: &str) -> ActionError {
     ActionError::failure(format!("cannot use what `docker save` wrote: {what}"))
 }
 
-fn other_bytes(digest: &Digest) -> ActionError {
-    broken(&format!("{digest} has other bytes than its digest says"))
+fn digest_mismatch(digest: &Digest) -> ActionError {
+    unusable(&format!("the content of {digest} does not match its digest"))
 }
 
 #[cfg(test)]
@@ -460,7 +464,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_of_the_base_are_not_those_of_the_build() {
+    fn layers_of_the_base_image_are_not_counted() {
         let step = |created: &str, comment: &str, empty: bool| json!({"created": created, "comment": comment, "empty_layer": empty});
         let (commit, other) = ("2023-11-14T22:13:20Z", "2026-01-01T00:00:00Z");
         let own = "buildkit.dockerfile.v0";
@@ -468,20 +472,20 @@ mod tests {
             step(commit, "", false), step(other, own, false), step(commit, own, false), step(commit, own, true),
             step(commit, own, false),
         ]});
-        assert_eq!(own_layers(&config, 4, Some(1_700_000_000)), 2);
-        assert_eq!(own_layers(&config, 1, Some(1_700_000_000)), 1);
-        assert_eq!(own_layers(&config, 4, None), 0);
-        assert_eq!(own_layers(&json!({}), 4, Some(1_700_000_000)), 0);
+        assert_eq!(count_built_layers(&config, 4, Some(1_700_000_000)), 2);
+        assert_eq!(count_built_layers(&config, 1, Some(1_700_000_000)), 1);
+        assert_eq!(count_built_layers(&config, 4, None), 0);
+        assert_eq!(count_built_layers(&json!({}), 4, Some(1_700_000_000)), 0);
     }
 
     #[test]
-    fn a_configuration_is_written_as_go_writes_it() {
+    fn a_configuration_is_written_to_go_json_it() {
         let value = json!({"b": "a && b > <c>", "a": "é\u{2028}"});
-        assert_eq!(as_go_writes(&value), r#"{"b":"a \u0026\u0026 b \u003e \u003cc\u003e","a":"é\u2028"}"#);
+        assert_eq!(to_go_json(&value), r#"{"b":"a \u0026\u0026 b \u003e \u003cc\u003e","a":"é\u2028"}"#);
     }
 
     #[test]
-    fn an_archive_that_is_not_what_it_says_is_refused() {
+    fn malformed_archives_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("image.tar");
         let refused = |files: &[(String, Vec<u8>)]| {
@@ -490,9 +494,9 @@ mod tests {
                 archive.append_data(&mut header(bytes.len() as u64), name, bytes.as_slice()).unwrap();
             }
             archive.finish().unwrap();
-            let layers = Layers::at(folder.path().join("layers"));
+            let layers = LayerCache::at(folder.path().join("layers"));
             let into = Layout::at(folder.path().join("layout"));
-            unpack(&file, &into, Some(0), &layers).unwrap_err().to_string()
+            import(&file, &into, Some(0), &layers).unwrap_err().to_string()
         };
         let blob = |bytes: &[u8], of: &Digest| (format!("blobs/sha256/{}", of.hex()), bytes.to_vec());
         let layer = vec![0; 1024];
@@ -506,12 +510,12 @@ mod tests {
         let manifest = blob(manifest.as_bytes(), &Digest::of(manifest.as_bytes()));
         let config = blob(config.as_bytes(), &Digest::of(config.as_bytes()));
         let why = refused(&[("manifest.json".to_owned(), b"[]".to_vec())]);
-        assert!(why.ends_with("it is no OCI layout, which Docker writes since version 25.0"), "{why}");
+        assert!(why.ends_with("it is not an OCI layout, which Docker writes since version 25.0"), "{why}");
         let why = refused(&[index.clone(), manifest.clone(), config.clone()]);
         assert!(why.contains("it has no `blobs/sha256/"), "{why}");
         let why = refused(&[index.clone(), manifest, config, blob(&[1; 1024], &Digest::of(&layer))]);
-        assert!(why.ends_with("has other bytes than its digest says"), "{why}");
+        assert!(why.ends_with("does not match its digest"), "{why}");
         let none = ("index.json".to_owned(), br#"{"manifests": []}"#.to_vec());
-        assert!(refused(&[none]).ends_with("it has 0 images where one was saved"));
+        assert!(refused(&[none]).ends_with("it has 0 images, expected one"));
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials of base images in private ECR, for as long as the builder runs.
+//! Credentials for base images in private ECR, which exist while the builder runs.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -14,27 +14,27 @@ use lifecycle::aws::{Aws, RegistryCredentials};
 use registry::{CredentialSource, EcrHost};
 use runner_protocol::Variables;
 
-use crate::dockerfile::{Origin, Substitutions, canonical};
-use crate::plan::Image;
+use crate::dockerfile::{PullSource, Substitutions, canonical};
+use crate::image::Image;
 
-/// Docker's configuration, of which only some parts matter here.
-type Configuration = serde_json::Map<String, Value>;
+/// Docker's configuration file.
+type DockerConfig = serde_json::Map<String, Value>;
 
-/// The configuration for buildx, where Docker looks for it.
+/// The name of the configuration for buildx.
 const FOR_BUILDX: &str = "config.json";
 
-/// The configuration for buildah, which reads an empty name of a helper as a program's.
+/// The name of the configuration for buildah, which would run a credential helper with an empty name.
 const FOR_BUILDAH: &str = "auth.json";
 
-/// Docker configurations of this run: the user's own, with a token for each ECR registry that base images come from.
+/// Docker configurations of this run: copies of the user's, with a token for each ECR registry that base images come from.
 pub(crate) struct BaseCredentials {
     login: Option<Login>,
-    /// Where buildx keeps its builders, which does not move with the configuration.
+    /// The folder in which buildx keeps its builders, which stays the user's.
     buildx: Option<PathBuf>,
 }
 
 impl BaseCredentials {
-    /// No credentials of ours: the builder uses what the user has.
+    /// Adds no credentials: the builder uses the user's.
     pub(crate) fn none() -> Self {
         Self { login: None, buildx: None }
     }
@@ -43,7 +43,7 @@ impl BaseCredentials {
     /// called, and a build needs no AWS credentials.
     ///
     /// # Errors
-    /// When a registry gives no token.
+    /// If a token cannot be obtained, or the configurations cannot be written.
     pub(crate) async fn prepare(
         images: &[Image],
         others: &[String],
@@ -57,7 +57,7 @@ impl BaseCredentials {
         }
         let source = RegistryCredentials::new(aws.clone());
         let users = variables.docker_config();
-        let users_own = users.as_deref().map(read).transpose()?.unwrap_or_default();
+        let users_own = users.as_deref().map(read_config).transpose()?.unwrap_or_default();
         let mut tokens = Vec::new();
         for host in hosts {
             if let Some(token) = entry(&source.credentials(&host).await?) {
@@ -80,8 +80,8 @@ impl BaseCredentials {
         Ok(Self { login: Some(login), buildx })
     }
 
-    /// Lets buildx use them.
-    pub(super) fn give_to_buildx(&self, command: &mut Command) {
+    /// Passes the credentials to buildx.
+    pub(super) fn grant_to_buildx(&self, command: &mut Command) {
         if let Some(login) = &self.login {
             command.env("DOCKER_CONFIG", login.folder());
             if let Some(buildx) = &self.buildx {
@@ -90,17 +90,17 @@ impl BaseCredentials {
         }
     }
 
-    /// Lets buildah use them.
-    pub(super) fn give_to_buildah(&self, command: &mut Command) {
+    /// Passes the credentials to buildah.
+    pub(super) fn grant_to_buildah(&self, command: &mut Command) {
         if let Some(login) = &self.login {
             command.env("REGISTRY_AUTH_FILE", login.folder().join(FOR_BUILDAH));
         }
     }
 }
 
-/// With the tokens. A host without a helper of its own would be left to the store of all; one with an empty name is looked
-/// for in the file.
-fn for_buildx(mut config: Configuration, tokens: &[(String, Value)]) -> Value {
+/// Adds tokens to a configuration for buildx. The empty credential helper makes it read the host's token from the file rather
+/// than from `credsStore`.
+fn for_buildx(mut config: DockerConfig, tokens: &[(String, Value)]) -> Value {
     for (host, token) in tokens {
         section(&mut config, "auths").map(|auths| auths.insert(host.clone(), token.clone()));
         section(&mut config, "credHelpers").map(|helpers| helpers.insert(host.clone(), "".into()));
@@ -108,8 +108,8 @@ fn for_buildx(mut config: Configuration, tokens: &[(String, Value)]) -> Value {
     config.into()
 }
 
-/// With the tokens. A helper of the host would come before them; a store of all is nothing that buildah knows.
-fn for_buildah(mut config: Configuration, tokens: &[(String, Value)]) -> Value {
+/// Adds tokens to a configuration for buildah. A credential helper of the host would take precedence; `credsStore` is ignored.
+fn for_buildah(mut config: DockerConfig, tokens: &[(String, Value)]) -> Value {
     for (host, token) in tokens {
         section(&mut config, "auths").map(|auths| auths.insert(host.clone(), token.clone()));
         section(&mut config, "credHelpers").map(|helpers| helpers.remove(host));
@@ -117,21 +117,21 @@ fn for_buildah(mut config: Configuration, tokens: &[(String, Value)]) -> Value {
     config.into()
 }
 
-/// A part of a configuration, which is there from now on.
-fn section<'c>(config: &'c mut Configuration, name: &str) -> Option<&'c mut Configuration> {
-    let section = config.entry(name).or_insert_with(|| Configuration::new().into());
+/// Returns a section of a configuration, which is created if necessary.
+fn section<'c>(config: &'c mut DockerConfig, name: &str) -> Option<&'c mut DockerConfig> {
+    let section = config.entry(name).or_insert_with(|| DockerConfig::new().into());
     if !section.is_object() {
-        *section = Configuration::new().into();
+        *section = DockerConfig::new().into();
     }
     section.as_object_mut()
 }
 
-/// The ECR registries that base images and others are really pulled from.
+/// Returns the ECR registries that base images and `others` are pulled from, after substitutions.
 fn ecr_hosts(images: &[Image], others: &[String], substitutions: &Substitutions) -> BTreeSet<String> {
-    let pulled = |reference: &str| match substitutions.of(reference) {
+    let pulled = |reference: &str| match substitutions.source_of(reference) {
         None => canonical(reference),
-        Some(Origin::Registry(reference)) => Some(reference),
-        Some(Origin::Layout { .. }) => None,
+        Some(PullSource::Registry(reference)) => Some(reference),
+        Some(PullSource::Layout { .. }) => None,
     };
     let bases = images.iter().flat_map(Image::bases).map(|base| base.reference.as_str());
     let all = bases.chain(others.iter().map(String::as_str));
@@ -139,12 +139,12 @@ fn ecr_hosts(images: &[Image], others: &[String], substitutions: &Substitutions)
     hosts.filter(|host| EcrHost::parse(host).is_some()).collect()
 }
 
-fn read(folder: &Path) -> Result<Configuration, ActionError> {
+fn read_config(folder: &Path) -> Result<DockerConfig, ActionError> {
     let path = folder.join("config.json");
     let broken = || ActionError::failure(format!("cannot use {}", path.display()));
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| broken().because(error)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Configuration::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DockerConfig::new()),
         Err(error) => Err(broken().because(error)),
     }
 }
@@ -156,10 +156,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_come_before_what_the_user_has() {
+    fn tokens_take_precedence_over_the_users_credentials() {
         let host = "1.dkr.ecr.us-east-1.amazonaws.com";
         let token = [(host.to_owned(), json!({"auth": "t"}))];
-        let own = |text: Value| -> Configuration { serde_json::from_value(text).unwrap() };
+        let own = |text: Value| -> DockerConfig { serde_json::from_value(text).unwrap() };
         let users =
             json!({"auths": {"other": {}}, "credsStore": "all", "credHelpers": {host: "ecr-login", "other": "x"}});
         let auths = json!({"other": {}, host: {"auth": "t"}});

@@ -1,5 +1,5 @@
-//! Docker's own BuildKit with the classic image store, as on hosted runners: it exports no OCI layout, but Docker saves
-//! its images as one. Nothing has to be pulled for it.
+//! Docker's own BuildKit with the classic image store, as on hosted runners. It does not export OCI layouts, but
+//! `docker save` writes images as one. No builder image has to be pulled.
 //!
 //! Each platform is built separately, loaded under a tag of this run, and saved; then the tag is removed. A run that is
 //! killed can leave a tag behind, which a later run removes.
@@ -14,61 +14,64 @@ use lifecycle::evidence::lint::Finding;
 use oci::{Digest, Layout, Manifest, Platform};
 use runner_protocol::run_logged;
 
-use super::archive::{self, Layers};
-use super::buildx::{build_arguments, cached_steps, check, command, source_arguments};
-use super::engine::{Engine, answer, ask, docker};
-use super::{BUILD_DEADLINE, Conditions, Failed, Output, apart, failure, lookup, shown};
-use crate::dockerfile::{Base, Origin, Substitutions, comparable};
-use crate::output;
-use crate::plan::Image;
+use super::archive::{self, LayerCache};
+use super::buildkit::{build_arguments, build_command, cached_steps, run_build_checks, source_arguments};
+use super::engine::{DockerEngine, command_output, docker, docker_output};
+use super::{
+    BUILD_DEADLINE, BuildFailure, BuildOutput, BuildParameters, base_lookup, command_line, failed_instruction,
+    run_blocking,
+};
+use crate::built_image;
+use crate::dockerfile::{BaseImage, PullSource, Substitutions, comparable};
+use crate::image::Image;
 
 /// The repository of all images of a run in Docker.
 const PREFIX: &str = "localhost/image-lifecycle/";
 
-/// An older tag was left by a run that was killed: no build takes this long.
+/// The age from which a tag is known to be left by a killed run, because no build takes this long.
 const ABANDONED: Duration = Duration::from_secs(2 * BUILD_DEADLINE.as_secs());
 
-/// The time in which Docker notices that its client has gone away.
-const AFTERMATH: Duration = Duration::from_secs(1);
+/// The time that Docker needs to notice that its client has exited.
+const CLIENT_EXIT_DELAY: Duration = Duration::from_secs(1);
 
-/// Digests of images by their references.
-type Pins = BTreeMap<String, Digest>;
+/// Digests of images by reference.
+type PinnedDigests = BTreeMap<String, Digest>;
 
 /// Docker with the classic image store.
 pub(crate) struct Docker {
     name: String,
-    checks: bool,
+    has_build_checks: bool,
     folder: PathBuf,
-    /// What the tags of this run begin with: when it began, and a random word.
-    run: String,
-    layers: Arc<Layers>,
-    /// Base images that are loaded, by digest and platform.
+    /// The prefix of the tags of this run: its start time and a random word.
+    tag_prefix: String,
+    layers: Arc<LayerCache>,
+    /// Tags of base images that have been loaded, by digest and platform.
     loaded: tokio::sync::Mutex<BTreeMap<(Digest, Platform), String>>,
-    /// Digests of base images in registries; none where they could not be asked for.
+    /// Digests of base images in registries; `None` if a registry did not answer.
     pins: tokio::sync::Mutex<BTreeMap<String, Option<Digest>>>,
-    /// Tags that may exist.
+    /// Tags of this run that may exist.
     tags: Mutex<BTreeSet<String>>,
 }
 
 impl Docker {
-    pub(super) fn new(engine: &Engine, folder: &Path) -> Self {
+    pub(super) fn new(engine: &DockerEngine, folder: &Path) -> Self {
         let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         Self {
             name: engine.name_with_docker(),
-            checks: engine.checks(),
+            has_build_checks: engine.has_build_checks(),
             folder: folder.join("docker"),
-            run: format!("{began}-{:016x}", rand::random::<u64>()),
-            layers: Arc::new(Layers::at(folder.join("docker").join("layers"))),
+            tag_prefix: format!("{began}-{:016x}", rand::random::<u64>()),
+            layers: Arc::new(LayerCache::at(folder.join("docker").join("layers"))),
             loaded: tokio::sync::Mutex::default(),
             pins: tokio::sync::Mutex::default(),
             tags: Mutex::default(),
         }
     }
 
-    /// Removes the tags that killed runs have left behind.
+    /// Removes the tags that killed runs left behind.
     pub(super) async fn open(&self) {
         let filter = format!("reference={PREFIX}*");
-        let listed = ask(&["image", "ls", "--filter", &filter, "--format", "{{.Repository}}:{{.Tag}}"]).await;
+        let listed = docker_output(&["image", "ls", "--filter", &filter, "--format", "{{.Repository}}:{{.Tag}}"]).await;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let listed = listed.unwrap_or_default();
         let abandoned = listed.lines().filter(|name| {
@@ -84,31 +87,38 @@ impl Docker {
         &self.name
     }
 
-    pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
+    pub(crate) async fn build(
+        &self,
+        image: &Image,
+        parameters: &BuildParameters<'_>,
+    ) -> Result<BuildOutput, BuildFailure> {
         let mut log = Vec::new();
-        let layout = conditions.folder.join("layout");
-        match self.all_platforms(image, conditions, &layout, &mut log).await {
+        let layout = parameters.folder.join("layout");
+        match self.build_platforms(image, parameters, &layout, &mut log).await {
             Ok(findings) => {
-                let bases = self.bases(image, &log, &conditions.request.base_images).await;
-                let foundations = BTreeMap::new();
-                Ok(Output { layout, cached: cached_steps(&log), bases, foundations, log, findings })
+                let bases = self.base_digests(image, &log, &parameters.options.base_images).await;
+                let base_configs = BTreeMap::new();
+                Ok(BuildOutput { layout, cached: cached_steps(&log), bases, base_configs, log, findings })
             }
             Err(problem) => {
-                let step = failure::of_buildkit(&String::from_utf8_lossy(&log), &image.parsed);
-                Err(Failed { problem, log, step })
+                let instruction = failed_instruction::in_buildkit_log(&String::from_utf8_lossy(&log), &image.parsed);
+                Err(BuildFailure { problem, log, instruction })
             }
         }
     }
 
-    /// Refuses a base image of a layout that is needed for two platforms in one build: Docker's own BuildKit gets it under
-    /// one name, for one platform.
+    /// Refuses a base image of a layout for another platform than the image's: Docker's own BuildKit gets it under one name,
+    /// for one platform.
+    ///
+    /// # Errors
+    /// The first such base image.
     pub(super) fn check(&self, image: &Image, base_images: &Substitutions) -> Result<(), ActionError> {
         for (target, sources) in &image.sources {
             for base in sources.bases.iter().filter(|base| base.platform.as_ref().is_some_and(|of| of != target)) {
-                if let Some(Origin::Layout { .. }) = base_images.of(&base.reference) {
+                if let Some(PullSource::Layout { .. }) = base_images.source_of(&base.reference) {
                     let message = format!(
-                        "`{}` is wanted for another platform than the image, and comes from an OCI layout, which Docker's \
-                         own BuildKit gets for the image's platform alone",
+                        "`{}` is used for another platform than the image's and comes from an OCI layout, which Docker's own \
+                         BuildKit gets for the image's platform only",
                         base.reference
                     );
                     let hint =
@@ -120,78 +130,80 @@ impl Docker {
         Ok(())
     }
 
-    /// Looks at the base images that were used.
-    pub(super) async fn verify(
+    /// Verifies the base images that the build used.
+    pub(super) async fn verify_bases(
         &self,
         image: &Image,
-        conditions: &Conditions<'_>,
-        output: &mut Output,
+        parameters: &BuildParameters<'_>,
+        output: &mut BuildOutput,
     ) -> Result<(), ActionError> {
-        let found = lookup::foundations(image, conditions, None, &mut output.bases).await?;
-        output.foundations = found;
+        let configs = base_lookup::base_configs(image, parameters, None, &mut output.bases).await?;
+        output.base_configs = configs;
         Ok(())
     }
 
-    async fn all_platforms(
+    async fn build_platforms(
         &self,
         image: &Image,
-        conditions: &Conditions<'_>,
+        parameters: &BuildParameters<'_>,
         layout: &Path,
         log: &mut Vec<u8>,
     ) -> Result<Vec<Finding>, ActionError> {
-        let pins = self.pins(image, conditions).await;
+        let pins = self.pins(image, parameters).await;
         let mut findings = None;
         for platform in &image.platforms {
-            self.load_bases(image, platform, conditions).await?;
+            self.load_bases(image, platform, parameters).await?;
             if findings.is_none() {
-                let source = self.source(image, platform, &pins, conditions);
-                findings = Some(check(self.checks, &source, image, conditions).await);
+                let source = self.source_arguments(image, platform, &pins, parameters);
+                findings = Some(run_build_checks(self.has_build_checks, &source, image, parameters).await);
             }
             let tag = self.tag(image, platform);
             self.tags().insert(tag.clone());
-            let arguments = self.arguments(image, platform, &pins, conditions);
-            let finished = run_logged(command(&arguments, conditions), BUILD_DEADLINE).await;
+            let arguments = self.arguments(image, platform, &pins, parameters);
+            let finished = run_logged(build_command(&arguments, parameters), BUILD_DEADLINE).await;
             let finished = finished.map_err(|error| ActionError::failure("cannot build").because(error))?;
             log.extend_from_slice(&finished.log);
             if !finished.status.success() {
                 self.tags().remove(&tag);
                 return Err(ActionError::failure(format!("`docker buildx build` failed ({})", finished.status)));
             }
-            self.take(&tag, layout, conditions).await?;
+            self.export(&tag, layout, parameters).await?;
         }
         Ok(findings.unwrap_or_default())
     }
 
     /// Moves an image from Docker into a layout.
-    async fn take(&self, tag: &str, layout: &Path, conditions: &Conditions<'_>) -> Result<(), ActionError> {
-        let file = conditions.folder.join("image.tar");
+    async fn export(&self, tag: &str, layout: &Path, parameters: &BuildParameters<'_>) -> Result<(), ActionError> {
+        let file = parameters.folder.join("image.tar");
         let mut save = docker();
         save.args(["image", "save", "--output"]).arg(&file).arg(tag);
-        succeeds(save, "docker save").await?;
+        run_successfully(save, "docker save").await?;
         remove(tag).await;
         self.tags().remove(tag);
-        let (into, layers, epoch) = (Layout::at(layout), self.layers.clone(), conditions.epoch);
-        let unpacked = apart(move || {
-            archive::unpack(&file, &into, epoch, &layers)?;
+        let (into, layers, epoch) = (Layout::at(layout), self.layers.clone(), parameters.epoch);
+        let unpacked = run_blocking(move || {
+            archive::import(&file, &into, epoch, &layers)?;
             Ok(std::fs::remove_file(&file)?)
         });
         unpacked.await.map_err(|error| ActionError::failure("cannot read what Docker saved").because(error))
     }
 
-    /// Digests of the base images that come from another registry than the Dockerfile's: BuildKit's log does not name them.
-    async fn pins(&self, image: &Image, conditions: &Conditions<'_>) -> Pins {
+    /// Returns the digests of base images that `base-images` maps to another registry: BuildKit's log does not name them.
+    async fn pins(&self, image: &Image, parameters: &BuildParameters<'_>) -> PinnedDigests {
         let mut known = self.pins.lock().await;
-        let mut pins = Pins::new();
+        let mut pins = PinnedDigests::new();
         for base in image.bases() {
-            let Some(Origin::Registry(pulled)) = conditions.request.base_images.of(&base.reference) else { continue };
+            let Some(PullSource::Registry(pulled)) = parameters.options.base_images.source_of(&base.reference) else {
+                continue;
+            };
             if pulled.contains('@') {
                 continue;
             }
             if !known.contains_key(&pulled) {
                 let mut inspect = docker();
                 inspect.args(["buildx", "imagetools", "inspect", "--format", "{{json .Manifest.Digest}}", &pulled]);
-                conditions.credentials.give_to_buildx(&mut inspect);
-                let answer = answer(inspect).await;
+                parameters.credentials.grant_to_buildx(&mut inspect);
+                let answer = command_output(inspect).await;
                 known.insert(pulled.clone(), answer.and_then(|answer| serde_json::from_str(&answer).ok()));
             }
             pins.extend(known.get(&pulled).cloned().flatten().map(|digest| (pulled, digest)));
@@ -199,19 +211,21 @@ impl Docker {
         pins
     }
 
-    /// Digests of base images: those that were asked for, those in BuildKit's log, and those under which Docker has
-    /// pulled images that were already there.
-    async fn bases(&self, image: &Image, log: &[u8], substitutions: &Substitutions) -> BTreeMap<String, String> {
-        let named = named_digests(&String::from_utf8_lossy(log));
+    /// Returns the digests of base images: the pinned ones, those in BuildKit's log, and those under which Docker pulled images
+    /// earlier.
+    async fn base_digests(&self, image: &Image, log: &[u8], substitutions: &Substitutions) -> BTreeMap<String, String> {
+        let logged = digests_in_log(&String::from_utf8_lossy(log));
         let pins = self.pins.lock().await;
         let mut digests = BTreeMap::new();
-        for base in image.bases().filter(|base| !image.known.contains_key(&base.reference)) {
-            let pinned = match substitutions.of(&base.reference) {
-                Some(Origin::Registry(pulled)) => pins.get(&pulled).cloned().flatten().map(|digest| digest.to_string()),
-                Some(Origin::Layout { .. }) | None => None,
+        for base in image.bases().filter(|base| !image.known_digests.contains_key(&base.reference)) {
+            let pinned = match substitutions.source_of(&base.reference) {
+                Some(PullSource::Registry(pulled)) => {
+                    pins.get(&pulled).cloned().flatten().map(|digest| digest.to_string())
+                }
+                Some(PullSource::Layout { .. }) | None => None,
             };
-            let pulled = substitutions.pulled(&base.reference);
-            let digest = match pinned.or_else(|| named.get(comparable(&pulled).as_str()).cloned()) {
+            let pulled = substitutions.attested_reference(&base.reference);
+            let digest = match pinned.or_else(|| logged.get(comparable(&pulled).as_str()).cloned()) {
                 None => digest_in_store(&pulled).await,
                 digest => digest,
             };
@@ -225,11 +239,12 @@ impl Docker {
         &self,
         image: &Image,
         platform: &Platform,
-        conditions: &Conditions<'_>,
+        parameters: &BuildParameters<'_>,
     ) -> Result<(), ActionError> {
         for base in image.bases() {
-            if let Some(Origin::Layout { path, .. }) = conditions.request.base_images.of(&base.reference)
-                && let Some(digest) = image.known.get(&base.reference).and_then(|digest| digest.parse::<Digest>().ok())
+            if let Some(PullSource::Layout { path, .. }) = parameters.options.base_images.source_of(&base.reference)
+                && let Some(digest) =
+                    image.known_digests.get(&base.reference).and_then(|digest| digest.parse::<Digest>().ok())
             {
                 let tag = self.base_tag(&digest, platform);
                 self.load(&path, &digest, platform, &tag).await?;
@@ -249,10 +264,10 @@ impl Docker {
         let file = self.folder.join("base.tar");
         let (layout, digest_of, platform_of) = (Layout::at(path), digest.clone(), platform.clone());
         let (layers, target, name) = (self.layers.clone(), file.clone(), tag.to_owned());
-        let packed = apart(move || {
-            let manifest = output::platform_manifest(&layout, &digest_of, &platform_of)?;
-            layers.learn(&layout, &manifest)?;
-            archive::pack(&layout, &manifest, &name, &target)
+        let packed = run_blocking(move || {
+            let manifest = built_image::platform_manifest(&layout, &digest_of, &platform_of)?;
+            layers.add_compressed(&layout, &manifest)?;
+            archive::write(&layout, &manifest, &name, &target)
         });
         packed.await.map_err(failed)?;
         self.tags().insert(tag.to_owned());
@@ -263,61 +278,78 @@ impl Docker {
 
     /// Resolves the image of a builder through `base-images`: to a mirror, or to an image that is loaded from a layout.
     pub(super) async fn buildkit_image(&self, image: &str, substitutions: &Substitutions) -> anyhow::Result<String> {
-        match substitutions.of(image) {
+        match substitutions.source_of(image) {
             None => Ok(image.to_owned()),
-            Some(Origin::Registry(reference)) => Ok(reference),
-            Some(Origin::Layout { path, name, digest }) => {
-                let tag = format!("{PREFIX}buildkit:{}", self.run);
-                let root = output::root(&Layout::at(&path), name.as_deref(), digest.as_ref())?;
+            Some(PullSource::Registry(reference)) => Ok(reference),
+            Some(PullSource::Layout { path, name, digest }) => {
+                let tag = format!("{PREFIX}buildkit:{}", self.tag_prefix);
+                let root = built_image::find_root(&Layout::at(&path), name.as_deref(), digest.as_ref())?;
                 self.load(&path, &root, &Platform::host(), &tag).await?;
                 Ok(tag)
             }
         }
     }
 
-    pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        let pins = Pins::new();
-        let build = |platform| shown("docker", &self.arguments(image, platform, &pins, conditions));
+    pub(crate) fn command_lines(&self, image: &Image, parameters: &BuildParameters<'_>) -> Vec<String> {
+        let pins = PinnedDigests::new();
+        let build = |platform| command_line("docker", &self.arguments(image, platform, &pins, parameters));
         image.platforms.iter().map(build).collect()
     }
 
-    fn source(&self, image: &Image, platform: &Platform, pins: &Pins, conditions: &Conditions<'_>) -> Vec<String> {
-        let substitutions = &conditions.request.base_images;
-        let from = |base: &Base| match substitutions.of(&base.reference)? {
-            Origin::Layout { .. } => {
-                let digest = image.known.get(&base.reference).and_then(|digest| digest.parse().ok())?;
+    fn source_arguments(
+        &self,
+        image: &Image,
+        platform: &Platform,
+        pins: &PinnedDigests,
+        parameters: &BuildParameters<'_>,
+    ) -> Vec<String> {
+        let substitutions = &parameters.options.base_images;
+        let from = |base: &BaseImage| match substitutions.source_of(&base.reference)? {
+            PullSource::Layout { .. } => {
+                let digest = image.known_digests.get(&base.reference).and_then(|digest| digest.parse().ok())?;
                 Some(format!("docker-image://{}", self.base_tag(&digest, platform)))
             }
-            Origin::Registry(pulled) => Some(match pins.get(&pulled) {
+            PullSource::Registry(pulled) => Some(match pins.get(&pulled) {
                 Some(digest) => format!("docker-image://{pulled}@{digest}"),
                 None => format!("docker-image://{pulled}"),
             }),
         };
-        source_arguments(None, image, from, conditions)
+        source_arguments(None, image, from, parameters)
     }
 
-    fn arguments(&self, image: &Image, platform: &Platform, pins: &Pins, conditions: &Conditions<'_>) -> Vec<String> {
-        let mut arguments = build_arguments(&self.source(image, platform, pins, conditions), image, conditions);
+    fn arguments(
+        &self,
+        image: &Image,
+        platform: &Platform,
+        pins: &PinnedDigests,
+        parameters: &BuildParameters<'_>,
+    ) -> Vec<String> {
+        let mut arguments =
+            build_arguments(&self.source_arguments(image, platform, pins, parameters), image, parameters);
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         option("platform", platform.to_string());
         option("tag", self.tag(image, platform));
         arguments.extend(["--load", "--provenance=false", "--sbom=false"].map(str::to_owned));
         // With `--pull`, an image that was loaded would be looked up in a registry.
-        if conditions.request.pull && layout_base(image, &conditions.request.base_images).is_none() {
+        if parameters.options.pull && base_from_layout(image, &parameters.options.base_images).is_none() {
             arguments.push("--pull".to_owned());
         }
         arguments.push(image.context.display().to_string());
         arguments
     }
 
-    /// The tag of an image that is built. Keys that differ in case alone must not meet in it.
+    /// Returns the tag of an image that is built. Keys that differ only in case get different tags.
     fn tag(&self, image: &Image, platform: &Platform) -> String {
-        format!("{PREFIX}build:{}-{}", self.run, Digest::of(format!("{}\n{platform}", image.key).as_bytes()).short())
+        format!(
+            "{PREFIX}build:{}-{}",
+            self.tag_prefix,
+            Digest::of(format!("{}\n{platform}", image.key).as_bytes()).short()
+        )
     }
 
     fn base_tag(&self, digest: &Digest, platform: &Platform) -> String {
         let platform = platform.to_string().replace('/', "-");
-        format!("{PREFIX}base:{}-{}-{platform}", self.run, digest.short())
+        format!("{PREFIX}base:{}-{}-{platform}", self.tag_prefix, digest.short())
     }
 
     fn tags(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -327,7 +359,7 @@ impl Docker {
     /// Removes all tags of this run. A cancelled build may still be creating its own.
     pub(crate) async fn close(self) {
         let layers = self.layers.clone();
-        // Work of a cancelled run would write into a folder that is being removed.
+        // Otherwise work of a cancelled run would write into a folder that is being removed.
         let _ = tokio::task::spawn_blocking(move || layers.stop()).await;
         let tags = std::mem::take(&mut *self.tags());
         let was_cancelled = tags.iter().any(|tag| tag.starts_with(&format!("{PREFIX}build:")));
@@ -335,7 +367,7 @@ impl Docker {
             remove(tag).await;
         }
         if was_cancelled {
-            tokio::time::sleep(AFTERMATH).await;
+            tokio::time::sleep(CLIENT_EXIT_DELAY).await;
             for tag in &tags {
                 remove(tag).await;
             }
@@ -343,54 +375,56 @@ impl Docker {
     }
 }
 
-/// The first base image that comes from a layout.
-pub(super) fn layout_base<'i>(image: &'i Image, substitutions: &Substitutions) -> Option<&'i str> {
+/// Returns the first base image that comes from a layout.
+pub(super) fn base_from_layout<'i>(image: &'i Image, substitutions: &Substitutions) -> Option<&'i str> {
     let mut references = image.bases().map(|base| base.reference.as_str());
-    references.find(|reference| matches!(substitutions.of(reference), Some(Origin::Layout { .. })))
+    references.find(|reference| matches!(substitutions.source_of(reference), Some(PullSource::Layout { .. })))
 }
 
 /// Loads an archive.
 ///
 /// # Errors
-/// When Docker does not take it.
+/// If Docker refuses it.
 pub(super) async fn load_archive(file: &Path) -> Result<(), ActionError> {
     let mut load = docker();
     load.args(["image", "load", "--quiet", "--input"]).arg(file);
-    let done = succeeds(load, "docker load").await;
+    let done = run_successfully(load, "docker load").await;
     // Either way it is no longer needed.
     std::fs::remove_file(file).ok();
     done
 }
 
-/// Removes a tag; the image goes with its last tag.
+/// Removes a tag, and the image with its last tag.
 async fn remove(name: &str) {
-    ask(&["image", "rm", "--no-prune", name]).await;
+    docker_output(&["image", "rm", "--no-prune", name]).await;
 }
 
-async fn succeeds(command: tokio::process::Command, what: &str) -> Result<(), ActionError> {
-    let failed = || ActionError::failure(format!("`{what}` failed"));
+/// Runs a command.
+///
+/// # Errors
+/// If it fails, with its last output as a hint.
+async fn run_successfully(command: tokio::process::Command, name: &str) -> Result<(), ActionError> {
+    let failed = || ActionError::failure(format!("`{name}` failed"));
     let finished = run_logged(command, BUILD_DEADLINE).await.map_err(|error| failed().because(error))?;
-    match finished.status.success() {
-        true => Ok(()),
-        false => {
-            let last = super::last_words(&finished.log);
-            Err(last.into_iter().fold(failed(), ActionError::hint))
-        }
+    if finished.status.success() {
+        return Ok(());
     }
+    let last = super::last_log_line(&finished.log);
+    Err(last.into_iter().fold(failed(), ActionError::hint))
 }
 
-/// The digest under which Docker pulled a local image.
+/// Returns the digest under which Docker pulled a local image.
 async fn digest_in_store(reference: &str) -> Option<String> {
-    let known = ask(&["image", "inspect", "--format", "{{json .RepoDigests}}", reference]).await?;
+    let known = docker_output(&["image", "inspect", "--format", "{{json .RepoDigests}}", reference]).await?;
     let known: Vec<String> = serde_json::from_str(&known).ok()?;
     let name = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(reference, |(name, _)| name);
     let digest = |known: &String| Some(known.strip_prefix(name)?.strip_prefix('@')?.to_owned());
     known.iter().find_map(digest)
 }
 
-/// Images and digests in the titles of build steps: `#5 [1/2] FROM docker.io/library/busybox:1@sha256:…`.
-/// The output of a command has a time in front.
-fn named_digests(log: &str) -> BTreeMap<String, String> {
+/// Parses images and digests from the titles of build steps, such as `#5 [1/2] FROM docker.io/library/busybox:1@sha256:…`.
+/// Lines that a command printed start with a time.
+fn digests_in_log(log: &str) -> BTreeMap<String, String> {
     let titles = log.lines().filter_map(|line| {
         let (number, title) = line.strip_prefix('#')?.split_once(' ')?;
         (number.bytes().all(|byte| byte.is_ascii_digit()) && title.starts_with('[')).then_some(title)
@@ -414,7 +448,7 @@ pub(super) async fn load_built(
 ) -> Result<(), ActionError> {
     let file = folder.join(format!("load-{}.tar", image.digest.short()));
     let (layout, name, target) = (Layout::at(layout), reference.to_owned(), file.clone());
-    let packed = apart(move || archive::pack(&layout, &image, &name, &target)).await;
+    let packed = run_blocking(move || archive::write(&layout, &image, &name, &target)).await;
     packed.map_err(|error| ActionError::failure(format!("cannot make an archive of `{reference}`")).because(error))?;
     load_archive(&file).await
 }
@@ -424,7 +458,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_of_titles_and_of_nothing_else() {
+    fn only_titles_of_steps_name_digests() {
         let digest = Digest::of(b"a");
         let other = Digest::of(b"b");
         let log = format!(
@@ -435,6 +469,6 @@ mod tests {
         );
         let expected = [("busybox:1.37", &digest), ("host:5000/x:1", &other)];
         let expected = expected.map(|(name, digest)| (name.to_owned(), digest.to_string()));
-        assert_eq!(named_digests(&log), BTreeMap::from(expected));
+        assert_eq!(digests_in_log(&log), BTreeMap::from(expected));
     }
 }

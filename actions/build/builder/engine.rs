@@ -1,4 +1,4 @@
-//! What Docker on this machine is: its version, its image store, and its builder.
+//! Facts about Docker on this machine: its version, its image store, and its builder.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use tokio::process::Command;
 use oci::Platform;
 use runner_protocol::run;
 
-use super::{ASK_DEADLINE, ASK_LIMIT};
+use super::{QUERY_DEADLINE, QUERY_LIMIT};
 use crate::lint;
 
 /// The first Docker whose `docker save` writes an OCI layout.
@@ -15,27 +15,27 @@ const SAVES_LAYOUTS: u64 = 25;
 
 /// Docker with buildx.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub(super) struct DockerEngine {
     /// The version of buildx.
     buildx: String,
     /// The builder that was inspected.
-    builder: Inspected,
-    /// The daemon; none if only the builder answers.
-    info: Option<Info>,
+    builder: BuilderInfo,
+    /// The daemon; `None` if only the builder answers.
+    info: Option<DaemonInfo>,
 }
 
-/// What `docker buildx inspect` says.
+/// The output of `docker buildx inspect`.
 #[derive(Debug, Default)]
-struct Inspected {
+struct BuilderInfo {
     name: String,
     driver: String,
     platforms: Vec<Platform>,
 }
 
-/// What `docker info` says.
+/// The output of `docker info`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Info {
+struct DaemonInfo {
     #[serde(default)]
     server_version: String,
     #[serde(rename = "OSType", default)]
@@ -48,18 +48,19 @@ struct Info {
     registry_config: Value,
 }
 
-impl Engine {
+impl DockerEngine {
     /// Finds Docker with the named builder, or with the current one.
     ///
     /// # Errors
     /// Returns the reason as text for the log if Docker or the builder cannot be used.
     pub(super) async fn find(builder: Option<&str>) -> Result<Self, &'static str> {
         let inspect: Vec<&str> = ["buildx", "inspect"].into_iter().chain(builder).collect();
-        let (version, inspected, info) = tokio::join!(ask(&["buildx", "version"]), ask(&inspect), info());
+        let (version, inspected, info) =
+            tokio::join!(docker_output(&["buildx", "version"]), docker_output(&inspect), daemon_info());
         let Some(version) = version else { return Err("there is no Docker with buildx") };
-        let inspected = inspected.as_deref().map(inspected_of).filter(|builder| !builder.driver.is_empty());
-        let silent = if builder.is_some() { "buildx knows no builder of this name" } else { "Docker does not answer" };
-        let Some(builder) = inspected else { return Err(silent) };
+        let inspected = inspected.as_deref().map(parse_builder_info).filter(|builder| !builder.driver.is_empty());
+        let reason = if builder.is_some() { "buildx knows no builder of this name" } else { "Docker does not answer" };
+        let Some(builder) = inspected else { return Err(reason) };
         let buildx = version.split_whitespace().nth(1).unwrap_or("unknown").to_owned();
         Ok(Self { buildx, builder, info })
     }
@@ -80,17 +81,17 @@ impl Engine {
     }
 
     /// Whether buildx can check a Dockerfile without building it.
-    pub(super) fn checks(&self) -> bool {
+    pub(super) fn has_build_checks(&self) -> bool {
         lint::has_build_checks(&self.buildx)
     }
 
     /// The builder's name and driver.
-    pub(super) fn builder(&self) -> String {
+    pub(super) fn builder_description(&self) -> String {
         format!("`{}` (driver {})", self.builder.name, self.builder.driver)
     }
 
     /// Whether the builder can export an OCI layout: Docker's own can where images are kept by containerd.
-    pub(super) fn exports(&self) -> bool {
+    pub(super) fn exports_layouts(&self) -> bool {
         let by_containerd = || {
             let status = self.info.as_ref().map(|info| info.driver_status.to_string());
             status.is_some_and(|status| status.contains("io.containerd.snapshotter"))
@@ -105,7 +106,7 @@ impl Engine {
     }
 
     /// Whether programs of a platform run here, natively or emulated.
-    pub(super) fn runs(&self, platform: &Platform) -> bool {
+    pub(super) fn runs_platform(&self, platform: &Platform) -> bool {
         self.builder.platforms.contains(platform)
     }
 
@@ -130,19 +131,19 @@ impl Engine {
     }
 }
 
-/// Asks the daemon about itself; none if it does not answer.
-async fn info() -> Option<Info> {
-    let info: Info = serde_json::from_str(&ask(&["info", "--format", "{{json .}}"]).await?).ok()?;
+/// Returns the facts about the daemon; `None` if it does not answer.
+async fn daemon_info() -> Option<DaemonInfo> {
+    let info: DaemonInfo = serde_json::from_str(&docker_output(&["info", "--format", "{{json .}}"]).await?).ok()?;
     (!info.server_version.is_empty()).then_some(info)
 }
 
-/// The platform of the daemon; none if it does not answer.
+/// Returns the platform of the daemon; `None` if it does not answer.
 pub(super) async fn daemon_platform() -> Option<Platform> {
-    let info = info().await?;
+    let info = daemon_info().await?;
     Some(Platform::new(&info.os, &info.architecture, None))
 }
 
-/// The host of a mirror with what follows it, and whether it is reached without TLS.
+/// Parses the URL of a mirror into host and path, and whether it is reached without TLS.
 fn mirror(url: &str) -> Option<(&str, bool)> {
     let (scheme, rest) = url.split_once("://")?;
     let host = rest.trim_end_matches('/');
@@ -150,8 +151,8 @@ fn mirror(url: &str) -> Option<(&str, bool)> {
     (!host.is_empty() && host.bytes().all(plain)).then_some((host, scheme == "http"))
 }
 
-fn inspected_of(text: &str) -> Inspected {
-    let mut inspected = Inspected::default();
+fn parse_builder_info(text: &str) -> BuilderInfo {
+    let mut inspected = BuilderInfo::default();
     for line in text.lines() {
         let Some((name, value)) = line.trim().split_once(':') else { continue };
         let value = value.trim();
@@ -169,21 +170,21 @@ fn inspected_of(text: &str) -> Inspected {
     inspected
 }
 
-/// `docker`.
+/// Returns the command `docker`.
 pub(super) fn docker() -> Command {
     runner_protocol::command(runner_protocol::Program::Docker, "docker")
 }
 
-/// Runs `docker` and returns its output; none if it is missing or fails.
-pub(super) async fn ask(arguments: &[&str]) -> Option<String> {
+/// Runs `docker` and returns its output; `None` if it is missing or fails.
+pub(super) async fn docker_output(arguments: &[&str]) -> Option<String> {
     let mut command = docker();
     command.args(arguments);
-    answer(command).await
+    command_output(command).await
 }
 
-/// Returns the output of a program; none if it is missing or fails.
-pub(super) async fn answer(command: Command) -> Option<String> {
-    let finished = run(command, ASK_LIMIT, ASK_DEADLINE).await.ok()?;
+/// Runs a command and returns its output; `None` if the program is missing or fails.
+pub(super) async fn command_output(command: Command) -> Option<String> {
+    let finished = run(command, QUERY_LIMIT, QUERY_DEADLINE).await.ok()?;
     if finished.status.success() { String::from_utf8(finished.stdout).ok() } else { None }
 }
 
@@ -193,32 +194,32 @@ mod tests {
 
     use super::*;
 
-    fn engine(version: &str, registries: Value) -> Engine {
+    fn engine(version: &str, registries: Value) -> DockerEngine {
         let info = json!({"ServerVersion": version, "OSType": "linux", "Architecture": "x86_64",
             "DriverStatus": [["Backing Filesystem", "extfs"]], "RegistryConfig": registries});
         let builder =
             "Name:   default\nDriver: docker\n\nNodes:\nName:      node0\nPlatforms: linux/amd64*, linux/386\n";
-        Engine {
+        DockerEngine {
             buildx: "v0.13.1+ds1".to_owned(),
-            builder: inspected_of(builder),
+            builder: parse_builder_info(builder),
             info: serde_json::from_value(info).unwrap(),
         }
     }
 
     #[test]
-    fn a_classic_store_and_its_version() {
+    fn version_and_store_decide_what_docker_can_do() {
         let versions = ["24.0.9", "25.0.0", "26.1.5+dfsg1", "29.0.1", "unknown"];
         let saves = versions.map(|version| engine(version, json!({})).saves_layouts());
         assert_eq!(saves, [false, true, true, true, false]);
         let engine = engine("26.1.5", json!({}));
-        assert!(!engine.exports());
-        assert_eq!(engine.builder(), "`default` (driver docker)");
-        assert_eq!(["amd64", "386", "arm64"].map(|a| engine.runs(&Platform::linux(a))), [true, true, false]);
+        assert!(!engine.exports_layouts());
+        assert_eq!(engine.builder_description(), "`default` (driver docker)");
+        assert_eq!(["amd64", "386", "arm64"].map(|a| engine.runs_platform(&Platform::linux(a))), [true, true, false]);
         assert_eq!(engine.configuration(), None);
     }
 
     #[test]
-    fn mirrors_are_those_of_the_daemon() {
+    fn the_daemons_registries_become_a_buildkit_configuration() {
         let registries = json!({"Mirrors": ["https://mirror.example/hub/", "http://10.0.0.1:5000/"],
             "IndexConfigs": {"docker.io": {"Secure": true}, "plain.example:5000": {"Secure": false}}});
         insta::assert_snapshot!(engine("26.1.5", registries).configuration().unwrap(), @r#"

@@ -1,4 +1,4 @@
-//! Times of files in a layer: those later than the commit become the commit's, because otherwise no two builds would
+//! Clamps the times of files in a layer: times after the commit become the commit's, because otherwise no two builds would
 //! have the same digest.
 //!
 //! The result is the one of BuildKit's `rewrite-timestamp`, which reads and writes the layer with Go's archive/tar. Layers
@@ -12,23 +12,23 @@ const BLOCK: usize = 512;
 /// The largest extended header that is read, in bytes; Go's own limit.
 const EXTENDED_LIMIT: u64 = 1024 * 1024;
 
-/// Where a header holds the size, the time, the checksum and the type.
+/// Positions of size, time, checksum and type in a header.
 const SIZE: std::ops::Range<usize> = 124..136;
 const TIME: std::ops::Range<usize> = 136..148;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 const TYPE: usize = 156;
 
 /// The key and the value of a record in an extended header.
-type Record = (Vec<u8>, Vec<u8>);
+type ExtendedRecord = (Vec<u8>, Vec<u8>);
 
-/// An archive whose files are dated no later than a time.
-pub(super) struct Clamped<R> {
+/// A tar archive whose times are clamped while it is copied.
+pub(super) struct TimestampClamp<R> {
     source: R,
     /// Seconds since 1970.
     epoch: i64,
 }
 
-impl<R: Read> Clamped<R> {
+impl<R: Read> TimestampClamp<R> {
     pub(super) fn new(source: R, epoch: i64) -> Self {
         Self { source, epoch }
     }
@@ -36,47 +36,47 @@ impl<R: Read> Clamped<R> {
     /// Copies the archive.
     ///
     /// # Errors
-    /// When it can't be read, is no archive, or can't be written.
+    /// If the source cannot be read or is not a tar archive, or the target cannot be written.
     pub(super) fn copy(mut self, target: &mut impl Write) -> io::Result<()> {
-        // The size that an extended header gives to the next file.
+        // The size of the next file, if an extended header has it.
         let mut next_size = None;
-        while let Some(mut header) = self.block()? {
+        while let Some(mut header) = self.read_block()? {
             if header.iter().all(|byte| *byte == 0) {
                 target.write_all(&header)?;
                 continue;
             }
-            let own_size = number(&header[SIZE]).ok_or_else(|| invalid("a size that is no number"))?;
+            let own_size = parse_number(&header[SIZE]).ok_or_else(|| invalid("a size that is not a number"))?;
             if header[TYPE] == b'x' {
                 let mut content = Vec::new();
-                let records = self.records(own_size, &mut content)?;
-                next_size = value(&records, b"size").and_then(|size| size.parse().ok());
+                let records = self.read_records(own_size, &mut content)?;
+                next_size = record_value(&records, b"size").and_then(|size| size.parse().ok());
                 if records.iter().any(|record| self.is_later(record)) {
-                    self.extended(header, &records, target)?;
+                    self.write_extended(header, &records, target)?;
                 } else {
                     target.write_all(&header)?;
                     target.write_all(&content)?;
                 }
                 continue;
             }
-            if number(&header[TIME]).is_some_and(|time| i64::try_from(time).is_ok_and(|time| time > self.epoch)) {
+            if parse_number(&header[TIME]).is_some_and(|time| i64::try_from(time).is_ok_and(|time| time > self.epoch)) {
                 let epoch = format!("{:011o}\0", self.epoch.max(0));
                 header[TIME].copy_from_slice(epoch.as_bytes());
-                sum(&mut header);
+                write_checksum(&mut header);
             }
             target.write_all(&header)?;
-            // Links and folders have no content, whatever their size says.
+            // Links and folders have no content, whatever size the header has.
             let size = match header[TYPE] {
                 b'1'..=b'6' => 0,
                 _ => next_size.unwrap_or(own_size),
             };
             next_size = None;
-            self.content(size, target)?;
+            self.copy_content(size, target)?;
         }
         Ok(())
     }
 
-    /// The next block; none at the end.
-    fn block(&mut self) -> io::Result<Option<[u8; BLOCK]>> {
+    /// Reads the next block; returns `None` at the end.
+    fn read_block(&mut self) -> io::Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
@@ -89,7 +89,7 @@ impl<R: Read> Clamped<R> {
         Ok(Some(block))
     }
 
-    fn content(&mut self, size: u64, target: &mut impl Write) -> io::Result<()> {
+    fn copy_content(&mut self, size: u64, target: &mut impl Write) -> io::Result<()> {
         let padded = size.checked_next_multiple_of(BLOCK as u64).ok_or_else(|| invalid("too large a file"))?;
         match io::copy(&mut self.source.by_ref().take(padded), target)? {
             copied if copied == padded => Ok(()),
@@ -97,16 +97,16 @@ impl<R: Read> Clamped<R> {
         }
     }
 
-    /// Reads the records `length key=value` of an extended header, and its content as it is.
-    fn records(&mut self, size: u64, content: &mut Vec<u8>) -> io::Result<Vec<Record>> {
+    /// Reads the records `length key=value` of an extended header, and copies its content.
+    fn read_records(&mut self, size: u64, content: &mut Vec<u8>) -> io::Result<Vec<ExtendedRecord>> {
         if size > EXTENDED_LIMIT {
             return Err(invalid("too large an extended header"));
         }
-        self.content(size, content)?;
+        self.copy_content(size, content)?;
         let mut records = Vec::new();
         let mut rest = content.get(..usize::try_from(size).unwrap_or_default()).unwrap_or_default();
         while !rest.is_empty() {
-            let (length, key, value) = record(rest).ok_or_else(|| invalid("a broken extended header"))?;
+            let (length, key, value) = parse_record(rest).ok_or_else(|| invalid("a broken extended header"))?;
             records.push((key.to_vec(), value.to_vec()));
             rest = &rest[length..];
         }
@@ -114,34 +114,39 @@ impl<R: Read> Clamped<R> {
     }
 
     /// Whether a record is a time that is later than the commit's.
-    fn is_later(&self, (key, value): &Record) -> bool {
+    fn is_later(&self, (key, value): &ExtendedRecord) -> bool {
         matches!(key.as_slice(), b"mtime" | b"atime" | b"ctime") && is_after(value, self.epoch)
     }
 
     /// Writes an extended header with its times clamped. Like Go, it leaves out a header without records.
-    fn extended(&self, mut header: [u8; BLOCK], records: &[Record], target: &mut impl Write) -> io::Result<()> {
+    fn write_extended(
+        &self,
+        mut header: [u8; BLOCK],
+        records: &[ExtendedRecord],
+        target: &mut impl Write,
+    ) -> io::Result<()> {
         let mut content = Vec::new();
         for record in records {
             match (self.is_later(record), record.0.as_slice()) {
                 // The header itself can hold the commit's time, which has no fractions.
                 (true, b"mtime") => {}
-                (true, key) => push(&mut content, key, self.epoch.to_string().as_bytes()),
-                (false, key) => push(&mut content, key, &record.1),
+                (true, key) => push_record(&mut content, key, self.epoch.to_string().as_bytes()),
+                (false, key) => push_record(&mut content, key, &record.1),
             }
         }
         if content.is_empty() {
             return Ok(());
         }
         header[SIZE].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
-        sum(&mut header);
+        write_checksum(&mut header);
         content.resize(content.len().next_multiple_of(BLOCK), 0);
         target.write_all(&header)?;
         target.write_all(&content)
     }
 }
 
-/// Length, key and value of the first record.
-fn record(text: &[u8]) -> Option<(usize, &[u8], &[u8])> {
+/// Parses length, key and value of the first record.
+fn parse_record(text: &[u8]) -> Option<(usize, &[u8], &[u8])> {
     let space = text.iter().position(|byte| *byte == b' ')?;
     let length: usize = std::str::from_utf8(&text[..space]).ok()?.parse().ok()?;
     let inside = text.get(space + 1..length)?.strip_suffix(b"\n")?;
@@ -150,7 +155,7 @@ fn record(text: &[u8]) -> Option<(usize, &[u8], &[u8])> {
 }
 
 /// Appends a record. Its length counts its own digits too.
-fn push(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+fn push_record(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest;
     while length != rest + length.to_string().len() {
@@ -160,7 +165,7 @@ fn push(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     content.extend(key.iter().chain(b"=").chain(value).chain(b"\n"));
 }
 
-fn value<'r>(records: &'r [Record], key: &[u8]) -> Option<&'r str> {
+fn record_value<'r>(records: &'r [ExtendedRecord], key: &[u8]) -> Option<&'r str> {
     let record = records.iter().find(|(name, _)| name == key)?;
     std::str::from_utf8(&record.1).ok()
 }
@@ -173,8 +178,8 @@ fn is_after(time: &[u8], epoch: i64) -> bool {
     seconds > epoch || (seconds == epoch && fraction.bytes().any(|digit| digit != b'0'))
 }
 
-/// A number of a header: octal, or binary where the first bit is set.
-fn number(field: &[u8]) -> Option<u64> {
+/// Parses a number of a header: octal, or binary if the first bit is set.
+fn parse_number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         let high = field[..field.len() - 8].iter().skip(1).all(|byte| *byte == 0) && field[0] == 0x80;
         let low = field[field.len() - 8..].try_into().ok().map(u64::from_be_bytes);
@@ -185,7 +190,7 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 /// Writes the checksum of a header.
-fn sum(header: &mut [u8; BLOCK]) {
+fn write_checksum(header: &mut [u8; BLOCK]) {
     header[CHECKSUM].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -203,7 +208,7 @@ mod tests {
 
     fn clamped(archive: &[u8]) -> Vec<u8> {
         let mut target = Vec::new();
-        Clamped::new(archive, EPOCH).copy(&mut target).unwrap();
+        TimestampClamp::new(archive, EPOCH).copy(&mut target).unwrap();
         target
     }
 
@@ -224,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_later_changes() {
+    fn only_later_times_change() {
         let mut archive = tar::Builder::new(Vec::new());
         let later = EPOCH as u64 + 5;
         for (name, mtime) in [("old", 1), ("commit", EPOCH as u64), ("later", later)] {
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn extended_headers_keep_what_is_no_time() {
+    fn extended_headers_keep_other_records() {
         let mut archive = tar::Builder::new(Vec::new());
         let later = b"1700000009.5".as_slice();
         archive.append_pax_extensions([("mtime", later), ("SCHILY.xattr.a", b"b=c"), ("ctime", later)]).unwrap();
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_in_extended_headers_and_in_binary() {
+    fn sizes_in_extended_headers_and_binary_numbers_are_read() {
         let mut archive = tar::Builder::new(Vec::new());
         archive.append_pax_extensions([("size", b"513".as_slice())]).unwrap();
         archive.append(&header("large", 1, 0), io::empty()).unwrap();
@@ -280,12 +285,12 @@ mod tests {
         bytes.truncate(bytes.len() - 2 * BLOCK);
         bytes.extend([1; 2 * BLOCK]);
         assert_eq!(clamped(&bytes), bytes);
-        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]), Some(0x2_0000_0001));
-        assert_eq!(number(&[0xff; 12]), None);
+        assert_eq!(parse_number(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]), Some(0x2_0000_0001));
+        assert_eq!(parse_number(&[0xff; 12]), None);
         let mut cut = Vec::new();
         let mut archive = tar::Builder::new(Vec::new());
         archive.append(&header("cut", 1, 700), [7; 700].as_slice()).unwrap();
         let bytes = archive.into_inner().unwrap();
-        assert!(Clamped::new(&bytes[..900], EPOCH).copy(&mut cut).is_err());
+        assert!(TimestampClamp::new(&bytes[..900], EPOCH).copy(&mut cut).is_err());
     }
 }

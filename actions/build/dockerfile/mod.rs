@@ -1,37 +1,37 @@
-//! A Dockerfile: read once, its instructions, and the images that it names.
+//! Dockerfiles: their instructions and the base images that they name.
 
+mod expansion;
 mod sources;
 mod substitutions;
 mod syntax;
-mod words;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lifecycle::{ActionError, SourceLocation, workspace};
 
-pub(crate) use sources::{Base, Role, SYNTAX_ARGUMENT, Sources, mount};
-pub(crate) use substitutions::{Origin, Substitutions, canonical, comparable, is_image};
+pub(crate) use sources::{BaseImage, BaseRole, SYNTAX_ARGUMENT, Sources, mount_options};
+pub(crate) use substitutions::{PullSource, Substitutions, canonical, comparable, is_image};
 pub(crate) use syntax::{Flag, Instruction};
 
 /// The largest Dockerfile that is read, in bytes; BuildKit's own limit.
 const LIMIT: u64 = 1024 * 1024;
 
-/// A Dockerfile as it was read.
+/// A parsed Dockerfile.
 #[derive(Debug, Clone)]
 pub(crate) struct Dockerfile {
-    /// All of it.
+    /// The whole text.
     pub(crate) text: String,
-    /// The path that a person sees, from the checkout on.
+    /// The path that messages show, relative to the checkout.
     display: PathBuf,
-    document: syntax::Document,
+    document: syntax::ParsedDockerfile,
 }
 
 impl Dockerfile {
     /// Reads a Dockerfile.
     ///
     /// # Errors
-    /// When it can't be read or is no Dockerfile.
+    /// If it cannot be read or is not a Dockerfile.
     pub(crate) fn read(path: &Path, display: &Path) -> Result<Self, ActionError> {
         let unreadable = |error: std::io::Error| {
             let whole = SourceLocation { file: display.to_owned(), line: 1, column: 1 };
@@ -51,18 +51,18 @@ impl Dockerfile {
         Ok(Self { text, display: display.to_owned(), document })
     }
 
-    /// All instructions, in order.
+    /// Returns all instructions in order.
     pub(crate) fn instructions(&self) -> &[Instruction] {
         &self.document.instructions
     }
 
-    /// Where an offset in bytes is.
+    /// Returns the place of an offset in bytes.
     pub(crate) fn place(&self, offset: usize) -> SourceLocation {
         place(&self.text, &self.display, offset)
     }
 
-    /// The instructions of the stages that the target is made of, in the order in which they count.
-    pub(crate) fn chain(&self, sources: &Sources) -> Vec<&Instruction> {
+    /// Returns the instructions of the target's stage after those of the stages that it is based on.
+    pub(crate) fn target_instructions(&self, sources: &Sources) -> Vec<&Instruction> {
         let mut of_stages: Vec<Vec<&Instruction>> = Vec::new();
         for instruction in self.instructions() {
             match of_stages.last_mut() {
@@ -72,17 +72,17 @@ impl Dockerfile {
             }
         }
         let of_stage = |number: &usize| of_stages.get(*number).cloned().unwrap_or_default();
-        sources.chain.iter().flat_map(of_stage).collect()
+        sources.stage_chain.iter().flat_map(of_stage).collect()
     }
 
-    /// The text with some images under other names, and every mount with a type. Lines stay where they are.
-    pub(crate) fn renamed<'b>(&self, bases: impl IntoIterator<Item = (&'b Base, String)>) -> String {
+    /// Returns the text with base images renamed and a type added to mounts without one. Line numbers do not change.
+    pub(crate) fn with_renamed_bases<'b>(&self, bases: impl IntoIterator<Item = (&'b BaseImage, String)>) -> String {
         let mut changes: Vec<(Range<usize>, String)> = bases
             .into_iter()
             .filter_map(|(base, name)| Some((base.written.span()?, self.replacement(base, &name))))
             .collect();
         changes.extend(self.mounts_without_type());
-        // The first change of a place counts.
+        // Only the first change of a place is made.
         changes.sort_by_key(|(range, _)| range.start);
         changes.dedup_by_key(|(range, _)| range.start);
         let (mut text, mut at) = (String::new(), 0);
@@ -94,25 +94,25 @@ impl Dockerfile {
         text + &self.text[at..]
     }
 
-    /// The mounts that have no type, with one.
+    /// Returns the mounts without a type, with a type added.
     fn mounts_without_type(&self) -> impl Iterator<Item = (Range<usize>, String)> {
         let flags = self.instructions().iter().filter(|instruction| instruction.keyword == "RUN");
         let mounts = flags.flat_map(|run| &run.options).filter(|option| option.name == "mount");
         mounts.filter_map(|option| {
-            let options = mount(&option.value);
+            let options = mount_options(&option.value);
             let is_typed = options.iter().any(|(name, _)| name == "type");
             let breaks = option.written.breaks(&self.text).concat();
             let span = option.written.span().filter(|_| !is_typed)?;
-            Some((span, format!("{breaks}{}", sources::with_from(&options, None))))
+            Some((span, format!("{breaks}{}", sources::format_mount(&options, None))))
         })
     }
 
-    /// What stands for a written name: breaks of lines within it come before it.
-    fn replacement(&self, base: &Base, name: &str) -> String {
+    /// Returns the replacement for a written name. Line breaks within the name are moved before it.
+    fn replacement(&self, base: &BaseImage, name: &str) -> String {
         let breaks = base.written.breaks(&self.text).concat();
         match &base.mount {
             None => format!("{breaks}{name}"),
-            Some(options) => format!("{breaks}{}", sources::with_from(options, Some(name))),
+            Some(options) => format!("{breaks}{}", sources::format_mount(options, Some(name))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The images that a Dockerfile names, for one platform.
+//! The base images that a Dockerfile names, for one platform.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,130 +6,130 @@ use lifecycle::{ActionError, SourceLocation};
 use oci::Platform;
 
 use super::Dockerfile;
+use super::expansion::{DockerfileVariables, expand};
 use super::substitutions::canonical;
-use super::syntax::{Flag, Instruction, Piece, quoted_words};
-use super::words::{Variables, expand};
+use super::syntax::{Flag, Instruction, SourceText, quoted_words};
 
-/// The build argument that names the frontend in the place of the directive `syntax`.
+/// The build argument that overrides the directive `syntax`.
 pub(crate) const SYNTAX_ARGUMENT: &str = "BUILDKIT_SYNTAX";
 
-/// What a Dockerfile is built from, for one platform.
+/// The base images and stages of a build, for one platform.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sources {
-    /// Each place that names an image and that the build needs.
-    pub(crate) bases: Vec<Base>,
-    /// What the last stage stands on in the end; none where it is made out of nothing.
-    pub(crate) base: Option<Base>,
-    /// Which stages the build needs, by their number.
+    /// All mentions of base images that the build needs.
+    pub(crate) bases: Vec<BaseImage>,
+    /// The base image of the target's stage; `None` if it is `scratch`.
+    pub(crate) base: Option<BaseImage>,
+    /// The numbers of the stages that the build needs.
     pub(crate) needed: BTreeSet<usize>,
-    /// The stages that the last one is made of: each stands on the one before.
-    pub(crate) chain: Vec<usize>,
+    /// The target's stage after the stages that it is based on.
+    pub(crate) stage_chain: Vec<usize>,
 }
 
-/// An image that a Dockerfile names.
+/// The mention of a base image in a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Base {
-    /// The reference, with its arguments filled in.
+pub(crate) struct BaseImage {
+    /// The reference, with variables expanded.
     pub(crate) reference: String,
-    /// The same with registry and tag: `docker.io/library/busybox:latest`.
+    /// The reference with registry and tag: `docker.io/library/busybox:latest`.
     pub(crate) name: String,
-    /// Where it is named.
+    /// The place of the mention.
     pub(crate) place: SourceLocation,
-    /// What it is named for.
-    pub(crate) role: Role,
-    /// The platform that it has to be of; none for a frontend, which the builder chooses for itself.
+    /// The use of the image.
+    pub(crate) role: BaseRole,
+    /// The required platform; `None` for a frontend, whose platform the builder chooses.
     pub(crate) platform: Option<Platform>,
-    /// How it is written.
-    pub(super) written: Piece,
-    /// The options of the mount that it stands in.
+    /// The text of the mention.
+    pub(super) written: SourceText,
+    /// The options of the mount that mentions it.
     pub(super) mount: Option<Vec<(String, Option<String>)>>,
 }
 
-impl Base {
-    /// The same place with another image in it.
+impl BaseImage {
+    /// Returns the same mention with another image.
     pub(crate) fn replaced_by(self, image: &str) -> Self {
         let name = canonical(image).unwrap_or_else(|| image.to_owned());
         Self { reference: image.to_owned(), name, ..self }
     }
 }
 
-/// What an image is named for.
+/// The use of a base image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Role {
-    /// A stage stands on it: `FROM`.
+pub(crate) enum BaseRole {
+    /// A stage is based on it: `FROM`.
     Stage,
-    /// Files of it are copied or mounted: `COPY --from`, `RUN --mount=from=`.
+    /// Files are copied or mounted from it: `COPY --from`, `RUN --mount=from=`.
     Files,
     /// It reads the Dockerfile: `# syntax=`.
     Frontend,
 }
 
-/// A stage as far as it matters here.
-struct Stage {
+/// A build stage.
+struct BuildStage {
     /// In lower case.
     name: Option<String>,
     parent: Parent,
-    /// Earlier stages whose files it takes.
-    takes: BTreeSet<usize>,
-    variables: Variables,
-    /// Images whose files it takes.
-    images: Vec<Base>,
+    /// Earlier stages that files are copied or mounted from.
+    copies_from: BTreeSet<usize>,
+    variables: DockerfileVariables,
+    /// Images that files are copied or mounted from.
+    images: Vec<BaseImage>,
 }
 
 enum Parent {
     Nothing,
     Stage(usize),
-    Image(Box<Base>),
+    Image(Box<BaseImage>),
 }
 
 impl Dockerfile {
-    /// The images that a build for a platform needs.
+    /// Returns the base images that a build for a platform needs.
     ///
     /// # Errors
-    /// When a name can't be evaluated.
+    /// If a name cannot be evaluated.
     pub(crate) fn sources(
         &self,
         arguments: &BTreeMap<String, String>,
         target: Option<&str>,
         platform: &Platform,
     ) -> Result<Sources, ActionError> {
-        let mut reading = Reading::of(self, arguments, platform);
+        let mut evaluation = Evaluation::new(self, arguments, platform);
         for instruction in self.instructions() {
-            reading.take(instruction)?;
+            evaluation.evaluate(instruction)?;
         }
-        let mut sources = reading.sources(target);
+        let mut sources = evaluation.sources(target);
         sources.bases.extend(self.frontend(arguments)?);
         Ok(sources)
     }
 
-    /// The image that reads the Dockerfile, where one is named.
-    fn frontend(&self, arguments: &BTreeMap<String, String>) -> Result<Option<Base>, ActionError> {
+    /// Returns the frontend, the image that reads the Dockerfile, if one is named.
+    fn frontend(&self, arguments: &BTreeMap<String, String>) -> Result<Option<BaseImage>, ActionError> {
         let directive = self.document.syntax.as_ref();
         let argument = arguments.get(SYNTAX_ARGUMENT).and_then(|value| value.split_whitespace().next());
         let image = argument.map(str::to_owned).or_else(|| Some(directive?.image.clone()));
         let Some(reference) = image else { return Ok(None) };
         let place = self.place(directive.map_or(0, |directive| directive.offset));
-        let name = named(&reference, &place)?;
-        let written = Piece::default();
-        Ok(Some(Base { reference, name, place, role: Role::Frontend, platform: None, written, mount: None }))
+        let name = canonical_name(&reference, &place)?;
+        let written = SourceText::default();
+        Ok(Some(BaseImage { reference, name, place, role: BaseRole::Frontend, platform: None, written, mount: None }))
     }
 }
 
 /// The evaluation of a Dockerfile, instruction by instruction.
-struct Reading<'d> {
+struct Evaluation<'d> {
     dockerfile: &'d Dockerfile,
     arguments: &'d BTreeMap<String, String>,
     platform: &'d Platform,
-    /// What `ARG`s before the first `FROM` and the builder itself give values to.
-    globals: Variables,
-    /// What the builder itself gives values to.
-    predefined: Variables,
-    stages: Vec<Stage>,
+    /// Variables of the builder and of `ARG` before the first `FROM`.
+    globals: DockerfileVariables,
+    /// Variables of the builder.
+    predefined: DockerfileVariables,
+    stages: Vec<BuildStage>,
 }
 
-impl<'d> Reading<'d> {
-    fn of(dockerfile: &'d Dockerfile, arguments: &'d BTreeMap<String, String>, platform: &'d Platform) -> Self {
-        let mut predefined = Variables::new();
+impl<'d> Evaluation<'d> {
+    fn new(dockerfile: &'d Dockerfile, arguments: &'d BTreeMap<String, String>, platform: &'d Platform) -> Self {
+        let mut predefined = DockerfileVariables::new();
         for (kind, platform) in [("BUILD", &Platform::host()), ("TARGET", platform)] {
             predefined.insert(format!("{kind}PLATFORM"), platform.to_string());
             predefined.insert(format!("{kind}OS"), platform.os.clone());
@@ -140,7 +140,7 @@ impl<'d> Reading<'d> {
         Self { dockerfile, arguments, platform, globals, predefined, stages: Vec::new() }
     }
 
-    fn take(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
+    fn evaluate(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         match instruction.keyword {
             "FROM" => self.from(instruction),
             "ARG" => self.arg(instruction),
@@ -167,7 +167,7 @@ impl<'d> Reading<'d> {
             };
             let value = match (given, default) {
                 (Some(given), _) => Some(given),
-                // A default that can't be evaluated is the builder's to refuse, unless an image's name needs it.
+                // The builder refuses a default that cannot be evaluated, unless an image's name needs it.
                 (None, Some(default)) => expand(default, self.dockerfile.document.escape, known).ok(),
                 (None, None) => inherited(),
             };
@@ -191,7 +191,7 @@ impl<'d> Reading<'d> {
             }
             _ => words.iter().filter_map(|w| w.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         };
-        // All values of one instruction see what was there before it.
+        // All values of an instruction are expanded with the variables before it.
         let before = stage.variables.clone();
         for (name, value) in pairs {
             if let Ok(value) = expand(&value, escape, &before) {
@@ -230,36 +230,36 @@ impl<'d> Reading<'d> {
         };
         let (parent, variables) = match self.stage_named(&reference) {
             Some(number) => (Parent::Stage(number), self.stages[number].variables.clone()),
-            None if reference == "scratch" => (Parent::Nothing, Variables::new()),
+            None if reference == "scratch" => (Parent::Nothing, DockerfileVariables::new()),
             None => {
-                let base = self.base(reference, place, Role::Stage, platform, written.clone(), None)?;
-                (Parent::Image(Box::new(base)), Variables::new())
+                let base = self.base(reference, place, BaseRole::Stage, platform, written.clone(), None)?;
+                (Parent::Image(Box::new(base)), DockerfileVariables::new())
             }
         };
-        self.stages.push(Stage { name, parent, takes: BTreeSet::new(), variables, images: Vec::new() });
+        self.stages.push(BuildStage { name, parent, copies_from: BTreeSet::new(), variables, images: Vec::new() });
         Ok(())
     }
 
     fn copy(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         match instruction.options.iter().find(|option| option.name == "from" && !option.value.is_empty()) {
-            Some(option) => self.takes(option, &option.written.text, None),
+            Some(option) => self.add_file_source(option, &option.written.text, None),
             None => Ok(()),
         }
     }
 
     fn run(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         for option in instruction.options.iter().filter(|option| option.name == "mount") {
-            let options = mount(&option.value);
+            let options = mount_options(&option.value);
             let from = options.iter().find(|(name, _)| name == "from").and_then(|(_, value)| value.clone());
             if let Some(from) = from.filter(|from| !from.is_empty()) {
-                self.takes(option, &from, Some(options))?;
+                self.add_file_source(option, &from, Some(options))?;
             }
         }
         Ok(())
     }
 
-    /// Takes in that files come from a stage or an image.
-    fn takes(
+    /// Records that files are copied or mounted from a stage or an image.
+    fn add_file_source(
         &mut self,
         option: &Flag,
         from: &str,
@@ -272,13 +272,13 @@ impl<'d> Reading<'d> {
         let number = from.parse::<usize>().ok().or_else(|| self.stage_named(&from));
         match number {
             Some(number) => {
-                self.stages[current].takes.insert(number);
+                self.stages[current].copies_from.insert(number);
             }
             None if from == "scratch" => {}
             None => {
-                // An image that is only copied from is of the target's platform, whatever that of the stage is.
+                // Files are copied from the image of the target's platform, whatever the stage's platform is.
                 let platform = self.platform.clone();
-                let base = self.base(from, place, Role::Files, platform, option.written.clone(), mount)?;
+                let base = self.base(from, place, BaseRole::Files, platform, option.written.clone(), mount)?;
                 self.stages[current].images.push(base);
             }
         }
@@ -289,33 +289,38 @@ impl<'d> Reading<'d> {
         &self,
         reference: String,
         place: SourceLocation,
-        role: Role,
+        role: BaseRole,
         platform: Platform,
-        written: Piece,
+        written: SourceText,
         mount: Option<Vec<(String, Option<String>)>>,
-    ) -> Result<Base, ActionError> {
-        let name = named(&reference, &place)?;
-        Ok(Base { reference, name, place, role, platform: Some(platform), written, mount })
+    ) -> Result<BaseImage, ActionError> {
+        let name = canonical_name(&reference, &place)?;
+        Ok(BaseImage { reference, name, place, role, platform: Some(platform), written, mount })
     }
 
-    fn expanded(&self, word: &str, variables: &Variables, place: &SourceLocation) -> Result<String, ActionError> {
+    fn expanded(
+        &self,
+        word: &str,
+        variables: &DockerfileVariables,
+        place: &SourceLocation,
+    ) -> Result<String, ActionError> {
         expand(word, self.dockerfile.document.escape, variables).map_err(|error| {
-            ActionError::usage_error(format!("`{word}` can't be evaluated")).because(error).at(place.clone())
+            ActionError::usage_error(format!("`{word}` cannot be evaluated")).because(error).at(place.clone())
         })
     }
 
-    /// The last stage of a name.
+    /// Returns the number of the last stage of a name.
     fn stage_named(&self, name: &str) -> Option<usize> {
         let name = name.to_ascii_lowercase();
         self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&name))
     }
 
-    /// What the target needs.
+    /// Returns the base images and stages that the target needs.
     fn sources(self, target: Option<&str>) -> Sources {
         let number =
             |name: &str| self.stage_named(name).or_else(|| name.parse().ok().filter(|n| *n < self.stages.len()));
         let last = self.stages.len().checked_sub(1);
-        // A target that is not there is the builder's to refuse: all stages count.
+        // The builder refuses a target that does not exist. Until then, all stages count.
         let (first, mut waiting) = match target {
             None => (last, last.into_iter().collect()),
             Some(name) => match number(name) {
@@ -327,7 +332,7 @@ impl<'d> Reading<'d> {
         while let Some(number) = waiting.pop() {
             let Some(stage) = self.stages.get(number) else { continue };
             if sources.needed.insert(number) {
-                waiting.extend(&stage.takes);
+                waiting.extend(&stage.copies_from);
                 if let Parent::Stage(parent) = stage.parent {
                     waiting.push(parent);
                 }
@@ -336,17 +341,17 @@ impl<'d> Reading<'d> {
         for number in &sources.needed {
             let stage = &self.stages[*number];
             if let Parent::Image(base) = &stage.parent {
-                sources.bases.push(Base::clone(base));
+                sources.bases.push(BaseImage::clone(base));
             }
             sources.bases.extend(stage.images.iter().cloned());
         }
         let mut next = first;
         while let Some(number) = next {
-            sources.chain.insert(0, number);
+            sources.stage_chain.insert(0, number);
             next = match &self.stages[number].parent {
                 Parent::Stage(parent) => Some(*parent),
                 Parent::Image(base) => {
-                    sources.base = Some(Base::clone(base));
+                    sources.base = Some(BaseImage::clone(base));
                     None
                 }
                 Parent::Nothing => None,
@@ -356,15 +361,15 @@ impl<'d> Reading<'d> {
     }
 }
 
-fn named(reference: &str, place: &SourceLocation) -> Result<String, ActionError> {
+fn canonical_name(reference: &str, place: &SourceLocation) -> Result<String, ActionError> {
     canonical(reference).ok_or_else(|| {
         let shown: String = reference.chars().take(200).collect();
-        ActionError::usage_error(format!("`{shown}` is no reference of an image")).at(place.clone())
+        ActionError::usage_error(format!("`{shown}` is not an image reference")).at(place.clone())
     })
 }
 
-/// The options of a mount: a line of CSV.
-pub(crate) fn mount(value: &str) -> Vec<(String, Option<String>)> {
+/// Parses the options of a mount, which are a line of CSV.
+pub(crate) fn mount_options(value: &str) -> Vec<(String, Option<String>)> {
     let (mut fields, mut field, mut is_quoted) = (Vec::new(), String::new(), false);
     for c in value.chars() {
         match c {
@@ -381,9 +386,9 @@ pub(crate) fn mount(value: &str) -> Vec<(String, Option<String>)> {
     fields.into_iter().map(pair).collect()
 }
 
-/// The options of a mount as they are written, with another image and always with a type: old versions of buildah read
-/// none as one.
-pub(super) fn with_from(options: &[(String, Option<String>)], image: Option<&str>) -> String {
+/// Formats the options of a mount, with another image and always with a type, because old versions of buildah misread a
+/// mount without one.
+pub(super) fn format_mount(options: &[(String, Option<String>)], image: Option<&str>) -> String {
     let kind = ("type".to_owned(), Some("bind".to_owned()));
     let kind = (!options.iter().any(|(name, _)| name == "type")).then_some(&kind);
     let options = kind.into_iter().chain(options);
@@ -392,19 +397,11 @@ pub(super) fn with_from(options: &[(String, Option<String>)], image: Option<&str
         (Some(value), _) => format!("{name}={value}"),
         (None, _) => name.clone(),
     };
-    let csv: Vec<String> = options
-        .map(field)
-        .map(|field| match field.contains(',') {
-            true => format!("\"{field}\""),
-            false => field,
-        })
-        .collect();
+    let csv: Vec<String> =
+        options.map(field).map(|field| if field.contains(',') { format!("\"{field}\"") } else { field }).collect();
     let csv = csv.join(",");
-    match csv.contains([' ', '\t', '"', '\'']) {
-        // Within quotes, the only characters that mean something are the quote and the escape.
-        true => format!("'{csv}'"),
-        false => csv,
-    }
+    // Only the quote and the escape character are special within single quotes.
+    if csv.contains([' ', '\t', '"', '\'']) { format!("'{csv}'") } else { csv }
 }
 
 #[cfg(test)]
@@ -423,7 +420,7 @@ mod tests {
     }
 
     fn references(text: &str, args: &[(&str, &str)]) -> Vec<String> {
-        let shown = |base: Base| {
+        let shown = |base: BaseImage| {
             let platform = base.platform.map(|platform| platform.architecture).unwrap_or_default();
             format!("{} {} {platform}", base.place.to_string().trim_start_matches("Dockerfile:"), base.name)
         };
@@ -431,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_that_names_an_image() {
+    fn all_mentions_of_images_are_found() {
         let host = Platform::host().architecture;
         let text = "# syntax=docker/dockerfile:1\nARG ACCOUNT=1\nARG TAG=\"1.37\"\n# x\n\
                     FROM --platform=linux/amd64 ${ACCOUNT}.dkr/busybox:$TAG AS Base\n\
@@ -457,12 +454,12 @@ mod tests {
             references("FROM tools-${TARGETARCH} AS a", &[]),
             ["1:6 docker.io/library/tools-s390x:latest s390x"]
         );
-        // What the build does not need is nobody's base.
+        // Images that the build does not need are left out.
         assert_eq!(references("FROM a AS x\nFROM b\nFROM scratch", &[]), [""; 0]);
     }
 
     #[test]
-    fn what_a_stage_stands_on() {
+    fn the_base_image_of_a_stage_is_found() {
         let text = "FROM go:1 AS build\nFROM build AS test\nFROM scratch AS empty\nCOPY --from=alpine:3 / /\n\
                     FROM Test AS again\nFROM empty";
         let base = |target| read(text, &[], target).base.map(|base| base.reference);
@@ -474,12 +471,15 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_evaluated_is_refused() {
+    fn unevaluable_names_are_refused() {
         for (text, message) in [
             ("FROM $X", "Dockerfile:1:6: the name of the base image is empty: `$X`"),
-            ("FROM ${X", "Dockerfile:1:6: `${X` can't be evaluated: `${X` has a modifier that is not known, or no end"),
+            (
+                "FROM ${X",
+                "Dockerfile:1:6: `${X` cannot be evaluated: `${X` has a modifier that is not known, or no end",
+            ),
             ("FROM a b", "Dockerfile:1:1: FROM takes an image, or an image AS a name"),
-            ("FROM Up", "Dockerfile:1:6: `Up` is no reference of an image"),
+            ("FROM Up", "Dockerfile:1:6: `Up` is not an image reference"),
             ("FROM --platform=$X a", "Dockerfile:1:6: FROM has no platform: `` is not a platform"),
             ("RUN a\nFROM b", "Dockerfile:1:1: `RUN` stands before the first FROM"),
         ] {
@@ -490,13 +490,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_exchanged_where_they_stand() {
+    fn bases_are_renamed_in_place() {
         let text = "FROM \"a\":1 AS x\nFROM b\\\n  # no\nc\nRUN --mount='from=c,source=/a b',target=/x \\\n true\nCOPY --from=\"d\" / /\nFROM x\nCOPY --from=1 / /\n";
         let file = dockerfile(text);
         let sources = file.sources(&BTreeMap::new(), None, &Platform::linux("arm64")).unwrap();
         let names = sources.bases.iter().map(|base| (base, format!("local/{}", base.reference)));
         assert_eq!(
-            file.renamed(names),
+            file.with_renamed_bases(names),
             "FROM local/a:1 AS x\nFROM \\\n  # no\nlocal/bc\nRUN --mount='type=bind,from=local/c,source=/a b,target=/x' \\\n true\n\
              COPY --from=local/d / /\nFROM x\nCOPY --from=1 / /\n"
         );

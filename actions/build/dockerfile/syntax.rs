@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-/// The instructions that there are.
+/// The keywords of all instructions.
 const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",
@@ -25,10 +25,10 @@ const KEYWORDS: [&str; 18] = [
     "WORKDIR",
 ];
 
-/// A Dockerfile taken apart.
+/// The directives and instructions of a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Document {
-    /// The character that continues lines: a backslash, or what the directive `escape` says.
+pub(super) struct ParsedDockerfile {
+    /// The character that continues lines: a backslash, or the value of the directive `escape`.
     pub(super) escape: char,
     /// The directive `syntax`.
     pub(super) syntax: Option<Syntax>,
@@ -41,7 +41,7 @@ pub(super) struct Document {
 pub(super) struct Syntax {
     /// The image.
     pub(super) image: String,
-    /// Where it stands in the text, in bytes.
+    /// The offset in the text, in bytes.
     pub(crate) offset: usize,
 }
 
@@ -50,13 +50,13 @@ pub(super) struct Syntax {
 pub(crate) struct Instruction {
     /// In upper case.
     pub(crate) keyword: &'static str,
-    /// Where it begins in the text, in bytes.
+    /// The offset of its beginning, in bytes.
     pub(crate) offset: usize,
-    /// What `--name=value` words come before its arguments.
+    /// The `--name=value` words before its arguments.
     pub(crate) options: Vec<Flag>,
-    /// The rest of the logical line, as it is written.
-    pub(crate) arguments: Piece,
-    /// Whether heredocs follow it.
+    /// The rest of the logical line, as written.
+    pub(crate) arguments: SourceText,
+    /// Whether heredocs follow.
     pub(crate) has_heredoc: bool,
 }
 
@@ -67,39 +67,39 @@ pub(crate) struct Flag {
     pub(crate) name: String,
     /// The value without quotes; empty if the option has no value.
     pub(crate) value: String,
-    /// The value as it is written.
-    pub(crate) written: Piece,
-    /// Where the option begins in the text, in bytes.
+    /// The value as written.
+    pub(crate) written: SourceText,
+    /// The offset of its beginning, in bytes.
     pub(crate) offset: usize,
 }
 
 /// A part of a logical line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// As it is written, without line breaks.
+pub(crate) struct SourceText {
+    /// The text as written, without line breaks.
     pub(crate) text: String,
-    /// Where each byte stands in the text.
+    /// The offset of each byte in the Dockerfile.
     offsets: Vec<usize>,
 }
 
-/// What is no Dockerfile, and where.
+/// A syntax error and its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SyntaxError {
     pub(super) message: String,
     pub(crate) offset: usize,
 }
 
-impl Piece {
+impl SourceText {
     fn slice(&self, range: Range<usize>) -> Self {
         Self { text: self.text[range.clone()].to_owned(), offsets: self.offsets[range].to_vec() }
     }
 
-    /// Where it stands in the text, in bytes; continuation lines and comments within it included.
+    /// Returns the range in the Dockerfile in bytes, including continuation lines and comments within it.
     pub(super) fn span(&self) -> Option<Range<usize>> {
         Some(*self.offsets.first()?..self.offsets.last()? + 1)
     }
 
-    /// What stands within its span without being part of it: continuation characters, line breaks and comments.
+    /// Returns the continuation characters, line breaks and comments within its span.
     pub(super) fn breaks<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let gaps = self.offsets.windows(2).filter(|pair| pair[1] > pair[0] + 1);
         gaps.filter_map(|pair| text.get(pair[0] + 1..pair[1])).collect()
@@ -110,7 +110,7 @@ impl Piece {
         self.slice(start..start + self.text.trim().len())
     }
 
-    /// The words between white space.
+    /// Returns the words that white space separates.
     pub(crate) fn words(&self) -> Vec<Self> {
         let mut words = Vec::new();
         let mut start = None;
@@ -128,9 +128,12 @@ impl Piece {
     }
 }
 
-/// Takes a Dockerfile apart.
-pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
-    let mut document = Document { escape: '\\', syntax: None, instructions: Vec::new() };
+/// Parses a Dockerfile.
+///
+/// # Errors
+/// If it has a syntax error.
+pub(super) fn parse(text: &str) -> Result<ParsedDockerfile, SyntaxError> {
+    let mut document = ParsedDockerfile { escape: '\\', syntax: None, instructions: Vec::new() };
     let mut lines = Lines::of(text);
     directives(&mut lines, &mut document)?;
     while let Some((offset, line)) = lines.next() {
@@ -138,7 +141,7 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let logical = logical(line, offset, &mut lines, document.escape).trimmed();
+        let logical = logical_line(line, offset, &mut lines, document.escape).trimmed();
         if logical.text.is_empty() {
             continue;
         }
@@ -146,7 +149,7 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
         if holds_heredocs(&instruction) {
             for heredoc in heredocs(&logical.text, document.escape) {
                 instruction.has_heredoc = true;
-                skip(&heredoc, &mut lines, offset)?;
+                skip_heredoc(&heredoc, &mut lines, offset)?;
             }
         }
         document.instructions.push(instruction);
@@ -154,7 +157,7 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
     Ok(document)
 }
 
-/// The lines of a text without their ends, and where each begins.
+/// The lines of a text without their line breaks, with their offsets.
 #[derive(Clone)]
 struct Lines<'t> {
     text: &'t str,
@@ -182,8 +185,8 @@ impl<'t> Iterator for Lines<'t> {
     }
 }
 
-/// Reads comments of the form `name=value` that come before everything else.
-fn directives(lines: &mut Lines<'_>, document: &mut Document) -> Result<(), SyntaxError> {
+/// Reads the directives: comments of the form `name=value` at the beginning.
+fn directives(lines: &mut Lines<'_>, document: &mut ParsedDockerfile) -> Result<(), SyntaxError> {
     let mut ahead = lines.clone();
     let mut is_first = true;
     while let Some((offset, line)) = ahead.next() {
@@ -225,22 +228,22 @@ fn without_indent(line: &str, offset: usize) -> (&str, usize) {
     (rest, offset + line.len() - rest.len())
 }
 
-/// A line with those that continue it. Empty lines and comments between them are no part of it.
-fn logical(first: &str, offset: usize, lines: &mut Lines<'_>, escape: char) -> Piece {
-    let mut piece = Piece::default();
-    let mut continues = add(first, offset, escape, &mut piece);
+/// Joins a line with its continuation lines, without empty lines and comments between them.
+fn logical_line(first: &str, offset: usize, lines: &mut Lines<'_>, escape: char) -> SourceText {
+    let mut piece = SourceText::default();
+    let mut continues = append_line(first, offset, escape, &mut piece);
     while continues {
         let Some((offset, line)) = lines.next() else { break };
         let (rest, _) = without_indent(line, offset);
         if !rest.is_empty() && !rest.starts_with('#') {
-            continues = add(line, offset, escape, &mut piece);
+            continues = append_line(line, offset, escape, &mut piece);
         }
     }
     piece
 }
 
-/// Adds a line; whether the next one continues it.
-fn add(line: &str, offset: usize, escape: char, piece: &mut Piece) -> bool {
+/// Appends a line. Returns whether the next line continues it.
+fn append_line(line: &str, offset: usize, escape: char, piece: &mut SourceText) -> bool {
     let bare = line.trim_end_matches([' ', '\t']);
     let before = bare.strip_suffix(escape).filter(|before| !before.ends_with(escape));
     let line = before.unwrap_or(line);
@@ -249,7 +252,7 @@ fn add(line: &str, offset: usize, escape: char, piece: &mut Piece) -> bool {
     before.is_some()
 }
 
-fn instruction(logical: &Piece, escape: char) -> Result<Instruction, SyntaxError> {
+fn instruction(logical: &SourceText, escape: char) -> Result<Instruction, SyntaxError> {
     let offset = logical.span().map_or(0, |span| span.start);
     let end = logical.text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(logical.text.len());
     let word = &logical.text[..end];
@@ -259,12 +262,12 @@ fn instruction(logical: &Piece, escape: char) -> Result<Instruction, SyntaxError
         return Err(SyntaxError { message: format!("unknown instruction '{word}'"), offset });
     };
     let rest = logical.slice(end..logical.text.len()).trimmed();
-    let (options, arguments) = flags(&rest, escape);
+    let (options, arguments) = split_flags(&rest, escape);
     Ok(Instruction { keyword, offset, options, arguments, has_heredoc: false })
 }
 
-/// Takes the words that begin with `--` off: quotes and escapes in them are resolved.
-fn flags(piece: &Piece, escape: char) -> (Vec<Flag>, Piece) {
+/// Splits off the words that begin with `--`, and resolves quotes and escapes in them.
+fn split_flags(piece: &SourceText, escape: char) -> (Vec<Flag>, SourceText) {
     let mut flags = Vec::new();
     let mut rest = piece.clone();
     while rest.text.starts_with("--") {
@@ -305,10 +308,10 @@ fn holds_heredocs(instruction: &Instruction) -> bool {
     !is_json && (of(instruction.keyword) || (instruction.keyword == "ONBUILD" && of(&first)))
 }
 
-/// The end of a heredoc.
+/// A heredoc, by the word that ends it.
 struct Heredoc {
     name: String,
-    /// Whether tabs before the end are ignored: `<<-`.
+    /// Whether tabs before the end are ignored, as with `<<-`.
     chomps: bool,
 }
 
@@ -323,7 +326,7 @@ fn heredocs(line: &str, escape: char) -> Vec<Heredoc> {
     quoted_words(line, escape).into_iter().filter_map(heredoc).collect()
 }
 
-/// The words of a line, of which quotes keep white space together. They keep their quotes.
+/// Splits a line into words. White space within quotes does not separate words, and quotes are kept.
 pub(super) fn quoted_words(line: &str, escape: char) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut characters = line.chars();
@@ -350,14 +353,14 @@ pub(super) fn quoted_words(line: &str, escape: char) -> Vec<String> {
     words
 }
 
-fn skip(heredoc: &Heredoc, lines: &mut Lines<'_>, offset: usize) -> Result<(), SyntaxError> {
+fn skip_heredoc(heredoc: &Heredoc, lines: &mut Lines<'_>, offset: usize) -> Result<(), SyntaxError> {
     for (_, line) in lines.by_ref() {
         let line = if heredoc.chomps { line.trim_start_matches('\t') } else { line };
         if line == heredoc.name {
             return Ok(());
         }
     }
-    Err(SyntaxError { message: format!("the heredoc `{}` has no end", heredoc.name), offset })
+    Err(SyntaxError { message: format!("the heredoc `{}` is not closed", heredoc.name), offset })
 }
 
 #[cfg(test)]
@@ -376,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_continue() {
+    fn continuation_lines_are_joined() {
         let text = "\u{feff}# x\n\n  from a \\\r\n  # comment\n\n  AS \\ \nb\nRUN echo \\\\\nRUN a\\\n";
         assert_eq!(shown(text), ["3 FROM [a   AS b]", "8 RUN [echo \\\\]", "9 RUN [a]"]);
         let text = "# escape=`\nFROM a `\n  AS b\nRUN dir c:\\\n";
@@ -384,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn options() {
+    fn flags_are_split_off() {
         let text =
             "COPY --from=\"a b\" --chown=1 --link -- x y\nRUN --mount=type=bind,from=b --network=none --version\n";
         assert_eq!(
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn heredocs_are_no_instructions() {
+    fn heredocs_are_not_parsed_as_instructions() {
         let text = "FROM a\nRUN <<A cat && cat 3<<-\"B\"\nFROM x\nA\nFROM y\n\tB\n# comment\nCOPY <<EOF /x\nRUN\nEOF\nCMD a <<EOF\n\
                     RUN [\"<<A\"]\nRUN cat <<<A\n";
         assert_eq!(
@@ -413,11 +416,11 @@ mod tests {
                 "13 RUN [cat <<<A]"
             ]
         );
-        assert_eq!(parse("FROM a\nRUN <<E\nx\n").unwrap_err().message, "the heredoc `E` has no end");
+        assert_eq!(parse("FROM a\nRUN <<E\nx\n").unwrap_err().message, "the heredoc `E` is not closed");
     }
 
     #[test]
-    fn directives_come_first() {
+    fn directives_are_only_read_at_the_beginning() {
         let syntax = |text: &str| parse(text).unwrap().syntax.map(|syntax| (syntax.image, syntax.offset));
         assert_eq!(syntax("# syntax = a/b:1 x\nFROM a"), Some(("a/b:1".to_owned(), 11)));
         assert_eq!(syntax("#!/bin/x\n#check=a\n#SYNTAX=b\nFROM a"), Some(("b".to_owned(), 26)));
@@ -427,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_knows_where_it_stands() {
+    fn words_have_their_span() {
         let text = "FROM busy\\\n# c\n  box\n";
         let document = parse(text).unwrap();
         let words = document.instructions[0].arguments.words();

@@ -1,6 +1,7 @@
-//! Images are scanned by snyk, trivy or grype: one platform at a time, each from a layout of its own.
+//! Scans images with snyk, trivy or grype: one platform at a time, each in a layout of its own.
 //!
-//! A scanner has three outcomes, and no fourth: nothing found, something found, failed. What it finds is judged elsewhere.
+//! A scan either fails or lists vulnerabilities, possibly none. Whether these fail the image is decided by
+//! [`checks`](crate::checks).
 
 mod grype;
 mod snyk;
@@ -18,74 +19,49 @@ use lifecycle::{ActionError, SecretString, clock};
 use oci::{Descriptor, Layout, Platform};
 use runner_protocol::{Finished, Program, Runner, Variables, run};
 
-use crate::single::Single;
-use crate::tools::{self, Install};
+use crate::request::{InstallTools, ScanOptions, ScannerChoice};
+use crate::single_image_layout::SingleImageLayout;
+use crate::tools;
 
-/// A large image takes some minutes, fetching the scanner's database some more.
+/// A large image takes some minutes, and the scanner's database may have to be fetched.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// The most that a scanner may print about an image, in bytes: some ten thousand vulnerabilities.
-const OUTPUT: usize = 64 * 1024 * 1024;
+const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
 
-/// Vulnerabilities of one platform. An image with more has other problems than can be listed.
-const VULNERABILITIES: usize = 50_000;
+/// The most vulnerabilities of one platform that are accepted.
+const VULNERABILITY_LIMIT: usize = 50_000;
 
-/// A program says its version at once, and in few words.
+/// Limits for a scanner that prints its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 const VERSION_OUTPUT: usize = 1024 * 1024;
 
-/// Characters of a package's name, a version, a title that are kept.
-const WORD: usize = 300;
+/// The most characters of a name, version or title that are kept.
+const TEXT_LENGTH: usize = 300;
 
-/// What the input `scan` may say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// snyk where there is a token for it, otherwise the first of trivy and grype that is there, otherwise grype installed.
-    Auto,
-    /// snyk.
-    Snyk,
-    /// trivy.
-    Trivy,
-    /// grype.
-    Grype,
-    /// None.
-    Off,
-}
-
-impl Choice {
-    /// The words of the input.
-    pub(crate) const ALL: [(&'static str, Self); 5] = [
-        ("auto", Self::Auto),
-        ("snyk", Self::Snyk),
-        ("trivy", Self::Trivy),
-        ("grype", Self::Grype),
-        ("off", Self::Off),
-    ];
-}
-
-/// A scanner as it is run.
-pub(crate) struct Scanner {
-    kind: Kind,
+/// A vulnerability scanner with its configuration.
+pub(crate) struct VulnerabilityScanner {
+    kind: ScannerKind,
     program: PathBuf,
     deadline: Duration,
-    /// Where layouts for it are made.
+    /// The folder for temporary layouts.
     temporary: PathBuf,
-    /// Where it keeps its database from one run to the next; none: where it does by itself.
-    cache: Option<PathBuf>,
-    turns: Semaphore,
-    /// How many more may scan at a time once the first is through.
-    later: AtomicUsize,
+    /// The folder for its database, if not its default one.
+    database_folder: Option<PathBuf>,
+    permits: Semaphore,
+    /// Permits to add after the first scan.
+    permits_after_first: AtomicUsize,
     version: OnceCell<Option<String>>,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum ScannerKind {
     Snyk(SecretString),
     Trivy,
     Grype,
 }
 
-impl Kind {
+impl ScannerKind {
     fn name(&self) -> &'static str {
         match self {
             Self::Snyk(_) => "snyk",
@@ -95,126 +71,127 @@ impl Kind {
     }
 }
 
-/// A platform of an image that is scanned.
-pub(crate) struct Target<'a> {
+/// The platform of an image to scan.
+pub(crate) struct ScanTarget<'a> {
     /// The image's key in the mapping.
     pub(crate) key: &'a str,
     /// The platform.
     pub(crate) platform: &'a Platform,
-    /// Where the image is.
+    /// The layout that the image is in.
     pub(crate) layout: &'a Layout,
     /// The platform's manifest.
     pub(crate) manifest: &'a Descriptor,
-    /// The Dockerfile that it was built from, for advice.
+    /// The Dockerfile that it was built from, which snyk bases advice on.
     pub(crate) dockerfile: Option<&'a Path>,
 }
 
-impl Scanner {
-    /// The scanner that was asked for; none where none was.
+impl VulnerabilityScanner {
+    /// Finds or installs the requested scanner; returns `None` if no scan is requested.
     ///
     /// # Errors
-    /// When it is not there and cannot be installed.
+    /// If the scanner is missing and cannot be installed.
     pub(crate) async fn choose(
-        choice: Choice,
+        options: &ScanOptions,
         runner: &Runner,
-        install: Install,
-        cache: Option<&Path>,
-        at_a_time: usize,
+        install: InstallTools,
+        concurrency: usize,
     ) -> Result<Option<Self>, ActionError> {
         let environment = &runner.variables;
         let missing = |name, action| tools::missing("scan", name, name, action);
-        let (kind, program) = match (choice, environment.secret("SNYK_TOKEN")) {
-            (Choice::Off, _) => return Ok(None),
-            (Choice::Auto | Choice::Snyk, Some(token)) => (Kind::Snyk(token), tools::snyk(runner, install).await?),
-            (Choice::Snyk, None) => {
+        let (kind, program) = match (options.scanner, environment.secret("SNYK_TOKEN")) {
+            (ScannerChoice::Off, _) => return Ok(None),
+            (ScannerChoice::Auto | ScannerChoice::Snyk, Some(token)) => {
+                (ScannerKind::Snyk(token), tools::snyk(runner, install).await?)
+            }
+            (ScannerChoice::Snyk, None) => {
                 let problem = ActionError::failure("snyk needs a token, and SNYK_TOKEN is not set");
                 return Err(problem.hint("`env: SNYK_TOKEN: ${{ secrets.SNYK_TOKEN }}` on the step, or another `scan`"));
             }
-            (Choice::Trivy, _) => {
+            (ScannerChoice::Trivy, _) => {
                 let trivy = environment.program("trivy");
-                (Kind::Trivy, trivy.ok_or_else(|| missing("trivy", "aquasecurity/setup-trivy"))?)
+                (ScannerKind::Trivy, trivy.ok_or_else(|| missing("trivy", "aquasecurity/setup-trivy"))?)
             }
-            (Choice::Grype, _) => (Kind::Grype, tools::grype(runner, install).await?),
-            (Choice::Auto, None) => match environment.program("trivy") {
-                Some(trivy) => (Kind::Trivy, trivy),
-                None => (Kind::Grype, tools::grype(runner, install).await?),
+            (ScannerChoice::Grype, _) => (ScannerKind::Grype, tools::grype(runner, install).await?),
+            (ScannerChoice::Auto, None) => match environment.program("trivy") {
+                Some(trivy) => (ScannerKind::Trivy, trivy),
+                None => (ScannerKind::Grype, tools::grype(runner, install).await?),
             },
         };
-        let cache = cache.map(|folder| folder.join(kind.name()));
-        Ok(Some(Self { cache, ..Self::new(kind, program, environment, at_a_time) }))
+        let database_folder = options.cache.as_ref().map(|folder| folder.join(kind.name()));
+        Ok(Some(Self { database_folder, ..Self::new(kind, program, environment, concurrency) }))
     }
 
-    fn new(kind: Kind, program: PathBuf, variables: &Variables, at_a_time: usize) -> Self {
-        let at_a_time = at_a_time.max(1);
-        // trivy locks its cache, so two of it would wait for each other until one gives up. grype's first fetches its database.
-        let (first, later) = match kind {
-            Kind::Snyk(_) => (at_a_time, 0),
-            Kind::Trivy => (1, 0),
-            Kind::Grype => (1, at_a_time - 1),
+    fn new(kind: ScannerKind, program: PathBuf, variables: &Variables, concurrency: usize) -> Self {
+        let concurrency = concurrency.max(1);
+        // trivy locks its cache, so parallel runs would wait until one gives up. The first run of grype fetches its database.
+        let (first, after_first) = match kind {
+            ScannerKind::Snyk(_) => (concurrency, 0),
+            ScannerKind::Trivy => (1, 0),
+            ScannerKind::Grype => (1, concurrency - 1),
         };
         Self {
             kind,
             program,
             deadline: DEADLINE,
             temporary: variables.temporary(),
-            cache: None,
-            turns: Semaphore::new(first),
-            later: AtomicUsize::new(later),
+            database_folder: None,
+            permits: Semaphore::new(first),
+            permits_after_first: AtomicUsize::new(after_first),
             version: OnceCell::new(),
         }
     }
 
-    /// Its name.
+    /// Returns the name of the scanner.
     pub(crate) fn name(&self) -> &'static str {
         self.kind.name()
     }
 
-    /// Its command line so far, with the folder for its database.
+    /// Returns the scanner's command without arguments.
     fn command(&self) -> Command {
         let (program, variable) = match self.kind {
-            Kind::Snyk(_) => (Program::Snyk, None),
-            Kind::Trivy => (Program::Trivy, Some("TRIVY_CACHE_DIR")),
-            Kind::Grype => (Program::Grype, Some("GRYPE_DB_CACHE_DIR")),
+            ScannerKind::Snyk(_) => (Program::Snyk, None),
+            ScannerKind::Trivy => (Program::Trivy, Some("TRIVY_CACHE_DIR")),
+            ScannerKind::Grype => (Program::Grype, Some("GRYPE_DB_CACHE_DIR")),
         };
         let mut command = runner_protocol::command(program, &self.program);
-        if let (Some(variable), Some(folder)) = (variable, &self.cache) {
+        if let (Some(variable), Some(folder)) = (variable, &self.database_folder) {
             command.env(variable, folder);
         }
         command
     }
 
-    /// Scans a platform of an image. Any number of calls may be made at the same time: they wait for their turn.
+    /// Scans one platform of an image. Concurrent calls wait for a permit.
     ///
     /// # Errors
-    /// When the scanner could not do it: that is not the same as having found nothing.
-    pub(crate) async fn scan(&self, target: &Target<'_>) -> Result<Scan, ActionError> {
+    /// If the scanner fails.
+    pub(crate) async fn scan(&self, target: &ScanTarget<'_>) -> Result<Scan, ActionError> {
         let failed = |cause: ActionError| {
             let hint = cause.hint.clone();
             let message = format!("image `{}` ({}) could not be scanned", target.key, target.platform);
             let problem = ActionError::failure(message).because(cause);
             hint.into_iter().fold(problem, ActionError::hint)
         };
-        let turn =
-            self.turns.acquire().await.map_err(|error| failed(ActionError::failure("no turn").because(error)))?;
-        let outcome = self.at_once(target).await.map_err(failed);
-        drop(turn);
-        self.turns.add_permits(self.later.swap(0, Ordering::Relaxed));
-        outcome
+        let permit =
+            self.permits.acquire().await.map_err(|error| failed(ActionError::failure("no permit").because(error)))?;
+        let scan = self.scan_with_permit(target).await.map_err(failed);
+        drop(permit);
+        self.permits.add_permits(self.permits_after_first.swap(0, Ordering::Relaxed));
+        scan
     }
 
-    async fn at_once(&self, target: &Target<'_>) -> Result<Scan, ActionError> {
-        let single = Single::of(target.layout, target.manifest, &self.temporary)?;
+    async fn scan_with_permit(&self, target: &ScanTarget<'_>) -> Result<Scan, ActionError> {
+        let single = SingleImageLayout::new(target.layout, target.manifest, &self.temporary)?;
         let started = clock::now();
         let report = match &self.kind {
-            Kind::Snyk(token) => snyk::scan(self, token, &single, target).await?,
-            Kind::Trivy => trivy::scan(self, &single).await?,
-            Kind::Grype => grype::scan(self, &single).await?,
+            ScannerKind::Snyk(token) => snyk::scan(self, token, &single, target).await?,
+            ScannerKind::Trivy => trivy::scan(self, &single).await?,
+            ScannerKind::Grype => grype::scan(self, &single).await?,
         };
         let finished = clock::now();
         let vulnerabilities = distinct(report.vulnerabilities);
-        if vulnerabilities.len() > VULNERABILITIES {
+        if vulnerabilities.len() > VULNERABILITY_LIMIT {
             return Err(ActionError::failure(format!(
-                "{} lists more than {VULNERABILITIES} vulnerabilities",
+                "{} lists more than {VULNERABILITY_LIMIT} vulnerabilities",
                 self.name()
             )));
         }
@@ -228,31 +205,31 @@ impl Scanner {
         })
     }
 
-    /// Runs the scanner, which has to end by itself and in time.
-    async fn run(&self, mut command: Command, single: &Single) -> Result<Finished, ActionError> {
+    /// Runs the scanner until it exits, within the deadline.
+    async fn run(&self, mut command: Command, single: &SingleImageLayout) -> Result<Finished, ActionError> {
         command.current_dir(single.folder());
-        let finished = run(command, OUTPUT, self.deadline).await;
+        let finished = run(command, OUTPUT_LIMIT, self.deadline).await;
         finished.map_err(|error| ActionError::failure(format!("{} did not finish", self.name())).because(error))
     }
 
-    /// Its version as it says it, asked for once.
+    /// Returns the version that the scanner prints. It is run for this only once.
     async fn version(&self, arguments: &[&str]) -> Option<String> {
         let ask = async || {
             let mut command = self.command();
             command.args(arguments);
             let finished = run(command, VERSION_OUTPUT, VERSION_DEADLINE).await.ok()?;
             let text = String::from_utf8_lossy(&finished.stdout).into_owned();
-            text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(word)
+            text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(table_text)
         };
         self.version.get_or_init(ask).await.clone()
     }
 
-    /// A failure that the scanner has words for, or at least an exit code.
-    fn failure(&self, finished: &Finished, words: Option<&str>) -> ActionError {
+    /// Describes a failed run by the scanner's message, or at least its exit code.
+    fn failure(&self, finished: &Finished, message: Option<&str>) -> ActionError {
         let log = String::from_utf8_lossy(&finished.log);
         let last = || log.lines().rev().map(str::trim).find(|line| !line.is_empty());
-        let words = words.or_else(last).map(|words| format!(": {}", word(words))).unwrap_or_default();
-        ActionError::failure(format!("{} failed with {}{words}", self.name(), finished.status))
+        let message = message.or_else(last).map(|message| format!(": {}", table_text(message))).unwrap_or_default();
+        ActionError::failure(format!("{} failed with {}{message}", self.name(), finished.status))
     }
 
     fn broken(&self, error: impl Into<oci::BoxError>) -> ActionError {
@@ -260,25 +237,25 @@ impl Scanner {
     }
 }
 
-/// What a scanner says.
-struct Report {
+/// A scanner's report.
+struct ScannerReport {
     tool: Tool,
     vulnerabilities: Vec<Vulnerability>,
 }
 
-/// Text of a scanner as it can stand in a table: on one line, bounded.
-fn word(text: &str) -> String {
-    text.chars().take(WORD).map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// Shortens text of a scanner and puts it on one line, as a table needs it.
+fn table_text(text: &str) -> String {
+    text.chars().take(TEXT_LENGTH).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The same, none where there is nothing.
-fn some_word(text: Option<&str>) -> Option<String> {
-    text.map(str::trim).filter(|text| !text.is_empty()).map(word)
+/// The same for a text that may be absent or empty.
+fn optional_text(text: Option<&str>) -> Option<String> {
+    text.map(str::trim).filter(|text| !text.is_empty()).map(table_text)
 }
 
-/// An address that a person may follow.
-fn address(text: Option<&str>) -> Option<String> {
-    some_word(text).filter(|url| url.starts_with("https://") || url.starts_with("http://"))
+/// Returns a text that is a web address.
+fn web_address(text: Option<&str>) -> Option<String> {
+    optional_text(text).filter(|url| url.starts_with("https://") || url.starts_with("http://"))
 }
 
 #[cfg(test)]

@@ -1,30 +1,30 @@
-//! [`snyk container test`](https://docs.snyk.io/developer-tools/snyk-cli/commands/container-test): it takes an archive, and tells
-//! by its exit code how it went.
+//! [`snyk container test`](https://docs.snyk.io/developer-tools/snyk-cli/commands/container-test) on an archive. The exit code
+//! tells findings from failures.
 
 use serde::Deserialize;
 
 use lifecycle::evidence::scan::{Severity, Tool, Vulnerability};
 use lifecycle::{ActionError, ExposeSecret, SecretString};
 
-use super::{OUTPUT, Report, Scanner, Target, address, some_word, word};
-use crate::single::Single;
+use super::{OUTPUT_LIMIT, ScanTarget, ScannerReport, VulnerabilityScanner, optional_text, table_text, web_address};
+use crate::single_image_layout::SingleImageLayout;
 
-/// What its exit codes say.
+/// Exit codes.
 mod exit {
     pub(super) const CLEAN: i32 = 0;
     pub(super) const FINDINGS: i32 = 1;
     pub(super) const NOTHING_TO_TEST: i32 = 3;
 }
 
-/// What is listed beside vulnerabilities: not one.
+/// The type of an issue that is no vulnerability.
 const LICENSE: &str = "license";
 
 pub(super) async fn scan(
-    scanner: &Scanner,
+    scanner: &VulnerabilityScanner,
     token: &SecretString,
-    single: &Single,
-    target: &Target<'_>,
-) -> Result<Report, ActionError> {
+    single: &SingleImageLayout,
+    target: &ScanTarget<'_>,
+) -> Result<ScannerReport, ActionError> {
     let archive = single.archive().await?;
     let json = single.file("snyk.json");
     let mut command = scanner.command();
@@ -35,8 +35,8 @@ pub(super) async fn scan(
     }
     let finished = scanner.run(command, single).await?;
     let document = match std::fs::metadata(&json) {
-        Ok(file) if file.len() > OUTPUT as u64 => {
-            return Err(ActionError::failure(format!("snyk wrote more than {OUTPUT} bytes")));
+        Ok(file) if file.len() > OUTPUT_LIMIT as u64 => {
+            return Err(ActionError::failure(format!("snyk wrote more than {OUTPUT_LIMIT} bytes")));
         }
         Ok(_) => {
             std::fs::read(&json).map_err(|error| ActionError::failure("cannot read what snyk wrote").because(error))?
@@ -51,20 +51,21 @@ pub(super) async fn scan(
             return Err(problem.hint("another `scan` may know what it is made of; `scan: off` leaves it unscanned"));
         }
         _ => {
-            let said =
-                projects(&document).ok().and_then(|projects| projects.into_iter().find_map(|project| project.error));
+            let error = parse_projects(&document)
+                .ok()
+                .and_then(|projects| projects.into_iter().find_map(|project| project.error));
             let stdout = String::from_utf8_lossy(&finished.stdout);
             let first = stdout.lines().map(str::trim).find(|line| !line.is_empty());
-            return Err(scanner.failure(&finished, said.as_deref().or(first)));
+            return Err(scanner.failure(&finished, error.as_deref().or(first)));
         }
     }
-    let projects = projects(&document).map_err(|error| scanner.broken(error))?;
+    let projects = parse_projects(&document).map_err(|error| scanner.broken(error))?;
     if let Some(error) = projects.iter().find_map(|project| project.error.as_deref()) {
         return Err(scanner.failure(&finished, Some(error)));
     }
-    let issues = issues(projects).ok_or_else(|| scanner.broken("a project without `vulnerabilities`"))?;
+    let issues = all_issues(projects).ok_or_else(|| scanner.broken("a project without `vulnerabilities`"))?;
     if code == Some(exit::FINDINGS) && issues.is_empty() {
-        return Err(ActionError::failure("snyk says that it found something, and lists nothing"));
+        return Err(ActionError::failure("snyk exited with code 1 for findings, but its report lists none"));
     }
     let tool = Tool {
         name: "snyk".to_owned(),
@@ -73,21 +74,21 @@ pub(super) async fn scan(
         database: None,
     };
     let issues = issues.into_iter().filter(|issue| issue.kind.as_deref() != Some(LICENSE));
-    Ok(Report { tool, vulnerabilities: issues.map(vulnerability).collect() })
+    Ok(ScannerReport { tool, vulnerabilities: issues.map(vulnerability).collect() })
 }
 
-/// What is written: of the operating system's packages, and of each application in the image.
+/// The report on the operating system's packages, or on an application in the image.
 #[derive(Deserialize)]
-struct Project {
+struct SnykProject {
     error: Option<String>,
-    vulnerabilities: Option<Vec<Issue>>,
+    vulnerabilities: Option<Vec<SnykIssue>>,
     #[serde(default)]
-    applications: Vec<Project>,
+    applications: Vec<SnykProject>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Issue {
+struct SnykIssue {
     id: String,
     title: Option<String>,
     severity: Option<String>,
@@ -104,16 +105,16 @@ struct Issue {
     kind: Option<String>,
 }
 
-/// One project, or a list of them.
-fn projects(json: &[u8]) -> Result<Vec<Project>, serde_json::Error> {
+/// Parses one project or a list of projects.
+fn parse_projects(json: &[u8]) -> Result<Vec<SnykProject>, serde_json::Error> {
     match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => serde_json::from_slice(json),
         _ => serde_json::from_slice(json).map(|project| vec![project]),
     }
 }
 
-/// The issues of all projects; none where a project does not say.
-fn issues(projects: Vec<Project>) -> Option<Vec<Issue>> {
+/// Returns the issues of all projects; `None` if a project has no list of them.
+fn all_issues(projects: Vec<SnykProject>) -> Option<Vec<SnykIssue>> {
     if projects.is_empty() {
         return None;
     }
@@ -121,27 +122,27 @@ fn issues(projects: Vec<Project>) -> Option<Vec<Issue>> {
     for project in projects {
         all.extend(project.vulnerabilities?);
         if !project.applications.is_empty() {
-            all.extend(issues(project.applications)?);
+            all.extend(all_issues(project.applications)?);
         }
     }
     Some(all)
 }
 
-fn vulnerability(issue: Issue) -> Vulnerability {
-    // Older answers keep `critical` out of `severity`.
+fn vulnerability(issue: SnykIssue) -> Vulnerability {
+    // Older versions of snyk have `critical` only in the second one.
     let severities = [&issue.severity, &issue.severity_with_critical].into_iter().flatten();
     let severity = severities.map(|word| Severity::read(word)).max().unwrap_or(Severity::Unknown);
     let names = ["CVE", "GHSA"].iter().filter_map(|kind| issue.identifiers.get(*kind)).flatten();
     let fixed = issue.nearest_fixed_in_version.as_deref().or(issue.fixed_in.first().map(String::as_str));
     Vulnerability {
-        url: address(Some(&format!("https://security.snyk.io/vuln/{}", issue.id))),
-        id: word(&issue.id),
-        aliases: names.map(|name| word(name)).collect(),
-        package: word(issue.name.or(issue.package_name).as_deref().unwrap_or_default()),
-        version: word(issue.version.as_deref().unwrap_or_default()),
-        fixed: some_word(fixed),
+        url: web_address(Some(&format!("https://security.snyk.io/vuln/{}", issue.id))),
+        id: table_text(&issue.id),
+        aliases: names.map(|name| table_text(name)).collect(),
+        package: table_text(issue.name.or(issue.package_name).as_deref().unwrap_or_default()),
+        version: table_text(issue.version.as_deref().unwrap_or_default()),
+        fixed: optional_text(fixed),
         severity,
-        title: some_word(issue.title.as_deref()),
+        title: optional_text(issue.title.as_deref()),
     }
 }
 

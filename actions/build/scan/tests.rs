@@ -2,20 +2,20 @@ use lifecycle::Diagnostic;
 use lifecycle::evidence::scan::{Counts, Policy, Severity, Verdict};
 
 use super::*;
-use crate::single;
+use crate::single_image_layout;
 use crate::tools::script;
 
-/// A scanner that is a script, and what it does with an image of two in a layout. Nothing may be left behind.
-async fn scan(kind: Kind, script: &str, deadline: Duration) -> Result<Scan, String> {
+/// Scans one of two images of a layout with a script in place of the scanner. Nothing may be left behind.
+async fn scan(kind: ScannerKind, script: &str, deadline: Duration) -> Result<Scan, String> {
     let folder = tempfile::tempdir().unwrap();
     let temporary = folder.path().join("temporary");
-    let (layout, manifest) = single::tests::layout(folder.path());
+    let (layout, manifest) = single_image_layout::tests::layout(folder.path());
     let program = script::write(folder.path(), "scanner", script);
     let environment = temporary.display().to_string();
     let environment = Variables::from([("RUNNER_TEMP", environment.as_str())]);
-    let scanner = Scanner { deadline, ..Scanner::new(kind, program, &environment, 2) };
+    let scanner = VulnerabilityScanner { deadline, ..VulnerabilityScanner::new(kind, program, &environment, 2) };
     let platform = Platform::linux("amd64");
-    let target = Target { key: "Web", platform: &platform, layout: &layout, manifest: &manifest, dockerfile: None };
+    let target = ScanTarget { key: "Web", platform: &platform, layout: &layout, manifest: &manifest, dockerfile: None };
     let outcome = scanner.scan(&target).await;
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     outcome.map_err(|problem| Diagnostic::of(&problem.into()).line())
@@ -23,11 +23,11 @@ async fn scan(kind: Kind, script: &str, deadline: Duration) -> Result<Scan, Stri
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn snyk() -> Kind {
-    Kind::Snyk(SecretString::from("token"))
+fn snyk() -> ScannerKind {
+    ScannerKind::Snyk(SecretString::from("token"))
 }
 
-/// A snyk that writes a file and ends with an exit code.
+/// A script that writes a file like snyk and exits with a code.
 fn snyk_script(json: &str, code: i32) -> String {
     format!(
         "if [ \"$1\" = --version ]; then echo 1.894.0; exit; fi\n\
@@ -49,11 +49,12 @@ const SNYK: &str = r#"{"vulnerabilities":[
    "identifiers":{"CVE":[],"GHSA":["GHSA-x"]}}],"ok":false,"targetFile":"/app/package.json"}]}"#;
 
 #[tokio::test]
-async fn snyk_tells_clean_from_findings_and_both_from_failure() {
+async fn snyk_reports_are_read_and_its_failures_are_errors() {
     let found = scan(snyk(), &snyk_script(SNYK, 1), LONG).await.unwrap();
-    let told: Vec<_> = found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
+    let vulnerabilities: Vec<_> =
+        found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
     assert_eq!(
-        told,
+        vulnerabilities,
         [("SNYK-DEBIAN12-OPENSSL-1", Severity::Critical, Some("3.0.2")), ("SNYK-JS-A-2", Severity::Low, Some("1.0.1")),]
     );
     assert_eq!(found.vulnerabilities[0].aliases, ["CVE-2026-1"]);
@@ -68,7 +69,7 @@ async fn snyk_tells_clean_from_findings_and_both_from_failure() {
     insta::assert_snapshot!(error("{}", 3).await, @"image `Web` (linux/amd64) could not be scanned: snyk found nothing in it that it can test (exit code 3) (hint: another `scan` may know what it is made of; `scan: off` leaves it unscanned)");
     insta::assert_snapshot!(error("{}", 0).await, @"image `Web` (linux/amd64) could not be scanned: snyk printed something that is not its JSON: a project without `vulnerabilities`");
     insta::assert_snapshot!(error("[]", 0).await, @"image `Web` (linux/amd64) could not be scanned: snyk printed something that is not its JSON: a project without `vulnerabilities`");
-    insta::assert_snapshot!(error(r#"{"vulnerabilities":[],"ok":true}"#, 1).await, @"image `Web` (linux/amd64) could not be scanned: snyk says that it found something, and lists nothing");
+    insta::assert_snapshot!(error(r#"{"vulnerabilities":[],"ok":true}"#, 1).await, @"image `Web` (linux/amd64) could not be scanned: snyk exited with code 1 for findings, but its report lists none");
     insta::assert_snapshot!(error(r#"{"vulnerabilities":["#, 1).await, @"image `Web` (linux/amd64) could not be scanned: snyk printed something that is not its JSON: EOF while parsing a list at line 2 column 0");
     insta::assert_snapshot!(error("[", 139).await, @"image `Web` (linux/amd64) could not be scanned: snyk failed with exit status: 139");
 }
@@ -88,34 +89,39 @@ fn printing(json: &str, code: i32) -> String {
 }
 
 #[tokio::test]
-async fn trivy_reads_a_layout_and_its_unknown_is_unknown() {
+async fn trivy_reports_are_read_and_its_failures_are_errors() {
     let layout = "test -f \"$3/index.json\" || exit 7\n";
     let script = printing(TRIVY, 0).replacen("cat", &format!("{layout}cat"), 1);
-    let found = scan(Kind::Trivy, &script, LONG).await.unwrap();
-    let told: Vec<_> = found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
-    assert_eq!(told, [("CVE-2026-2", Severity::Medium, Some("1.2.5")), ("CVE-2026-3", Severity::Unknown, None)]);
+    let found = scan(ScannerKind::Trivy, &script, LONG).await.unwrap();
+    let vulnerabilities: Vec<_> =
+        found.vulnerabilities.iter().map(|v| (v.id.as_str(), v.severity, v.fixed.as_deref())).collect();
+    assert_eq!(
+        vulnerabilities,
+        [("CVE-2026-2", Severity::Medium, Some("1.2.5")), ("CVE-2026-3", Severity::Unknown, None)]
+    );
     assert_eq!(
         (found.tool.version.as_deref(), found.tool.database.as_deref()),
         (Some("0.70.0"), Some("2026-01-01T00:00:00Z"))
     );
-    let nothing = scan(Kind::Trivy, &printing(r#"{"SchemaVersion":2,"ArtifactName":"x"}"#, 0), LONG).await.unwrap();
+    let nothing =
+        scan(ScannerKind::Trivy, &printing(r#"{"SchemaVersion":2,"ArtifactName":"x"}"#, 0), LONG).await.unwrap();
     assert_eq!(nothing.vulnerabilities, []);
 
-    let error = async |script: &str| scan(Kind::Trivy, script, LONG).await.unwrap_err();
+    let error = async |script: &str| scan(ScannerKind::Trivy, script, LONG).await.unwrap_err();
     insta::assert_snapshot!(error("echo 'FATAL no database' >&2; exit 1").await, @"image `Web` (linux/amd64) could not be scanned: trivy failed with exit status: 1: FATAL no database");
     insta::assert_snapshot!(error("echo '{}'").await, @"image `Web` (linux/amd64) could not be scanned: trivy printed something that is not its JSON: missing field `SchemaVersion` at line 1 column 2");
     insta::assert_snapshot!(error("echo '{\"SchemaVersion\":3}'").await, @"image `Web` (linux/amd64) could not be scanned: trivy printed something that is not its JSON: its schema is 3, not 2");
 }
 
 #[tokio::test]
-async fn a_severity_that_a_scanner_does_not_know_is_unknown_whatever_is_related() {
+async fn an_unknown_severity_is_not_taken_from_related_vulnerabilities() {
     let grype = r#"{"matches":[{"vulnerability":{"id":"ELSA-1","severity":"Unknown"},
         "relatedVulnerabilities":[{"id":"CVE-2026-6","severity":"Low"}],"artifact":{"name":"bash","version":"5"}},
       {"vulnerability":{"id":"ELSA-2"},"artifact":{"name":"bash","version":"5"}}]}"#;
     let snyk_json = r#"{"vulnerabilities":[{"id":"S-1","severity":"none","name":"a","version":"1"},
         {"id":"S-2","name":"a","version":"1"},{"id":"S-3","severity":"Unassigned","name":"a","version":"1"}]}"#;
     let scans = [
-        scan(Kind::Grype, &printing(grype, 0), LONG).await.unwrap(),
+        scan(ScannerKind::Grype, &printing(grype, 0), LONG).await.unwrap(),
         scan(snyk(), &snyk_script(snyk_json, 1), LONG).await.unwrap(),
     ];
     for scan in &scans {
@@ -131,8 +137,8 @@ const GRYPE: &str = r#"{"matches":[{"vulnerability":{"id":"GHSA-y","dataSource":
  "source":{},"distro":{},"descriptor":{"name":"grype","version":"0.90.0","db":{"status":{"built":"2026-01-02T00:00:00Z"}}}}"#;
 
 #[tokio::test]
-async fn grype_may_fail_for_its_own_threshold_alone() {
-    let found = scan(Kind::Grype, &printing(GRYPE, 0), LONG).await.unwrap();
+async fn grype_exit_code_of_its_own_threshold_is_no_failure() {
+    let found = scan(ScannerKind::Grype, &printing(GRYPE, 0), LONG).await.unwrap();
     assert_eq!(found.vulnerabilities[0].fixed, None);
     let vulnerability = &found.vulnerabilities[1];
     assert_eq!((vulnerability.severity, vulnerability.version.as_str()), (Severity::Low, "17.0.10+7 -x"));
@@ -143,15 +149,15 @@ async fn grype_may_fail_for_its_own_threshold_alone() {
     assert_eq!(found.tool.database.as_deref(), Some("2026-01-02T00:00:00Z"));
     let threshold =
         format!("echo 'discovered vulnerabilities at or above the severity threshold' >&2\n{}", printing(GRYPE, 2));
-    assert_eq!(scan(Kind::Grype, &threshold, LONG).await.unwrap().vulnerabilities.len(), 2);
-    let error = async |script: &str| scan(Kind::Grype, script, LONG).await.unwrap_err();
+    assert_eq!(scan(ScannerKind::Grype, &threshold, LONG).await.unwrap().vulnerabilities.len(), 2);
+    let error = async |script: &str| scan(ScannerKind::Grype, script, LONG).await.unwrap_err();
     insta::assert_snapshot!(error(&printing(GRYPE, 1)).await, @"image `Web` (linux/amd64) could not be scanned: grype failed with exit status: 1");
     insta::assert_snapshot!(error(&printing("{}", 0)).await, @"image `Web` (linux/amd64) could not be scanned: grype printed something that is not its JSON: missing field `matches` at line 1 column 2");
 }
 
 #[tokio::test]
-async fn what_hangs_or_floods_fails() {
-    for kind in [snyk(), Kind::Trivy, Kind::Grype] {
+async fn scanners_that_hang_or_print_too_much_fail() {
+    for kind in [snyk(), ScannerKind::Trivy, ScannerKind::Grype] {
         let error = scan(kind.clone(), "exec sleep 600", Duration::from_millis(100)).await.unwrap_err();
         assert!(error.contains("did not finish") && error.contains("was ended after"), "{error}");
         let error = scan(kind, "head -c 200000000 /dev/zero", LONG).await.unwrap_err();
@@ -162,11 +168,11 @@ async fn what_hangs_or_floods_fails() {
 }
 
 #[tokio::test]
-async fn the_verdict_is_one_for_all_scanners() {
+async fn one_verdict_covers_the_reports_of_all_scanners() {
     let scans = [
         scan(snyk(), &snyk_script(SNYK, 1), LONG).await.unwrap(),
-        scan(Kind::Trivy, &printing(TRIVY, 0), LONG).await.unwrap(),
-        scan(Kind::Grype, &printing(GRYPE, 0), LONG).await.unwrap(),
+        scan(ScannerKind::Trivy, &printing(TRIVY, 0), LONG).await.unwrap(),
+        scan(ScannerKind::Grype, &printing(GRYPE, 0), LONG).await.unwrap(),
     ];
     let policy = Policy { threshold: Some(Severity::High.into()), only_fixed: true, ..Policy::default() };
     let verdict = Verdict::of("Web", "shop/web", &scans, &policy);

@@ -1,5 +1,5 @@
-//! What buildah made, as an OCI image. buildah's own OCI format leaves out what only Docker knows (`HEALTHCHECK`, `ONBUILD`,
-//! `SHELL`), so that it builds in Docker's format, and manifest and configuration are written here as BuildKit writes them.
+//! Converts an image of buildah to an OCI image like BuildKit's. buildah's own OCI format lacks `HEALTHCHECK`, `ONBUILD` and
+//! `SHELL`, so it builds in Docker's format, and manifest and configuration are written here.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use lifecycle::{ActionError, workspace};
 use oci::{CONFIG_LIMIT, Descriptor, Layout, Manifest, media_type};
 
-use crate::bases::Foundation;
+use crate::base_images::ImageConfig;
 use crate::dockerfile::Instruction;
 
-/// What BuildKit writes of a container's configuration.
-const KEPT: [&str; 13] = [
+/// The members of a container's configuration that BuildKit writes.
+const CONTAINER_MEMBERS: [&str; 13] = [
     "User",
     "ExposedPorts",
     "Env",
@@ -29,26 +29,29 @@ const KEPT: [&str; 13] = [
     "Shell",
 ];
 
-/// The label that buildah gives to every image.
-const OWN_LABEL: &str = "io.buildah.version";
+/// The label that buildah adds to every image.
+const BUILDAH_LABEL: &str = "io.buildah.version";
 
-/// What BuildKit gives to an image out of nothing.
+/// The `PATH` that BuildKit sets for an image without a base image.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Media types of layers, Docker's and OCI's.
-const LAYERS: [(&str, &str); 3] = [
+/// Media types of layers: Docker's and OCI's.
+const LAYER_MEDIA_TYPES: [(&str, &str); 3] = [
     ("application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
     ("application/vnd.docker.image.rootfs.diff.tar.zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
     ("application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar"),
 ];
 
-/// Takes an image that buildah pushed into a folder over into a layout. The layers stay as they are.
-pub(super) fn take(
+/// Adds an image that buildah pushed to a folder to a layout. The layers are not changed.
+///
+/// # Errors
+/// If the image cannot be read, or the layout cannot be written.
+pub(super) fn import(
     pushed: &Path,
     layout: &Layout,
-    base: Option<&Foundation>,
-    said: &Said,
-    shown: impl Fn(&str) -> String,
+    base: Option<&ImageConfig>,
+    instructions: &ConfigInstructions,
+    restore_names: impl Fn(&str) -> String,
 ) -> anyhow::Result<()> {
     let manifest: Value = serde_json::from_slice(&workspace::bytes(&pushed.join("manifest.json"), CONFIG_LIMIT)?)?;
     let file = |descriptor: &Value| -> anyhow::Result<_> {
@@ -57,16 +60,17 @@ pub(super) fn take(
     };
     let (config, _) = file(&manifest["config"])?;
     let config: Value = serde_json::from_slice(&workspace::bytes(&config, CONFIG_LIMIT)?)?;
-    let config = configuration(config, base, said, shown).to_string();
+    let config = configuration(config, base, instructions, restore_names).to_string();
     layout.add_blob(config.as_bytes())?;
     let mut layers = Vec::new();
     for layer in manifest["layers"].as_array().into_iter().flatten() {
         let (path, digest) = file(layer)?;
         layout.add_file(&path, &digest)?;
         let kind = layer["mediaType"].as_str().unwrap_or_default();
-        let kind = LAYERS.iter().find(|(docker, oci)| kind == *docker || kind == *oci).map(|(_, oci)| *oci);
-        let kind =
-            kind.ok_or_else(|| ActionError::failure(format!("buildah made a layer of an unknown kind: {layer}")))?;
+        let kind = LAYER_MEDIA_TYPES.iter().find(|(docker, oci)| kind == *docker || kind == *oci).map(|(_, oci)| *oci);
+        let kind = kind.ok_or_else(|| {
+            ActionError::failure(format!("buildah wrote a layer with an unknown media type: {layer}"))
+        })?;
         layers.push(json!({"mediaType": kind, "digest": digest, "size": layer["size"]}));
     }
     let config = Descriptor::of("application/vnd.oci.image.config.v1+json", config.as_bytes());
@@ -77,42 +81,41 @@ pub(super) fn take(
     Ok(layout.add_root(&manifest.descriptor(), None)?)
 }
 
-/// What a Dockerfile says of the configuration, where buildah takes it otherwise than BuildKit.
+/// Instructions on the configuration that buildah and BuildKit handle differently.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    /// What runs `CMD`, where it is written for a shell.
+pub(super) struct ConfigInstructions {
+    /// The shell that runs `CMD`, if it has the shell form.
     command_shell: Option<Vec<String>>,
-    /// The same of `ENTRYPOINT`.
+    /// The shell that runs `ENTRYPOINT`, if it has the shell form.
     entrypoint_shell: Option<Vec<String>>,
     has_command: bool,
-    /// What runs commands of those who build on the image.
+    /// The shell of the final stage.
     shell: Vec<String>,
     has_healthcheck: bool,
 }
 
-impl Said {
-    /// Reads the instructions of the stages that an image is made of.
-    pub(super) fn of(chain: &[&Instruction], base: Option<&Foundation>) -> Self {
-        let mut said = Self { shell: base.map(|base| base.shell.clone()).unwrap_or_default(), ..Self::default() };
+impl ConfigInstructions {
+    /// Reads the instructions of the stages that an image consists of.
+    pub(super) fn read(chain: &[&Instruction], base: Option<&ImageConfig>) -> Self {
+        let mut read = Self { shell: base.map(|base| base.shell.clone()).unwrap_or_default(), ..Self::default() };
         for instruction in chain {
             let list = serde_json::from_str::<Vec<String>>(&instruction.arguments.text).ok();
-            let shell = || match said.shell.is_empty() {
-                true => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
-                false => said.shell.clone(),
+            let shell = || {
+                if read.shell.is_empty() { ["/bin/sh", "-c"].map(str::to_owned).to_vec() } else { read.shell.clone() }
             };
             let for_shell = list.is_none().then(shell);
             match instruction.keyword {
-                "SHELL" => said.shell = list.unwrap_or_default(),
-                "CMD" => (said.command_shell, said.has_command) = (for_shell, true),
-                "ENTRYPOINT" => said.entrypoint_shell = for_shell,
-                "HEALTHCHECK" => said.has_healthcheck = true,
+                "SHELL" => read.shell = list.unwrap_or_default(),
+                "CMD" => (read.command_shell, read.has_command) = (for_shell, true),
+                "ENTRYPOINT" => read.entrypoint_shell = for_shell,
+                "HEALTHCHECK" => read.has_healthcheck = true,
                 _ => {}
             }
         }
-        said
+        read
     }
 
-    fn correct(&self, container: &mut Map<String, Value>, base: Option<&Foundation>) {
+    fn apply(&self, container: &mut Map<String, Value>, base: Option<&ImageConfig>) {
         for (name, shell) in [("Cmd", &self.command_shell), ("Entrypoint", &self.entrypoint_shell)] {
             let line = container.get(name).and_then(Value::as_array).and_then(|words| words.last()).cloned();
             if let Some((shell, line)) = shell.as_ref().zip(line) {
@@ -120,7 +123,7 @@ impl Said {
                 container.insert(name.to_owned(), words.collect());
             }
         }
-        // BuildKit says so for every system, though it means something on Windows alone.
+        // BuildKit sets this on every system, although it only has a meaning on Windows.
         if self.has_command {
             container.insert("ArgsEscaped".to_owned(), true.into());
         }
@@ -132,17 +135,22 @@ impl Said {
     }
 }
 
-/// The configuration as BuildKit would write it.
-fn configuration(built: Value, base: Option<&Foundation>, said: &Said, shown: impl Fn(&str) -> String) -> Value {
+/// Converts a configuration to the one that BuildKit would write.
+fn configuration(
+    built: Value,
+    base: Option<&ImageConfig>,
+    instructions: &ConfigInstructions,
+    restore_names: impl Fn(&str) -> String,
+) -> Value {
     let mut container = Map::new();
-    for name in KEPT {
+    for name in CONTAINER_MEMBERS {
         let value = &built["config"][name];
         if !is_empty(value) {
             container.insert(name.to_owned(), value.clone());
         }
     }
-    said.correct(&mut container, base);
-    own_label(&mut container, base);
+    instructions.apply(&mut container, base);
+    restore_buildah_label(&mut container, base);
     if base.is_none() {
         container.entry("WorkingDir").or_insert_with(|| "/".into());
         let environment = container.entry("Env").or_insert_with(|| json!([]));
@@ -162,33 +170,36 @@ fn configuration(built: Value, base: Option<&Foundation>, said: &Said, shown: im
     config.insert("rootfs".to_owned(), built["rootfs"].clone());
     let inherited = base.map_or(0, |base| base.history.len());
     let entries = built["history"].as_array().cloned().unwrap_or_default();
-    let entries = entries.into_iter().enumerate().map(|(number, entry)| match number < inherited {
-        true => base.map_or(entry, |base| base.history[number].clone()),
-        false => history(entry, &shown),
+    let entries = entries.into_iter().enumerate().map(|(number, entry)| {
+        if number < inherited {
+            base.map_or(entry, |base| base.history[number].clone())
+        } else {
+            history_entry(entry, &restore_names)
+        }
     });
     config.insert("history".to_owned(), entries.collect());
     config.into()
 }
 
-/// buildah names the image that it builds on, which is one of this run alone.
-fn history(mut entry: Value, shown: impl Fn(&str) -> String) -> Value {
+/// Removes the ids of pulled base images from an entry of the history: they are only valid in this run.
+fn history_entry(mut entry: Value, restore_names: impl Fn(&str) -> String) -> Value {
     if let Some(entry) = entry.as_object_mut() {
         if entry.get("comment").and_then(Value::as_str).is_some_and(|comment| comment.starts_with("FROM ")) {
             entry.remove("comment");
         }
-        if let Some(by) = entry.get("created_by").and_then(Value::as_str).map(&shown) {
+        if let Some(by) = entry.get("created_by").and_then(Value::as_str).map(&restore_names) {
             entry.insert("created_by".to_owned(), by.into());
         }
     }
     entry
 }
 
-/// The label stays what it is in the base image.
-fn own_label(container: &mut Map<String, Value>, base: Option<&Foundation>) {
+/// Restores the value that buildah's label has in the base image, or removes it.
+fn restore_buildah_label(container: &mut Map<String, Value>, base: Option<&ImageConfig>) {
     let Some(labels) = container.get_mut("Labels").and_then(Value::as_object_mut) else { return };
-    match base.and_then(|base| base.labels.get(OWN_LABEL)) {
-        Some(value) => labels.insert(OWN_LABEL.to_owned(), value.clone().into()),
-        None => labels.remove(OWN_LABEL),
+    match base.and_then(|base| base.labels.get(BUILDAH_LABEL)) {
+        Some(value) => labels.insert(BUILDAH_LABEL.to_owned(), value.clone().into()),
+        None => labels.remove(BUILDAH_LABEL),
     };
     if labels.is_empty() {
         container.remove("Labels");

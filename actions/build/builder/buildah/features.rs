@@ -1,5 +1,4 @@
-//! What a version of buildah can't do, or would do otherwise than BuildKit: it is refused before anything is built, at the
-//! line of the Dockerfile.
+//! Refuses instructions that a version of buildah does not support, or handles differently from BuildKit, before the build.
 //!
 //! The versions are those of [buildah's changelog](https://github.com/containers/buildah/blob/main/CHANGELOG.md).
 
@@ -8,71 +7,78 @@ use std::path::Path;
 
 use lifecycle::{ActionError, SourceLocation};
 
-use crate::bases::Foundation;
-use crate::dockerfile::{Base, Dockerfile, Flag, Instruction, Role, mount};
-use crate::plan::Image;
+use crate::base_images::ImageConfig;
+use crate::dockerfile::{BaseImage, BaseRole, Dockerfile, Flag, Instruction, mount_options};
+use crate::image::Image;
 
-/// Major and minor; zeros where it can't be told, so that nothing is assumed of it.
+/// Major and minor version. An unknown version is 0.0 and supports nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version(u32, u32);
+pub(super) struct BuildahVersion(u32, u32);
 
-impl Version {
-    pub(super) fn of(text: &str) -> Self {
+impl BuildahVersion {
+    pub(super) fn parse(text: &str) -> Self {
         let mut numbers = text.split(['.', '-']).map_while(|number| number.parse().ok());
         Self(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 }
 
-const HEREDOCS: Version = Version(1, 33);
-/// Before, variables in a script were filled in before the shell saw it, and its `#!` did not count.
-const SCRIPTS: Version = Version(1, 36);
-const CHECKSUM: Version = Version(1, 33);
-const NETWORK: Version = Version(1, 30);
-const START_INTERVAL: Version = Version(1, 37);
-/// Before, what a `RUN` writes into a volume was lost.
-const VOLUMES: Version = Version(1, 37);
-const EXCLUDE: Version = Version(1, 38);
-const GIT: Version = Version(1, 38);
-/// Before, a build could write into the checkout.
-const WRITABLE_BINDS: Version = Version(1, 39);
-const PARENTS: Version = Version(1, 40);
-const LINK: Version = Version(1, 41);
-/// Before, `${NAME%pattern}` and its like were an error.
-const PATTERNS: Version = Version(1, 44);
+const HEREDOCS: BuildahVersion = BuildahVersion(1, 33);
+/// Older versions expand variables in a script before the shell reads it, and ignore its `#!`.
+const SCRIPTS: BuildahVersion = BuildahVersion(1, 36);
+const CHECKSUM: BuildahVersion = BuildahVersion(1, 33);
+const NETWORK: BuildahVersion = BuildahVersion(1, 30);
+const START_INTERVAL: BuildahVersion = BuildahVersion(1, 37);
+/// Older versions lose files that `RUN` writes to a volume.
+const VOLUMES: BuildahVersion = BuildahVersion(1, 37);
+const EXCLUDE: BuildahVersion = BuildahVersion(1, 38);
+const GIT: BuildahVersion = BuildahVersion(1, 38);
+/// With older versions, a build can write to the checkout.
+const WRITABLE_BINDS: BuildahVersion = BuildahVersion(1, 39);
+const PARENTS: BuildahVersion = BuildahVersion(1, 40);
+const LINK: BuildahVersion = BuildahVersion(1, 41);
+/// Older versions do not support `${NAME%pattern}` and the like.
+const PATTERNS: BuildahVersion = BuildahVersion(1, 44);
 
-/// What is refused: what it is, and the version that can do it, if there is one.
-type Refusal = (String, Option<Version>);
+/// An unsupported feature, and the version that supports it, if there is one.
+type Unsupported = (String, Option<BuildahVersion>);
 
-/// Refuses what can't be built.
-pub(super) fn check(image: &Image, version: Version, name: &str) -> Result<(), ActionError> {
+/// Checks that a version supports all instructions of an image.
+///
+/// # Errors
+/// The first instruction that it does not support.
+pub(super) fn check(image: &Image, version: BuildahVersion, name: &str) -> Result<(), ActionError> {
     let needed: BTreeSet<usize> = image.sources.values().flat_map(|sources| &sources.needed).copied().collect();
-    let mut checking = Checking { dockerfile: &image.parsed, context: &image.context, version, volume: false };
+    let mut check = FeatureCheck { dockerfile: &image.parsed, context: &image.context, version, has_volume: false };
     let mut stage = None;
     for instruction in image.parsed.instructions() {
         if instruction.keyword == "FROM" {
             stage = Some(stage.map_or(0, |stage| stage + 1));
-            checking.volume = false;
+            check.has_volume = false;
         }
         if stage.is_some_and(|stage| !needed.contains(&stage)) {
             continue;
         }
-        if let Some((offset, (what, can))) = checking.refusal(instruction) {
+        if let Some((offset, (what, can))) = check.unsupported(instruction) {
             return Err(refused(&what, can, name, image.parsed.place(offset)));
         }
-        checking.outside(instruction)?;
+        check.check_mount_sources(instruction)?;
     }
     Ok(())
 }
 
-/// Refuses what buildah would not take from a base image. Of an OCI image it does not know what only Docker's format has.
+/// Checks that buildah supports the configuration of a base image. It ignores the members of an OCI image that only Docker's
+/// format defines.
+///
+/// # Errors
+/// The first setting that it does not support.
 pub(super) fn check_base(
     image: &Image,
-    base: &Base,
-    of_base: &Foundation,
+    base: &BaseImage,
+    of_base: &ImageConfig,
     is_oci: bool,
-    (version, name): (Version, &str),
+    (version, name): (BuildahVersion, &str),
 ) -> Result<(), ActionError> {
-    if base.role != Role::Stage {
+    if base.role != BaseRole::Stage {
         return Ok(());
     }
     let what = |what: &str| format!("{what} of the base image `{}`", base.reference);
@@ -90,42 +96,42 @@ pub(super) fn check_base(
     Ok(())
 }
 
-fn refused(what: &str, can: Option<Version>, name: &str, place: SourceLocation) -> ActionError {
+fn refused(what: &str, can: Option<BuildahVersion>, name: &str, place: SourceLocation) -> ActionError {
     let needed = match can {
-        Some(Version(major, minor)) => format!("buildah {major}.{minor} or BuildKit is needed"),
+        Some(BuildahVersion(major, minor)) => format!("buildah {major}.{minor} or BuildKit is needed"),
         None => "BuildKit is needed".to_owned(),
     };
-    ActionError::usage_error(format!("{name}, which builds here, can't do {what}: {needed}"))
+    ActionError::usage_error(format!("{name}, which builds here, does not support {what}: {needed}"))
         .at(place)
         .hint("`builder: buildx` builds with BuildKit where there is a Docker Engine")
 }
 
-/// Looks at one instruction after the other.
-struct Checking<'a> {
+/// A check of one instruction after the other.
+struct FeatureCheck<'a> {
     dockerfile: &'a Dockerfile,
     context: &'a Path,
-    version: Version,
+    version: BuildahVersion,
     /// Whether the stage has declared a volume.
-    volume: bool,
+    has_volume: bool,
 }
 
-impl Checking<'_> {
-    /// What of an instruction is refused, and where it stands.
-    fn refusal(&mut self, instruction: &Instruction) -> Option<(usize, Refusal)> {
+impl FeatureCheck<'_> {
+    /// Returns the unsupported feature in an instruction, and its offset.
+    fn unsupported(&mut self, instruction: &Instruction) -> Option<(usize, Unsupported)> {
         let at = instruction.offset;
         if instruction.has_heredoc {
             if self.version < HEREDOCS {
                 return Some((at, ("heredocs".to_owned(), Some(HEREDOCS))));
             }
             if instruction.keyword == "RUN" && self.version < SCRIPTS {
-                return Some((at, ("a heredoc of `RUN` as BuildKit does it".to_owned(), Some(SCRIPTS))));
+                return Some((at, ("a heredoc of `RUN` as BuildKit runs it".to_owned(), Some(SCRIPTS))));
             }
         }
         let of_option = instruction.options.iter().find_map(|option| {
             let refusal = match instruction.keyword {
                 "RUN" => self.run(option),
                 "ADD" | "COPY" => self.copy(instruction.keyword, option),
-                "HEALTHCHECK" if option.name == "start-interval" => self.before(START_INTERVAL, "--start-interval"),
+                "HEALTHCHECK" if option.name == "start-interval" => self.requires(START_INTERVAL, "--start-interval"),
                 _ => None,
             };
             refusal.map(|refusal| (option.offset, refusal))
@@ -134,16 +140,16 @@ impl Checking<'_> {
             return of_option;
         }
         match instruction.keyword {
-            "VOLUME" => self.volume = true,
-            "RUN" if self.volume && self.version < VOLUMES => {
-                let what = "`RUN` behind `VOLUME`, whose files it would lose".to_owned();
+            "VOLUME" => self.has_volume = true,
+            "RUN" if self.has_volume && self.version < VOLUMES => {
+                let what = "`RUN` after `VOLUME`, whose files it would lose".to_owned();
                 return Some((at, (what, Some(VOLUMES))));
             }
             "ADD" if self.version < GIT => {
                 let git = instruction.arguments.words().into_iter().find(|word| is_git(&word.text))?;
                 return Some((at, (format!("`ADD {}`", git.text), Some(GIT))));
             }
-            // The names of images are exchanged before buildah sees them.
+            // Names of images have been replaced before buildah reads them.
             "FROM" | "RUN" | "CMD" | "ENTRYPOINT" | "ONBUILD" | "SHELL" | "HEALTHCHECK" => {}
             _ if self.version < PATTERNS && has_pattern(&instruction.arguments.text) => {
                 return Some((at, ("patterns in variables".to_owned(), Some(PATTERNS))));
@@ -153,67 +159,70 @@ impl Checking<'_> {
         None
     }
 
-    fn before(&self, since: Version, what: &str) -> Option<Refusal> {
+    fn requires(&self, since: BuildahVersion, what: &str) -> Option<Unsupported> {
         (self.version < since).then(|| (format!("`{what}`"), Some(since)))
     }
 
-    fn never(what: String) -> Option<Refusal> {
+    fn never_supported(what: String) -> Option<Unsupported> {
         Some((format!("`{what}`"), None))
     }
 
-    fn copy(&self, keyword: &str, option: &Flag) -> Option<Refusal> {
+    fn copy(&self, keyword: &str, option: &Flag) -> Option<Unsupported> {
         let shown = format!("{keyword} --{}", option.name);
         match option.name.as_str() {
             "from" | "chown" => None,
             // An octal number, or a variable that may be one.
             "chmod" if option.value.starts_with('$') || option.value.bytes().all(|b| b.is_ascii_digit()) => None,
-            "chmod" => Self::never(format!("{keyword} --chmod={}", option.value)),
+            "chmod" => Self::never_supported(format!("{keyword} --chmod={}", option.value)),
             "link" if option.value == "false" => None,
-            "link" => self.before(LINK, &shown),
-            "parents" => self.before(PARENTS, &shown),
-            "exclude" => self.before(EXCLUDE, &shown),
-            "checksum" if keyword == "ADD" => self.before(CHECKSUM, &shown),
-            _ => Self::never(shown),
+            "link" => self.requires(LINK, &shown),
+            "parents" => self.requires(PARENTS, &shown),
+            "exclude" => self.requires(EXCLUDE, &shown),
+            "checksum" if keyword == "ADD" => self.requires(CHECKSUM, &shown),
+            _ => Self::never_supported(shown),
         }
     }
 
-    fn run(&self, option: &Flag) -> Option<Refusal> {
+    fn run(&self, option: &Flag) -> Option<Unsupported> {
         match option.name.as_str() {
-            "mount" => self.mount(&mount(&option.value)),
+            "mount" => self.mount(&mount_options(&option.value)),
             // Its containers are in the network of the machine.
-            "network" if option.value == "default" => self.before(NETWORK, "RUN --network"),
+            "network" if option.value == "default" => self.requires(NETWORK, "RUN --network"),
             "network" if self.version < NETWORK && option.value != "none" => {
-                self.before(NETWORK, &format!("RUN --network={}", option.value))
+                self.requires(NETWORK, &format!("RUN --network={}", option.value))
             }
-            name => Self::never(format!("RUN --{name}={}", option.value)),
+            name => Self::never_supported(format!("RUN --{name}={}", option.value)),
         }
     }
 
-    fn mount(&self, options: &[(String, Option<String>)]) -> Option<Refusal> {
+    fn mount(&self, options: &[(String, Option<String>)]) -> Option<Unsupported> {
         let value = |name: &str| {
             let found = options.iter().find(|(option, _)| option == name);
             found.map(|(_, value)| value.as_deref().unwrap_or("true"))
         };
         match value("type").unwrap_or("bind") {
             "bind" if ["rw", "readwrite"].iter().any(|name| value(name).is_some_and(|value| value != "false")) => {
-                self.before(WRITABLE_BINDS, "RUN --mount=type=bind,rw")
+                self.requires(WRITABLE_BINDS, "RUN --mount=type=bind,rw")
             }
             "cache" => match value("sharing") {
                 None | Some("shared" | "locked") => None,
-                Some(other) => Self::never(format!("RUN --mount=type=cache,sharing={other}")),
+                Some(other) => Self::never_supported(format!("RUN --mount=type=cache,sharing={other}")),
             },
-            "tmpfs" if value("size").is_some() => Self::never("RUN --mount=type=tmpfs,size".to_owned()),
-            "secret" if value("env").is_some() => Self::never("RUN --mount=type=secret,env".to_owned()),
+            "tmpfs" if value("size").is_some() => Self::never_supported("RUN --mount=type=tmpfs,size".to_owned()),
+            "secret" if value("env").is_some() => Self::never_supported("RUN --mount=type=secret,env".to_owned()),
             "bind" | "tmpfs" | "secret" | "ssh" => None,
-            other => Self::never(format!("RUN --mount=type={other}")),
+            other => Self::never_supported(format!("RUN --mount=type={other}")),
         }
     }
 
-    /// Refuses to mount what a link of the context leads to outside of it: old versions mount it nevertheless.
-    fn outside(&self, instruction: &Instruction) -> Result<(), ActionError> {
+    /// Checks that no mount follows a symbolic link out of the context: old versions mount the target.
+    ///
+    /// # Errors
+    /// The first such mount.
+    fn check_mount_sources(&self, instruction: &Instruction) -> Result<(), ActionError> {
         for option in instruction.options.iter().filter(|option| instruction.keyword == "RUN" && option.name == "mount")
         {
-            let options = mount(&option.value);
+            let options = mount_options(&option.value);
             let value = |names: &[&str]| {
                 let found = options.iter().find(|(option, _)| names.contains(&option.as_str()));
                 found.and_then(|(_, value)| value.as_deref())
@@ -223,11 +232,11 @@ impl Checking<'_> {
             }
             let Some(source) = value(&["source", "src"]) else { continue };
             let refused = |why: &str| {
-                let message = format!("`{source}` {why}, so that it can't be mounted");
+                let message = format!("`{source}` {why}, so it cannot be mounted");
                 Err(ActionError::usage_error(message).at(self.dockerfile.place(option.offset)))
             };
             if source.contains('$') {
-                return refused("can't be told before the build");
+                return refused("is not known before the build");
             }
             let within = self.context.join(source.trim_start_matches('/'));
             let real = within.canonicalize().ok();
@@ -251,7 +260,7 @@ fn has_pattern(text: &str) -> bool {
     })
 }
 
-/// An address that BuildKit clones.
+/// Whether a word is the address of a Git repository, which BuildKit clones.
 fn is_git(word: &str) -> bool {
     let address = word.split(['#', '?']).next().unwrap_or_default();
     let is_web = word.starts_with("http://") || word.starts_with("https://");
@@ -266,14 +275,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions() {
-        assert_eq!(Version::of("1.33.7"), Version(1, 33));
-        assert_eq!(Version::of("1.43.0-dev"), Version(1, 43));
-        assert_eq!(Version::of("unknown"), Version(0, 0));
+    fn major_and_minor_version_are_parsed() {
+        assert_eq!(BuildahVersion::parse("1.33.7"), BuildahVersion(1, 33));
+        assert_eq!(BuildahVersion::parse("1.43.0-dev"), BuildahVersion(1, 43));
+        assert_eq!(BuildahVersion::parse("unknown"), BuildahVersion(0, 0));
     }
 
     #[test]
-    fn words_that_mean_more() {
+    fn patterns_and_git_addresses_are_recognised() {
         for (text, expected) in [("${A%x}", true), ("a ${A##x}${B}", true), ("${A:-b}$C", false), ("${A", false)] {
             assert_eq!(has_pattern(text), expected, "{text}");
         }

@@ -1,14 +1,14 @@
-//! `buildah`: builds without a daemon, in storages of this run alone.
+//! `buildah`: builds without a daemon, in storages of this run.
 //!
-//! Each platform has a storage: buildah's cache of layers does not tell platforms apart.
+//! Each platform has a storage of its own, because buildah's layer cache does not distinguish platforms.
 //!
-//! Every image that a Dockerfile names is pulled here before the build, by its full name, and the builder gets the Dockerfile
-//! with the ids of the pulled images in the place of their names. So nothing is looked up again: neither a short name in
-//! whatever registries the machine is set up with, nor a substituted name in the registry that it was of, nor a name that
-//! stands for images of two platforms.
+//! All base images are pulled by their full names before the build. buildah then gets the Dockerfile with the ids of the
+//! pulled images in place of their names, so that it resolves no name itself: neither a short name through the registries that
+//! are configured on the machine, nor a substituted name in its original registry, nor a name with images for two platforms.
 
 mod config;
 mod features;
+mod supported_options;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -22,69 +22,71 @@ use lifecycle::ActionError;
 use oci::{Layout, Platform};
 use runner_protocol::{ProcessError, Program, Runner, Variables, command, run, run_logged};
 
-use super::cache::Kind;
-use super::failure::{self, Step};
-use super::{ASK_DEADLINE, ASK_LIMIT, BUILD_DEADLINE, Conditions, Failed, Output, Secret, apart, shown};
-use crate::bases::{Foundation, view_of};
-use crate::dockerfile::{Base, Origin, Role};
-use crate::inputs::{Provenance, Request};
-use crate::plan::Image;
+use super::failed_instruction::{self, FailedInstruction};
+use super::{
+    BUILD_DEADLINE, BuildFailure, BuildOutput, BuildParameters, QUERY_DEADLINE, QUERY_LIMIT, command_line, run_blocking,
+};
+use crate::base_images::{ImageConfig, write_single_image_view};
+use crate::dockerfile::{BaseImage, BaseRole, PullSource};
+use crate::image::Image;
+use crate::request::{BuildOptions, Secret};
 
-/// The most that an image's id takes, in bytes.
+/// The largest output of `buildah pull`, in bytes.
 const ID_LIMIT: usize = 64 * 1024;
 
-/// What an image is called in a dry run, where none has been pulled.
-const NOT_PULLED: &str = "Dockerfile";
+/// The name of the Dockerfile in the command lines of a dry run.
+const DRY_RUN_DOCKERFILE: &str = "Dockerfile";
 
 /// buildah with its own storages.
 pub(crate) struct Buildah {
-    /// The folder that they are in.
+    /// The folder of the storages.
     storages: PathBuf,
-    /// Where it puts what it needs for a moment, and leaves it where it is ended in the middle.
+    /// The folder for temporary files, which buildah leaves behind if it is killed.
     temporary: PathBuf,
-    /// Layouts of single base images.
-    links: tempfile::TempDir,
-    /// Whether `DOCKER_CONFIG` names a folder without a configuration, which buildah takes for an error.
-    no_configuration: bool,
-    /// The storage driver, where the default one does not work here.
+    /// The folder for views of layouts with a single base image.
+    layout_views: tempfile::TempDir,
+    /// Whether `DOCKER_CONFIG` names a folder without a configuration, which buildah reports as an error.
+    ignores_docker_config: bool,
+    /// The storage driver, if the default one does not work here.
     driver: Option<&'static str>,
     name: String,
-    version: features::Version,
-    /// The base images of each storage. Whoever pulls holds it: buildah loses images that are pulled at the same time.
-    pulled: Mutex<BTreeMap<Source, Pulled>>,
+    version: features::BuildahVersion,
+    /// The base images in each storage. Locked while an image is pulled, because buildah loses images that are pulled
+    /// concurrently.
+    pulled: Mutex<BTreeMap<Pull, PulledImage>>,
 }
 
-/// Where a base image comes from, and for what.
+/// The source and the target of a pull.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Source {
+struct Pull {
     storage: String,
-    /// As `buildah pull` takes it.
+    /// The argument of `buildah pull`.
     address: String,
     platform: Platform,
 }
 
 /// A base image in a storage.
 #[derive(Debug, Clone)]
-struct Pulled {
+struct PulledImage {
     id: String,
     digest: String,
-    foundation: Foundation,
-    /// Whether it is of OCI's format and not of Docker's.
+    config: ImageConfig,
+    /// Whether it has OCI's format, not Docker's.
     is_oci: bool,
 }
 
 /// The base images of one build.
 #[derive(Default)]
-struct Bases {
-    /// Each place that names one, with what was pulled for it.
-    named: Vec<(Base, Pulled)>,
-    /// Whether the storage has images that buildah's cache would take for each other.
-    alike: bool,
+struct PulledBases {
+    /// Each mention of a base image, with the pulled image.
+    named: Vec<(BaseImage, PulledImage)>,
+    /// Whether the storage has images that buildah's cache confuses.
+    has_ambiguous_images: bool,
 }
 
-impl Bases {
-    /// A text of buildah's with the names of the Dockerfile in the place of ids.
-    fn shown(&self, text: &str) -> String {
+impl PulledBases {
+    /// Replaces the ids of pulled images in a text of buildah's by the names in the Dockerfile.
+    fn restore_names(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (base, pulled) in &self.named {
             text = text.replace(&pulled.id, &base.reference);
@@ -92,60 +94,50 @@ impl Bases {
         text
     }
 
-    fn of(&self, base: &Base) -> Option<&Pulled> {
+    fn find(&self, base: &BaseImage) -> Option<&PulledImage> {
         self.named.iter().find(|(named, _)| named == base).map(|(_, pulled)| pulled)
     }
 }
 
 impl Buildah {
-    /// buildah where it is on `PATH`, with storages below `folder`.
+    /// Finds buildah, with storages in `folder`; returns `None` if it is not on `PATH`.
     ///
     /// # Errors
-    /// If `cache`, `provenance` or another option is not supported by buildah.
-    pub(crate) async fn find(request: &Request, runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
+    /// If buildah does not support an option of the build.
+    pub(crate) async fn find(options: &BuildOptions, runner: &Runner, folder: &Path) -> anyhow::Result<Option<Self>> {
         let storages = folder.join("buildah");
         let temporary = folder.join("buildah-temporary");
         let unusable = |error| ActionError::failure("cannot make a temporary folder").because(error);
         std::fs::create_dir_all(&temporary).map_err(unusable)?;
-        let links = links(&storages, &runner.variables).map_err(unusable)?;
+        let layout_views = layout_view_folder(&storages, &runner.variables).map_err(unusable)?;
         let configuration = runner.variables.get("DOCKER_CONFIG").map(|folder| Path::new(folder).join("config.json"));
-        let no_configuration = configuration.is_some_and(|file| !file.exists());
+        let ignores_docker_config = configuration.is_some_and(|file| !file.exists());
         let mut version = command(Program::Buildah, "buildah");
         version.arg("--version");
-        let Ok(finished) = run(version, ASK_LIMIT, ASK_DEADLINE).await else { return Ok(None) };
-        let mut caches = request.cache.from.iter().chain(&request.cache.to);
-        if caches.any(|cache| !matches!(cache.kind, Kind::Registry(_))) {
-            let problem =
-                ActionError::usage_error("input `cache`: buildah, which builds here, has no cache of this kind");
-            return Err(problem.hint("use `registry:REFERENCE`, or a buildx builder").into());
-        }
-        if request.provenance == Provenance::BuildKit {
-            let message = "input `provenance`: `mode=max` is BuildKit's own statement, and buildah builds here";
-            return Err(ActionError::usage_error(message).hint("`true` writes a statement with any builder").into());
-        }
-        request.options.check_for_buildah()?;
+        let Ok(finished) = run(version, QUERY_LIMIT, QUERY_DEADLINE).await else { return Ok(None) };
+        supported_options::check(options)?;
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
         let version = text.split_whitespace().nth(2).unwrap_or("unknown");
         let mut buildah = Self {
             storages,
             temporary,
-            links,
-            no_configuration,
+            layout_views,
+            ignores_docker_config,
             driver: None,
             name: format!("buildah {version}"),
-            version: features::Version::of(version),
+            version: features::BuildahVersion::parse(version),
             pulled: Mutex::default(),
         };
-        // The default driver is the fastest where the kernel and the file system allow it.
-        if runner.variables.get("STORAGE_DRIVER").is_none() && !buildah.works().await {
+        // The default driver is the fastest, if the kernel and the file system support it.
+        if runner.variables.get("STORAGE_DRIVER").is_none() && !buildah.storage_works().await {
             buildah.driver = Some("vfs");
         }
         Ok(Some(buildah))
     }
 
-    /// Whether a container can be made and mounted in the storage.
-    async fn works(&self) -> bool {
-        let info = run(self.command("probe", &["info".to_owned()]), ASK_LIMIT, ASK_DEADLINE).await;
+    /// Whether the storage can be used with the default driver.
+    async fn storage_works(&self) -> bool {
+        let info = run(self.command("probe", &["info".to_owned()]), QUERY_LIMIT, QUERY_DEADLINE).await;
         info.is_ok_and(|finished| finished.status.success())
     }
 
@@ -153,61 +145,68 @@ impl Buildah {
         &self.name
     }
 
-    /// Refuses what this buildah can't do, or would do otherwise than BuildKit.
+    /// Refuses instructions that this buildah does not support, or handles differently from BuildKit.
     ///
     /// # Errors
-    /// The first such instruction, with the version that can.
+    /// The first such instruction, with the version that supports it.
     pub(crate) fn check(&self, image: &Image) -> Result<(), ActionError> {
         features::check(image, self.version, &self.name)
     }
 
-    pub(crate) async fn build(&self, image: &Image, conditions: &Conditions<'_>) -> Result<Output, Failed> {
-        let mut output = Output {
-            layout: conditions.folder.join("layout"),
+    pub(crate) async fn build(
+        &self,
+        image: &Image,
+        parameters: &BuildParameters<'_>,
+    ) -> Result<BuildOutput, BuildFailure> {
+        let mut output = BuildOutput {
+            layout: parameters.folder.join("layout"),
             log: Vec::new(),
             cached: 0,
             bases: BTreeMap::new(),
-            foundations: BTreeMap::new(),
+            base_configs: BTreeMap::new(),
             findings: Vec::new(),
         };
-        let mut step = None;
-        match self.all_platforms(image, conditions, &mut output, &mut step).await {
+        let mut instruction = None;
+        match self.build_platforms(image, parameters, &mut output, &mut instruction).await {
             Ok(()) => {
                 let text = String::from_utf8_lossy(&output.log);
                 output.cached = text.lines().filter(|line| line.contains("--> Using cache")).count();
                 Ok(output)
             }
-            Err(problem) => Err(Failed { problem, log: output.log, step }),
+            Err(problem) => Err(BuildFailure { problem, log: output.log, instruction }),
         }
     }
 
-    async fn all_platforms(
+    async fn build_platforms(
         &self,
         image: &Image,
-        conditions: &Conditions<'_>,
-        output: &mut Output,
-        step: &mut Option<Step>,
+        parameters: &BuildParameters<'_>,
+        output: &mut BuildOutput,
+        instruction: &mut Option<FailedInstruction>,
     ) -> Result<(), ActionError> {
         for platform in &image.platforms {
-            let bases = self.bases(image, platform, conditions, &mut output.log).await?;
-            let folder = conditions.folder.join(storage(platform));
-            let files =
-                Files { dockerfile: folder.join("Dockerfile"), id: folder.join("id"), image: folder.join("image") };
+            let bases = self.pull_bases(image, platform, parameters, &mut output.log).await?;
+            let folder = parameters.folder.join(storage_name(platform));
+            let files = BuildFiles {
+                dockerfile: folder.join("Dockerfile"),
+                id: folder.join("id"),
+                image: folder.join("image"),
+            };
             let names = bases.named.iter().map(|(base, pulled)| (base, pulled.id.clone()));
             let written = std::fs::create_dir_all(&folder)
-                .and_then(|()| std::fs::write(&files.dockerfile, image.parsed.renamed(names)));
+                .and_then(|()| std::fs::write(&files.dockerfile, image.parsed.with_renamed_bases(names)));
             written.map_err(|error| {
                 ActionError::failure(format!("cannot write to {}", folder.display())).because(error)
             })?;
-            let build = self.build_arguments(image, platform, conditions, &files, bases.alike);
-            let finished = self.run(platform, &build, conditions, &conditions.request.secrets).await?;
-            let log = cleaned(&bases.shown(&String::from_utf8_lossy(&finished.log)));
+            let build = self.build_arguments(image, platform, parameters, &files, bases.has_ambiguous_images);
+            let finished = self.run(platform, &build, parameters, &parameters.options.secrets).await?;
+            let log = without_noise(&bases.restore_names(&String::from_utf8_lossy(&finished.log)));
             output.log.extend_from_slice(log.as_bytes());
-            if let Err(problem) = succeeded(finished.status) {
-                *step = failure::of_buildah(&log, &image.parsed);
-                return Err(explained(problem, &log));
+            if let Err(problem) = check_status(finished.status) {
+                *instruction = failed_instruction::in_buildah_log(&log, &image.parsed);
+                return Err(with_hint(problem, &log));
             }
-            self.export(image, platform, conditions, &files, bases, output).await?;
+            self.export(image, platform, parameters, &files, bases, output).await?;
         }
         Ok(())
     }
@@ -217,92 +216,99 @@ impl Buildah {
         &self,
         image: &Image,
         platform: &Platform,
-        conditions: &Conditions<'_>,
-        files: &Files,
-        bases: Bases,
-        output: &mut Output,
+        parameters: &BuildParameters<'_>,
+        files: &BuildFiles,
+        bases: PulledBases,
+        output: &mut BuildOutput,
     ) -> Result<(), ActionError> {
-        let lost = || ActionError::failure("cannot take the image from buildah's storage");
-        let id = std::fs::read_to_string(&files.id).map_err(|error| lost().because(error))?;
+        let failed = || ActionError::failure("cannot export the image from buildah's storage");
+        let id = std::fs::read_to_string(&files.id).map_err(|error| failed().because(error))?;
         let id = id.trim().trim_start_matches("sha256:").to_owned();
         let target = format!("dir:{}", files.image.display());
         let push = ["push", "--quiet", "--format", "v2s2", &id, &target].map(str::to_owned);
-        let finished = self.run(platform, &push, conditions, &[]).await?;
+        let finished = self.run(platform, &push, parameters, &[]).await?;
         output.log.extend_from_slice(if finished.status.success() { b"" } else { &finished.log });
-        succeeded(finished.status)?;
+        check_status(finished.status)?;
         let base = image.sources.get(platform).and_then(|sources| sources.base.as_ref());
-        let foundation = base.and_then(|base| bases.of(base)).map(|pulled| pulled.foundation.clone());
+        let base_config = base.and_then(|base| bases.find(base)).map(|pulled| pulled.config.clone());
         for (base, pulled) in &bases.named {
             output.bases.insert(base.reference.clone(), pulled.digest.clone());
         }
-        let (from, layout, on) = (files.image.clone(), Layout::at(&output.layout), foundation.clone());
-        let chain = image.sources.get(platform).map(|sources| image.parsed.chain(sources)).unwrap_or_default();
-        let said = config::Said::of(&chain, foundation.as_ref());
-        let taken = apart(move || config::take(&from, &layout, on.as_ref(), &said, |text| bases.shown(text)));
-        taken.await.map_err(|error| lost().because(error))?;
+        let (pushed, layout, base) = (files.image.clone(), Layout::at(&output.layout), base_config.clone());
+        let chain =
+            image.sources.get(platform).map(|sources| image.parsed.target_instructions(sources)).unwrap_or_default();
+        let instructions = config::ConfigInstructions::read(&chain, base_config.as_ref());
+        let imported = run_blocking(move || {
+            config::import(&pushed, &layout, base.as_ref(), &instructions, |text| bases.restore_names(text))
+        });
+        imported.await.map_err(|error| failed().because(error))?;
         std::fs::remove_dir_all(&files.image).ok();
-        output.foundations.extend(foundation.map(|foundation| (platform.clone(), foundation)));
+        output.base_configs.extend(base_config.map(|config| (platform.clone(), config)));
         Ok(())
     }
 
     /// Pulls the base images for a platform, each once for the whole run.
-    async fn bases(
+    async fn pull_bases(
         &self,
         image: &Image,
         platform: &Platform,
-        conditions: &Conditions<'_>,
+        parameters: &BuildParameters<'_>,
         log: &mut Vec<u8>,
-    ) -> Result<Bases, ActionError> {
-        let mut bases = Bases::default();
-        let storage = storage(platform);
+    ) -> Result<PulledBases, ActionError> {
+        let mut bases = PulledBases::default();
+        let storage = storage_name(platform);
         let sources = image.sources.get(platform).map(|sources| sources.bases.as_slice()).unwrap_or_default();
-        for base in sources.iter().filter(|base| base.role != Role::Frontend) {
+        for base in sources.iter().filter(|base| base.role != BaseRole::Frontend) {
             let wanted = base.platform.clone().unwrap_or_else(|| platform.clone());
             let source =
-                Source { storage: storage.clone(), address: self.address(image, base, conditions)?, platform: wanted };
+                Pull { storage: storage.clone(), address: self.address(image, base, parameters)?, platform: wanted };
             let mut all = self.pulled.lock().await;
             let pulled = match all.get(&source) {
                 Some(pulled) => pulled.clone(),
                 None => {
                     let pulled =
-                        self.pull(&source, conditions, log).await.map_err(|problem| problem.at(base.place.clone()))?;
+                        self.pull(&source, parameters, log).await.map_err(|problem| problem.at(base.place.clone()))?;
                     all.insert(source, pulled.clone());
                     pulled
                 }
             };
             drop(all);
-            pulled.foundation.fits(base)?;
+            pulled.config.check_platform(base)?;
             let buildah = (self.version, self.name.as_str());
-            features::check_base(image, base, &pulled.foundation, pulled.is_oci, buildah)?;
+            features::check_base(image, base, &pulled.config, pulled.is_oci, buildah)?;
             bases.named.push((base.clone(), pulled));
         }
-        bases.alike = self.has_images_alike(&storage).await;
+        bases.has_ambiguous_images = self.has_ambiguous_images(&storage).await;
         Ok(bases)
     }
 
-    /// Whether a storage has base images with the same layers and history: buildah's cache does not tell them apart.
-    async fn has_images_alike(&self, storage: &str) -> bool {
+    /// Whether a storage has base images with the same layers and history, which buildah's cache confuses.
+    async fn has_ambiguous_images(&self, storage: &str) -> bool {
         let all = self.pulled.lock().await;
         let of_storage = all.iter().filter(|(source, _)| source.storage == storage).map(|(_, pulled)| pulled);
         let ids: BTreeSet<&str> = of_storage.clone().map(|pulled| pulled.id.as_str()).collect();
-        let kinds: BTreeSet<String> = of_storage
-            .map(|pulled| format!("{:?}{:?}", pulled.foundation.diff_ids, pulled.foundation.history))
-            .collect();
+        let kinds: BTreeSet<String> =
+            of_storage.map(|pulled| format!("{:?}{:?}", pulled.config.diff_ids, pulled.config.history)).collect();
         ids.len() > kinds.len()
     }
 
-    /// Where a base image is pulled from.
-    fn address(&self, image: &Image, base: &Base, conditions: &Conditions<'_>) -> Result<String, ActionError> {
-        let address = match conditions.request.base_images.of(&base.reference) {
+    /// Returns the address that a base image is pulled from.
+    fn address(
+        &self,
+        image: &Image,
+        base: &BaseImage,
+        parameters: &BuildParameters<'_>,
+    ) -> Result<String, ActionError> {
+        let address = match parameters.options.base_images.source_of(&base.reference) {
             None => format!("docker://{}", pullable(&base.name)),
-            Some(Origin::Registry(reference)) => {
+            Some(PullSource::Registry(reference)) => {
                 let whole = crate::dockerfile::canonical(&reference).unwrap_or(reference);
                 format!("docker://{}", pullable(&whole))
             }
-            Some(Origin::Layout { path, .. }) => {
-                let digest = image.known.get(&base.reference).map(String::as_str).unwrap_or_default();
-                let view = self.links.path().join(hash(&[&path.display().to_string(), digest]));
-                let seen = view_of(&path, digest, &view);
+            Some(PullSource::Layout { path, .. }) => {
+                let digest = image.known_digests.get(&base.reference).map(String::as_str).unwrap_or_default();
+                let view = self.layout_views.path().join(hash(&[&path.display().to_string(), digest]));
+                let seen = write_single_image_view(&path, digest, &view);
                 seen.map_err(|error| ActionError::failure(format!("cannot use {}", path.display())).because(error))?;
                 format!("oci:{}", view.display())
             }
@@ -310,44 +316,44 @@ impl Buildah {
         Ok(address)
     }
 
-    /// Pulls an image. Who calls it holds the lock.
+    /// Pulls an image. The caller must hold the lock.
     async fn pull(
         &self,
-        source: &Source,
-        conditions: &Conditions<'_>,
+        source: &Pull,
+        parameters: &BuildParameters<'_>,
         log: &mut Vec<u8>,
-    ) -> Result<Pulled, ActionError> {
+    ) -> Result<PulledImage, ActionError> {
         let shown = source.address.trim_start_matches("docker://");
         let failed =
             |cause: ActionError| ActionError::failure(format!("cannot pull the base image {shown}")).because(cause);
         let pull = ["pull", "--platform", &source.platform.to_string(), &source.address].map(str::to_owned);
         let mut command = self.command(&source.storage, &pull);
-        conditions.credentials.give_to_buildah(&mut command);
-        let pulled = run(command, ID_LIMIT, BUILD_DEADLINE).await.map_err(not_run)?;
+        parameters.credentials.grant_to_buildah(&mut command);
+        let pulled = run(command, ID_LIMIT, BUILD_DEADLINE).await.map_err(cannot_run)?;
         log.extend_from_slice(&pulled.log);
         let text = String::from_utf8_lossy(&pulled.log).into_owned();
         if !pulled.status.success() {
-            let last = super::last_words(&pulled.log).unwrap_or_default();
-            return Err(explained(failed(ActionError::failure(last)), &text));
+            let last = super::last_log_line(&pulled.log).unwrap_or_default();
+            return Err(with_hint(failed(ActionError::failure(last)), &text));
         }
         let id = String::from_utf8_lossy(&pulled.stdout).lines().last().unwrap_or_default().trim().to_owned();
         let inspect = ["inspect", "--type", "image", &id].map(str::to_owned);
-        let inspected = run(self.command(&source.storage, &inspect), ASK_LIMIT, ASK_DEADLINE).await.map_err(not_run)?;
-        let unreadable = || failed(ActionError::failure("buildah does not tell what it pulled"));
-        succeeded(inspected.status).map_err(|_| unreadable())?;
-        let told: serde_json::Value = serde_json::from_slice(&inspected.stdout).map_err(|_| unreadable())?;
-        // As it was pulled, and not what buildah makes of it.
-        let text = |name: &str| told[name].as_str().unwrap_or_default();
-        let foundation = Foundation::of(text("Config").as_bytes()).ok_or_else(unreadable)?;
+        let inspected =
+            run(self.command(&source.storage, &inspect), QUERY_LIMIT, QUERY_DEADLINE).await.map_err(cannot_run)?;
+        let unreadable = || failed(ActionError::failure("the output of `buildah inspect` cannot be read"));
+        check_status(inspected.status).map_err(|_| unreadable())?;
+        let inspected: serde_json::Value = serde_json::from_slice(&inspected.stdout).map_err(|_| unreadable())?;
+        // The configuration as it was pulled, before buildah converts it.
+        let text = |name: &str| inspected[name].as_str().unwrap_or_default();
+        let config = ImageConfig::parse(text("Config").as_bytes()).ok_or_else(unreadable)?;
         let is_oci = !text("Manifest").contains("application/vnd.docker.distribution.manifest.v2");
         let digest = text("FromImageDigest").to_owned();
-        let digest = self.index_of(source, &id, &digest).unwrap_or(digest);
-        Ok(Pulled { id, digest, foundation, is_oci })
+        let digest = self.index_digest(source, &id, &digest).unwrap_or(digest);
+        Ok(PulledImage { id, digest, config, is_oci })
     }
 
-    /// The digest of the index that an image was chosen from, which buildah keeps beside the image's own. It is what the name
-    /// stands for; where it can't be told, the image's own digest says as much.
-    fn index_of(&self, source: &Source, id: &str, digest: &str) -> Option<String> {
+    /// Returns the digest of the index that an image was selected from. buildah keeps it in addition to the image's own digest.
+    fn index_digest(&self, source: &Pull, id: &str, digest: &str) -> Option<String> {
         let root = self.storages.join(&source.storage).join("root");
         let folders = std::fs::read_dir(&root).ok()?.flatten();
         let mut lists = folders.filter(|entry| entry.file_name().to_string_lossy().ends_with("-images"));
@@ -360,13 +366,14 @@ impl Buildah {
         others.next().map(str::to_owned).filter(|_| others.next().is_none())
     }
 
-    pub(crate) fn commands(&self, image: &Image, conditions: &Conditions<'_>) -> Vec<String> {
-        let files = Files {
-            dockerfile: NOT_PULLED.into(),
-            id: conditions.folder.join("id"),
-            image: conditions.folder.join("image"),
+    pub(crate) fn command_lines(&self, image: &Image, parameters: &BuildParameters<'_>) -> Vec<String> {
+        let files = BuildFiles {
+            dockerfile: DRY_RUN_DOCKERFILE.into(),
+            id: parameters.folder.join("id"),
+            image: parameters.folder.join("image"),
         };
-        let build = |platform| shown("buildah", &self.build_arguments(image, platform, conditions, &files, false));
+        let build =
+            |platform| command_line("buildah", &self.build_arguments(image, platform, parameters, &files, false));
         image.platforms.iter().map(build).collect()
     }
 
@@ -374,12 +381,12 @@ impl Buildah {
         &self,
         image: &Image,
         platform: &Platform,
-        conditions: &Conditions<'_>,
-        files: &Files,
+        parameters: &BuildParameters<'_>,
+        files: &BuildFiles,
         no_cache: bool,
     ) -> Vec<String> {
-        let request = conditions.request;
-        // chroot works everywhere: as root, rootless, and in a container. All images that are needed are there.
+        let options = parameters.options;
+        // chroot isolation works as root, rootless, and in a container. All base images have been pulled.
         let mut arguments: Vec<String> =
             ["build", "--isolation", "chroot", "--format", "docker", "--pull-never"].map(str::to_owned).into();
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
@@ -393,21 +400,21 @@ impl Buildah {
         for (name, value) in &image.build_args {
             option("build-arg", format!("{name}={value}"));
         }
-        for (name, value) in &conditions.labels {
+        for (name, value) in &parameters.labels {
             option("label", format!("{name}={value}"));
         }
-        for secret in &request.secrets {
-            option("secret", secret.argument());
+        for secret in &options.secrets {
+            option("secret", secret.to_argument());
         }
-        if let Some(epoch) = conditions.epoch {
+        if let Some(epoch) = parameters.epoch {
             option("timestamp", epoch.to_string());
         }
-        for (name, context) in request.options.contexts_for_buildah() {
+        for (name, context) in options.contexts.for_buildah() {
             option("build-context", format!("{name}={context}"));
         }
-        // Of an image out of nothing, the cache would not know the platform.
+        // Without a base image, the cache does not distinguish platforms.
         if image.bases().next().is_some() {
-            for (name, caches) in [("cache-from", &request.cache.from), ("cache-to", &request.cache.to)] {
+            for (name, caches) in [("cache-from", &options.cache.from), ("cache-to", &options.cache.to)] {
                 for cache in caches {
                     if let Some(reference) = cache.reference(&image.key) {
                         option(name, repository(&reference).to_owned());
@@ -415,36 +422,36 @@ impl Buildah {
                 }
             }
         }
-        arguments.extend(request.options.for_buildah());
+        arguments.extend(options.flags.for_buildah());
         arguments.push("--layers".to_owned());
-        if request.no_cache || no_cache {
+        if options.no_cache || no_cache {
             arguments.push("--no-cache".to_owned());
         }
-        // `pull` needs no word: the storages are empty at first, so that every base image is pulled.
+        // `pull` needs no argument: the storages are empty at first, so every base image is pulled.
         arguments.push(image.context.display().to_string());
         arguments
     }
 
-    /// Runs buildah with the credentials of registries, and with the secrets that the command mounts.
+    /// Runs buildah with credentials for registries and with secrets.
     async fn run(
         &self,
         platform: &Platform,
         arguments: &[String],
-        conditions: &Conditions<'_>,
+        parameters: &BuildParameters<'_>,
         secrets: &[Secret],
     ) -> Result<runner_protocol::Finished, ActionError> {
-        let mut command = self.command(&storage(platform), arguments);
-        conditions.credentials.give_to_buildah(&mut command);
-        conditions.request.options.give_agent(&mut command);
-        secrets.iter().for_each(|secret| secret.give(&mut command));
-        run_logged(command, BUILD_DEADLINE).await.map_err(not_run)
+        let mut command = self.command(&storage_name(platform), arguments);
+        parameters.credentials.grant_to_buildah(&mut command);
+        parameters.options.flags.grant_ssh_agent(&mut command);
+        secrets.iter().for_each(|secret| secret.grant_to(&mut command));
+        run_logged(command, BUILD_DEADLINE).await.map_err(cannot_run)
     }
 
     fn command(&self, storage: &str, arguments: &[String]) -> Command {
         let storage = self.storages.join(storage);
         let mut command = command(Program::Buildah, "buildah");
         command.env("TMPDIR", &self.temporary);
-        if self.no_configuration {
+        if self.ignores_docker_config {
             command.env_remove("DOCKER_CONFIG");
         }
         command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
@@ -455,28 +462,28 @@ impl Buildah {
         command
     }
 
-    /// Empties the storages: what they mounted is unmounted, and files of other user ids go too.
+    /// Empties the storages: unmounts everything and removes files of other user ids.
     pub(crate) async fn close(self) {
         let entries = std::fs::read_dir(&self.storages).into_iter().flatten().flatten();
         for storage in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
             for everything in [&["rm", "--all"][..], &["rmi", "--all", "--force"]] {
                 let everything: Vec<String> = everything.iter().map(|word| (*word).to_owned()).collect();
-                // Whatever is left over lies in a folder of this run, which goes away after it.
-                run(self.command(&storage, &everything), ASK_LIMIT, ASK_DEADLINE).await.ok();
+                // Anything left over is in a folder of this run, which is removed afterwards.
+                run(self.command(&storage, &everything), QUERY_LIMIT, QUERY_DEADLINE).await.ok();
             }
         }
         self.remove_files_of_others().await;
     }
 
-    /// Removes what a rootless build that was ended in the middle leaves: files of user ids that only exist in a user
-    /// namespace, which nobody outside of it can remove.
+    /// Removes files that a killed rootless build left. Their user ids only exist in a user namespace, so they can only be
+    /// removed inside one.
     async fn remove_files_of_others(&self) {
         if is_root() {
             return;
         }
         let mut command = self.command("probe", &["unshare", "rm", "-rf", "--"].map(str::to_owned));
         command.arg(&self.storages).arg(&self.temporary);
-        run(command, ASK_LIMIT, ASK_DEADLINE).await.ok();
+        run(command, QUERY_LIMIT, QUERY_DEADLINE).await.ok();
     }
 }
 
@@ -486,7 +493,7 @@ fn is_root() -> bool {
 }
 
 /// The files of one build.
-struct Files {
+struct BuildFiles {
     dockerfile: PathBuf,
     /// Where the id of the image is written to.
     id: PathBuf,
@@ -494,25 +501,22 @@ struct Files {
     image: PathBuf,
 }
 
-fn not_run(error: ProcessError) -> ActionError {
+fn cannot_run(error: ProcessError) -> ActionError {
     ActionError::failure("cannot build").because(error)
 }
 
-fn succeeded(status: ExitStatus) -> Result<(), ActionError> {
-    match status.success() {
-        true => Ok(()),
-        false => Err(ActionError::failure(format!("`buildah` failed ({status})"))),
-    }
+fn check_status(status: ExitStatus) -> Result<(), ActionError> {
+    if status.success() { Ok(()) } else { Err(ActionError::failure(format!("`buildah` failed ({status})"))) }
 }
 
-/// A log without what buildah says of arguments that it gave itself.
-fn cleaned(log: &str) -> String {
+/// Removes buildah's warnings about build arguments that it added itself.
+fn without_noise(log: &str) -> String {
     let is_noise = |line: &&str| line.starts_with("[Warning] one or more build args were not consumed");
     log.split_inclusive('\n').filter(|line| !is_noise(line)).collect()
 }
 
-/// What is to be done about it, where the log tells what is missing on the machine.
-fn explained(problem: ActionError, log: &str) -> ActionError {
+/// Adds a hint if the log shows that something is missing on the machine.
+fn with_hint(problem: ActionError, log: &str) -> ActionError {
     let is_about = |words: &str| log.contains(words);
     let hint = if is_about("no subuid ranges found")
         || is_about("no subgid ranges found")
@@ -531,12 +535,12 @@ fn explained(problem: ActionError, log: &str) -> ActionError {
     problem.hint(hint)
 }
 
-/// The storage of a platform.
-fn storage(platform: &Platform) -> String {
+/// Returns the name of the storage of a platform.
+fn storage_name(platform: &Platform) -> String {
     platform.to_string().replace('/', "-")
 }
 
-/// A reference as buildah pulls it: it takes no tag beside a digest.
+/// Formats a reference for `buildah pull`, which does not accept a tag together with a digest.
 fn pullable(reference: &str) -> String {
     let Some((named, digest)) = reference.split_once('@') else { return reference.to_owned() };
     let named = named.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(named, |(named, _)| named);
@@ -555,14 +559,14 @@ fn is_plain(path: &Path) -> bool {
     })
 }
 
-/// A folder with a plain path; that of the storages is of this run alone, so that its hash is too.
-fn links(storages: &Path, variables: &Variables) -> std::io::Result<tempfile::TempDir> {
+/// Creates a folder with a plain path. Its name contains a hash of the storages' path, which is unique to this run.
+fn layout_view_folder(storages: &Path, variables: &Variables) -> std::io::Result<tempfile::TempDir> {
     let name = format!("image-lifecycle-{}", oci::Digest::of(storages.as_os_str().as_encoded_bytes()).short());
     let given = variables.get("TMPDIR").map(Path::new).filter(|folder| is_plain(folder));
     tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(given.unwrap_or(Path::new("/tmp")))
 }
 
-/// The repository of a cache: buildah tags in it by itself.
+/// Returns the repository of a cache. buildah chooses the tags in it.
 fn repository(reference: &str) -> &str {
     let named = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
     named.map_or(reference, |(repository, _)| repository)

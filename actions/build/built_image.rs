@@ -1,4 +1,4 @@
-//! From what a builder exported to an image of ours: platforms alone, annotated, in the one layout of the build.
+//! Turns what a builder exported into an image in the layout of the run: annotated, and with platforms alone in its index.
 
 use std::collections::BTreeMap;
 
@@ -7,58 +7,58 @@ use serde_json::{Value, json};
 use lifecycle::ActionError;
 use oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
 
-use crate::bases::Foundation;
-use crate::plan::Image;
+use crate::base_images::ImageConfig;
+use crate::image::Image;
 
-/// The largest statement of a builder that is taken over, in bytes: the Dockerfile and some of the log are in it.
+/// The largest attestation of a builder that is kept, in bytes. It contains the Dockerfile and some of the log.
 pub(crate) const ATTESTATION_LIMIT: u64 = 8 * 1024 * 1024;
 
-/// What annotations about the base image begin with.
-pub(crate) const BASE: &str = "org.opencontainers.image.base.";
+/// The prefix of annotations about the base image.
+pub(crate) const BASE_ANNOTATION: &str = "org.opencontainers.image.base.";
 
-/// An image in the layout, which no name points to yet.
+/// An image in the layout that may not have a name yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Built {
-    /// What the name will point to.
+pub(crate) struct BuiltImage {
+    /// The manifest or index that gets the name.
     pub(crate) root: Manifest,
-    /// Its platforms; the root itself where there is one.
+    /// The manifest of each platform. A single one is also the root.
     pub(crate) platforms: Vec<(Platform, Manifest)>,
-    /// What the builder attested.
+    /// The builder's attestations.
     pub(crate) attestations: Vec<Attestation>,
 }
 
 /// An in-toto statement of the builder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attestation {
-    /// The platform's manifest as it is now.
+    /// The digest of the platform's manifest.
     pub(crate) platform: Digest,
-    /// The digest that it had when the builder spoke of it.
+    /// The digest that the builder attested, before annotations were added.
     pub(crate) attested: Digest,
     /// The statement.
     pub(crate) statement: Vec<u8>,
 }
 
-/// Takes an image over. The builder's attestations are taken out of the index, because Lambda refuses one and consoles
-/// show them as empty images; a single platform is a single manifest.
+/// Adds an exported image to a layout. The builder's attestations are removed from the index, because consoles show them as
+/// empty images; a single platform becomes a single manifest, because Lambda refuses an index.
 ///
 /// # Errors
-/// When the builder's layout is not what was asked for.
-pub(crate) fn take(
-    exported: Exported,
+/// If the export lacks a platform, or the layout cannot be written.
+pub(crate) fn import(
+    export: BuilderExport,
     into: &Layout,
     image: &Image,
     annotations: &BTreeMap<String, String>,
-) -> anyhow::Result<Built> {
+) -> anyhow::Result<BuiltImage> {
     let mut platforms = Vec::new();
     let mut attestations = Vec::new();
-    for (platform, manifest) in exported.platforms {
+    for (platform, manifest) in export.platforms {
         for blob in manifest.blobs() {
-            into.add_file(&exported.layout.blob_path(&blob.digest), &blob.digest)?;
+            into.add_file(&export.layout.blob_path(&blob.digest), &blob.digest)?;
         }
         let annotated = annotate(&manifest, annotations)?;
         into.add_blob(&annotated.bytes)?;
-        let of_it = exported.attestations.iter().filter(|(digest, _)| *digest == manifest.digest);
-        attestations.extend(of_it.map(|(attested, statement)| Attestation {
+        let of_platform = export.attestations.iter().filter(|(digest, _)| *digest == manifest.digest);
+        attestations.extend(of_platform.map(|(attested, statement)| Attestation {
             platform: annotated.digest.clone(),
             attested: attested.clone(),
             statement: statement.clone(),
@@ -69,105 +69,107 @@ pub(crate) fn take(
     let built: Vec<&Platform> = platforms.iter().map(|(platform, _)| platform).collect();
     let missing = image.platforms.iter().find(|wanted| !built.contains(wanted));
     if let Some(missing) = missing {
-        let message = format!("the builder made no {missing} of image `{}`", image.key);
+        let message = format!("the builder did not build image `{}` for {missing}", image.key);
         return Err(ActionError::failure(message).into());
     }
     let root = match platforms.as_slice() {
         [(_, only)] => only.clone(),
-        several => index(several, annotations)?,
+        several => image_index(several, annotations)?,
     };
     into.add_blob(&root.bytes)?;
-    Ok(Built { root, platforms, attestations })
+    Ok(BuiltImage { root, platforms, attestations })
 }
 
-/// Gives an image its name: the last thing that is written of it.
-///
-/// # Errors
-/// When the layout can't be written.
-pub(crate) fn name(built: &Built, layout: &Layout, image: &Image) -> anyhow::Result<()> {
-    let mut descriptor = built.root.descriptor();
-    // Tools find what refers to a platform only where the index lists the platform itself.
-    for (platform, manifest) in built.platforms.iter().filter(|(_, manifest)| manifest.digest != built.root.digest) {
-        let child = oci::Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() };
-        layout.add_root(&child, None)?;
+impl BuiltImage {
+    /// Names the image in its layout. The name is the last thing that is written of an image.
+    ///
+    /// # Errors
+    /// If the layout cannot be written.
+    pub(crate) fn name_in(&self, layout: &Layout, image: &Image) -> anyhow::Result<()> {
+        let mut descriptor = self.root.descriptor();
+        // Tools find the referrers of a platform only if the layout's index lists the platform itself.
+        for (platform, manifest) in self.platforms.iter().filter(|(_, manifest)| manifest.digest != self.root.digest) {
+            let child = Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() };
+            layout.add_root(&child, None)?;
+        }
+        let image_name = image.definition.image_name.value.clone();
+        descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+        layout.add_root(&descriptor, Some(&image.key))?;
+        Ok(())
     }
-    let image_name = image.definition.image_name.value.clone();
-    descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
-    layout.add_root(&descriptor, Some(&image.key))?;
-    Ok(())
 }
 
-/// What is in a builder's layout.
-pub(crate) struct Exported {
+/// The content of a builder's layout.
+pub(crate) struct BuilderExport {
     layout: Layout,
     platforms: Vec<(Platform, Manifest)>,
-    /// In-toto statements with the digest of the manifest that they speak of.
+    /// In-toto statements with the digest of the manifest that they are about.
     attestations: Vec<(Digest, Vec<u8>)>,
-    /// Sizes in bytes of those that are too large to be taken.
-    pub(crate) left_out: Vec<u64>,
+    /// Sizes of attestations over the limit, in bytes.
+    pub(crate) oversized_attestations: Vec<u64>,
 }
 
-impl Exported {
+impl BuilderExport {
     /// Reads a builder's layout.
     ///
     /// # Errors
-    /// When it is none, or lacks something.
+    /// If a manifest is missing or cannot be read.
     pub(crate) fn read(layout: &Layout) -> anyhow::Result<Self> {
         let mut platforms = Vec::new();
         let mut attestations = Vec::new();
-        let mut left_out = Vec::new();
+        let mut oversized_attestations = Vec::new();
         for root in layout.roots()? {
-            let manifest = required(layout, &root.descriptor.digest)?;
+            let manifest = read_manifest(layout, &root.descriptor.digest)?;
             if !manifest.is_index() {
-                platforms.push((platform_of(layout, &root.descriptor, &manifest)?, manifest));
+                platforms.push((read_platform(layout, &root.descriptor, &manifest)?, manifest));
                 continue;
             }
             for child in manifest.children() {
-                let manifest = required(layout, &child.digest)?;
+                let manifest = read_manifest(layout, &child.digest)?;
                 let about = child.annotations.get(annotation::DOCKER_REFERENCE_DIGEST);
                 match (child.annotations.get(annotation::DOCKER_REFERENCE_TYPE), about) {
                     (Some(_), Some(about)) => {
                         for layer in manifest.blobs().skip(1) {
                             if layer.size > ATTESTATION_LIMIT {
-                                left_out.push(layer.size);
+                                oversized_attestations.push(layer.size);
                                 continue;
                             }
                             attestations.push((about.parse()?, layout.read_blob(layer, ATTESTATION_LIMIT)?));
                         }
                     }
-                    _ => platforms.push((platform_of(layout, child, &manifest)?, manifest)),
+                    _ => platforms.push((read_platform(layout, child, &manifest)?, manifest)),
                 }
             }
         }
-        Ok(Self { layout: layout.clone(), platforms, attestations, left_out })
+        Ok(Self { layout: layout.clone(), platforms, attestations, oversized_attestations })
     }
 
-    /// The configuration of each platform.
+    /// Returns the configuration of each platform.
     ///
     /// # Errors
-    /// When one can't be read.
-    pub(crate) fn foundations(&self) -> anyhow::Result<Vec<(Platform, Foundation)>> {
+    /// If one cannot be read.
+    pub(crate) fn configs(&self) -> anyhow::Result<Vec<(Platform, ImageConfig)>> {
         let of = |(platform, manifest): &(Platform, Manifest)| {
             let config =
                 manifest.blobs().next().map(|config| self.layout.read_blob(config, CONFIG_LIMIT)).transpose()?;
-            let foundation = config.and_then(|config| Foundation::of(&config));
+            let config = config.and_then(|config| ImageConfig::parse(&config));
             let unknown = || ActionError::failure(format!("image {} has no configuration", manifest.digest));
-            Ok((platform.clone(), foundation.ok_or_else(unknown)?))
+            Ok((platform.clone(), config.ok_or_else(unknown)?))
         };
         self.platforms.iter().map(of).collect()
     }
 
-    /// Digests of images that the builder says that it used, by references without a default registry.
-    pub(crate) fn materials(&self) -> BTreeMap<String, String> {
+    /// Returns the digests of the images that the builder attests to have used, by reference without default registry.
+    pub(crate) fn material_digests(&self) -> BTreeMap<String, String> {
         let statements = self.attestations.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
         let mut digests = BTreeMap::new();
         for statement in statements {
             let statement: Value = statement;
             let predicate = &statement["predicate"];
-            // Of SLSA 0.2 and of SLSA 1.
+            // In SLSA 0.2 and in SLSA 1.
             let lists = [&predicate["materials"], &predicate["buildDefinition"]["resolvedDependencies"]];
             for material in lists.into_iter().filter_map(Value::as_array).flatten() {
-                let reference = material["uri"].as_str().and_then(reference_of);
+                let reference = material["uri"].as_str().and_then(reference_of_purl);
                 let digest = material["digest"]["sha256"].as_str();
                 digests.extend(reference.zip(digest.map(|digest| format!("sha256:{digest}"))));
             }
@@ -176,23 +178,23 @@ impl Exported {
     }
 }
 
-/// `name:tag` of a package URL: `pkg:docker/host%3A5000/name@tag?platform=…`.
-fn reference_of(url: &str) -> Option<String> {
+/// Returns `name:tag` of a package URL such as `pkg:docker/host%3A5000/name@tag?platform=…`.
+fn reference_of_purl(url: &str) -> Option<String> {
     let url = url.strip_prefix("pkg:docker/").or_else(|| url.strip_prefix("pkg:oci/"))?;
     let (name, tag) = url.split('?').next()?.split_once('@')?;
     Some(format!("{name}:{tag}").replace("%3A", ":").replace("%2F", "/"))
 }
 
-fn required(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
-    let missing = || ActionError::failure(format!("the builder's layout lacks the manifest {digest}"));
+fn read_manifest(layout: &Layout, digest: &Digest) -> anyhow::Result<Manifest> {
+    let missing = || ActionError::failure(format!("the builder's layout has no manifest {digest}"));
     Ok(layout.read_manifest(digest)?.ok_or_else(missing)?)
 }
 
-/// The root of a layout that a name or a digest means.
+/// Returns the digest of an image in a layout by its name, unless the digest is given.
 ///
 /// # Errors
-/// When it is not there.
-pub(crate) fn root(layout: &Layout, name: Option<&str>, digest: Option<&Digest>) -> anyhow::Result<Digest> {
+/// If the layout has no image of that name.
+pub(crate) fn find_root(layout: &Layout, name: Option<&str>, digest: Option<&Digest>) -> anyhow::Result<Digest> {
     if let Some(digest) = digest {
         return Ok(digest.clone());
     }
@@ -204,26 +206,26 @@ pub(crate) fn root(layout: &Layout, name: Option<&str>, digest: Option<&Digest>)
     Ok(named.ok_or_else(missing)?.descriptor.digest)
 }
 
-/// The manifest of an image for a platform.
+/// Returns the manifest of an image for a platform.
 ///
 /// # Errors
-/// When it is not there.
+/// If the image does not have the platform.
 pub(crate) fn platform_manifest(layout: &Layout, image: &Digest, platform: &Platform) -> anyhow::Result<Manifest> {
-    let manifest = required(layout, image)?;
+    let manifest = read_manifest(layout, image)?;
     if !manifest.is_index() {
         return Ok(manifest);
     }
     for child in manifest.children() {
-        let candidate = required(layout, &child.digest)?;
-        if platform_of(layout, child, &candidate)? == *platform {
+        let candidate = read_manifest(layout, &child.digest)?;
+        if read_platform(layout, child, &candidate)? == *platform {
             return Ok(candidate);
         }
     }
     Err(ActionError::failure(format!("image {image} has no {platform}")).into())
 }
 
-/// The platform as the index says, else as the configuration does.
-fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) -> anyhow::Result<Platform> {
+/// Returns the platform by the index, or else by the configuration.
+fn read_platform(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) -> anyhow::Result<Platform> {
     if let Some(platform) = &descriptor.platform {
         return Ok(platform.clone());
     }
@@ -232,13 +234,13 @@ fn platform_of(layout: &Layout, descriptor: &Descriptor, manifest: &Manifest) ->
     Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
 }
 
-/// The manifest with annotations added: a new manifest, of the build and before anybody has seen the old one.
+/// Adds annotations to a manifest that has not been published yet, which makes it a new manifest.
 ///
-/// What buildah says of the base image is left out: where there is none it is empty, and of a substituted one it is a name
-/// that only this run knows.
+/// buildah's own annotations on the base image are removed: they are empty if there is no base image, and for a
+/// substituted one they hold a name that is only valid in this run.
 fn annotate(manifest: &Manifest, annotations: &BTreeMap<String, String>) -> anyhow::Result<Manifest> {
     let mut all: BTreeMap<String, String> = manifest.annotations.clone();
-    all.retain(|name, _| !name.starts_with(BASE));
+    all.retain(|name, _| !name.starts_with(BASE_ANNOTATION));
     all.extend(annotations.clone());
     if all == manifest.annotations {
         return Ok(manifest.clone());
@@ -248,7 +250,7 @@ fn annotate(manifest: &Manifest, annotations: &BTreeMap<String, String>) -> anyh
     Ok(Manifest::parse(json.to_string().into(), Some(&manifest.media_type))?)
 }
 
-fn index(platforms: &[(Platform, Manifest)], annotations: &BTreeMap<String, String>) -> anyhow::Result<Manifest> {
+fn image_index(platforms: &[(Platform, Manifest)], annotations: &BTreeMap<String, String>) -> anyhow::Result<Manifest> {
     let manifests: Vec<Value> = platforms
         .iter()
         .map(|(platform, manifest)| Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() }.to_json())
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_with_attestations_becomes_what_it_is_about() {
+    fn attestations_are_separated_from_platforms() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::at(folder.path());
         let image = manifest(&layout, "arm64");
@@ -297,16 +299,16 @@ mod tests {
         layout.add_blob(&index.bytes).unwrap();
         layout.add_root(&index.descriptor(), Some("latest")).unwrap();
 
-        let exported = Exported::read(&layout).unwrap();
+        let export = BuilderExport::read(&layout).unwrap();
         assert_eq!(
-            exported.platforms.iter().map(|(p, m)| (p.to_string(), &m.digest)).collect::<Vec<_>>(),
+            export.platforms.iter().map(|(p, m)| (p.to_string(), &m.digest)).collect::<Vec<_>>(),
             [("linux/arm64".to_owned(), &image.digest)]
         );
-        assert_eq!(exported.attestations, [(image.digest.clone(), statement.to_vec())]);
+        assert_eq!(export.attestations, [(image.digest.clone(), statement.to_vec())]);
     }
 
     #[test]
-    fn annotations_are_added_and_change_nothing_else() {
+    fn adding_annotations_changes_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let image = manifest(&Layout::at(folder.path()), "amd64");
         let annotated = annotate(&image, &BTreeMap::from([("a".to_owned(), "b".to_owned())])).unwrap();

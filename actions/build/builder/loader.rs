@@ -1,36 +1,33 @@
-//! The input `load`: puts the images that were built into the local Docker, for a step that tests them.
+//! Loads built images into the local Docker, for a later step that tests them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifecycle::ActionError;
+use lifecycle::project::Version;
 use oci::{Layout, Platform, Tag, listed};
 
 use super::docker::load_built;
 use super::engine::daemon_platform;
+use crate::built_image::BuiltImage;
 use crate::dockerfile::is_image;
-use crate::inputs::Request;
-use crate::output::Built;
-use crate::plan::Image;
+use crate::image::Image;
 
 /// The tag of images of a build without a version.
-const TAG: &str = "build";
+const DEFAULT_TAG: &str = "build";
 
 /// Loads images: the reference and the platform to load, by the image's key.
-pub(crate) struct Loader {
+pub(crate) struct ImageLoader {
     images: BTreeMap<String, (String, Platform)>,
 }
 
-impl Loader {
-    /// Prepares the loading; none if the input does not ask for it.
+impl ImageLoader {
+    /// Prepares to load images under their names with the version as tag.
     ///
     /// # Errors
-    /// When there is no Docker, or an image can't be loaded.
-    pub(crate) async fn find(request: &Request, images: &[Image]) -> Result<Option<Self>, ActionError> {
-        if !request.load {
-            return Ok(None);
-        }
-        let Some(here) = daemon_platform().await else {
+    /// If there is no Docker, or an image cannot be loaded.
+    pub(crate) async fn new(version: Option<&Version>, images: &[Image]) -> Result<Self, ActionError> {
+        let Some(daemon) = daemon_platform().await else {
             let problem =
                 ActionError::usage_error("input `load`: Docker does not answer, so no image can be loaded into it");
             return Err(problem
@@ -38,26 +35,26 @@ impl Loader {
         };
         let mut loaded: BTreeMap<String, (String, Platform)> = BTreeMap::new();
         for image in images {
-            let reference = reference(request, image)?;
+            let reference = reference(version, image)?;
             if let Some((other, _)) = loaded.iter().find(|(_, (name, _))| *name == reference) {
                 let message = format!("input `load`: images `{other}` and `{}` would both be `{reference}`", image.key);
                 return Err(ActionError::usage_error(message)
                     .at(image.definition.image_name.place.clone())
                     .hint("name one of them in `images`"));
             }
-            loaded.insert(image.key.clone(), (reference, platform(image, &here)?));
+            loaded.insert(image.key.clone(), (reference, platform_to_load(image, &daemon)?));
         }
-        Ok(Some(Self { images: loaded }))
+        Ok(Self { images: loaded })
     }
 
     /// Loads an image and returns its reference.
     ///
     /// # Errors
-    /// When Docker does not take it.
+    /// If Docker refuses it.
     pub(crate) async fn load(
         &self,
         image: &Image,
-        built: &Built,
+        built: &BuiltImage,
         layout: &Layout,
         folder: &Path,
     ) -> Result<Option<String>, ActionError> {
@@ -68,30 +65,27 @@ impl Loader {
     }
 }
 
-/// `<image name>:<version>`, or `<image name>:build`.
-fn reference(request: &Request, image: &Image) -> Result<String, ActionError> {
+/// Returns `<image name>:<version>`, or `<image name>:build`.
+fn reference(version: Option<&Version>, image: &Image) -> Result<String, ActionError> {
     let name = &image.definition.image_name;
-    let version = request.version.as_ref().map(ToString::to_string);
-    let tag = version.filter(|version| version.parse::<Tag>().is_ok()).unwrap_or_else(|| TAG.to_owned());
+    let version = version.map(ToString::to_string);
+    let tag = version.filter(|version| version.parse::<Tag>().is_ok()).unwrap_or_else(|| DEFAULT_TAG.to_owned());
     let reference = format!("{}:{tag}", name.value);
-    match is_image(&reference) {
-        true => Ok(reference),
-        false => {
-            let message =
-                format!("input `load`: `{reference}` is not a valid name in Docker for image `{}`", image.key);
-            Err(ActionError::usage_error(message).at(name.place.clone()))
-        }
+    if !is_image(&reference) {
+        let message = format!("input `load`: `{reference}` is not a valid name in Docker for image `{}`", image.key);
+        return Err(ActionError::usage_error(message).at(name.place.clone()));
     }
+    Ok(reference)
 }
 
-/// The platform of Docker, or the only one.
-fn platform(image: &Image, here: &Platform) -> Result<Platform, ActionError> {
+/// Returns the only platform of an image, or else that of Docker.
+fn platform_to_load(image: &Image, daemon: &Platform) -> Result<Platform, ActionError> {
     match image.platforms.as_slice() {
         [only] => Ok(only.clone()),
-        several if several.contains(here) => Ok(here.clone()),
+        several if several.contains(daemon) => Ok(daemon.clone()),
         several => {
             let (key, several) = (&image.key, listed(several));
-            let message = format!("input `load`: image `{key}` is built for {several}, and Docker here runs {here}");
+            let message = format!("input `load`: image `{key}` is built for {several}, and Docker here runs {daemon}");
             Err(ActionError::usage_error(message)
                 .at(image.definition.key.place.clone())
                 .hint("name one platform in `platforms`"))

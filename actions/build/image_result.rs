@@ -1,4 +1,4 @@
-//! What became of an image.
+//! The result of building and checking one image.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use lifecycle::evidence::scan::Counts as ScanCounts;
 use lifecycle::{Diagnostic, SourceLocation};
 use oci::Digest;
 
-use crate::builder;
-use crate::checks::Checked;
-use crate::output::Built;
-use crate::plan::Image;
-use crate::since::Reused;
+use crate::builder::BuildOutput;
+use crate::built_image::BuiltImage;
+use crate::checks::CheckResults;
+use crate::image::Image;
+use crate::reuse::ReusedImage;
 
-/// One image's result, as the output `images` holds it.
+/// The result of one image, as it is written to the output `images`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Outcome {
+pub(crate) struct ImageResult {
     pub(crate) name: String,
     image: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,8 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) not_linted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vulnerabilities: Option<ScanCounts>,
-    pub(crate) status: Status,
-    /// Its name in the local Docker, where it was loaded.
+    pub(crate) status: BuildStatus,
+    /// Its name in the local Docker, if it was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) loaded: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,18 +48,18 @@ pub(crate) struct Outcome {
     pub(crate) started: String,
     #[serde(skip)]
     pub(crate) finished: String,
-    /// What the builder itself found wrong with the Dockerfile.
+    /// Findings of the builder's own checks of the Dockerfile.
     #[serde(skip)]
     pub(crate) findings: Vec<Finding>,
-    /// What its checks found.
+    /// The results of its checks.
     #[serde(skip)]
-    pub(crate) checked: Checked,
-    /// What is in the layout.
+    pub(crate) checked: CheckResults,
+    /// The image in the layout, if it was built.
     #[serde(skip)]
-    pub(crate) built: Option<Built>,
-    /// What it is taken from, where it was not built.
+    pub(crate) built: Option<BuiltImage>,
+    /// The released image, if it is reused.
     #[serde(skip)]
-    pub(crate) reused: Option<Reused>,
+    pub(crate) reused: Option<ReusedImage>,
     #[serde(skip)]
     pub(crate) seconds: u64,
     #[serde(skip)]
@@ -72,22 +72,22 @@ pub(crate) struct Outcome {
     pub(crate) place: SourceLocation,
 }
 
-/// How it ended.
+/// How the build of an image ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Status {
+pub(crate) enum BuildStatus {
     /// It was built.
     Built,
-    /// Nothing has changed since a release, so it is taken from there.
+    /// Nothing has changed since a release, so the released image is reused.
     Reused,
-    /// It was not.
+    /// It was not built, or a check failed.
     Failed,
     /// A dry run: it would be built.
     Planned,
 }
 
-impl Outcome {
-    pub(crate) fn of(image: &Image, status: Status) -> Self {
+impl ImageResult {
+    pub(crate) fn new(image: &Image, status: BuildStatus) -> Self {
         Self {
             name: image.key.clone(),
             image: image.definition.image_name.value.clone(),
@@ -105,7 +105,7 @@ impl Outcome {
             started: String::new(),
             finished: String::new(),
             findings: Vec::new(),
-            checked: Checked::default(),
+            checked: CheckResults::default(),
             built: None,
             reused: None,
             seconds: 0,
@@ -116,14 +116,16 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn reused(image: &Image, reused: Reused) -> Self {
+    /// Returns the result of an image that is reused from a release.
+    pub(crate) fn from_release(image: &Image, reused: ReusedImage) -> Self {
         let digest = Some(reused.manifest.digest.clone());
         let media_type = Some(reused.manifest.media_type.clone());
         let platforms = reused.platforms.iter().map(ToString::to_string).collect();
-        Self { digest, media_type, platforms, reused: Some(reused), ..Self::of(image, Status::Reused) }
+        Self { digest, media_type, platforms, reused: Some(reused), ..Self::new(image, BuildStatus::Reused) }
     }
 
-    pub(crate) fn has(&mut self, built: Built, output: builder::Output) {
+    /// Records an image that was built.
+    pub(crate) fn set_built(&mut self, built: BuiltImage, output: BuildOutput) {
         self.bases = output.bases;
         self.findings = output.findings;
         let blobs: BTreeMap<&Digest, u64> = built
@@ -141,20 +143,21 @@ impl Outcome {
         self.built = Some(built);
     }
 
-    pub(crate) fn fails(&mut self, error: &anyhow::Error) {
+    /// Records a failure.
+    pub(crate) fn fail(&mut self, error: &anyhow::Error) {
         let diagnostic = Diagnostic::of(error);
-        self.status = Status::Failed;
+        self.status = BuildStatus::Failed;
         self.error = Some(diagnostic.line());
         self.diagnostic = Some(diagnostic);
     }
 
-    /// Takes in what the checks found. What was not built has failed already, for that reason.
-    pub(crate) fn has_been(&mut self, mut checked: Checked) {
+    /// Records the results of the checks. An image that was not built keeps its first failure.
+    pub(crate) fn set_checks(&mut self, mut checked: CheckResults) {
         let mut problems = std::mem::take(&mut checked.problems).into_iter();
         (self.lint, self.vulnerabilities) = (checked.lint, checked.vulnerabilities);
         self.not_linted.clone_from(&checked.not_linted);
         self.checked = checked;
-        if self.status == Status::Failed {
+        if self.status == BuildStatus::Failed {
             return;
         }
         if let Some(first) = problems.next() {
@@ -164,7 +167,7 @@ impl Outcome {
                 diagnostic.message = format!("{}; {other}", diagnostic.message);
             }
             diagnostic.message = format!("image `{}`: {}", self.name, diagnostic.message);
-            self.status = Status::Failed;
+            self.status = BuildStatus::Failed;
             self.error = Some(diagnostic.line());
             self.diagnostic = Some(diagnostic);
         }

@@ -1,5 +1,5 @@
-//! A layout with one manifest: what scanners and SBOM generators are given, because some refuse several and others take one
-//! without saying which.
+//! A layout with one manifest for scanners and SBOM generators. Some of them refuse a layout with several manifests, and
+//! others pick one without saying which.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,23 +11,23 @@ use oci::{Descriptor, Layout};
 /// The name of the one image in it.
 const NAME: &str = "image";
 
-/// A temporary layout, which goes away with the value.
-pub(crate) struct Single {
+/// A temporary layout that is removed when the value is dropped.
+pub(crate) struct SingleImageLayout {
     folder: tempfile::TempDir,
 }
 
-impl Single {
-    /// Makes it. Blobs are linked: nothing may be written to them.
+impl SingleImageLayout {
+    /// Creates a layout with one manifest of another layout. Blobs are hard links, so they must not be written to.
     ///
     /// # Errors
-    /// When the manifest is not in the layout, or the temporary folder can't be written.
-    pub(crate) fn of(source: &Layout, manifest: &Descriptor, temporary: &Path) -> Result<Self, ActionError> {
+    /// If the manifest is not in the layout, or the temporary folder cannot be written.
+    pub(crate) fn new(source: &Layout, manifest: &Descriptor, temporary: &Path) -> Result<Self, ActionError> {
         let unusable =
             |error: io::Error| ActionError::failure(format!("cannot use {}", temporary.display())).because(error);
-        let broken = |error| ActionError::failure("the image can't be read again").because(error);
+        let broken = |error| ActionError::failure("the image cannot be read again").because(error);
         let found = source.read_manifest(&manifest.digest).map_err(broken)?;
         let found =
-            found.ok_or_else(|| ActionError::failure(format!("the layout lacks the manifest {}", manifest.digest)))?;
+            found.ok_or_else(|| ActionError::failure(format!("the layout has no manifest {}", manifest.digest)))?;
         fs::create_dir_all(temporary).map_err(unusable)?;
         let folder = tempfile::Builder::new().prefix("one-image-").tempdir_in(temporary).map_err(unusable)?;
         let single = Self { folder };
@@ -37,7 +37,7 @@ impl Single {
             let (from, to) = (source.blob_path(&blob.digest), layout.blob_path(&blob.digest));
             if !to.exists() && fs::hard_link(&from, &to).is_err() {
                 let lacking =
-                    |error| ActionError::failure(format!("the layout lacks the blob {}", blob.digest)).because(error);
+                    |error| ActionError::failure(format!("the layout has no blob {}", blob.digest)).because(error);
                 fs::copy(&from, &to).map_err(lacking)?;
             }
         }
@@ -47,26 +47,26 @@ impl Single {
         Ok(single)
     }
 
-    /// The folder of the layout.
+    /// Returns the folder of the layout.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("layout")
     }
 
-    /// The folder that the layout lies in. What reads the image runs there: in the checkout it would find a configuration
-    /// that leaves findings out.
+    /// Returns the parent folder of the layout. Tools run there, because in the checkout they would find a configuration file
+    /// that may suppress findings.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A file beside the layout, which goes away with it.
+    /// Returns the path of a file next to the layout, which is removed with it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The layout in one tar file, for what takes no folder.
+    /// Writes the layout to a tar file, for tools that do not read folders.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// If the file cannot be written.
     pub(crate) async fn archive(&self) -> Result<PathBuf, ActionError> {
         let (layout, archive) = (self.path(), self.file("image.tar"));
         let file = archive.clone();
@@ -112,11 +112,11 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn holds_one_image_and_goes_away() {
+    async fn it_has_one_image_and_is_removed_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let (source, manifest) = layout(folder.path());
         let temporary = folder.path().join("temporary");
-        let single = Single::of(&source, &manifest, &temporary).unwrap();
+        let single = SingleImageLayout::new(&source, &manifest, &temporary).unwrap();
         let made = Layout::at(single.path());
         let roots = made.roots().unwrap();
         assert_eq!(roots.iter().map(|root| &root.descriptor.digest).collect::<Vec<_>>(), [&manifest.digest]);
@@ -132,7 +132,7 @@ pub(crate) mod tests {
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 
         let absent = Descriptor { digest: Digest::of(b"absent"), ..manifest };
-        assert!(Single::of(&source, &absent, &temporary).is_err());
+        assert!(SingleImageLayout::new(&source, &absent, &temporary).is_err());
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     }
 }

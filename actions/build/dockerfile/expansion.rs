@@ -1,43 +1,42 @@
-//! Variables in words, as [BuildKit's shell lexer](https://github.com/moby/buildkit/blob/master/frontend/dockerfile/shell/lex.go)
-//! fills them in.
+//! Expands variables in words like [BuildKit's shell lexer](https://github.com/moby/buildkit/blob/master/frontend/dockerfile/shell/lex.go) does.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Values by name.
-pub(super) type Variables = BTreeMap<String, String>;
+/// The variables of a Dockerfile by name.
+pub(super) type DockerfileVariables = BTreeMap<String, String>;
 
-/// A word that can't be evaluated, and why.
+/// The reason why a word cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unevaluated(String);
+pub(super) struct ExpansionError(String);
 
-impl std::fmt::Display for Unevaluated {
+impl std::fmt::Display for ExpansionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Unevaluated {}
+impl std::error::Error for ExpansionError {}
 
-/// Fills variables in, and takes quotes and escapes away. A variable without a value is empty.
+/// Expands variables in a word, and removes quotes and escapes. A variable without a value is empty.
 ///
 /// # Errors
-/// When a quote or brace is not closed, or a value is required by `:?`.
-pub(super) fn expand(word: &str, escape: char, variables: &Variables) -> Result<String, Unevaluated> {
+/// If a quote or brace is not closed, or `:?` requires a missing value.
+pub(super) fn expand(word: &str, escape: char, variables: &DockerfileVariables) -> Result<String, ExpansionError> {
     let mut lexer = Lexer { rest: word.chars().peekable(), escape, variables };
-    lexer.until(None)
+    lexer.read_until(None)
 }
 
 struct Lexer<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
-    variables: &'a Variables,
+    variables: &'a DockerfileVariables,
 }
 
 impl Lexer<'_> {
-    /// Reads to the end, or to a character that ends it.
-    fn until(&mut self, end: Option<char>) -> Result<String, Unevaluated> {
+    /// Reads to the given character, or to the end of the word.
+    fn read_until(&mut self, end: Option<char>) -> Result<String, ExpansionError> {
         let mut text = String::new();
         while let Some(c) = self.rest.next() {
             match c {
@@ -51,11 +50,11 @@ impl Lexer<'_> {
         }
         match end {
             None => Ok(text),
-            Some(end) => Err(Unevaluated(format!("`{end}` is missing"))),
+            Some(end) => Err(ExpansionError(format!("`{end}` is missing"))),
         }
     }
 
-    fn single_quoted(&mut self) -> Result<String, Unevaluated> {
+    fn single_quoted(&mut self) -> Result<String, ExpansionError> {
         let mut text = String::new();
         for c in self.rest.by_ref() {
             match c {
@@ -63,10 +62,10 @@ impl Lexer<'_> {
                 c => text.push(c),
             }
         }
-        Err(Unevaluated("a single quote is not closed".to_owned()))
+        Err(ExpansionError("a single quote is not closed".to_owned()))
     }
 
-    fn double_quoted(&mut self) -> Result<String, Unevaluated> {
+    fn double_quoted(&mut self) -> Result<String, ExpansionError> {
         let mut text = String::new();
         while let Some(c) = self.rest.next() {
             match c {
@@ -81,18 +80,18 @@ impl Lexer<'_> {
                 c => text.push(c),
             }
         }
-        Err(Unevaluated("a double quote is not closed".to_owned()))
+        Err(ExpansionError("a double quote is not closed".to_owned()))
     }
 
-    /// What stands behind a `$`.
-    fn variable(&mut self) -> Result<String, Unevaluated> {
+    /// Reads and expands a variable after `$`.
+    fn variable(&mut self) -> Result<String, ExpansionError> {
         if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();
             return Ok(if name.is_empty() { "$".to_owned() } else { self.value(&name).unwrap_or_default() });
         }
         let name = self.name();
         if name.is_empty() {
-            return Err(Unevaluated("a variable has no name".to_owned()));
+            return Err(ExpansionError("a variable has no name".to_owned()));
         }
         let value = self.value(&name);
         let operator = self.rest.next();
@@ -103,29 +102,29 @@ impl Lexer<'_> {
         match operator {
             Some('}') => Ok(value.unwrap_or_default()),
             Some('-') => {
-                let default = self.until(Some('}'))?;
+                let default = self.read_until(Some('}'))?;
                 Ok(counts.unwrap_or(default))
             }
             Some('+') => {
-                let other = self.until(Some('}'))?;
+                let other = self.read_until(Some('}'))?;
                 Ok(counts.map(|_| other).unwrap_or_default())
             }
             Some('?') => {
-                let message = self.until(Some('}'))?;
-                counts.ok_or_else(|| Unevaluated(format!("`{name}` is required: {message}")))
+                let message = self.read_until(Some('}'))?;
+                counts.ok_or_else(|| ExpansionError(format!("`{name}` is required: {message}")))
             }
             Some(cut @ ('#' | '%')) => {
                 let is_longest = self.rest.next_if_eq(&cut).is_some();
-                let pattern = self.until(Some('}'))?;
-                Ok(without(&value.unwrap_or_default(), &pattern, cut == '#', is_longest))
+                let pattern = self.read_until(Some('}'))?;
+                Ok(remove_affix(&value.unwrap_or_default(), &pattern, cut == '#', is_longest))
             }
             Some('/') => {
                 let is_all = self.rest.next_if_eq(&'/').is_some();
-                let pattern = self.until(Some('/'))?;
-                let replacement = self.until(Some('}'))?;
-                Ok(replaced(&value.unwrap_or_default(), &pattern, &replacement, is_all))
+                let pattern = self.read_until(Some('/'))?;
+                let replacement = self.read_until(Some('}'))?;
+                Ok(replace_matches(&value.unwrap_or_default(), &pattern, &replacement, is_all))
             }
-            _ => Err(Unevaluated(format!("`${{{name}` has a modifier that is not known, or no end"))),
+            _ => Err(ExpansionError(format!("`${{{name}` has a modifier that is not known, or no end"))),
         }
     }
 
@@ -143,7 +142,7 @@ impl Lexer<'_> {
 }
 
 /// Removes the shortest or longest prefix or suffix that matches.
-fn without(value: &str, pattern: &str, is_prefix: bool, is_longest: bool) -> String {
+fn remove_affix(value: &str, pattern: &str, is_prefix: bool, is_longest: bool) -> String {
     let mut cuts: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
     if is_prefix == is_longest {
         cuts.reverse();
@@ -159,8 +158,8 @@ fn without(value: &str, pattern: &str, is_prefix: bool, is_longest: bool) -> Str
     }
 }
 
-/// Replaces the first, or all, of what matches.
-fn replaced(value: &str, pattern: &str, replacement: &str, is_all: bool) -> String {
+/// Replaces the first match, or all matches.
+fn replace_matches(value: &str, pattern: &str, replacement: &str, is_all: bool) -> String {
     let (mut text, mut rest) = (String::new(), value);
     while !rest.is_empty() {
         let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8()).rev();
@@ -206,9 +205,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_the_builder_expands() {
+    fn words_are_expanded_as_by_buildkit() {
         let values = [("A", "x"), ("E", ""), ("V", "1.37-musl-x")];
-        let values: Variables = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let values: DockerfileVariables = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         for (word, expected) in [
             ("$A-${A}", "x-x"),
             ("${B:-d}${E:-e}${E-f}${B-g}", "deg"),

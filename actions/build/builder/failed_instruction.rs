@@ -1,4 +1,4 @@
-//! Which line of the Dockerfile failed, and what it printed last.
+//! Finds the instruction that failed in a builder's log, with its last output.
 
 use lifecycle::SourceLocation;
 
@@ -12,7 +12,7 @@ const CHARACTERS: usize = 200;
 
 /// An instruction that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct FailedInstruction {
     /// Where it is.
     pub(crate) place: SourceLocation,
     /// The instruction, shortened.
@@ -21,8 +21,8 @@ pub(crate) struct Step {
     pub(crate) output: Vec<String>,
 }
 
-impl Step {
-    fn of(dockerfile: &Dockerfile, instruction: &Instruction, output: &[&str]) -> Self {
+impl FailedInstruction {
+    fn new(dockerfile: &Dockerfile, instruction: &Instruction, output: &[&str]) -> Self {
         let words: Vec<&str> = instruction.arguments.text.split_whitespace().collect();
         let text = format!("{} {}", instruction.keyword, words.join(" "));
         let kept: Vec<String> = output.iter().map(|line| one_line(line)).filter(|line| !line.is_empty()).collect();
@@ -36,48 +36,46 @@ impl Step {
 
 fn one_line(text: &str) -> String {
     let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
-    match text.chars().count() > CHARACTERS {
-        true => text.chars().take(CHARACTERS).chain(['…']).collect(),
-        false => text,
-    }
+    if text.chars().count() > CHARACTERS { text.chars().take(CHARACTERS).chain(['…']).collect() } else { text }
 }
 
-/// The step that buildah's log ends with. Its text is that of the Dockerfile on one line.
-pub(super) fn of_buildah(log: &str, dockerfile: &Dockerfile) -> Option<Step> {
+/// Returns the instruction at the end of buildah's log, which repeats it on one line.
+pub(super) fn in_buildah_log(log: &str, dockerfile: &Dockerfile) -> Option<FailedInstruction> {
     let lines: Vec<&str> = log.lines().collect();
     let failed = lines.iter().rposition(|line| {
         line.starts_with("Error: building at STEP ") || line.starts_with("Error: error building at STEP ")
     })?;
     let (begun, (stage, step, text)) =
-        lines[..failed].iter().enumerate().rev().find_map(|(number, line)| Some((number, numbered(line)?)))?;
+        lines[..failed].iter().enumerate().rev().find_map(|(number, line)| Some((number, parse_step(line)?)))?;
     let is_noise = |line: &&&str| line.starts_with("subprocess exited with ") || line.starts_with("--> ");
     let output: Vec<&str> = lines[begun + 1..failed].iter().filter(|line| !is_noise(line)).copied().collect();
-    // What the command itself did not say, buildah says: a file that is not there.
+    // If the command printed nothing, buildah's own error is the cause: a missing file.
     let step_end = format!("{text}\": ");
-    let said = lines[failed].split_once(&step_end).map(|(_, why)| why).filter(|_| output.is_empty());
-    let output: Vec<&str> = output.into_iter().chain(said).collect();
+    let error = lines[failed].split_once(&step_end).map(|(_, why)| why).filter(|_| output.is_empty());
+    let output: Vec<&str> = output.into_iter().chain(error).collect();
     let of_stage = stages(dockerfile.instructions()).nth(stage)?;
-    let is_it = |instruction: &&Instruction| bare(&text).starts_with(&bare(&head(instruction)));
+    let is_it = |instruction: &&Instruction| normalized(&text).starts_with(&normalized(&instruction_text(instruction)));
     let numbered = of_stage.get(step).filter(|instruction| is_it(instruction));
-    // What a base image triggers moves the numbers.
+    // `ONBUILD` instructions of a base image shift the numbers.
     let found = numbered.or_else(|| of_stage.iter().find(is_it))?;
-    Some(Step::of(dockerfile, found, &output))
+    Some(FailedInstruction::new(dockerfile, found, &output))
 }
 
-/// Keyword and arguments, without options: those may hold names of this run.
-fn head(instruction: &Instruction) -> String {
-    match instruction.options.is_empty() {
-        true => format!("{}{}", instruction.keyword, instruction.arguments.text),
-        false => instruction.keyword.to_owned(),
+/// Returns keyword and arguments without options, because options may contain names of this run.
+fn instruction_text(instruction: &Instruction) -> String {
+    if instruction.options.is_empty() {
+        format!("{}{}", instruction.keyword, instruction.arguments.text)
+    } else {
+        instruction.keyword.to_owned()
     }
 }
 
-fn bare(text: &str) -> String {
+fn normalized(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// `[2/3] STEP 4/5: RUN make`: the stage and the step, from 0, and the text.
-fn numbered(line: &str) -> Option<(usize, usize, String)> {
+/// Parses a line such as `[2/3] STEP 4/5: RUN make` into stage and step, counted from 0, and text.
+fn parse_step(line: &str) -> Option<(usize, usize, String)> {
     let (stage, rest) = match line.strip_prefix('[') {
         Some(rest) => {
             let (numbers, rest) = rest.split_once("] ")?;
@@ -90,7 +88,7 @@ fn numbered(line: &str) -> Option<(usize, usize, String)> {
     Some((stage.checked_sub(1)?, step.checked_sub(1)?, text.to_owned()))
 }
 
-/// The instructions of each stage, from its `FROM` on.
+/// Returns the instructions of each stage, beginning with its `FROM`.
 fn stages(instructions: &[Instruction]) -> impl Iterator<Item = &[Instruction]> {
     let starts = instructions.iter().enumerate().filter(|(_, instruction)| instruction.keyword == "FROM");
     let starts: Vec<usize> = starts.map(|(at, _)| at).collect();
@@ -98,8 +96,8 @@ fn stages(instructions: &[Instruction]) -> impl Iterator<Item = &[Instruction]> 
     starts.into_iter().zip(ends).map(|(start, end)| &instructions[start..end])
 }
 
-/// The step that BuildKit's plain progress ends with: it shows the lines of the file, and repeats what was printed.
-pub(super) fn of_buildkit(log: &str, dockerfile: &Dockerfile) -> Option<Step> {
+/// Returns the instruction at the end of BuildKit's plain log, which shows its lines in the file and repeats its output.
+pub(super) fn in_buildkit_log(log: &str, dockerfile: &Dockerfile) -> Option<FailedInstruction> {
     let lines: Vec<&str> = log.lines().collect();
     let rule = |line: &str| line.len() >= 6 && line.bytes().all(|byte| byte == b'-');
     let (at, line) = lines.iter().enumerate().rev().find_map(|(at, line)| {
@@ -112,19 +110,19 @@ pub(super) fn of_buildkit(log: &str, dockerfile: &Dockerfile) -> Option<Step> {
     // ` > [2/2] RUN make:` and what it printed, between two rules.
     let begun = lines[..at].iter().rposition(|line| line.starts_with(" > ["));
     let output: Vec<&str> = match begun {
-        Some(begun) => lines[begun + 1..at].iter().take_while(|line| !rule(line)).map(|line| untimed(line)).collect(),
+        Some(begun) => {
+            lines[begun + 1..at].iter().take_while(|line| !rule(line)).map(|line| without_time(line)).collect()
+        }
         None => Vec::new(),
     };
-    let said = lines.iter().rev().find_map(|line| line.strip_prefix("ERROR: failed to solve: "));
-    let output: Vec<&str> = match output.iter().all(|line| line.trim().is_empty()) {
-        true => said.into_iter().collect(),
-        false => output,
-    };
-    Some(Step::of(dockerfile, instruction, &output))
+    let error = lines.iter().rev().find_map(|line| line.strip_prefix("ERROR: failed to solve: "));
+    let output: Vec<&str> =
+        if output.iter().all(|line| line.trim().is_empty()) { error.into_iter().collect() } else { output };
+    Some(FailedInstruction::new(dockerfile, instruction, &output))
 }
 
-/// A line of output without the seconds before it.
-fn untimed(line: &str) -> &str {
+/// Removes the seconds at the beginning of a line of output.
+fn without_time(line: &str) -> &str {
     let is_time = |word: &str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     line.trim_start().split_once(' ').filter(|(time, _)| is_time(time)).map_or(line, |(_, rest)| rest)
 }

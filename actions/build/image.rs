@@ -1,0 +1,49 @@
+//! An image that is to be built.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cfn_images::ImageDefinition;
+use oci::Platform;
+
+use crate::dockerfile::{BaseImage, Dockerfile, Sources};
+
+/// An image with everything that its build needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// Its key in the mapping.
+    pub(crate) key: String,
+    /// Its definition in the mapping.
+    pub(crate) definition: ImageDefinition,
+    /// The path of the Dockerfile in the checkout.
+    pub(crate) dockerfile_source: PathBuf,
+    /// The path of a copy of the Dockerfile with a plain name, which the linter and the builder read.
+    pub(crate) dockerfile: PathBuf,
+    /// The path of a copy of the ignore file, next to that copy.
+    pub(crate) ignorefile: PathBuf,
+    /// The parsed Dockerfile.
+    pub(crate) parsed: Dockerfile,
+    /// The path of the Dockerfile that messages show, relative to the checkout.
+    pub(crate) dockerfile_display: PathBuf,
+    /// The folder that is sent to the builder.
+    pub(crate) context: PathBuf,
+    /// The stage to build.
+    pub(crate) target: Option<String>,
+    /// The platforms to build.
+    pub(crate) platforms: Vec<Platform>,
+    /// Build arguments of the mapping, overridden by those of the input.
+    pub(crate) build_args: BTreeMap<String, String>,
+    /// The base images that its Dockerfile names, for each platform.
+    pub(crate) sources: BTreeMap<Platform, Sources>,
+    /// The base image of the last stage, if it is the same for all platforms.
+    pub(crate) base: Option<String>,
+    /// Digests of base images that are known before the build, by reference.
+    pub(crate) known_digests: BTreeMap<String, String>,
+}
+
+impl Image {
+    /// Returns all mentions of base images, for all platforms.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = &BaseImage> {
+        self.sources.values().flat_map(|sources| &sources.bases)
+    }
+}

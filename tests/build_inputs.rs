@@ -191,7 +191,7 @@ fn malformed_builder_options_are_refused() {
     insta::assert_snapshot!(refused("cache", "from=s3:x"), @"input `cache`: `from=s3:x` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
     insta::assert_snapshot!(refused("cache", "none\nlocal:a"), @"input `cache`: `none` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
     insta::assert_snapshot!(refused("cache", "to=local:a,mode=all"), @"input `cache`: `to=local:a,mode=all` is not accepted: the options are mode=min|max and ignore-error=true|false for a cache that is written, and scope=NAME for gha");
-    insta::assert_snapshot!(refused("cache", "from=local:a,mode=max"), @"input `cache`: `from=local:a,mode=max` is not accepted: `mode` applies to a cache that is written, and this one is only read");
+    insta::assert_snapshot!(refused("cache", "from=local:a,mode=max"), @"input `cache`: `from=local:a,mode=max` is not accepted: `mode` applies to caches that are written, but this one is only read");
     insta::assert_snapshot!(refused("ssh", "default"), @"input `ssh`: `default` is not accepted: SSH_AUTH_SOCK is not set in this step's `env:`: start an SSH agent before, or name a key: default=PATH");
     insta::assert_snapshot!(refused("ssh", "git=key"), @"input `ssh`: `git=key` is not accepted: there is no socket or key CHECKOUT/key");
     insta::assert_snapshot!(refused("ssh", "git=../key"), @"input `ssh`: `git=../key` is not accepted: it lies outside the checkout");
@@ -318,7 +318,7 @@ fn unintended_platforms_are_a_warning() {
     assert_eq!(warned(&template("Api: {imageName: shop/api}"), "linux/arm64"), "");
     let project = Project::new(&of_function);
     project.write("Dockerfile", SCRATCH);
-    insta::assert_snapshot!(refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64")), @"template.yaml:10:17: image `Api` has several platforms, and Lambda takes one manifest (hint: the input `platforms` is for every image: name in `images` which ones a run builds)");
+    insta::assert_snapshot!(refused(&project, project.build().input("platforms", "linux/amd64,linux/arm64")), @"template.yaml:10:17: image `Api` has several platforms, and Lambda takes one manifest (hint: the input `platforms` applies to every image: name in `images` which ones a run builds)");
 }
 
 #[test]

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use futures::future::join_all;
 use serde_json::Value;
 
+use cfn_images::Version;
 use lifecycle::AtSourceLocation;
 use lifecycle::evidence::lint::{Counts as LintCounts, Finding, Level as LintLevel};
 use lifecycle::evidence::scan::{Counts as ScanCounts, Policy, Verdict as ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
-use lifecycle::project::{Common, Project, Version};
+use lifecycle::inputs::Common;
+use lifecycle::naming::Project;
 use lifecycle::{ActionError, Diagnostic, clock, plural};
 use oci::{Digest, Layout};
 use runner_protocol::{Annotation, Level, Runner};

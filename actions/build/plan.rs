@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::AtSourceLocation;
-use lifecycle::project::{Module, Project};
+use lifecycle::naming::{Module, Project};
 use lifecycle::{ActionError, workspace};
 use oci::{Platform, listed};
 use runner_protocol::{Annotation, Level, Runner};

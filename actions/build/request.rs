@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use cfn_images::Version;
 use lifecycle::SecretString;
+use lifecycle::access::RegistryAccess;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::Threshold;
-use lifecycle::project::{Common, RegistryAccess, Version};
+use lifecycle::inputs::Common;
 use oci::Platform;
 
 use crate::build_contexts::NamedContexts;

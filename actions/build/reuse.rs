@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cfn_images::Version;
 use cfn_images::{ImageDefinition, Template};
+use lifecycle::deployment::platforms;
 use lifecycle::evidence::read;
-use lifecycle::project::{Module, Named, Project, Release, Version, platforms};
+use lifecycle::naming::{Module, Named, Project, Release};
 use lifecycle::{ActionError, Diagnostic, workspace};
 use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
 use runner_protocol::{Program, Runner, command, run};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use cfn_images::Version;
 use cfn_images::{NamePattern, Telling};
 use lifecycle::evidence::{Record, Recorded};
-use lifecycle::project::{Named, Version};
+use lifecycle::naming::Named;
 use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
 
 /// Versions of an environment that are looked at, the highest; beside them the one that it is about. Each takes some

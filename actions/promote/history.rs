@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
+use cfn_images::Version;
 use lifecycle::evidence::Record;
-use lifecycle::project::{Named, Release, Version};
+use lifecycle::naming::{Named, Release};
 use lifecycle::{ActionError, Diagnostic};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cfn_images::Version;
 use lifecycle::SecretString;
+use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::project::{Common, RegistryAccess, Version, Writing, region, registry, waivers_file};
+use lifecycle::inputs::{Common, Writing, region, registry, waivers_file};
 use oci::Digest;
 use runner_protocol::{Input, InputError, Runner};
 

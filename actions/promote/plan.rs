@@ -4,8 +4,10 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::delivery::{self, Delivery, Remark};
+use lifecycle::deployment::refusal;
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::project::{EvidenceMode, Named, Names, Release, UnmanagedReference, refusal};
+use lifecycle::inputs::EvidenceMode;
+use lifecycle::naming::{Named, Names, Release, UnmanagedReference};
 use oci::{Reference, StoreError};
 use runner_protocol::{Level, Runner};
 
@@ -56,8 +58,8 @@ impl Plan {
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, to, commit);
         let extra = targets.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
         let accounts = &request.writing.allowed_accounts;
-        request.source.guard(&sources, accounts).await?;
-        request.target.guard(&targets, accounts).await?;
+        request.source.guard(sources.locations(), accounts).await?;
+        request.target.guard(targets.locations(), accounts).await?;
         let needs = Needs::of(request, asked);
         let images = targets.images.into_iter().zip(extra).map(|(named, extra)| {
             let source = source_of(&sources, &named).cloned();

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
+use lifecycle::deployment::tell;
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::project::{Release, tell};
+use lifecycle::naming::Release;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cfn_images::Version;
+use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::project::{Common, RegistryAccess, Version, Writing, registry};
+use lifecycle::inputs::{Common, Writing, registry};
 use oci::{Digest, Reference};
 use runner_protocol::{InputError, Runner};
 

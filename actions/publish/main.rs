@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
-use lifecycle::project;
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
 
@@ -46,6 +45,7 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let stage = if request.common.dry_run { Stage::Planned } else { Stage::Applied };
     let sign = async |to: &Reference, digests: &[Digest]| request.sign(to, digests, &runner).await;
     let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
-    let missing = project::missing_references(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+    let missing =
+        lifecycle::deployment::missing_references(&plan.others, &target.stores, request.common.dry_run, &runner).await;
     Ok(report::write(&request, &plan.images, stage, &writes, &missing, &runner))
 }

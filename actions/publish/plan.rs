@@ -4,7 +4,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
-use lifecycle::project::{Named, Names, Release, UnmanagedReference};
+use lifecycle::naming::{Named, Names, Release, UnmanagedReference};
 use oci::Location;
 use runner_protocol::Runner;
 
@@ -45,7 +45,7 @@ impl Plan {
         let commit = runner.variables.commit();
         let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
         let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
-        request.target.guard(&names, &request.writing.allowed_accounts).await?;
+        request.target.guard(names.locations(), &request.writing.allowed_accounts).await?;
         let planned = names.images.into_iter().zip(extra).map(|(named, extra)| async {
             let delivery = publication::plan(request, &layouts, &named, extra, runner).await;
             Planned::new(named, delivery)

@@ -1,9 +1,13 @@
 //! One image on its way into a registry: what was built, whether it may go there, and what has to be written.
 
+use cfn_images::Version;
 use lifecycle::ActionError;
+use lifecycle::access::OpenRepository;
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
+use lifecycle::deployment::{lacking, refusal};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::project::{EvidenceMode, Named, NamedTag, OpenRepository, Release, Version, lacking, refusal};
+use lifecycle::inputs::EvidenceMode;
+use lifecycle::naming::{Named, NamedTag, Release};
 use oci::transfer::Graph;
 use oci::{Content, Digest, Reference, listed, read_blob};
 use runner_protocol::{Level, Runner};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::ActionError;
+use lifecycle::access::RegistryCredentials;
 use lifecycle::access::{Login, authority};
-use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::aws::Aws;
 use lifecycle::cosign;
 use oci::{Digest, Location, Reference};
 use registry::{CredentialSource, Options};

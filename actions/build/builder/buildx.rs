@@ -202,7 +202,7 @@ impl CreatedBuilder {
                        `buildkit-image` or a mirror in `base-images`";
         let source = self.loader.buildkit_image(image, &options.base_images).await;
         let source = source.map_err(|error| failed(alternative.to_owned()).because(error))?;
-        let description = if source == *image { image.clone() } else { format!("{image}, pulled from {source}") };
+        let description = if source == *image { image.clone() } else { format!("{image}, taken from {source}") };
         runner.say(format!("creating the builder {builder} from {description}"));
         let mut command = docker();
         command.args(["buildx", "create", "--bootstrap", "--name", builder, "--driver", "docker-container"]);

@@ -9,8 +9,9 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use lifecycle::ActionError;
+use lifecycle::access::RegistryCredentials;
 use lifecycle::access::{Login, entry};
-use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::aws::Aws;
 use registry::{CredentialSource, EcrHost};
 use runner_protocol::Variables;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cfn_images::Version;
 use lifecycle::ActionError;
-use lifecycle::project::Version;
 use oci::{Layout, Platform, Tag, listed};
 
 use super::docker::load_built;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use lifecycle::project::Project;
+use lifecycle::naming::Project;
 use runner_protocol::{Input, InputError, Variables};
 
 use super::Inputs;

@@ -1,6 +1,6 @@
 //! Parses the input `cache`.
 
-use lifecycle::project::Project;
+use lifecycle::naming::Project;
 use runner_protocol::{Input, InputError, Variables};
 
 use crate::request::{Cache, CacheLocation, Caches, IMAGE};

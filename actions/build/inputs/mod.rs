@@ -9,10 +9,12 @@ mod secrets;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lifecycle::access::RegistryAccess;
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::{Severity, Threshold};
-use lifecycle::project::{Common, Project, RegistryAccess, registry, waivers_file};
+use lifecycle::inputs::{Common, registry, waivers_file};
+use lifecycle::naming::Project;
 use oci::{Layout, Platform};
 use runner_protocol::{Input, InputError, Runner, Variables};
 

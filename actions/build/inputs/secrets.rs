@@ -1,6 +1,6 @@
 //! Parses the input `secrets`.
 
-use lifecycle::project::Project;
+use lifecycle::naming::Project;
 use runner_protocol::{Input, InputError, Variables};
 
 use crate::request::{Secret, SecretSource};

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
 
 use lifecycle::Diagnostic;
+use lifecycle::access::RegistryCredentials;
 use lifecycle::access::{Login, authority};
-use lifecycle::aws::RegistryCredentials;
 use lifecycle::cosign;
 use lifecycle::delivery::Delivery;
-use lifecycle::project::Project;
+use lifecycle::naming::Project;
 use oci::{Digest, Location, Reference};
 use registry::CredentialSource;
 use runner_protocol::{Grant, Runner, Variables, grant, run};

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use cfn_images::Version;
 use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::project::{EvidenceMode, Named, NamedTag, Release, Version};
+use lifecycle::inputs::EvidenceMode;
+use lifecycle::naming::{Named, NamedTag, Release};
 use oci::transfer::Graph;
 use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use runner_protocol::{Level, Runner};

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use cfn_images::Version;
 use lifecycle::ActionError;
+use lifecycle::access::OpenRepository;
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::Recorded;
-use lifecycle::project::{Named, OpenRepository, Version};
+use lifecycle::naming::Named;
 use oci::{Manifest, Reference, StoreError};
 use registry::EcrHost;
 

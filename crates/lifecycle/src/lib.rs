@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "services")]
 pub mod access;
 pub mod action;
 mod annotation;
@@ -9,6 +10,8 @@ pub mod clock;
 pub mod cosign;
 #[cfg(feature = "services")]
 pub mod delivery;
+#[cfg(feature = "services")]
+pub mod deployment;
 mod diagnostic;
 pub mod download;
 mod error;
@@ -18,10 +21,12 @@ pub mod evidence;
 pub mod fuzzing;
 #[cfg(feature = "services")]
 pub mod github;
+#[cfg(feature = "services")]
+pub mod inputs;
+#[cfg(feature = "services")]
+pub mod naming;
 mod nearest;
 mod plural;
-#[cfg(feature = "services")]
-pub mod project;
 pub mod workspace;
 
 pub use annotation::AtSourceLocation;

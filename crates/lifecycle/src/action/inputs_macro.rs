@@ -32,19 +32,21 @@ macro_rules! inputs {
 
         impl Inputs {
             /// The inputs of all actions.
-            pub(crate) fn common(&self) -> $crate::project::CommonInputs<'_> {
-                $crate::project::CommonInputs {
-                    working_directory: self.working_directory(),
-                    template: self.template(),
-                    mapping: self.mapping(),
-                    images: self.images(),
-                    parameters: self.parameters(),
+            pub(crate) fn common(&self) -> $crate::inputs::CommonInputs<'_> {
+                $crate::inputs::CommonInputs {
+                    project: $crate::naming::ProjectInputs {
+                        working_directory: self.working_directory(),
+                        template: self.template(),
+                        mapping: self.mapping(),
+                        images: self.images(),
+                        parameters: self.parameters(),
+                        reference: self.reference(),
+                    },
                     region: self.region(),
                     concurrency: self.concurrency(),
                     summary: self.summary(),
                     dry_run: self.dry_run(),
                     registry_endpoints: self.registry_endpoints(),
-                    reference: self.reference(),
                 }
             }
         }
@@ -64,8 +66,8 @@ macro_rules! inputs {
 
         impl Inputs {
             /// The inputs of the actions that write to a registry.
-            pub(crate) fn writing(&self) -> $crate::project::WritingInputs<'_> {
-                $crate::project::WritingInputs {
+            pub(crate) fn writing(&self) -> $crate::inputs::WritingInputs<'_> {
+                $crate::inputs::WritingInputs {
                     extra_tags: self.extra_tags(),
                     create_repositories: self.create_repositories(),
                     repository_settings: self.repository_settings(),

@@ -10,7 +10,6 @@ mod repositories;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use base64::Engine;
@@ -23,14 +22,12 @@ pub use findings::{Finding, Findings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 
-use crate::access::DockerConfig;
-use oci::{ErrorKind, StoreError};
-use registry::{CredentialSource, Credentials, EcrHost};
-use runner_protocol::Runner;
+use registry::{Credentials, EcrHost};
+use runner_protocol::{Runner, Variables};
 use secrecy::SecretString;
 
 /// The one public registry of all accounts.
-const PUBLIC_HOST: &str = "public.ecr.aws";
+pub(crate) const PUBLIC_HOST: &str = "public.ecr.aws";
 
 /// Where that registry gives tokens.
 const PUBLIC_REGION: &str = "us-east-1";
@@ -48,6 +45,11 @@ pub struct Aws {
 }
 
 impl Aws {
+    /// The variables of the run.
+    pub(crate) fn variables(&self) -> &Variables {
+        &self.runner.variables
+    }
+
     /// An identity. `region` is that of SSM and STS; none is the SDK's own choice (`AWS_REGION`, the profile).
     pub fn new(runner: Arc<Runner>, region: Option<String>, role: Option<Role>) -> Self {
         Self { runner, role, region, config: OnceCell::new(), regional: Mutex::default(), account: OnceCell::new() }
@@ -110,7 +112,7 @@ impl Aws {
     }
 
     /// Basic credentials of an ECR registry.
-    async fn token(&self, host: &EcrHost) -> Result<Credentials, Error> {
+    pub(crate) async fn token(&self, host: &EcrHost) -> Result<Credentials, Error> {
         let answer = self.ecr(&host.region).await?.get_authorization_token().send().await;
         let answer = answer
             .map_err(|error| Error::of("ecr:GetAuthorizationToken", &format!("region {}", host.region), error))?;
@@ -118,7 +120,7 @@ impl Aws {
     }
 
     /// Basic credentials of the public registry; none where this identity has no credentials.
-    async fn public_token(&self) -> Result<Option<Credentials>, Error> {
+    pub(crate) async fn public_token(&self) -> Result<Option<Credentials>, Error> {
         let config = self.config().await?;
         let Some(provider) = config.credentials_provider() else { return Ok(None) };
         match provider.provide_credentials().await {
@@ -210,45 +212,5 @@ async fn located(config: &SdkConfig) -> Result<&str, Error> {
             Err(Error::no_credentials("no AWS credentials and no AWS region"))
         }
         region => region,
-    }
-}
-
-/// Credentials of registries: those of ECR and, where Docker's configuration has none, of the public registry by
-/// `GetAuthorizationToken`, all others from Docker's configuration.
-pub struct RegistryCredentials {
-    aws: Arc<Aws>,
-    docker: DockerConfig,
-}
-
-impl RegistryCredentials {
-    /// The credentials that an identity has.
-    pub fn new(aws: Arc<Aws>) -> Self {
-        let docker = DockerConfig { folder: aws.runner.variables.docker_config() };
-        Self { aws, docker }
-    }
-}
-
-#[async_trait]
-impl CredentialSource for RegistryCredentials {
-    async fn credentials(&self, host: &str) -> Result<Credentials, StoreError> {
-        let token = match EcrHost::parse(host) {
-            Some(ecr) => self.aws.token(&ecr).await,
-            None => match self.docker.credentials(host).await? {
-                // Who has no credentials can read what is public.
-                Credentials::Anonymous if host == PUBLIC_HOST => {
-                    self.aws.public_token().await.map(|token| token.unwrap_or(Credentials::Anonymous))
-                }
-                credentials => return Ok(credentials),
-            },
-        };
-        token.map_err(|error| {
-            let kind = match error.kind {
-                Kind::Denied => ErrorKind::Denied,
-                _ => ErrorKind::Authentication,
-            };
-            let hint = error.hint.clone();
-            let failed = StoreError::new(kind, format!("no token for `{host}`")).because(error);
-            StoreError { hint, ..failed }
-        })
     }
 }

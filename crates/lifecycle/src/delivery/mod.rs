@@ -4,6 +4,7 @@
 //! [`PlannedWrites`], and a [`Writer`] writes exactly that list; a dry run only shows it.
 
 mod outcome;
+mod record;
 mod remark;
 mod repository;
 mod tags;
@@ -13,16 +14,19 @@ mod writes;
 use std::sync::Arc;
 
 use crate::ActionError;
+use crate::access::OpenRepository;
 use crate::aws::Aws;
 use crate::diagnostic::Diagnostic;
 use crate::evidence::{Record, RecordKind};
-use crate::project::{CreateRepositories, EvidenceMode, Named, OpenRepository};
+use crate::inputs::{CreateRepositories, EvidenceMode};
+use crate::naming::Named;
 use oci::transfer::{Attached, Graph, copy};
 use oci::{Digest, Reference, Store};
 use registry::EcrHost;
 use runner_protocol::{Level, Runner};
 
 pub use outcome::{Outcome, Stage, Status, annotate, notes, output, show_writes};
+pub use record::attach;
 pub use remark::Remark;
 pub use repository::RepositoryState;
 pub use tags::{TagPlan, TagRules};

@@ -5,9 +5,11 @@ use serde::{Serialize, Serializer};
 
 use super::Remark;
 use crate::ActionError;
+use crate::access::OpenRepository;
 use crate::aws::Aws;
 use crate::evidence::RecordKind;
-use crate::project::{Named, NamedTag, OnConflict, OpenRepository};
+use crate::inputs::OnConflict;
+use crate::naming::{Named, NamedTag};
 use cfn_images::Version;
 use oci::{Digest, Reference, StoreError, Tag};
 use registry::EcrHost;

@@ -4,8 +4,11 @@ use futures::stream::{self, StreamExt};
 
 use super::{Attachments, Delivery, Planned, PlannedWrites, Signatures, Stage};
 use crate::ActionError;
+use crate::access::RegistryAccess;
 use crate::clock;
-use crate::project::{Named, RegistryAccess, Writing, attach};
+use crate::delivery::attach;
+use crate::inputs::Writing;
+use crate::naming::Named;
 use oci::transfer::{Graph, copy};
 use oci::{Digest, Reference};
 use runner_protocol::Runner;

@@ -1,35 +1,36 @@
-//! One end of an image's way.
+//! The source or target of a transfer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Names, Stores};
+use super::{RegistryCredentials, Stores};
 use crate::ActionError;
-use crate::aws::{Aws, RegistryCredentials};
-use oci::Location;
+use crate::SourceLocation;
+use crate::aws::Aws;
+use oci::{Location, Reference};
 use registry::{EcrHost, Options};
 
-/// One end: whose eyes see it, and where names get their registry from.
+/// The source or target of a transfer: AWS identity, stores, registry override.
 pub struct RegistryAccess {
-    /// Who looks.
+    /// The AWS identity.
     pub aws: Arc<Aws>,
-    /// The repositories, as this identity opens them.
+    /// The repositories that this identity opens.
     pub stores: Stores,
-    /// `registry`: stands in for the value that leads an image's expression.
+    /// `registry`, which replaces the registry that an image's expression begins with.
     pub registry: Option<String>,
-    /// `registry-parameter`: the SSM parameter in place of the one that the template names.
+    /// `registry-parameter`, the SSM parameter that replaces the one that the template names.
     pub registry_parameter: Option<String>,
 }
 
 impl RegistryAccess {
-    /// An end that is seen by an identity.
+    /// Creates the access of an identity.
     pub fn new(aws: Aws, options: &Options, registry: Option<String>, registry_parameter: Option<String>) -> Self {
         let aws = Arc::new(aws);
         let stores = Stores::new(options.clone(), Arc::new(RegistryCredentials::new(aws.clone())));
         Self { aws, stores, registry, registry_parameter }
     }
 
-    /// The same with the tokens, connections and budgets of another end, where both are seen by one identity.
+    /// Shares tokens, connections and budgets with another access if both have the same identity.
     #[must_use]
     pub fn sharing_with(mut self, other: &Self) -> Self {
         if self.aws.is_same_identity(&other.aws) {
@@ -38,17 +39,21 @@ impl RegistryAccess {
         self
     }
 
-    /// The guard of `allowed-account-ids`: only registries of these accounts, as an identity of one of them. With none
-    /// given, and for stores on disk, all is well.
+    /// Checks `allowed-account-ids`: registries and identity must belong to one of these accounts. Without accounts, and
+    /// for stores on disk, everything is allowed.
     ///
     /// # Errors
-    /// When a registry or the identity is of another account, or it can't be told which.
-    pub async fn guard(&self, names: &Names, accounts: &[String]) -> anyhow::Result<()> {
+    /// If a registry or the identity belongs to another account, or its account is unknown.
+    pub async fn guard<'n>(
+        &self,
+        references: impl Iterator<Item = (&'n Reference, &'n SourceLocation)>,
+        accounts: &[String],
+    ) -> anyhow::Result<()> {
         let allowed = |account: &str| accounts.iter().any(|id| id == account);
         let mut hosts = BTreeMap::new();
-        for named in &names.images {
-            if let Location::Host(host) = &named.reference.location {
-                hosts.insert(host, &named.place);
+        for (reference, place) in references {
+            if let Location::Host(host) = &reference.location {
+                hosts.insert(host, place);
             }
         }
         if accounts.is_empty() || hosts.is_empty() {
@@ -62,13 +67,10 @@ impl RegistryAccess {
             }
         }
         let account = self.aws.account().await?;
-        match allowed(account) {
-            true => Ok(()),
-            false => {
-                let message =
-                    format!("the credentials are of account {account}, which `allowed-account-ids` does not allow");
-                Err(ActionError::usage_error(message).into())
-            }
+        if allowed(account) {
+            return Ok(());
         }
+        let message = format!("the credentials are of account {account}, which `allowed-account-ids` does not allow");
+        Err(ActionError::usage_error(message).into())
     }
 }

@@ -1,40 +1,36 @@
 //! The project that a run is about: its templates, the images that they define, and what these are called in an
 //! environment.
 
-mod deployment;
-mod inputs;
-mod naming;
-mod options;
-mod record;
-mod side;
-mod stores;
-mod templates;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use cfn_images::Version;
-pub use deployment::{
-    Fit, UnmanagedReference, fit, lacking, missing_references, platforms, refusal, tell, unusable_layer,
-};
-pub use inputs::{Common, CommonInputs, Writing, WritingInputs};
-pub use naming::{Named, NamedTag, Names, Release};
-pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
-use options::{accounts, concurrency};
-pub use record::attach;
-pub use side::RegistryAccess;
-pub use stores::{OpenRepository, Stores};
-
+use super::{Release, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
 use crate::{ActionError, Diagnostic};
 use cfn_images::{Context, ImageDefinition, Template};
-use runner_protocol::{Input, InputError, Runner, Variables};
+use runner_protocol::{Input, Runner, Variables};
 
 /// The mapping where none is named.
 const MAPPING: &str = "ImageBuildConfiguration";
+
+/// The inputs that choose templates and images, as they were typed.
+pub struct ProjectInputs<'a> {
+    /// `working-directory`
+    pub working_directory: Input<'a>,
+    /// `template`
+    pub template: Input<'a>,
+    /// `mapping`
+    pub mapping: Input<'a>,
+    /// `images`
+    pub images: Input<'a>,
+    /// `parameters`
+    pub parameters: Input<'a>,
+    /// `reference`
+    pub reference: Input<'a>,
+}
 
 /// Templates with the images that a run is about.
 pub struct Project {
@@ -45,9 +41,9 @@ pub struct Project {
     /// The template, or several.
     pub modules: Vec<Module>,
     /// Parameters as they were given; values may hold `{environment}` and `{version}`.
-    parameters: BTreeMap<String, String>,
+    pub(super) parameters: BTreeMap<String, String>,
     /// The pattern of `reference`.
-    pattern: Option<String>,
+    pub(super) pattern: Option<String>,
 }
 
 /// One template of a project with the images of it that were chosen.
@@ -67,7 +63,7 @@ impl Project {
     ///
     /// # Errors
     /// When an input or a template is wrong, or an image that was asked for is not there.
-    pub fn load(inputs: &CommonInputs<'_>, variables: &Variables) -> anyhow::Result<Self> {
+    pub fn load(inputs: &ProjectInputs<'_>, variables: &Variables) -> anyhow::Result<Self> {
         let workspace = variables.workspace();
         let workspace = workspace.canonicalize().unwrap_or(workspace);
         let folder = inputs.working_directory.text().map_or_else(|| workspace.clone(), |folder| workspace.join(folder));
@@ -206,18 +202,6 @@ impl Project {
 impl Module {
     fn declares(&self, name: &str) -> bool {
         self.template.parameters().iter().any(|parameter| parameter.name == name)
-    }
-}
-
-/// The file that an input names with waivers.
-///
-/// # Errors
-/// When it is not there, or leads out of the checkout.
-pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
-    let Some(text) = input.text() else { return Ok(None) };
-    match project.inside(text).map_err(|error| input.refuse(error))? {
-        path if path.is_file() => Ok(Some(path)),
-        _ => Err(input.refuse("the path of a file with waivers, relative to `working-directory`")),
     }
 }
 

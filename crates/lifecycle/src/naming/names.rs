@@ -2,10 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wildmatch::WildMatch;
 
-use super::{Module, Project, RegistryAccess, UnmanagedReference};
+use super::{Module, Project, UnmanagedReference};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::SourceLocation;
+use crate::access::RegistryAccess;
 use cfn_images::{
     Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
     Version,
@@ -80,6 +81,13 @@ pub struct Names {
     pub others: Vec<UnmanagedReference>,
     /// What a deployment will not take as it is written.
     pub warnings: Vec<Annotation>,
+}
+
+impl Names {
+    /// The names with the locations that they were read from.
+    pub fn locations(&self) -> impl Iterator<Item = (&Reference, &SourceLocation)> {
+        self.images.iter().map(|named| (&named.reference, &named.place))
+    }
 }
 
 impl Project {

@@ -1,21 +1,18 @@
 //! What a deployment of the template finds in the registry: the images on the platforms that it runs them on, and the
 //! references beside those that a run writes.
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 
-use super::{Named, Release, Stores};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::Diagnostic;
-use cfn_images::{Lead, Placed, Runtime, Usage};
+use crate::access::Stores;
+use crate::naming::{Release, UnmanagedReference};
+use cfn_images::{Placed, Runtime, Usage};
 use oci::transfer::Graph;
-use oci::{
-    CONFIG_LIMIT, Content, Digest, ErrorKind, Location, Manifest, Platform, Reference, Store, StoreError, listed,
-    media_type, read_blob,
-};
+use oci::{CONFIG_LIMIT, Content, ErrorKind, Manifest, Platform, Store, StoreError, listed, media_type, read_blob};
 use runner_protocol::{Annotation, Level, Runner, escape, message};
 
 /// References that are looked at, at a time.
@@ -23,20 +20,6 @@ const READERS: usize = 8;
 
 /// What media types of layers hold that a registry is not to hold: Docker's and OCI's.
 const FOREIGN: [&str; 2] = ["foreign", "nondistributable"];
-
-/// A reference that the template deploys, and that a run does not write: an image that was not chosen, or one that is in
-/// no mapping.
-#[derive(Debug, Clone)]
-pub struct UnmanagedReference {
-    /// Where it is; of one that is pinned, the tag says nothing.
-    pub reference: Reference,
-    /// The digest that it is pinned to.
-    pub digest: Option<Digest>,
-    /// The image is one of the mapping.
-    pub is_ours: bool,
-    /// What deploys it.
-    pub usage: Usage,
-}
 
 /// Whether a resource can run an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,65 +30,6 @@ pub enum Fit {
     Unsure(String),
     /// It can't; the reason.
     Refused(String),
-}
-
-impl UnmanagedReference {
-    /// A usage whose reference is known. `written` are the names that a run writes: a registry that stands in for theirs
-    /// stands in for others only where the same parameter leads them.
-    pub(super) fn of(usage: &Usage, is_ours: bool, written: &[Named], stands_in: Option<&str>) -> Option<Self> {
-        let text = usage.reference.as_ref().ok()?;
-        let (name, digest) = match text.text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest.parse().ok()?)),
-            None => (text.text.as_str(), None),
-        };
-        let origin = |lead: &Lead| lead.origin.clone();
-        let led_alike = || {
-            let leads = written.iter().flat_map(|named| &named.usages).filter_map(|usage| usage.lead.as_ref());
-            leads.map(origin).any(|written| usage.lead.as_ref().map(origin) == Some(written))
-        };
-        if stands_in.is_some() && usage.lead.is_some() && !led_alike() {
-            return None;
-        }
-        let value = usage.lead.as_ref().and_then(|lead| lead.value.clone().ok());
-        let reference = Reference::parse(name, stands_in.or(value.as_deref())).ok()?;
-        let here = |location: &Location| written.iter().any(|named| named.reference.location == *location);
-        // Other registries have other credentials: whether they answer is no matter of this run.
-        let other = here(&reference.location) && (digest.is_some() || written.iter().all(|n| n.reference != reference));
-        other.then(|| Self { reference, digest, is_ours, usage: usage.clone() })
-    }
-
-    /// Why a deployment would not find it, or could not run it.
-    async fn lack(&self, stores: &Stores) -> Option<ActionError> {
-        let found = async {
-            let store = stores.open(&self.reference)?.store;
-            let root = match &self.digest {
-                Some(digest) => store.manifest(digest).await?,
-                None => store.tagged(&self.reference.tag).await?,
-            };
-            let Some(root) = root else { return Ok(None) };
-            let has = platforms(&store, &root).await?;
-            Ok::<_, StoreError>(Some(fit(&self.usage, &root, &has)))
-        };
-        let why = match found.await {
-            Ok(Some(Fit::Runs | Fit::Unsure(_))) => return None,
-            Ok(Some(Fit::Refused(why))) => format!("a deployment could not run `{self}`: {why}"),
-            Ok(None) => format!("a deployment would not find `{self}`, which `{}` deploys", self.usage.resource),
-            Err(error) => {
-                let why = Diagnostic::of(&error.into()).line();
-                format!("a deployment may not find `{self}`, which `{}` deploys: {why}", self.usage.resource)
-            }
-        };
-        Some(ActionError::failure(why).at(self.usage.place.clone()))
-    }
-}
-
-impl fmt::Display for UnmanagedReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.digest {
-            Some(digest) => write!(f, "{}@{digest}", self.reference.repository_address()),
-            None => self.reference.fmt(f),
-        }
-    }
 }
 
 /// What a deployment would miss of the references that a run does not write. One that can't be looked up is missed.
@@ -119,13 +43,37 @@ pub async fn missing_references(
     runner: &Runner,
 ) -> Vec<ActionError> {
     let looked_for = others.iter().filter(|other| dry_run || !other.is_ours);
-    let looks: Vec<_> = looked_for.map(|other| other.lack(stores)).collect();
+    let looks: Vec<_> = looked_for.map(|other| problem_of(other, stores)).collect();
     let looks = stream::iter(looks).buffered(READERS).filter_map(std::future::ready).collect();
     tokio::select! {
         lacks = looks => lacks,
         // The report comes first.
         () = runner.cancelled() => Vec::new(),
     }
+}
+
+/// Returns why a deployment would not find a reference, or could not run its image.
+async fn problem_of(unmanaged: &UnmanagedReference, stores: &Stores) -> Option<ActionError> {
+    let found = async {
+        let store = stores.open(&unmanaged.reference)?.store;
+        let root = match &unmanaged.digest {
+            Some(digest) => store.manifest(digest).await?,
+            None => store.tagged(&unmanaged.reference.tag).await?,
+        };
+        let Some(root) = root else { return Ok(None) };
+        let has = platforms(&store, &root).await?;
+        Ok::<_, StoreError>(Some(fit(&unmanaged.usage, &root, &has)))
+    };
+    let why = match found.await {
+        Ok(Some(Fit::Runs | Fit::Unsure(_))) => return None,
+        Ok(Some(Fit::Refused(why))) => format!("a deployment could not run `{unmanaged}`: {why}"),
+        Ok(None) => format!("a deployment would not find `{unmanaged}`, which `{}` deploys", unmanaged.usage.resource),
+        Err(error) => {
+            let why = Diagnostic::of(&error.into()).line();
+            format!("a deployment may not find `{unmanaged}`, which `{}` deploys: {why}", unmanaged.usage.resource)
+        }
+    };
+    Some(ActionError::failure(why).at(unmanaged.usage.place.clone()))
 }
 
 /// Tells the runner what is missed, and makes the summary's part of it; nothing where nothing is.

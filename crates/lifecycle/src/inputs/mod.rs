@@ -1,25 +1,24 @@
-//! The inputs that actions share, and what they mean.
+//! The inputs that actions share: what was typed, and what it means.
 
+mod endpoints;
+mod options;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::stores::endpoints;
-use super::{CreateRepositories, EvidenceMode, OnConflict, Project, accounts, concurrency, region};
+pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
+
 use crate::aws::RepositorySettings;
-use registry::Options;
-use runner_protocol::{Input, Runner};
+use crate::naming::{Project, ProjectInputs};
+use ::registry::Options;
+use endpoints::endpoints;
+use options::{accounts, concurrency};
+use runner_protocol::{Input, InputError, Runner};
 
 /// The inputs of all three actions, as they were typed: what `inputs!` declares as `common`.
 pub struct CommonInputs<'a> {
-    /// `working-directory`
-    pub working_directory: Input<'a>,
-    /// `template`
-    pub template: Input<'a>,
-    /// `mapping`
-    pub mapping: Input<'a>,
-    /// `images`
-    pub images: Input<'a>,
-    /// `parameters`
-    pub parameters: Input<'a>,
+    /// The inputs that choose templates and images.
+    pub project: ProjectInputs<'a>,
     /// `region`
     pub region: Input<'a>,
     /// `concurrency`
@@ -30,8 +29,6 @@ pub struct CommonInputs<'a> {
     pub dry_run: Input<'a>,
     /// `registry-endpoints`
     pub registry_endpoints: Input<'a>,
-    /// `reference`
-    pub reference: Input<'a>,
 }
 
 /// What the inputs of all three actions mean.
@@ -65,7 +62,7 @@ impl CommonInputs<'_> {
             dry_run: self.dry_run.boolean(false)?,
             region: region(&self.region)?,
             options,
-            project: Project::load(self, &runner.variables)?,
+            project: Project::load(&self.project, &runner.variables)?,
         })
     }
 }
@@ -121,5 +118,17 @@ impl WritingInputs<'_> {
             record: self.record.boolean(true)?,
             allowed_accounts: accounts(&self.allowed_account_ids)?,
         })
+    }
+}
+
+/// The file that an input names with waivers.
+///
+/// # Errors
+/// When it is not there, or leads out of the checkout.
+pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
+    let Some(text) = input.text() else { return Ok(None) };
+    match project.inside(text).map_err(|error| input.refuse(error))? {
+        path if path.is_file() => Ok(Some(path)),
+        _ => Err(input.refuse("the path of a file with waivers, relative to `working-directory`")),
     }
 }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use super::{Project, Release};
 use crate::clock;
 use crate::evidence::{Record, RecordKind};
+use crate::naming::{Project, Release};
 use oci::transfer::copy;
 use oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
 use runner_protocol::Variables;

@@ -9,7 +9,6 @@ use crate::SourceLocation;
 use crate::access::RegistryAccess;
 use cfn_images::{
     Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
-    Version,
 };
 use oci::{InvalidReference, Reference, Tag};
 use runner_protocol::{Annotation, Level};

@@ -197,7 +197,7 @@ fn conflicting_digests(
     (second, other): (&Layout, &Digest),
 ) -> ActionError {
     if first.path() == second.path() {
-        let message = format!("the layout {} has two entries for {image}: {one} and {other}", first.path().display());
+        let message = format!("the layout {} has two entries of {image}: {one} and {other}", first.path().display());
         return ActionError::usage_error(message)
             .hint("remove one of them from index.json, or delete the folder and build again");
     }
@@ -211,7 +211,7 @@ fn not_built(key: &str, mut keys: Vec<String>) -> ActionError {
     keys.sort();
     keys.dedup();
     let found = if keys.is_empty() { "no image".to_owned() } else { keys.join(", ") };
-    ActionError::failure(format!("image `{key}` was not built: the layout contains {found}"))
+    ActionError::failure(format!("image `{key}` was not built: the layout holds {found}"))
         .hint("build it too, or exclude it with the input `images`")
 }
 

@@ -131,7 +131,7 @@ async fn check_platforms(image: &SourceImage, named: &Named) -> anyhow::Result<(
     if image.graph.root.is_index()
         && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
     {
-        let message = format!("image `{}` has several platforms, but Lambda takes a single one", named.key);
+        let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
         let error = ActionError::usage_error(message).at(usage.place.clone());
         let hint = "build it only for the platform of the function: set it in the mapping, or set `platforms` together with `images`";
         return Err(error.hint(hint).into());

@@ -191,7 +191,7 @@ fn a_promotion_of_what_was_there_is_no_rollback() {
     assert_eq!(shop.ecr.snapshot(), before);
     let warnings = run.log.messages("warning");
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
-    assert!(warning.contains("image `Api`: test holds 1.1.0 since 20"), "{warning}");
+    assert!(warning.contains("image `Api`: test has held 1.1.0 since 20"), "{warning}");
     let end = "1.0.0 was there earlier, so nothing is recorded: set `rollback: true` to go back to it";
     assert!(warning.ends_with(end) && run.summary.contains("1.0.0 was there earlier"), "{warning} {}", run.summary);
     assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest));

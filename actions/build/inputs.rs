@@ -7,7 +7,10 @@ use std::sync::Arc;
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::Level;
 use lifecycle::evidence::scan::{Severity, Threshold};
-use lifecycle::project::{Common, Project, RegistryAccess, Version, registry, waivers_file};
+use cfn_images::Version;
+use lifecycle::access::{RegistryAccess};
+use lifecycle::inputs::{Common, registry, waivers_file};
+use lifecycle::naming::{Project};
 use oci::{Layout, Platform};
 use runner_protocol::{Input, InputError, Runner, Variables};
 

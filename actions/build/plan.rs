@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
 use lifecycle::AtSourceLocation;
-use lifecycle::project::Module;
+use lifecycle::naming::{Module};
 use lifecycle::{ActionError, workspace};
 use oci::{Platform, listed};
 use runner_protocol::{Annotation, Level, Runner};

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use cfn_images::{ImageDefinition, Template};
 use lifecycle::evidence::read;
-use lifecycle::project::{Module, Named, Release, Version, platforms};
+use cfn_images::Version;
+use lifecycle::deployment::{platforms};
+use lifecycle::naming::{Module, Named, Release};
 use lifecycle::{ActionError, Diagnostic, workspace};
 use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
 use runner_protocol::{Program, Runner, command, run};

@@ -7,7 +7,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use cfn_images::{NamePattern, Telling};
 use lifecycle::evidence::{Record, Recorded};
-use lifecycle::project::{Named, Release, Version};
+use cfn_images::Version;
+use lifecycle::naming::{Named, Release};
 use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
 
 /// How many versions are looked at by default: the highest ones, and that of the run. Each takes a few requests.

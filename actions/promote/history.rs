@@ -6,7 +6,9 @@ use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
 use lifecycle::evidence::Record;
-use lifecycle::project::{Named, RegistryAccess, Release, Version};
+use cfn_images::Version;
+use lifecycle::access::{RegistryAccess};
+use lifecycle::naming::{Named, Release};
 use lifecycle::{ActionError, Diagnostic};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use lifecycle::SecretString;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::project::{Common, RegistryAccess, Version, region, registry, waivers_file};
+use cfn_images::Version;
+use lifecycle::access::{RegistryAccess};
+use lifecycle::inputs::{Common, region, registry, waivers_file};
 use runner_protocol::{Input, InputError, Runner};
 
 use crate::ladder::Ladder;

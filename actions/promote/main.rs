@@ -18,7 +18,6 @@ use std::sync::Arc;
 use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
-use lifecycle::project;
 use oci::Digest;
 use runner_protocol::{Action, Runner, Verdict};
 
@@ -86,7 +85,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         Stage::Blocked | Stage::Planned => None,
     };
     let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, async |_, _| Ok(())).await;
-    let missing = project::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner).await;
+    let missing = lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner).await;
     let verdict = report::write(&request, &plan, stage, &writes, &missing, &runner);
     if let Some(deployment) = deployment {
         deployment.finish(verdict, &runner).await;

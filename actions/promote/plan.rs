@@ -5,7 +5,9 @@ use futures::stream::{self, StreamExt};
 use lifecycle::ActionError;
 use lifecycle::delivery::{self, Delivery, Remark};
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::project::{EvidenceMode, Named, Names, UnmanagedReference, refusal};
+use lifecycle::deployment::{refusal};
+use lifecycle::inputs::{EvidenceMode};
+use lifecycle::naming::{Named, Names, UnmanagedReference};
 use oci::{Reference, StoreError};
 use runner_protocol::{Level, Runner};
 
@@ -56,8 +58,8 @@ impl Plan {
         let extra_tags = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, to, commit);
         let extra_tags = targets.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         let accounts = &request.writing.allowed_accounts;
-        request.source.guard(&sources, accounts).await?;
-        request.target.guard(&targets, accounts).await?;
+        request.source.guard(sources.locations(), accounts).await?;
+        request.target.guard(targets.locations(), accounts).await?;
         let lookups = Lookups::new(request, requirements);
         let images = targets.images.into_iter().zip(extra_tags).map(|(named, extra_tags)| {
             let source = matching_source(&sources, &named).cloned();

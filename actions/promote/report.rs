@@ -5,7 +5,7 @@ use serde::Serialize;
 use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::project::tell;
+use lifecycle::deployment::{tell};
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use lifecycle::SecretString;
-use lifecycle::project::{Common, RegistryAccess, Release, Version, Writing};
+use cfn_images::Version;
+use lifecycle::access::{RegistryAccess};
+use lifecycle::inputs::{Common, Writing};
+use lifecycle::naming::{Release};
 use oci::Digest;
 
 use crate::requirement::Requirement;

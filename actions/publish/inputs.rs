@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::aws::{Aws, Role};
-use lifecycle::project::{Project, RegistryAccess, Version, registry};
+use cfn_images::Version;
+use lifecycle::access::{RegistryAccess};
+use lifecycle::inputs::{registry};
+use lifecycle::naming::{Project};
 use runner_protocol::{InputError, Runner};
 
 use crate::request::Request;

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
-use lifecycle::project;
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
 
@@ -53,6 +52,6 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         None => Ok(()),
     };
     let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
-    let missing = project::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner).await;
+    let missing = lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner).await;
     Ok(report::write(&request, &plan.images, stage, &writes, &missing, &runner))
 }

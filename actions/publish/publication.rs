@@ -3,9 +3,11 @@
 use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
-use lifecycle::project::{
-    EvidenceMode, Named, NamedTag, OpenRepository, Project, RegistryAccess, Version, lacking, refusal,
-};
+use cfn_images::Version;
+use lifecycle::access::{OpenRepository, RegistryAccess};
+use lifecycle::deployment::{lacking, refusal};
+use lifecycle::inputs::{EvidenceMode};
+use lifecycle::naming::{Named, NamedTag, Project};
 use oci::transfer::Graph;
 use oci::{CONFIG_LIMIT, Content, Digest, Reference, listed, read_blob};
 use runner_protocol::{Level, Runner};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use lifecycle::delivery::{
     self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
 };
-use lifecycle::project::tell;
+use lifecycle::deployment::{tell};
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use registry::Traffic;

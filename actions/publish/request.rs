@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use lifecycle::project::{Common, RegistryAccess, Release, Version, Writing};
+use cfn_images::Version;
+use lifecycle::access::{RegistryAccess};
+use lifecycle::inputs::{Common, Writing};
+use lifecycle::naming::{Release};
 
 use crate::sign::Signing;
 

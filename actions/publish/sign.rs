@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use lifecycle::ActionError;
 use lifecycle::access::{Login, authority};
-use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::access::RegistryCredentials;
+use lifecycle::aws::Aws;
 use lifecycle::cosign;
 use oci::{Digest, Location, Reference};
 use registry::{CredentialSource, Options};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lifecycle::project::Project;
+use lifecycle::naming::{Project};
 use lifecycle::{ActionError, plural};
 use runner_protocol::{Input, InputError, Variables};
 

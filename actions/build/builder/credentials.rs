@@ -10,7 +10,8 @@ use tokio::process::Command;
 
 use lifecycle::ActionError;
 use lifecycle::access::{Login, entry};
-use lifecycle::aws::{Aws, RegistryCredentials};
+use lifecycle::access::RegistryCredentials;
+use lifecycle::aws::Aws;
 use registry::{CredentialSource, EcrHost};
 use runner_protocol::Variables;
 

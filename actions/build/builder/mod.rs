@@ -22,7 +22,7 @@ use tokio::process::Command;
 
 use lifecycle::ActionError;
 use lifecycle::evidence::lint::Finding;
-use lifecycle::project::Project;
+use lifecycle::naming::{Project};
 use oci::Platform;
 use runner_protocol::{Grant, Input, InputError, Runner, Variables, grant};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 use lifecycle::ActionError;
-use lifecycle::project::Project;
+use lifecycle::naming::{Project};
 use runner_protocol::{Input, InputError, Variables};
 
 use crate::dockerfile::{Base, Sources, comparable, is_image};

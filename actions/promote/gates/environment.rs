@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use lifecycle::evidence::{RecordKind, Recorded};
-use lifecycle::project::{Fit, fit, platforms, unusable_layer};
+use lifecycle::deployment::{Fit, fit, platforms, unusable_layer};
 use oci::{ErrorKind, listed};
 
 use super::evidence::rounded;

@@ -9,10 +9,10 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
 
 use lifecycle::Diagnostic;
 use lifecycle::access::Login;
-use lifecycle::aws::RegistryCredentials;
+use lifecycle::access::RegistryCredentials;
 use lifecycle::cosign;
 use lifecycle::delivery::Delivery;
-use lifecycle::project::Project;
+use lifecycle::naming::{Project};
 use oci::{Digest, Location, Reference};
 use registry::CredentialSource;
 use runner_protocol::{Grant, Variables, grant, run};

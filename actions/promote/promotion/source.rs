@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use lifecycle::ActionError;
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::{RecordKind, Recorded};
-use lifecycle::project::{Named, OpenRepository, RegistryAccess, Version};
+use cfn_images::Version;
+use lifecycle::access::{OpenRepository, RegistryAccess};
+use lifecycle::naming::{Named};
 use oci::{Manifest, Reference, StoreError};
 use registry::EcrHost;
 

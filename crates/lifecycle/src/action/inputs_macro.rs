@@ -32,8 +32,8 @@ macro_rules! inputs {
 
         impl Inputs {
             /// The inputs of all actions.
-            pub(crate) fn common(&self) -> $crate::project::CommonInputs<'_> {
-                $crate::project::CommonInputs {
+            pub(crate) fn common(&self) -> $crate::inputs::CommonInputs<'_> {
+                $crate::inputs::CommonInputs {
                     working_directory: self.working_directory(),
                     template: self.template(),
                     mapping: self.mapping(),
@@ -64,8 +64,8 @@ macro_rules! inputs {
 
         impl Inputs {
             /// The inputs of the actions that write to a registry.
-            pub(crate) fn writing(&self) -> $crate::project::WritingInputs<'_> {
-                $crate::project::WritingInputs {
+            pub(crate) fn writing(&self) -> $crate::inputs::WritingInputs<'_> {
+                $crate::inputs::WritingInputs {
                     extra_tags: self.extra_tags(),
                     create_repositories: self.create_repositories(),
                     repository_settings: self.repository_settings(),

@@ -3,7 +3,7 @@
 use crate::ActionError;
 use crate::SourceLocation;
 use crate::aws::{Aws, Kind, RepositorySettings, prefix_matches};
-use crate::project::CreateRepositories;
+use crate::inputs::{CreateRepositories};
 use oci::Reference;
 use registry::EcrHost;
 

@@ -96,7 +96,7 @@ fn that_it_could_not_look_is_not_nothing() {
     let project = Project::new(BY_TAG);
     let shop = Shop { ecr, project };
     let run = shop.history("test").run().exits(1);
-    assert!(run.error().contains("what is in test of image `Api` can't be known"), "{}", run.error());
+    assert!(run.error().contains("cannot read the history of image `Api` in test"), "{}", run.error());
     // A promotion needs no list, and one that has to go forward does.
     let forward = shop.step(shop.project.promote("test"), "1.0.0").input("require", "forward").run().exits(1);
     assert!(forward.error().contains("forward: it can't be decided what is in test"), "{}", forward.error());

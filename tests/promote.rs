@@ -159,10 +159,10 @@ fn no_way_leads_down() {
         let step = aws(project.promote("test"), &ecr).input("from", "prod").input("allow-skip", skip);
         step.run().exits(2).error().to_owned()
     };
-    insta::assert_snapshot!(down("true"), @"input `from`: `prod` is not accepted: an environment below `test`, which is below `prod` (to bring an older version back to `test`, set `rollback: true`)");
+    insta::assert_snapshot!(down("true"), @"input `from`: `prod` is not accepted: an environment before `test`, which is itself before `prod` (to bring an older version back to `test`, set `rollback: true`)");
     assert_eq!(down("false"), down("true"));
     let run = promote(&project, &ecr).inputs(&[("history", "true"), ("rollback", "true")]).run().exits(2);
-    insta::assert_snapshot!(run.error(), @"input `history`: `true` is not accepted: false with `rollback: true`: history only looks, and rolls nothing back");
+    insta::assert_snapshot!(run.error(), @"input `history`: `true` is not accepted: false with `rollback: true`: history only shows records and changes nothing");
     assert_eq!(ecr.snapshot(), before);
 }
 
@@ -174,12 +174,12 @@ fn one_name_in_both_environments_moves_nothing() {
     let told = |step: Step, rest: &str| {
         let run = step.input("images", "Api").run().exits(0);
         let name = format!("`{}/shop/api:1.0.0`", default_host());
-        let warning = format!("image `Api`: it has one name in dev and test, {name}: nothing moves{rest}");
+        let warning = format!("image `Api`: its name is the same in dev and test, {name}: no tag moves{rest}");
         let warnings = run.log.messages("warning");
         assert!(warnings.len() == 1 && warnings[0].ends_with(&warning), "{warnings:?}");
-        assert!(run.summary.contains("- Api: it has one name in dev and test"), "{}", run.summary);
+        assert!(run.summary.contains("- Api: its name is the same in dev and test"), "{}", run.summary);
     };
-    told(promote(&project, &ecr), ", there is only a record");
+    told(promote(&project, &ecr), ", only a record is added");
     told(promote(&project, &ecr), "");
 }
 

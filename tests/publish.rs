@@ -234,7 +234,7 @@ fn an_image_with_another_versions_label_is_named() {
         let run = step().run().exits(0);
         let told = |run: &Run| {
             let label =
-                "image `Api`: it is published as 1.0.0, and its label `org.opencontainers.image.version` says 0.9.0";
+                "image `Api`: it is published as 1.0.0, but its label `org.opencontainers.image.version` says 0.9.0";
             let warnings = run.log.messages("warning");
             assert!(warnings.iter().all(|warning| !warning.contains("its label") || warning.contains(label)));
             warnings.iter().any(|warning| warning.contains("its label"))

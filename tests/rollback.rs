@@ -91,10 +91,7 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     let run = back().run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
     assert_eq!(run.of_images("previousDigest"), std::slice::from_ref(&new.root.digest));
-    assert_eq!(
-        run.json("images")[0]["gates"][0]["detail"],
-        "a rollback was asked for: test has 1.1.0, and goes to 1.0.0"
-    );
+    assert_eq!(run.json("images")[0]["gates"][0]["detail"], "this is a rollback of test from 1.1.0 to 1.0.0");
     assert_eq!(current(&shop), ("1.0.0".to_owned(), old.root.digest.clone()));
     assert_eq!(shop.tag("test"), Some(old.root.digest.clone()));
     assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
@@ -102,7 +99,7 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     assert_eq!((&record["replaced"], &record["version"]), (&json!(new.root.digest), &json!("1.0.0")));
     // Each version that was there is named once.
     let error = shop.promote("0.9.0", "test").input("rollback", "true").run().exits(1).error().to_owned();
-    assert!(error.contains("the records tell of 1.0.0, 1.1.0)"), "{error}");
+    assert!(error.contains("test has records of 1.0.0, 1.1.0)"), "{error}");
     // A second time it writes nothing.
     let before = shop.ecr.snapshot();
     shop.ecr.clear_log();
@@ -131,10 +128,10 @@ fn only_what_was_there_comes_back() {
         );
         assert!(error.contains(hint), "{error}");
     };
-    refused("0.9.0", "the records tell of 1.0.0");
+    refused("0.9.0", "test has records of 1.0.0");
     // A tag alone says nothing: somebody else may have set it.
     shop.ecr.default_registry().tag("shop/api", "test-0.9.0", &never.root.digest);
-    refused("0.9.0", "the records tell of 1.0.0");
+    refused("0.9.0", "test has records of 1.0.0");
     assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
 }
 
@@ -155,11 +152,11 @@ fn a_version_is_found_below_many_others() {
     assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
     assert_eq!(again().input("rollback", "true").run().exits(0).of_images("status"), ["unchanged"]);
     let history = again().inputs(&[("version", ""), ("history", "true")]).run().exits(0);
-    assert!(history.log.messages("notice")[0].contains("test has 6 lower versions of `Api` that are not shown"));
+    assert!(history.log.messages("notice")[0].contains("6 lower versions of `Api` in test are not shown"));
     // With so many that one may be current of which nobody knows, nothing goes back.
     add(105..1000);
     let error = again().input("rollback", "true").run().exits(1).error().to_owned();
-    assert!(error.contains("has 1001 versions in test, and 1000 are looked at"), "{error}");
+    assert!(error.contains("has 1001 versions in test, but at most 1000 are looked at"), "{error}");
     assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
     let manifests = |snapshot: &Snapshot| snapshot.0.values().map(|held| held.manifests.clone()).collect::<Vec<_>>();
     assert_eq!(manifests(&shop.ecr.snapshot()), manifests(&before));
@@ -194,9 +191,9 @@ fn a_promotion_of_what_was_there_is_no_rollback() {
     assert_eq!(shop.ecr.snapshot(), before);
     let warnings = run.log.messages("warning");
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
-    assert!(warning.contains("image `Api`: test holds 1.1.0 since 20"), "{warning}");
-    let end = "1.0.0 was there before, and nothing is recorded: set `rollback: true` to go back";
-    assert!(warning.ends_with(end) && run.summary.contains("1.0.0 was there before"), "{warning} {}", run.summary);
+    assert!(warning.contains("image `Api`: test has held 1.1.0 since 20"), "{warning}");
+    let end = "1.0.0 was there earlier, so nothing is recorded: set `rollback: true` to go back to it";
+    assert!(warning.ends_with(end) && run.summary.contains("1.0.0 was there earlier"), "{warning} {}", run.summary);
     assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest));
     // Of the current version there is nothing to say.
     let run = shop.promote("1.1.0", "test").input("extra-tags", "{environment}").run().exits(0);
@@ -245,12 +242,15 @@ fn a_name_without_a_version_is_promoted_as_the_version_that_it_holds() {
     let image = shop.publish("1.0.0", 1);
     let before = shop.ecr.snapshot();
     let error = shop.promote("9.9.9", "test").run().exits(1).error().to_owned();
-    assert!(error.contains("shop/api:dev` holds version 1.0.0 since 20") && error.contains("and not 9.9.9"), "{error}");
+    assert!(
+        error.contains("shop/api:dev` has held version 1.0.0 since 20") && error.contains(", not 9.9.9"),
+        "{error}"
+    );
     assert_eq!(shop.ecr.snapshot(), before);
     // One image can be two versions: the newest counts.
     let step = shop.project.publish().input("version", "1.1.0").input("images", "Api");
     aws(step, &shop.ecr).run().exits(0);
-    assert!(shop.promote("1.0.0", "test").run().exits(1).error().contains("holds version 1.1.0"));
+    assert!(shop.promote("1.0.0", "test").run().exits(1).error().contains("has held version 1.1.0"));
     shop.promote("1.1.0", "test").run().exits(0);
     assert_eq!(shop.tag("test"), Some(image.root.digest));
 }

@@ -80,7 +80,7 @@ fn only_what_the_identity_has_signed_is_believed() {
     };
     let [signature, lint] = verdicts(1).try_into().unwrap();
     assert!(!signature.0 && signature.1.contains("cosign found no signature of the key team.pub"), "{signature:?}");
-    assert!(!lint.0 && lint.1.contains("none that is signed as `signature` wants it"), "{lint:?}");
+    assert!(!lint.0 && lint.1.contains("but none is signed as `signature` requires"), "{lint:?}");
     shop.sign(&shop.image.root.digest, "stranger");
     shop.sign(&shop.lint, "stranger");
     assert_eq!(verdicts(1).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [false, false]);
@@ -158,7 +158,7 @@ fn only_signed_records_tell_of_a_publication() {
     let run = shop.promote(require).run().exits(1);
     let [signature, soak, template] = gates(&run).try_into().unwrap();
     assert!(signature.0 && !soak.0 && !template.0, "{soak:?} {template:?}");
-    let unsigned = "no record that is signed as `signature` wants it (cosign found no signature of the key team.pub";
+    let unsigned = "no record that is signed as `signature` requires (cosign found no signature of the key team.pub";
     assert!(soak.1.starts_with(unsigned) && template.1.starts_with(unsigned), "{soak:?} {template:?}");
     // That of a publication which signs counts.
     let publish = |version: &str| shop.step(shop.project.publish()).input("version", version);
@@ -168,7 +168,7 @@ fn only_signed_records_tell_of_a_publication() {
     // And where promote has put it, no record can.
     let further = shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
     let [_, soak, template] = gates(&further.run().exits(1)).try_into().unwrap();
-    assert!(!soak.0 && soak.1.starts_with("promote signs no record") && template.0, "{soak:?} {template:?}");
+    assert!(!soak.0 && soak.1.starts_with("promote does not sign records") && template.0, "{soak:?} {template:?}");
 }
 
 /// Every tag with its digest: signatures, evidence and records are listed by tags here.
@@ -236,7 +236,7 @@ fn a_layout_that_names_another_repository_is_refused() {
     {
         reuse(&shop, &other);
         let run = shop.step(shop.project.publish()).input("version", "1.1.0").run().exits(1);
-        let expected = format!("was to be taken from {}, and goes to", other.trim_end_matches(":dev-1.0.0"));
+        let expected = format!("would be copied from {}, but it is published to", other.trim_end_matches(":dev-1.0.0"));
         assert!(run.error().contains(&expected), "{}", run.error());
     }
 }

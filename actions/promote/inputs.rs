@@ -1,18 +1,17 @@
-//! What was typed, and what it means.
+//! Parses the inputs into a request.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::inputs::{Common, Writing, region, registry, waivers_file};
-use oci::Digest;
+use lifecycle::inputs::{Common, region, registry, waivers_file};
 use runner_protocol::{Input, InputError, Runner};
 
-use crate::gates::{self, Requirement};
 use crate::ladder::Ladder;
+use crate::request::{DeploymentOptions, GateOptions, HistoryRequest, Request, Transition};
+use crate::requirement;
 
 lifecycle::inputs! {
     writing;
@@ -38,60 +37,105 @@ lifecycle::inputs! {
     deployments = "false",
 }
 
-/// What is to be promoted, and how.
-pub(crate) struct Request {
-    pub(crate) common: Common,
-    pub(crate) writing: Writing,
-    pub(crate) version: Version,
-    /// From which environment to which; of a rollback both are the one that goes back.
-    pub(crate) from: String,
-    pub(crate) to: String,
-    pub(crate) source: RegistryAccess,
-    pub(crate) target: RegistryAccess,
-    pub(crate) rollback: bool,
-    /// The gates of `require`.
-    pub(crate) gates: Vec<Requirement>,
-    pub(crate) policy_parameter: Option<String>,
-    /// The file with waivers, where an input names one.
-    pub(crate) waivers: Option<PathBuf>,
-    /// Why a gate's no is not to count.
-    pub(crate) override_reason: Option<String>,
-    pub(crate) expect: Option<Digest>,
-    pub(crate) deployments: Option<Deployments>,
-}
-
-/// What is to be shown of what environments have held.
-pub(crate) struct HistoryRequest {
-    pub(crate) common: Common,
-    /// One, or all of the ladder.
-    pub(crate) environments: Vec<String>,
-    pub(crate) version: Option<Version>,
-    pub(crate) target: RegistryAccess,
-}
-
-/// GitHub Deployments are to be written.
-pub(crate) struct Deployments {
-    pub(crate) token: SecretString,
-    /// The environment is the last of the ladder.
-    pub(crate) production: bool,
-}
-
 impl Inputs {
-    /// Whether only a look at the past is asked for.
+    /// Returns whether the run only shows a history.
     ///
     /// # Errors
-    /// When something is to be done as well.
+    /// If `rollback` is set too.
     pub(crate) fn is_history(&self) -> Result<bool, InputError> {
-        let (history, rollback) = (self.history(), self.rollback());
-        let asked = history.boolean(false)?;
-        match asked && rollback.boolean(false)? {
-            true => Err(history.refuse("false with `rollback: true`: history only looks, and rolls nothing back")),
-            false => Ok(asked),
+        let history = self.history();
+        let is_history = history.boolean(false)?;
+        if is_history && self.rollback().boolean(false)? {
+            return Err(history.refuse("false with `rollback: true`: history only shows records and changes nothing"));
         }
+        Ok(is_history)
     }
 
-    fn both(&self) -> SideInputs<'_> {
-        SideInputs {
+    /// Parses the inputs of a promotion or rollback, and loads the project.
+    ///
+    /// # Errors
+    /// If an input or a template is wrong.
+    pub(crate) fn request(&self, runner: &Arc<Runner>) -> anyhow::Result<Request> {
+        let version = self.parsed_version()?.ok_or(InputError::Required("version"))?;
+        let ladder = Ladder::parse(&self.environments())?;
+        let transition = self.transition(version, &ladder)?;
+        let expected = self.expect();
+        let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";
+        let expected_plan = expected.text().map(|text| text.parse().map_err(|_| expected.refuse(hash))).transpose()?;
+        let requirements = requirement::parse(&self.require())?;
+        let deployments = self.deployment_options(&ladder, &transition.to)?;
+        let common = self.common().parse(runner)?;
+        let writing = self.writing().parse(&common.project)?;
+        let source = if transition.rollback { self.target_registry_inputs() } else { self.source_registry_inputs() };
+        let source = source.access(&self.shared_registry_inputs(), &common, runner)?;
+        let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
+        let gates = GateOptions {
+            requirements,
+            policy_parameter: text(&self.policy_parameter()),
+            waivers: waivers_file(&self.waivers(), &common.project)?,
+            override_reason: text(&self.override_reason()),
+        };
+        Ok(Request {
+            common,
+            writing,
+            transition,
+            target: target.sharing_with(&source),
+            source,
+            gates,
+            expected_plan,
+            deployments,
+        })
+    }
+
+    /// Parses the inputs of a history, and loads the project. Without `to` the history is of all environments.
+    ///
+    /// # Errors
+    /// If an input or a template is wrong.
+    pub(crate) fn history_request(&self, runner: &Arc<Runner>) -> anyhow::Result<HistoryRequest> {
+        let version = self.parsed_version()?;
+        let ladder = Ladder::parse(&self.environments())?;
+        let to = self.to();
+        let environments = match to.text() {
+            Some(_) => vec![ladder.environment(&to)?.to_owned()],
+            None => ladder.environments().to_vec(),
+        };
+        let common = self.common().parse(runner)?;
+        let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
+        Ok(HistoryRequest { common, environments, version, target })
+    }
+
+    fn transition(&self, version: Version, ladder: &Ladder) -> Result<Transition, InputError> {
+        let rollback = self.rollback().boolean(false)?;
+        let allow_skip = self.allow_skip().boolean(false)?;
+        let (from, to) = if rollback {
+            // A rollback ignores `from`; if set, it must still be a known environment.
+            let to = ladder.environment(&self.to())?;
+            let from = self.from();
+            if from.text().is_some() {
+                ladder.environment(&from)?;
+            }
+            (to.to_owned(), to.to_owned())
+        } else {
+            ladder.step(&self.from(), &self.to(), allow_skip)?
+        };
+        Ok(Transition { version, from, to, rollback })
+    }
+
+    fn deployment_options(&self, ladder: &Ladder, to: &str) -> Result<Option<DeploymentOptions>, InputError> {
+        if !self.deployments().boolean(false)? {
+            return Ok(None);
+        }
+        let token = SecretString::from(self.github_token().required()?);
+        Ok(Some(DeploymentOptions { token, production: ladder.is_last(to) }))
+    }
+
+    fn parsed_version(&self) -> Result<Option<Version>, InputError> {
+        self.version().parse()
+    }
+
+    /// The inputs that apply to the source and the target.
+    fn shared_registry_inputs(&self) -> RegistryInputs<'_> {
+        RegistryInputs {
             registry: self.registry(),
             registry_parameter: self.registry_parameter(),
             region: self.region(),
@@ -99,8 +143,8 @@ impl Inputs {
         }
     }
 
-    fn source(&self) -> SideInputs<'_> {
-        SideInputs {
+    fn source_registry_inputs(&self) -> RegistryInputs<'_> {
+        RegistryInputs {
             registry: self.source_registry(),
             registry_parameter: self.source_registry_parameter(),
             region: self.source_region(),
@@ -108,113 +152,42 @@ impl Inputs {
         }
     }
 
-    fn target(&self) -> SideInputs<'_> {
-        SideInputs {
+    fn target_registry_inputs(&self) -> RegistryInputs<'_> {
+        RegistryInputs {
             registry: self.target_registry(),
             registry_parameter: self.target_registry_parameter(),
             region: self.target_region(),
             role: Some(self.target_role()),
         }
     }
-
-    fn parsed_version(&self) -> Result<Option<Version>, InputError> {
-        self.version().parse()
-    }
 }
 
-impl Request {
-    /// Reads what the inputs mean, and the project.
-    pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
-        let version = inputs.parsed_version()?.ok_or(InputError::Required("version"))?;
-        let ladder = Ladder::parse(&inputs.environments())?;
-        let rollback = inputs.rollback().boolean(false)?;
-        let skip = inputs.allow_skip().boolean(false)?;
-        let (from, to) = match rollback {
-            // What comes back is in the environment itself.
-            true => {
-                let to = ladder.rung(&inputs.to())?;
-                let from = inputs.from();
-                if from.text().is_some() {
-                    ladder.rung(&from)?;
-                }
-                (to.to_owned(), to.to_owned())
-            }
-            false => ladder.step(&inputs.from(), &inputs.to(), skip)?,
-        };
-        let expect = inputs.expect();
-        let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";
-        let expect = expect.text().map(|text| text.parse().map_err(|_| expect.refuse(hash))).transpose()?;
-        let gates = gates::parse(&inputs.require())?;
-        let deployments = match inputs.deployments().boolean(false)? {
-            true => {
-                let token = inputs.github_token().required()?;
-                Some(Deployments { token: SecretString::from(token), production: ladder.is_last(&to) })
-            }
-            false => None,
-        };
-        let text = |input: Input<'_>| input.text().map(str::to_owned);
-        let common = inputs.common().parse(runner)?;
-        let writing = inputs.writing().parse(&common.project)?;
-        let source = if rollback { inputs.target() } else { inputs.source() };
-        let source = source.or(&inputs.both(), &common, runner)?;
-        let target = inputs.target().or(&inputs.both(), &common, runner)?.sharing_with(&source);
-        Ok(Self {
-            version,
-            from,
-            to,
-            source,
-            target,
-            rollback,
-            gates,
-            policy_parameter: text(inputs.policy_parameter()),
-            waivers: waivers_file(&inputs.waivers(), &common.project)?,
-            override_reason: text(inputs.override_reason()),
-            expect,
-            deployments,
-            common,
-            writing,
-        })
-    }
-}
-
-impl HistoryRequest {
-    /// Reads what the inputs mean, and the project. Without `to` it is all environments.
-    pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
-        let version = inputs.parsed_version()?;
-        let ladder = Ladder::parse(&inputs.environments())?;
-        let to = inputs.to();
-        let environments = match to.text() {
-            Some(_) => vec![ladder.rung(&to)?.to_owned()],
-            None => ladder.rungs().to_vec(),
-        };
-        let common = inputs.common().parse(runner)?;
-        let target = inputs.target().or(&inputs.both(), &common, runner)?;
-        Ok(Self { common, environments, version, target })
-    }
-}
-
-/// The inputs of one end.
-struct SideInputs<'a> {
+/// The inputs that describe access to the source or the target.
+struct RegistryInputs<'a> {
     registry: Input<'a>,
     registry_parameter: Input<'a>,
     region: Input<'a>,
     role: Option<Input<'a>>,
 }
 
-impl SideInputs<'_> {
-    /// What they mean, with those for both ends where one says nothing.
-    fn or(&self, both: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<RegistryAccess> {
+impl RegistryInputs<'_> {
+    /// Returns the access that they describe. The `shared` inputs stand in for those that are empty.
+    fn access(&self, shared: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<RegistryAccess> {
         let own_registry = registry(&self.registry, &common.project)?;
-        let own_parameter = self.registry_parameter.text().map(str::to_owned);
+        let own_parameter = text(&self.registry_parameter);
         let registry = match (&own_registry, &own_parameter) {
-            // A parameter of this end says more than a registry of both.
-            (None, None) => registry(&both.registry, &common.project)?,
+            // A parameter of one side is more specific than a shared registry.
+            (None, None) => registry(&shared.registry, &common.project)?,
             _ => own_registry,
         };
         let region = region(&self.region)?.or_else(|| common.region.clone());
         let role: Option<Role> = self.role.as_ref().map(Input::parse).transpose()?.flatten();
         let aws = Aws::new(runner.clone(), region, role);
-        let registry_parameter = own_parameter.or_else(|| both.registry_parameter.text().map(str::to_owned));
+        let registry_parameter = own_parameter.or_else(|| text(&shared.registry_parameter));
         Ok(RegistryAccess::new(aws, &common.options, registry, registry_parameter))
     }
+}
+
+fn text(input: &Input<'_>) -> Option<String> {
+    input.text().map(str::to_owned)
 }

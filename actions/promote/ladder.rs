@@ -1,12 +1,12 @@
-//! The order of environments.
+//! The ladder: the order in which images move through environments.
 
 use runner_protocol::{Input, InputError};
 
-/// The environments, the first is where publish puts images.
+/// Environments in order. Publish puts images into the first.
 pub(crate) struct Ladder(Vec<String>);
 
 impl Ladder {
-    /// Reads `environments`.
+    /// Parses the input `environments`.
     pub(crate) fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         let rungs: Vec<String> = input.list().map(str::to_owned).collect();
         for (index, rung) in rungs.iter().enumerate() {
@@ -17,29 +17,35 @@ impl Ladder {
                 return Err(input.refuse_value(rung, "each environment once"));
             }
         }
-        match rungs.len() {
-            0 | 1 => Err(input.refuse("at least two environments, in the order in which images move")),
-            _ => Ok(Self(rungs)),
+        if rungs.len() < 2 {
+            return Err(input.refuse("at least two environments, in the order in which images move"));
         }
+        Ok(Self(rungs))
     }
 
-    /// The environments, first to last.
-    pub(crate) fn rungs(&self) -> &[String] {
+    /// Returns the environments, first to last.
+    pub(crate) fn environments(&self) -> &[String] {
         &self.0
     }
 
-    /// Whether nothing is above an environment.
+    /// Returns whether this is the last environment of the ladder.
     pub(crate) fn is_last(&self, environment: &str) -> bool {
         self.0.last().is_some_and(|last| last == environment)
     }
 
-    /// An environment of the ladder, which has to be given.
-    pub(crate) fn rung(&self, input: &Input<'_>) -> Result<&str, InputError> {
+    /// Returns the environment that a required input names.
+    ///
+    /// # Errors
+    /// If the input is empty, or names no environment of the ladder.
+    pub(crate) fn environment(&self, input: &Input<'_>) -> Result<&str, InputError> {
         let name = input.required()?;
-        self.position(input, name).map(|at| self.0[at].as_str())
+        self.position(input, name).map(|index| self.0[index].as_str())
     }
 
-    /// The environments of a promotion. Without `from` it is the rung below `to`.
+    /// Returns the source and target environments of a promotion. `from` defaults to the environment before `to`.
+    ///
+    /// # Errors
+    /// If an input names no environment of the ladder, or the step skips one without `allow_skip`.
     pub(crate) fn step(
         &self,
         from: &Input<'_>,
@@ -47,30 +53,31 @@ impl Ladder {
         allow_skip: bool,
     ) -> Result<(String, String), InputError> {
         let target = self.position(to, to.required()?)?;
-        let Some(below) = target.checked_sub(1) else {
-            let what =
-                format!("an environment above the first of {}: publish puts images into the first", self.0.join(", "));
-            return Err(to.refuse(what));
+        let Some(previous) = target.checked_sub(1) else {
+            let accepted =
+                format!("an environment after the first of {}: publish puts images into the first", self.0.join(", "));
+            return Err(to.refuse(accepted));
         };
         let source = match from.text() {
             Some(name) => self.position(from, name)?,
-            None => below,
+            None => previous,
         };
         if source > target {
             let (from_name, to_name) = (&self.0[source], &self.0[target]);
-            let what = format!(
-                "an environment below `{to_name}`, which is below `{from_name}` (to bring an older version back to `{to_name}`, set `rollback: true`)"
+            let accepted = format!(
+                "an environment before `{to_name}`, which is itself before `{from_name}` (to bring an older version back to `{to_name}`, set `rollback: true`)"
             );
-            return Err(from.refuse(what));
+            return Err(from.refuse(accepted));
         }
-        if source == target || (source != below && !allow_skip) {
-            let what =
-                format!("`{}`, the environment below `{}`, or `allow-skip: true`", self.0[below], self.0[target]);
-            return Err(from.refuse(what));
+        if source == target || (source != previous && !allow_skip) {
+            let (previous, target) = (&self.0[previous], &self.0[target]);
+            let accepted = format!("`{previous}`, the environment before `{target}`, or `allow-skip: true`");
+            return Err(from.refuse(accepted));
         }
         Ok((self.0[source].clone(), self.0[target].clone()))
     }
 
+    /// Returns the index of the environment that an input names.
     fn position(&self, input: &Input<'_>, name: &str) -> Result<usize, InputError> {
         let found = self.0.iter().position(|rung| rung == name);
         found.ok_or_else(|| input.refuse(format!("one of {}", self.0.join(", "))))
@@ -81,13 +88,13 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    fn step(from: &str, to: &str, skip: bool) -> Option<(String, String)> {
+    fn step(from: &str, to: &str, allow_skip: bool) -> Option<(String, String)> {
         let ladder = Ladder::parse(&Input::new("environments", "dev, test, prod")).unwrap();
-        ladder.step(&Input::new("from", from), &Input::new("to", to), skip).ok()
+        ladder.step(&Input::new("from", from), &Input::new("to", to), allow_skip).ok()
     }
 
     #[test]
-    fn a_step_at_a_time() {
+    fn a_step_skips_no_environment_unless_allowed() {
         let pair = |from: &str, to: &str| Some((from.to_owned(), to.to_owned()));
         assert_eq!(step("", "test", false), pair("dev", "test"));
         assert_eq!(step("", "prod", false), pair("test", "prod"));
@@ -102,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn ladders() {
+    fn malformed_ladders_are_refused() {
         for text in ["dev", "dev,dev", "dev,$(id)", ""] {
             assert!(Ladder::parse(&Input::new("environments", text)).is_err(), "{text}");
         }

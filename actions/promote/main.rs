@@ -1,14 +1,16 @@
-//! Promotes a digest from an environment to the next, under the names that the template gives it there.
+//! Promotes a digest from one environment to the next, under the names that the template gives it there.
 
-mod deployment;
-mod environment;
+mod environment_history;
 mod gates;
+mod github_deployment;
 mod history;
 mod inputs;
 mod ladder;
 mod plan;
 mod promotion;
 mod report;
+mod request;
+mod requirement;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,10 +21,12 @@ use lifecycle::delivery::{Order, Stage, Writer};
 use oci::Digest;
 use runner_protocol::{Action, Runner, Verdict};
 
-use deployment::Deployment;
-use gates::Requirement;
-use inputs::{HistoryRequest, Inputs, Request};
+use gates::Gates;
+use github_deployment::GitHubDeployment;
+use inputs::Inputs;
 use plan::Plan;
+use request::Request;
+use requirement::Requirement;
 
 const ACTION: Action = Action {
     name: "promote",
@@ -41,52 +45,77 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::remove_left(&runner);
     let inputs = Inputs::read()?;
     if inputs.is_history()? {
-        return history::show(&HistoryRequest::parse(&inputs, &runner)?, &runner).await;
+        return history::show(&inputs.history_request(&runner)?, &runner).await;
     }
-    let request = Request::parse(&inputs, &runner)?;
-    runner.output("version", request.version.to_string());
-    let asked = gates::asked(&request).await?;
-    let waivers = gates::waivers(&request, &asked, &runner)?;
+    let request = inputs.request(&runner)?;
+    runner.output("version", request.transition.version.to_string());
+    let requirements = gates::requirements(&request.gates, &request.target.aws).await?;
+    let gates = Gates {
+        options: &request.gates,
+        waivers: gates::waivers(&request.gates, &requirements, &request.common.project, &runner)?,
+        requirements: &requirements,
+        transition: &request.transition,
+        project: &request.common.project,
+        source: &request.source,
+        registries: &request.common.options,
+        concurrency: request.common.concurrency,
+        runner: &runner,
+    };
     let mut plan = tokio::select! {
-        plan = Plan::make(&request, &asked, &runner) => plan?,
-        // Nothing was begun, so there is nothing to come to a stop.
+        plan = Plan::make(&request, &requirements, &runner) => plan?,
+        // Nothing has been written yet, so there is nothing to clean up.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let hash = show(&request, &plan, &asked, &runner)?;
-    if let Some(expected) = request.expect.as_ref().filter(|expected| **expected != hash) {
-        let problem = ActionError::failure(format!("the plan is {hash}, and {expected} was reviewed"));
-        return Err(problem
-            .hint("an input (`require`, `override`) or what the registries hold has changed since, be it by a run that was cut off: a new dry run gives the plan (output `plan`) and its hash").into());
-    }
-    gates::evaluate(&request, &mut plan, &asked, &waivers, &runner).await;
-    plan.check_platforms(&request, &asked, &runner).await;
-    plan.record_gates(&request);
+    let hash = output_plan(&request, &plan, &requirements, &runner)?;
+    check_hash(&hash, request.expected_plan.as_ref())?;
+    gates.evaluate(&mut plan).await;
+    plan.check_platforms(&request, &requirements, &runner).await;
+    plan.record_gates(request.gates.override_reason.as_deref());
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
     let writer = Writer { target, writing, concurrency, runner: &runner };
-    let stage = match (plan.is_open(), request.common.dry_run) {
-        (false, _) => Stage::Blocked,
-        (true, true) => Stage::Planned,
-        (true, false) => Stage::Applied,
+    let stage = if !plan.may_be_applied() {
+        Stage::Blocked
+    } else if request.common.dry_run {
+        Stage::Planned
+    } else {
+        Stage::Applied
     };
     let deployment = match stage {
-        Stage::Applied => Some(Deployment::begin(&request, &plan, &hash, &runner).await),
+        Stage::Applied => GitHubDeployment::create(&request, &plan, &hash, &runner).await,
         Stage::Blocked | Stage::Planned => None,
     };
     let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, async |_, _| Ok(())).await;
     let missing =
-        lifecycle::deployment::missing_references(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+        lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
+            .await;
     let verdict = report::write(&request, &plan, stage, &writes, &missing, &runner);
     if let Some(deployment) = deployment {
-        deployment.end(verdict, &runner).await;
+        deployment.finish(verdict, &runner).await;
     }
     Ok(verdict)
 }
 
-/// Puts the plan into the outputs; its hash is over its canonical form (RFC 8785).
-fn show(request: &Request, plan: &Plan, asked: &[Requirement], runner: &Runner) -> anyhow::Result<Digest> {
-    let json = plan.json(request, asked);
+/// Sets the outputs `plan` and `plan-hash`, and returns the hash: SHA-256 of the plan's canonical form (RFC 8785).
+fn output_plan(
+    request: &Request,
+    plan: &Plan,
+    requirements: &[Requirement],
+    runner: &Runner,
+) -> anyhow::Result<Digest> {
+    let json = plan.json(request, requirements);
     let hash = Digest::of(&serde_jcs::to_vec(&json)?);
     runner.output("plan", json.to_string());
     runner.output("plan-hash", hash.to_string());
     Ok(hash)
+}
+
+/// Refuses a plan that is not the one that was reviewed.
+fn check_hash(hash: &Digest, expected: Option<&Digest>) -> Result<(), ActionError> {
+    match expected {
+        Some(expected) if expected != hash => {
+            let error = ActionError::failure(format!("the plan is {hash}, but {expected} was reviewed"));
+            Err(error.hint("the gates, `override` or the registries have changed since, perhaps by a run that was interrupted: review the plan of a new dry run (output `plan`) and pass its `plan-hash` as `expect`"))
+        }
+        _ => Ok(()),
+    }
 }

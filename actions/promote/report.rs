@@ -1,4 +1,4 @@
-//! What was done, for the log, the summary and the outputs.
+//! The report of a run: log, annotations, summary and outputs.
 
 use serde::Serialize;
 
@@ -6,17 +6,16 @@ use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
 use lifecycle::deployment::tell;
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::naming::Release;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
-use crate::inputs::Request;
-use crate::plan::{Plan, Planned};
+use crate::plan::{Plan, PlannedPromotion};
+use crate::request::Request;
 
-/// One image's result, as the output `images` holds it.
+/// The result of one image, as it appears in the output `images`.
 #[derive(Debug, Serialize)]
-struct Promoted {
+struct PromotionResult {
     #[serde(flatten)]
     outcome: Outcome,
     source: String,
@@ -26,8 +25,8 @@ struct Promoted {
     attachments: Attachments,
 }
 
-impl Promoted {
-    fn new(planned: &Planned, stage: Stage) -> Self {
+impl PromotionResult {
+    fn new(planned: &PlannedPromotion, stage: Stage) -> Self {
         Self {
             outcome: Outcome::of(&planned.image, stage),
             source: planned.source.to_string(),
@@ -38,7 +37,7 @@ impl Promoted {
     }
 }
 
-/// Tells the runner, and says whether all is well.
+/// Writes the report, and returns whether every image was promoted.
 pub(crate) fn write(
     request: &Request,
     plan: &Plan,
@@ -47,13 +46,14 @@ pub(crate) fn write(
     missing: &[ActionError],
     runner: &Runner,
 ) -> Verdict {
-    let results: Vec<Promoted> = plan.images.iter().map(|planned| Promoted::new(planned, stage)).collect();
+    let results: Vec<PromotionResult> =
+        plan.images.iter().map(|planned| PromotionResult::new(planned, stage)).collect();
     annotate(request, plan, runner);
-    let missed = tell(missing, Release { environment: &request.to, version: &request.version }, runner);
+    let missing = tell(missing, request.transition.target(), runner);
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
-    let gates = gates(&results);
+    let gates = gates_table(&results);
     if let Some(gates) = &gates {
         runner.show(gates);
     }
@@ -61,50 +61,53 @@ pub(crate) fn write(
         let notes = notes(plan.images.iter().map(|planned| &planned.image));
         let gates = gates.as_ref().map(gates_section).unwrap_or_default();
         let heading = heading(request, stage, &results);
-        let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{gates}{missed}", table.markdown()));
-        runner.summarize(&circumstances(request, &results, runner));
+        let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
+        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{gates}{missing}", table.markdown()));
+        runner.summarize(&override_and_links(request, &results, runner));
     }
     delivery::output(&results, |result| &result.outcome, runner)
 }
 
-/// What was done, or how much of it was not.
-fn heading(request: &Request, stage: Stage, results: &[Promoted]) -> String {
-    let (from, to, version) = (escape(&request.from), escape(&request.to), escape(&request.version.to_string()));
-    let way = if request.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
+/// Formats the heading of the summary: what was done, or how much of it failed.
+fn heading(request: &Request, stage: Stage, results: &[PromotionResult]) -> String {
+    let transition = &request.transition;
+    let (from, to) = (escape(&transition.from), escape(&transition.to));
+    let version = escape(&transition.version.to_string());
+    let route = if transition.rollback { format!("in {to}") } else { format!("from {from} to {to}") };
     let failed = results.iter().filter(|result| result.outcome.status == Status::Failed).count();
-    let (noun, of_all) =
-        (if request.rollback { "Rollback to" } else { "Promotion of" }, plural(results.len(), "image"));
-    let what = match (stage, request.rollback, failed) {
-        (Stage::Blocked, _, 0) => return format!("Blocked: {version} {way}"),
-        (Stage::Blocked, ..) => return format!("Blocked: {version} {way}, {failed} of {of_all} failed"),
-        (_, _, 1..) => return format!("{noun} {version} {way} failed: {failed} of {of_all}"),
+    let noun = if transition.rollback { "Rollback to" } else { "Promotion of" };
+    let images = plural(results.len(), "image");
+    let verb = match (stage, transition.rollback, failed) {
+        (Stage::Blocked, _, 0) => return format!("Blocked: {version} {route}"),
+        (Stage::Blocked, ..) => return format!("Blocked: {version} {route}, {failed} of {images} failed"),
+        (_, _, 1..) => return format!("{noun} {version} {route} failed: {failed} of {images}"),
         (Stage::Planned, false, 0) => "Would promote",
-        (Stage::Planned, true, 0) => "Would go back to",
+        (Stage::Planned, true, 0) => "Would roll back to",
         (Stage::Applied, false, 0) => "Promoted",
-        (Stage::Applied, true, 0) => "Went back to",
+        (Stage::Applied, true, 0) => "Rolled back to",
     };
-    format!("{what} {version} {way}")
+    format!("{verb} {version} {route}")
 }
 
 fn gates_section(gates: &Table) -> String {
     format!("#### Gates\n\n{}\n", gates.markdown())
 }
 
-/// Why gates did not count, and where it was done.
-fn circumstances(request: &Request, results: &[Promoted], runner: &Runner) -> String {
-    let is_overridden = |result: &Promoted| result.gates.iter().any(|gate| gate.status == GateStatus::Overridden);
-    let reason = request.override_reason.as_ref().filter(|_| results.iter().any(is_overridden));
-    let reason = reason.map(|reason| format!("Gates are overridden: {}\n\n", escape(reason))).unwrap_or_default();
+/// Formats the reason why gates were overridden, if any, and the links to the run and the commit.
+fn override_and_links(request: &Request, results: &[PromotionResult], runner: &Runner) -> String {
+    let is_overridden =
+        |result: &PromotionResult| result.gates.iter().any(|gate| gate.status == GateStatus::Overridden);
+    let reason = request.gates.override_reason.as_ref().filter(|_| results.iter().any(is_overridden));
+    let reason = reason.map(|reason| format!("Gates were overridden: {}\n\n", escape(reason))).unwrap_or_default();
     reason + &runner.variables.links()
 }
 
-/// What every gate said.
-fn gates(results: &[Promoted]) -> Option<Table> {
-    let mut table = Table::new(["Image", "GateResult", "Result", "What was found and wanted"]);
+/// Returns a table with the results of all gates, if there are any.
+fn gates_table(results: &[PromotionResult]) -> Option<Table> {
+    let mut table = Table::new(["Image", "Gate", "Result", "Detail"]);
     for result in results {
         for gate in &result.gates {
-            let status = format!("{} {}", mark(gate.status), gate.status.name());
+            let status = format!("{} {}", symbol(gate.status), gate.status.name());
             table.row([
                 Cell::text(&result.outcome.name),
                 Cell::code(&gate.name),
@@ -116,7 +119,7 @@ fn gates(results: &[Promoted]) -> Option<Table> {
     results.iter().any(|result| !result.gates.is_empty()).then_some(table)
 }
 
-/// Annotates what became of each image, and what its gates said.
+/// Annotates failures, remarks, and gates that blocked or were overridden.
 fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
     for planned in &plan.images {
         delivery::annotate("promote", &planned.image, runner);
@@ -124,28 +127,30 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
             continue;
         }
         let (key, place) = (&planned.image.named.key, &planned.image.named.place);
-        let tell = |level, message: String| {
+        let annotate = |level, message: String| {
             runner.annotate(Annotation::new(level, message).titled(format!("promote {key}")).at(Some(place.clone())));
         };
         let reasons = |status| {
-            let ended = planned.gates.iter().filter(|gate| gate.status == status);
-            ended.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect::<Vec<_>>().join("; ")
+            let gates = planned.gates.iter().filter(|gate| gate.status == status);
+            gates.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect::<Vec<_>>().join("; ")
         };
         if planned.has_gate(GateStatus::Blocked) {
-            tell(Level::Error, format!("image `{key}` is blocked: {}", reasons(GateStatus::Blocked)));
+            annotate(Level::Error, format!("image `{key}` is blocked: {}", reasons(GateStatus::Blocked)));
         }
-        if let Some(reason) = request.override_reason.as_ref().filter(|_| planned.has_gate(GateStatus::Overridden)) {
+        if let Some(reason) =
+            request.gates.override_reason.as_ref().filter(|_| planned.has_gate(GateStatus::Overridden))
+        {
             let message =
-                format!("image `{key}` is let through ({reason}), although {}", reasons(GateStatus::Overridden));
-            tell(Level::Warning, message);
+                format!("gates of image `{key}` are overridden ({reason}): {}", reasons(GateStatus::Overridden));
+            annotate(Level::Warning, message);
         }
     }
 }
 
-fn table(results: &[Promoted]) -> Table {
+fn table(results: &[PromotionResult]) -> Table {
     let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Attached", "Status", "Gates"]);
     for result in results {
-        let gates: Vec<String> = result.gates.iter().map(gate).collect();
+        let gates: Vec<String> = result.gates.iter().map(gate_cell).collect();
         let after = result
             .outcome
             .digest
@@ -169,11 +174,11 @@ fn table(results: &[Promoted]) -> Table {
     table.filled()
 }
 
-fn gate(gate: &GateResult) -> String {
-    format!("{} {}", mark(gate.status), gate.name)
+fn gate_cell(gate: &GateResult) -> String {
+    format!("{} {}", symbol(gate.status), gate.name)
 }
 
-fn mark(status: GateStatus) -> &'static str {
+fn symbol(status: GateStatus) -> &'static str {
     match status {
         GateStatus::Passed => "✓",
         GateStatus::Blocked => "✗",

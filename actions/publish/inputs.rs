@@ -1,4 +1,4 @@
-//! What was typed, and what it means.
+//! Parses the inputs into a request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::inputs::{Common, Writing, registry};
-use oci::{Digest, Reference};
+use lifecycle::inputs::registry;
+use lifecycle::naming::Project;
 use runner_protocol::{InputError, Runner};
 
-use crate::sign::{Reach, Signing};
+use crate::request::Request;
+use crate::sign::Signing;
 
 lifecycle::inputs! {
     writing;
@@ -20,57 +21,41 @@ lifecycle::inputs! {
     sign = "off",
 }
 
-/// What is to be published, and how.
-pub(crate) struct Request {
-    pub(crate) common: Common,
-    pub(crate) writing: Writing,
-    pub(crate) version: Version,
-    pub(crate) environment: String,
-    pub(crate) layouts: Vec<PathBuf>,
-    pub(crate) target: RegistryAccess,
-    pub(crate) sign: Signing,
-    /// cosign, where something is to be signed.
-    pub(crate) cosign: Option<PathBuf>,
-}
-
-impl Request {
-    /// Reads what the inputs mean, and the project.
-    pub(crate) fn parse(inputs: &Inputs, runner: &Arc<Runner>) -> anyhow::Result<Self> {
-        let version: Option<Version> = inputs.version().parse()?;
+impl Inputs {
+    /// Parses the inputs, and loads the project.
+    ///
+    /// # Errors
+    /// If an input or a template is wrong, or cosign is needed and missing.
+    pub(crate) fn request(&self, runner: &Arc<Runner>) -> anyhow::Result<Request> {
+        let version: Option<Version> = self.version().parse()?;
         let version = version.ok_or(InputError::Required("version"))?;
-        let role: Option<Role> = inputs.role_to_assume().parse()?;
-        let common = inputs.common().parse(runner)?;
-        let writing = inputs.writing().parse(&common.project)?;
-        let registry = registry(&inputs.registry(), &common.project)?;
-        let parameter = inputs.registry_parameter().text().map(str::to_owned);
-        let sign = Signing::parse(&inputs.sign(), |path| common.project.inside(path))?;
-        let cosign = sign.cosign(runner)?;
-        let typed = inputs.layout();
-        let inside = |line| common.project.inside(line).map_err(|error| typed.refuse_value(line, error));
-        let mut layouts: Vec<PathBuf> = typed.lines().map(inside).collect::<Result<_, _>>()?;
-        if layouts.is_empty() {
-            layouts.push(runner.variables.temporary().join("container-images"));
-        }
+        let role: Option<Role> = self.role_to_assume().parse()?;
+        let common = self.common().parse(runner)?;
+        let writing = self.writing().parse(&common.project)?;
+        let registry = registry(&self.registry(), &common.project)?;
+        let registry_parameter = self.registry_parameter().text().map(str::to_owned);
+        let signing = Signing::parse(&self.sign(), |path| common.project.inside(path), &runner.variables)?;
+        let layouts = self.layouts(&common.project, runner)?;
         let aws = Aws::new(runner.clone(), common.region.clone(), role);
-        Ok(Self {
-            target: RegistryAccess::new(aws, &common.options, registry, parameter),
-            environment: inputs.environment().required()?.to_owned(),
+        Ok(Request {
+            target: RegistryAccess::new(aws, &common.options, registry, registry_parameter),
+            environment: self.environment().required()?.to_owned(),
             version,
             layouts,
-            sign,
-            cosign,
+            signing,
             common,
             writing,
         })
     }
 
-    /// Signs digests of a repository, if that is asked for.
-    ///
-    /// # Errors
-    /// When cosign fails.
-    pub(crate) async fn sign(&self, to: &Reference, digests: &[Digest], runner: &Runner) -> anyhow::Result<()> {
-        let Some(cosign) = &self.cosign else { return Ok(()) };
-        let reach = Reach { aws: &self.target.aws, options: &self.common.options, runner };
-        Ok(self.sign.sign(cosign, to, digests, &reach).await?)
+    /// Returns the folders of the layouts, by default the one that build writes to.
+    fn layouts(&self, project: &Project, runner: &Runner) -> Result<Vec<PathBuf>, InputError> {
+        let input = self.layout();
+        let path = |line| project.inside(line).map_err(|error| input.refuse_value(line, error));
+        let layouts: Vec<PathBuf> = input.lines().map(path).collect::<Result<_, _>>()?;
+        if layouts.is_empty() {
+            return Ok(vec![runner.variables.temporary().join("container-images")]);
+        }
+        Ok(layouts)
     }
 }

@@ -1,4 +1,4 @@
-//! The layouts that build wrote, taken together.
+//! The OCI layouts that build wrote, read as one source.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -8,42 +8,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use lifecycle::ActionError;
-pub(crate) use oci::CONFIG_LIMIT;
 use oci::transfer::Graph;
 use oci::{
-    BlobSource, BlobStream, Content, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, Platform, Put,
-    RepositoryName, Store, StoreError, Tag, annotation, media_type,
+    BlobSource, BlobStream, CONFIG_LIMIT, Content, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, Platform,
+    Put, RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
 
-/// What build left of an image.
-pub(crate) enum Found {
-    /// The image itself.
-    Built(Box<Built>),
-    /// Nothing has changed since a release: it is to be taken from there.
+/// The hint for a layout that is not complete.
+const TRUNCATED: &str = "the layout was truncated: build again";
+
+/// The result of build for an image.
+pub(crate) enum BuildResult {
+    /// The image was built.
+    Built(Box<SourceImage>),
+    /// The image has not changed since a release, and is copied from there.
     Reused {
-        /// Its name in the release.
+        /// The image's name in the release.
         reference: String,
-        /// What the name pointed to.
+        /// The digest that the name pointed to.
         digest: Digest,
     },
 }
 
-/// An image with where it is read from.
-pub(crate) struct Built {
-    /// The layouts, or the repository that it was released in.
+/// A complete image, and the store to read it from.
+pub(crate) struct SourceImage {
+    /// The layouts, or the repository of the release.
     pub(crate) store: Arc<dyn Store>,
-    /// The image, complete.
     pub(crate) graph: Graph,
-    /// Whether only its digest came from the layouts: nobody here has seen how it was made.
+    /// Whether the image comes from a release. This run has no evidence of how it was built.
     pub(crate) reused: bool,
 }
 
-/// Several layouts as one source: a matrix over images leaves different keys in each, one over platforms the same key
-/// with another platform in each.
+/// Several layouts as one source. A matrix over images writes different keys to each layout; a matrix over platforms writes
+/// the same key to each, for different platforms.
 #[derive(Clone)]
 pub(crate) struct Layouts {
     layouts: Vec<Layout>,
-    /// Indexes over platforms that came from different layouts.
+    /// Indexes over platforms from different layouts.
     merged: Arc<Mutex<HashMap<Digest, Manifest>>>,
 }
 
@@ -51,25 +52,25 @@ impl Layouts {
     /// Opens the layouts.
     ///
     /// # Errors
-    /// When one is not there, or is none.
+    /// If a folder is missing or is no layout.
     pub(crate) fn open(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let mut layouts = Vec::new();
         for path in paths {
             let layout = Layout::at(path);
             if !layout.exists() {
                 let problem = ActionError::usage_error(format!("there is no OCI layout in {}", path.display()));
-                return Err(problem.hint("run build before, or set the input `layout` to where it wrote").into());
+                return Err(problem.hint("run build first, or set `layout` to the folder that it wrote").into());
             }
             layouts.push(layout);
         }
         Ok(Self { layouts, merged: Arc::default() })
     }
 
-    /// Finds an image by its key and makes sure that all of it is there, before a byte of it is sent.
+    /// Finds an image by its key, and checks that it is complete before any byte is sent.
     ///
     /// # Errors
-    /// When no layout has it, or one that was cut off.
-    pub(crate) async fn find(&self, key: &str) -> anyhow::Result<Found> {
+    /// If no layout has the image, or one is incomplete.
+    pub(crate) async fn find(&self, key: &str) -> anyhow::Result<BuildResult> {
         let mut roots: Vec<(&Layout, Manifest)> = Vec::new();
         let mut keys = Vec::new();
         for layout in &self.layouts {
@@ -81,13 +82,14 @@ impl Layouts {
                 }
                 let digest = &root.descriptor.digest;
                 if let Some(reference) = root.descriptor.annotations.get(annotation::REUSED_FROM) {
-                    return Ok(Found::Reused { reference: reference.clone(), digest: digest.clone() });
+                    return Ok(BuildResult::Reused { reference: reference.clone(), digest: digest.clone() });
                 }
-                let cut = || {
-                    let message = format!("the layout {} lacks the manifest {digest}", layout.path().display());
-                    ActionError::failure(message).hint("it was cut off: build again")
+                let missing = || {
+                    let message =
+                        format!("the manifest {digest} is missing from the layout {}", layout.path().display());
+                    ActionError::failure(message).hint(TRUNCATED)
                 };
-                let manifest = layout.read_manifest(digest)?.ok_or_else(cut)?;
+                let manifest = layout.read_manifest(digest)?.ok_or_else(missing)?;
                 if roots.iter().all(|(_, root)| root.digest != manifest.digest) {
                     roots.push((layout, manifest));
                 }
@@ -100,29 +102,30 @@ impl Layouts {
         };
         let store: Arc<dyn Store> = Arc::new(self.clone());
         let graph = Graph::read(&store, root).await?;
-        self.complete(&graph)?;
-        Ok(Found::Built(Box::new(Built { store, graph, reused: false })))
+        self.check_blobs(&graph)?;
+        Ok(BuildResult::Built(Box::new(SourceImage { store, graph, reused: false })))
     }
 
-    /// One index over the platforms of several roots.
+    /// Returns one index over the platforms of several roots.
     fn merge(&self, key: &str, roots: &[(&Layout, Manifest)]) -> anyhow::Result<Manifest> {
         let mut platforms: BTreeMap<Platform, (&Layout, Descriptor)> = BTreeMap::new();
         for (layout, root) in roots {
-            let found: Vec<Descriptor> = match &root.content {
+            let descriptors: Vec<Descriptor> = match &root.content {
                 Content::Index { manifests } => manifests.clone(),
                 Content::Image { config, .. } => {
                     vec![Descriptor { platform: Some(self.platform(config)?), ..root.descriptor() }]
                 }
             };
-            for descriptor in found {
+            for descriptor in descriptors {
                 let platform = descriptor.platform.clone();
-                let platform =
-                    platform.ok_or_else(|| ActionError::failure(format!("{} names no platform", descriptor.digest)))?;
+                let platform = platform.ok_or_else(|| {
+                    ActionError::failure(format!("the manifest {} has no platform", descriptor.digest))
+                })?;
                 let digest = descriptor.digest.clone();
                 match platforms.insert(platform.clone(), (layout, descriptor)) {
                     Some((first, other)) if other.digest != digest => {
-                        let what = format!("image `{key}` for {platform}");
-                        return Err(twice(&what, (first, &other.digest), (layout, &digest)).into());
+                        let image = format!("image `{key}` for {platform}");
+                        return Err(conflicting_digests(&image, (first, &other.digest), (layout, &digest)).into());
                     }
                     _ => {}
                 }
@@ -130,7 +133,7 @@ impl Layouts {
         }
         let manifests: Vec<_> = platforms.values().map(|(_, descriptor)| descriptor.to_json()).collect();
         let mut index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests});
-        // What all of them say is said of the index too.
+        // The index has the annotations that all roots share.
         let common = |(name, value): &(&String, &String)| {
             roots.iter().all(|(_, root)| root.annotations.get(*name) == Some(value))
         };
@@ -143,41 +146,41 @@ impl Layouts {
         Ok(index)
     }
 
-    /// The platform that an image's configuration names.
+    /// Returns the platform in the configuration of an image.
     fn platform(&self, config: &Descriptor) -> anyhow::Result<Platform> {
-        let unknown = || ActionError::failure(format!("the configuration {} names no platform", config.digest));
+        let unknown = || ActionError::failure(format!("the configuration {} has no platform", config.digest));
         let layout = self.with_blob(&config.digest).ok_or_else(unknown)?;
         Ok(Platform::of_config(&layout.read_blob(config, CONFIG_LIMIT)?).ok_or_else(unknown)?)
     }
 
+    /// Returns the layout that has a blob.
     fn with_blob(&self, digest: &Digest) -> Option<&Layout> {
         self.layouts.iter().find(|layout| layout.blob_path(digest).is_file())
     }
 
-    /// Every blob is there with the size that its manifest names. The bytes are hashed when they are sent.
-    fn complete(&self, graph: &Graph) -> anyhow::Result<()> {
+    /// Checks that every blob exists with the size in its descriptor. The bytes are hashed when they are sent.
+    fn check_blobs(&self, graph: &Graph) -> anyhow::Result<()> {
         for blob in &graph.blobs {
             let layout = self.with_blob(&blob.digest);
             let size = layout.and_then(|layout| fs::metadata(layout.blob_path(&blob.digest)).ok()).map(|m| m.len());
             if size != Some(blob.size) {
-                let place = layout.or(self.layouts.first()).map(|layout| layout.path().display().to_string());
-                return Err(incomplete(&place.unwrap_or_default(), blob, size).into());
+                let folder = layout.or(self.layouts.first()).map(|layout| layout.path().display().to_string());
+                return Err(wrong_size(&folder.unwrap_or_default(), blob, size).into());
             }
         }
         Ok(())
     }
 }
 
-/// A blob that is missing, or whose size is not that of its descriptor.
-fn incomplete(layout: &str, blob: &Descriptor, size: Option<u64>) -> ActionError {
+/// Returns the error for a blob that is missing, or whose size is not that of its descriptor.
+fn wrong_size(layout: &str, blob: &Descriptor, size: Option<u64>) -> ActionError {
     let Descriptor { digest, size: expected, .. } = blob;
     match size {
-        None => ActionError::failure(format!("the layout {layout} lacks the blob {digest}"))
-            .hint("it was cut off: build again"),
+        None => ActionError::failure(format!("the blob {digest} is missing from the layout {layout}")).hint(TRUNCATED),
         Some(size) if size < *expected => ActionError::failure(format!(
             "the layout {layout} has only {size} of {expected} bytes of the blob {digest}"
         ))
-        .hint("it was cut off: build again"),
+        .hint(TRUNCATED),
         Some(size) => {
             let more = size - expected;
             let message =
@@ -187,24 +190,29 @@ fn incomplete(layout: &str, blob: &Descriptor, size: Option<u64>) -> ActionError
     }
 }
 
-/// One image, and two digests for it.
-fn twice(what: &str, (first, one): (&Layout, &Digest), (second, other): (&Layout, &Digest)) -> ActionError {
+/// Returns the error for an image of which the layouts have two digests.
+fn conflicting_digests(
+    image: &str,
+    (first, one): (&Layout, &Digest),
+    (second, other): (&Layout, &Digest),
+) -> ActionError {
     if first.path() == second.path() {
-        let message = format!("the layout {} has two entries of {what}: {one} and {other}", first.path().display());
+        let message = format!("the layout {} has two entries of {image}: {one} and {other}", first.path().display());
         return ActionError::usage_error(message)
             .hint("remove one of them from index.json, or delete the folder and build again");
     }
     let (first, second) = (first.path().display(), second.path().display());
-    let message = format!("two layouts have {what}, with different digests: {one} in {first}, {other} in {second}");
-    ActionError::usage_error(message).hint("build each platform in one job alone")
+    let message = format!("two layouts have {image} with different digests: {one} in {first}, {other} in {second}");
+    ActionError::usage_error(message).hint("build each platform in a single job")
 }
 
+/// Returns the error for an image that no layout has.
 fn not_built(key: &str, mut keys: Vec<String>) -> ActionError {
     keys.sort();
     keys.dedup();
     let found = if keys.is_empty() { "no image".to_owned() } else { keys.join(", ") };
     ActionError::failure(format!("image `{key}` was not built: the layout holds {found}"))
-        .hint("build it too, or leave it out by the input `images`")
+        .hint("build it too, or exclude it with the input `images`")
 }
 
 #[async_trait]
@@ -216,12 +224,12 @@ impl BlobSource for Layouts {
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         match self.with_blob(&blob.digest).or(self.layouts.first()) {
             Some(layout) => layout.blob(blob).await,
-            None => Err(StoreError::new(ErrorKind::NotFound, format!("there is no blob {}", blob.digest))),
+            None => Err(StoreError::new(ErrorKind::NotFound, format!("the blob {} does not exist", blob.digest))),
         }
     }
 }
 
-/// A source alone: nothing is written to what build left.
+/// Layouts are only read.
 #[async_trait]
 impl Store for Layouts {
     fn address(&self) -> String {
@@ -276,5 +284,5 @@ impl Store for Layouts {
 }
 
 fn read_only() -> StoreError {
-    StoreError::new(ErrorKind::Unsupported, "what build left is not written to")
+    StoreError::new(ErrorKind::Unsupported, "the layouts of build are read-only")
 }

@@ -1,10 +1,11 @@
-//! Publishes what build left: the same bytes, in the repositories and under the tags that the template names.
+//! Publishes built images: the same bytes, in the repositories and under the tags that the template names.
 
 mod inputs;
 mod layouts;
 mod plan;
 mod publication;
 mod report;
+mod request;
 mod sign;
 
 use std::process::ExitCode;
@@ -15,8 +16,9 @@ use lifecycle::delivery::{Order, Stage, Writer};
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
 
-use inputs::{Inputs, Request};
+use inputs::Inputs;
 use plan::Plan;
+use sign::{Registries, Signer};
 
 const ACTION: Action = Action {
     name: "publish",
@@ -33,19 +35,25 @@ fn main() -> ExitCode {
 
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::remove_left(&runner);
-    let request = Request::parse(&Inputs::read()?, &runner)?;
+    let request = Inputs::read()?.request(&runner)?;
     runner.output("version", request.version.to_string());
     let mut plan = tokio::select! {
         plan = Plan::make(&request, &runner) => plan?,
-        // Nothing was begun, so there is nothing to come to a stop.
+        // Nothing has been written yet, so there is nothing to clean up.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = if request.common.dry_run { Stage::Planned } else { Stage::Applied };
-    let sign = async |to: &Reference, digests: &[Digest]| request.sign(to, digests, &runner).await;
+    let registries = Registries { aws: &target.aws, options: &request.common.options, runner: &runner };
+    let signer = request.signing.as_ref().map(|signing| Signer { signing, registries });
+    let sign = async |to: &Reference, digests: &[Digest]| match &signer {
+        Some(signer) => Ok(signer.sign(to, digests).await?),
+        None => Ok(()),
+    };
     let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
     let missing =
-        lifecycle::deployment::missing_references(&plan.others, &target.stores, request.common.dry_run, &runner).await;
+        lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
+            .await;
     Ok(report::write(&request, &plan.images, stage, &writes, &missing, &runner))
 }

@@ -1,57 +1,59 @@
-//! What is to be written where, known before anything is written.
+//! The plan of a run: what has to be written, before anything is.
 
 use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
-use lifecycle::naming::{Named, Names, Release, UnmanagedReference};
+use lifecycle::naming::{Named, Names, UnmanagedReference};
 use oci::Location;
 use runner_protocol::Runner;
 
-use crate::inputs::Request;
 use crate::layouts::Layouts;
 use crate::publication;
-use crate::sign::Signing;
+use crate::request::Request;
 
-/// All images with their targets.
+/// The images of a run with their targets.
 pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
-    /// What the template deploys beside these.
-    pub(crate) others: Vec<UnmanagedReference>,
+    /// Other images that the template deploys.
+    pub(crate) unmanaged: Vec<UnmanagedReference>,
 }
 
 impl Plan {
-    /// Names the images, finds them in the layouts, and looks at what is in the registry.
+    /// Evaluates the names of the images, finds the images in the layouts, and reads the state of the registry.
     ///
     /// # Errors
-    /// When names can't be decided, two images share one, or an account is not allowed: then nothing is done at all.
+    /// If a name cannot be evaluated, two images have the same name, or an account is not allowed. The registry is not read
+    /// then.
     pub(crate) async fn make(request: &Request, runner: &Runner) -> anyhow::Result<Self> {
         let layouts = Layouts::open(&request.layouts)?;
-        let release = Release { environment: &request.environment, version: &request.version };
+        let release = request.release();
         let names = request.common.project.names(release, &request.target).await?;
         names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
         if let Some((first, second)) = names.collision() {
-            let message = format!("images `{}` and `{}` have one name, `{}`", first.key, second.key, first.reference);
+            let message =
+                format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);
             let problem = ActionError::usage_error(message).at(second.place.clone());
-            return Err(problem.hint("where they are one image, let both resources use one key").into());
+            return Err(problem.hint("if they are the same image, let both resources use one key").into());
         }
-        if request.sign != Signing::Off
+        if request.signing.is_some()
             && let Some(named) =
                 names.images.iter().find(|named| matches!(named.reference.location, Location::Directory(_)))
         {
-            let message = format!("input `sign`: `{}` lies on disk, and cosign signs in registries", named.reference);
+            let message =
+                format!("input `sign`: `{}` is on disk, but cosign signs images in a registry", named.reference);
             return Err(ActionError::usage_error(message).at(named.place.clone()).hint("set `sign: off`").into());
         }
         let commit = runner.variables.commit();
-        let extra = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
-        let extra = names.images.iter().map(extra).collect::<Result<Vec<_>, _>>()?;
+        let extra_tags = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
+        let extra_tags = names.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(names.locations(), &request.writing.allowed_accounts).await?;
-        let planned = names.images.into_iter().zip(extra).map(|(named, extra)| async {
-            let delivery = publication::plan(request, &layouts, &named, extra, runner).await;
+        let planned = names.images.into_iter().zip(extra_tags).map(|(named, extra_tags)| async {
+            let delivery = publication::plan(request, &layouts, &named, extra_tags, runner).await;
             Planned::new(named, delivery)
         });
         let planned: Vec<_> = planned.collect();
         let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
-        Ok(Self { images, others: names.others })
+        Ok(Self { images, unmanaged: names.others })
     }
 }

@@ -1,4 +1,4 @@
-//! What was done, for the log, the summary and the outputs.
+//! The report of a run: log, annotations, summary and outputs.
 
 use serde::Serialize;
 
@@ -6,17 +6,16 @@ use lifecycle::delivery::{
     self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
 };
 use lifecycle::deployment::tell;
-use lifecycle::naming::Release;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use registry::Traffic;
 use runner_protocol::{Cell, Runner, Table, Verdict, escape};
 
-use crate::inputs::Request;
+use crate::request::Request;
 
-/// One image's result, as the output `images` holds it.
+/// The result of one image, as it appears in the output `images`.
 #[derive(Debug, Serialize)]
-struct Published {
+struct PublicationResult {
     #[serde(flatten)]
     outcome: Outcome,
     reference: String,
@@ -30,7 +29,7 @@ struct Published {
     attachments: Attachments,
 }
 
-impl Published {
+impl PublicationResult {
     fn new(planned: &Planned, stage: Stage) -> Self {
         let delivery = planned.delivery.as_ref().ok();
         let reference = &planned.named.reference;
@@ -46,7 +45,7 @@ impl Published {
     }
 }
 
-/// Tells the runner, and says whether all is well.
+/// Writes the report, and returns whether every image was published.
 pub(crate) fn write(
     request: &Request,
     images: &[Planned],
@@ -55,7 +54,7 @@ pub(crate) fn write(
     missing: &[ActionError],
     runner: &Runner,
 ) -> Verdict {
-    let results: Vec<Published> = images.iter().map(|planned| Published::new(planned, stage)).collect();
+    let results: Vec<PublicationResult> = images.iter().map(|planned| PublicationResult::new(planned, stage)).collect();
     images.iter().for_each(|planned| annotate("publish", planned, runner));
     if stage == Stage::Applied {
         name_artifacts(images, runner);
@@ -63,12 +62,11 @@ pub(crate) fn write(
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
-    let release = Release { environment: &request.environment, version: &request.version };
-    let missed = tell(missing, release, runner);
+    let missing = tell(missing, request.release(), runner);
     if request.common.summary {
         let (heading, notes) = (heading(request, &results), notes(images.iter()));
-        let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{missed}", table.markdown()));
+        let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
+        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{missing}", table.markdown()));
         runner.summarize(&runner.variables.links());
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
@@ -77,7 +75,7 @@ pub(crate) fn write(
     delivery::output(&results, |result| &result.outcome, runner)
 }
 
-/// Names what was published for `actions/attest`. What is kept is not this build.
+/// Names the published images for `actions/attest`. An image whose tag keeps another digest is left out.
 fn name_artifacts(images: &[Planned], runner: &Runner) {
     for planned in images {
         if let Some(delivery) = planned.delivery.as_ref().ok().filter(|delivery| delivery.kept().is_none()) {
@@ -86,8 +84,8 @@ fn name_artifacts(images: &[Planned], runner: &Runner) {
     }
 }
 
-/// What was done, or how much of it was not.
-fn heading(request: &Request, results: &[Published]) -> String {
+/// Formats the heading of the summary: what was done, or how much of it failed.
+fn heading(request: &Request, results: &[PublicationResult]) -> String {
     let (version, environment) = (escape(&request.version.to_string()), escape(&request.environment));
     let failed = results.iter().filter(|result| result.outcome.status == Status::Failed).count();
     match (failed, request.common.dry_run) {
@@ -97,7 +95,7 @@ fn heading(request: &Request, results: &[Published]) -> String {
     }
 }
 
-fn table(results: &[Published]) -> Table {
+fn table(results: &[PublicationResult]) -> Table {
     let mut table = Table::new([
         "Image",
         "Reference",
@@ -116,17 +114,17 @@ fn table(results: &[Published]) -> Table {
             Cell::code(&result.reference),
             Cell::code(result.outcome.extra_tags.join(", ")),
             Cell::code(result.outcome.digest.as_ref().map(Digest::short).unwrap_or_default()),
-            Cell::text(result.size.map(bytes).unwrap_or_default()),
+            Cell::text(result.size.map(format_bytes).unwrap_or_default()),
             result.attachments.cell(),
             Cell::text(result.outcome.status.name()),
             Cell::text(result.traffic.total().to_string()),
-            Cell::text(bytes(result.traffic.sent)),
+            Cell::text(format_bytes(result.traffic.sent)),
             Cell::text(result.traffic.retries.to_string()),
         ]);
     }
     table.filled()
 }
 
-fn bytes(count: u64) -> String {
+fn format_bytes(count: u64) -> String {
     humansize::format_size(count, humansize::BINARY)
 }

@@ -6,6 +6,7 @@ pub(crate) mod emulator;
 pub(crate) mod engine;
 pub(crate) mod evidence;
 pub(crate) mod gallery;
+pub(crate) mod gates;
 pub(crate) mod github;
 pub(crate) mod markdown;
 pub(crate) mod prism;

@@ -1,4 +1,4 @@
-//! The gate that asks ECR for its own scan.
+//! The gate on ECR's own scan.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,72 +8,73 @@ use lifecycle::aws::{Finding, Findings};
 use lifecycle::evidence::scan::Threshold;
 use registry::EcrHost;
 
-use super::{Image, Verdict, platforms};
+use super::{Candidate, GateOutcome, platforms};
 
-/// How long a scan that is under way is waited for. A basic one takes a minute or two.
+/// How long to wait for a scan in progress. A basic scan takes a minute or two.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Vulnerabilities that a sentence names.
-const NAMED: usize = 3;
+/// How many vulnerabilities a sentence lists.
+const LISTED: usize = 3;
 
-impl Image<'_> {
-    pub(super) async fn ecr_scan(&self, threshold: Threshold) -> Verdict {
+impl Candidate<'_> {
+    /// Checks that ECR's scan of every platform found nothing at or above a severity.
+    pub(super) async fn ecr_scan(&self, threshold: Threshold) -> GateOutcome {
         let source = &self.planned.source;
         let Some(host) = EcrHost::parse(&source.location.to_string()) else {
             return Err(format!("it can't be decided: `{}` is not in ECR", source.repository_address()));
         };
-        let asked = platforms(&self.delivery.graph)?.into_iter().map(|(name, digest)| {
+        let requests = platforms(&self.delivery.graph)?.into_iter().map(|(name, digest)| {
             let host = &host;
             async move {
-                let answer = self.request.source.aws.scan_findings(host, &source.repository, digest, DEADLINE).await;
-                answer.map(|findings| (name, findings))
+                let findings = self.gates.source.aws.scan_findings(host, &source.repository, digest, DEADLINE).await;
+                findings.map(|findings| (name, findings))
             }
         });
-        let answers = futures::future::join_all(asked).await;
+        let findings = futures::future::join_all(requests).await;
         let mut lines = Vec::new();
         let mut fails = false;
-        for answer in answers {
-            let (name, mut found) =
-                answer.map_err(|error| format!("it can't be decided: {}", Diagnostic::of(&error.into()).line()))?;
-            let waived = self.waive(&mut found);
-            let counts = found.counts();
-            let failing = || found.findings.iter().filter(|finding| threshold.is_reached_by(finding.severity));
+        for result in findings {
+            let (name, mut findings) =
+                result.map_err(|error| format!("it can't be decided: {}", Diagnostic::of(&error.into()).line()))?;
+            let waived = self.waive(&mut findings);
+            let counts = findings.counts();
+            let failing = || findings.findings.iter().filter(|finding| threshold.is_reached_by(finding.severity));
             let mut ids: Vec<&str> = failing().map(|finding| finding.id.as_str()).collect();
             ids.dedup();
-            ids.truncate(NAMED);
-            let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
+            ids.truncate(LISTED);
+            let listed = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
             let suppressed =
-                if found.suppressed > 0 { format!(", {} suppressed", found.suppressed) } else { String::new() };
+                if findings.suppressed > 0 { format!(", {} suppressed", findings.suppressed) } else { String::new() };
             let expired: BTreeSet<String> = failing().filter_map(|finding| self.expired(finding)).collect();
-            let expired: String = expired.iter().take(NAMED).map(|why| format!("; {why}")).collect();
-            lines.push(format!("{name} has {}{suppressed}{waived}{named}{expired}", counts.sentence()));
+            let expired: String = expired.iter().take(LISTED).map(|text| format!("; {text}")).collect();
+            lines.push(format!("{name} has {}{suppressed}{waived}{listed}{expired}", counts.sentence()));
             fails |= counts.reaching(threshold) > 0;
         }
-        let sentence = format!("{}; none of {} was wanted", lines.join(", "), threshold.sentence());
+        let sentence = format!("{}; threshold: {}", lines.join(", "), threshold.sentence());
         if fails { Err(sentence) } else { Ok(sentence) }
     }
 
-    /// Takes out what the checkout's waivers accept, and says so in words for the sentence.
-    fn waive(&self, found: &mut Findings) -> String {
+    /// Removes the findings that the waivers of the checkout accept, and formats what was removed.
+    fn waive(&self, findings: &mut Findings) -> String {
         let named = &self.planned.image.named;
-        let waiver = |names: &[&str]| self.waivers.of_names(names, &named.key, &named.image);
-        let until = |id: &str, findings: &[Finding]| {
+        let waiver = |names: &[&str]| self.gates.waivers.of_names(names, &named.key, &named.image);
+        let describe = |id: &str, findings: &[Finding]| {
             let names = findings.iter().find(|finding| finding.id == id).map(Finding::names).unwrap_or_default();
             waiver(&names).map(|waiver| format!("{id} until {} by {}", waiver.expires, waiver.owner))
         };
-        let all = found.findings.clone();
-        let waived = found.waive(|finding| waiver(&finding.names()).is_some());
-        let told: Vec<String> = waived.iter().take(NAMED).filter_map(|id| until(id, &all)).collect();
-        match waived.len() {
-            0 => String::new(),
-            number => format!(", {number} waived ({})", told.join(", ")),
+        let all = findings.findings.clone();
+        let waived = findings.waive(|finding| waiver(&finding.names()).is_some());
+        let descriptions: Vec<String> = waived.iter().take(LISTED).filter_map(|id| describe(id, &all)).collect();
+        if waived.is_empty() {
+            return String::new();
         }
+        format!(", {} waived ({})", waived.len(), descriptions.join(", "))
     }
 
-    /// That a finding was accepted once, if it was.
+    /// Formats that the waiver of a finding has expired, if it has one.
     fn expired(&self, finding: &Finding) -> Option<String> {
         let named = &self.planned.image.named;
-        let waiver = self.waivers.expired_of_names(&finding.names(), &named.key, &named.image)?;
+        let waiver = self.gates.waivers.expired_of_names(&finding.names(), &named.key, &named.image)?;
         Some(format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires))
     }
 }

@@ -1,4 +1,4 @@
-//! Gates about where the image is and where it goes.
+//! Gates on the environments and the template: where the image has been, and what deploys it.
 
 use std::time::Duration;
 
@@ -9,128 +9,128 @@ use lifecycle::evidence::{RecordKind, Recorded};
 use oci::{ErrorKind, listed};
 
 use super::evidence::rounded;
-use super::{Image, Verdict, could_not_look, publications};
-use crate::environment::tells_of;
+use super::{Candidate, GateOutcome, undecided};
+use crate::environment_history::is_target_of;
+use crate::promotion::publications;
+use crate::request::Transition;
 
-/// Records whose signatures are looked at, the newest: each is a run of cosign.
-const BELIEVED: usize = 20;
+/// How many records are verified, newest first. Each takes a run of cosign.
+const VERIFIED_LIMIT: usize = 20;
 
-impl Image<'_> {
-    /// The time since the image's newest record in the environment that it comes from.
-    pub(super) async fn soak(&self, wanted: Duration, typed: &str) -> Verdict {
-        if self.request.rollback {
-            return Ok(format!("it was in {} before", self.request.to));
+impl Candidate<'_> {
+    /// Checks how long the image has been in the source environment: the time since its newest record there.
+    pub(super) async fn soak(&self, required: Duration, typed: &str) -> GateOutcome {
+        let Transition { from, to, rollback, .. } = self.gates.transition;
+        if *rollback {
+            return Ok(format!("it was in {to} before"));
         }
-        let from = &self.request.from;
-        let records =
-            Recorded::of_environment(&self.delivery.source, self.root(), from).await.map_err(could_not_look)?;
-        let tells = records.iter().filter(|found| tells_of(&found.record, &self.planned.source));
-        let is_promoted = tells.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
-        let newest = self.believed(tells).await.map_err(|unsigned| match is_promoted && self.trust.wants_signatures() {
-            true => format!(
-                "promote signs no record, so no signed one says since when it is in {from}; {typed} there \
-                 was wanted (hint: ask for `soak` only where publish has put the image, and let the job's `environment` \
-                 wait here)"
-            ),
-            false => format!("no record{unsigned} says since when it is in {from}; {typed} there was wanted"),
-        })?;
-        let Some(since) = newest.record.at() else { return Err("its record holds no time".to_owned()) };
-        match Duration::try_from(OffsetDateTime::now_utc() - since) {
-            Ok(there) => {
-                let sentence = format!("it has been in {from} for {}; {typed} was wanted", rounded(there));
-                if there < wanted { Err(sentence) } else { Ok(sentence) }
+        let records = Recorded::of_environment(&self.delivery.source, self.root(), from).await.map_err(undecided)?;
+        let records = records.iter().filter(|found| is_target_of(&found.record, &self.planned.source));
+        let is_promoted = records.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
+        let newest = self.first_trusted(records).await.map_err(|unsigned| {
+            if is_promoted && self.trust.requires_signatures() {
+                format!(
+                    "promote does not sign records, so no signed record says since when it has been in {from}; required: \
+                     {typed} (hint: use `soak` only after publish; in later environments, set a wait timer on the job's \
+                     `environment`)"
+                )
+            } else {
+                format!("no record{unsigned} says since when it has been in {from}; required: {typed}")
             }
-            Err(_) => Err(format!("its record in {from} is of the future, {since}")),
+        })?;
+        let Some(since) = newest.record.at() else { return Err("its record has no time".to_owned()) };
+        match Duration::try_from(OffsetDateTime::now_utc() - since) {
+            Ok(elapsed) => {
+                let sentence = format!("it has been in {from} for {}; required: {typed}", rounded(elapsed));
+                if elapsed < required { Err(sentence) } else { Ok(sentence) }
+            }
+            Err(_) => Err(format!("the time of its record in {from} is in the future: {since}")),
         }
     }
 
-    /// What deploys the image under its new name runs on platforms that it has.
-    pub(super) async fn platforms(&self) -> Verdict {
+    /// Checks that the image has the platforms that its deployments run on.
+    pub(super) async fn platforms(&self) -> GateOutcome {
         let usages = &self.planned.image.named.usages;
         if usages.is_empty() {
-            return Ok("nothing in the template runs it".to_owned());
+            return Ok("no resource in the template runs it".to_owned());
         }
         let root = &self.delivery.graph.root;
-        let has = match platforms(&self.delivery.source, root).await {
-            Ok(has) => has,
-            // Not that it could not look: it did, and that is what it found.
+        let available = match platforms(&self.delivery.source, root).await {
+            Ok(available) => available,
+            // The image was read; its content does not tell the platforms.
             Err(error) if error.kind == ErrorKind::Invalid => return Err(format!("it can't be decided: {error}")),
-            Err(error) => return Err(could_not_look(error)),
+            Err(error) => return Err(undecided(error)),
         };
         for usage in usages {
             if let Some(why) = unusable_layer(usage, &self.delivery.graph) {
                 return Err(format!("{why} ({})", usage.runtime.place));
             }
-            if let Fit::Unsure(why) | Fit::Refused(why) = fit(usage, root, &has) {
+            if let Fit::Unsure(why) | Fit::Refused(why) = fit(usage, root, &available) {
                 return Err(format!("{why} ({})", usage.runtime.place));
             }
         }
-        let list = listed(&has);
+        let available = listed(&available);
         let users: Vec<&str> = usages.iter().map(|usage| usage.resource.as_str()).collect();
-        Ok(format!("it has {list}, as wanted by {}", users.join(", ")))
+        Ok(format!("it has {available}, as required by {}", users.join(", ")))
     }
 
-    /// The version is not below the current one.
-    pub(super) fn forward(&self) -> Verdict {
-        let (version, to) = (&self.request.version, &self.request.to);
-        let held = match &self.planned.held {
-            Some(Ok(held)) => held,
+    /// Checks that the version is not lower than the current one.
+    pub(super) fn forward(&self) -> GateOutcome {
+        let Transition { version, to, rollback, .. } = self.gates.transition;
+        let history = match &self.planned.history {
+            Some(Ok(history)) => history,
             Some(Err(error)) => return Err(format!("it can't be decided what is in {to}: {error}")),
             None => return Err(format!("it can't be decided what is in {to}")),
         };
-        if self.request.rollback {
-            return Ok(match held.current() {
-                None => format!("no version is recorded in {to} yet"),
+        if *rollback {
+            return Ok(match history.current() {
+                None => format!("{to} has no recorded version yet"),
                 Some(current) => {
-                    format!("a rollback was asked for: {to} has {}, and goes to {version}", current.version)
+                    format!("this is a rollback of {to} from {} to {version}", current.version)
                 }
             });
         }
-        // What was there before there were records, or was written without one.
-        if let Some(tag) = held.unrecorded(version, self.root()) {
-            return Err(format!("it can't be decided what is in {to}: no record tells of its tag `{tag}`"));
+        // A tag from a time before records, or written without one.
+        if let Some(tag) = history.unrecorded(version, self.root()) {
+            return Err(format!("it can't be decided what is in {to}: its tag `{tag}` has no record"));
         }
-        match held.current() {
-            None => Ok(format!("no version is recorded in {to} yet")),
-            // What went back to one of those is current, and may be above.
-            Some(current) if current.version <= *version && held.leaves_out_above(version) => Err(format!(
-                "it can't be decided what is in {to}: it has more versions above {version} than are looked at"
+        match history.current() {
+            None => Ok(format!("{to} has no recorded version yet")),
+            // After a rollback, a version that was not looked at may be current and higher.
+            Some(current) if current.version <= *version && history.leaves_out_above(version) => Err(format!(
+                "it can't be decided what is in {to}: more versions above {version} exist than are looked at"
             )),
             Some(current) if current.version <= *version => {
-                Ok(format!("{to} has {}, and {version} is not below it", current.version))
+                Ok(format!("{to} has {}, and {version} is not lower", current.version))
             }
-            Some(current) => {
-                Err(format!("{to} has {}, and {version} is below it; no version below was wanted", current.version))
-            }
+            Some(current) => Err(format!("{to} has {}, and {version} is lower", current.version)),
         }
     }
 
-    /// The template is the one that the image was published with.
-    pub(super) async fn template_unchanged(&self) -> Verdict {
-        let now = self.request.common.project.template_sha256();
-        let publications = publications(self.request, self.delivery).await.map_err(could_not_look)?;
-        let published = self.believed(publications.iter()).await.map_err(|unsigned| {
-            let version = &self.request.version;
-            format!("no record{unsigned} tells of the publication of version {version}, and so of its template")
+    /// Checks that the template is the one that the image was published with.
+    pub(super) async fn template_unchanged(&self) -> GateOutcome {
+        let current = self.gates.project.template_sha256();
+        let version = &self.gates.transition.version;
+        let publications = publications(self.delivery, version).await.map_err(undecided)?;
+        let publication = self.first_trusted(publications.iter()).await.map_err(|unsigned| {
+            format!("no record{unsigned} names the template that version {version} was published with")
         })?;
-        let then = &published.record.template;
-        match *then == now {
-            true => Ok(format!("the template is the published one, SHA-256 {}", short(&now))),
-            false => Err(format!(
-                "the template has SHA-256 {}; {}, that of the publication, was wanted",
-                short(&now),
-                short(then)
-            )),
+        let published = &publication.record.template;
+        if *published == current {
+            return Ok(format!("the template is the published one, SHA-256 {}", short(&current)));
         }
+        let (current, published) = (short(&current), short(published));
+        Err(format!("the template has SHA-256 {current}; required: {published}, that of the publication"))
     }
 
-    /// The first record that is to be believed; where there is none, what a sentence has to say of those that are not.
-    async fn believed<'a>(&self, records: impl Iterator<Item = &'a Recorded>) -> Result<&'a Recorded, String> {
+    /// Returns the first record that is trusted. If there is none, the error is the part of a sentence that says why
+    /// existing records do not count, or empty.
+    async fn first_trusted<'a>(&self, records: impl Iterator<Item = &'a Recorded>) -> Result<&'a Recorded, String> {
         let mut unsigned = String::new();
-        for found in records.take(BELIEVED) {
+        for found in records.take(VERIFIED_LIMIT) {
             match self.trust.statement(&found.digest).await {
                 Ok(()) => return Ok(found),
-                Err(reason) => unsigned = format!(" that is signed as `signature` wants it ({reason})"),
+                Err(reason) => unsigned = format!(" that is signed as `signature` requires ({reason})"),
             }
         }
         Err(unsigned)

@@ -1,5 +1,6 @@
-//! Gates that read what is attached to the image in its source.
+//! Gates on the evidence that is attached to the image in its source.
 
+use std::fmt;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -10,76 +11,90 @@ use lifecycle::evidence::results::{LintFailure, LintResult, Reported, ScanResult
 use lifecycle::evidence::scan::Threshold;
 use oci::{Digest, StoreError};
 
-use super::{Image, Verdict, could_not_look, platforms};
+use super::{Candidate, GateOutcome, platforms, undecided};
 
-/// Vulnerabilities that a sentence names.
-const NAMED: usize = 3;
+/// How many vulnerabilities a sentence lists.
+const LISTED: usize = 3;
 
-/// How far the clock of what scanned may be ahead of ours.
+/// How far the clock of the scanner may be ahead of this machine's.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-impl Image<'_> {
-    /// The newest piece that is to be trusted.
+/// A kind of evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EvidenceKind {
+    Lint,
+    Scan,
+    Sbom,
+    Provenance,
+}
+
+impl Candidate<'_> {
+    /// Returns the newest trusted evidence of a kind. `subject` is the image or the platform that it is of.
     async fn newest<T>(
         &self,
-        what: &str,
-        of: &str,
+        kind: EvidenceKind,
+        subject: &str,
         found: Result<Vec<Evidence<T>>, StoreError>,
     ) -> Result<Evidence<T>, String> {
-        let found = found.map_err(could_not_look)?;
+        let found = found.map_err(undecided)?;
         if found.is_empty() {
-            return Err(format!("{of} has no {what}: one was wanted{}", remedy(what)));
+            return Err(format!("{subject} has no {kind}, which is required{}", kind.remedy()));
         }
         let count = found.len();
         let mut refusal = None;
-        for piece in found {
-            match self.trust.statement(&piece.referrer).await {
-                Ok(()) => return Ok(piece),
+        for evidence in found {
+            match self.trust.statement(&evidence.referrer).await {
+                Ok(()) => return Ok(evidence),
                 Err(reason) => refusal = refusal.or(Some(reason)),
             }
         }
         let reason = refusal.unwrap_or_default();
-        Err(format!("{of} has {count} of {what}, and none that is signed as `signature` wants it: {reason}"))
+        Err(format!("{subject} has {count} of {kind}, but none is signed as `signature` requires: {reason}"))
     }
 
-    /// What the newest piece says.
-    async fn content<T>(&self, what: &str, of: &str, found: Result<Vec<Evidence<T>>, StoreError>) -> Result<T, String> {
-        let newest = self.newest(what, of, found).await?;
-        newest.content.map_err(|reason| format!("the newest {what} of {of} can't be read: it {reason}"))
+    /// Returns the content of the newest trusted evidence of a kind.
+    async fn newest_content<T>(
+        &self,
+        kind: EvidenceKind,
+        subject: &str,
+        found: Result<Vec<Evidence<T>>, StoreError>,
+    ) -> Result<T, String> {
+        let newest = self.newest(kind, subject, found).await?;
+        newest.content.map_err(|reason| unreadable(kind, subject, &reason))
     }
 
-    pub(super) async fn lint(&self) -> Verdict {
+    /// Checks that the linter found nothing at or above the threshold of the build.
+    pub(super) async fn lint(&self) -> GateOutcome {
         let store = &self.delivery.source;
         let of_image = read::lint(store, self.root()).await;
-        let nothing = of_image.as_ref().is_ok_and(Vec::is_empty);
-        if !nothing || !self.delivery.graph.root.is_index() {
-            return clean("the image", self.content("lint result", "the image", of_image).await?);
+        let is_missing = of_image.as_ref().is_ok_and(Vec::is_empty);
+        if !is_missing || !self.delivery.graph.root.is_index() {
+            return lint_outcome("the image", self.newest_content(EvidenceKind::Lint, "the image", of_image).await?);
         }
-        // Platforms that were built in jobs of their own were linted there.
+        // Platforms that were built in separate jobs were linted separately.
         let mut sentences = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
-            let result = self.content("lint result", &name, read::lint(store, digest).await).await?;
-            sentences.push(clean(&name, result)?);
+            let result = self.newest_content(EvidenceKind::Lint, &name, read::lint(store, digest).await).await?;
+            sentences.push(lint_outcome(&name, result)?);
         }
         Ok(sentences.join("; "))
     }
 
-    /// The newest scan of every platform.
+    /// Returns the newest scan of every platform, with the time at which it was attached.
     async fn scans(&self) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
         let mut scans = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
             let newest =
-                self.newest("vulnerability scan", &name, read::scan(&self.delivery.source, digest).await).await?;
+                self.newest(EvidenceKind::Scan, &name, read::scan(&self.delivery.source, digest).await).await?;
             let created = newest.created;
-            let result = newest
-                .content
-                .map_err(|reason| format!("the newest vulnerability scan of {name} can't be read: it {reason}"))?;
+            let result = newest.content.map_err(|reason| unreadable(EvidenceKind::Scan, &name, &reason))?;
             scans.push((name, result, created));
         }
         Ok(scans)
     }
 
-    pub(super) async fn scan(&self, threshold: Threshold) -> Verdict {
+    /// Checks that the scan of every platform found nothing at or above a severity.
+    pub(super) async fn scan(&self, threshold: Threshold) -> GateOutcome {
         let today = OffsetDateTime::now_utc().date();
         let mut lines = Vec::new();
         let mut fails = false;
@@ -89,106 +104,130 @@ impl Image<'_> {
             let mut worst: Vec<_> = scan.counting(today).filter(reaches).collect();
             worst.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
             worst.dedup_by(|a, b| a.id == b.id);
-            let ids: Vec<&str> = worst.iter().take(NAMED).map(|reported| reported.id.as_str()).collect();
-            let named = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
-            lines.push(format!("{name} has {}{named}", counts.sentence()));
+            let ids: Vec<&str> = worst.iter().take(LISTED).map(|reported| reported.id.as_str()).collect();
+            let listed = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
+            lines.push(format!("{name} has {}{listed}", counts.sentence()));
             fails |= counts.reaching(threshold) > 0;
         }
-        let sentence = format!("{}; none of {} was wanted", lines.join(", "), threshold.sentence());
+        let sentence = format!("{}; threshold: {}", lines.join(", "), threshold.sentence());
         if fails { Err(sentence) } else { Ok(sentence) }
     }
 
-    pub(super) async fn scan_age(&self, limit: Duration, typed: &str) -> Verdict {
+    /// Checks that the oldest scan is no older than a limit.
+    pub(super) async fn scan_age(&self, limit: Duration, typed: &str) -> GateOutcome {
         let now = OffsetDateTime::now_utc();
         let mut oldest = Duration::ZERO;
         for (name, scan, created) in self.scans().await? {
             let Some(at) = scan.finished.or(created) else {
-                return Err(format!("the newest scan of {name} doesn't say when it was made"));
+                return Err(format!("the newest scan of {name} has no time"));
             };
             if at > now + CLOCK_SKEW {
-                return Err(format!("the newest scan of {name} says that it was made in the future, at {at}"));
+                return Err(format!("the time of the newest scan of {name} is in the future: {at}"));
             }
             oldest = oldest.max(Duration::try_from(now - at).unwrap_or(Duration::ZERO));
         }
-        let sentence = format!("the oldest scan was made {} ago; at most {typed} was wanted", rounded(oldest));
+        let sentence = format!("the oldest scan was made {} ago; required: at most {typed}", rounded(oldest));
         if oldest > limit { Err(sentence) } else { Ok(sentence) }
     }
 
-    pub(super) async fn sbom(&self) -> Verdict {
+    /// Checks that every platform has an SBOM.
+    pub(super) async fn sbom(&self) -> GateOutcome {
         let mut formats = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
-            let format = self.content("SBOM", &name, read::sbom(&self.delivery.source, digest).await).await?;
-            formats.push(format!("{name} has one in {format:?}"));
+            let format =
+                self.newest_content(EvidenceKind::Sbom, &name, read::sbom(&self.delivery.source, digest).await).await?;
+            formats.push(format!("{name} has an SBOM in {format:?}"));
         }
-        Ok(format!("{}; one of each platform was wanted", formats.join(", ")))
+        Ok(formats.join(", "))
     }
 
-    pub(super) async fn provenance(&self) -> Verdict {
-        let Some(wanted) = self.runner.variables.repository_url() else {
-            return Err("it can't be decided: GITHUB_REPOSITORY doesn't say which repository this is".to_owned());
+    /// Checks that the image was built from this repository.
+    pub(super) async fn provenance(&self) -> GateOutcome {
+        let Some(required) = self.gates.runner.variables.repository_url() else {
+            return Err("it can't be decided: GITHUB_REPOSITORY is not set".to_owned());
         };
         let store = &self.delivery.source;
-        let of_root = read::provenance(store, self.root()).await.map_err(could_not_look)?;
-        let subjects: Vec<(String, &Digest)> = match of_root.is_empty() {
-            false => vec![("the image".to_owned(), self.root())],
-            // A builder's own hangs on each platform.
-            true => platforms(&self.delivery.graph)?,
+        let of_root = read::provenance(store, self.root()).await.map_err(undecided)?;
+        let subjects: Vec<(String, &Digest)> = if of_root.is_empty() {
+            // Builders attach their own provenance to each platform.
+            platforms(&self.delivery.graph)?
+        } else {
+            vec![("the image".to_owned(), self.root())]
         };
         let mut commits = Vec::new();
         for (name, digest) in subjects {
-            let provenance = self.content("provenance", &name, read::provenance(store, digest).await).await?;
+            let provenance =
+                self.newest_content(EvidenceKind::Provenance, &name, read::provenance(store, digest).await).await?;
             let repository = provenance.repository.unwrap_or_else(|| "no repository".to_owned());
-            if !same_repository(&repository, &wanted) {
-                return Err(format!("the provenance of {name} names {repository}; {wanted} was wanted"));
+            if !same_repository(&repository, &required) {
+                return Err(format!("the provenance of {name} names {repository}; required: {required}"));
             }
             commits.extend(provenance.commit.filter(|commit| !commits.contains(commit)));
         }
         let commit = if commits.is_empty() { String::new() } else { format!(" at commit {}", commits.join(", ")) };
-        Ok(format!("built from {wanted}{commit}, as was wanted"))
+        Ok(format!("built from {required}{commit}"))
     }
 }
 
-/// How an image gets what it lacks: another build, since evidence is of what was built.
-fn remedy(what: &str) -> &'static str {
-    match what {
-        "lint result" => " (build and publish it again, with `lint` other than `off`)",
-        "vulnerability scan" => {
-            " (build and publish it again, with `scan: trivy`, `grype` or `snyk`: `auto` skips the scan where no scanner is found)"
+impl EvidenceKind {
+    /// Returns the hint for missing evidence. Only a new build can add it, since evidence belongs to what was built.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Lint => " (build and publish it again, with `lint` other than `off`)",
+            Self::Scan => {
+                " (build and publish it again, with `scan: trivy`, `grype` or `snyk`: `auto` skips the scan if no scanner is found)"
+            }
+            Self::Sbom => {
+                " (build and publish it again, with `sbom: cyclonedx` or `spdx`: `auto` skips the SBOM if syft is not found)"
+            }
+            Self::Provenance => " (build and publish it again, with `provenance: true`)",
         }
-        "SBOM" => {
-            " (build and publish it again, with `sbom: cyclonedx` or `spdx`: `auto` skips it where syft is not found)"
-        }
-        "provenance" => " (build and publish it again, with `provenance: true`)",
-        _ => "",
     }
 }
 
-/// GitHub does not tell names apart by their case.
+impl fmt::Display for EvidenceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lint => "lint result",
+            Self::Scan => "vulnerability scan",
+            Self::Sbom => "SBOM",
+            Self::Provenance => "provenance",
+        })
+    }
+}
+
+fn unreadable(kind: EvidenceKind, subject: &str, reason: &str) -> String {
+    format!("cannot read the newest {kind} of {subject}: it {reason}")
+}
+
+/// Compares addresses of repositories. On GitHub, names are case-insensitive.
 fn same_repository(one: &str, other: &str) -> bool {
     let bare = |address: &str| address.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase();
     bare(one) == bare(other)
 }
 
-/// To the second, in words.
+/// Formats a duration in whole seconds.
 pub(super) fn rounded(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
-/// What the linter found, and what was wanted.
-fn clean(of: &str, result: LintResult) -> Verdict {
+/// Formats what the linter found. `Err` if that is at or above the threshold.
+fn lint_outcome(subject: &str, result: LintResult) -> GateOutcome {
     if let Some(LintFailure { waived_until }) = result.failed {
         let today = OffsetDateTime::now_utc().date();
         return match waived_until {
             Some(day) if day >= today => {
-                Ok(format!("the Dockerfile of {of} could not be linted, which is accepted until {day}"))
+                Ok(format!("the Dockerfile of {subject} could not be linted, which is accepted until {day}"))
             }
-            Some(day) => Err(format!("the Dockerfile of {of} could not be linted, which was accepted until {day}")),
-            None => Err(format!("the Dockerfile of {of} could not be linted; a lint result was wanted")),
+            Some(day) => {
+                Err(format!("the Dockerfile of {subject} could not be linted, which was accepted until {day}"))
+            }
+            None => Err(format!("the Dockerfile of {subject} could not be linted, and a lint result is required")),
         };
     }
     let (threshold, counts) = (result.threshold.unwrap_or(Level::Error), result.counts);
     let found = format!("{} errors, {} warnings", counts.error, counts.warning);
-    let sentence = format!("the linter found {found} in {of}; none of level {} or worse was wanted", threshold.name());
+    let sentence = format!("the linter found {found} in {subject}; threshold: {}", threshold.name());
     if counts.at_least(threshold) == 0 { Ok(sentence) } else { Err(sentence) }
 }
 

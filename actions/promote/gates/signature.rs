@@ -1,68 +1,70 @@
-//! Signatures, as cosign verifies them.
+//! Verification of signatures by cosign.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
 
 use lifecycle::Diagnostic;
+use lifecycle::access::Login;
 use lifecycle::access::RegistryCredentials;
-use lifecycle::access::{Login, authority};
 use lifecycle::cosign;
 use lifecycle::delivery::Delivery;
 use lifecycle::naming::Project;
 use oci::{Digest, Location, Reference};
 use registry::CredentialSource;
-use runner_protocol::{Grant, Runner, Variables, grant, run};
+use runner_protocol::{Grant, Variables, grant, run};
 
-use super::{Identity, Subject, Verdict};
-use crate::inputs::Request;
-use crate::plan::Planned;
+use super::{GateOutcome, Gates};
+use crate::plan::PlannedPromotion;
+use crate::requirement::{Identity, Subject};
 
-/// One verification: some requests to the registry, and for a certificate to the transparency log.
+/// Limit of one verification: a few requests to the registry and, for a certificate, to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What cosign prints of the signatures that it found, in bytes.
-const OUTPUT: usize = 4 * 1024 * 1024;
+/// Bytes that cosign may print about the signatures that it found.
+const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Verifications at a time: each is a program of some hundred megabytes.
+/// Concurrent verifications. Each is a process of a few hundred megabytes.
 const PROCESSES: usize = 4;
 
-/// How cosign begins to say that it has looked, and found none that it wanted. With all else it could not look.
-const FOUND_NONE: [&str; 3] = ["no signatures found", "no matching signatures", "no matching attestations"];
+/// The beginnings of cosign's messages that mean that no signature matched. Any other failure means that it could not
+/// verify.
+const NO_MATCH: [&str; 3] = ["no signatures found", "no matching signatures", "no matching attestations"];
 
-/// cosign, with what it needs to see the source.
+/// cosign, with access to the source registries.
 pub(super) struct Signatures<'a> {
     program: Option<PathBuf>,
-    /// Where keys lie.
+    /// The project whose checkout contains the key files.
     project: &'a Project,
     temporary: PathBuf,
-    source: Reached,
-    who: Who,
-    /// Each signature is verified once, however many gates ask for it.
-    answers: Mutex<HashMap<String, Arc<OnceCell<Verdict>>>>,
+    registries: SourceRegistries,
+    workflows: WorkflowIdentity,
+    /// Each signature is verified once, even if several gates need it.
+    outcomes: Mutex<HashMap<String, Arc<OnceCell<GateOutcome>>>>,
     processes: Semaphore,
-    /// Who verifies a certificate renews the roots of trust first, in a folder that only one process may write to.
-    certificates: Turn<()>,
+    /// Held while a certificate is verified: cosign first updates the roots of trust in a folder that only one process may
+    /// write to.
+    roots_of_trust: AsyncMutex<()>,
 }
 
-/// How the source's registries are reached.
-struct Reached {
+/// Access to the source registries.
+struct SourceRegistries {
     credentials: RegistryCredentials,
     endpoints: std::collections::BTreeMap<String, url::Url>,
     logins: Mutex<HashMap<String, Arc<OnceCell<Login>>>>,
 }
 
-/// Whose workflow this is.
-struct Who {
-    /// A regular expression for its workflows.
-    repository: Option<String>,
+/// The identity of this repository's workflows.
+struct WorkflowIdentity {
+    /// A regular expression that matches the certificates of the workflows.
+    pattern: Option<String>,
     issuer: String,
 }
 
-/// Whom an image and the statements about it are believed.
+/// The identities that must have signed an image and the statements about it.
 pub(super) struct Trust<'a> {
     signatures: &'a Signatures<'a>,
     identities: &'a [&'a Identity],
@@ -75,22 +77,22 @@ impl<'a> Trust<'a> {
         signatures: &'a Signatures<'a>,
         identities: &'a [&'a Identity],
         delivery: &'a Delivery,
-        planned: &'a Planned,
+        planned: &'a PlannedPromotion,
     ) -> Self {
         Self { signatures, identities, source: &planned.source, root: delivery.digest() }
     }
 
-    /// Whether statements are believed only where somebody has signed them.
-    pub(super) fn wants_signatures(&self) -> bool {
+    /// Returns whether only signed statements are trusted.
+    pub(super) fn requires_signatures(&self) -> bool {
         !self.identities.is_empty()
     }
 
-    /// The image is signed by an identity.
-    pub(super) async fn image(&self, identity: &Identity) -> Verdict {
+    /// Verifies that an identity has signed the image.
+    pub(super) async fn image(&self, identity: &Identity) -> GateOutcome {
         self.signatures.verify(self.source, self.root, identity).await
     }
 
-    /// A statement is signed by all whom `signature` names; where it names nobody, everything is believed.
+    /// Verifies that every identity in `signature` has signed a statement. Without `signature`, every statement is trusted.
     pub(super) async fn statement(&self, referrer: &Digest) -> Result<(), String> {
         for identity in self.identities {
             self.signatures.verify(self.source, referrer, identity).await?;
@@ -100,28 +102,31 @@ impl<'a> Trust<'a> {
 }
 
 impl<'a> Signatures<'a> {
-    /// Looks for cosign where a gate needs it.
-    pub(super) fn prepare(request: &'a Request, identities: &[&Identity], runner: &Runner) -> Self {
-        let environment = &runner.variables;
+    /// Finds cosign if a gate needs it.
+    pub(super) fn new(gates: &'a Gates<'_>, identities: &[&Identity]) -> Self {
+        let variables = &gates.runner.variables;
         Self {
-            program: if identities.is_empty() { None } else { cosign::find(environment) },
-            project: &request.common.project,
-            temporary: environment.temporary(),
-            source: Reached {
-                credentials: RegistryCredentials::new(request.source.aws.clone()),
-                endpoints: request.common.options.endpoints.clone(),
+            program: if identities.is_empty() { None } else { cosign::find(variables) },
+            project: gates.project,
+            temporary: variables.temporary(),
+            registries: SourceRegistries {
+                credentials: RegistryCredentials::new(gates.source.aws.clone()),
+                endpoints: gates.registries.endpoints.clone(),
                 logins: Mutex::default(),
             },
-            who: Who::of(environment),
-            answers: Mutex::default(),
+            workflows: WorkflowIdentity::new(variables),
+            outcomes: Mutex::default(),
             processes: Semaphore::new(PROCESSES),
-            certificates: Turn::default(),
+            roots_of_trust: AsyncMutex::default(),
         }
     }
 
-    async fn verify(&self, source: &Reference, digest: &Digest, identity: &Identity) -> Verdict {
+    /// Verifies that an identity has signed a digest of the source's repository.
+    async fn verify(&self, source: &Reference, digest: &Digest, identity: &Identity) -> GateOutcome {
         let Location::Host(host) = &source.location else {
-            return Err("it can't be decided: cosign verifies in registries, not in a store on disk".to_owned());
+            return Err(
+                "it can't be decided: cosign verifies signatures in a registry, not in a store on disk".to_owned()
+            );
         };
         let Some(program) = &self.program else {
             return Err(
@@ -129,69 +134,70 @@ impl<'a> Signatures<'a> {
                     .to_owned(),
             );
         };
-        let about = format!("{host}/{}@{digest} {identity:?}", source.repository);
-        let cell = lock(&self.answers).entry(about).or_default().clone();
-        let ask = || async {
-            let arguments = self.who.arguments(identity, |path| self.project.inside(path))?;
-            let (host, login) = self.source.login(host, &self.temporary).await?;
+        let key = format!("{host}/{}@{digest} {identity:?}", source.repository);
+        let cell = lock(&self.outcomes).entry(key).or_default().clone();
+        let verify = || async {
+            let arguments = self.workflows.arguments(identity, |path| self.project.inside(path))?;
+            let (host, login) = self.registries.login(host, &self.temporary).await?;
             let mut command = cosign::command(program, &login);
             if let Identity::Key(key) = identity {
                 grant(&mut command, Grant::PublicKey(key));
             }
             command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", source.repository));
-            let _certificate = match identity {
+            let _roots_of_trust = match identity {
                 Identity::Key(_) => None,
-                Identity::OfRepository | Identity::Certificate { .. } => Some(self.certificates.lock().await),
+                Identity::OfRepository | Identity::Certificate { .. } => Some(self.roots_of_trust.lock().await),
             };
-            let Ok(_turn) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
-            match run(command, OUTPUT, DEADLINE).await {
+            let Ok(_permit) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
+            match run(command, OUTPUT_LIMIT, DEADLINE).await {
                 Ok(finished) if finished.status.success() => {
                     Ok(format!("cosign verified that {identity} signed {}", digest.short()))
                 }
                 Ok(finished) => {
                     let (digest, reason) = (digest.short(), cosign::reason(&finished));
-                    match FOUND_NONE.iter().any(|words| reason.starts_with(words)) {
-                        true => Err(format!("cosign found no signature of {identity} on {digest}: {reason}")),
-                        false => Err(format!(
+                    if NO_MATCH.iter().any(|beginning| reason.starts_with(beginning)) {
+                        Err(format!("cosign found no signature of {identity} on {digest}: {reason}"))
+                    } else {
+                        Err(format!(
                             "it can't be decided: cosign could not verify that {identity} signed {digest}: {reason}"
-                        )),
+                        ))
                     }
                 }
                 Err(error) => Err(format!("it can't be decided: {}", Diagnostic::of(&error.into()).line())),
             }
         };
-        cell.get_or_init(|| async { ask().await }).await.clone()
+        cell.get_or_init(|| async { verify().await }).await.clone()
     }
 }
 
-impl Reached {
-    /// The host as cosign has to call it, with a Docker configuration for it and for nothing else.
+impl SourceRegistries {
+    /// Returns the authority under which cosign reaches a host, and a Docker configuration with credentials for it alone.
     async fn login(&self, host: &str, temporary: &std::path::Path) -> Result<(String, PathBuf), String> {
-        let reached = match self.endpoints.get(host) {
-            Some(endpoint) => authority(endpoint).ok_or_else(|| {
-                format!("it can't be decided: cosign can't reach {host} below a path, as `registry-endpoints` has it")
+        let authority = match self.endpoints.get(host) {
+            Some(endpoint) => lifecycle::access::authority(endpoint).ok_or_else(|| {
+                format!("it can't be decided: cosign does not support the path in `registry-endpoints` for {host}")
             })?,
             None => host.to_owned(),
         };
-        let cell = lock(&self.logins).entry(reached.clone()).or_default().clone();
+        let cell = lock(&self.logins).entry(authority.clone()).or_default().clone();
         let login = || async {
             let credentials = self.credentials.credentials(host).await;
             let credentials = credentials.map_err(|error| Diagnostic::of(&error.into()).line())?;
-            let written = Login::write(&reached, &credentials, temporary);
-            written.map_err(|error| format!("credentials for cosign can't be written: {error}"))
+            let written = Login::write(&authority, &credentials, temporary);
+            written.map_err(|error| format!("cannot write credentials for cosign: {error}"))
         };
         let login = cell.get_or_try_init(login).await.map_err(|reason| format!("it can't be decided: {reason}"))?;
         let folder = login.folder().to_owned();
-        Ok((reached, folder))
+        Ok((authority, folder))
     }
 }
 
-impl Who {
-    fn of(variables: &Variables) -> Self {
-        Self { repository: cosign::identities_of_repository(variables), issuer: cosign::issuer(variables) }
+impl WorkflowIdentity {
+    fn new(variables: &Variables) -> Self {
+        Self { pattern: cosign::identities_of_repository(variables), issuer: cosign::issuer(variables) }
     }
 
-    /// What cosign is to accept.
+    /// Returns the options that tell cosign which identity to accept.
     fn arguments(
         &self,
         identity: &Identity,
@@ -202,21 +208,20 @@ impl Who {
         };
         match identity {
             Identity::Key(key) => {
-                let key = match key.contains("://") {
-                    true => key.clone(),
-                    false => {
-                        let path = inside(key);
-                        let path = path.map_err(|error| format!("it can't be decided: the key {key}: {error}"))?;
-                        let missing = || format!("it can't be decided: the key {key} does not exist");
-                        path.is_file().then(|| path.display().to_string()).ok_or_else(missing)?
-                    }
+                let key = if key.contains("://") {
+                    key.clone()
+                } else {
+                    let path = inside(key);
+                    let path = path.map_err(|error| format!("it can't be decided: the key {key}: {error}"))?;
+                    let missing = || format!("it can't be decided: the key {key} does not exist");
+                    path.is_file().then(|| path.display().to_string()).ok_or_else(missing)?
                 };
-                // The key alone decides; who signs with one of their own may have no log at all.
+                // The key alone decides. Signatures by a private key are often in no transparency log.
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing = "it can't be decided: GITHUB_REPOSITORY doesn't say which repository this is, and `signature` names no identity";
-                let workflows = self.repository.clone().ok_or(missing)?;
+                let missing = "it can't be decided: `signature` names no identity, and GITHUB_REPOSITORY is not set";
+                let workflows = self.pattern.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }
             Identity::Certificate { subject, issuer } => {
@@ -238,17 +243,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn nowhere(path: &str) -> std::io::Result<PathBuf> {
-        Ok(std::path::Path::new("/nowhere").join(path))
+    fn missing(path: &str) -> std::io::Result<PathBuf> {
+        Ok(std::path::Path::new("/missing").join(path))
     }
 
     fn arguments(identity: &Identity) -> Result<Vec<String>, String> {
-        let who = Who::of(&Variables::from([("GITHUB_REPOSITORY", "o/n.x")]));
-        who.arguments(identity, nowhere)
+        let workflows = WorkflowIdentity::new(&Variables::from([("GITHUB_REPOSITORY", "o/n.x")]));
+        workflows.arguments(identity, missing)
     }
 
     #[test]
-    fn what_cosign_is_to_accept() {
+    fn identities_become_options_of_cosign() {
         insta::assert_debug_snapshot!(arguments(&Identity::OfRepository), @r#"
         Ok(
             [
@@ -269,7 +274,7 @@ mod tests {
         assert!(
             arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
         );
-        let nobody = Who::of(&Variables::from([]));
-        assert!(nobody.arguments(&Identity::OfRepository, nowhere).is_err());
+        let unknown = WorkflowIdentity::new(&Variables::from([]));
+        assert!(unknown.arguments(&Identity::OfRepository, missing).is_err());
     }
 }

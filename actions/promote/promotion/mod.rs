@@ -1,4 +1,4 @@
-//! One image on its way up: which digest, where it goes, and what has to be written there.
+//! The promotion of one image: its digest, its target, and what has to be written there.
 
 mod source;
 
@@ -12,152 +12,180 @@ use lifecycle::ActionError;
 use lifecycle::delivery::{Delivery, Remark, TagPlan, TagRules};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::inputs::EvidenceMode;
-use lifecycle::naming::{Named, NamedTag, Release};
+use lifecycle::naming::{Named, NamedTag};
 use oci::transfer::Graph;
 use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use runner_protocol::{Level, Runner};
 
-use crate::environment::{Depth, EnvironmentHistory, Naming};
-use crate::gates::{Gate, Requirement};
-use crate::inputs::Request;
-use source::{absent, before};
+use crate::environment_history::{Depth, EnvironmentHistory, VersionedName};
+use crate::request::{Request, Transition};
+use crate::requirement::{Gate, Requirement};
+pub(crate) use source::publications;
+use source::{missing_source, rollback_root};
 
-/// A digest that is promoted, with what is known about the environment that it goes to.
+/// An image that is promoted, and what is known about the target environment.
 pub(crate) struct Promotion {
     pub(crate) delivery: Delivery,
-    /// What the target environment has held, where that had to be known.
-    pub(crate) held: Option<Result<EnvironmentHistory, StoreError>>,
+    /// The history of the target environment, if it was read.
+    pub(crate) history: Option<Result<EnvironmentHistory, StoreError>>,
 }
 
-/// What has to be known of each image beyond its digest.
+/// What has to be looked up for each image beyond its digest.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Needs {
-    /// What is below the root, though nothing has to be copied.
-    pub(crate) graph: bool,
-    /// What the target environment has held.
-    pub(crate) held: bool,
+pub(crate) struct Lookups {
+    /// The manifests below the root, even if nothing has to be copied.
+    graph: bool,
+    /// The history of the target environment.
+    history: bool,
+    /// The record of the publication, to compare its template with the current one.
+    publication: bool,
 }
 
-impl Needs {
-    pub(crate) fn of(request: &Request, asked: &[Requirement]) -> Self {
-        let forward = asked.iter().any(|asked| asked.gate == Gate::Forward);
-        Self { graph: !asked.is_empty(), held: forward || request.writing.record || request.rollback }
+impl Lookups {
+    /// Returns the lookups that a run and its gates need.
+    pub(crate) fn new(request: &Request, requirements: &[Requirement]) -> Self {
+        let requires = |gate: Gate| requirements.iter().any(|requirement| requirement.gate == gate);
+        let record = request.writing.record;
+        Self {
+            graph: !requirements.is_empty(),
+            history: requires(Gate::Forward) || record || request.transition.rollback,
+            publication: record && !requires(Gate::TemplateUnchanged),
+        }
     }
 }
 
 impl Promotion {
-    /// Resolves an image, and decides what has to be written for it. No tag is looked up twice.
+    /// Resolves an image and plans what has to be written for it. No tag is looked up twice.
     ///
     /// # Errors
-    /// When the source does not have the image or holds another version, a tag must not move, or the repository is missing.
+    /// If the source does not have the image or holds another version, a tag must not move, or the repository is missing.
     pub(crate) async fn plan(
         request: &Request,
-        needs: Needs,
+        lookups: Lookups,
         from: &Named,
         named: &Named,
-        extra: Vec<NamedTag>,
+        extra_tags: Vec<NamedTag>,
         runner: &Runner,
     ) -> anyhow::Result<Self> {
+        let transition = &request.transition;
         let (from, is_of_version) = (&from.reference, from.pattern.is_of_version());
         let source = request.source.stores.open(from)?;
         let target = request.target.stores.open(&named.reference)?;
-        let naming = Naming::of(&request.to, named, &request.version);
-        let promoted = async {
-            match request.rollback {
-                true => Ok(None),
-                false => source.store.tagged(&from.tag).await,
-            }
-        };
-        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, named.tag(), extra));
-        let (promoted, tags) = (promoted?, tags?);
-        if promoted.is_none() && !request.rollback {
-            return Err(absent(request, from).await.at(named.place.clone()).into());
+        let name = VersionedName::new(named, transition.target());
+        let source_root = async { if transition.rollback { Ok(None) } else { source.store.tagged(&from.tag).await } };
+        let (source_root, tags) = tokio::join!(source_root, TagPlan::look(&target, named.tag(), extra_tags));
+        let (source_root, tags) = (source_root?, tags?);
+        if source_root.is_none() && !transition.rollback {
+            let error = missing_source(&request.source, transition, from).await;
+            return Err(error.at(named.place.clone()).into());
         }
-        let known: BTreeMap<Tag, Option<Digest>> =
+        let current_digests: BTreeMap<Tag, Option<Digest>> =
             tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();
-        let mut held = match needs.held {
-            true => {
-                let depth = if request.rollback { Depth::All } else { Depth::Highest };
-                Some(EnvironmentHistory::read(&target.store, naming, &known, depth).await)
-            }
-            false => None,
-        };
-        let root = match promoted {
+        let mut history = None;
+        if lookups.history {
+            let depth = if transition.rollback { Depth::All } else { Depth::Highest };
+            history = Some(EnvironmentHistory::read(&target.store, name, &current_digests, depth).await);
+        }
+        let root = match source_root {
             Some(root) => root,
-            None => before(request, named, &target, held.as_ref()).await?,
+            None => rollback_root(transition, named, &target, history.as_ref()).await?,
         };
-        let rules = rules(request, named);
-        // Whether a tag would go back is known from what the environment held.
-        if held.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version) {
-            held = Some(EnvironmentHistory::read(&target.store, naming, &known, Depth::Highest).await);
+        let rules = tag_rules(request, named);
+        // The history tells whether a moving tag would go back to a lower version.
+        if history.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version) {
+            history = Some(EnvironmentHistory::read(&target.store, name, &current_digests, Depth::Highest).await);
         }
         let graph = Graph { root, children: Vec::new(), blobs: Vec::new() };
         let mut delivery = Delivery::new(rules.kind, source.store, target, graph, tags);
         delivery.from = Some(from.clone());
-        let mut promotion = Self { delivery, held };
+        let mut promotion = Self { delivery, history };
         if !is_of_version {
-            promotion.check_version(request, from, named).await?;
+            promotion.check_version(transition, from, named).await?;
         }
-        promotion.decide(request, rules, naming).await?;
-        promotion.add_record(request, named, naming, runner).await?;
-        let remarks = [promotion.stays_older(request), promotion.goes_nowhere(request, from, named)];
+        promotion.decide_tags(request, rules, name).await?;
+        promotion.add_record(request, named, name, runner).await?;
+        let remarks = [promotion.newer_version_remark(transition), promotion.same_name_remark(transition, from, named)];
         promotion.delivery.remarks.extend(remarks.into_iter().flatten());
-        promotion.complete(request, needs, named).await?;
+        promotion.check_repository(request, named).await?;
+        promotion.read_graph(request, lookups).await?;
+        if lookups.publication {
+            let remark = promotion.template_remark(request).await;
+            promotion.delivery.remarks.extend(remark);
+        }
         Ok(promotion)
     }
 
-    /// What each tag does.
-    async fn decide(&mut self, request: &Request, rules: TagRules<'_>, naming: Naming<'_>) -> anyhow::Result<()> {
+    /// Decides what happens to each tag.
+    async fn decide_tags(
+        &mut self,
+        request: &Request,
+        rules: TagRules<'_>,
+        name: VersionedName<'_>,
+    ) -> anyhow::Result<()> {
         let (aws, digest) = (&request.target.aws, self.delivery.digest().clone());
-        let known = self.held.as_ref();
-        let current = known.and_then(|held| held.as_ref().ok()?.current()).map(|stay| &stay.version);
+        let history = self.history.as_ref();
+        let current = self.current_version().cloned();
         let target = self.delivery.target.store.clone();
-        let held = async |held: &Digest| held_version(known, &target, naming, held).await;
-        let remarks = rules.decide(aws, &mut self.delivery.tags, &digest, current, held).await?;
+        let version_of = async |digest: &Digest| version_of(history, &target, name, digest).await;
+        let remarks = rules.decide(aws, &mut self.delivery.tags, &digest, current.as_ref(), version_of).await?;
         self.delivery.remarks.extend(remarks);
         self.delivery.check_mutability(aws, rules.named).await
     }
 
-    /// Looks at the repository, and below the root where that is needed.
-    async fn complete(&mut self, request: &Request, needs: Needs, named: &Named) -> anyhow::Result<()> {
+    async fn check_repository(&mut self, request: &Request, named: &Named) -> anyhow::Result<()> {
+        self.delivery.check_repository(&request.target.aws, named, request.writing.create_repositories).await
+    }
+
+    /// Reads the manifests below the root if a gate or the copy needs them.
+    async fn read_graph(&mut self, request: &Request, lookups: Lookups) -> anyhow::Result<()> {
         let delivery = &mut self.delivery;
-        delivery.check_repository(&request.target.aws, named, request.writing.create_repositories).await?;
-        // What is there already needs no look below its root, unless something may have been attached since.
+        // If the target is complete, only evidence that was attached since could be missing.
         let is_written = delivery.written_tags().next().is_some();
-        let attaches = request.writing.evidence != EvidenceMode::None;
-        let copies = delivery.kept().is_none() && !delivery.is_in_one_repository() && (is_written || attaches);
-        if needs.graph || copies {
+        let copies_evidence = request.writing.evidence != EvidenceMode::None;
+        let copies = delivery.kept().is_none() && !delivery.is_in_one_repository() && (is_written || copies_evidence);
+        if lookups.graph || copies {
             delivery.graph = Graph::read(&delivery.source, delivery.graph.root.clone()).await?;
         }
         Ok(())
     }
 
-    /// What the environment holds of this image: its tag's digest, else that of the current version.
-    fn replaced(&self) -> Option<Digest> {
-        let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
-        let current = held.and_then(EnvironmentHistory::current).map(|stay| stay.digest.clone());
-        let tagged = self.delivery.other_digest().cloned();
-        tagged.or(current).filter(|held| held != self.delivery.digest())
+    fn readable_history(&self) -> Option<&EnvironmentHistory> {
+        self.history.as_ref()?.as_ref().ok()
     }
 
-    /// The record of this promotion, if none says yet what is about to be true. Its gates are added once they are known.
+    fn current_version(&self) -> Option<&Version> {
+        Some(&self.readable_history()?.current()?.version)
+    }
+
+    /// Returns the digest that the promotion replaces: that of the tag, otherwise that of the current version.
+    fn replaced(&self) -> Option<Digest> {
+        let current = self.readable_history().and_then(EnvironmentHistory::current).map(|entry| entry.digest.clone());
+        let tagged = self.delivery.other_digest().cloned();
+        tagged.or(current).filter(|digest| digest != self.delivery.digest())
+    }
+
+    /// Adds the record of this promotion, unless an equal one counts already. The results of the gates are added later.
     async fn add_record(
         &mut self,
         request: &Request,
         named: &Named,
-        naming: Naming<'_>,
+        name: VersionedName<'_>,
         runner: &Runner,
     ) -> anyhow::Result<()> {
         self.delivery.replaced = self.replaced();
         if !request.writing.record || self.delivery.kept().is_some() {
             return Ok(());
         }
-        let Some(supersedes) = self.supersedes(request, naming).await? else { return Ok(()) };
+        let transition = &request.transition;
+        if !self.needs_record(transition, name).await? {
+            return Ok(());
+        }
+        let supersedes = self.superseded_records(transition, name).await?;
         let delivery = &mut self.delivery;
-        let release = Release { environment: &request.to, version: &request.version };
+        let release = transition.target();
         let (run, kind, digest) = (&runner.variables, delivery.kind, delivery.digest());
         delivery.record = Some(Record {
-            from: delivery.from.as_ref().filter(|_| !request.rollback).map(ToString::to_string),
+            from: delivery.from.as_ref().filter(|_| !transition.rollback).map(ToString::to_string),
             replaced: delivery.replaced.clone(),
             supersedes,
             ..request.common.project.record(run, kind, release, &named.reference, digest)
@@ -165,113 +193,134 @@ impl Promotion {
         Ok(())
     }
 
-    /// What is to be said where an older version was here before, and nothing makes it the current one again.
-    fn stays_older(&self, request: &Request) -> Option<Remark> {
-        let current = self.held.as_ref()?.as_ref().ok()?.current()?;
-        let (to, version) = (&request.to, &request.version);
-        let stands = self.delivery.is_done() && self.delivery.kept().is_none();
-        let passes = !request.rollback && stands && current.version > *version;
-        passes.then(|| {
-            let (holds, since) = (&current.version, &current.record.time);
-            let text = format!("{to} holds {holds} since {since}; {version} was there before, and nothing is recorded: set `rollback: true` to go back");
-            Remark::new(Level::Warning, text)
-        })
+    /// Returns a warning if the environment holds a newer version, and this promotion does not change that.
+    fn newer_version_remark(&self, transition: &Transition) -> Option<Remark> {
+        let current = self.readable_history()?.current()?;
+        let Transition { version, to, rollback, .. } = transition;
+        let is_unchanged = self.delivery.is_done() && self.delivery.kept().is_none();
+        if *rollback || !is_unchanged || current.version <= *version {
+            return None;
+        }
+        let (newer, since) = (&current.version, &current.record.time);
+        let text = format!(
+            "{to} has held {newer} since {since}; {version} was there earlier, so nothing is recorded: set `rollback: true` to go back to it"
+        );
+        Some(Remark::new(Level::Warning, text))
     }
 
-    /// What is to be said where both environments have one name for it.
-    fn goes_nowhere(&self, request: &Request, from: &Reference, named: &Named) -> Option<Remark> {
-        let is_one = !request.rollback && *from == named.reference;
-        let rest = if self.delivery.record.is_some() { ", there is only a record" } else { "" };
-        let text = || format!("it has one name in {} and {}, `{from}`: nothing moves{rest}", request.from, request.to);
-        is_one.then(|| Remark::new(Level::Warning, text()))
+    /// Returns a warning if the image has the same name in both environments.
+    fn same_name_remark(&self, transition: &Transition, from: &Reference, named: &Named) -> Option<Remark> {
+        let Transition { from: from_environment, to, rollback, .. } = transition;
+        if *rollback || *from != named.reference {
+            return None;
+        }
+        let record = if self.delivery.record.is_some() { ", only a record is added" } else { "" };
+        let text = format!("its name is the same in {from_environment} and {to}, `{from}`: no tag moves{record}");
+        Some(Remark::new(Level::Warning, text))
     }
 
-    /// Whether a record has to be added, because none says yet what is about to be true; then the records that it
-    /// supersedes.
+    /// Returns a notice if the template has changed since the publication.
+    async fn template_remark(&self, request: &Request) -> Option<Remark> {
+        if self.delivery.is_done() {
+            return None;
+        }
+        let version = &request.transition.version;
+        // The comparison is a courtesy: if the records cannot be read, nothing is said.
+        let publications = publications(&self.delivery, version).await.ok()?;
+        let published = &publications.first()?.record.template;
+        if *published == request.common.project.template_sha256() {
+            return None;
+        }
+        let text = format!(
+            "the template has changed since version {version} was published; the names come from the current one"
+        );
+        Some(Remark::new(Level::Notice, text))
+    }
+
+    /// Returns whether a record has to be added because none that counts says the same.
     ///
-    /// A tag that is to be written always gets a record of its own: one that an earlier run left, which ended before it
-    /// wrote the tag, tells of a time at which the tag did not stand.
-    async fn supersedes(&self, request: &Request, naming: Naming<'_>) -> anyhow::Result<Option<Vec<Digest>>> {
-        let digest = self.delivery.digest().clone();
-        let held = self.held.as_ref().and_then(|held| held.as_ref().ok());
-        let current = held.and_then(EnvironmentHistory::current);
-        let is_this = |record: &Record| record.digest == digest && naming.is_of_version(record);
-        let writes = self.delivery.tags.first().is_some_and(|plan| plan.is_written(&digest));
-        if writes {
-            let since = current.and_then(|stay| stay.record.at());
-            return self.never_stood(request, naming, since).await.map(Some);
+    /// A tag that has to be written always gets a new record: one that an interrupted run left names a time at which the
+    /// tag was not written yet.
+    async fn needs_record(&self, transition: &Transition, name: VersionedName<'_>) -> anyhow::Result<bool> {
+        let digest = self.delivery.digest();
+        let is_same = |record: &Record| record.digest == *digest && name.is_of_version(record);
+        if self.writes_tag() {
+            return Ok(true);
         }
-        if current.is_some_and(|stay| is_this(&stay.record) && stay.tag == naming.reference.tag) {
-            return Ok(None);
-        }
-        let known = held.is_some_and(|held| {
-            held.stays.iter().any(|stay| is_this(&stay.record) && stay.tag == naming.reference.tag)
-        });
-        let adds = match (known, held) {
-            // What was here before comes back: going forward again it is worth a record, going back only on request.
-            (true, _) => request.rollback || current.is_some_and(|stay| stay.version < request.version),
-            (false, Some(_)) => true,
-            (false, None) => {
-                let records =
-                    Recorded::of_environment(&self.delivery.target.store, &digest, naming.environment).await?;
-                let newest = records.iter().find(|found| naming.tells_of(&found.record, &naming.reference.tag));
-                !newest.is_some_and(|found| is_this(&found.record) && found.record.kind == self.delivery.kind)
-            }
+        let Some(history) = self.readable_history() else {
+            let target = &self.delivery.target.store;
+            let records = Recorded::of_environment(target, digest, name.environment).await?;
+            let newest = records.iter().find(|found| name.is_target_of(&found.record, &name.reference.tag));
+            return Ok(!newest.is_some_and(|found| is_same(&found.record) && found.record.kind == self.delivery.kind));
         };
-        Ok(adds.then(Vec::new))
+        let current = history.current();
+        if current.is_some_and(|entry| is_same(&entry.record) && entry.tag == name.reference.tag) {
+            return Ok(false);
+        }
+        let is_known = history.entries.iter().any(|entry| is_same(&entry.record) && entry.tag == name.reference.tag);
+        // A version that was here before gets a record if it is newer than the current one; going back takes a rollback.
+        Ok(!is_known || transition.rollback || current.is_some_and(|entry| entry.version < transition.version))
     }
 
-    /// Records of this very promotion, although its tag was not written since: of a version's tag all, of a tag that moves
-    /// those that are newer than what it holds now. A rollback has records of times at which the tag stood.
-    async fn never_stood(
+    /// Returns the records of this promotion that interrupted runs left: their tag was not written. For a version's tag these
+    /// are all records, for a moving tag those newer than the current one. A rollback supersedes none: its records are of
+    /// times at which the tag was written.
+    async fn superseded_records(
         &self,
-        request: &Request,
-        naming: Naming<'_>,
-        since: Option<OffsetDateTime>,
+        transition: &Transition,
+        name: VersionedName<'_>,
     ) -> anyhow::Result<Vec<Digest>> {
-        let moves = !naming.pattern.tag_is_of_version();
-        if request.rollback || (moves && since.is_none()) {
+        let current = self.readable_history().and_then(EnvironmentHistory::current);
+        let since: Option<OffsetDateTime> = current.and_then(|entry| entry.record.at());
+        let moves = !name.pattern.tag_is_of_version();
+        if !self.writes_tag() || transition.rollback || (moves && since.is_none()) {
             return Ok(Vec::new());
         }
-        let Delivery { target, graph, .. } = &self.delivery;
-        let records = Recorded::of_environment(&target.store, &graph.root.digest, naming.environment).await?;
-        let never_stood = |found: &&Recorded| {
+        let target = &self.delivery.target.store;
+        let records = Recorded::of_environment(target, self.delivery.digest(), name.environment).await?;
+        let is_superseded = |found: &&Recorded| {
             let record = &found.record;
-            let is_this = record.kind == RecordKind::Promote && naming.is_of_version(record);
-            is_this && naming.tells_of(record, &naming.reference.tag) && (!moves || record.at() > since)
+            let is_same = record.kind == RecordKind::Promote && name.is_of_version(record);
+            is_same && name.is_target_of(record, &name.reference.tag) && (!moves || record.at() > since)
         };
-        Ok(records.iter().filter(never_stood).map(|found| found.digest.clone()).collect())
+        Ok(records.iter().filter(is_superseded).map(|found| found.digest.clone()).collect())
+    }
+
+    /// Returns whether the tag of the reference has to be written.
+    fn writes_tag(&self) -> bool {
+        self.delivery.tags.first().is_some_and(|plan| plan.is_written(self.delivery.digest()))
     }
 }
 
-fn rules<'a>(request: &'a Request, named: &'a Named) -> TagRules<'a> {
+fn tag_rules<'a>(request: &'a Request, named: &'a Named) -> TagRules<'a> {
+    let transition = &request.transition;
     TagRules {
-        kind: if request.rollback { RecordKind::Rollback } else { RecordKind::Promote },
-        version: &request.version,
+        kind: if transition.rollback { RecordKind::Rollback } else { RecordKind::Promote },
+        version: &transition.version,
         named,
-        environment: &request.to,
-        source: Some(&request.from),
+        environment: &transition.to,
+        source: Some(&transition.from),
         on_conflict: request.writing.on_conflict,
     }
 }
 
-/// The version that a tag of the environment holds. A digest of no known version holds nothing up.
-async fn held_version(
-    held: Option<&Result<EnvironmentHistory, StoreError>>,
+/// Returns the version of a digest in the target environment. A digest of unknown version does not stop a promotion.
+async fn version_of(
+    history: Option<&Result<EnvironmentHistory, StoreError>>,
     target: &Arc<dyn Store>,
-    naming: Naming<'_>,
-    current: &Digest,
+    name: VersionedName<'_>,
+    digest: &Digest,
 ) -> anyhow::Result<Option<Version>> {
-    match held {
-        Some(Ok(held)) => Ok(held.version_of(current, naming)),
-        // What the names do not tell, the records of the digest may.
+    match history {
+        Some(Ok(history)) => Ok(history.version_of(digest, name)),
+        // If the names do not tell versions apart, the records of the digest may.
         Some(Err(error)) if error.kind == ErrorKind::Unsupported => {
-            let records = Recorded::of_environment(target, current, naming.environment).await?;
+            let records = Recorded::of_environment(target, digest, name.environment).await?;
             Ok(records.iter().find_map(|found| found.record.version.parse().ok()))
         }
         Some(Err(error)) => {
-            let message = format!("it can't be decided whether `{}` would go back: {error}", naming.reference);
-            Err(ActionError::failure(message).hint("the role has to be allowed to list tags (ecr:ListImages)").into())
+            let message = format!("it can't be decided whether `{}` would go back: {error}", name.reference);
+            Err(ActionError::failure(message).hint("allow the role to list tags (ecr:ListImages)").into())
         }
         None => Ok(None),
     }

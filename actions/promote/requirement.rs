@@ -1,4 +1,4 @@
-//! What `require` may say.
+//! Requirements: the lines of the input `require`, or of a policy.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::{ActionError, nearest};
 use runner_protocol::{Input, InputError};
 
-/// Every gate as it can be written, for the message of a line that is none.
-const GATES: [&str; 11] = [
+/// An example of every gate, for the message about a line that is not one.
+const EXAMPLES: [&str; 11] = [
     "lint",
     "scan=high",
     "scan-age=7d",
@@ -22,81 +22,81 @@ const GATES: [&str; 11] = [
     "template-unchanged",
 ];
 
-/// Where keys can be that cosign reads by an address.
+/// The key management services that cosign can read keys from.
 const KEY_SCHEMES: [&str; 5] = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://"];
 
-/// A gate that is asked for.
+/// A gate that an image must pass, as one line of `require`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Requirement {
-    /// As it was typed, without white space around it.
+    /// The line as it was typed, without surrounding white space.
     pub(crate) name: String,
     pub(crate) gate: Gate,
 }
 
-/// What a gate wants of an image.
+/// A condition that an image must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// The linter found nothing of the build's threshold.
+    /// The linter reported nothing at or above the threshold of the build.
     Lint,
-    /// No scanner found anything of a severity or worse.
+    /// The scanner of the build reported nothing at or above a severity.
     Scan(Threshold),
-    /// Every platform was scanned not longer ago.
+    /// The scan of every platform is no older than this.
     ScanAge(Duration),
-    /// ECR's own scan found nothing of a severity or worse.
+    /// ECR's own scan reported nothing at or above a severity.
     EcrScan(Threshold),
     /// Every platform has an SBOM.
     Sbom,
-    /// It says that it was built from this repository.
+    /// The provenance names this repository.
     Provenance,
-    /// It is signed.
+    /// The image is signed by an identity.
     Signature(Identity),
-    /// It has been in the environment below for as long.
+    /// The image has been in the source environment for at least this long.
     Soak(Duration),
-    /// It has the platforms that what deploys it runs on.
+    /// The image has the platforms that its deployments run on.
     Platforms,
-    /// Its version is not below the current one.
+    /// The version is not lower than the current one.
     Forward,
-    /// The template is the one that it was published with.
+    /// The template is the one that the image was published with.
     TemplateUnchanged,
 }
 
-/// Who has to have signed.
+/// The identity behind a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// A workflow of the repository that the run is of.
+    /// Any workflow of this run's repository.
     OfRepository,
-    /// Whoever has the key: a file, or an address in a key service.
+    /// The holder of a key: a file, or an address in a key management service.
     Key(String),
     /// The holder of a short-lived certificate.
     Certificate {
         subject: Subject,
-        /// Who said that it is them; none: GitHub's token service.
+        /// The OIDC issuer; defaults to GitHub's.
         issuer: Option<String>,
     },
 }
 
-/// What is in a certificate.
+/// The subject of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// Exactly this.
+    /// This exact subject.
     Exact(String),
-    /// All of it matches.
+    /// Every subject that this regular expression matches as a whole.
     Matching(String),
 }
 
-/// Reads gates, a line each; one that comes twice counts once.
+/// Parses requirements, one per line. Duplicates are dropped.
 pub(crate) fn parse(input: &Input<'_>) -> Result<Vec<Requirement>, InputError> {
-    let mut asked: Vec<Requirement> = Vec::new();
+    let mut requirements: Vec<Requirement> = Vec::new();
     for line in input.lines() {
-        let gate = Requirement::parse(line).ok_or_else(|| input.refuse_value(line, suggestion(line)))?;
-        if !asked.contains(&gate) {
-            asked.push(gate);
+        let requirement = Requirement::parse(line).ok_or_else(|| input.refuse_value(line, suggestion(line)))?;
+        if !requirements.contains(&requirement) {
+            requirements.push(requirement);
         }
     }
-    Ok(asked)
+    Ok(requirements)
 }
 
-/// Reads the gates in a policy: the text of an SSM parameter.
+/// Parses a policy: requirements in the value of an SSM parameter.
 pub(crate) fn parse_policy(parameter: &str, text: &str) -> Result<Vec<Requirement>, ActionError> {
     let refused = |error: InputError| {
         let InputError::Value { value, accepted, .. } = error else {
@@ -104,19 +104,19 @@ pub(crate) fn parse_policy(parameter: &str, text: &str) -> Result<Vec<Requiremen
         };
         ActionError::usage_error(format!("policy `{parameter}`: `{value}` is not accepted: {accepted}"))
     };
-    let gates = parse(&Input::new("policy-parameter", text)).map_err(refused)?;
-    match gates.is_empty() {
-        // A policy that asks for nothing is more likely a mistake than a wish.
-        true => Err(ActionError::usage_error(format!("policy `{parameter}` has no gates"))),
-        false => Ok(gates),
+    let requirements = parse(&Input::new("policy-parameter", text)).map_err(refused)?;
+    // An empty policy is more likely a mistake than intended.
+    if requirements.is_empty() {
+        return Err(ActionError::usage_error(format!("policy `{parameter}` has no gates")));
     }
+    Ok(requirements)
 }
 
-/// What was probably meant by a line that is no gate, and which gates there are.
+/// Formats what a line that is not a gate probably meant, and which gates there are.
 fn suggestion(line: &str) -> String {
     let (kind, value) = line.split_once('=').map_or((line, ""), |(kind, value)| (kind.trim(), value.trim()));
     let kind_of = |gate: &'static str| gate.split('=').next().unwrap_or(gate);
-    let meant = nearest(kind, GATES.map(kind_of));
+    let meant = nearest(kind, EXAMPLES.map(kind_of));
     let meant = meant.map(|meant| match (meant, value) {
         ("signature", value) if !value.is_empty() => {
             "signature, signature=IDENTITY, signature=~REGEXP or signature=key:PATH-or-KMS-URI".to_owned()
@@ -127,17 +127,30 @@ fn suggestion(line: &str) -> String {
             format!("{meant}={severity}")
         }
         _ => {
-            // A duration that can be read was not the mistake.
+            // If the duration is valid, keep it in the suggestion.
             let is_duration = humantime::parse_duration(value).is_ok();
-            let example = GATES.into_iter().find(|gate| kind_of(gate) == meant).unwrap_or(meant);
+            let example = EXAMPLES.into_iter().find(|gate| kind_of(gate) == meant).unwrap_or(meant);
             if is_duration && example.contains('=') { format!("{meant}={value}") } else { example.to_owned() }
         }
     });
     let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
-    format!("{meant}The gates, one per line: {}", GATES.join(", "))
+    format!("{meant}The gates, one per line: {}", EXAMPLES.join(", "))
 }
 
 impl Requirement {
+    /// Returns the value as it was typed, or an empty string if there is none.
+    pub(crate) fn value(&self) -> &str {
+        self.name.split_once('=').map_or("", |(_, value)| value)
+    }
+
+    /// Returns the identity that must have signed the image, if this is a requirement for a signature.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match &self.gate {
+            Gate::Signature(identity) => Some(identity),
+            _ => None,
+        }
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let (kind, value) = match line.split_once('=') {
             Some((kind, value)) => (kind.trim(), Some(value.trim())),
@@ -168,7 +181,7 @@ impl Identity {
         if let Some(key) = text.strip_prefix("key:") {
             let key = key.trim();
             let known = !key.contains("://") || KEY_SCHEMES.iter().any(|scheme| key.starts_with(scheme));
-            // What begins with a dash would be read as an option.
+            // cosign would read a leading dash as an option.
             return (known && !key.is_empty() && !key.starts_with('-')).then(|| Self::Key(key.to_owned()));
         }
         let mut words = text.split_whitespace();
@@ -191,7 +204,9 @@ impl fmt::Display for Identity {
             Self::OfRepository => f.write_str("a workflow of this repository"),
             Self::Key(key) => write!(f, "the key {key}"),
             Self::Certificate { subject: Subject::Exact(subject), .. } => f.write_str(subject),
-            Self::Certificate { subject: Subject::Matching(pattern), .. } => write!(f, "whoever matches {pattern}"),
+            Self::Certificate { subject: Subject::Matching(pattern), .. } => {
+                write!(f, "any subject that matches {pattern}")
+            }
         }
     }
 }
@@ -274,7 +289,7 @@ mod tests {
             assert!(suggestion(line).starts_with(&beginning), "{line}: {}", suggestion(line));
         }
         assert!(suggestion("signature=key:").contains("signature=key:PATH"), "{}", suggestion("signature=key:"));
-        for gate in GATES {
+        for gate in EXAMPLES {
             assert!(Requirement::parse(gate).is_some(), "{gate}");
         }
         let problem = parse_policy("/team/gates", "lint\nnonsense").unwrap_err();

@@ -1,0 +1,424 @@
+//! The history of an image in an environment, read from the records in its registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use cfn_images::Version;
+use cfn_images::{NamePattern, Telling};
+use lifecycle::evidence::{Record, Recorded};
+use lifecycle::naming::{Named, Release};
+use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
+
+/// How many versions are looked at by default: the highest ones, and that of the run. Each takes a few requests.
+const HIGHEST_LIMIT: usize = 100;
+
+/// How many versions a rollback looks at. If there are more, nothing is decided: the current version may be among those
+/// that were left out.
+const ROLLBACK_LIMIT: usize = 1000;
+
+/// Concurrent requests to one repository.
+const CONCURRENCY: usize = 16;
+
+/// How much of the history is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// The highest versions, or the newest digests of a moving tag. Older ones are left out.
+    Highest,
+    /// All of it, for a rollback. Too many versions are an error.
+    All,
+}
+
+/// The name of an image in an environment, with the version that it was evaluated with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VersionedName<'a> {
+    pub(crate) environment: &'a str,
+    pub(crate) version: &'a Version,
+    pub(crate) reference: &'a Reference,
+    /// The name of any version.
+    pub(crate) pattern: &'a NamePattern,
+}
+
+/// A period in which an environment held an image under a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HistoryEntry {
+    pub(crate) tag: Tag,
+    pub(crate) version: Version,
+    pub(crate) digest: Digest,
+    /// The record with which it began.
+    pub(crate) record: Record,
+    /// The referrer that contains the record.
+    referrer: Digest,
+}
+
+/// The images that an environment holds and has held.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EnvironmentHistory {
+    /// Newest first. The tag of each pointed to its digest until the next entry replaced it.
+    pub(crate) entries: Vec<HistoryEntry>,
+    /// The digests of the environment's tags.
+    tags: BTreeMap<Tag, Digest>,
+    /// Tags without a record, with the version in their names.
+    unrecorded: Vec<(Tag, Option<Version>)>,
+    /// Versions that have a tag but were not looked at; highest first.
+    left_out: Vec<Version>,
+}
+
+impl<'a> VersionedName<'a> {
+    /// Combines the name of an image with the release that it was evaluated with.
+    pub(crate) fn new(named: &'a Named, release: Release<'a>) -> Self {
+        let Release { environment, version } = release;
+        Self { environment, version, reference: &named.reference, pattern: &named.pattern }
+    }
+
+    /// Returns whether a tag of this repository is the target of a record.
+    pub(crate) fn is_target_of(&self, record: &Record, tag: &Tag) -> bool {
+        is_target_of(record, &self.reference.with_tag(tag.clone()))
+    }
+
+    /// Returns whether a record is of this version.
+    pub(crate) fn is_of_version(&self, record: &Record) -> bool {
+        record.version == self.version.to_string()
+    }
+
+    /// Returns the entry that a record begins, if it is a record of this tag.
+    fn entry(&self, recorded: Recorded, tag: &Tag) -> Option<HistoryEntry> {
+        let Recorded { record, digest: referrer } = recorded;
+        let version = record.version.parse().ok()?;
+        let digest = record.digest.clone();
+        self.is_target_of(&record, tag).then(|| HistoryEntry { tag: tag.clone(), version, digest, record, referrer })
+    }
+}
+
+/// Returns whether a reference is the target of a record. The folder of a store on disk is ignored, since it may have been
+/// moved.
+pub(crate) fn is_target_of(record: &Record, reference: &Reference) -> bool {
+    match &reference.location {
+        Location::Host(_) => record.to == reference.to_string(),
+        Location::Directory(_) => {
+            record.to.starts_with("oci:")
+                && record.to.ends_with(&format!("/{}:{}", reference.repository, reference.tag))
+        }
+    }
+}
+
+impl EnvironmentHistory {
+    /// Reads the history of an environment. `current` holds the digests of tags that were looked up before.
+    ///
+    /// # Errors
+    /// If the store cannot be read, the names do not tell versions apart, or there are too many for [`Depth::All`].
+    pub(crate) async fn read(
+        store: &Arc<dyn Store>,
+        name: VersionedName<'_>,
+        current: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
+    ) -> Result<Self, StoreError> {
+        let unsupported = |why: &str| {
+            let message = format!("the versions of `{}` can't be told apart: {why}", name.reference);
+            StoreError::new(ErrorKind::Unsupported, message)
+        };
+        match name.pattern.telling() {
+            Telling::ByTag => Self::of_versions(store, name, current, depth).await,
+            Telling::ByNothing => Self::of_tag(store, name, current, depth).await,
+            // Registries do not list repositories by pattern.
+            Telling::ByRepository => {
+                let message = format!("each version of `{}` has a repository of its own", name.reference);
+                Err(StoreError::new(ErrorKind::Unsupported, message))
+            }
+            Telling::Altered => {
+                Err(unsupported("the name contains the version in another spelling, or only a part of it")
+                    .hint("put the whole version into the tag, as in `{environment}-{version}`"))
+            }
+            Telling::ByCondition => Err(unsupported("the name depends on a condition on the version")),
+        }
+    }
+
+    /// Reads the history if every version has its own tag.
+    async fn of_versions(
+        store: &Arc<dyn Store>,
+        name: VersionedName<'_>,
+        current: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
+    ) -> Result<Self, StoreError> {
+        let pattern = name.pattern;
+        let tags = store.tags().await?.into_iter();
+        let mut versions: Vec<(Version, Tag)> = tags.filter_map(|tag| Some((pattern.version_of(&tag)?, tag))).collect();
+        versions.sort_by(|a, b| b.cmp(a));
+        if depth == Depth::All && versions.len() > ROLLBACK_LIMIT {
+            return Err(too_many(store.as_ref(), &format!("{} versions in {}", versions.len(), name.environment)));
+        }
+        let lower = versions.split_off(versions.len().min(depth.limit()));
+        let (own, left_out): (Vec<_>, Vec<_>) = lower.into_iter().partition(|(_, tag)| *tag == name.reference.tag);
+        versions.extend(own);
+        let left_out = left_out.into_iter().map(|(version, _)| version).collect();
+        let heads = versions.into_iter().map(|(_, tag)| async {
+            match current.get(&tag) {
+                Some(Some(digest)) => Ok((tag, digest.clone())),
+                // The tag is listed, so a lookup that did not find it earlier does not count.
+                Some(None) | None => listed_tag(store.as_ref(), &tag).await,
+            }
+        });
+        let heads: Vec<_> = heads.collect();
+        let tags: Vec<(Tag, Digest)> = stream::iter(heads).buffered(CONCURRENCY).try_collect().await?;
+        let tags: BTreeMap<Tag, Digest> = tags.into_iter().collect();
+        let digests: BTreeSet<&Digest> = tags.values().collect();
+        let records: Vec<_> = digests.into_iter().map(|digest| records(store, digest, name.environment)).collect();
+        let records: Vec<(Digest, Vec<Recorded>)> = stream::iter(records).buffered(CONCURRENCY).try_collect().await?;
+        let records: BTreeMap<Digest, Vec<Recorded>> = records.into_iter().collect();
+        let mut entries = Vec::new();
+        for (tag, digest) in &tags {
+            let of_digest = records.get(digest).map(Vec::as_slice).unwrap_or_default();
+            entries.extend(of_digest.iter().filter_map(|recorded| name.entry(recorded.clone(), tag)));
+        }
+        let is_recorded = |tag: &Tag| entries.iter().any(|entry| entry.tag == *tag);
+        let unrecorded = tags.keys().filter(|tag| !is_recorded(tag));
+        let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version_of(tag))).collect();
+        Ok(Self { entries: newest_first(entries), tags, unrecorded, left_out })
+    }
+
+    /// Reads the history if one tag moves from version to version: each record names the digest that it replaced.
+    async fn of_tag(
+        store: &Arc<dyn Store>,
+        name: VersionedName<'_>,
+        current: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
+    ) -> Result<Self, StoreError> {
+        let tag = &name.reference.tag;
+        let head = match current.get(tag) {
+            Some(current) => current.clone(),
+            None => store.head(tag).await?,
+        };
+        let Some(head) = head else { return Ok(Self::default()) };
+        let mut entries = Vec::new();
+        let mut seen = BTreeSet::from([head.clone()]);
+        let mut next = vec![head.clone()];
+        while let Some(digest) = next.pop() {
+            for recorded in Recorded::of_environment(store, &digest, name.environment).await? {
+                if let Some(entry) = name.entry(recorded, tag) {
+                    let replaced = entry.record.replaced.clone().filter(|replaced| seen.insert(replaced.clone()));
+                    next.extend(replaced.filter(|_| seen.len() <= depth.limit()));
+                    entries.push(entry);
+                }
+            }
+        }
+        if depth == Depth::All && seen.len() > ROLLBACK_LIMIT {
+            return Err(too_many(store.as_ref(), &format!("more than {ROLLBACK_LIMIT} digests that `{tag}` has held")));
+        }
+        // Newer records than that of the current digest are from interrupted runs, which did not write the tag.
+        let entries: Vec<HistoryEntry> =
+            newest_first(entries).into_iter().skip_while(|entry| entry.digest != head).collect();
+        let unrecorded = if entries.is_empty() { vec![(tag.clone(), None)] } else { Vec::new() };
+        Ok(Self { entries, tags: BTreeMap::from([(tag.clone(), head)]), unrecorded, left_out: Vec::new() })
+    }
+
+    /// Returns how many versions were not looked at.
+    pub(crate) fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// Returns whether a version that was not looked at is higher than this one.
+    pub(crate) fn leaves_out_above(&self, version: &Version) -> bool {
+        self.left_out.first().is_some_and(|highest| highest > version)
+    }
+
+    /// Returns the entry that the environment holds now, among those that were looked at.
+    pub(crate) fn current(&self) -> Option<&HistoryEntry> {
+        self.entries.first()
+    }
+
+    /// Returns a tag without a record whose version is higher, or unknown. A moving tag that points to the digest already
+    /// does not count.
+    pub(crate) fn unrecorded(&self, version: &Version, digest: &Digest) -> Option<&Tag> {
+        let may_be_above = |(tag, of): &&(Tag, Option<Version>)| match of {
+            Some(of) => of > version,
+            None => self.tags.get(tag) != Some(digest),
+        };
+        self.unrecorded.iter().find(may_be_above).map(|(tag, _)| tag)
+    }
+
+    /// Returns the version of a digest: that of its newest record, otherwise the highest of its tags.
+    pub(crate) fn version_of(&self, digest: &Digest, name: VersionedName<'_>) -> Option<Version> {
+        let recorded = self.entries.iter().find(|entry| entry.digest == *digest).map(|entry| entry.version.clone());
+        let tagged = || {
+            let tags = self.tags.iter().filter(|(_, current)| *current == digest);
+            tags.filter_map(|(tag, _)| name.pattern.version_of(tag)).max()
+        };
+        recorded.or_else(tagged)
+    }
+}
+
+impl Depth {
+    fn limit(self) -> usize {
+        match self {
+            Self::Highest => HIGHEST_LIMIT,
+            Self::All => ROLLBACK_LIMIT,
+        }
+    }
+}
+
+fn too_many(store: &dyn Store, what: &str) -> StoreError {
+    let message = format!("{} has {what}, but at most {ROLLBACK_LIMIT} are looked at", store.address());
+    StoreError::new(ErrorKind::Invalid, message).hint("expire old images with a lifecycle policy")
+}
+
+async fn records(
+    store: &Arc<dyn Store>,
+    digest: &Digest,
+    environment: &str,
+) -> Result<(Digest, Vec<Recorded>), StoreError> {
+    Ok((digest.clone(), Recorded::of_environment(store, digest, environment).await?))
+}
+
+/// Sorts entries by the times of their records, newest first; at the same time, the higher version is the newer one. Entries
+/// that another record of the tag supersedes are dropped.
+fn newest_first(mut entries: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
+    let superseded: BTreeSet<(Tag, Digest)> = entries
+        .iter()
+        .flat_map(|entry| entry.record.supersedes.iter().map(|referrer| (entry.tag.clone(), referrer.clone())))
+        .collect();
+    entries.retain(|entry| !superseded.contains(&(entry.tag.clone(), entry.referrer.clone())));
+    entries.sort_by(|a, b| (b.record.at(), &b.version).cmp(&(a.record.at(), &a.version)));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cfn_images::Traced;
+    use lifecycle::evidence::RecordKind;
+    use oci::transfer::copy;
+    use oci::{BlobSource, Layout, Manifest, media_type};
+
+    struct Fixture {
+        store: Arc<dyn Store>,
+        folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            Self { store: Arc::new(Layout::at(folder.path())), folder }
+        }
+
+        async fn image(&self, number: u8, tag: Option<&str>) -> Digest {
+            let config = serde_json::json!({"mediaType": media_type::EMPTY, "digest": Digest::of(b"{}"), "size": 2});
+            let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": config,
+                "layers": [], "annotations": {"number": number.to_string()}});
+            let manifest = Manifest::parse(manifest.to_string().into(), None).unwrap();
+            Layout::at(self.folder.path()).add_blob(b"{}").unwrap();
+            let tag: Option<Tag> = tag.map(|tag| tag.parse().unwrap());
+            self.store.put_manifest(&manifest, tag.as_ref()).await.unwrap();
+            manifest.digest
+        }
+
+        async fn record(&self, to: &str, version: &str, digest: &Digest, replaced: Option<&Digest>, second: u8) {
+            let record = Record {
+                kind: RecordKind::Promote,
+                environment: "prod".into(),
+                from: None,
+                to: format!("oci:/elsewhere/app:{to}"),
+                digest: digest.clone(),
+                replaced: replaced.cloned(),
+                supersedes: Vec::new(),
+                version: version.into(),
+                template: String::new(),
+                repository: None,
+                commit: None,
+                run: None,
+                actor: None,
+                time: format!("2026-01-01T00:00:{second:02}Z"),
+                gates: Vec::new(),
+                overridden: None,
+            };
+            let subject = self.store.manifest(digest).await.unwrap().unwrap().descriptor();
+            let artifact = record.artifact(&subject).unwrap();
+            let manifest = artifact.manifest.clone();
+            let source: Arc<dyn BlobSource> = Arc::new(artifact);
+            copy::artifact(&self.store, &manifest, &source).await.unwrap();
+        }
+
+        async fn history(&self, tag: &str) -> EnvironmentHistory {
+            let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
+            // The version written out in a reference is recognised as the version.
+            let version = Version::new(1, 0, 0);
+            let pattern = NamePattern::of(&Traced::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
+            let name =
+                VersionedName { environment: "prod", version: &version, reference: &reference, pattern: &pattern };
+            EnvironmentHistory::read(&self.store, name, &BTreeMap::new(), Depth::Highest).await.unwrap()
+        }
+    }
+
+    fn versions(history: &EnvironmentHistory) -> Vec<String> {
+        history.entries.iter().map(|entry| entry.version.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_newest_record_whose_tag_points_to_its_digest_is_current() {
+        let fixture = Fixture::new();
+        let one = fixture.image(1, Some("prod-1.0.0")).await;
+        let two = fixture.image(2, Some("prod-1.1.0")).await;
+        let three = fixture.image(3, None).await;
+        fixture.image(4, Some("prod-1.3.0")).await;
+        fixture.record("prod-1.0.0", "1.0.0", &one, None, 1).await;
+        fixture.record("prod-1.1.0", "1.1.0", &two, Some(&one), 2).await;
+        // The third tag was never written, and the fourth points to another digest.
+        fixture.record("prod-1.2.0", "1.2.0", &three, None, 3).await;
+        fixture.record("prod-1.3.0", "1.3.0", &three, None, 4).await;
+        fixture.record("test-1.1.0", "1.1.0", &two, None, 5).await;
+        assert_eq!(versions(&fixture.history("prod-1.0.0").await), ["1.1.0", "1.0.0"]);
+        // A rollback writes no tag: its record makes the older version the current one.
+        fixture.record("prod-1.0.0", "1.0.0", &one, Some(&two), 6).await;
+        assert_eq!(versions(&fixture.history("prod-1.0.0").await), ["1.0.0", "1.1.0", "1.0.0"]);
+        assert_eq!(versions(&fixture.history("stage-1.0.0").await), [""; 0]);
+        // The fourth tag exists, but no record says since when.
+        let unrecorded = async |version: &str| {
+            let history = fixture.history("prod-1.0.0").await;
+            history.unrecorded(&version.parse().unwrap(), &one).map(ToString::to_string)
+        };
+        assert_eq!(unrecorded("1.2.0").await.as_deref(), Some("prod-1.3.0"));
+        assert_eq!(unrecorded("1.3.0").await, None);
+    }
+
+    #[tokio::test]
+    async fn versions_that_were_left_out_are_counted() {
+        let fixture = Fixture::new();
+        let own = fixture.image(0, Some("prod-1.0.0")).await;
+        fixture.record("prod-1.0.0", "1.0.0", &own, None, 9).await;
+        let one = fixture.image(1, None).await;
+        for minor in 0..=u8::try_from(HIGHEST_LIMIT).unwrap() {
+            let (tag, version) = (format!("prod-2.{minor}.0"), format!("2.{minor}.0"));
+            fixture.image(1, Some(&tag)).await;
+            if minor % 10 == 0 {
+                fixture.record(&tag, &version, &one, None, 1).await;
+            }
+        }
+        let history = fixture.history("prod-1.0.0").await;
+        assert_eq!(history.current().map(|entry| &entry.digest), Some(&own));
+        assert_eq!(history.left_out(), 1);
+        let above = |version: &str| history.leaves_out_above(&version.parse().unwrap());
+        assert!(above("1.0.0") && !above("2.0.0"));
+    }
+
+    #[tokio::test]
+    async fn a_moving_tag_is_followed_through_the_digests_that_it_replaced() {
+        let fixture = Fixture::new();
+        let one = fixture.image(1, None).await;
+        let two = fixture.image(2, Some("prod")).await;
+        let three = fixture.image(3, None).await;
+        fixture.record("prod", "1.0.0", &one, None, 1).await;
+        fixture.record("prod", "1.1.0", &two, Some(&one), 2).await;
+        // Both runs were killed before they wrote the tag.
+        fixture.record("prod", "1.2.0", &three, Some(&two), 3).await;
+        fixture.record("prod", "1.0.0", &one, Some(&two), 4).await;
+        let history = fixture.history("prod").await;
+        assert_eq!(versions(&history), ["1.1.0", "1.0.0"]);
+        assert_eq!(history.current().map(|entry| &entry.digest), Some(&two));
+        let version = "1.0.0".parse().unwrap();
+        assert_eq!(history.unrecorded(&version, &three), None);
+        fixture.image(3, Some("stage")).await;
+        let history = fixture.history("stage").await;
+        assert_eq!(history.unrecorded(&version, &two).map(Tag::as_str), Some("stage"));
+        assert_eq!(history.unrecorded(&version, &three), None);
+    }
+}

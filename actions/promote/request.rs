@@ -1,0 +1,75 @@
+//! What a run is asked to do: the data that inputs are parsed into.
+
+use std::path::PathBuf;
+
+use cfn_images::Version;
+use lifecycle::SecretString;
+use lifecycle::access::RegistryAccess;
+use lifecycle::inputs::{Common, Writing};
+use lifecycle::naming::Release;
+use oci::Digest;
+
+use crate::requirement::Requirement;
+
+/// A promotion or a rollback of the images of one version.
+pub(crate) struct Request {
+    pub(crate) common: Common,
+    pub(crate) writing: Writing,
+    pub(crate) transition: Transition,
+    pub(crate) source: RegistryAccess,
+    pub(crate) target: RegistryAccess,
+    pub(crate) gates: GateOptions,
+    /// The hash of the plan that was reviewed.
+    pub(crate) expected_plan: Option<Digest>,
+    pub(crate) deployments: Option<DeploymentOptions>,
+}
+
+/// The version, and the environments between which it moves.
+pub(crate) struct Transition {
+    pub(crate) version: Version,
+    /// The source environment; of a rollback the same as `to`.
+    pub(crate) from: String,
+    /// The target environment.
+    pub(crate) to: String,
+    pub(crate) rollback: bool,
+}
+
+/// The options of the gates.
+pub(crate) struct GateOptions {
+    /// The requirements of the input `require`.
+    pub(crate) requirements: Vec<Requirement>,
+    /// The SSM parameter with further requirements.
+    pub(crate) policy_parameter: Option<String>,
+    /// The waiver file, if an input names one.
+    pub(crate) waivers: Option<PathBuf>,
+    /// The reason why gates that do not pass do not block.
+    pub(crate) override_reason: Option<String>,
+}
+
+/// The options of GitHub Deployments.
+pub(crate) struct DeploymentOptions {
+    pub(crate) token: SecretString,
+    /// Whether the target environment is the last of the ladder.
+    pub(crate) production: bool,
+}
+
+/// A look at what environments hold and have held.
+pub(crate) struct HistoryRequest {
+    pub(crate) common: Common,
+    /// One environment, or all of the ladder.
+    pub(crate) environments: Vec<String>,
+    pub(crate) version: Option<Version>,
+    pub(crate) target: RegistryAccess,
+}
+
+impl Transition {
+    /// Returns the version in the source environment.
+    pub(crate) fn source(&self) -> Release<'_> {
+        Release { environment: &self.from, version: &self.version }
+    }
+
+    /// Returns the version in the target environment.
+    pub(crate) fn target(&self) -> Release<'_> {
+        Release { environment: &self.to, version: &self.version }
+    }
+}

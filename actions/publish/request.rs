@@ -1,0 +1,30 @@
+//! What a run is asked to do: the data that inputs are parsed into.
+
+use std::path::PathBuf;
+
+use cfn_images::Version;
+use lifecycle::access::RegistryAccess;
+use lifecycle::inputs::{Common, Writing};
+use lifecycle::naming::Release;
+
+use crate::sign::Signing;
+
+/// A publication of built images as a version in an environment.
+pub(crate) struct Request {
+    pub(crate) common: Common,
+    pub(crate) writing: Writing,
+    pub(crate) version: Version,
+    pub(crate) environment: String,
+    /// The folders of the OCI layouts that build wrote.
+    pub(crate) layouts: Vec<PathBuf>,
+    pub(crate) target: RegistryAccess,
+    /// How images are signed, if they are.
+    pub(crate) signing: Option<Signing>,
+}
+
+impl Request {
+    /// Returns the version in its environment.
+    pub(crate) fn release(&self) -> Release<'_> {
+        Release { environment: &self.environment, version: &self.version }
+    }
+}

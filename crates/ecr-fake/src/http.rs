@@ -170,6 +170,23 @@ impl Route {
     }
 }
 
+/// Receives the rest of a body.
+pub(crate) async fn drain(body: &mut Incoming, meter: &AtomicU64) -> io::Result<()> {
+    while next(body, meter).await?.is_some() {}
+    Ok(())
+}
+
+/// Receives the next bytes of a body.
+pub(crate) async fn next(body: &mut Incoming, meter: &AtomicU64) -> io::Result<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {
+            meter.fetch_add(bytes.len() as u64, SeqCst);
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns a body of some bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()

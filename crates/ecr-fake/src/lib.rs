@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test double: a broken fixture is a failed test")]
 
+mod action;
 mod blob_content;
 mod blobs;
+mod call;
 mod config;
 mod control_plane;
 mod data_plane;
@@ -10,7 +12,7 @@ mod hook;
 pub mod http;
 mod iam;
 mod image;
-mod image_scans;
+mod image_scan;
 mod listings;
 mod log;
 mod manifests;
@@ -18,6 +20,7 @@ pub mod proxy;
 mod registry;
 mod repositories;
 mod repository_settings;
+mod scan_findings;
 mod snapshot;
 mod ssm;
 mod state;
@@ -41,16 +44,15 @@ use self::http::{Handler, Kind, Peer, Reply, Server};
 use self::state::State;
 pub use self::{
     blob_content::{BlobContent, digest},
-    config::{ACCESS_KEY, ACCOUNT, Config, Quirks, REGION},
+    config::{ACCESS_KEY, ACCOUNT, Config, Parameter, Quirks, REGION},
     hook::{Hook, kill},
     iam::{Policy, Role, User},
     image::{Image, ImageSpec, RawManifest},
-    image_scans::ImageScan,
+    image_scan::ImageScan,
     log::{LoggedRequest, Plane},
     registry::Registry,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
     snapshot::{RepositoryContents, Snapshot},
-    ssm::Parameter,
     state::{Manifest, RegistryId, Repository},
     throttle::{Quota, Throttle},
 };
@@ -328,7 +330,7 @@ impl Shared {
                 return hook::lost();
             }
             Some(Hook::Answer { status, headers, body }) => {
-                data_plane::drain(request.body_mut(), &entry.meter()).await?;
+                http::drain(request.body_mut(), &entry.meter()).await?;
                 entry.answer(*status, self.answers.fetch_add(1, SeqCst) + 1);
                 return Ok(hook::canned(*status, headers, body));
             }

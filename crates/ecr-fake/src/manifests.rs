@@ -7,9 +7,8 @@ use serde_json::Value;
 
 use crate::{
     blob_content,
-    data_plane::{self, Call, Outcome, Refusal},
-    http::{Kind, reply},
-    iam,
+    call::{Call, Outcome, Refusal},
+    http::{self, Kind, reply},
     state::{Manifest, Repository, State},
 };
 
@@ -52,7 +51,7 @@ fn accepted(call: &Call<'_>, media_type: &str) -> bool {
 
 pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = data_plane::next(body, &call.entry.meter()).await? {
+    while let Some(chunk) = http::next(body, &call.entry.meter()).await? {
         if bytes.len() + chunk.len() > LIMIT {
             let message = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Member must have length \
                            less than or equal to 4194304'";
@@ -67,8 +66,7 @@ fn store(call: &Call<'_>, bytes: Vec<u8>) -> Outcome {
     let mut state = call.shared.state();
     let (name, reference) = (&call.route.repository, &call.route.reference);
     if state.repository(call.registry, name).is_none() {
-        iam::on_repository(&mut state, &call.principal, "ecr:CreateRepository", call.registry, name)
-            .map_err(|_| call.unknown())?;
+        state.authorize(&call.principal, "ecr:CreateRepository", call.registry, name).map_err(|_| call.unknown())?;
         if !state.create_on_push(call.registry, name) {
             return Err(call.unknown());
         }

@@ -55,10 +55,13 @@ impl Scope<'_> {
     /// Whether what `Ref` gives for a name is a value, by what is assumed and what a parameter takes.
     pub(super) fn is_value(&self, name: &str, value: &str) -> Option<bool> {
         let by_others = self.assumptions.borrow().iter().find_map(|(open, holds)| match open {
-            Open::Equals(of, is) if of == name => match is == value {
-                true => Some(*holds),
-                false => holds.then_some(false),
-            },
+            Open::Equals(of, is) if of == name => {
+                if is == value {
+                    Some(*holds)
+                } else {
+                    holds.then_some(false)
+                }
+            }
             _ => None,
         });
         by_others.or_else(|| match self.possible(name)?.as_slice() {

@@ -203,11 +203,10 @@ impl Scope<'_> {
 }
 
 fn of_condition(unresolved: Unresolved, name: &str) -> Unresolved {
-    match unresolved.mistake {
-        true => unresolved,
-        false => {
-            let condition = unresolved.condition.clone().or_else(|| Some(Box::new(Open::Condition(name.to_owned()))));
-            Unresolved { condition, ..unresolved }
-        }
+    if unresolved.mistake {
+        unresolved
+    } else {
+        let condition = unresolved.condition.clone().or_else(|| Some(Box::new(Open::Condition(name.to_owned()))));
+        Unresolved { condition, ..unresolved }
     }
 }

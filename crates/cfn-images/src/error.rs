@@ -126,10 +126,7 @@ const MESSAGE_LIMIT: usize = 600;
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars().take(MESSAGE_LIMIT) {
-        match c.is_control() {
-            true => line.extend(c.escape_default()),
-            false => line.push(c),
-        }
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     if text.chars().nth(MESSAGE_LIMIT).is_some() {
         line.push('…');

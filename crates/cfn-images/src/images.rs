@@ -279,8 +279,5 @@ pub(super) fn normal(path: &Path) -> PathBuf {
             _ => parts.push(part),
         }
     }
-    match parts.is_empty() {
-        true => PathBuf::from("."),
-        false => parts.into_iter().collect(),
-    }
+    if parts.is_empty() { PathBuf::from(".") } else { parts.into_iter().collect() }
 }

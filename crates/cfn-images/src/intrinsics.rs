@@ -217,12 +217,11 @@ impl<'t> Scope<'t> {
         count: std::ops::RangeInclusive<usize>,
     ) -> Result<&'n [Arc<Node>], Unresolved> {
         let arguments = node.as_sequence().ok_or_else(|| self.mistake(node, format!("`{function}` takes a list")))?;
-        match count.contains(&arguments.len()) {
-            true => Ok(arguments),
-            false => {
-                let found = arguments.len();
-                Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", spoken(&count))))
-            }
+        if count.contains(&arguments.len()) {
+            Ok(arguments)
+        } else {
+            let found = arguments.len();
+            Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", spoken(&count))))
         }
     }
 
@@ -483,8 +482,9 @@ impl<'t> Scope<'t> {
 }
 
 fn spoken(count: &std::ops::RangeInclusive<usize>) -> String {
-    match count.start() == count.end() {
-        true => count.start().to_string(),
-        false => format!("{} to {}", count.start(), count.end()),
+    if count.start() == count.end() {
+        count.start().to_string()
+    } else {
+        format!("{} to {}", count.start(), count.end())
     }
 }

@@ -142,9 +142,10 @@ impl Reader<'_> {
             self.next();
         }
         let known = matches!(text.as_str(), "true" | "false" | "null") || text.parse::<serde_json::Number>().is_ok();
-        match known {
-            true => Ok(Node::scalar(mark, text, true)),
-            false => Err(SyntaxError::new(mark, format!("`{text}` is not a JSON value"))),
+        if known {
+            Ok(Node::scalar(mark, text, true))
+        } else {
+            Err(SyntaxError::new(mark, format!("`{text}` is not a JSON value")))
         }
     }
 

@@ -92,9 +92,10 @@ fn read(path: &Path, display: &Path) -> Result<Vec<u8>, Error> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    match bytes.len() as u64 > FILE_LIMIT {
-        true => Err(Error::TooLarge { path: display.to_owned(), limit: FILE_LIMIT }),
-        false => Ok(bytes),
+    if bytes.len() as u64 > FILE_LIMIT {
+        Err(Error::TooLarge { path: display.to_owned(), limit: FILE_LIMIT })
+    } else {
+        Ok(bytes)
     }
 }
 

@@ -203,10 +203,7 @@ impl Scope<'_> {
         let Some(entry) = section.and_then(|section| section.get(name)) else { return Vec::new() };
         let parameter = Parameter::read(self.file, name, self.file.place(entry.mark), &entry.value);
         self.guard.spend(parameter.allowed_values.len());
-        match parameter.is_ssm() || parameter.is_list() {
-            true => Vec::new(),
-            false => parameter.allowed_values,
-        }
+        if parameter.is_ssm() || parameter.is_list() { Vec::new() } else { parameter.allowed_values }
     }
 
     /// The value of a parameter: what was passed, else its default, looked up where its type says so.
@@ -257,9 +254,10 @@ impl Scope<'_> {
     }
 
     pub(super) fn bounded(&self, text: Text, place: SourceLocation) -> Value {
-        match text.is_too_long() {
-            true => Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference")),
-            false => Value::Text(text),
+        if text.is_too_long() {
+            Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference"))
+        } else {
+            Value::Text(text)
         }
     }
 }

@@ -119,9 +119,10 @@ fn parse(state: &State, call: &Call<'_>, bytes: Vec<u8>) -> Result<Manifest, Ref
         _ => {}
     }
     let index = media_type.contains("index") || media_type.contains("list");
-    let descriptors: Vec<&Value> = match index {
-        true => json["manifests"].as_array().map(|list| list.iter().collect()),
-        false => json["layers"].as_array().map(|layers| layers.iter().chain([&json["config"]]).collect()),
+    let descriptors: Vec<&Value> = if index {
+        json["manifests"].as_array().map(|list| list.iter().collect())
+    } else {
+        json["layers"].as_array().map(|layers| layers.iter().chain([&json["config"]]).collect())
     }
     .unwrap_or_default();
     if descriptors.is_empty() && !index {

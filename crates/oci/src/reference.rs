@@ -68,10 +68,7 @@ impl FromStr for RepositoryName {
 
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         let valid = !text.is_empty() && text.len() <= REPOSITORY_LIMIT && text.split('/').all(is_component);
-        match valid {
-            true => Ok(Self(text.to_owned())),
-            false => Err(InvalidReference::Repository(text.to_owned())),
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidReference::Repository(text.to_owned())) }
     }
 }
 
@@ -114,10 +111,7 @@ impl FromStr for Tag {
         let valid = text.len() <= 128
             && text.bytes().next().is_some_and(word)
             && text.bytes().all(|b| word(b) || b == b'.' || b == b'-');
-        match valid {
-            true => Ok(Self(text.to_owned())),
-            false => Err(InvalidReference::Tag(text.to_owned())),
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidReference::Tag(text.to_owned())) }
     }
 }
 
@@ -134,10 +128,7 @@ impl FromStr for Location {
                 directory => Ok(Self::Directory(directory.into())),
             };
         }
-        match is_host(text) {
-            true => Ok(Self::Host(text.to_owned())),
-            false => Err(InvalidReference::Location(text.to_owned())),
-        }
+        if is_host(text) { Ok(Self::Host(text.to_owned())) } else { Err(InvalidReference::Location(text.to_owned())) }
     }
 }
 

@@ -120,9 +120,10 @@ impl Repository {
         source: &Arc<dyn BlobSource>,
         session: Option<Url>,
     ) -> Result<Put, StoreError> {
-        match self.has_blob(blob).await? {
-            true => Ok(Put::Present),
-            false => self.upload(blob, source, session).await.map(|()| Put::Sent),
+        if self.has_blob(blob).await? {
+            Ok(Put::Present)
+        } else {
+            self.upload(blob, source, session).await.map(|()| Put::Sent)
         }
     }
 
@@ -306,9 +307,10 @@ struct Download {
 impl Download {
     async fn next_in_time(&mut self) -> Result<Option<Bytes>, StoreError> {
         let (begun, left) = (Instant::now(), self.left);
-        let (within, why) = match left < STALLED {
-            true => (left, format!("not done within {} s", deadline(self.size).as_secs())),
-            false => (STALLED, format!("no more bytes for {} s", STALLED.as_secs())),
+        let (within, why) = if left < STALLED {
+            (left, format!("not done within {} s", deadline(self.size).as_secs()))
+        } else {
+            (STALLED, format!("no more bytes for {} s", STALLED.as_secs()))
         };
         let Ok(piece) = timeout(within, self.next()).await else {
             let failure = Failure::new(ErrorKind::Transient, why);

@@ -66,10 +66,7 @@ pub(super) struct Operation<'a> {
 
 impl Operation<'_> {
     pub(super) fn verb(&self) -> &'static str {
-        match self.kind.is_write() {
-            true => "write",
-            false => "read",
-        }
+        if self.kind.is_write() { "write" } else { "read" }
     }
 
     pub(super) fn what(&self) -> String {

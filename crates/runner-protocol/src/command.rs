@@ -116,10 +116,7 @@ fn escape_property(text: &str) -> String {
 /// characters, nothing that the runner reads as `::command::` or as the older `##[command]`.
 pub(super) fn inert(text: &str) -> String {
     let line = on_one_line(text).replace("##[", "# #[");
-    match line.trim_start().starts_with("::") {
-        true => line.replacen("::", ": :", 1),
-        false => line,
-    }
+    if line.trim_start().starts_with("::") { line.replacen("::", ": :", 1) } else { line }
 }
 
 #[cfg(test)]

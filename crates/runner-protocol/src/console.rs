@@ -18,9 +18,10 @@ impl Console {
     }
 
     pub(super) fn annotation(&self, annotation: &Annotation) {
-        match self.commands {
-            true => self.print(&format!("{}\n", annotation.command())),
-            false => self.print(&format!("{}\n", annotation.plain())),
+        if self.commands {
+            self.print(&format!("{}\n", annotation.command()))
+        } else {
+            self.print(&format!("{}\n", annotation.plain()))
         }
     }
 

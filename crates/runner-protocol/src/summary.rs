@@ -149,10 +149,7 @@ pub(super) fn bounded(markdown: &str, there: usize) -> String {
         }
         kept.push_str(line);
     }
-    match room > CUT.len() {
-        true => kept + CUT,
-        false => String::new(),
-    }
+    if room > CUT.len() { kept + CUT } else { String::new() }
 }
 
 #[cfg(test)]

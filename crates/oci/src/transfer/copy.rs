@@ -92,10 +92,7 @@ pub async fn wanted(
     there: bool,
 ) -> Result<Attached, StoreError> {
     let attached = Attached::read(source, graph).await?;
-    match there {
-        true => missing(target, graph, &attached).await,
-        false => Ok(attached),
-    }
+    if there { missing(target, graph, &attached).await } else { Ok(attached) }
 }
 
 /// What of `wanted` the target does not have yet.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::assumptions::{LIMIT, both, referred};
+use super::decision::Assumption;
 use super::document::Node;
-use super::intrinsics::{Assumption, Scope};
+use super::intrinsics::Scope;
 use super::traced::Dependence;
 use super::value::{Unresolved, Value};
 

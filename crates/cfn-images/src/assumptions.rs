@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::decision::{Assumption, Open};
 use super::document::Node;
-use super::intrinsics::{Assumption, Open, Scope};
+use super::intrinsics::Scope;
 use super::traced::Dependence;
 use super::value::Unresolved;
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::deployed::image_of;
 use super::finding::{Finding, Severity};
-use super::images::ImageDefinition;
+use super::image_definition::ImageDefinition;
 use super::parameters::{Parameter, assignment, is_environment};
-use super::usages::Usage;
+use super::usage::Usage;
 use super::value::Need;
 use super::{Context, File, Template, fargate, roles};
 use crate::SourceLocation;
@@ -167,7 +167,7 @@ impl Template {
         let guard = super::intrinsics::Guard::default();
         let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
         let mut findings = Vec::new();
-        super::usages::tasks(&scope, "", &mut |scope, id, properties| {
+        super::survey::tasks(&scope, "", &mut |scope, id, properties| {
             findings.extend(fargate::finding(scope, properties));
             if ours.contains(id) {
                 findings.extend(roles::finding(scope, properties));

@@ -2,34 +2,17 @@
 
 use std::sync::Arc;
 
+use super::decision::{Decision, Open};
 use super::document::Node;
-use super::intrinsics::{Open, Scope};
+use super::intrinsics::Scope;
 use super::traced::{Dependence, Traced};
 use super::value::{Unresolved, Value};
 use crate::SourceLocation;
-
-/// Whether a condition holds, and what that depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Decision {
-    pub(super) holds: bool,
-    pub(super) by: Dependence,
-}
 
 /// A side of a comparison.
 struct Side {
     items: Vec<Traced>,
     chosen: Dependence,
-}
-
-impl Decision {
-    /// It depends on nothing.
-    fn constant(holds: bool) -> Self {
-        Self { holds, by: Dependence::default() }
-    }
-
-    fn not(self) -> Self {
-        Self { holds: !self.holds, ..self }
-    }
 }
 
 impl Side {

@@ -1,8 +1,8 @@
 //! Which of the template's images a usage deploys.
 
-use super::images::{ImageDefinition, Source};
+use super::image_definition::{ImageDefinition, Source};
 use super::reference::EvaluatedReference;
-use super::usages::Usage;
+use super::usage::Usage;
 use super::value::{Read, Unresolved};
 use super::{Error, Template};
 

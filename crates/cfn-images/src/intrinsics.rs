@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::conditions::Decision;
+use super::decision::{Assumption, Decision};
 use super::document::{Kind, Mark, Node};
 use super::error::Comparisons;
 use super::traced::{Dependence, Traced};
@@ -30,18 +30,6 @@ pub(super) struct Guard {
     pub(super) names: Comparisons,
     steps: Cell<usize>,
 }
-
-/// What a condition depends on that can't be decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Open {
-    /// Whether what `Ref` gives for this name is this value. Of several that compare the same name one holds at most.
-    Equals(String, String),
-    /// A condition of the file that compares anything else.
-    Condition(String),
-}
-
-/// What can't be decided, and whether it is taken to hold.
-pub(super) type Assumption = (Open, bool);
 
 /// One file with the values of its parameters.
 pub(super) struct Scope<'t> {

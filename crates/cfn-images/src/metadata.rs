@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::document::{Entry, Node};
-use super::images::{ImageDefinition, Placed, Source, normal, string};
+use super::image_definition::{ImageDefinition, Placed, Source, normal, string};
 use super::intrinsics::{Guard, Scope};
 use super::value::Text;
 use super::{Context, Error, Template};

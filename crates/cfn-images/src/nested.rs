@@ -55,7 +55,8 @@ impl<'r> Loader<'r> {
 
     fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: SourceLocation) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
-        let (path, display) = (folder(parent).join(relative), super::images::normal(&folder(shown).join(relative)));
+        let (path, display) =
+            (folder(parent).join(relative), super::image_definition::normal(&folder(shown).join(relative)));
         let real = path.canonicalize().map_err(|source| {
             Error::hinted(
                 place.clone(),

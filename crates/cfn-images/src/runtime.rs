@@ -4,7 +4,7 @@ use super::alternatives::Alternatives;
 use super::document::Node;
 use super::intrinsics::{Scope, TOO_MANY};
 use super::shapes::Kind;
-use super::usages::Runtime;
+use super::usage::Runtime;
 use super::value::{Unresolved, Value};
 use oci::Platform;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::decision::Open;
 use super::error::one_line;
-use super::intrinsics::Open;
 use super::traced::{Dependence, Traced};
 use crate::SourceLocation;
 

@@ -2,67 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conditions::Decision;
+use super::decision::{Assumption, Decision, Open};
 use super::document::{Kind as NodeKind, Node};
-use super::intrinsics::{Assumption, Guard, Open, Scope};
+use super::intrinsics::{Guard, Scope};
 use super::metadata;
-use super::reference::{EvaluatedReference, Lead, lead, reference};
+use super::reference::{Lead, lead, reference};
 use super::resources::has_type;
-use super::shapes::{Kind, SHAPES, Shape};
+use super::runtime;
+use super::shapes::{SHAPES, Shape};
 use super::traced::Dependence;
-use super::value::{Need, Read, Text, Unresolved, Value};
+use super::usage::{Runtime, Usage};
+use super::value::{Need, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::SourceLocation;
-use oci::Platform;
-
-/// A place in the template where an image is deployed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Usage {
-    /// The resource's logical id; in a nested template after the nesting resource's, `Service/Task`.
-    pub resource: String,
-    /// What kind of resource it is.
-    pub kind: Kind,
-    /// The container's name, where it has one that is known.
-    pub container: Option<String>,
-    /// The image's expression.
-    pub place: SourceLocation,
-    /// What the expression says, with [`Context::stand_in`] in place of its lead.
-    pub reference: Result<EvaluatedReference, Unresolved>,
-    /// What the template gets wrong in the expression, as a key that no mapping has.
-    pub mistakes: Vec<Unresolved>,
-    /// The value that leads the expression, if one does.
-    pub lead: Option<Lead>,
-    /// The repository's path below the registry, which may be known where the reference is not: `team/app`. What is not
-    /// known of it is `?`.
-    pub path: Option<String>,
-    /// What the expression read from mappings.
-    pub reads: BTreeSet<Read>,
-    /// The values that are missing to decide the reference.
-    pub needs: BTreeSet<Need>,
-    /// What it runs on.
-    pub runtime: Runtime,
-    /// A condition that can't be decided: it may not be deployed at all.
-    pub undecided: Option<Unresolved>,
-    /// More conditions decide which image it is than are tried: it may be any.
-    pub any: bool,
-    /// SAM builds the image by the function's metadata: the logical id, in the outermost template.
-    pub metadata: bool,
-}
-
-/// The platforms that a usage runs on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Runtime {
-    /// The platforms; empty where they can't be decided.
-    pub platforms: Vec<Platform>,
-    /// Where they can't be decided, those that it may run on, as far as they can be told.
-    pub alternatives: Vec<Platform>,
-    /// Where the template says so, or else the resource.
-    pub place: SourceLocation,
-    /// The template says so, or the service has no other; not a mere default.
-    pub certain: bool,
-    /// Why they can't be decided.
-    pub unresolved: Option<Unresolved>,
-}
 
 /// What deploys images, and what would if its condition held.
 #[derive(Default)]
@@ -73,7 +25,7 @@ struct Survey {
 
 /// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
 #[derive(Clone)]
-struct Found<'n> {
+struct ContainerNode<'n> {
     path: Vec<&'n Node>,
     undecided: Option<Unresolved>,
     assumptions: Vec<Assumption>,
@@ -198,7 +150,8 @@ fn of_resource(
     let before = usages.len();
     for path in shape.containers {
         let Conditions { undecided, by } = conditions;
-        let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new(), by };
+        let start =
+            ContainerNode { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new(), by };
         for container in walk(scope, start, path) {
             let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
             let at = &container.assumptions;
@@ -215,7 +168,7 @@ fn of_resource(
                 1 => None,
                 _ => scope.assuming(at, || scope.text(node)).known().err(),
             };
-            let runtime = || super::runtime::of(scope, shape.kind, &container.path, resource);
+            let runtime = || runtime::of(scope, shape.kind, &container.path, resource);
             let common = scope.assuming(at, runtime);
             let found = variants.iter().filter_map(|assumptions| {
                 scope.assuming(assumptions, || {
@@ -241,7 +194,7 @@ fn of_resource(
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
-            runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
+            runtime: runtime::of(scope, shape.kind, &[properties], resource),
             undecided: conditions.undecided.cloned(),
             any: false,
             metadata: true,
@@ -255,7 +208,7 @@ fn of_container(
     shape: &Shape,
     id: &str,
     resource: &Node,
-    container: &Found,
+    container: &ContainerNode,
     node: &Node,
     runtime: Runtime,
 ) -> Option<Usage> {
@@ -339,7 +292,7 @@ pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &
 }
 
 /// The nodes at a path, through the branches of `Fn::If` that may hold.
-fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
+fn walk<'n>(scope: &Scope, start: ContainerNode<'n>, path: &[&str]) -> Vec<ContainerNode<'n>> {
     let mut found = branches(scope, start);
     for step in path {
         let mut next = Vec::new();
@@ -353,7 +306,7 @@ fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
             for child in children {
                 let mut path = at.path.clone();
                 path.push(child);
-                next.extend(branches(scope, Found { path, ..at.clone() }));
+                next.extend(branches(scope, ContainerNode { path, ..at.clone() }));
             }
         }
         found = next;
@@ -361,53 +314,16 @@ fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
     found
 }
 
-fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
+fn branches<'n>(scope: &Scope, at: ContainerNode<'n>) -> Vec<ContainerNode<'n>> {
     let Some((node, outer)) = at.path.split_last() else { return Vec::new() };
     let is_there =
         |node: &Node| !matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
     let branches = scope.assuming(&at.assumptions, || scope.branches(node));
-    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| Found {
+    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| ContainerNode {
         path: outer.iter().copied().chain([branch.node]).collect(),
         undecided: at.undecided.clone().or(branch.undecided),
         assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
         by: at.by | branch.by,
     });
     each.collect()
-}
-
-impl Runtime {
-    /// The platforms, or those that may be.
-    pub fn possible(&self) -> &[Platform] {
-        if self.platforms.is_empty() { &self.alternatives } else { &self.platforms }
-    }
-}
-
-impl Usage {
-    /// The same where it can't be decided whether it is this image or another.
-    fn one_of_several(self, why: &Unresolved) -> Self {
-        let mut needs = self.needs;
-        needs.extend(why.need.clone());
-        Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
-    }
-
-    /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
-    ///
-    /// # Errors
-    /// Another part of it is not known.
-    pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
-        match &self.lead {
-            Some(lead) => lead.with_registry(registry, &self.place),
-            None => self.reference.clone(),
-        }
-    }
-
-    /// The service takes a single manifest, no index.
-    pub fn takes_single_manifest(&self) -> bool {
-        matches!(self.kind, Kind::ServerlessFunction | Kind::LambdaFunction)
-    }
-
-    /// The keys of a mapping that the expression read.
-    pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
-        self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
-    }
 }

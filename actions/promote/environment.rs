@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use cfn_images::{NamePattern, Telling};
+use cfn_images::{NamePattern, VersionPosition};
 use lifecycle::evidence::{Record, Recorded};
 use lifecycle::project::{Named, Version};
 use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
@@ -114,19 +114,19 @@ impl EnvironmentHistory {
             let message = format!("the versions of `{}` can't be told apart: {why}", naming.reference);
             StoreError::new(ErrorKind::Unsupported, message)
         };
-        match naming.pattern.telling() {
-            Telling::ByTag => Self::of_versions(store, naming, known, depth).await,
-            Telling::ByNothing => Self::of_tag(store, naming, known, depth).await,
+        match naming.pattern.version_position() {
+            VersionPosition::Tag => Self::of_versions(store, naming, known, depth).await,
+            VersionPosition::Nowhere => Self::of_tag(store, naming, known, depth).await,
             // No registry has a list of them.
-            Telling::ByRepository => {
+            VersionPosition::Repository => {
                 let message = format!("each version of `{}` has a repository of its own", naming.reference);
                 Err(StoreError::new(ErrorKind::Unsupported, message))
             }
-            Telling::Altered => {
+            VersionPosition::Altered => {
                 Err(unsupported("the name holds the version in another spelling, or only a part of it")
                     .hint("put the whole version into the tag, as in `{environment}-{version}`"))
             }
-            Telling::ByCondition => Err(unsupported("a condition on the version decides its name")),
+            VersionPosition::Condition => Err(unsupported("a condition on the version decides its name")),
         }
     }
 
@@ -281,7 +281,7 @@ fn newest_first(mut stays: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cfn_images::Traced;
+    use cfn_images::TracedText;
     use lifecycle::evidence::RecordKind;
     use oci::transfer::copy;
     use oci::{BlobSource, Layout, Manifest, media_type};
@@ -338,7 +338,7 @@ mod tests {
             let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
             // Where the version is written out in what was typed, it is the version.
             let version = Version::new(1, 0, 0);
-            let pattern = NamePattern::of(&Traced::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
+            let pattern = NamePattern::of(&TracedText::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
             let naming = Naming { environment: "prod", reference: &reference, pattern: &pattern, version: &version };
             EnvironmentHistory::read(&self.store, naming, &BTreeMap::new(), Depth::Highest).await.unwrap()
         }

@@ -7,7 +7,7 @@ use super::assumptions::{LIMIT, both, referred};
 use super::decision::Assumption;
 use super::document::Node;
 use super::intrinsics::Scope;
-use super::traced::Dependence;
+use super::traced_text::Dependence;
 use super::value::{Unresolved, Value};
 
 /// What a branch costs, beside an expression.

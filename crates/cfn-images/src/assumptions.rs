@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::decision::{Assumption, Open};
+use super::decision::{Assumption, OpenQuestion};
 use super::document::Node;
 use super::intrinsics::Scope;
-use super::traced::Dependence;
+use super::traced_text::Dependence;
 use super::value::Unresolved;
 
 /// Combinations of what one expression depends on. Environments are a handful, and each is one.
@@ -27,7 +27,7 @@ impl Scope<'_> {
     }
 
     /// Whether it is assumed to hold.
-    pub(super) fn assumption(&self, is_it: impl Fn(&Open) -> bool) -> Option<bool> {
+    pub(super) fn assumption(&self, is_it: impl Fn(&OpenQuestion) -> bool) -> Option<bool> {
         self.assumptions.borrow().iter().find(|(open, _)| is_it(open)).map(|(_, holds)| *holds)
     }
 
@@ -36,7 +36,7 @@ impl Scope<'_> {
     pub(super) fn combinations(
         &self,
         given: &[Assumption],
-        missing: impl Fn() -> Option<Box<Open>>,
+        missing: impl Fn() -> Option<Box<OpenQuestion>>,
     ) -> Option<Vec<Vec<Assumption>>> {
         let (mut pending, mut found) = (vec![given.to_vec()], Vec::new());
         while let Some(assumptions) = pending.pop() {
@@ -56,7 +56,7 @@ impl Scope<'_> {
     /// Whether what `Ref` gives for a name is a value, by what is assumed and what a parameter takes.
     pub(super) fn is_value(&self, name: &str, value: &str) -> Option<bool> {
         let by_others = self.assumptions.borrow().iter().find_map(|(open, holds)| match open {
-            Open::Equals(of, is) if of == name => {
+            OpenQuestion::Equals(of, is) if of == name => {
                 if is == value {
                     Some(*holds)
                 } else {
@@ -75,7 +75,7 @@ impl Scope<'_> {
     pub(super) fn possible(&self, name: &str) -> Option<Vec<String>> {
         let assumptions = self.assumptions.borrow();
         let of_name = assumptions.iter().filter_map(|(open, holds)| match open {
-            Open::Equals(of, is) if of == name => Some((is, *holds)),
+            OpenQuestion::Equals(of, is) if of == name => Some((is, *holds)),
             _ => None,
         });
         let (is, is_not): (Vec<_>, Vec<_>) = of_name.partition(|(_, holds)| *holds);
@@ -100,7 +100,7 @@ impl Scope<'_> {
 }
 
 /// The assumptions with one more, taken not to hold and, last, to hold.
-pub(super) fn both(assumptions: &[Assumption], open: &Open) -> [Vec<Assumption>; 2] {
+pub(super) fn both(assumptions: &[Assumption], open: &OpenQuestion) -> [Vec<Assumption>; 2] {
     [false, true].map(|holds| [assumptions, &[(open.clone(), holds)]].concat())
 }
 

@@ -235,10 +235,10 @@ fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     }
     let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
     let hint = match usage.kind {
-        super::Kind::ServerlessFunction | super::Kind::LambdaFunction => {
+        super::ResourceKind::ServerlessFunction | super::ResourceKind::LambdaFunction => {
             "set `Architectures`, or the mapping's `platforms`"
         }
-        super::Kind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
+        super::ResourceKind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
         _ => "set `RuntimePlatform`, or the mapping's `platforms`",
     };
     Some(Finding::new(Severity::Error, place, message).hint(hint))

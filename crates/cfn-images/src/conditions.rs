@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::decision::{Decision, Open};
+use super::decision::{Decision, OpenQuestion};
 use super::document::Node;
 use super::intrinsics::Scope;
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use super::value::{Unresolved, Value};
 use crate::SourceLocation;
 
 /// A side of a comparison.
 struct Side {
-    items: Vec<Traced>,
+    items: Vec<TracedText>,
     chosen: Dependence,
 }
 
 impl Side {
     fn text(&self) -> Vec<&str> {
-        self.items.iter().map(Traced::as_str).collect()
+        self.items.iter().map(TracedText::as_str).collect()
     }
 
     fn dependence(&self) -> Dependence {
@@ -55,7 +55,8 @@ impl Scope<'_> {
 
     /// The same, with what it depends on.
     pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
-        if let Some(holds) = self.assumption(|open| matches!(open, Open::Condition(assumed) if assumed == name)) {
+        if let Some(holds) = self.assumption(|open| matches!(open, OpenQuestion::Condition(assumed) if assumed == name))
+        {
             return Ok(Decision::constant(holds));
         }
         let unresolved = match self.decided(name, place) {
@@ -177,7 +178,7 @@ impl Scope<'_> {
             return Err(unresolved);
         };
         let Some(name) = name.text() else { return Err(unresolved) };
-        let missing = Open::Equals(name.to_owned(), text.to_string());
+        let missing = OpenQuestion::Equals(name.to_owned(), text.to_string());
         let holds = self.is_value(name, text);
         holds
             .map(|holds| Decision { holds, by: value.dependence() })
@@ -189,7 +190,8 @@ fn of_condition(unresolved: Unresolved, name: &str) -> Unresolved {
     if unresolved.mistake {
         unresolved
     } else {
-        let condition = unresolved.condition.clone().or_else(|| Some(Box::new(Open::Condition(name.to_owned()))));
+        let condition =
+            unresolved.condition.clone().or_else(|| Some(Box::new(OpenQuestion::Condition(name.to_owned()))));
         Unresolved { condition, ..unresolved }
     }
 }

@@ -1,6 +1,6 @@
 //! Decisions about conditions, and the questions that the template leaves open.
 
-use super::traced::Dependence;
+use super::traced_text::Dependence;
 
 /// Whether a condition holds, and what that depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct Decision {
 
 /// What a condition depends on that can't be decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Open {
+pub(super) enum OpenQuestion {
     /// Whether what `Ref` gives for this name is this value. Of several that compare the same name one holds at most.
     Equals(String, String),
     /// A condition of the file that compares anything else.
@@ -19,7 +19,7 @@ pub(super) enum Open {
 }
 
 /// What can't be decided, and whether it is taken to hold.
-pub(super) type Assumption = (Open, bool);
+pub(super) type Assumption = (OpenQuestion, bool);
 
 impl Decision {
     /// It depends on nothing.

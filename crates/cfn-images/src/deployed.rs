@@ -1,9 +1,9 @@
 //! Which of the template's images a usage deploys.
 
-use super::image_definition::{ImageDefinition, Source};
+use super::image_definition::{ImageDefinition, ImageSource};
 use super::reference::EvaluatedReference;
 use super::usage::Usage;
-use super::value::{Read, Unresolved};
+use super::value::{MappingRead, Unresolved};
 use super::{Error, Template};
 
 /// A name under which an image is deployed, and by what.
@@ -69,11 +69,11 @@ fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedRe
 /// The image that a usage deploys: what its expression read from the mapping decides, then SAM's metadata, then the
 /// repository's name.
 pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Result<Option<&'i ImageDefinition>, Error> {
-    let reads = |image: &ImageDefinition, matches: &dyn Fn(&Read) -> bool| match &image.source {
-        Source::Mapping(mapping) => {
+    let reads = |image: &ImageDefinition, matches: &dyn Fn(&MappingRead) -> bool| match &image.source {
+        ImageSource::Mapping(mapping) => {
             usage.reads.iter().any(|read| read.mapping == *mapping && read.key == image.key.value && matches(read))
         }
-        Source::Metadata(_) => false,
+        ImageSource::Metadata(_) => false,
     };
     let by_name: Vec<&ImageDefinition> =
         images.iter().filter(|image| reads(image, &|r| r.attribute == "imageName")).collect();
@@ -83,7 +83,7 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
         return Ok(Some(image));
     }
     if usage.metadata && candidates.is_empty() {
-        let declares = |image: &&ImageDefinition| matches!(&image.source, Source::Metadata(functions) if functions.contains(&usage.resource));
+        let declares = |image: &&ImageDefinition| matches!(&image.source, ImageSource::Metadata(functions) if functions.contains(&usage.resource));
         return Ok(images.iter().find(declares));
     }
     let among: Vec<&ImageDefinition> = if candidates.is_empty() { images.iter().collect() } else { candidates };

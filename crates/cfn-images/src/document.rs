@@ -26,7 +26,7 @@ pub(super) struct Mark {
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) mark: Mark,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
     /// Nodes in it, itself included, aliases written out.
     pub(super) weight: usize,
     /// Levels in it: 1 for a scalar.
@@ -34,7 +34,7 @@ pub(super) struct Node {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     /// Text as it was written. `plain`: without quotes, so it may mean a number, a boolean or null.
     Scalar {
         text: String,
@@ -88,25 +88,25 @@ impl SyntaxError {
 
 impl Node {
     pub(super) fn scalar(mark: Mark, text: String, plain: bool) -> Self {
-        Self { mark, kind: Kind::Scalar { text, plain }, weight: 1, height: 1 }
+        Self { mark, kind: NodeKind::Scalar { text, plain }, weight: 1, height: 1 }
     }
 
     pub(super) fn sequence(mark: Mark, items: Vec<Arc<Node>>) -> Self {
         let weight = 1 + items.iter().map(|item| item.weight).sum::<usize>();
         let height = 1 + items.iter().map(|item| item.height).max().unwrap_or(0);
-        Self { mark, kind: Kind::Sequence(items), weight, height }
+        Self { mark, kind: NodeKind::Sequence(items), weight, height }
     }
 
     pub(super) fn mapping(mark: Mark, mapping: Mapping) -> Self {
         let weight = 1 + mapping.entries.iter().map(|entry| 1 + entry.value.weight).sum::<usize>();
         let height = 1 + mapping.entries.iter().map(|entry| entry.value.height).max().unwrap_or(0);
-        Self { mark, kind: Kind::Mapping(mapping), weight, height }
+        Self { mark, kind: NodeKind::Mapping(mapping), weight, height }
     }
 
     /// A scalar's text, with null as none.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Scalar { text, .. } if !self.is_null() => Some(text),
+            NodeKind::Scalar { text, .. } if !self.is_null() => Some(text),
             _ => None,
         }
     }
@@ -116,7 +116,7 @@ impl Node {
     pub(super) fn rendered(&self) -> Option<&str> {
         let text = self.text()?;
         match &self.kind {
-            Kind::Scalar { plain: true, .. } => match text {
+            NodeKind::Scalar { plain: true, .. } => match text {
                 "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some("true"),
                 "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some("false"),
                 _ => Some(text),
@@ -126,19 +126,19 @@ impl Node {
     }
 
     pub(super) fn is_null(&self) -> bool {
-        matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.kind, NodeKind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     pub(super) fn as_sequence(&self) -> Option<&[Arc<Node>]> {
         match &self.kind {
-            Kind::Sequence(items) => Some(items),
+            NodeKind::Sequence(items) => Some(items),
             _ => None,
         }
     }
 
     pub(super) fn as_mapping(&self) -> Option<&Mapping> {
         match &self.kind {
-            Kind::Mapping(mapping) => Some(mapping),
+            NodeKind::Mapping(mapping) => Some(mapping),
             _ => None,
         }
     }
@@ -165,11 +165,11 @@ impl Node {
     /// What kind of value it is, for messages.
     pub(super) fn noun(&self) -> &'static str {
         match &self.kind {
-            Kind::Scalar { .. } if self.is_null() => "null",
-            Kind::Scalar { .. } => "a string",
-            Kind::Sequence(_) => "a list",
-            Kind::Mapping(_) if self.intrinsic().is_some() => "an intrinsic function",
-            Kind::Mapping(_) => "a mapping",
+            NodeKind::Scalar { .. } if self.is_null() => "null",
+            NodeKind::Scalar { .. } => "a string",
+            NodeKind::Sequence(_) => "a list",
+            NodeKind::Mapping(_) if self.intrinsic().is_some() => "an intrinsic function",
+            NodeKind::Mapping(_) => "a mapping",
         }
     }
 }

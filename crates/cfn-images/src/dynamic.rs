@@ -2,7 +2,7 @@
 
 use super::document::Mark;
 use super::intrinsics::Scope;
-use super::traced::Traced;
+use super::traced_text::TracedText;
 use super::value::{Origin, Part, Text, Unresolved};
 
 impl Scope<'_> {
@@ -16,7 +16,7 @@ impl Scope<'_> {
         resolved.reads = text.reads;
         resolved.chosen = text.chosen;
         // The beginning of a dynamic reference whose end is in a later part.
-        let mut open: Option<Result<Traced, Unresolved>> = None;
+        let mut open: Option<Result<TracedText, Unresolved>> = None;
         for part in text.parts {
             let mut rest = match (part.text, &mut open) {
                 (Ok(text), _) => text,
@@ -38,7 +38,7 @@ impl Scope<'_> {
                         }
                         Some((before, after)) => {
                             resolved.push(Part { text: Ok(before), origin: None });
-                            open = Some(Ok(Traced::default()));
+                            open = Some(Ok(TracedText::default()));
                             rest = after;
                         }
                     },
@@ -66,7 +66,7 @@ impl Scope<'_> {
     }
 
     /// What stands between `{{resolve:` and `}}`.
-    fn resolve(&self, inside: Result<Traced, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
+    fn resolve(&self, inside: Result<TracedText, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
         let place = self.file.place(mark);
         let inside = match inside {
             Ok(inside) => inside,
@@ -76,7 +76,7 @@ impl Scope<'_> {
         match inside.as_str().split_once(':') {
             Some(("ssm", name)) => {
                 let origin = origin.unwrap_or_else(|| Origin::Ssm(name.to_owned()));
-                let value = self.ssm(name, place).map(|value| Traced::from(value).altered(by));
+                let value = self.ssm(name, place).map(|value| TracedText::from(value).altered(by));
                 Part { text: value, origin: Some(origin) }
             }
             _ => {

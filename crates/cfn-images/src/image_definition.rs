@@ -36,12 +36,12 @@ pub struct ImageDefinition {
     /// `KEY`, `value`.
     pub build_args: Vec<Placed<(String, String)>>,
     /// What declares it.
-    pub source: Source,
+    pub source: ImageSource,
 }
 
 /// What declares an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ImageSource {
     /// A key of the mapping of this name.
     Mapping(String),
     /// SAM's `Metadata` of these functions, by logical id.

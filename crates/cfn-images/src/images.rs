@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::document::{Entry, Kind, Mapping, Mark, Node};
+use super::document::{Entry, Mapping, Mark, Node, NodeKind};
 use super::error::{one_line, suggestion};
-use super::image_definition::{ImageDefinition, Placed, Source, normal, string};
+use super::image_definition::{ImageDefinition, ImageSource, Placed, normal, string};
 use super::{Error, File, Template, metadata};
 use oci::{Platform, RepositoryName};
 
@@ -113,7 +113,7 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
         target: one("target")?,
         platforms: platforms(list("platforms")?)?,
         build_args: list("buildArgs")?.into_iter().map(build_arg).collect::<Result<_, _>>()?,
-        source: Source::Mapping(mapping.to_owned()),
+        source: ImageSource::Mapping(mapping.to_owned()),
     })
 }
 
@@ -147,7 +147,7 @@ fn mapping_of<'n>(file: &File, node: &'n Node, name: &str) -> Result<&'n Mapping
 
 fn strings(file: &File, node: &Node, name: &str) -> Result<Vec<Placed<String>>, Error> {
     match &node.kind {
-        Kind::Sequence(items) => items.iter().map(|item| string(file, item, name)).collect(),
+        NodeKind::Sequence(items) => items.iter().map(|item| string(file, item, name)).collect(),
         _ => Ok(vec![string(file, node, name)?]),
     }
 }

@@ -8,10 +8,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::decision::{Assumption, Decision};
-use super::document::{Kind, Mark, Node};
+use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
-use super::traced::{Dependence, Traced};
-use super::value::{Need, Origin, Read, Text, Unresolved, Value};
+use super::traced_text::{Dependence, TracedText};
+use super::value::{MappingRead, Need, Origin, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::SourceLocation;
 
@@ -122,9 +122,9 @@ impl<'t> Scope<'t> {
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
-            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
-            Kind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
-            Kind::Mapping(_) => match node.intrinsic() {
+            NodeKind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
+            NodeKind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
+            NodeKind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
                 None => Value::Unknown(Unresolved::mistake(self.place(node), "a mapping where a string is needed")),
             },
@@ -324,7 +324,7 @@ impl<'t> Scope<'t> {
     fn join(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Join", 2..=2)?;
         let delimiter = match arguments[0].rendered() {
-            Some(delimiter) => Text::of(Ok(Traced::from(delimiter)), None),
+            Some(delimiter) => Text::of(Ok(TracedText::from(delimiter)), None),
             None => {
                 let text = self.text(&arguments[0]);
                 Text::of(Ok(text.traced()?), None).chosen(text.chosen)
@@ -398,7 +398,7 @@ impl<'t> Scope<'t> {
         let (attribute, by_attribute) = self.traced(&arguments[2])?;
         let by = by_mapping | by_key | by_attribute;
         match self.mapped(&mapping, &key, &attribute, arguments) {
-            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute }).altered(by)),
+            Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
     }

@@ -28,7 +28,7 @@ mod shapes;
 mod source_location;
 mod survey;
 mod syntax;
-mod traced;
+mod traced_text;
 mod usage;
 mod value;
 mod version;
@@ -46,15 +46,15 @@ use sha2::{Digest, Sha256};
 pub use deployed::Deployed;
 pub use error::Error;
 pub use finding::{Finding, Severity};
-pub use image_definition::{ImageDefinition, Placed, Source};
+pub use image_definition::{ImageDefinition, ImageSource, Placed};
 pub use parameters::Parameter;
-pub use pattern::{NamePattern, Telling};
+pub use pattern::{NamePattern, VersionPosition};
 pub use reference::{EvaluatedReference, Lead};
-pub use shapes::Kind;
+pub use shapes::ResourceKind;
 pub use source_location::SourceLocation;
-pub use traced::{Dependence, Traced};
+pub use traced_text::{Dependence, TracedText};
 pub use usage::{Runtime, Usage};
-pub use value::{Need, Origin, Read, Unresolved};
+pub use value::{MappingRead, Need, Origin, Unresolved};
 pub use version::Version;
 
 use document::{Mapping, Mark, Node};
@@ -73,7 +73,7 @@ pub struct Template {
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
-    pub parameters: BTreeMap<String, Traced>,
+    pub parameters: BTreeMap<String, TracedText>,
     /// Parameters that have no one value, whatever their default is: what depends on them can't be decided.
     pub open: BTreeSet<String>,
     /// `AWS::Region`.
@@ -180,7 +180,7 @@ fn node_to_json(node: &Node) -> serde_json::Value {
         let entry = |entry: &document::Entry| (entry.key.clone(), node_to_json(&entry.value));
         return serde_json::Value::Object(mapping.entries().iter().map(entry).collect());
     }
-    let plain = matches!(node.kind, document::Kind::Scalar { plain: true, .. });
+    let plain = matches!(node.kind, document::NodeKind::Scalar { plain: true, .. });
     match node.rendered() {
         None => serde_json::Value::Null,
         Some(word @ ("true" | "false")) if plain => (word == "true").into(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
+use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, NodeKind, SyntaxError};
 
 /// How the key of a loop begins; its name follows.
 pub(super) const LOOP: &str = "Fn::ForEach::";
@@ -55,12 +55,12 @@ impl Expansion {
             return Ok(Arc::new(Node::scalar(node.mark, value.clone(), false)));
         }
         Ok(Arc::new(match &node.kind {
-            Kind::Scalar { text, plain } => Node::scalar(node.mark, self.bound(text, bindings, node.mark)?, *plain),
-            Kind::Sequence(items) => {
+            NodeKind::Scalar { text, plain } => Node::scalar(node.mark, self.bound(text, bindings, node.mark)?, *plain),
+            NodeKind::Sequence(items) => {
                 let items = items.iter().map(|item| self.node(item, bindings, depth + 1));
                 Node::sequence(node.mark, items.collect::<Result<_, _>>()?)
             }
-            Kind::Mapping(mapping) => {
+            NodeKind::Mapping(mapping) => {
                 let mut expanded = Mapping::default();
                 for entry in mapping.entries() {
                     self.entry(entry, bindings, depth, &mut expanded)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::document::{Entry, Node};
-use super::image_definition::{ImageDefinition, Placed, Source, normal, string};
+use super::image_definition::{ImageDefinition, ImageSource, Placed, normal, string};
 use super::intrinsics::{Guard, Scope};
 use super::value::Text;
 use super::{Context, Error, Template};
@@ -24,7 +24,7 @@ pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefi
         let image = image(template, entry, metadata, uri.as_ref())?;
         match images.iter_mut().find(|known| same_build(known, &image)) {
             Some(known) => {
-                if let Source::Metadata(functions) = &mut known.source {
+                if let ImageSource::Metadata(functions) = &mut known.source {
                     functions.push(entry.key.clone());
                 }
             }
@@ -82,7 +82,7 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
         target: one("DockerBuildTarget")?,
         platforms: Vec::new(),
         build_args,
-        source: Source::Metadata(vec![entry.key.clone()]),
+        source: ImageSource::Metadata(vec![entry.key.clone()]),
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
-use super::traced::Traced;
+use super::traced_text::TracedText;
 use super::value::{Need, Origin, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
@@ -144,7 +144,8 @@ impl Template {
     ) -> Result<Context, Error> {
         let declared = self.parameters();
         let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
-        let of_run = [(ENVIRONMENT, environment.map(Traced::environment)), (VERSION, version.map(Traced::version))];
+        let of_run =
+            [(ENVIRONMENT, environment.map(TracedText::environment)), (VERSION, version.map(TracedText::version))];
         for (name, value) in of_run {
             if declared.iter().any(|parameter| parameter.name == name) {
                 match value {
@@ -171,7 +172,7 @@ impl Template {
             }
             // What is given a second time is the same, and traced already.
             if values.get(name).is_none_or(|meant| meant.as_str() != value) {
-                values.insert(name.clone(), Traced::fill(value, environment, version, &[]));
+                values.insert(name.clone(), TracedText::fill(value, environment, version, &[]));
             }
         }
         self.check_parameters(&values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())?;
@@ -212,7 +213,7 @@ impl Scope<'_> {
         let place = || parameter.place.clone();
         let value = match (passed, &parameter.default) {
             (Some(value), _) => value,
-            (None, Some(default)) => Value::part(Ok(Traced::from(default.as_str())), origin.clone()),
+            (None, Some(default)) => Value::part(Ok(TracedText::from(default.as_str())), origin.clone()),
             (None, None) => {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
                 let missing = Unresolved::new(place(), missing).needs(Need::Parameter(parameter.name.clone()));
@@ -225,7 +226,7 @@ impl Scope<'_> {
             (true, value) => {
                 let name = value.into_text(place);
                 let found = name.known().and_then(|known| self.ssm(&known, place()));
-                Value::part(found.map(|found| Traced::from(found).altered(name.dependence())), origin)
+                Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin)
             }
             (false, value) => value,
         };
@@ -236,7 +237,7 @@ impl Scope<'_> {
         match (parameter.is_list(), value) {
             (true, Value::Text(text)) => match text.traced() {
                 Ok(items) => {
-                    let item = |item: Traced| Value::Text(Text::of(Ok(item.trim()), None).chosen(text.chosen));
+                    let item = |item: TracedText| Value::Text(Text::of(Ok(item.trim()), None).chosen(text.chosen));
                     Value::List(items.split(",").into_iter().map(item).collect())
                 }
                 Err(unresolved) => Value::Unknown(unresolved),

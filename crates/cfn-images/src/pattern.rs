@@ -1,6 +1,6 @@
 //! Where environment and version stand in an image's name.
 
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use super::version::Version;
 use oci::Tag;
 
@@ -9,49 +9,49 @@ use oci::Tag;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamePattern {
     /// Registry and repository.
-    repository: Traced,
+    repository: TracedText,
     /// The tag.
-    tag: Traced,
+    tag: TracedText,
     /// What decides that the name is this one and not another, by a condition.
     chosen: Dependence,
 }
 
 /// How the names of one environment's versions are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Telling {
+pub enum VersionPosition {
     /// All versions have one name, which moves from one to the next.
-    ByNothing,
+    Nowhere,
     /// Each has a tag, in which the version can be read.
-    ByTag,
+    Tag,
     /// Each has a repository, in whose name the version can be read.
-    ByRepository,
+    Repository,
     /// Not at all: the version goes into the name in a way that cannot be turned back, as a part of it, in another spelling,
     /// or by a value that is found by it.
     Altered,
     /// Not at all: a condition on the version decides which name it is.
-    ByCondition,
+    Condition,
 }
 
 impl NamePattern {
     /// The pattern of `registry/repository[:tag][@digest]`, which a condition that depends on `chosen` may have chosen.
-    pub(super) fn of_choice(name: &Traced, chosen: Dependence) -> Self {
+    pub(super) fn of_choice(name: &TracedText, chosen: Dependence) -> Self {
         let name = name.split_once("@").map_or_else(|| name.clone(), |(name, _)| name);
         let path = name.rfind('/').map_or(0, |slash| slash + 1);
         let colon = name[path..].rfind(':').map(|colon| path + colon);
         let (repository, tag) = match colon {
             Some(colon) => (name.slice(0..colon), name.slice(colon + 1..name.len())),
-            None => (name.clone(), Traced::from("latest")),
+            None => (name.clone(), TracedText::from("latest")),
         };
         Self { repository, tag, chosen }
     }
 
     /// The pattern of `registry/repository[:tag]`.
-    pub fn of(name: &Traced) -> Self {
+    pub fn of(name: &TracedText) -> Self {
         Self::of_choice(name, Dependence::default())
     }
 
     /// The same repository, another tag.
-    pub fn with_tag(&self, tag: Traced) -> Self {
+    pub fn with_tag(&self, tag: TracedText) -> Self {
         Self { tag, ..self.clone() }
     }
 
@@ -73,30 +73,35 @@ impl NamePattern {
     }
 
     /// How the versions of the environment are told apart.
-    pub fn telling(&self) -> Telling {
+    pub fn version_position(&self) -> VersionPosition {
         let altered = self.repository.alteration() | self.tag.alteration();
         match (self.tag_is_of_version(), self.repository.dependence().version) {
-            _ if altered.version => Telling::Altered,
-            _ if self.chosen.version => Telling::ByCondition,
-            (_, true) => Telling::ByRepository,
-            (true, false) => Telling::ByTag,
-            (false, false) => Telling::ByNothing,
+            _ if altered.version => VersionPosition::Altered,
+            _ if self.chosen.version => VersionPosition::Condition,
+            (_, true) => VersionPosition::Repository,
+            (true, false) => VersionPosition::Tag,
+            (false, false) => VersionPosition::Nowhere,
         }
     }
 
     /// The version that another tag of the same environment is of; none where it is of no version, or that cannot be told.
     pub fn version_of(&self, tag: &Tag) -> Option<Version> {
-        match self.telling() {
-            Telling::ByTag => self.tag.version_in(tag.as_str()),
-            Telling::ByRepository | Telling::ByNothing | Telling::Altered | Telling::ByCondition => None,
+        match self.version_position() {
+            VersionPosition::Tag => self.tag.version_in(tag.as_str()),
+            VersionPosition::Repository
+            | VersionPosition::Nowhere
+            | VersionPosition::Altered
+            | VersionPosition::Condition => None,
         }
     }
 
     /// The version whose repository this is, given with its registry; none where it is of no version, or that cannot be told.
     pub fn version_of_repository(&self, repository: &str) -> Option<Version> {
-        match self.telling() {
-            Telling::ByRepository => self.repository.version_in(repository),
-            Telling::ByTag | Telling::ByNothing | Telling::Altered | Telling::ByCondition => None,
+        match self.version_position() {
+            VersionPosition::Repository => self.repository.version_in(repository),
+            VersionPosition::Tag | VersionPosition::Nowhere | VersionPosition::Altered | VersionPosition::Condition => {
+                None
+            }
         }
     }
 
@@ -113,7 +118,7 @@ impl NamePattern {
     /// The pattern of a name that two expressions make. Where they do it differently, it cannot be told what either would
     /// make of another version.
     pub(super) fn joined(self, other: &Self) -> Self {
-        let join = |one: Traced, other: &Traced| {
+        let join = |one: TracedText, other: &TracedText| {
             let by = Dependence { environment: one != *other, version: !one.is_alike_by_version(other) };
             one.altered(by)
         };

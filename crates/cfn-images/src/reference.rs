@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::pattern::NamePattern;
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use super::value::{Need, Origin, Part, Text, Unresolved, concatenated, looks_like_host};
 use crate::SourceLocation;
 use oci::{RepositoryName, Tag};
@@ -32,7 +32,7 @@ pub struct Lead {
     /// Its value, as far as it is known.
     pub value: Result<String, Unresolved>,
     /// What follows it, beginning with `/`.
-    pub(super) rest: Result<Traced, Unresolved>,
+    pub(super) rest: Result<TracedText, Unresolved>,
     /// What decides that it is this expression and not another, by a condition.
     pub(super) chosen: Dependence,
     /// The parts of the text that are of it alone.
@@ -74,7 +74,7 @@ fn host_lead(text: &Text) -> Option<Lead> {
     Some(Lead {
         origin: Origin::Host(shown),
         value: concatenated(before).map(|value| value.to_string() + &last),
-        rest: rest.map(|rest| Traced::from("/").followed_by(&behind).followed_by(&rest)),
+        rest: rest.map(|rest| TracedText::from("/").followed_by(&behind).followed_by(&rest)),
         chosen: text.chosen,
         parts,
     })
@@ -113,7 +113,7 @@ impl Lead {
             return Err(Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")));
         };
         let repository = format!("{}{path}", registry.trim_end_matches('/'));
-        let traced = Traced::from(registry.trim_end_matches('/')).followed_by(&rest);
+        let traced = TracedText::from(registry.trim_end_matches('/')).followed_by(&rest);
         let pattern = NamePattern::of_choice(&traced, self.chosen);
         Ok(EvaluatedReference { text: whole, repository, pattern, ..below.clone() })
     }
@@ -149,7 +149,7 @@ impl EvaluatedReference {
             repository: repository.to_owned(),
             tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
             digest: digest.map(str::to_owned),
-            pattern: NamePattern::of(&Traced::from(text)),
+            pattern: NamePattern::of(&TracedText::from(text)),
         })
     }
 

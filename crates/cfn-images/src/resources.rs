@@ -2,7 +2,7 @@
 
 use super::document::{Mark, Node};
 use super::intrinsics::Scope;
-use super::traced::Traced;
+use super::traced_text::TracedText;
 use super::value::{Origin, Part, Text, Unresolved, Value};
 
 const REPOSITORY: &str = "AWS::ECR::Repository";
@@ -36,7 +36,7 @@ impl Scope<'_> {
             (Some(REPOSITORY), "RepositoryUri") => {
                 let mut text = Text::default();
                 let mut push = |value: Result<String, Unresolved>| {
-                    text.push(Part { text: value.map(Traced::from), origin: None });
+                    text.push(Part { text: value.map(TracedText::from), origin: None });
                 };
                 push(self.account(place));
                 push(Ok(".dkr.ecr.".to_owned()));

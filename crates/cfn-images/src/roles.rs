@@ -1,6 +1,6 @@
 //! Whether a task's execution role may pull images from ECR.
 
-use super::document::{Kind, Node};
+use super::document::{Node, NodeKind};
 use super::finding::{Finding, Severity};
 use super::intrinsics::Scope;
 use super::resources::has_type;
@@ -102,7 +102,7 @@ fn attached(scope: &Scope, arn: &Node, actions: &mut Vec<String>) -> Option<()> 
 fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option<()> {
     let statements = document.get("Statement")?;
     let each: Vec<&Node> = match &statements.kind {
-        Kind::Sequence(items) => items.iter().map(AsRef::as_ref).collect(),
+        NodeKind::Sequence(items) => items.iter().map(AsRef::as_ref).collect(),
         _ => vec![statements],
     };
     for statement in each {
@@ -114,7 +114,7 @@ fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option
         }
         let action = statement.get("Action")?;
         match &action.kind {
-            Kind::Sequence(items) => {
+            NodeKind::Sequence(items) => {
                 for item in items {
                     actions.push(scope.known(item).ok()?);
                 }

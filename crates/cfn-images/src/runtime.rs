@@ -3,13 +3,13 @@
 use super::alternatives::Alternatives;
 use super::document::Node;
 use super::intrinsics::{Scope, TOO_MANY};
-use super::shapes::Kind;
+use super::shapes::ResourceKind;
 use super::usage::Runtime;
 use super::value::{Unresolved, Value};
 use oci::Platform;
 
 /// What the container at the end of `path` runs on; `path` begins with the resource's properties.
-pub(super) fn of(scope: &Scope, kind: Kind, path: &[&Node], resource: &Node) -> Runtime {
+pub(super) fn of(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &Node) -> Runtime {
     let default = |certain| Runtime {
         platforms: vec![Platform::linux("amd64")],
         alternatives: Vec::new(),
@@ -20,23 +20,23 @@ pub(super) fn of(scope: &Scope, kind: Kind, path: &[&Node], resource: &Node) -> 
     // On instances the architecture is that of the instance, which the definition doesn't say.
     let on_fargate = || path.first().is_some_and(|properties| is_fargate(scope, properties));
     match kind {
-        Kind::TaskDefinition | Kind::BatchJobDefinition => {
+        ResourceKind::TaskDefinition | ResourceKind::BatchJobDefinition => {
             match path.iter().rev().find_map(|node| node.get("RuntimePlatform")) {
                 Some(node) => runtime_platform(scope, node).unwrap_or_else(|| default(on_fargate())),
                 None => default(on_fargate()),
             }
         }
-        Kind::ServerlessFunction | Kind::LambdaFunction => {
+        ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction => {
             let own = path.first().and_then(|properties| properties.get("Architectures"));
             let global = || scope.file.root.at(&["Globals", "Function", "Architectures"]);
-            let global = (kind == Kind::ServerlessFunction).then(global).flatten();
+            let global = (kind == ResourceKind::ServerlessFunction).then(global).flatten();
             match own.map(AsRef::as_ref).or(global) {
                 Some(node) => decided(scope, node, architectures(scope, node)),
                 None => default(true),
             }
         }
-        Kind::AppRunnerService => default(true),
-        Kind::SageMakerModel => default(false),
+        ResourceKind::AppRunnerService => default(true),
+        ResourceKind::SageMakerModel => default(false),
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decision::{Assumption, Decision, Open};
-use super::document::{Kind as NodeKind, Node};
+use super::decision::{Assumption, Decision, OpenQuestion};
+use super::document::{Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
 use super::reference::{Lead, lead, reference};
 use super::resources::has_type;
 use super::runtime;
 use super::shapes::{SHAPES, Shape};
-use super::traced::Dependence;
+use super::traced_text::Dependence;
 use super::usage::{Runtime, Usage};
 use super::value::{Need, Text, Unresolved, Value};
 use super::{Context, Template};
@@ -97,7 +97,7 @@ impl Survey {
                     let name = name.clone().unwrap_or_default();
                     let excluded = format!("condition `{name}` does not hold");
                     let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
-                    let assumed = [(Open::Condition(name), true)];
+                    let assumed = [(OpenQuestion::Condition(name), true)];
                     let mut there = Self::default();
                     let conditions = Conditions { undecided: Some(&excluded), ..outer };
                     scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, conditions));
@@ -108,7 +108,7 @@ impl Survey {
                     let conditions = Conditions { undecided: Some(&undecided), ..outer };
                     let missing = || holds().err().and_then(|unresolved| unresolved.condition);
                     let all = scope.combinations(&[], missing).unwrap_or_else(|| {
-                        vec![name.iter().map(|name| (Open::Condition(name.clone()), true)).collect()]
+                        vec![name.iter().map(|name| (OpenQuestion::Condition(name.clone()), true)).collect()]
                     });
                     // In most of them it is deployed in the same way.
                     let mut there = Self::default();

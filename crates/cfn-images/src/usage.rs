@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::reference::{EvaluatedReference, Lead};
-use super::shapes::Kind;
-use super::value::{Need, Read, Unresolved};
+use super::shapes::ResourceKind;
+use super::value::{MappingRead, Need, Unresolved};
 use crate::SourceLocation;
 use oci::Platform;
 
@@ -14,7 +14,7 @@ pub struct Usage {
     /// The resource's logical id; in a nested template after the nesting resource's, `Service/Task`.
     pub resource: String,
     /// What kind of resource it is.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// The container's name, where it has one that is known.
     pub container: Option<String>,
     /// The image's expression.
@@ -29,7 +29,7 @@ pub struct Usage {
     /// known of it is `?`.
     pub path: Option<String>,
     /// What the expression read from mappings.
-    pub reads: BTreeSet<Read>,
+    pub reads: BTreeSet<MappingRead>,
     /// The values that are missing to decide the reference.
     pub needs: BTreeSet<Need>,
     /// What it runs on.
@@ -85,7 +85,7 @@ impl Usage {
 
     /// The service takes a single manifest, no index.
     pub fn takes_single_manifest(&self) -> bool {
-        matches!(self.kind, Kind::ServerlessFunction | Kind::LambdaFunction)
+        matches!(self.kind, ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction)
     }
 
     /// The keys of a mapping that the expression read.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::decision::Open;
+use super::decision::OpenQuestion;
 use super::error::one_line;
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use crate::SourceLocation;
 
 /// Characters of one evaluated text; an image reference has a few hundred.
@@ -25,7 +25,7 @@ pub struct Unresolved {
     /// The template is wrong whatever the values are: a mapping key or a parameter that does not exist.
     pub mistake: bool,
     /// What would decide it in its file, if a condition depends on it.
-    pub(super) condition: Option<Box<Open>>,
+    pub(super) condition: Option<Box<OpenQuestion>>,
 }
 
 /// A value that is not in the template and was not given.
@@ -58,7 +58,7 @@ pub enum Origin {
 
 /// A value that `Fn::FindInMap` read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Read {
+pub struct MappingRead {
     /// The mapping: `ImageBuildConfiguration`.
     pub mapping: String,
     /// Its key: `BusyBoxService`.
@@ -81,7 +81,7 @@ pub(super) enum Value {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Text {
     pub(super) parts: Vec<Part>,
-    pub(super) reads: BTreeSet<Read>,
+    pub(super) reads: BTreeSet<MappingRead>,
     /// What decides that it is this text and not another, by a condition.
     pub(super) chosen: Dependence,
     length: usize,
@@ -89,7 +89,7 @@ pub(super) struct Text {
 
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    pub(super) text: Result<Traced, Unresolved>,
+    pub(super) text: Result<TracedText, Unresolved>,
     pub(super) origin: Option<Origin>,
 }
 
@@ -114,10 +114,10 @@ impl Unresolved {
 
 impl Value {
     pub(super) fn literal(text: impl Into<String>) -> Self {
-        Self::Text(Text::of(Ok(Traced::from(text.into())), None))
+        Self::Text(Text::of(Ok(TracedText::from(text.into())), None))
     }
 
-    pub(super) fn part(text: Result<Traced, Unresolved>, origin: Origin) -> Self {
+    pub(super) fn part(text: Result<TracedText, Unresolved>, origin: Origin) -> Self {
         Self::Text(Text::of(text, Some(origin)))
     }
 
@@ -201,7 +201,7 @@ impl Value {
         }
     }
 
-    pub(super) fn with_read(mut self, read: Read) -> Self {
+    pub(super) fn with_read(mut self, read: MappingRead) -> Self {
         match &mut self {
             Self::Text(text) => {
                 text.reads.insert(read);
@@ -217,14 +217,14 @@ impl Value {
 }
 
 impl Text {
-    pub(super) fn of(text: Result<Traced, Unresolved>, origin: Option<Origin>) -> Self {
+    pub(super) fn of(text: Result<TracedText, Unresolved>, origin: Option<Origin>) -> Self {
         let mut whole = Self::default();
         whole.push(Part { text, origin });
         whole
     }
 
     pub(super) fn push_str(&mut self, text: &str) {
-        self.push(Part { text: Ok(Traced::from(text)), origin: None });
+        self.push(Part { text: Ok(TracedText::from(text)), origin: None });
     }
 
     /// Adds a part; literal neighbours become one. What goes over the limit is dropped, and `is_too_long` then.
@@ -261,7 +261,7 @@ impl Text {
         self.parts = parts.map(|part| Part { text: part.text.map(|text| text.altered(by)), ..part }).collect();
         // One that is empty says it as well.
         if self.parts.is_empty() {
-            self.parts.push(Part { text: Ok(Traced::default().altered(by)), origin: None });
+            self.parts.push(Part { text: Ok(TracedText::default().altered(by)), origin: None });
         }
         self
     }
@@ -290,7 +290,7 @@ impl Text {
     }
 
     /// The same with what stands for environment and version.
-    pub(super) fn traced(&self) -> Result<Traced, Unresolved> {
+    pub(super) fn traced(&self) -> Result<TracedText, Unresolved> {
         concatenated(&self.parts)
     }
 
@@ -340,8 +340,8 @@ impl Text {
 }
 
 /// Parts as one text, or the first reason why it is not known.
-pub(super) fn concatenated(parts: &[Part]) -> Result<Traced, Unresolved> {
-    let mut whole = Traced::default();
+pub(super) fn concatenated(parts: &[Part]) -> Result<TracedText, Unresolved> {
+    let mut whole = TracedText::default();
     for part in parts {
         whole.append(part.text.as_ref().map_err(Clone::clone)?);
     }

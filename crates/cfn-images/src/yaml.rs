@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
+use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, NodeKind, SyntaxError};
 
 /// Lines that may be indented anew; each costs a further reading.
 const REPAIR_LIMIT: usize = 300;
@@ -166,7 +166,7 @@ impl<'t> Reader<'t> {
             let value = self.node(event, mark_of_value, depth + 1)?;
             if key == "<<" && style == ScalarStyle::Plain {
                 match &value.kind {
-                    Kind::Sequence(items) => merged.extend(items.iter().cloned()),
+                    NodeKind::Sequence(items) => merged.extend(items.iter().cloned()),
                     _ => merged.push(value),
                 }
                 continue;

@@ -13,7 +13,7 @@ use crate::{
     LoggedRequest, Plane, Shared,
     blob_content::{self, BlobContent, Download},
     call::{Call, Outcome, Refusal},
-    http::{self, Kind, Peer, Reply, full, reply},
+    http::{self, Peer, Reply, RequestKind, full, reply},
     state::{RegistryId, Session, State},
 };
 
@@ -221,7 +221,7 @@ fn sign(path: &str, nonce: &str) -> String {
 
 /// Serves the download host. Like S3, it refuses a request that has an `Authorization` besides the signature.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
-    let mut entry = LoggedRequest::new(Plane::Download, Kind::Redirected, &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Download, RequestKind::Redirected, &request, peer.connection);
     let path = request.uri().path().to_owned();
     let mut segments = path.trim_start_matches('/').splitn(3, '/');
     let id = RegistryId::new(segments.next().unwrap_or_default(), segments.next().unwrap_or_default());

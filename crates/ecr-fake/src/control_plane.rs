@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     LoggedRequest, OIDC_BEARER, Plane, Shared,
     action::{self, Action, Answer, Exception},
-    http::{self, Kind, Peer, Reply, reply},
+    http::{self, Peer, Reply, RequestKind, reply},
     iam, repositories, scan_findings, ssm,
     state::{RegistryId, State},
     sts,
@@ -18,14 +18,14 @@ use crate::{
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
     let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).map(str::to_owned);
     if request.method() == "GET" && request.uri().path() == "/oidc" {
-        let entry = LoggedRequest::new(Plane::Control, Kind::Oidc, &request, peer.connection);
+        let entry = LoggedRequest::new(Plane::Control, RequestKind::Oidc, &request, peer.connection);
         let state = shared.clone();
         let handle = async move |_: LoggedRequest, request: Request<Incoming>| Ok(identity_token(&state, &request));
         return shared.answer(entry, request, peer, handle).await;
     }
     let json_action = target.as_deref().and_then(|target| target.rsplit_once('.')).map(|(_, action)| action.to_owned());
     // With the query protocol, the action is in the body, which is therefore read before hooks are applied.
-    let kind = Kind::Api(json_action.clone().unwrap_or_default());
+    let kind = RequestKind::Api(json_action.clone().unwrap_or_default());
     let mut entry = LoggedRequest::new(Plane::Control, kind, &request, peer.connection);
     let (parts, mut body) = request.into_parts();
     let mut bytes = Vec::new();
@@ -33,7 +33,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
         bytes.extend_from_slice(&chunk);
     }
     if json_action.is_none() {
-        entry.kind = Kind::Api(sts::action(&bytes));
+        entry.kind = RequestKind::Api(sts::action(&bytes));
     }
     let request = Request::from_parts(parts, body);
     let state = shared.clone();

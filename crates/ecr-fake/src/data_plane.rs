@@ -8,7 +8,7 @@ use hyper::{Request, body::Incoming, http::request::Parts};
 use crate::{
     LoggedRequest, Plane, Shared, blobs,
     call::{Call, Outcome, Refusal},
-    http::{self, Kind, Peer, Reply, Route, reply},
+    http::{self, Peer, Reply, RequestKind, Route, reply},
     iam::Principal,
     listings, manifests,
     state::{RegistryId, State},
@@ -49,34 +49,34 @@ pub(crate) async fn serve(
 
 async fn dispatch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     Ok(match call.route.kind {
-        Kind::Ping => Ok(reply(200, &[("content-type", "application/json")], "{}")),
-        Kind::HeadManifest | Kind::GetManifest => manifests::get(call),
-        Kind::PutManifestByTag | Kind::PutManifestByDigest => manifests::put(call, body).await?,
-        Kind::HeadBlob => blobs::head(call),
-        Kind::GetBlob => blobs::get(call),
-        Kind::PostUpload | Kind::Mount => blobs::post(call),
-        Kind::PatchUpload => blobs::patch(call, body).await?,
-        Kind::PutUpload => blobs::put(call, body).await?,
-        Kind::DeleteUpload => blobs::delete(call),
-        Kind::Tags => listings::tags(call),
-        Kind::Referrers => listings::referrers(call),
+        RequestKind::Ping => Ok(reply(200, &[("content-type", "application/json")], "{}")),
+        RequestKind::HeadManifest | RequestKind::GetManifest => manifests::get(call),
+        RequestKind::PutManifestByTag | RequestKind::PutManifestByDigest => manifests::put(call, body).await?,
+        RequestKind::HeadBlob => blobs::head(call),
+        RequestKind::GetBlob => blobs::get(call),
+        RequestKind::PostUpload | RequestKind::Mount => blobs::post(call),
+        RequestKind::PatchUpload => blobs::patch(call, body).await?,
+        RequestKind::PutUpload => blobs::put(call, body).await?,
+        RequestKind::DeleteUpload => blobs::delete(call),
+        RequestKind::Tags => listings::tags(call),
+        RequestKind::Referrers => listings::referrers(call),
         _ => Err(Refusal::new(405, "UNSUPPORTED", "The operation is unsupported.")),
     })
 }
 
 /// Returns the API action whose permission and quota apply to a request.
-fn action(kind: &Kind) -> Option<&'static str> {
+fn action(kind: &RequestKind) -> Option<&'static str> {
     Some(match kind {
         // The referrers API has no permission of its own.
-        Kind::HeadManifest | Kind::GetManifest | Kind::Referrers => "BatchGetImage",
-        Kind::PutManifestByTag | Kind::PutManifestByDigest => "PutImage",
-        Kind::DeleteManifest => "BatchDeleteImage",
-        Kind::HeadBlob => "BatchCheckLayerAvailability",
-        Kind::GetBlob => "GetDownloadUrlForLayer",
-        Kind::PostUpload | Kind::Mount => "InitiateLayerUpload",
-        Kind::PatchUpload => "UploadLayerPart",
-        Kind::PutUpload => "CompleteLayerUpload",
-        Kind::Tags => "ListImages",
+        RequestKind::HeadManifest | RequestKind::GetManifest | RequestKind::Referrers => "BatchGetImage",
+        RequestKind::PutManifestByTag | RequestKind::PutManifestByDigest => "PutImage",
+        RequestKind::DeleteManifest => "BatchDeleteImage",
+        RequestKind::HeadBlob => "BatchCheckLayerAvailability",
+        RequestKind::GetBlob => "GetDownloadUrlForLayer",
+        RequestKind::PostUpload | RequestKind::Mount => "InitiateLayerUpload",
+        RequestKind::PatchUpload => "UploadLayerPart",
+        RequestKind::PutUpload => "CompleteLayerUpload",
+        RequestKind::Tags => "ListImages",
         _ => return None,
     })
 }
@@ -93,7 +93,7 @@ fn admit(state: &mut State, registry: &RegistryId, route: &Route, parts: &Parts)
     let name = route.repository.as_str();
     let denied = |message: String| Refusal::new(403, "DENIED", message);
     state.authorize(&principal, &format!("ecr:{action}"), registry, name).map_err(denied)?;
-    if route.kind == Kind::PutUpload {
+    if route.kind == RequestKind::PutUpload {
         // One request carries the bytes and completes the upload.
         state.authorize(&principal, "ecr:UploadLayerPart", registry, name).map_err(denied)?;
     }

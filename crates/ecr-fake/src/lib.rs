@@ -40,7 +40,7 @@ use hyper::{
     body::{Body as _, Incoming},
 };
 
-use self::http::{Handler, Kind, Peer, Reply, Server};
+use self::http::{Handler, Peer, Reply, RequestKind, Server};
 use self::state::State;
 pub use self::{
     blob_content::{BlobContent, digest},
@@ -231,7 +231,7 @@ impl Ecr {
     }
 
     /// Sets a hook on the `n`th request (from 1) of a kind, counted from now on.
-    pub fn on_kind(&self, kind: Kind, n: u64, hook: Hook) {
+    pub fn on_kind(&self, kind: RequestKind, n: u64, hook: Hook) {
         self.on(move |entry| entry.kind == kind, n, 1, hook);
     }
 
@@ -262,7 +262,7 @@ impl Ecr {
     }
 
     /// Returns the number of requests of a kind.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: RequestKind) -> usize {
         self.log().iter().filter(|entry| entry.kind == kind).count()
     }
 
@@ -338,7 +338,7 @@ impl Shared {
         }
         let reply = handle(entry.clone(), request).await?;
         // Bodies of blobs count themselves as they go.
-        if !matches!(entry.kind, Kind::GetBlob | Kind::Redirected) {
+        if !matches!(entry.kind, RequestKind::GetBlob | RequestKind::Redirected) {
             entry.sent_meter().store(reply.body().size_hint().exact().unwrap_or(0), SeqCst);
         }
         entry.answer(reply.status().as_u16(), self.answers.fetch_add(1, SeqCst) + 1);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     blob_content,
     call::{Call, Outcome, Refusal},
-    http::{self, Kind, reply},
+    http::{self, RequestKind, reply},
     state::{Manifest, Repository, State},
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn get(call: &Call<'_>) -> Outcome {
         ("content-length", &length),
         ("docker-content-digest", &digest),
     ];
-    let head = call.route.kind == Kind::HeadManifest;
+    let head = call.route.kind == RequestKind::HeadManifest;
     Ok(reply(200, &headers, if head { bytes::Bytes::new() } else { manifest.bytes.clone() }))
 }
 

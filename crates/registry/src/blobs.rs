@@ -14,7 +14,7 @@ use super::Repository;
 use super::address::location;
 use super::error::Failure;
 use super::manifests::none_if_not_found;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use super::request::{ANSWER_DEADLINE, Call, Payload};
 use super::retry::PATIENCE;
 use super::upload_progress::PIECE_DEADLINE;
@@ -99,7 +99,7 @@ impl Repository {
         let mut url = self.registry.url(&self.name, "blobs/uploads/");
         url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from.as_str());
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::Mount, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::Mount, repository: &self.name, subject: &subject };
         self.registry
             .retry(&operation, &self.counts, || async {
                 let _permit = self.registry.budget.permit().await;
@@ -129,7 +129,7 @@ impl Repository {
 
     async fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::HeadBlob, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::HeadBlob, repository: &self.name, subject: &subject };
         let url = self.registry.url(&self.name, &format!("blobs/{subject}"));
         let call = || Call::new(Method::HEAD, url.clone());
         let answer = self.registry.fetch(&operation, &self.counts, 0, call).await;
@@ -145,7 +145,7 @@ impl Repository {
         session: Option<Url>,
     ) -> Result<(), StoreError> {
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::Upload, repository: &self.name, subject: &subject };
         let stored_within = ANSWER_DEADLINE + Duration::from_secs(blob.size / STORES);
         let first_session = Mutex::new(session);
         // Before the source is opened: what waits for its turn has no connection and no buffers.
@@ -180,7 +180,7 @@ impl Repository {
         // To send much takes long, and to send it again may be worth it.
         let patience = PATIENCE + Duration::from_secs(blob.size / SLOWEST);
         let sent = self.registry.attempt(patience, &operation, &self.counts, attempt).await;
-        sent.map_err(|failure| self.explain(failure, Kind::Upload, &subject))
+        sent.map_err(|failure| self.explain(failure, OperationKind::Upload, &subject))
     }
 
     /// After an upload that was answered by another status than 201: whether the blob is there.
@@ -196,12 +196,12 @@ impl Repository {
     }
 
     async fn start_upload(&self, subject: &str) -> Result<Url, Failure> {
-        let operation = Operation { kind: Kind::StartUpload, repository: &self.name, subject };
+        let operation = Operation { kind: OperationKind::StartUpload, repository: &self.name, subject };
         let url = self.registry.url(&self.name, "blobs/uploads/");
         let call = Call::new(Method::POST, url.clone());
         let answer = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
         // Or else it would be told as a failure of the upload that it is part of, and so of another permission.
-        let answer = answer.map_err(|failure| Failure { at: Some(Kind::StartUpload), ..failure })?;
+        let answer = answer.map_err(|failure| Failure { at: Some(OperationKind::StartUpload), ..failure })?;
         location(&answer.headers, &url)
     }
 
@@ -230,7 +230,7 @@ impl Repository {
     /// A blob's bytes, verified. A connection that breaks is taken up where it broke.
     pub(super) async fn download(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::GetBlob, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::GetBlob, repository: &self.name, subject: &subject };
         let open = || async {
             let _permit = self.registry.budget.permit().await;
             self.open(&subject, 0).await
@@ -259,14 +259,14 @@ impl Repository {
     /// place, and would wait for ever if all places were held by such uploads.
     async fn open(&self, subject: &str, offset: u64) -> Result<Body, Failure> {
         let mut url = self.registry.url(&self.name, &format!("blobs/{subject}"));
-        let mut kind = Kind::GetBlob;
+        let mut kind = OperationKind::GetBlob;
         for _ in 0..=REDIRECTS {
             let operation = Operation { kind, repository: &self.name, subject };
             let call = Call { range_from: (offset > 0).then_some(offset), ..Call::new(Method::GET, url.clone()) };
             let response = self.registry.send(&operation, &self.counts, call).await?;
             if response.status().is_redirection() {
                 url = location(response.headers(), &url)?;
-                kind = Kind::GetRedirected;
+                kind = OperationKind::GetRedirected;
                 continue;
             }
             self.registry.budget.succeeded();
@@ -314,7 +314,7 @@ impl Download {
         };
         let Ok(piece) = timeout(within, self.next()).await else {
             let failure = Failure::new(ErrorKind::Transient, why);
-            return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+            return Err(self.repository.explain(failure, OperationKind::GetBlob, &self.subject));
         };
         self.left = left.saturating_sub(begun.elapsed());
         piece
@@ -339,11 +339,11 @@ impl Download {
             self.taken_up_at = self.offset;
             self.resumes += 1;
             if self.resumes > RESUMES || !failure.may_pass() {
-                return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+                return Err(self.repository.explain(failure, OperationKind::GetBlob, &self.subject));
             }
             self.repository.counts.retry();
             let operation =
-                Operation { kind: Kind::GetBlob, repository: &self.repository.name, subject: &self.subject };
+                Operation { kind: OperationKind::GetBlob, repository: &self.repository.name, subject: &self.subject };
             let open = || self.repository.open(&self.subject, self.offset);
             self.body = Some(self.repository.registry.retry(&operation, &self.repository.counts, open).await?);
         }

@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::host::EcrHost;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use crate::http_client::Refused;
 use oci::{BoxError, ErrorKind, StoreError};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,7 +18,7 @@ const DETAIL_LIMIT: usize = 300;
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     /// The request that failed, where it is only a part of the operation.
-    pub(super) at: Option<Kind>,
+    pub(super) at: Option<OperationKind>,
     /// The registry's own code: `NAME_UNKNOWN`.
     pub(super) code: Option<String>,
     /// The registry's own words, made safe to show.
@@ -108,7 +108,7 @@ impl Failure {
 
     /// No credentials: that is all there is to say, whatever they were for.
     pub(super) fn no_credentials(error: StoreError) -> Self {
-        Self { at: Some(Kind::Token), ..Self::passed_on(error) }
+        Self { at: Some(OperationKind::Token), ..Self::passed_on(error) }
     }
 
     /// An answer that is not a success.
@@ -195,14 +195,14 @@ impl Failure {
                 Some("it answers that something is missing: the repository, or what the manifest names".to_owned()),
             ),
             (ErrorKind::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
-            (ErrorKind::Denied, _) if operation.kind == Kind::Token && self.code.is_none() && !self.had_credentials => {
+            (ErrorKind::Denied, _) if operation.kind == OperationKind::Token && self.code.is_none() && !self.had_credentials => {
                 (format!("the token service of `{host}` gives no token for `{repository}`{detail}"), None)
             }
-            (ErrorKind::Denied | ErrorKind::Authentication, _) if operation.kind == Kind::Token && self.had_credentials => (
+            (ErrorKind::Denied | ErrorKind::Authentication, _) if operation.kind == OperationKind::Token && self.had_credentials => (
                 format!("the token service of `{host}` refused the credentials for `{repository}`{detail}"),
                 Some(format!("those of Docker's configuration are wrong, have expired or may not do this: docker login {host}")),
             ),
-            (ErrorKind::Denied, Some(ecr)) if operation.kind == Kind::PutManifest && self.code.is_none() => (
+            (ErrorKind::Denied, Some(ecr)) if operation.kind == OperationKind::PutManifest && self.code.is_none() => (
                 format!("ecr:PutImage on {} was refused{detail}", ecr.repository_arn(repository.as_str())),
                 Some("the role or the repository's policy lacks ecr:PutImage, or the repository is full".to_owned()),
             ),
@@ -374,7 +374,7 @@ mod tests {
     fn a_denied_action_is_named_and_hostile_words_are_tamed() {
         let body = r#"{"errors":[{"code":"DENIED","message":"no\n::error::x\u001b[31m"}]}"#;
         let repository = "shop/api".parse().unwrap();
-        let operation = Operation { kind: Kind::StartUpload, repository: &repository, subject: "blob" };
+        let operation = Operation { kind: OperationKind::StartUpload, repository: &repository, subject: "blob" };
         let error = answered(403, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
         insta::assert_snapshot!(error.message, @"ecr:InitiateLayerUpload on arn:aws:ecr:eu-west-1:111122223333:repository/shop/api was denied (403 no ::error::x [31m)");
     }
@@ -383,7 +383,7 @@ mod tests {
     fn a_missing_repository_says_how_to_make_it() {
         let body = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository does not exist"}]}"#;
         let repository = "shop/api".parse().unwrap();
-        let operation = Operation { kind: Kind::StartUpload, repository: &repository, subject: "blob" };
+        let operation = Operation { kind: OperationKind::StartUpload, repository: &repository, subject: "blob" };
         let error = answered(404, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
         insta::assert_snapshot!(error.message, @"repository `shop/api` does not exist in 111122223333/eu-west-1");
         insta::assert_snapshot!(error.hint.unwrap(), @"set `create-repositories: missing`, or create it: aws ecr create-repository --region eu-west-1 --repository-name shop/api");

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::error::{Failure, GivenUp};
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use oci::ErrorKind;
 
 /// Operations that give up one after the other, with no answer between them, before the rest is given up too. One
@@ -35,7 +35,7 @@ struct State {
     /// Failures since the last answer to any request.
     all: Streak,
     /// Failures since the last answer to a request of the same kind.
-    by_kind: HashMap<Kind, Streak>,
+    by_kind: HashMap<OperationKind, Streak>,
 }
 
 /// Failures with no answer between them.
@@ -70,7 +70,7 @@ impl Streak {
 
 impl Health {
     /// A request was answered, be it by a refusal.
-    pub(super) fn answered(&self, kind: Kind) {
+    pub(super) fn answered(&self, kind: OperationKind) {
         let mut state = self.state();
         state.has_answered = true;
         if state.all.given_up.is_none() {
@@ -102,7 +102,7 @@ impl Health {
     }
 
     /// Resolves once requests of a kind are given up.
-    pub(super) async fn given_up(&self, kind: Kind) -> GivenUp {
+    pub(super) async fn given_up(&self, kind: OperationKind) -> GivenUp {
         loop {
             let changed = self.changed.notified();
             let given_up = {
@@ -132,63 +132,63 @@ mod tests {
         Failure::new(ErrorKind::Transient, "503 Service Unavailable")
     }
 
-    fn gives_up(health: &Health, kind: Kind, subject: &str) {
+    fn gives_up(health: &Health, kind: OperationKind, subject: &str) {
         let repository = "shop/api".parse().unwrap();
         health.gave_up(&Operation { kind, repository: &repository, subject }, &failure());
     }
 
-    fn fails(health: &Health, kind: Kind, subject: &str) {
+    fn fails(health: &Health, kind: OperationKind, subject: &str) {
         let repository = "shop/api".parse().unwrap();
         health.failed(&Operation { kind, repository: &repository, subject }, &failure());
     }
 
-    fn is_given_up(health: &Health, kind: Kind) -> bool {
+    fn is_given_up(health: &Health, kind: OperationKind) -> bool {
         health.given_up(kind).now_or_never().is_some()
     }
 
     #[test]
     fn a_registry_that_never_answered_is_given_up_at_once() {
         let health = Health::default();
-        assert!(!is_given_up(&health, Kind::HeadManifest));
-        gives_up(&health, Kind::HeadManifest, "1.0.0");
-        assert!(is_given_up(&health, Kind::HeadManifest) && is_given_up(&health, Kind::Tags));
+        assert!(!is_given_up(&health, OperationKind::HeadManifest));
+        gives_up(&health, OperationKind::HeadManifest, "1.0.0");
+        assert!(is_given_up(&health, OperationKind::HeadManifest) && is_given_up(&health, OperationKind::Tags));
     }
 
     #[test]
     fn one_broken_blob_is_not_a_broken_registry() {
         let health = Health::default();
-        health.answered(Kind::HeadManifest);
+        health.answered(OperationKind::HeadManifest);
         for _ in 0..3 {
-            gives_up(&health, Kind::GetBlob, "sha256:one");
-            assert!(!is_given_up(&health, Kind::GetBlob));
+            gives_up(&health, OperationKind::GetBlob, "sha256:one");
+            assert!(!is_given_up(&health, OperationKind::GetBlob));
         }
         // The second one is of the same kind, and only requests of other kinds are answered.
-        health.answered(Kind::HeadManifest);
-        gives_up(&health, Kind::GetBlob, "sha256:two");
-        assert!(is_given_up(&health, Kind::GetBlob));
-        assert!(!is_given_up(&health, Kind::HeadManifest));
+        health.answered(OperationKind::HeadManifest);
+        gives_up(&health, OperationKind::GetBlob, "sha256:two");
+        assert!(is_given_up(&health, OperationKind::GetBlob));
+        assert!(!is_given_up(&health, OperationKind::HeadManifest));
     }
 
     #[test]
     fn an_answer_starts_the_count_anew() {
         let health = Health::default();
-        health.answered(Kind::GetBlob);
-        gives_up(&health, Kind::GetBlob, "sha256:one");
-        health.answered(Kind::GetBlob);
-        gives_up(&health, Kind::GetBlob, "sha256:two");
-        assert!(!is_given_up(&health, Kind::GetBlob));
+        health.answered(OperationKind::GetBlob);
+        gives_up(&health, OperationKind::GetBlob, "sha256:one");
+        health.answered(OperationKind::GetBlob);
+        gives_up(&health, OperationKind::GetBlob, "sha256:two");
+        assert!(!is_given_up(&health, OperationKind::GetBlob));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_that_go_on_end_what_waits_for_its_turn() {
         let health = Health::default();
-        health.answered(Kind::HeadManifest);
+        health.answered(OperationKind::HeadManifest);
         for number in 0..FAILURES {
-            fails(&health, Kind::HeadManifest, &format!("1.0.{number}"));
+            fails(&health, OperationKind::HeadManifest, &format!("1.0.{number}"));
         }
-        assert!(!is_given_up(&health, Kind::HeadManifest), "not for long enough");
+        assert!(!is_given_up(&health, OperationKind::HeadManifest), "not for long enough");
         tokio::time::advance(FAILING).await;
-        fails(&health, Kind::HeadManifest, "1.1.0");
-        assert!(is_given_up(&health, Kind::HeadManifest));
+        fails(&health, OperationKind::HeadManifest, "1.1.0");
+        assert!(is_given_up(&health, OperationKind::HeadManifest));
     }
 }

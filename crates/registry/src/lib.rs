@@ -32,7 +32,7 @@ use url::Url;
 
 pub use auth::{CredentialSource, Credentials};
 pub use host::{EcrHost, is_region};
-pub use operation::{Kind, Traffic};
+pub use operation::{OperationKind, Traffic};
 
 use crate::http_client::HttpClient;
 use address::default_endpoint;

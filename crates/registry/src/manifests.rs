@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use super::Repository;
 use super::error::Failure;
 use super::link::next_page;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use super::request::{Answer, Call, Payload};
 use super::retry::PATIENCE;
 use oci::limited::List;
@@ -39,12 +39,12 @@ const READERS: usize = 16;
 const PAGE_LIMIT: usize = 4 * 1024 * 1024;
 
 impl Repository {
-    fn operation<'a>(&'a self, kind: Kind, subject: &'a str) -> Operation<'a> {
+    fn operation<'a>(&'a self, kind: OperationKind, subject: &'a str) -> Operation<'a> {
         Operation { kind, repository: &self.name, subject }
     }
 
     async fn get_manifest(&self, reference: &str, wanted: Option<&Digest>) -> Result<Option<Manifest>, StoreError> {
-        let operation = self.operation(Kind::GetManifest, reference);
+        let operation = self.operation(OperationKind::GetManifest, reference);
         let call = || self.manifest_call(Method::GET, reference);
         let answer = self.registry.fetch(&operation, &self.counts, MANIFEST_LIMIT as usize, call).await;
         let Some(Answer { headers, body, .. }) = none_if_not_found(answer)? else { return Ok(None) };
@@ -72,7 +72,7 @@ impl Repository {
 
     /// What the registry holds under a tag, or whether it holds a digest.
     pub(super) async fn head_reference(&self, reference: &str) -> Result<Option<Digest>, StoreError> {
-        let operation = self.operation(Kind::HeadManifest, reference);
+        let operation = self.operation(OperationKind::HeadManifest, reference);
         let call = || self.manifest_call(Method::HEAD, reference);
         let answer = self.registry.fetch(&operation, &self.counts, 0, call).await;
         let Some(answer) = none_if_not_found(answer)? else { return Ok(None) };
@@ -86,7 +86,7 @@ impl Repository {
 
     /// One PUT of a manifest, and a look where its answer alone does not prove that it took effect.
     async fn put_once(&self, manifest: &Manifest, tag: Option<&Tag>, reference: &str) -> Result<Written, Failure> {
-        let operation = self.operation(Kind::PutManifest, reference);
+        let operation = self.operation(OperationKind::PutManifest, reference);
         let call = Call {
             content_type: Some(manifest.media_type.clone()),
             body: Payload::Bytes(manifest.bytes.clone()),
@@ -173,7 +173,7 @@ impl Repository {
             name: Option<serde::de::IgnoredAny>,
             tags: Option<List<String, TAGS>>,
         }
-        let operation = self.operation(Kind::Tags, "");
+        let operation = self.operation(OperationKind::Tags, "");
         let attempt =
             || self.registry.fetch_once(&operation, &self.counts, PAGE_LIMIT, Call::new(Method::GET, url.clone()));
         let answer = match self.registry.attempt(PATIENCE, &operation, &self.counts, attempt).await {
@@ -249,7 +249,7 @@ impl Store for Repository {
 
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {
         let reference = tag.map_or_else(|| manifest.digest.to_string(), ToString::to_string);
-        let operation = self.operation(Kind::PutManifest, &reference);
+        let operation = self.operation(OperationKind::PutManifest, &reference);
         let attempt = || self.put_once(manifest, tag, &reference);
         let written = self.registry.retry(&operation, &self.counts, attempt).await?;
         self.counts.sent(manifest.bytes.len() as u64);
@@ -354,7 +354,7 @@ pub(super) fn none_if_not_found<T>(answer: Result<T, StoreError>) -> Result<Opti
 
 /// A failure of a stream, told as one of this repository.
 impl Repository {
-    pub(super) fn explain(&self, failure: Failure, kind: Kind, subject: &str) -> StoreError {
+    pub(super) fn explain(&self, failure: Failure, kind: OperationKind, subject: &str) -> StoreError {
         failure.explain(&self.operation(kind, subject), self.host())
     }
 }

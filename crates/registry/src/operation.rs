@@ -7,7 +7,7 @@ use oci::RepositoryName;
 
 /// What a request to a registry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum OperationKind {
     /// HEAD of a manifest.
     HeadManifest,
     /// GET of a manifest.
@@ -34,7 +34,7 @@ pub enum Kind {
     Token,
 }
 
-impl Kind {
+impl OperationKind {
     /// The IAM action that ECR checks for it.
     pub fn iam_action(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Kind {
 
 /// A request's purpose, for errors and counts.
 pub(super) struct Operation<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: OperationKind,
     pub(super) repository: &'a RepositoryName,
     /// The tag or digest, or what else it is about.
     pub(super) subject: &'a str,
@@ -71,10 +71,12 @@ impl Operation<'_> {
 
     pub(super) fn what(&self) -> String {
         match self.kind {
-            Kind::HeadManifest | Kind::GetManifest | Kind::PutManifest => format!("manifest `{}`", self.subject),
-            Kind::Referrers => format!("the referrers of `{}`", self.subject),
-            Kind::Tags => "the tags".to_owned(),
-            Kind::Token => "a token".to_owned(),
+            OperationKind::HeadManifest | OperationKind::GetManifest | OperationKind::PutManifest => {
+                format!("manifest `{}`", self.subject)
+            }
+            OperationKind::Referrers => format!("the referrers of `{}`", self.subject),
+            OperationKind::Tags => "the tags".to_owned(),
+            OperationKind::Token => "a token".to_owned(),
             _ => format!("blob `{}`", self.subject),
         }
     }
@@ -83,7 +85,7 @@ impl Operation<'_> {
 /// What one use of a repository took, counted while it happens.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    requests: Mutex<BTreeMap<Kind, u64>>,
+    requests: Mutex<BTreeMap<OperationKind, u64>>,
     retries: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
@@ -94,7 +96,7 @@ pub(super) struct Counts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Requests by kind, retries among them.
-    pub requests: BTreeMap<Kind, u64>,
+    pub requests: BTreeMap<OperationKind, u64>,
     /// Attempts after the first.
     pub retries: u64,
     /// Bytes of blobs and manifests sent.
@@ -129,7 +131,7 @@ impl Traffic {
 }
 
 impl Counts {
-    pub(super) fn request(&self, kind: Kind) {
+    pub(super) fn request(&self, kind: OperationKind) {
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::error::Failure;
 use super::link::next_page;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use super::request::{Answer, Call};
 use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
@@ -135,7 +135,7 @@ impl Repository {
     /// All pages, or what came in place of one.
     async fn look_for_referrers(&self, subject: &Digest) -> Result<Look, StoreError> {
         let about = subject.to_string();
-        let operation = Operation { kind: Kind::Referrers, repository: &self.name, subject: &about };
+        let operation = Operation { kind: OperationKind::Referrers, repository: &self.name, subject: &about };
         let explain = |failure: Failure| failure.explain(&operation, self.host());
         let mut url = self.registry.url(&self.name, &format!("referrers/{subject}"));
         let mut referrers = Vec::new();

@@ -15,7 +15,7 @@ use super::Registry;
 use super::address::same_origin;
 use super::auth::{Challenge, Scope};
 use super::error::Failure;
-use super::operation::{Counts, Kind, Operation};
+use super::operation::{Counts, Operation, OperationKind};
 use super::upload_progress::{PIECE_DEADLINE, UploadProgress};
 use crate::http_client::{Body, full};
 use oci::{ErrorKind, RepositoryName, StoreError};
@@ -135,7 +135,7 @@ impl Registry {
             }
             request.body(body).map_err(|error| Failure::unreachable(error.into()))
         };
-        let redirects = matches!(operation.kind, Kind::GetBlob | Kind::GetRedirected);
+        let redirects = matches!(operation.kind, OperationKind::GetBlob | OperationKind::GetRedirected);
         let attempt = async |authorization: Option<&HeaderValue>, body: Body| {
             counts.request(operation.kind);
             let request = build(authorization, body)?;

@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::Options;
-    use crate::operation::Kind;
+    use crate::operation::OperationKind;
     use crate::request::ANSWER_DEADLINE;
     use crate::testing::registry;
 
@@ -160,9 +160,9 @@ mod tests {
     /// What an operation comes to that fails in one way for ever: its error, attempts after the first, and seconds.
     async fn fails_for_ever(takes: Duration, failure: impl Fn() -> Failure) -> (String, u64, u64) {
         let registry = registry(Options::default(), "r.example");
-        registry.health.answered(Kind::Tags);
+        registry.health.answered(OperationKind::Tags);
         let repository = "a/b".parse().unwrap();
-        let operation = Operation { kind: Kind::HeadManifest, repository: &repository, subject: "1.0.0" };
+        let operation = Operation { kind: OperationKind::HeadManifest, repository: &repository, subject: "1.0.0" };
         let (began, counts) = (Instant::now(), Counts::default());
         let attempt = || async {
             tokio::time::sleep(takes).await;
@@ -223,7 +223,7 @@ mod tests {
                 let (registry, repository, counts) = (&registry, &repository, &counts);
                 async move {
                     let subject = format!("1.0.{number}");
-                    let operation = Operation { kind: Kind::HeadManifest, repository, subject: &subject };
+                    let operation = Operation { kind: OperationKind::HeadManifest, repository, subject: &subject };
                     let attempt = || async {
                         let _permit = registry.budget.permit().await;
                         tokio::time::sleep(ANSWER_DEADLINE).await;

@@ -9,7 +9,7 @@ use url::Url;
 use super::address::is_loopback;
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
 use super::error::Failure;
-use super::operation::{Counts, Kind};
+use super::operation::{Counts, OperationKind};
 use super::request::{AGENT, ANSWER_DEADLINE, read};
 use super::{EcrHost, Registry};
 use crate::http_client::full;
@@ -113,14 +113,14 @@ impl Registry {
             }
         }
         let request = request.body(full(body)).map_err(|error| Failure::unreachable(error.into()))?;
-        counts.request(Kind::Token);
+        counts.request(OperationKind::Token);
         let response = self.answer(request, ANSWER_DEADLINE).await?;
         let (parts, body) = response.into_parts();
         let body = read(body, TOKEN_LIMIT).await?;
         if !parts.status.is_success() {
             let mut failure = Failure::answered(parts.status, &parts.headers, &body, &self.authenticator.secrets(None));
             failure.had_credentials = !matches!(credentials, Credentials::Anonymous);
-            failure.at = Some(Kind::Token);
+            failure.at = Some(OperationKind::Token);
             return Err(failure);
         }
         let said: Token = serde_json::from_slice(&body)

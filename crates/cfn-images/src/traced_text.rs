@@ -20,7 +20,7 @@ pub struct Dependence {
 /// evaluated text: a span comes from the value that was put there, so that a literal that only looks like a version has
 /// none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Traced {
+pub struct TracedText {
     text: String,
     /// In the order of the text, without overlap. Only altered ones may be empty.
     spans: Vec<Span>,
@@ -78,7 +78,7 @@ impl Source {
     }
 }
 
-impl Traced {
+impl TracedText {
     /// Fills the placeholders of an input: `{environment}` and `{version}`, as far as they are known, and `others`, by
     /// name. The version that somebody wrote out in the input instead of its placeholder counts as the placeholder.
     pub fn fill(input: &str, environment: Option<&str>, version: Option<&Version>, others: &[(&str, &str)]) -> Self {
@@ -298,7 +298,7 @@ fn is_of_names(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')
 }
 
-impl Deref for Traced {
+impl Deref for TracedText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -306,19 +306,19 @@ impl Deref for Traced {
     }
 }
 
-impl From<&str> for Traced {
+impl From<&str> for TracedText {
     fn from(text: &str) -> Self {
         Self { text: text.to_owned(), spans: Vec::new() }
     }
 }
 
-impl From<String> for Traced {
+impl From<String> for TracedText {
     fn from(text: String) -> Self {
         Self { text, spans: Vec::new() }
     }
 }
 
-impl fmt::Display for Traced {
+impl fmt::Display for TracedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }

@@ -1,4 +1,4 @@
-//! What is wrong between images, usages and what they run with, before anything is built.
+//! Checks of images against the resources that deploy them, before anything is built.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,8 @@ use crate::SourceLocation;
 use oci::Platform;
 
 impl Template {
-    /// Checks the images against what deploys them, and what deploys them against what it needs. Sorted by place.
+    /// Checks the images against the resources that deploy them, and those resources against what they need. The
+    /// findings are sorted by location.
     pub fn findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut users: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
@@ -46,8 +47,8 @@ impl Template {
         findings
     }
 
-    /// What would deploy images, by their keys, if a condition held or a parameter had not its default. It stops nothing:
-    /// what may be any of several images counts for none.
+    /// Returns the usages that would deploy images, by image key, if a condition held or a parameter did not have its
+    /// default. Serves hints only: a usage that may be any of several images is left out.
     pub fn would_deploy(
         &self,
         images: &[ImageDefinition],
@@ -55,7 +56,7 @@ impl Template {
         context: &Context,
     ) -> BTreeMap<String, Vec<Usage>> {
         let mut found: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
-        // What is excluded says by what.
+        // An excluded usage names the condition that excludes it, so it comes first.
         for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
             let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
             for usage in usages {
@@ -71,7 +72,7 @@ impl Template {
         found
     }
 
-    /// The same context without the defaults of parameters that no value was given for.
+    /// Returns the context in which every parameter without a given value is open, even if it has a default.
     fn without_defaults(&self, context: &Context) -> Context {
         let mut open = context.clone();
         let has_default = |p: &Parameter| !p.is_ssm() && !context.parameters.contains_key(&p.name);
@@ -79,7 +80,7 @@ impl Template {
         open
     }
 
-    /// What is to be said of images that nothing deploys, each with [what would](Self::would_deploy).
+    /// Reports images that no resource deploys, each with the usages that [would deploy](Self::would_deploy) it.
     pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
@@ -94,7 +95,7 @@ impl Template {
                 findings.push(Finding::new(Severity::Notice, place, message));
                 continue;
             };
-            // A condition says so; a default is told by the hint.
+            // A condition is the reason. If it is a default, the hint says so.
             let why = usage.undecided.as_ref().filter(|why| why.need.is_none());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             let message =
@@ -123,7 +124,8 @@ impl Template {
         findings
     }
 
-    /// Platforms that an image would have to have if a parameter that looks like the environment had not its default.
+    /// Reports platforms that an image would need if a parameter that looks like the environment did not have its
+    /// default.
     fn left_to_default(
         &self,
         images: &[ImageDefinition],
@@ -177,7 +179,7 @@ impl Template {
     }
 }
 
-/// Loops whose resources are not known.
+/// Reports loops whose resources cannot be known.
 fn unseen(file: &File) -> Vec<Finding> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
     let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
@@ -187,7 +189,7 @@ fn unseen(file: &File) -> Vec<Finding> {
     loops.chain(file.nested.values().flat_map(unseen)).collect()
 }
 
-/// The account's own macros, which can change anything.
+/// Reports the account's own macros, which can change anything.
 fn macros(file: &File) -> Vec<Finding> {
     let Some(transform) = file.root.get("Transform") else { return Vec::new() };
     let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
@@ -205,11 +207,11 @@ fn mistakes(usage: &Usage) -> Vec<Finding> {
     all.map(Finding::unresolved).collect()
 }
 
-/// A container of an image that is none of ours, such as a sidecar.
+/// Reports a container whose image the template does not declare, such as a sidecar.
 fn foreign(usage: &Usage) -> Option<Finding> {
     let what = match &usage.reference {
         Ok(reference) => format!("image `{reference}` is in no mapping"),
-        // The reason is reported by itself, or the value is yet to be given.
+        // A mistake is reported on its own, and a missing value may still be given.
         Err(unresolved) if unresolved.mistake || unresolved.need.is_some() => return None,
         Err(unresolved) => format!("the image can't be told: {unresolved}"),
     };
@@ -217,7 +219,7 @@ fn foreign(usage: &Usage) -> Option<Finding> {
     Some(Finding::new(Severity::Notice, usage.place.clone(), message))
 }
 
-/// An image that is not built for what it is deployed on, or may be.
+/// Reports an image that is not built for a platform that it is, or may be, deployed on.
 fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     let declared: Vec<&Platform> = image.platforms.iter().map(|platform| &platform.value).collect();
     if declared.is_empty() || !usage.runtime.certain {
@@ -244,14 +246,14 @@ fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     Some(Finding::new(Severity::Error, place, message).hint(hint))
 }
 
-/// An image that would be built for several platforms though Lambda takes no index.
+/// Reports an image that would be built for several platforms although Lambda does not accept an index.
 fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
     let function = usages.iter().find(|usage| usage.takes_single_manifest())?;
     let platforms = image.platforms_for(usages.iter().copied());
     if platforms.len() < 2 {
         return None;
     }
-    // The one that may run on several says why it is so.
+    // A usage that may run on several platforms knows the reason.
     let open = usages.iter().find(|usage| usage.takes_single_manifest() && usage.runtime.possible().len() > 1);
     let open = open.filter(|_| image.platforms.is_empty());
     if let Some((open, why)) = open.and_then(|open| Some((open, open.runtime.unresolved.as_ref()?))) {

@@ -1,4 +1,4 @@
-//! Conditions: true, false, or not decidable.
+//! Evaluation of conditions: true, false, or undecidable.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::traced_text::{Dependence, TracedText};
 use super::value::{Unresolved, Value};
 use crate::SourceLocation;
 
-/// A side of a comparison.
+/// One side of an `Fn::Equals`.
 struct Side {
     items: Vec<TracedText>,
     chosen: Dependence,
@@ -24,7 +24,8 @@ impl Side {
         self.items.iter().fold(self.chosen, |all, item| all | item.dependence())
     }
 
-    /// What it depends on whether this is the other. A text that no version can make is none for all of them.
+    /// Returns what the result of the comparison depends on. A constant that no version can produce compares unequal
+    /// for every version, so that the result does not depend on the version.
     fn comparison(&self, other: &Self) -> Dependence {
         let by = self.dependence() | other.dependence();
         let is_never = |one: &Self, other: &Self| match (one.items.as_slice(), other.items.as_slice()) {
@@ -39,7 +40,7 @@ impl Side {
 }
 
 impl Scope<'_> {
-    /// The branch of an `Fn::If` that holds, and what that depends on.
+    /// Returns the branch of an `Fn::If` that is taken, and what the choice depends on.
     pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<(&'n Node, Dependence), Unresolved> {
         let arguments = self.arguments(argument, "Fn::If", 3..=3)?;
         let name = self.name(&arguments[0], "Fn::If")?;
@@ -47,13 +48,13 @@ impl Scope<'_> {
         Ok((if holds { &arguments[1] } else { &arguments[2] }, by))
     }
 
-    /// Whether a condition of the template holds, under what is assumed. Where it can't be decided, what is missing says
-    /// what has to be assumed next.
+    /// Returns whether a condition of the template holds, under the current assumptions. If it cannot be decided, the
+    /// error has the question that has to be answered next.
     pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<bool, Unresolved> {
         self.decision(name, place).map(|decision| decision.holds)
     }
 
-    /// The same, with what it depends on.
+    /// Decides a condition like [`condition`](Self::condition), and returns what it depends on.
     pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
         if let Some(holds) = self.assumption(|open| matches!(open, OpenQuestion::Condition(assumed) if assumed == name))
         {
@@ -61,7 +62,7 @@ impl Scope<'_> {
         }
         let unresolved = match self.decided(name, place) {
             Err(unresolved) if !unresolved.mistake && !self.assumptions.borrow().is_empty() => unresolved,
-            // Nothing that is assumed changes it.
+            // Assumptions do not change this result.
             decided => return decided,
         };
         let known = self.assumed.borrow().get(name).cloned();
@@ -75,7 +76,7 @@ impl Scope<'_> {
         })
     }
 
-    /// The same where nothing is assumed.
+    /// Decides a condition without any assumptions.
     fn decided(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
         if let Some(decided) = self.conditions.borrow().get(name) {
             let circular = || Unresolved::mistake(place(), format!("condition `{name}` depends on itself"));
@@ -133,13 +134,14 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether any of the conditions is as wanted. One that is decides, whatever can't be decided about the others.
+    /// Returns whether any condition has the value `wanted`. One such condition is enough, even if others cannot be
+    /// decided.
     fn any(&self, conditions: &[Arc<Node>], wanted: bool) -> Result<Decision, Unresolved> {
         let mut undecided = None;
         let (mut is_found, mut by) = (false, Dependence::default());
         for condition in conditions {
             match self.holds(condition) {
-                // One that holds for every version decides for every version, wherever it stands.
+                // A condition that holds for every version decides for every version, wherever it stands in the list.
                 Ok(decision) if decision.holds == wanted && !decision.by.version => {
                     return Ok(Decision { holds: true, ..decision });
                 }
@@ -156,7 +158,7 @@ impl Scope<'_> {
         }
     }
 
-    /// A side of a comparison: a string, or a list of strings.
+    /// Evaluates one side of a comparison: a string, or a list of strings.
     fn compared(&self, node: &Node) -> Result<Side, Unresolved> {
         let items = match self.evaluate(node) {
             Value::List(items) => items,
@@ -171,7 +173,7 @@ impl Scope<'_> {
         Ok(side)
     }
 
-    /// Whether a side of a comparison that is not known is the other, by what is assumed.
+    /// Decides by the assumptions whether an unknown side of a comparison equals the known one.
     fn equals(&self, node: &Node, value: &Side, unresolved: Unresolved) -> Result<Decision, Unresolved> {
         let (Some(("Ref", name)), [text], false) = (node.intrinsic(), value.items.as_slice(), unresolved.mistake)
         else {

@@ -9,20 +9,20 @@ pub(super) struct Decision {
     pub(super) by: Dependence,
 }
 
-/// What a condition depends on that can't be decided.
+/// A question that cannot be decided and that a condition depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum OpenQuestion {
-    /// Whether what `Ref` gives for this name is this value. Of several that compare the same name one holds at most.
+    /// Does `Ref` of this name give this value? At most one value per name holds.
     Equals(String, String),
-    /// A condition of the file that compares anything else.
+    /// Does this condition of the file hold? For conditions that compare anything other than a `Ref`.
     Condition(String),
 }
 
-/// What can't be decided, and whether it is taken to hold.
+/// An open question with the answer that is assumed.
 pub(super) type Assumption = (OpenQuestion, bool);
 
 impl Decision {
-    /// It depends on nothing.
+    /// Returns a decision that depends on nothing.
     pub(super) fn constant(holds: bool) -> Self {
         Self { holds, by: Dependence::default() }
     }

@@ -6,7 +6,7 @@ use super::traced_text::TracedText;
 use super::value::{Origin, Part, Text, Unresolved};
 
 impl Scope<'_> {
-    /// Replaces `{{resolve:ssm:...}}`, which CloudFormation does last, in whatever a property became.
+    /// Resolves `{{resolve:ssm:...}}` in an evaluated text, as CloudFormation does after everything else.
     pub(super) fn dynamic(&self, text: Text, mark: Mark) -> Text {
         const OPEN: &str = "{{resolve:";
         if !text.parts.iter().any(|part| part.text.as_ref().is_ok_and(|text| text.contains(OPEN))) {
@@ -15,7 +15,7 @@ impl Scope<'_> {
         let mut resolved = Text::default();
         resolved.reads = text.reads;
         resolved.chosen = text.chosen;
-        // The beginning of a dynamic reference whose end is in a later part.
+        // A dynamic reference that has begun in an earlier part and has not ended yet.
         let mut open: Option<Result<TracedText, Unresolved>> = None;
         for part in text.parts {
             let mut rest = match (part.text, &mut open) {
@@ -65,7 +65,7 @@ impl Scope<'_> {
         resolved
     }
 
-    /// What stands between `{{resolve:` and `}}`.
+    /// Resolves the text between `{{resolve:` and `}}`.
     fn resolve(&self, inside: Result<TracedText, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
         let place = self.file.place(mark);
         let inside = match inside {

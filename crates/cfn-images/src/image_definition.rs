@@ -9,48 +9,49 @@ use super::{Error, File};
 use crate::SourceLocation;
 use oci::Platform;
 
-/// A value and where the template says it.
+/// A value with its location in the template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed<T> {
     /// The value.
     pub value: T,
-    /// Where it stands; of a default, where the image is declared.
+    /// The location. For a default, that of the image's declaration.
     pub place: SourceLocation,
 }
 
 /// An image that the template declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageDefinition {
-    /// The mapping's key, `BusyBoxService`; of an image that SAM declares, the logical id of the first function that uses it.
+    /// The mapping's key, such as `BusyBoxService`. For an image that SAM's metadata declares, the logical ID of the
+    /// first function that uses it.
     pub key: Placed<String>,
     /// The repository's path below the registry: `exemplar-busybox`.
     pub image_name: Placed<String>,
-    /// The Dockerfile, relative to the template's folder; `<context>/Dockerfile` where none is named.
+    /// The Dockerfile, relative to the template's folder. Defaults to `<context>/Dockerfile`.
     pub dockerfile: Placed<PathBuf>,
-    /// The build context, relative to the template's folder; that folder where none is named.
+    /// The build context, relative to the template's folder, which is the default.
     pub context: Placed<PathBuf>,
-    /// The stage to build; none: the last.
+    /// The stage to build. Without one, the last stage is built.
     pub target: Option<Placed<String>>,
-    /// The platforms to build; empty: those of what deploys it.
+    /// The platforms to build. If empty, the image is built for the platforms of the resources that deploy it.
     pub platforms: Vec<Placed<Platform>>,
-    /// `KEY`, `value`.
+    /// Build arguments: key and value.
     pub build_args: Vec<Placed<(String, String)>>,
-    /// What declares it.
+    /// What declares the image.
     pub source: ImageSource,
 }
 
 /// What declares an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
-    /// A key of the mapping of this name.
+    /// A key of the mapping with this name.
     Mapping(String),
-    /// SAM's `Metadata` of these functions, by logical id.
+    /// SAM's `Metadata` of the functions with these logical IDs.
     Metadata(Vec<String>),
 }
 
 impl ImageDefinition {
-    /// The platforms to build: the mapping's own, or else all that the usages run on or may run on. Empty: the template
-    /// doesn't say.
+    /// Returns the platforms to build: those of the mapping or, without any, all platforms that the usages run on or
+    /// may run on. Empty if the template does not say.
     pub fn platforms_for<'u>(&self, usages: impl IntoIterator<Item = &'u Usage>) -> Vec<Platform> {
         let mut platforms: Vec<Platform> = match self.platforms.as_slice() {
             [] => usages.into_iter().flat_map(|usage| usage.runtime.possible().iter().cloned()).collect(),
@@ -61,7 +62,7 @@ impl ImageDefinition {
         platforms
     }
 
-    /// The same with paths that are relative to the folder of the template that nests its own.
+    /// Makes the paths relative to the folder of an outer template.
     pub(super) fn seen_from(mut self, outer: &File) -> Self {
         let folder = |file: &Path| file.parent().map(Path::to_owned).unwrap_or_default();
         let (from, to) = (folder(&outer.display), folder(&self.key.place.file));
@@ -77,14 +78,14 @@ impl ImageDefinition {
         self
     }
 
-    /// The same with paths from a folder on, to which they are relative.
+    /// Prefixes the paths with a folder.
     pub fn below(mut self, folder: &Path) -> Self {
         self.context.value = normal(&folder.join(&self.context.value));
         self.dockerfile.value = normal(&folder.join(&self.dockerfile.value));
         self
     }
 
-    /// Whether another definition makes the same image, wherever it stands.
+    /// Returns whether another definition builds the same image, wherever it is declared.
     pub fn is_built_as(&self, other: &Self) -> bool {
         let platforms = |image: &Self| image.platforms.iter().map(|p| p.value.clone()).collect::<Vec<_>>();
         let args = |image: &Self| image.build_args.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
@@ -97,7 +98,7 @@ impl ImageDefinition {
 }
 
 impl<T> Placed<T> {
-    /// Another value at the same place.
+    /// Replaces the value and keeps the location.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Placed<U> {
         Placed { value: change(self.value), place: self.place }
     }
@@ -109,7 +110,7 @@ impl<T: fmt::Display> fmt::Display for Placed<T> {
     }
 }
 
-/// A string that is written out and not empty: mappings hold no functions.
+/// Reads a literal string that is not empty. Mappings cannot contain functions.
 pub(super) fn string(file: &File, node: &Node, name: &str) -> Result<Placed<String>, Error> {
     let place = file.place(node.mark);
     match node.text() {
@@ -119,7 +120,7 @@ pub(super) fn string(file: &File, node: &Node, name: &str) -> Result<Placed<Stri
     }
 }
 
-/// A path without `.` and, where a folder precedes them, without `..`.
+/// Removes `.` components, and `..` components together with the folder before them.
 pub(super) fn normal(path: &Path) -> PathBuf {
     let mut parts: Vec<Component> = Vec::new();
     for part in path.components() {

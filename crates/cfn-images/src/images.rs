@@ -1,4 +1,4 @@
-//! The images that a template declares: its mapping, and SAM's metadata.
+//! Reads the images that a template declares, from its mapping and from SAM's metadata.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,16 @@ use super::image_definition::{ImageDefinition, ImageSource, Placed, normal, stri
 use super::{Error, File, Template, metadata};
 use oci::{Platform, RepositoryName};
 
-/// What a key of the mapping may hold.
+/// The keys that an image in the mapping may have.
 const ATTRIBUTES: [&str; 6] = ["imageName", "dockerfile", "context", "target", "platforms", "buildArgs"];
 
 impl Template {
-    /// The images of the mapping, in its order, those of the mapping in each nested template, then those that SAM's
-    /// metadata declares. Paths are relative to this template's folder.
+    /// Returns the images of the mapping in its order, then those of the same mapping in nested templates, then those
+    /// that SAM's metadata declares. Paths are relative to this template's folder.
     ///
     /// # Errors
-    /// The mapping is missing or not of the documented form, or two templates mean different images by one key.
+    /// Returns an error if the mapping is missing or malformed, or if two templates declare different images with the
+    /// same key.
     pub fn images(&self, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
         let declared = metadata::images(self, mapping)?;
         let mut images: Vec<ImageDefinition> = Vec::new();
@@ -33,7 +34,7 @@ impl Template {
             for key in keys {
                 let image = image(file, mapping, key)?.seen_from(&self.file);
                 match images.iter().find(|known| known.key.value == image.key.value) {
-                    // One template that is nested twice, or a mapping that was copied.
+                    // The same template is nested twice, or the mapping was copied.
                     Some(known) if known.is_built_as(&image) => {}
                     Some(known) => {
                         let message = format!("two templates define the image `{}`", image.key);

@@ -1,10 +1,11 @@
-//! JSON ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259)) with places; surrogate pairs become one character.
+//! Parses JSON ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259)) into nodes with positions. Surrogate pairs become
+//! one character.
 
 use std::sync::Arc;
 
 use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
 
-/// Reads the one value of a text.
+/// Parses a text that holds one value.
 pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let mut reader = Reader { rest: text.chars().peekable(), mark: Mark { line: 1, column: 1 }, nodes: 0 };
     let node = reader.value(0)?;
@@ -126,7 +127,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Four hexadecimal digits.
+    /// Reads four hexadecimal digits.
     fn unit(&mut self, mark: Mark) -> Result<u32, SyntaxError> {
         (0..4).try_fold(0, |unit, _| match self.next().and_then(|c| c.to_digit(16)) {
             Some(digit) => Ok(unit * 16 + digit),
@@ -134,7 +135,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A number, `true`, `false` or `null`, kept as written.
+    /// Reads a number, `true`, `false` or `null`, and keeps it as written.
     fn word(&mut self, mark: Mark) -> Result<Node, SyntaxError> {
         let mut text = String::new();
         while let Some(c) = self.rest.peek().copied().filter(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)) {

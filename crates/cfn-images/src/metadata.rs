@@ -1,4 +1,4 @@
-//! Images that SAM builds: `Metadata` of functions with `PackageType: Image`.
+//! Images that SAM builds, from the `Metadata` of functions with `PackageType: Image`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use super::value::Text;
 use super::{Context, Error, Template};
 use oci::RepositoryName;
 
-/// The images that functions declare by metadata and that the mapping does not decide. Functions with the same build
-/// inputs share one.
+/// Returns the images that functions declare in their metadata, except functions that take their name from the
+/// mapping. Functions with the same build inputs share an image.
 pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
     let (context, guard) = (Context::default(), Guard::default());
     let scope = Scope::root(&template.file, &context, &guard);
@@ -34,7 +34,7 @@ pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefi
     Ok(images)
 }
 
-/// The metadata and the `ImageUri` of a function whose image SAM builds.
+/// Returns the metadata and the `ImageUri` of a function whose image SAM builds.
 pub(super) fn declaration(resource: &Node) -> Option<(&Node, Option<&Node>)> {
     let uri: &[&str] = match resource.get("Type")?.text()? {
         "AWS::Serverless::Function" => &["Properties", "ImageUri"],
@@ -98,7 +98,7 @@ fn same_build(one: &ImageDefinition, other: &ImageDefinition) -> bool {
         && arguments(one) == arguments(other)
 }
 
-/// The repository's path in an `ImageUri`, if the template alone decides it.
+/// Returns the repository's path in an `ImageUri`, if only the template decides it.
 fn repository(uri: &Text) -> Option<String> {
     uri.constant_path().filter(|path| path.parse::<RepositoryName>().is_ok())
 }

@@ -1,4 +1,4 @@
-//! Templates that a template nests: loading them from the checkout, and their parameters and outputs.
+//! Nested templates: loading them from the checkout, and evaluating their parameters and outputs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use super::value::{Unresolved, Value};
 use super::{Error, FILE_LIMIT, File};
 use crate::SourceLocation;
 
-/// Levels of nested templates.
+/// The maximum depth of nesting.
 const DEPTH_LIMIT: usize = 5;
 
-/// Files of one template in all.
+/// The maximum number of files of one template.
 const COUNT_LIMIT: usize = 50;
 
-/// Resource types that nest a template, and the property that names its file.
+/// Resource types that nest a template, with the property that names the file.
 const NESTING: [(&str, &str); 2] =
     [("AWS::CloudFormation::Stack", "TemplateURL"), ("AWS::Serverless::Application", "Location")];
 
-/// Reads a template with what it nests.
+/// Reads a template with its nested templates.
 pub(super) struct Loader<'r> {
-    /// The folder that nested templates have to lie in.
+    /// The folder that nested templates have to be in.
     root: &'r Path,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
@@ -78,7 +78,7 @@ impl<'r> Loader<'r> {
         self.load(&path, &display)
     }
 
-    /// The digest of the one file, or of the list of digests.
+    /// Returns the digest of the single file, or of the list of all files' digests.
     pub(super) fn sha256(mut self) -> String {
         match self.digests.as_slice() {
             [_] => self.digests.swap_remove(0),
@@ -100,7 +100,7 @@ fn read(path: &Path, display: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The resources that nest a template, with the node that names it.
+/// Returns the resources that nest a template, with the node that names the file.
 fn locations(file: &File) -> Vec<(String, std::sync::Arc<Node>)> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
     let location = |entry: &super::document::Entry| {
@@ -111,14 +111,14 @@ fn locations(file: &File) -> Vec<(String, std::sync::Arc<Node>)> {
     resources.iter().filter_map(location).collect()
 }
 
-/// A path of a template file; no URL, and nothing that a packaging step fills in.
+/// Returns whether a location is the path of a file, and neither a URL nor something that packaging replaces.
 fn is_local(location: &str) -> bool {
     let is_file = [".yaml", ".yml", ".json", ".template"].iter().any(|ending| location.ends_with(ending));
     is_file && !location.contains("://") && !location.contains("${") && !location.contains("{{")
 }
 
 impl<'t> Scope<'t> {
-    /// The scope of a nested template: its parameters are what the parent passes.
+    /// Returns the scope of a nested template. The parent passes its parameters.
     pub(super) fn nested(&self, name: &str) -> Option<Scope<'t>> {
         let file = self.file.nested.get(name)?;
         let parameters =
@@ -138,7 +138,7 @@ impl<'t> Scope<'t> {
         Some(Scope::new(file, self.context, self.guard, values))
     }
 
-    /// An output of a nested template.
+    /// Evaluates an output of a nested template.
     pub(super) fn output(&self, name: &str, output: &str, mark: Mark) -> Result<Value, Unresolved> {
         if self.nesting.borrow().iter().any(|open| open == name) {
             let reason = format!("nested template `{name}` depends on its own outputs");
@@ -151,7 +151,7 @@ impl<'t> Scope<'t> {
                 "too many expressions, or too many inside each other",
             ));
         }
-        // A scope costs more of the stack than an expression.
+        // A scope takes more of the stack than an expression.
         self.guard.depth.set(depth + 10);
         let value = self.nested(name).map(|scope| match scope.file.declaration("Outputs", output) {
             Some(declared) => declared.get("Value").map(|value| scope.evaluate(value).outside()).ok_or_else(Vec::new),

@@ -1,4 +1,4 @@
-//! Values of the template's own resources, as far as they follow from the template.
+//! Values of the template's own resources, if they follow from the template.
 
 use super::document::{Mark, Node};
 use super::intrinsics::Scope;
@@ -8,7 +8,7 @@ use super::value::{Origin, Part, Text, Unresolved, Value};
 const REPOSITORY: &str = "AWS::ECR::Repository";
 
 impl Scope<'_> {
-    /// What `Ref` of a resource gives: an ECR repository's name.
+    /// Evaluates `Ref` of a resource. Only the name of an ECR repository is known.
     pub(super) fn resource_id(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         let resource = self.file.declaration("Resources", name);
         match resource.filter(|resource| has_type(resource, REPOSITORY)) {
@@ -17,7 +17,7 @@ impl Scope<'_> {
         }
     }
 
-    /// What `Fn::GetAtt` gives.
+    /// Evaluates `Fn::GetAtt`.
     pub(super) fn attribute(&self, name: &str, attribute: &str, mark: Mark) -> Result<Value, Unresolved> {
         let Some(resource) = self.file.declaration("Resources", name) else {
             let known = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();

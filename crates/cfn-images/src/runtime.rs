@@ -1,4 +1,4 @@
-//! The platforms that a usage runs on.
+//! Determines the platforms that a usage runs on.
 
 use super::alternatives::Alternatives;
 use super::document::Node;
@@ -8,7 +8,7 @@ use super::usage::Runtime;
 use super::value::{Unresolved, Value};
 use oci::Platform;
 
-/// What the container at the end of `path` runs on; `path` begins with the resource's properties.
+/// Returns the platforms of the container at the end of `path`, which begins with the resource's properties.
 pub(super) fn of(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &Node) -> Runtime {
     let default = |certain| Runtime {
         platforms: vec![Platform::linux("amd64")],
@@ -17,7 +17,7 @@ pub(super) fn of(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &N
         certain,
         unresolved: None,
     };
-    // On instances the architecture is that of the instance, which the definition doesn't say.
+    // On EC2, the instance determines the architecture, and the definition does not mention it.
     let on_fargate = || path.first().is_some_and(|properties| is_fargate(scope, properties));
     match kind {
         ResourceKind::TaskDefinition | ResourceKind::BatchJobDefinition => {
@@ -40,7 +40,7 @@ pub(super) fn of(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &N
     }
 }
 
-/// Whether a task or job definition runs on Fargate, as far as it is known.
+/// Returns whether a task or job definition is known to run on Fargate.
 pub(super) fn is_fargate(scope: &Scope, properties: &Node) -> bool {
     ["RequiresCompatibilities", "PlatformCapabilities"].iter().any(|key| {
         let Some(Value::List(items)) = properties.get(key).map(|node| scope.evaluate(node)) else { return false };
@@ -58,16 +58,16 @@ fn decided(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unr
     all.sort();
     all.dedup();
     let (platforms, alternatives, unresolved) = match (why, all.len()) {
-        // One platform, however it is decided.
+        // Every alternative has the same platform.
         (None, _) | (Some(_), 1) => (all, Vec::new(), None),
         (Some(why), _) => (Vec::new(), all, Some(why)),
     };
     Runtime { platforms, alternatives, place: scope.place(node), certain: true, unresolved }
 }
 
-/// `RuntimePlatform` of ECS and Batch; none where it is left out.
+/// Evaluates `RuntimePlatform` of ECS and Batch. Returns `None` if it is absent.
 fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
-    // Of many containers each may run on much.
+    // Many containers, each with many alternatives, take many steps.
     if !scope.guard.spend(1) {
         return Some(decided(scope, node, Err(scope.mistake(node, TOO_MANY))));
     }
@@ -122,7 +122,7 @@ fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Pl
     Ok(Alternatives { all: families.all.iter().flat_map(of_family).collect(), why: families.why.or(architectures.why) })
 }
 
-/// `Architectures` of Lambda.
+/// Evaluates `Architectures` of Lambda.
 fn architectures(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
     let said = scope.alternatives(node)?.map(|value| {
         let mut items = match value {

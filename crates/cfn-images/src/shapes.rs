@@ -1,4 +1,4 @@
-//! The kinds of resources that deploy images, and where each of them names its images.
+//! The kinds of resources that deploy images, and the properties in which they name them.
 
 use std::fmt;
 
@@ -19,16 +19,16 @@ pub enum ResourceKind {
     SageMakerModel,
 }
 
-/// Where a kind of resource names its images. `*` stands for each item of a list.
+/// The properties in which a kind of resource names its images. `*` stands for each item of a list.
 pub(super) struct Shape {
     pub(super) kind: ResourceKind,
-    /// Its type in a template.
+    /// The type in a template.
     pub(super) resource_type: &'static str,
-    /// Paths from `Properties` to what names an image.
+    /// Paths from `Properties` to the objects that name an image.
     pub(super) containers: &'static [&'static [&'static str]],
-    /// The image's property there.
+    /// The property with the image's name.
     pub(super) image: &'static str,
-    /// The container's name there.
+    /// The property with the container's name.
     pub(super) name: &'static str,
 }
 

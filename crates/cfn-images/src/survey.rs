@@ -1,4 +1,4 @@
-//! Who deploys an image, under which name, and on what it runs.
+//! Finds the places where a template deploys images.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,41 +16,41 @@ use super::value::{Need, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::SourceLocation;
 
-/// What deploys images, and what would if its condition held.
+/// The usages that are deployed, and those that a condition excludes.
 #[derive(Default)]
 struct Survey {
     deployed: Vec<Usage>,
     excluded: Vec<Usage>,
 }
 
-/// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
+/// A node with its ancestors, outermost first, and what the conditions on the path to it say.
 #[derive(Clone)]
 struct ContainerNode<'n> {
     path: Vec<&'n Node>,
     undecided: Option<Unresolved>,
     assumptions: Vec<Assumption>,
-    /// What the conditions on the way to it that are decided depend on.
+    /// The dependence of the decided conditions on the path.
     by: Dependence,
 }
 
 /// The conditions that a resource depends on.
 #[derive(Clone, Copy, Default)]
 struct Conditions<'a> {
-    /// The first that can't be decided.
+    /// The first condition that cannot be decided.
     undecided: Option<&'a Unresolved>,
-    /// What those that are decided depend on.
+    /// The dependence of the decided conditions.
     by: Dependence,
 }
 
 impl Template {
-    /// Every place where the template and those that it nests deploy an image, in their order. What a condition
-    /// excludes is not among them.
+    /// Returns every place where the template and its nested templates deploy an image, in order. Usages that a
+    /// condition excludes are left out.
     pub fn usages(&self, context: &Context) -> Vec<Usage> {
         self.survey(context).deployed
     }
 
-    /// The places that are none of [`usages`](Self::usages), because a condition does not hold: what they would be where
-    /// it does. The condition is in `undecided`.
+    /// Returns the usages that [`usages`](Self::usages) leaves out because a condition does not hold, as if it did.
+    /// `undecided` has the condition.
     pub fn excluded(&self, context: &Context) -> Vec<Usage> {
         self.survey(context).excluded
     }
@@ -62,13 +62,13 @@ impl Template {
         survey
     }
 
-    /// The values that are missing to decide the image references.
+    /// Returns the missing values that the image references depend on.
     pub fn needs(&self, context: &Context) -> BTreeSet<Need> {
         self.usages(context).into_iter().flat_map(|usage| usage.needs).collect()
     }
 
-    /// The SSM parameters, by `name` or `name:version`, whose values are missing to decide the image references.
-    /// A value may reveal a further name: ask until there is none.
+    /// Returns the SSM parameters, by `name` or `name:version`, whose values are missing. A value may reveal further
+    /// names, so call this until it returns none.
     pub fn ssm_names(&self, context: &Context) -> BTreeSet<String> {
         let names = self.needs(context).into_iter().filter_map(|need| match need {
             Need::Ssm(name) => Some(name),
@@ -79,7 +79,7 @@ impl Template {
 }
 
 impl Survey {
-    /// Adds what a file and those that it nests deploy under the conditions `outer`.
+    /// Adds the usages of a file and its nested templates, under the conditions `outer`.
     fn add(&mut self, scope: &Scope, prefix: &str, outer: Conditions<'_>) {
         for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
             let id = format!("{prefix}{}", entry.key);
@@ -110,7 +110,7 @@ impl Survey {
                     let all = scope.combinations(&[], missing).unwrap_or_else(|| {
                         vec![name.iter().map(|name| (OpenQuestion::Condition(name.clone()), true)).collect()]
                     });
-                    // In most of them it is deployed in the same way.
+                    // Most combinations give the same usages.
                     let mut there = Self::default();
                     for assumptions in all {
                         scope.assuming(&assumptions, || {
@@ -163,7 +163,7 @@ fn of_resource(
                 Some(variants) => (variants, false),
                 None => (vec![at.clone()], true),
             };
-            // Which of them it is can't be decided.
+            // It cannot be decided which of them applies.
             let why = match variants.len() {
                 1 => None,
                 _ => scope.assuming(at, || scope.text(node)).known().err(),
@@ -202,7 +202,7 @@ fn of_resource(
     }
 }
 
-/// The image of a container.
+/// Returns the usage of a container.
 fn of_container(
     scope: &Scope,
     shape: &Shape,
@@ -222,7 +222,7 @@ fn of_container(
     let place = scope.place(node);
     let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
     if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
-        // The name of an image on the machine that builds.
+        // This is an image's name on the machine that builds it.
         reference = Err(packaged(&place));
     }
     let needs = needs(scope, &text, lead.as_ref(), container.undecided.as_ref());
@@ -244,7 +244,7 @@ fn of_container(
     })
 }
 
-/// Usages without those that are the same.
+/// Removes duplicates.
 fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = Vec::new();
     let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
@@ -259,7 +259,8 @@ fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     all
 }
 
-/// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
+/// Returns the missing values that the text, or whether it is deployed, depends on. A lead that a registry replaces
+/// is not counted.
 fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unresolved>) -> BTreeSet<Need> {
     let stood_in = lead.filter(|_| scope.context.stand_in.is_some()).map_or(0, |lead| lead.parts);
     let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
@@ -270,7 +271,7 @@ fn packaged(place: &SourceLocation) -> Unresolved {
     Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
 }
 
-/// Calls `visit` with each task definition that may be deployed: its scope, its id and its properties.
+/// Calls `visit` with the scope, ID and properties of each task definition that may be deployed.
 pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
     for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
         let condition = entry.value.get("Condition").and_then(|node| node.text());
@@ -291,7 +292,7 @@ pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &
     }
 }
 
-/// The nodes at a path, through the branches of `Fn::If` that may hold.
+/// Returns the nodes at a path, through all branches of `Fn::If` that may apply.
 fn walk<'n>(scope: &Scope, start: ContainerNode<'n>, path: &[&str]) -> Vec<ContainerNode<'n>> {
     let mut found = branches(scope, start);
     for step in path {

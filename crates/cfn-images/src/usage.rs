@@ -11,71 +11,71 @@ use oci::Platform;
 /// A place in the template where an image is deployed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// The resource's logical id; in a nested template after the nesting resource's, `Service/Task`.
+    /// The resource's logical ID. In a nested template, it follows the ID of the nesting resource: `Service/Task`.
     pub resource: String,
-    /// What kind of resource it is.
+    /// The kind of resource.
     pub kind: ResourceKind,
-    /// The container's name, where it has one that is known.
+    /// The container's name, if it has one and it is known.
     pub container: Option<String>,
-    /// The image's expression.
+    /// The location of the image's expression.
     pub place: SourceLocation,
-    /// What the expression says, with [`Context::stand_in`] in place of its lead.
+    /// The evaluated expression, with [`Context::stand_in`] in place of its lead.
     pub reference: Result<EvaluatedReference, Unresolved>,
-    /// What the template gets wrong in the expression, as a key that no mapping has.
+    /// Mistakes in the expression, such as a key that is not in the mapping.
     pub mistakes: Vec<Unresolved>,
-    /// The value that leads the expression, if one does.
+    /// The leading part of the expression that a registry can replace.
     pub lead: Option<Lead>,
-    /// The repository's path below the registry, which may be known where the reference is not: `team/app`. What is not
-    /// known of it is `?`.
+    /// The repository's path below the registry, such as `team/app`. It may be known even if the reference is not.
+    /// Unknown parts are `?`.
     pub path: Option<String>,
-    /// What the expression read from mappings.
+    /// The values that the expression read from mappings.
     pub reads: BTreeSet<MappingRead>,
-    /// The values that are missing to decide the reference.
+    /// The missing values that the reference depends on.
     pub needs: BTreeSet<Need>,
-    /// What it runs on.
+    /// The platforms that it runs on.
     pub runtime: Runtime,
-    /// A condition that can't be decided: it may not be deployed at all.
+    /// A condition that cannot be decided. The image may not be deployed at all.
     pub undecided: Option<Unresolved>,
-    /// More conditions decide which image it is than are tried: it may be any.
+    /// Whether this may be any image, because more conditions than are tried decide which one.
     pub any: bool,
-    /// SAM builds the image by the function's metadata: the logical id, in the outermost template.
+    /// Whether SAM builds the image according to the function's metadata.
     pub metadata: bool,
 }
 
 /// The platforms that a usage runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
-    /// The platforms; empty where they can't be decided.
+    /// The platforms. Empty if they cannot be decided.
     pub platforms: Vec<Platform>,
-    /// Where they can't be decided, those that it may run on, as far as they can be told.
+    /// The platforms that it may run on, if they cannot be decided and are known.
     pub alternatives: Vec<Platform>,
-    /// Where the template says so, or else the resource.
+    /// The location of the declaration, or that of the resource.
     pub place: SourceLocation,
-    /// The template says so, or the service has no other; not a mere default.
+    /// Whether the template declares the platforms or the service has only one. Otherwise they are a default.
     pub certain: bool,
-    /// Why they can't be decided.
+    /// Why the platforms cannot be decided.
     pub unresolved: Option<Unresolved>,
 }
 
 impl Runtime {
-    /// The platforms, or those that may be.
+    /// Returns the platforms, or the alternatives if they cannot be decided.
     pub fn possible(&self) -> &[Platform] {
         if self.platforms.is_empty() { &self.alternatives } else { &self.platforms }
     }
 }
 
 impl Usage {
-    /// The same where it can't be decided whether it is this image or another.
+    /// Marks the usage as one of several, of which it cannot be decided which one applies.
     pub(super) fn one_of_several(self, why: &Unresolved) -> Self {
         let mut needs = self.needs;
         needs.extend(why.need.clone());
         Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
     }
 
-    /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
+    /// Returns the reference with a registry in place of the lead. Without a lead, returns it unchanged.
     ///
     /// # Errors
-    /// Another part of it is not known.
+    /// Returns an error if another part of the reference is unknown.
     pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
         match &self.lead {
             Some(lead) => lead.with_registry(registry, &self.place),
@@ -83,12 +83,12 @@ impl Usage {
         }
     }
 
-    /// The service takes a single manifest, no index.
+    /// Returns whether the service accepts only a single manifest, and no index.
     pub fn takes_single_manifest(&self) -> bool {
         matches!(self.kind, ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction)
     }
 
-    /// The keys of a mapping that the expression read.
+    /// Returns the keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
     }

@@ -21,35 +21,35 @@ use super::upload_progress::PIECE_DEADLINE;
 use super::upload_progress::UploadProgress;
 use oci::{BlobSource, BlobStream, Descriptor, ErrorKind, Put, RepositoryName, Store, StoreError, verified};
 
-/// Redirects that a download follows.
+/// The maximum number of redirects that a download follows.
 const REDIRECTS: usize = 5;
 
-/// How often a download that breaks off is taken up again, until so much of it has arrived that the count starts over.
+/// How often an interrupted download is resumed. The count starts over after [`PROGRESS`].
 const RESUMES: u32 = 5;
 
-/// Bytes between two breaks of a download that are progress.
+/// The number of bytes between two interruptions that count as progress.
 const PROGRESS: u64 = 1024 * 1024;
 
-/// What the smallest download may take.
+/// The time limit for the smallest download.
 const DOWNLOAD: Duration = Duration::from_secs(60);
 
-/// Slower than this a download is given up, in bytes a second.
+/// The lowest acceptable speed of a download, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;
 
-/// How fast a registry is expected to store an upload once it has all of it, in bytes a second.
+/// The expected speed at which a registry stores a complete upload, in bytes per second.
 const STORES: u64 = 8 * 1024 * 1024;
 
-/// A download that makes no progress for so long is given up, however often it was taken up again.
+/// A download without progress for this long fails, however often it was resumed.
 const STALLED: Duration = Duration::from_secs(75);
 
-/// The largest answer to an upload, in bytes.
+/// The maximum size of a response to an upload, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// What is known of mounts between pairs of repositories of one registry.
+/// Which pairs of repositories of a registry can mount blobs.
 #[derive(Default)]
 pub(super) struct Mounts(Mutex<HashMap<(RepositoryName, RepositoryName), Arc<Pair>>>);
 
-/// Whether a pair mounts, once that is known. The first to ask holds the lock while it asks.
+/// Whether a pair can mount, once that is known. The first caller holds the lock while it asks the registry.
 type Pair = tokio::sync::Mutex<Option<bool>>;
 
 impl Mounts {
@@ -60,7 +60,7 @@ impl Mounts {
 }
 
 impl Repository {
-    /// Mounts a blob where source and target are of one registry, else sends its bytes unless it is there.
+    /// Mounts a blob if the source and target are in the same registry. Otherwise, uploads it unless it exists.
     pub(super) async fn receive_blob(
         &self,
         blob: &Descriptor,
@@ -75,7 +75,7 @@ impl Repository {
                 drop(known);
                 return match self.mount(blob, &from).await? {
                     None => Ok(Put::Mounted),
-                    // The pair mounts, this blob does not: nothing is known of whether it is there.
+                    // The pair can mount, but not this blob, so it is unknown whether the blob exists.
                     Some(session) => self.send_unless_there(blob, source, Some(session)).await,
                 };
             }
@@ -94,7 +94,7 @@ impl Repository {
         self.send_unless_there(blob, source, None).await
     }
 
-    /// Asks for a mount. None: it is done; else the upload session that was opened in its place.
+    /// Requests a mount. Returns `None` if the blob was mounted, or the upload session that was opened instead.
     async fn mount(&self, blob: &Descriptor, from: &RepositoryName) -> Result<Option<Url>, StoreError> {
         let mut url = self.registry.url(&self.name, "blobs/uploads/");
         url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from.as_str());
@@ -136,8 +136,8 @@ impl Repository {
         none_if_not_found(answer).map(|answer| answer.is_some())
     }
 
-    /// One POST and one PUT. A second attempt opens a session of its own, because ECR refuses a
-    /// second body in the same one.
+    /// Uploads a blob with one POST and one PUT. Every attempt opens a new session, because ECR rejects a second body
+    /// in the same one.
     async fn upload(
         &self,
         blob: &Descriptor,
@@ -148,7 +148,7 @@ impl Repository {
         let operation = Operation { kind: OperationKind::Upload, repository: &self.name, subject: &subject };
         let stored_within = ANSWER_DEADLINE + Duration::from_secs(blob.size / STORES);
         let first_session = Mutex::new(session);
-        // Before the source is opened: what waits for its turn has no connection and no buffers.
+        // Waits before the source is opened, so that uploads that have to wait hold neither a connection nor buffers.
         let _room = self.registry.uploads.acquire().await;
         let attempt = || async {
             let opened = first_session.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -168,7 +168,7 @@ impl Repository {
                 ..Call::new(Method::PUT, url)
             };
             let outcome = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
-            // What broke our own body is the cause, the broken connection its effect.
+            // If our own body failed, that is the cause, and the broken connection is its effect.
             let cause = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (outcome, cause) {
                 (Err(_), Some(cause)) => Err(Failure::passed_on(cause)),
@@ -177,13 +177,13 @@ impl Repository {
                 (Ok(answer), _) => self.stored(blob, answer.status).await,
             }
         };
-        // To send much takes long, and to send it again may be worth it.
+        // A large upload takes long, and may be worth another attempt.
         let patience = PATIENCE + Duration::from_secs(blob.size / SLOWEST);
         let sent = self.registry.attempt(patience, &operation, &self.counts, attempt).await;
         sent.map_err(|failure| self.explain(failure, OperationKind::Upload, &subject))
     }
 
-    /// After an upload that was answered by another status than 201: whether the blob is there.
+    /// Checks whether the blob exists, after an upload that was answered with a status other than 201.
     async fn stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
         match self.has_blob(blob).await {
             Ok(true) => Ok(()),
@@ -200,12 +200,12 @@ impl Repository {
         let url = self.registry.url(&self.name, "blobs/uploads/");
         let call = Call::new(Method::POST, url.clone());
         let answer = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
-        // Or else it would be told as a failure of the upload that it is part of, and so of another permission.
+        // Otherwise, the failure would be reported as one of the upload, with the wrong permission.
         let answer = answer.map_err(|failure| Failure { at: Some(OperationKind::StartUpload), ..failure })?;
         location(&answer.headers, &url)
     }
 
-    /// A request body that counts what is sent and remembers why it broke.
+    /// Returns a request body that counts the bytes sent and remembers why it failed.
     fn counted(
         &self,
         bytes: BlobStream,
@@ -227,7 +227,7 @@ impl Repository {
         StreamBody::new(frames).boxed_unsync()
     }
 
-    /// A blob's bytes, verified. A connection that breaks is taken up where it broke.
+    /// Downloads a blob and verifies it. Resumes an interrupted download where it stopped.
     pub(super) async fn download(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: OperationKind::GetBlob, repository: &self.name, subject: &subject };
@@ -252,11 +252,11 @@ impl Repository {
         Ok(verified(Box::pin(pieces), blob, self.address()))
     }
 
-    /// Asks the registry for the bytes from an offset, follows where it sends us, and drops what comes before
-    /// the offset where the server does not know ranges.
+    /// Requests the bytes from an offset, follows redirects, and drops the bytes before the offset if the server does
+    /// not support ranges.
     ///
-    /// Room for the request is the caller's business: a download that is taken up again feeds an upload that has its
-    /// place, and would wait for ever if all places were held by such uploads.
+    /// Does not wait for a slot: a resumed download feeds an upload that already has one, and would wait forever if
+    /// all slots were taken by such uploads.
     async fn open(&self, subject: &str, offset: u64) -> Result<Body, Failure> {
         let mut url = self.registry.url(&self.name, &format!("blobs/{subject}"));
         let mut kind = OperationKind::GetBlob;
@@ -283,14 +283,14 @@ impl Repository {
     }
 }
 
-/// A body from some offset on.
+/// A response body that begins at some offset.
 struct Body {
     incoming: Incoming,
-    /// Bytes to drop before those that were asked for.
+    /// The number of bytes to drop before the requested ones.
     skip: u64,
 }
 
-/// A download on its way.
+/// A download in progress.
 struct Download {
     repository: Repository,
     subject: String,
@@ -298,9 +298,9 @@ struct Download {
     offset: u64,
     body: Option<Body>,
     resumes: u32,
-    /// The offset at which it broke off last.
+    /// The offset at which it was last interrupted.
     taken_up_at: u64,
-    /// The time that is left to wait for the registry. What the receiver takes is the receiver's.
+    /// The remaining time to wait for the registry. The time that the receiver takes does not count.
     left: Duration,
 }
 
@@ -349,7 +349,7 @@ impl Download {
         }
     }
 
-    /// The next piece of the body at hand.
+    /// Returns the next piece of the current body.
     async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(body) = self.body.as_mut() else { return Ok(None) };
         loop {
@@ -370,12 +370,12 @@ impl Download {
     }
 }
 
-/// What a download may take, by its size.
+/// Returns the time limit for a download of this size.
 fn deadline(size: u64) -> Duration {
     DOWNLOAD + Duration::from_secs(size / SLOWEST)
 }
 
-/// A refusal that concerns the session: another one may do.
+/// Marks the failure as retryable: it concerns the upload session, and a new one may succeed.
 fn in_new_session(mut failure: Failure) -> Failure {
     let session_lost = failure.code.as_deref() == Some("BLOB_UPLOAD_UNKNOWN")
         || failure.code.as_deref() == Some("BLOB_UPLOAD_INVALID")
@@ -386,7 +386,7 @@ fn in_new_session(mut failure: Failure) -> Failure {
     failure
 }
 
-/// Whether `Content-Range` begins where the rest was asked for.
+/// Returns whether `Content-Range` begins at the requested offset.
 fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
     let range = headers.get(http::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()) == Some(offset)
@@ -413,7 +413,8 @@ mod tests {
         }
     }
 
-    /// A registry that sends a blob byte by byte with a wait before each, and closes the connection after so many.
+    /// Starts a registry that sends a blob byte by byte with a pause before each, and closes the connection after a
+    /// number of bytes.
     async fn slow(wait: Duration, bytes: usize) -> (Repository, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();

@@ -1,8 +1,9 @@
-//! What refers to a digest: by the referrers API, or by the tag that stands in for it
-//! ([distribution specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-referrers)).
+//! Referrers of a digest, from the referrers API or from the tag that replaces it ([distribution
+//! specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-referrers)).
 //!
-//! Evidence must not be lost by a passing answer. Only a 404 that is seen twice, of a digest that is there, from a registry
-//! that has never answered otherwise, means that there is no API. Everything else that is not a list is an error.
+//! A transient response must not hide evidence. The API counts as missing only after a 404 that is seen twice, for an
+//! existing digest, from a registry that has never returned a list. Every other response that is not a list is an
+//! error.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,40 +24,40 @@ use oci::{
     StoreError, Tag, media_type,
 };
 
-/// Pages of one digest's referrers that are read.
+/// The maximum number of pages of a digest's referrers.
 const PAGES: usize = 100;
 
-/// How often a list of referrers is written anew where somebody else writes it too.
+/// How often a list of referrers is rewritten if another writer changes it at the same time.
 const WRITES: usize = 5;
 
-/// Which repositories of a registry have the referrers API.
+/// Which repositories of a registry support the referrers API.
 #[derive(Default)]
 pub(super) struct ReferrersApi(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Some repository of the registry has answered with a list.
+    /// Whether any repository of the registry has returned a list.
     answered: bool,
-    /// Repositories that have no API, by their own answers: behind a host there may be several registries.
+    /// Repositories without the API, according to their own responses. Several registries may share a host.
     missing: HashSet<RepositoryName>,
-    /// It was said that the tag is used.
+    /// Whether the use of the tag has been reported.
     said: bool,
-    /// One writer of a list at a time, because it is read, changed and written.
+    /// Locks that allow one writer per list, because a list is read, changed and written.
     lists: HashMap<(RepositoryName, Digest), Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// One answer to the question what refers to a digest.
+/// A response to the request for a digest's referrers.
 enum Look {
     /// All pages of a list.
     Listed(Vec<Descriptor>),
-    /// A 404, and what the registry says to it.
+    /// A 404, with the registry's error.
     NotFound(Failure),
-    /// No list, and what was there in its place.
+    /// Something other than a list, with a description of it.
     NotAList(String),
 }
 
 impl Repository {
-    /// What refers to a digest.
+    /// Returns the referrers of a digest.
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         if !self.registry.referrers_api.is_missing(&self.name)
             && let Some(referrers) = self.ask_referrers(subject).await?
@@ -67,7 +68,7 @@ impl Repository {
         Ok(index.map(|index| index.children().to_vec()).unwrap_or_default())
     }
 
-    /// The API's answer. None: there is no API, and only the tag can tell.
+    /// Requests the referrers from the API. Returns `None` if there is no API, so that the tag has to be read.
     async fn ask_referrers(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
         let mut answered = String::new();
         let mut absent = 0;
@@ -81,14 +82,14 @@ impl Repository {
                     return Ok(Some(referrers));
                 }
                 Look::NotFound(failure) => {
-                    let is_new = failure.is_of_repository() && !self.registry.shown.exists(&self.name);
+                    let is_new = failure.is_of_repository() && !self.registry.known.exists(&self.name);
                     if is_new {
                         return Ok(Some(Vec::new()));
                     }
                     absent += 1;
                     answered = failure.reason();
                     if absent == 2 {
-                        // A registry may answer so for a digest that it does not have. Nothing refers to that.
+                        // A registry may respond like this for a missing digest, which has no referrers.
                         if self.head_reference(&subject.to_string()).await?.is_none() {
                             return Ok(Some(Vec::new()));
                         }
@@ -106,15 +107,16 @@ impl Repository {
             .hint("run this again; `evidence: best-effort` goes on without what is attached to the image"))
     }
 
-    /// Whether a 404 can mean that there is no API: not from ECR, which has it, nor from a registry that has used it.
-    /// Where a host of ECR is reached at another address, another program may answer there, in its own words.
+    /// Returns whether a 404 may mean that the API is missing. ECR has the API, and so has a registry that has
+    /// returned a list. If an ECR host has another URL, another program may respond there, with its own messages.
     fn may_lack_api(&self, failure: &Failure) -> bool {
         let is_ecr = EcrHost::parse(self.host()).is_some();
         let may_be_another = self.registry.is_elsewhere && failure.is_foreign;
         (!is_ecr || may_be_another) && !self.registry.referrers_api.answered()
     }
 
-    /// Whether the registry has a list for a digest that nothing has: a registry with the API has an empty one.
+    /// Returns whether the registry returns a list for a digest that does not exist: with the API, that is an empty
+    /// one.
     async fn lists_for_others(&self) -> Result<bool, StoreError> {
         let listed = matches!(self.look_for_referrers(&Digest::of(b"")).await?, Look::Listed(_));
         if listed {
@@ -132,7 +134,7 @@ impl Repository {
         }
     }
 
-    /// All pages, or what came in place of one.
+    /// Reads all pages, or returns what was received instead.
     async fn look_for_referrers(&self, subject: &Digest) -> Result<Look, StoreError> {
         let about = subject.to_string();
         let operation = Operation { kind: OperationKind::Referrers, repository: &self.name, subject: &about };
@@ -166,7 +168,7 @@ impl Repository {
         self.registry.attempt(PATIENCE, operation, &self.counts, attempt).await
     }
 
-    /// The list that a tag holds. That there is none is seen twice.
+    /// Reads the list under a tag. A missing one is requested twice.
     async fn referrers_index(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
         let mut index = self.tagged(tag).await?;
         if index.is_none() {
@@ -183,17 +185,16 @@ impl Repository {
         }
     }
 
-    /// Adds a referrer to the tag that stands in for the API, as the registry did not list it itself.
+    /// Adds a referrer to the list under the tag that replaces the API, because the registry did not list it itself.
     ///
-    /// The list is read, changed, written and read back, and again where somebody else wrote it meanwhile. The
-    /// distribution specification has no compare-and-set, so another writer between the last look and the write can only
-    /// be noticed by what it wrote before or writes after.
+    /// The list is read, changed, written and read back, and again if another writer changed it. The distribution
+    /// specification has no compare-and-set, so that a concurrent write can only be detected by what it wrote.
     pub(super) async fn list_referrer(&self, referrer: &Manifest, subject: &Descriptor) -> Result<(), StoreError> {
         let list = self.registry.referrers_api.list(&self.name, &subject.digest);
         let _one_writer = list.lock().await;
         let tag = Tag::of_referrers(&subject.digest);
         let own = Descriptor { annotations: referrer.annotations.clone(), ..referrer.descriptor() };
-        // All that was ever seen in the list: what another writer drops is put back.
+        // Everything that was ever in the list. What another writer drops is added again.
         let mut wanted: BTreeMap<Digest, Descriptor> = BTreeMap::from([(own.digest.clone(), own)]);
         for _ in 0..WRITES {
             let there = self.referrers_index(&tag).await?;
@@ -244,14 +245,14 @@ impl ReferrersApi {
         self.state().answered = true;
     }
 
-    /// Notes that a repository has no API; whether that has still to be said of the registry.
+    /// Records that a repository has no API. Returns whether that still has to be reported for the registry.
     fn misses(&self, repository: &RepositoryName) -> bool {
         let mut state = self.state();
         state.missing.insert(repository.clone());
         !std::mem::replace(&mut state.said, true)
     }
 
-    /// The lock of the list of what refers to a digest.
+    /// Returns the lock for the referrers of a digest.
     fn list(&self, repository: &RepositoryName, subject: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         self.state().lists.entry((repository.clone(), subject.clone())).or_default().clone()
     }
@@ -261,7 +262,7 @@ impl ReferrersApi {
     }
 }
 
-/// The index in an answer, or what is there in its place.
+/// Parses the index in a response, or describes what it contains instead.
 fn index(answer: &Answer) -> Result<Manifest, String> {
     let sent = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_index = sent.split(';').next().is_some_and(|kind| kind.trim() == media_type::INDEX);
@@ -272,7 +273,7 @@ fn index(answer: &Answer) -> Result<Manifest, String> {
     index.map_err(|error| format!("{} with a broken list: {error}", answer.status))
 }
 
-/// A list with what is there, in its order, and what is missing in it.
+/// Returns a list with the existing entries in order, followed by the missing ones.
 fn merged(listed: &[Descriptor], wanted: &BTreeMap<Digest, Descriptor>) -> Result<Manifest, oci::InvalidManifest> {
     let missing = wanted.values().filter(|wanted| listed.iter().all(|listed| listed.digest != wanted.digest));
     let manifests: Vec<_> = listed.iter().chain(missing).map(Descriptor::to_json).collect();

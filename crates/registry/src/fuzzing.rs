@@ -18,7 +18,7 @@ pub fn headers(data: &[u8]) {
         None => (data, &[][..]),
     };
     // For hosts with an escape or Unicode, `idna_adapter` has a debug assertion that the rest is in lower case.
-    // Release builds do not have it, so such hosts are left out.
+    // Release builds do not have it, so such a head is converted to lower case first.
     let head = if head.iter().any(|byte| *byte == b'%' || !byte.is_ascii()) {
         head.to_ascii_lowercase()
     } else {

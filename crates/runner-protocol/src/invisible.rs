@@ -1,7 +1,7 @@
-/// Text with every character that a reader cannot see written as an escape, as in `\u{202e}`.
+/// Escapes every invisible character, as in `\u{202e}`.
 ///
-/// Some of them turn the order of what follows around, so that a line reads as something else than it is. Variation
-/// selectors stay: they belong to emoji, and change no more than a glyph. Line breaks stay too.
+/// Some of them reverse the order of the text that follows, so that a line appears to say something else. Variation
+/// selectors are kept, because they belong to emoji and only affect a glyph. Line breaks are kept, too.
 pub(super) fn revealed(text: &str) -> String {
     let mut revealed = String::with_capacity(text.len());
     for character in text.chars() {
@@ -14,12 +14,12 @@ pub(super) fn revealed(text: &str) -> String {
     revealed
 }
 
-/// The same on one line: a control character becomes a space.
+/// Escapes invisible characters, and replaces control characters by spaces, so that the text is on one line.
 pub(super) fn on_one_line(text: &str) -> String {
     revealed(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Format characters and fillers without a glyph, by Unicode 16.
+/// Returns whether a character is a format character or a filler without a glyph, according to Unicode 16.
 fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' // soft hyphen

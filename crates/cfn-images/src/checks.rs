@@ -23,9 +23,9 @@ impl Template {
             match image_of(images, usage) {
                 Ok(Some(image)) => {
                     users.entry(&image.key.value).or_default().push(usage);
-                    findings.extend(platforms(image, usage));
+                    findings.extend(platform_mismatch(image, usage));
                 }
-                Ok(None) => findings.extend(foreign(usage)),
+                Ok(None) => findings.extend(undeclared_image(usage)),
                 Err(error) => findings.push(Finding {
                     severity: Severity::Error,
                     place: usage.place.clone(),
@@ -36,11 +36,11 @@ impl Template {
         }
         for image in images {
             let users = users.get(image.key.value.as_str()).map(Vec::as_slice).unwrap_or_default();
-            findings.extend(several_platforms(image, users));
+            findings.extend(several_platforms_for_lambda(image, users));
         }
-        findings.extend(self.left_to_default(images, &users, context));
-        findings.extend(unseen(&self.file));
-        findings.extend(macros(&self.file));
+        findings.extend(self.platforms_of_defaults(images, &users, context));
+        findings.extend(unexpanded_loops(&self.file));
+        findings.extend(account_macros(&self.file));
         findings.extend(self.task_findings(&users, context));
         findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
         findings.dedup();
@@ -126,7 +126,7 @@ impl Template {
 
     /// Reports platforms that an image would need if a parameter that looks like the environment did not have its
     /// default.
-    fn left_to_default(
+    fn platforms_of_defaults(
         &self,
         images: &[ImageDefinition],
         users: &BTreeMap<&str, Vec<&Usage>>,
@@ -169,7 +169,7 @@ impl Template {
         let guard = super::intrinsics::Guard::default();
         let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
         let mut findings = Vec::new();
-        super::survey::tasks(&scope, "", &mut |scope, id, properties| {
+        super::survey::visit_task_definitions(&scope, "", &mut |scope, id, properties| {
             findings.extend(fargate::finding(scope, properties));
             if ours.contains(id) {
                 findings.extend(roles::finding(scope, properties));
@@ -180,17 +180,17 @@ impl Template {
 }
 
 /// Reports loops whose resources cannot be known.
-fn unseen(file: &File) -> Vec<Finding> {
+fn unexpanded_loops(file: &File) -> Vec<Finding> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
     let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
         let message = format!("the resources of `{}` are not seen: its collection is not written out", entry.key);
         Finding::new(Severity::Notice, file.place(entry.mark), message)
     });
-    loops.chain(file.nested.values().flat_map(unseen)).collect()
+    loops.chain(file.nested.values().flat_map(unexpanded_loops)).collect()
 }
 
 /// Reports the account's own macros, which can change anything.
-fn macros(file: &File) -> Vec<Finding> {
+fn account_macros(file: &File) -> Vec<Finding> {
     let Some(transform) = file.root.get("Transform") else { return Vec::new() };
     let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
     let own = names.iter().filter_map(|node| {
@@ -198,7 +198,7 @@ fn macros(file: &File) -> Vec<Finding> {
         let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
         (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.place(node.mark), message))
     });
-    own.chain(file.nested.values().flat_map(macros)).collect()
+    own.chain(file.nested.values().flat_map(account_macros)).collect()
 }
 
 fn mistakes(usage: &Usage) -> Vec<Finding> {
@@ -208,19 +208,19 @@ fn mistakes(usage: &Usage) -> Vec<Finding> {
 }
 
 /// Reports a container whose image the template does not declare, such as a sidecar.
-fn foreign(usage: &Usage) -> Option<Finding> {
+fn undeclared_image(usage: &Usage) -> Option<Finding> {
     let what = match &usage.reference {
         Ok(reference) => format!("image `{reference}` is in no mapping"),
         // A mistake is reported on its own, and a missing value may still be given.
         Err(unresolved) if unresolved.mistake || unresolved.need.is_some() => return None,
-        Err(unresolved) => format!("the image can't be told: {unresolved}"),
+        Err(unresolved) => format!("cannot determine the image: {unresolved}"),
     };
     let message = format!("{what}: it is neither built nor published here");
     Some(Finding::new(Severity::Notice, usage.place.clone(), message))
 }
 
 /// Reports an image that is not built for a platform that it is, or may be, deployed on.
-fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
+fn platform_mismatch(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     let declared: Vec<&Platform> = image.platforms.iter().map(|platform| &platform.value).collect();
     if declared.is_empty() || !usage.runtime.certain {
         return None;
@@ -247,7 +247,7 @@ fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
 }
 
 /// Reports an image that would be built for several platforms although Lambda does not accept an index.
-fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
+fn several_platforms_for_lambda(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
     let function = usages.iter().find(|usage| usage.takes_single_manifest())?;
     let platforms = image.platforms_for(usages.iter().copied());
     if platforms.len() < 2 {

@@ -68,7 +68,7 @@ impl Scope<'_> {
         let known = self.assumed.borrow().get(name).cloned();
         known.unwrap_or_else(|| {
             let decided = match self.file.declaration("Conditions", name) {
-                Some(node) => self.holds(node).map_err(|unresolved| of_condition(unresolved, name)),
+                Some(node) => self.holds(node).map_err(|unresolved| with_open_condition(unresolved, name)),
                 None => Err(unresolved),
             };
             self.assumed.borrow_mut().insert(name.to_owned(), decided.clone());
@@ -89,7 +89,7 @@ impl Scope<'_> {
         };
         self.conditions.borrow_mut().insert(name.to_owned(), None);
         let assumptions = self.assumptions.take();
-        let decided = self.holds(node).map_err(|unresolved| of_condition(unresolved, name));
+        let decided = self.holds(node).map_err(|unresolved| with_open_condition(unresolved, name));
         self.assumptions.replace(assumptions);
         self.conditions.borrow_mut().insert(name.to_owned(), Some(decided.clone()));
         decided
@@ -188,7 +188,7 @@ impl Scope<'_> {
     }
 }
 
-fn of_condition(unresolved: Unresolved, name: &str) -> Unresolved {
+fn with_open_condition(unresolved: Unresolved, name: &str) -> Unresolved {
     if unresolved.mistake {
         unresolved
     } else {

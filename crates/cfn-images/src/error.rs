@@ -49,7 +49,7 @@ pub enum Error {
         message: String,
     },
     /// A value was given for a parameter that the run sets itself, and the two differ.
-    #[error("input `parameters`: `{name}={given}`, and the run is for `{meant}`")]
+    #[error("input `parameters`: `{name}={given}` contradicts the run, which is for `{meant}`")]
     Contradiction {
         /// `Environment` or `DeploymentVersion`.
         name: String,
@@ -112,7 +112,7 @@ impl Error {
             Self::Invalid { hint, .. } => hint.as_deref(),
             Self::RefusedValue { .. } => None,
             Self::Contradiction { .. } => {
-                Some("leave it out: both are set without asking; `DeploymentVersion=v{version}` adds to what is set")
+                Some("leave it out: it is set automatically; `DeploymentVersion=v{version}` adds to it")
             }
             Self::UnknownMapping { hint, .. } | Self::UnknownParameter { hint, .. } => Some(hint),
         }

@@ -63,14 +63,14 @@ impl ImageDefinition {
     }
 
     /// Makes the paths relative to the folder of an outer template.
-    pub(super) fn seen_from(mut self, outer: &File) -> Self {
+    pub(super) fn relative_to(mut self, outer: &File) -> Self {
         let folder = |file: &Path| file.parent().map(Path::to_owned).unwrap_or_default();
         let (from, to) = (folder(&outer.display), folder(&self.key.place.file));
         if from != to {
             let up = from.components().map(|_| "..").collect::<PathBuf>();
-            let place = |path: &PathBuf| normal(&up.join(&to).join(path));
+            let place = |path: &PathBuf| normalized(&up.join(&to).join(path));
             let below = |path: &PathBuf| match to.strip_prefix(&from) {
-                Ok(way) => normal(&way.join(path)),
+                Ok(way) => normalized(&way.join(path)),
                 Err(_) => place(path),
             };
             (self.context.value, self.dockerfile.value) = (below(&self.context.value), below(&self.dockerfile.value));
@@ -80,8 +80,8 @@ impl ImageDefinition {
 
     /// Prefixes the paths with a folder.
     pub fn below(mut self, folder: &Path) -> Self {
-        self.context.value = normal(&folder.join(&self.context.value));
-        self.dockerfile.value = normal(&folder.join(&self.dockerfile.value));
+        self.context.value = normalized(&folder.join(&self.context.value));
+        self.dockerfile.value = normalized(&folder.join(&self.dockerfile.value));
         self
     }
 
@@ -121,7 +121,7 @@ pub(super) fn string(file: &File, node: &Node, name: &str) -> Result<Placed<Stri
 }
 
 /// Removes `.` components, and `..` components together with the folder before them.
-pub(super) fn normal(path: &Path) -> PathBuf {
+pub(super) fn normalized(path: &Path) -> PathBuf {
     let mut parts: Vec<Component> = Vec::new();
     for part in path.components() {
         match (part, parts.last()) {

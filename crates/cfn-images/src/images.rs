@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::{Entry, Mapping, Mark, Node, NodeKind};
 use super::error::{one_line, suggestion};
-use super::image_definition::{ImageDefinition, ImageSource, Placed, normal, string};
+use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::{Error, File, Template, metadata};
 use oci::{Platform, RepositoryName};
 
@@ -32,7 +32,7 @@ impl Template {
                 return Err(Error::invalid(file.place(entry.mark), format!("mapping `{mapping}` has no images")));
             }
             for key in keys {
-                let image = image(file, mapping, key)?.seen_from(&self.file);
+                let image = image(file, mapping, key)?.relative_to(&self.file);
                 match images.iter().find(|known| known.key.value == image.key.value) {
                     // The same template is nested twice, or the mapping was copied.
                     Some(known) if known.is_built_as(&image) => {}
@@ -49,13 +49,13 @@ impl Template {
             }
         }
         if !is_there && declared.is_empty() {
-            return Err(self.no_mapping(mapping));
+            return Err(self.unknown_mapping(mapping));
         }
         images.extend(declared);
         Ok(images)
     }
 
-    fn no_mapping(&self, mapping: &str) -> Error {
+    fn unknown_mapping(&self, mapping: &str) -> Error {
         let section = self.file.root.get("Mappings");
         let known =
             section.and_then(|section| section.as_mapping()).map(|mappings| mappings.entries()).unwrap_or_default();
@@ -96,11 +96,11 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
     }
     let default = |path: PathBuf| Placed { value: path, place: place.clone() };
     let context =
-        one("context")?.map_or_else(|| default(".".into()), |given| given.map(|path| normal(Path::new(&path))));
+        one("context")?.map_or_else(|| default(".".into()), |given| given.map(|path| normalized(Path::new(&path))));
     let dockerfile = one("dockerfile")?;
     let dockerfile = dockerfile.map_or_else(
-        || default(normal(&context.value.join("Dockerfile"))),
-        |given| given.map(|path| normal(Path::new(&path))),
+        || default(normalized(&context.value.join("Dockerfile"))),
+        |given| given.map(|path| normalized(Path::new(&path))),
     );
     let list = |attribute: &str| match attributes.get(attribute) {
         Some(entry) => strings(file, &entry.value, &format!("{name}.{attribute}")),

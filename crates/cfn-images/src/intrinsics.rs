@@ -101,7 +101,7 @@ impl<'t> Scope<'t> {
     pub(super) fn text(&self, node: &Node) -> Text {
         let text = self.evaluate(node).into_text(|| self.place(node));
         let text = self.dynamic(text, node.mark);
-        self.bounded(text, self.place(node)).into_text(|| self.place(node))
+        self.within_limit(text, self.place(node)).into_text(|| self.place(node))
     }
 
     /// Evaluates an expression to a string. Fails if any part of it is unknown.
@@ -131,7 +131,7 @@ impl<'t> Scope<'t> {
         };
         self.guard.depth.set(depth - 1);
         match value {
-            Value::Text(text) => self.bounded(text, self.place(node)),
+            Value::Text(text) => self.within_limit(text, self.place(node)),
             value => value,
         }
     }
@@ -209,7 +209,7 @@ impl<'t> Scope<'t> {
             Ok(arguments)
         } else {
             let found = arguments.len();
-            Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", spoken(&count))))
+            Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", formatted_count(&count))))
         }
     }
 
@@ -397,7 +397,7 @@ impl<'t> Scope<'t> {
         let (key, by_key) = self.key(&arguments[1])?;
         let (attribute, by_attribute) = self.traced(&arguments[2])?;
         let by = by_mapping | by_key | by_attribute;
-        match self.mapped(&mapping, &key, &attribute, arguments) {
+        match self.map_value(&mapping, &key, &attribute, arguments) {
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
@@ -405,7 +405,7 @@ impl<'t> Scope<'t> {
 
     /// Looks up a value in a mapping. A literal key that does not exist is a mistake. One that comes from a parameter
     /// may exist in another environment.
-    fn mapped(
+    fn map_value(
         &self,
         mapping: &str,
         key: &str,
@@ -469,7 +469,7 @@ impl<'t> Scope<'t> {
     }
 }
 
-fn spoken(count: &std::ops::RangeInclusive<usize>) -> String {
+fn formatted_count(count: &std::ops::RangeInclusive<usize>) -> String {
     if count.start() == count.end() {
         count.start().to_string()
     } else {

@@ -92,7 +92,7 @@ impl Reader<'_> {
                 Some('"') => return Ok(text),
                 Some('\\') => text.push(self.escape(mark)?),
                 Some(c) if c >= ' ' => text.push(c),
-                Some('\n' | '\r') | None => return Err(SyntaxError::new(start, "a string without an end")),
+                Some('\n' | '\r') | None => return Err(SyntaxError::new(start, "unterminated string")),
                 Some(c) => {
                     return Err(SyntaxError::new(mark, format!("control character U+{:04X} in a string", c as u32)));
                 }
@@ -111,19 +111,18 @@ impl Reader<'_> {
             Some('u') => {
                 let unit = self.unit(mark)?;
                 if !(0xd800..0xdc00).contains(&unit) {
-                    return char::from_u32(unit).ok_or_else(|| lone(mark));
+                    return char::from_u32(unit).ok_or_else(|| unpaired_surrogate(mark));
                 }
                 if self.next() != Some('\\') || self.next() != Some('u') {
-                    return Err(lone(mark));
+                    return Err(unpaired_surrogate(mark));
                 }
                 match self.unit(mark)? {
-                    low @ 0xdc00..0xe000 => {
-                        char::from_u32(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)).ok_or_else(|| lone(mark))?
-                    }
-                    _ => return Err(lone(mark)),
+                    low @ 0xdc00..0xe000 => char::from_u32(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00))
+                        .ok_or_else(|| unpaired_surrogate(mark))?,
+                    _ => return Err(unpaired_surrogate(mark)),
                 }
             }
-            _ => return Err(SyntaxError::new(mark, "an escape that JSON does not have")),
+            _ => return Err(SyntaxError::new(mark, "invalid escape sequence")),
         })
     }
 
@@ -192,10 +191,10 @@ impl Reader<'_> {
 
     fn unexpected(&self, found: Option<char>, wanted: &str) -> SyntaxError {
         let found = found.map_or("the end of the file".to_owned(), |c| format!("`{}`", c.escape_debug()));
-        SyntaxError::new(self.mark, format!("found {found} where {wanted} should be"))
+        SyntaxError::new(self.mark, format!("expected {wanted}, found {found}"))
     }
 }
 
-fn lone(mark: Mark) -> SyntaxError {
-    SyntaxError::new(mark, "half of a surrogate pair")
+fn unpaired_surrogate(mark: Mark) -> SyntaxError {
+    SyntaxError::new(mark, "unpaired surrogate")
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::document::{Entry, Node};
-use super::image_definition::{ImageDefinition, ImageSource, Placed, normal, string};
+use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::intrinsics::{Guard, Scope};
 use super::value::Text;
 use super::{Context, Error, Template};
@@ -56,8 +56,8 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
     };
     let here = |path: PathBuf| Placed { value: path, place: place.clone() };
     let context =
-        one("DockerContext")?.map_or_else(|| here(".".into()), |given| given.map(|path| normal(Path::new(&path))));
-    let inside = |path: &str| normal(&context.value.join(path));
+        one("DockerContext")?.map_or_else(|| here(".".into()), |given| given.map(|path| normalized(Path::new(&path))));
+    let inside = |path: &str| normalized(&context.value.join(path));
     let dockerfile =
         one("Dockerfile")?.map_or_else(|| here(inside("Dockerfile")), |given| given.map(|path| inside(&path)));
     let mut build_args = Vec::new();

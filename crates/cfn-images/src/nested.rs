@@ -56,7 +56,7 @@ impl<'r> Loader<'r> {
     fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: SourceLocation) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
         let (path, display) =
-            (folder(parent).join(relative), super::image_definition::normal(&folder(shown).join(relative)));
+            (folder(parent).join(relative), super::image_definition::normalized(&folder(shown).join(relative)));
         let real = path.canonicalize().map_err(|source| {
             Error::hinted(
                 place.clone(),
@@ -132,7 +132,7 @@ impl<'t> Scope<'t> {
                 Value::Nothing(_) => continue,
                 value => value,
             };
-            values.insert(entry.key.clone(), value.outside());
+            values.insert(entry.key.clone(), value.without_conditions());
         }
         self.nesting.borrow_mut().pop();
         Some(Scope::new(file, self.context, self.guard, values))
@@ -154,7 +154,9 @@ impl<'t> Scope<'t> {
         // A scope takes more of the stack than an expression.
         self.guard.depth.set(depth + 10);
         let value = self.nested(name).map(|scope| match scope.file.declaration("Outputs", output) {
-            Some(declared) => declared.get("Value").map(|value| scope.evaluate(value).outside()).ok_or_else(Vec::new),
+            Some(declared) => {
+                declared.get("Value").map(|value| scope.evaluate(value).without_conditions()).ok_or_else(Vec::new)
+            }
             None => {
                 let known = scope.file.section("Outputs").map(|section| section.entries()).unwrap_or_default();
                 Err(known.iter().map(|entry| entry.key.clone()).collect())
@@ -168,7 +170,7 @@ impl<'t> Scope<'t> {
                 let hint = self.guard.names.suggestion(output, known.iter().map(String::as_str), "outputs");
                 Err(Unresolved::mistake(self.file.place(mark), missing).hint(hint))
             }
-            None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is no template of the checkout"))),
+            None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is not a template in the checkout"))),
         }
     }
 }

@@ -232,7 +232,7 @@ impl Scope<'_> {
             (false, value) => value,
         };
         let value = match value {
-            Value::Text(text) => self.bounded(text, place()),
+            Value::Text(text) => self.within_limit(text, place()),
             value => value,
         };
         match (parameter.is_list(), value) {
@@ -255,7 +255,7 @@ impl Scope<'_> {
         })
     }
 
-    pub(super) fn bounded(&self, text: Text, place: SourceLocation) -> Value {
+    pub(super) fn within_limit(&self, text: Text, place: SourceLocation) -> Value {
         if text.is_too_long() {
             Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference"))
         } else {

@@ -37,7 +37,10 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     if missing.is_empty() {
         return None;
     }
-    let message = format!("execution role `{name}` lacks {} to pull images from ECR", super::error::listed(&missing));
+    let message = format!(
+        "execution role `{name}` does not allow {}, which pulling images from ECR requires",
+        super::error::listed(&missing)
+    );
     let hint = "allow them, or attach the managed policy service-role/AmazonECSTaskExecutionRolePolicy";
     Some(Finding::new(Severity::Warning, scope.file.place(role.mark), message).hint(hint))
 }

@@ -9,7 +9,7 @@ use super::value::{Unresolved, Value};
 use oci::Platform;
 
 /// Returns the platforms of the container at the end of `path`, which begins with the resource's properties.
-pub(super) fn of(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &Node) -> Runtime {
+pub(super) fn runtime(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &Node) -> Runtime {
     let default = |certain| Runtime {
         platforms: vec![Platform::linux("amd64")],
         alternatives: Vec::new(),
@@ -31,7 +31,7 @@ pub(super) fn of(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &N
             let global = || scope.file.root.at(&["Globals", "Function", "Architectures"]);
             let global = (kind == ResourceKind::ServerlessFunction).then(global).flatten();
             match own.map(AsRef::as_ref).or(global) {
-                Some(node) => decided(scope, node, architectures(scope, node)),
+                Some(node) => from_alternatives(scope, node, architectures(scope, node)),
                 None => default(true),
             }
         }
@@ -50,7 +50,7 @@ pub(super) fn is_fargate(scope: &Scope, properties: &Node) -> bool {
     })
 }
 
-fn decided(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unresolved>) -> Runtime {
+fn from_alternatives(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unresolved>) -> Runtime {
     let (mut all, why) = match found {
         Ok(found) => (found.all, found.why),
         Err(unresolved) => (Vec::new(), Some(unresolved)),
@@ -69,7 +69,7 @@ fn decided(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unr
 fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
     // Many containers, each with many alternatives, take many steps.
     if !scope.guard.spend(1) {
-        return Some(decided(scope, node, Err(scope.mistake(node, TOO_MANY))));
+        return Some(from_alternatives(scope, node, Err(scope.mistake(node, TOO_MANY))));
     }
     let branches = scope.branches(node);
     let is_absent =
@@ -91,10 +91,10 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
                 found.all.extend(of_branch.all);
                 found.why = found.why.or(branch.undecided.clone()).or(of_branch.why);
             }
-            Err(unresolved) => return Some(decided(scope, place, Err(unresolved))),
+            Err(unresolved) => return Some(from_alternatives(scope, place, Err(unresolved))),
         }
     }
-    Some(decided(scope, place, Ok(found)))
+    Some(from_alternatives(scope, place, Ok(found)))
 }
 
 fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {

@@ -119,8 +119,8 @@ impl Survey {
                             }
                         });
                     }
-                    self.deployed.extend(each_once(there.deployed));
-                    self.excluded.extend(each_once(there.excluded));
+                    self.deployed.extend(deduplicated(there.deployed));
+                    self.excluded.extend(deduplicated(there.excluded));
                 }
             }
         }
@@ -133,11 +133,11 @@ impl Survey {
         let Some(resource) = scope.file.declaration("Resources", key) else { return };
         let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { return };
         let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { return };
-        of_resource(scope, shape, id, resource, conditions, &mut self.deployed);
+        resource_usages(scope, shape, id, resource, conditions, &mut self.deployed);
     }
 }
 
-fn of_resource(
+fn resource_usages(
     scope: &Scope,
     shape: &Shape,
     id: &str,
@@ -168,17 +168,17 @@ fn of_resource(
                 1 => None,
                 _ => scope.assuming(at, || scope.text(node)).known().err(),
             };
-            let runtime = || runtime::of(scope, shape.kind, &container.path, resource);
+            let runtime = || runtime::runtime(scope, shape.kind, &container.path, resource);
             let common = scope.assuming(at, runtime);
             let found = variants.iter().filter_map(|assumptions| {
                 scope.assuming(assumptions, || {
                     let is_same = assumptions == at || common.unresolved.is_none();
                     let runtime = if is_same { common.clone() } else { runtime() };
-                    let usage = of_container(scope, shape, id, resource, &container, node, runtime)?;
+                    let usage = container_usage(scope, shape, id, resource, &container, node, runtime)?;
                     Some(Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
                 })
             });
-            usages.extend(each_once(found));
+            usages.extend(deduplicated(found));
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
@@ -187,14 +187,14 @@ fn of_resource(
             resource: id.to_owned(),
             kind: shape.kind,
             container: None,
-            reference: Err(packaged(&place)),
+            reference: Err(filled_in_by_sam(&place)),
             place,
             lead: None,
             path: None,
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
-            runtime: runtime::of(scope, shape.kind, &[properties], resource),
+            runtime: runtime::runtime(scope, shape.kind, &[properties], resource),
             undecided: conditions.undecided.cloned(),
             any: false,
             metadata: true,
@@ -203,7 +203,7 @@ fn of_resource(
 }
 
 /// Returns the usage of a container.
-fn of_container(
+fn container_usage(
     scope: &Scope,
     shape: &Shape,
     id: &str,
@@ -223,7 +223,7 @@ fn of_container(
     let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
     if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
         // This is an image's name on the machine that builds it.
-        reference = Err(packaged(&place));
+        reference = Err(filled_in_by_sam(&place));
     }
     let needs = needs(scope, &text, lead.as_ref(), container.undecided.as_ref());
     Some(Usage {
@@ -245,7 +245,7 @@ fn of_container(
 }
 
 /// Removes duplicates.
-fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
+fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = Vec::new();
     let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
     for usage in usages {
@@ -267,12 +267,12 @@ fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unr
     missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
 }
 
-fn packaged(place: &SourceLocation) -> Unresolved {
+fn filled_in_by_sam(place: &SourceLocation) -> Unresolved {
     Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
 }
 
 /// Calls `visit` with the scope, ID and properties of each task definition that may be deployed.
-pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
+pub(super) fn visit_task_definitions(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
     for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
         let condition = entry.value.get("Condition").and_then(|node| node.text());
         let excluded = condition.is_some_and(|name| scope.condition(name, || scope.place(&entry.value)) == Ok(false));
@@ -281,7 +281,7 @@ pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &
             (true, _) => {}
             (false, _) if scope.file.nested.contains_key(&entry.key) => {
                 if let Some(nested) = scope.nested(&entry.key) {
-                    tasks(&nested, &format!("{id}/"), visit);
+                    visit_task_definitions(&nested, &format!("{id}/"), visit);
                 }
             }
             (false, Some(properties)) if has_type(&entry.value, "AWS::ECS::TaskDefinition") => {

@@ -221,8 +221,9 @@ impl TracedText {
     /// Splits at every delimiter. In another environment or version, a span may contain more or fewer delimiters,
     /// which shifts all later items. Those are marked as altered.
     pub(super) fn split(&self, delimiter: &str) -> Vec<Self> {
-        let may_hold =
-            |span: &&Span| matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_of_names(c));
+        let may_hold = |span: &&Span| {
+            matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_name_character(c))
+        };
         let mut items = Vec::new();
         let mut start = 0;
         for item in self.text.split(delimiter) {
@@ -294,7 +295,7 @@ impl TracedText {
 }
 
 /// Returns whether a character may be part of an environment's name or a version.
-fn is_of_names(c: char) -> bool {
+fn is_name_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')
 }
 

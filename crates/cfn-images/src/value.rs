@@ -143,10 +143,10 @@ impl Value {
     }
 
     /// Removes what is only meaningful in the file of the expression: its conditions.
-    pub(super) fn outside(self) -> Self {
+    pub(super) fn without_conditions(self) -> Self {
         match self {
-            Self::Text(text) => Self::Text(text.outside()),
-            Self::List(items) => Self::List(items.into_iter().map(Self::outside).collect()),
+            Self::Text(text) => Self::Text(text.without_conditions()),
+            Self::List(items) => Self::List(items.into_iter().map(Self::without_conditions).collect()),
             Self::Nothing(by) => Self::Nothing(by),
             Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, ..unresolved }),
         }
@@ -242,7 +242,7 @@ impl Text {
     }
 
     /// Removes what is only meaningful in the file of the expression: its conditions.
-    pub(super) fn outside(mut self) -> Self {
+    pub(super) fn without_conditions(mut self) -> Self {
         self.parts.iter_mut().filter_map(|part| part.text.as_mut().err()).for_each(|why| why.condition = None);
         self
     }

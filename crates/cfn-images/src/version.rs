@@ -61,8 +61,7 @@ impl Version {
 
     /// Returns why a moving tag keeps its version instead of moving to this one, or `None` if it moves.
     pub fn keeps_off(&self, tag: &Reference, held: Option<&Self>) -> Option<String> {
-        let holds =
-            held.map_or_else(|| "a version that no record tells of".to_owned(), |held| format!("version {held}"));
+        let holds = held.map_or_else(|| "an unrecorded version".to_owned(), |held| format!("version {held}"));
         if held.is_some_and(|held| held > self) {
             return Some(format!("`{tag}` holds {holds}, and would go back to {self}: it stays where it is"));
         }

@@ -98,7 +98,7 @@ impl<'t> Reader<'t> {
         let (anchor, tag, node) = match event {
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| SyntaxError::new(mark, "an alias that contains itself"))?;
+                let node = node.ok_or_else(|| SyntaxError::new(mark, "an alias refers to itself"))?;
                 if depth + node.height > DEPTH_LIMIT {
                     return Err(SyntaxError::too_deep(mark));
                 }

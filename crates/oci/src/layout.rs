@@ -73,7 +73,7 @@ impl Layout {
         if path.exists() {
             self.verify(&digest, bytes.len() as u64)?;
         } else {
-            self.written(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
+            self.write_temporary(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         }
         Ok(digest)
     }
@@ -84,7 +84,7 @@ impl Layout {
     /// Returns an error if the file is missing or has other content.
     fn verify(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
-        let mut file = self.open(&path)?.ok_or_else(|| self.lacks_blob(digest))?;
+        let mut file = self.open(&path)?.ok_or_else(|| self.missing_blob(digest))?;
         let stamp = index::stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
         if self.is_verified(digest, &stamp) {
             return Ok(());
@@ -108,7 +108,7 @@ impl Layout {
             }
             for child in manifest.children() {
                 if seen.insert(child.digest.clone()) {
-                    left.push(self.manifest_of(child)?.ok_or_else(|| self.lacks_blob(&child.digest))?);
+                    left.push(self.manifest_of(child)?.ok_or_else(|| self.missing_blob(&child.digest))?);
                 }
             }
         }
@@ -116,7 +116,7 @@ impl Layout {
     }
 
     fn has_other_bytes(&self, what: &str, digest: &Digest) -> StoreError {
-        let message = format!("{what} {digest} of {} has other bytes than its digest says", self.address());
+        let message = format!("{what} {digest} of {} does not match its digest", self.address());
         StoreError::new(ErrorKind::Integrity, message)
             .hint("the file is damaged: delete it, and copy or build it again")
     }
@@ -136,7 +136,7 @@ impl Layout {
         let mut source = File::open(file).map_err(|e| self.failed(file, e))?;
         io::copy(&mut source, &mut HashingSink(&mut hasher)).map_err(|e| self.failed(file, e))?;
         if hasher.finish() != *digest {
-            let message = format!("{} has other bytes than its digest {digest} says", file.display());
+            let message = format!("{} does not match its digest {digest}", file.display());
             return Err(StoreError::new(ErrorKind::Integrity, message));
         }
         if fs::hard_link(file, &path).is_ok() {
@@ -176,7 +176,7 @@ impl Layout {
     /// # Errors
     /// Returns an error if the blob is missing, does not match its descriptor, or is larger than `limit` bytes.
     pub fn read_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
+        let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.missing_blob(&blob.digest))?;
         if bytes.len() as u64 != blob.size || Digest::of(&bytes) != blob.digest {
             return Err(self.has_other_bytes("blob", &blob.digest));
         }
@@ -199,7 +199,7 @@ impl Layout {
     /// Writes a file, unless one with this name exists.
     fn add_new(&self, name: &str, text: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        let temporary = self.written(&path, text.as_bytes())?;
+        let temporary = self.write_temporary(&path, text.as_bytes())?;
         match temporary.persist_noclobber(&path) {
             Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
             Ok(_) | Err(_) => Ok(()),
@@ -207,7 +207,7 @@ impl Layout {
     }
 
     /// Writes a temporary file, which has to be renamed.
-    fn written(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, StoreError> {
+    fn write_temporary(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, StoreError> {
         let mut temporary = self.temporary()?;
         temporary.write_all(bytes).map_err(|e| self.failed(path, e))?;
         set_readable(temporary.as_file()).map_err(|e| self.failed(path, e))?;
@@ -257,7 +257,7 @@ impl Layout {
 
     /// Runs blocking work, which waits for the disk or the lock, on a separate thread, so that signals are still
     /// handled.
-    async fn apart<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -274,8 +274,8 @@ impl Layout {
         StoreError::new(ErrorKind::Invalid, format!("cannot use {}", path.display())).because(error)
     }
 
-    fn lacks_blob(&self, digest: &Digest) -> StoreError {
-        let message = format!("the OCI layout {} lacks the blob {digest}", self.root.display());
+    fn missing_blob(&self, digest: &Digest) -> StoreError {
+        let message = format!("the OCI layout {} is missing the blob {digest}", self.root.display());
         StoreError::new(ErrorKind::NotFound, message).hint("it was cut off: build or copy it again")
     }
 }
@@ -288,7 +288,7 @@ impl BlobSource for Layout {
 
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let path = self.blob_path(&blob.digest);
-        let file = self.open(&path)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
+        let file = self.open(&path)?.ok_or_else(|| self.missing_blob(&blob.digest))?;
         let file = tokio::fs::File::from_std(file);
         let layout = self.clone();
         let pieces =
@@ -311,7 +311,7 @@ impl Store for Layout {
         let Some(descriptor) = self.root_named(tag)? else { return Ok(None) };
         match self.manifest_of(&descriptor)? {
             Some(manifest) => Ok(Some(manifest)),
-            None => Err(self.invalid(&format!("lacks the manifest {} of `{tag}`", descriptor.digest))),
+            None => Err(self.invalid(&format!("is missing the manifest {} of `{tag}`", descriptor.digest))),
         }
     }
 
@@ -323,7 +323,7 @@ impl Store for Layout {
         let path = self.blob_path(&blob.digest);
         if path.exists() {
             let blob = blob.clone();
-            self.apart(move |layout| layout.verify(&blob.digest, blob.size)).await?;
+            self.run_blocking(move |layout| layout.verify(&blob.digest, blob.size)).await?;
             return Ok(Put::Present);
         }
         self.create()?;
@@ -344,7 +344,7 @@ impl Store for Layout {
 
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {
         let (manifest, tag) = (manifest.clone(), tag.cloned());
-        self.apart(move |layout| {
+        self.run_blocking(move |layout| {
             if tag.is_some() {
                 layout.verify_below(&manifest)?;
             }
@@ -546,7 +546,7 @@ mod tests {
         // An entry whose manifest is missing may have been a referrer of the subject.
         fs::remove_file(one.blob_path(&manifest("07", Some(&image)).digest)).unwrap();
         let error = Layout::at(folder.path()).referrers(&image.digest).await.unwrap_err();
-        assert!(error.to_string().contains("lacks the manifest"), "{error}");
+        assert!(error.to_string().contains("is missing the manifest"), "{error}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub enum InvalidManifest {
     #[error("not a valid manifest")]
     Json(#[source] oci_spec::OciSpecError),
     /// It is JSON that other parsers would interpret differently.
-    #[error("not a manifest that all read alike")]
+    #[error("ambiguous JSON: duplicate or case-variant keys")]
     Ambiguous(#[source] serde_json::Error),
     /// Its media type is unknown.
     #[error("media type `{0}` is neither an image manifest nor an index")]
@@ -304,7 +304,7 @@ mod tests {
         insta::assert_snapshot!(parse("{"), @"not a valid manifest");
         insta::assert_snapshot!(parse("{}"), @"not a valid manifest");
         insta::assert_snapshot!(parse(r#"{"mediaType":"application/x"}"#), @"media type `application/x` is neither an image manifest nor an index");
-        insta::assert_snapshot!(parse(r#"{"manifests":[],"Manifests":[]}"#), @"not a manifest that all read alike");
+        insta::assert_snapshot!(parse(r#"{"manifests":[],"Manifests":[]}"#), @"ambiguous JSON: duplicate or case-variant keys");
         let large = vec![b' '; MANIFEST_LIMIT as usize + 1];
         assert!(matches!(Manifest::parse(large.into(), None), Err(InvalidManifest::TooLarge(_))));
     }

@@ -40,13 +40,13 @@ pub enum InvalidReference {
     #[error("`{0}` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`")]
     Repository(String),
     /// It is not a tag.
-    #[error("`{0}` is not a tag: at most 128 letters, digits, `_`, `.` or `-`, the first no `.` or `-`")]
+    #[error("`{0}` is not a tag: at most 128 letters, digits, `_`, `.` or `-`, not beginning with `.` or `-`")]
     Tag(String),
     /// It is neither a host nor `oci:DIR`.
     #[error("`{0}` is neither a registry's host nor oci:DIR")]
     Location(String),
     /// It has no `/` between a host and a repository.
-    #[error("`{0}` names no registry: host/repository:tag")]
+    #[error("`{0}` does not name a registry: use host/repository:tag")]
     NoHost(String),
     /// It has a digest where a tag is required.
     #[error("`{0}` is pinned to a digest, so no tag can be published under it")]

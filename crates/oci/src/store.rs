@@ -150,7 +150,7 @@ pub async fn listed_tag(store: &dyn Store, tag: &Tag) -> Result<(Tag, Digest), S
             return Ok((tag.clone(), digest));
         }
     }
-    let message = format!("{} lists the tag `{tag}`, and answers that it does not exist", store.address());
+    let message = format!("{} lists the tag `{tag}`, but answers that it does not exist", store.address());
     Err(StoreError::new(ErrorKind::Transient, message).hint("if it was deleted meanwhile, run this again"))
 }
 
@@ -175,7 +175,7 @@ pub fn verified(bytes: BlobStream, blob: &Descriptor, whence: String) -> BlobStr
                     hasher.update(&piece);
                     state.seen += piece.len() as u64;
                     if state.seen > state.blob.size {
-                        return Err(integrity(&state.blob, &state.whence, "is longer than it says"));
+                        return Err(integrity(&state.blob, &state.whence, "is longer than its descriptor says"));
                     }
                     if let Some(before) = state.held.replace(piece) {
                         return Ok(Some((before, state)));
@@ -187,7 +187,7 @@ pub fn verified(bytes: BlobStream, blob: &Descriptor, whence: String) -> BlobStr
                     }
                     let digest = state.hasher.take().map(Hasher::finish);
                     if digest.as_ref() != Some(&state.blob.digest) {
-                        return Err(integrity(&state.blob, &state.whence, "has other bytes than its digest says"));
+                        return Err(integrity(&state.blob, &state.whence, "does not match its digest"));
                     }
                     return Ok(state.held.take().map(|last| (last, state)));
                 }

@@ -58,7 +58,7 @@ impl SourceLocation {
         let meant = KEYS.into_iter().find(|known| known.chars().map(folded).eq(key.chars().map(folded)));
         match meant {
             Some(meant) => {
-                Err(E::custom(format_args!("the key `{}` is `{meant}` to some readers", key.escape_debug())))
+                Err(E::custom(format_args!("some parsers read the key `{}` as `{meant}`", key.escape_debug())))
             }
             None => Ok(Self::Free),
         }
@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for SourceLocation {
         while let Some(key) = map.next_key::<String>()? {
             map.next_value_seed(self.under(&key)?)?;
             if seen.contains(&key) {
-                return Err(de::Error::custom(format_args!("the key `{}` is there twice", key.escape_debug())));
+                return Err(de::Error::custom(format_args!("duplicate key `{}`", key.escape_debug())));
             }
             seen.insert(key);
         }

@@ -34,7 +34,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 /// Resolves a `Location` header against the URL of the request. Accepts the origin of the request, loopback from a
 /// loopback registry, and otherwise https on a host that is neither a loopback nor a link-local address.
 pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> {
-    let invalid = || Failure::new(ErrorKind::Invalid, "the registry names no place to go on");
+    let invalid = || Failure::new(ErrorKind::Invalid, "the registry returned no location for the upload");
     let value = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(invalid)?;
     let to = from.join(value).map_err(|_| invalid())?;
     let refused = |why: &str| Err(Failure::new(ErrorKind::Invalid, format!("it sends {why}: {}", origin(&to))));

@@ -160,7 +160,7 @@ impl Repository {
             let failed: Arc<Mutex<Option<StoreError>>> = Arc::default();
             let bytes = source.blob(blob).await.map_err(Failure::passed_on)?;
             let progress = UploadProgress::new();
-            let body = self.counted(bytes, failed.clone(), progress.clone());
+            let body = self.counting_body(bytes, failed.clone(), progress.clone());
             let call = Call {
                 content_type: Some("application/octet-stream".to_owned()),
                 body: Payload::Stream(body, blob.size, progress),
@@ -172,9 +172,9 @@ impl Repository {
             let cause = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (outcome, cause) {
                 (Err(_), Some(cause)) => Err(Failure::passed_on(cause)),
-                (Err(failure), None) => Err(in_new_session(failure)),
+                (Err(failure), None) => Err(retryable_in_new_session(failure)),
                 (Ok(answer), _) if answer.status == StatusCode::CREATED => Ok(()),
-                (Ok(answer), _) => self.stored(blob, answer.status).await,
+                (Ok(answer), _) => self.check_stored(blob, answer.status).await,
             }
         };
         // A large upload takes long, and may be worth another attempt.
@@ -184,11 +184,11 @@ impl Repository {
     }
 
     /// Checks whether the blob exists, after an upload that was answered with a status other than 201.
-    async fn stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
+    async fn check_stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
         match self.has_blob(blob).await {
             Ok(true) => Ok(()),
             Ok(false) => {
-                Err(Failure::new(ErrorKind::Transient, format!("it answered {status}, and the blob is not there"))
+                Err(Failure::new(ErrorKind::Transient, format!("it answered {status}, but the blob is missing"))
                     .unproved())
             }
             Err(error) => Err(Failure::passed_on(error)),
@@ -206,7 +206,7 @@ impl Repository {
     }
 
     /// Returns a request body that counts the bytes sent and remembers why it failed.
-    fn counted(
+    fn counting_body(
         &self,
         bytes: BlobStream,
         failed: Arc<Mutex<Option<StoreError>>>,
@@ -273,7 +273,7 @@ impl Repository {
             let skip = match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), offset) => 0,
                 StatusCode::PARTIAL_CONTENT => {
-                    return Err(Failure::new(ErrorKind::Invalid, "the server answers with another range"));
+                    return Err(Failure::new(ErrorKind::Invalid, "the server returned a different range"));
                 }
                 _ => offset,
             };
@@ -338,7 +338,7 @@ impl Download {
             }
             self.taken_up_at = self.offset;
             self.resumes += 1;
-            if self.resumes > RESUMES || !failure.may_pass() {
+            if self.resumes > RESUMES || !failure.is_retryable() {
                 return Err(self.repository.explain(failure, OperationKind::GetBlob, &self.subject));
             }
             self.repository.counts.retry();
@@ -376,7 +376,7 @@ fn deadline(size: u64) -> Duration {
 }
 
 /// Marks the failure as retryable: it concerns the upload session, and a new one may succeed.
-fn in_new_session(mut failure: Failure) -> Failure {
+fn retryable_in_new_session(mut failure: Failure) -> Failure {
     let session_lost = failure.code.as_deref() == Some("BLOB_UPLOAD_UNKNOWN")
         || failure.code.as_deref() == Some("BLOB_UPLOAD_INVALID")
         || failure.detail.as_deref().is_some_and(|detail| detail.starts_with("416"));

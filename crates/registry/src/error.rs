@@ -77,7 +77,7 @@ impl Failure {
     }
 
     /// Returns the failure for a registry that stopped reading the request's body.
-    pub(super) fn takes_no_more(deadline: Duration) -> Self {
+    pub(super) fn stopped_reading(deadline: Duration) -> Self {
         Self::new(ErrorKind::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
     }
 
@@ -102,7 +102,7 @@ impl Failure {
     pub(super) fn reason(&self) -> String {
         match (&self.detail, &self.source) {
             (Some(detail), _) => detail.clone(),
-            (None, Some(source)) => deepest(source.as_ref()).to_string(),
+            (None, Some(source)) => innermost_cause(source.as_ref()).to_string(),
             (None, None) => "no answer".to_owned(),
         }
     }
@@ -121,18 +121,18 @@ impl Failure {
         let said = said.and_then(|errors| errors.errors.into_iter().next());
         let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
         let detail = match message.filter(|message| !message.is_empty()) {
-            Some(message) => format!("{} {}", status.as_u16(), safe(&redacted(&message, secrets))),
+            Some(message) => format!("{} {}", status.as_u16(), sanitized(&redacted(&message, secrets))),
             None => status.to_string(),
         };
         let kind = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        let code = code.map(|code| safe(&redacted(&code, secrets)));
+        let code = code.map(|code| sanitized(&redacted(&code, secrets)));
         Self { code, retry_after, is_foreign, ..Self::new(kind, detail) }
     }
 
     /// Returns whether the same request may succeed later.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn is_retryable(&self) -> bool {
         let passes = self.is_unproved || matches!(self.kind, ErrorKind::Throttled | ErrorKind::Transient);
         passes && !self.is_final && self.refused().is_none()
     }
@@ -192,12 +192,12 @@ impl Failure {
                 (format!("repository `{repository}` does not exist in {place}"), None)
             }
             (ErrorKind::NotFound, _) if operation.kind.is_write() => (
-                format!("`{host}/{repository}` did not take {what}{detail}"),
-                Some("it answers that something is missing: the repository, or what the manifest names".to_owned()),
+                format!("`{host}/{repository}` did not accept {what}{detail}"),
+                Some("it answers that something is missing: the repository, or content that the manifest refers to".to_owned()),
             ),
             (ErrorKind::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
             (ErrorKind::Denied, _) if operation.kind == OperationKind::Token && self.code.is_none() && !self.had_credentials => {
-                (format!("the token service of `{host}` gives no token for `{repository}`{detail}"), None)
+                (format!("the token service of `{host}` issued no token for `{repository}`{detail}"), None)
             }
             (ErrorKind::Denied | ErrorKind::Authentication, _) if operation.kind == OperationKind::Token && self.had_credentials => (
                 format!("the token service of `{host}` refused the credentials for `{repository}`{detail}"),
@@ -205,7 +205,7 @@ impl Failure {
             ),
             (ErrorKind::Denied, Some(ecr)) if operation.kind == OperationKind::PutManifest && self.code.is_none() => (
                 format!("ecr:PutImage on {} was refused{detail}", ecr.repository_arn(repository.as_str())),
-                Some("the role or the repository's policy lacks ecr:PutImage, or the repository is full".to_owned()),
+                Some("the role's or the repository's policy does not allow ecr:PutImage, or the repository is full".to_owned()),
             ),
             (ErrorKind::Denied, Some(ecr)) => (
                 format!("{} on {} was denied{detail}", operation.kind.iam_action(), ecr.repository_arn(repository.as_str())),
@@ -274,12 +274,12 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// Returns the innermost cause, which is the most specific one.
-fn deepest<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
-    let mut deepest = error;
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
+fn innermost_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut innermost_cause = error;
+    while let Some(cause) = innermost_cause.source() {
+        innermost_cause = cause;
     }
-    deepest
+    innermost_cause
 }
 
 /// The minimum length, in characters, of a word that is redacted as a part of a secret. Shorter words reveal nothing.
@@ -307,7 +307,7 @@ fn redacted(text: &str, secrets: &[SecretString]) -> String {
 }
 
 /// Returns a registry's message on one line, truncated and without control characters.
-fn safe(text: &str) -> String {
+fn sanitized(text: &str) -> String {
     let words: Vec<&str> =
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
     words.join(" ").chars().take(DETAIL_LIMIT).collect()

@@ -204,7 +204,7 @@ async fn through(proxy: Intercept, http: HttpConnector, to: Uri) -> Result<Tokio
 
 /// A proxy that cannot be reached, or that cannot reach the host.
 #[derive(Debug, thiserror::Error)]
-#[error("no way through the proxy `{at}`")]
+#[error("cannot connect through the proxy `{at}`")]
 struct ProxyFailed {
     at: String,
     source: BoxError,

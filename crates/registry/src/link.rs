@@ -15,7 +15,7 @@ pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, 
             // The URL may contain the separator, so it is parsed first.
             let (address, after) =
                 rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or_else(unreadable)?;
-            let (parameters, next) = until_comma(after);
+            let (parameters, next) = split_at_comma(after);
             if is_next(parameters) {
                 return match from.join(address) {
                     Ok(url) if same_origin(&url, from) => Ok(Some(url)),
@@ -29,7 +29,7 @@ pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, 
 }
 
 /// Splits at the comma that ends a link. A comma inside of quotes does not.
-fn until_comma(text: &str) -> (&str, &str) {
+fn split_at_comma(text: &str) -> (&str, &str) {
     let mut quoted = false;
     let end = text.find(|c| {
         quoted ^= c == '"';

@@ -54,10 +54,10 @@ impl Repository {
             let message = format!("`{reference}` of {} is not a manifest that can be used", self.address());
             StoreError::new(ErrorKind::Invalid, message).because(error)
         })?;
-        let said = said_digest(&headers);
+        let said = digest_header(&headers);
         for expected in wanted.into_iter().chain(said.as_ref()) {
             if *expected != manifest.digest {
-                let message = format!("manifest {expected} of {} has other bytes than its digest says", self.address());
+                let message = format!("manifest {expected} of {} does not match its digest", self.address());
                 return Err(StoreError::new(ErrorKind::Integrity, message));
             }
         }
@@ -77,7 +77,7 @@ impl Repository {
         let answer = self.registry.fetch(&operation, &self.counts, 0, call).await;
         let Some(answer) = none_if_not_found(answer)? else { return Ok(None) };
         self.registry.known.manifest(&self.name, reference);
-        match said_digest(&answer.headers) {
+        match digest_header(&answer.headers) {
             Some(digest) => Ok(Some(digest)),
             // The header is optional. Without it, the digest is computed from the manifest.
             None => Ok(self.get_manifest(reference, None).await?.map(|manifest| manifest.digest)),
@@ -94,7 +94,7 @@ impl Repository {
         };
         self.registry.budget.manifest().await;
         let refused = match self.registry.fetch_once(&operation, &self.counts, PAGE_LIMIT, call).await {
-            Ok(answer) => match said_digest(&answer.headers) {
+            Ok(answer) => match digest_header(&answer.headers) {
                 Some(said) if said != manifest.digest => {
                     let message = format!("{} took {} for {said}", self.address(), manifest.digest);
                     return Err(Failure::passed_on(StoreError::new(ErrorKind::Integrity, message)));
@@ -118,7 +118,7 @@ impl Repository {
             (Some(held), refused) => Err(Failure::passed_on(self.held_by_another(manifest, tag, &held, &refused))),
             // It may still be in progress, or another writer may have won. Repeating the request is harmless.
             (None, Refused::Unproved(answer)) => {
-                let detail = format!("it answered {}, and the manifest is not there", answer.status);
+                let detail = format!("it answered {}, but the manifest is missing", answer.status);
                 Err(Failure::new(ErrorKind::Transient, detail).unproved())
             }
             (None, Refused::Conflict(failure)) => Err(failure.unproved()),
@@ -141,7 +141,7 @@ impl Repository {
     }
 
     /// Returns the error for a response that contradicts what the registry is known to contain.
-    fn unbelievable(&self, what: &str, answered: &str) -> StoreError {
+    fn contradiction(&self, what: &str, answered: &str) -> StoreError {
         let message = format!("{what} of {} can't be read: it answers {answered}", self.address());
         StoreError::new(ErrorKind::Transient, message)
     }
@@ -164,7 +164,7 @@ impl Repository {
                 TagAnswer::Empty => "an empty list, although a tag of it was read".clone_into(&mut answered),
             }
         }
-        Err(self.unbelievable("the tag list", &answered))
+        Err(self.contradiction("the tag list", &answered))
     }
 
     async fn tag_page_once(&self, url: &url::Url) -> Result<TagAnswer, StoreError> {
@@ -339,7 +339,7 @@ enum TagAnswer {
     Empty,
 }
 
-fn said_digest(headers: &http::HeaderMap) -> Option<Digest> {
+fn digest_header(headers: &http::HeaderMap) -> Option<Digest> {
     headers.get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 

@@ -47,7 +47,7 @@ struct State {
 }
 
 /// A response to the request for a digest's referrers.
-enum Look {
+enum ReferrersResponse {
     /// All pages of a list.
     Listed(Vec<Descriptor>),
     /// A 404, with the registry's error.
@@ -60,7 +60,7 @@ impl Repository {
     /// Returns the referrers of a digest.
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         if !self.registry.referrers_api.is_missing(&self.name)
-            && let Some(referrers) = self.ask_referrers(subject).await?
+            && let Some(referrers) = self.referrers_from_api(subject).await?
         {
             return Ok(referrers);
         }
@@ -69,19 +69,19 @@ impl Repository {
     }
 
     /// Requests the referrers from the API. Returns `None` if there is no API, so that the tag has to be read.
-    async fn ask_referrers(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
+    async fn referrers_from_api(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
         let mut answered = String::new();
         let mut absent = 0;
         for look in 0..LOOKS {
             if look > 0 {
                 sleep(LOOK_AGAIN).await;
             }
-            match self.look_for_referrers(subject).await? {
-                Look::Listed(referrers) => {
+            match self.request_referrers(subject).await? {
+                ReferrersResponse::Listed(referrers) => {
                     self.registry.referrers_api.has_answered();
                     return Ok(Some(referrers));
                 }
-                Look::NotFound(failure) => {
+                ReferrersResponse::NotFound(failure) => {
                     let is_new = failure.is_of_repository() && !self.registry.known.exists(&self.name);
                     if is_new {
                         return Ok(Some(Vec::new()));
@@ -93,23 +93,23 @@ impl Repository {
                         if self.head_reference(&subject.to_string()).await?.is_none() {
                             return Ok(Some(Vec::new()));
                         }
-                        if self.may_lack_api(&failure) && !self.lists_for_others().await? {
+                        if self.may_have_no_api(&failure) && !self.lists_unknown_digests().await? {
                             self.note_missing_api();
                             return Ok(None);
                         }
                     }
                 }
-                Look::NotAList(what) => answered = what,
+                ReferrersResponse::NotAList(what) => answered = what,
             }
         }
         let message = format!("the referrers of {subject} in {} can't be read: it answers {answered}", self.address());
         Err(StoreError::new(ErrorKind::Transient, message)
-            .hint("run this again; `evidence: best-effort` goes on without what is attached to the image"))
+            .hint("run this again, or set `evidence: best-effort` to continue without the image's attachments"))
     }
 
     /// Returns whether a 404 may mean that the API is missing. ECR has the API, and so has a registry that has
     /// returned a list. If an ECR host has another URL, another program may respond there, with its own messages.
-    fn may_lack_api(&self, failure: &Failure) -> bool {
+    fn may_have_no_api(&self, failure: &Failure) -> bool {
         let is_ecr = EcrHost::parse(self.host()).is_some();
         let may_be_another = self.registry.is_elsewhere && failure.is_foreign;
         (!is_ecr || may_be_another) && !self.registry.referrers_api.answered()
@@ -117,8 +117,8 @@ impl Repository {
 
     /// Returns whether the registry returns a list for a digest that does not exist: with the API, that is an empty
     /// one.
-    async fn lists_for_others(&self) -> Result<bool, StoreError> {
-        let listed = matches!(self.look_for_referrers(&Digest::of(b"")).await?, Look::Listed(_));
+    async fn lists_unknown_digests(&self) -> Result<bool, StoreError> {
+        let listed = matches!(self.request_referrers(&Digest::of(b"")).await?, ReferrersResponse::Listed(_));
         if listed {
             self.registry.referrers_api.has_answered();
         }
@@ -126,16 +126,16 @@ impl Repository {
     }
 
     fn note_missing_api(&self) {
-        if self.registry.referrers_api.misses(&self.name) {
+        if self.registry.referrers_api.is_first_miss(&self.name) {
             self.registry.notify(&format!(
-                "`{}` has no referrers API: what is attached to images is listed by tags `sha256-…`",
+                "`{}` has no referrers API: attachments of images are listed under tags `sha256-…`",
                 self.host()
             ));
         }
     }
 
     /// Reads all pages, or returns what was received instead.
-    async fn look_for_referrers(&self, subject: &Digest) -> Result<Look, StoreError> {
+    async fn request_referrers(&self, subject: &Digest) -> Result<ReferrersResponse, StoreError> {
         let about = subject.to_string();
         let operation = Operation { kind: OperationKind::Referrers, repository: &self.name, subject: &about };
         let explain = |failure: Failure| failure.explain(&operation, self.host());
@@ -144,18 +144,20 @@ impl Repository {
         for _ in 0..PAGES {
             let answer = match self.referrers_page(&operation, &url).await {
                 Ok(answer) => answer,
-                Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(Look::NotFound(failure)),
-                Err(failure) if failure.kind == ErrorKind::Unsupported => return Ok(Look::NotAList(failure.reason())),
+                Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(ReferrersResponse::NotFound(failure)),
+                Err(failure) if failure.kind == ErrorKind::Unsupported => {
+                    return Ok(ReferrersResponse::NotAList(failure.reason()));
+                }
                 Err(failure) => return Err(explain(failure)),
             };
             let page = match index(&answer) {
                 Ok(page) => page,
-                Err(what) => return Ok(Look::NotAList(what)),
+                Err(what) => return Ok(ReferrersResponse::NotAList(what)),
             };
             referrers.extend(page.children().iter().cloned());
             match next_page(&answer.headers, &url).map_err(explain)? {
                 Some(next) => url = next,
-                None => return Ok(Look::Listed(referrers)),
+                None => return Ok(ReferrersResponse::Listed(referrers)),
             }
         }
         let message = format!("{} lists more than {PAGES} pages of referrers of {subject}", self.address());
@@ -221,7 +223,7 @@ impl Repository {
         Box::pin(self.put_manifest(index, Some(tag))).await.map_err(|error| match error.kind {
             ErrorKind::Conflict => {
                 let message = format!(
-                    "{} can't list what refers to {subject}: it has no referrers API, and its tags are immutable",
+                    "{} cannot list the referrers of {subject}: it has no referrers API, and its tags are immutable",
                     self.address()
                 );
                 StoreError::new(ErrorKind::Conflict, message)
@@ -246,7 +248,7 @@ impl ReferrersApi {
     }
 
     /// Records that a repository has no API. Returns whether that still has to be reported for the registry.
-    fn misses(&self, repository: &RepositoryName) -> bool {
+    fn is_first_miss(&self, repository: &RepositoryName) -> bool {
         let mut state = self.state();
         state.missing.insert(repository.clone());
         !std::mem::replace(&mut state.said, true)

@@ -152,7 +152,7 @@ impl Registry {
             let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
             let secrets = self.authenticator.secrets(authorization);
             let mut failure = Failure::answered(status, &parts.headers, &body, &secrets);
-            if !failure.may_pass() {
+            if !failure.is_retryable() {
                 self.health.answered(operation.kind);
             }
             failure.had_credentials = authorization.is_some_and(|value| value.as_bytes().starts_with(b"Basic "));

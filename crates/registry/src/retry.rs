@@ -44,7 +44,7 @@ impl Failures {
             failures.0
         };
         let most = if failure.is_unproved { RETRIES_UNPROVED } else { RETRIES };
-        failure.may_pass() && count <= most && self.in_time(failure, patience)
+        failure.is_retryable() && count <= most && self.in_time(failure, patience)
     }
 
     /// Returns whether the next attempt would begin in time. Otherwise, the operation has failed.
@@ -105,7 +105,7 @@ impl Registry {
             biased;
             outcome = attempts => match outcome {
                 Ok(value) => Ok(value),
-                Err(failure) if failure.may_pass() => {
+                Err(failure) if failure.is_retryable() => {
                     self.health.gave_up(operation, &failure);
                     Err(if failures.in_time(&failure, patience) { failure } else { failure.given_up() })
                 }

@@ -72,7 +72,7 @@ impl UploadProgress {
             let now = Instant::now();
             match *self.turn() {
                 Turn::Registry(since) if since + PIECE_DEADLINE <= now => {
-                    return Err(Failure::takes_no_more(PIECE_DEADLINE));
+                    return Err(Failure::stopped_reading(PIECE_DEADLINE));
                 }
                 Turn::Answer(since) if since + deadline <= now => return Err(Failure::no_answer(deadline)),
                 Turn::Source | Turn::Registry(_) | Turn::Answer(_) => {}

@@ -291,13 +291,13 @@ pub fn command(program: Program<'_>, path: impl AsRef<OsStr>) -> Command {
     let variables = Variables::of_process();
     let mut command = Command::new(path);
     command.env_clear();
-    give(&mut command, &variables, &of_program(program, &variables));
+    give(&mut command, &variables, &program_variables(program, &variables));
     command
 }
 
 /// Adds variables to a command.
 pub fn grant(command: &mut Command, grant: Grant<'_>) {
-    give(command, &Variables::of_process(), &of_grant(grant));
+    give(command, &Variables::of_process(), &grant_variables(grant));
 }
 
 fn give(command: &mut Command, variables: &Variables, patterns: &[String]) {
@@ -308,7 +308,7 @@ fn give(command: &mut Command, variables: &Variables, patterns: &[String]) {
     }
 }
 
-fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
+fn program_variables(program: Program<'_>, variables: &Variables) -> Vec<String> {
     let own: &[VariableList] = match program {
         Program::Buildah => &[BUILDAH, PASSWORD_STORES],
         Program::Docker => &[DOCKER, PASSWORD_STORES],
@@ -324,11 +324,11 @@ fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
     };
     let mut patterns: Vec<String> = names(&[&[COMMON], own].concat());
     match program {
-        Program::CredentialHelper(name) => patterns.extend(of_helper(name)),
+        Program::CredentialHelper(name) => patterns.extend(helper_variables(name)),
         // These programs run the credential helpers that the user has configured.
-        Program::Buildah => patterns.extend(of_helpers(containers_helpers(variables))),
+        Program::Buildah => patterns.extend(helpers_variables(containers_helpers(variables))),
         Program::Docker => {
-            patterns.extend(of_helpers(docker_helpers(variables)));
+            patterns.extend(helpers_variables(docker_helpers(variables)));
             // A cluster's configuration may get its token from AWS.
             patterns.extend(if has_kubernetes_builder(variables) { names(&[AWS]) } else { Vec::new() });
         }
@@ -337,13 +337,13 @@ fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
     patterns
 }
 
-fn of_grant(grant: Grant<'_>) -> Vec<String> {
+fn grant_variables(grant: Grant<'_>) -> Vec<String> {
     match grant {
         Grant::Variable(name) => vec![name.to_owned()],
         Grant::GitHubCache => names(&[GITHUB_CACHE]),
         Grant::IdentityToken => names(&[IDENTITY_TOKEN]),
-        Grant::PrivateKey(key) if has_password(key) => [names(&[PRIVATE_KEY]), of_key(key)].concat(),
-        Grant::PrivateKey(key) | Grant::PublicKey(key) => of_key(key),
+        Grant::PrivateKey(key) if has_password(key) => [names(&[PRIVATE_KEY]), key_variables(key)].concat(),
+        Grant::PrivateKey(key) | Grant::PublicKey(key) => key_variables(key),
     }
 }
 
@@ -353,7 +353,7 @@ fn has_password(key: &str) -> bool {
 }
 
 /// Returns the variables that are needed to access a key, by the scheme of its URI.
-fn of_key(key: &str) -> Vec<String> {
+fn key_variables(key: &str) -> Vec<String> {
     match key.split_once("://") {
         None | Some(("http" | "https", _)) => Vec::new(),
         // A pattern would match more than one variable.
@@ -367,30 +367,30 @@ fn of_key(key: &str) -> Vec<String> {
         Some(("k8s", _)) => names(&[KUBERNETES, AWS]),
         Some(("gitlab", _)) => names(&[GITLAB]),
         // A plugin of cosign, `sigstore-kms-SCHEME`.
-        Some((scheme, _)) => own_names(scheme),
+        Some((scheme, _)) => own_prefix(scheme),
     }
 }
 
 /// Returns the variables of a credential helper, by its name.
-fn of_helper(name: &str) -> Vec<String> {
+fn helper_variables(name: &str) -> Vec<String> {
     match name {
         "ecr-login" => names(&[AWS]),
         "gcr" | "gcloud" => names(&[GOOGLE]),
         "acr-env" => names(&[AZURE]),
         "gh" | "ghcr-login" => names(&[GITHUB]),
         // It reads passwords from variables with this prefix, and those of AWS and GitHub.
-        "env" => [names(&[AWS, GITHUB]), own_names("docker")].concat(),
-        name => own_names(name),
+        "env" => [names(&[AWS, GITHUB]), own_prefix("docker")].concat(),
+        name => own_prefix(name),
     }
 }
 
 /// Returns the pattern of variables that begin with the name of an unknown program.
-fn own_names(program: &str) -> Vec<String> {
+fn own_prefix(program: &str) -> Vec<String> {
     vec![format!("{}_*", program.to_uppercase().replace(['-', '.'], "_"))]
 }
 
-fn of_helpers(helpers: Vec<String>) -> Vec<String> {
-    helpers.iter().flat_map(|helper| of_helper(helper)).collect()
+fn helpers_variables(helpers: Vec<String>) -> Vec<String> {
+    helpers.iter().flat_map(|helper| helper_variables(helper)).collect()
 }
 
 /// Returns the credential helpers in Docker's configuration. An unreadable configuration has none, and the program
@@ -487,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_key_brings_what_leads_to_it() {
-        let given = |grant| of(&of_grant(grant), &SECRETS);
+        let given = |grant| of(&grant_variables(grant), &SECRETS);
         assert_eq!(given(Grant::PrivateKey("cosign.key")), ["COSIGN_PASSWORD"]);
         assert_eq!(given(Grant::PublicKey("cosign.pub")), [""; 0]);
         assert_eq!(given(Grant::PrivateKey("awskms:///alias/x")), ["AWS_SECRET_ACCESS_KEY"]);
@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(given(Grant::PublicKey("hashivault://k")), ["VAULT_TOKEN"]);
         assert_eq!(given(Grant::PrivateKey("env://COSIGN_PRIVATE_KEY")), ["COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY"]);
         assert_eq!(given(Grant::PublicKey("env://*")), [""; 0]);
-        assert_eq!(of(&of_key("acme-hsm://k"), &["ACME_HSM_PIN", "ACME_TOKEN"]), ["ACME_HSM_PIN"]);
+        assert_eq!(of(&key_variables("acme-hsm://k"), &["ACME_HSM_PIN", "ACME_TOKEN"]), ["ACME_HSM_PIN"]);
         assert_eq!(given(Grant::IdentityToken), ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"]);
         assert_eq!(given(Grant::GitHubCache), ["ACTIONS_RUNTIME_TOKEN"]);
     }
@@ -506,7 +506,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().display().to_string();
         let variables = Variables::from([("HOME", home.as_str())]);
-        let given = |program| of(&of_program(program, &variables), &SECRETS);
+        let given = |program| of(&program_variables(program, &variables), &SECRETS);
         assert_eq!(given(Program::CredentialHelper("ecr-login")), ["AWS_SECRET_ACCESS_KEY"]);
         assert_eq!(given(Program::CredentialHelper("vault")), ["VAULT_TOKEN"]);
         assert_eq!(given(Program::CredentialHelper("pass")), [""; 0]);
@@ -537,7 +537,7 @@ mod tests {
         assert_eq!(helpers_of_registries(&folder.path().join("absent")), [""; 0]);
         let file = file.display().to_string();
         let variables = Variables::from([("CONTAINERS_REGISTRIES_CONF", file.as_str())]);
-        let given = |program| of(&of_program(program, &variables), &SECRETS);
+        let given = |program| of(&program_variables(program, &variables), &SECRETS);
         assert_eq!((given(Program::Buildah), given(Program::Docker)), (vec!["AWS_SECRET_ACCESS_KEY"], vec![]));
     }
 
@@ -548,15 +548,15 @@ mod tests {
             [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
         let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
         let variables = Variables::from([]);
-        let of_programs = programs.into_iter().chain(others).flat_map(|program| of_program(program, &variables));
+        let of_programs = programs.into_iter().chain(others).flat_map(|program| program_variables(program, &variables));
         let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
         let of_grants = keys.into_iter().map(Grant::PrivateKey).chain([
             Grant::PrivateKey("key"),
             Grant::GitHubCache,
             Grant::IdentityToken,
         ]);
-        let of_helpers = ["gh", "env"].into_iter().flat_map(of_helper);
-        for pattern in of_programs.chain(of_grants.flat_map(of_grant)).chain(of_helpers) {
+        let helpers_variables = ["gh", "env"].into_iter().flat_map(helper_variables);
+        for pattern in of_programs.chain(of_grants.flat_map(grant_variables)).chain(helpers_variables) {
             let is_named = text.contains(&format!("`{pattern}`"));
             assert!(is_named || pattern.ends_with("_proxy"), "{pattern}");
         }
@@ -575,7 +575,7 @@ mod tests {
             (Program::Cosign, &[]),
             (Program::Pip, &[]),
         ] {
-            assert_eq!(of(&of_program(program, &variables), &SECRETS), expected, "{program:?}");
+            assert_eq!(of(&program_variables(program, &variables), &SECRETS), expected, "{program:?}");
         }
     }
 }

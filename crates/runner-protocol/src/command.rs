@@ -1,4 +1,4 @@
-use super::invisible::{on_one_line, revealed};
+use super::invisible::{escape_invisible, on_one_line};
 use std::path::PathBuf;
 
 /// The maximum length of an annotation's message, in characters.
@@ -69,7 +69,7 @@ impl Annotation {
             properties.push(("col", position.column.to_string()));
         }
         if let Some(title) = &self.title {
-            properties.push(("title", revealed(title)));
+            properties.push(("title", escape_invisible(title)));
         }
         let name = match self.level {
             Level::Error => "error",
@@ -93,7 +93,7 @@ impl Annotation {
     fn placed(&self) -> String {
         let place = self.position.as_ref().map(|at| format!("{}:{}:{}: ", at.file.display(), at.line, at.column));
         let place = place.unwrap_or_default();
-        revealed(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
+        escape_invisible(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
     }
 }
 

@@ -108,7 +108,7 @@ impl<'a> Input<'a> {
         for line in self.lines() {
             let (key, value) = self.pair(line)?;
             if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
-                return Err(self.refuse_value(line, format!("each key once, `{key}` comes twice")));
+                return Err(self.refuse_value(line, format!("each key once, but `{key}` is repeated")));
             }
         }
         Ok(pairs)

@@ -17,15 +17,15 @@ pub fn escape(text: &str) -> String {
     let mut markdown = String::with_capacity(line.len());
     for (index, piece) in line.trim_start().split_inclusive(char::is_whitespace).enumerate() {
         let word = piece.trim_end_matches(char::is_whitespace);
-        if speaks(word) {
+        if is_processed(word) {
             let (before, core, after) = without_punctuation(word);
-            markdown.push_str(&characters(before));
+            markdown.push_str(&escape_characters(before));
             markdown.push_str(&code(core));
-            markdown.push_str(&characters(after));
+            markdown.push_str(&escape_characters(after));
         } else if index == 0 {
-            markdown.push_str(&first(word));
+            markdown.push_str(&escape_first(word));
         } else {
-            markdown.push_str(&characters(word));
+            markdown.push_str(&escape_characters(word));
         }
         markdown.push_str(&piece[word.len()..]);
     }
@@ -42,7 +42,7 @@ pub fn message(text: &str) -> String {
         return escape(text);
     }
     let part = |(index, part): (usize, &&str)| match (index % 2 == 1, part.is_empty()) {
-        (true, true) => characters("``"),
+        (true, true) => escape_characters("``"),
         (true, false) => code(part),
         (false, _) => {
             let words = part.trim_start();
@@ -55,11 +55,11 @@ pub fn message(text: &str) -> String {
 
 /// Formats untrusted text as code.
 pub(super) fn code(text: &str) -> String {
-    format!("<code>{}</code>", characters(text))
+    format!("<code>{}</code>", escape_characters(text))
 }
 
 /// Escapes untrusted text for a place where GitHub does not process words: inside of code or a link.
-pub(super) fn characters(text: &str) -> String {
+pub(super) fn escape_characters(text: &str) -> String {
     let line = on_one_line(text);
     let mut escaped = String::with_capacity(line.len());
     for (at, character) in line.char_indices() {
@@ -87,14 +87,14 @@ pub(super) fn characters(text: &str) -> String {
 
 /// Escapes the first word of a text, which may be at the beginning of a line, where it could start a list or be a
 /// horizontal rule.
-fn first(word: &str) -> String {
+fn escape_first(word: &str) -> String {
     let number = word.trim_start_matches(|c: char| c.is_ascii_digit());
     if word.starts_with(['-', '+', '=']) {
-        format!("{}{}", word.chars().take(1).map(entity).collect::<String>(), characters(&word[1..]))
+        format!("{}{}", word.chars().take(1).map(entity).collect::<String>(), escape_characters(&word[1..]))
     } else if number.len() < word.len() && matches!(number, "." | ")") {
         format!("{}{}", &word[..word.len() - 1], number.chars().map(entity).collect::<String>())
     } else {
-        characters(word)
+        escape_characters(word)
     }
 }
 
@@ -111,7 +111,7 @@ fn without_punctuation(word: &str) -> (&str, &str, &str) {
 }
 
 /// Returns whether GitHub would process a word.
-fn speaks(word: &str) -> bool {
+fn is_processed(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     let is_address = ["://", "www.", "mailto:", "xmpp:"].iter().any(|part| lower.contains(part));
     // `@` is in mentions and email addresses, and `$` encloses formulas.
@@ -201,9 +201,9 @@ mod tests {
             // A complete digest is not a commit.
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         ] {
-            assert_eq!(escape(text), characters(text));
+            assert_eq!(escape(text), escape_characters(text));
         }
-        assert_eq!(characters("a|b"), "a&#124;b");
+        assert_eq!(escape_characters("a|b"), "a&#124;b");
     }
 
     #[test]

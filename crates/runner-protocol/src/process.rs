@@ -36,7 +36,7 @@ pub enum ProcessError {
         source: io::Error,
     },
     /// It exceeded its time limit.
-    #[error("`{program}` was ended after {} s", deadline.as_secs())]
+    #[error("`{program}` was killed after {} s", deadline.as_secs())]
     Deadline {
         /// The program.
         program: String,
@@ -83,7 +83,7 @@ pub async fn run(mut command: Command, limit: usize, deadline: Duration) -> Resu
     };
     let group = Group::of(&child);
     let reading = async {
-        let (stdout, log, status) = tokio::join!(whole(stdout, limit), both_ends(stderr), group.end(child));
+        let (stdout, log, status) = tokio::join!(read_whole(stdout, limit), read_both_ends(stderr), group.end(child));
         Ok::<_, io::Error>((stdout?, log?, status?))
     };
     match tokio::time::timeout(deadline, reading).await {
@@ -110,7 +110,7 @@ pub async fn run_logged(mut command: Command, deadline: Duration) -> Result<Fini
     drop(command);
     let group = Group::of(&child);
     let reading = async {
-        let (log, status) = tokio::join!(both_ends(log), group.end(child));
+        let (log, status) = tokio::join!(read_both_ends(log), group.end(child));
         Ok::<_, io::Error>((log?, status?))
     };
     match tokio::time::timeout(deadline, reading).await {
@@ -160,7 +160,7 @@ impl Drop for Group {
 
 /// Reads a whole stream. Returns `None` if it exceeds the limit, but still reads to the end, so that the program can
 /// exit.
-async fn whole(mut stream: impl AsyncRead + Unpin, limit: usize) -> io::Result<Option<Vec<u8>>> {
+async fn read_whole(mut stream: impl AsyncRead + Unpin, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let mut piece = vec![0; 64 * 1024];
     let mut too_much = false;
@@ -177,7 +177,7 @@ async fn whole(mut stream: impl AsyncRead + Unpin, limit: usize) -> io::Result<O
 }
 
 /// Reads the beginning and the end of a stream.
-async fn both_ends(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+async fn read_both_ends(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
     let mut end: VecDeque<u8> = VecDeque::new();
     let mut left_out: u64 = 0;

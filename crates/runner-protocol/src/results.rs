@@ -67,7 +67,7 @@ fn not_written(variable: &str, path: &std::path::Path, error: io::Error) -> Runn
 fn remedy(variable: &str) -> String {
     let writable = format!("let {variable} name a file that this user can write, or leave it unset");
     match variable {
-        "GITHUB_STEP_SUMMARY" => format!("{writable}; `summary: false` writes none"),
+        "GITHUB_STEP_SUMMARY" => format!("{writable}, or set `summary: false`"),
         _ => writable,
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_named_with_the_remedy() {
         assert!(open("").unwrap().is_none());
-        insta::assert_snapshot!(open("/nowhere/summary").err().unwrap(), @"cannot write GITHUB_STEP_SUMMARY (/nowhere/summary): No such file or directory (os error 2) (hint: let GITHUB_STEP_SUMMARY name a file that this user can write, or leave it unset; `summary: false` writes none)");
+        insta::assert_snapshot!(open("/nowhere/summary").err().unwrap(), @"cannot write GITHUB_STEP_SUMMARY (/nowhere/summary): No such file or directory (os error 2) (hint: let GITHUB_STEP_SUMMARY name a file that this user can write, or leave it unset, or set `summary: false`)");
         assert!(open("/").err().unwrap().contains("(/): Is a directory"));
         let full = open("/dev/full").unwrap().unwrap();
         let error = line(&full.append(b"x").unwrap_err());

@@ -60,7 +60,7 @@ impl Runner {
     /// Checks the preconditions before any work begins: variables have to be UTF-8, and the result files have to be
     /// writable. Returns all problems.
     pub fn prepare(&self, action: &Action) -> Vec<RunnerError> {
-        let mut wrong = self.variables.not_text();
+        let mut wrong = self.variables.non_utf8();
         let mut open = |variable, is_written: bool| {
             let opened = if is_written { ResultFile::open(variable, &self.variables) } else { Ok(None) };
             opened.unwrap_or_else(|problem| {
@@ -199,7 +199,7 @@ impl Runner {
     fn write_summary(&self, file: &ResultFile) -> Result<(), RunnerError> {
         let markdown = std::mem::take(&mut *lock(&self.summary));
         let there = usize::try_from(file.size()).unwrap_or(usize::MAX);
-        file.append(summary::bounded(&markdown, there).as_bytes())
+        file.append(summary::truncated(&markdown, there).as_bytes())
     }
 }
 

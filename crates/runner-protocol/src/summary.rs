@@ -48,7 +48,7 @@ impl Table {
     /// Removes columns that are empty in every row.
     #[must_use]
     pub fn filled(self) -> Self {
-        let is_filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(Cell::says_something));
+        let is_filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(Cell::is_not_empty));
         let kept: Vec<bool> = (0..self.header.len()).map(is_filled).collect();
         let keep = |column: usize| kept.get(column).copied().unwrap_or(true);
         let header =
@@ -96,7 +96,7 @@ impl Cell {
         Self::Code(text.into())
     }
 
-    fn says_something(&self) -> bool {
+    fn is_not_empty(&self) -> bool {
         let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
         !text.is_empty()
     }
@@ -137,7 +137,7 @@ pub fn remarks<'a>(remarks: impl IntoIterator<Item = (&'a str, &'a str)>) -> Str
 }
 
 /// Truncates a summary at a line break to fit the space that earlier content of `there` bytes leaves.
-pub(super) fn bounded(markdown: &str, there: usize) -> String {
+pub(super) fn truncated(markdown: &str, there: usize) -> String {
     let room = LIMIT.saturating_sub(there);
     if markdown.len() <= room {
         return markdown.to_owned();
@@ -205,10 +205,10 @@ mod tests {
     #[test]
     fn a_summary_that_is_too_long_says_so() {
         let long = "0123456789\n".repeat(LIMIT / 10);
-        let cut = bounded(&long, 0);
+        let cut = truncated(&long, 0);
         assert!(cut.len() <= LIMIT);
         assert!(cut.ends_with(CUT));
-        assert_eq!(bounded(&long, LIMIT), "");
-        assert_eq!(bounded("short", 10), "short");
+        assert_eq!(truncated(&long, LIMIT), "");
+        assert_eq!(truncated("short", 10), "short");
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::error::RunnerError;
-use super::markdown::characters;
+use super::markdown::escape_characters;
 use super::process::is_executable;
 use secrecy::SecretString;
 
@@ -50,7 +50,7 @@ impl Variables {
     }
 
     /// Returns an error for each variable that is read as text and is not UTF-8.
-    pub(super) fn not_text(&self) -> Vec<RunnerError> {
+    pub(super) fn non_utf8(&self) -> Vec<RunnerError> {
         let read = self.0.iter().filter(|(name, _)| is_read_as_text(name));
         read.filter_map(|(name, value)| not_utf8(name, value.as_bytes())).collect()
     }
@@ -157,7 +157,7 @@ impl Variables {
         };
         let run = self.run_url().and_then(|run| link("run".to_owned(), run));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = characters(commit.get(..7).unwrap_or(commit));
+            let short = escape_characters(commit.get(..7).unwrap_or(commit));
             link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
         });
         let links: Vec<String> = [run, commit].into_iter().flatten().collect();
@@ -234,7 +234,7 @@ mod tests {
             ("PATH".to_owned(), bytes(b"/bin:/opt/\xe9")),
             ("HOME".to_owned(), bytes("/home/é".as_bytes())),
         ]));
-        let said: Vec<String> = variables.not_text().into_iter().map(|problem| problem.message).collect();
+        let said: Vec<String> = variables.non_utf8().into_iter().map(|problem| problem.message).collect();
         assert_eq!(
             said,
             [

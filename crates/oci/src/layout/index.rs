@@ -146,11 +146,12 @@ impl Layout {
         if let Some(known) = self.seen().subjects.get(digest) {
             return Ok(known.clone());
         }
-        let lacks = || {
-            let message = format!("the OCI layout {} lacks the manifest {digest} that it lists", self.root.display());
+        let missing = || {
+            let message =
+                format!("the OCI layout {} is missing the manifest {digest} that it lists", self.root.display());
             StoreError::new(ErrorKind::NotFound, message).hint("take it out of index.json, or copy it again")
         };
-        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(lacks)?;
+        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(missing)?;
         let subject = manifest.subject.map(|subject| subject.digest);
         self.seen().subjects.insert(digest.clone(), subject.clone());
         Ok(subject)
@@ -193,7 +194,8 @@ impl Layout {
     /// Writes `index.json`. The caller holds the lock.
     fn write_index(&self, entries: Vec<Root>) -> Result<(), StoreError> {
         let path = self.root.join("index.json");
-        let temporary = self.written(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
+        let temporary =
+            self.write_temporary(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
         let file = temporary.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
         self.seen().index = Some((file, stamp, entries.into()));

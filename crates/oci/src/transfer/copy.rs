@@ -164,7 +164,7 @@ pub async fn tags(
         match select(target.put_manifest(&graph.root, Some(tag)), cancelled.clone()).await {
             Either::Left((written, _)) => written?,
             Either::Right(((), write)) => timeout(TAG_GRACE, write).await.map_err(|_| {
-                let message = format!("cancelled while the tag `{tag}` was written: whether it was is not known");
+                let message = format!("cancelled while writing the tag `{tag}`: it is unknown whether it was written");
                 StoreError::new(ErrorKind::Cancelled, message)
             })??,
         }

@@ -47,7 +47,7 @@ impl Graph {
             if seen.len() > MANIFESTS_LIMIT {
                 return absurd(format!("more than {MANIFESTS_LIMIT} manifests"));
             }
-            let asked: Vec<_> = next.iter().map(|child| must_have(store.as_ref(), child)).collect();
+            let asked: Vec<_> = next.iter().map(|child| required_manifest(store.as_ref(), child)).collect();
             let level: Vec<Manifest> = stream::iter(asked).buffered(READERS).try_collect().await?;
             next = level.iter().flat_map(|manifest| manifest.children().iter().cloned()).collect();
             levels.push(level);
@@ -104,9 +104,10 @@ impl Graph {
 }
 
 /// Reads a manifest that has to exist, because another one refers to it.
-async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
+async fn required_manifest(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
     let missing = || {
-        let message = format!("{} lacks the manifest {} that the image consists of", store.address(), child.digest);
+        let message =
+            format!("{} is missing the manifest {} that the image consists of", store.address(), child.digest);
         StoreError::new(ErrorKind::NotFound, message)
     };
     for look in 0..LOOKS {
@@ -149,7 +150,7 @@ impl Attached {
         let absurd =
             |what: String| Err(StoreError::new(ErrorKind::Invalid, format!("image {} has {what}", graph.root.digest)));
         for depth in 0.. {
-            let mut listed = Self::of_all(store, &subjects).await?;
+            let mut listed = Self::list_referrers(store, &subjects).await?;
             listed.retain(|(_, listed)| !seen.contains(&listed.digest));
             if referrers.len() + listed.len() > REFERRERS_LIMIT {
                 return absurd(format!("more than {REFERRERS_LIMIT} referrers"));
@@ -178,7 +179,7 @@ impl Attached {
     }
 
     async fn graph(store: &Arc<dyn Store>, root: &Descriptor) -> Result<Graph, StoreError> {
-        let root = must_have(store.as_ref(), root).await?;
+        let root = required_manifest(store.as_ref(), root).await?;
         Graph::read(store, root).await
     }
 
@@ -189,7 +190,7 @@ impl Attached {
         subject: &Digest,
         listed: &Descriptor,
     ) -> Result<Option<Graph>, StoreError> {
-        let root = must_have(store.as_ref(), listed).await?;
+        let root = required_manifest(store.as_ref(), listed).await?;
         if root.subject.as_ref().is_none_or(|of| of.digest != *subject) {
             return Ok(None);
         }
@@ -197,7 +198,10 @@ impl Attached {
     }
 
     /// Lists the referrers of several digests.
-    async fn of_all(store: &Arc<dyn Store>, subjects: &[Digest]) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
+    async fn list_referrers(
+        store: &Arc<dyn Store>,
+        subjects: &[Digest],
+    ) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
         let asked = subjects.iter().map(|subject| async {
             let listed = store.referrers(subject).await?;
             Ok::<_, StoreError>(listed.into_iter().map(|listed| (subject.clone(), listed)).collect::<Vec<_>>())

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::proxy::{Effect, Fault, Proxy, Seen};
 use ecr_fake::{ACCOUNT, Hook, Image, ImageSpec, REGION, kill};
 
@@ -86,7 +86,7 @@ fn a_tag_that_is_not_there_was_not_written() {
     for (effect, words) in without_effect() {
         both(
             small,
-            || Fault::on(Kind::PutManifestByTag, effect.clone()).times(FOR_EVER),
+            || Fault::on(RequestKind::PutManifestByTag, effect.clone()).times(FOR_EVER),
             |way, run, _| {
                 let run = run.exits(1);
                 assert_eq!(run.of_images("status"), ["failed"]);
@@ -102,7 +102,7 @@ fn a_tag_that_was_not_written_once_is_written_again() {
     for (effect, _) in without_effect() {
         both(
             small,
-            || Fault::on(Kind::PutManifestByTag, effect.clone()),
+            || Fault::on(RequestKind::PutManifestByTag, effect.clone()),
             |way, run, tag| {
                 run.exits(0);
                 way.arrived(tag);
@@ -113,7 +113,7 @@ fn a_tag_that_was_not_written_once_is_written_again() {
 
 #[test]
 fn a_blob_or_a_manifest_that_is_not_there_was_not_written() {
-    for kind in [Kind::PutUpload, Kind::PutManifestByDigest] {
+    for kind in [RequestKind::PutUpload, RequestKind::PutManifestByDigest] {
         for times in [1, FOR_EVER] {
             both(
                 small,
@@ -137,7 +137,7 @@ fn a_conflict_that_is_none_is_looked_at() {
     // The write took effect, and its answer was lost: the second one is refused on a tag that is immutable.
     both(
         small,
-        || Fault::on(Kind::PutManifestByTag, Effect::LoseAnswer),
+        || Fault::on(RequestKind::PutManifestByTag, Effect::LoseAnswer),
         |way, run, tag| {
             run.exits(0);
             way.arrived(tag);
@@ -184,7 +184,7 @@ fn evidence_is_not_lost_by_one_answer() {
     for effect in no_lists() {
         for nth in 1..=3 {
             let way = evident();
-            way.source.fault(Fault::on(Kind::Referrers, effect.clone()).nth(nth));
+            way.source.fault(Fault::on(RequestKind::Referrers, effect.clone()).nth(nth));
             way.promote_all().run().exits(0);
             assert_eq!(evidence(&way), (3, true), "{effect:?} at {nth}");
         }
@@ -198,7 +198,7 @@ fn evidence_that_cannot_be_listed_is_a_failure() {
         let root = way.image.root.digest.clone();
         let of_root = move || {
             let root = root.clone();
-            move |seen: &Seen| seen.kind == Kind::Referrers && seen.path.contains(&root)
+            move |seen: &Seen| seen.kind == RequestKind::Referrers && seen.path.contains(&root)
         };
         way.source.fault(Fault::when(of_root(), effect.clone()).times(FOR_EVER));
         let run = way.promote_all().run().exits(1);
@@ -214,7 +214,7 @@ fn evidence_that_cannot_be_listed_is_a_failure() {
     // ECR has the API, whatever its host answers to all questions.
     for effect in [Effect::status(404), error(404, "UNSUPPORTED", "no"), Effect::status(405), answer(200, "{}")] {
         let way = evident();
-        way.source.fault(Fault::on(Kind::Referrers, effect).times(FOR_EVER));
+        way.source.fault(Fault::on(RequestKind::Referrers, effect).times(FOR_EVER));
         way.promote_all().run().exits(1);
         way.not_tagged();
     }
@@ -224,12 +224,12 @@ fn evidence_that_cannot_be_listed_is_a_failure() {
 fn tags_of_cosign_are_not_lost_by_one_answer() {
     for effect in [Effect::status(404), answer(200, "{}"), answer(200, r#"{"name":"shop/api","tags":[]}"#)] {
         let way = evident();
-        way.source.fault(Fault::on(Kind::Tags, effect.clone()));
+        way.source.fault(Fault::on(RequestKind::Tags, effect.clone()));
         way.promote_all().run().exits(0);
         assert_eq!(evidence(&way), (3, true), "{effect:?}");
 
         let way = evident();
-        way.source.fault(Fault::on(Kind::Tags, effect.clone()).times(FOR_EVER));
+        way.source.fault(Fault::on(RequestKind::Tags, effect.clone()).times(FOR_EVER));
         let run = way.promote_all().run().exits(1);
         assert!(run.error().contains("the tag list of"), "{effect:?}: {}", run.error());
         way.not_tagged();
@@ -250,7 +250,7 @@ fn tags_of_cosign_are_not_lost_by_one_answer() {
 fn a_promotion_that_was_cut_off_before_its_tag_has_not_soaked() {
     let way = small();
     let pid = Arc::new(AtomicU32::new(0));
-    way.ecr.on_kind(Kind::PutManifestByTag, 1, Hook::before(kill(pid.clone())));
+    way.ecr.on_kind(RequestKind::PutManifestByTag, 1, Hook::before(kill(pid.clone())));
     let promote = |to: &str| {
         let abroad = way.abroad().host();
         way.promote_all().input("to", to).input("target-registry", &abroad)
@@ -417,7 +417,7 @@ fn a_registry_that_fails_for_ever_is_given_up_and_named() {
 
     // A blob of the source that never comes is the source's failure, and its attempts do not multiply.
     let way = evident();
-    let kinds = |seen: &Seen| matches!(seen.kind, Kind::GetBlob | Kind::Redirected);
+    let kinds = |seen: &Seen| matches!(seen.kind, RequestKind::GetBlob | RequestKind::Redirected);
     let hits = way.source.fault(Fault::when(kinds, Effect::status(503)).times(FOR_EVER));
     let run = way.promote_all().run().exits(1);
     let source = way.ecr.default_registry().host();
@@ -429,7 +429,7 @@ fn a_registry_that_fails_for_ever_is_given_up_and_named() {
 #[test]
 fn a_registry_cannot_show_the_token_that_it_was_sent() {
     let way = small();
-    way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::EchoAuthorization).times(FOR_EVER));
+    way.target.fault(Fault::on(RequestKind::PutManifestByTag, Effect::EchoAuthorization).times(FOR_EVER));
     let run = way.publish().run().exits(1);
     assert!(run.error().contains("got Basic ***"), "{}", run.error());
     for text in [run.output("images"), &run.summary] {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, Registry, RepositorySettings};
 use serde_json::Value;
 
@@ -141,8 +141,8 @@ impl Shop {
         let (mut content, mut blobs) = (BTreeSet::new(), 0);
         for entry in self.ecr.writes() {
             match entry.kind {
-                Kind::Api(action) if action == "CreateRepository" => written.repository = true,
-                Kind::PutManifestByDigest => {
+                RequestKind::Api(action) if action == "CreateRepository" => written.repository = true,
+                RequestKind::PutManifestByDigest => {
                     let manifest = self.target().manifest(REPOSITORY, &entry.reference).unwrap();
                     let json: Value = serde_json::from_slice(&manifest.bytes).unwrap();
                     let record = &json["annotations"]["io.github.image-lifecycle.record.kind"];
@@ -154,16 +154,16 @@ impl Shop {
                         }
                     }
                 }
-                Kind::PutManifestByTag if entry.reference.ends_with(".sig") => {
+                RequestKind::PutManifestByTag if entry.reference.ends_with(".sig") => {
                     *written.evidence.entry(entry.reference).or_default() += 1;
                 }
-                Kind::PutManifestByTag => {
+                RequestKind::PutManifestByTag => {
                     if !was_there {
                         content.insert(self.target().resolve(REPOSITORY, &entry.reference).unwrap());
                     }
                     written.tags.push(entry.reference);
                 }
-                Kind::PutUpload => {
+                RequestKind::PutUpload => {
                     let path = entry.path.replace("%3A", ":");
                     blobs += self.blobs.iter().filter(|digest| path.contains(digest.as_str())).count();
                 }

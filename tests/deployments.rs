@@ -1,6 +1,6 @@
 //! GitHub Deployments: one a run and environment, told of its end; and what GitHub says decides nothing.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{Config, Ecr, Image, ImageSpec};
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ fn one_for_the_environment_with_its_statuses() {
 fn a_promotion_that_fails_is_a_deployment_that_failed() {
     let shop = Shop::new();
     let refused = ecr_fake::Hook::Answer { status: 403, headers: Vec::new(), body: String::new() };
-    shop.ecr.on_kind(Kind::PutManifestByTag, 1, refused);
+    shop.ecr.on_kind(RequestKind::PutManifestByTag, 1, refused);
     shop.promote("prod").run().exits(1);
     assert_eq!(states(&shop.github.take()), ["in_progress", "failure"]);
 }

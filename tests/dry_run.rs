@@ -77,7 +77,7 @@ fn publish_lists_what_it_would_write() {
     ecr.clear_log();
     let run = publish().run().exits(0);
     assert_eq!(run.json("images")[0]["extraTags"], json!(["latest"]));
-    let tags = ecr.writes().into_iter().filter(|entry| entry.kind == ecr_fake::http::Kind::PutManifestByTag);
+    let tags = ecr.writes().into_iter().filter(|entry| entry.kind == ecr_fake::http::RequestKind::PutManifestByTag);
     assert_eq!(tags.map(|entry| entry.reference).collect::<Vec<_>>(), ["dev-1.0.0", "latest"]);
     assert!(run.summary.contains("latest") && run.log.lines.iter().any(|line| line.contains("latest")));
     // Then there is nothing left.

@@ -122,7 +122,7 @@ fn a_file_of_the_runner_that_cannot_be_written_is_named_before_anything_is_publi
     let folder = tempfile::tempdir().unwrap();
     let run = publish().env("GITHUB_STEP_SUMMARY", folder.path()).run().exits(1);
     assert!(run.error().contains("Is a directory"), "{}", run.error());
-    assert!(run.error().ends_with("`summary: false` writes none)"), "{}", run.error());
+    assert!(run.error().ends_with("or set `summary: false`)"), "{}", run.error());
     let both = publish().env("GITHUB_STEP_SUMMARY", "/nowhere/s").env("GITHUB_OUTPUT", "/nowhere/o").run().exits(1);
     assert_eq!(both.log.messages("error").len(), 2, "{}", both.log.raw);
     assert_eq!(ecr.writes().len(), 0, "{}", ecr.table());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ecr_fake::http::{Kind, http_date};
+use ecr_fake::http::{RequestKind, http_date};
 use ecr_fake::proxy::{Effect, Fault, Proxy, Seen};
 use ecr_fake::{ACCOUNT, Config, Ecr, Image, ImageSpec, Quota, REGION, Registry, RepositorySettings, Throttle};
 use time::OffsetDateTime;
@@ -103,15 +103,15 @@ fn retries(run: &Run) -> bool {
 
 /// A fault of the first request of a kind; of those that carry a blob, of the first that carries a layer: some effects
 /// need a body in which they can strike.
-fn fault(way: &Way, kind: Kind, effect: Effect) -> Fault {
+fn fault(way: &Way, kind: RequestKind, effect: Effect) -> Fault {
     let layer = way.image.blobs[0].0.trim_start_matches("sha256:").to_owned();
-    let carries_blob = [Kind::PutUpload, Kind::GetBlob, Kind::Redirected].contains(&kind);
+    let carries_blob = [RequestKind::PutUpload, RequestKind::GetBlob, RequestKind::Redirected].contains(&kind);
     Fault::when(move |seen| seen.kind == kind && (!carries_blob || seen.path.contains(&layer)), effect)
 }
 
 /// publish and promote both get over a fault of the registry that they write to.
 #[track_caller]
-fn recovers(kind: Kind, effect: Effect) {
+fn recovers(kind: RequestKind, effect: Effect) {
     let way = Way::new();
     let hits = way.target.fault(fault(&way, kind.clone(), effect.clone()));
     let run = way.publish().run().exits(0);
@@ -128,7 +128,7 @@ fn recovers(kind: Kind, effect: Effect) {
 
 /// promote gets over a fault of the registry that it reads.
 #[track_caller]
-fn recovers_reading(kind: Kind, effect: Effect) -> Vec<Seen> {
+fn recovers_reading(kind: RequestKind, effect: Effect) -> Vec<Seen> {
     let way = Way::new();
     let hits = way.source.fault(fault(&way, kind, effect));
     way.promote().run().exits(0);
@@ -139,56 +139,59 @@ fn recovers_reading(kind: Kind, effect: Effect) -> Vec<Seen> {
 
 #[test]
 fn a_manifest_put_is_answered_503() {
-    recovers(Kind::PutManifestByTag, Effect::status(503));
-    recovers(Kind::PutManifestByDigest, Effect::status(503));
+    recovers(RequestKind::PutManifestByTag, Effect::status(503));
+    recovers(RequestKind::PutManifestByDigest, Effect::status(503));
 }
 
 #[test]
 fn an_upload_post_is_answered_500() {
-    recovers(Kind::PostUpload, Effect::status(500));
+    recovers(RequestKind::PostUpload, Effect::status(500));
 }
 
 #[test]
 fn a_blob_body_is_answered_503() {
-    recovers(Kind::PutUpload, Effect::status(503));
-    recovers_reading(Kind::GetBlob, Effect::status(503));
-    let log = recovers_reading(Kind::Redirected, Effect::status(503));
+    recovers(RequestKind::PutUpload, Effect::status(503));
+    recovers_reading(RequestKind::GetBlob, Effect::status(503));
+    let log = recovers_reading(RequestKind::Redirected, Effect::status(503));
     // The registry is asked again where the bytes are.
-    let (asked, redirected) = (count(&log, Kind::GetBlob), count(&log, Kind::Redirected));
+    let (asked, redirected) = (count(&log, RequestKind::GetBlob), count(&log, RequestKind::Redirected));
     assert_eq!((asked, redirected), (7, 7));
 }
 
-fn count(log: &[Seen], kind: Kind) -> usize {
+fn count(log: &[Seen], kind: RequestKind) -> usize {
     log.iter().filter(|seen| seen.kind == kind).count()
 }
 
 #[test]
 fn a_connection_is_reset_in_mid_upload() {
-    recovers(Kind::PutUpload, Effect::ResetRequest { after: MIDDLE });
+    recovers(RequestKind::PutUpload, Effect::ResetRequest { after: MIDDLE });
 }
 
 #[test]
 fn a_connection_is_reset_before_an_answer() {
-    for kind in [Kind::HeadManifest, Kind::HeadBlob, Kind::PostUpload] {
+    for kind in [RequestKind::HeadManifest, RequestKind::HeadBlob, RequestKind::PostUpload] {
         recovers(kind, Effect::LoseAnswer);
     }
 }
 
 #[test]
 fn the_answer_to_a_write_that_took_effect_is_lost() {
-    recovers(Kind::PutUpload, Effect::LoseAnswer);
-    recovers(Kind::PutManifestByDigest, Effect::LoseAnswer);
+    recovers(RequestKind::PutUpload, Effect::LoseAnswer);
+    recovers(RequestKind::PutManifestByDigest, Effect::LoseAnswer);
     // The tag is immutable: it can't be put again, and is looked at.
-    recovers(Kind::PutManifestByTag, Effect::LoseAnswer);
+    recovers(RequestKind::PutManifestByTag, Effect::LoseAnswer);
 }
 
 #[test]
 fn a_source_body_is_truncated_or_reset() {
     for effect in [Effect::Truncate { after: MIDDLE }, Effect::ResetResponse { after: MIDDLE }] {
-        let log = recovers_reading(Kind::Redirected, effect);
+        let log = recovers_reading(RequestKind::Redirected, effect);
         // What had arrived is not sent again, and the registry is asked again where the rest is.
         let resumed: Vec<_> = log.iter().filter(|seen| seen.range.is_some()).collect();
-        assert_eq!(resumed.iter().map(|seen| seen.kind.clone()).collect::<Vec<_>>(), [Kind::GetBlob, Kind::Redirected]);
+        assert_eq!(
+            resumed.iter().map(|seen| seen.kind.clone()).collect::<Vec<_>>(),
+            [RequestKind::GetBlob, RequestKind::Redirected]
+        );
         assert!(resumed[1].sent() < LAYER, "{} bytes", resumed[1].sent());
     }
 }
@@ -197,19 +200,19 @@ fn a_source_body_is_truncated_or_reset() {
 fn a_source_body_breaks_where_nobody_knows_ranges_or_addresses_last_once() {
     let way = Way::new();
     way.ecr.quirks(|quirks| quirks.ranges = false);
-    way.source.fault(fault(&way, Kind::Redirected, Effect::Truncate { after: MIDDLE }));
+    way.source.fault(fault(&way, RequestKind::Redirected, Effect::Truncate { after: MIDDLE }));
     way.promote().run().exits(0);
     way.arrived("test-1.0.0");
 
     let way = Way::new();
     way.ecr.quirks(|quirks| quirks.signed_url_uses = Some(1));
-    way.source.fault(fault(&way, Kind::Redirected, Effect::Truncate { after: MIDDLE }).times(3));
+    way.source.fault(fault(&way, RequestKind::Redirected, Effect::Truncate { after: MIDDLE }).times(3));
     way.promote().run().exits(0);
     way.arrived("test-1.0.0");
 }
 
 /// When requests of a kind arrived at a proxy.
-fn clock(proxy: &Proxy, kind: Kind) -> Arc<Mutex<Vec<(String, Instant)>>> {
+fn clock(proxy: &Proxy, kind: RequestKind) -> Arc<Mutex<Vec<(String, Instant)>>> {
     let times: Arc<Mutex<Vec<(String, Instant)>>> = Arc::default();
     let of_proxy = times.clone();
     let look = move |seen: &Seen| {
@@ -235,8 +238,8 @@ const FOUR_SECONDS: Duration = Duration::from_secs(4);
 #[test]
 fn a_throttled_manifest_put_waits_as_it_is_told() {
     let way = Way::new();
-    let times = clock(&way.target, Kind::PutManifestByTag);
-    way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::throttled("4")));
+    let times = clock(&way.target, RequestKind::PutManifestByTag);
+    way.target.fault(Fault::on(RequestKind::PutManifestByTag, Effect::throttled("4")));
     way.publish().run().exits(0);
     way.arrived("dev-1.0.0");
     assert!(pause(&times) >= FOUR_SECONDS);
@@ -245,8 +248,8 @@ fn a_throttled_manifest_put_waits_as_it_is_told() {
 #[test]
 fn a_throttled_blob_head_waits_as_it_is_told() {
     let way = Way::new();
-    let times = clock(&way.target, Kind::HeadBlob);
-    way.target.fault(Fault::on(Kind::HeadBlob, Effect::throttled("4")));
+    let times = clock(&way.target, RequestKind::HeadBlob);
+    way.target.fault(Fault::on(RequestKind::HeadBlob, Effect::throttled("4")));
     way.promote().run().exits(0);
     way.arrived("test-1.0.0");
     assert!(pause(&times) >= FOUR_SECONDS);
@@ -255,8 +258,8 @@ fn a_throttled_blob_head_waits_as_it_is_told() {
 #[test]
 fn a_throttled_source_manifest_get_waits_as_it_is_told() {
     let way = Way::new();
-    let times = clock(&way.source, Kind::GetManifest);
-    way.source.fault(Fault::on(Kind::GetManifest, Effect::throttled("4")));
+    let times = clock(&way.source, RequestKind::GetManifest);
+    way.source.fault(Fault::on(RequestKind::GetManifest, Effect::throttled("4")));
     way.promote().run().exits(0);
     way.arrived("test-1.0.0");
     assert!(pause(&times) >= FOUR_SECONDS);
@@ -265,13 +268,13 @@ fn a_throttled_source_manifest_get_waits_as_it_is_told() {
 #[test]
 fn a_wait_can_be_told_as_a_date() {
     let way = Way::new();
-    let times = clock(&way.target, Kind::PutManifestByTag);
+    let times = clock(&way.target, RequestKind::PutManifestByTag);
     // A date in the past: there is nothing to wait for, and no backoff either.
     let past = http_date(OffsetDateTime::now_utc() - Duration::from_secs(60));
-    let hits = way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::throttled(&past)));
+    let hits = way.target.fault(Fault::on(RequestKind::PutManifestByTag, Effect::throttled(&past)));
     // A date to come; how far off it still is when it is read depends on how long the run took until then.
     let until = OffsetDateTime::now_utc() + Duration::from_secs(10);
-    way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::throttled(&http_date(until))).nth(2));
+    way.target.fault(Fault::on(RequestKind::PutManifestByTag, Effect::throttled(&http_date(until))).nth(2));
     way.publish().run().exits(0);
     way.arrived("dev-1.0.0");
     assert_eq!((hits.count(), times.lock().unwrap().len()), (1, 3));
@@ -293,7 +296,7 @@ fn quotas_are_lived_with() {
 #[test]
 fn a_flipped_bit_of_the_source_fails_and_is_named() {
     let way = Way::new();
-    way.source.fault(fault(&way, Kind::Redirected, Effect::FlipResponse { at: 100 }));
+    way.source.fault(fault(&way, RequestKind::Redirected, Effect::FlipResponse { at: 100 }));
     let run = way.promote().run().exits(1);
     let whose = format!("blob {} of {}/shop/api has other bytes", way.image.blobs[0].0, default_host());
     assert!(run.error().contains(&whose), "{}", run.error());
@@ -307,18 +310,18 @@ fn a_flipped_bit_of_a_manifest_fails_and_is_named() {
     let way = Way::new();
     let child = way.image.children[0].digest.clone();
     let of_child = child.clone();
-    let is_it = move |seen: &Seen| seen.kind == Kind::GetManifest && seen.path.contains(&of_child);
+    let is_it = move |seen: &Seen| seen.kind == RequestKind::GetManifest && seen.path.contains(&of_child);
     way.source.fault(Fault::when(is_it, Effect::FlipResponse { at: 20 }));
     let run = way.promote().run().exits(1);
     assert!(run.error().contains(&child), "{}", run.error());
-    assert_eq!(way.target.count(Kind::PutUpload), 0);
+    assert_eq!(way.target.count(RequestKind::PutUpload), 0);
     way.not_tagged();
 }
 
 #[test]
 fn a_flipped_bit_on_the_way_to_the_target_fails_and_is_named() {
     let way = Way::new();
-    way.target.fault(fault(&way, Kind::PutUpload, Effect::FlipRequest { at: 100 }));
+    way.target.fault(fault(&way, RequestKind::PutUpload, Effect::FlipRequest { at: 100 }));
     let run = way.publish().run().exits(1);
     assert!(run.error().contains(&way.image.blobs[0].0), "{}", run.error());
     way.not_tagged();
@@ -327,7 +330,7 @@ fn a_flipped_bit_on_the_way_to_the_target_fails_and_is_named() {
 #[test]
 fn a_fault_that_stays_is_told() {
     let way = Way::new();
-    let hits = way.target.fault(Fault::on(Kind::PutManifestByTag, Effect::status(503)).times(1000));
+    let hits = way.target.fault(Fault::on(RequestKind::PutManifestByTag, Effect::status(503)).times(1000));
     let run = way.publish().run().exits(1);
     assert!(run.error().contains("503") && run.error().contains("dev-1.0.0"), "{}", run.error());
     assert_eq!(run.of_images("status"), ["failed"]);

@@ -1,6 +1,6 @@
 //! Registries that mean no good: what they send is refused, and what is secret stays with the registry it is for.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCOUNT, Config, Ecr, Hook, Image, LoggedRequest, REGION, RepositorySettings};
 use serde_json::json;
 
@@ -58,7 +58,7 @@ fn an_index_of_thousands_is_too_many() {
     let root = index(&ecr, &children);
     ecr.default_registry().tag("shop/api", "dev-1.0.0", &root.0);
     assert!(refused(&ecr, &project).error().contains("more than 1000 manifests"));
-    assert!(ecr.count(Kind::GetManifest) < 10, "none of them was asked for");
+    assert!(ecr.count(RequestKind::GetManifest) < 10, "none of them was asked for");
 }
 
 #[test]
@@ -76,7 +76,8 @@ fn what_is_no_manifest_is_refused() {
     for body in ["", "{", "[]", "null", r#"{"mediaType":"text/html"}"#, "<html>"] {
         let (ecr, project) = shop();
         let headers = vec![("content-type".to_owned(), INDEX.to_owned())];
-        let of_source = |entry: &LoggedRequest| entry.kind == Kind::GetManifest && entry.reference == "dev-1.0.0";
+        let of_source =
+            |entry: &LoggedRequest| entry.kind == RequestKind::GetManifest && entry.reference == "dev-1.0.0";
         ecr.on(of_source, 1, 1, Hook::Answer { status: 200, headers, body: body.to_owned() });
         assert!(refused(&ecr, &project).error().contains("shop/api"), "{body}");
     }
@@ -86,7 +87,7 @@ fn what_is_no_manifest_is_refused() {
 fn a_redirect_that_leads_back_is_followed_for_a_while_only() {
     let (ecr, project) = shop();
     let to = format!("{}/v2/shop/api/blobs/{}", ecr.default_registry().url(), Image::new(1).blobs[0].0);
-    let of_blob = |entry: &LoggedRequest| entry.kind == Kind::GetBlob;
+    let of_blob = |entry: &LoggedRequest| entry.kind == RequestKind::GetBlob;
     ecr.on(of_blob, 1, 1000, Hook::Answer { status: 307, headers: vec![("location".into(), to)], body: String::new() });
     assert!(refused(&ecr, &project).error().contains("redirects"));
 }
@@ -96,7 +97,7 @@ fn an_upload_on_another_host_gets_no_authorization() {
     let (ecr, project) = shop();
     let elsewhere = Ecr::start(Config::default());
     let to = format!("{}/v2/shop/api/blobs/uploads/1", elsewhere.default_registry().url());
-    let is_post = |entry: &LoggedRequest| entry.kind == Kind::PostUpload;
+    let is_post = |entry: &LoggedRequest| entry.kind == RequestKind::PostUpload;
     ecr.on(is_post, 1, 1000, Hook::Answer { status: 202, headers: vec![("location".into(), to)], body: String::new() });
     refused(&ecr, &project);
     let there = elsewhere.data_plane();
@@ -110,7 +111,7 @@ fn a_next_page_on_another_host_is_not_asked_for() {
     let link = format!("<{}/v2/shop/api/referrers/x>; rel=\"next\"", elsewhere.default_registry().url());
     let headers = vec![("content-type".to_owned(), INDEX.to_owned()), ("link".to_owned(), link)];
     let body = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).to_string();
-    ecr.on(|entry| entry.kind == Kind::Referrers, 1, 1000, Hook::Answer { status: 200, headers, body });
+    ecr.on(|entry| entry.kind == RequestKind::Referrers, 1, 1000, Hook::Answer { status: 200, headers, body });
     let there = ecr.registry(ACCOUNT, OTHER_REGION);
     let step = aws(project.promote("test"), &ecr).input("images", "Api").input("target-registry", &there.host());
     let run = step.input("record", "false").run().exits(1);
@@ -126,7 +127,7 @@ fn pages_without_end_are_given_up() {
         ("link".to_owned(), "</v2/shop/api/referrers/sha256:00>; rel=\"next\"".to_owned()),
     ];
     let body = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).to_string();
-    ecr.on(|entry| entry.kind == Kind::Referrers, 1, 10_000, Hook::Answer { status: 200, headers, body });
+    ecr.on(|entry| entry.kind == RequestKind::Referrers, 1, 10_000, Hook::Answer { status: 200, headers, body });
     let there = ecr.registry(ACCOUNT, OTHER_REGION);
     let step = aws(project.promote("test"), &ecr).input("images", "Api").input("target-registry", &there.host());
     let run = step.input("record", "false").run().exits(1);
@@ -142,7 +143,7 @@ fn a_tag_that_answers_with_another_digest_than_its_bytes_is_refused() {
         ("docker-content-digest".to_owned(), Image::new(2).root.digest),
     ];
     let body = String::from_utf8(image.root.bytes.to_vec()).unwrap();
-    let of_source = |entry: &LoggedRequest| entry.kind == Kind::GetManifest && entry.reference == "dev-1.0.0";
+    let of_source = |entry: &LoggedRequest| entry.kind == RequestKind::GetManifest && entry.reference == "dev-1.0.0";
     ecr.on(of_source, 1, 1, Hook::Answer { status: 200, headers, body });
     assert!(refused(&ecr, &project).error().contains("other bytes than its digest says"));
 }
@@ -187,7 +188,7 @@ fn a_token_service_elsewhere_is_told_nothing() {
     let challenge = format!("Bearer realm=\"{}/token\",service=\"x\"", elsewhere.default_registry().url());
     let headers = vec![("www-authenticate".to_owned(), challenge)];
     ecr.on(
-        |entry| entry.kind == Kind::GetManifest,
+        |entry| entry.kind == RequestKind::GetManifest,
         1,
         1000,
         Hook::Answer { status: 401, headers, body: String::new() },
@@ -201,7 +202,7 @@ fn tags_without_end_are_given_up() {
     let (ecr, project) = shop();
     let page = format!(r#"{{"name":"shop/api","tags":[{}"t"]}}"#, r#""t","#.repeat(300_000));
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    ecr.on(|entry| entry.kind == Kind::Tags, 1, 1000, Hook::Answer { status: 200, headers, body: page });
+    ecr.on(|entry| entry.kind == RequestKind::Tags, 1, 1000, Hook::Answer { status: 200, headers, body: page });
     let step = bare(aws(project.promote("test"), &ecr)).input("images", "Api").input("require", "forward");
     let run = step.run().exits(1);
     assert!(run.log.raw.contains("the tag list of"), "{}", run.log.raw);

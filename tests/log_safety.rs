@@ -1,7 +1,7 @@
 //! Words of others can't become commands of the runner, whatever way they take into the log. That no command is obeyed
 //! that is not ours is asserted of every run; here the words try.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{Config, Ecr, Hook, Image, Parameter, RepositorySettings};
 
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
@@ -26,7 +26,9 @@ fn quoted(text: &str) -> String {
 #[test]
 fn of_a_registry() {
     let (ecr, project) = shop(BY_TAG);
-    for (status, kind) in [(400, Kind::PostUpload), (403, Kind::PutUpload), (404, Kind::PutManifestByDigest)] {
+    for (status, kind) in
+        [(400, RequestKind::PostUpload), (403, RequestKind::PutUpload), (404, RequestKind::PutManifestByDigest)]
+    {
         let body = format!(r#"{{"errors":[{{"code":{},"message":{}}}]}}"#, quoted(EVIL), quoted(EVIL));
         ecr.on(move |entry| entry.kind == kind, 1, 100, Hook::Answer { status, headers: Vec::new(), body });
         let run = aws(project.publish(), &ecr).input("images", "Api").run().exits(1);

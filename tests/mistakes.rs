@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCOUNT, Config, Ecr, Hook, Image, LoggedRequest};
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ fn a_failure_of_aws_itself_is_an_answer() {
         (r#"{"__type": "InternalServerError", "message": "oops"}"#, "InternalServerError, "),
     ] {
         let (ecr_headers, body) = (vec![("x-amzn-requestid".to_owned(), "1234-abc".to_owned())], body.to_owned());
-        let is_parameter = |entry: &LoggedRequest| entry.kind == Kind::api("GetParameter");
+        let is_parameter = |entry: &LoggedRequest| entry.kind == RequestKind::api("GetParameter");
         ecr.on(is_parameter, 1, 1000, Hook::Answer { status: 500, headers: ecr_headers, body });
         let run = publish(&ecr, &project).run().exits(1);
         let error = told(&project, &run);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings, Role, User};
 use serde_json::json;
 
@@ -91,7 +91,12 @@ fn evidence_travels_to_another_registry_and_the_tag_comes_last() {
         assert_eq!(there.referrers("shop/api", &root).len(), 3);
         let writes = ecr.writes().into_iter().filter(|entry| entry.repository == "shop/api");
         let last = writes.max_by_key(|entry| entry.finished()).unwrap();
-        assert_eq!((last.kind, last.reference.as_str()), (Kind::PutManifestByTag, "test-1.0.0"), "{}", ecr.table());
+        assert_eq!(
+            (last.kind, last.reference.as_str()),
+            (RequestKind::PutManifestByTag, "test-1.0.0"),
+            "{}",
+            ecr.table()
+        );
         assert_eq!(ecr.leaks(), 0);
         // What is attached later comes with the next run, and nothing else.
         ecr.clear_log();
@@ -100,9 +105,10 @@ fn evidence_travels_to_another_registry_and_the_tag_comes_last() {
         ecr.default_registry().push("shop/api", &["dev-1.0.0"], &api);
         abroad(&project, &ecr).run().exits(0);
         assert!(there.manifest("shop/api", &late).is_some(), "{}", ecr.table());
-        let puts: Vec<_> = ecr.writes().into_iter().filter(|entry| entry.kind == Kind::PutManifestByDigest).collect();
+        let puts: Vec<_> =
+            ecr.writes().into_iter().filter(|entry| entry.kind == RequestKind::PutManifestByDigest).collect();
         assert_eq!(puts.iter().map(|put| put.reference.clone()).collect::<Vec<_>>(), [late]);
-        assert_eq!(ecr.count(Kind::PutManifestByTag), 0, "{}", ecr.table());
+        assert_eq!(ecr.count(RequestKind::PutManifestByTag), 0, "{}", ecr.table());
     }
 }
 
@@ -110,7 +116,7 @@ fn evidence_travels_to_another_registry_and_the_tag_comes_last() {
 fn that_nobody_may_look_for_evidence_does_not_mean_that_there_is_none() {
     for status in [401, 403, 429, 503] {
         let (ecr, project, _) = shop();
-        let looks = |entry: &ecr_fake::LoggedRequest| entry.kind == Kind::Referrers;
+        let looks = |entry: &ecr_fake::LoggedRequest| entry.kind == RequestKind::Referrers;
         ecr.on(looks, 1, 1000, ecr_fake::Hook::status(status));
         let step = bare(abroad(&project, &ecr)).input("evidence", "required").input("images", "Web");
         let run = step.run().exits(1);
@@ -242,7 +248,7 @@ fn an_account_of_its_own_is_reached_by_a_role() {
     prod.whole("shop/api", "test-1.0.0").unwrap();
     assert_eq!(ecr.leaks(), 0);
     // What is hidden is what is used.
-    assert_eq!(ecr.count(Kind::api("AssumeRole")), 1, "{}", ecr.table());
+    assert_eq!(ecr.count(RequestKind::api("AssumeRole")), 1, "{}", ecr.table());
     // Tokens, their passwords, the role's key and session; nothing that names an account or a user.
     assert_eq!(run.log.masks.len(), 6, "{:?}", run.log.masks);
     let names = [ACCOUNT, PROD, REGION, "AWS", "test", "deploy"];

@@ -1,6 +1,6 @@
 //! Many images in one run, and several runs at one time.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCOUNT, Config, Ecr, Image, REGION, RepositorySettings};
 
 use crate::support::project::{BY_TAG, Project, aws, bare, set_registry};
@@ -25,7 +25,7 @@ fn fifty_images_are_one_result_each_and_no_write_more() {
     assert_eq!(run.of_images("status"), ["promoted"; 50]);
     let digests: Vec<String> = images.iter().map(|(_, image)| image.root.digest.clone()).collect();
     assert_eq!(run.of_images("digest"), digests);
-    assert_eq!(ecr.count(Kind::PutManifestByTag), 50, "{}", ecr.table());
+    assert_eq!(ecr.count(RequestKind::PutManifestByTag), 50, "{}", ecr.table());
     assert_eq!(ecr.writes().len(), 50, "{}", ecr.table());
     ecr.clear_log();
     assert_eq!(step().run().exits(0).of_images("status"), ["unchanged"; 50]);

@@ -1,6 +1,6 @@
 //! Runners that reach the world through a proxy alone: the names of AWS are resolved by the proxy, and lead to the fake.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCESS_KEY, Config, Ecr, Image, ImageSpec, REGION, RepositorySettings};
 
 use crate::support::project::{BY_TAG, Project, default_host, set_registry};
@@ -110,5 +110,5 @@ fn no_proxy_leaves_hosts_out_and_plain_http_goes_straight() {
     let step = step.env("HTTPS_PROXY", format!("http://{}", proxy.address())).env("NO_PROXY", "localhost");
     step.run().exits(0);
     assert!(proxy.tunnels().is_empty() && proxy.refused().is_empty());
-    assert_eq!(cloud.ecr.count(Kind::PutManifestByTag), 1, "{}", cloud.ecr.table());
+    assert_eq!(cloud.ecr.count(RequestKind::PutManifestByTag), 1, "{}", cloud.ecr.table());
 }

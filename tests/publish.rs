@@ -1,6 +1,6 @@
 //! Publishing to ECR: names, bytes, order, what a second run does, and what stands in the way.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{
     ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, ImageTagMutability, Parameter, Policy, REGION,
     RepositorySettings, User,
@@ -95,13 +95,19 @@ fn evidence_and_record_are_there_before_the_tag() {
     let log = ecr.log();
     let of_api: Vec<_> = log.iter().filter(|entry| entry.repository == "shop/api" && entry.kind.writes()).collect();
     let last = of_api.iter().max_by_key(|entry| entry.finished()).unwrap();
-    assert_eq!((last.kind.clone(), last.reference.as_str()), (Kind::PutManifestByTag, "dev-1.0.0"), "{}", ecr.table());
-    assert_eq!(ecr.count(Kind::PutManifestByTag), 1, "{}", ecr.table());
+    assert_eq!(
+        (last.kind.clone(), last.reference.as_str()),
+        (RequestKind::PutManifestByTag, "dev-1.0.0"),
+        "{}",
+        ecr.table()
+    );
+    assert_eq!(ecr.count(RequestKind::PutManifestByTag), 1, "{}", ecr.table());
     // A child is put when its blobs are there, the root when its children are: the fake refuses everything else. What
     // the fake does not know is that a referrer comes after its subject.
     let order = |digest: &str| {
-        let put =
-            |entry: &&&ecr_fake::LoggedRequest| entry.kind == Kind::PutManifestByDigest && entry.reference == digest;
+        let put = |entry: &&&ecr_fake::LoggedRequest| {
+            entry.kind == RequestKind::PutManifestByDigest && entry.reference == digest
+        };
         of_api.iter().find(put).unwrap_or_else(|| panic!("{digest} is put:\n{}", ecr.table())).finished()
     };
     for referrer in &api.referrers {
@@ -158,9 +164,9 @@ fn requests_are_the_fewest_there_can_be() {
     let (tags, platforms, blobs) = (2, api.children.len(), bare_blobs(&api));
     // HEAD of each tag and blob, POST and PUT of each blob, PUT of each platform and tag.
     assert_eq!(ecr.data_plane().len(), tags + 3 * blobs + platforms + tags, "{}", ecr.table());
-    assert_eq!(ecr.count(Kind::api("GetAuthorizationToken")), 1);
-    assert_eq!(ecr.count(Kind::api("GetParameter")), 1);
-    assert_eq!(ecr.count(Kind::Ping), 0);
+    assert_eq!(ecr.count(RequestKind::api("GetAuthorizationToken")), 1);
+    assert_eq!(ecr.count(RequestKind::api("GetParameter")), 1);
+    assert_eq!(ecr.count(RequestKind::Ping), 0);
 
     ecr.clear_log();
     step().run().exits(0);
@@ -196,7 +202,7 @@ fn the_registry_can_be_given() {
     let step = || publish(&project, &ecr).input("images", "shop/api");
     let run = step().input("registry", &format!("{host}/team")).run().exits(0);
     assert_eq!(run.of_images("repository"), ["team/shop/api"]);
-    assert_eq!(ecr.count(Kind::api("GetParameter")), 0);
+    assert_eq!(ecr.count(RequestKind::api("GetParameter")), 0);
     // `registry-parameter`: another SSM parameter than the template's.
     ecr.set_parameter(Parameter::new("/other/registry", &format!("{host}/other")));
     let run = step().input("registry-parameter", "/other/registry").run().exits(0);
@@ -362,11 +368,15 @@ fn a_missing_permission_is_named() {
         assert_eq!(run.error().matches("was denied").count(), 1, "{denied}: {}", run.error());
         assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), None);
         // What is denied is not tried again; only a HEAD can't tell it from an expired token.
-        let refused = |kind: &dyn Fn(&Kind) -> bool| {
+        let refused = |kind: &dyn Fn(&RequestKind) -> bool| {
             ecr.data_plane().iter().filter(|entry| entry.status() == 403 && kind(&entry.kind)).count()
         };
         let blobs = bare_blobs(&Image::new(1));
-        assert!(refused(&|kind| *kind != Kind::HeadBlob && *kind != Kind::HeadManifest) <= blobs, "{}", ecr.table());
+        assert!(
+            refused(&|kind| *kind != RequestKind::HeadBlob && *kind != RequestKind::HeadManifest) <= blobs,
+            "{}",
+            ecr.table()
+        );
         assert!(refused(&|_| true) <= 2 * blobs, "{}", ecr.table());
     }
 }
@@ -390,7 +400,7 @@ fn a_token_that_expires_is_renewed_once() {
         });
         publish(&project, &ecr).input("images", "Api").run().exits(0);
         assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(api.root.digest));
-        assert_eq!(ecr.count(Kind::api("GetAuthorizationToken")), 2, "{}", ecr.table());
+        assert_eq!(ecr.count(RequestKind::api("GetAuthorizationToken")), 2, "{}", ecr.table());
 
         // The second that expires is the last.
         let (ecr, project, _) = shop();
@@ -403,7 +413,7 @@ fn a_token_that_expires_is_renewed_once() {
         // The answer to a HEAD says no more than 403.
         let wanted = if status == 401 { "refused the token" } else { "(403 " };
         assert_eq!(run.error().matches(wanted).count(), 1, "{}", run.error());
-        assert_eq!(ecr.count(Kind::api("GetAuthorizationToken")), 2, "{}", ecr.table());
+        assert_eq!(ecr.count(RequestKind::api("GetAuthorizationToken")), 2, "{}", ecr.table());
         assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), None);
     }
 }
@@ -496,7 +506,12 @@ fn what_a_registry_says_mentions_nobody() {
     let (ecr, project, _) = shop();
     let message = HOSTILE_NAMES.join(", ");
     let body = json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
-    ecr.on(|entry| entry.kind == Kind::PostUpload, 1, 1000, Hook::Answer { status: 403, headers: Vec::new(), body });
+    ecr.on(
+        |entry| entry.kind == RequestKind::PostUpload,
+        1,
+        1000,
+        Hook::Answer { status: 403, headers: Vec::new(), body },
+    );
     let run = publish(&project, &ecr).input("images", "Api").run().exits(1);
     assert!(run.summary.contains("babel"), "{}", run.summary);
     Rendered::of(&run.summary).says_nothing();

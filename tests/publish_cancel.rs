@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::proxy::{Effect, Fault, Proxy};
 use ecr_fake::{Config, Ecr, Hook, Image, RepositorySettings};
 
@@ -22,7 +22,7 @@ fn shop() -> (Ecr, Project, Image) {
 }
 
 /// Waits until a fault has struck, sends a signal, and waits for the end.
-fn cancel(running: Running, proxy: &Proxy, kind: Kind, name: &str) -> Run {
+fn cancel(running: Running, proxy: &Proxy, kind: RequestKind, name: &str) -> Run {
     while proxy.count(kind.clone()) == 0 {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -35,10 +35,10 @@ fn in_the_middle_of_an_upload_nothing_is_tagged() {
     for name in ["TERM", "INT"] {
         let (ecr, project, _) = shop();
         let proxy = Proxy::start(ecr.default_registry().url());
-        proxy.fault(Fault::on(Kind::PutUpload, Effect::Hang));
+        proxy.fault(Fault::on(RequestKind::PutUpload, Effect::Hang));
         let step = aws(project.publish(), &ecr).input("images", "Api");
         let step = step.input("registry-endpoints", &format!("{}={}", default_host(), proxy.url()));
-        let run = cancel(step.start(), &proxy, Kind::PutUpload, name).exits(1);
+        let run = cancel(step.start(), &proxy, RequestKind::PutUpload, name).exits(1);
         assert_eq!(run.of_images("status"), ["failed"]);
         assert!(run.of_images("error")[0].contains("cancelled before its tag was written"));
         assert!(run.log.messages("error").iter().any(|message| message.contains(&format!("cancelled (SIG{name})"))));
@@ -56,10 +56,10 @@ fn in_the_middle_of_an_upload_nothing_is_tagged() {
 fn while_it_looks_what_is_there_it_ends_at_once() {
     let (ecr, project, _) = shop();
     let proxy = Proxy::start(ecr.default_registry().url());
-    proxy.fault(Fault::on(Kind::HeadManifest, Effect::Hang));
+    proxy.fault(Fault::on(RequestKind::HeadManifest, Effect::Hang));
     let step = aws(project.publish(), &ecr);
     let step = step.input("registry-endpoints", &format!("{}={}", default_host(), proxy.url()));
-    let run = cancel(step.start(), &proxy, Kind::HeadManifest, "TERM").exits(1);
+    let run = cancel(step.start(), &proxy, RequestKind::HeadManifest, "TERM").exits(1);
     assert!(run.error().contains("cancelled"), "{}", run.error());
     assert!(ecr.writes().is_empty());
     assert_eq!(run.output("version"), "1.0.0");
@@ -69,10 +69,13 @@ fn while_it_looks_what_is_there_it_ends_at_once() {
 fn what_was_done_by_then_is_told_as_done() {
     let (ecr, project, api) = shop();
     let proxy = Proxy::start(ecr.default_registry().url());
-    proxy.fault(Fault::when(|seen| seen.kind == Kind::PutUpload && seen.path.contains("/shop/web/"), Effect::Hang));
+    proxy.fault(Fault::when(
+        |seen| seen.kind == RequestKind::PutUpload && seen.path.contains("/shop/web/"),
+        Effect::Hang,
+    ));
     let step = bare(aws(project.publish(), &ecr)).input("concurrency", "1");
     let running = step.input("registry-endpoints", &format!("{}={}", default_host(), proxy.url())).start();
-    while !proxy.log().iter().any(|seen| seen.kind == Kind::PutUpload && seen.path.contains("/shop/web/")) {
+    while !proxy.log().iter().any(|seen| seen.kind == RequestKind::PutUpload && seen.path.contains("/shop/web/")) {
         std::thread::sleep(Duration::from_millis(2));
     }
     running.signal("TERM");
@@ -93,7 +96,7 @@ fn cancelled_at_the_tag(project: &Project, ecr: &Ecr) -> Run {
         signal(*pid, "TERM");
         printed.wait_for("SIGTERM: ");
     };
-    ecr.on_kind(Kind::PutManifestByTag, 1, Hook::run(strike));
+    ecr.on_kind(RequestKind::PutManifestByTag, 1, Hook::run(strike));
     let running = bare(aws(project.publish(), ecr)).input("images", "Api").input("extra-tags", "latest").start();
     step.set((running.id(), running.printed())).ok().expect("one step");
     running.finish()

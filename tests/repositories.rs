@@ -1,6 +1,6 @@
 //! Repositories that are missing: refused, made with settings, or left to the registry's own templates.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{
     ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageTagMutability, Policy, REGION, RepositoryCreationTemplate,
     RepositorySettings, User,
@@ -32,7 +32,7 @@ fn a_missing_repository_is_named_with_the_command_that_makes_it() {
     assert!(error.contains("repository `shop/api` does not exist in 111122223333/us-east-1"), "{error}");
     assert!(error.contains("aws ecr create-repository --region us-east-1 --repository-name shop/api"), "{error}");
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
-    assert_eq!(ecr.count(Kind::api("CreateRepository")), 0);
+    assert_eq!(ecr.count(RequestKind::api("CreateRepository")), 0);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_missing_repository_is_made_as_the_settings_say() {
     assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(image.root.digest.clone()));
     let run = step().run().exits(0);
     assert_eq!(run.of_images("status"), ["unchanged"]);
-    assert_eq!(ecr.count(Kind::api("CreateRepository")), 1);
+    assert_eq!(ecr.count(RequestKind::api("CreateRepository")), 1);
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn with_policies(project: &Project, ecr: &Ecr) -> Step {
 #[test]
 fn a_repository_whose_making_was_not_confirmed_gets_its_policies() {
     let (ecr, project, _) = shop(Config::default());
-    ecr.on_kind(Kind::api("CreateRepository"), 1, Hook::after(|| {}));
+    ecr.on_kind(RequestKind::api("CreateRepository"), 1, Hook::after(|| {}));
     with_policies(&project, &ecr).run().exits(0);
-    assert_eq!(ecr.count(Kind::api("CreateRepository")), 2, "{}", ecr.table());
+    assert_eq!(ecr.count(RequestKind::api("CreateRepository")), 2, "{}", ecr.table());
     let settings = ecr.default_registry().repository("shop/api").unwrap().settings;
     assert!(settings.lifecycle_policy.is_some() && settings.repository_policy.is_some(), "{settings:?}");
 }

@@ -1,7 +1,7 @@
 //! What a deployment of the template would find: images on the platforms that run them, and references beside those that
 //! a run writes.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{Config, Ecr, Hook, Image, ImageSpec};
 
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host, named, set_registry};
@@ -152,7 +152,7 @@ fn a_platform_is_looked_up_only_where_that_is_no_request_too_many() {
     ecr.clear_log();
     let run = bare(promote(&ecr, &project)).input("images", "Api").run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
-    assert_eq!(ecr.count(Kind::GetBlob), 0, "{}", ecr.table());
+    assert_eq!(ecr.count(RequestKind::GetBlob), 0, "{}", ecr.table());
     // A gate says it itself.
     let run = promote(&ecr, &project).inputs(&[("images", "Api"), ("require", "platforms")]).run().exits(1);
     assert_eq!(run.of_images("status"), ["blocked"]);

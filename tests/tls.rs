@@ -1,6 +1,6 @@
 //! Registries with certificates: whom an action believes, and what it says of those whom it does not.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{Config, Ecr, Image, ImageSpec, RepositorySettings};
 
 use crate::support::project::{BY_TAG, Project, aws, bare, default_host};
@@ -87,7 +87,7 @@ fn a_download_does_not_lead_from_tls_to_plain_http() {
     };
     let run = promote(&project).run().exits(1);
     assert!(run.error().contains("from https to an address without TLS"), "{}", run.error());
-    assert_eq!((ecr.count(Kind::Redirected), ecr.leaks()), (0, 0), "{}", ecr.table());
+    assert_eq!((ecr.count(RequestKind::Redirected), ecr.leaks()), (0, 0), "{}", ecr.table());
     // The registry that gives the bytes itself is one that can be read.
     ecr.quirks(|quirks| quirks.redirects = false);
     promote(&project).run().exits(0);
@@ -105,5 +105,5 @@ fn an_upload_does_not_lead_from_tls_to_plain_http() {
     let endpoints = format!("{}=https://localhost:{}", default_host(), front.address().port());
     let run = step.input("registry-endpoints", &endpoints).env("SSL_CERT_FILE", authority.file()).run().exits(1);
     assert!(run.error().contains("from https to an address without TLS"), "{}", run.error());
-    assert_eq!(ecr.count(Kind::PutUpload), 0, "{}", ecr.table());
+    assert_eq!(ecr.count(RequestKind::PutUpload), 0, "{}", ecr.table());
 }

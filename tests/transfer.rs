@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, LoggedRequest, REGION, RepositorySettings, kill};
 
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, set_registry};
@@ -49,7 +49,7 @@ impl Shop {
     /// Requests of the data plane and of downloads since the last look.
     fn requests(&self) -> usize {
         let count = self.ecr.data_plane().len();
-        assert_eq!(self.ecr.count(Kind::Ping), 0, "{}", self.ecr.table());
+        assert_eq!(self.ecr.count(RequestKind::Ping), 0, "{}", self.ecr.table());
         assert_eq!(self.ecr.leaks(), 0, "{}", self.ecr.table());
         count
     }
@@ -64,7 +64,7 @@ fn a_retag_takes_a_look_at_both_ends_and_a_put() {
     let shop = Shop::new(BY_TAG, Image::new(1));
     bare(shop.promote()).run().exits(0);
     assert_eq!(shop.requests(), 2 + 1, "{}", shop.ecr.table());
-    assert_eq!(shop.ecr.count(Kind::api("GetAuthorizationToken")), 1, "{}", shop.ecr.table());
+    assert_eq!(shop.ecr.count(RequestKind::api("GetAuthorizationToken")), 1, "{}", shop.ecr.table());
     assert_eq!(shop.ecr.default_registry().resolve("shop/api", "test-1.0.0"), Some(shop.image.root.digest.clone()));
 
     shop.ecr.clear_log();
@@ -85,8 +85,8 @@ fn another_repository_is_mounted_without_a_look_first() {
     bare(shop.promote()).run().exits(0);
     let (platforms, blobs) = of_image(&shop.image);
     assert_eq!(shop.requests(), 2 + 2 * platforms + blobs + 1, "{}", shop.ecr.table());
-    assert_eq!(shop.ecr.count(Kind::Mount), blobs);
-    assert_eq!(shop.ecr.count(Kind::api("GetAuthorizationToken")), 1);
+    assert_eq!(shop.ecr.count(RequestKind::Mount), blobs);
+    assert_eq!(shop.ecr.count(RequestKind::api("GetAuthorizationToken")), 1);
     shop.ecr.default_registry().whole("test/shop/api", "1.0.0").unwrap();
 }
 
@@ -97,7 +97,12 @@ fn a_mount_that_is_declined_is_asked_for_once_and_its_session_is_used() {
     let (platforms, blobs) = of_image(&shop.image);
     // Each blob: HEAD, POST, GET with its redirect, PUT. The mount stands for the first POST.
     assert_eq!(shop.requests(), 2 + 2 * platforms + 5 * blobs + 1, "{}", shop.ecr.table());
-    assert_eq!((shop.ecr.count(Kind::Mount), shop.ecr.count(Kind::PostUpload)), (1, blobs - 1), "{}", shop.ecr.table());
+    assert_eq!(
+        (shop.ecr.count(RequestKind::Mount), shop.ecr.count(RequestKind::PostUpload)),
+        (1, blobs - 1),
+        "{}",
+        shop.ecr.table()
+    );
     shop.ecr.default_registry().whole("test/shop/api", "1.0.0").unwrap();
 }
 
@@ -116,7 +121,7 @@ fn another_registry_takes_a_look_and_three_requests_for_each_missing_blob() {
         let each = 3 + usize::from(redirects);
         assert_eq!(shop.requests(), 2 + 2 * platforms + blobs + each * missing + 1, "{}", shop.ecr.table());
         // One for each registry.
-        assert_eq!(shop.ecr.count(Kind::api("GetAuthorizationToken")), 2, "{}", shop.ecr.table());
+        assert_eq!(shop.ecr.count(RequestKind::api("GetAuthorizationToken")), 2, "{}", shop.ecr.table());
         abroad.whole("shop/api", "test-1.0.0").unwrap();
         for manifest in shop.image.manifests() {
             assert_eq!(abroad.manifest("shop/api", &manifest.digest).unwrap().bytes, manifest.bytes);
@@ -147,7 +152,7 @@ fn the_largest_blobs_go_first() {
     let image = Image::of(&ImageSpec { layers: 20, layer_size: 4096, ..ImageSpec::default() });
     let shop = Shop::new(BY_TAG, image);
     bare(shop.promote_abroad()).run().exits(0);
-    let heads: Vec<_> = shop.ecr.log().into_iter().filter(|entry| entry.kind == Kind::HeadBlob).collect();
+    let heads: Vec<_> = shop.ecr.log().into_iter().filter(|entry| entry.kind == RequestKind::HeadBlob).collect();
     let is_small = |digest: &str| shop.image.blobs.iter().any(|(known, blob)| known == digest && blob.size() < 4096);
     let first = heads.iter().position(|head| is_small(&head.reference));
     // 40 layers, then two configurations; sixteen blobs are on their way at a time.
@@ -165,7 +170,7 @@ fn memory_does_not_grow_with_layers() {
     let (of_hook, measured) = (pid.clone(), peak.clone());
     // The tags come last: all bytes have gone through by then.
     let measure = move || measured.store(peak_memory(of_hook.load(SeqCst)), SeqCst);
-    shop.ecr.on_kind(Kind::PutManifestByTag, 2, Hook::run(measure));
+    shop.ecr.on_kind(RequestKind::PutManifestByTag, 2, Hook::run(measure));
     let running = bare(shop.promote_abroad()).input("images", "").start();
     pid.store(running.id(), SeqCst);
     running.finish().exits(0);
@@ -248,7 +253,7 @@ fn an_old_tag_stays_until_the_new_one_is_written() {
     let abroad = shop.ecr.registry(ACCOUNT, OTHER_REGION);
     abroad.push("shop/api", &["stable"], &Image::new(5));
     let pid = Arc::new(AtomicU32::new(0));
-    let is_it = |entry: &LoggedRequest| entry.kind == Kind::PutManifestByTag && entry.reference == "stable";
+    let is_it = |entry: &LoggedRequest| entry.kind == RequestKind::PutManifestByTag && entry.reference == "stable";
     shop.ecr.on(is_it, 1, 1, Hook::before(kill(pid.clone())));
     let promote = || bare(shop.promote_abroad()).input("extra-tags", "stable");
     let running = promote().start();
@@ -278,7 +283,7 @@ fn all_tags_are_looked_up_at_one_time() {
             let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < 3).unwrap();
             alone.fetch_add(u32::from(waited.1.timed_out()), SeqCst);
         };
-        shop.ecr.on(|entry| entry.kind == Kind::HeadManifest, 1, 3, Hook::run(wait));
+        shop.ecr.on(|entry| entry.kind == RequestKind::HeadManifest, 1, 3, Hook::run(wait));
         bare(step).input("extra-tags", "{environment}-a\n{environment}-b").run().exits(0);
         assert_eq!(looks.2.load(SeqCst), 0, "{}", shop.ecr.table());
         assert_eq!(*looks.0.lock().unwrap(), 3, "{}", shop.ecr.table());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use cfn_images::Version;
-use cfn_images::{NamePattern, Telling};
+use cfn_images::{NamePattern, VersionPosition};
 use lifecycle::evidence::{Record, Recorded};
 use lifecycle::naming::{Named, Release};
 use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
@@ -118,19 +118,19 @@ impl EnvironmentHistory {
             let message = format!("the versions of `{}` can't be told apart: {why}", name.reference);
             StoreError::new(ErrorKind::Unsupported, message)
         };
-        match name.pattern.telling() {
-            Telling::ByTag => Self::of_versions(store, name, current, depth).await,
-            Telling::ByNothing => Self::of_tag(store, name, current, depth).await,
+        match name.pattern.version_position() {
+            VersionPosition::Tag => Self::of_versions(store, name, current, depth).await,
+            VersionPosition::Nowhere => Self::of_tag(store, name, current, depth).await,
             // Registries do not list repositories by pattern.
-            Telling::ByRepository => {
+            VersionPosition::Repository => {
                 let message = format!("each version of `{}` has a repository of its own", name.reference);
                 Err(StoreError::new(ErrorKind::Unsupported, message))
             }
-            Telling::Altered => {
+            VersionPosition::Altered => {
                 Err(unsupported("the name contains the version in another spelling, or only a part of it")
                     .hint("put the whole version into the tag, as in `{environment}-{version}`"))
             }
-            Telling::ByCondition => Err(unsupported("the name depends on a condition on the version")),
+            VersionPosition::Condition => Err(unsupported("the name depends on a condition on the version")),
         }
     }
 
@@ -285,7 +285,7 @@ fn newest_first(mut entries: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cfn_images::Traced;
+    use cfn_images::TracedText;
     use lifecycle::evidence::RecordKind;
     use oci::transfer::copy;
     use oci::{BlobSource, Layout, Manifest, media_type};
@@ -342,7 +342,7 @@ mod tests {
             let reference: Reference = Reference::parse(&format!("oci:/store/app:{tag}"), Some("oci:/store")).unwrap();
             // The version written out in a reference is recognised as the version.
             let version = Version::new(1, 0, 0);
-            let pattern = NamePattern::of(&Traced::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
+            let pattern = NamePattern::of(&TracedText::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
             let name =
                 VersionedName { environment: "prod", version: &version, reference: &reference, pattern: &pattern };
             EnvironmentHistory::read(&self.store, name, &BTreeMap::new(), Depth::Highest).await.unwrap()

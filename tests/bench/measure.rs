@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::proxy::Proxy;
 
 /// How often a running program is asked for its peak; what it takes after the last time is not seen.
@@ -20,7 +20,7 @@ pub(crate) struct Figures {
     pub(crate) wall: Duration,
     /// Bytes, as the kernel's `VmHWM`.
     pub(crate) memory: u64,
-    pub(crate) requests: BTreeMap<Kind, usize>,
+    pub(crate) requests: BTreeMap<RequestKind, usize>,
     /// Both directions, headers included.
     pub(crate) bytes: u64,
     pub(crate) connections: u64,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 
 use crate::{
     Row,
@@ -124,7 +124,7 @@ fn size(bytes: u64) -> String {
 
 /// `2 head manifest, 1 put manifest by tag`
 fn kinds(figures: &Figures) -> String {
-    let words = |kind: &Kind| {
+    let words = |kind: &RequestKind| {
         let spaced =
             |letter: char| if letter.is_uppercase() { format!(" {letter}").to_lowercase() } else { letter.into() };
         format!("{kind:?}").chars().map(spaced).collect::<String>()

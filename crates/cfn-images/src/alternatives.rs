@@ -1,31 +1,32 @@
-//! What an expression may be where it can't be decided: one thing in this environment, another in that.
+//! The values that an undecidable expression may have: one in this environment, another in the next.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::assumptions::{LIMIT, both, referred};
+use super::decision::Assumption;
 use super::document::Node;
-use super::intrinsics::{Assumption, Scope};
-use super::traced::Dependence;
+use super::intrinsics::Scope;
+use super::traced_text::Dependence;
 use super::value::{Unresolved, Value};
 
-/// What a branch costs, beside an expression.
+/// The cost of a branch in evaluation steps, in addition to its expression.
 const STEPS: usize = 8;
 
-/// What something may be; with `why` it can't be decided which of them it is.
+/// All values that an expression may have. If `why` is set, it cannot be decided which of them applies.
 pub(super) struct Alternatives<T> {
     pub(super) all: Vec<T>,
     pub(super) why: Option<Unresolved>,
 }
 
-/// A node that an expression may stand for.
+/// A node that an expression may evaluate to, through `Fn::If`.
 pub(super) struct Branch<'n> {
     pub(super) node: &'n Node,
-    /// What has to be assumed of conditions for it.
+    /// The assumptions about conditions under which this branch is taken.
     pub(super) assumptions: Vec<Assumption>,
-    /// The first condition on the way to it that can't be decided.
+    /// The first condition on the path to this branch that cannot be decided.
     pub(super) undecided: Option<Unresolved>,
-    /// What the conditions on the way to it that are decided depend on.
+    /// The dependence of the decided conditions on the path to this branch.
     pub(super) by: Dependence,
 }
 
@@ -34,8 +35,10 @@ impl<T> Alternatives<T> {
         Self { all: vec![value], why: None }
     }
 
+    /// Applies a function to every value.
+    ///
     /// # Errors
-    /// The first that the function returns.
+    /// Returns the function's first error.
     pub(super) fn map<U>(
         self,
         function: impl FnMut(T) -> Result<U, Unresolved>,
@@ -45,8 +48,8 @@ impl<T> Alternatives<T> {
 }
 
 impl Scope<'_> {
-    /// The nodes that an expression may stand for, through every `Fn::If`. Where too many conditions decide, all nodes,
-    /// whatever is assumed.
+    /// Returns the nodes that an expression may evaluate to, through every `Fn::If`. If too many conditions are
+    /// involved, returns all nodes, whatever the assumptions.
     pub(super) fn branches<'n>(&self, node: &'n Node) -> Vec<Branch<'n>> {
         let by = Dependence::default();
         let start = || vec![Branch { node, assumptions: Vec::new(), undecided: None, by }];
@@ -71,7 +74,7 @@ impl Scope<'_> {
             };
             let undecided = branch.undecided.clone().filter(|_| !unresolved.mistake).or(Some(unresolved.clone()));
             match unresolved.condition.filter(|_| is_bounded) {
-                // The same condition may have more to assume.
+                // Assuming one answer may leave the same condition with another open question.
                 Some(open) => pending.extend(both(&branch.assumptions, &open).map(|assumptions| Branch {
                     node: branch.node,
                     assumptions,
@@ -92,11 +95,11 @@ impl Scope<'_> {
         found
     }
 
-    /// The values that an expression may have: those of both branches of an `Fn::If`, all that a parameter takes, or all
-    /// that a mapping has.
+    /// Returns the values that an expression may have: both branches of an `Fn::If`, all allowed values of a
+    /// parameter, or all values of a mapping.
     ///
     /// # Errors
-    /// It can't be told, or the template is wrong.
+    /// Returns the reason if the values cannot be determined, or if the template is wrong.
     pub(super) fn alternatives(&self, node: &Node) -> Result<Alternatives<Value>, Unresolved> {
         let value = match self.evaluate(node) {
             Value::Text(text) => Value::Text(self.dynamic(text, node.mark)),
@@ -135,7 +138,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The values of a mapping that `Fn::FindInMap` may find.
+    /// Returns the values of a mapping that `Fn::FindInMap` may find.
     fn possibly_mapped<'n>(&'n self, argument: &'n Node) -> Vec<&'n Node> {
         let Some([mapping, key, attribute, options @ ..]) = argument.as_sequence() else { return Vec::new() };
         let below = |node: &'n Node, name: Result<String, Unresolved>, argument: &Node| -> Vec<&'n Node> {
@@ -145,7 +148,7 @@ impl Scope<'_> {
             let entries = node.as_mapping().map(|mapping| mapping.entries()).unwrap_or_default();
             let is_possible = |key: &str| referred(argument).and_then(|name| self.is_value(name, key)) != Some(false);
             let possible: Vec<_> = entries.iter().filter(|entry| is_possible(&entry.key)).collect();
-            // Where none is left, another expression of the template fails.
+            // If no entry is left, another expression of the template fails anyway.
             let possible = if possible.is_empty() { entries.iter().collect() } else { possible };
             possible.into_iter().map(|entry| entry.value.as_ref()).collect()
         };

@@ -1,17 +1,19 @@
-//! What follows where a value that can't be decided is taken to be one thing or another.
+//! Evaluation under assumptions: an undecidable value is taken to be one thing, then another.
 
 use std::collections::HashMap;
 
+use super::decision::{Assumption, OpenQuestion};
 use super::document::Node;
-use super::intrinsics::{Assumption, Open, Scope};
-use super::traced::Dependence;
+use super::intrinsics::Scope;
+use super::traced_text::Dependence;
 use super::value::Unresolved;
 
-/// Combinations of what one expression depends on. Environments are a handful, and each is one.
+/// The maximum number of combinations that one expression may depend on. Projects have a handful of environments, and
+/// each is one combination.
 pub(super) const LIMIT: usize = 64;
 
 impl Scope<'_> {
-    /// What is found under assumptions, beside those that are made already.
+    /// Runs `find` under additional assumptions.
     pub(super) fn assuming<T>(&self, assumptions: &[Assumption], find: impl FnOnce() -> T) -> T {
         if assumptions.is_empty() {
             return find();
@@ -25,17 +27,17 @@ impl Scope<'_> {
         found
     }
 
-    /// Whether it is assumed to hold.
-    pub(super) fn assumption(&self, is_it: impl Fn(&Open) -> bool) -> Option<bool> {
+    /// Returns the assumed answer to the first question that matches.
+    pub(super) fn assumption(&self, is_it: impl Fn(&OpenQuestion) -> bool) -> Option<bool> {
         self.assumptions.borrow().iter().find(|(open, _)| is_it(open)).map(|(_, holds)| *holds)
     }
 
-    /// The assumptions, beside those that are given, of which each lets everything be decided that `missing` looks at:
-    /// it returns what has to be assumed next. None: they are more than the limit.
+    /// Returns sets of assumptions, each of them starting with `given`, that cover all cases. Under each set,
+    /// `missing` finds no further open question. Returns `None` if there would be more than [`LIMIT`] sets.
     pub(super) fn combinations(
         &self,
         given: &[Assumption],
-        missing: impl Fn() -> Option<Box<Open>>,
+        missing: impl Fn() -> Option<Box<OpenQuestion>>,
     ) -> Option<Vec<Vec<Assumption>>> {
         let (mut pending, mut found) = (vec![given.to_vec()], Vec::new());
         while let Some(assumptions) = pending.pop() {
@@ -52,13 +54,17 @@ impl Scope<'_> {
         Some(found)
     }
 
-    /// Whether what `Ref` gives for a name is a value, by what is assumed and what a parameter takes.
+    /// Returns whether `Ref` of a name gives a value, according to the assumptions and the allowed values of the
+    /// parameter. Returns `None` if that cannot be decided.
     pub(super) fn is_value(&self, name: &str, value: &str) -> Option<bool> {
         let by_others = self.assumptions.borrow().iter().find_map(|(open, holds)| match open {
-            Open::Equals(of, is) if of == name => match is == value {
-                true => Some(*holds),
-                false => holds.then_some(false),
-            },
+            OpenQuestion::Equals(of, is) if of == name => {
+                if is == value {
+                    Some(*holds)
+                } else {
+                    holds.then_some(false)
+                }
+            }
             _ => None,
         });
         by_others.or_else(|| match self.possible(name)?.as_slice() {
@@ -67,11 +73,11 @@ impl Scope<'_> {
         })
     }
 
-    /// The values that a name may have, as far as they are limited.
+    /// Returns the values that a name may have, if they are limited.
     pub(super) fn possible(&self, name: &str) -> Option<Vec<String>> {
         let assumptions = self.assumptions.borrow();
         let of_name = assumptions.iter().filter_map(|(open, holds)| match open {
-            Open::Equals(of, is) if of == name => Some((is, *holds)),
+            OpenQuestion::Equals(of, is) if of == name => Some((is, *holds)),
             _ => None,
         });
         let (is, is_not): (Vec<_>, Vec<_>) = of_name.partition(|(_, holds)| *holds);
@@ -83,7 +89,8 @@ impl Scope<'_> {
         Some(allowed).filter(|allowed| !allowed.is_empty())
     }
 
-    /// The key that `Fn::FindInMap` looks for, by what is assumed where it isn't known, with what it depends on.
+    /// Evaluates the key of `Fn::FindInMap`, and what it depends on. An unknown key follows from the assumptions, if
+    /// they leave only one.
     pub(super) fn key(&self, node: &Node) -> Result<(String, Dependence), Unresolved> {
         self.traced(node).or_else(|unresolved| {
             let possible = referred(node).filter(|_| !unresolved.mistake).and_then(|name| self.possible(name));
@@ -95,12 +102,13 @@ impl Scope<'_> {
     }
 }
 
-/// The assumptions with one more, taken not to hold and, last, to hold.
-pub(super) fn both(assumptions: &[Assumption], open: &Open) -> [Vec<Assumption>; 2] {
+/// Returns the assumptions extended by both answers to an open question: first that it does not hold, then that it
+/// does.
+pub(super) fn both(assumptions: &[Assumption], open: &OpenQuestion) -> [Vec<Assumption>; 2] {
     [false, true].map(|holds| [assumptions, &[(open.clone(), holds)]].concat())
 }
 
-/// The name in a `Ref`.
+/// Returns the name in a `Ref`.
 pub(super) fn referred(node: &Node) -> Option<&str> {
     match node.intrinsic()? {
         ("Ref", name) => name.text(),

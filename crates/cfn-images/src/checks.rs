@@ -1,19 +1,20 @@
-//! What is wrong between images, usages and what they run with, before anything is built.
+//! Checks of images against the resources that deploy them, before anything is built.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::deployed::image_of;
 use super::finding::{Finding, Severity};
-use super::images::ImageDefinition;
+use super::image_definition::ImageDefinition;
 use super::parameters::{Parameter, assignment, is_environment};
-use super::usages::Usage;
+use super::usage::Usage;
 use super::value::Need;
 use super::{Context, File, Template, fargate, roles};
 use crate::SourceLocation;
 use oci::Platform;
 
 impl Template {
-    /// Checks the images against what deploys them, and what deploys them against what it needs. Sorted by place.
+    /// Checks the images against the resources that deploy them, and those resources against what they need. The
+    /// findings are sorted by location.
     pub fn findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut users: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
@@ -22,9 +23,9 @@ impl Template {
             match image_of(images, usage) {
                 Ok(Some(image)) => {
                     users.entry(&image.key.value).or_default().push(usage);
-                    findings.extend(platforms(image, usage));
+                    findings.extend(platform_mismatch(image, usage));
                 }
-                Ok(None) => findings.extend(foreign(usage)),
+                Ok(None) => findings.extend(undeclared_image(usage)),
                 Err(error) => findings.push(Finding {
                     severity: Severity::Error,
                     place: usage.place.clone(),
@@ -35,19 +36,19 @@ impl Template {
         }
         for image in images {
             let users = users.get(image.key.value.as_str()).map(Vec::as_slice).unwrap_or_default();
-            findings.extend(several_platforms(image, users));
+            findings.extend(several_platforms_for_lambda(image, users));
         }
-        findings.extend(self.left_to_default(images, &users, context));
-        findings.extend(unseen(&self.file));
-        findings.extend(macros(&self.file));
+        findings.extend(self.platforms_of_defaults(images, &users, context));
+        findings.extend(unexpanded_loops(&self.file));
+        findings.extend(account_macros(&self.file));
         findings.extend(self.task_findings(&users, context));
         findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
         findings.dedup();
         findings
     }
 
-    /// What would deploy images, by their keys, if a condition held or a parameter had not its default. It stops nothing:
-    /// what may be any of several images counts for none.
+    /// Returns the usages that would deploy images, by image key, if a condition held or a parameter did not have its
+    /// default. Serves hints only: a usage that may be any of several images is left out.
     pub fn would_deploy(
         &self,
         images: &[ImageDefinition],
@@ -55,7 +56,7 @@ impl Template {
         context: &Context,
     ) -> BTreeMap<String, Vec<Usage>> {
         let mut found: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
-        // What is excluded says by what.
+        // An excluded usage names the condition that excludes it, so it comes first.
         for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
             let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
             for usage in usages {
@@ -71,7 +72,7 @@ impl Template {
         found
     }
 
-    /// The same context without the defaults of parameters that no value was given for.
+    /// Returns the context in which every parameter without a given value is open, even if it has a default.
     fn without_defaults(&self, context: &Context) -> Context {
         let mut open = context.clone();
         let has_default = |p: &Parameter| !p.is_ssm() && !context.parameters.contains_key(&p.name);
@@ -79,7 +80,7 @@ impl Template {
         open
     }
 
-    /// What is to be said of images that nothing deploys, each with [what would](Self::would_deploy).
+    /// Reports images that no resource deploys, each with the usages that [would deploy](Self::would_deploy) it.
     pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
@@ -94,7 +95,7 @@ impl Template {
                 findings.push(Finding::new(Severity::Notice, place, message));
                 continue;
             };
-            // A condition says so; a default is told by the hint.
+            // A condition is the reason. If it is a default, the hint says so.
             let why = usage.undecided.as_ref().filter(|why| why.need.is_none());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             let message =
@@ -123,8 +124,9 @@ impl Template {
         findings
     }
 
-    /// Platforms that an image would have to have if a parameter that looks like the environment had not its default.
-    fn left_to_default(
+    /// Reports platforms that an image would need if a parameter that looks like the environment did not have its
+    /// default.
+    fn platforms_of_defaults(
         &self,
         images: &[ImageDefinition],
         users: &BTreeMap<&str, Vec<&Usage>>,
@@ -167,7 +169,7 @@ impl Template {
         let guard = super::intrinsics::Guard::default();
         let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
         let mut findings = Vec::new();
-        super::usages::tasks(&scope, "", &mut |scope, id, properties| {
+        super::survey::visit_task_definitions(&scope, "", &mut |scope, id, properties| {
             findings.extend(fargate::finding(scope, properties));
             if ours.contains(id) {
                 findings.extend(roles::finding(scope, properties));
@@ -177,18 +179,18 @@ impl Template {
     }
 }
 
-/// Loops whose resources are not known.
-fn unseen(file: &File) -> Vec<Finding> {
+/// Reports loops whose resources cannot be known.
+fn unexpanded_loops(file: &File) -> Vec<Finding> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
     let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
         let message = format!("the resources of `{}` are not seen: its collection is not written out", entry.key);
         Finding::new(Severity::Notice, file.place(entry.mark), message)
     });
-    loops.chain(file.nested.values().flat_map(unseen)).collect()
+    loops.chain(file.nested.values().flat_map(unexpanded_loops)).collect()
 }
 
-/// The account's own macros, which can change anything.
-fn macros(file: &File) -> Vec<Finding> {
+/// Reports the account's own macros, which can change anything.
+fn account_macros(file: &File) -> Vec<Finding> {
     let Some(transform) = file.root.get("Transform") else { return Vec::new() };
     let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
     let own = names.iter().filter_map(|node| {
@@ -196,7 +198,7 @@ fn macros(file: &File) -> Vec<Finding> {
         let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
         (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.place(node.mark), message))
     });
-    own.chain(file.nested.values().flat_map(macros)).collect()
+    own.chain(file.nested.values().flat_map(account_macros)).collect()
 }
 
 fn mistakes(usage: &Usage) -> Vec<Finding> {
@@ -205,20 +207,20 @@ fn mistakes(usage: &Usage) -> Vec<Finding> {
     all.map(Finding::unresolved).collect()
 }
 
-/// A container of an image that is none of ours, such as a sidecar.
-fn foreign(usage: &Usage) -> Option<Finding> {
+/// Reports a container whose image the template does not declare, such as a sidecar.
+fn undeclared_image(usage: &Usage) -> Option<Finding> {
     let what = match &usage.reference {
         Ok(reference) => format!("image `{reference}` is in no mapping"),
-        // The reason is reported by itself, or the value is yet to be given.
+        // A mistake is reported on its own, and a missing value may still be given.
         Err(unresolved) if unresolved.mistake || unresolved.need.is_some() => return None,
-        Err(unresolved) => format!("the image can't be told: {unresolved}"),
+        Err(unresolved) => format!("cannot determine the image: {unresolved}"),
     };
     let message = format!("{what}: it is neither built nor published here");
     Some(Finding::new(Severity::Notice, usage.place.clone(), message))
 }
 
-/// An image that is not built for what it is deployed on, or may be.
-fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
+/// Reports an image that is not built for a platform that it is, or may be, deployed on.
+fn platform_mismatch(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     let declared: Vec<&Platform> = image.platforms.iter().map(|platform| &platform.value).collect();
     if declared.is_empty() || !usage.runtime.certain {
         return None;
@@ -235,23 +237,23 @@ fn platforms(image: &ImageDefinition, usage: &Usage) -> Option<Finding> {
     }
     let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
     let hint = match usage.kind {
-        super::Kind::ServerlessFunction | super::Kind::LambdaFunction => {
+        super::ResourceKind::ServerlessFunction | super::ResourceKind::LambdaFunction => {
             "set `Architectures`, or the mapping's `platforms`"
         }
-        super::Kind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
+        super::ResourceKind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
         _ => "set `RuntimePlatform`, or the mapping's `platforms`",
     };
     Some(Finding::new(Severity::Error, place, message).hint(hint))
 }
 
-/// An image that would be built for several platforms though Lambda takes no index.
-fn several_platforms(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
+/// Reports an image that would be built for several platforms although Lambda does not accept an index.
+fn several_platforms_for_lambda(image: &ImageDefinition, usages: &[&Usage]) -> Option<Finding> {
     let function = usages.iter().find(|usage| usage.takes_single_manifest())?;
     let platforms = image.platforms_for(usages.iter().copied());
     if platforms.len() < 2 {
         return None;
     }
-    // The one that may run on several says why it is so.
+    // A usage that may run on several platforms knows the reason.
     let open = usages.iter().find(|usage| usage.takes_single_manifest() && usage.runtime.possible().len() > 1);
     let open = open.filter(|_| image.platforms.is_empty());
     if let Some((open, why)) = open.and_then(|open| Some((open, open.runtime.unresolved.as_ref()?))) {

@@ -1,47 +1,31 @@
-//! Conditions: true, false, or not decidable.
+//! Evaluation of conditions: true, false, or undecidable.
 
 use std::sync::Arc;
 
+use super::decision::{Decision, OpenQuestion};
 use super::document::Node;
-use super::intrinsics::{Open, Scope};
-use super::traced::{Dependence, Traced};
+use super::intrinsics::Scope;
+use super::traced_text::{Dependence, TracedText};
 use super::value::{Unresolved, Value};
 use crate::SourceLocation;
 
-/// Whether a condition holds, and what that depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Decision {
-    pub(super) holds: bool,
-    pub(super) by: Dependence,
-}
-
-/// A side of a comparison.
+/// One side of an `Fn::Equals`.
 struct Side {
-    items: Vec<Traced>,
+    items: Vec<TracedText>,
     chosen: Dependence,
-}
-
-impl Decision {
-    /// It depends on nothing.
-    fn constant(holds: bool) -> Self {
-        Self { holds, by: Dependence::default() }
-    }
-
-    fn not(self) -> Self {
-        Self { holds: !self.holds, ..self }
-    }
 }
 
 impl Side {
     fn text(&self) -> Vec<&str> {
-        self.items.iter().map(Traced::as_str).collect()
+        self.items.iter().map(TracedText::as_str).collect()
     }
 
     fn dependence(&self) -> Dependence {
         self.items.iter().fold(self.chosen, |all, item| all | item.dependence())
     }
 
-    /// What it depends on whether this is the other. A text that no version can make is none for all of them.
+    /// Returns what the result of the comparison depends on. A constant that no version can produce compares unequal
+    /// for every version, so that the result does not depend on the version.
     fn comparison(&self, other: &Self) -> Dependence {
         let by = self.dependence() | other.dependence();
         let is_never = |one: &Self, other: &Self| match (one.items.as_slice(), other.items.as_slice()) {
@@ -56,7 +40,7 @@ impl Side {
 }
 
 impl Scope<'_> {
-    /// The branch of an `Fn::If` that holds, and what that depends on.
+    /// Returns the branch of an `Fn::If` that is taken, and what the choice depends on.
     pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<(&'n Node, Dependence), Unresolved> {
         let arguments = self.arguments(argument, "Fn::If", 3..=3)?;
         let name = self.name(&arguments[0], "Fn::If")?;
@@ -64,26 +48,27 @@ impl Scope<'_> {
         Ok((if holds { &arguments[1] } else { &arguments[2] }, by))
     }
 
-    /// Whether a condition of the template holds, under what is assumed. Where it can't be decided, what is missing says
-    /// what has to be assumed next.
+    /// Returns whether a condition of the template holds, under the current assumptions. If it cannot be decided, the
+    /// error has the question that has to be answered next.
     pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<bool, Unresolved> {
         self.decision(name, place).map(|decision| decision.holds)
     }
 
-    /// The same, with what it depends on.
+    /// Decides a condition like [`condition`](Self::condition), and returns what it depends on.
     pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
-        if let Some(holds) = self.assumption(|open| matches!(open, Open::Condition(assumed) if assumed == name)) {
+        if let Some(holds) = self.assumption(|open| matches!(open, OpenQuestion::Condition(assumed) if assumed == name))
+        {
             return Ok(Decision::constant(holds));
         }
         let unresolved = match self.decided(name, place) {
             Err(unresolved) if !unresolved.mistake && !self.assumptions.borrow().is_empty() => unresolved,
-            // Nothing that is assumed changes it.
+            // Assumptions do not change this result.
             decided => return decided,
         };
         let known = self.assumed.borrow().get(name).cloned();
         known.unwrap_or_else(|| {
             let decided = match self.file.declaration("Conditions", name) {
-                Some(node) => self.holds(node).map_err(|unresolved| of_condition(unresolved, name)),
+                Some(node) => self.holds(node).map_err(|unresolved| with_open_condition(unresolved, name)),
                 None => Err(unresolved),
             };
             self.assumed.borrow_mut().insert(name.to_owned(), decided.clone());
@@ -91,7 +76,7 @@ impl Scope<'_> {
         })
     }
 
-    /// The same where nothing is assumed.
+    /// Decides a condition without any assumptions.
     fn decided(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
         if let Some(decided) = self.conditions.borrow().get(name) {
             let circular = || Unresolved::mistake(place(), format!("condition `{name}` depends on itself"));
@@ -104,7 +89,7 @@ impl Scope<'_> {
         };
         self.conditions.borrow_mut().insert(name.to_owned(), None);
         let assumptions = self.assumptions.take();
-        let decided = self.holds(node).map_err(|unresolved| of_condition(unresolved, name));
+        let decided = self.holds(node).map_err(|unresolved| with_open_condition(unresolved, name));
         self.assumptions.replace(assumptions);
         self.conditions.borrow_mut().insert(name.to_owned(), Some(decided.clone()));
         decided
@@ -149,13 +134,14 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether any of the conditions is as wanted. One that is decides, whatever can't be decided about the others.
+    /// Returns whether any condition has the value `wanted`. One such condition is enough, even if others cannot be
+    /// decided.
     fn any(&self, conditions: &[Arc<Node>], wanted: bool) -> Result<Decision, Unresolved> {
         let mut undecided = None;
         let (mut is_found, mut by) = (false, Dependence::default());
         for condition in conditions {
             match self.holds(condition) {
-                // One that holds for every version decides for every version, wherever it stands.
+                // A condition that holds for every version decides for every version, wherever it stands in the list.
                 Ok(decision) if decision.holds == wanted && !decision.by.version => {
                     return Ok(Decision { holds: true, ..decision });
                 }
@@ -172,7 +158,7 @@ impl Scope<'_> {
         }
     }
 
-    /// A side of a comparison: a string, or a list of strings.
+    /// Evaluates one side of a comparison: a string, or a list of strings.
     fn compared(&self, node: &Node) -> Result<Side, Unresolved> {
         let items = match self.evaluate(node) {
             Value::List(items) => items,
@@ -187,14 +173,14 @@ impl Scope<'_> {
         Ok(side)
     }
 
-    /// Whether a side of a comparison that is not known is the other, by what is assumed.
+    /// Decides by the assumptions whether an unknown side of a comparison equals the known one.
     fn equals(&self, node: &Node, value: &Side, unresolved: Unresolved) -> Result<Decision, Unresolved> {
         let (Some(("Ref", name)), [text], false) = (node.intrinsic(), value.items.as_slice(), unresolved.mistake)
         else {
             return Err(unresolved);
         };
         let Some(name) = name.text() else { return Err(unresolved) };
-        let missing = Open::Equals(name.to_owned(), text.to_string());
+        let missing = OpenQuestion::Equals(name.to_owned(), text.to_string());
         let holds = self.is_value(name, text);
         holds
             .map(|holds| Decision { holds, by: value.dependence() })
@@ -202,12 +188,12 @@ impl Scope<'_> {
     }
 }
 
-fn of_condition(unresolved: Unresolved, name: &str) -> Unresolved {
-    match unresolved.mistake {
-        true => unresolved,
-        false => {
-            let condition = unresolved.condition.clone().or_else(|| Some(Box::new(Open::Condition(name.to_owned()))));
-            Unresolved { condition, ..unresolved }
-        }
+fn with_open_condition(unresolved: Unresolved, name: &str) -> Unresolved {
+    if unresolved.mistake {
+        unresolved
+    } else {
+        let condition =
+            unresolved.condition.clone().or_else(|| Some(Box::new(OpenQuestion::Condition(name.to_owned()))));
+        Unresolved { condition, ..unresolved }
     }
 }

@@ -1,28 +1,28 @@
-//! Which of the template's images a usage deploys.
+//! Matches usages to the images that they deploy.
 
-use super::images::{ImageDefinition, Source};
+use super::image_definition::{ImageDefinition, ImageSource};
 use super::reference::EvaluatedReference;
-use super::usages::Usage;
-use super::value::{Read, Unresolved};
+use super::usage::Usage;
+use super::value::{MappingRead, Unresolved};
 use super::{Error, Template};
 
-/// A name under which an image is deployed, and by what.
+/// A reference under which an image is deployed, and the usages that deploy it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
     /// The image's key.
     pub key: String,
-    /// The name, or why it can't be decided.
+    /// The reference, or why it cannot be decided.
     pub reference: Result<EvaluatedReference, Unresolved>,
-    /// What deploys it under this name.
+    /// The usages that deploy the image under this reference.
     pub usages: Vec<Usage>,
 }
 
 impl Template {
-    /// The names under which the images are deployed, one for each image and reference, in the order of the usages.
-    /// A usage of another image is in none.
+    /// Returns the references under which the images are deployed, one entry for each image and reference, in the
+    /// order of the usages. Usages of other images are left out.
     ///
     /// # Errors
-    /// It can't be told which image a usage means.
+    /// Returns an error if a usage may mean several images.
     pub fn deployed(&self, images: &[ImageDefinition], usages: &[Usage]) -> Result<Vec<Deployed>, Error> {
         let mut all: Vec<Deployed> = Vec::new();
         for usage in usages {
@@ -35,14 +35,15 @@ impl Template {
 }
 
 impl Usage {
-    /// More conditions than are tried decide which image it is, and it may be this one.
+    /// Returns whether this usage may deploy the image, because more conditions than are tried decide which image it
+    /// is.
     pub fn may_be(&self, image: &ImageDefinition) -> bool {
         self.any && self.path.as_ref().is_none_or(|path| path.contains('?') || is_suffix(self, &image.image_name.value))
     }
 }
 
 impl Deployed {
-    /// Adds it to others, which each have an image and a reference of their own.
+    /// Merges this entry into a list that has one entry for each image and reference.
     pub fn join(self, all: &mut Vec<Self>) {
         match all.iter_mut().find(|known| known.key == self.key && same(&known.reference, &self.reference)) {
             Some(known) => {
@@ -56,7 +57,7 @@ impl Deployed {
     }
 }
 
-/// References that differ in their text only in how `latest` is written are one.
+/// Returns whether two references are the same, apart from whether `latest` is written out.
 fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedReference, Unresolved>) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => {
@@ -66,14 +67,14 @@ fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedRe
     }
 }
 
-/// The image that a usage deploys: what its expression read from the mapping decides, then SAM's metadata, then the
-/// repository's name.
+/// Returns the image that a usage deploys. What the expression read from the mapping decides first, then SAM's
+/// metadata, then the name of the repository.
 pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Result<Option<&'i ImageDefinition>, Error> {
-    let reads = |image: &ImageDefinition, matches: &dyn Fn(&Read) -> bool| match &image.source {
-        Source::Mapping(mapping) => {
+    let reads = |image: &ImageDefinition, matches: &dyn Fn(&MappingRead) -> bool| match &image.source {
+        ImageSource::Mapping(mapping) => {
             usage.reads.iter().any(|read| read.mapping == *mapping && read.key == image.key.value && matches(read))
         }
-        Source::Metadata(_) => false,
+        ImageSource::Metadata(_) => false,
     };
     let by_name: Vec<&ImageDefinition> =
         images.iter().filter(|image| reads(image, &|r| r.attribute == "imageName")).collect();
@@ -83,7 +84,7 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
         return Ok(Some(image));
     }
     if usage.metadata && candidates.is_empty() {
-        let declares = |image: &&ImageDefinition| matches!(&image.source, Source::Metadata(functions) if functions.contains(&usage.resource));
+        let declares = |image: &&ImageDefinition| matches!(&image.source, ImageSource::Metadata(functions) if functions.contains(&usage.resource));
         return Ok(images.iter().find(declares));
     }
     let among: Vec<&ImageDefinition> = if candidates.is_empty() { images.iter().collect() } else { candidates };
@@ -103,7 +104,7 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
     }
 }
 
-/// Whether the repository that is used is called by the name, below whatever registry.
+/// Returns whether the usage's repository has this name, below any registry.
 fn is_suffix(usage: &Usage, name: &str) -> bool {
     let prefix = usage.path.as_deref().and_then(|path| path.strip_suffix(name));
     prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))

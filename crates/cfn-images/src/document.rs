@@ -1,41 +1,42 @@
-//! A template's text as a tree of nodes, each of which knows where it was written.
+//! The text of a template as a tree of nodes with their positions.
 //!
-//! YAML and JSON give the same tree: the short tags (`!Sub`) are turned into the long form (`Fn::Sub`), aliases point
-//! to the node that they name, merge keys are merged. Whatever walks the tree needs no limits of its own: depth and
-//! size, counted as if every alias were written out, are bounded here.
+//! YAML and JSON give the same tree: short tags (`!Sub`) become the long form (`Fn::Sub`), aliases point to the node
+//! that they name, and merge keys are merged. Depth and size are limited here, counted as if every alias were written
+//! out, so that code that walks the tree needs no limits of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::one_line;
 
-/// Levels of nesting; deployed templates stay below 30, and every walk over the tree recurses.
+/// The maximum depth, in levels. Deployed templates stay below 30, and every walk over the tree recurses.
 pub(super) const DEPTH_LIMIT: usize = 100;
 
-/// Nodes of a document with all aliases written out; a template of CloudFormation's 1 MB has at most half as many.
+/// The maximum number of nodes, with all aliases written out. A template of CloudFormation's 1 MB has at most half as
+/// many.
 pub(super) const NODE_LIMIT: usize = 500_000;
 
-/// Line and column from 1, column in characters; the file is the document's.
+/// A position in the document: line and column from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     pub(super) line: usize,
     pub(super) column: usize,
 }
 
-/// A value of the document.
+/// A value in the document.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) mark: Mark,
-    pub(super) kind: Kind,
-    /// Nodes in it, itself included, aliases written out.
+    pub(super) kind: NodeKind,
+    /// The number of nodes in it, itself included, with aliases written out.
     pub(super) weight: usize,
-    /// Levels in it: 1 for a scalar.
+    /// The number of levels in it: 1 for a scalar.
     pub(super) height: usize,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
-    /// Text as it was written. `plain`: without quotes, so it may mean a number, a boolean or null.
+pub(super) enum NodeKind {
+    /// Text as it was written. If `plain`, it had no quotes and may mean a number, a boolean or null.
     Scalar {
         text: String,
         plain: bool,
@@ -44,7 +45,7 @@ pub(super) enum Kind {
     Mapping(Mapping),
 }
 
-/// A mapping in the order in which it was written.
+/// A mapping in source order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mapping {
     entries: Vec<Entry>,
@@ -55,12 +56,12 @@ pub(super) struct Mapping {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Where the key stands.
+    /// The position of the key.
     pub(super) mark: Mark,
     pub(super) value: Arc<Node>,
 }
 
-/// What makes a text no template, and where.
+/// Why a text is not a template, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SyntaxError {
     pub(super) mark: Mark,
@@ -88,35 +89,35 @@ impl SyntaxError {
 
 impl Node {
     pub(super) fn scalar(mark: Mark, text: String, plain: bool) -> Self {
-        Self { mark, kind: Kind::Scalar { text, plain }, weight: 1, height: 1 }
+        Self { mark, kind: NodeKind::Scalar { text, plain }, weight: 1, height: 1 }
     }
 
     pub(super) fn sequence(mark: Mark, items: Vec<Arc<Node>>) -> Self {
         let weight = 1 + items.iter().map(|item| item.weight).sum::<usize>();
         let height = 1 + items.iter().map(|item| item.height).max().unwrap_or(0);
-        Self { mark, kind: Kind::Sequence(items), weight, height }
+        Self { mark, kind: NodeKind::Sequence(items), weight, height }
     }
 
     pub(super) fn mapping(mark: Mark, mapping: Mapping) -> Self {
         let weight = 1 + mapping.entries.iter().map(|entry| 1 + entry.value.weight).sum::<usize>();
         let height = 1 + mapping.entries.iter().map(|entry| entry.value.height).max().unwrap_or(0);
-        Self { mark, kind: Kind::Mapping(mapping), weight, height }
+        Self { mark, kind: NodeKind::Mapping(mapping), weight, height }
     }
 
-    /// A scalar's text, with null as none.
+    /// Returns a scalar's text, or `None` for null.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Scalar { text, .. } if !self.is_null() => Some(text),
+            NodeKind::Scalar { text, .. } if !self.is_null() => Some(text),
             _ => None,
         }
     }
 
-    /// A scalar as CloudFormation passes it on: YAML 1.1's words for booleans become `true` and `false`; numbers stay as
-    /// they were written, so an account id keeps its leading zeros.
+    /// Returns a scalar as CloudFormation passes it on. YAML 1.1's words for booleans become `true` and `false`.
+    /// Numbers stay as they were written, so that an account ID keeps its leading zeros.
     pub(super) fn rendered(&self) -> Option<&str> {
         let text = self.text()?;
         match &self.kind {
-            Kind::Scalar { plain: true, .. } => match text {
+            NodeKind::Scalar { plain: true, .. } => match text {
                 "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some("true"),
                 "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some("false"),
                 _ => Some(text),
@@ -126,35 +127,34 @@ impl Node {
     }
 
     pub(super) fn is_null(&self) -> bool {
-        matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.kind, NodeKind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     pub(super) fn as_sequence(&self) -> Option<&[Arc<Node>]> {
         match &self.kind {
-            Kind::Sequence(items) => Some(items),
+            NodeKind::Sequence(items) => Some(items),
             _ => None,
         }
     }
 
     pub(super) fn as_mapping(&self) -> Option<&Mapping> {
         match &self.kind {
-            Kind::Mapping(mapping) => Some(mapping),
+            NodeKind::Mapping(mapping) => Some(mapping),
             _ => None,
         }
     }
 
-    /// The value of a key, if this is a mapping that has it and it isn't null.
+    /// Returns the value of a key, if this is a mapping that has the key and the value is not null.
     pub(super) fn get(&self, key: &str) -> Option<&Arc<Node>> {
         self.as_mapping()?.get(key).map(|entry| &entry.value).filter(|value| !value.is_null())
     }
 
-    /// The value at a path of keys.
+    /// Returns the value at a path of keys.
     pub(super) fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, key| node.get(key).map(Arc::as_ref))
     }
 
-    /// The function's name, its argument and where its name stands, if this is an intrinsic function: `Ref`,
-    /// or one of `Fn::`.
+    /// Returns the name and argument of an intrinsic function: `Ref`, or one that begins with `Fn::`.
     pub(super) fn intrinsic(&self) -> Option<(&str, &Arc<Node>)> {
         match self.as_mapping()?.entries() {
             [entry] if entry.key == "Ref" || entry.key.starts_with("Fn::") => Some((&entry.key, &entry.value)),
@@ -162,20 +162,20 @@ impl Node {
         }
     }
 
-    /// What kind of value it is, for messages.
+    /// Returns a noun for the kind of this value, for messages.
     pub(super) fn noun(&self) -> &'static str {
         match &self.kind {
-            Kind::Scalar { .. } if self.is_null() => "null",
-            Kind::Scalar { .. } => "a string",
-            Kind::Sequence(_) => "a list",
-            Kind::Mapping(_) if self.intrinsic().is_some() => "an intrinsic function",
-            Kind::Mapping(_) => "a mapping",
+            NodeKind::Scalar { .. } if self.is_null() => "null",
+            NodeKind::Scalar { .. } => "a string",
+            NodeKind::Sequence(_) => "a list",
+            NodeKind::Mapping(_) if self.intrinsic().is_some() => "an intrinsic function",
+            NodeKind::Mapping(_) => "a mapping",
         }
     }
 }
 
 impl Mapping {
-    /// Adds an entry; the entry that already has its key, if one does, stays and comes back.
+    /// Adds an entry. If the key exists, keeps the existing entry and returns it as the error.
     pub(super) fn insert(&mut self, entry: Entry) -> Result<(), &Entry> {
         if let Some(position) = self.index.get(&entry.key) {
             return Err(&self.entries[*position]);

@@ -2,11 +2,11 @@
 
 use super::document::Mark;
 use super::intrinsics::Scope;
-use super::traced::Traced;
+use super::traced_text::TracedText;
 use super::value::{Origin, Part, Text, Unresolved};
 
 impl Scope<'_> {
-    /// Replaces `{{resolve:ssm:...}}`, which CloudFormation does last, in whatever a property became.
+    /// Resolves `{{resolve:ssm:...}}` in an evaluated text, as CloudFormation does after everything else.
     pub(super) fn dynamic(&self, text: Text, mark: Mark) -> Text {
         const OPEN: &str = "{{resolve:";
         if !text.parts.iter().any(|part| part.text.as_ref().is_ok_and(|text| text.contains(OPEN))) {
@@ -15,8 +15,8 @@ impl Scope<'_> {
         let mut resolved = Text::default();
         resolved.reads = text.reads;
         resolved.chosen = text.chosen;
-        // The beginning of a dynamic reference whose end is in a later part.
-        let mut open: Option<Result<Traced, Unresolved>> = None;
+        // A dynamic reference that has begun in an earlier part and has not ended yet.
+        let mut open: Option<Result<TracedText, Unresolved>> = None;
         for part in text.parts {
             let mut rest = match (part.text, &mut open) {
                 (Ok(text), _) => text,
@@ -38,7 +38,7 @@ impl Scope<'_> {
                         }
                         Some((before, after)) => {
                             resolved.push(Part { text: Ok(before), origin: None });
-                            open = Some(Ok(Traced::default()));
+                            open = Some(Ok(TracedText::default()));
                             rest = after;
                         }
                     },
@@ -65,8 +65,8 @@ impl Scope<'_> {
         resolved
     }
 
-    /// What stands between `{{resolve:` and `}}`.
-    fn resolve(&self, inside: Result<Traced, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
+    /// Resolves the text between `{{resolve:` and `}}`.
+    fn resolve(&self, inside: Result<TracedText, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
         let place = self.file.place(mark);
         let inside = match inside {
             Ok(inside) => inside,
@@ -76,7 +76,7 @@ impl Scope<'_> {
         match inside.as_str().split_once(':') {
             Some(("ssm", name)) => {
                 let origin = origin.unwrap_or_else(|| Origin::Ssm(name.to_owned()));
-                let value = self.ssm(name, place).map(|value| Traced::from(value).altered(by));
+                let value = self.ssm(name, place).map(|value| TracedText::from(value).altered(by));
                 Part { text: value, origin: Some(origin) }
             }
             _ => {

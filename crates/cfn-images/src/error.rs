@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use crate::SourceLocation;
 
-/// A template that can't be read, or that breaks the contract.
+/// An error in reading a template, or a violation of the template contract.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
@@ -11,10 +11,10 @@ pub enum Error {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file is larger than any template.
+    /// The file is too large for a template.
     #[error("template `{}` is larger than {limit} bytes", path.display())]
     TooLarge {
         /// The file.
@@ -28,49 +28,49 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Something in the template is wrong.
+    /// The template is wrong.
     #[error("{message}")]
     Invalid {
-        /// Where it stands.
+        /// The location in the template.
         place: SourceLocation,
-        /// One line, lower case, with the value that matters.
+        /// One line in lower case, with the relevant value.
         message: String,
         /// What to do about it.
         hint: Option<String>,
     },
-    /// A value that was given to a template's parameter is refused by the template.
+    /// The template does not accept the value that was given for a parameter.
     #[error("parameter `{name}`: {message}")]
     RefusedValue {
         /// The parameter.
         name: String,
-        /// Where the template says what it takes.
+        /// Where the template declares what it accepts.
         place: SourceLocation,
-        /// The value and what is accepted.
+        /// The value, and what is accepted.
         message: String,
     },
-    /// A parameter that says what the run itself says was given another value.
-    #[error("input `parameters`: `{name}={given}`, and the run is for `{meant}`")]
+    /// A value was given for a parameter that the run sets itself, and the two differ.
+    #[error("input `parameters`: `{name}={given}` contradicts the run, which is for `{meant}`")]
     Contradiction {
         /// `Environment` or `DeploymentVersion`.
         name: String,
         /// The template.
         place: SourceLocation,
-        /// What was given.
+        /// The value that was given.
         given: String,
-        /// What the run is for.
+        /// The value that the run sets.
         meant: String,
     },
-    /// The mapping of images is not there.
+    /// The mapping of images is missing.
     #[error("the template has no mapping `{name}`")]
     UnknownMapping {
-        /// Its name, by default or as it was given.
+        /// The mapping's name, given or by default.
         name: String,
-        /// Where the mappings stand.
+        /// Where the template's mappings are.
         place: SourceLocation,
-        /// What there is instead.
+        /// What exists instead.
         hint: String,
     },
-    /// A value was given to a parameter that the template does not declare.
+    /// A value was given for a parameter that the template does not declare.
     #[error("input `parameters`: the template has no parameter `{name}`")]
     UnknownParameter {
         /// The name that was given.
@@ -91,7 +91,7 @@ impl Error {
         Self::Invalid { place, message: one_line(&message.into()), hint: Some(one_line(&hint.into())) }
     }
 
-    /// Where the mistake stands, if it stands in a template.
+    /// Returns the location of the error, if it is in a template.
     pub fn place(&self) -> Option<&SourceLocation> {
         match self {
             Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => None,
@@ -103,7 +103,7 @@ impl Error {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Unreadable { .. } => Some("the input `template` names the file, relative to `working-directory`"),
@@ -112,24 +112,21 @@ impl Error {
             Self::Invalid { hint, .. } => hint.as_deref(),
             Self::RefusedValue { .. } => None,
             Self::Contradiction { .. } => {
-                Some("leave it out: both are set without asking; `DeploymentVersion=v{version}` adds to what is set")
+                Some("leave it out: it is set automatically; `DeploymentVersion=v{version}` adds to it")
             }
             Self::UnknownMapping { hint, .. } | Self::UnknownParameter { hint, .. } => Some(hint),
         }
     }
 }
 
-/// Characters of a message; values of a template can be of any length.
+/// The maximum length of a message, in characters. Values in a template can have any length.
 const MESSAGE_LIMIT: usize = 600;
 
-/// One line, whatever a template's values hold.
+/// Returns the text on one line, with control characters escaped.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars().take(MESSAGE_LIMIT) {
-        match c.is_control() {
-            true => line.extend(c.escape_default()),
-            false => line.push(c),
-        }
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     if text.chars().nth(MESSAGE_LIMIT).is_some() {
         line.push('…');
@@ -137,27 +134,27 @@ pub(super) fn one_line(text: &str) -> String {
     line
 }
 
-/// Pairs of letters that are compared to find what was meant: some tens of milliseconds, and a hundred mistakes in a
-/// template of fifty names.
+/// The maximum number of letter pairs that are compared to find suggestions. It takes some tens of milliseconds, and
+/// is enough for a hundred mistakes in a template with fifty names.
 const COMPARED_LIMIT: usize = 2_000_000;
 
-/// Names that are looked at. No real template has as many.
+/// The maximum number of names that are compared. No real template has as many.
 const NAMES_LIMIT: usize = 1000;
 
-/// Letters of a name: CloudFormation's own limit.
+/// The maximum length of a name, in characters: CloudFormation's own limit.
 const NAME_LIMIT: usize = 255;
 
-/// What was compared so far.
+/// A count of the letter pairs compared so far.
 #[derive(Debug, Default)]
 pub(super) struct Comparisons(Cell<usize>);
 
-/// A sentence that proposes the known name that was probably meant, or else lists what there is.
+/// Suggests the known name that was probably meant, or lists the known names.
 pub(super) fn suggestion<'n>(given: &str, known: impl IntoIterator<Item = &'n str>, noun: &str) -> String {
     Comparisons::default().suggestion(given, known, noun)
 }
 
 impl Comparisons {
-    /// As [`suggestion`]; where too much was compared already, nothing is proposed.
+    /// Works like the function [`suggestion`], but suggests nothing once [`COMPARED_LIMIT`] is reached.
     pub(super) fn suggestion<'n>(&self, given: &str, known: impl IntoIterator<Item = &'n str>, noun: &str) -> String {
         let known: Vec<&str> = known.into_iter().take(NAMES_LIMIT).filter(|name| name.len() <= NAME_LIMIT).collect();
         match (self.nearest(given, &known), known.as_slice()) {
@@ -172,7 +169,7 @@ impl Comparisons {
         let length = given.chars().count();
         let mut nearest: Option<(usize, &str)> = None;
         for name in known {
-            // Names of templates are long and differ in an ending: a third of the letters may be wrong.
+            // Names in templates are long and often differ in their endings, so a third of the letters may be wrong.
             let letters = name.chars().count();
             let wrong = (letters.max(length) / 3).max(1);
             if letters.abs_diff(length) > wrong {
@@ -191,7 +188,7 @@ impl Comparisons {
     }
 }
 
-/// Names in backticks; of a long list the beginning.
+/// Lists names in backticks, and abbreviates a long list.
 pub(super) fn listed(names: &[&str]) -> String {
     const SHOWN: usize = 20; // fits an annotation
     let mut text = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");

@@ -1,11 +1,11 @@
-//! Which sizes Fargate has.
+//! Checks for sizes that Fargate does not have.
 
 use super::document::Node;
 use super::finding::{Finding, Severity};
 use super::intrinsics::Scope;
 use super::runtime::is_fargate;
 
-/// CPU units, and the memory sizes in MiB that they can have: the least, the most, and the step between.
+/// CPU units with their memory sizes in MiB: minimum, maximum and step.
 const SIZES: [(u32, u32, u32, u32); 7] = [
     (256, 512, 2048, 512),
     (512, 1024, 4096, 1024),
@@ -16,7 +16,7 @@ const SIZES: [(u32, u32, u32, u32); 7] = [
     (16384, 32768, 122880, 8192),
 ];
 
-/// A Fargate task whose CPU and memory are no pair that exists.
+/// Reports a Fargate task with a combination of CPU and memory that does not exist.
 pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     if !is_fargate(scope, properties) {
         return None;
@@ -31,7 +31,7 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
         let sizes = SIZES.map(|size| size.0.to_string()).join(", ");
         return warn(cpu, format!("Fargate has no CPU size `{cpu_said}`"), format!("sizes in CPU units: {sizes}"));
     };
-    // 256 units have 512, 1024 and 2048, but no 1536.
+    // 256 units can have 512, 1024 and 2048 MiB, but not 1536.
     let exists = |mib: u32| {
         (*least..=*most).contains(&mib)
             && (mib - least).is_multiple_of(*step)
@@ -56,7 +56,7 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     }
 }
 
-/// `512`, or a number of whole units such as `.25 vCPU` and `0.5GB`, which have 1024 parts.
+/// Parses a size such as `512`, `.25 vCPU` or `0.5GB`. A whole unit is 1024.
 fn units(text: &str, unit: &str) -> Option<u32> {
     let text = text.trim().to_ascii_lowercase();
     match text.strip_suffix(unit) {

@@ -1,13 +1,13 @@
-//! What a template gets wrong.
+//! Findings about a template.
 
 use super::error::one_line;
 use super::value::Unresolved;
 use crate::SourceLocation;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Worth knowing.
+    /// For information.
     Notice,
     /// The deployment will probably fail.
     Warning,
@@ -15,12 +15,12 @@ pub enum Severity {
     Error,
 }
 
-/// Something that the template gets wrong, or that its reader should know.
+/// A problem in a template, or something that its reader should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Where it stands.
+    /// The location in the template.
     pub place: SourceLocation,
     /// One line, lower case.
     pub message: String,

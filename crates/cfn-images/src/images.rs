@@ -1,113 +1,23 @@
-//! The images that a template declares: its mapping, and SAM's metadata.
+//! Reads the images that a template declares, from its mapping and from SAM's metadata.
 
-use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use super::document::{Entry, Kind, Mapping, Mark, Node};
+use super::document::{Entry, Mapping, Mark, Node, NodeKind};
 use super::error::{one_line, suggestion};
-use super::usages::Usage;
+use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::{Error, File, Template, metadata};
-use crate::SourceLocation;
 use oci::{Platform, RepositoryName};
 
-/// A value and where the template says it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands; of a default, where the image is declared.
-    pub place: SourceLocation,
-}
-
-/// An image that the template declares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageDefinition {
-    /// The mapping's key, `BusyBoxService`; of an image that SAM declares, the logical id of the first function that uses it.
-    pub key: Placed<String>,
-    /// The repository's path below the registry: `exemplar-busybox`.
-    pub image_name: Placed<String>,
-    /// The Dockerfile, relative to the template's folder; `<context>/Dockerfile` where none is named.
-    pub dockerfile: Placed<PathBuf>,
-    /// The build context, relative to the template's folder; that folder where none is named.
-    pub context: Placed<PathBuf>,
-    /// The stage to build; none: the last.
-    pub target: Option<Placed<String>>,
-    /// The platforms to build; empty: those of what deploys it.
-    pub platforms: Vec<Placed<Platform>>,
-    /// `KEY`, `value`.
-    pub build_args: Vec<Placed<(String, String)>>,
-    /// What declares it.
-    pub source: Source,
-}
-
-/// What declares an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A key of the mapping of this name.
-    Mapping(String),
-    /// SAM's `Metadata` of these functions, by logical id.
-    Metadata(Vec<String>),
-}
-
-/// What a key of the mapping may hold.
+/// The keys that an image in the mapping may have.
 const ATTRIBUTES: [&str; 6] = ["imageName", "dockerfile", "context", "target", "platforms", "buildArgs"];
 
-impl ImageDefinition {
-    /// The platforms to build: the mapping's own, or else all that the usages run on or may run on. Empty: the template
-    /// doesn't say.
-    pub fn platforms_for<'u>(&self, usages: impl IntoIterator<Item = &'u Usage>) -> Vec<Platform> {
-        let mut platforms: Vec<Platform> = match self.platforms.as_slice() {
-            [] => usages.into_iter().flat_map(|usage| usage.runtime.possible().iter().cloned()).collect(),
-            declared => declared.iter().map(|platform| platform.value.clone()).collect(),
-        };
-        platforms.sort();
-        platforms.dedup();
-        platforms
-    }
-}
-
-impl ImageDefinition {
-    /// The same with paths that are relative to the folder of the template that nests its own.
-    fn seen_from(mut self, outer: &File) -> Self {
-        let folder = |file: &Path| file.parent().map(Path::to_owned).unwrap_or_default();
-        let (from, to) = (folder(&outer.display), folder(&self.key.place.file));
-        if from != to {
-            let up = from.components().map(|_| "..").collect::<PathBuf>();
-            let place = |path: &PathBuf| normal(&up.join(&to).join(path));
-            let below = |path: &PathBuf| match to.strip_prefix(&from) {
-                Ok(way) => normal(&way.join(path)),
-                Err(_) => place(path),
-            };
-            (self.context.value, self.dockerfile.value) = (below(&self.context.value), below(&self.dockerfile.value));
-        }
-        self
-    }
-
-    /// The same with paths from a folder on, to which they are relative.
-    pub fn below(mut self, folder: &Path) -> Self {
-        self.context.value = normal(&folder.join(&self.context.value));
-        self.dockerfile.value = normal(&folder.join(&self.dockerfile.value));
-        self
-    }
-
-    /// Whether another definition makes the same image, wherever it stands.
-    pub fn is_built_as(&self, other: &Self) -> bool {
-        let platforms = |image: &Self| image.platforms.iter().map(|p| p.value.clone()).collect::<Vec<_>>();
-        let args = |image: &Self| image.build_args.iter().map(|arg| arg.value.clone()).collect::<Vec<_>>();
-        let target = |image: &Self| image.target.as_ref().map(|target| target.value.clone());
-        self.image_name.value == other.image_name.value
-            && self.context.value == other.context.value
-            && self.dockerfile.value == other.dockerfile.value
-            && (platforms(self), args(self), target(self)) == (platforms(other), args(other), target(other))
-    }
-}
-
 impl Template {
-    /// The images of the mapping, in its order, those of the mapping in each nested template, then those that SAM's
-    /// metadata declares. Paths are relative to this template's folder.
+    /// Returns the images of the mapping in its order, then those of the same mapping in nested templates, then those
+    /// that SAM's metadata declares. Paths are relative to this template's folder.
     ///
     /// # Errors
-    /// The mapping is missing or not of the documented form, or two templates mean different images by one key.
+    /// Returns an error if the mapping is missing or malformed, or if two templates declare different images with the
+    /// same key.
     pub fn images(&self, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
         let declared = metadata::images(self, mapping)?;
         let mut images: Vec<ImageDefinition> = Vec::new();
@@ -122,9 +32,9 @@ impl Template {
                 return Err(Error::invalid(file.place(entry.mark), format!("mapping `{mapping}` has no images")));
             }
             for key in keys {
-                let image = image(file, mapping, key)?.seen_from(&self.file);
+                let image = image(file, mapping, key)?.relative_to(&self.file);
                 match images.iter().find(|known| known.key.value == image.key.value) {
-                    // One template that is nested twice, or a mapping that was copied.
+                    // The same template is nested twice, or the mapping was copied.
                     Some(known) if known.is_built_as(&image) => {}
                     Some(known) => {
                         let message = format!("two templates define the image `{}`", image.key);
@@ -139,13 +49,13 @@ impl Template {
             }
         }
         if !is_there && declared.is_empty() {
-            return Err(self.no_mapping(mapping));
+            return Err(self.unknown_mapping(mapping));
         }
         images.extend(declared);
         Ok(images)
     }
 
-    fn no_mapping(&self, mapping: &str) -> Error {
+    fn unknown_mapping(&self, mapping: &str) -> Error {
         let section = self.file.root.get("Mappings");
         let known =
             section.and_then(|section| section.as_mapping()).map(|mappings| mappings.entries()).unwrap_or_default();
@@ -186,11 +96,11 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
     }
     let default = |path: PathBuf| Placed { value: path, place: place.clone() };
     let context =
-        one("context")?.map_or_else(|| default(".".into()), |given| given.map(|path| normal(Path::new(&path))));
+        one("context")?.map_or_else(|| default(".".into()), |given| given.map(|path| normalized(Path::new(&path))));
     let dockerfile = one("dockerfile")?;
     let dockerfile = dockerfile.map_or_else(
-        || default(normal(&context.value.join("Dockerfile"))),
-        |given| given.map(|path| normal(Path::new(&path))),
+        || default(normalized(&context.value.join("Dockerfile"))),
+        |given| given.map(|path| normalized(Path::new(&path))),
     );
     let list = |attribute: &str| match attributes.get(attribute) {
         Some(entry) => strings(file, &entry.value, &format!("{name}.{attribute}")),
@@ -204,7 +114,7 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
         target: one("target")?,
         platforms: platforms(list("platforms")?)?,
         build_args: list("buildArgs")?.into_iter().map(build_arg).collect::<Result<_, _>>()?,
-        source: Source::Mapping(mapping.to_owned()),
+        source: ImageSource::Mapping(mapping.to_owned()),
     })
 }
 
@@ -229,19 +139,6 @@ fn build_arg(given: Placed<String>) -> Result<Placed<(String, String)>, Error> {
     }
 }
 
-impl<T> Placed<T> {
-    /// Another value at the same place.
-    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Placed<U> {
-        Placed { value: change(self.value), place: self.place }
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for Placed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)
-    }
-}
-
 fn mapping_of<'n>(file: &File, node: &'n Node, name: &str) -> Result<&'n Mapping, Error> {
     match (node.as_mapping(), node.intrinsic()) {
         (Some(mapping), None) => Ok(mapping),
@@ -249,38 +146,9 @@ fn mapping_of<'n>(file: &File, node: &'n Node, name: &str) -> Result<&'n Mapping
     }
 }
 
-/// A string that is written out and not empty: mappings hold no functions.
-pub(super) fn string(file: &File, node: &Node, name: &str) -> Result<Placed<String>, Error> {
-    let place = file.place(node.mark);
-    match node.text() {
-        Some("") => Err(Error::invalid(place, format!("`{name}` is empty"))),
-        Some(text) => Ok(Placed { value: text.to_owned(), place }),
-        None => Err(Error::invalid(place, format!("`{name}` is {}, not a string", node.noun()))),
-    }
-}
-
 fn strings(file: &File, node: &Node, name: &str) -> Result<Vec<Placed<String>>, Error> {
     match &node.kind {
-        Kind::Sequence(items) => items.iter().map(|item| string(file, item, name)).collect(),
+        NodeKind::Sequence(items) => items.iter().map(|item| string(file, item, name)).collect(),
         _ => Ok(vec![string(file, node, name)?]),
-    }
-}
-
-/// A path without `.` and, where a folder precedes them, without `..`.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut parts: Vec<Component> = Vec::new();
-    for part in path.components() {
-        match (part, parts.last()) {
-            (Component::CurDir, _) => {}
-            (Component::ParentDir, Some(Component::Normal(_))) => {
-                parts.pop();
-            }
-            (Component::ParentDir, Some(Component::RootDir)) => {}
-            _ => parts.push(part),
-        }
-    }
-    match parts.is_empty() {
-        true => PathBuf::from("."),
-        false => parts.into_iter().collect(),
     }
 }

@@ -7,23 +7,23 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::conditions::Decision;
-use super::document::{Kind, Mark, Node};
+use super::decision::{Assumption, Decision};
+use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
-use super::traced::{Dependence, Traced};
-use super::value::{Need, Origin, Read, Text, Unresolved, Value};
+use super::traced_text::{Dependence, TracedText};
+use super::value::{MappingRead, Need, Origin, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::SourceLocation;
 
-/// Expressions inside each other, across conditions and nested templates too: each takes some of the stack.
+/// The maximum nesting of expressions, across conditions and nested templates. Each level takes some of the stack.
 pub(super) const DEPTH_LIMIT: usize = 100;
 
-/// Expressions evaluated in all, so that no template keeps a job busy.
+/// The maximum number of evaluation steps, so that no template can keep a job busy.
 const STEP_LIMIT: usize = 2_000_000;
 
 pub(super) const TOO_MANY: &str = "too many expressions, or too many inside each other";
 
-/// What keeps an evaluation finite; one for a template and all that it nests.
+/// Limits on an evaluation, shared by a template and its nested templates.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     pub(super) depth: Cell<usize>,
@@ -31,36 +31,24 @@ pub(super) struct Guard {
     steps: Cell<usize>,
 }
 
-/// What a condition depends on that can't be decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Open {
-    /// Whether what `Ref` gives for this name is this value. Of several that compare the same name one holds at most.
-    Equals(String, String),
-    /// A condition of the file that compares anything else.
-    Condition(String),
-}
-
-/// What can't be decided, and whether it is taken to hold.
-pub(super) type Assumption = (Open, bool);
-
-/// One file with the values of its parameters.
+/// A file of a template with the values of its parameters.
 pub(super) struct Scope<'t> {
     pub(super) file: &'t File,
     pub(super) context: &'t Context,
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
-    /// Conditions that are decided; none: being decided.
+    /// Decided conditions. `None` while a condition is being decided.
     pub(super) conditions: RefCell<HashMap<String, Option<Result<Decision, Unresolved>>>>,
-    /// What conditions go by where they can't be decided.
+    /// The assumptions about conditions that cannot be decided.
     pub(super) assumptions: RefCell<Vec<Assumption>>,
-    /// Conditions that could not be decided, as they are under the assumptions.
+    /// Conditions as decided under the current assumptions.
     pub(super) assumed: RefCell<HashMap<String, Result<Decision, Unresolved>>>,
     /// The nested templates whose parameters are being evaluated.
     pub(super) nesting: RefCell<Vec<String>>,
 }
 
 impl Guard {
-    /// Counts what is evaluated; false: it is too much.
+    /// Counts evaluation steps. Returns `false` if there are too many.
     pub(super) fn spend(&self, steps: usize) -> bool {
         self.steps.set(self.steps.get().saturating_add(steps));
         self.steps.get() <= STEP_LIMIT
@@ -92,7 +80,7 @@ impl<'t> Scope<'t> {
         scope
     }
 
-    /// The template that a person deploys, with the parameters that were given.
+    /// Returns the scope of the template that is deployed, with the parameters that were given.
     pub(super) fn root(file: &'t File, context: &'t Context, guard: &'t Guard) -> Self {
         let part = |name: &String, text| (name.clone(), Value::part(text, Origin::Parameter(name.clone())));
         let given = context.parameters.iter().map(|(name, value)| part(name, Ok(value.clone())));
@@ -109,19 +97,19 @@ impl<'t> Scope<'t> {
         self.file.place(node.mark)
     }
 
-    /// Evaluates an expression to a string, with dynamic references resolved.
+    /// Evaluates an expression to a string, and resolves dynamic references.
     pub(super) fn text(&self, node: &Node) -> Text {
         let text = self.evaluate(node).into_text(|| self.place(node));
         let text = self.dynamic(text, node.mark);
-        self.bounded(text, self.place(node)).into_text(|| self.place(node))
+        self.within_limit(text, self.place(node)).into_text(|| self.place(node))
     }
 
-    /// Evaluates an expression to a string that is known as a whole.
+    /// Evaluates an expression to a string. Fails if any part of it is unknown.
     pub(super) fn known(&self, node: &Node) -> Result<String, Unresolved> {
         self.text(node).known()
     }
 
-    /// The same, with what it depends on.
+    /// Evaluates an expression like [`known`](Self::known), and returns what it depends on.
     pub(super) fn traced(&self, node: &Node) -> Result<(String, Dependence), Unresolved> {
         let text = self.text(node);
         Ok((text.known()?, text.dependence()))
@@ -134,16 +122,16 @@ impl<'t> Scope<'t> {
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
-            Kind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
-            Kind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
-            Kind::Mapping(_) => match node.intrinsic() {
+            NodeKind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
+            NodeKind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
+            NodeKind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
                 None => Value::Unknown(Unresolved::mistake(self.place(node), "a mapping where a string is needed")),
             },
         };
         self.guard.depth.set(depth - 1);
         match value {
-            Value::Text(text) => self.bounded(text, self.place(node)),
+            Value::Text(text) => self.within_limit(text, self.place(node)),
             value => value,
         }
     }
@@ -194,22 +182,22 @@ impl<'t> Scope<'t> {
         Unresolved::mistake(self.place(node), reason)
     }
 
-    /// A name that has to be written out.
+    /// Reads a name. With the language extensions, it may be an expression.
     pub(super) fn name(&self, node: &Node, function: &str) -> Result<String, Unresolved> {
         self.traced_name(node, function).map(|(name, _)| name)
     }
 
-    /// The same, with what it depends on.
+    /// Reads a name, and returns what it depends on.
     fn traced_name(&self, node: &Node, function: &str) -> Result<(String, Dependence), Unresolved> {
         match node.text() {
             Some(name) => Ok((name.to_owned(), Dependence::default())),
-            // A `Ref` to an expression is possible with the language extensions only, and only there.
+            // Only the language extensions allow an expression here.
             None if node.intrinsic().is_some() => self.traced(node),
             None => Err(self.mistake(node, format!("`{function}` takes a name, not {}", node.noun()))),
         }
     }
 
-    /// The arguments of a function that takes a list of them.
+    /// Returns the arguments of a function that takes a list.
     pub(super) fn arguments<'n>(
         &self,
         node: &'n Node,
@@ -217,16 +205,15 @@ impl<'t> Scope<'t> {
         count: std::ops::RangeInclusive<usize>,
     ) -> Result<&'n [Arc<Node>], Unresolved> {
         let arguments = node.as_sequence().ok_or_else(|| self.mistake(node, format!("`{function}` takes a list")))?;
-        match count.contains(&arguments.len()) {
-            true => Ok(arguments),
-            false => {
-                let found = arguments.len();
-                Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", spoken(&count))))
-            }
+        if count.contains(&arguments.len()) {
+            Ok(arguments)
+        } else {
+            let found = arguments.len();
+            Err(self.mistake(node, format!("`{function}` has {found} arguments, not {}", formatted_count(&count))))
         }
     }
 
-    /// What `Ref` gives for a name.
+    /// Evaluates `Ref` of a name.
     fn reference(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         if name.starts_with("AWS::") {
             return self.pseudo(name, mark);
@@ -337,7 +324,7 @@ impl<'t> Scope<'t> {
     fn join(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::Join", 2..=2)?;
         let delimiter = match arguments[0].rendered() {
-            Some(delimiter) => Text::of(Ok(Traced::from(delimiter)), None),
+            Some(delimiter) => Text::of(Ok(TracedText::from(delimiter)), None),
             None => {
                 let text = self.text(&arguments[0]);
                 Text::of(Ok(text.traced()?), None).chosen(text.chosen)
@@ -410,15 +397,15 @@ impl<'t> Scope<'t> {
         let (key, by_key) = self.key(&arguments[1])?;
         let (attribute, by_attribute) = self.traced(&arguments[2])?;
         let by = by_mapping | by_key | by_attribute;
-        match self.mapped(&mapping, &key, &attribute, arguments) {
-            Ok(value) => Ok(self.evaluate(value).with_read(Read { mapping, key, attribute }).altered(by)),
+        match self.map_value(&mapping, &key, &attribute, arguments) {
+            Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
     }
 
-    /// The value in a mapping. A key that is written out and isn't there is a mistake; one that comes from a parameter
-    /// may be right in another environment.
-    fn mapped(
+    /// Looks up a value in a mapping. A literal key that does not exist is a mistake. One that comes from a parameter
+    /// may exist in another environment.
+    fn map_value(
         &self,
         mapping: &str,
         key: &str,
@@ -482,9 +469,10 @@ impl<'t> Scope<'t> {
     }
 }
 
-fn spoken(count: &std::ops::RangeInclusive<usize>) -> String {
-    match count.start() == count.end() {
-        true => count.start().to_string(),
-        false => format!("{} to {}", count.start(), count.end()),
+fn formatted_count(count: &std::ops::RangeInclusive<usize>) -> String {
+    if count.start() == count.end() {
+        count.start().to_string()
+    } else {
+        format!("{} to {}", count.start(), count.end())
     }
 }

@@ -1,10 +1,11 @@
-//! JSON ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259)) with places; surrogate pairs become one character.
+//! Parses JSON ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259)) into nodes with positions. Surrogate pairs become
+//! one character.
 
 use std::sync::Arc;
 
 use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
 
-/// Reads the one value of a text.
+/// Parses a text that holds one value.
 pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let mut reader = Reader { rest: text.chars().peekable(), mark: Mark { line: 1, column: 1 }, nodes: 0 };
     let node = reader.value(0)?;
@@ -91,7 +92,7 @@ impl Reader<'_> {
                 Some('"') => return Ok(text),
                 Some('\\') => text.push(self.escape(mark)?),
                 Some(c) if c >= ' ' => text.push(c),
-                Some('\n' | '\r') | None => return Err(SyntaxError::new(start, "a string without an end")),
+                Some('\n' | '\r') | None => return Err(SyntaxError::new(start, "unterminated string")),
                 Some(c) => {
                     return Err(SyntaxError::new(mark, format!("control character U+{:04X} in a string", c as u32)));
                 }
@@ -110,23 +111,22 @@ impl Reader<'_> {
             Some('u') => {
                 let unit = self.unit(mark)?;
                 if !(0xd800..0xdc00).contains(&unit) {
-                    return char::from_u32(unit).ok_or_else(|| lone(mark));
+                    return char::from_u32(unit).ok_or_else(|| unpaired_surrogate(mark));
                 }
                 if self.next() != Some('\\') || self.next() != Some('u') {
-                    return Err(lone(mark));
+                    return Err(unpaired_surrogate(mark));
                 }
                 match self.unit(mark)? {
-                    low @ 0xdc00..0xe000 => {
-                        char::from_u32(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)).ok_or_else(|| lone(mark))?
-                    }
-                    _ => return Err(lone(mark)),
+                    low @ 0xdc00..0xe000 => char::from_u32(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00))
+                        .ok_or_else(|| unpaired_surrogate(mark))?,
+                    _ => return Err(unpaired_surrogate(mark)),
                 }
             }
-            _ => return Err(SyntaxError::new(mark, "an escape that JSON does not have")),
+            _ => return Err(SyntaxError::new(mark, "invalid escape sequence")),
         })
     }
 
-    /// Four hexadecimal digits.
+    /// Reads four hexadecimal digits.
     fn unit(&mut self, mark: Mark) -> Result<u32, SyntaxError> {
         (0..4).try_fold(0, |unit, _| match self.next().and_then(|c| c.to_digit(16)) {
             Some(digit) => Ok(unit * 16 + digit),
@@ -134,7 +134,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A number, `true`, `false` or `null`, kept as written.
+    /// Reads a number, `true`, `false` or `null`, and keeps it as written.
     fn word(&mut self, mark: Mark) -> Result<Node, SyntaxError> {
         let mut text = String::new();
         while let Some(c) = self.rest.peek().copied().filter(|c| c.is_ascii_alphanumeric() || "+-._".contains(*c)) {
@@ -142,9 +142,10 @@ impl Reader<'_> {
             self.next();
         }
         let known = matches!(text.as_str(), "true" | "false" | "null") || text.parse::<serde_json::Number>().is_ok();
-        match known {
-            true => Ok(Node::scalar(mark, text, true)),
-            false => Err(SyntaxError::new(mark, format!("`{text}` is not a JSON value"))),
+        if known {
+            Ok(Node::scalar(mark, text, true))
+        } else {
+            Err(SyntaxError::new(mark, format!("`{text}` is not a JSON value")))
         }
     }
 
@@ -190,10 +191,10 @@ impl Reader<'_> {
 
     fn unexpected(&self, found: Option<char>, wanted: &str) -> SyntaxError {
         let found = found.map_or("the end of the file".to_owned(), |c| format!("`{}`", c.escape_debug()));
-        SyntaxError::new(self.mark, format!("found {found} where {wanted} should be"))
+        SyntaxError::new(self.mark, format!("expected {wanted}, found {found}"))
     }
 }
 
-fn lone(mark: Mark) -> SyntaxError {
-    SyntaxError::new(mark, "half of a surrogate pair")
+fn unpaired_surrogate(mark: Mark) -> SyntaxError {
+    SyntaxError::new(mark, "unpaired surrogate")
 }

@@ -4,12 +4,14 @@ mod alternatives;
 mod assumptions;
 mod checks;
 mod conditions;
+mod decision;
 mod deployed;
 mod document;
 mod dynamic;
 mod error;
 mod fargate;
 mod finding;
+mod image_definition;
 mod images;
 mod intrinsics;
 mod json;
@@ -24,9 +26,10 @@ mod roles;
 mod runtime;
 mod shapes;
 mod source_location;
+mod survey;
 mod syntax;
-mod traced;
-mod usages;
+mod traced_text;
+mod usage;
 mod value;
 mod version;
 mod yaml;
@@ -43,20 +46,21 @@ use sha2::{Digest, Sha256};
 pub use deployed::Deployed;
 pub use error::Error;
 pub use finding::{Finding, Severity};
-pub use images::{ImageDefinition, Placed, Source};
+pub use image_definition::{ImageDefinition, ImageSource, Placed};
 pub use parameters::Parameter;
-pub use pattern::{NamePattern, Telling};
+pub use pattern::{NamePattern, VersionPosition};
 pub use reference::{EvaluatedReference, Lead};
-pub use shapes::Kind;
+pub use shapes::ResourceKind;
 pub use source_location::SourceLocation;
-pub use traced::{Dependence, Traced};
-pub use usages::{Runtime, Usage};
-pub use value::{Need, Origin, Read, Unresolved};
+pub use traced_text::{Dependence, TracedText};
+pub use usage::{Runtime, Usage};
+pub use value::{MappingRead, Need, Origin, Unresolved};
 pub use version::Version;
 
 use document::{Mapping, Mark, Node};
 
-/// Bytes of one template file. CloudFormation's own limit is 1 MB, after nested files are packaged.
+/// The maximum size of a template file, in bytes. CloudFormation's own limit is 1 MB, after nested files are
+/// packaged.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// A template with the local templates that it nests.
@@ -66,22 +70,22 @@ pub struct Template {
     sha256: String,
 }
 
-/// The values that an evaluation may use. What is missing stays unresolved.
+/// The values that an evaluation may use. Expressions that need a missing value stay unresolved.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// Values of the template's parameters; for SSM types, the name of the SSM parameter, as for CloudFormation.
-    pub parameters: BTreeMap<String, Traced>,
-    /// Parameters that have no one value, whatever their default is: what depends on them can't be decided.
+    /// Values of the template's parameters. For SSM types, the name of the SSM parameter, as in CloudFormation.
+    pub parameters: BTreeMap<String, TracedText>,
+    /// Parameters without a single value, even if they have a default. What depends on them cannot be decided.
     pub open: BTreeSet<String>,
     /// `AWS::Region`.
     pub region: Option<String>,
     /// `AWS::AccountId`.
     pub account_id: Option<String>,
-    /// `AWS::Partition`; where it is missing, that of the region.
+    /// `AWS::Partition`. Defaults to the partition of the region.
     pub partition: Option<String>,
-    /// Values of SSM parameters by `name`, or `name:version` where the template asks for a version.
+    /// Values of SSM parameters by `name`, or by `name:version` if the template asks for a version.
     pub ssm: BTreeMap<String, String>,
-    /// `host[/prefix]` or `oci:DIR`: used in place of the value that leads an image's expression ([`Usage::lead`]).
+    /// `host[/prefix]` or `oci:DIR`: replaces the leading value of an image's expression ([`Usage::lead`]).
     pub stand_in: Option<String>,
 }
 
@@ -90,37 +94,39 @@ pub struct Context {
 pub(crate) struct File {
     root: Arc<Node>,
     display: PathBuf,
-    /// The templates that its resources nest, by logical id.
+    /// Nested templates by the logical ID of the resource that nests them.
     nested: BTreeMap<String, File>,
 }
 
 impl Template {
-    /// Reads a template and the local templates that it nests. `display` is the path that places show; nested
-    /// templates have to lie in the folder `root`.
+    /// Reads a template and the local templates that it nests. Locations show the path `display`. Nested templates
+    /// have to be in the folder `root`.
     ///
     /// # Errors
-    /// A file that can't be read, is no YAML or JSON, or exceeds the limits of size, depth and aliases.
+    /// Returns an error if a file cannot be read, is neither YAML nor JSON, or exceeds the limits on size, depth and
+    /// aliases.
     pub fn load(path: &Path, display: &Path, root: &Path) -> Result<Self, Error> {
         let mut loader = nested::Loader::new(root);
         let file = loader.load(path, display)?;
         Ok(Self { file, sha256: loader.sha256() })
     }
 
-    /// Reads a template from its text; nested templates are not looked for.
+    /// Parses the text of a template. Nested templates are not read.
     ///
     /// # Errors
-    /// As of [`load`](Self::load).
+    /// Returns the same errors as [`load`](Self::load).
     pub fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let file = File::parse(text, display)?;
         Ok(Self { file, sha256: hex(&Sha256::digest(text)) })
     }
 
-    /// SHA-256 of the file in hexadecimal; with nested templates, of the list of the files' SHA-256.
+    /// Returns the SHA-256 of the file in hexadecimal. With nested templates, returns that of the list of all files'
+    /// SHA-256.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The beginning of the template.
+    /// Returns the location of the template's beginning.
     pub fn place(&self) -> SourceLocation {
         self.file.place(Mark { line: 1, column: 1 })
     }
@@ -148,21 +154,22 @@ impl File {
         SourceLocation { file: self.display.clone(), line: mark.line, column: mark.column }
     }
 
-    /// A section such as `Resources`.
+    /// Returns a section, such as `Resources`.
     fn section(&self, name: &str) -> Option<&Mapping> {
         self.root.get(name)?.as_mapping()
     }
 
-    /// A declaration in a section, such as a resource.
+    /// Returns a declaration in a section, such as a resource.
     fn declaration(&self, section: &str, name: &str) -> Option<&Node> {
         self.section(section)?.get(name).map(|entry| entry.value.as_ref())
     }
 }
 
-/// A YAML text as JSON, for inputs that are YAML: plain `true` and `false` are booleans, all other scalars text.
+/// Converts YAML to JSON, for inputs that are YAML. Plain `true` and `false` become booleans, and all other scalars
+/// become strings.
 ///
 /// # Errors
-/// What is wrong with it, with line and column.
+/// Returns a description of the syntax error, with line and column.
 pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
     let node = syntax::parse(text);
     let node = node.map_err(|problem| format!("{}:{}: {}", problem.mark.line, problem.mark.column, problem.message))?;
@@ -177,7 +184,7 @@ fn node_to_json(node: &Node) -> serde_json::Value {
         let entry = |entry: &document::Entry| (entry.key.clone(), node_to_json(&entry.value));
         return serde_json::Value::Object(mapping.entries().iter().map(entry).collect());
     }
-    let plain = matches!(node.kind, document::Kind::Scalar { plain: true, .. });
+    let plain = matches!(node.kind, document::NodeKind::Scalar { plain: true, .. });
     match node.rendered() {
         None => serde_json::Value::Null,
         Some(word @ ("true" | "false")) if plain => (word == "true").into(),

@@ -1,19 +1,21 @@
-//! `Fn::ForEach` of `AWS::LanguageExtensions`: written out when the template is read, so that nothing else knows of it.
+//! Expands `Fn::ForEach` of `AWS::LanguageExtensions` when a template is read, so that other modules do not have to
+//! know about loops.
 
 use std::sync::Arc;
 
-use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
+use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, NodeKind, SyntaxError};
 
-/// How the key of a loop begins; its name follows.
+/// The beginning of a loop's key. The loop's name follows.
 pub(super) const LOOP: &str = "Fn::ForEach::";
 
-/// Characters of a value in a collection; it becomes part of a logical id, which has at most 255.
+/// The maximum length of a collection's value, in bytes. It becomes part of a logical ID, which has at most 255
+/// characters.
 const VALUE_LIMIT: usize = 255;
 
-/// Bytes of all text that is written out.
+/// The maximum size of all expanded text, in bytes.
 const BYTE_LIMIT: usize = 16 * 1024 * 1024;
 
-/// Writes out every loop whose collection is written out. The others stay, and nobody sees what they would make.
+/// Expands every loop whose collection is literal. Other loops are kept, and the resources in them are unknown.
 pub(super) fn expand(root: Arc<Node>) -> Result<Arc<Node>, SyntaxError> {
     let transform = root.get("Transform").map(Arc::as_ref);
     let names =
@@ -30,14 +32,14 @@ struct Expansion {
     bytes: usize,
 }
 
-/// A loop whose collection is written out.
+/// A loop whose collection is literal.
 struct Loop<'n> {
     identifier: String,
     values: Vec<String>,
     body: &'n Mapping,
 }
 
-/// What a loop's identifier stands for.
+/// Loop identifiers with their current values.
 type Bindings = Vec<(String, String)>;
 
 impl Expansion {
@@ -55,12 +57,12 @@ impl Expansion {
             return Ok(Arc::new(Node::scalar(node.mark, value.clone(), false)));
         }
         Ok(Arc::new(match &node.kind {
-            Kind::Scalar { text, plain } => Node::scalar(node.mark, self.bound(text, bindings, node.mark)?, *plain),
-            Kind::Sequence(items) => {
+            NodeKind::Scalar { text, plain } => Node::scalar(node.mark, self.bound(text, bindings, node.mark)?, *plain),
+            NodeKind::Sequence(items) => {
                 let items = items.iter().map(|item| self.node(item, bindings, depth + 1));
                 Node::sequence(node.mark, items.collect::<Result<_, _>>()?)
             }
-            Kind::Mapping(mapping) => {
+            NodeKind::Mapping(mapping) => {
                 let mut expanded = Mapping::default();
                 for entry in mapping.entries() {
                     self.entry(entry, bindings, depth, &mut expanded)?;
@@ -95,7 +97,7 @@ impl Expansion {
         into.insert(made).map_err(|first| SyntaxError::duplicate(entry.mark, &key, first.mark))
     }
 
-    /// A loop; none if its collection is not written out.
+    /// Reads a loop. Returns `None` if its collection is not literal.
     fn read<'n>(
         &mut self,
         entry: &'n Entry,
@@ -116,7 +118,7 @@ impl Expansion {
         Ok(values.flatten().map(|values| Loop { identifier: identifier.to_owned(), values, body }))
     }
 
-    /// `${Identifier}` is the value, `&{Identifier}` its letters and digits.
+    /// Replaces `${Identifier}` by the value, and `&{Identifier}` by the letters and digits of the value.
     fn bound(&mut self, text: &str, bindings: &Bindings, mark: Mark) -> Result<String, SyntaxError> {
         let mut text = text.to_owned();
         if text.contains('{') {

@@ -1,16 +1,16 @@
-//! Images that SAM builds: `Metadata` of functions with `PackageType: Image`.
+//! Images that SAM builds, from the `Metadata` of functions with `PackageType: Image`.
 
 use std::path::{Path, PathBuf};
 
 use super::document::{Entry, Node};
-use super::images::{ImageDefinition, Placed, Source, normal, string};
+use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::intrinsics::{Guard, Scope};
 use super::value::Text;
 use super::{Context, Error, Template};
 use oci::RepositoryName;
 
-/// The images that functions declare by metadata and that the mapping does not decide. Functions with the same build
-/// inputs share one.
+/// Returns the images that functions declare in their metadata, except functions that take their name from the
+/// mapping. Functions with the same build inputs share an image.
 pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
     let (context, guard) = (Context::default(), Guard::default());
     let scope = Scope::root(&template.file, &context, &guard);
@@ -24,7 +24,7 @@ pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefi
         let image = image(template, entry, metadata, uri.as_ref())?;
         match images.iter_mut().find(|known| same_build(known, &image)) {
             Some(known) => {
-                if let Source::Metadata(functions) = &mut known.source {
+                if let ImageSource::Metadata(functions) = &mut known.source {
                     functions.push(entry.key.clone());
                 }
             }
@@ -34,7 +34,7 @@ pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefi
     Ok(images)
 }
 
-/// The metadata and the `ImageUri` of a function whose image SAM builds.
+/// Returns the metadata and the `ImageUri` of a function whose image SAM builds.
 pub(super) fn declaration(resource: &Node) -> Option<(&Node, Option<&Node>)> {
     let uri: &[&str] = match resource.get("Type")?.text()? {
         "AWS::Serverless::Function" => &["Properties", "ImageUri"],
@@ -56,8 +56,8 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
     };
     let here = |path: PathBuf| Placed { value: path, place: place.clone() };
     let context =
-        one("DockerContext")?.map_or_else(|| here(".".into()), |given| given.map(|path| normal(Path::new(&path))));
-    let inside = |path: &str| normal(&context.value.join(path));
+        one("DockerContext")?.map_or_else(|| here(".".into()), |given| given.map(|path| normalized(Path::new(&path))));
+    let inside = |path: &str| normalized(&context.value.join(path));
     let dockerfile =
         one("Dockerfile")?.map_or_else(|| here(inside("Dockerfile")), |given| given.map(|path| inside(&path)));
     let mut build_args = Vec::new();
@@ -82,7 +82,7 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
         target: one("DockerBuildTarget")?,
         platforms: Vec::new(),
         build_args,
-        source: Source::Metadata(vec![entry.key.clone()]),
+        source: ImageSource::Metadata(vec![entry.key.clone()]),
     })
 }
 
@@ -98,7 +98,7 @@ fn same_build(one: &ImageDefinition, other: &ImageDefinition) -> bool {
         && arguments(one) == arguments(other)
 }
 
-/// The repository's path in an `ImageUri`, if the template alone decides it.
+/// Returns the repository's path in an `ImageUri`, if only the template decides it.
 fn repository(uri: &Text) -> Option<String> {
     uri.constant_path().filter(|path| path.parse::<RepositoryName>().is_ok())
 }

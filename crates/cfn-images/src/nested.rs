@@ -1,4 +1,4 @@
-//! Templates that a template nests: loading them from the checkout, and their parameters and outputs.
+//! Nested templates: loading them from the checkout, and evaluating their parameters and outputs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use super::value::{Unresolved, Value};
 use super::{Error, FILE_LIMIT, File};
 use crate::SourceLocation;
 
-/// Levels of nested templates.
+/// The maximum depth of nesting.
 const DEPTH_LIMIT: usize = 5;
 
-/// Files of one template in all.
+/// The maximum number of files of one template.
 const COUNT_LIMIT: usize = 50;
 
-/// Resource types that nest a template, and the property that names its file.
+/// Resource types that nest a template, with the property that names the file.
 const NESTING: [(&str, &str); 2] =
     [("AWS::CloudFormation::Stack", "TemplateURL"), ("AWS::Serverless::Application", "Location")];
 
-/// Reads a template with what it nests.
+/// Reads a template with its nested templates.
 pub(super) struct Loader<'r> {
-    /// The folder that nested templates have to lie in.
+    /// The folder that nested templates have to be in.
     root: &'r Path,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
@@ -55,7 +55,8 @@ impl<'r> Loader<'r> {
 
     fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: SourceLocation) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
-        let (path, display) = (folder(parent).join(relative), super::images::normal(&folder(shown).join(relative)));
+        let (path, display) =
+            (folder(parent).join(relative), super::image_definition::normalized(&folder(shown).join(relative)));
         let real = path.canonicalize().map_err(|source| {
             Error::hinted(
                 place.clone(),
@@ -77,7 +78,7 @@ impl<'r> Loader<'r> {
         self.load(&path, &display)
     }
 
-    /// The digest of the one file, or of the list of digests.
+    /// Returns the digest of the single file, or of the list of all files' digests.
     pub(super) fn sha256(mut self) -> String {
         match self.digests.as_slice() {
             [_] => self.digests.swap_remove(0),
@@ -92,13 +93,14 @@ fn read(path: &Path, display: &Path) -> Result<Vec<u8>, Error> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    match bytes.len() as u64 > FILE_LIMIT {
-        true => Err(Error::TooLarge { path: display.to_owned(), limit: FILE_LIMIT }),
-        false => Ok(bytes),
+    if bytes.len() as u64 > FILE_LIMIT {
+        Err(Error::TooLarge { path: display.to_owned(), limit: FILE_LIMIT })
+    } else {
+        Ok(bytes)
     }
 }
 
-/// The resources that nest a template, with the node that names it.
+/// Returns the resources that nest a template, with the node that names the file.
 fn locations(file: &File) -> Vec<(String, std::sync::Arc<Node>)> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
     let location = |entry: &super::document::Entry| {
@@ -109,14 +111,14 @@ fn locations(file: &File) -> Vec<(String, std::sync::Arc<Node>)> {
     resources.iter().filter_map(location).collect()
 }
 
-/// A path of a template file; no URL, and nothing that a packaging step fills in.
+/// Returns whether a location is the path of a file, and neither a URL nor something that packaging replaces.
 fn is_local(location: &str) -> bool {
     let is_file = [".yaml", ".yml", ".json", ".template"].iter().any(|ending| location.ends_with(ending));
     is_file && !location.contains("://") && !location.contains("${") && !location.contains("{{")
 }
 
 impl<'t> Scope<'t> {
-    /// The scope of a nested template: its parameters are what the parent passes.
+    /// Returns the scope of a nested template. The parent passes its parameters.
     pub(super) fn nested(&self, name: &str) -> Option<Scope<'t>> {
         let file = self.file.nested.get(name)?;
         let parameters =
@@ -130,13 +132,13 @@ impl<'t> Scope<'t> {
                 Value::Nothing(_) => continue,
                 value => value,
             };
-            values.insert(entry.key.clone(), value.outside());
+            values.insert(entry.key.clone(), value.without_conditions());
         }
         self.nesting.borrow_mut().pop();
         Some(Scope::new(file, self.context, self.guard, values))
     }
 
-    /// An output of a nested template.
+    /// Evaluates an output of a nested template.
     pub(super) fn output(&self, name: &str, output: &str, mark: Mark) -> Result<Value, Unresolved> {
         if self.nesting.borrow().iter().any(|open| open == name) {
             let reason = format!("nested template `{name}` depends on its own outputs");
@@ -149,10 +151,12 @@ impl<'t> Scope<'t> {
                 "too many expressions, or too many inside each other",
             ));
         }
-        // A scope costs more of the stack than an expression.
+        // A scope takes more of the stack than an expression.
         self.guard.depth.set(depth + 10);
         let value = self.nested(name).map(|scope| match scope.file.declaration("Outputs", output) {
-            Some(declared) => declared.get("Value").map(|value| scope.evaluate(value).outside()).ok_or_else(Vec::new),
+            Some(declared) => {
+                declared.get("Value").map(|value| scope.evaluate(value).without_conditions()).ok_or_else(Vec::new)
+            }
             None => {
                 let known = scope.file.section("Outputs").map(|section| section.entries()).unwrap_or_default();
                 Err(known.iter().map(|entry| entry.key.clone()).collect())
@@ -166,7 +170,7 @@ impl<'t> Scope<'t> {
                 let hint = self.guard.names.suggestion(output, known.iter().map(String::as_str), "outputs");
                 Err(Unresolved::mistake(self.file.place(mark), missing).hint(hint))
             }
-            None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is no template of the checkout"))),
+            None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is not a template in the checkout"))),
         }
     }
 }

@@ -1,46 +1,46 @@
-//! What a template asks of whoever deploys it.
+//! The parameters of a template.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
-use super::traced::Traced;
+use super::traced_text::TracedText;
 use super::value::{Need, Origin, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
 use crate::SourceLocation;
 
-/// The parameters that get a value without asking.
+/// The parameters that a run sets on its own.
 const ENVIRONMENT: &str = "Environment";
 const VERSION: &str = "DeploymentVersion";
 
 /// A declared parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type: `String`, `AWS::SSM::Parameter::Value<String>`.
+    /// The type: `String`, `AWS::SSM::Parameter::Value<String>`.
     pub kind: String,
-    /// Its default; of an SSM type, the name of the SSM parameter.
+    /// The default. For SSM types, the name of the SSM parameter.
     pub default: Option<String>,
-    /// The values that it takes; empty: any.
+    /// The allowed values. Empty if any value is allowed.
     pub allowed_values: Vec<String>,
     /// A regular expression that the whole value has to match.
     pub allowed_pattern: Option<String>,
-    /// Where it is declared.
+    /// The location of the declaration.
     pub place: SourceLocation,
-    /// Where `AllowedValues` or `AllowedPattern` stands.
+    /// The location of `AllowedValues` or `AllowedPattern`.
     pub allowed_place: Option<SourceLocation>,
 }
 
 impl Parameter {
-    /// Its value is the name of an SSM parameter whose value is meant.
+    /// Returns whether the value is the name of an SSM parameter that holds the actual value.
     pub fn is_ssm(&self) -> bool {
         self.kind.starts_with("AWS::SSM::Parameter::Value<")
     }
 
-    /// Its name or the values that it takes say that it is what an action calls the environment.
+    /// Returns whether the parameter is the environment, judging by its name or its allowed values.
     pub fn is_environment(&self, environment: &str) -> bool {
         is_environment(&self.name.to_lowercase()) || self.allowed_values.iter().any(|value| value == environment)
     }
@@ -66,7 +66,8 @@ impl Parameter {
         }
     }
 
-    /// Whether the template takes a value. SSM types limit the value that is read, not the name that is given.
+    /// Checks that the template accepts a value. For SSM types, the restrictions apply to the value that is read, and
+    /// not to the name that is given.
     fn check(&self, value: &str) -> Result<(), Error> {
         let refuse = |message: String| {
             let place = self.allowed_place.clone().unwrap_or_else(|| self.place.clone());
@@ -81,7 +82,7 @@ impl Parameter {
                 let allowed: Vec<&str> = self.allowed_values.iter().map(String::as_str).collect();
                 return refuse(format!("`{value}` is not among its allowed values {}", listed(&allowed)));
             }
-            // A pattern that only Java understands is left to CloudFormation.
+            // CloudFormation itself has to check a pattern that only Java supports.
             let pattern = self.allowed_pattern.as_ref();
             let pattern =
                 pattern.and_then(|pattern| Some((pattern, regex_lite::Regex::new(&format!("^(?:{pattern})$")).ok()?)));
@@ -103,15 +104,15 @@ impl File {
 }
 
 impl Template {
-    /// The parameters that the template declares, in its order.
+    /// Returns the parameters that the template declares, in order.
     pub fn parameters(&self) -> Vec<Parameter> {
         self.file.parameters()
     }
 
-    /// Whether the template declares every parameter that is given and takes its value.
+    /// Checks that the template declares every given parameter and accepts its value.
     ///
     /// # Errors
-    /// `UnknownParameter` or `RefusedValue`.
+    /// Returns `UnknownParameter` or `RefusedValue`.
     pub fn check_parameters(&self, given: &BTreeMap<String, String>) -> Result<(), Error> {
         let declared = self.parameters();
         for (name, value) in given {
@@ -129,13 +130,13 @@ impl Template {
         Ok(())
     }
 
-    /// The values of the template's parameters for an environment and a version: `Environment` and `DeploymentVersion`
-    /// where the template declares them, and what was given, in which `{environment}` and `{version}` are replaced.
-    /// Without an environment or a version, what depends on it is [open](Context::open).
+    /// Returns the context for an environment and a version. Sets `Environment` and `DeploymentVersion` if the
+    /// template declares them, and the given values with `{environment}` and `{version}` replaced. Without an
+    /// environment or a version, the parameters that depend on it are [open](Context::open).
     ///
     /// # Errors
-    /// As of [`check_parameters`](Self::check_parameters), and `Contradiction` where a run for one environment or version is
-    /// given the name of another without a placeholder.
+    /// Returns the errors of [`check_parameters`](Self::check_parameters), and `Contradiction` if a literal value
+    /// contradicts the environment or version of the run.
     pub fn context(
         &self,
         environment: Option<&str>,
@@ -144,7 +145,8 @@ impl Template {
     ) -> Result<Context, Error> {
         let declared = self.parameters();
         let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
-        let of_run = [(ENVIRONMENT, environment.map(Traced::environment)), (VERSION, version.map(Traced::version))];
+        let of_run =
+            [(ENVIRONMENT, environment.map(TracedText::environment)), (VERSION, version.map(TracedText::version))];
         for (name, value) in of_run {
             if declared.iter().any(|parameter| parameter.name == name) {
                 match value {
@@ -169,9 +171,9 @@ impl Template {
                     meant: one_line(meant),
                 });
             }
-            // What is given a second time is the same, and traced already.
+            // A value that is given again is the same text, and is already traced.
             if values.get(name).is_none_or(|meant| meant.as_str() != value) {
-                values.insert(name.clone(), Traced::fill(value, environment, version, &[]));
+                values.insert(name.clone(), TracedText::fill(value, environment, version, &[]));
             }
         }
         self.check_parameters(&values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())?;
@@ -180,7 +182,7 @@ impl Template {
     }
 }
 
-/// What a parameter that no value was given for has to be given. Names such as `Stage` and `ReleaseVersion` tell.
+/// Suggests the assignment for a parameter without a value, judging by names such as `Stage` and `ReleaseVersion`.
 pub(super) fn assignment(name: &str) -> String {
     let lower = name.to_lowercase();
     match lower.as_str() {
@@ -190,32 +192,29 @@ pub(super) fn assignment(name: &str) -> String {
     }
 }
 
-/// Whether a name in lower case means the environment.
+/// Returns whether a name in lower case means the environment.
 pub(super) fn is_environment(lower: &str) -> bool {
     let bare = lower.strip_suffix("name").or_else(|| lower.strip_suffix("type")).unwrap_or(lower);
     ["env", "environment", "stage"].iter().any(|word| bare.ends_with(word))
 }
 
 impl Scope<'_> {
-    /// The values that a parameter takes; none where it takes any, several at once, or looks them up.
+    /// Returns the allowed values of a parameter. Empty if it accepts any value, is a list, or is looked up.
     pub(super) fn allowed(&self, name: &str) -> Vec<String> {
         let section = self.file.section("Parameters");
         let Some(entry) = section.and_then(|section| section.get(name)) else { return Vec::new() };
         let parameter = Parameter::read(self.file, name, self.file.place(entry.mark), &entry.value);
         self.guard.spend(parameter.allowed_values.len());
-        match parameter.is_ssm() || parameter.is_list() {
-            true => Vec::new(),
-            false => parameter.allowed_values,
-        }
+        if parameter.is_ssm() || parameter.is_list() { Vec::new() } else { parameter.allowed_values }
     }
 
-    /// The value of a parameter: what was passed, else its default, looked up where its type says so.
+    /// Evaluates a parameter: the value that was passed, or the default. SSM types are looked up.
     pub(super) fn parameter(&self, parameter: &Parameter, passed: Option<Value>) -> Value {
         let origin = Origin::Parameter(parameter.name.clone());
         let place = || parameter.place.clone();
         let value = match (passed, &parameter.default) {
             (Some(value), _) => value,
-            (None, Some(default)) => Value::part(Ok(Traced::from(default.as_str())), origin.clone()),
+            (None, Some(default)) => Value::part(Ok(TracedText::from(default.as_str())), origin.clone()),
             (None, None) => {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
                 let missing = Unresolved::new(place(), missing).needs(Need::Parameter(parameter.name.clone()));
@@ -228,18 +227,18 @@ impl Scope<'_> {
             (true, value) => {
                 let name = value.into_text(place);
                 let found = name.known().and_then(|known| self.ssm(&known, place()));
-                Value::part(found.map(|found| Traced::from(found).altered(name.dependence())), origin)
+                Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin)
             }
             (false, value) => value,
         };
         let value = match value {
-            Value::Text(text) => self.bounded(text, place()),
+            Value::Text(text) => self.within_limit(text, place()),
             value => value,
         };
         match (parameter.is_list(), value) {
             (true, Value::Text(text)) => match text.traced() {
                 Ok(items) => {
-                    let item = |item: Traced| Value::Text(Text::of(Ok(item.trim()), None).chosen(text.chosen));
+                    let item = |item: TracedText| Value::Text(Text::of(Ok(item.trim()), None).chosen(text.chosen));
                     Value::List(items.split(",").into_iter().map(item).collect())
                 }
                 Err(unresolved) => Value::Unknown(unresolved),
@@ -248,7 +247,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The value of an SSM parameter, by `name` or `name:version`.
+    /// Returns the value of an SSM parameter, by `name` or `name:version`.
     pub(super) fn ssm(&self, name: &str, place: SourceLocation) -> Result<String, Unresolved> {
         self.context.ssm.get(name).cloned().ok_or_else(|| {
             let reason = format!("the value of SSM parameter `{name}` is not known");
@@ -256,10 +255,11 @@ impl Scope<'_> {
         })
     }
 
-    pub(super) fn bounded(&self, text: Text, place: SourceLocation) -> Value {
-        match text.is_too_long() {
-            true => Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference")),
-            false => Value::Text(text),
+    pub(super) fn within_limit(&self, text: Text, place: SourceLocation) -> Value {
+        if text.is_too_long() {
+            Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference"))
+        } else {
+            Value::Text(text)
         }
     }
 }

@@ -1,106 +1,114 @@
-//! Where environment and version stand in an image's name.
+//! The positions of environment and version in an image's name.
 
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use super::version::Version;
 use oci::Tag;
 
-/// How an image's names in one environment differ from version to version. What is to be known of a version by a name is
-/// asked here, and never of the name's text.
+/// How an image's names in one environment differ from version to version. Code that relates names and versions asks
+/// a pattern, and never inspects the text of a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamePattern {
-    /// Registry and repository.
-    repository: Traced,
+    /// The registry and repository.
+    repository: TracedText,
     /// The tag.
-    tag: Traced,
-    /// What decides that the name is this one and not another, by a condition.
+    tag: TracedText,
+    /// What the choice of this name over others depends on, if a condition makes it.
     chosen: Dependence,
 }
 
-/// How the names of one environment's versions are told apart.
+/// Where the version is in the names of one environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Telling {
-    /// All versions have one name, which moves from one to the next.
-    ByNothing,
-    /// Each has a tag, in which the version can be read.
-    ByTag,
-    /// Each has a repository, in whose name the version can be read.
-    ByRepository,
-    /// Not at all: the version goes into the name in a way that cannot be turned back, as a part of it, in another spelling,
-    /// or by a value that is found by it.
+pub enum VersionPosition {
+    /// Nowhere: all versions have the same name, which moves from one to the next.
+    Nowhere,
+    /// In the tag: it can be read from there.
+    Tag,
+    /// In the repository's name: it can be read from there.
+    Repository,
+    /// In an altered form that cannot be inverted: a part of it, another spelling, or a value that was looked up by
+    /// it. Versions cannot be told apart.
     Altered,
-    /// Not at all: a condition on the version decides which name it is.
-    ByCondition,
+    /// In a condition that decides between names. Versions cannot be told apart.
+    Condition,
 }
 
 impl NamePattern {
-    /// The pattern of `registry/repository[:tag][@digest]`, which a condition that depends on `chosen` may have chosen.
-    pub(super) fn of_choice(name: &Traced, chosen: Dependence) -> Self {
+    /// Returns the pattern of `registry/repository[:tag][@digest]`. If a condition chose the name, `chosen` is what
+    /// the choice depends on.
+    pub(super) fn of_choice(name: &TracedText, chosen: Dependence) -> Self {
         let name = name.split_once("@").map_or_else(|| name.clone(), |(name, _)| name);
         let path = name.rfind('/').map_or(0, |slash| slash + 1);
         let colon = name[path..].rfind(':').map(|colon| path + colon);
         let (repository, tag) = match colon {
             Some(colon) => (name.slice(0..colon), name.slice(colon + 1..name.len())),
-            None => (name.clone(), Traced::from("latest")),
+            None => (name.clone(), TracedText::from("latest")),
         };
         Self { repository, tag, chosen }
     }
 
-    /// The pattern of `registry/repository[:tag]`.
-    pub fn of(name: &Traced) -> Self {
+    /// Returns the pattern of `registry/repository[:tag]`.
+    pub fn of(name: &TracedText) -> Self {
         Self::of_choice(name, Dependence::default())
     }
 
-    /// The same repository, another tag.
-    pub fn with_tag(&self, tag: Traced) -> Self {
+    /// Replaces the tag.
+    pub fn with_tag(&self, tag: TracedText) -> Self {
         Self { tag, ..self.clone() }
     }
 
-    /// The pattern in a run for a version. A tag that is this version and nothing more, as a template may write it out, is
-    /// of the version.
+    /// Adapts the pattern to a run for a version. A tag that is exactly this version, written out in the template,
+    /// counts as derived from the version.
     pub fn in_run_for(self, version: &Version) -> Self {
         Self { tag: self.tag.written_out(version), ..self }
     }
 
-    /// Whether the name belongs to one version. Then it never moves to another image; otherwise it moves from version to
-    /// version.
+    /// Returns whether the name belongs to a single version. Such a name never moves to another image. Any other name
+    /// moves from version to version.
     pub fn is_of_version(&self) -> bool {
         self.tag.dependence().version || self.repository.dependence().version
     }
 
-    /// Whether the tag alone belongs to one version.
+    /// Returns whether the tag belongs to a single version.
     pub fn tag_is_of_version(&self) -> bool {
         self.tag.dependence().version
     }
 
-    /// How the versions of the environment are told apart.
-    pub fn telling(&self) -> Telling {
+    /// Returns where the version is in the name.
+    pub fn version_position(&self) -> VersionPosition {
         let altered = self.repository.alteration() | self.tag.alteration();
         match (self.tag_is_of_version(), self.repository.dependence().version) {
-            _ if altered.version => Telling::Altered,
-            _ if self.chosen.version => Telling::ByCondition,
-            (_, true) => Telling::ByRepository,
-            (true, false) => Telling::ByTag,
-            (false, false) => Telling::ByNothing,
+            _ if altered.version => VersionPosition::Altered,
+            _ if self.chosen.version => VersionPosition::Condition,
+            (_, true) => VersionPosition::Repository,
+            (true, false) => VersionPosition::Tag,
+            (false, false) => VersionPosition::Nowhere,
         }
     }
 
-    /// The version that another tag of the same environment is of; none where it is of no version, or that cannot be told.
+    /// Returns the version that another tag of the same environment belongs to, or `None` if there is none or it
+    /// cannot be determined.
     pub fn version_of(&self, tag: &Tag) -> Option<Version> {
-        match self.telling() {
-            Telling::ByTag => self.tag.version_in(tag.as_str()),
-            Telling::ByRepository | Telling::ByNothing | Telling::Altered | Telling::ByCondition => None,
+        match self.version_position() {
+            VersionPosition::Tag => self.tag.version_in(tag.as_str()),
+            VersionPosition::Repository
+            | VersionPosition::Nowhere
+            | VersionPosition::Altered
+            | VersionPosition::Condition => None,
         }
     }
 
-    /// The version whose repository this is, given with its registry; none where it is of no version, or that cannot be told.
+    /// Returns the version that a repository, given with its registry, belongs to, or `None` if there is none or it
+    /// cannot be determined.
     pub fn version_of_repository(&self, repository: &str) -> Option<Version> {
-        match self.telling() {
-            Telling::ByRepository => self.repository.version_in(repository),
-            Telling::ByTag | Telling::ByNothing | Telling::Altered | Telling::ByCondition => None,
+        match self.version_position() {
+            VersionPosition::Repository => self.repository.version_in(repository),
+            VersionPosition::Tag | VersionPosition::Nowhere | VersionPosition::Altered | VersionPosition::Condition => {
+                None
+            }
         }
     }
 
-    /// The name in another environment and for another version; none where that cannot be told.
+    /// Returns the name for another environment and version, or `None` if it cannot be determined.
     pub fn render(&self, environment: &str, version: &Version) -> Option<String> {
         let version = version.to_string();
         let parts = [&self.repository, &self.tag].map(|part| part.render(Some(environment), &version));
@@ -110,10 +118,10 @@ impl NamePattern {
         }
     }
 
-    /// The pattern of a name that two expressions make. Where they do it differently, it cannot be told what either would
-    /// make of another version.
+    /// Returns the pattern of a name that two expressions produce. If their patterns differ, it is unknown what they
+    /// would produce for another version.
     pub(super) fn joined(self, other: &Self) -> Self {
-        let join = |one: Traced, other: &Traced| {
+        let join = |one: TracedText, other: &TracedText| {
             let by = Dependence { environment: one != *other, version: !one.is_alike_by_version(other) };
             one.altered(by)
         };

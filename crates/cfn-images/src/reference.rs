@@ -1,45 +1,45 @@
-//! Image references, and the part of them that a registry can stand in for.
+//! Image references, and the leading part of them that a registry can replace.
 
 use std::fmt;
 
 use super::pattern::NamePattern;
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use super::value::{Need, Origin, Part, Text, Unresolved, concatenated, looks_like_host};
 use crate::SourceLocation;
 use oci::{RepositoryName, Tag};
 
-/// An image reference that the template makes.
+/// An image reference that the template produces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvaluatedReference {
     /// The reference as it will be deployed.
     pub text: String,
-    /// Registry and repository.
+    /// The registry and repository.
     pub repository: String,
-    /// The tag; `latest` where neither tag nor digest is written.
+    /// The tag. Defaults to `latest` if there is no digest either.
     pub tag: Option<String>,
-    /// The digest, where the reference is pinned to one.
+    /// The digest, if the reference is pinned to one.
     pub digest: Option<String>,
-    /// Where environment and version stand in it.
+    /// The positions of environment and version in the reference.
     pub pattern: NamePattern,
 }
 
-/// What leads an image's expression, up to the first `/`: a registry can stand in for it. It is a value, or a host that
-/// the expression writes out.
+/// The beginning of an image's expression, up to the first `/`: a value, or a literal host. A registry can replace
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lead {
     /// Where it comes from.
     pub origin: Origin,
-    /// Its value, as far as it is known.
+    /// Its value, or why that is unknown.
     pub value: Result<String, Unresolved>,
-    /// What follows it, beginning with `/`.
-    pub(super) rest: Result<Traced, Unresolved>,
-    /// What decides that it is this expression and not another, by a condition.
+    /// The text after it, beginning with `/`.
+    pub(super) rest: Result<TracedText, Unresolved>,
+    /// What the choice of this expression over others depends on, if a condition makes it.
     pub(super) chosen: Dependence,
-    /// The parts of the text that are of it alone.
+    /// The number of the text's parts that belong to it entirely.
     pub(super) parts: usize,
 }
 
-/// What stands before the first `/`, if a registry can stand in for it.
+/// Returns the part before the first `/`, if a registry can replace it.
 pub(super) fn lead(text: &Text) -> Option<Lead> {
     value_lead(text).or_else(|| host_lead(text))
 }
@@ -56,7 +56,7 @@ fn value_lead(text: &Text) -> Option<Lead> {
     })
 }
 
-/// A host that is written out, or of which only account and region are not known.
+/// Returns a literal host as the lead. Its account and region may be unknown.
 fn host_lead(text: &Text) -> Option<Lead> {
     let has_slash = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains('/'));
     let parts = text.parts.iter().position(has_slash)?;
@@ -74,7 +74,7 @@ fn host_lead(text: &Text) -> Option<Lead> {
     Some(Lead {
         origin: Origin::Host(shown),
         value: concatenated(before).map(|value| value.to_string() + &last),
-        rest: rest.map(|rest| Traced::from("/").followed_by(&behind).followed_by(&rest)),
+        rest: rest.map(|rest| TracedText::from("/").followed_by(&behind).followed_by(&rest)),
         chosen: text.chosen,
         parts,
     })
@@ -106,21 +106,21 @@ impl Lead {
     ) -> Result<EvaluatedReference, Unresolved> {
         let rest = self.rest.clone()?;
         let whole = format!("{}{rest}", registry.trim_end_matches('/'));
-        // What is given is the caller's to check, and may be a folder; what follows has to be a path and a tag.
+        // The caller has checked `registry`, which may be a folder. What follows it has to be a path and a tag.
         let below = EvaluatedReference::parse(&format!("registry{rest}"));
         let path = below.as_ref().and_then(|below| below.repository.strip_prefix("registry"));
         let (Some(path), Some(below)) = (path, &below) else {
             return Err(Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")));
         };
         let repository = format!("{}{path}", registry.trim_end_matches('/'));
-        let traced = Traced::from(registry.trim_end_matches('/')).followed_by(&rest);
+        let traced = TracedText::from(registry.trim_end_matches('/')).followed_by(&rest);
         let pattern = NamePattern::of_choice(&traced, self.chosen);
         Ok(EvaluatedReference { text: whole, repository, pattern, ..below.clone() })
     }
 }
 
 impl EvaluatedReference {
-    /// Reads `[host/]path[:tag][@digest]`, a text in which nothing stands for an environment or a version.
+    /// Parses `[host/]path[:tag][@digest]`. No part of the text counts as an environment or a version.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
@@ -149,11 +149,11 @@ impl EvaluatedReference {
             repository: repository.to_owned(),
             tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
             digest: digest.map(str::to_owned),
-            pattern: NamePattern::of(&Traced::from(text)),
+            pattern: NamePattern::of(&TracedText::from(text)),
         })
     }
 
-    /// Whether it begins with a registry's host, as Docker tells it from a path.
+    /// Returns whether the reference begins with a registry's host, by Docker's rule.
     pub(super) fn has_host(&self) -> bool {
         let host = self.repository.split_once('/').map(|(host, _)| host);
         host.is_some_and(super::value::looks_like_host)

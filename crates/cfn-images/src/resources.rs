@@ -1,14 +1,14 @@
-//! Values of the template's own resources, as far as they follow from the template.
+//! Values of the template's own resources, if they follow from the template.
 
 use super::document::{Mark, Node};
 use super::intrinsics::Scope;
-use super::traced::Traced;
+use super::traced_text::TracedText;
 use super::value::{Origin, Part, Text, Unresolved, Value};
 
 const REPOSITORY: &str = "AWS::ECR::Repository";
 
 impl Scope<'_> {
-    /// What `Ref` of a resource gives: an ECR repository's name.
+    /// Evaluates `Ref` of a resource. Only the name of an ECR repository is known.
     pub(super) fn resource_id(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         let resource = self.file.declaration("Resources", name);
         match resource.filter(|resource| has_type(resource, REPOSITORY)) {
@@ -17,7 +17,7 @@ impl Scope<'_> {
         }
     }
 
-    /// What `Fn::GetAtt` gives.
+    /// Evaluates `Fn::GetAtt`.
     pub(super) fn attribute(&self, name: &str, attribute: &str, mark: Mark) -> Result<Value, Unresolved> {
         let Some(resource) = self.file.declaration("Resources", name) else {
             let known = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
@@ -36,7 +36,7 @@ impl Scope<'_> {
             (Some(REPOSITORY), "RepositoryUri") => {
                 let mut text = Text::default();
                 let mut push = |value: Result<String, Unresolved>| {
-                    text.push(Part { text: value.map(Traced::from), origin: None });
+                    text.push(Part { text: value.map(TracedText::from), origin: None });
                 };
                 push(self.account(place));
                 push(Ok(".dkr.ecr.".to_owned()));

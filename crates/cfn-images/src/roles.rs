@@ -1,16 +1,16 @@
-//! Whether a task's execution role may pull images from ECR.
+//! Checks that a task's execution role may pull images from ECR.
 
-use super::document::{Kind, Node};
+use super::document::{Node, NodeKind};
 use super::finding::{Finding, Severity};
 use super::intrinsics::Scope;
 use super::resources::has_type;
 use wildmatch::WildMatch;
 
-/// What a pull from ECR takes.
+/// The actions that a pull from ECR requires.
 const PULL: [&str; 4] =
     ["ecr:GetAuthorizationToken", "ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"];
 
-/// AWS's managed policies that allow all of it, by the end of their name.
+/// AWS's managed policies that allow all of these actions, by the end of their ARN.
 const MANAGED: [&str; 8] = [
     "/AmazonECSTaskExecutionRolePolicy",
     "/AmazonEC2ContainerServiceforEC2Role",
@@ -22,7 +22,8 @@ const MANAGED: [&str; 8] = [
     "/PowerUserAccess",
 ];
 
-/// An execution role of the same template that lacks an action; none if that can't be told.
+/// Reports an execution role of the same template that does not allow all required actions. Returns `None` if that
+/// cannot be determined.
 pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     let name = role_name(properties.get("ExecutionRoleArn")?)?;
     let role = scope.file.section("Resources")?.get(&name)?;
@@ -36,12 +37,15 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     if missing.is_empty() {
         return None;
     }
-    let message = format!("execution role `{name}` lacks {} to pull images from ECR", super::error::listed(&missing));
+    let message = format!(
+        "execution role `{name}` does not allow {}, which pulling images from ECR requires",
+        super::error::listed(&missing)
+    );
     let hint = "allow them, or attach the managed policy service-role/AmazonECSTaskExecutionRolePolicy";
     Some(Finding::new(Severity::Warning, scope.file.place(role.mark), message).hint(hint))
 }
 
-/// The logical id in `!GetAtt Role.Arn` or `!Sub ${Role.Arn}`.
+/// Returns the logical ID in `!GetAtt Role.Arn` or `!Sub ${Role.Arn}`.
 fn role_name(node: &Node) -> Option<String> {
     let (function, argument) = node.intrinsic()?;
     let text = match (function, argument.as_sequence()) {
@@ -53,7 +57,8 @@ fn role_name(node: &Node) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Every action that the role is granted; none if a policy is not in the template or can't be read.
+/// Collects the actions that the role is granted. Returns `None` if a policy is not in the template or cannot be
+/// evaluated.
 fn grants(scope: &Scope, name: &str, role: &Node, actions: &mut Vec<String>) -> Option<()> {
     if let Some(policies) = role.at(&["Properties", "Policies"]) {
         for policy in policies.as_sequence()? {
@@ -86,7 +91,7 @@ fn attached(scope: &Scope, arn: &Node, actions: &mut Vec<String>) -> Option<()> 
         let policy = scope.file.declaration("Resources", policy.text()?)?;
         return document(scope, policy.at(&["Properties", "PolicyDocument"])?, actions);
     }
-    // The partition, which is not known without a region, is of no account here.
+    // The partition is unknown without a region, and does not matter here.
     let arn = match scope.known(arn) {
         Ok(arn) => arn,
         Err(_) => arn.intrinsic().filter(|(function, _)| *function == "Fn::Sub")?.1.text()?.to_owned(),
@@ -95,14 +100,14 @@ fn attached(scope: &Scope, arn: &Node, actions: &mut Vec<String>) -> Option<()> 
         actions.push("*".to_owned());
         return Some(());
     }
-    // Another of AWS's own policies is taken to say nothing about ECR; one of the account may say anything.
+    // AWS's other policies are assumed to grant nothing in ECR. A policy of the account may grant anything.
     arn.contains(":iam::aws:policy/").then_some(())
 }
 
 fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option<()> {
     let statements = document.get("Statement")?;
     let each: Vec<&Node> = match &statements.kind {
-        Kind::Sequence(items) => items.iter().map(AsRef::as_ref).collect(),
+        NodeKind::Sequence(items) => items.iter().map(AsRef::as_ref).collect(),
         _ => vec![statements],
     };
     for statement in each {
@@ -114,7 +119,7 @@ fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option
         }
         let action = statement.get("Action")?;
         match &action.kind {
-            Kind::Sequence(items) => {
+            NodeKind::Sequence(items) => {
                 for item in items {
                     actions.push(scope.known(item).ok()?);
                 }
@@ -125,7 +130,7 @@ fn document(scope: &Scope, document: &Node, actions: &mut Vec<String>) -> Option
     Some(())
 }
 
-/// IAM's wildcards, in any case.
+/// Matches IAM's wildcards, ignoring case.
 fn matches(pattern: &str, action: &str) -> bool {
     WildMatch::new(&pattern.to_ascii_lowercase()).matches(&action.to_ascii_lowercase())
 }

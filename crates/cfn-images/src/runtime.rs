@@ -1,15 +1,15 @@
-//! The platforms that a usage runs on.
+//! Determines the platforms that a usage runs on.
 
 use super::alternatives::Alternatives;
 use super::document::Node;
 use super::intrinsics::{Scope, TOO_MANY};
-use super::shapes::Kind;
-use super::usages::Runtime;
+use super::shapes::ResourceKind;
+use super::usage::Runtime;
 use super::value::{Unresolved, Value};
 use oci::Platform;
 
-/// What the container at the end of `path` runs on; `path` begins with the resource's properties.
-pub(super) fn of(scope: &Scope, kind: Kind, path: &[&Node], resource: &Node) -> Runtime {
+/// Returns the platforms of the container at the end of `path`, which begins with the resource's properties.
+pub(super) fn runtime(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &Node) -> Runtime {
     let default = |certain| Runtime {
         platforms: vec![Platform::linux("amd64")],
         alternatives: Vec::new(),
@@ -17,30 +17,30 @@ pub(super) fn of(scope: &Scope, kind: Kind, path: &[&Node], resource: &Node) -> 
         certain,
         unresolved: None,
     };
-    // On instances the architecture is that of the instance, which the definition doesn't say.
+    // On EC2, the instance determines the architecture, and the definition does not mention it.
     let on_fargate = || path.first().is_some_and(|properties| is_fargate(scope, properties));
     match kind {
-        Kind::TaskDefinition | Kind::BatchJobDefinition => {
+        ResourceKind::TaskDefinition | ResourceKind::BatchJobDefinition => {
             match path.iter().rev().find_map(|node| node.get("RuntimePlatform")) {
                 Some(node) => runtime_platform(scope, node).unwrap_or_else(|| default(on_fargate())),
                 None => default(on_fargate()),
             }
         }
-        Kind::ServerlessFunction | Kind::LambdaFunction => {
+        ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction => {
             let own = path.first().and_then(|properties| properties.get("Architectures"));
             let global = || scope.file.root.at(&["Globals", "Function", "Architectures"]);
-            let global = (kind == Kind::ServerlessFunction).then(global).flatten();
+            let global = (kind == ResourceKind::ServerlessFunction).then(global).flatten();
             match own.map(AsRef::as_ref).or(global) {
-                Some(node) => decided(scope, node, architectures(scope, node)),
+                Some(node) => from_alternatives(scope, node, architectures(scope, node)),
                 None => default(true),
             }
         }
-        Kind::AppRunnerService => default(true),
-        Kind::SageMakerModel => default(false),
+        ResourceKind::AppRunnerService => default(true),
+        ResourceKind::SageMakerModel => default(false),
     }
 }
 
-/// Whether a task or job definition runs on Fargate, as far as it is known.
+/// Returns whether a task or job definition is known to run on Fargate.
 pub(super) fn is_fargate(scope: &Scope, properties: &Node) -> bool {
     ["RequiresCompatibilities", "PlatformCapabilities"].iter().any(|key| {
         let Some(Value::List(items)) = properties.get(key).map(|node| scope.evaluate(node)) else { return false };
@@ -50,7 +50,7 @@ pub(super) fn is_fargate(scope: &Scope, properties: &Node) -> bool {
     })
 }
 
-fn decided(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unresolved>) -> Runtime {
+fn from_alternatives(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unresolved>) -> Runtime {
     let (mut all, why) = match found {
         Ok(found) => (found.all, found.why),
         Err(unresolved) => (Vec::new(), Some(unresolved)),
@@ -58,18 +58,18 @@ fn decided(scope: &Scope, node: &Node, found: Result<Alternatives<Platform>, Unr
     all.sort();
     all.dedup();
     let (platforms, alternatives, unresolved) = match (why, all.len()) {
-        // One platform, however it is decided.
+        // Every alternative has the same platform.
         (None, _) | (Some(_), 1) => (all, Vec::new(), None),
         (Some(why), _) => (Vec::new(), all, Some(why)),
     };
     Runtime { platforms, alternatives, place: scope.place(node), certain: true, unresolved }
 }
 
-/// `RuntimePlatform` of ECS and Batch; none where it is left out.
+/// Evaluates `RuntimePlatform` of ECS and Batch. Returns `None` if it is absent.
 fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
-    // Of many containers each may run on much.
+    // Many containers, each with many alternatives, take many steps.
     if !scope.guard.spend(1) {
-        return Some(decided(scope, node, Err(scope.mistake(node, TOO_MANY))));
+        return Some(from_alternatives(scope, node, Err(scope.mistake(node, TOO_MANY))));
     }
     let branches = scope.branches(node);
     let is_absent =
@@ -91,10 +91,10 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
                 found.all.extend(of_branch.all);
                 found.why = found.why.or(branch.undecided.clone()).or(of_branch.why);
             }
-            Err(unresolved) => return Some(decided(scope, place, Err(unresolved))),
+            Err(unresolved) => return Some(from_alternatives(scope, place, Err(unresolved))),
         }
     }
-    Some(decided(scope, place, Ok(found)))
+    Some(from_alternatives(scope, place, Ok(found)))
 }
 
 fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
@@ -122,7 +122,7 @@ fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Pl
     Ok(Alternatives { all: families.all.iter().flat_map(of_family).collect(), why: families.why.or(architectures.why) })
 }
 
-/// `Architectures` of Lambda.
+/// Evaluates `Architectures` of Lambda.
 fn architectures(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
     let said = scope.alternatives(node)?.map(|value| {
         let mut items = match value {

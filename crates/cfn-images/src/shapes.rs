@@ -1,10 +1,10 @@
-//! The kinds of resources that deploy images, and where each of them names its images.
+//! The kinds of resources that deploy images, and the properties in which they name them.
 
 use std::fmt;
 
 /// The kinds of resources that deploy images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ResourceKind {
     /// `AWS::ECS::TaskDefinition`
     TaskDefinition,
     /// `AWS::Serverless::Function`
@@ -19,43 +19,43 @@ pub enum Kind {
     SageMakerModel,
 }
 
-/// Where a kind of resource names its images. `*` stands for each item of a list.
+/// The properties in which a kind of resource names its images. `*` stands for each item of a list.
 pub(super) struct Shape {
-    pub(super) kind: Kind,
-    /// Its type in a template.
+    pub(super) kind: ResourceKind,
+    /// The type in a template.
     pub(super) resource_type: &'static str,
-    /// Paths from `Properties` to what names an image.
+    /// Paths from `Properties` to the objects that name an image.
     pub(super) containers: &'static [&'static [&'static str]],
-    /// The image's property there.
+    /// The property with the image's name.
     pub(super) image: &'static str,
-    /// The container's name there.
+    /// The property with the container's name.
     pub(super) name: &'static str,
 }
 
 pub(super) const SHAPES: [Shape; 6] = [
     Shape {
-        kind: Kind::TaskDefinition,
+        kind: ResourceKind::TaskDefinition,
         resource_type: "AWS::ECS::TaskDefinition",
         containers: &[&["ContainerDefinitions", "*"]],
         image: "Image",
         name: "Name",
     },
     Shape {
-        kind: Kind::ServerlessFunction,
+        kind: ResourceKind::ServerlessFunction,
         resource_type: "AWS::Serverless::Function",
         containers: &[&[]],
         image: "ImageUri",
         name: "",
     },
     Shape {
-        kind: Kind::LambdaFunction,
+        kind: ResourceKind::LambdaFunction,
         resource_type: "AWS::Lambda::Function",
         containers: &[&["Code"]],
         image: "ImageUri",
         name: "",
     },
     Shape {
-        kind: Kind::BatchJobDefinition,
+        kind: ResourceKind::BatchJobDefinition,
         resource_type: "AWS::Batch::JobDefinition",
         containers: &[
             &["ContainerProperties"],
@@ -69,14 +69,14 @@ pub(super) const SHAPES: [Shape; 6] = [
         name: "Name",
     },
     Shape {
-        kind: Kind::AppRunnerService,
+        kind: ResourceKind::AppRunnerService,
         resource_type: "AWS::AppRunner::Service",
         containers: &[&["SourceConfiguration", "ImageRepository"]],
         image: "ImageIdentifier",
         name: "",
     },
     Shape {
-        kind: Kind::SageMakerModel,
+        kind: ResourceKind::SageMakerModel,
         resource_type: "AWS::SageMaker::Model",
         containers: &[&["PrimaryContainer"], &["Containers", "*"]],
         image: "Image",
@@ -84,7 +84,7 @@ pub(super) const SHAPES: [Shape; 6] = [
     },
 ];
 
-impl fmt::Display for Kind {
+impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape = SHAPES.iter().find(|shape| shape.kind == *self);
         f.write_str(shape.map(|shape| shape.resource_type).unwrap_or_default())

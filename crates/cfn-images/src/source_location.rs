@@ -1,17 +1,16 @@
-//! Where in a file something was said.
+//! A location in a source file.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A position in a text file, as editors and annotations count: lines and columns from 1,
-/// columns in characters.
+/// A position in a text file, as editors and annotations count: line and column from 1, the column in characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceLocation {
-    /// The file, as the user would name it: relative to the working directory where it lies below it.
+    /// The file as the user would name it: relative to the working directory if it is below it.
     pub file: PathBuf,
-    /// Line, from 1.
+    /// The line, from 1.
     pub line: usize,
-    /// Column in characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
 }
 

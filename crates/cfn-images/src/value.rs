@@ -1,50 +1,50 @@
-//! What an expression evaluates to, with where its parts came from.
+//! Values of evaluated expressions, with the origins of their parts.
 
 use std::collections::BTreeSet;
 
+use super::decision::OpenQuestion;
 use super::error::one_line;
-use super::intrinsics::Open;
-use super::traced::{Dependence, Traced};
+use super::traced_text::{Dependence, TracedText};
 use crate::SourceLocation;
 
-/// Characters of one evaluated text; an image reference has a few hundred.
+/// The maximum length of an evaluated text, in characters. An image reference has a few hundred.
 const TEXT_LIMIT: usize = 64 * 1024;
 
-/// Why a part of a template can't be decided, and where it stands. Nothing is guessed in its place.
+/// Why a part of a template cannot be decided. No value is guessed in its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unresolved {
-    /// One line, lower case, with the name that matters.
+    /// One line, lower case, with the relevant name.
     pub reason: String,
-    /// What can be done about it.
+    /// What to do about it.
     pub hint: Option<String>,
-    /// The expression that can't be decided.
+    /// The location of the expression.
     pub place: Box<SourceLocation>,
-    /// The one value that would decide it.
+    /// The single value that would decide it.
     pub need: Option<Need>,
-    /// The template is wrong whatever the values are: a mapping key or a parameter that does not exist.
+    /// Whether the template is wrong whatever the values are, such as a mapping key or parameter that does not exist.
     pub mistake: bool,
-    /// What would decide it in its file, if a condition depends on it.
-    pub(super) condition: Option<Box<Open>>,
+    /// If a condition depends on it, the question in its file whose answer would decide it.
+    pub(super) condition: Option<Box<OpenQuestion>>,
 }
 
-/// A value that is not in the template and was not given.
+/// A value that the template does not contain and that was not given.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Need {
     /// A template parameter.
     Parameter(String),
     /// An SSM parameter, by `name` or `name:version`.
     Ssm(String),
-    /// The account id.
+    /// The account ID.
     Account,
     /// The region.
     Region,
 }
 
-/// Where a part of a text came from, as far as a registry can stand in for it.
+/// The origin of a part of a text, if a registry can replace the part.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// The value of the template's parameter of this name.
+    /// The value of this parameter of the template.
     Parameter(String),
     /// `{{resolve:ssm:name}}`.
     Ssm(String),
@@ -52,18 +52,18 @@ pub enum Origin {
     Import(String),
     /// An attribute of a resource, `Resource.Attribute`.
     Attribute(String),
-    /// A host that is written out, with `?` for an account and a region that are not known.
+    /// A literal host. An unknown account or region is `?`.
     Host(String),
 }
 
 /// A value that `Fn::FindInMap` read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Read {
-    /// The mapping: `ImageBuildConfiguration`.
+pub struct MappingRead {
+    /// The mapping, such as `ImageBuildConfiguration`.
     pub mapping: String,
-    /// Its key: `BusyBoxService`.
+    /// The key, such as `BusyBoxService`.
     pub key: String,
-    /// The key's attribute: `imageName`.
+    /// The attribute, such as `imageName`.
     pub attribute: String,
 }
 
@@ -72,24 +72,24 @@ pub struct Read {
 pub(super) enum Value {
     Text(Text),
     List(Vec<Value>),
-    /// `AWS::NoValue`: the property is absent, as far as a condition that depends on this does not say otherwise.
+    /// `AWS::NoValue`: the property is absent. A condition with this dependence may have decided that.
     Nothing(Dependence),
     Unknown(Unresolved),
 }
 
-/// A string of parts that are known or not.
+/// A string whose parts are known or unknown.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Text {
     pub(super) parts: Vec<Part>,
-    pub(super) reads: BTreeSet<Read>,
-    /// What decides that it is this text and not another, by a condition.
+    pub(super) reads: BTreeSet<MappingRead>,
+    /// What the choice of this text over others depends on, if a condition makes it.
     pub(super) chosen: Dependence,
     length: usize,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    pub(super) text: Result<Traced, Unresolved>,
+    pub(super) text: Result<TracedText, Unresolved>,
     pub(super) origin: Option<Origin>,
 }
 
@@ -114,14 +114,14 @@ impl Unresolved {
 
 impl Value {
     pub(super) fn literal(text: impl Into<String>) -> Self {
-        Self::Text(Text::of(Ok(Traced::from(text.into())), None))
+        Self::Text(Text::of(Ok(TracedText::from(text.into())), None))
     }
 
-    pub(super) fn part(text: Result<Traced, Unresolved>, origin: Origin) -> Self {
+    pub(super) fn part(text: Result<TracedText, Unresolved>, origin: Origin) -> Self {
         Self::Text(Text::of(text, Some(origin)))
     }
 
-    /// The value where a string is needed.
+    /// Converts the value to a string.
     pub(super) fn into_text(self, place: impl FnOnce() -> SourceLocation) -> Text {
         let unknown = match self {
             Self::Text(text) => return text,
@@ -132,7 +132,7 @@ impl Value {
         Text::of(Err(unknown), None)
     }
 
-    /// What is not known of it, if anything is not.
+    /// Returns the first unknown part.
     pub(super) fn unresolved(&self) -> Option<&Unresolved> {
         match self {
             Self::Text(text) => text.parts.iter().find_map(|part| part.text.as_ref().err()),
@@ -142,17 +142,17 @@ impl Value {
         }
     }
 
-    /// The same outside the file that it was evaluated in, whose conditions nobody knows there.
-    pub(super) fn outside(self) -> Self {
+    /// Removes what is only meaningful in the file of the expression: its conditions.
+    pub(super) fn without_conditions(self) -> Self {
         match self {
-            Self::Text(text) => Self::Text(text.outside()),
-            Self::List(items) => Self::List(items.into_iter().map(Self::outside).collect()),
+            Self::Text(text) => Self::Text(text.without_conditions()),
+            Self::List(items) => Self::List(items.into_iter().map(Self::without_conditions).collect()),
             Self::Nothing(by) => Self::Nothing(by),
             Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, ..unresolved }),
         }
     }
 
-    /// What tells it from other values, where it is known.
+    /// Returns a key that identifies the value, if it is known.
     pub(super) fn identity(&self) -> Option<Vec<String>> {
         match self {
             Self::Text(text) => Some(vec![text.known().ok()?]),
@@ -165,12 +165,12 @@ impl Value {
         }
     }
 
-    /// The whole string, or why it is not known.
+    /// Converts the value to a string. Fails if any part is unknown.
     pub(super) fn into_known(self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         self.into_text(place).known()
     }
 
-    /// What its text depends on.
+    /// Returns what the text depends on.
     pub(super) fn dependence(&self) -> Dependence {
         match self {
             Self::Text(text) => text.dependence(),
@@ -180,7 +180,7 @@ impl Value {
         }
     }
 
-    /// The same, found or made by something that depends on this.
+    /// Marks the value as derived from something with this dependence.
     pub(super) fn altered(self, by: Dependence) -> Self {
         match self {
             value if !by.is_any() => value,
@@ -191,7 +191,7 @@ impl Value {
         }
     }
 
-    /// The same, chosen by a condition that depends on this.
+    /// Marks the value as chosen by a condition with this dependence.
     pub(super) fn chosen(self, by: Dependence) -> Self {
         match self {
             Self::Text(text) => Self::Text(text.chosen(by)),
@@ -201,7 +201,7 @@ impl Value {
         }
     }
 
-    pub(super) fn with_read(mut self, read: Read) -> Self {
+    pub(super) fn with_read(mut self, read: MappingRead) -> Self {
         match &mut self {
             Self::Text(text) => {
                 text.reads.insert(read);
@@ -217,17 +217,18 @@ impl Value {
 }
 
 impl Text {
-    pub(super) fn of(text: Result<Traced, Unresolved>, origin: Option<Origin>) -> Self {
+    pub(super) fn of(text: Result<TracedText, Unresolved>, origin: Option<Origin>) -> Self {
         let mut whole = Self::default();
         whole.push(Part { text, origin });
         whole
     }
 
     pub(super) fn push_str(&mut self, text: &str) {
-        self.push(Part { text: Ok(Traced::from(text)), origin: None });
+        self.push(Part { text: Ok(TracedText::from(text)), origin: None });
     }
 
-    /// Adds a part; literal neighbours become one. What goes over the limit is dropped, and `is_too_long` then.
+    /// Appends a part. Adjacent literals are merged. Beyond the limit, parts are dropped and
+    /// [`is_too_long`](Self::is_too_long) returns true.
     pub(super) fn push(&mut self, part: Part) {
         self.length += part.text.as_ref().map_or(1, |text| text.len()).max(1);
         if self.is_too_long() {
@@ -240,33 +241,33 @@ impl Text {
         }
     }
 
-    /// The same outside the file that it was evaluated in, whose conditions nobody knows there.
-    pub(super) fn outside(mut self) -> Self {
+    /// Removes what is only meaningful in the file of the expression: its conditions.
+    pub(super) fn without_conditions(mut self) -> Self {
         self.parts.iter_mut().filter_map(|part| part.text.as_mut().err()).for_each(|why| why.condition = None);
         self
     }
 
-    /// What it depends on, and what the choice of it does.
+    /// Returns what the text and the choice of it depend on.
     pub(super) fn dependence(&self) -> Dependence {
         let known = self.parts.iter().filter_map(|part| part.text.as_ref().ok());
         known.fold(self.chosen, |all, text| all | text.dependence())
     }
 
-    /// The same, found or made by something that depends on this.
+    /// Marks the text as derived from something with this dependence.
     pub(super) fn altered(mut self, by: Dependence) -> Self {
         if !by.is_any() {
             return self;
         }
         let parts = std::mem::take(&mut self.parts).into_iter();
         self.parts = parts.map(|part| Part { text: part.text.map(|text| text.altered(by)), ..part }).collect();
-        // One that is empty says it as well.
+        // An empty text needs a part to carry the dependence.
         if self.parts.is_empty() {
-            self.parts.push(Part { text: Ok(Traced::default().altered(by)), origin: None });
+            self.parts.push(Part { text: Ok(TracedText::default().altered(by)), origin: None });
         }
         self
     }
 
-    /// The same, chosen by a condition that depends on this.
+    /// Marks the text as chosen by a condition with this dependence.
     pub(super) fn chosen(mut self, by: Dependence) -> Self {
         self.chosen |= by;
         self
@@ -284,23 +285,23 @@ impl Text {
         self.length > TEXT_LIMIT
     }
 
-    /// The whole string, or the first reason why it is not known.
+    /// Returns the whole string, or the first reason why it is unknown.
     pub(super) fn known(&self) -> Result<String, Unresolved> {
         self.traced().map(|text| text.as_str().to_owned())
     }
 
-    /// The same with what stands for environment and version.
-    pub(super) fn traced(&self) -> Result<Traced, Unresolved> {
+    /// Returns the whole string like [`known`](Self::known), with the spans of environment and version.
+    pub(super) fn traced(&self) -> Result<TracedText, Unresolved> {
         concatenated(&self.parts)
     }
 
-    /// The repository's path below the registry, with `?` for what is not known, if the text is an image reference. The
-    /// registry is the value that leads the text, or else what looks like a host.
+    /// Returns the repository's path below the registry, with `?` for unknown parts, if the text is an image
+    /// reference. The registry is the lead, or anything that looks like a host.
     pub(super) fn path(&self) -> Option<String> {
         self.path_of(|_| true)
     }
 
-    /// The same, with `?` also for what a parameter has a say in.
+    /// Returns the path like [`path`](Self::path), with `?` also for parts that come from a parameter.
     pub(super) fn constant_path(&self) -> Option<String> {
         self.path_of(|part| part.origin.is_none())
     }
@@ -339,9 +340,9 @@ impl Text {
     }
 }
 
-/// Parts as one text, or the first reason why it is not known.
-pub(super) fn concatenated(parts: &[Part]) -> Result<Traced, Unresolved> {
-    let mut whole = Traced::default();
+/// Joins parts, or returns the first reason why one is unknown.
+pub(super) fn concatenated(parts: &[Part]) -> Result<TracedText, Unresolved> {
+    let mut whole = TracedText::default();
     for part in parts {
         whole.append(part.text.as_ref().map_err(Clone::clone)?);
     }
@@ -352,7 +353,7 @@ fn starts_with_slash(parts: &[Part]) -> bool {
     parts.first().is_some_and(|part| part.text.as_ref().is_ok_and(|text| text.starts_with('/')))
 }
 
-/// How Docker tells a registry from the beginning of a path.
+/// Returns whether a text is a registry's host and not the beginning of a path, by Docker's rule.
 pub(super) fn looks_like_host(text: &str) -> bool {
     text.contains(['.', ':']) || text == "localhost"
 }

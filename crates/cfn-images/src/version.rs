@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use oci::Reference;
 
-/// A semantic version as a tag can hold it: `1.2.3` or `1.2.3-rc.1`, without build metadata.
+/// A semantic version that can be used as a tag: `1.2.3` or `1.2.3-rc.1`, without build metadata.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(semver::Version);
 
@@ -22,7 +22,7 @@ impl FromStr for Version {
     }
 }
 
-/// What a version has to look like, by what is wrong with one that does not.
+/// Explains what a valid version looks like, depending on what is wrong.
 fn accepted(text: &str) -> String {
     let numbers: Vec<&str> = text.split('.').collect();
     let are_numbers = numbers.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
@@ -40,7 +40,7 @@ fn accepted(text: &str) -> String {
         .to_owned()
 }
 
-/// The version that can be given instead, if it is one.
+/// Suggests a version to use instead, if the text is one.
 fn instead(text: &str) -> String {
     match semver::Version::parse(text) {
         Ok(version) => format!(": use `{version}`"),
@@ -49,20 +49,19 @@ fn instead(text: &str) -> String {
 }
 
 impl Version {
-    /// The release of these numbers.
+    /// Returns a release version.
     pub const fn new(major: u64, minor: u64, patch: u64) -> Self {
         Self(semver::Version::new(major, minor, patch))
     }
 
-    /// Whether it comes before a release: `1.2.3-rc.1`.
+    /// Returns whether this is a pre-release, such as `1.2.3-rc.1`.
     pub fn is_prerelease(&self) -> bool {
         !self.0.pre.is_empty()
     }
 
-    /// Why a tag that moves from version to version stays with the one that it holds, rather than move to this one.
+    /// Returns why a moving tag keeps its version instead of moving to this one, or `None` if it moves.
     pub fn keeps_off(&self, tag: &Reference, held: Option<&Self>) -> Option<String> {
-        let holds =
-            held.map_or_else(|| "a version that no record tells of".to_owned(), |held| format!("version {held}"));
+        let holds = held.map_or_else(|| "an unrecorded version".to_owned(), |held| format!("version {held}"));
         if held.is_some_and(|held| held > self) {
             return Some(format!("`{tag}` holds {holds}, and would go back to {self}: it stays where it is"));
         }

@@ -1,4 +1,4 @@
-//! YAML 1.1 as CloudFormation reads it, from the parser's events: they keep tags, anchors and scalars as written.
+//! Parses YAML 1.1 as CloudFormation does. Uses the parser's events, which keep tags, anchors and scalars as written.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::document::{DEPTH_LIMIT, Entry, Kind, Mapping, Mark, NODE_LIMIT, Node, SyntaxError};
+use super::document::{DEPTH_LIMIT, Entry, Mapping, Mark, NODE_LIMIT, Node, NodeKind, SyntaxError};
 
-/// Lines that may be indented anew; each costs a further reading.
+/// The maximum number of lines whose indentation is repaired. Each repair parses the text again.
 const REPAIR_LIMIT: usize = 300;
 
-/// Bytes that are read again for it in all.
+/// The maximum number of bytes that are parsed again for repairs.
 const REREAD_LIMIT: usize = 32 * 1024 * 1024;
 
-/// Spaces that are added to such a line: deeper than any block that it can stand in.
+/// The number of spaces that a repair adds: deeper than any block.
 const REPAIR: usize = 2 * DEPTH_LIMIT;
 
-/// Reads the one document of a text.
+/// Parses a text that holds one document.
 ///
-/// The parser follows the specification where a flow collection or a quoted string goes on in a line that is indented
-/// less than the block around it. CloudFormation and everyone else take it, so such lines are moved to the right.
+/// The parser follows the specification and rejects a flow collection or quoted string that continues on a line with
+/// less indentation than its block. CloudFormation and other parsers accept it, so such lines are moved to the right.
 pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let mut moved = BTreeSet::new();
     let mut repaired = Cow::Borrowed(text);
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
         };
         let line = match problem.message.as_str() {
             "invalid indentation" | "invalid indentation in flow construct" => problem.mark.line,
-            // The place is where the string begins: one of the lines that follow is meant.
+            // The error is at the beginning of the string, but is about one of the following lines.
             "invalid indentation in quoted scalar" => {
                 (problem.mark.line + 1..).find(|line| !moved.contains(line)).unwrap_or(problem.mark.line)
             }
@@ -76,9 +76,9 @@ struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// The lines that were moved to the right.
     moved: &'t BTreeSet<usize>,
-    /// What finished anchors name; that of a node which is still being read is missing.
+    /// The nodes of anchors. An anchor whose node is still being read is missing.
     anchors: HashMap<usize, Arc<Node>>,
-    /// Nodes so far, aliases written out.
+    /// The number of nodes so far, with aliases written out.
     spent: usize,
 }
 
@@ -98,7 +98,7 @@ impl<'t> Reader<'t> {
         let (anchor, tag, node) = match event {
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| SyntaxError::new(mark, "an alias that contains itself"))?;
+                let node = node.ok_or_else(|| SyntaxError::new(mark, "an alias refers to itself"))?;
                 if depth + node.height > DEPTH_LIMIT {
                     return Err(SyntaxError::too_deep(mark));
                 }
@@ -127,7 +127,7 @@ impl<'t> Reader<'t> {
             }
             None => node,
         });
-        // A tag is a level too.
+        // A tag adds a level, too.
         if depth + node.height > DEPTH_LIMIT {
             return Err(SyntaxError::too_deep(mark));
         }
@@ -166,7 +166,7 @@ impl<'t> Reader<'t> {
             let value = self.node(event, mark_of_value, depth + 1)?;
             if key == "<<" && style == ScalarStyle::Plain {
                 match &value.kind {
-                    Kind::Sequence(items) => merged.extend(items.iter().cloned()),
+                    NodeKind::Sequence(items) => merged.extend(items.iter().cloned()),
                     _ => merged.push(value),
                 }
                 continue;
@@ -180,7 +180,7 @@ impl<'t> Reader<'t> {
                 return Err(SyntaxError::new(source.mark, "`<<` merges mappings only"));
             };
             for entry in source.entries() {
-                // What is written out wins over what is merged, and an earlier source over a later one.
+                // Explicit keys take precedence over merged ones, and earlier sources over later ones.
                 let _ = mapping.insert(entry.clone());
             }
         }
@@ -208,7 +208,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// `!Sub` is `Fn::Sub`; `!Ref` and `!Condition` have no `Fn::`.
+/// Returns the long form of a tag: `!Sub` is `Fn::Sub`. `!Ref` and `!Condition` have no `Fn::`.
 fn long_form(tag: &Tag) -> Option<String> {
     match (tag.handle.as_str(), tag.suffix.as_str()) {
         ("!", "") => None,
@@ -218,7 +218,7 @@ fn long_form(tag: &Tag) -> Option<String> {
     }
 }
 
-/// `!` and `!!str` make a plain scalar a string.
+/// Returns whether a tag makes a plain scalar a string, as `!` and `!!str` do.
 fn is_string(tag: &Tag) -> bool {
     match tag.handle.as_str() {
         "" | "!" => tag.suffix.is_empty() || tag.suffix == "!",

@@ -12,9 +12,8 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     LoggedRequest, Plane, Shared,
     blob_content::{self, BlobContent, Download},
-    data_plane::{self, Call, Outcome, Refusal},
-    http::{Kind, Peer, Reply, full, reply},
-    iam,
+    call::{Call, Outcome, Refusal},
+    http::{self, Peer, Reply, RequestKind, full, reply},
     state::{RegistryId, Session, State},
 };
 
@@ -55,7 +54,7 @@ pub(crate) fn post(call: &Call<'_>) -> Outcome {
         if !state.create_on_push(registry, name) {
             return Err(call.unknown());
         }
-        let created = iam::on_repository(&mut state, &call.principal, "ecr:CreateRepository", registry, name);
+        let created = state.authorize(&call.principal, "ecr:CreateRepository", registry, name);
         if let Err(message) = created {
             state.registries.entry(registry.clone()).or_default().remove(name);
             return Err(Refusal::new(403, "DENIED", message));
@@ -84,7 +83,7 @@ fn mountable(state: &mut State, call: &Call<'_>, digest: &str, from: &str) -> Op
     if !state.quirks.mounting {
         return None;
     }
-    iam::on_repository(state, &call.principal, "ecr:GetDownloadUrlForLayer", call.registry, from).ok()?;
+    state.authorize(&call.principal, "ecr:GetDownloadUrlForLayer", call.registry, from).ok()?;
     let key = state.repository(call.registry, &call.route.repository)?.settings.encryption.clone();
     let source = state.repository(call.registry, from)?;
     let referred = source.manifests.values().any(|manifest| manifest.blobs().contains(digest));
@@ -137,7 +136,7 @@ pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outc
             Err(refusal) => return Ok(Err(refusal)),
         },
     };
-    data_plane::drain(body, &call.entry.meter()).await?;
+    http::drain(body, &call.entry.meter()).await?;
     if digest != wanted {
         let message = format!("The digest of {length} bytes is '{digest}', not the expected '{wanted}'.");
         return Ok(Err(Refusal::new(400, "DIGEST_INVALID", message)));
@@ -203,7 +202,7 @@ fn location(state: &State, call: &Call<'_>, id: &str) -> String {
 async fn receive(call: &Call<'_>, body: &mut Incoming) -> io::Result<(String, BlobContent)> {
     let limit = call.shared.state().keep_blobs_up_to;
     let (mut hash, mut kept, mut size) = (Sha256::new(), Vec::new(), 0);
-    while let Some(bytes) = data_plane::next(body, &call.entry.meter()).await? {
+    while let Some(bytes) = http::next(body, &call.entry.meter()).await? {
         hash.update(&bytes);
         size += bytes.len() as u64;
         if size > limit {
@@ -222,7 +221,7 @@ fn sign(path: &str, nonce: &str) -> String {
 
 /// Serves the download host. Like S3, it refuses a request that has an `Authorization` besides the signature.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
-    let mut entry = LoggedRequest::new(Plane::Download, Kind::Redirected, &request, peer.connection);
+    let mut entry = LoggedRequest::new(Plane::Download, RequestKind::Redirected, &request, peer.connection);
     let path = request.uri().path().to_owned();
     let mut segments = path.trim_start_matches('/').splitn(3, '/');
     let id = RegistryId::new(segments.next().unwrap_or_default(), segments.next().unwrap_or_default());

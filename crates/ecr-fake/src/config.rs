@@ -3,7 +3,6 @@
 use crate::{
     iam::{Role, User},
     repository_settings::RepositoryCreationTemplate,
-    ssm::Parameter,
     throttle::Throttle,
 };
 
@@ -53,6 +52,34 @@ impl Default for Config {
             keep_blobs_up_to: u64::MAX,
             port: 0,
             download_address: "127.0.0.2".into(),
+        }
+    }
+}
+
+/// A parameter of SSM Parameter Store.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// The name, with its leading slash if it has one.
+    pub name: String,
+    /// The plain value.
+    pub value: String,
+    /// `String`, `StringList` or `SecureString`.
+    pub kind: String,
+}
+
+impl Parameter {
+    /// Returns a `String` parameter in the default account and region.
+    pub fn new(name: &str, value: &str) -> Parameter {
+        Parameter {
+            account: ACCOUNT.into(),
+            region: REGION.into(),
+            name: name.into(),
+            value: value.into(),
+            kind: "String".into(),
         }
     }
 }

@@ -1,84 +1,18 @@
 //! The data plane of one registry: authentication, permissions, quotas and routing.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-};
+use std::{io, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::{Request, body::Incoming, http::request::Parts};
-use serde_json::json;
 
 use crate::{
     LoggedRequest, Plane, Shared, blobs,
-    http::{Kind, Peer, Reply, Route, reply},
-    iam, listings, manifests,
-    state::{Principal, RegistryId, State},
+    call::{Call, Outcome, Refusal},
+    http::{self, Peer, Reply, RequestKind, Route, reply},
+    iam::Principal,
+    listings, manifests,
+    state::{RegistryId, State},
 };
-
-/// An error response of the distribution specification.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: u16,
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
-    pub(crate) headers: Vec<(&'static str, String)>,
-}
-
-impl Refusal {
-    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { status, code, message: message.into(), headers: Vec::new() }
-    }
-
-    pub(crate) fn name_unknown(registry: &RegistryId, name: &str) -> Refusal {
-        let account = &registry.account;
-        Refusal::new(
-            404,
-            "NAME_UNKNOWN",
-            format!("The repository with name '{name}' does not exist in the registry with id '{account}'"),
-        )
-    }
-
-    /// Returns the response. It has no body for a HEAD.
-    fn reply(self, head: bool) -> Reply {
-        let body = match self.code {
-            "" => self.message,
-            code => json!({"errors": [{"code": code, "message": self.message}]}).to_string(),
-        };
-        let length = body.len().to_string();
-        let kind = if self.code.is_empty() { "text/plain; charset=utf-8" } else { "application/json; charset=utf-8" };
-        let mut headers = vec![("content-type", kind), ("content-length", length.as_str())];
-        headers.extend(self.headers.iter().map(|(name, value)| (*name, value.as_str())));
-        reply(self.status, &headers, if head { String::new() } else { body })
-    }
-}
-
-pub(crate) type Outcome = Result<Reply, Refusal>;
-
-/// A request that has been authenticated and authorized.
-pub(crate) struct Call<'a> {
-    pub(crate) shared: &'a Shared,
-    pub(crate) registry: &'a RegistryId,
-    pub(crate) route: Route,
-    pub(crate) parts: Parts,
-    pub(crate) principal: Principal,
-    pub(crate) entry: &'a LoggedRequest,
-}
-
-impl Call<'_> {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.parts.headers.get(name)?.to_str().ok()
-    }
-
-    pub(crate) fn unknown(&self) -> Refusal {
-        Refusal::name_unknown(self.registry, &self.route.repository)
-    }
-}
 
 pub(crate) async fn serve(
     shared: Arc<Shared>,
@@ -105,7 +39,7 @@ pub(crate) async fn serve(
             }
         };
         // The client reads the response only after it has sent its body.
-        drain(&mut body, &entry.meter()).await?;
+        http::drain(&mut body, &entry.meter()).await?;
         let mut reply = outcome.unwrap_or_else(|refusal| refusal.reply(head));
         reply.headers_mut().insert("docker-distribution-api-version", "registry/2.0".parse().unwrap());
         Ok(reply)
@@ -115,34 +49,34 @@ pub(crate) async fn serve(
 
 async fn dispatch(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     Ok(match call.route.kind {
-        Kind::Ping => Ok(reply(200, &[("content-type", "application/json")], "{}")),
-        Kind::HeadManifest | Kind::GetManifest => manifests::get(call),
-        Kind::PutManifestByTag | Kind::PutManifestByDigest => manifests::put(call, body).await?,
-        Kind::HeadBlob => blobs::head(call),
-        Kind::GetBlob => blobs::get(call),
-        Kind::PostUpload | Kind::Mount => blobs::post(call),
-        Kind::PatchUpload => blobs::patch(call, body).await?,
-        Kind::PutUpload => blobs::put(call, body).await?,
-        Kind::DeleteUpload => blobs::delete(call),
-        Kind::Tags => listings::tags(call),
-        Kind::Referrers => listings::referrers(call),
+        RequestKind::Ping => Ok(reply(200, &[("content-type", "application/json")], "{}")),
+        RequestKind::HeadManifest | RequestKind::GetManifest => manifests::get(call),
+        RequestKind::PutManifestByTag | RequestKind::PutManifestByDigest => manifests::put(call, body).await?,
+        RequestKind::HeadBlob => blobs::head(call),
+        RequestKind::GetBlob => blobs::get(call),
+        RequestKind::PostUpload | RequestKind::Mount => blobs::post(call),
+        RequestKind::PatchUpload => blobs::patch(call, body).await?,
+        RequestKind::PutUpload => blobs::put(call, body).await?,
+        RequestKind::DeleteUpload => blobs::delete(call),
+        RequestKind::Tags => listings::tags(call),
+        RequestKind::Referrers => listings::referrers(call),
         _ => Err(Refusal::new(405, "UNSUPPORTED", "The operation is unsupported.")),
     })
 }
 
 /// Returns the API action whose permission and quota apply to a request.
-fn action(kind: &Kind) -> Option<&'static str> {
+fn action(kind: &RequestKind) -> Option<&'static str> {
     Some(match kind {
         // The referrers API has no permission of its own.
-        Kind::HeadManifest | Kind::GetManifest | Kind::Referrers => "BatchGetImage",
-        Kind::PutManifestByTag | Kind::PutManifestByDigest => "PutImage",
-        Kind::DeleteManifest => "BatchDeleteImage",
-        Kind::HeadBlob => "BatchCheckLayerAvailability",
-        Kind::GetBlob => "GetDownloadUrlForLayer",
-        Kind::PostUpload | Kind::Mount => "InitiateLayerUpload",
-        Kind::PatchUpload => "UploadLayerPart",
-        Kind::PutUpload => "CompleteLayerUpload",
-        Kind::Tags => "ListImages",
+        RequestKind::HeadManifest | RequestKind::GetManifest | RequestKind::Referrers => "BatchGetImage",
+        RequestKind::PutManifestByTag | RequestKind::PutManifestByDigest => "PutImage",
+        RequestKind::DeleteManifest => "BatchDeleteImage",
+        RequestKind::HeadBlob => "BatchCheckLayerAvailability",
+        RequestKind::GetBlob => "GetDownloadUrlForLayer",
+        RequestKind::PostUpload | RequestKind::Mount => "InitiateLayerUpload",
+        RequestKind::PatchUpload => "UploadLayerPart",
+        RequestKind::PutUpload => "CompleteLayerUpload",
+        RequestKind::Tags => "ListImages",
         _ => return None,
     })
 }
@@ -158,10 +92,10 @@ fn admit(state: &mut State, registry: &RegistryId, route: &Route, parts: &Parts)
     }
     let name = route.repository.as_str();
     let denied = |message: String| Refusal::new(403, "DENIED", message);
-    iam::on_repository(state, &principal, &format!("ecr:{action}"), registry, name).map_err(denied)?;
-    if route.kind == Kind::PutUpload {
+    state.authorize(&principal, &format!("ecr:{action}"), registry, name).map_err(denied)?;
+    if route.kind == RequestKind::PutUpload {
         // One request carries the bytes and completes the upload.
-        iam::on_repository(state, &principal, "ecr:UploadLayerPart", registry, name).map_err(denied)?;
+        state.authorize(&principal, "ecr:UploadLayerPart", registry, name).map_err(denied)?;
     }
     Ok(principal)
 }
@@ -198,21 +132,4 @@ fn authenticate(state: &mut State, registry: &RegistryId, parts: &Parts) -> Resu
         return Err(Refusal::new(403, "DENIED", "Your Authorization Token is invalid."));
     }
     Ok(token.principal.clone())
-}
-
-/// Receives the rest of a body.
-pub(crate) async fn drain(body: &mut Incoming, meter: &AtomicU64) -> io::Result<()> {
-    while next(body, meter).await?.is_some() {}
-    Ok(())
-}
-
-/// Receives the next bytes of a body.
-pub(crate) async fn next(body: &mut Incoming, meter: &AtomicU64) -> io::Result<Option<Bytes>> {
-    while let Some(frame) = body.frame().await {
-        if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {
-            meter.fetch_add(bytes.len() as u64, SeqCst);
-            return Ok(Some(bytes));
-        }
-    }
-    Ok(None)
 }

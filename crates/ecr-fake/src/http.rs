@@ -39,7 +39,7 @@ pub type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
 
 /// What a request is for: an endpoint of the distribution specification, or an action of an API.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum RequestKind {
     /// `GET /v2/`
     Ping,
     /// `HEAD` of a manifest.
@@ -82,15 +82,15 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
-    /// Returns [`Kind::Api`] with an action.
-    pub fn api(action: &str) -> Kind {
-        Kind::Api(action.to_owned())
+impl RequestKind {
+    /// Returns [`RequestKind::Api`] with an action.
+    pub fn api(action: &str) -> RequestKind {
+        RequestKind::Api(action.to_owned())
     }
 
     /// Returns whether such a request can change something.
     pub fn writes(&self) -> bool {
-        use Kind::*;
+        use RequestKind::*;
         match self {
             PutManifestByTag | PutManifestByDigest | DeleteManifest | PostUpload | Mount | PatchUpload | PutUpload
             | DeleteUpload => true,
@@ -106,7 +106,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Route {
     /// What the request is for.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// The repository's name; empty if the path has none.
     pub repository: String,
     /// A tag, a digest or an upload's ID; empty if the path has none.
@@ -126,48 +126,65 @@ impl Route {
             reference: reference.to_owned(),
             query: query.clone(),
         };
-        let Some(path) = path.strip_prefix("/v2") else { return route(Kind::Other, "", "") };
+        let Some(path) = path.strip_prefix("/v2") else { return route(RequestKind::Other, "", "") };
         let path = path.strip_prefix('/').unwrap_or(path);
         if path.is_empty() {
-            return route(Kind::Ping, "", "");
+            return route(RequestKind::Ping, "", "");
         }
         if let (Some(name), "GET") = (path.strip_suffix("/tags/list"), method) {
-            return route(Kind::Tags, name, "");
+            return route(RequestKind::Tags, name, "");
         }
         if let (Some(name), "POST") = (path.trim_end_matches('/').strip_suffix("/blobs/uploads"), method) {
             let mount = query.iter().any(|(key, _)| key == "mount");
-            return route(if mount { Kind::Mount } else { Kind::PostUpload }, name, "");
+            return route(if mount { RequestKind::Mount } else { RequestKind::PostUpload }, name, "");
         }
-        let Some((head, last)) = path.rsplit_once('/') else { return route(Kind::Other, "", "") };
+        let Some((head, last)) = path.rsplit_once('/') else { return route(RequestKind::Other, "", "") };
         if let Some(name) = head.strip_suffix("/blobs/uploads") {
             let kind = match method {
-                "PATCH" => Kind::PatchUpload,
-                "PUT" => Kind::PutUpload,
-                "GET" => Kind::GetUpload,
-                "DELETE" => Kind::DeleteUpload,
-                _ => Kind::Other,
+                "PATCH" => RequestKind::PatchUpload,
+                "PUT" => RequestKind::PutUpload,
+                "GET" => RequestKind::GetUpload,
+                "DELETE" => RequestKind::DeleteUpload,
+                _ => RequestKind::Other,
             };
             return route(kind, name, last);
         }
-        let kinds = |name: Option<&str>, kind: Kind| name.map(|name| route(kind, name, last));
+        let kinds = |name: Option<&str>, kind: RequestKind| name.map(|name| route(kind, name, last));
         match method {
-            "HEAD" => kinds(head.strip_suffix("/manifests"), Kind::HeadManifest)
-                .or_else(|| kinds(head.strip_suffix("/blobs"), Kind::HeadBlob)),
-            "GET" => kinds(head.strip_suffix("/manifests"), Kind::GetManifest)
-                .or_else(|| kinds(head.strip_suffix("/blobs"), Kind::GetBlob))
-                .or_else(|| kinds(head.strip_suffix("/referrers"), Kind::Referrers)),
-            "PUT" if last.contains(':') => kinds(head.strip_suffix("/manifests"), Kind::PutManifestByDigest),
-            "PUT" => kinds(head.strip_suffix("/manifests"), Kind::PutManifestByTag),
-            "DELETE" => kinds(head.strip_suffix("/manifests"), Kind::DeleteManifest),
+            "HEAD" => kinds(head.strip_suffix("/manifests"), RequestKind::HeadManifest)
+                .or_else(|| kinds(head.strip_suffix("/blobs"), RequestKind::HeadBlob)),
+            "GET" => kinds(head.strip_suffix("/manifests"), RequestKind::GetManifest)
+                .or_else(|| kinds(head.strip_suffix("/blobs"), RequestKind::GetBlob))
+                .or_else(|| kinds(head.strip_suffix("/referrers"), RequestKind::Referrers)),
+            "PUT" if last.contains(':') => kinds(head.strip_suffix("/manifests"), RequestKind::PutManifestByDigest),
+            "PUT" => kinds(head.strip_suffix("/manifests"), RequestKind::PutManifestByTag),
+            "DELETE" => kinds(head.strip_suffix("/manifests"), RequestKind::DeleteManifest),
             _ => None,
         }
-        .unwrap_or_else(|| route(Kind::Other, "", ""))
+        .unwrap_or_else(|| route(RequestKind::Other, "", ""))
     }
 
     /// Returns the first value with this name in the query.
     pub fn query(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
+}
+
+/// Receives the rest of a body.
+pub(crate) async fn drain(body: &mut Incoming, meter: &AtomicU64) -> io::Result<()> {
+    while next(body, meter).await?.is_some() {}
+    Ok(())
+}
+
+/// Receives the next bytes of a body.
+pub(crate) async fn next(body: &mut Incoming, meter: &AtomicU64) -> io::Result<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {
+            meter.fetch_add(bytes.len() as u64, SeqCst);
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns a body of some bytes.

@@ -1,7 +1,5 @@
 //! Users, roles and their policies, and the messages with which AWS refuses.
 
-use crate::state::{Principal, RegistryId, State};
-
 /// A caller with a long-lived access key. The secret access key is not checked.
 #[derive(Clone, Debug)]
 pub struct User {
@@ -93,6 +91,14 @@ impl Policy {
     }
 }
 
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub(crate) struct Principal {
+    pub(crate) arn: String,
+    pub(crate) account: String,
+    pub(crate) policy: Policy,
+}
+
 /// The partition of a region, as in ARNs.
 pub(crate) fn partition(region: &str) -> &'static str {
     match region {
@@ -131,28 +137,4 @@ pub(crate) fn identity(principal: &Principal, action: &str, resource: &str) -> R
         return refuse(&format!("because no identity-based policy allows the {action} action"));
     }
     Ok(())
-}
-
-/// Checks the caller's own policy and, for a caller from another account, that the repository's policy mentions it.
-pub(crate) fn on_repository(
-    state: &mut State,
-    principal: &Principal,
-    action: &str,
-    registry: &RegistryId,
-    name: &str,
-) -> Result<(), String> {
-    let arn = registry.arn(name);
-    identity(principal, action, &arn)?;
-    if principal.account == registry.account {
-        return Ok(());
-    }
-    let policy = state.repository(registry, name).and_then(|repository| repository.settings.repository_policy.clone());
-    if policy.is_some_and(|policy| policy.contains(&principal.account)) {
-        return Ok(());
-    }
-    Err(format!(
-        "User: {} is not authorized to perform: {action} on resource: {arn} because no resource-based policy allows the \
-         {action} action",
-        principal.arn
-    ))
 }

@@ -215,13 +215,14 @@ fn platform_manifest(
     if let Some(variant) = parts.next() {
         named["variant"] = variant.into();
     }
-    let (media_type, config_type, layer_type) = match spec.docker {
-        true => (
+    let (media_type, config_type, layer_type) = if spec.docker {
+        (
             DOCKER_MANIFEST,
             "application/vnd.docker.container.image.v1+json",
             "application/vnd.docker.image.rootfs.diff.tar.gzip",
-        ),
-        false => (MANIFEST, "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        )
+    } else {
+        (MANIFEST, "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip")
     };
     let layer_type = spec.layer_type.unwrap_or(layer_type);
     let mut layers = Vec::new();

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test double: a broken fixture is a failed test")]
 
+mod action;
 mod blob_content;
 mod blobs;
+mod call;
 mod config;
 mod control_plane;
 mod data_plane;
@@ -10,7 +12,7 @@ mod hook;
 pub mod http;
 mod iam;
 mod image;
-mod image_scans;
+mod image_scan;
 mod listings;
 mod log;
 mod manifests;
@@ -18,6 +20,7 @@ pub mod proxy;
 mod registry;
 mod repositories;
 mod repository_settings;
+mod scan_findings;
 mod snapshot;
 mod ssm;
 mod state;
@@ -37,20 +40,19 @@ use hyper::{
     body::{Body as _, Incoming},
 };
 
-use self::http::{Handler, Kind, Peer, Reply, Server};
+use self::http::{Handler, Peer, Reply, RequestKind, Server};
 use self::state::State;
 pub use self::{
     blob_content::{BlobContent, digest},
-    config::{ACCESS_KEY, ACCOUNT, Config, Quirks, REGION},
+    config::{ACCESS_KEY, ACCOUNT, Config, Parameter, Quirks, REGION},
     hook::{Hook, kill},
     iam::{Policy, Role, User},
     image::{Image, ImageSpec, RawManifest},
-    image_scans::ImageScan,
+    image_scan::ImageScan,
     log::{LoggedRequest, Plane},
     registry::Registry,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
     snapshot::{RepositoryContents, Snapshot},
-    ssm::Parameter,
     state::{Manifest, RegistryId, Repository},
     throttle::{Quota, Throttle},
 };
@@ -229,7 +231,7 @@ impl Ecr {
     }
 
     /// Sets a hook on the `n`th request (from 1) of a kind, counted from now on.
-    pub fn on_kind(&self, kind: Kind, n: u64, hook: Hook) {
+    pub fn on_kind(&self, kind: RequestKind, n: u64, hook: Hook) {
         self.on(move |entry| entry.kind == kind, n, 1, hook);
     }
 
@@ -260,7 +262,7 @@ impl Ecr {
     }
 
     /// Returns the number of requests of a kind.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: RequestKind) -> usize {
         self.log().iter().filter(|entry| entry.kind == kind).count()
     }
 
@@ -328,7 +330,7 @@ impl Shared {
                 return hook::lost();
             }
             Some(Hook::Answer { status, headers, body }) => {
-                data_plane::drain(request.body_mut(), &entry.meter()).await?;
+                http::drain(request.body_mut(), &entry.meter()).await?;
                 entry.answer(*status, self.answers.fetch_add(1, SeqCst) + 1);
                 return Ok(hook::canned(*status, headers, body));
             }
@@ -336,7 +338,7 @@ impl Shared {
         }
         let reply = handle(entry.clone(), request).await?;
         // Bodies of blobs count themselves as they go.
-        if !matches!(entry.kind, Kind::GetBlob | Kind::Redirected) {
+        if !matches!(entry.kind, RequestKind::GetBlob | RequestKind::Redirected) {
             entry.sent_meter().store(reply.body().size_hint().exact().unwrap_or(0), SeqCst);
         }
         entry.answer(reply.status().as_u16(), self.answers.fetch_add(1, SeqCst) + 1);

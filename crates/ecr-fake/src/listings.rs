@@ -3,9 +3,8 @@
 use serde_json::json;
 
 use crate::{
-    data_plane::{Call, Outcome, Refusal},
+    call::{Call, Outcome, Refusal},
     http::reply,
-    state::Repository,
 };
 
 pub(crate) fn tags(call: &Call<'_>) -> Outcome {
@@ -28,7 +27,7 @@ pub(crate) fn referrers(call: &Call<'_>) -> Outcome {
     let limit = state.quirks.page;
     let repository = state.repository(call.registry, &call.route.repository).ok_or_else(|| call.unknown())?;
     let wanted = call.route.query("artifactType");
-    let mut descriptors = descriptors(repository, &call.route.reference);
+    let mut descriptors = repository.referrers(&call.route.reference);
     descriptors.retain(|descriptor| wanted.is_none_or(|wanted| descriptor["artifactType"] == wanted));
     let (page, link) = page(call, &descriptors, limit)?;
     let media_type = "application/vnd.oci.image.index.v1+json";
@@ -37,29 +36,6 @@ pub(crate) fn referrers(call: &Call<'_>) -> Outcome {
     headers.extend(link.as_ref().map(|link| ("link", link.as_str())));
     headers.extend(wanted.map(|_| ("oci-filters-applied", "artifactType")));
     Ok(reply(200, &headers, body))
-}
-
-/// Returns the descriptors of a digest's referrers, in the order of their pushes.
-pub(crate) fn descriptors(repository: &Repository, subject: &str) -> Vec<serde_json::Value> {
-    let mut referrers: Vec<_> = repository
-        .manifests
-        .iter()
-        .filter(|(_, manifest)| manifest.subject() == Some(subject) && !manifest.archived)
-        .collect();
-    referrers.sort_by(|(_, a), (_, b)| a.pushed_at.total_cmp(&b.pushed_at));
-    let describe = |(digest, manifest): (&String, &super::Manifest)| {
-        let mut descriptor = json!({
-            "mediaType": manifest.media_type,
-            "digest": digest,
-            "size": manifest.bytes.len(),
-            "artifactType": manifest.artifact_type(),
-        });
-        if let Some(annotations) = manifest.json.get("annotations") {
-            descriptor["annotations"] = annotations.clone();
-        }
-        descriptor
-    };
-    referrers.into_iter().map(describe).collect()
 }
 
 /// Returns one page, and the `Link` to the next. Its token is opaque to clients.

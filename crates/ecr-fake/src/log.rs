@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::http::Kind;
+use crate::http::RequestKind;
 
 /// Which of the fake's listeners a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct LoggedRequest {
     /// The listener.
     pub plane: Plane,
     /// What the request is for.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// The HTTP method.
     pub method: String,
     /// The path with the query.
@@ -86,7 +86,7 @@ impl LoggedRequest {
 
     pub(crate) fn new(
         plane: Plane,
-        kind: Kind,
+        kind: RequestKind,
         request: &hyper::Request<hyper::body::Incoming>,
         connection: u64,
     ) -> LoggedRequest {

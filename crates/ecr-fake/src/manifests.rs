@@ -7,9 +7,8 @@ use serde_json::Value;
 
 use crate::{
     blob_content,
-    data_plane::{self, Call, Outcome, Refusal},
-    http::{Kind, reply},
-    iam,
+    call::{Call, Outcome, Refusal},
+    http::{self, RequestKind, reply},
     state::{Manifest, Repository, State},
 };
 
@@ -38,7 +37,7 @@ pub(crate) fn get(call: &Call<'_>) -> Outcome {
         ("content-length", &length),
         ("docker-content-digest", &digest),
     ];
-    let head = call.route.kind == Kind::HeadManifest;
+    let head = call.route.kind == RequestKind::HeadManifest;
     Ok(reply(200, &headers, if head { bytes::Bytes::new() } else { manifest.bytes.clone() }))
 }
 
@@ -52,7 +51,7 @@ fn accepted(call: &Call<'_>, media_type: &str) -> bool {
 
 pub(crate) async fn put(call: &Call<'_>, body: &mut Incoming) -> io::Result<Outcome> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = data_plane::next(body, &call.entry.meter()).await? {
+    while let Some(chunk) = http::next(body, &call.entry.meter()).await? {
         if bytes.len() + chunk.len() > LIMIT {
             let message = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Member must have length \
                            less than or equal to 4194304'";
@@ -67,8 +66,7 @@ fn store(call: &Call<'_>, bytes: Vec<u8>) -> Outcome {
     let mut state = call.shared.state();
     let (name, reference) = (&call.route.repository, &call.route.reference);
     if state.repository(call.registry, name).is_none() {
-        iam::on_repository(&mut state, &call.principal, "ecr:CreateRepository", call.registry, name)
-            .map_err(|_| call.unknown())?;
+        state.authorize(&call.principal, "ecr:CreateRepository", call.registry, name).map_err(|_| call.unknown())?;
         if !state.create_on_push(call.registry, name) {
             return Err(call.unknown());
         }
@@ -121,9 +119,10 @@ fn parse(state: &State, call: &Call<'_>, bytes: Vec<u8>) -> Result<Manifest, Ref
         _ => {}
     }
     let index = media_type.contains("index") || media_type.contains("list");
-    let descriptors: Vec<&Value> = match index {
-        true => json["manifests"].as_array().map(|list| list.iter().collect()),
-        false => json["layers"].as_array().map(|layers| layers.iter().chain([&json["config"]]).collect()),
+    let descriptors: Vec<&Value> = if index {
+        json["manifests"].as_array().map(|list| list.iter().collect())
+    } else {
+        json["layers"].as_array().map(|layers| layers.iter().chain([&json["config"]]).collect())
     }
     .unwrap_or_default();
     if descriptors.is_empty() && !index {

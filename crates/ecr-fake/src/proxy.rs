@@ -31,7 +31,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Sleep};
 use url::Url;
 
-use crate::http::{self, Body, Handler, Kind, Peer, Reply, Route, Server, reply};
+use crate::http::{self, Body, Handler, Peer, Reply, RequestKind, Route, Server, reply};
 
 /// A running proxy. Dropping it stops it.
 pub struct Proxy {
@@ -58,7 +58,7 @@ type Upstream = (Peer, SendRequest<Body>);
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// What the request is for.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// The HTTP method.
     pub method: String,
     /// The path with the query.
@@ -172,7 +172,7 @@ pub struct Fault {
 
 impl Fault {
     /// Returns a fault on the first request of a kind.
-    pub fn on(kind: Kind, effect: Effect) -> Fault {
+    pub fn on(kind: RequestKind, effect: Effect) -> Fault {
         Fault::when(move |seen| seen.kind == kind, effect)
     }
 
@@ -270,12 +270,12 @@ impl Proxy {
     }
 
     /// Returns the number of requests of a kind.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: RequestKind) -> usize {
         self.log().iter().filter(|seen| seen.kind == kind).count()
     }
 
     /// Returns the number of requests of each kind.
-    pub fn counts(&self) -> BTreeMap<Kind, usize> {
+    pub fn counts(&self) -> BTreeMap<RequestKind, usize> {
         let mut counts = BTreeMap::new();
         for seen in self.log() {
             *counts.entry(seen.kind).or_default() += 1;
@@ -302,7 +302,7 @@ impl Proxy {
 async fn serve(shared: Arc<Shared>, far: bool, request: Request<Incoming>, peer: Peer) -> io::Result<Reply> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let seen = Seen {
-        kind: if far { Kind::Redirected } else { Route::of(request.method().as_str(), &path).kind },
+        kind: if far { RequestKind::Redirected } else { Route::of(request.method().as_str(), &path).kind },
         method: request.method().to_string(),
         path: path.clone(),
         authorization: request.headers().contains_key("authorization"),

@@ -6,7 +6,6 @@ use serde_json::Value;
 use crate::{
     Image, ImageScan, Manifest, RegistryId, Repository, RepositorySettings, Shared,
     blob_content::{self, BlobContent},
-    listings,
 };
 
 /// Direct access to one account's registry in one region: to fill it, and to inspect it.
@@ -134,7 +133,7 @@ impl<'a> Registry<'a> {
 
     /// Returns the descriptors of a digest's referrers, in the order of their pushes.
     pub fn referrers(&self, repository: &str, digest: &str) -> Vec<Value> {
-        self.repository(repository).map_or_else(Vec::new, |repository| listings::descriptors(&repository, digest))
+        self.repository(repository).map_or_else(Vec::new, |repository| repository.referrers(digest))
     }
 
     /// Checks that every manifest and blob below a tag or digest exists. The error names what is missing.

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    control_plane::{Action, Answer, Exception},
-    iam, listings,
+    action::{Action, Answer, Exception},
+    iam,
     repository_settings::{ImageTagMutability, RepositorySettings},
     state::{Manifest, RegistryId, Repository, State},
 };
@@ -64,7 +64,7 @@ pub(crate) fn named(state: &mut State, action: &Action<'_>) -> Result<(RegistryI
     let registry = action.registry();
     let name = action.text("repositoryName").ok_or_else(|| Exception::invalid("repositoryName is missing"))?;
     let permission = format!("ecr:{}", action.name);
-    iam::on_repository(state, action.principal, &permission, &registry, name).map_err(Exception::denied)?;
+    state.authorize(action.principal, &permission, &registry, name).map_err(Exception::denied)?;
     Ok((registry, name.to_owned()))
 }
 
@@ -174,8 +174,7 @@ fn describe_repositories(state: &mut State, action: &Action<'_>) -> Answer {
     }
     let mut described = Vec::new();
     for name in names {
-        iam::on_repository(state, action.principal, "ecr:DescribeRepositories", &registry, name)
-            .map_err(Exception::denied)?;
+        state.authorize(action.principal, "ecr:DescribeRepositories", &registry, name).map_err(Exception::denied)?;
         let repository = state.repository(&registry, name).ok_or_else(|| not_found(&registry, name))?;
         described.push(describe(&registry, name, repository));
     }
@@ -230,8 +229,7 @@ fn resource_tags(state: &mut State, action: &Action<'_>) -> Answer {
     let arn = action.text("resourceArn").unwrap_or_default();
     let name = arn.split_once(":repository/").map_or("", |(_, name)| name).to_owned();
     let registry = RegistryId::new(arn.split(':').nth(4).unwrap_or_default(), action.region);
-    iam::on_repository(state, action.principal, &format!("ecr:{}", action.name), &registry, &name)
-        .map_err(Exception::denied)?;
+    state.authorize(action.principal, &format!("ecr:{}", action.name), &registry, &name).map_err(Exception::denied)?;
     let repository = state.repository(&registry, &name).ok_or_else(|| not_found(&registry, &name))?;
     let own = &mut repository.settings.tags;
     if action.name == "ListTagsForResource" {
@@ -393,7 +391,7 @@ fn referrers(repository: &Repository, action: &Action<'_>) -> Result<Vec<Value>,
     let subject = action.input["subjectId"]["imageDigest"].as_str();
     let subject = subject.ok_or_else(|| Exception::invalid("Invalid parameter at 'subjectId'"))?;
     let wanted = action.input["filter"]["artifactTypes"].as_array();
-    let mut referrers = listings::descriptors(repository, subject);
+    let mut referrers = repository.referrers(subject);
     referrers.retain(|referrer| wanted.is_none_or(|wanted| wanted.contains(&referrer["artifactType"])));
     for referrer in &mut referrers {
         referrer["artifactStatus"] = "ACTIVE".into();

@@ -3,41 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::{
-    config::{ACCOUNT, REGION},
-    control_plane::{Action, Answer, Exception},
+    action::{Action, Answer, Exception},
+    config::Parameter,
     iam,
     state::State,
 };
 
 const MODIFIED: f64 = 1_700_000_000.0; // seconds since the epoch; the API always returns a date
-
-/// A parameter of SSM Parameter Store.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    /// The account.
-    pub account: String,
-    /// The region.
-    pub region: String,
-    /// The name, with its leading slash if it has one.
-    pub name: String,
-    /// The plain value.
-    pub value: String,
-    /// `String`, `StringList` or `SecureString`.
-    pub kind: String,
-}
-
-impl Parameter {
-    /// Returns a `String` parameter in the default account and region.
-    pub fn new(name: &str, value: &str) -> Parameter {
-        Parameter {
-            account: ACCOUNT.into(),
-            region: REGION.into(),
-            name: name.into(),
-            value: value.into(),
-            kind: "String".into(),
-        }
-    }
-}
 
 pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
     match action.name {

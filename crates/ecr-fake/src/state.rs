@@ -7,15 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     blob_content::BlobContent,
-    config::{Config, Quirks},
-    iam::{self, Policy, Role},
-    image_scans::ImageScan,
+    config::{Config, Parameter, Quirks},
+    iam::{self, Principal, Role},
+    image_scan::ImageScan,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
-    ssm::Parameter,
     throttle::{Bucket, Throttle},
 };
 
@@ -64,13 +63,6 @@ pub(crate) struct State {
     counter: u64,
     /// Differs between fakes, so that a token of one is invalid at another.
     salt: u64,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Principal {
-    pub(crate) arn: String,
-    pub(crate) account: String,
-    pub(crate) policy: Policy,
 }
 
 pub(crate) struct Credential {
@@ -185,6 +177,29 @@ impl Repository {
         let children = manifest.children().into_iter().filter(|digest| !self.manifests.contains_key(*digest));
         (blobs.map(str::to_owned).collect(), children.map(str::to_owned).collect())
     }
+
+    /// Returns the descriptors of a digest's referrers, in the order of their pushes.
+    pub(crate) fn referrers(&self, subject: &str) -> Vec<Value> {
+        let mut referrers: Vec<_> = self
+            .manifests
+            .iter()
+            .filter(|(_, manifest)| manifest.subject() == Some(subject) && !manifest.archived)
+            .collect();
+        referrers.sort_by(|(_, a), (_, b)| a.pushed_at.total_cmp(&b.pushed_at));
+        let describe = |(digest, manifest): (&String, &Manifest)| {
+            let mut descriptor = json!({
+                "mediaType": manifest.media_type,
+                "digest": digest,
+                "size": manifest.bytes.len(),
+                "artifactType": manifest.artifact_type(),
+            });
+            if let Some(annotations) = manifest.json.get("annotations") {
+                descriptor["annotations"] = annotations.clone();
+            }
+            descriptor
+        };
+        referrers.into_iter().map(describe).collect()
+    }
 }
 
 impl State {
@@ -284,5 +299,31 @@ impl State {
         let token = Token { principal: principal.clone(), region: region.to_owned(), left, expired: false };
         self.tokens.insert(password.clone(), token);
         password
+    }
+
+    /// Checks the permission for an action on a repository: by the caller's own policy and, for a caller from another
+    /// account, by the repository's policy, which has to mention that account. The error is AWS's message.
+    pub(crate) fn authorize(
+        &mut self,
+        principal: &Principal,
+        action: &str,
+        registry: &RegistryId,
+        name: &str,
+    ) -> Result<(), String> {
+        let arn = registry.arn(name);
+        iam::identity(principal, action, &arn)?;
+        if principal.account == registry.account {
+            return Ok(());
+        }
+        let policy =
+            self.repository(registry, name).and_then(|repository| repository.settings.repository_policy.clone());
+        if policy.is_some_and(|policy| policy.contains(&principal.account)) {
+            return Ok(());
+        }
+        Err(format!(
+            "User: {} is not authorized to perform: {action} on resource: {arn} because no resource-based policy \
+             allows the {action} action",
+            principal.arn
+        ))
     }
 }

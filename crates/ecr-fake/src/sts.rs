@@ -3,10 +3,10 @@
 use hyper::http::request::Parts;
 
 use crate::{
-    control_plane,
+    action,
     http::{Reply, reply},
-    iam,
-    state::{Credential, Principal, State},
+    iam::{self, Principal},
+    state::{Credential, State},
 };
 
 type Form = Vec<(String, String)>;
@@ -57,7 +57,7 @@ pub(crate) fn serve(state: &mut State, parts: &Parts, bytes: &[u8]) -> Reply {
 }
 
 fn caller(state: &mut State, parts: &Parts, action: &str) -> Result<Principal, Fault> {
-    let (principal, _) = control_plane::caller(state, parts, "sts").map_err(|(code, message)| match code {
+    let (principal, _) = action::caller(state, parts, "sts").map_err(|(code, message)| match code {
         "UnrecognizedClientException" => Fault(403, "InvalidClientTokenId", message),
         "MissingAuthenticationTokenException" => Fault(403, "MissingAuthenticationToken", message),
         _ => Fault(403, "SignatureDoesNotMatch", message),

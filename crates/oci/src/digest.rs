@@ -4,10 +4,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// A content digest, `sha256:<64 lower-case hex digits>`
-/// ([OCI descriptor](https://github.com/opencontainers/image-spec/blob/v1.1.0/descriptor.md#digests)).
+/// A content digest, `sha256:<64 lower-case hex digits>` ([OCI
+/// descriptor](https://github.com/opencontainers/image-spec/blob/v1.1.0/descriptor.md#digests)).
 ///
-/// ECR stores no other algorithm, so none is accepted.
+/// ECR supports no other algorithm, so none is accepted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
@@ -18,33 +18,33 @@ pub struct Digest([u8; 32]);
 pub struct InvalidDigest(pub String);
 
 impl Digest {
-    /// The digest of bytes at hand.
+    /// Returns the digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The 64 hexadecimal digits without the algorithm: a blob's file name in a layout.
+    /// Returns the 64 hexadecimal digits without the algorithm, which are a blob's file name in a layout.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The first 12 hexadecimal digits, as tools show a digest to a person.
+    /// Returns the first 12 hexadecimal digits, as tools abbreviate a digest.
     pub fn short(&self) -> String {
         self.hex()[..12].to_owned()
     }
 }
 
-/// A digest of bytes that come piece by piece.
+/// Computes a digest from several pieces.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all that was taken.
+    /// Returns the digest of all pieces.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }

@@ -20,14 +20,14 @@ use index::{Seen, index_of};
 /// The content of the file `oci-layout`.
 const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// Bytes that are read from disk at a time.
+/// The number of bytes that are read from disk at a time.
 const PIECE: usize = 32 * 1024;
 
-/// An [OCI image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
-/// blobs by digest, and an index of the roots.
+/// An [OCI image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md): blobs by digest,
+/// and an index of the roots.
 ///
-/// Every write is a rename, so that a reader sees the old or the new state and nothing between;
-/// `index.json` is written last, under a lock on the file `oci-layout`.
+/// Every write is a rename, so that a reader sees either the old or the new state. `index.json` is written last,
+/// under a lock on the file `oci-layout`.
 #[derive(Debug, Clone)]
 pub struct Layout {
     root: PathBuf,
@@ -36,36 +36,36 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout in a folder, which need not exist yet.
+    /// Returns a layout in a folder, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), origin: None, seen: Arc::default() }
     }
 
-    /// The layout of a repository in a folder of layouts.
+    /// Returns the layout of a repository in a folder of layouts.
     pub fn of(directory: &Path, repository: &RepositoryName) -> Self {
         let origin = (Location::Directory(directory.to_owned()), repository.clone());
         Self { root: directory.join(repository.as_str()), origin: Some(origin), seen: Arc::default() }
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// Whether there is a layout in the folder.
+    /// Returns whether there is a layout in the folder.
     pub fn exists(&self) -> bool {
         self.root.join("oci-layout").is_file()
     }
 
-    /// Where a blob is or will be.
+    /// Returns the path of a blob, whether or not it exists.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Writes content under its digest, unless it is there.
+    /// Writes content under its digest, unless it exists.
     ///
     /// # Errors
-    /// When the layout can't be written.
+    /// Returns an error if the layout cannot be written.
     pub fn add_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         self.create()?;
         let digest = Digest::of(bytes);
@@ -73,18 +73,18 @@ impl Layout {
         if path.exists() {
             self.verify(&digest, bytes.len() as u64)?;
         } else {
-            self.written(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
+            self.write_temporary(&path, bytes)?.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         }
         Ok(digest)
     }
 
-    /// Makes sure that the file of a blob has its bytes. Each is hashed once, unless it has changed since.
+    /// Checks that the file of a blob has the right content. A file is hashed only once, unless it changes.
     ///
     /// # Errors
-    /// When it is not there or has other bytes.
+    /// Returns an error if the file is missing or has other content.
     fn verify(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
-        let mut file = self.open(&path)?.ok_or_else(|| self.lacks_blob(digest))?;
+        let mut file = self.open(&path)?.ok_or_else(|| self.missing_blob(digest))?;
         let stamp = index::stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
         if self.is_verified(digest, &stamp) {
             return Ok(());
@@ -98,7 +98,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Makes sure that all that a manifest consists of is there with the right bytes, before a tag leads to it.
+    /// Checks that everything that a manifest refers to exists with the right content, before it is tagged.
     fn verify_below(&self, root: &Manifest) -> Result<(), StoreError> {
         let mut seen = HashSet::from([root.digest.clone()]);
         let mut left = vec![root.clone()];
@@ -108,7 +108,7 @@ impl Layout {
             }
             for child in manifest.children() {
                 if seen.insert(child.digest.clone()) {
-                    left.push(self.manifest_of(child)?.ok_or_else(|| self.lacks_blob(&child.digest))?);
+                    left.push(self.manifest_of(child)?.ok_or_else(|| self.missing_blob(&child.digest))?);
                 }
             }
         }
@@ -116,16 +116,16 @@ impl Layout {
     }
 
     fn has_other_bytes(&self, what: &str, digest: &Digest) -> StoreError {
-        let message = format!("{what} {digest} of {} has other bytes than its digest says", self.address());
+        let message = format!("{what} {digest} of {} does not match its digest", self.address());
         StoreError::new(ErrorKind::Integrity, message)
             .hint("the file is damaged: delete it, and copy or build it again")
     }
 
-    /// Takes a file over as a blob without reading it into memory: a hard link where the file
-    /// system allows it, else a copy. The bytes are hashed either way.
+    /// Adds a file as a blob without reading it into memory: by a hard link if the file system supports it, or by a
+    /// copy. The content is verified in either case.
     ///
     /// # Errors
-    /// When the file is not what the digest says, or the layout can't be written.
+    /// Returns an error if the content does not have the digest, or if the layout cannot be written.
     pub fn add_file(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
         self.create()?;
         let path = self.blob_path(digest);
@@ -136,7 +136,7 @@ impl Layout {
         let mut source = File::open(file).map_err(|e| self.failed(file, e))?;
         io::copy(&mut source, &mut HashingSink(&mut hasher)).map_err(|e| self.failed(file, e))?;
         if hasher.finish() != *digest {
-            let message = format!("{} has other bytes than its digest {digest} says", file.display());
+            let message = format!("{} does not match its digest {digest}", file.display());
             return Err(StoreError::new(ErrorKind::Integrity, message));
         }
         if fs::hard_link(file, &path).is_ok() {
@@ -147,17 +147,17 @@ impl Layout {
         self.persist(temporary, &path)
     }
 
-    /// A manifest by its digest, verified; none where it is not there.
+    /// Reads and verifies a manifest by its digest. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// When it can't be read or is not what its digest says.
+    /// Returns an error if the manifest cannot be read or does not have the digest.
     pub fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
         let entries = self.entries()?;
         let listed = entries.iter().find(|root| root.descriptor.digest == *digest);
         self.typed_manifest(digest, listed.map(|root| root.descriptor.media_type.as_str()))
     }
 
-    /// The manifest of an entry, verified; none where it is not there.
+    /// Reads and verifies the manifest of an entry. Returns `None` if it does not exist.
     fn manifest_of(&self, entry: &Descriptor) -> Result<Option<Manifest>, StoreError> {
         self.typed_manifest(&entry.digest, Some(&entry.media_type))
     }
@@ -171,50 +171,50 @@ impl Layout {
         manifest.map(Some).map_err(|e| self.invalid(&format!("has a broken manifest {digest}")).because(e))
     }
 
-    /// A small blob whole, verified.
+    /// Reads and verifies a small blob.
     ///
     /// # Errors
-    /// When it is not there, is not what its descriptor says, or is over `limit` bytes.
+    /// Returns an error if the blob is missing, does not match its descriptor, or is larger than `limit` bytes.
     pub fn read_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
+        let bytes = self.read(&self.blob_path(&blob.digest), limit)?.ok_or_else(|| self.missing_blob(&blob.digest))?;
         if bytes.len() as u64 != blob.size || Digest::of(&bytes) != blob.digest {
             return Err(self.has_other_bytes("blob", &blob.digest));
         }
         Ok(bytes)
     }
 
-    /// Makes the folders and the marker, unless they are there. Another process may do it at the same time: what it
-    /// made stays.
+    /// Creates the folders and the marker, unless they exist. Another process may do the same at the same time, and
+    /// its files are kept.
     fn create(&self) -> Result<(), StoreError> {
         if self.exists() {
             return Ok(());
         }
         let blobs = self.root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|e| self.failed(&blobs, e))?;
-        // The marker last: with it the layout exists.
+        // The marker is written last, because with it the layout exists.
         self.add_new("index.json", &index_of([]))?;
         self.add_new("oci-layout", MARKER)
     }
 
-    /// Writes a file, unless there is one of that name.
+    /// Writes a file, unless one with this name exists.
     fn add_new(&self, name: &str, text: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        let temporary = self.written(&path, text.as_bytes())?;
+        let temporary = self.write_temporary(&path, text.as_bytes())?;
         match temporary.persist_noclobber(&path) {
             Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(self.failed(&path, error.error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// A finished file that has its name still to get.
-    fn written(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, StoreError> {
+    /// Writes a temporary file, which has to be renamed.
+    fn write_temporary(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, StoreError> {
         let mut temporary = self.temporary()?;
         temporary.write_all(bytes).map_err(|e| self.failed(path, e))?;
         set_readable(temporary.as_file()).map_err(|e| self.failed(path, e))?;
         Ok(temporary)
     }
 
-    /// An unfinished file, which goes away if it is not finished.
+    /// Creates a temporary file, which is removed unless it is renamed.
     fn temporary(&self) -> Result<tempfile::NamedTempFile, StoreError> {
         let made = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(&self.root);
         made.map_err(|e| self.failed(&self.root, e))
@@ -239,8 +239,8 @@ impl Layout {
         Ok(bytes)
     }
 
-    /// Opens a file of the layout; none where it is not there. A link that leads out of the layout is not followed, and
-    /// what is no file, as a device or a pipe, may never end.
+    /// Opens a file of the layout, or returns `None` if it does not exist. Rejects links that leave the layout, and
+    /// anything but regular files, since a device or pipe may never end.
     fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
@@ -255,8 +255,9 @@ impl Layout {
         File::open(&real).map(Some).map_err(|e| self.failed(path, e))
     }
 
-    /// Does on a thread of its own what waits for the disk or for the lock, so that a signal is still heard.
-    async fn apart<T: Send + 'static>(
+    /// Runs blocking work, which waits for the disk or the lock, on a separate thread, so that signals are still
+    /// handled.
+    async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -273,8 +274,8 @@ impl Layout {
         StoreError::new(ErrorKind::Invalid, format!("cannot use {}", path.display())).because(error)
     }
 
-    fn lacks_blob(&self, digest: &Digest) -> StoreError {
-        let message = format!("the OCI layout {} lacks the blob {digest}", self.root.display());
+    fn missing_blob(&self, digest: &Digest) -> StoreError {
+        let message = format!("the OCI layout {} is missing the blob {digest}", self.root.display());
         StoreError::new(ErrorKind::NotFound, message).hint("it was cut off: build or copy it again")
     }
 }
@@ -287,7 +288,7 @@ impl BlobSource for Layout {
 
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let path = self.blob_path(&blob.digest);
-        let file = self.open(&path)?.ok_or_else(|| self.lacks_blob(&blob.digest))?;
+        let file = self.open(&path)?.ok_or_else(|| self.missing_blob(&blob.digest))?;
         let file = tokio::fs::File::from_std(file);
         let layout = self.clone();
         let pieces =
@@ -310,7 +311,7 @@ impl Store for Layout {
         let Some(descriptor) = self.root_named(tag)? else { return Ok(None) };
         match self.manifest_of(&descriptor)? {
             Some(manifest) => Ok(Some(manifest)),
-            None => Err(self.invalid(&format!("lacks the manifest {} of `{tag}`", descriptor.digest))),
+            None => Err(self.invalid(&format!("is missing the manifest {} of `{tag}`", descriptor.digest))),
         }
     }
 
@@ -322,7 +323,7 @@ impl Store for Layout {
         let path = self.blob_path(&blob.digest);
         if path.exists() {
             let blob = blob.clone();
-            self.apart(move |layout| layout.verify(&blob.digest, blob.size)).await?;
+            self.run_blocking(move |layout| layout.verify(&blob.digest, blob.size)).await?;
             return Ok(Put::Present);
         }
         self.create()?;
@@ -335,7 +336,7 @@ impl Store for Layout {
         }
         tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(|e| self.failed(&path, e))?;
         self.persist(temporary, &path)?;
-        // What came was hashed on the way.
+        // The content was verified while it was received.
         let written = fs::metadata(&path).map_err(|e| self.failed(&path, e))?;
         self.set_verified(&blob.digest, index::stamp(&written));
         Ok(Put::Sent)
@@ -343,7 +344,7 @@ impl Store for Layout {
 
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {
         let (manifest, tag) = (manifest.clone(), tag.cloned());
-        self.apart(move |layout| {
+        self.run_blocking(move |layout| {
             if tag.is_some() {
                 layout.verify_below(&manifest)?;
             }
@@ -397,7 +398,7 @@ impl Write for HashingSink<'_> {
     }
 }
 
-/// Temporary files are private; what is finished is read by other tools and users.
+/// Makes a finished file readable for other tools and users. Temporary files are private.
 fn set_readable(file: &File) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o644))
 }
@@ -418,7 +419,7 @@ mod tests {
         Manifest::parse(json.to_string().into(), None).unwrap()
     }
 
-    /// A layout with the blob that all manifests here name.
+    /// Returns a layout with the blob that all manifests of these tests refer to.
     fn layout_at(folder: impl Into<PathBuf>) -> Layout {
         let layout = Layout::at(folder);
         layout.add_blob(b"{}").unwrap();
@@ -437,7 +438,7 @@ mod tests {
         let tag: Tag = "t".parse().unwrap();
         layout.put_manifest(&index, Some(&tag)).await.unwrap();
 
-        // The same sizes, and other bytes.
+        // Other content of the same size.
         let other: Tag = "u".parse().unwrap();
         for (path, right) in [
             (layout.blob_path(&child.digest), child.bytes.to_vec()),
@@ -542,10 +543,10 @@ mod tests {
             assert_eq!(one.head(&tag).await.unwrap(), Some(next.digest.clone()));
             assert_eq!(one.referrers(&image.digest).await.unwrap().len(), number + 1);
         }
-        // What is listed and not there may be what was asked for.
+        // An entry whose manifest is missing may have been a referrer of the subject.
         fs::remove_file(one.blob_path(&manifest("07", Some(&image)).digest)).unwrap();
         let error = Layout::at(folder.path()).referrers(&image.digest).await.unwrap_err();
-        assert!(error.to_string().contains("lacks the manifest"), "{error}");
+        assert!(error.to_string().contains("is missing the manifest"), "{error}");
     }
 
     #[test]

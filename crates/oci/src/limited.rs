@@ -1,12 +1,12 @@
-//! Lists in documents of others.
+//! Lists of limited length in untrusted documents.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-/// A list of at most so many elements. A byte or two of JSON can become an element of hundreds, so a limit on the document
-/// alone is none on the memory that it takes.
+/// A list with a maximum number of elements. One or two bytes of JSON can become an element of hundreds of bytes, so
+/// that a limit on the document's size would not limit the memory.
 #[derive(Debug)]
 pub struct List<T, const LIMIT: usize>(pub Vec<T>);
 

@@ -5,10 +5,11 @@ use oci_spec::image as spec;
 
 use super::{Digest, Platform};
 
-/// ECR's own limit on a manifest, in bytes; the distribution specification asks for no more.
+/// The maximum size of a manifest, in bytes: ECR's own limit, and the minimum that the distribution specification
+/// requires.
 pub const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// Media types that decide how bytes are read.
+/// Media types of manifests and configurations.
 pub mod media_type {
     /// An image manifest.
     pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -18,73 +19,73 @@ pub mod media_type {
     pub const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// Docker's manifest list.
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-    /// The empty JSON object that stands for no configuration.
+    /// The empty JSON object that is used without a configuration.
     pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-    /// All that a manifest may be, as an `Accept` header lists them.
+    /// All media types of manifests, for an `Accept` header.
     pub const MANIFESTS: [&str; 4] = [IMAGE, INDEX, DOCKER_IMAGE, DOCKER_LIST];
 }
 
 /// Annotations that this project reads or writes.
 pub mod annotation {
-    /// The name of a root in a layout: the mapping key in what build writes, else a tag.
+    /// The name of a root in a layout: the mapping key in layouts that build writes, otherwise a tag.
     pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-    /// The image's name in the mapping, which leads to its repository.
+    /// The image's name in the mapping, from which its repository is derived.
     pub const IMAGE_NAME: &str = "io.github.image-lifecycle.image-name";
-    /// The reference that this image had in the release it is reused from.
+    /// The reference of this image in the release from which it is reused.
     pub const REUSED_FROM: &str = "io.github.image-lifecycle.reused-from";
-    /// When something was made, RFC 3339.
+    /// The time of creation, as in RFC 3339.
     pub const CREATED: &str = "org.opencontainers.image.created";
-    /// What a BuildKit attestation manifest is, in an index.
+    /// The type of a BuildKit attestation manifest in an index.
     pub const DOCKER_REFERENCE_TYPE: &str = "vnd.docker.reference.type";
-    /// The digest that a BuildKit attestation manifest speaks of.
+    /// The digest that a BuildKit attestation manifest describes.
     pub const DOCKER_REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
     /// The predicate type of an in-toto statement in a layer.
     pub const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 }
 
-/// What points to content: its type, digest and size in bytes.
+/// A reference to content: its media type, digest and size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Media type.
+    /// The media type.
     pub media_type: String,
-    /// Digest of the content.
+    /// The digest of the content.
     pub digest: Digest,
-    /// Size of the content in bytes.
+    /// The size of the content in bytes.
     pub size: u64,
-    /// Platform, on a child of an index.
+    /// The platform, for a child of an index.
     pub platform: Option<Platform>,
-    /// Type of the artifact, on a referrer.
+    /// The type of the artifact, for a referrer.
     pub artifact_type: Option<String>,
-    /// Annotations.
+    /// The annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A manifest or index: the bytes as they were received, and what they say.
+/// A manifest or index: the bytes as they were received, and their content.
 ///
-/// The bytes are never encoded again, because the digest is over them.
+/// The bytes are never re-encoded, because that would change the digest.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// The bytes as received.
     pub bytes: Bytes,
     /// The digest of `bytes`.
     pub digest: Digest,
-    /// The type: what `mediaType` says, else what the sender said.
+    /// The media type: that in the document, or the sender's.
     pub media_type: String,
-    /// What it consists of.
+    /// The content.
     pub content: Content,
-    /// What this refers to, if it is a referrer.
+    /// The subject, if this is a referrer.
     pub subject: Option<Descriptor>,
-    /// The artifact's type: `artifactType`, else the configuration's media type.
+    /// The type of the artifact: `artifactType`, or the configuration's media type.
     pub artifact_type: Option<String>,
-    /// Annotations.
+    /// The annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
 /// The two kinds of manifest.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// One image or artifact.
+    /// An image or artifact.
     Image {
         /// The configuration.
         config: Descriptor,
@@ -98,31 +99,32 @@ pub enum Content {
     },
 }
 
-/// Bytes that are not a manifest.
+/// Why bytes are not a valid manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidManifest {
-    /// Over [`MANIFEST_LIMIT`].
+    /// It is larger than [`MANIFEST_LIMIT`].
     #[error("manifest of {0} bytes is over the limit of {MANIFEST_LIMIT}")]
     TooLarge(u64),
-    /// Not JSON of the shape that its type asks for.
+    /// It is not JSON of the required shape.
     #[error("not a valid manifest")]
     Json(#[source] oci_spec::OciSpecError),
-    /// JSON that another reader would read otherwise.
-    #[error("not a manifest that all read alike")]
+    /// It is JSON that other parsers would interpret differently.
+    #[error("ambiguous JSON: duplicate or case-variant keys")]
     Ambiguous(#[source] serde_json::Error),
-    /// A type that this program does not know.
+    /// Its media type is unknown.
     #[error("media type `{0}` is neither an image manifest nor an index")]
     MediaType(String),
-    /// A descriptor with a digest that is not SHA-256.
+    /// It has a descriptor with a digest that is not SHA-256.
     #[error(transparent)]
     Digest(#[from] super::InvalidDigest),
 }
 
 impl Manifest {
-    /// Reads a manifest. `media_type` is what the sender said it is; what the document itself says wins.
+    /// Parses a manifest. `media_type` is what the sender declared. A media type in the document takes precedence.
     ///
     /// # Errors
-    /// When the bytes are over the limit, are no manifest, mean something else to other readers, or hold a digest that is not SHA-256.
+    /// Returns an error if the bytes are too large, are not a manifest, are ambiguous, or contain a digest that is
+    /// not SHA-256.
     pub fn parse(bytes: Bytes, media_type: Option<&str>) -> Result<Self, InvalidManifest> {
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err(InvalidManifest::TooLarge(bytes.len() as u64));
@@ -158,7 +160,7 @@ impl Manifest {
         Ok(Self { bytes, digest, media_type, content, subject, artifact_type, annotations })
     }
 
-    /// The descriptor that points to this manifest.
+    /// Returns the descriptor of this manifest.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor {
             media_type: self.media_type.clone(),
@@ -170,7 +172,7 @@ impl Manifest {
         }
     }
 
-    /// The manifests below an index; none below an image.
+    /// Returns the manifests of an index. Empty for an image.
     pub fn children(&self) -> &[Descriptor] {
         match &self.content {
             Content::Index { manifests } => manifests,
@@ -178,7 +180,7 @@ impl Manifest {
         }
     }
 
-    /// The blobs of an image, configuration first; none of an index.
+    /// Returns the blobs of an image, with the configuration first. Empty for an index.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let (config, layers) = match &self.content {
             Content::Image { config, layers } => (Some(config), layers.as_slice()),
@@ -187,14 +189,14 @@ impl Manifest {
         config.into_iter().chain(layers)
     }
 
-    /// Whether this is an index.
+    /// Returns whether this is an index.
     pub fn is_index(&self) -> bool {
         matches!(self.content, Content::Index { .. })
     }
 }
 
 impl Descriptor {
-    /// What the specification's own descriptor says.
+    /// Converts the specification's own type.
     pub(super) fn read(descriptor: &spec::Descriptor) -> Result<Self, super::InvalidDigest> {
         Ok(Self {
             media_type: descriptor.media_type().to_string(),
@@ -209,7 +211,7 @@ impl Descriptor {
         })
     }
 
-    /// Whether an index lists this as what a builder attests about its images, in BuildKit's words.
+    /// Returns whether this is an attestation of the builder in an index, by BuildKit's annotations.
     pub fn is_attestation(&self) -> bool {
         let unknown = self
             .platform
@@ -219,7 +221,7 @@ impl Descriptor {
         unknown && kind.is_some_and(|kind| kind == "attestation-manifest")
     }
 
-    /// A descriptor of bytes at hand.
+    /// Returns the descriptor of some bytes.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self {
             media_type: media_type.to_owned(),
@@ -231,7 +233,7 @@ impl Descriptor {
         }
     }
 
-    /// The JSON of this descriptor, members in the order of the specification.
+    /// Returns the JSON of this descriptor, with members in the order of the specification.
     pub fn to_json(&self) -> serde_json::Value {
         let mut json = serde_json::json!({
             "mediaType": self.media_type,
@@ -254,7 +256,7 @@ impl Descriptor {
     }
 }
 
-/// The two members that tell what a document is, before it is read whole.
+/// The two members that determine the type of a document, before the whole document is parsed.
 #[derive(serde::Deserialize)]
 struct DocumentType {
     #[serde(rename = "mediaType")]
@@ -302,7 +304,7 @@ mod tests {
         insta::assert_snapshot!(parse("{"), @"not a valid manifest");
         insta::assert_snapshot!(parse("{}"), @"not a valid manifest");
         insta::assert_snapshot!(parse(r#"{"mediaType":"application/x"}"#), @"media type `application/x` is neither an image manifest nor an index");
-        insta::assert_snapshot!(parse(r#"{"manifests":[],"Manifests":[]}"#), @"not a manifest that all read alike");
+        insta::assert_snapshot!(parse(r#"{"manifests":[],"Manifests":[]}"#), @"ambiguous JSON: duplicate or case-variant keys");
         let large = vec![b' '; MANIFEST_LIMIT as usize + 1];
         assert!(matches!(Manifest::parse(large.into(), None), Err(InvalidManifest::TooLarge(_))));
     }

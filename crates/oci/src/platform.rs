@@ -3,20 +3,20 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest configuration of an image that is read, in bytes: some hundred layers take some tens of kilobytes, and labels
-/// may hold anything.
+/// The maximum size of an image's configuration, in bytes. A hundred layers take some tens of kilobytes, and labels
+/// may contain anything.
 pub const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
-/// What an image runs on: `os/architecture[/variant]`, in Go's names as the
-/// [image index](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md) has them.
+/// A platform, `os/architecture[/variant]`, with Go's names as in an [image
+/// index](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Platform {
-    /// Operating system: `linux`.
+    /// The operating system, such as `linux`.
     pub os: String,
-    /// Architecture: `amd64`, `arm64`.
+    /// The architecture, such as `amd64` or `arm64`.
     pub architecture: String,
-    /// Variant of the architecture: `v7`. `arm64` has none: its `v8` is dropped when parsed.
+    /// The variant of the architecture, such as `v7`. The `v8` of `arm64` is dropped when parsed.
     pub variant: Option<String>,
 }
 
@@ -26,12 +26,12 @@ pub struct Platform {
 pub struct InvalidPlatform(pub String);
 
 impl Platform {
-    /// A Linux platform of an architecture.
+    /// Returns the Linux platform of an architecture.
     pub fn linux(architecture: &str) -> Self {
         Self::new("linux", architecture, None)
     }
 
-    /// A platform of parts, with the architecture's other names (`x86_64`, `aarch64`) normalised.
+    /// Returns a platform. Other names of an architecture (`x86_64`, `aarch64`) are normalized.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let architecture = match architecture {
             "x86_64" | "x86-64" => "amd64",
@@ -42,7 +42,7 @@ impl Platform {
         Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
     }
 
-    /// The platform that the configuration of an image names.
+    /// Returns the platform in the configuration of an image.
     pub fn of_config(config: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Config {
@@ -54,13 +54,13 @@ impl Platform {
         Some(Self::new(&config.os, &config.architecture, config.variant.as_deref()))
     }
 
-    /// The platform that this program runs on.
+    /// Returns the platform that this program runs on.
     pub fn host() -> Self {
         Self::new(std::env::consts::OS, std::env::consts::ARCH, None)
     }
 }
 
-/// Platforms for a person, between commas.
+/// Formats platforms as a comma-separated list.
 pub fn listed<'p>(platforms: impl IntoIterator<Item = &'p Platform>) -> String {
     platforms.into_iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -4,21 +4,21 @@ use std::str::FromStr;
 
 use super::Digest;
 
-/// Where repositories are: a registry's host, or a folder of OCI layouts.
+/// The location of repositories: a registry's host, or a folder of OCI layouts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Location {
     /// `host[:port]` of a registry.
     Host(String),
-    /// A folder that holds one OCI layout for each repository; written `oci:DIR`.
+    /// A folder with one OCI layout per repository, written as `oci:DIR`.
     Directory(PathBuf),
 }
 
-/// A repository's path in its registry: `team/service`, without the host
-/// ([distribution specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests)).
+/// A repository's name, which is its path in the registry, without the host: `team/service` ([distribution
+/// specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests)).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryName(String);
 
-/// A tag: up to 128 of letters, digits, `_`, `.` and `-`, the first a letter, digit or `_`.
+/// A tag: at most 128 letters, digits, `_`, `.` and `-`. The first is a letter, digit or `_`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(String);
 
@@ -27,28 +27,28 @@ pub struct Tag(String);
 pub struct Reference {
     /// The registry or folder.
     pub location: Location,
-    /// The repository in it.
+    /// The repository.
     pub repository: RepositoryName,
-    /// The tag, which is `latest` where none is written.
+    /// The tag. Defaults to `latest`.
     pub tag: Tag,
 }
 
-/// A string that is not a reference, or a part of one.
+/// Why a string is not a reference, or not a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidReference {
-    /// Not a repository path.
+    /// It is not a repository name.
     #[error("`{0}` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`")]
     Repository(String),
-    /// Not a tag.
-    #[error("`{0}` is not a tag: at most 128 letters, digits, `_`, `.` or `-`, the first no `.` or `-`")]
+    /// It is not a tag.
+    #[error("`{0}` is not a tag: at most 128 letters, digits, `_`, `.` or `-`, not beginning with `.` or `-`")]
     Tag(String),
-    /// Neither a host nor `oci:DIR`.
+    /// It is neither a host nor `oci:DIR`.
     #[error("`{0}` is neither a registry's host nor oci:DIR")]
     Location(String),
-    /// No `/` between a host and a repository.
-    #[error("`{0}` names no registry: host/repository:tag")]
+    /// It has no `/` between a host and a repository.
+    #[error("`{0}` does not name a registry: use host/repository:tag")]
     NoHost(String),
-    /// A digest where a tag is to be written.
+    /// It has a digest where a tag is required.
     #[error("`{0}` is pinned to a digest, so no tag can be published under it")]
     Pinned(String),
 }
@@ -57,7 +57,7 @@ pub enum InvalidReference {
 const REPOSITORY_LIMIT: usize = 255;
 
 impl RepositoryName {
-    /// The path as a string.
+    /// Returns the name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -68,14 +68,11 @@ impl FromStr for RepositoryName {
 
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         let valid = !text.is_empty() && text.len() <= REPOSITORY_LIMIT && text.split('/').all(is_component);
-        match valid {
-            true => Ok(Self(text.to_owned())),
-            false => Err(InvalidReference::Repository(text.to_owned())),
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidReference::Repository(text.to_owned())) }
     }
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// Matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_component(text: &str) -> bool {
     let bytes = text.as_bytes();
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -89,18 +86,18 @@ fn is_component(text: &str) -> bool {
 }
 
 impl Tag {
-    /// The tag as a string.
+    /// Returns the tag as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The tag under which a registry without the referrers API lists what refers to a digest
-    /// ([referrers tag schema](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema)).
+    /// Returns the tag that lists a digest's referrers in a registry without the referrers API ([referrers tag
+    /// schema](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema)).
     pub fn of_referrers(subject: &Digest) -> Self {
         Self(format!("sha256-{}", subject.hex()))
     }
 
-    /// The tags under which cosign before version 3 keeps signature, attestations and SBOM of a digest.
+    /// Returns the tags that cosign before version 3 uses for the signature, attestations and SBOM of a digest.
     pub fn of_cosign(subject: &Digest) -> [Self; 3] {
         ["sig", "att", "sbom"].map(|kind| Self(format!("sha256-{}.{kind}", subject.hex())))
     }
@@ -114,10 +111,7 @@ impl FromStr for Tag {
         let valid = text.len() <= 128
             && text.bytes().next().is_some_and(word)
             && text.bytes().all(|b| word(b) || b == b'.' || b == b'-');
-        match valid {
-            true => Ok(Self(text.to_owned())),
-            false => Err(InvalidReference::Tag(text.to_owned())),
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidReference::Tag(text.to_owned())) }
     }
 }
 
@@ -127,21 +121,18 @@ impl FromStr for Location {
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         if let Some(directory) = text.strip_prefix("oci:") {
             return match directory.trim_end_matches('/') {
-                // Names are printed on lines of their own.
+                // Paths are printed in single lines.
                 directory if directory.is_empty() || directory.contains(char::is_control) => {
                     Err(InvalidReference::Location(text.to_owned()))
                 }
                 directory => Ok(Self::Directory(directory.into())),
             };
         }
-        match is_host(text) {
-            true => Ok(Self::Host(text.to_owned())),
-            false => Err(InvalidReference::Location(text.to_owned())),
-        }
+        if is_host(text) { Ok(Self::Host(text.to_owned())) } else { Err(InvalidReference::Location(text.to_owned())) }
     }
 }
 
-/// A host name, IPv4 address or bracketed IPv6 address, with an optional port.
+/// Matches a host name, an IPv4 address or a bracketed IPv6 address, with an optional port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -159,12 +150,11 @@ fn is_host(text: &str) -> bool {
 }
 
 impl Reference {
-    /// Reads a reference below a registry that is known: `registry` is what was given or read as
-    /// `host[/prefix]` or `oci:DIR`, `text` begins with it. Where it does not, or none is known,
-    /// the first component of `text` is the host.
+    /// Parses a reference. If it begins with `registry`, which is `host[/prefix]` or `oci:DIR`, that is its location.
+    /// Otherwise, the first component of `text` is the host.
     ///
     /// # Errors
-    /// Names the part that is not valid.
+    /// Returns an error that names the invalid part.
     pub fn parse(text: &str, registry: Option<&str>) -> Result<Self, InvalidReference> {
         let directory = registry.filter(|r| r.starts_with("oci:")).map(|r| r.trim_end_matches('/'));
         if let Some((directory, rest)) = directory.and_then(|d| Some((d, text.strip_prefix(d)?.strip_prefix('/')?))) {
@@ -188,12 +178,12 @@ impl Reference {
         Ok(Self { location, repository: repository.parse()?, tag: tag.parse()? })
     }
 
-    /// The same repository, another tag.
+    /// Replaces the tag.
     pub fn with_tag(&self, tag: Tag) -> Self {
         Self { tag, ..self.clone() }
     }
 
-    /// Registry and repository without the tag.
+    /// Returns the location and repository without the tag.
     pub fn repository_address(&self) -> String {
         format!("{}/{}", self.location, self.repository)
     }

@@ -8,121 +8,122 @@ use futures::stream::{self, Stream, StreamExt};
 
 use super::{Descriptor, Digest, Hasher, Location, Manifest, RepositoryName, Tag};
 
-/// Any error, kept as the source of ours.
+/// Any error, as the source of another one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A blob's bytes, piece by piece.
+/// A blob's content as a stream of pieces.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>;
 
-/// Where blobs can be read.
+/// A source of blobs.
 #[async_trait]
 pub trait BlobSource: Send + Sync + 'static {
-    /// Registry and repository; none for what stands alone. Two of one location can share blobs
-    /// without sending them.
+    /// Returns the location and repository, or `None` for a source without one. Repositories in the same location can
+    /// share blobs without transferring them.
     fn origin(&self) -> Option<(&Location, &RepositoryName)>;
 
-    /// A blob's bytes; the stream fails where they are not those of the descriptor.
+    /// Returns a blob's content. The stream fails if the content does not match the descriptor.
     async fn blob(&self, blob: &Descriptor) -> Result<BlobStream, StoreError>;
 }
 
-/// One repository, wherever it is: in a registry, or a layout on disk.
+/// A repository in a registry, or in a layout on disk.
 ///
-/// «Not found» is `None` and «could not look» is an error, everywhere.
+/// In every method, `None` means "not found", and a failure to find out is an error.
 #[async_trait]
 pub trait Store: BlobSource {
-    /// How a person names it: `host/repository` or `oci:DIR/repository`.
+    /// Returns the address to show: `host/repository` or `oci:DIR/repository`.
     fn address(&self) -> String;
 
-    /// What a tag points to.
+    /// Returns the digest of a tag.
     async fn head(&self, tag: &Tag) -> Result<Option<Digest>, StoreError>;
 
-    /// The manifest that a tag points to. Its digest is computed from the bytes that came.
+    /// Returns the manifest of a tag. The digest is computed from the received bytes.
     async fn tagged(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError>;
 
-    /// The manifest with a digest, verified.
+    /// Returns the manifest with a digest, verified.
     async fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError>;
 
-    /// Makes sure that a blob of `source` is here too.
+    /// Ensures that a blob of `source` exists here.
     async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError>;
 
     /// Writes a manifest under its digest, or under a tag.
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError>;
 
-    /// What refers to a digest.
+    /// Returns the referrers of a digest.
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError>;
 
-    /// Which of some tags exist, with what they point to. One tag list where that is fewer requests.
+    /// Returns those of some tags that exist, with their digests. Reads the list of tags if that takes fewer
+    /// requests.
     async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError>;
 
-    /// All tags of the repository; none where it does not exist.
+    /// Returns all tags of the repository. Empty if it does not exist.
     async fn tags(&self) -> Result<Vec<Tag>, StoreError>;
 }
 
-/// How a blob came to be in the target.
+/// How a blob got into the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// It was there.
+    /// It already existed.
     Present,
-    /// The registry linked it from another of its repositories.
+    /// The registry mounted it from another repository.
     Mounted,
-    /// Its bytes were sent.
+    /// It was uploaded.
     Sent,
 }
 
-/// What went wrong in a store, with what to do about it apart.
+/// A failure of a store, with the hint apart from the message.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
-    /// The kind, by which callers decide.
+    /// The kind, for callers that handle the error.
     pub kind: ErrorKind,
     /// One line that names what failed.
     pub message: String,
-    /// The remedy, where one is known.
+    /// What to do about it, if known.
     pub hint: Option<String>,
-    /// What the layer below said.
+    /// The cause.
     #[source]
     pub source: Option<BoxError>,
 }
 
-/// Classes of failure.
+/// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// Credentials are absent, wrong or expired.
+    /// Credentials are missing, wrong or expired.
     Authentication,
-    /// Known, and not allowed.
+    /// The credentials do not permit the request.
     Denied,
-    /// It does not exist.
+    /// The requested content does not exist.
     NotFound,
-    /// Something else is where this should be written.
+    /// The target already has different content.
     Conflict,
-    /// Too many requests.
+    /// There were too many requests.
     Throttled,
-    /// A fault that may pass: connection, 5xx, deadline.
+    /// A transient failure: connection, 5xx, time limit.
     Transient,
-    /// Bytes that are not those that their digest names.
+    /// The content does not match its digest.
     Integrity,
-    /// The store does not do this.
+    /// The store does not support the operation.
     Unsupported,
-    /// Something that can't be right: a malformed answer, an absurd count.
+    /// The input or response is invalid: malformed, or too large.
     Invalid,
     /// The run was cancelled.
     Cancelled,
 }
 
 impl StoreError {
-    /// An error of a kind with its message.
+    /// Returns an error with a kind and a message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// The same with what caused it.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The same with what to do about it.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -130,16 +131,16 @@ impl StoreError {
     }
 }
 
-/// How often something is looked for that has to be there, before it is an error that it is not.
+/// How often content that has to exist is read before it counts as missing.
 pub const LOOKS: usize = 3;
 
-/// Between two such looks: what was written a moment ago may not be seen everywhere yet.
+/// The wait between two such reads: a recent write may not be visible everywhere yet.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
-/// What a tag points to that the store lists.
+/// Returns the digest of a tag that the store has listed.
 ///
 /// # Errors
-/// When the store can't say, or answers again and again that the tag is not there.
+/// Returns an error if the store fails, or repeatedly reports the tag as missing.
 pub async fn listed_tag(store: &dyn Store, tag: &Tag) -> Result<(Tag, Digest), StoreError> {
     for look in 0..LOOKS {
         if look > 0 {
@@ -149,14 +150,13 @@ pub async fn listed_tag(store: &dyn Store, tag: &Tag) -> Result<(Tag, Digest), S
             return Ok((tag.clone(), digest));
         }
     }
-    let message = format!("{} lists the tag `{tag}`, and answers that it does not exist", store.address());
+    let message = format!("{} lists the tag `{tag}`, but answers that it does not exist", store.address());
     Err(StoreError::new(ErrorKind::Transient, message).hint("if it was deleted meanwhile, run this again"))
 }
 
-/// Passes bytes on and fails where they are not those of a descriptor.
+/// Passes on a stream, and fails if its content does not match the descriptor.
 ///
-/// The last piece is held back until the digest of all is known, so that whoever receives the
-/// stream never completes content that is wrong.
+/// The last piece is held back until the digest is verified, so that a receiver never completes wrong content.
 pub fn verified(bytes: BlobStream, blob: &Descriptor, whence: String) -> BlobStream {
     struct State {
         bytes: BlobStream,
@@ -175,7 +175,7 @@ pub fn verified(bytes: BlobStream, blob: &Descriptor, whence: String) -> BlobStr
                     hasher.update(&piece);
                     state.seen += piece.len() as u64;
                     if state.seen > state.blob.size {
-                        return Err(integrity(&state.blob, &state.whence, "is longer than it says"));
+                        return Err(integrity(&state.blob, &state.whence, "is longer than its descriptor says"));
                     }
                     if let Some(before) = state.held.replace(piece) {
                         return Ok(Some((before, state)));
@@ -187,7 +187,7 @@ pub fn verified(bytes: BlobStream, blob: &Descriptor, whence: String) -> BlobStr
                     }
                     let digest = state.hasher.take().map(Hasher::finish);
                     if digest.as_ref() != Some(&state.blob.digest) {
-                        return Err(integrity(&state.blob, &state.whence, "has other bytes than its digest says"));
+                        return Err(integrity(&state.blob, &state.whence, "does not match its digest"));
                     }
                     return Ok(state.held.take().map(|last| (last, state)));
                 }
@@ -201,10 +201,10 @@ fn integrity(blob: &Descriptor, whence: &str, what: &str) -> StoreError {
     StoreError::new(ErrorKind::Integrity, format!("blob {} of {whence} {what}", blob.digest))
 }
 
-/// Reads a blob whole, where it is known to be small.
+/// Reads a small blob.
 ///
 /// # Errors
-/// Those of the stream, and [`ErrorKind::Invalid`] where the descriptor's size is over `limit` bytes.
+/// Returns the errors of the stream, and [`ErrorKind::Invalid`] if the blob is larger than `limit` bytes.
 pub async fn read_blob(store: &dyn Store, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
     if blob.size > limit {
         let message =
@@ -228,7 +228,7 @@ mod tests {
         Box::pin(stream::iter(pieces))
     }
 
-    /// What arrives before the stream ends, and the kind of its failure if it fails.
+    /// Returns what arrives before the stream ends, and the kind of its failure, if any.
     async fn drain(mut stream: BlobStream) -> (String, Option<ErrorKind>) {
         let mut text = String::new();
         while let Some(piece) = stream.next().await {

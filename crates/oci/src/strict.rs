@@ -3,7 +3,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Keys that mean something, in a manifest, an index, a descriptor or a platform.
+/// Keys with a meaning in a manifest, an index, a descriptor or a platform.
 const KEYS: [&str; 17] = [
     "annotations",
     "architecture",
@@ -24,29 +24,30 @@ const KEYS: [&str; 17] = [
     "variant",
 ];
 
-/// Refuses JSON that means one thing here and another to a reader that runs the image.
+/// Rejects JSON that other parsers would interpret differently.
 ///
-/// Go's readers take `Manifests` for `manifests`, and of a key that is there twice the last; others take what is spelled
-/// exactly, and the first or neither. What the gates judged has to be what is run, so there must be nothing to choose.
+/// Go's parsers accept `Manifests` for `manifests`, and use the last of several equal keys. Others require the exact
+/// spelling, and use the first or none. What the gates check has to be what is run, so a document must have only one
+/// interpretation.
 pub(super) fn check(bytes: &[u8]) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     SourceLocation::Root.deserialize(&mut json)?;
     json.end()
 }
 
-/// Where in a manifest a value is.
+/// The position of a value in a manifest.
 #[derive(Clone, Copy, PartialEq)]
 enum SourceLocation {
-    /// The document.
+    /// The whole document.
     Root,
-    /// A value of a key that means something.
+    /// The value of a key with a meaning.
     Known,
-    /// What is free to have any key, once: annotations, and what nobody knows.
+    /// A value that may have any keys, each once: annotations and unknown values.
     Free,
 }
 
 impl SourceLocation {
-    /// The place of what is under a key.
+    /// Returns the position of the value of a key.
     fn under<E: de::Error>(self, key: &str) -> Result<Self, E> {
         if self == Self::Free {
             return Ok(self);
@@ -57,14 +58,15 @@ impl SourceLocation {
         let meant = KEYS.into_iter().find(|known| known.chars().map(folded).eq(key.chars().map(folded)));
         match meant {
             Some(meant) => {
-                Err(E::custom(format_args!("the key `{}` is `{meant}` to some readers", key.escape_debug())))
+                Err(E::custom(format_args!("some parsers read the key `{}` as `{meant}`", key.escape_debug())))
             }
             None => Ok(Self::Free),
         }
     }
 }
 
-/// As Go compares keys: the two letters beyond ASCII that fold to one of ASCII are the long s and the Kelvin sign.
+/// Folds a letter as Go does to compare keys. The long s and the Kelvin sign are the only letters beyond ASCII that
+/// fold to ASCII.
 fn folded(letter: char) -> char {
     match letter {
         '\u{17f}' => 's',
@@ -93,7 +95,7 @@ impl<'de> Visitor<'de> for SourceLocation {
         while let Some(key) = map.next_key::<String>()? {
             map.next_value_seed(self.under(&key)?)?;
             if seen.contains(&key) {
-                return Err(de::Error::custom(format_args!("the key `{}` is there twice", key.escape_debug())));
+                return Err(de::Error::custom(format_args!("duplicate key `{}`", key.escape_debug())));
             }
             seen.insert(key);
         }
@@ -154,7 +156,7 @@ mod tests {
             r#"{"subject":{"mediatype":"x"}}"#,
             "{\"manifest\u{17f}\":[]}",
         ] {
-            assert!(refusal(text).contains("to some readers"), "{text}: {}", refusal(text));
+            assert!(refusal(text).contains("some parsers read the key"), "{text}: {}", refusal(text));
         }
         for text in [
             r#"{"layers":[],"layers":[]}"#,
@@ -162,7 +164,7 @@ mod tests {
             r#"{"annotations":{"a":"1","a":"2"}}"#,
             r#"{"x":[{"y":1,"y":1}]}"#,
         ] {
-            assert!(refusal(text).contains("is there twice"), "{text}: {}", refusal(text));
+            assert!(refusal(text).contains("duplicate key"), "{text}: {}", refusal(text));
         }
         for text in [r#"{"manifests":[],"layers":[]}"#, r#"{"config":{},"manifests":[]}"#] {
             assert!(refusal(text).contains("at once"), "{text}: {}", refusal(text));

@@ -1,4 +1,4 @@
-//! Addresses of registries, and where their answers may lead.
+//! Addresses of registries, and rules for where their responses may lead.
 
 use http::HeaderMap;
 use http::header::LOCATION;
@@ -7,7 +7,7 @@ use url::Url;
 use super::error::Failure;
 use oci::{ErrorKind, StoreError};
 
-/// https, except to this machine itself, where a registry has no certificate.
+/// Returns the registry's URL: https, except for a loopback host, where a registry has no certificate.
 pub(super) fn default_endpoint(host: &str) -> Result<Url, StoreError> {
     let invalid = || StoreError::new(ErrorKind::Invalid, format!("`{host}` is not a registry's host"));
     let mut url = Url::parse(&format!("https://{host}/")).map_err(|_| invalid())?;
@@ -20,7 +20,8 @@ pub(super) fn default_endpoint(host: &str) -> Result<Url, StoreError> {
     Ok(url)
 }
 
-/// Whether an address is this machine's own. Of names that is `localhost` alone: what is below it, DNS decides.
+/// Returns whether a URL is on the loopback interface. The only such host name is `localhost`: DNS decides about
+/// names below it.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -30,10 +31,10 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Where a `Location` header points, seen from the request: to its own origin, from a loopback registry to loopback, from
-/// any other to https on a host that is neither this machine nor one that only this machine's network knows by address.
+/// Resolves a `Location` header against the URL of the request. Accepts the origin of the request, loopback from a
+/// loopback registry, and otherwise https on a host that is neither a loopback nor a link-local address.
 pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> {
-    let invalid = || Failure::new(ErrorKind::Invalid, "the registry names no place to go on");
+    let invalid = || Failure::new(ErrorKind::Invalid, "the registry returned no location for the upload");
     let value = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(invalid)?;
     let to = from.join(value).map_err(|_| invalid())?;
     let refused = |why: &str| Err(Failure::new(ErrorKind::Invalid, format!("it sends {why}: {}", origin(&to))));
@@ -56,14 +57,15 @@ pub(super) fn location(headers: &HeaderMap, from: &Url) -> Result<Url, Failure> 
     }
 }
 
-/// Scheme, host and port: what may be shown of an address that can hold a signature.
+/// Returns scheme, host and port, which can be shown even if the URL contains a signature.
 fn origin(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{host}{port}", url.scheme())
 }
 
-/// Whether an address can only be one of the local link, as the metadata services of clouds have, or of no host.
+/// Returns whether a host is a link-local address, such as the metadata services of clouds have, or an unspecified
+/// one.
 fn is_link_local(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_link_local() || address.is_unspecified(),

@@ -12,34 +12,34 @@ use url::Url;
 use oci::{RepositoryName, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 
-/// Who we are to a registry.
+/// Credentials for a registry.
 #[derive(Debug, Clone)]
 pub enum Credentials {
-    /// Nobody.
+    /// Anonymous access.
     Anonymous,
     /// A user and a password, sent as HTTP Basic.
     Basic {
-        /// The user's name: `AWS` for ECR.
+        /// The user name, which is `AWS` for ECR.
         user: String,
         /// The password or token.
         password: SecretString,
     },
-    /// A refresh token of a token service, as credential helpers give it for the user `<token>`.
+    /// A refresh token for a token service. Credential helpers return it for the user `<token>`.
     Refresh(SecretString),
 }
 
-/// Where credentials for a registry come from. Asked once a registry, and once more when what it
-/// gave was refused.
+/// A source of credentials for registries. It is asked once for each registry, and once more if its credentials were
+/// rejected.
 #[async_trait]
 pub trait CredentialSource: Send + Sync + 'static {
-    /// Credentials for a host.
+    /// Returns the credentials for a host.
     ///
     /// # Errors
-    /// When there should be some and they can't be had.
+    /// Returns an error if credentials should exist but cannot be obtained.
     async fn credentials(&self, host: &str) -> Result<Credentials, StoreError>;
 }
 
-/// The state of being known to one registry.
+/// Authentication with one registry.
 pub(super) struct Authenticator {
     source: Arc<dyn CredentialSource>,
     host: String,
@@ -49,23 +49,23 @@ pub(super) struct Authenticator {
 #[derive(Default)]
 struct State {
     credentials: Arc<OnceCell<Credentials>>,
-    /// Credentials are asked for a second time at most once.
+    /// Whether the credentials have been requested a second time, which happens at most once.
     renewed: bool,
-    /// Tokens of a token service by scope.
+    /// Tokens from the token service, by scope.
     tokens: HashMap<Scope, SecretString>,
-    /// The token service, once the registry named one.
+    /// The token service, once the registry has named one.
     service: Option<Challenge>,
 }
 
-/// What a token is good for.
+/// What a token grants access to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
     pub(super) repository: RepositoryName,
     pub(super) push: bool,
 }
 
-/// `WWW-Authenticate: Bearer realm="…",service="…"`
-/// ([token authentication](https://distribution.github.io/distribution/spec/auth/token/)).
+/// A bearer challenge: `WWW-Authenticate: Bearer realm="…",service="…"` ([token
+/// authentication](https://distribution.github.io/distribution/spec/auth/token/)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Challenge {
     pub(super) realm: Url,
@@ -77,16 +77,16 @@ impl Authenticator {
         Self { source, host: host.to_owned(), state: Mutex::default() }
     }
 
-    /// The credentials, asked for once however many ask at the same time.
+    /// Returns the credentials. Concurrent callers share one request to the source.
     pub(super) async fn credentials(&self) -> Result<Credentials, StoreError> {
         let cell = self.state().credentials.clone();
         cell.get_or_try_init(|| self.source.credentials(&self.host)).await.cloned()
     }
 
-    /// Forgets credentials that were refused; whether there is a second chance.
+    /// Discards rejected credentials. Returns whether another attempt is allowed.
     ///
-    /// Several requests can be refused at the same time: only the first of those that used the same
-    /// credentials spends the chance, the others share what it gets.
+    /// If several requests are rejected with the same credentials, only the first one uses up the attempt, and the
+    /// others share the new credentials.
     pub(super) fn renew(&self, refused: &HeaderValue) -> bool {
         let mut state = self.state();
         let current = state.credentials.get().and_then(basic);
@@ -101,7 +101,8 @@ impl Authenticator {
         true
     }
 
-    /// All that was sent to prove who we are, which an answer may repeat; `header` is the one of the request.
+    /// Returns every secret that may have been sent, since a response may repeat them. `header` is that of the
+    /// request.
     pub(super) fn secrets(&self, header: Option<&HeaderValue>) -> Vec<SecretString> {
         let state = self.state();
         let mut secrets: Vec<SecretString> = state.tokens.values().cloned().collect();
@@ -118,7 +119,7 @@ impl Authenticator {
         secrets
     }
 
-    /// The token service, where the registry has named one before.
+    /// Returns the token service, if the registry has named one before.
     pub(super) fn service(&self) -> Option<Challenge> {
         self.state().service.clone()
     }
@@ -133,7 +134,7 @@ impl Authenticator {
         state.tokens.insert(scope, token);
     }
 
-    /// Drops a token that was refused, if it is still the one in use.
+    /// Discards a rejected token, if it is still in use.
     pub(super) fn drop_token(&self, scope: &Scope, refused: &HeaderValue) {
         let mut state = self.state();
         if state.tokens.get(scope).and_then(bearer).is_some_and(|current| current == *refused) {
@@ -146,13 +147,13 @@ impl Authenticator {
     }
 }
 
-/// The header for credentials that are sent as they are.
+/// Returns the header for Basic credentials.
 pub(super) fn basic(credentials: &Credentials) -> Option<HeaderValue> {
     let Credentials::Basic { user, password } = credentials else { return None };
     sensitive(format!("Basic {}", STANDARD.encode(format!("{user}:{}", password.expose_secret()))))
 }
 
-/// The header for a token.
+/// Returns the header for a token.
 pub(super) fn bearer(token: &SecretString) -> Option<HeaderValue> {
     sensitive(format!("Bearer {}", token.expose_secret()))
 }
@@ -164,7 +165,7 @@ fn sensitive(value: String) -> Option<HeaderValue> {
 }
 
 impl Challenge {
-    /// Reads the challenge of a 401; none where it asks for something other than a bearer token.
+    /// Parses the challenge of a 401, or returns `None` if it does not ask for a bearer token.
     pub(super) fn read(headers: &http::HeaderMap) -> Option<Self> {
         headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| Self::parse(value.to_str().ok()?)).next()
     }
@@ -191,7 +192,7 @@ impl Challenge {
         Some(Self { realm: realm?, service })
     }
 
-    /// The address that gives a token for a scope.
+    /// Returns the URL that issues a token for a scope.
     pub(super) fn address(&self, scope: &Scope) -> Url {
         let mut url = self.realm.clone();
         let actions = if scope.push { "pull,push" } else { "pull" };

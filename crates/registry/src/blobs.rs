@@ -14,42 +14,42 @@ use super::Repository;
 use super::address::location;
 use super::error::Failure;
 use super::manifests::none_if_not_found;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use super::request::{ANSWER_DEADLINE, Call, Payload};
 use super::retry::PATIENCE;
 use super::upload_progress::PIECE_DEADLINE;
 use super::upload_progress::UploadProgress;
 use oci::{BlobSource, BlobStream, Descriptor, ErrorKind, Put, RepositoryName, Store, StoreError, verified};
 
-/// Redirects that a download follows.
+/// The maximum number of redirects that a download follows.
 const REDIRECTS: usize = 5;
 
-/// How often a download that breaks off is taken up again, until so much of it has arrived that the count starts over.
+/// How often an interrupted download is resumed. The count starts over after [`PROGRESS`].
 const RESUMES: u32 = 5;
 
-/// Bytes between two breaks of a download that are progress.
+/// The number of bytes between two interruptions that count as progress.
 const PROGRESS: u64 = 1024 * 1024;
 
-/// What the smallest download may take.
+/// The time limit for the smallest download.
 const DOWNLOAD: Duration = Duration::from_secs(60);
 
-/// Slower than this a download is given up, in bytes a second.
+/// The lowest acceptable speed of a download, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;
 
-/// How fast a registry is expected to store an upload once it has all of it, in bytes a second.
+/// The expected speed at which a registry stores a complete upload, in bytes per second.
 const STORES: u64 = 8 * 1024 * 1024;
 
-/// A download that makes no progress for so long is given up, however often it was taken up again.
+/// A download without progress for this long fails, however often it was resumed.
 const STALLED: Duration = Duration::from_secs(75);
 
-/// The largest answer to an upload, in bytes.
+/// The maximum size of a response to an upload, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// What is known of mounts between pairs of repositories of one registry.
+/// Which pairs of repositories of a registry can mount blobs.
 #[derive(Default)]
 pub(super) struct Mounts(Mutex<HashMap<(RepositoryName, RepositoryName), Arc<Pair>>>);
 
-/// Whether a pair mounts, once that is known. The first to ask holds the lock while it asks.
+/// Whether a pair can mount, once that is known. The first caller holds the lock while it asks the registry.
 type Pair = tokio::sync::Mutex<Option<bool>>;
 
 impl Mounts {
@@ -60,7 +60,7 @@ impl Mounts {
 }
 
 impl Repository {
-    /// Mounts a blob where source and target are of one registry, else sends its bytes unless it is there.
+    /// Mounts a blob if the source and target are in the same registry. Otherwise, uploads it unless it exists.
     pub(super) async fn receive_blob(
         &self,
         blob: &Descriptor,
@@ -75,7 +75,7 @@ impl Repository {
                 drop(known);
                 return match self.mount(blob, &from).await? {
                     None => Ok(Put::Mounted),
-                    // The pair mounts, this blob does not: nothing is known of whether it is there.
+                    // The pair can mount, but not this blob, so it is unknown whether the blob exists.
                     Some(session) => self.send_unless_there(blob, source, Some(session)).await,
                 };
             }
@@ -94,12 +94,12 @@ impl Repository {
         self.send_unless_there(blob, source, None).await
     }
 
-    /// Asks for a mount. None: it is done; else the upload session that was opened in its place.
+    /// Requests a mount. Returns `None` if the blob was mounted, or the upload session that was opened instead.
     async fn mount(&self, blob: &Descriptor, from: &RepositoryName) -> Result<Option<Url>, StoreError> {
         let mut url = self.registry.url(&self.name, "blobs/uploads/");
         url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from.as_str());
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::Mount, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::Mount, repository: &self.name, subject: &subject };
         self.registry
             .retry(&operation, &self.counts, || async {
                 let _permit = self.registry.budget.permit().await;
@@ -120,23 +120,24 @@ impl Repository {
         source: &Arc<dyn BlobSource>,
         session: Option<Url>,
     ) -> Result<Put, StoreError> {
-        match self.has_blob(blob).await? {
-            true => Ok(Put::Present),
-            false => self.upload(blob, source, session).await.map(|()| Put::Sent),
+        if self.has_blob(blob).await? {
+            Ok(Put::Present)
+        } else {
+            self.upload(blob, source, session).await.map(|()| Put::Sent)
         }
     }
 
     async fn has_blob(&self, blob: &Descriptor) -> Result<bool, StoreError> {
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::HeadBlob, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::HeadBlob, repository: &self.name, subject: &subject };
         let url = self.registry.url(&self.name, &format!("blobs/{subject}"));
         let call = || Call::new(Method::HEAD, url.clone());
         let answer = self.registry.fetch(&operation, &self.counts, 0, call).await;
         none_if_not_found(answer).map(|answer| answer.is_some())
     }
 
-    /// One POST and one PUT. A second attempt opens a session of its own, because ECR refuses a
-    /// second body in the same one.
+    /// Uploads a blob with one POST and one PUT. Every attempt opens a new session, because ECR rejects a second body
+    /// in the same one.
     async fn upload(
         &self,
         blob: &Descriptor,
@@ -144,10 +145,10 @@ impl Repository {
         session: Option<Url>,
     ) -> Result<(), StoreError> {
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::Upload, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::Upload, repository: &self.name, subject: &subject };
         let stored_within = ANSWER_DEADLINE + Duration::from_secs(blob.size / STORES);
         let first_session = Mutex::new(session);
-        // Before the source is opened: what waits for its turn has no connection and no buffers.
+        // Waits before the source is opened, so that uploads that have to wait hold neither a connection nor buffers.
         let _room = self.registry.uploads.acquire().await;
         let attempt = || async {
             let opened = first_session.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -159,7 +160,7 @@ impl Repository {
             let failed: Arc<Mutex<Option<StoreError>>> = Arc::default();
             let bytes = source.blob(blob).await.map_err(Failure::passed_on)?;
             let progress = UploadProgress::new();
-            let body = self.counted(bytes, failed.clone(), progress.clone());
+            let body = self.counting_body(bytes, failed.clone(), progress.clone());
             let call = Call {
                 content_type: Some("application/octet-stream".to_owned()),
                 body: Payload::Stream(body, blob.size, progress),
@@ -167,27 +168,27 @@ impl Repository {
                 ..Call::new(Method::PUT, url)
             };
             let outcome = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
-            // What broke our own body is the cause, the broken connection its effect.
+            // If our own body failed, that is the cause, and the broken connection is its effect.
             let cause = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (outcome, cause) {
                 (Err(_), Some(cause)) => Err(Failure::passed_on(cause)),
-                (Err(failure), None) => Err(in_new_session(failure)),
+                (Err(failure), None) => Err(retryable_in_new_session(failure)),
                 (Ok(answer), _) if answer.status == StatusCode::CREATED => Ok(()),
-                (Ok(answer), _) => self.stored(blob, answer.status).await,
+                (Ok(answer), _) => self.check_stored(blob, answer.status).await,
             }
         };
-        // To send much takes long, and to send it again may be worth it.
+        // A large upload takes long, and may be worth another attempt.
         let patience = PATIENCE + Duration::from_secs(blob.size / SLOWEST);
         let sent = self.registry.attempt(patience, &operation, &self.counts, attempt).await;
-        sent.map_err(|failure| self.explain(failure, Kind::Upload, &subject))
+        sent.map_err(|failure| self.explain(failure, OperationKind::Upload, &subject))
     }
 
-    /// After an upload that was answered by another status than 201: whether the blob is there.
-    async fn stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
+    /// Checks whether the blob exists, after an upload that was answered with a status other than 201.
+    async fn check_stored(&self, blob: &Descriptor, status: StatusCode) -> Result<(), Failure> {
         match self.has_blob(blob).await {
             Ok(true) => Ok(()),
             Ok(false) => {
-                Err(Failure::new(ErrorKind::Transient, format!("it answered {status}, and the blob is not there"))
+                Err(Failure::new(ErrorKind::Transient, format!("it answered {status}, but the blob is missing"))
                     .unproved())
             }
             Err(error) => Err(Failure::passed_on(error)),
@@ -195,17 +196,17 @@ impl Repository {
     }
 
     async fn start_upload(&self, subject: &str) -> Result<Url, Failure> {
-        let operation = Operation { kind: Kind::StartUpload, repository: &self.name, subject };
+        let operation = Operation { kind: OperationKind::StartUpload, repository: &self.name, subject };
         let url = self.registry.url(&self.name, "blobs/uploads/");
         let call = Call::new(Method::POST, url.clone());
         let answer = self.registry.fetch_once(&operation, &self.counts, ANSWER_LIMIT, call).await;
-        // Or else it would be told as a failure of the upload that it is part of, and so of another permission.
-        let answer = answer.map_err(|failure| Failure { at: Some(Kind::StartUpload), ..failure })?;
+        // Otherwise, the failure would be reported as one of the upload, with the wrong permission.
+        let answer = answer.map_err(|failure| Failure { at: Some(OperationKind::StartUpload), ..failure })?;
         location(&answer.headers, &url)
     }
 
-    /// A request body that counts what is sent and remembers why it broke.
-    fn counted(
+    /// Returns a request body that counts the bytes sent and remembers why it failed.
+    fn counting_body(
         &self,
         bytes: BlobStream,
         failed: Arc<Mutex<Option<StoreError>>>,
@@ -226,10 +227,10 @@ impl Repository {
         StreamBody::new(frames).boxed_unsync()
     }
 
-    /// A blob's bytes, verified. A connection that breaks is taken up where it broke.
+    /// Downloads a blob and verifies it. Resumes an interrupted download where it stopped.
     pub(super) async fn download(&self, blob: &Descriptor) -> Result<BlobStream, StoreError> {
         let subject = blob.digest.to_string();
-        let operation = Operation { kind: Kind::GetBlob, repository: &self.name, subject: &subject };
+        let operation = Operation { kind: OperationKind::GetBlob, repository: &self.name, subject: &subject };
         let open = || async {
             let _permit = self.registry.budget.permit().await;
             self.open(&subject, 0).await
@@ -251,28 +252,28 @@ impl Repository {
         Ok(verified(Box::pin(pieces), blob, self.address()))
     }
 
-    /// Asks the registry for the bytes from an offset, follows where it sends us, and drops what comes before
-    /// the offset where the server does not know ranges.
+    /// Requests the bytes from an offset, follows redirects, and drops the bytes before the offset if the server does
+    /// not support ranges.
     ///
-    /// Room for the request is the caller's business: a download that is taken up again feeds an upload that has its
-    /// place, and would wait for ever if all places were held by such uploads.
+    /// Does not wait for a slot: a resumed download feeds an upload that already has one, and would wait forever if
+    /// all slots were taken by such uploads.
     async fn open(&self, subject: &str, offset: u64) -> Result<Body, Failure> {
         let mut url = self.registry.url(&self.name, &format!("blobs/{subject}"));
-        let mut kind = Kind::GetBlob;
+        let mut kind = OperationKind::GetBlob;
         for _ in 0..=REDIRECTS {
             let operation = Operation { kind, repository: &self.name, subject };
             let call = Call { range_from: (offset > 0).then_some(offset), ..Call::new(Method::GET, url.clone()) };
             let response = self.registry.send(&operation, &self.counts, call).await?;
             if response.status().is_redirection() {
                 url = location(response.headers(), &url)?;
-                kind = Kind::GetRedirected;
+                kind = OperationKind::GetRedirected;
                 continue;
             }
             self.registry.budget.succeeded();
             let skip = match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), offset) => 0,
                 StatusCode::PARTIAL_CONTENT => {
-                    return Err(Failure::new(ErrorKind::Invalid, "the server answers with another range"));
+                    return Err(Failure::new(ErrorKind::Invalid, "the server returned a different range"));
                 }
                 _ => offset,
             };
@@ -282,14 +283,14 @@ impl Repository {
     }
 }
 
-/// A body from some offset on.
+/// A response body that begins at some offset.
 struct Body {
     incoming: Incoming,
-    /// Bytes to drop before those that were asked for.
+    /// The number of bytes to drop before the requested ones.
     skip: u64,
 }
 
-/// A download on its way.
+/// A download in progress.
 struct Download {
     repository: Repository,
     subject: String,
@@ -297,22 +298,23 @@ struct Download {
     offset: u64,
     body: Option<Body>,
     resumes: u32,
-    /// The offset at which it broke off last.
+    /// The offset at which it was last interrupted.
     taken_up_at: u64,
-    /// The time that is left to wait for the registry. What the receiver takes is the receiver's.
+    /// The remaining time to wait for the registry. The time that the receiver takes does not count.
     left: Duration,
 }
 
 impl Download {
     async fn next_in_time(&mut self) -> Result<Option<Bytes>, StoreError> {
         let (begun, left) = (Instant::now(), self.left);
-        let (within, why) = match left < STALLED {
-            true => (left, format!("not done within {} s", deadline(self.size).as_secs())),
-            false => (STALLED, format!("no more bytes for {} s", STALLED.as_secs())),
+        let (within, why) = if left < STALLED {
+            (left, format!("not done within {} s", deadline(self.size).as_secs()))
+        } else {
+            (STALLED, format!("no more bytes for {} s", STALLED.as_secs()))
         };
         let Ok(piece) = timeout(within, self.next()).await else {
             let failure = Failure::new(ErrorKind::Transient, why);
-            return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+            return Err(self.repository.explain(failure, OperationKind::GetBlob, &self.subject));
         };
         self.left = left.saturating_sub(begun.elapsed());
         piece
@@ -336,18 +338,18 @@ impl Download {
             }
             self.taken_up_at = self.offset;
             self.resumes += 1;
-            if self.resumes > RESUMES || !failure.may_pass() {
-                return Err(self.repository.explain(failure, Kind::GetBlob, &self.subject));
+            if self.resumes > RESUMES || !failure.is_retryable() {
+                return Err(self.repository.explain(failure, OperationKind::GetBlob, &self.subject));
             }
             self.repository.counts.retry();
             let operation =
-                Operation { kind: Kind::GetBlob, repository: &self.repository.name, subject: &self.subject };
+                Operation { kind: OperationKind::GetBlob, repository: &self.repository.name, subject: &self.subject };
             let open = || self.repository.open(&self.subject, self.offset);
             self.body = Some(self.repository.registry.retry(&operation, &self.repository.counts, open).await?);
         }
     }
 
-    /// The next piece of the body at hand.
+    /// Returns the next piece of the current body.
     async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(body) = self.body.as_mut() else { return Ok(None) };
         loop {
@@ -368,13 +370,13 @@ impl Download {
     }
 }
 
-/// What a download may take, by its size.
+/// Returns the time limit for a download of this size.
 fn deadline(size: u64) -> Duration {
     DOWNLOAD + Duration::from_secs(size / SLOWEST)
 }
 
-/// A refusal that concerns the session: another one may do.
-fn in_new_session(mut failure: Failure) -> Failure {
+/// Marks the failure as retryable: it concerns the upload session, and a new one may succeed.
+fn retryable_in_new_session(mut failure: Failure) -> Failure {
     let session_lost = failure.code.as_deref() == Some("BLOB_UPLOAD_UNKNOWN")
         || failure.code.as_deref() == Some("BLOB_UPLOAD_INVALID")
         || failure.detail.as_deref().is_some_and(|detail| detail.starts_with("416"));
@@ -384,7 +386,7 @@ fn in_new_session(mut failure: Failure) -> Failure {
     failure
 }
 
-/// Whether `Content-Range` begins where the rest was asked for.
+/// Returns whether `Content-Range` begins at the requested offset.
 fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
     let range = headers.get(http::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()) == Some(offset)
@@ -411,7 +413,8 @@ mod tests {
         }
     }
 
-    /// A registry that sends a blob byte by byte with a wait before each, and closes the connection after so many.
+    /// Starts a registry that sends a blob byte by byte with a pause before each, and closes the connection after a
+    /// number of bytes.
     async fn slow(wait: Duration, bytes: usize) -> (Repository, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();

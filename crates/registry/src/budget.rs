@@ -4,10 +4,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How many requests a registry gets at a time, and how many manifests a second.
+/// Limits the number of concurrent requests to a registry, and the rate of manifest writes.
 ///
-/// The number of requests adapts: halved when the registry says that there are too many, and one
-/// more for every full round that went well (additive increase, multiplicative decrease).
+/// The number of requests adapts by additive increase and multiplicative decrease. It is halved when the registry
+/// throttles, and grows by one after every full round of successes.
 pub(super) struct Budget {
     gate: Mutex<Gate>,
     released: Notify,
@@ -18,24 +18,25 @@ struct Gate {
     active: usize,
     limit: usize,
     most: usize,
-    /// Successes since the limit last changed.
+    /// The number of successes since the limit last changed.
     successes: usize,
-    /// Nothing starts before this: the registry asked for a pause.
+    /// No request starts before this time, because the registry asked for a pause.
     pause_until: Option<Instant>,
 }
 
-/// A steady rate with a burst of one second's worth.
+/// A steady rate, with bursts of one second's worth.
 struct Pace {
     interval: Duration,
     burst: u32,
     next: Mutex<Option<Instant>>,
 }
 
-/// Room for one request; it is given back when this is dropped.
+/// A slot for one request, released when dropped.
 pub(super) struct Permit<'a>(&'a Budget);
 
 impl Budget {
-    /// At most `most` requests at a time; manifest writes at `manifests_per_second` where the registry counts them.
+    /// Returns a budget of at most `most` concurrent requests. `manifests_per_second` is set for registries that
+    /// limit manifest writes.
     pub(super) fn new(most: usize, manifests_per_second: Option<u32>) -> Self {
         let most = most.max(1);
         let pace = manifests_per_second.map(|rate| Pace {
@@ -47,7 +48,7 @@ impl Budget {
         Self { gate: Mutex::new(gate), released: Notify::new(), pace }
     }
 
-    /// Waits for room.
+    /// Waits for a slot.
     pub(super) async fn permit(&self) -> Permit<'_> {
         loop {
             let released = self.released.notified();
@@ -67,13 +68,13 @@ impl Budget {
         }
     }
 
-    /// Waits until one more manifest may be written.
+    /// Waits until another manifest may be written.
     pub(super) async fn manifest(&self) {
         let Some(pace) = &self.pace else { return };
         let at = {
             let mut next = lock(&pace.next);
             let now = Instant::now();
-            // A bucket that was left alone is full: `burst` writes start at once.
+            // After a pause the bucket is full, and `burst` writes start at once.
             let earliest = now.checked_sub(pace.interval * pace.burst.saturating_sub(1)).unwrap_or(now);
             let at = next.map_or(earliest, |next| next.max(earliest));
             *next = Some(at + pace.interval);
@@ -82,7 +83,7 @@ impl Budget {
         tokio::time::sleep_until(at).await;
     }
 
-    /// The registry said that there were too many; nothing starts for as long as it asked.
+    /// Records that the registry throttled a request. No request starts during the pause that it asked for.
     pub(super) fn throttled(&self, pause: Option<Duration>) {
         let mut gate = self.gate();
         gate.limit = (gate.limit / 2).max(1);
@@ -91,7 +92,7 @@ impl Budget {
         gate.pause_until = gate.pause_until.max(until);
     }
 
-    /// A request went well.
+    /// Records a successful request.
     pub(super) fn succeeded(&self) {
         let mut gate = self.gate();
         gate.successes += 1;
@@ -114,7 +115,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// A panic while counting leaves a count that is still usable.
+/// Ignores poisoning: after a panic, the count is still usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

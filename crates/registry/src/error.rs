@@ -5,43 +5,44 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::host::EcrHost;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use crate::http_client::Refused;
 use oci::{BoxError, ErrorKind, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 
-/// The longest text of a registry that is passed on, in characters.
+/// The maximum length of a registry's message that is passed on, in characters.
 const DETAIL_LIMIT: usize = 300;
 
-/// One attempt that failed, before anybody says what it was for.
+/// A failed attempt, without the operation that it was part of.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
-    /// The request that failed, where it is only a part of the operation.
-    pub(super) at: Option<Kind>,
-    /// The registry's own code: `NAME_UNKNOWN`.
+    /// The request that failed, if it is only a part of the operation.
+    pub(super) at: Option<OperationKind>,
+    /// The registry's own error code, such as `NAME_UNKNOWN`.
     pub(super) code: Option<String>,
-    /// The registry's own words, made safe to show.
+    /// The registry's own message, sanitized.
     pub(super) detail: Option<String>,
     /// How long the registry asked to wait.
     pub(super) retry_after: Option<Duration>,
     pub(super) source: Option<BoxError>,
-    /// Credentials were sent along.
+    /// Whether credentials were sent.
     pub(super) had_credentials: bool,
-    /// Another attempt would not help, although the kind says that it may.
+    /// Whether another attempt is pointless although the kind suggests one.
     pub(super) is_final: bool,
-    /// The words are not those of a registry: what answers does not know the address.
+    /// Whether the message comes from something other than a registry, which does not know the path.
     pub(super) is_foreign: bool,
-    /// The answer to a write proves nothing, and it is not there: some further attempts may help, whatever the kind.
+    /// Whether a write was answered without proof of success and the content is missing. This allows a few more
+    /// attempts, whatever the kind.
     pub(super) is_unproved: bool,
 }
 
-/// Why nothing more is asked of a registry.
+/// Why no more requests are sent to a registry.
 #[derive(Debug, Clone)]
 pub(super) struct GivenUp {
-    /// What the last attempt failed with.
+    /// The reason of the last failed attempt.
     pub(super) reason: String,
-    /// Attempts that failed in a row.
+    /// The number of consecutive failed attempts.
     pub(super) failures: usize,
 }
 
@@ -65,29 +66,29 @@ impl Failure {
         Self { detail: Some(detail.into()), ..Self::of(kind) }
     }
 
-    /// No answer: the connection, TLS or a proxy.
+    /// Returns the failure for a connection, TLS or proxy error.
     pub(super) fn unreachable(source: BoxError) -> Self {
         Self { source: Some(source), ..Self::of(ErrorKind::Transient) }
     }
 
-    /// No answer in time.
+    /// Returns the failure for a response that did not arrive in time.
     pub(super) fn no_answer(deadline: Duration) -> Self {
         Self::new(ErrorKind::Transient, format!("no answer within {} s", deadline.as_secs()))
     }
 
-    /// The registry stopped reading what it is sent.
-    pub(super) fn takes_no_more(deadline: Duration) -> Self {
+    /// Returns the failure for a registry that stopped reading the request's body.
+    pub(super) fn stopped_reading(deadline: Duration) -> Self {
         Self::new(ErrorKind::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
     }
 
-    /// An error of another operation, most of all of the source of an upload. It has used up its own attempts: to
-    /// repeat what it was for would multiply them.
+    /// Passes on the error of another operation, such as reading the source of an upload. It has been retried there,
+    /// so that retrying here would multiply the attempts.
     pub(super) fn passed_on(error: StoreError) -> Self {
         let kind = error.kind;
         Self { source: Some(error.into()), is_final: true, ..Self::of(kind) }
     }
 
-    /// Nothing more is asked of the registry.
+    /// Returns the failure for a registry that has been given up.
     pub(super) fn host_given_up(given_up: GivenUp) -> Self {
         let reason = given_up.reason;
         let detail = match given_up.failures {
@@ -97,56 +98,56 @@ impl Failure {
         Self { is_final: true, ..Self::new(ErrorKind::Transient, detail) }
     }
 
-    /// A short reason for a progress line, in the registry's words where it said any.
+    /// Returns a short reason for a progress line, in the registry's words if there are any.
     pub(super) fn reason(&self) -> String {
         match (&self.detail, &self.source) {
             (Some(detail), _) => detail.clone(),
-            (None, Some(source)) => deepest(source.as_ref()).to_string(),
+            (None, Some(source)) => innermost_cause(source.as_ref()).to_string(),
             (None, None) => "no answer".to_owned(),
         }
     }
 
-    /// No credentials: that is all there is to say, whatever they were for.
+    /// Returns the failure for credentials that could not be obtained, whatever they were for.
     pub(super) fn no_credentials(error: StoreError) -> Self {
-        Self { at: Some(Kind::Token), ..Self::passed_on(error) }
+        Self { at: Some(OperationKind::Token), ..Self::passed_on(error) }
     }
 
-    /// An answer that is not a success.
+    /// Returns the failure for an unsuccessful response.
     ///
-    /// A registry may repeat what it was sent: its words are shown without `secrets`.
+    /// A registry may repeat what it was sent, so `secrets` are removed from its message.
     pub(super) fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8], secrets: &[SecretString]) -> Self {
         let said = serde_json::from_slice::<Errors>(body).ok();
         let is_foreign = said.is_none() && !body.trim_ascii().is_empty();
         let said = said.and_then(|errors| errors.errors.into_iter().next());
         let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
         let detail = match message.filter(|message| !message.is_empty()) {
-            Some(message) => format!("{} {}", status.as_u16(), safe(&redacted(&message, secrets))),
+            Some(message) => format!("{} {}", status.as_u16(), sanitized(&redacted(&message, secrets))),
             None => status.to_string(),
         };
         let kind = classify(status, code.as_deref(), &detail);
         let retry_after =
             headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
-        let code = code.map(|code| safe(&redacted(&code, secrets)));
+        let code = code.map(|code| sanitized(&redacted(&code, secrets)));
         Self { code, retry_after, is_foreign, ..Self::new(kind, detail) }
     }
 
-    /// Whether the same request may go well later.
-    pub(super) fn may_pass(&self) -> bool {
+    /// Returns whether the same request may succeed later.
+    pub(super) fn is_retryable(&self) -> bool {
         let passes = self.is_unproved || matches!(self.kind, ErrorKind::Throttled | ErrorKind::Transient);
         passes && !self.is_final && self.refused().is_none()
     }
 
-    /// The same for an answer to a write that proves nothing.
+    /// Marks the failure as an answer to a write that proves nothing.
     pub(super) fn unproved(self) -> Self {
         Self { is_unproved: true, ..self }
     }
 
-    /// Whether it is the repository that does not exist.
+    /// Returns whether the repository itself does not exist.
     pub(super) fn is_of_repository(&self) -> bool {
         self.kind == ErrorKind::NotFound && self.code.as_deref() == Some("NAME_UNKNOWN")
     }
 
-    /// The same, where nobody waits for as long as the registry asks.
+    /// Marks the failure as final because the registry asks for a longer wait than is allowed.
     pub(super) fn given_up(mut self) -> Self {
         if let Some(wait) = self.retry_after {
             let asks = format!("it asks to wait for {} s", wait.as_secs());
@@ -155,14 +156,14 @@ impl Failure {
         self
     }
 
-    /// The connection was refused for good, in this request or in what it passes on.
+    /// Returns the permanent connection failure behind this one, if there is any.
     fn refused(&self) -> Option<&Refused> {
         Refused::behind(self.source.as_deref()?)
     }
 
-    /// What is told of it: the one line that names what failed, and the remedy.
+    /// Converts the failure into a one-line message and a hint.
     pub(super) fn explain(mut self, operation: &Operation<'_>, host: &str) -> StoreError {
-        // An error of another operation names what failed by itself: the source, or the credentials.
+        // The error of another operation, such as the source or the credentials, already names what failed.
         match self.source.take().map(|source| source.downcast::<StoreError>()) {
             Some(Ok(error)) => return *error,
             Some(Err(source)) => self.source = Some(source),
@@ -191,20 +192,20 @@ impl Failure {
                 (format!("repository `{repository}` does not exist in {place}"), None)
             }
             (ErrorKind::NotFound, _) if operation.kind.is_write() => (
-                format!("`{host}/{repository}` did not take {what}{detail}"),
-                Some("it answers that something is missing: the repository, or what the manifest names".to_owned()),
+                format!("`{host}/{repository}` did not accept {what}{detail}"),
+                Some("it answers that something is missing: the repository, or content that the manifest refers to".to_owned()),
             ),
             (ErrorKind::NotFound, _) => (format!("{what} does not exist in `{host}/{repository}`{detail}"), None),
-            (ErrorKind::Denied, _) if operation.kind == Kind::Token && self.code.is_none() && !self.had_credentials => {
-                (format!("the token service of `{host}` gives no token for `{repository}`{detail}"), None)
+            (ErrorKind::Denied, _) if operation.kind == OperationKind::Token && self.code.is_none() && !self.had_credentials => {
+                (format!("the token service of `{host}` issued no token for `{repository}`{detail}"), None)
             }
-            (ErrorKind::Denied | ErrorKind::Authentication, _) if operation.kind == Kind::Token && self.had_credentials => (
+            (ErrorKind::Denied | ErrorKind::Authentication, _) if operation.kind == OperationKind::Token && self.had_credentials => (
                 format!("the token service of `{host}` refused the credentials for `{repository}`{detail}"),
                 Some(format!("those of Docker's configuration are wrong, have expired or may not do this: docker login {host}")),
             ),
-            (ErrorKind::Denied, Some(ecr)) if operation.kind == Kind::PutManifest && self.code.is_none() => (
+            (ErrorKind::Denied, Some(ecr)) if operation.kind == OperationKind::PutManifest && self.code.is_none() => (
                 format!("ecr:PutImage on {} was refused{detail}", ecr.repository_arn(repository.as_str())),
-                Some("the role or the repository's policy lacks ecr:PutImage, or the repository is full".to_owned()),
+                Some("the role's or the repository's policy does not allow ecr:PutImage, or the repository is full".to_owned()),
             ),
             (ErrorKind::Denied, Some(ecr)) => (
                 format!("{} on {} was denied{detail}", operation.kind.iam_action(), ecr.repository_arn(repository.as_str())),
@@ -231,7 +232,7 @@ impl Failure {
     }
 }
 
-/// The body that the distribution specification gives an error.
+/// An error body of the distribution specification.
 #[derive(Deserialize)]
 struct Errors {
     errors: Vec<Said>,
@@ -243,7 +244,7 @@ struct Said {
     message: Option<String>,
 }
 
-/// "Not found" is only what the specification calls so: a 404. What a fault of the server says in its body is no answer.
+/// Classifies a failure. Only a 404 counts as not found. The body of a server error is ignored.
 fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> ErrorKind {
     match (status.as_u16(), code) {
         (429, _) | (400..=499, Some("TOOMANYREQUESTS")) => ErrorKind::Throttled,
@@ -251,7 +252,7 @@ fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> ErrorKind {
         (400, Some("TAG_INVALID")) => ErrorKind::Conflict,
         (400, _) if detail.contains("immutable") => ErrorKind::Conflict,
         (401, _) => ErrorKind::Authentication,
-        // ECR's words: "Your authorization token has expired. Reauthenticate and try again."
+        // ECR's message: "Your authorization token has expired. Reauthenticate and try again."
         (403, _) if detail.contains("authorization token has expired") => ErrorKind::Authentication,
         (403, _) => ErrorKind::Denied,
         (404, _) => ErrorKind::NotFound,
@@ -262,7 +263,7 @@ fn classify(status: StatusCode, code: Option<&str>, detail: &str) -> ErrorKind {
     }
 }
 
-/// Seconds, or an HTTP date; at most an hour is believed.
+/// Parses a `Retry-After` in seconds or as an HTTP date, and caps it at an hour.
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     const MOST: Duration = Duration::from_secs(3600);
     let wait = match value.trim().parse() {
@@ -272,19 +273,19 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(wait.min(MOST))
 }
 
-/// The innermost cause, which says most.
-fn deepest<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
-    let mut deepest = error;
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
+/// Returns the innermost cause, which is the most specific one.
+fn innermost_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut innermost_cause = error;
+    while let Some(cause) = innermost_cause.source() {
+        innermost_cause = cause;
     }
-    deepest
+    innermost_cause
 }
 
-/// Characters of a word that may be a part of a secret. A shorter one gives nothing away.
-const TELLING: usize = 8;
+/// The minimum length, in characters, of a word that is redacted as a part of a secret. Shorter words reveal nothing.
+const REDACTED_LENGTH: usize = 8;
 
-/// Words without those that are a secret, hold one, or are a part of one.
+/// Removes words that are a secret, contain one, or are a part of one.
 fn redacted(text: &str, secrets: &[SecretString]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty()) {
@@ -296,7 +297,7 @@ fn redacted(text: &str, secrets: &[SecretString]) -> String {
     while !rest.is_empty() {
         let end = rest.find(|c| !of_token(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        let gives_away = |secret: &SecretString| word.len() >= TELLING && secret.expose_secret().contains(word);
+        let gives_away = |secret: &SecretString| word.len() >= REDACTED_LENGTH && secret.expose_secret().contains(word);
         shown.push_str(if secrets.iter().any(gives_away) { "***" } else { word });
         let next = after.find(of_token).unwrap_or(after.len());
         shown.push_str(&after[..next]);
@@ -305,8 +306,8 @@ fn redacted(text: &str, secrets: &[SecretString]) -> String {
     shown
 }
 
-/// A registry's words on one line, without control characters and not too long.
-fn safe(text: &str) -> String {
+/// Returns a registry's message on one line, truncated and without control characters.
+fn sanitized(text: &str) -> String {
     let words: Vec<&str> =
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
     words.join(" ").chars().take(DETAIL_LIMIT).collect()
@@ -374,7 +375,7 @@ mod tests {
     fn a_denied_action_is_named_and_hostile_words_are_tamed() {
         let body = r#"{"errors":[{"code":"DENIED","message":"no\n::error::x\u001b[31m"}]}"#;
         let repository = "shop/api".parse().unwrap();
-        let operation = Operation { kind: Kind::StartUpload, repository: &repository, subject: "blob" };
+        let operation = Operation { kind: OperationKind::StartUpload, repository: &repository, subject: "blob" };
         let error = answered(403, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
         insta::assert_snapshot!(error.message, @"ecr:InitiateLayerUpload on arn:aws:ecr:eu-west-1:111122223333:repository/shop/api was denied (403 no ::error::x [31m)");
     }
@@ -383,7 +384,7 @@ mod tests {
     fn a_missing_repository_says_how_to_make_it() {
         let body = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository does not exist"}]}"#;
         let repository = "shop/api".parse().unwrap();
-        let operation = Operation { kind: Kind::StartUpload, repository: &repository, subject: "blob" };
+        let operation = Operation { kind: OperationKind::StartUpload, repository: &repository, subject: "blob" };
         let error = answered(404, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
         insta::assert_snapshot!(error.message, @"repository `shop/api` does not exist in 111122223333/eu-west-1");
         insta::assert_snapshot!(error.hint.unwrap(), @"set `create-repositories: missing`, or create it: aws ecr create-repository --region eu-west-1 --repository-name shop/api");

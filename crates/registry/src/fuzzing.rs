@@ -1,4 +1,4 @@
-//! The readers of a registry's headers, for [`crate::fuzzing`].
+//! The parsers of a registry's headers, for [`crate::fuzzing`].
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, header};
@@ -9,15 +9,16 @@ use super::auth::{Challenge, Scope};
 use super::error::Failure;
 use super::link::next_page;
 
-/// The head of an answer: the address that was asked, then a header a line, then its body. The next page is on the same
-/// origin, no address loses TLS, a token's address is the realm's, and no registry makes a run wait for ever.
+/// Parses the head of a response: the requested URL, one header per line, then the body. Asserts that the next page
+/// has the same origin, that no URL loses TLS, that a token's URL is the realm's, and that no registry makes a run
+/// wait forever.
 pub fn headers(data: &[u8]) {
     let (head, body) = match data.windows(2).position(|pair| pair == b"\n\n") {
         Some(end) => (&data[..end], &data[end + 2..]),
         None => (data, &[][..]),
     };
-    // With an escape or Unicode in a host, `idna_adapter` asserts in builds for debugging that the rest of it is in lower
-    // case. What ships has no such assertion, and such a host is like no other.
+    // For hosts with an escape or Unicode, `idna_adapter` has a debug assertion that the rest is in lower case.
+    // Release builds do not have it, so such a head is converted to lower case first.
     let head = if head.iter().any(|byte| *byte == b'%' || !byte.is_ascii()) {
         head.to_ascii_lowercase()
     } else {

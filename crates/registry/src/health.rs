@@ -1,4 +1,4 @@
-//! Whether a registry can still be expected to answer: a circuit breaker over all that a run does with it.
+//! Decides whether a registry can still be expected to respond: a circuit breaker over all requests of a run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,22 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::error::{Failure, GivenUp};
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use oci::ErrorKind;
 
-/// Operations that give up one after the other, with no answer between them, before the rest is given up too. One
-/// alone may be about a single broken blob.
+/// The number of operations that have to give up in a row, without any response in between, before the rest is given
+/// up as well. A single one may be due to one broken blob.
 const IN_A_ROW: usize = 2;
 
-/// Attempts of several operations that fail in a row before the rest is given up, if they go on for [`FAILING`].
+/// The number of consecutive failed attempts, of several operations, before the rest is given up, if they last for
+/// [`FAILING`].
 const FAILURES: usize = 6;
 
-/// How long a registry may fail without an answer between: operations that wait for their turn would wait for long.
+/// How long a registry may fail without any response. Otherwise, operations that wait for their turn would wait for
+/// long.
 const FAILING: Duration = Duration::from_secs(20);
 
-/// What is known of one registry.
+/// The health of one registry.
 #[derive(Default)]
 pub(super) struct Health {
     state: Mutex<State>,
@@ -32,22 +34,22 @@ pub(super) struct Health {
 struct State {
     /// Whether any request was ever answered.
     has_answered: bool,
-    /// Failures since the last answer to any request.
+    /// Failures since the last response to any request.
     all: Streak,
-    /// Failures since the last answer to a request of the same kind.
-    by_kind: HashMap<Kind, Streak>,
+    /// Failures since the last response to a request of the same kind.
+    by_kind: HashMap<OperationKind, Streak>,
 }
 
-/// Failures with no answer between them.
+/// Failures without a response in between.
 #[derive(Default)]
 struct Streak {
     first: Option<Instant>,
     failures: usize,
-    /// What failed: repository and subject.
+    /// The operations that failed: repository and subject.
     operations: HashSet<String>,
-    /// What failed for as long as it may.
+    /// The operations that gave up.
     gave_up: HashSet<String>,
-    /// Nothing more is asked, and why.
+    /// Set once no more requests are sent.
     given_up: Option<GivenUp>,
 }
 
@@ -69,8 +71,8 @@ impl Streak {
 }
 
 impl Health {
-    /// A request was answered, be it by a refusal.
-    pub(super) fn answered(&self, kind: Kind) {
+    /// Records a response, even an unsuccessful one.
+    pub(super) fn answered(&self, kind: OperationKind) {
         let mut state = self.state();
         state.has_answered = true;
         if state.all.given_up.is_none() {
@@ -79,18 +81,19 @@ impl Health {
         state.by_kind.retain(|of, streak| *of != kind || streak.given_up.is_some());
     }
 
-    /// An attempt has failed that may be made again.
+    /// Records a failed attempt that may be repeated.
     pub(super) fn failed(&self, operation: &Operation<'_>, failure: &Failure) {
         self.count(operation, failure, false);
     }
 
-    /// An operation has failed for as long as it may.
+    /// Records an operation that has used up its attempts.
     pub(super) fn gave_up(&self, operation: &Operation<'_>, failure: &Failure) {
         self.count(operation, failure, true);
     }
 
-    /// The registry is given up after the first operation where it has never answered, otherwise after [`IN_A_ROW`] or
-    /// [`FAILURES`] with no answer between them; and so are requests of one kind where only others are answered.
+    /// Counts a failure, and gives up the registry if necessary. A registry that never answered is given up after the
+    /// first operation, any other after [`IN_A_ROW`] operations or [`FAILURES`] attempts without a response. The same
+    /// applies to requests of one kind if only other kinds are answered.
     fn count(&self, operation: &Operation<'_>, failure: &Failure, is_last: bool) {
         let mut state = self.state();
         let name = format!("{} {}", operation.repository, operation.subject);
@@ -102,7 +105,7 @@ impl Health {
     }
 
     /// Resolves once requests of a kind are given up.
-    pub(super) async fn given_up(&self, kind: Kind) -> GivenUp {
+    pub(super) async fn given_up(&self, kind: OperationKind) -> GivenUp {
         loop {
             let changed = self.changed.notified();
             let given_up = {
@@ -132,63 +135,63 @@ mod tests {
         Failure::new(ErrorKind::Transient, "503 Service Unavailable")
     }
 
-    fn gives_up(health: &Health, kind: Kind, subject: &str) {
+    fn gives_up(health: &Health, kind: OperationKind, subject: &str) {
         let repository = "shop/api".parse().unwrap();
         health.gave_up(&Operation { kind, repository: &repository, subject }, &failure());
     }
 
-    fn fails(health: &Health, kind: Kind, subject: &str) {
+    fn fails(health: &Health, kind: OperationKind, subject: &str) {
         let repository = "shop/api".parse().unwrap();
         health.failed(&Operation { kind, repository: &repository, subject }, &failure());
     }
 
-    fn is_given_up(health: &Health, kind: Kind) -> bool {
+    fn is_given_up(health: &Health, kind: OperationKind) -> bool {
         health.given_up(kind).now_or_never().is_some()
     }
 
     #[test]
     fn a_registry_that_never_answered_is_given_up_at_once() {
         let health = Health::default();
-        assert!(!is_given_up(&health, Kind::HeadManifest));
-        gives_up(&health, Kind::HeadManifest, "1.0.0");
-        assert!(is_given_up(&health, Kind::HeadManifest) && is_given_up(&health, Kind::Tags));
+        assert!(!is_given_up(&health, OperationKind::HeadManifest));
+        gives_up(&health, OperationKind::HeadManifest, "1.0.0");
+        assert!(is_given_up(&health, OperationKind::HeadManifest) && is_given_up(&health, OperationKind::Tags));
     }
 
     #[test]
     fn one_broken_blob_is_not_a_broken_registry() {
         let health = Health::default();
-        health.answered(Kind::HeadManifest);
+        health.answered(OperationKind::HeadManifest);
         for _ in 0..3 {
-            gives_up(&health, Kind::GetBlob, "sha256:one");
-            assert!(!is_given_up(&health, Kind::GetBlob));
+            gives_up(&health, OperationKind::GetBlob, "sha256:one");
+            assert!(!is_given_up(&health, OperationKind::GetBlob));
         }
-        // The second one is of the same kind, and only requests of other kinds are answered.
-        health.answered(Kind::HeadManifest);
-        gives_up(&health, Kind::GetBlob, "sha256:two");
-        assert!(is_given_up(&health, Kind::GetBlob));
-        assert!(!is_given_up(&health, Kind::HeadManifest));
+        // The second operation is of the same kind, and only requests of other kinds are answered.
+        health.answered(OperationKind::HeadManifest);
+        gives_up(&health, OperationKind::GetBlob, "sha256:two");
+        assert!(is_given_up(&health, OperationKind::GetBlob));
+        assert!(!is_given_up(&health, OperationKind::HeadManifest));
     }
 
     #[test]
     fn an_answer_starts_the_count_anew() {
         let health = Health::default();
-        health.answered(Kind::GetBlob);
-        gives_up(&health, Kind::GetBlob, "sha256:one");
-        health.answered(Kind::GetBlob);
-        gives_up(&health, Kind::GetBlob, "sha256:two");
-        assert!(!is_given_up(&health, Kind::GetBlob));
+        health.answered(OperationKind::GetBlob);
+        gives_up(&health, OperationKind::GetBlob, "sha256:one");
+        health.answered(OperationKind::GetBlob);
+        gives_up(&health, OperationKind::GetBlob, "sha256:two");
+        assert!(!is_given_up(&health, OperationKind::GetBlob));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_that_go_on_end_what_waits_for_its_turn() {
         let health = Health::default();
-        health.answered(Kind::HeadManifest);
+        health.answered(OperationKind::HeadManifest);
         for number in 0..FAILURES {
-            fails(&health, Kind::HeadManifest, &format!("1.0.{number}"));
+            fails(&health, OperationKind::HeadManifest, &format!("1.0.{number}"));
         }
-        assert!(!is_given_up(&health, Kind::HeadManifest), "not for long enough");
+        assert!(!is_given_up(&health, OperationKind::HeadManifest), "not for long enough");
         tokio::time::advance(FAILING).await;
-        fails(&health, Kind::HeadManifest, "1.1.0");
-        assert!(is_given_up(&health, Kind::HeadManifest));
+        fails(&health, OperationKind::HeadManifest, "1.1.0");
+        assert!(is_given_up(&health, OperationKind::HeadManifest));
     }
 }

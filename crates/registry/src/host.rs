@@ -1,16 +1,16 @@
-/// What the host name of a private ECR registry says: whose it is and where.
+/// The account and region in the host name of a private ECR registry.
 ///
-/// Commercial, China, GovCloud and sovereign partitions, FIPS and dual-stack names
-/// (`111122223333.dkr-ecr.eu-west-1.on.aws`) are all read.
+/// Supports the commercial, China, GovCloud and sovereign partitions, FIPS, and dual-stack names
+/// (`111122223333.dkr-ecr.eu-west-1.on.aws`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EcrHost {
-    /// The twelve digits of the account.
+    /// The account ID, 12 digits.
     pub account: String,
     /// The region.
     pub region: String,
 }
 
-/// What comes after the region, in every partition.
+/// The domains after the region, in all partitions.
 const DOMAINS: [&str; 9] = [
     "amazonaws.com",
     "amazonaws.com.cn",
@@ -23,8 +23,8 @@ const DOMAINS: [&str; 9] = [
     "csp.hci.ic.gov",
 ];
 
-/// Whether a word has the form of a region: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. It becomes a part of the host
-/// that a signed request goes to, and `s3` would make another service's of it.
+/// Returns whether a text has the form of a region: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. It becomes a part
+/// of the host of signed requests, where `s3`, for example, would lead to another service.
 pub fn is_region(text: &str) -> bool {
     let lower = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
     let words: Vec<&str> = text.split('-').collect();
@@ -35,7 +35,7 @@ pub fn is_region(text: &str) -> bool {
 }
 
 impl EcrHost {
-    /// Reads a registry's host name; none where it is not a private ECR registry.
+    /// Parses a host name, or returns `None` if it is not a private ECR registry.
     pub fn parse(host: &str) -> Option<Self> {
         let (account, rest) = host.split_once('.')?;
         let service = rest.strip_prefix("dkr.ecr").or_else(|| rest.strip_prefix("dkr-ecr"))?;
@@ -45,7 +45,7 @@ impl EcrHost {
         is_ecr.then(|| Self { account: account.to_owned(), region: region.to_owned() })
     }
 
-    /// The partition of an ARN in this region.
+    /// Returns the partition of ARNs in this region.
     pub fn partition(&self) -> &'static str {
         match self.region.as_str() {
             region if region.starts_with("cn-") => "aws-cn",
@@ -57,7 +57,7 @@ impl EcrHost {
         }
     }
 
-    /// The ARN of a repository in this registry.
+    /// Returns the ARN of a repository in this registry.
     pub fn repository_arn(&self, repository: &str) -> String {
         format!("arn:{}:ecr:{}:{}:repository/{repository}", self.partition(), self.region, self.account)
     }

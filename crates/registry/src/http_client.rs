@@ -1,4 +1,4 @@
-//! The one HTTP client: of registries, of the AWS SDK, and of GitHub's API.
+//! The HTTP client for registries, the AWS SDK, and GitHub's API.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -23,39 +23,38 @@ use tower_service::Service;
 use crate::tls;
 use oci::{BoxError, StoreError};
 
-/// Until a connection stands, with TLS and the way through a proxy.
+/// The time limit for establishing a connection, including TLS and proxies.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept without a request: shorter than what load balancers allow.
+/// How long an idle connection is kept: shorter than the timeouts of load balancers.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Bytes that a connection reads or writes at a time. The default is six times as much, for each of some dozen blobs
-/// that are on their way.
+/// The size of a connection's read and write buffers, in bytes. The default is six times as much, for each of some
+/// dozen concurrent blobs.
 const BUFFER: usize = 64 * 1024;
 
-/// A request's body.
+/// A request body.
 pub type Body = UnsyncBoxBody<Bytes, StoreError>;
 
-/// HTTP/1.1 over pooled connections, TLS by rustls with ring.
+/// An HTTP/1.1 client with pooled connections, and TLS by rustls with ring.
 ///
-/// The proxies are those of `HTTPS_PROXY` and `NO_PROXY`, the roots those of the system or of
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR`. HTTP/1.1 on purpose: one connection a blob is faster than
-/// many blobs in one.
+/// Proxies come from `HTTPS_PROXY` and `NO_PROXY`, root certificates from the system, or from `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`. HTTP/1.1 is deliberate: one connection per blob is faster than many blobs on one connection.
 #[derive(Clone)]
 pub struct HttpClient(Client<Connector, Body>);
 
 impl HttpClient {
-    /// A client with the deadline that fits most hosts.
+    /// Returns a client with a connection time limit that fits most hosts.
     pub fn new() -> Self {
         Self::connecting_within(CONNECT_DEADLINE)
     }
 
-    /// One that gives up earlier or later than others do.
+    /// Returns a client with another connection time limit.
     pub fn connecting_within(deadline: Duration) -> Self {
         Self(client(deadline))
     }
 
-    /// Sends one request once.
+    /// Sends a request, without retries.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         Ok(self.0.request(request).await?)
     }
@@ -65,7 +64,7 @@ fn client(deadline: Duration) -> Client<Connector, Body> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    // Shared out among the addresses of a host, so that one that does not answer leaves time for the next.
+    // The time is divided among the addresses of a host, so that an unreachable one leaves time for the next.
     http.set_connect_timeout(Some(deadline));
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
@@ -74,13 +73,12 @@ fn client(deadline: Duration) -> Client<Connector, Body> {
         .build(Connector { proxied: Proxied { http, proxies: Arc::new(Matcher::from_env()) }, deadline })
 }
 
-/// A body of bytes at hand.
+/// Returns a body with these bytes.
 pub fn full(bytes: Bytes) -> Body {
     http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A connection that would be refused again, however often it is tried: who answers is not believed, or does not believe
-/// us.
+/// A connection that would be refused again, however often it is tried: one side does not trust the other.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
@@ -90,7 +88,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The refusal that an error comes from.
+    /// Returns the refusal that caused an error.
     pub fn behind<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -114,7 +112,7 @@ impl Refused {
     }
 }
 
-/// Host and port, without the user and password that an address of a proxy can hold.
+/// Returns host and port of a URI, without the user and password that a proxy's URI may contain.
 fn address(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
     uri.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
@@ -122,7 +120,7 @@ fn address(uri: &Uri) -> String {
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// Connects with TLS or without. What TLS needs is made for the first connection that has it.
+/// Connects with or without TLS. The TLS configuration is created for the first TLS connection.
 #[derive(Clone)]
 pub struct Connector {
     proxied: Proxied,
@@ -158,7 +156,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Connects directly, or through the proxy that the environment names for an https address.
+/// Connects directly or, for https, through the proxy from the environment.
 #[derive(Clone)]
 struct Proxied {
     http: HttpConnector,
@@ -195,7 +193,7 @@ async fn through(proxy: Intercept, http: HttpConnector, to: Uri) -> Result<Tokio
         tunnel = tunnel.with_auth(user.clone());
     }
     tunnel.call(to).await.map_err(|error| {
-        // The type of the error can't be named, so its words have to tell.
+        // The error's type is private, so only its message can be checked.
         if error.to_string().contains("authorization required") {
             let hint = "HTTPS_PROXY has to be http://USER:PASSWORD@HOST:PORT, with the right ones";
             return Refused { message: format!("the proxy `{at}` asks for a user and a password"), hint }.into();
@@ -204,9 +202,9 @@ async fn through(proxy: Intercept, http: HttpConnector, to: Uri) -> Result<Tokio
     })
 }
 
-/// A proxy that can't be reached, or can't reach.
+/// A proxy that cannot be reached, or that cannot reach the host.
 #[derive(Debug, thiserror::Error)]
-#[error("no way through the proxy `{at}`")]
+#[error("cannot connect through the proxy `{at}`")]
 struct ProxyFailed {
     at: String,
     source: BoxError,

@@ -11,6 +11,7 @@ pub mod fuzzing;
 mod health;
 mod host;
 pub mod http_client;
+mod known_content;
 mod link;
 mod manifests;
 mod operation;
@@ -18,7 +19,6 @@ mod progress;
 mod referrers;
 mod request;
 mod retry;
-mod shown;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -32,7 +32,7 @@ use url::Url;
 
 pub use auth::{CredentialSource, Credentials};
 pub use host::{EcrHost, is_region};
-pub use operation::{Kind, Traffic};
+pub use operation::{OperationKind, Traffic};
 
 use crate::http_client::HttpClient;
 use address::default_endpoint;
@@ -40,27 +40,28 @@ use auth::Authenticator;
 use blobs::Mounts;
 use budget::Budget;
 use health::Health;
+use known_content::KnownContent;
 use oci::{Location, RepositoryName, StoreError};
 use operation::Counts;
 use progress::Progress;
 use referrers::ReferrersApi;
-use shown::Shown;
 
-/// PutImage is limited to 10 a second for an account and region; this leaves room for others.
+/// The rate of manifest writes to ECR, per second. `PutImage` is limited to 10 per second for an account and region,
+/// and other jobs need some of that.
 const ECR_MANIFESTS_PER_SECOND: u32 = 8;
 
-/// Blobs that are on their way to one registry at a time, whatever the number of images: each takes the buffers of two
-/// connections, and one for every request that is allowed would take memory without being faster.
+/// The maximum number of concurrent blob uploads to a registry, for any number of images. Each takes the buffers of
+/// two connections. More of them would take memory without being faster.
 const UPLOADS: usize = 16;
 
-/// How registries are reached.
+/// Options for the access to registries.
 #[derive(Clone)]
 pub struct Options {
-    /// Requests at a time for each registry.
+    /// The maximum number of concurrent requests to each registry.
     pub concurrency: usize,
-    /// Where the data plane of a host is really reached: a VPC endpoint, a proxy, an emulator.
+    /// URLs to use instead of a host's own: a VPC endpoint, a proxy, an emulator.
     pub endpoints: BTreeMap<String, Url>,
-    /// Is told, line by line, what is waited for, and what is done in another way than usual.
+    /// Receives progress lines: what the run is waiting for, and what it does differently than usual.
     pub progress: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -70,7 +71,7 @@ impl Default for Options {
     }
 }
 
-/// All registries that a run speaks to as one identity, with their connections, tokens and budgets.
+/// All registries that a run accesses with the same identity, with their connections, tokens and budgets.
 pub struct Registries {
     options: Options,
     http: HttpClient,
@@ -78,26 +79,26 @@ pub struct Registries {
     known: Mutex<HashMap<String, Arc<Registry>>>,
 }
 
-/// One registry.
+/// A registry.
 pub(crate) struct Registry {
     host: String,
     endpoint: Url,
-    /// The endpoint is another one than the host's own.
+    /// Whether the URL is not the host's own.
     is_elsewhere: bool,
     http: HttpClient,
     authenticator: Authenticator,
     budget: Budget,
     health: Health,
     progress: Progress,
-    /// Room for one more blob's bytes.
+    /// Slots for blob uploads.
     uploads: tokio::sync::Semaphore,
     mounts: Mounts,
     referrers_api: ReferrersApi,
-    /// What the registry has shown of repositories in this run.
-    shown: Shown,
+    /// What the registry is known to contain in this run.
+    known: KnownContent,
 }
 
-/// One repository of a registry, with the count of what its use took.
+/// A repository in a registry, with a count of the traffic through this handle.
 #[derive(Clone)]
 pub struct Repository {
     registry: Arc<Registry>,
@@ -107,15 +108,15 @@ pub struct Repository {
 }
 
 impl Registries {
-    /// Registries that ask `source` for credentials.
+    /// Returns registries that get their credentials from `source`.
     pub fn new(options: Options, source: Arc<dyn CredentialSource>) -> Self {
         Self { options, http: HttpClient::new(), source, known: Mutex::default() }
     }
 
-    /// A repository of a host.
+    /// Returns a repository of a host.
     ///
     /// # Errors
-    /// When the host can't be made into an address.
+    /// Returns an error if the host does not form a valid URL.
     pub fn repository(&self, host: &str, name: &RepositoryName) -> Result<Repository, StoreError> {
         Ok(Repository {
             registry: self.registry(host)?,
@@ -147,7 +148,7 @@ impl Registries {
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             mounts: Mounts::default(),
             referrers_api: ReferrersApi::default(),
-            shown: Shown::default(),
+            known: KnownContent::default(),
         });
         known.insert(host.to_owned(), registry.clone());
         Ok(registry)
@@ -155,25 +156,25 @@ impl Registries {
 }
 
 impl Repository {
-    /// What the use of this handle took so far.
+    /// Returns the traffic through this handle so far.
     pub fn traffic(&self) -> Traffic {
         self.counts.snapshot()
     }
 
-    /// Its path in the registry.
+    /// Returns the repository's name.
     pub fn name(&self) -> &RepositoryName {
         &self.name
     }
 
-    /// The registry's host.
+    /// Returns the registry's host.
     pub fn host(&self) -> &str {
         &self.registry.host
     }
 
-    /// Asks for the credentials now, so that they are there when the first request needs them.
+    /// Obtains the credentials eagerly, so that they are available for the first request.
     ///
     /// # Errors
-    /// When there should be some and they can't be had.
+    /// Returns an error if credentials should exist but cannot be obtained.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.registry.authenticator.credentials().await.map(drop)
     }

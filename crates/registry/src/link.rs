@@ -6,16 +6,16 @@ use super::address::same_origin;
 use super::error::Failure;
 use oci::ErrorKind;
 
-/// The address of the next page in a `Link` header, on the same origin.
+/// Returns the URL of the next page from a `Link` header. It has to be on the same origin.
 pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, Failure> {
     let unreadable = || Failure::new(ErrorKind::Invalid, "where the next page is can't be read");
     for value in headers.get_all(LINK) {
         let mut rest = value.to_str().map_err(|_| unreadable())?.trim();
         while !rest.is_empty() {
-            // The address may hold what parts links, so it is taken first.
+            // The URL may contain the separator, so it is parsed first.
             let (address, after) =
                 rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or_else(unreadable)?;
-            let (parameters, next) = until_comma(after);
+            let (parameters, next) = split_at_comma(after);
             if is_next(parameters) {
                 return match from.join(address) {
                     Ok(url) if same_origin(&url, from) => Ok(Some(url)),
@@ -28,8 +28,8 @@ pub(super) fn next_page(headers: &HeaderMap, from: &Url) -> Result<Option<Url>, 
     Ok(None)
 }
 
-/// What comes before the comma that ends a link, and what comes after it: one between quotes ends none.
-fn until_comma(text: &str) -> (&str, &str) {
+/// Splits at the comma that ends a link. A comma inside of quotes does not.
+fn split_at_comma(text: &str) -> (&str, &str) {
     let mut quoted = false;
     let end = text.find(|c| {
         quoted ^= c == '"';
@@ -38,7 +38,7 @@ fn until_comma(text: &str) -> (&str, &str) {
     end.map_or((text, ""), |end| (&text[..end], text[end + 1..].trim_start_matches([',', ' ', '\t'])))
 }
 
-/// Whether a link's parameters say that it leads to the next page.
+/// Returns whether a link's parameters mark it as the next page.
 fn is_next(parameters: &str) -> bool {
     parameters.split(';').filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
         let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use super::Repository;
 use super::error::Failure;
 use super::link::next_page;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use super::request::{Answer, Call, Payload};
 use super::retry::PATIENCE;
 use oci::limited::List;
@@ -17,34 +17,34 @@ use oci::{
     RepositoryName, Store, StoreError, Tag, listed_tag, media_type,
 };
 
-/// What a registry says of the digest of an answer.
+/// The header with a response's digest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-/// Says that the registry lists a manifest among the referrers of its subject.
+/// The header with which a registry confirms that it lists a manifest among the referrers of its subject.
 const OCI_SUBJECT: &str = "oci-subject";
 
-/// Tags that one answer may list: the distribution specification's usual page, and ECR's own most.
+/// The number of tags requested per page: the usual one of the distribution specification, and ECR's maximum.
 const TAG_PAGE: usize = 1000;
 
-/// Tags of a repository that are read: three for each image of ECR's default quota, as many as it is in environments.
+/// The maximum number of tags that are read from a repository: three for each image of ECR's default quota.
 const TAGS: usize = 300_000;
 
-/// Pages of a tag list that are read: smaller ones than were asked for are allowed.
+/// The maximum number of pages of a tag list. A registry may return smaller pages than requested.
 const TAG_PAGES: usize = 1000;
 
-/// Tags that are looked at, at a time.
+/// The maximum number of tags that are resolved concurrently.
 const READERS: usize = 16;
 
-/// The largest page of a tag list, in bytes.
+/// The maximum size of a page of tags, in bytes.
 const PAGE_LIMIT: usize = 4 * 1024 * 1024;
 
 impl Repository {
-    fn operation<'a>(&'a self, kind: Kind, subject: &'a str) -> Operation<'a> {
+    fn operation<'a>(&'a self, kind: OperationKind, subject: &'a str) -> Operation<'a> {
         Operation { kind, repository: &self.name, subject }
     }
 
     async fn get_manifest(&self, reference: &str, wanted: Option<&Digest>) -> Result<Option<Manifest>, StoreError> {
-        let operation = self.operation(Kind::GetManifest, reference);
+        let operation = self.operation(OperationKind::GetManifest, reference);
         let call = || self.manifest_call(Method::GET, reference);
         let answer = self.registry.fetch(&operation, &self.counts, MANIFEST_LIMIT as usize, call).await;
         let Some(Answer { headers, body, .. }) = none_if_not_found(answer)? else { return Ok(None) };
@@ -54,14 +54,14 @@ impl Repository {
             let message = format!("`{reference}` of {} is not a manifest that can be used", self.address());
             StoreError::new(ErrorKind::Invalid, message).because(error)
         })?;
-        let said = said_digest(&headers);
+        let said = digest_header(&headers);
         for expected in wanted.into_iter().chain(said.as_ref()) {
             if *expected != manifest.digest {
-                let message = format!("manifest {expected} of {} has other bytes than its digest says", self.address());
+                let message = format!("manifest {expected} of {} does not match its digest", self.address());
                 return Err(StoreError::new(ErrorKind::Integrity, message));
             }
         }
-        self.registry.shown.manifest(&self.name, reference);
+        self.registry.known.manifest(&self.name, reference);
         Ok(Some(manifest))
     }
 
@@ -70,23 +70,23 @@ impl Repository {
         Call { accept: Some(media_type::MANIFESTS.join(", ")), ..Call::new(method, url) }
     }
 
-    /// What the registry holds under a tag, or whether it holds a digest.
+    /// Returns the digest of a tag, or checks that a digest exists.
     pub(super) async fn head_reference(&self, reference: &str) -> Result<Option<Digest>, StoreError> {
-        let operation = self.operation(Kind::HeadManifest, reference);
+        let operation = self.operation(OperationKind::HeadManifest, reference);
         let call = || self.manifest_call(Method::HEAD, reference);
         let answer = self.registry.fetch(&operation, &self.counts, 0, call).await;
         let Some(answer) = none_if_not_found(answer)? else { return Ok(None) };
-        self.registry.shown.manifest(&self.name, reference);
-        match said_digest(&answer.headers) {
+        self.registry.known.manifest(&self.name, reference);
+        match digest_header(&answer.headers) {
             Some(digest) => Ok(Some(digest)),
-            // The header is optional: without it the bytes tell.
+            // The header is optional. Without it, the digest is computed from the manifest.
             None => Ok(self.get_manifest(reference, None).await?.map(|manifest| manifest.digest)),
         }
     }
 
-    /// One PUT of a manifest, and a look where its answer alone does not prove that it took effect.
+    /// Sends one PUT of a manifest. If the response does not prove that it took effect, reads the manifest back.
     async fn put_once(&self, manifest: &Manifest, tag: Option<&Tag>, reference: &str) -> Result<Written, Failure> {
-        let operation = self.operation(Kind::PutManifest, reference);
+        let operation = self.operation(OperationKind::PutManifest, reference);
         let call = Call {
             content_type: Some(manifest.media_type.clone()),
             body: Payload::Bytes(manifest.bytes.clone()),
@@ -94,7 +94,7 @@ impl Repository {
         };
         self.registry.budget.manifest().await;
         let refused = match self.registry.fetch_once(&operation, &self.counts, PAGE_LIMIT, call).await {
-            Ok(answer) => match said_digest(&answer.headers) {
+            Ok(answer) => match digest_header(&answer.headers) {
                 Some(said) if said != manifest.digest => {
                     let message = format!("{} took {} for {said}", self.address(), manifest.digest);
                     return Err(Failure::passed_on(StoreError::new(ErrorKind::Integrity, message)));
@@ -104,7 +104,7 @@ impl Repository {
                 }
                 _ => Refused::Unproved(answer),
             },
-            // The same digest put again on an immutable tag is refused too.
+            // An immutable tag rejects even the digest that it already has.
             Err(failure) if failure.kind == ErrorKind::Conflict => Refused::Conflict(failure),
             Err(failure) => return Err(failure),
         };
@@ -116,9 +116,9 @@ impl Repository {
                 Ok(Written { lists_referrers })
             }
             (Some(held), refused) => Err(Failure::passed_on(self.held_by_another(manifest, tag, &held, &refused))),
-            // It may be on its way, or have lost against another write: the same request again is harmless.
+            // It may still be in progress, or another writer may have won. Repeating the request is harmless.
             (None, Refused::Unproved(answer)) => {
-                let detail = format!("it answered {}, and the manifest is not there", answer.status);
+                let detail = format!("it answered {}, but the manifest is missing", answer.status);
                 Err(Failure::new(ErrorKind::Transient, detail).unproved())
             }
             (None, Refused::Conflict(failure)) => Err(failure.unproved()),
@@ -140,16 +140,16 @@ impl Repository {
         }
     }
 
-    /// The error of an answer that contradicts what the registry has shown.
-    fn unbelievable(&self, what: &str, answered: &str) -> StoreError {
+    /// Returns the error for a response that contradicts what the registry is known to contain.
+    fn contradiction(&self, what: &str, answered: &str) -> StoreError {
         let message = format!("{what} of {} can't be read: it answers {answered}", self.address());
         StoreError::new(ErrorKind::Transient, message)
     }
 
-    /// One page of the tags, and whether there are more. None: the repository does not exist.
+    /// Returns one page of tags, or `None` if the repository does not exist.
     ///
-    /// A passing 404 or an empty list would hide tags, so an answer that the registry has contradicted before is asked
-    /// for again, and is an error in the end.
+    /// A transient 404 or empty list would hide tags. A response that contradicts earlier ones is therefore requested
+    /// again, and finally an error.
     async fn tag_page(&self, url: url::Url) -> Result<Option<TagPage>, StoreError> {
         let mut answered = String::new();
         for look in 0..LOOKS {
@@ -159,12 +159,12 @@ impl Repository {
             match self.tag_page_once(&url).await? {
                 TagAnswer::Page(page) => return Ok(Some(page)),
                 TagAnswer::NoRepository => return Ok(None),
-                TagAnswer::NotFound if look > 0 && !self.registry.shown.exists(&self.name) => return Ok(None),
+                TagAnswer::NotFound if look > 0 && !self.registry.known.exists(&self.name) => return Ok(None),
                 TagAnswer::NotFound => "404, although a manifest of it was read".clone_into(&mut answered),
                 TagAnswer::Empty => "an empty list, although a tag of it was read".clone_into(&mut answered),
             }
         }
-        Err(self.unbelievable("the tag list", &answered))
+        Err(self.contradiction("the tag list", &answered))
     }
 
     async fn tag_page_once(&self, url: &url::Url) -> Result<TagAnswer, StoreError> {
@@ -173,12 +173,12 @@ impl Repository {
             name: Option<serde::de::IgnoredAny>,
             tags: Option<List<String, TAGS>>,
         }
-        let operation = self.operation(Kind::Tags, "");
+        let operation = self.operation(OperationKind::Tags, "");
         let attempt =
             || self.registry.fetch_once(&operation, &self.counts, PAGE_LIMIT, Call::new(Method::GET, url.clone()));
         let answer = match self.registry.attempt(PATIENCE, &operation, &self.counts, attempt).await {
             Ok(answer) => answer,
-            Err(failure) if failure.is_of_repository() && !self.registry.shown.exists(&self.name) => {
+            Err(failure) if failure.is_of_repository() && !self.registry.known.exists(&self.name) => {
                 return Ok(TagAnswer::NoRepository);
             }
             Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(TagAnswer::NotFound),
@@ -190,13 +190,13 @@ impl Repository {
         let next = next_page(&answer.headers, url).map_err(|failure| failure.explain(&operation, self.host()))?;
         let tags: Vec<Tag> = page.tags.iter().flat_map(|tags| &tags.0).filter_map(|tag| tag.parse().ok()).collect();
         let is_list = page.name.is_some() || page.tags.is_some();
-        if tags.is_empty() && next.is_none() && (!is_list || self.registry.shown.has_tags(&self.name)) {
+        if tags.is_empty() && next.is_none() && (!is_list || self.registry.known.has_tags(&self.name)) {
             return Ok(TagAnswer::Empty);
         }
         Ok(TagAnswer::Page(TagPage { tags, next }))
     }
 
-    /// What tags hold that a list does not tell of. One that is not there is looked for twice.
+    /// Resolves a tag that was not listed. A tag that seems to be missing is requested twice.
     async fn unlisted(&self, tag: &Tag) -> Result<Option<Digest>, StoreError> {
         match self.head(tag).await? {
             Some(digest) => Ok(Some(digest)),
@@ -249,11 +249,11 @@ impl Store for Repository {
 
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {
         let reference = tag.map_or_else(|| manifest.digest.to_string(), ToString::to_string);
-        let operation = self.operation(Kind::PutManifest, &reference);
+        let operation = self.operation(OperationKind::PutManifest, &reference);
         let attempt = || self.put_once(manifest, tag, &reference);
         let written = self.registry.retry(&operation, &self.counts, attempt).await?;
         self.counts.sent(manifest.bytes.len() as u64);
-        self.registry.shown.manifest(&self.name, &reference);
+        self.registry.known.manifest(&self.name, &reference);
         match &manifest.subject {
             Some(subject) if !written.lists_referrers => self.list_referrer(manifest, subject).await,
             _ => Ok(()),
@@ -268,14 +268,14 @@ impl Store for Repository {
         if tags.len() > 1 {
             match self.tag_page(self.first_tag_page()).await {
                 Ok(None) => return Ok(Vec::new()),
-                // All tags are known: only those that exist are looked up.
+                // All tags are known, so only those that exist are resolved.
                 Ok(Some(TagPage { tags: listed, next: None })) => {
                     let listed: HashSet<Tag> = listed.into_iter().collect();
                     let looks = tags.iter().filter(|tag| listed.contains(*tag)).map(|tag| listed_tag(self, tag));
                     let looks: Vec<_> = looks.collect();
                     return stream::iter(looks).buffered(READERS).try_collect().await;
                 }
-                // More pages than a look at each would take, or no right to list: look at each.
+                // The list has too many pages or is not permitted, so every tag is resolved.
                 Ok(Some(TagPage { next: Some(_), .. })) => {}
                 Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(error),
@@ -308,42 +308,42 @@ impl Store for Repository {
     }
 }
 
-/// What a PUT of a manifest has come to.
+/// The result of a PUT of a manifest.
 struct Written {
-    /// The registry lists the manifest among the referrers of its subject by itself.
+    /// Whether the registry itself lists the manifest among the referrers of its subject.
     lists_referrers: bool,
 }
 
-/// An answer to a PUT after which the registry has to show what it holds.
+/// A response to a PUT that requires reading the manifest back.
 enum Refused {
-    /// Something else is there, it says.
+    /// The registry reports a conflict.
     Conflict(Failure),
-    /// A success without the digest, or by a status that the specification does not give it.
+    /// A success without a digest, or with an unspecified status.
     Unproved(Answer),
 }
 
-/// One page of a tag list.
+/// A page of a tag list.
 struct TagPage {
     tags: Vec<Tag>,
     next: Option<url::Url>,
 }
 
-/// What a registry answers when it is asked for a page of tags.
+/// A response to the request for a page of tags.
 enum TagAnswer {
     Page(TagPage),
-    /// The repository does not exist, by the specification's own code.
+    /// The repository does not exist, according to the specified error code.
     NoRepository,
-    /// A 404 that does not say of what.
+    /// A 404 that does not say what is missing.
     NotFound,
-    /// No tags, although there are some.
+    /// No tags, although some are known to exist.
     Empty,
 }
 
-fn said_digest(headers: &http::HeaderMap) -> Option<Digest> {
+fn digest_header(headers: &http::HeaderMap) -> Option<Digest> {
     headers.get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
-/// "Not found" is an answer; every other failure is an error.
+/// Converts "not found" to `None`. Every other failure stays an error.
 pub(super) fn none_if_not_found<T>(answer: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -352,9 +352,9 @@ pub(super) fn none_if_not_found<T>(answer: Result<T, StoreError>) -> Result<Opti
     }
 }
 
-/// A failure of a stream, told as one of this repository.
+/// Error reporting for downloads, whose failures occur after the request.
 impl Repository {
-    pub(super) fn explain(&self, failure: Failure, kind: Kind, subject: &str) -> StoreError {
+    pub(super) fn explain(&self, failure: Failure, kind: OperationKind, subject: &str) -> StoreError {
         failure.explain(&self.operation(kind, subject), self.host())
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci::RepositoryName;
 
-/// What a request to a registry is.
+/// The kinds of requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum OperationKind {
     /// HEAD of a manifest.
     HeadManifest,
     /// GET of a manifest.
@@ -18,27 +18,27 @@ pub enum Kind {
     HeadBlob,
     /// GET of a blob at the registry.
     GetBlob,
-    /// GET of a blob where the registry sent us.
+    /// GET of a blob at the target of a redirect.
     GetRedirected,
     /// POST that opens an upload.
     StartUpload,
-    /// POST that asks for a mount.
+    /// POST that requests a mount.
     Mount,
-    /// PUT of a blob's bytes.
+    /// PUT of a blob.
     Upload,
     /// GET of the referrers API.
     Referrers,
     /// GET of the tag list.
     Tags,
-    /// GET of a token service.
+    /// GET of a token from a token service.
     Token,
 }
 
-impl Kind {
-    /// The IAM action that ECR checks for it.
+impl OperationKind {
+    /// Returns the IAM action that ECR checks for the request.
     pub fn iam_action(self) -> &'static str {
         match self {
-            // ECR has no action of its own for the referrers API.
+            // ECR has no separate action for the referrers API.
             Self::HeadManifest | Self::GetManifest | Self::Referrers => "ecr:BatchGetImage",
             Self::PutManifest => "ecr:PutImage",
             Self::HeadBlob => "ecr:BatchCheckLayerAvailability",
@@ -50,76 +50,75 @@ impl Kind {
         }
     }
 
-    /// Whether it changes the registry.
+    /// Returns whether the request changes the registry.
     pub fn is_write(self) -> bool {
         matches!(self, Self::PutManifest | Self::StartUpload | Self::Mount | Self::Upload)
     }
 }
 
-/// A request's purpose, for errors and counts.
+/// The purpose of a request, for errors and counts.
 pub(super) struct Operation<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: OperationKind,
     pub(super) repository: &'a RepositoryName,
-    /// The tag or digest, or what else it is about.
+    /// The tag, digest or other subject of the request.
     pub(super) subject: &'a str,
 }
 
 impl Operation<'_> {
     pub(super) fn verb(&self) -> &'static str {
-        match self.kind.is_write() {
-            true => "write",
-            false => "read",
-        }
+        if self.kind.is_write() { "write" } else { "read" }
     }
 
     pub(super) fn what(&self) -> String {
         match self.kind {
-            Kind::HeadManifest | Kind::GetManifest | Kind::PutManifest => format!("manifest `{}`", self.subject),
-            Kind::Referrers => format!("the referrers of `{}`", self.subject),
-            Kind::Tags => "the tags".to_owned(),
-            Kind::Token => "a token".to_owned(),
+            OperationKind::HeadManifest | OperationKind::GetManifest | OperationKind::PutManifest => {
+                format!("manifest `{}`", self.subject)
+            }
+            OperationKind::Referrers => format!("the referrers of `{}`", self.subject),
+            OperationKind::Tags => "the tags".to_owned(),
+            OperationKind::Token => "a token".to_owned(),
             _ => format!("blob `{}`", self.subject),
         }
     }
 }
 
-/// What one use of a repository took, counted while it happens.
+/// Counters of the traffic through one handle.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    requests: Mutex<BTreeMap<Kind, u64>>,
+    requests: Mutex<BTreeMap<OperationKind, u64>>,
     retries: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
     mount_refused: AtomicU64,
 }
 
-/// What one use of a repository took.
+/// The traffic through one handle of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Requests by kind, retries among them.
-    pub requests: BTreeMap<Kind, u64>,
-    /// Attempts after the first.
+    /// The number of requests by kind, including retries.
+    pub requests: BTreeMap<OperationKind, u64>,
+    /// The number of attempts after the first ones.
     pub retries: u64,
-    /// Bytes of blobs and manifests sent.
+    /// Bytes sent, of blobs and manifests.
     pub sent: u64,
-    /// Bytes of blobs received.
+    /// Bytes received, of blobs.
     pub received: u64,
-    /// Mounts that the registry declined.
+    /// The number of mounts that the registry declined.
     pub mount_refused: u64,
 }
 
 impl Traffic {
-    /// All requests.
+    /// Returns the number of all requests.
     pub fn total(&self) -> u64 {
         self.requests.values().sum()
     }
 
-    /// Requests that change the registry.
+    /// Returns the number of requests that change the registry.
     pub fn writes(&self) -> u64 {
         self.requests.iter().filter(|(kind, _)| kind.is_write()).map(|(_, count)| count).sum()
     }
 
-    /// Takes another's figures in.
+    /// Adds the counts of another handle.
     pub fn add(&mut self, other: &Self) {
         for (kind, count) in &other.requests {
             *self.requests.entry(*kind).or_default() += count;
@@ -132,7 +131,7 @@ impl Traffic {
 }
 
 impl Counts {
-    pub(super) fn request(&self, kind: Kind) {
+    pub(super) fn request(&self, kind: OperationKind) {
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 

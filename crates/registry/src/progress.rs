@@ -1,4 +1,4 @@
-//! Lines that say what a run is waiting for: few, however many requests wait for the same.
+//! Progress lines that say what a run is waiting for. There are few of them, however many requests are waiting.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::Registry;
 
-/// Between two lines about one registry.
+/// The minimum time between two lines about a registry.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Whom to tell, and when it was told last.
+/// Where progress is reported, and when it was last.
 pub(super) struct Progress {
     tell: Arc<dyn Fn(&str) + Send + Sync>,
     told: Mutex<Option<Instant>>,
@@ -23,7 +23,7 @@ impl Progress {
 }
 
 impl Registry {
-    /// Says what is waited for, unless something was said within the last [`INTERVAL`].
+    /// Reports what the run is waiting for, unless a line was reported within the last [`INTERVAL`].
     pub(super) fn report(&self, line: impl FnOnce() -> String) {
         let now = Instant::now();
         let mut told = self.progress.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +34,7 @@ impl Registry {
         }
     }
 
-    /// Says something that is said once.
+    /// Reports an event that occurs only once.
     pub(super) fn notify(&self, line: &str) {
         (self.progress.tell)(line);
     }

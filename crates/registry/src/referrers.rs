@@ -1,8 +1,9 @@
-//! What refers to a digest: by the referrers API, or by the tag that stands in for it
-//! ([distribution specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-referrers)).
+//! Referrers of a digest, from the referrers API or from the tag that replaces it ([distribution
+//! specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-referrers)).
 //!
-//! Evidence must not be lost by a passing answer. Only a 404 that is seen twice, of a digest that is there, from a registry
-//! that has never answered otherwise, means that there is no API. Everything else that is not a list is an error.
+//! A transient response must not hide evidence. The API counts as missing only after a 404 that is seen twice, for an
+//! existing digest, from a registry that has never returned a list. Every other response that is not a list is an
+//! error.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use url::Url;
 
 use super::error::Failure;
 use super::link::next_page;
-use super::operation::{Kind, Operation};
+use super::operation::{Operation, OperationKind};
 use super::request::{Answer, Call};
 use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
@@ -23,43 +24,43 @@ use oci::{
     StoreError, Tag, media_type,
 };
 
-/// Pages of one digest's referrers that are read.
+/// The maximum number of pages of a digest's referrers.
 const PAGES: usize = 100;
 
-/// How often a list of referrers is written anew where somebody else writes it too.
+/// How often a list of referrers is rewritten if another writer changes it at the same time.
 const WRITES: usize = 5;
 
-/// Which repositories of a registry have the referrers API.
+/// Which repositories of a registry support the referrers API.
 #[derive(Default)]
 pub(super) struct ReferrersApi(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Some repository of the registry has answered with a list.
+    /// Whether any repository of the registry has returned a list.
     answered: bool,
-    /// Repositories that have no API, by their own answers: behind a host there may be several registries.
+    /// Repositories without the API, according to their own responses. Several registries may share a host.
     missing: HashSet<RepositoryName>,
-    /// It was said that the tag is used.
+    /// Whether the use of the tag has been reported.
     said: bool,
-    /// One writer of a list at a time, because it is read, changed and written.
+    /// Locks that allow one writer per list, because a list is read, changed and written.
     lists: HashMap<(RepositoryName, Digest), Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// One answer to the question what refers to a digest.
-enum Look {
+/// A response to the request for a digest's referrers.
+enum ReferrersResponse {
     /// All pages of a list.
     Listed(Vec<Descriptor>),
-    /// A 404, and what the registry says to it.
+    /// A 404, with the registry's error.
     NotFound(Failure),
-    /// No list, and what was there in its place.
+    /// Something other than a list, with a description of it.
     NotAList(String),
 }
 
 impl Repository {
-    /// What refers to a digest.
+    /// Returns the referrers of a digest.
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         if !self.registry.referrers_api.is_missing(&self.name)
-            && let Some(referrers) = self.ask_referrers(subject).await?
+            && let Some(referrers) = self.referrers_from_api(subject).await?
         {
             return Ok(referrers);
         }
@@ -67,56 +68,57 @@ impl Repository {
         Ok(index.map(|index| index.children().to_vec()).unwrap_or_default())
     }
 
-    /// The API's answer. None: there is no API, and only the tag can tell.
-    async fn ask_referrers(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
+    /// Requests the referrers from the API. Returns `None` if there is no API, so that the tag has to be read.
+    async fn referrers_from_api(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
         let mut answered = String::new();
         let mut absent = 0;
         for look in 0..LOOKS {
             if look > 0 {
                 sleep(LOOK_AGAIN).await;
             }
-            match self.look_for_referrers(subject).await? {
-                Look::Listed(referrers) => {
+            match self.request_referrers(subject).await? {
+                ReferrersResponse::Listed(referrers) => {
                     self.registry.referrers_api.has_answered();
                     return Ok(Some(referrers));
                 }
-                Look::NotFound(failure) => {
-                    let is_new = failure.is_of_repository() && !self.registry.shown.exists(&self.name);
+                ReferrersResponse::NotFound(failure) => {
+                    let is_new = failure.is_of_repository() && !self.registry.known.exists(&self.name);
                     if is_new {
                         return Ok(Some(Vec::new()));
                     }
                     absent += 1;
                     answered = failure.reason();
                     if absent == 2 {
-                        // A registry may answer so for a digest that it does not have. Nothing refers to that.
+                        // A registry may respond like this for a missing digest, which has no referrers.
                         if self.head_reference(&subject.to_string()).await?.is_none() {
                             return Ok(Some(Vec::new()));
                         }
-                        if self.may_lack_api(&failure) && !self.lists_for_others().await? {
+                        if self.may_have_no_api(&failure) && !self.lists_unknown_digests().await? {
                             self.note_missing_api();
                             return Ok(None);
                         }
                     }
                 }
-                Look::NotAList(what) => answered = what,
+                ReferrersResponse::NotAList(what) => answered = what,
             }
         }
         let message = format!("the referrers of {subject} in {} can't be read: it answers {answered}", self.address());
         Err(StoreError::new(ErrorKind::Transient, message)
-            .hint("run this again; `evidence: best-effort` goes on without what is attached to the image"))
+            .hint("run this again, or set `evidence: best-effort` to continue without the image's attachments"))
     }
 
-    /// Whether a 404 can mean that there is no API: not from ECR, which has it, nor from a registry that has used it.
-    /// Where a host of ECR is reached at another address, another program may answer there, in its own words.
-    fn may_lack_api(&self, failure: &Failure) -> bool {
+    /// Returns whether a 404 may mean that the API is missing. ECR has the API, and so has a registry that has
+    /// returned a list. If an ECR host has another URL, another program may respond there, with its own messages.
+    fn may_have_no_api(&self, failure: &Failure) -> bool {
         let is_ecr = EcrHost::parse(self.host()).is_some();
         let may_be_another = self.registry.is_elsewhere && failure.is_foreign;
         (!is_ecr || may_be_another) && !self.registry.referrers_api.answered()
     }
 
-    /// Whether the registry has a list for a digest that nothing has: a registry with the API has an empty one.
-    async fn lists_for_others(&self) -> Result<bool, StoreError> {
-        let listed = matches!(self.look_for_referrers(&Digest::of(b"")).await?, Look::Listed(_));
+    /// Returns whether the registry returns a list for a digest that does not exist: with the API, that is an empty
+    /// one.
+    async fn lists_unknown_digests(&self) -> Result<bool, StoreError> {
+        let listed = matches!(self.request_referrers(&Digest::of(b"")).await?, ReferrersResponse::Listed(_));
         if listed {
             self.registry.referrers_api.has_answered();
         }
@@ -124,36 +126,38 @@ impl Repository {
     }
 
     fn note_missing_api(&self) {
-        if self.registry.referrers_api.misses(&self.name) {
+        if self.registry.referrers_api.is_first_miss(&self.name) {
             self.registry.notify(&format!(
-                "`{}` has no referrers API: what is attached to images is listed by tags `sha256-…`",
+                "`{}` has no referrers API: attachments of images are listed under tags `sha256-…`",
                 self.host()
             ));
         }
     }
 
-    /// All pages, or what came in place of one.
-    async fn look_for_referrers(&self, subject: &Digest) -> Result<Look, StoreError> {
+    /// Reads all pages, or returns what was received instead.
+    async fn request_referrers(&self, subject: &Digest) -> Result<ReferrersResponse, StoreError> {
         let about = subject.to_string();
-        let operation = Operation { kind: Kind::Referrers, repository: &self.name, subject: &about };
+        let operation = Operation { kind: OperationKind::Referrers, repository: &self.name, subject: &about };
         let explain = |failure: Failure| failure.explain(&operation, self.host());
         let mut url = self.registry.url(&self.name, &format!("referrers/{subject}"));
         let mut referrers = Vec::new();
         for _ in 0..PAGES {
             let answer = match self.referrers_page(&operation, &url).await {
                 Ok(answer) => answer,
-                Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(Look::NotFound(failure)),
-                Err(failure) if failure.kind == ErrorKind::Unsupported => return Ok(Look::NotAList(failure.reason())),
+                Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(ReferrersResponse::NotFound(failure)),
+                Err(failure) if failure.kind == ErrorKind::Unsupported => {
+                    return Ok(ReferrersResponse::NotAList(failure.reason()));
+                }
                 Err(failure) => return Err(explain(failure)),
             };
             let page = match index(&answer) {
                 Ok(page) => page,
-                Err(what) => return Ok(Look::NotAList(what)),
+                Err(what) => return Ok(ReferrersResponse::NotAList(what)),
             };
             referrers.extend(page.children().iter().cloned());
             match next_page(&answer.headers, &url).map_err(explain)? {
                 Some(next) => url = next,
-                None => return Ok(Look::Listed(referrers)),
+                None => return Ok(ReferrersResponse::Listed(referrers)),
             }
         }
         let message = format!("{} lists more than {PAGES} pages of referrers of {subject}", self.address());
@@ -166,7 +170,7 @@ impl Repository {
         self.registry.attempt(PATIENCE, operation, &self.counts, attempt).await
     }
 
-    /// The list that a tag holds. That there is none is seen twice.
+    /// Reads the list under a tag. A missing one is requested twice.
     async fn referrers_index(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
         let mut index = self.tagged(tag).await?;
         if index.is_none() {
@@ -183,17 +187,16 @@ impl Repository {
         }
     }
 
-    /// Adds a referrer to the tag that stands in for the API, as the registry did not list it itself.
+    /// Adds a referrer to the list under the tag that replaces the API, because the registry did not list it itself.
     ///
-    /// The list is read, changed, written and read back, and again where somebody else wrote it meanwhile. The
-    /// distribution specification has no compare-and-set, so another writer between the last look and the write can only
-    /// be noticed by what it wrote before or writes after.
+    /// The list is read, changed, written and read back, and again if another writer changed it. The distribution
+    /// specification has no compare-and-set, so that a concurrent write can only be detected by what it wrote.
     pub(super) async fn list_referrer(&self, referrer: &Manifest, subject: &Descriptor) -> Result<(), StoreError> {
         let list = self.registry.referrers_api.list(&self.name, &subject.digest);
         let _one_writer = list.lock().await;
         let tag = Tag::of_referrers(&subject.digest);
         let own = Descriptor { annotations: referrer.annotations.clone(), ..referrer.descriptor() };
-        // All that was ever seen in the list: what another writer drops is put back.
+        // Everything that was ever in the list. What another writer drops is added again.
         let mut wanted: BTreeMap<Digest, Descriptor> = BTreeMap::from([(own.digest.clone(), own)]);
         for _ in 0..WRITES {
             let there = self.referrers_index(&tag).await?;
@@ -220,7 +223,7 @@ impl Repository {
         Box::pin(self.put_manifest(index, Some(tag))).await.map_err(|error| match error.kind {
             ErrorKind::Conflict => {
                 let message = format!(
-                    "{} can't list what refers to {subject}: it has no referrers API, and its tags are immutable",
+                    "{} cannot list the referrers of {subject}: it has no referrers API, and its tags are immutable",
                     self.address()
                 );
                 StoreError::new(ErrorKind::Conflict, message)
@@ -244,14 +247,14 @@ impl ReferrersApi {
         self.state().answered = true;
     }
 
-    /// Notes that a repository has no API; whether that has still to be said of the registry.
-    fn misses(&self, repository: &RepositoryName) -> bool {
+    /// Records that a repository has no API. Returns whether that still has to be reported for the registry.
+    fn is_first_miss(&self, repository: &RepositoryName) -> bool {
         let mut state = self.state();
         state.missing.insert(repository.clone());
         !std::mem::replace(&mut state.said, true)
     }
 
-    /// The lock of the list of what refers to a digest.
+    /// Returns the lock for the referrers of a digest.
     fn list(&self, repository: &RepositoryName, subject: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         self.state().lists.entry((repository.clone(), subject.clone())).or_default().clone()
     }
@@ -261,7 +264,7 @@ impl ReferrersApi {
     }
 }
 
-/// The index in an answer, or what is there in its place.
+/// Parses the index in a response, or describes what it contains instead.
 fn index(answer: &Answer) -> Result<Manifest, String> {
     let sent = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_index = sent.split(';').next().is_some_and(|kind| kind.trim() == media_type::INDEX);
@@ -272,7 +275,7 @@ fn index(answer: &Answer) -> Result<Manifest, String> {
     index.map_err(|error| format!("{} with a broken list: {error}", answer.status))
 }
 
-/// A list with what is there, in its order, and what is missing in it.
+/// Returns a list with the existing entries in order, followed by the missing ones.
 fn merged(listed: &[Descriptor], wanted: &BTreeMap<Digest, Descriptor>) -> Result<Manifest, oci::InvalidManifest> {
     let missing = wanted.values().filter(|wanted| listed.iter().all(|listed| listed.digest != wanted.digest));
     let manifests: Vec<_> = listed.iter().chain(missing).map(Descriptor::to_json).collect();

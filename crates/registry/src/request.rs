@@ -1,4 +1,4 @@
-//! One request with credentials, and its answer.
+//! A request with credentials, and its response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use super::Registry;
 use super::address::same_origin;
 use super::auth::{Challenge, Scope};
 use super::error::Failure;
-use super::operation::{Counts, Kind, Operation};
+use super::operation::{Counts, Operation, OperationKind};
 use super::upload_progress::{PIECE_DEADLINE, UploadProgress};
 use crate::http_client::{Body, full};
 use oci::{ErrorKind, RepositoryName, StoreError};
 
-/// Until the head of an answer is there, for requests without a large body.
+/// The time limit for the head of a response, for requests without a large body.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For the body of an answer that is read whole: a manifest, a list.
+/// The time limit for a small response body, such as a manifest or a list.
 const SMALL_ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The largest error answer that is read, in bytes.
+/// The maximum size of an error response, in bytes.
 const ERROR_LIMIT: usize = 64 * 1024;
 
 pub(super) const AGENT: &str = concat!("image-lifecycle/", env!("CARGO_PKG_VERSION"));
 
-/// What is sent, apart from who sends it.
+/// A request, without its credentials.
 pub(super) struct Call {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -42,10 +42,10 @@ pub(super) struct Call {
     pub(super) deadline: Duration,
 }
 
-/// A request's body.
+/// A request body.
 pub(super) enum Payload {
     Bytes(Bytes),
-    /// A stream of so many bytes, with its progress: whom it is waiting for.
+    /// A stream of this many bytes, with its progress.
     Stream(Body, u64, Arc<UploadProgress>),
 }
 
@@ -56,7 +56,7 @@ impl Call {
     }
 }
 
-/// An answer with its body read whole.
+/// A response with its complete body.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -64,14 +64,14 @@ pub(super) struct Answer {
 }
 
 impl Registry {
-    /// An address below `/v2/NAME/`.
+    /// Returns a URL below `/v2/NAME/`.
     pub(super) fn url(&self, repository: &RepositoryName, rest: &str) -> Url {
         let mut url = self.endpoint.clone();
         url.set_path(&format!("{}/v2/{repository}/{rest}", self.endpoint.path().trim_end_matches('/')));
         url
     }
 
-    /// Does an operation whose answer is small, with retries.
+    /// Performs an operation with a small response, with retries.
     pub(super) async fn fetch(
         &self,
         operation: &Operation<'_>,
@@ -82,7 +82,7 @@ impl Registry {
         self.retry(operation, counts, || self.fetch_once(operation, counts, limit, call())).await
     }
 
-    /// The same once.
+    /// Performs an operation with a small response, without retries.
     pub(super) async fn fetch_once(
         &self,
         operation: &Operation<'_>,
@@ -99,8 +99,8 @@ impl Registry {
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
-    /// Sends one request with credentials; once more where the credentials had to be renewed.
-    /// The answer is a success, or a redirect of a blob.
+    /// Sends a request with credentials, and repeats it if the credentials had to be renewed. Returns a success, or a
+    /// redirect of a blob.
     pub(super) async fn send(
         &self,
         operation: &Operation<'_>,
@@ -113,7 +113,7 @@ impl Registry {
         let Call { method, url, accept, content_type, range_from, body, deadline } = call;
         let (again, body, length, progress) = match body {
             Payload::Bytes(bytes) => (Some(bytes.clone()), full(bytes.clone()), bytes.len() as u64, None),
-            // A stream can't be sent twice; the caller opens a new one.
+            // A stream cannot be sent twice, so the caller opens a new one.
             Payload::Stream(stream, length, progress) => (None, stream, length, Some(progress)),
         };
         let build = |authorization: Option<&HeaderValue>, body: Body| {
@@ -135,7 +135,7 @@ impl Registry {
             }
             request.body(body).map_err(|error| Failure::unreachable(error.into()))
         };
-        let redirects = matches!(operation.kind, Kind::GetBlob | Kind::GetRedirected);
+        let redirects = matches!(operation.kind, OperationKind::GetBlob | OperationKind::GetRedirected);
         let attempt = async |authorization: Option<&HeaderValue>, body: Body| {
             counts.request(operation.kind);
             let request = build(authorization, body)?;
@@ -152,7 +152,7 @@ impl Registry {
             let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
             let secrets = self.authenticator.secrets(authorization);
             let mut failure = Failure::answered(status, &parts.headers, &body, &secrets);
-            if !failure.may_pass() {
+            if !failure.is_retryable() {
                 self.health.answered(operation.kind);
             }
             failure.had_credentials = authorization.is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
@@ -207,8 +207,8 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Fail
     }
 }
 
-/// Whether new credentials may help. ECR tells of an expired token by a 403 too, in words that the answer to a HEAD
-/// can't hold.
+/// Returns whether new credentials may help. ECR also reports an expired token with a 403, whose message is missing
+/// in the response to a HEAD.
 fn may_be_expired(failure: &Failure, status: StatusCode, method: &Method) -> bool {
     failure.kind == ErrorKind::Authentication || (status == StatusCode::FORBIDDEN && method == Method::HEAD)
 }

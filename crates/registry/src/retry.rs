@@ -1,4 +1,4 @@
-//! Further attempts: how many, when, and until when.
+//! Retries: how many, when, and until when.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,30 +11,31 @@ use super::error::Failure;
 use super::operation::{Counts, Operation};
 use oci::{ErrorKind, StoreError};
 
-/// Attempts after the first for an operation that fails; one that is throttled is limited by time alone.
+/// The maximum number of retries of an operation. Throttled operations are limited by time only.
 const RETRIES: usize = 6;
 
-/// The same after an answer that did not prove a write: what is not there after three attempts is refused.
+/// The maximum number of retries after an unproved write. If the content is missing after three attempts, it was
+/// rejected.
 const RETRIES_UNPROVED: usize = 2;
 
-/// The shortest and the longest wait between two attempts, each then drawn from zero up to it.
+/// The minimum and maximum of the backoff. The actual wait is drawn between zero and the current value.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
-/// No attempt of an operation begins later than this after its first failure.
+/// No attempt begins later than this after the operation's first failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(45);
 
-/// The same where the registry answers that there are too many requests: other runs may have used up its quota.
+/// The same limit for throttled operations: other runs may have used up the quota.
 const PATIENCE_THROTTLED: Duration = Duration::from_secs(90);
 
-/// An attempt that takes longer is reported, once, so that the log shows what a run is waiting for.
+/// An attempt that takes longer than this is reported once, so that the log shows what the run is waiting for.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// The failures of one operation so far.
+/// The failures of an operation so far.
 #[derive(Default)]
 struct Failures(Mutex<(usize, Option<Instant>)>);
 
 impl Failures {
-    /// Counts a failure; whether another attempt may follow it.
+    /// Counts a failure. Returns whether another attempt is allowed.
     fn allow_another(&self, failure: &Failure, patience: Duration) -> bool {
         let count = {
             let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,10 +44,10 @@ impl Failures {
             failures.0
         };
         let most = if failure.is_unproved { RETRIES_UNPROVED } else { RETRIES };
-        failure.may_pass() && count <= most && self.in_time(failure, patience)
+        failure.is_retryable() && count <= most && self.in_time(failure, patience)
     }
 
-    /// Whether the next attempt would begin within the patience. What would begin later has failed now.
+    /// Returns whether the next attempt would begin in time. Otherwise, the operation has failed.
     fn in_time(&self, failure: &Failure, patience: Duration) -> bool {
         let first = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.unwrap_or_else(Instant::now);
         let patience = match failure.kind {
@@ -58,7 +59,7 @@ impl Failures {
 }
 
 impl Registry {
-    /// Does an operation until it succeeds, fails for good, or has failed for too long.
+    /// Repeats an operation until it succeeds, fails permanently, or has failed for too long.
     pub(super) async fn retry<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         operation: &Operation<'_>,
@@ -70,8 +71,8 @@ impl Registry {
             .map_err(|failure| failure.explain(operation, &self.host))
     }
 
-    /// Does the same, and returns the failure as the registry put it. No attempt begins later than `patience` after the
-    /// first failure, which includes the waits that the registry asks for.
+    /// Repeats an operation like [`retry`](Self::retry), and returns the original failure. No attempt begins later
+    /// than `patience` after the first failure, including the waits that the registry asks for.
     pub(super) async fn attempt<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         patience: Duration,
@@ -87,7 +88,7 @@ impl Registry {
             .retry(backoff.build())
             .sleep(tokio::time::sleep)
             .when(again)
-            // Full jitter, unless the registry said how long.
+            // Full jitter, unless the registry asked for a wait.
             .adjust(|failure, wait| {
                 wait.map(|wait| failure.retry_after.unwrap_or_else(|| rand::random_range(Duration::ZERO..=wait)))
             })
@@ -100,11 +101,11 @@ impl Registry {
                 self.report_retry(operation, failure, wait);
             });
         tokio::select! {
-            // An answer that is there counts, also where the registry was given up meanwhile.
+            // A response that has arrived is used, even if the registry has been given up in the meantime.
             biased;
             outcome = attempts => match outcome {
                 Ok(value) => Ok(value),
-                Err(failure) if failure.may_pass() => {
+                Err(failure) if failure.is_retryable() => {
                     self.health.gave_up(operation, &failure);
                     Err(if failures.in_time(&failure, patience) { failure } else { failure.given_up() })
                 }
@@ -114,7 +115,7 @@ impl Registry {
         }
     }
 
-    /// An attempt that says after a while that it is still waiting.
+    /// Runs an attempt, and reports it if it takes long.
     async fn reported<T>(
         &self,
         operation: &Operation<'_>,
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::Options;
-    use crate::operation::Kind;
+    use crate::operation::OperationKind;
     use crate::request::ANSWER_DEADLINE;
     use crate::testing::registry;
 
@@ -157,12 +158,13 @@ mod tests {
         HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
     }
 
-    /// What an operation comes to that fails in one way for ever: its error, attempts after the first, and seconds.
+    /// Returns the result of an operation that always fails in the same way: its error, the number of retries, and
+    /// seconds.
     async fn fails_for_ever(takes: Duration, failure: impl Fn() -> Failure) -> (String, u64, u64) {
         let registry = registry(Options::default(), "r.example");
-        registry.health.answered(Kind::Tags);
+        registry.health.answered(OperationKind::Tags);
         let repository = "a/b".parse().unwrap();
-        let operation = Operation { kind: Kind::HeadManifest, repository: &repository, subject: "1.0.0" };
+        let operation = Operation { kind: OperationKind::HeadManifest, repository: &repository, subject: "1.0.0" };
         let (began, counts) = (Instant::now(), Counts::default());
         let attempt = || async {
             tokio::time::sleep(takes).await;
@@ -223,7 +225,7 @@ mod tests {
                 let (registry, repository, counts) = (&registry, &repository, &counts);
                 async move {
                     let subject = format!("1.0.{number}");
-                    let operation = Operation { kind: Kind::HeadManifest, repository, subject: &subject };
+                    let operation = Operation { kind: OperationKind::HeadManifest, repository, subject: &subject };
                     let attempt = || async {
                         let _permit = registry.budget.permit().await;
                         tokio::time::sleep(ANSWER_DEADLINE).await;

@@ -1,4 +1,4 @@
-//! Who we are to a registry: Basic credentials, or a token of the service that it names.
+//! Authentication of requests: Basic credentials, or a token from the service that the registry names.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
@@ -9,18 +9,18 @@ use url::Url;
 use super::address::is_loopback;
 use super::auth::{Challenge, Credentials, Scope, basic, bearer};
 use super::error::Failure;
-use super::operation::{Counts, Kind};
+use super::operation::{Counts, OperationKind};
 use super::request::{AGENT, ANSWER_DEADLINE, read};
 use super::{EcrHost, Registry};
 use crate::http_client::full;
 use oci::ErrorKind;
 
-/// The largest answer of a token service, in bytes.
+/// The maximum size of a token service's response, in bytes.
 const TOKEN_LIMIT: usize = 1024 * 1024;
 
 impl Registry {
-    /// The header to send at once: Basic where we have a password, a token where the registry has
-    /// named its token service before, nothing where we are nobody.
+    /// Returns the header for a first attempt: Basic with a password, a token if the registry has named its token
+    /// service before, or none for anonymous access.
     pub(super) async fn authorization(&self, scope: &Scope, counts: &Counts) -> Result<Option<HeaderValue>, Failure> {
         let credentials = self.authenticator.credentials().await.map_err(Failure::no_credentials)?;
         let Some(service) = self.authenticator.service() else { return Ok(basic(&credentials)) };
@@ -31,7 +31,7 @@ impl Registry {
         Ok(bearer(&token))
     }
 
-    /// After a refusal: the header to try once more with, if there is one.
+    /// Returns the header for a second attempt after a rejection, if there is one.
     pub(super) async fn reauthorize(
         &self,
         scope: &Scope,
@@ -55,7 +55,7 @@ impl Registry {
         Ok(basic(&credentials).filter(|renewed| renewed != refused))
     }
 
-    /// Whether a token service may have what proves who we are. Anybody between us and the registry can name one.
+    /// Returns whether a token service may receive the credentials. An attacker on the network can name any service.
     fn trusts(&self, realm: &Url, credentials: &Credentials) -> bool {
         let of_registry = match (realm.scheme(), credentials) {
             ("https", Credentials::Anonymous) => return true,
@@ -67,11 +67,11 @@ impl Registry {
             ("http", _) => self.endpoint.scheme() == "http" && is_loopback(realm) && is_loopback(&self.endpoint),
             _ => false,
         };
-        // ECR takes its password as it is, and has no token service.
+        // ECR accepts its password directly, and has no token service.
         of_registry && EcrHost::parse(&self.host).is_none()
     }
 
-    /// Asks the token service.
+    /// Requests a token from the token service.
     async fn new_token(
         &self,
         scope: &Scope,
@@ -113,14 +113,14 @@ impl Registry {
             }
         }
         let request = request.body(full(body)).map_err(|error| Failure::unreachable(error.into()))?;
-        counts.request(Kind::Token);
+        counts.request(OperationKind::Token);
         let response = self.answer(request, ANSWER_DEADLINE).await?;
         let (parts, body) = response.into_parts();
         let body = read(body, TOKEN_LIMIT).await?;
         if !parts.status.is_success() {
             let mut failure = Failure::answered(parts.status, &parts.headers, &body, &self.authenticator.secrets(None));
             failure.had_credentials = !matches!(credentials, Credentials::Anonymous);
-            failure.at = Some(Kind::Token);
+            failure.at = Some(OperationKind::Token);
             return Err(failure);
         }
         let said: Token = serde_json::from_slice(&body)
@@ -132,11 +132,11 @@ impl Registry {
     }
 }
 
-/// Second labels below which anybody can have a name: `co.uk`.
+/// Second-level labels of public suffixes, such as `co.uk`.
 const PUBLIC_SUFFIXES: [&str; 10] = ["ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"];
 
-/// Whether the host of a token service is the registry's own, or has its parent domain, as `auth.docker.io` has that of
-/// `registry-1.docker.io`. A parent is no parent where it is a suffix below which names are given to anybody.
+/// Returns whether a token service belongs to the registry's operator: it has the same host or parent domain, like
+/// `auth.docker.io` and `registry-1.docker.io`. A parent that is a public suffix (`co.uk`) does not count.
 fn is_same_operator(service: &str, registry: &str) -> bool {
     let within = |domain: &str| {
         service == domain || service.strip_suffix(domain).is_some_and(|name| name.ends_with('.') && name.len() > 1)

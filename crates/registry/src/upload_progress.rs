@@ -1,4 +1,4 @@
-//! Whose turn it is while a blob is sent: a source that stalls is not the registry's fault.
+//! Tracks which side an upload is waiting for: a source that stalls is not the registry's fault.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::error::Failure;
 use oci::{BlobStream, BoxError, StoreError};
 
-/// Between two pieces of a body.
+/// The time limit between two pieces of a body.
 pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What an upload is waiting for.
@@ -19,11 +19,11 @@ pub(super) struct UploadProgress(Mutex<Turn>);
 
 #[derive(Debug, Clone, Copy)]
 enum Turn {
-    /// For bytes of the source, which has deadlines of its own.
+    /// More bytes from the source, which has its own time limits.
     Source,
-    /// For the registry to take more, since then.
+    /// The registry to accept more bytes, since this time.
     Registry(Instant),
-    /// For the registry's answer after the last byte, since then.
+    /// The registry's response after the last byte, since this time.
     Answer(Instant),
 }
 
@@ -32,7 +32,7 @@ impl UploadProgress {
         Arc::new(Self(Mutex::new(Turn::Registry(Instant::now()))))
     }
 
-    /// The same bytes; it is noted when they are asked for and when they are there.
+    /// Wraps a body, and records when a piece is requested and when it is available.
     pub(super) fn of(
         self: Arc<Self>,
         bytes: BlobStream,
@@ -48,8 +48,8 @@ impl UploadProgress {
         })
     }
 
-    /// Waits for the answer to an upload as long as the registry does its part: takes a piece within
-    /// [`PIECE_DEADLINE`], and answers within `deadline` after the last one.
+    /// Waits for the response to an upload while the registry makes progress: it has to accept a piece within
+    /// [`PIECE_DEADLINE`], and to respond within `deadline` after the last one.
     pub(super) async fn watch(
         &self,
         response: impl Future<Output = Result<Response<Incoming>, BoxError>>,
@@ -72,7 +72,7 @@ impl UploadProgress {
             let now = Instant::now();
             match *self.turn() {
                 Turn::Registry(since) if since + PIECE_DEADLINE <= now => {
-                    return Err(Failure::takes_no_more(PIECE_DEADLINE));
+                    return Err(Failure::stopped_reading(PIECE_DEADLINE));
                 }
                 Turn::Answer(since) if since + deadline <= now => return Err(Failure::no_answer(deadline)),
                 Turn::Source | Turn::Registry(_) | Turn::Answer(_) => {}

@@ -1,26 +1,26 @@
 //! What an action declares, and how a run of it ends.
 
-/// What an action is, as its `action-*.yml` says.
+/// An action, as declared in its `action-*.yml`.
 pub struct Action {
-    /// Its name: `build`.
+    /// The name, such as `build`.
     pub name: &'static str,
-    /// Every input with its default, names with underscores.
+    /// All inputs with their defaults. Names have underscores.
     pub inputs: &'static [(&'static str, &'static str)],
-    /// Every output, each of which is written, if need be empty.
+    /// All outputs. Each of them is written, even if it is empty.
     pub outputs: &'static [&'static str],
-    /// The values of outputs until the action sets them: all others are empty.
+    /// The initial values of outputs. All others are initially empty.
     pub initial_outputs: &'static [(&'static str, &'static str)],
     /// The text of its `action-*.yml`, for `--help`.
     pub definition: &'static str,
-    /// Whether it names what it has written in `GITHUB_ARTIFACTS`.
+    /// Whether the action lists what it has written in `GITHUB_ARTIFACTS`.
     pub names_artifacts: bool,
 }
 
-/// How a run ended that could be carried through.
+/// The result of a run that was completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
+    /// The run succeeded.
     Pass,
-    /// It ran, and something failed. What, has been said.
+    /// The run was completed, but something failed and has been reported.
     Fail,
 }

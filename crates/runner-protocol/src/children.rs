@@ -1,11 +1,11 @@
 //! The environment of the programs that the actions start.
 //!
-//! A step's environment holds more than any program needs: tokens of GitHub, credentials of AWS, secrets of a build. A
-//! program starts with an empty environment and gets the variables that it reads, as its documentation and its source have
-//! them, and no others. Credentials are a [`Grant`]: they go to the one command that uses them.
+//! A step's environment contains more than any program needs: GitHub tokens, AWS credentials, build secrets. A
+//! program therefore starts with an empty environment and gets only the variables that it reads, according to its
+//! documentation and source. Credentials are a [`Grant`]: they are passed to the one command that uses them.
 //!
-//! Each line below is a pattern and the reason for it. A pattern is a name, or the beginning of names and `*`; `*` is for
-//! programs that read a variable for each of their options, and stands after the program's own name alone.
+//! Each entry is a pattern with its reason. A pattern is a name, or a prefix followed by `*`. The latter is for
+//! programs that read a variable for each of their options, and only after the program's own name.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use super::variables::matches;
 /// Patterns of variables, each with the reason why a program gets them.
 type VariableList = &'static [(&'static str, &'static str)];
 
-/// What every program gets.
+/// The variables that every program gets.
 const COMMON: VariableList = &[
     ("PATH", "programs that it starts itself: credential helpers, `newuidmap`, `ssh`, `git`"),
     ("HOME", "its configuration and caches"),
@@ -70,7 +70,7 @@ const COMMON: VariableList = &[
     ("RUNNER_TRACKING_ID", "GitHub's runner ends what a job left running by it"),
 ];
 
-/// Stores of passwords that Docker's credential helpers use: no secret is in these variables.
+/// Password stores of Docker's credential helpers. These variables contain no secret.
 const PASSWORD_STORES: VariableList = &[
     ("DBUS_SESSION_BUS_ADDRESS", "the helper `secretservice`"),
     ("GNUPGHOME", "the helper `pass`"),
@@ -127,7 +127,7 @@ const DOCKER: VariableList = &[
     ("TRACESTATE", "traces of the build"),
 ];
 
-/// `cosign env` lists them. Of those, passwords and tokens are grants.
+/// The variables that `cosign env` lists. Passwords and tokens among them are grants.
 const COSIGN: VariableList = &[
     ("COSIGN_DOCKER_MEDIA_TYPES", "how a signature is stored"),
     ("COSIGN_EXPERIMENTAL", "how a signature is stored"),
@@ -147,7 +147,7 @@ const COSIGN: VariableList = &[
 
 const HADOLINT: VariableList = &[("HADOLINT_*", "hadolint's own, one for each option")];
 
-/// Node.js, without `NODE_AUTH_TOKEN`.
+/// Variables of Node.js, without `NODE_AUTH_TOKEN`.
 const NODE: VariableList = &[
     ("NODE_EXTRA_CA_CERTS", "the certificates that it trusts"),
     ("NODE_OPTIONS", "settings of Node.js"),
@@ -168,8 +168,8 @@ const GRYPE: VariableList = &[("GRYPE_*", "grype's own, one for each option")];
 
 const SYFT: VariableList = &[("SYFT_*", "syft's own, one for each option")];
 
-/// Those that lead to configuration, and what a clone without blobs needs to fetch one. Not those that lead to another
-/// repository than that of the checkout.
+/// Variables that name configuration, or that a clone without blobs needs to fetch one. Variables that would select
+/// another repository than the checkout are left out.
 const GIT: VariableList = &[
     ("GIT_CEILING_DIRECTORIES", "where it looks for the repository"),
     ("GIT_DISCOVERY_ACROSS_FILESYSTEM", "where it looks for the repository"),
@@ -244,14 +244,14 @@ const GITHUB_CACHE: VariableList = &[
     ("ACTIONS_CACHE_SERVICE_V2", "which of the two"),
 ];
 
-/// A program that the actions start, which decides what it gets.
+/// A program that the actions start, which determines its variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program<'a> {
     /// `buildah`
     Buildah,
-    /// `docker`, with buildx and its other plugins.
+    /// `docker`, with buildx and other plugins.
     Docker,
-    /// `cosign`, which gets keys and tokens by grants.
+    /// `cosign`. Keys and tokens are grants.
     Cosign,
     /// `hadolint`
     Hadolint,
@@ -265,39 +265,39 @@ pub enum Program<'a> {
     Syft,
     /// `git`
     Git,
-    /// Python, which runs pip.
+    /// Python, for pip.
     Pip,
     /// `docker-credential-NAME`
     CredentialHelper(&'a str),
 }
 
-/// What a program gets beside its own variables, because a command of it needs them.
+/// Variables that a command needs in addition to those of its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant<'a> {
-    /// One variable: a secret of a build.
+    /// A single variable, such as a build secret.
     Variable(&'a str),
     /// GitHub's cache, for `cache: gha`.
     GitHubCache,
-    /// A token that says who signs, where no key does.
+    /// An identity token, for keyless signing.
     IdentityToken,
-    /// A private key: a file, or an address as cosign reads it.
+    /// A private key: a file, or a URI in cosign's format.
     PrivateKey(&'a str),
-    /// A public key, or the public half of one in a KMS.
+    /// A public key, or the public part of a key in a KMS.
     PublicKey(&'a str),
 }
 
-/// A program with the variables that it needs and no others.
+/// Returns a command with only the variables that the program needs.
 pub fn command(program: Program<'_>, path: impl AsRef<OsStr>) -> Command {
     let variables = Variables::of_process();
     let mut command = Command::new(path);
     command.env_clear();
-    give(&mut command, &variables, &of_program(program, &variables));
+    give(&mut command, &variables, &program_variables(program, &variables));
     command
 }
 
-/// Lets a command have more than its program has.
+/// Adds variables to a command.
 pub fn grant(command: &mut Command, grant: Grant<'_>) {
-    give(command, &Variables::of_process(), &of_grant(grant));
+    give(command, &Variables::of_process(), &grant_variables(grant));
 }
 
 fn give(command: &mut Command, variables: &Variables, patterns: &[String]) {
@@ -308,7 +308,7 @@ fn give(command: &mut Command, variables: &Variables, patterns: &[String]) {
     }
 }
 
-fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
+fn program_variables(program: Program<'_>, variables: &Variables) -> Vec<String> {
     let own: &[VariableList] = match program {
         Program::Buildah => &[BUILDAH, PASSWORD_STORES],
         Program::Docker => &[DOCKER, PASSWORD_STORES],
@@ -324,12 +324,12 @@ fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
     };
     let mut patterns: Vec<String> = names(&[&[COMMON], own].concat());
     match program {
-        Program::CredentialHelper(name) => patterns.extend(of_helper(name)),
-        // They run the helpers that the user has configured.
-        Program::Buildah => patterns.extend(of_helpers(containers_helpers(variables))),
+        Program::CredentialHelper(name) => patterns.extend(helper_variables(name)),
+        // These programs run the credential helpers that the user has configured.
+        Program::Buildah => patterns.extend(helpers_variables(containers_helpers(variables))),
         Program::Docker => {
-            patterns.extend(of_helpers(docker_helpers(variables)));
-            // A cluster's configuration may ask AWS for the token.
+            patterns.extend(helpers_variables(docker_helpers(variables)));
+            // A cluster's configuration may get its token from AWS.
             patterns.extend(if has_kubernetes_builder(variables) { names(&[AWS]) } else { Vec::new() });
         }
         _ => {}
@@ -337,70 +337,71 @@ fn of_program(program: Program<'_>, variables: &Variables) -> Vec<String> {
     patterns
 }
 
-fn of_grant(grant: Grant<'_>) -> Vec<String> {
+fn grant_variables(grant: Grant<'_>) -> Vec<String> {
     match grant {
         Grant::Variable(name) => vec![name.to_owned()],
         Grant::GitHubCache => names(&[GITHUB_CACHE]),
         Grant::IdentityToken => names(&[IDENTITY_TOKEN]),
-        Grant::PrivateKey(key) if has_password(key) => [names(&[PRIVATE_KEY]), of_key(key)].concat(),
-        Grant::PrivateKey(key) | Grant::PublicKey(key) => of_key(key),
+        Grant::PrivateKey(key) if has_password(key) => [names(&[PRIVATE_KEY]), key_variables(key)].concat(),
+        Grant::PrivateKey(key) | Grant::PublicKey(key) => key_variables(key),
     }
 }
 
-/// Whether cosign itself reads a private key, which may be encrypted: one in a KMS stays there.
+/// Returns whether cosign itself reads a private key, which may be encrypted. A key in a KMS is not read.
 fn has_password(key: &str) -> bool {
     matches!(key.split_once("://"), None | Some(("env" | "http" | "https", _)))
 }
 
-/// What leads to a key, by the scheme of its address.
-fn of_key(key: &str) -> Vec<String> {
+/// Returns the variables that are needed to access a key, by the scheme of its URI.
+fn key_variables(key: &str) -> Vec<String> {
     match key.split_once("://") {
         None | Some(("http" | "https", _)) => Vec::new(),
-        // No pattern, which would be more than one variable.
+        // A pattern would match more than one variable.
         Some(("env", name)) if !name.contains('*') => vec![name.to_owned()],
         Some(("env", _)) => Vec::new(),
         Some(("awskms", _)) => names(&[AWS]),
         Some(("gcpkms", _)) => names(&[GOOGLE]),
         Some(("azurekms", _)) => names(&[AZURE]),
         Some(("hashivault", _)) => names(&[VAULT]),
-        // A cluster's configuration may ask AWS for the token.
+        // A cluster's configuration may get its token from AWS.
         Some(("k8s", _)) => names(&[KUBERNETES, AWS]),
         Some(("gitlab", _)) => names(&[GITLAB]),
         // A plugin of cosign, `sigstore-kms-SCHEME`.
-        Some((scheme, _)) => own_names(scheme),
+        Some((scheme, _)) => own_prefix(scheme),
     }
 }
 
-/// What a credential helper reads, by its name.
-fn of_helper(name: &str) -> Vec<String> {
+/// Returns the variables of a credential helper, by its name.
+fn helper_variables(name: &str) -> Vec<String> {
     match name {
         "ecr-login" => names(&[AWS]),
         "gcr" | "gcloud" => names(&[GOOGLE]),
         "acr-env" => names(&[AZURE]),
         "gh" | "ghcr-login" => names(&[GITHUB]),
-        // It takes passwords from variables that begin like this, and those of AWS and GitHub.
-        "env" => [names(&[AWS, GITHUB]), own_names("docker")].concat(),
-        name => own_names(name),
+        // It reads passwords from variables with this prefix, and those of AWS and GitHub.
+        "env" => [names(&[AWS, GITHUB]), own_prefix("docker")].concat(),
+        name => own_prefix(name),
     }
 }
 
-/// VariableList that begin with the name of a program that this list does not know.
-fn own_names(program: &str) -> Vec<String> {
+/// Returns the pattern of variables that begin with the name of an unknown program.
+fn own_prefix(program: &str) -> Vec<String> {
     vec![format!("{}_*", program.to_uppercase().replace(['-', '.'], "_"))]
 }
 
-fn of_helpers(helpers: Vec<String>) -> Vec<String> {
-    helpers.iter().flat_map(|helper| of_helper(helper)).collect()
+fn helpers_variables(helpers: Vec<String>) -> Vec<String> {
+    helpers.iter().flat_map(|helper| helper_variables(helper)).collect()
 }
 
-/// The credential helpers in Docker's configuration. What cannot be read names none: the program itself tells what is wrong
-/// with it.
+/// Returns the credential helpers in Docker's configuration. An unreadable configuration has none, and the program
+/// reports the problem.
 fn docker_helpers(variables: &Variables) -> Vec<String> {
     let folder = variables.docker_config();
     folder.map(|folder| helpers_of_docker(&folder.join("config.json"))).unwrap_or_default()
 }
 
-/// The credential helpers in the files that [buildah](https://github.com/containers/image/blob/main/docs) reads.
+/// Returns the credential helpers in the files that [buildah](https://github.com/containers/image/blob/main/docs)
+/// reads.
 fn containers_helpers(variables: &Variables) -> Vec<String> {
     let below = |variable: &str, path: &str| variables.raw(variable).map(|folder| Path::new(folder).join(path));
     let logins = [
@@ -422,7 +423,7 @@ fn containers_helpers(variables: &Variables) -> Vec<String> {
     of_logins.chain(registries.into_iter().flatten().flat_map(|file| helpers_of_registries(&file))).collect()
 }
 
-/// Those of a Docker configuration or an auth.json.
+/// Reads the helpers in a Docker configuration or an auth.json.
 fn helpers_of_docker(file: &Path) -> Vec<String> {
     let bytes = std::fs::read(file).unwrap_or_default();
     let config: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -431,7 +432,7 @@ fn helpers_of_docker(file: &Path) -> Vec<String> {
     all.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Those of a registries.conf and of the files in its folder of additions: `credential-helpers = ["ecr-login"]`.
+/// Reads the helpers in a registries.conf and its drop-in folder: `credential-helpers = ["ecr-login"]`.
 fn helpers_of_registries(file: &Path) -> Vec<String> {
     let additions = std::fs::read_dir(file.with_extension("conf.d")).into_iter().flatten().flatten();
     let files = additions.map(|entry| entry.path()).chain([file.to_owned()]);
@@ -463,7 +464,7 @@ fn names(lists: &[VariableList]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Which of some variables a list lets through.
+    /// Returns the variables that match the patterns.
     fn of(patterns: &[String], variables: &[&'static str]) -> Vec<&'static str> {
         let is_given = |name: &&&'static str| patterns.iter().any(|pattern| matches(pattern, name));
         variables.iter().filter(is_given).copied().collect()
@@ -486,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_key_brings_what_leads_to_it() {
-        let given = |grant| of(&of_grant(grant), &SECRETS);
+        let given = |grant| of(&grant_variables(grant), &SECRETS);
         assert_eq!(given(Grant::PrivateKey("cosign.key")), ["COSIGN_PASSWORD"]);
         assert_eq!(given(Grant::PublicKey("cosign.pub")), [""; 0]);
         assert_eq!(given(Grant::PrivateKey("awskms:///alias/x")), ["AWS_SECRET_ACCESS_KEY"]);
@@ -495,7 +496,7 @@ mod tests {
         assert_eq!(given(Grant::PublicKey("hashivault://k")), ["VAULT_TOKEN"]);
         assert_eq!(given(Grant::PrivateKey("env://COSIGN_PRIVATE_KEY")), ["COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY"]);
         assert_eq!(given(Grant::PublicKey("env://*")), [""; 0]);
-        assert_eq!(of(&of_key("acme-hsm://k"), &["ACME_HSM_PIN", "ACME_TOKEN"]), ["ACME_HSM_PIN"]);
+        assert_eq!(of(&key_variables("acme-hsm://k"), &["ACME_HSM_PIN", "ACME_TOKEN"]), ["ACME_HSM_PIN"]);
         assert_eq!(given(Grant::IdentityToken), ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"]);
         assert_eq!(given(Grant::GitHubCache), ["ACTIONS_RUNTIME_TOKEN"]);
     }
@@ -505,11 +506,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().display().to_string();
         let variables = Variables::from([("HOME", home.as_str())]);
-        let given = |program| of(&of_program(program, &variables), &SECRETS);
+        let given = |program| of(&program_variables(program, &variables), &SECRETS);
         assert_eq!(given(Program::CredentialHelper("ecr-login")), ["AWS_SECRET_ACCESS_KEY"]);
         assert_eq!(given(Program::CredentialHelper("vault")), ["VAULT_TOKEN"]);
         assert_eq!(given(Program::CredentialHelper("pass")), [""; 0]);
-        // And so do the builders that run it.
+        // The builders that run the helper do not get it either.
         assert_eq!((given(Program::Docker), given(Program::Buildah)), (vec![], vec![]));
         std::fs::create_dir_all(folder.path().join(".docker/buildx/instances")).unwrap();
         let config = folder.path().join(".docker/config.json");
@@ -536,7 +537,7 @@ mod tests {
         assert_eq!(helpers_of_registries(&folder.path().join("absent")), [""; 0]);
         let file = file.display().to_string();
         let variables = Variables::from([("CONTAINERS_REGISTRIES_CONF", file.as_str())]);
-        let given = |program| of(&of_program(program, &variables), &SECRETS);
+        let given = |program| of(&program_variables(program, &variables), &SECRETS);
         assert_eq!((given(Program::Buildah), given(Program::Docker)), (vec!["AWS_SECRET_ACCESS_KEY"], vec![]));
     }
 
@@ -547,15 +548,15 @@ mod tests {
             [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
         let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
         let variables = Variables::from([]);
-        let of_programs = programs.into_iter().chain(others).flat_map(|program| of_program(program, &variables));
+        let of_programs = programs.into_iter().chain(others).flat_map(|program| program_variables(program, &variables));
         let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
         let of_grants = keys.into_iter().map(Grant::PrivateKey).chain([
             Grant::PrivateKey("key"),
             Grant::GitHubCache,
             Grant::IdentityToken,
         ]);
-        let of_helpers = ["gh", "env"].into_iter().flat_map(of_helper);
-        for pattern in of_programs.chain(of_grants.flat_map(of_grant)).chain(of_helpers) {
+        let helpers_variables = ["gh", "env"].into_iter().flat_map(helper_variables);
+        for pattern in of_programs.chain(of_grants.flat_map(grant_variables)).chain(helpers_variables) {
             let is_named = text.contains(&format!("`{pattern}`"));
             assert!(is_named || pattern.ends_with("_proxy"), "{pattern}");
         }
@@ -574,7 +575,7 @@ mod tests {
             (Program::Cosign, &[]),
             (Program::Pip, &[]),
         ] {
-            assert_eq!(of(&of_program(program, &variables), &SECRETS), expected, "{program:?}");
+            assert_eq!(of(&program_variables(program, &variables), &SECRETS), expected, "{program:?}");
         }
     }
 }

@@ -1,65 +1,66 @@
-use super::invisible::{on_one_line, revealed};
+use super::invisible::{escape_invisible, on_one_line};
 use std::path::PathBuf;
 
-/// The most characters of an annotation's message that are shown.
+/// The maximum length of an annotation's message, in characters.
 const MESSAGE_LIMIT: usize = 4096;
 
-/// Severity of an annotation, the worst first.
+/// The severity of an annotation, in descending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Something failed.
+    /// A failure.
     Error,
-    /// Something should be looked at.
+    /// A potential problem.
     Warning,
-    /// Something to know.
+    /// Information.
     Notice,
 }
 
-/// A message that is shown beside a line of a file, or on the run.
+/// A message that is shown at a line of a file, or on the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotation {
-    /// How bad it is.
+    /// The severity.
     pub level: Level,
-    /// What it is about, in a few words.
+    /// The subject in a few words.
     pub title: Option<String>,
-    /// One message.
+    /// The message.
     pub message: String,
-    /// The file and line that it is shown at.
+    /// The position at which it is shown.
     pub position: Option<FilePosition>,
 }
 
-/// A position in a text file, as editors and annotations count: lines and columns from 1.
+/// A position in a text file, as editors and annotations count: line and column from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePosition {
     /// The path as GitHub shows it, relative to the root of the checkout.
     pub file: PathBuf,
-    /// Line, from 1.
+    /// The line, from 1.
     pub line: usize,
-    /// Column in characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
 }
 
 impl Annotation {
-    /// An annotation without a place.
+    /// Returns an annotation without a position.
     pub fn new(level: Level, message: impl Into<String>) -> Self {
         Self { level, title: None, message: message.into(), position: None }
     }
 
-    /// The same with a title.
+    /// Adds a title.
     #[must_use]
     pub fn titled(mut self, title: impl Into<String>) -> Self {
         self.title = Some(title.into());
         self
     }
 
-    /// The same beside a line.
+    /// Adds a position.
     #[must_use]
     pub fn at_position(mut self, position: Option<FilePosition>) -> Self {
         self.position = position;
         self
     }
 
-    /// The [workflow command](https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions).
+    /// Returns the [workflow
+    /// command](https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions).
     pub(super) fn command(&self) -> String {
         let mut properties = Vec::new();
         if let Some(position) = &self.position {
@@ -68,7 +69,7 @@ impl Annotation {
             properties.push(("col", position.column.to_string()));
         }
         if let Some(title) = &self.title {
-            properties.push(("title", revealed(title)));
+            properties.push(("title", escape_invisible(title)));
         }
         let name = match self.level {
             Level::Error => "error",
@@ -78,7 +79,7 @@ impl Annotation {
         command(name, &properties, &self.placed())
     }
 
-    /// The same for a person at a terminal.
+    /// Returns a line for a terminal.
     pub(super) fn plain(&self) -> String {
         let level = match self.level {
             Level::Error => "error",
@@ -88,15 +89,16 @@ impl Annotation {
         format!("{level}: {}", self.placed())
     }
 
-    /// The message behind its place, which a log does not show otherwise.
+    /// Returns the message after its position, which the log does not show otherwise.
     fn placed(&self) -> String {
         let place = self.position.as_ref().map(|at| format!("{}:{}:{}: ", at.file.display(), at.line, at.column));
         let place = place.unwrap_or_default();
-        revealed(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
+        escape_invisible(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
     }
 }
 
-/// `::name k=v,k=v::data`, escaped so that neither data nor a property can end it or begin another.
+/// Returns `::name k=v,k=v::data`, escaped so that neither the data nor a property can end the command or begin
+/// another.
 pub(super) fn command(name: &str, properties: &[(&str, String)], data: &str) -> String {
     let properties: Vec<_> =
         properties.iter().map(|(key, value)| format!("{key}={}", escape_property(value))).collect();
@@ -112,14 +114,11 @@ fn escape_property(text: &str) -> String {
     escape_data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// Text that can stand on a line of its own without being taken for a command: one line, no control
-/// characters, nothing that the runner reads as `::command::` or as the older `##[command]`.
+/// Returns text that the runner cannot interpret as a command: a single line without control characters, and without
+/// `::command::` or the older `##[command]` at its beginning.
 pub(super) fn inert(text: &str) -> String {
     let line = on_one_line(text).replace("##[", "# #[");
-    match line.trim_start().starts_with("::") {
-        true => line.replacen("::", ": :", 1),
-        false => line,
-    }
+    if line.trim_start().starts_with("::") { line.replacen("::", ": :", 1) } else { line }
 }
 
 #[cfg(test)]
@@ -140,7 +139,7 @@ mod tests {
         let annotation = Annotation::new(Level::Notice, "a\u{202e}b\nc")
             .titled("\u{feff}t")
             .at_position(Some(FilePosition { file: "\u{2066}.yaml".into(), line: 1, column: 1 }));
-        // The file is found by its name.
+        // The runner locates the file by its name.
         assert_eq!(
             annotation.command(),
             "::notice file=\u{2066}.yaml,line=1,col=1,title=\\u{feff}t::\\u{2066}.yaml:1:1: a\\u{202e}b%0Ac"

@@ -4,38 +4,38 @@ use super::command::{Annotation, command, inert};
 use super::file_command::delimiter;
 use secrecy::{ExposeSecret, SecretString};
 
-/// The one way to stdout. A line of ours can't be torn by another, and what others printed comes out
-/// only between `stop-commands` and its token, so that none of it is read as a command.
+/// The only writer to stdout. Lines are never interleaved. The output of other programs is printed between
+/// `stop-commands` and its token, so that the runner does not interpret it as commands.
 pub(super) struct Console {
-    /// Whether the runner reads it, or a person.
+    /// Whether the runner reads the output. Otherwise, it is a terminal.
     pub(super) commands: bool,
 }
 
 impl Console {
-    /// One line of ours, with text from outside made harmless.
+    /// Prints a line, with untrusted text made harmless.
     pub(super) fn line(&self, text: &str) {
         self.print(&format!("{}\n", inert(text)));
     }
 
     pub(super) fn annotation(&self, annotation: &Annotation) {
-        match self.commands {
-            true => self.print(&format!("{}\n", annotation.command())),
-            false => self.print(&format!("{}\n", annotation.plain())),
+        if self.commands {
+            self.print(&format!("{}\n", annotation.command()))
+        } else {
+            self.print(&format!("{}\n", annotation.plain()))
         }
     }
 
-    /// Hides a value in all that is printed from now on. A person's terminal gets nothing: there it
-    /// would show what it should hide.
+    /// Masks a value in all further output. At a terminal, nothing is printed, since that would reveal it.
     pub(super) fn mask(&self, secret: &SecretString) {
         if self.commands && !secret.expose_secret().is_empty() {
             self.print(&format!("{}\n", command("add-mask", &[], secret.expose_secret())));
         }
     }
 
-    /// A group with what another program printed, fenced; the group is closed whatever is in it.
+    /// Prints another program's output in a group, with commands disabled. Whatever it contains, the group is closed.
     pub(super) fn group(&self, title: &str, output: &[u8]) {
         let text = String::from_utf8_lossy(output);
-        // The runner ends a line at a carriage return too.
+        // The runner treats a carriage return as a line end, too.
         let lines = text.split(['\n', '\r']).filter(|line| !line.is_empty()).map(printable);
         let mut block = String::new();
         if self.commands {
@@ -51,15 +51,15 @@ impl Console {
         self.print(&block);
     }
 
-    /// The one place that writes to stdout.
+    /// Writes to stdout. No other function does.
     fn print(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
-        // Nobody reads any more: the work goes on, its outputs count.
+        // The reader is gone. The work continues, and its results count.
         if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {}
     }
 }
 
-/// A line of another program: colours pass, other control characters do not.
+/// Returns a line of another program with its colors, but without other control characters.
 fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() && c != '\u{1b}' && c != '\t' { ' ' } else { c }).collect()
 }

@@ -1,16 +1,16 @@
 use std::io;
 
-/// The runner's variables or files cannot be used.
+/// A problem with the runner's variables or files.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct RunnerError {
-    /// What failed, on one line.
+    /// What failed, in one line.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Whether the user's inputs are wrong, rather than that something failed.
+    /// Whether the inputs are wrong, as opposed to a failure.
     pub is_usage_error: bool,
-    /// What caused it.
+    /// The cause.
     #[source]
     pub source: Option<io::Error>,
 }

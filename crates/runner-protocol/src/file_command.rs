@@ -1,10 +1,10 @@
 use std::io;
 
-/// Values as the runner reads them from a file (`GITHUB_OUTPUT`), each as `NAME<<DELIMITER`, with a fresh random
-/// delimiter: a fixed one could be written into a value to end it and begin another.
+/// Formats values for one of the runner's files (`GITHUB_OUTPUT`), each as `NAME<<DELIMITER`. The delimiter is
+/// random: a fixed one could be part of a value, and end it.
 ///
 /// # Errors
-/// When a name could be read as something else, or a value holds the delimiter.
+/// Returns an error if a name is ambiguous, or if a value contains the delimiter.
 pub(super) fn entries(values: &[(String, String)]) -> io::Result<String> {
     values.iter().map(|(name, value)| entry(name, value, &delimiter())).collect()
 }
@@ -22,7 +22,7 @@ fn entry(name: &str, value: &str, delimiter: &str) -> io::Result<String> {
     Ok(format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"))
 }
 
-/// 128 random bits: nobody can have put it into a value.
+/// Returns 128 random bits, which cannot be part of a value.
 pub(super) fn delimiter() -> String {
     format!("delimiter-{:032x}", rand::random::<u128>())
 }

@@ -1,9 +1,10 @@
-//! Reads the files that a step leaves for the runner (`GITHUB_OUTPUT`), by the runner's own rules: for tests of a step.
+//! Parses the files that a step writes for the runner (`GITHUB_OUTPUT`) by the runner's own rules, for tests of a
+//! step.
 
-/// Reads the values of a file, in order.
+/// Parses the values of a file, in order.
 ///
 /// # Errors
-/// The first line that the runner would refuse.
+/// Returns the first line that the runner would reject.
 pub fn read(text: &str) -> Result<Vec<(String, String)>, String> {
     match read_until_error(text) {
         (values, None) => Ok(values),
@@ -11,7 +12,7 @@ pub fn read(text: &str) -> Result<Vec<(String, String)>, String> {
     }
 }
 
-/// The values before the first line that the runner would refuse, and that line.
+/// Returns the values before the first line that the runner would reject, and that line.
 pub fn read_until_error(text: &str) -> (Vec<(String, String)>, Option<String>) {
     let mut values = Vec::new();
     let mut rest = text;
@@ -55,7 +56,7 @@ pub fn read_until_error(text: &str) -> (Vec<(String, String)>, Option<String>) {
     (values, None)
 }
 
-/// A line without its end, and what follows. On Linux only LF ends a line.
+/// Splits off the first line, without its end. On Linux, only LF ends a line.
 fn next_line(text: &str) -> Option<(&str, &str)> {
     match text.split_once('\n') {
         Some(parts) => Some(parts),

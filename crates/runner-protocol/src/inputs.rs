@@ -1,75 +1,75 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// An input that does not say what it should.
+/// An invalid input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
-    /// A value that is not accepted.
+    /// The value is not accepted.
     #[error("input `{name}`: `{value}` is not accepted: {accepted}")]
     Value {
         /// The input.
         name: &'static str,
-        /// What was typed.
+        /// The value that was typed.
         value: String,
-        /// What would have been accepted.
+        /// What is accepted.
         accepted: String,
     },
-    /// A value that has to be given.
+    /// A required value is missing.
     #[error("input `{0}` is required")]
     Required(&'static str),
 }
 
-/// What was typed into one input. Unset and empty mean the default.
+/// The text of an input. Unset and empty inputs have their defaults.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// The input's name in `action.yml`.
     pub name: &'static str,
-    /// What was typed.
+    /// The text that was typed.
     pub typed: &'a str,
 }
 
 impl<'a> Input<'a> {
-    /// An input with what was typed.
+    /// Returns an input with this text.
     pub fn new(name: &'static str, typed: &'a str) -> Self {
         Self { name, typed }
     }
 
-    /// The text without white space around it; none where there is nothing.
+    /// Returns the trimmed text, or `None` if it is empty.
     pub fn text(&self) -> Option<&'a str> {
         Some(self.typed.trim()).filter(|text| !text.is_empty())
     }
 
-    /// The text, which has to be there.
+    /// Returns the trimmed text.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if it is empty.
     pub fn required(&self) -> Result<&'a str, InputError> {
         self.text().ok_or(InputError::Required(self.name))
     }
 
-    /// An error about this input.
+    /// Returns an error about this input.
     pub fn refuse(&self, accepted: impl ToString) -> InputError {
         self.refuse_value(self.typed.trim(), accepted)
     }
 
-    /// An error about a part of this input.
+    /// Returns an error about a part of this input.
     pub fn refuse_value(&self, value: &str, accepted: impl ToString) -> InputError {
         let value = without_userinfo(value).chars().take(200).collect::<String>().escape_debug().to_string();
         InputError::Value { name: self.name, value, accepted: accepted.to_string() }
     }
 
-    /// The value of a type that can be read from text.
+    /// Parses the text.
     ///
     /// # Errors
-    /// When it can't, with what the type says is accepted.
+    /// Returns an error that says what is accepted.
     pub fn parse<T: FromStr<Err: ToString>>(&self) -> Result<Option<T>, InputError> {
         self.text().map(|text| text.parse().map_err(|error: T::Err| self.refuse(error.to_string()))).transpose()
     }
 
-    /// Exactly the runner's own booleans (YAML 1.2 core schema).
+    /// Parses a boolean with the runner's own values (YAML 1.2 core schema).
     ///
     /// # Errors
-    /// For everything else.
+    /// Returns an error for any other text.
     pub fn boolean(&self, default: bool) -> Result<bool, InputError> {
         match self.text() {
             None => Ok(default),
@@ -79,52 +79,53 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// One of some words.
+    /// Parses one of several words.
     ///
     /// # Errors
-    /// When it is none of them.
+    /// Returns an error for any other text.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)], default: T) -> Result<T, InputError> {
         let Some(text) = self.text() else { return Ok(default) };
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
         found.ok_or_else(|| self.refuse(choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ")))
     }
 
-    /// Lines without white space around them; empty ones and those that begin with `#` say nothing.
+    /// Returns the trimmed lines, without empty lines and comments (`#`).
     pub fn lines(&self) -> impl Iterator<Item = &'a str> {
         self.typed.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
     }
 
-    /// Words on lines or between commas.
+    /// Returns the items of a list, separated by commas or line breaks.
     pub fn list(&self) -> impl Iterator<Item = &'a str> {
         self.lines().flat_map(|line| line.split(',')).map(str::trim).filter(|word| !word.is_empty())
     }
 
-    /// Lines `key=value`; the value is what follows the first `=`.
+    /// Parses lines of `key=value`. The value is everything after the first `=`.
     ///
     /// # Errors
-    /// When a line has no `=` or no key, or a key comes twice.
+    /// Returns an error if a line has no `=` or no key, or if a key is repeated.
     pub fn pairs(&self) -> Result<BTreeMap<String, String>, InputError> {
         let mut pairs = BTreeMap::new();
         for line in self.lines() {
             let (key, value) = self.pair(line)?;
             if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
-                return Err(self.refuse_value(line, format!("each key once, `{key}` comes twice")));
+                return Err(self.refuse_value(line, format!("each key once, but `{key}` is repeated")));
             }
         }
         Ok(pairs)
     }
 
-    /// One line `key=value`.
+    /// Parses a line of `key=value`.
     ///
     /// # Errors
-    /// When it has no `=` or no key.
+    /// Returns an error if it has no `=` or no key.
     pub fn pair<'l>(&self, line: &'l str) -> Result<(&'l str, &'l str), InputError> {
         let pair = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
         pair.filter(|(key, _)| !key.is_empty()).ok_or_else(|| self.refuse_value(line, "lines of the form key=value"))
     }
 }
 
-/// Hides the user and the password of each address in a text, up to the last `@` of the word: a password may hold one.
+/// Redacts the user and password of every URL in a text, up to the last `@` of a word, because a password may contain
+/// one.
 fn without_userinfo(text: &str) -> String {
     let word = |word: &str| match word.split_once("://").zip(word.rfind('@')) {
         Some(((scheme, _), at)) if at > scheme.len() => format!("{scheme}://…{}", &word[at..]),

@@ -1,25 +1,25 @@
-/// Text with every character that a reader cannot see written as an escape, as in `\u{202e}`.
+/// Escapes every invisible character, as in `\u{202e}`.
 ///
-/// Some of them turn the order of what follows around, so that a line reads as something else than it is. Variation
-/// selectors stay: they belong to emoji, and change no more than a glyph. Line breaks stay too.
-pub(super) fn revealed(text: &str) -> String {
-    let mut revealed = String::with_capacity(text.len());
+/// Some of them reverse the order of the text that follows, so that a line appears to say something else. Variation
+/// selectors are kept, because they belong to emoji and only affect a glyph. Line breaks are kept, too.
+pub(super) fn escape_invisible(text: &str) -> String {
+    let mut escape_invisible = String::with_capacity(text.len());
     for character in text.chars() {
         if is_invisible(character) {
-            revealed.extend(character.escape_unicode());
+            escape_invisible.extend(character.escape_unicode());
         } else {
-            revealed.push(character);
+            escape_invisible.push(character);
         }
     }
-    revealed
+    escape_invisible
 }
 
-/// The same on one line: a control character becomes a space.
+/// Escapes invisible characters, and replaces control characters by spaces, so that the text is on one line.
 pub(super) fn on_one_line(text: &str) -> String {
-    revealed(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    escape_invisible(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Format characters and fillers without a glyph, by Unicode 16.
+/// Returns whether a character is a format character or a filler without a glyph, according to Unicode 16.
 fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' // soft hyphen
@@ -47,10 +47,10 @@ mod tests {
     #[test]
     fn what_nobody_sees_is_written_out() {
         assert_eq!(
-            revealed("a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"),
+            escape_invisible("a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"),
             r"a\u{202e}b\u{2066}c\u{200b}\u{feff}\u{e0041}"
         );
-        assert_eq!(revealed("é ß 漢 ❤\u{fe0f}\n"), "é ß 漢 ❤\u{fe0f}\n");
+        assert_eq!(escape_invisible("é ß 漢 ❤\u{fe0f}\n"), "é ß 漢 ❤\u{fe0f}\n");
         assert_eq!(on_one_line("a\tb\r\n\u{7f}c\u{85}d\u{2028}e"), r"a b   c d\u{2028}e");
     }
 }

@@ -1,48 +1,48 @@
-//! Text from outside as Markdown in which it is text and nothing else.
+//! Formats untrusted text as Markdown without any markup.
 //!
-//! GitHub renders Markdown first, and then looks through the text outside of `code`, `pre` and `a` for what else to make
-//! of it: mentions, which notify people, references to issues and commits, addresses, emoji and formulas. It has decoded
-//! entities by then, so that only `<code>` keeps a word from it. Its Markdown in turn makes addresses of bare words inside
-//! of an HTML `<code>` as well, so that those are written in a way that it does not recognise.
+//! GitHub renders Markdown first, and then processes the text outside of `code`, `pre` and `a`: mentions, which
+//! notify people, references to issues and commits, URLs, emoji and formulas. Entities are decoded by then, so that
+//! only `<code>` protects a word. The Markdown renderer also links bare URLs inside of an HTML `<code>`, so that
+//! those are written in a form that it does not recognize.
 
 use super::invisible::on_one_line;
 
-/// What splits a word for the renderer, and is not there in what it shows. Between two raw pieces of HTML a text ends.
+/// Splits a word for the renderer, and is invisible in its output: a text ends between two pieces of raw HTML.
 const SPLIT: &str = "<!-- -->";
 
-/// Text from outside for a summary or a comment: no markup, no HTML, no new column, on one line. A word that GitHub would
-/// make more of, as of `@team`, `#12` or an address, becomes code; all others stay as they are.
+/// Escapes untrusted text for a summary or a comment: no markup, no HTML, no table columns, and on one line. Words
+/// that GitHub would process, such as `@team`, `#12` or a URL, become code. All others are unchanged.
 pub fn escape(text: &str) -> String {
     let line = on_one_line(text);
     let mut markdown = String::with_capacity(line.len());
     for (index, piece) in line.trim_start().split_inclusive(char::is_whitespace).enumerate() {
         let word = piece.trim_end_matches(char::is_whitespace);
-        if speaks(word) {
+        if is_processed(word) {
             let (before, core, after) = without_punctuation(word);
-            markdown.push_str(&characters(before));
+            markdown.push_str(&escape_characters(before));
             markdown.push_str(&code(core));
-            markdown.push_str(&characters(after));
+            markdown.push_str(&escape_characters(after));
         } else if index == 0 {
-            markdown.push_str(&first(word));
+            markdown.push_str(&escape_first(word));
         } else {
-            markdown.push_str(&characters(word));
+            markdown.push_str(&escape_characters(word));
         }
         markdown.push_str(&piece[word.len()..]);
     }
     markdown
 }
 
-/// A message for a summary or a comment, in which text between backticks is code. All of it may come from outside, so that
-/// none of it is markup either.
+/// Formats a message for a summary or a comment, with the text between backticks as code. The message may be
+/// untrusted.
 pub fn message(text: &str) -> String {
     let line = on_one_line(text);
     let parts: Vec<&str> = line.split('`').collect();
-    // With an odd number of backticks nothing tells which of them belong together.
+    // With an odd number of backticks, it is unclear which of them form pairs.
     if parts.len().is_multiple_of(2) {
         return escape(text);
     }
     let part = |(index, part): (usize, &&str)| match (index % 2 == 1, part.is_empty()) {
-        (true, true) => characters("``"),
+        (true, true) => escape_characters("``"),
         (true, false) => code(part),
         (false, _) => {
             let words = part.trim_start();
@@ -53,13 +53,13 @@ pub fn message(text: &str) -> String {
     parts.iter().enumerate().map(part).collect::<String>().trim_start().to_owned()
 }
 
-/// Text from outside as code.
+/// Formats untrusted text as code.
 pub(super) fn code(text: &str) -> String {
-    format!("<code>{}</code>", characters(text))
+    format!("<code>{}</code>", escape_characters(text))
 }
 
-/// Text from outside for a place where GitHub makes nothing of a word: inside of code and of a link.
-pub(super) fn characters(text: &str) -> String {
+/// Escapes untrusted text for a place where GitHub does not process words: inside of code or a link.
+pub(super) fn escape_characters(text: &str) -> String {
     let line = on_one_line(text);
     let mut escaped = String::with_capacity(line.len());
     for (at, character) in line.char_indices() {
@@ -69,7 +69,7 @@ pub(super) fn characters(text: &str) -> String {
             '.' => line.get(at.wrapping_sub(3)..at).is_some_and(|before| before.eq_ignore_ascii_case("www")),
             _ => false,
         };
-        // An e-mail address is recognised after entities are decoded.
+        // An email address is recognized after entities are decoded.
         if character == '@' && at > 0 && rest.contains('.') {
             escaped.push_str(SPLIT);
         }
@@ -85,15 +85,16 @@ pub(super) fn characters(text: &str) -> String {
     escaped
 }
 
-/// A text's first word, which may stand where a line begins: neither a list in a list, nor a line across the page.
-fn first(word: &str) -> String {
+/// Escapes the first word of a text, which may be at the beginning of a line, where it could start a list or be a
+/// horizontal rule.
+fn escape_first(word: &str) -> String {
     let number = word.trim_start_matches(|c: char| c.is_ascii_digit());
     if word.starts_with(['-', '+', '=']) {
-        format!("{}{}", word.chars().take(1).map(entity).collect::<String>(), characters(&word[1..]))
+        format!("{}{}", word.chars().take(1).map(entity).collect::<String>(), escape_characters(&word[1..]))
     } else if number.len() < word.len() && matches!(number, "." | ")") {
         format!("{}{}", &word[..word.len() - 1], number.chars().map(entity).collect::<String>())
     } else {
-        characters(word)
+        escape_characters(word)
     }
 }
 
@@ -101,7 +102,7 @@ fn entity(character: char) -> String {
     format!("&#{};", u32::from(character))
 }
 
-/// A word with the punctuation around it apart, which may stay ordinary text.
+/// Splits off the punctuation around a word, which may remain ordinary text.
 fn without_punctuation(word: &str) -> (&str, &str, &str) {
     let core = word.trim_start_matches(['(', '[', '{', '<', '"', '\'']);
     let before = &word[..word.len() - core.len()];
@@ -109,15 +110,15 @@ fn without_punctuation(word: &str) -> (&str, &str, &str) {
     (before, inner, &core[inner.len()..])
 }
 
-/// Whether GitHub would make more of a word than text.
-fn speaks(word: &str) -> bool {
+/// Returns whether GitHub would process a word.
+fn is_processed(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     let is_address = ["://", "www.", "mailto:", "xmpp:"].iter().any(|part| lower.contains(part));
-    // `@` mentions, or is in an e-mail address; between `$` stands a formula.
+    // `@` is in mentions and email addresses, and `$` encloses formulas.
     word.contains(['@', '$']) || is_address || names_issue(&lower) || names_commit(&lower) || names_emoji(&lower)
 }
 
-/// `#12`, `owner/repository#12`, `gh-12`.
+/// Matches `#12`, `owner/repository#12` and `gh-12`.
 fn names_issue(lower: &str) -> bool {
     let before_number = |mark: &'static str| {
         lower
@@ -128,20 +129,20 @@ fn names_issue(lower: &str) -> bool {
     before_number("#").next().is_some() || before_number("gh-").any(is_apart)
 }
 
-/// 7 to 40 hexadecimal digits: a commit, alone or behind `owner/repository@`.
+/// Matches a commit: 7 to 40 hexadecimal digits, alone or after `owner/repository@`.
 fn names_commit(lower: &str) -> bool {
     let is_commit = |run: &str| (7..=40).contains(&run.len()) && run.bytes().all(|byte| byte.is_ascii_hexdigit());
     lower.split(|c: char| !c.is_ascii_alphanumeric()).any(is_commit)
 }
 
-/// `:shipit:`. Of the names that are digits alone, as in a time, there are two.
+/// Matches `:shipit:`. Only two emoji names consist of digits, as in a time.
 fn names_emoji(lower: &str) -> bool {
     let is_name = |part: &str| {
         let is_word = part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-'));
         let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
         !part.is_empty() && is_word && (!is_number || matches!(part, "100" | "1234"))
     };
-    // What stands between two colons.
+    // The texts between two colons.
     let mut parts = lower.split(':').skip(1).peekable();
     std::iter::from_fn(|| parts.next().filter(|_| parts.peek().is_some())).any(is_name)
 }
@@ -197,12 +198,12 @@ mod tests {
             "image shop/api:dev-1.0.0 at template.yaml:41:13: no answer",
             "2026-11-27T09:07:29Z v1.0 .www (C) don't! 100% a#b high-12 123456 é漢",
             "| <b> & `c` *d* _e_ [f](g) ~h~ \\",
-            // A whole digest is no commit.
+            // A complete digest is not a commit.
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         ] {
-            assert_eq!(escape(text), characters(text));
+            assert_eq!(escape(text), escape_characters(text));
         }
-        assert_eq!(characters("a|b"), "a&#124;b");
+        assert_eq!(escape_characters("a|b"), "a&#124;b");
     }
 
     #[test]

@@ -10,40 +10,40 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
-/// How much of a program's output is kept from its beginning, and from its end, in bytes each.
+/// How much of a program's output is kept from its beginning and from its end, in bytes each.
 const KEPT: usize = 4 * 1024 * 1024;
 
-/// A program that came to its end.
+/// A program that has exited.
 #[derive(Debug)]
 pub struct Finished {
-    /// How.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it printed to stdout, whole unless it was too much.
+    /// The output on stdout, complete unless it was too long.
     pub stdout: Vec<u8>,
-    /// What it printed to stderr; where both went to the log, in the order of arrival.
+    /// The output on stderr. If stdout goes to the log as well, both are in the order of arrival.
     pub log: Vec<u8>,
 }
 
-/// A program that did not come to its end.
+/// Why a program did not exit on its own.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// It is not there, or can't be started.
+    /// It does not exist, or cannot be started.
     #[error("cannot run `{program}`")]
     Start {
         /// The program.
         program: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// It took too long.
-    #[error("`{program}` was ended after {} s", deadline.as_secs())]
+    /// It exceeded its time limit.
+    #[error("`{program}` was killed after {} s", deadline.as_secs())]
     Deadline {
         /// The program.
         program: String,
-        /// The time that it had.
+        /// The time limit.
         deadline: Duration,
     },
-    /// It printed more to stdout than a result can have.
+    /// It printed too much to stdout.
     #[error("`{program}` printed more than {limit} bytes")]
     TooMuch {
         /// The program.
@@ -51,26 +51,28 @@ pub enum ProcessError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Its output can't be read.
+    /// Its output cannot be read.
     #[error("cannot read what `{program}` prints")]
     Read {
         /// The program.
         program: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Whether a path leads to a file that can be run.
+/// Returns whether a path is an executable file.
 pub fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs a program to its end. Nothing that it prints reaches our stdout or stderr by itself, and it ends with all that it
-/// started when the future is dropped. stdout is kept up to `limit` bytes, of the log the beginning and the end.
+/// Runs a program until it exits. Nothing that it prints is passed through to stdout or stderr. If the future is
+/// dropped, the program and everything that it started is killed. Keeps up to `limit` bytes of stdout, and the
+/// beginning and the end of the log.
 ///
 /// # Errors
-/// When it can't be started, exceeds the deadline or the limit. An exit code is not an error here.
+/// Returns an error if the program cannot be started, or exceeds the time limit or `limit`. A non-zero exit code is
+/// not an error.
 pub async fn run(mut command: Command, limit: usize, deadline: Duration) -> Result<Finished, ProcessError> {
     let program = program(&command);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -81,7 +83,7 @@ pub async fn run(mut command: Command, limit: usize, deadline: Duration) -> Resu
     };
     let group = Group::of(&child);
     let reading = async {
-        let (stdout, log, status) = tokio::join!(whole(stdout, limit), both_ends(stderr), group.end(child));
+        let (stdout, log, status) = tokio::join!(read_whole(stdout, limit), read_both_ends(stderr), group.end(child));
         Ok::<_, io::Error>((stdout?, log?, status?))
     };
     match tokio::time::timeout(deadline, reading).await {
@@ -92,11 +94,11 @@ pub async fn run(mut command: Command, limit: usize, deadline: Duration) -> Resu
     }
 }
 
-/// The same for a program that is read by people: stdout and stderr are one log, in the order of arrival, of which the
+/// Runs a program whose output is for people: stdout and stderr become one log in the order of arrival, of which the
 /// beginning and the end are kept.
 ///
 /// # Errors
-/// When it can't be started or exceeds the deadline. An exit code is not an error here.
+/// Returns an error if the program cannot be started or exceeds the time limit. A non-zero exit code is not an error.
 pub async fn run_logged(mut command: Command, deadline: Duration) -> Result<Finished, ProcessError> {
     let program = program(&command);
     let not_started = |source| ProcessError::Start { program: program.clone(), source };
@@ -104,11 +106,11 @@ pub async fn run_logged(mut command: Command, deadline: Duration) -> Result<Fini
     command.stdout(writer.try_clone().map_err(not_started)?).stderr(writer);
     let log = Receiver::from_owned_fd(reader.into()).map_err(not_started)?;
     let child = start(&mut command, &program)?;
-    // It holds the ends of the pipe that are written to.
+    // The command holds the write ends of the pipe.
     drop(command);
     let group = Group::of(&child);
     let reading = async {
-        let (log, status) = tokio::join!(both_ends(log), group.end(child));
+        let (log, status) = tokio::join!(read_both_ends(log), group.end(child));
         Ok::<_, io::Error>((log?, status?))
     };
     match tokio::time::timeout(deadline, reading).await {
@@ -127,7 +129,7 @@ fn start(command: &mut Command, program: &str) -> Result<Child, ProcessError> {
     child.map_err(|source| ProcessError::Start { program: program.to_owned(), source })
 }
 
-/// A program and all that it started, which end together: when it comes to its end, or when this is dropped.
+/// A program and everything that it started. All of them are killed when the program exits or this is dropped.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -135,7 +137,7 @@ impl Group {
         Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
     }
 
-    /// Waits for the program. What it leaves running would keep the pipes open.
+    /// Waits for the program, then kills what it left running, which would keep the pipes open.
     async fn end(mut self, mut child: Child) -> io::Result<ExitStatus> {
         let status = child.wait().await;
         self.kill();
@@ -144,7 +146,7 @@ impl Group {
 
     fn kill(&mut self) {
         if let Some(leader) = self.0.take() {
-            // An error says that nobody is left.
+            // An error means that no process is left.
             kill_process_group(leader, Signal::KILL).ok();
         }
     }
@@ -156,8 +158,9 @@ impl Drop for Group {
     }
 }
 
-/// All of a stream; none where it is over the limit. It is read to its end either way, so that the program can end.
-async fn whole(mut stream: impl AsyncRead + Unpin, limit: usize) -> io::Result<Option<Vec<u8>>> {
+/// Reads a whole stream. Returns `None` if it exceeds the limit, but still reads to the end, so that the program can
+/// exit.
+async fn read_whole(mut stream: impl AsyncRead + Unpin, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let mut piece = vec![0; 64 * 1024];
     let mut too_much = false;
@@ -173,8 +176,8 @@ async fn whole(mut stream: impl AsyncRead + Unpin, limit: usize) -> io::Result<O
     }
 }
 
-/// The beginning and the end of a stream.
-async fn both_ends(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+/// Reads the beginning and the end of a stream.
+async fn read_both_ends(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
     let mut end: VecDeque<u8> = VecDeque::new();
     let mut left_out: u64 = 0;
@@ -237,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_it_started_ends_with_it() {
-        // What is left behind holds the pipes, and would keep them open for ten minutes.
+        // The remaining process holds the pipes, and would keep them open for ten minutes.
         let finished = run(sh("sleep 600 & echo $!"), 1000, Duration::from_secs(60)).await.unwrap();
         assert!(is_gone(&finished.stdout).await);
         let folder = tempfile::tempdir().unwrap();
@@ -251,11 +254,11 @@ mod tests {
         assert!(is_gone(&std::fs::read(&file).unwrap()).await);
     }
 
-    /// Whether a process ends within a minute.
+    /// Returns whether a process exits within a minute.
     async fn is_gone(pid: &[u8]) -> bool {
         let stat = format!("/proc/{}/stat", String::from_utf8_lossy(pid).trim());
         for _ in 0..6000 {
-            // A zombie waits for the first process, which may be none that waits.
+            // A zombie waits for its parent to collect it, and process 1 may never do so.
             match std::fs::read_to_string(&stat) {
                 Ok(text) if !text.contains(") Z ") => tokio::time::sleep(Duration::from_millis(10)).await,
                 _ => return true,

@@ -1,7 +1,7 @@
-//! The files in which the runner looks for results after the step.
+//! The files in which the runner expects a step's results.
 //!
-//! They are opened before the work begins: a result that nobody can read afterwards is a failed run, and who learns of it at
-//! the end has published already.
+//! They are opened before the work begins. If the results could not be written, the run would fail after it has
+//! published images.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,10 +18,10 @@ pub(super) struct ResultFile {
 }
 
 impl ResultFile {
-    /// Opens the file that a variable names; none where the variable is unset or empty.
+    /// Opens the file that a variable names. Returns `None` if the variable is unset or empty.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending.
+    /// Returns an error if the file cannot be opened for appending.
     pub(super) fn open(variable: &'static str, variables: &Variables) -> Result<Option<Self>, RunnerError> {
         let Some(path) = variables.raw(variable).map(PathBuf::from) else { return Ok(None) };
         match OpenOptions::new().append(true).create(true).open(&path) {
@@ -30,26 +30,26 @@ impl ResultFile {
         }
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     pub(super) fn size(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Appends all of the bytes, or none of them: half an entry is an error to the runner.
+    /// Appends all of the bytes or none, because the runner rejects an incomplete entry.
     ///
     /// # Errors
-    /// When they cannot be written, for example because the disk is full.
+    /// Returns an error if they cannot be written, for example because the disk is full.
     pub(super) fn append(&self, bytes: &[u8]) -> Result<(), RunnerError> {
         let before = self.size();
         let mut file = &self.file;
         file.write_all(bytes).map_err(|error| {
-            // What is no regular file has no size to go back to.
+            // If it is not a regular file, it cannot be truncated.
             self.file.set_len(before).ok();
             self.failure(error)
         })
     }
 
-    /// The error of something that could not be written to it.
+    /// Returns the error for content that could not be written to the file.
     pub(super) fn failure(&self, error: io::Error) -> RunnerError {
         not_written(self.variable, &self.path, error)
     }
@@ -67,7 +67,7 @@ fn not_written(variable: &str, path: &std::path::Path, error: io::Error) -> Runn
 fn remedy(variable: &str) -> String {
     let writable = format!("let {variable} name a file that this user can write, or leave it unset");
     match variable {
-        "GITHUB_STEP_SUMMARY" => format!("{writable}; `summary: false` writes none"),
+        "GITHUB_STEP_SUMMARY" => format!("{writable}, or set `summary: false`"),
         _ => writable,
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_named_with_the_remedy() {
         assert!(open("").unwrap().is_none());
-        insta::assert_snapshot!(open("/nowhere/summary").err().unwrap(), @"cannot write GITHUB_STEP_SUMMARY (/nowhere/summary): No such file or directory (os error 2) (hint: let GITHUB_STEP_SUMMARY name a file that this user can write, or leave it unset; `summary: false` writes none)");
+        insta::assert_snapshot!(open("/nowhere/summary").err().unwrap(), @"cannot write GITHUB_STEP_SUMMARY (/nowhere/summary): No such file or directory (os error 2) (hint: let GITHUB_STEP_SUMMARY name a file that this user can write, or leave it unset, or set `summary: false`)");
         assert!(open("/").err().unwrap().contains("(/): Is a directory"));
         let full = open("/dev/full").unwrap().unwrap();
         let error = line(&full.append(b"x").unwrap_err());

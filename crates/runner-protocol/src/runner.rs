@@ -1,4 +1,4 @@
-//! One run of an action: what is collected for the runner, and how it is told.
+//! A run of an action: collects its results and reports them to the runner.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,12 +17,12 @@ use crate::results::ResultFile;
 use crate::summary::{self, Table, remarks};
 use crate::variables::Variables;
 
-/// The runner shows ten annotations of a kind for a step.
+/// The number of annotations per severity that the runner shows for a step.
 const ANNOTATIONS: usize = 10;
 
-/// The run as the runner sees it.
+/// The connection between a run and its runner.
 pub struct Runner {
-    /// What the runner says of the run.
+    /// The variables that the runner sets.
     pub variables: Variables,
     console: Console,
     cancelled: CancellationToken,
@@ -33,7 +33,7 @@ pub struct Runner {
     files: OnceLock<Files>,
 }
 
-/// The files of the runner that this run writes.
+/// The runner's files that this run writes.
 #[derive(Default)]
 struct Files {
     outputs: Option<ResultFile>,
@@ -42,7 +42,7 @@ struct Files {
 }
 
 impl Runner {
-    /// A run with the variables of its process.
+    /// Returns a run with the variables of its process.
     pub fn new(variables: Variables) -> Self {
         let console = Console { commands: variables.in_actions() };
         Self {
@@ -57,10 +57,10 @@ impl Runner {
         }
     }
 
-    /// Checks what has to be right before any work begins: variables that are read as text are, and the files of results can
-    /// be written. Returns all that is wrong.
+    /// Checks the preconditions before any work begins: variables have to be UTF-8, and the result files have to be
+    /// writable. Returns all problems.
     pub fn prepare(&self, action: &Action) -> Vec<RunnerError> {
-        let mut wrong = self.variables.not_text();
+        let mut wrong = self.variables.non_utf8();
         let mut open = |variable, is_written: bool| {
             let opened = if is_written { ResultFile::open(variable, &self.variables) } else { Ok(None) };
             opened.unwrap_or_else(|problem| {
@@ -77,7 +77,8 @@ impl Runner {
         wrong
     }
 
-    /// Whether the input `summary` lets a step summary be written. One that is no boolean is an error that the summary tells.
+    /// Returns whether the input `summary` enables a step summary. An invalid value does, so that the summary can
+    /// report it.
     pub fn writes_summary(&self) -> bool {
         let typed = self.variables.get("INPUT_SUMMARY").unwrap_or_default();
         Input::new("summary", typed).boolean(true).unwrap_or(true)
@@ -93,17 +94,17 @@ impl Runner {
         table.plain().iter().for_each(|line| self.say(line));
     }
 
-    /// Prints what another program printed, under a title and fenced.
+    /// Prints another program's output under a title, with commands disabled.
     pub fn group(&self, title: &str, output: &[u8]) {
         self.console.group(title, output);
     }
 
-    /// Hides a value in all that is printed from now on.
+    /// Masks a value in all further output.
     pub fn mask(&self, secret: &SecretString) {
         self.console.mask(secret);
     }
 
-    /// Adds an annotation. They are shown at the end, the first ones of each kind, and how many more there are.
+    /// Adds an annotation. The first ones of each severity are shown at the end, with the number of the others.
     pub fn annotate(&self, annotation: Annotation) {
         lock(&self.annotations).push(annotation);
     }
@@ -113,12 +114,12 @@ impl Runner {
         lock(&self.outputs).insert(name.to_owned(), value.into());
     }
 
-    /// Adds Markdown to the step summary. What comes from outside has to be escaped: see [`Cell`].
+    /// Adds Markdown to the step summary. Untrusted text has to be escaped: see [`Cell`].
     pub fn summarize(&self, markdown: &str) {
         lock(&self.summary).push_str(markdown);
     }
 
-    /// Says in the summary why there is nothing else in it, unless none is wanted.
+    /// Reports a failure in the summary, if summaries are enabled.
     pub fn summarize_failure(&self, action: &Action, lines: &[String]) {
         if self.writes_summary() && lock(&self.summary).is_empty() {
             let why = remarks(lines.iter().map(|line| ("error", line.as_str())));
@@ -126,7 +127,7 @@ impl Runner {
         }
     }
 
-    /// Names an image that was published, so that `actions/attest` knows its subjects by itself.
+    /// Lists a published image, so that `actions/attest` finds its subjects.
     pub fn artifact(&self, repository: &str, digest: &str) {
         lock(&self.artifacts).insert(repository.to_owned(), digest.to_owned());
     }
@@ -141,17 +142,17 @@ impl Runner {
         self.cancelled.cancel();
     }
 
-    /// Shows an annotation at once.
+    /// Shows an annotation immediately.
     pub fn show_annotation(&self, annotation: &Annotation) {
         self.console.annotation(annotation);
     }
 
-    /// Whether the run has been cancelled.
+    /// Returns whether the run has been cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.is_cancelled()
     }
 
-    /// Tells the runner all that was collected. Returns an error for each file that could not be written: the others are.
+    /// Writes all collected results. Returns an error for each file that could not be written.
     pub fn finish(&self, action: &Action) -> Vec<RunnerError> {
         let mut annotations = std::mem::take(&mut *lock(&self.annotations));
         annotations.sort_by_key(|annotation| annotation.level);
@@ -180,8 +181,8 @@ impl Runner {
         file.append(entries.as_bytes())
     }
 
-    /// Writes lines `oci://REPOSITORY@DIGEST`. One repository with two digests in a job would fail the step, so what an
-    /// earlier step has named is left.
+    /// Writes lines of `oci://REPOSITORY@DIGEST`. A repository with two digests in a job would fail the step, so
+    /// entries of an earlier step take precedence.
     fn write_artifacts(&self, file: &ResultFile) -> Result<(), RunnerError> {
         let named = self.variables.get("GITHUB_ARTIFACTS_LIST").map(std::fs::read_to_string);
         let named = named.and_then(Result::ok).unwrap_or_default();
@@ -198,7 +199,7 @@ impl Runner {
     fn write_summary(&self, file: &ResultFile) -> Result<(), RunnerError> {
         let markdown = std::mem::take(&mut *lock(&self.summary));
         let there = usize::try_from(file.size()).unwrap_or(usize::MAX);
-        file.append(summary::bounded(&markdown, there).as_bytes())
+        file.append(summary::truncated(&markdown, there).as_bytes())
     }
 }
 

@@ -1,41 +1,41 @@
 use super::invisible::on_one_line;
 use super::markdown::{code, escape, message};
 
-/// GitHub drops a summary over 1 MiB whole; this leaves room for other steps' parts of it.
+/// The maximum size of a summary, in bytes. GitHub drops summaries over 1 MiB, and other steps need some of that.
 pub(super) const LIMIT: usize = 900 * 1024;
 
-/// What stands at the end of a summary that had no room.
+/// The end of a truncated summary.
 const CUT: &str = "\n\n_More was left out: a step summary holds at most 1 MiB._\n";
 
-/// Remarks below one table: the log has them all.
+/// The maximum number of remarks below a table. The log contains all of them.
 const REMARKS: usize = 50;
 
-/// Characters of one remark: a builder's last words fit in.
+/// The maximum length of a remark, in characters: enough for a builder's last lines.
 const REMARK: usize = 1000;
 
-/// Characters that a column is padded to at most: a single long cell does not fill every other row with spaces.
+/// The maximum width of a column, in characters, so that one long cell does not pad all other rows.
 const WIDEST: usize = 200;
 
-/// A table that is shown in the summary and at a terminal.
+/// A table for the summary and the terminal.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
 
-/// A cell's text as it is, and how it looks. Whatever it holds, it stays in its cell.
+/// A cell's text and its format. Untrusted text is escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
     /// Running text.
     Text(String),
-    /// Names, digests, references.
+    /// Code: names, digests, references.
     Code(String),
-    /// An address that may be followed: it has to be known where it leads.
+    /// A link. The URL has to be trusted.
     Link(String),
 }
 
 impl Table {
-    /// A table with the names of its columns.
+    /// Returns a table with these column names.
     pub fn new(header: impl IntoIterator<Item = &'static str>) -> Self {
         Self { header: header.into_iter().collect(), rows: Vec::new() }
     }
@@ -45,10 +45,10 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The table without the columns that are empty in every row.
+    /// Removes columns that are empty in every row.
     #[must_use]
     pub fn filled(self) -> Self {
-        let is_filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(Cell::says_something));
+        let is_filled = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(Cell::is_not_empty));
         let kept: Vec<bool> = (0..self.header.len()).map(is_filled).collect();
         let keep = |column: usize| kept.get(column).copied().unwrap_or(true);
         let header =
@@ -58,7 +58,7 @@ impl Table {
         Self { header, rows: self.rows.into_iter().map(|row| of_row(row).collect()).collect() }
     }
 
-    /// The Markdown of the table.
+    /// Returns the table as Markdown.
     pub fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let mut markdown = line(self.header.iter().map(|name| escape(name)).collect());
@@ -69,7 +69,7 @@ impl Table {
         markdown
     }
 
-    /// Lines with columns that line up.
+    /// Returns the table as lines with aligned columns.
     pub fn plain(&self) -> Vec<String> {
         let header = self.header.iter().map(|name| (*name).to_owned()).collect();
         let rows = self.rows.iter().map(|row| row.iter().map(Cell::plain).collect());
@@ -86,17 +86,17 @@ impl Table {
 }
 
 impl Cell {
-    /// Running text.
+    /// Returns a cell with running text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    /// Names, digests, references.
+    /// Returns a cell with code.
     pub fn code(text: impl Into<String>) -> Self {
         Self::Code(text.into())
     }
 
-    fn says_something(&self) -> bool {
+    fn is_not_empty(&self) -> bool {
         let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
         !text.is_empty()
     }
@@ -116,7 +116,7 @@ impl Cell {
     }
 }
 
-/// What is to be said of single images below their table, a line each: a name with a text from outside.
+/// Formats remarks about single images below their table, one per line: a name with an untrusted text.
 pub fn remarks<'a>(remarks: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let lines: Vec<String> = remarks
         .into_iter()
@@ -136,8 +136,8 @@ pub fn remarks<'a>(remarks: impl IntoIterator<Item = (&'a str, &'a str)>) -> Str
     markdown
 }
 
-/// As much of a summary as there is room for beside what is there, cut at a line.
-pub(super) fn bounded(markdown: &str, there: usize) -> String {
+/// Truncates a summary at a line break to fit the space that earlier content of `there` bytes leaves.
+pub(super) fn truncated(markdown: &str, there: usize) -> String {
     let room = LIMIT.saturating_sub(there);
     if markdown.len() <= room {
         return markdown.to_owned();
@@ -149,10 +149,7 @@ pub(super) fn bounded(markdown: &str, there: usize) -> String {
         }
         kept.push_str(line);
     }
-    match room > CUT.len() {
-        true => kept + CUT,
-        false => String::new(),
-    }
+    if room > CUT.len() { kept + CUT } else { String::new() }
 }
 
 #[cfg(test)]
@@ -184,7 +181,7 @@ mod tests {
         assert_eq!(Table::new(["a"]).filled().plain(), [""; 1]);
     }
 
-    // A width over 65,535 makes `format!` panic.
+    // `format!` panics if a width is larger than 65,535.
     #[test]
     fn a_cell_may_be_of_any_length() {
         let long = "x".repeat(70_000);
@@ -208,10 +205,10 @@ mod tests {
     #[test]
     fn a_summary_that_is_too_long_says_so() {
         let long = "0123456789\n".repeat(LIMIT / 10);
-        let cut = bounded(&long, 0);
+        let cut = truncated(&long, 0);
         assert!(cut.len() <= LIMIT);
         assert!(cut.ends_with(CUT));
-        assert_eq!(bounded(&long, LIMIT), "");
-        assert_eq!(bounded("short", 10), "short");
+        assert_eq!(truncated(&long, LIMIT), "");
+        assert_eq!(truncated("short", 10), "short");
     }
 }

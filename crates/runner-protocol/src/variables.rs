@@ -4,14 +4,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::error::RunnerError;
-use super::markdown::characters;
+use super::markdown::escape_characters;
 use super::process::is_executable;
 use secrecy::SecretString;
 
-/// The variables that this program, the AWS SDK and the HTTP client read as text; a trailing `*` stands for any ending.
+/// The variables that this program, the AWS SDK and the HTTP client read as text. A trailing `*` matches any ending.
 ///
-/// One that is not UTF-8 is refused at the start, because [`Variables::get`] could not tell it from an unset one. `PATH`,
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR` are read as paths, whatever their bytes are.
+/// If one of them is not UTF-8, the run fails at the start, because [`Variables::get`] would treat it as unset.
+/// `PATH`, `SSL_CERT_FILE` and `SSL_CERT_DIR` are read as paths, which may contain any bytes.
 const READ_AS_TEXT: &[&str] = &[
     "INPUT_*",
     "GITHUB_*",
@@ -36,120 +36,120 @@ const READ_AS_TEXT: &[&str] = &[
     "no_proxy",
 ];
 
-/// What the runner says of the run, and the few variables of others that this program uses.
+/// The runner's variables, and a few others that this program uses.
 ///
-/// Read once, here, and passed on: no other code of this project reads the environment (the HTTP client's and
-/// the AWS SDK's own variables aside).
+/// They are read once and passed on. No other code of this project reads the environment, except for the HTTP client
+/// and the AWS SDK.
 #[derive(Clone)]
 pub struct Variables(BTreeMap<String, OsString>);
 
 impl Variables {
-    /// The environment of this process. Nothing here reads a variable whose name is not UTF-8.
+    /// Returns the environment of this process. Variables whose names are not UTF-8 are left out.
     pub fn of_process() -> Self {
         Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
     }
 
     /// Returns an error for each variable that is read as text and is not UTF-8.
-    pub(super) fn not_text(&self) -> Vec<RunnerError> {
+    pub(super) fn non_utf8(&self) -> Vec<RunnerError> {
         let read = self.0.iter().filter(|(name, _)| is_read_as_text(name));
         read.filter_map(|(name, value)| not_utf8(name, value.as_bytes())).collect()
     }
 
-    /// A variable; none where it is unset or empty, which the runner does not tell apart.
+    /// Returns a variable, or `None` if it is unset or empty, which the runner does not distinguish.
     pub fn get(&self, name: &str) -> Option<&str> {
         debug_assert!(is_read_as_text(name), "READ_AS_TEXT has no {name}");
         self.0.get(name)?.to_str().filter(|value| !value.is_empty())
     }
 
-    /// All variables.
+    /// Returns all variables.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
 
-    /// Returns a variable of any bytes, unless it is unset or empty.
+    /// Returns a variable with any bytes, or `None` if it is unset or empty.
     pub fn raw(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
-    /// The variables that begin so and are set to nothing, which not every library takes for unset.
+    /// Returns the names of empty variables with a prefix. Some libraries do not treat them as unset.
     pub fn blank<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
         let blank = self.0.iter().filter(|(_, value)| value.to_str().is_some_and(|value| value.trim().is_empty()));
         blank.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(beginning))
     }
 
-    /// Variables that begin so and are set to something, without that beginning.
+    /// Returns variables with a prefix that are not empty, by the rest of their names.
     pub fn below<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
         let set = self.0.iter().filter(|(_, value)| !value.is_empty());
         set.filter_map(move |(name, _)| name.strip_prefix(beginning))
     }
 
-    /// A variable that must not be printed.
+    /// Returns a variable that must not be printed.
     pub fn secret(&self, name: &str) -> Option<SecretString> {
         self.get(name).map(SecretString::from)
     }
 
-    /// Whether the runner reads what this program prints.
+    /// Returns whether the runner reads the output of this program.
     pub fn in_actions(&self) -> bool {
         self.get("GITHUB_ACTIONS") == Some("true")
     }
 
-    /// The checkout: `GITHUB_WORKSPACE`, else the working directory.
+    /// Returns the checkout: `GITHUB_WORKSPACE`, or the working directory.
     pub fn workspace(&self) -> PathBuf {
         let current = || std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
         self.get("GITHUB_WORKSPACE").map_or_else(current, PathBuf::from)
     }
 
-    /// A folder that is emptied after the job: `RUNNER_TEMP`, else the system's.
+    /// Returns a folder that is emptied after the job: `RUNNER_TEMP`, or the system's.
     pub fn temporary(&self) -> PathBuf {
         self.get("RUNNER_TEMP").map_or_else(std::env::temp_dir, PathBuf::from)
     }
 
-    /// A folder that outlives the job: `RUNNER_TOOL_CACHE`, else one in the user's cache.
+    /// Returns a folder that outlives the job: `RUNNER_TOOL_CACHE`, or one in the user's cache.
     pub fn tool_cache(&self) -> PathBuf {
         let home = || self.get("HOME").map(|home| Path::new(home).join(".cache"));
         let cache = || self.get("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(|| self.temporary());
         self.get("RUNNER_TOOL_CACHE").map_or_else(|| cache().join("image-lifecycle").join("tools"), PathBuf::from)
     }
 
-    /// Docker's configuration: `DOCKER_CONFIG`, else `~/.docker`.
+    /// Returns the folder of Docker's configuration: `DOCKER_CONFIG`, or `~/.docker`.
     pub fn docker_config(&self) -> Option<PathBuf> {
         let home = || self.get("HOME").map(|home| Path::new(home).join(".docker"));
         self.get("DOCKER_CONFIG").map(PathBuf::from).or_else(home)
     }
 
-    /// A program on `PATH`. Relative entries of it are left out: they would find what a checkout brings along.
+    /// Finds a program on `PATH`. Relative entries are ignored, because they could lead to files of the checkout.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let folders = std::env::split_paths(self.raw("PATH")?).filter(|folder| folder.is_absolute());
         folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
     }
 
-    /// `owner/name` of the repository.
+    /// Returns the repository as `owner/name`.
     pub fn repository(&self) -> Option<&str> {
         self.get("GITHUB_REPOSITORY")
     }
 
-    /// The address of the repository.
+    /// Returns the URL of the repository.
     pub fn repository_url(&self) -> Option<String> {
         Some(format!("{}/{}", self.server_url(), self.repository()?))
     }
 
-    /// The commit.
+    /// Returns the commit.
     pub fn commit(&self) -> Option<&str> {
         self.get("GITHUB_SHA")
     }
 
-    /// Who started the run.
+    /// Returns the user who started the run.
     pub fn actor(&self) -> Option<&str> {
         self.get("GITHUB_ACTOR")
     }
 
-    /// The address of the run and its attempt.
+    /// Returns the URL of the run with its attempt.
     pub fn run_url(&self) -> Option<String> {
         let attempt = self.get("GITHUB_RUN_ATTEMPT").unwrap_or("1");
         Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
     }
 
-    /// Links to the run and to the commit, as Markdown; empty where neither is known.
+    /// Returns Markdown links to the run and the commit. Empty if both are unknown.
     pub fn links(&self) -> String {
         let link = |text: String, address: String| {
             let is_one = !address.contains(['(', ')', '<', '>']) && !address.contains(char::is_whitespace);
@@ -157,14 +157,14 @@ impl Variables {
         };
         let run = self.run_url().and_then(|run| link("run".to_owned(), run));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = characters(commit.get(..7).unwrap_or(commit));
+            let short = escape_characters(commit.get(..7).unwrap_or(commit));
             link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
         });
         let links: Vec<String> = [run, commit].into_iter().flatten().collect();
         if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
     }
 
-    /// Whether an address is that of a run of this repository.
+    /// Returns whether a URL is a run of this repository.
     pub fn is_own_run(&self, address: &str) -> bool {
         let runs = self.repository_url().map(|repository| format!("{repository}/actions/runs/"));
         let run = runs.and_then(|runs| address.strip_prefix(&runs));
@@ -172,7 +172,7 @@ impl Variables {
         run.is_some_and(|run| run.split("/attempts/").all(is_number))
     }
 
-    /// The address of the workflow, at the ref that it was read from.
+    /// Returns the URL of the workflow at its ref.
     pub fn workflow_url(&self) -> Option<String> {
         Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
     }
@@ -192,7 +192,7 @@ fn is_read_as_text(name: &str) -> bool {
     READ_AS_TEXT.iter().any(|pattern| matches(pattern, name))
 }
 
-/// Whether a variable is one of those that a pattern stands for: a name, or a beginning and `*`.
+/// Returns whether a variable matches a pattern: a name, or a prefix followed by `*`.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning),
@@ -234,7 +234,7 @@ mod tests {
             ("PATH".to_owned(), bytes(b"/bin:/opt/\xe9")),
             ("HOME".to_owned(), bytes("/home/é".as_bytes())),
         ]));
-        let said: Vec<String> = variables.not_text().into_iter().map(|problem| problem.message).collect();
+        let said: Vec<String> = variables.non_utf8().into_iter().map(|problem| problem.message).collect();
         assert_eq!(
             said,
             [

@@ -55,7 +55,7 @@ Resources:
     template.yaml:5:5 Notice: nothing in the template deploys image `Worker`
     template.yaml:12:18 Notice: image `public.ecr.aws/envoy:1` is in no mapping: it is neither built nor published here
     template.yaml:13:85 Error: mapping `ImageBuildConfiguration` has no key `Workr` (did you mean `Worker`?)
-    template.yaml:14:18 Notice: the image can't be told: the export `other` of another stack is known only in the account: it is neither built nor published here
+    template.yaml:14:18 Notice: cannot determine the image: the export `other` of another stack is known only in the account: it is neither built nor published here
     template.yaml:15:18 Error: the template has no resource `Imgae` (resources: `Task`)
     ");
 }
@@ -163,7 +163,7 @@ fn execution_roles_that_may_not_pull() {
         ),
     ] {
         let expected = format!(
-            "template.yaml:5:3 Warning: execution role `Role` lacks {actions} to pull images from ECR \
+            "template.yaml:5:3 Warning: execution role `Role` does not allow {actions}, which pulling images from ECR requires \
              (allow them, or attach the managed policy service-role/AmazonECSTaskExecutionRolePolicy)"
         );
         assert_eq!(role(lacking), expected, "{lacking}");

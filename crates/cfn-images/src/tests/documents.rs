@@ -46,23 +46,23 @@ fn json_surrogate_pairs_are_one_character() {
         }
     };
     assert_eq!(json(r"a\ud83d\ude00b\u00e9\/\n"), "a😀bé/\n");
-    assert_eq!(json(r"\ud83d"), "t.json:1:58: half of a surrogate pair");
-    assert_eq!(json(r"\ude00\ud83d"), "t.json:1:58: half of a surrogate pair");
+    assert_eq!(json(r"\ud83d"), "t.json:1:58: unpaired surrogate");
+    assert_eq!(json(r"\ude00\ud83d"), "t.json:1:58: unpaired surrogate");
     assert_eq!(json(r"\u12"), "t.json:1:58: `\\u` needs four hexadecimal digits");
-    assert_eq!(json(r"\x"), "t.json:1:58: an escape that JSON does not have");
+    assert_eq!(json(r"\x"), "t.json:1:58: invalid escape sequence");
 }
 
 #[test]
 fn says_where_json_is_wrong() {
     for (text, message) in [
-        ("{\n  \"Resources\": {},\n}", "t:3:1: found `}` where a key in double quotes should be"),
-        ("{\"Resources\": [1, 2}", "t:1:20: found `}` where `,` or `]` should be"),
+        ("{\n  \"Resources\": {},\n}", "t:3:1: expected a key in double quotes, found `}`"),
+        ("{\"Resources\": [1, 2}", "t:1:20: expected `,` or `]`, found `}`"),
         ("{\"a\": 01}", "t:1:7: `01` is not a JSON value"),
-        ("{\"a\": 1} 2", "t:1:10: found `2` where the end of the file should be"),
-        ("{\"a\": \"x\n\"}", "t:1:7: a string without an end"),
+        ("{\"a\": 1} 2", "t:1:10: expected the end of the file, found `2`"),
+        ("{\"a\": \"x\n\"}", "t:1:7: unterminated string"),
         ("{\"a\": \"x\ty\"}", "t:1:9: control character U+0009 in a string"),
         ("{\"a\": 1, \"a\": 2}", "t:1:10: duplicate key `a`, first written at line 1"),
-        ("{\"a\": ", "t:1:7: found the end of the file where a value should be"),
+        ("{\"a\": ", "t:1:7: expected a value, found the end of the file"),
     ] {
         let problem = super::super::json::parse(text).unwrap_err();
         assert_eq!(format!("t:{}:{}: {}", problem.mark.line, problem.mark.column, problem.message), message, "{text}");
@@ -172,7 +172,7 @@ fn what_is_no_template() {
         ("a: 1\nb: 2\na: 3\n", "template.yaml:3:1: duplicate key `a`, first written at line 1"),
         ("a: {b: 1, b: 2}", "template.yaml:1:11: duplicate key `b`, first written at line 1"),
         ("[a, b]: c", "template.yaml:1:1: a key that is not a string"),
-        ("a: &x [*x]", "template.yaml:1:8: an alias that contains itself"),
+        ("a: &x [*x]", "template.yaml:1:8: an alias refers to itself"),
         ("<<: text", "template.yaml:1:5: `<<` merges mappings only"),
     ] {
         assert_eq!(refused(text), message, "{text:?}");

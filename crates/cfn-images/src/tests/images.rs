@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ImageDefinition, Source};
+use crate::{ImageDefinition, ImageSource};
 
 fn images(text: &str) -> Result<Vec<ImageDefinition>, String> {
     template(text).images(MAPPING).map_err(|error| located(&error))
@@ -144,7 +144,7 @@ fn sam_metadata_declares_images_and_functions_share_them() {
             "Placeholder placeholder placeholder/Dockerfile in placeholder to - on [] with []",
         ]
     );
-    assert_eq!(images[0].source, Source::Metadata(vec!["OrdersFunction".to_owned(), "OrdersWorker".to_owned()]));
+    assert_eq!(images[0].source, ImageSource::Metadata(vec!["OrdersFunction".to_owned(), "OrdersWorker".to_owned()]));
     let template = template(FUNCTIONS);
     let usages = template.usages(&context(&[("Prefix", "registry.example"), ("Version", "1.2.3")]));
     let deployed = template.deployed(&images, &usages).unwrap();

@@ -11,7 +11,7 @@ mod usages;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Context, Error, Template, Traced, Usage, Version};
+use super::{Context, Error, Template, TracedText, Usage, Version};
 
 const VERSION: Version = Version::new(1, 0, 0);
 
@@ -39,8 +39,8 @@ fn given(values: &[(&str, &str)]) -> BTreeMap<String, String> {
     values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn traced(values: &[(&str, &str)]) -> BTreeMap<String, Traced> {
-    given(values).into_iter().map(|(name, value)| (name, Traced::from(value))).collect()
+fn traced(values: &[(&str, &str)]) -> BTreeMap<String, TracedText> {
+    given(values).into_iter().map(|(name, value)| (name, TracedText::from(value))).collect()
 }
 
 fn context(values: &[(&str, &str)]) -> Context {

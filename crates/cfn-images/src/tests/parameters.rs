@@ -82,8 +82,8 @@ fn what_a_parameter_wants_is_proposed() {
 fn what_the_run_is_for_is_not_given_a_second_time() {
     assert_eq!(
         values("dev", "1.0.0", &[("Environment", "prod")]).unwrap_err(),
-        "template.yaml:5:3: input `parameters`: `Environment=prod`, and the run is for `dev` (leave it out: \
-         both are set without asking; `DeploymentVersion=v{version}` adds to what is set)"
+        "template.yaml:5:3: input `parameters`: `Environment=prod` contradicts the run, which is for `dev` (leave it out: \
+         it is set automatically; `DeploymentVersion=v{version}` adds to it)"
     );
     assert!(values("dev", "1.0.0", &[("DeploymentVersion", "9.9.9")]).is_err());
     let mapped = template("Parameters: {Environment: {Type: String}}");

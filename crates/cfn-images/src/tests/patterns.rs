@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{NamePattern, Telling};
+use crate::{NamePattern, VersionPosition};
 use oci::Tag;
 
 /// A template with one image expression and something of everything that can make a name of a version.
@@ -79,7 +79,7 @@ fn where_the_version_stands_is_known_through_every_function() {
         ("!Sub '{{resolve:ssm:/of/${Environment}}}/app:${DeploymentVersion}'", "2.0.0-rc.1"),
     ] {
         let pattern = pattern_with(expression, "1.2.3", &[]);
-        assert_eq!(pattern.telling(), Telling::ByTag, "{expression}");
+        assert_eq!(pattern.version_position(), VersionPosition::Tag, "{expression}");
         assert!(pattern.is_of_version());
         assert_eq!(version_of(&pattern, tag).as_deref(), Some("2.0.0-rc.1"), "{expression}");
         for other in ["1.2.3-1", "dev", "prod-2.0.0", "dev-v2.0.0", "dev-2.0", "2.0.0.3.0.0"] {
@@ -106,7 +106,7 @@ fn what_cannot_be_turned_back_is_of_the_version_all_the_same() {
         "!Sub ['r.io/app:${T}', {T: !Select [!Select [0, !Split ['.', !Ref DeploymentVersion]], [a, b, c]]}]",
     ] {
         let pattern = pattern_with(expression, "1.2.3", &[]);
-        assert_eq!(pattern.telling(), Telling::Altered, "{expression}");
+        assert_eq!(pattern.version_position(), VersionPosition::Altered, "{expression}");
         assert!(pattern.is_of_version() && pattern.tag_is_of_version(), "{expression}");
         assert_eq!(version_of(&pattern, "dev-1-2-4"), None);
         assert_eq!(pattern.render("dev", &VERSION), None, "{expression}");
@@ -125,7 +125,7 @@ fn a_text_that_only_looks_like_the_version_is_none() {
     ] {
         for version in ["10.1.0", "0.1.0", "1.0.0"] {
             let pattern = pattern_with(expression, version, &[]);
-            assert_eq!(pattern.telling(), Telling::ByNothing, "{expression}");
+            assert_eq!(pattern.version_position(), VersionPosition::Nowhere, "{expression}");
             assert!(!pattern.is_of_version(), "{expression}");
             assert_eq!(version_of(&pattern, "dev"), None);
         }
@@ -151,15 +151,19 @@ fn a_condition_on_the_version_lets_nothing_be_told() {
         ("!Sub ['r.io/app:dev${R}', {R: !If [IsRelease, '', -rc]}]", false),
     ] {
         let pattern = pattern_with(expression, "1.2.3", &[]);
-        assert_eq!((pattern.telling(), pattern.is_of_version()), (Telling::ByCondition, is_of_version), "{expression}");
+        assert_eq!(
+            (pattern.version_position(), pattern.is_of_version()),
+            (VersionPosition::Condition, is_of_version),
+            "{expression}"
+        );
         assert_eq!(version_of(&pattern, "2.0.0"), None);
     }
     // So does one that decides what deploys it.
     let of_resource = document("!Sub 'r.io/app:${DeploymentVersion}'\n    Condition: IsFirst");
-    assert_eq!(names(&of_resource, "dev", &VERSION, &[])[0].telling(), Telling::ByCondition);
+    assert_eq!(names(&of_resource, "dev", &VERSION, &[])[0].version_position(), VersionPosition::Condition);
     let of_container =
         document("x\n        - !If [IsFirst, {Image: !Sub 'r.io/app:${DeploymentVersion}'}, !Ref 'AWS::NoValue']");
-    assert_eq!(names(&of_container, "dev", &VERSION, &[])[1].telling(), Telling::ByCondition);
+    assert_eq!(names(&of_container, "dev", &VERSION, &[])[1].version_position(), VersionPosition::Condition);
 }
 
 #[test]
@@ -175,8 +179,8 @@ fn what_an_input_says_of_the_version_counts() {
     ] {
         let pattern = pattern_with(expression, "1.2.3", &[("Tag", value)]);
         assert_eq!(
-            (pattern.telling(), version_of(&pattern, tag).as_deref()),
-            (Telling::ByTag, Some("2.0.0")),
+            (pattern.version_position(), version_of(&pattern, tag).as_deref()),
+            (VersionPosition::Tag, Some("2.0.0")),
             "{value}"
         );
     }
@@ -194,7 +198,7 @@ fn a_version_may_be_in_the_repositorys_name() {
         ["!Sub 'r.io/${Environment}/app-${DeploymentVersion}:x'", "!Sub 'r.io/dev/app-${DeploymentVersion}'"]
     {
         let pattern = pattern_with(expression, "1.2.3", &[]);
-        assert_eq!(pattern.telling(), Telling::ByRepository);
+        assert_eq!(pattern.version_position(), VersionPosition::Repository);
         assert!(pattern.is_of_version() && !pattern.tag_is_of_version());
         let of = |repository: &str| pattern.version_of_repository(repository).map(|version| version.to_string());
         assert_eq!(of("r.io/dev/app-1.0.0-rc.1").as_deref(), Some("1.0.0-rc.1"));
@@ -223,7 +227,10 @@ fn a_registry_in_place_of_the_templates_changes_no_tag() {
     let mut context = template.context(Some("dev"), Some(&VERSION), &given(&[])).unwrap();
     context.stand_in = Some("oci:/srv/1.0.0".to_owned());
     let pattern = template.usages(&context).remove(0).reference.unwrap().pattern;
-    assert_eq!((pattern.telling(), version_of(&pattern, "dev-3.0.0").as_deref()), (Telling::ByTag, Some("3.0.0")));
+    assert_eq!(
+        (pattern.version_position(), version_of(&pattern, "dev-3.0.0").as_deref()),
+        (VersionPosition::Tag, Some("3.0.0"))
+    );
 }
 
 #[test]
@@ -242,10 +249,10 @@ fn two_expressions_of_one_name_have_to_agree() {
         assert_eq!(all.len(), 1, "{other}");
         all.remove(0).reference.unwrap().pattern
     };
-    assert_eq!(joined("!Sub 'r.io/app:${Environment}-${DeploymentVersion}'").telling(), Telling::ByTag);
+    assert_eq!(joined("!Sub 'r.io/app:${Environment}-${DeploymentVersion}'").version_position(), VersionPosition::Tag);
     let written_out = joined("r.io/app:dev-1.0.0");
     assert!(written_out.is_of_version());
-    assert_eq!(written_out.telling(), Telling::Altered);
+    assert_eq!(written_out.version_position(), VersionPosition::Altered);
 }
 
 /// Versions that make trouble: with the parts of others in them, of different lengths, pre-releases.
@@ -301,7 +308,7 @@ proptest! {
         other in any_version(),
     ) {
         let input = format!("r.io/app:t{}", around.join("{version}"));
-        let pattern = NamePattern::of(&Traced::fill(&input, Some("dev"), Some(&made_with), &[]));
+        let pattern = NamePattern::of(&TracedText::fill(&input, Some("dev"), Some(&made_with), &[]));
         let name = pattern.render("dev", &other).unwrap();
         let tag: Tag = name.strip_prefix("r.io/app:").unwrap().parse().unwrap();
         prop_assert_eq!(pattern.version_of(&tag), Some(other));
@@ -316,7 +323,7 @@ proptest! {
         prop_assume!(tag.strip_prefix('v').unwrap_or(&tag) != version.to_string());
         for tag in [tag.clone(), format!("{tag}x{version}"), format!("{version}-{tag}"), format!("{tag}-{version}")] {
             let pattern = pattern_with(&format!("'r.io/{repository}-{version}:{tag}'"), &version.to_string(), &[]);
-            prop_assert_eq!((pattern.telling(), pattern.is_of_version()), (Telling::ByNothing, false));
+            prop_assert_eq!((pattern.version_position(), pattern.is_of_version()), (VersionPosition::Nowhere, false));
         }
     }
 
@@ -335,11 +342,11 @@ proptest! {
         };
         let (Some(one), Some(another)) = (evaluated(&made_with), evaluated(&other)) else { return Ok(()) };
         let tag: Tag = another.tag.as_deref().unwrap().parse().unwrap();
-        match one.pattern.telling() {
-            Telling::ByNothing => prop_assert_eq!(one.text, another.text),
-            Telling::ByTag => prop_assert_eq!(one.pattern.version_of(&tag), Some(other)),
-            Telling::ByRepository => prop_assert!(false, "it is in the tag alone"),
-            Telling::Altered | Telling::ByCondition => prop_assert_eq!(one.pattern.version_of(&tag), None),
+        match one.pattern.version_position() {
+            VersionPosition::Nowhere => prop_assert_eq!(one.text, another.text),
+            VersionPosition::Tag => prop_assert_eq!(one.pattern.version_of(&tag), Some(other)),
+            VersionPosition::Repository => prop_assert!(false, "it is in the tag alone"),
+            VersionPosition::Altered | VersionPosition::Condition => prop_assert_eq!(one.pattern.version_of(&tag), None),
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{EvaluatedReference, Kind};
+use crate::{EvaluatedReference, ResourceKind};
 
 /// `kind resource container reference on platforms`, a line each.
 fn described(text: &str, context: &Context) -> String {
@@ -79,9 +79,9 @@ Resources:
     AWS::SageMaker::Model Model - r/primary on linux/amd64?
     AWS::SageMaker::Model Model h r/second on linux/amd64?
     ");
-    let functions: Vec<Kind> =
+    let functions: Vec<ResourceKind> =
         template(text).usages(&context(&[])).iter().filter(|u| u.takes_single_manifest()).map(|u| u.kind).collect();
-    assert_eq!(functions, [Kind::ServerlessFunction, Kind::LambdaFunction]);
+    assert_eq!(functions, [ResourceKind::ServerlessFunction, ResourceKind::LambdaFunction]);
 }
 
 const CONDITIONAL: &str = "

@@ -1,6 +1,6 @@
 //! The data plane.
 
-use ecr_fake::http::Kind;
+use ecr_fake::http::RequestKind;
 use ecr_fake::{
     ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageSpec, ImageTagMutability, Policy, Quota, REGION, Registry,
     RepositoryCreationTemplate, RepositorySettings, Throttle, User, digest,
@@ -281,7 +281,7 @@ fn a_download_is_on_another_host_that_wants_no_authorization() {
     assert_eq!(ecr.leaks(), 1);
     ecr.quirks(|quirks| quirks.signed_url_uses = Some(0));
     assert_eq!(call(&host, "GET", &path, &[], b"").status, 403);
-    assert_eq!(ecr.count(Kind::Redirected), 7);
+    assert_eq!(ecr.count(RequestKind::Redirected), 7);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_mount_is_a_setting_and_only_for_what_a_manifest_refers_to() {
     assert!(registry.repository("shop/api").unwrap().blobs.contains_key(layer));
     registry.change("shop/base", |repository| repository.settings.encryption = json!({"encryptionType": "KMS"}));
     assert_eq!(mount(layer, "shop/base"), 202);
-    assert_eq!(ecr.count(Kind::Mount), 6);
+    assert_eq!(ecr.count(RequestKind::Mount), 6);
 }
 
 #[test]

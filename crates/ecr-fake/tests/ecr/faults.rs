@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ecr_fake::http::{Kind, http_date};
+use ecr_fake::http::{RequestKind, http_date};
 use ecr_fake::proxy::{Effect, Fault, Proxy};
 use ecr_fake::{ACCESS_KEY, Config, Ecr, Hook, Image, Plane, RepositorySettings, digest, kill};
 
@@ -44,7 +44,7 @@ fn a_hook_strikes_before_or_after_the_effect() {
     };
     ecr.on_request(1, Hook::before(strike()));
     ecr.on_request(2, Hook::after(strike()));
-    ecr.on_kind(Kind::PutManifestByTag, 3, Hook::status(503));
+    ecr.on_kind(RequestKind::PutManifestByTag, 3, Hook::status(503));
     ecr.on_request(4, Hook::Reset);
     assert!(retag(registry.url(), &authorization, "before").is_err());
     assert!(retag(registry.url(), &authorization, "after").is_err());
@@ -62,7 +62,7 @@ fn a_hook_kills_a_process() {
     use std::os::unix::process::ExitStatusExt as _;
     let (ecr, authorization) = start();
     let pid = Arc::new(AtomicU32::new(0));
-    ecr.on_kind(Kind::PutManifestByTag, 1, Hook::after(kill(pid.clone())));
+    ecr.on_kind(RequestKind::PutManifestByTag, 1, Hook::after(kill(pid.clone())));
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     pid.store(child.id(), SeqCst);
     assert!(retag(ecr.default_registry().url(), &authorization, "b").is_err());
@@ -83,7 +83,11 @@ fn the_log_keeps_order_and_a_snapshot_tells_any_change() {
     let line: Vec<_> = log.iter().map(|entry| (entry.kind.clone(), entry.status(), entry.authorization)).collect();
     assert_eq!(
         line,
-        [(Kind::GetManifest, 200, true), (Kind::GetManifest, 401, false), (Kind::PutManifestByTag, 201, true)],
+        [
+            (RequestKind::GetManifest, 200, true),
+            (RequestKind::GetManifest, 401, false),
+            (RequestKind::PutManifestByTag, 201, true)
+        ],
         "{}",
         ecr.table()
     );
@@ -113,10 +117,10 @@ fn the_proxy_passes_everything_and_leads_back_to_itself() {
     let (far, path) = split(redirect.header("location").unwrap());
     assert_ne!(far, proxy.url());
     assert_eq!(call(&far, "GET", &path, &[("range", "bytes=5-")], b"").body, b"56789");
-    assert_eq!(proxy.count(Kind::Redirected), 1);
+    assert_eq!(proxy.count(RequestKind::Redirected), 1);
     let counted: Vec<_> = proxy.log().iter().map(|seen| (seen.kind.clone(), seen.received(), seen.sent())).collect();
-    assert_eq!(counted[1], (Kind::PutUpload, 10, 0));
-    assert_eq!(counted[4], (Kind::Redirected, 0, 5));
+    assert_eq!(counted[1], (RequestKind::PutUpload, 10, 0));
+    assert_eq!(counted[4], (RequestKind::Redirected, 0, 5));
     assert_eq!((proxy.connections(), ecr.connections(), ecr.leaks()), (5, 5, 0));
 }
 
@@ -147,11 +151,11 @@ fn the_proxy_keeps_connections() {
 fn the_proxy_answers_in_the_registrys_place() {
     let (ecr, authorization) = start();
     let proxy = Proxy::start(ecr.default_registry().url());
-    let hits = proxy.fault(Fault::on(Kind::PutManifestByTag, Effect::status(503)).nth(2).times(2));
+    let hits = proxy.fault(Fault::on(RequestKind::PutManifestByTag, Effect::status(503)).nth(2).times(2));
     let statuses: Vec<_> =
         (0..4).map(|number| retag(proxy.url(), &authorization, &format!("t{number}")).unwrap()).collect();
     assert_eq!((statuses, hits.count()), (vec![201, 503, 503, 201], 2));
-    assert_eq!(ecr.count(Kind::PutManifestByTag), 2);
+    assert_eq!(ecr.count(RequestKind::PutManifestByTag), 2);
     let date = http_date(time::OffsetDateTime::UNIX_EPOCH);
     assert_eq!(date, "Thu, 01 Jan 1970 00:00:00 GMT");
     proxy.fault(Fault::on_path("GET", "/tags/list", Effect::throttled(&date)));
@@ -171,19 +175,19 @@ fn the_proxy_breaks_uploads() {
         let location = format!("{}&digest={}", begun.header("location").unwrap(), digest(&bytes));
         (try_call(proxy.url(), "PUT", &location, &headers, &bytes), location)
     };
-    proxy.fault(Fault::on(Kind::PutUpload, Effect::ResetRequest { after: 50_000 }));
+    proxy.fault(Fault::on(RequestKind::PutUpload, Effect::ResetRequest { after: 50_000 }));
     let (broken, location) = upload();
     assert!(broken.is_err(), "{broken:?}");
     assert_eq!(proxy.log().last().unwrap().received(), 50_000);
     // The registry has received a part of the body, so the upload cannot be used again.
     assert_eq!(call(proxy.url(), "PUT", &location, &headers, &bytes).status, 416);
-    proxy.fault(Fault::on(Kind::PutUpload, Effect::FlipRequest { at: 99_999 }));
+    proxy.fault(Fault::on(RequestKind::PutUpload, Effect::FlipRequest { at: 99_999 }));
     assert_eq!(upload().0.unwrap().code(), "DIGEST_INVALID");
-    proxy.fault(Fault::on(Kind::PutUpload, Effect::LoseAnswer));
+    proxy.fault(Fault::on(RequestKind::PutUpload, Effect::LoseAnswer));
     assert!(upload().0.is_err());
     assert!(registry.repository("shop/api").unwrap().blobs.contains_key(&digest(&bytes)));
     assert_eq!(upload().0.unwrap().status, 201);
-    proxy.fault(Fault::on(Kind::PutManifestByTag, Effect::ResetRequest { after: 10 }));
+    proxy.fault(Fault::on(RequestKind::PutManifestByTag, Effect::ResetRequest { after: 10 }));
     let reset = retag(proxy.url(), &authorization, "b").unwrap_err();
     assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
 }
@@ -199,14 +203,14 @@ fn the_proxy_breaks_downloads() {
     let proxy = Proxy::start(registry.url());
     let path = format!("/v2/shop/api/blobs/{blob}");
     let get = || try_call(proxy.url(), "GET", &path, &[("authorization", &authorization)], b"");
-    proxy.fault(Fault::on(Kind::GetBlob, Effect::FlipResponse { at: 150_000 }));
+    proxy.fault(Fault::on(RequestKind::GetBlob, Effect::FlipResponse { at: 150_000 }));
     let flipped = get().unwrap().body;
     let different: Vec<_> = (0..bytes.len()).filter(|at| flipped[*at] != bytes[*at]).collect();
     assert_eq!(different, [150_000]);
-    proxy.fault(Fault::on(Kind::GetBlob, Effect::Truncate { after: 100_000 }));
+    proxy.fault(Fault::on(RequestKind::GetBlob, Effect::Truncate { after: 100_000 }));
     assert_eq!(get().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(proxy.log().last().unwrap().sent(), 100_000);
-    proxy.fault(Fault::on(Kind::GetBlob, Effect::ResetResponse { after: 100_000 }));
+    proxy.fault(Fault::on(RequestKind::GetBlob, Effect::ResetResponse { after: 100_000 }));
     assert_eq!(get().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(get().unwrap().body, bytes);
 }
@@ -216,7 +220,7 @@ fn the_proxy_hangs() {
     let (ecr, authorization) = start();
     let proxy = Proxy::start(ecr.default_registry().url());
     for effect in [Effect::Hang, Effect::Stall { after: 1 }] {
-        proxy.fault(Fault::on(Kind::GetManifest, effect));
+        proxy.fault(Fault::on(RequestKind::GetManifest, effect));
         let authority = proxy.url().trim_start_matches("http://");
         let mut stream = TcpStream::connect(authority).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -226,5 +230,5 @@ fn the_proxy_hangs() {
         let error = stream.read_to_end(&mut answer).unwrap_err();
         assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{error}");
     }
-    assert_eq!(ecr.count(Kind::GetManifest), 1);
+    assert_eq!(ecr.count(RequestKind::GetManifest), 1);
 }

@@ -8,7 +8,7 @@ use crate::AtSourceLocation;
 use crate::SourceLocation;
 use crate::access::RegistryAccess;
 use cfn_images::{
-    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, Traced, Unresolved, Usage,
+    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, TracedText, Unresolved, Usage,
 };
 use oci::{InvalidReference, Reference, Tag};
 use runner_protocol::{Annotation, Level};
@@ -187,7 +187,7 @@ impl Project {
         if let Some(name) = &side.registry_parameter {
             let leads: Vec<String> = template.usages(&context).iter().filter_map(lead_parameter).collect();
             for parameter in template.parameters().iter().filter(|p| p.is_ssm() && leads.contains(&p.name)) {
-                context.parameters.insert(parameter.name.clone(), Traced::from(name.as_str()));
+                context.parameters.insert(parameter.name.clone(), TracedText::from(name.as_str()));
             }
         }
         Ok(context)
@@ -393,7 +393,7 @@ impl Names {
             }
             let commit = commit.map_or("", |commit| commit.get(..7).unwrap_or(commit));
             let (environment, version) = (Some(release.environment), Some(release.version));
-            let text = Traced::fill(pattern, environment, version, &[("image", &named.image), ("sha", commit)]);
+            let text = TracedText::fill(pattern, environment, version, &[("image", &named.image), ("sha", commit)]);
             let made = if text.as_str() == pattern { String::new() } else { format!(" makes `{text}`, which") };
             let wrong = |_: InvalidReference| {
                 ActionError::usage_error(format!("input `extra-tags`: `{pattern}`{made} is not a tag")).hint(
@@ -442,9 +442,9 @@ fn written_out(deployed: &Deployed, side: &RegistryAccess) -> Option<Annotation>
     (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
 }
 
-fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> Traced {
+fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> TracedText {
     let (environment, version) = (Some(release.environment), Some(release.version));
-    Traced::fill(pattern, environment, version, &[("registry", registry), ("image", image)])
+    TracedText::fill(pattern, environment, version, &[("registry", registry), ("image", image)])
 }
 
 fn lead_parameter(usage: &Usage) -> Option<String> {

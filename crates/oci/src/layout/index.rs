@@ -1,4 +1,4 @@
-//! `index.json` of a layout: its entries, what they refer to, and who may change them.
+//! `index.json` of a layout: its entries, their subjects, and the lock for changes.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, TryLockError};
@@ -12,48 +12,48 @@ use oci_spec::image::ImageIndex;
 use super::Layout;
 use crate::{Descriptor, Digest, ErrorKind, InvalidDigest, StoreError, Tag, annotation, media_type};
 
-/// The largest `index.json` that is read, in bytes: some hundred thousand entries.
+/// The maximum size of an `index.json`, in bytes. It suffices for some hundred thousand entries.
 const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// How long another process may hold the lock. What is done under it takes milliseconds.
+/// How long to wait for another process to release the lock. It is usually held for milliseconds.
 const LOCK_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Between two tries to get the lock.
+/// The wait between two attempts to get the lock.
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// What it points to, with its annotations.
+    /// The descriptor, with its annotations.
     pub descriptor: Descriptor,
-    /// `org.opencontainers.image.ref.name`: a tag, or a mapping key in what build writes.
+    /// `org.opencontainers.image.ref.name`: a tag, or a mapping key in layouts that build writes.
     pub name: Option<String>,
 }
 
-/// What was read before, so that to ask for each of many referrers does not take the square of their number.
+/// A cache, so that finding the referrers of many digests does not read every manifest for each of them.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The entries of an `index.json`. It stays open, so that no other file gets its number.
+    /// The entries of an `index.json`. The file is kept open, so that no other file gets its inode number.
     index: Option<(File, Stamp, Arc<[Root]>)>,
-    /// What manifests refer to. It stays true: a digest has one content.
+    /// The subjects of manifests. They never change, because a digest has one content.
     subjects: HashMap<Digest, Option<Digest>>,
-    /// Files that hold the bytes of their digest, as they were when that was found out.
+    /// Files whose content was verified, with their state at that time.
     verified: HashMap<Digest, Stamp>,
 }
 
-/// What tells one `index.json` from another: its file system and number, and should it be written to, time and size.
+/// Identifies the state of a file: its file system, inode number, time and size.
 pub(super) type Stamp = (u64, u64, i64, i64, u64);
 
 impl Layout {
-    /// The entries of `index.json` in order; none where there is no layout.
+    /// Returns the entries of `index.json` in order. Empty if there is no layout.
     ///
     /// # Errors
-    /// When the folder holds something that is not a layout.
+    /// Returns an error if the folder contains something other than a layout.
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
         self.entries().map(|entries| entries.to_vec())
     }
 
-    /// The same, as they were read before where they are still those.
+    /// Returns the entries, from the cache if the file is unchanged.
     pub(super) fn entries(&self) -> Result<Arc<[Root]>, StoreError> {
         if !self.exists() {
             return Ok(Arc::default());
@@ -83,11 +83,11 @@ impl Layout {
         roots.map_err(|e| self.invalid("has a broken index.json").because(e))
     }
 
-    /// Adds an entry to `index.json`, or puts it in the place of the one with the same name;
-    /// an entry without a name that is there already is left.
+    /// Adds an entry to `index.json`, and replaces the one with the same name. An existing entry without a name is
+    /// kept.
     ///
     /// # Errors
-    /// When the layout can't be written.
+    /// Returns an error if the layout cannot be written.
     pub fn add_root(&self, descriptor: &Descriptor, name: Option<&str>) -> Result<(), StoreError> {
         self.create()?;
         let _lock = self.lock()?;
@@ -103,10 +103,10 @@ impl Layout {
         self.write_index(roots)
     }
 
-    /// Takes entries with some names out of `index.json`, with what refers to what they consist of. Their blobs stay.
+    /// Removes the entries with these names from `index.json`, with the referrers of their content. Blobs are kept.
     ///
     /// # Errors
-    /// When the folder holds something that is not a layout.
+    /// Returns an error if the folder contains something other than a layout.
     pub fn forget(&self, names: &[&str]) -> Result<(), StoreError> {
         if !self.exists() {
             return Ok(());
@@ -140,23 +140,24 @@ impl Layout {
         self.write_index(staying)
     }
 
-    /// What an entry refers to. One that is not there may have referred to anything.
+    /// Returns the subject of an entry. Fails if its manifest is missing, as it may have any subject.
     pub(super) fn subject(&self, root: &Root) -> Result<Option<Digest>, StoreError> {
         let digest = &root.descriptor.digest;
         if let Some(known) = self.seen().subjects.get(digest) {
             return Ok(known.clone());
         }
-        let lacks = || {
-            let message = format!("the OCI layout {} lacks the manifest {digest} that it lists", self.root.display());
+        let missing = || {
+            let message =
+                format!("the OCI layout {} is missing the manifest {digest} that it lists", self.root.display());
             StoreError::new(ErrorKind::NotFound, message).hint("take it out of index.json, or copy it again")
         };
-        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(lacks)?;
+        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(missing)?;
         let subject = manifest.subject.map(|subject| subject.digest);
         self.seen().subjects.insert(digest.clone(), subject.clone());
         Ok(subject)
     }
 
-    /// Whether a file was found to hold the bytes of a digest, and has not changed since.
+    /// Returns whether a file's content was verified, and the file is unchanged.
     pub(super) fn is_verified(&self, digest: &Digest, stamp: &Stamp) -> bool {
         self.seen().verified.get(digest) == Some(stamp)
     }
@@ -169,8 +170,8 @@ impl Layout {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps other processes from changing `index.json` as long as the file is open. Where another one does not let go
-    /// of it, that is an error.
+    /// Keeps other processes from changing `index.json` while the returned file is open. Fails if another process
+    /// does not release the lock.
     fn lock(&self) -> Result<File, StoreError> {
         let marker = self.root.join("oci-layout");
         let lock = File::open(&marker).map_err(|e| self.failed(&marker, e))?;
@@ -190,17 +191,18 @@ impl Layout {
         }
     }
 
-    /// Who holds the lock knows what is in it afterwards.
+    /// Writes `index.json`. The caller holds the lock.
     fn write_index(&self, entries: Vec<Root>) -> Result<(), StoreError> {
         let path = self.root.join("index.json");
-        let temporary = self.written(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
+        let temporary =
+            self.write_temporary(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
         let file = temporary.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
         self.seen().index = Some((file, stamp, entries.into()));
         Ok(())
     }
 
-    /// What a name points to.
+    /// Returns the descriptor of the entry with this name.
     pub(super) fn root_named(&self, tag: &Tag) -> Result<Option<Descriptor>, StoreError> {
         let entries = self.entries()?;
         let named = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()));
@@ -208,13 +210,13 @@ impl Layout {
     }
 }
 
-/// The text of an index.
+/// Returns the text of an index.
 pub(super) fn index_of<'a>(manifests: impl IntoIterator<Item = &'a Descriptor>) -> String {
     let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
     serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests}).to_string()
 }
 
-/// What tells that a file is still the one that was looked at.
+/// Returns the state of a file.
 pub(super) fn stamp(file: &Metadata) -> Stamp {
     (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())
 }

@@ -1,4 +1,4 @@
-//! The writes of a transfer, in the order in which they have to be done.
+//! The writes of a transfer, in their required order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,37 +11,38 @@ use tokio::time::timeout;
 use super::graph::{Attached, Graph};
 use crate::{BlobSource, Descriptor, Digest, ErrorKind, Manifest, Put, Store, StoreError, Tag};
 
-/// Blobs of one image that are on their way at a time. Each takes some buffers, never its size.
+/// The maximum number of concurrent blob transfers of an image. Each takes some buffers, and never the blob's size.
 const BLOBS_AT_A_TIME: usize = 16;
 
-/// Manifests of one image that are written at a time.
+/// The maximum number of concurrent manifest writes of an image.
 const MANIFESTS_AT_A_TIME: usize = 8;
 
-/// How long a tag that is on its way may take when the run is cancelled: well within the 5 s that the report has.
+/// How long a tag write may continue after the run is cancelled: well within the 5 s that are left for the report.
 const TAG_GRACE: Duration = Duration::from_secs(3);
 
-/// What a copy did with the blobs.
+/// How many blobs a copy found or transferred.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
-    /// Blobs that were there.
+    /// Blobs that already existed.
     pub present: u64,
-    /// Blobs that the registry linked.
+    /// Blobs that the registry mounted.
     pub mounted: u64,
-    /// Blobs whose bytes were sent.
+    /// Blobs that were uploaded.
     pub sent: u64,
 }
 
-/// Copies all that is below a root, and not the root: blobs, then child manifests by digest.
+/// Copies everything below a root: blobs, then child manifests by digest.
 ///
 /// # Errors
-/// The first failure; what was copied by then stays and is found by the next run.
+/// Returns the first failure. What has been copied by then is kept, and the next run finds it.
 pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph: &Graph) -> Result<Copied, StoreError> {
     if same_repository(source.as_ref(), target.as_ref()) {
         return Ok(Copied::default());
     }
     let blob_source: Arc<dyn BlobSource> = source.clone();
     let copied = blobs(&graph.blobs, &blob_source, target).await?;
-    // An index comes after what it holds: after all images, and of the indexes one after the other, as the graph has them.
+    // An index is written after its children: first all images, then the indexes one by one, in the order of the
+    // graph.
     let (indexes, images): (Vec<&Manifest>, Vec<&Manifest>) =
         graph.children.iter().partition(|manifest| manifest.is_index());
     for (manifests, at_a_time) in [(images, MANIFESTS_AT_A_TIME), (indexes, 1)] {
@@ -51,11 +52,11 @@ pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph:
     Ok(copied)
 }
 
-/// Copies what is attached to an image, after the image itself: each referrer after what it refers to. Whether one that
-/// can't be copied is the end of it is for `failed` to say. The referrers that are there now are returned.
+/// Copies the attachments of an image that has been copied, each referrer after its subject. `failed` decides whether
+/// a failure ends the copy. Returns the referrers that exist in the target afterwards.
 ///
 /// # Errors
-/// What `failed` makes of a failure.
+/// Returns the error of `failed`.
 pub async fn attached(
     source: &Arc<dyn Store>,
     target: &Arc<dyn Store>,
@@ -81,10 +82,11 @@ pub async fn attached(
     Ok(written)
 }
 
-/// What is attached in the source and has to be copied: where the image is `there` already, what the target lacks of it.
+/// Returns the attachments in the source that have to be copied. If the image is already `there`, returns only those
+/// that are missing in the target.
 ///
 /// # Errors
-/// When one of them can't say what it has.
+/// Returns an error if the source or target cannot be read.
 pub async fn wanted(
     source: &Arc<dyn Store>,
     target: &Arc<dyn Store>,
@@ -92,17 +94,14 @@ pub async fn wanted(
     there: bool,
 ) -> Result<Attached, StoreError> {
     let attached = Attached::read(source, graph).await?;
-    match there {
-        true => missing(target, graph, &attached).await,
-        false => Ok(attached),
-    }
+    if there { missing(target, graph, &attached).await } else { Ok(attached) }
 }
 
-/// What of `wanted` the target does not have yet.
+/// Returns those of `wanted` that are missing in the target.
 async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> Result<Attached, StoreError> {
     let mut has: Vec<_> = Vec::new();
     let subjects = graph.manifests().chain(wanted.referrers.iter().map(|referrer| &referrer.root));
-    // Only what has wanted referrers is asked for.
+    // Only the subjects of wanted referrers are looked up.
     for subject in subjects {
         let refers = |referrer: &Graph| referrer.root.subject.as_ref().is_some_and(|s| s.digest == subject.digest);
         if wanted.referrers.iter().any(refers) {
@@ -119,10 +118,10 @@ async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> R
     Ok(Attached { referrers, tags })
 }
 
-/// Writes an artifact that was made here: its blobs, then its manifest by digest.
+/// Writes a new artifact: its blobs, then its manifest by digest.
 ///
 /// # Errors
-/// The first failure.
+/// Returns the first failure.
 pub async fn artifact(
     target: &Arc<dyn Store>,
     manifest: &Manifest,
@@ -141,16 +140,16 @@ pub async fn artifact(
 /// Writes the root under its digest.
 ///
 /// # Errors
-/// Those of the write.
+/// Returns the error of the write.
 pub async fn root(target: &Arc<dyn Store>, graph: &Graph) -> Result<(), StoreError> {
     target.put_manifest(&graph.root, None).await
 }
 
-/// Writes tags, one after the other. When `cancelled` resolves no further one is begun, and the one that is on its way
-/// gets the time to arrive: what became of it has to be told.
+/// Writes tags, one by one. When `cancelled` resolves, no further write starts, and the current one may finish within
+/// [`TAG_GRACE`], so that its result can be reported.
 ///
 /// # Errors
-/// Those of the writes, and [`ErrorKind::Cancelled`] where a tag was not written.
+/// Returns the error of a write, or [`ErrorKind::Cancelled`] if a tag was not written.
 pub async fn tags(
     target: &Arc<dyn Store>,
     graph: &Graph,
@@ -165,7 +164,7 @@ pub async fn tags(
         match select(target.put_manifest(&graph.root, Some(tag)), cancelled.clone()).await {
             Either::Left((written, _)) => written?,
             Either::Right(((), write)) => timeout(TAG_GRACE, write).await.map_err(|_| {
-                let message = format!("cancelled while the tag `{tag}` was written: whether it was is not known");
+                let message = format!("cancelled while writing the tag `{tag}`: it is unknown whether it was written");
                 StoreError::new(ErrorKind::Cancelled, message)
             })??,
         }
@@ -173,7 +172,7 @@ pub async fn tags(
     Ok(())
 }
 
-/// Whether both are one repository, where nothing below a tag has to be copied.
+/// Returns whether both are the same repository, in which only tags have to be written.
 pub fn same_repository(source: &dyn Store, target: &dyn Store) -> bool {
     source.origin().is_some() && source.origin() == target.origin()
 }

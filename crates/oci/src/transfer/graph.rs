@@ -5,34 +5,34 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::{Content, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, Manifest, Platform, Store, StoreError};
 
-/// How deep an index may hold indexes.
+/// The maximum nesting of indexes.
 const DEPTH_LIMIT: usize = 4;
 
-/// Manifests in one graph. A multi-platform image has some ten.
+/// The maximum number of manifests in a graph. A multi-platform image has about ten.
 const MANIFESTS_LIMIT: usize = 1000;
 
-/// Blobs in one graph. An image has at most 127 layers.
+/// The maximum number of blobs in a graph. An image has at most 127 layers.
 const BLOBS_LIMIT: usize = 20_000;
 
-/// Manifests of one store that are read at a time.
+/// The maximum number of manifests of a store that are read concurrently.
 const READERS: usize = 16;
 
-/// All that an image consists of: the root, the manifests below it, and their blobs.
+/// The complete content of an image: its root, the manifests below it, and their blobs.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    /// What tags point to.
+    /// The manifest that tags point to.
     pub root: Manifest,
-    /// The manifests below the root, each after those below itself: the order in which they are written.
+    /// The manifests below the root, each after its own children: the order of writing.
     pub children: Vec<Manifest>,
-    /// The blobs of all manifests, each once, the largest first.
+    /// The blobs of all manifests, without duplicates, the largest first.
     pub blobs: Vec<Descriptor>,
 }
 
 impl Graph {
-    /// Reads what is below a root.
+    /// Reads everything below a root.
     ///
     /// # Errors
-    /// When a manifest is missing or broken, or the graph is deeper or larger than any image is.
+    /// Returns an error if a manifest is missing or broken, or if the graph is too deep or too large.
     pub async fn read(store: &Arc<dyn Store>, root: Manifest) -> Result<Self, StoreError> {
         let mut seen = HashSet::from([root.digest.clone()]);
         let mut levels: Vec<Vec<Manifest>> = Vec::new();
@@ -47,7 +47,7 @@ impl Graph {
             if seen.len() > MANIFESTS_LIMIT {
                 return absurd(format!("more than {MANIFESTS_LIMIT} manifests"));
             }
-            let asked: Vec<_> = next.iter().map(|child| must_have(store.as_ref(), child)).collect();
+            let asked: Vec<_> = next.iter().map(|child| required_manifest(store.as_ref(), child)).collect();
             let level: Vec<Manifest> = stream::iter(asked).buffered(READERS).try_collect().await?;
             next = level.iter().flat_map(|manifest| manifest.children().iter().cloned()).collect();
             levels.push(level);
@@ -55,7 +55,7 @@ impl Graph {
         let children: Vec<Manifest> = levels.into_iter().rev().flatten().collect();
         let mut listed: BTreeMap<&Digest, &Option<Platform>> = BTreeMap::new();
         for child in children.iter().chain([&root]).flat_map(Manifest::children) {
-            // What is judged under one platform would be run under the other.
+            // Otherwise, what the gates check under one platform would run under the other.
             if *listed.entry(&child.digest).or_insert(&child.platform) != &child.platform {
                 return absurd(format!("two platforms for the manifest {}", child.digest));
             }
@@ -75,13 +75,13 @@ impl Graph {
         Ok(Self { root, children, blobs })
     }
 
-    /// Root and children.
+    /// Returns the root and the children.
     pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
         [&self.root].into_iter().chain(&self.children)
     }
 
-    /// The manifests of platforms, with the platform where an index names it. What a builder attests within an index is
-    /// none, as far as all that list it say so.
+    /// Returns the manifests of the platforms, with the platform if an index names it. A manifest that every index
+    /// lists as an attestation is left out.
     pub fn platforms(&self) -> Vec<(Option<Platform>, &Manifest)> {
         let image = |manifest: &Manifest| matches!(manifest.content, Content::Image { .. });
         if image(&self.root) {
@@ -96,17 +96,18 @@ impl Graph {
         children.filter_map(|manifest| Some((named(manifest)?, manifest))).collect()
     }
 
-    /// Bytes of all blobs and manifests: what a registry stores for it.
+    /// Returns the total size of all blobs and manifests in bytes, as a registry stores them.
     pub fn size(&self) -> u64 {
         let blobs: u64 = self.blobs.iter().map(|blob| blob.size).sum();
         blobs + self.manifests().map(|manifest| manifest.bytes.len() as u64).sum::<u64>()
     }
 }
 
-/// A manifest that has to be there because another names it.
-async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
+/// Reads a manifest that has to exist, because another one refers to it.
+async fn required_manifest(store: &dyn Store, child: &Descriptor) -> Result<Manifest, StoreError> {
     let missing = || {
-        let message = format!("{} lacks the manifest {} that the image consists of", store.address(), child.digest);
+        let message =
+            format!("{} is missing the manifest {} that the image consists of", store.address(), child.digest);
         StoreError::new(ErrorKind::NotFound, message)
     };
     for look in 0..LOOKS {
@@ -120,36 +121,36 @@ async fn must_have(store: &dyn Store, child: &Descriptor) -> Result<Manifest, St
     Err(missing())
 }
 
-/// What is attached to an image: referrers of every digest in it, with referrers of those, and cosign's tags.
+/// The attachments of an image: referrers of every digest in it, their own referrers, and cosign's tags.
 #[derive(Debug, Clone, Default)]
 pub struct Attached {
-    /// Referrers, each after what it refers to.
+    /// Referrers, each after its subject.
     pub referrers: Vec<Graph>,
-    /// Tags that cosign before version 3 keeps signatures and attestations under.
+    /// Tags that cosign before version 3 uses for signatures and attestations.
     pub tags: Vec<(crate::Tag, Graph)>,
 }
 
-/// Referrers of one image, of all its digests and recursively.
+/// The maximum number of referrers of an image, including indirect ones.
 const REFERRERS_LIMIT: usize = 2000;
 
-/// How far referrers refer to referrers: a signature of an SBOM of an image is two.
+/// The maximum depth of referrers. A signature of an image's SBOM has depth two.
 const REFERRERS_DEPTH: usize = 4;
 
 impl Attached {
-    /// Looks for all that is attached to an image. That it could not look is an error.
+    /// Finds everything that is attached to an image. Fails if that cannot be determined.
     ///
     /// # Errors
-    /// When the store can't say, or says absurd things.
+    /// Returns an error if the store fails, or if its response exceeds the limits.
     pub async fn read(store: &Arc<dyn Store>, graph: &Graph) -> Result<Self, StoreError> {
         let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
         let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
         let mut referrers = Vec::new();
-        // What is attached may be signed as well as the image.
+        // Attachments may be signed, too.
         let mut signed = subjects.clone();
         let absurd =
             |what: String| Err(StoreError::new(ErrorKind::Invalid, format!("image {} has {what}", graph.root.digest)));
         for depth in 0.. {
-            let mut listed = Self::of_all(store, &subjects).await?;
+            let mut listed = Self::list_referrers(store, &subjects).await?;
             listed.retain(|(_, listed)| !seen.contains(&listed.digest));
             if referrers.len() + listed.len() > REFERRERS_LIMIT {
                 return absurd(format!("more than {REFERRERS_LIMIT} referrers"));
@@ -178,26 +179,29 @@ impl Attached {
     }
 
     async fn graph(store: &Arc<dyn Store>, root: &Descriptor) -> Result<Graph, StoreError> {
-        let root = must_have(store.as_ref(), root).await?;
+        let root = required_manifest(store.as_ref(), root).await?;
         Graph::read(store, root).await
     }
 
-    /// A referrer with all that it consists of. None: what a registry lists refers to something else, or to nothing, as the
-    /// platforms of an index do that some registries mix in.
+    /// Reads a referrer with its content. Returns `None` if the listed manifest has another subject or none: some
+    /// registries list the platforms of an index as well.
     async fn referrer(
         store: &Arc<dyn Store>,
         subject: &Digest,
         listed: &Descriptor,
     ) -> Result<Option<Graph>, StoreError> {
-        let root = must_have(store.as_ref(), listed).await?;
+        let root = required_manifest(store.as_ref(), listed).await?;
         if root.subject.as_ref().is_none_or(|of| of.digest != *subject) {
             return Ok(None);
         }
         Graph::read(store, root).await.map(Some)
     }
 
-    /// What is listed for each of some digests.
-    async fn of_all(store: &Arc<dyn Store>, subjects: &[Digest]) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
+    /// Lists the referrers of several digests.
+    async fn list_referrers(
+        store: &Arc<dyn Store>,
+        subjects: &[Digest],
+    ) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
         let asked = subjects.iter().map(|subject| async {
             let listed = store.referrers(subject).await?;
             Ok::<_, StoreError>(listed.into_iter().map(|listed| (subject.clone(), listed)).collect::<Vec<_>>())
@@ -237,7 +241,7 @@ mod tests {
         Descriptor { platform: Some(Platform::new(os, architecture, None)), ..image.clone() }
     }
 
-    /// The platforms of an index of what is given.
+    /// Returns the platforms of an index with these children.
     async fn platforms(layout: &Layout, children: &[Descriptor]) -> Result<Vec<(Option<String>, Digest)>, StoreError> {
         let children: Vec<Value> = children.iter().map(Descriptor::to_json).collect();
         let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": children});
@@ -261,7 +265,7 @@ mod tests {
                 assert!(error.to_string().contains("two platforms"), "{error}");
             }
         }
-        // The same said twice hides nothing.
+        // A repeated entry hides nothing.
         assert_eq!(platforms(&layout, &[amd.clone(), amd.clone(), arm]).await.unwrap().len(), 2);
     }
 

@@ -1,8 +1,7 @@
-//! The engine that publish and promote share: a graph of digests is copied from a store to a store.
+//! The transfer engine of publish and promote, which copies a graph of digests from one store to another.
 //!
-//! The order is what makes a cut harmless: blobs, child manifests by digest, the root by digest where
-//! something refers to it, what refers to it, and the tags last. No byte is encoded again or kept on
-//! disk on the way.
+//! The order makes an interruption harmless: blobs, child manifests by digest, the root by digest if it has
+//! referrers, the referrers, and finally the tags. Nothing is re-encoded, and nothing is kept on disk.
 
 pub mod copy;
 mod graph;

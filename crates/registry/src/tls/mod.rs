@@ -1,4 +1,4 @@
-//! The one TLS configuration.
+//! The TLS configuration of all connections.
 
 mod provider;
 
@@ -8,17 +8,18 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
-/// There is nobody whose signature could be believed.
+/// There are no trusted root certificates.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no certificate authorities are known{0}")]
 pub(crate) struct NoRoots(String);
 
-/// rustls with ring, and the roots of the system or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+/// Returns the configuration: rustls with ring, and root certificates from the system, or from `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`.
 ///
-/// Made when it is first asked for: reading the roots opens some hundred files, and plain http needs none of them.
+/// It is created on first use: reading the certificates opens some hundred files, and plain http needs none of them.
 ///
 /// # Errors
-/// When there are no roots.
+/// Returns an error if there are no root certificates.
 pub(crate) fn client_config() -> Result<Arc<ClientConfig>, NoRoots> {
     static CONFIG: LazyLock<Result<Arc<ClientConfig>, NoRoots>> = LazyLock::new(read);
     CONFIG.clone()
@@ -39,7 +40,7 @@ fn read() -> Result<Arc<ClientConfig>, NoRoots> {
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// What is wrong with a certificate, where that is what a handshake failed for.
+/// Returns what is wrong with a certificate, if that made a handshake fail.
 pub(crate) fn certificate_error(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -50,7 +51,7 @@ pub(crate) fn certificate_error(error: &(dyn StdError + 'static)) -> Option<Stri
             Some(rustls::Error::InvalidCertificate(wrong)) => return Some(wrong.to_string()),
             _ => {}
         }
-        // An I/O error passes over what it holds when it is asked for its source.
+        // The `source` of an I/O error skips the error that it contains.
         let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         cause = held.map(|held| held as &(dyn StdError + 'static)).or_else(|| error.source());
     }

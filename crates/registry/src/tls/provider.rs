@@ -1,7 +1,7 @@
-//! The cryptography of TLS: ring's, without what nobody needs here and each binary would carry.
+//! A TLS crypto provider: ring's, without the parts that are not needed here and would enlarge each binary.
 //!
-//! rustls' own list of it also holds ChaCha20, though every server has AES-GCM (RFC 8446, section 9.1), and reads private
-//! keys, though a client without certificates has none.
+//! The default provider also contains ChaCha20, although every server supports AES-GCM (RFC 8446, section 9.1), and
+//! reads private keys, although a client without certificates has none.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rustls::sign::SigningKey;
 use rustls::{Error, SignatureScheme};
 use webpki::ring as algorithm;
 
-/// What a connection is made with.
+/// Returns the provider.
 pub(super) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -31,7 +31,7 @@ pub(super) fn provider() -> CryptoProvider {
     }
 }
 
-/// All that ring verifies: whose certificates a registry of one's own has is not for us to say.
+/// All signature algorithms that ring verifies: a self-hosted registry may have any certificate.
 const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         algorithm::ECDSA_P256_SHA256,
@@ -49,7 +49,8 @@ const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         algorithm::RSA_PKCS1_2048_8192_SHA512,
         algorithm::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
-    // TLS 1.2 leaves the curve to the certificate (RFC 8422, section 5.10), so both are named; TLS 1.3 takes the first.
+    // TLS 1.2 leaves the curve to the certificate (RFC 8422, section 5.10), so both are listed. TLS 1.3 uses the
+    // first.
     mapping: &[
         (SignatureScheme::ECDSA_NISTP256_SHA256, &[algorithm::ECDSA_P256_SHA256, algorithm::ECDSA_P384_SHA256]),
         (SignatureScheme::ECDSA_NISTP384_SHA384, &[algorithm::ECDSA_P384_SHA384, algorithm::ECDSA_P256_SHA384]),
@@ -63,7 +64,7 @@ const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     ],
 };
 
-/// The system's random numbers.
+/// The system's random number generator.
 #[derive(Debug)]
 struct System;
 
@@ -73,7 +74,7 @@ impl SecureRandom for System {
     }
 }
 
-/// Takes no key.
+/// Rejects every private key.
 #[derive(Debug)]
 struct NoKeys;
 

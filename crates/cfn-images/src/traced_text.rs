@@ -1,11 +1,11 @@
-//! Text that knows where the environment and the version stand in it.
+//! Text that records which parts of it are the environment and the version.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign, Deref, Range};
 
 use super::version::Version;
 
-/// What a text depends on: in another environment, or for another version, it may be another one.
+/// What a text depends on. It may differ in another environment, or for another version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dependence {
     /// The environment.
@@ -14,15 +14,14 @@ pub struct Dependence {
     pub version: bool,
 }
 
-/// A text with the spans that stand for the environment and the version. What is in no span is the same in all of them.
+/// A text with the spans that are the environment or the version. Everything outside of the spans is constant.
 ///
-/// It dereferences to the text as it is in this environment and for this version. Nothing is found by searching an
-/// evaluated text: a span comes from the value that was put there, so that a literal that only looks like a version has
-/// none.
+/// It dereferences to the text for this environment and version. Spans are never found by searching an evaluated
+/// text. They come from the values that were inserted, so that a literal that only looks like a version has no span.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Traced {
+pub struct TracedText {
     text: String,
-    /// In the order of the text, without overlap. Only altered ones may be empty.
+    /// In the order of the text, without overlaps. Only altered spans may be empty.
     spans: Vec<Span>,
 }
 
@@ -35,18 +34,18 @@ struct Span {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Source {
-    /// The environment's name, whole.
+    /// The environment's complete name.
     Environment,
-    /// The version, whole.
+    /// The complete version.
     Version,
-    /// Made of them in a way that cannot be turned back: a part, another spelling, a value found by them.
+    /// Derived in a way that cannot be inverted: a part, another spelling, or a value that was looked up.
     Altered(Dependence),
 }
 
 impl Dependence {
-    /// On the environment alone.
+    /// Depends on the environment only.
     pub(super) const ENVIRONMENT: Self = Self { environment: true, version: false };
-    /// On the version alone.
+    /// Depends on the version only.
     pub(super) const VERSION: Self = Self { environment: false, version: true };
 
     pub(super) fn is_any(self) -> bool {
@@ -78,9 +77,9 @@ impl Source {
     }
 }
 
-impl Traced {
-    /// Fills the placeholders of an input: `{environment}` and `{version}`, as far as they are known, and `others`, by
-    /// name. The version that somebody wrote out in the input instead of its placeholder counts as the placeholder.
+impl TracedText {
+    /// Replaces the placeholders in an input: `{environment}` and `{version}` if they are known, and `others` by
+    /// name. A version that is written out in the input instead of its placeholder counts as the placeholder.
     pub fn fill(input: &str, environment: Option<&str>, version: Option<&Version>, others: &[(&str, &str)]) -> Self {
         let version = version.map(Version::to_string);
         let known = [
@@ -112,12 +111,12 @@ impl Traced {
         filled
     }
 
-    /// The environment's name.
+    /// Returns the name of the environment as a traced text.
     pub fn environment(name: &str) -> Self {
         Self::whole(name, Source::Environment)
     }
 
-    /// A version.
+    /// Returns a version as a traced text.
     pub fn version(version: &Version) -> Self {
         Self::whole(&version.to_string(), Source::Version)
     }
@@ -127,8 +126,8 @@ impl Traced {
         Self { text: text.to_owned(), spans: vec![span] }
     }
 
-    /// Marks a version that is written out in what was typed, with nothing around it that would make it part of another
-    /// number or word. A leading `v` is none.
+    /// Marks the version in the literal parts of an input, unless neighboring characters make it part of another
+    /// number or word. A leading `v` is not part of it.
     fn mark_written_out(&mut self, version: Option<&str>, typed: &[Range<usize>]) {
         let Some(version) = version else { return };
         let is_bound = |start: usize, end: usize| {
@@ -145,7 +144,7 @@ impl Traced {
         self.spans.sort_by_key(|span| span.start);
     }
 
-    /// The same, where a text that depends on no version spells this one and nothing more.
+    /// Marks the text as the version if it is exactly this version and depends on no version yet.
     pub(super) fn written_out(mut self, version: &Version) -> Self {
         let text = version.to_string();
         if !self.dependence().version && self.text.strip_prefix('v').unwrap_or(&self.text) == text {
@@ -155,29 +154,29 @@ impl Traced {
         self
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What any of it depends on.
+    /// Returns what the text depends on.
     pub fn dependence(&self) -> Dependence {
         self.spans.iter().fold(Dependence::default(), |all, span| all | span.source.dependence())
     }
 
-    /// What its altered parts depend on.
+    /// Returns what the altered parts depend on.
     pub(super) fn alteration(&self) -> Dependence {
         let altered = self.spans.iter().filter(|span| matches!(span.source, Source::Altered(_)));
         altered.fold(Dependence::default(), |all, span| all | span.source.dependence())
     }
 
-    /// Whether two that are one text are so for every version, as far as that is known.
+    /// Returns whether two texts are equal for every version, as far as is known.
     pub(super) fn is_alike_by_version(&self, other: &Self) -> bool {
         let of_version = |span: &&Span| span.source.dependence().version;
         self.text == other.text && self.spans.iter().filter(of_version).eq(other.spans.iter().filter(of_version))
     }
 
-    /// Both, one after the other.
+    /// Appends another text.
     pub(super) fn followed_by(mut self, other: &Self) -> Self {
         self.append(other);
         self
@@ -193,7 +192,7 @@ impl Traced {
         }));
     }
 
-    /// A part of it. A span that is cut is altered.
+    /// Returns a part of the text. A span that is cut becomes an altered one.
     pub(super) fn slice(&self, range: Range<usize>) -> Self {
         let mut spans = Vec::new();
         for span in &self.spans {
@@ -213,17 +212,18 @@ impl Traced {
         self.slice(start..start + self.text.trim().len())
     }
 
-    /// What is before and behind a delimiter that stands in no span.
+    /// Splits at the first delimiter.
     pub(super) fn split_once(&self, delimiter: &str) -> Option<(Self, Self)> {
         let at = self.text.find(delimiter)?;
         Some((self.slice(0..at), self.slice(at + delimiter.len()..self.text.len())))
     }
 
-    /// What is between delimiters. Another environment or version may have the delimiter in it, or more or fewer of them:
-    /// then what is not before its span is another item.
+    /// Splits at every delimiter. In another environment or version, a span may contain more or fewer delimiters,
+    /// which shifts all later items. Those are marked as altered.
     pub(super) fn split(&self, delimiter: &str) -> Vec<Self> {
-        let may_hold =
-            |span: &&Span| matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_of_names(c));
+        let may_hold = |span: &&Span| {
+            matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_name_character(c))
+        };
         let mut items = Vec::new();
         let mut start = 0;
         for item in self.text.split(delimiter) {
@@ -236,7 +236,7 @@ impl Traced {
         items
     }
 
-    /// The same text, found or made by something that depends on this.
+    /// Marks the whole text as derived from something with this dependence.
     pub(super) fn altered(self, by: Dependence) -> Self {
         if !by.is_any() {
             return self;
@@ -245,7 +245,7 @@ impl Traced {
             let source = Source::Altered(self.dependence() | by);
             return Self { spans: vec![Span { start: 0, end: self.text.len(), source }], text: self.text };
         }
-        // Within one environment it says the version as before.
+        // Within one environment, the version spans stay as they are.
         let mut spans = Vec::new();
         let mut end = 0;
         for span in self.spans.into_iter().filter(|span| span.source.dependence().version) {
@@ -261,7 +261,8 @@ impl Traced {
         Self { text: self.text, spans }
     }
 
-    /// The text with another version, and another environment where one is given; none where that cannot be told.
+    /// Returns the text for another version, and another environment if one is given. Returns `None` if it cannot be
+    /// determined.
     pub(super) fn render(&self, environment: Option<&str>, version: &str) -> Option<String> {
         let mut text = String::new();
         let mut end = 0;
@@ -279,8 +280,8 @@ impl Traced {
         Some(text)
     }
 
-    /// The version that another text holds where this one holds its own, in the same environment. Its length follows from
-    /// that of the text, so that there is one answer at most.
+    /// Returns the version that another text has in place of this one, in the same environment. The version's length
+    /// follows from that of the text, so there is at most one answer.
     pub(super) fn version_in(&self, text: &str) -> Option<Version> {
         let versions: Vec<&Span> = self.spans.iter().filter(|span| span.source == Source::Version).collect();
         let around = self.text.len() - versions.iter().map(|span| span.end - span.start).sum::<usize>();
@@ -288,17 +289,17 @@ impl Traced {
         let start = versions.first()?.start;
         let candidate = text.get(start..start + length / versions.len())?;
         let version: Version = candidate.parse().ok()?;
-        // A name holds a version as it is printed, without the `v` that a person may type.
+        // Names contain a version as it is printed, without the `v` that a person may type.
         (version.to_string() == candidate && self.render(None, candidate).as_deref() == Some(text)).then_some(version)
     }
 }
 
-/// A character that an environment's name or a version may have.
-fn is_of_names(c: char) -> bool {
+/// Returns whether a character may be part of an environment's name or a version.
+fn is_name_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')
 }
 
-impl Deref for Traced {
+impl Deref for TracedText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -306,19 +307,19 @@ impl Deref for Traced {
     }
 }
 
-impl From<&str> for Traced {
+impl From<&str> for TracedText {
     fn from(text: &str) -> Self {
         Self { text: text.to_owned(), spans: Vec::new() }
     }
 }
 
-impl From<String> for Traced {
+impl From<String> for TracedText {
     fn from(text: String) -> Self {
         Self { text, spans: Vec::new() }
     }
 }
 
-impl fmt::Display for Traced {
+impl fmt::Display for TracedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }

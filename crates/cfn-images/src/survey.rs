@@ -1,104 +1,56 @@
-//! Who deploys an image, under which name, and on what it runs.
+//! Finds the places where a template deploys images.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conditions::Decision;
-use super::document::{Kind as NodeKind, Node};
-use super::intrinsics::{Assumption, Guard, Open, Scope};
+use super::decision::{Assumption, Decision, OpenQuestion};
+use super::document::{Node, NodeKind};
+use super::intrinsics::{Guard, Scope};
 use super::metadata;
-use super::reference::{EvaluatedReference, Lead, lead, reference};
+use super::reference::{Lead, lead, reference};
 use super::resources::has_type;
-use super::shapes::{Kind, SHAPES, Shape};
-use super::traced::Dependence;
-use super::value::{Need, Read, Text, Unresolved, Value};
+use super::runtime;
+use super::shapes::{SHAPES, Shape};
+use super::traced_text::Dependence;
+use super::usage::{Runtime, Usage};
+use super::value::{Need, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::SourceLocation;
-use oci::Platform;
 
-/// A place in the template where an image is deployed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Usage {
-    /// The resource's logical id; in a nested template after the nesting resource's, `Service/Task`.
-    pub resource: String,
-    /// What kind of resource it is.
-    pub kind: Kind,
-    /// The container's name, where it has one that is known.
-    pub container: Option<String>,
-    /// The image's expression.
-    pub place: SourceLocation,
-    /// What the expression says, with [`Context::stand_in`] in place of its lead.
-    pub reference: Result<EvaluatedReference, Unresolved>,
-    /// What the template gets wrong in the expression, as a key that no mapping has.
-    pub mistakes: Vec<Unresolved>,
-    /// The value that leads the expression, if one does.
-    pub lead: Option<Lead>,
-    /// The repository's path below the registry, which may be known where the reference is not: `team/app`. What is not
-    /// known of it is `?`.
-    pub path: Option<String>,
-    /// What the expression read from mappings.
-    pub reads: BTreeSet<Read>,
-    /// The values that are missing to decide the reference.
-    pub needs: BTreeSet<Need>,
-    /// What it runs on.
-    pub runtime: Runtime,
-    /// A condition that can't be decided: it may not be deployed at all.
-    pub undecided: Option<Unresolved>,
-    /// More conditions decide which image it is than are tried: it may be any.
-    pub any: bool,
-    /// SAM builds the image by the function's metadata: the logical id, in the outermost template.
-    pub metadata: bool,
-}
-
-/// The platforms that a usage runs on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Runtime {
-    /// The platforms; empty where they can't be decided.
-    pub platforms: Vec<Platform>,
-    /// Where they can't be decided, those that it may run on, as far as they can be told.
-    pub alternatives: Vec<Platform>,
-    /// Where the template says so, or else the resource.
-    pub place: SourceLocation,
-    /// The template says so, or the service has no other; not a mere default.
-    pub certain: bool,
-    /// Why they can't be decided.
-    pub unresolved: Option<Unresolved>,
-}
-
-/// What deploys images, and what would if its condition held.
+/// The usages that are deployed, and those that a condition excludes.
 #[derive(Default)]
 struct Survey {
     deployed: Vec<Usage>,
     excluded: Vec<Usage>,
 }
 
-/// A node with those that contain it, outermost first, and the condition on the way to it that can't be decided.
+/// A node with its ancestors, outermost first, and what the conditions on the path to it say.
 #[derive(Clone)]
-struct Found<'n> {
+struct ContainerNode<'n> {
     path: Vec<&'n Node>,
     undecided: Option<Unresolved>,
     assumptions: Vec<Assumption>,
-    /// What the conditions on the way to it that are decided depend on.
+    /// The dependence of the decided conditions on the path.
     by: Dependence,
 }
 
 /// The conditions that a resource depends on.
 #[derive(Clone, Copy, Default)]
 struct Conditions<'a> {
-    /// The first that can't be decided.
+    /// The first condition that cannot be decided.
     undecided: Option<&'a Unresolved>,
-    /// What those that are decided depend on.
+    /// The dependence of the decided conditions.
     by: Dependence,
 }
 
 impl Template {
-    /// Every place where the template and those that it nests deploy an image, in their order. What a condition
-    /// excludes is not among them.
+    /// Returns every place where the template and its nested templates deploy an image, in order. Usages that a
+    /// condition excludes are left out.
     pub fn usages(&self, context: &Context) -> Vec<Usage> {
         self.survey(context).deployed
     }
 
-    /// The places that are none of [`usages`](Self::usages), because a condition does not hold: what they would be where
-    /// it does. The condition is in `undecided`.
+    /// Returns the usages that [`usages`](Self::usages) leaves out because a condition does not hold, as if it did.
+    /// `undecided` has the condition.
     pub fn excluded(&self, context: &Context) -> Vec<Usage> {
         self.survey(context).excluded
     }
@@ -110,13 +62,13 @@ impl Template {
         survey
     }
 
-    /// The values that are missing to decide the image references.
+    /// Returns the missing values that the image references depend on.
     pub fn needs(&self, context: &Context) -> BTreeSet<Need> {
         self.usages(context).into_iter().flat_map(|usage| usage.needs).collect()
     }
 
-    /// The SSM parameters, by `name` or `name:version`, whose values are missing to decide the image references.
-    /// A value may reveal a further name: ask until there is none.
+    /// Returns the SSM parameters, by `name` or `name:version`, whose values are missing. A value may reveal further
+    /// names, so call this until it returns none.
     pub fn ssm_names(&self, context: &Context) -> BTreeSet<String> {
         let names = self.needs(context).into_iter().filter_map(|need| match need {
             Need::Ssm(name) => Some(name),
@@ -127,7 +79,7 @@ impl Template {
 }
 
 impl Survey {
-    /// Adds what a file and those that it nests deploy under the conditions `outer`.
+    /// Adds the usages of a file and its nested templates, under the conditions `outer`.
     fn add(&mut self, scope: &Scope, prefix: &str, outer: Conditions<'_>) {
         for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
             let id = format!("{prefix}{}", entry.key);
@@ -145,7 +97,7 @@ impl Survey {
                     let name = name.clone().unwrap_or_default();
                     let excluded = format!("condition `{name}` does not hold");
                     let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
-                    let assumed = [(Open::Condition(name), true)];
+                    let assumed = [(OpenQuestion::Condition(name), true)];
                     let mut there = Self::default();
                     let conditions = Conditions { undecided: Some(&excluded), ..outer };
                     scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, conditions));
@@ -156,9 +108,9 @@ impl Survey {
                     let conditions = Conditions { undecided: Some(&undecided), ..outer };
                     let missing = || holds().err().and_then(|unresolved| unresolved.condition);
                     let all = scope.combinations(&[], missing).unwrap_or_else(|| {
-                        vec![name.iter().map(|name| (Open::Condition(name.clone()), true)).collect()]
+                        vec![name.iter().map(|name| (OpenQuestion::Condition(name.clone()), true)).collect()]
                     });
-                    // In most of them it is deployed in the same way.
+                    // Most combinations give the same usages.
                     let mut there = Self::default();
                     for assumptions in all {
                         scope.assuming(&assumptions, || {
@@ -167,8 +119,8 @@ impl Survey {
                             }
                         });
                     }
-                    self.deployed.extend(each_once(there.deployed));
-                    self.excluded.extend(each_once(there.excluded));
+                    self.deployed.extend(deduplicated(there.deployed));
+                    self.excluded.extend(deduplicated(there.excluded));
                 }
             }
         }
@@ -181,11 +133,11 @@ impl Survey {
         let Some(resource) = scope.file.declaration("Resources", key) else { return };
         let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { return };
         let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { return };
-        of_resource(scope, shape, id, resource, conditions, &mut self.deployed);
+        resource_usages(scope, shape, id, resource, conditions, &mut self.deployed);
     }
 }
 
-fn of_resource(
+fn resource_usages(
     scope: &Scope,
     shape: &Shape,
     id: &str,
@@ -198,7 +150,8 @@ fn of_resource(
     let before = usages.len();
     for path in shape.containers {
         let Conditions { undecided, by } = conditions;
-        let start = Found { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new(), by };
+        let start =
+            ContainerNode { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new(), by };
         for container in walk(scope, start, path) {
             let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
             let at = &container.assumptions;
@@ -210,22 +163,22 @@ fn of_resource(
                 Some(variants) => (variants, false),
                 None => (vec![at.clone()], true),
             };
-            // Which of them it is can't be decided.
+            // It cannot be decided which of them applies.
             let why = match variants.len() {
                 1 => None,
                 _ => scope.assuming(at, || scope.text(node)).known().err(),
             };
-            let runtime = || super::runtime::of(scope, shape.kind, &container.path, resource);
+            let runtime = || runtime::runtime(scope, shape.kind, &container.path, resource);
             let common = scope.assuming(at, runtime);
             let found = variants.iter().filter_map(|assumptions| {
                 scope.assuming(assumptions, || {
                     let is_same = assumptions == at || common.unresolved.is_none();
                     let runtime = if is_same { common.clone() } else { runtime() };
-                    let usage = of_container(scope, shape, id, resource, &container, node, runtime)?;
+                    let usage = container_usage(scope, shape, id, resource, &container, node, runtime)?;
                     Some(Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
                 })
             });
-            usages.extend(each_once(found));
+            usages.extend(deduplicated(found));
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
@@ -234,14 +187,14 @@ fn of_resource(
             resource: id.to_owned(),
             kind: shape.kind,
             container: None,
-            reference: Err(packaged(&place)),
+            reference: Err(filled_in_by_sam(&place)),
             place,
             lead: None,
             path: None,
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
-            runtime: super::runtime::of(scope, shape.kind, &[properties], resource),
+            runtime: runtime::runtime(scope, shape.kind, &[properties], resource),
             undecided: conditions.undecided.cloned(),
             any: false,
             metadata: true,
@@ -249,13 +202,13 @@ fn of_resource(
     }
 }
 
-/// The image of a container.
-fn of_container(
+/// Returns the usage of a container.
+fn container_usage(
     scope: &Scope,
     shape: &Shape,
     id: &str,
     resource: &Node,
-    container: &Found,
+    container: &ContainerNode,
     node: &Node,
     runtime: Runtime,
 ) -> Option<Usage> {
@@ -269,8 +222,8 @@ fn of_container(
     let place = scope.place(node);
     let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
     if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
-        // The name of an image on the machine that builds.
-        reference = Err(packaged(&place));
+        // This is an image's name on the machine that builds it.
+        reference = Err(filled_in_by_sam(&place));
     }
     let needs = needs(scope, &text, lead.as_ref(), container.undecided.as_ref());
     Some(Usage {
@@ -291,8 +244,8 @@ fn of_container(
     })
 }
 
-/// Usages without those that are the same.
-fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
+/// Removes duplicates.
+fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = Vec::new();
     let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
     for usage in usages {
@@ -306,19 +259,20 @@ fn each_once(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     all
 }
 
-/// What is missing of a text, or to tell whether it is deployed; not its lead where a registry stands in for that.
+/// Returns the missing values that the text, or whether it is deployed, depends on. A lead that a registry replaces
+/// is not counted.
 fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unresolved>) -> BTreeSet<Need> {
     let stood_in = lead.filter(|_| scope.context.stand_in.is_some()).map_or(0, |lead| lead.parts);
     let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
     missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
 }
 
-fn packaged(place: &SourceLocation) -> Unresolved {
+fn filled_in_by_sam(place: &SourceLocation) -> Unresolved {
     Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
 }
 
-/// Calls `visit` with each task definition that may be deployed: its scope, its id and its properties.
-pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
+/// Calls `visit` with the scope, ID and properties of each task definition that may be deployed.
+pub(super) fn visit_task_definitions(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
     for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
         let condition = entry.value.get("Condition").and_then(|node| node.text());
         let excluded = condition.is_some_and(|name| scope.condition(name, || scope.place(&entry.value)) == Ok(false));
@@ -327,7 +281,7 @@ pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &
             (true, _) => {}
             (false, _) if scope.file.nested.contains_key(&entry.key) => {
                 if let Some(nested) = scope.nested(&entry.key) {
-                    tasks(&nested, &format!("{id}/"), visit);
+                    visit_task_definitions(&nested, &format!("{id}/"), visit);
                 }
             }
             (false, Some(properties)) if has_type(&entry.value, "AWS::ECS::TaskDefinition") => {
@@ -338,8 +292,8 @@ pub(super) fn tasks(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &
     }
 }
 
-/// The nodes at a path, through the branches of `Fn::If` that may hold.
-fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
+/// Returns the nodes at a path, through all branches of `Fn::If` that may apply.
+fn walk<'n>(scope: &Scope, start: ContainerNode<'n>, path: &[&str]) -> Vec<ContainerNode<'n>> {
     let mut found = branches(scope, start);
     for step in path {
         let mut next = Vec::new();
@@ -353,7 +307,7 @@ fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
             for child in children {
                 let mut path = at.path.clone();
                 path.push(child);
-                next.extend(branches(scope, Found { path, ..at.clone() }));
+                next.extend(branches(scope, ContainerNode { path, ..at.clone() }));
             }
         }
         found = next;
@@ -361,53 +315,16 @@ fn walk<'n>(scope: &Scope, start: Found<'n>, path: &[&str]) -> Vec<Found<'n>> {
     found
 }
 
-fn branches<'n>(scope: &Scope, at: Found<'n>) -> Vec<Found<'n>> {
+fn branches<'n>(scope: &Scope, at: ContainerNode<'n>) -> Vec<ContainerNode<'n>> {
     let Some((node, outer)) = at.path.split_last() else { return Vec::new() };
     let is_there =
         |node: &Node| !matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
     let branches = scope.assuming(&at.assumptions, || scope.branches(node));
-    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| Found {
+    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| ContainerNode {
         path: outer.iter().copied().chain([branch.node]).collect(),
         undecided: at.undecided.clone().or(branch.undecided),
         assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
         by: at.by | branch.by,
     });
     each.collect()
-}
-
-impl Runtime {
-    /// The platforms, or those that may be.
-    pub fn possible(&self) -> &[Platform] {
-        if self.platforms.is_empty() { &self.alternatives } else { &self.platforms }
-    }
-}
-
-impl Usage {
-    /// The same where it can't be decided whether it is this image or another.
-    fn one_of_several(self, why: &Unresolved) -> Self {
-        let mut needs = self.needs;
-        needs.extend(why.need.clone());
-        Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
-    }
-
-    /// The reference with a registry in place of the value that leads the expression; without such a value, as it is.
-    ///
-    /// # Errors
-    /// Another part of it is not known.
-    pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
-        match &self.lead {
-            Some(lead) => lead.with_registry(registry, &self.place),
-            None => self.reference.clone(),
-        }
-    }
-
-    /// The service takes a single manifest, no index.
-    pub fn takes_single_manifest(&self) -> bool {
-        matches!(self.kind, Kind::ServerlessFunction | Kind::LambdaFunction)
-    }
-
-    /// The keys of a mapping that the expression read.
-    pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
-        self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
-    }
 }

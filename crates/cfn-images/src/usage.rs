@@ -1,0 +1,95 @@
+//! A place where a template deploys an image, and the platforms that it runs on.
+
+use std::collections::BTreeSet;
+
+use super::reference::{EvaluatedReference, Lead};
+use super::shapes::ResourceKind;
+use super::value::{MappingRead, Need, Unresolved};
+use crate::SourceLocation;
+use oci::Platform;
+
+/// A place in the template where an image is deployed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The resource's logical ID. In a nested template, it follows the ID of the nesting resource: `Service/Task`.
+    pub resource: String,
+    /// The kind of resource.
+    pub kind: ResourceKind,
+    /// The container's name, if it has one and it is known.
+    pub container: Option<String>,
+    /// The location of the image's expression.
+    pub place: SourceLocation,
+    /// The evaluated expression, with [`Context::stand_in`] in place of its lead.
+    pub reference: Result<EvaluatedReference, Unresolved>,
+    /// Mistakes in the expression, such as a key that is not in the mapping.
+    pub mistakes: Vec<Unresolved>,
+    /// The leading part of the expression that a registry can replace.
+    pub lead: Option<Lead>,
+    /// The repository's path below the registry, such as `team/app`. It may be known even if the reference is not.
+    /// Unknown parts are `?`.
+    pub path: Option<String>,
+    /// The values that the expression read from mappings.
+    pub reads: BTreeSet<MappingRead>,
+    /// The missing values that the reference depends on.
+    pub needs: BTreeSet<Need>,
+    /// The platforms that it runs on.
+    pub runtime: Runtime,
+    /// A condition that cannot be decided. The image may not be deployed at all.
+    pub undecided: Option<Unresolved>,
+    /// Whether this may be any image, because more conditions than are tried decide which one.
+    pub any: bool,
+    /// Whether SAM builds the image according to the function's metadata.
+    pub metadata: bool,
+}
+
+/// The platforms that a usage runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// The platforms. Empty if they cannot be decided.
+    pub platforms: Vec<Platform>,
+    /// The platforms that it may run on, if they cannot be decided and are known.
+    pub alternatives: Vec<Platform>,
+    /// The location of the declaration, or that of the resource.
+    pub place: SourceLocation,
+    /// Whether the template declares the platforms or the service has only one. Otherwise they are a default.
+    pub certain: bool,
+    /// Why the platforms cannot be decided.
+    pub unresolved: Option<Unresolved>,
+}
+
+impl Runtime {
+    /// Returns the platforms, or the alternatives if they cannot be decided.
+    pub fn possible(&self) -> &[Platform] {
+        if self.platforms.is_empty() { &self.alternatives } else { &self.platforms }
+    }
+}
+
+impl Usage {
+    /// Marks the usage as one of several, of which it cannot be decided which one applies.
+    pub(super) fn one_of_several(self, why: &Unresolved) -> Self {
+        let mut needs = self.needs;
+        needs.extend(why.need.clone());
+        Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
+    }
+
+    /// Returns the reference with a registry in place of the lead. Without a lead, returns it unchanged.
+    ///
+    /// # Errors
+    /// Returns an error if another part of the reference is unknown.
+    pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
+        match &self.lead {
+            Some(lead) => lead.with_registry(registry, &self.place),
+            None => self.reference.clone(),
+        }
+    }
+
+    /// Returns whether the service accepts only a single manifest, and no index.
+    pub fn takes_single_manifest(&self) -> bool {
+        matches!(self.kind, ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction)
+    }
+
+    /// Returns the keys of a mapping that the expression read.
+    pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
+        self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
+    }
+}

@@ -1,34 +1,34 @@
-# The entry points that a person needs. Each installs what it needs, in a folder outside the checkout.
+# The entry points for developers. Each target installs what it needs in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test e2e bench fuzz lint
 SHELL := bash
 
-# What the demo's registry is: an AWS that runs on this machine (ecr), or a folder (oci).
+# The registry of the demo: an AWS that runs on this machine (ecr), or a folder (oci).
 STORE ?= ecr
-# What is measured, unless BENCH_BINARIES names a folder with the three binaries as they ship.
+# The profile to measure, unless BENCH_BINARIES names a folder with the three release binaries.
 PROFILE ?= release
-# Runs a recipe's line with the tools on PATH.
+# Runs a line of a recipe with the tools on PATH.
 WITH_TOOLS := environment=$$(tests/support/tools/install test) && while read -r line; do export "$$line"; done <<<"$$environment" &&
 
-help: ## this list
+help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
 
-demo: ## two images from Dockerfile to prod, on this machine (STORE=oci: without AWS)
+demo: ## take two images from Dockerfile to prod on this machine (STORE=oci: without AWS)
 	@exemplar/demo/run "$(STORE)"
 
-test: ## all tests, against real builders and registries
+test: ## run all tests, against real builders and registries
 	@$(WITH_TOOLS) cargo test --workspace
 
-e2e: ## the exemplar's workflows from commit to prod, run by wrkflw against an AWS on this machine
+e2e: ## run the exemplar's workflows from commit to prod, with wrkflw and an AWS on this machine
 	@tests/e2e/run
 
-bench: ## publish and promote beside other programs that copy images, build beside docker buildx (BENCH_BINARIES=FOLDER: those in it)
+bench: ## compare publish and promote with other copy tools, and build with docker buildx (BENCH_BINARIES=FOLDER: use the binaries in it)
 	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers
 
-fuzz: ## what reads bytes from outside, against bytes that nobody would write (FUZZ_SECONDS=60: for each target)
+fuzz: ## fuzz everything that reads bytes from outside (FUZZ_SECONDS=60: time for each target)
 	@fuzz/run "$(or $(FUZZ_SECONDS),10)"
 
-lint: ## formatting and clippy; a warning fails
+lint: ## check formatting and run clippy; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings

@@ -30,8 +30,8 @@ def prepare(host, *repositories):
     boto3.client("ssm").put_parameter(Name=PARAMETER, Value=host, Type="String", Overwrite=True)
     print(f"  ssm {PARAMETER} = {host}")
     for name in repositories:
-        # Mutable, because this AWS has no referrers API, for which a tag then stands in that grows. ECR itself has one,
-        # and there a repository is best immutable.
+        # Mutable, because this AWS has no referrers API, so a tag lists the referrers and is updated. ECR has the API,
+        # so repositories there should be immutable.
         made = boto3.client("ecr").create_repository(repositoryName=name, imageTagMutability="MUTABLE")["repository"]
         print(f"  ecr {made['repositoryUri']} ({made['imageTagMutability'].lower()})")
 

@@ -1,15 +1,15 @@
-# Sourced by `run`: the promoted images as running containers, without a daemon.
+# Sourced by `run`. Runs the promoted images as containers, without a daemon.
 
 buildah=(buildah --root "$state/storage" --runroot "$state/storage-run" --storage-driver vfs)
 network=
 server=
 
-# The web server and the program that fetches its page once, in one network that has nothing else: as in a task of ECS.
+# Runs the web server and the program that fetches its page once in an isolated network, as in an ECS task.
 run_containers() {
   local page='' tries
   network_of_its_own
   container exemplar-nginx
-  # The image's user opens it anew.
+  # The image's user opens it again.
   install -m 666 /dev/null "$state/nginx.log"
   (inside "${command[@]}") >"$state/nginx.log" 2>&1 </dev/null &
   server=$!
@@ -29,7 +29,7 @@ run_containers() {
   rm -rf "$state"/storage*
 }
 
-# A process that keeps a network namespace with nothing but a loopback device.
+# Starts a process that keeps a network namespace with only a loopback device.
 network_of_its_own() {
   setpriv --pdeathsig KILL unshare --net sleep infinity &
   network=$!
@@ -37,7 +37,7 @@ network_of_its_own() {
   nsenter --net --target "$network" "$IMAGE_LIFECYCLE_TOOLS/images-root/usr/bin/busybox" ip link set lo up
 }
 
-# container IMAGE: unpacks what prod has. Sets `root`, and `user`, `variables` and `command` as the image asks for.
+# container IMAGE: unpacks the image in prod. Sets `root`, and `user`, `variables` and `command` from its configuration.
 container() {
   local name read='
 import json, sys

@@ -1,8 +1,8 @@
-# Sourced by `run`: the two registries, and what is read back from them by other programs than the actions.
+# Sourced by `run`. Starts the two kinds of registry, and reads from them with programs other than the actions.
 
 ecr_host=000000000000.dkr.ecr.us-east-1.amazonaws.com
 ministack_group=
-# The environment of a client of AWS: empty where there is none.
+# The environment of an AWS client. Empty without AWS.
 aws=()
 
 oci_registry() {
@@ -10,7 +10,7 @@ oci_registry() {
   echo "An OCI image layout for each repository in $state/store"
 }
 
-# An AWS on a free port of this machine. The images' prefix is in its parameter store, where the template looks for it.
+# Starts an AWS on a free port. Its parameter store has the prefix of the images, which the template reads.
 ecr_registry() {
   local python=$IMAGE_LIFECYCLE_TOOLS/python/bin/python tries
   port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -20,7 +20,7 @@ ecr_registry() {
   registry=(REGISTRY_ENDPOINTS="$ecr_host=http://127.0.0.1:$port")
 
   mkdir "$state/ministack"
-  # A session of its own, since it starts processes for functions: they all go with it.
+  # In its own session, so that the processes that it starts for functions end with it.
   env -i PATH="$PATH" HOME="$state/ministack" TMPDIR="$state/ministack" STATE_DIR="$state/ministack" LOG_LEVEL=WARNING \
     BIND_HOST=127.0.0.1 GATEWAY_PORT="$port" IOT_MTLS_ENABLED=0 SFTP_ENABLED=0 \
     setpriv --pdeathsig KILL setsid "$IMAGE_LIFECYCLE_TOOLS/bin/ministack" >"$state/ministack/log" 2>&1 </dev/null &
@@ -41,12 +41,12 @@ stop_registry() {
   fi
 }
 
-# team COMMAND...: what a platform team does beside the pipeline.
+# team COMMAND...: runs a command of a platform team, which is not part of the pipeline.
 team() {
   env "${aws[@]}" "$IMAGE_LIFECYCLE_TOOLS/python/bin/python" "$top/exemplar/demo/aws.py" "$@"
 }
 
-# skopeo_source IMAGE TAG: where skopeo finds it.
+# skopeo_source IMAGE TAG: prints the image's location for skopeo.
 skopeo_source() {
   case $store in
     ecr) echo "docker://127.0.0.1:$port/$1:$2" ;;
@@ -54,7 +54,7 @@ skopeo_source() {
   esac
 }
 
-# The one digest under the three names of each image; it fails where they differ.
+# Shows the digest of the three names of each image. Fails if they differ.
 compare_digests() {
   local image environment name digest first
   for image in exemplar-busybox exemplar-nginx; do

@@ -1,6 +1,6 @@
-# Sourced by `run`: a step of a workflow, as the runner starts it.
+# Sourced by `run`. Runs a step of a workflow like the runner.
 
-# step ACTION NAME=VALUE...: runs the action with these inputs; `output` then reads what it gave back.
+# step ACTION NAME=VALUE...: runs the action with these inputs. `output` then reads its outputs.
 step() {
   local action=$1 inputs=() input arch commit
   shift
@@ -9,7 +9,7 @@ step() {
   commit=$(git -C "$top" rev-parse --verify --quiet HEAD || printf '%040d' 0)
   outputs=$state/temp/output
   : >"$outputs"
-  # Nothing of this machine's environment but what a runner would have.
+  # Only the variables that a runner would have.
   env -i PATH="$PATH" HOME="$HOME" LANG=C.UTF-8 "${aws[@]}" \
     RUNNER_OS=Linux RUNNER_ARCH="$arch" RUNNER_TEMP="$state/temp" \
     GITHUB_ACTION_PATH="$top/dist/$action" GITHUB_WORKSPACE="$top" GITHUB_OUTPUT="$outputs" \
@@ -18,7 +18,7 @@ step() {
     "${inputs[@]}" "$top/dist/bin/Linux-$arch/action-$action" 2>&1 | readable
 }
 
-# output NAME: the value of an output of the last step.
+# output NAME: prints the value of an output of the last step.
 output() {
   local line name end
   while IFS= read -r line; do
@@ -30,7 +30,7 @@ output() {
   done <"$outputs"
 }
 
-# The commands that steps write for the runner, as lines for a person; what stands between is passed on as it is.
+# Formats workflow commands for people. Other lines are passed on unchanged.
 readable() {
   local line fence=
   while IFS= read -r line || [ -n "$line" ]; do
@@ -43,7 +43,7 @@ readable() {
       ::group::*) printf '  %s\n' "${line#::group::}" ;;
       ::endgroup::* | ::add-mask::* | ::debug::*) ;;
       ::error* | ::warning* | ::notice*) annotation "$line" ;;
-      # What a builder printed is of interest where it failed.
+      # The output of a builder only matters if it failed.
       "── "*) printf '  %s (log: %s)\n' "${line#── }" "${state#"$top"/}/build.log" ;;
       "   "*) printf '%s\n' "$line" >>"$state/build.log" ;;
       *) printf '  %s\n' "$line" ;;
@@ -51,7 +51,7 @@ readable() {
   done
 }
 
-# annotation "::error file=F,line=L::MESSAGE": its kind and its message.
+# annotation "::error file=F,line=L::MESSAGE": prints its level and its message.
 annotation() {
   local kind=${1#::} message
   message=${kind#*::}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Deploys what `npm run build` left, as one version in one environment, and asks the API for what is deployed there.
+# Deploys the result of `npm run build` as a version to an environment.
 #
 #   deploy.sh ENVIRONMENT VERSION [DIGESTS]
 #
@@ -12,7 +12,7 @@ version=${2:?usage: deploy.sh ENVIRONMENT VERSION [DIGESTS]}
 digests=${3:-"{}"}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# sam reads each word as NAME="VALUE" and wants the quotes within escaped.
+# sam reads each word as NAME="VALUE" and requires quotes in the value to be escaped.
 parameters=("Environment=$environment" "DeploymentVersion=$version" "ImageDigests=\"${digests//\"/\\\"}\"")
 read -ra more <<<"${EXEMPLAR_PARAMETERS:-}"
 

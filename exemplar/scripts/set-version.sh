@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The next semantic version, from the git tags and the conventional commit messages since the newest of them.
+# Computes the next semantic version from the git tags and the conventional commit messages since the newest tag.
 #
 #   set-version.sh [TAG_PREFIX]        (default: v)
 #
-# Prints the version with its reason. In a workflow the outputs `version` and `tag` are set.
-#   - HEAD carries a version tag already: that version, so that a workflow that runs again keeps it
+# Prints the version with its reason. In a workflow, it sets the outputs `version` and `tag`.
+#   - HEAD already has a version tag: that version, so that it stays the same when a workflow runs again
 #   - no version tag in HEAD's history: 1.0.0
-#   - else the highest of them, raised by the strongest commit: a breaking change raises the major number (the minor
-#     one while the major is 0), `feat` the minor one, everything else the patch number
+#   - otherwise the highest version, raised according to the commits: a breaking change raises the major number (the
+#     minor number while the major is 0), `feat` raises the minor number, everything else the patch number
 set -euo pipefail
 
 fail() {
@@ -16,7 +16,7 @@ fail() {
 }
 
 prefix=${1-v}
-# No leading zeros, and few enough digits to count with.
+# No leading zeros, and few enough digits for shell arithmetic.
 number='(0|[1-9][0-9]{0,8})'
 breaking_subject='^[[:alpha:]]+(\([^()]*\))?!:'
 breaking_footer=$'\n''BREAKING[ -]CHANGE: '
@@ -27,7 +27,7 @@ git rev-parse --verify --quiet HEAD >/dev/null || fail "there is no commit yet"
 [[ $(git rev-parse --is-shallow-repository) == false ]] ||
   fail "the clone is shallow, so tags and commits are missing; check out with \`fetch-depth: 0\`"
 
-# Reads tags, prints the highest version among them; other tags (v1, v1.2.3-rc.1, release-7) are none of ours.
+# Reads tags and prints the highest version among them. Other tags (v1, v1.2.3-rc.1, release-7) are ignored.
 highest() {
   local tag
   while IFS= read -r tag; do
@@ -37,7 +37,7 @@ highest() {
   done | sort --version-sort | tail -n 1
 }
 
-# A commit's subject for the log, where neither a control character nor a runner's command may stand.
+# Prints a commit's subject for the log, without control characters and workflow commands.
 printable() {
   local text=${1//[[:cntrl:]]/ }
   echo "${text//\#\#\[/## [}"
@@ -77,7 +77,7 @@ while IFS= read -r -d '' record; do
   else
     found="patch"
   fi
-  # The newest commit of the strongest kind is the reason.
+  # The reason is the newest commit that raises the version most.
   if [[ -z $cause || $found == major && $level != major || $found == minor && $level == patch ]]; then
     level=$found
     cause="${record%%$'\n'*} $(printable "$subject")"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Tests of set-version.sh, each in a git repository of its own.
+# Tests set-version.sh. Each test has its own git repository.
 set -euo pipefail
 
 script=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/set-version.sh
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# The machine's own git settings must not decide anything.
+# The machine's git settings must not have any effect.
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null
 export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test@example.com GIT_COMMITTER_NAME=test GIT_COMMITTER_EMAIL=test@example.com
 unset GIT_DIR GIT_WORK_TREE GITHUB_OUTPUT
@@ -18,7 +18,7 @@ repository() {
   cd "$scratch/$count"
 }
 
-# Each argument is a commit's message, or a tag where it starts with `@`.
+# Each argument is a commit message, or a tag if it starts with `@`.
 history() {
   local step
   for step in "$@"; do
@@ -40,7 +40,7 @@ check() {
   fi
 }
 
-# The version for a history.
+# Prints the version for a history.
 gives() {
   local what=$1 expected=$2
   shift 2
@@ -49,7 +49,7 @@ gives() {
   check "$what" "$("$script" 2>&1 | sed 's/: .*//')" "$expected"
 }
 
-# What stderr says, and the exit code, run in the present folder.
+# Prints stderr and the exit code of a run in the current folder.
 refuses() {
   local what=$1 expected=$2 code=0 said
   said=$("$script" 2>&1) || code=$?
@@ -106,7 +106,7 @@ git switch --quiet main
 history "fix: ours"
 refuses "a version that another branch took" "set-version: the tag v1.2.4 exists on another branch"
 
-# What the runner reads: name, delimiter, value, delimiter.
+# The format that the runner reads: name, delimiter, value, delimiter.
 repository
 history begin @v1.2.3 "fix: one"
 GITHUB_OUTPUT=$scratch/output "$script" >/dev/null

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks a deployed API what is deployed, and fails where its answer is not the version and the digests given.
+# Asks a deployed API for the deployed version and digests, and fails if they differ from the arguments.
 #
 #   verify.sh ENVIRONMENT VERSION [DIGESTS]
 #
@@ -14,7 +14,7 @@ region=${AWS_REGION:-${AWS_DEFAULT_REGION:?set AWS_REGION}}
 url=$(aws cloudformation describe-stacks --stack-name "exemplar-$environment" --region "$region" \
   --query "Stacks[0].Outputs[?OutputKey=='ApiUrl'].OutputValue" --output text)
 
-# Through standard input, so that no credential stands among the arguments that every process can read.
+# Through standard input, so that no credential is in the arguments, which every process can read.
 credentials() {
   echo "user = \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\""
   if [[ -n ${AWS_SESSION_TOKEN:-} ]]; then
@@ -22,7 +22,7 @@ credentials() {
   fi
 }
 
-# A new stage takes some seconds until it answers.
+# A new stage needs several seconds before it responds.
 answer=$(credentials | curl --config - --silent --show-error --fail --max-time 10 \
   --retry 6 --retry-delay 5 --retry-all-errors --aws-sigv4 "aws:amz:$region:execute-api" "$url/images")
 

@@ -1,17 +1,17 @@
-// The API: which images are deployed here, all of them or one.
+// The API, which returns all deployed images or one of them.
 
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from "aws-lambda";
 
 import type { Deployment } from "./deployment.js";
 import { errorFields, type Log } from "./log.js";
 
-/** What is read of a request; API Gateway sends more. */
+/** The part of a request that is read. API Gateway sends more. */
 export type Request = Pick<APIGatewayProxyEventV2, "routeKey" | "pathParameters"> & {
   readonly requestContext: Pick<APIGatewayProxyEventV2["requestContext"], "requestId">;
 };
 export type Response = APIGatewayProxyStructuredResultV2 & { statusCode: number; body: string };
 
-/** Answers one request and writes one line to the log; never throws. */
+/** Handles one request and writes one line to the log. Never throws. */
 export function serve(deployment: Deployment, log: Log, request: Request): Response {
   const started = performance.now();
   const about = { requestId: request.requestContext.requestId, route: request.routeKey };
@@ -42,7 +42,7 @@ function answer(deployment: Deployment, request: Request): Response {
   }
 }
 
-// Problem details as RFC 9457 has them.
+// Problem details according to RFC 9457.
 function problem(status: number, title: string, detail: string): Response {
   return json(status, { title, status, detail }, "application/problem+json");
 }

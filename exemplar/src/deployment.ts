@@ -1,14 +1,14 @@
-// What is deployed, as the template's environment variables tell it: parsed once, then trusted.
+// The deployed images, from the environment variables of the template. They are parsed once.
 
 /** One container image of this deployment. */
 export interface Image {
   /** Its key in the template's `ImageBuildConfiguration`. */
   readonly name: string;
-  /** What the task definition pulls: `registry/repository:tag`. */
+  /** The reference that the task definition pulls: `registry/repository:tag`. */
   readonly reference: string;
   readonly repository: string;
   readonly tag: string;
-  /** What promote reported for it: `sha256:` and 64 hexadecimal digits. Absent where the deployment was not told. */
+  /** The digest that promote reported: `sha256:` and 64 hexadecimal digits. Absent if the deployment did not pass it. */
   readonly digest?: string;
 }
 
@@ -19,7 +19,7 @@ export interface Deployment {
   readonly images: readonly Image[];
 }
 
-/** An environment variable that the template should have set otherwise. */
+/** An environment variable with an invalid value, which the template should have set correctly. */
 export class ConfigurationError extends Error {
   override readonly name = "ConfigurationError";
 }
@@ -58,7 +58,7 @@ function required(variables: Variables, key: string): string {
   return value;
 }
 
-// A registry's host may hold a port, so only a colon behind the last slash parts the tag.
+// A registry's host may contain a port, so only a colon after the last slash separates the tag.
 function parseReference(key: string, reference: string): Pick<Image, "reference" | "repository" | "tag"> {
   const colon = reference.indexOf(":", reference.lastIndexOf("/") + 1);
   const repository = reference.slice(0, colon);

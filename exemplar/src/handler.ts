@@ -1,4 +1,4 @@
-// The Lambda function's entry point: reads the deployment once a start, so that a wrong one fails before any request.
+// The entry point of the Lambda function. It reads the deployment once at startup, so that invalid variables fail early.
 
 import type { APIGatewayProxyEventV2 } from "aws-lambda";
 

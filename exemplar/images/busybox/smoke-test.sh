@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches a page once and says how long it is; fails where there is none.
+# Fetches a page once and prints its length. Fails if there is no page.
 set -eu
 
 url=${1:?usage: smoke-test.sh URL}

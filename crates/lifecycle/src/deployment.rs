@@ -233,10 +233,11 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
     }
     let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Fit::Runs };
     let list = listed(has);
-    match usage.runtime.certain {
-        true => Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}")),
-        false => Fit::Unsure(format!(
+    if usage.runtime.certain {
+        Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}"))
+    } else {
+        Fit::Unsure(format!(
             "it has {list}, and it can't be decided on what `{resource}` runs: nothing says so, {missing} is the default"
-        )),
+        ))
     }
 }

@@ -20,10 +20,7 @@ pub fn inside(checkout: &Path, folder: &Path, path: &Path) -> io::Result<PathBuf
     while fs::symlink_metadata(nearest).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         nearest = nearest.file_name().and(nearest.parent()).ok_or_else(outside)?;
     }
-    match nearest.canonicalize()?.starts_with(checkout.canonicalize()?) {
-        true => Ok(joined),
-        false => Err(outside()),
-    }
+    if nearest.canonicalize()?.starts_with(checkout.canonicalize()?) { Ok(joined) } else { Err(outside()) }
 }
 
 /// The text of a regular file of at most `limit` bytes.
@@ -45,10 +42,10 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limit {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))),
-        false => Ok(bytes),
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -139,11 +139,11 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
         Err(_) => return Err(failed(format!("gave no answer within {} s", HELPER_DEADLINE.as_secs()))),
     };
     if !output.status.success() {
-        return match String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
-            true => Ok(None),
-            // What it says may hold a secret.
-            false => Err(failed(format!("failed ({})", output.status))),
-        };
+        if String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
+            return Ok(None);
+        }
+        // The helper's own output is not shown: it may contain a secret.
+        return Err(failed(format!("failed ({})", output.status)));
     }
     let helped: Helped =
         serde_json::from_slice(&output.stdout).map_err(|_| failed("answered no credentials".to_owned()))?;

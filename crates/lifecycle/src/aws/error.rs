@@ -113,10 +113,11 @@ impl Error {
         .flatten()
         .collect();
         let message = format!("{action} on {resource}: {service} answered {}{detail}", said.join(", "));
-        match answer.status().is_server_error() {
-            true => Self::new(Kind::Other, message)
-                .hint(format!("{service} itself failed: run it again later, and see https://health.aws.amazon.com")),
-            false => Self::new(Kind::Other, message),
+        let error = Self::new(Kind::Other, message);
+        if answer.status().is_server_error() {
+            error.hint(format!("{service} itself failed: run it again later, and see https://health.aws.amazon.com"))
+        } else {
+            error
         }
     }
 

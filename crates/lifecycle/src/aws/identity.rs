@@ -213,9 +213,10 @@ impl WebIdentity {
             let response = HttpClient::new().send(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), TOKEN_LIMIT).collect().await?.to_bytes();
-            match status.is_success() {
-                true => Ok(body),
-                false => Err(BoxError::from(format!("GitHub's token service answered {status}"))),
+            if status.is_success() {
+                Ok(body)
+            } else {
+                Err(BoxError::from(format!("GitHub's token service answered {status}")))
             }
         };
         let body = tokio::time::timeout(TOKEN_DEADLINE, answer)

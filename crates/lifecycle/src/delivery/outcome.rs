@@ -165,8 +165,9 @@ pub fn output<'a, R: Serialize + 'a>(
     let digests: BTreeMap<&str, &Digest> = outcomes.iter().filter_map(digest).collect();
     runner.output("images", serde_json::json!(results).to_string());
     runner.output("digests", serde_json::json!(digests).to_string());
-    match outcomes.iter().any(|outcome| matches!(outcome.status, Status::Failed | Status::Blocked)) {
-        true => Verdict::Fail,
-        false => Verdict::Pass,
+    if outcomes.iter().any(|outcome| matches!(outcome.status, Status::Failed | Status::Blocked)) {
+        Verdict::Fail
+    } else {
+        Verdict::Pass
     }
 }

@@ -32,18 +32,17 @@ impl Document<'_> {
         struct Statement<T> {
             predicate: T,
         }
-        match self.is_statement {
-            true => parse::<Statement<T>>(self.bytes).map(|statement| statement.predicate),
-            false => parse(self.bytes),
+        if self.is_statement {
+            parse::<Statement<T>>(self.bytes).map(|statement| statement.predicate)
+        } else {
+            parse(self.bytes)
         }
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reason> {
-    serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
-        true => "has another shape than it should",
-        false => "is no JSON",
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| if error.is_data() { "has another shape than it should" } else { "is no JSON" })
 }
 
 /// What an in-toto statement is about.

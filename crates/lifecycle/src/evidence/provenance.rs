@@ -128,12 +128,11 @@ pub fn from_buildkit(
     if !is_silent && !is_about(&statement, attested) {
         return Err(invalid("speaks of another digest"));
     }
-    let bytes = match is_about(&statement, &platform.digest) {
-        true => bytes.to_vec(),
-        false => {
-            statement["subject"] = json!([{"name": name, "digest": {"sha256": platform.digest.hex()}}]);
-            statement.to_string().into_bytes()
-        }
+    let bytes = if is_about(&statement, &platform.digest) {
+        bytes.to_vec()
+    } else {
+        statement["subject"] = json!([{"name": name, "digest": {"sha256": platform.digest.hex()}}]);
+        statement.to_string().into_bytes()
     };
     let kind = (annotation::PREDICATE_TYPE.to_owned(), kind);
     Artifact::new(

@@ -100,9 +100,12 @@ pub(super) fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
 /// # Errors
 /// When one is not twelve digits.
 pub(super) fn accounts(input: &Input<'_>) -> Result<Vec<String>, InputError> {
-    let account = |id: &str| match id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
-        true => Ok(id.to_owned()),
-        false => Err(input.refuse_value(id, "AWS account ids of twelve digits")),
+    let account = |id: &str| {
+        if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(id.to_owned())
+        } else {
+            Err(input.refuse_value(id, "AWS account ids of twelve digits"))
+        }
     };
     input.list().map(account).collect()
 }
@@ -147,9 +150,12 @@ mod tests {
     #[test]
     fn registries() {
         let read = |typed| {
-            address(&Input::new("registry", typed), |path| match path.starts_with("..") {
-                true => Err(io::Error::other("it lies outside the checkout")),
-                false => Ok(PathBuf::from("/srv/shop").join(path)),
+            address(&Input::new("registry", typed), |path| {
+                if path.starts_with("..") {
+                    Err(io::Error::other("it lies outside the checkout"))
+                } else {
+                    Ok(PathBuf::from("/srv/shop").join(path))
+                }
             })
         };
         assert_eq!(read("").unwrap(), None);

@@ -153,10 +153,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         }
     }
     let platforms = binaries.len() / ACTIONS.len();
-    let check = |tree: &Path| match all_released {
-        true => check::weight(tree, platforms),
-        false => Ok(()),
-    };
+    let check = |tree: &Path| if all_released { check::weight(tree, platforms) } else { Ok(()) };
     tree::assemble(root, &binaries, &options.out, check)?;
     for binary in &binaries {
         let size = std::fs::metadata(&binary.path)?.len();

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
-use lifecycle::deployment::tell;
+use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::naming::Release;
 use lifecycle::{ActionError, plural};
@@ -49,7 +49,7 @@ pub(crate) fn write(
 ) -> Verdict {
     let results: Vec<Promoted> = plan.images.iter().map(|planned| Promoted::new(planned, stage)).collect();
     annotate(request, plan, runner);
-    let missed = tell(missing, Release { environment: &request.to, version: &request.version }, runner);
+    let missed = report_missing(missing, Release { environment: &request.to, version: &request.version }, runner);
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);

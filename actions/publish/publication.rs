@@ -4,7 +4,7 @@ use cfn_images::Version;
 use lifecycle::ActionError;
 use lifecycle::access::OpenRepository;
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
-use lifecycle::deployment::{lacking, refusal};
+use lifecycle::deployment::{missing_platforms, refusal};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag, Release};
@@ -36,7 +36,7 @@ pub(crate) async fn plan(
     };
     let remarks = inspect(request, named, &built).await?;
     let target = request.target.stores.open(&named.reference)?;
-    let tags = TagPlan::look(&target, named.tag(), extra).await?;
+    let tags = TagPlan::look_up(&target, named.tag(), extra).await?;
     let Built { store, graph, reused } = built;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
     delivery.remarks = remarks;
@@ -126,7 +126,7 @@ async fn fits(built: &Built, named: &Named) -> anyhow::Result<()> {
 async fn lacks(request: &Request, named: &Named, built: &Built) -> anyhow::Result<Option<Remark>> {
     let definition = request.common.project.images().find(|image| image.key.value == named.key);
     let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
-    let lacking = lacking(&built.store, &built.graph.root, declared).await?;
+    let lacking = missing_platforms(&built.store, &built.graph.root, declared).await?;
     if lacking.is_empty() {
         return Ok(None);
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use lifecycle::delivery::{
     self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
 };
-use lifecycle::deployment::tell;
+use lifecycle::deployment::report_missing;
 use lifecycle::naming::Release;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
@@ -64,7 +64,7 @@ pub(crate) fn write(
     runner.show(&table);
     let writes = show_writes(writes, runner);
     let release = Release { environment: &request.environment, version: &request.version };
-    let missed = tell(missing, release, runner);
+    let missed = report_missing(missing, release, runner);
     if request.common.summary {
         let (heading, notes) = (heading(request, &results), notes(images.iter()));
         let missed = if missed.is_empty() { missed } else { format!("{missed}\n") };

@@ -140,7 +140,7 @@ impl Signing {
             grant(&mut command, Grant::PrivateKey(key));
             command.args(["--key", key]);
             // Who signs with a key of their own has not asked to be in a public log.
-            let unlogged = cosign::unlogged(program, login.folder()).await;
+            let unlogged = cosign::no_log_argument(program, login.folder()).await;
             command.arg(
                 unlogged.map_err(|error| failed("cosign can't be told to keep it out of the log").because(error))?,
             );

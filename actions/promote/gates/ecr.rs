@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lifecycle::Diagnostic;
-use lifecycle::aws::{Finding, Findings};
+use lifecycle::aws::{ScanFinding, ScanFindings};
 use lifecycle::evidence::scan::Threshold;
 use registry::EcrHost;
 
@@ -54,11 +54,11 @@ impl Image<'_> {
     }
 
     /// Takes out what the checkout's waivers accept, and says so in words for the sentence.
-    fn waive(&self, found: &mut Findings) -> String {
+    fn waive(&self, found: &mut ScanFindings) -> String {
         let named = &self.planned.image.named;
         let waiver = |names: &[&str]| self.waivers.of_names(names, &named.key, &named.image);
-        let until = |id: &str, findings: &[Finding]| {
-            let names = findings.iter().find(|finding| finding.id == id).map(Finding::names).unwrap_or_default();
+        let until = |id: &str, findings: &[ScanFinding]| {
+            let names = findings.iter().find(|finding| finding.id == id).map(ScanFinding::names).unwrap_or_default();
             waiver(&names).map(|waiver| format!("{id} until {} by {}", waiver.expires, waiver.owner))
         };
         let all = found.findings.clone();
@@ -71,7 +71,7 @@ impl Image<'_> {
     }
 
     /// That a finding was accepted once, if it was.
-    fn expired(&self, finding: &Finding) -> Option<String> {
+    fn expired(&self, finding: &ScanFinding) -> Option<String> {
         let named = &self.planned.image.named;
         let waiver = self.waivers.expired_of_names(&finding.names(), &named.key, &named.image)?;
         Some(format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires))

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::read::{self, Evidence};
-use lifecycle::evidence::results::{LintFailure, LintResult, Reported, ScanResult};
+use lifecycle::evidence::results::{LintFailure, LintResult, ReportedVulnerability, ScanResult};
 use lifecycle::evidence::scan::Threshold;
 use oci::{Digest, StoreError};
 
@@ -85,7 +85,7 @@ impl Image<'_> {
         let mut fails = false;
         for (name, scan, _) in self.scans().await? {
             let counts = scan.counts(today);
-            let reaches = |reported: &&Reported| threshold.is_reached_by(reported.severity);
+            let reaches = |reported: &&ReportedVulnerability| threshold.is_reached_by(reported.severity);
             let mut worst: Vec<_> = scan.counting(today).filter(reaches).collect();
             worst.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
             worst.dedup_by(|a, b| a.id == b.id);
@@ -186,7 +186,7 @@ fn clean(of: &str, result: LintResult) -> Verdict {
             None => Err(format!("the Dockerfile of {of} could not be linted; a lint result was wanted")),
         };
     }
-    let (threshold, counts) = (result.threshold.unwrap_or(Level::Error), result.counts);
+    let (threshold, counts) = (result.threshold.unwrap_or(LintLevel::Error), result.counts);
     let found = format!("{} errors, {} warnings", counts.error, counts.warning);
     let sentence = format!("the linter found {found} in {of}; none of level {} or worse was wanted", threshold.name());
     if counts.at_least(threshold) == 0 { Ok(sentence) } else { Err(sentence) }

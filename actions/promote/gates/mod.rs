@@ -46,7 +46,7 @@ pub(crate) async fn asked(request: &Request) -> anyhow::Result<Vec<Requirement>>
     let mut asked = request.gates.clone();
     if let Some(parameter) = &request.policy_parameter {
         let text = request.target.aws.parameter(parameter).await.map_err(|error| {
-            let hint = error.kind == lifecycle::aws::Kind::NotFound;
+            let hint = error.kind == lifecycle::aws::AwsErrorKind::NotFound;
             let problem = ActionError::failure(format!("the policy `{parameter}` can't be read, so nothing may pass"))
                 .because(error);
             // The hint of a missing parameter speaks of registries.

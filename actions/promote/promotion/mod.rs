@@ -68,7 +68,7 @@ impl Promotion {
                 false => source.store.tagged(&from.tag).await,
             }
         };
-        let (promoted, tags) = tokio::join!(promoted, TagPlan::look(&target, named.tag(), extra));
+        let (promoted, tags) = tokio::join!(promoted, TagPlan::look_up(&target, named.tag(), extra));
         let (promoted, tags) = (promoted?, tags?);
         if promoted.is_none() && !request.rollback {
             return Err(absent(request, from).await.at(named.place.clone()).into());

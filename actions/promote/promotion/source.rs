@@ -81,7 +81,7 @@ pub(super) async fn before(
 pub(super) async fn absent(request: &Request, from: &Reference) -> ActionError {
     let archived = match EcrHost::parse(&from.location.to_string()) {
         // Only for the message: that it can't be known changes nothing.
-        Some(host) => request.source.aws.tagged(&host, &from.repository, &from.tag).await.ok().flatten(),
+        Some(host) => request.source.aws.image_by_tag(&host, &from.repository, &from.tag).await.ok().flatten(),
         None => None,
     };
     match archived {

@@ -177,7 +177,8 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         std::fs::write(elsewhere.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), left.join("contexts")).unwrap();
-        // Not abandoned: a link, a folder without a lock file, one that other users may enter, and one with another name.
+        // Not abandoned: a link, a folder without a lock file, one that other users may enter, and one with another
+        // name.
         let link = temporary.path().join("login-AAAAAAAAAAAA");
         std::os::unix::fs::symlink(killed(Login::with_files(&[], elsewhere.path()).unwrap()), &link).unwrap();
         let unlocked = killed(login());

@@ -39,8 +39,8 @@ impl RegistryAccess {
         self
     }
 
-    /// Checks `allowed-account-ids`: registries and identity must belong to one of these accounts. Without accounts, and
-    /// for stores on disk, everything is allowed.
+    /// Checks `allowed-account-ids`: registries and identity must belong to one of these accounts. Without accounts,
+    /// and for stores on disk, everything is allowed.
     ///
     /// # Errors
     /// If a registry or the identity belongs to another account, or its account is unknown.

@@ -9,8 +9,8 @@ use crate::aws::{Aws, AwsErrorKind, PUBLIC_HOST};
 use oci::{ErrorKind, StoreError};
 use registry::{CredentialSource, Credentials, EcrHost};
 
-/// Credentials for registries. ECR's come from `GetAuthorizationToken`, all others from Docker's configuration. ECR Public
-/// uses `GetAuthorizationToken` if Docker's configuration has no credentials for it.
+/// Credentials for registries. ECR's come from `GetAuthorizationToken`, all others from Docker's configuration. ECR
+/// Public uses `GetAuthorizationToken` if Docker's configuration has no credentials for it.
 pub struct RegistryCredentials {
     aws: Arc<Aws>,
     docker: DockerConfig,

@@ -22,8 +22,8 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs an action: reads the environment, does the work, reports to the runner, and returns an exit code.
 ///
-/// SIGINT and SIGTERM cancel the work. It has five seconds to stop, then the state reached by then is reported. The exit
-/// code is 0 on success, 1 if something failed, and 2 if the inputs or the template are wrong.
+/// SIGINT and SIGTERM cancel the work. It has five seconds to stop, then the state reached by then is reported. The
+/// exit code is 0 on success, 1 if something failed, and 2 if the inputs or the template are wrong.
 pub fn main<F>(action: &Action, work: impl FnOnce(Arc<Runner>) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<Verdict>>,
@@ -110,8 +110,8 @@ async fn signal() -> &'static str {
     }
 }
 
-/// Returns a warning for each variable `INPUT_…` that is not an input. In a workflow, GitHub's runner itself warns about
-/// unknown inputs.
+/// Returns a warning for each variable `INPUT_…` that is not an input. In a workflow, GitHub's runner itself warns
+/// about unknown inputs.
 fn unknown_inputs(action: &Action, variables: &Variables) -> Vec<Annotation> {
     if variables.in_actions() {
         return Vec::new();

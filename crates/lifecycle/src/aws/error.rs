@@ -58,7 +58,8 @@ impl Error {
         self
     }
 
-    /// Converts an error of the SDK into one line with the action and the resource. The SDK has already retried the call.
+    /// Converts an error of the SDK into one line with the action and the resource. The SDK has already retried the
+    /// call.
     pub(super) fn of<E>(action: &str, resource: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,

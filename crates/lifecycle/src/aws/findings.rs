@@ -83,8 +83,8 @@ impl Aws {
     /// Returns the findings of one digest, basic and enhanced. Waits until `deadline` for a scan that is in progress.
     ///
     /// # Errors
-    /// If there is no scan, the scan failed or takes too long, or a request fails. An image that was not scanned must not
-    /// look like one without findings.
+    /// If there is no scan, the scan failed or takes too long, or a request fails. An image that was not scanned must
+    /// not look like one without findings.
     pub async fn scan_findings(
         &self,
         host: &EcrHost,
@@ -158,8 +158,8 @@ fn unfinished(page: &DescribeImageScanFindingsOutput, digest: &Digest) -> Result
     let word = status.and_then(|status| status.status()).cloned();
     match word {
         Some(ScanStatus::Complete | ScanStatus::Active) => {
-            // An enhanced scan has this status even before Inspector has scanned the image. Then it has neither a time nor a
-            // count.
+            // An enhanced scan has this status even before Inspector has scanned the image. Then it has neither a time
+            // nor a count.
             let looked = page.image_scan_findings().is_some_and(|found| {
                 found.image_scan_completed_at().is_some()
                     || found.finding_severity_counts().is_some()
@@ -209,8 +209,8 @@ fn name(finding: &EnhancedImageScanFinding) -> Option<&str> {
     vulnerability.or(finding.title())
 }
 
-/// Parses the service's name of a severity. Returns `None` for an informational finding. `UNDEFINED` and `UNTRIAGED` are
-/// unknown.
+/// Parses the service's name of a severity. Returns `None` for an informational finding. `UNDEFINED` and `UNTRIAGED`
+/// are unknown.
 fn severity(word: &str) -> Option<Severity> {
     match word {
         "INFORMATIONAL" => None,

@@ -63,8 +63,8 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// Returns a configuration with the role's credentials. They come from web identity if the job may ask GitHub for a token
-/// (`permissions: id-token: write`), otherwise from the credentials of `config`.
+/// Returns a configuration with the role's credentials. They come from web identity if the job may ask GitHub for a
+/// token (`permissions: id-token: write`), otherwise from the credentials of `config`.
 pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>) -> Result<SdkConfig, Error> {
     let environment = &runner.variables;
     let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
@@ -94,8 +94,8 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>)
     Ok(config.into_builder().credentials_provider(SharedCredentialsProvider::new(masked)).build())
 }
 
-/// Checks that there are credentials to assume a role with. Without them, the SDK's error would list every source that it
-/// tried.
+/// Checks that there are credentials to assume a role with. Without them, the SDK's error would list every source that
+/// it tried.
 async fn require_credentials(config: &SdkConfig, role: &Role, runner: &Runner) -> Result<(), Error> {
     if !has_no_credentials(config).await {
         return Ok(());

@@ -37,11 +37,12 @@ pub struct RepositorySettings {
 const FILTERS: usize = 5;
 
 impl RepositorySettings {
-    /// Parses the input, which is YAML. Reads the files that `lifecyclePolicy` and `repositoryPolicy` name; `inside` resolves
-    /// their paths.
+    /// Parses the input, which is YAML. Reads the files that `lifecyclePolicy` and `repositoryPolicy` name; `inside`
+    /// resolves their paths.
     ///
     /// # Errors
-    /// If the input is not such YAML, a value is not one of ECR's, or a file cannot be read or lies outside the checkout.
+    /// If the input is not such YAML, a value is not one of ECR's, or a file cannot be read or lies outside the
+    /// checkout.
     pub fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Self, InputError> {
         let Some(text) = input.text() else { return Ok(Self::default()) };
         let value = cfn_images::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
@@ -79,10 +80,12 @@ fn one_of(input: &Input<'_>, word: Option<&str>, words: &[&str]) -> Result<(), I
 }
 
 impl Aws {
-    /// Creates a missing repository and sets its policies. If it has been created in the meantime, only the policies are set.
+    /// Creates a missing repository and sets its policies. If it has been created in the meantime, only the policies
+    /// are set.
     ///
     /// # Errors
-    /// If ECR refuses the repository or a policy. If only a policy was refused, the message names the incomplete repository.
+    /// If ECR refuses the repository or a policy. If only a policy was refused, the message names the incomplete
+    /// repository.
     pub async fn create_repository(
         &self,
         host: &EcrHost,
@@ -122,7 +125,8 @@ impl Aws {
         }
         if let Err(error) = request.send().await {
             let error = Error::of("ecr:CreateRepository", &arn, error);
-            // It was missing a moment ago. Either a retry of the SDK lost the first response, or a concurrent job created it.
+            // It was missing a moment ago. Either a retry of the SDK lost the first response, or a concurrent job
+            // created it.
             if error.kind != AwsErrorKind::Exists {
                 return Err(error);
             }

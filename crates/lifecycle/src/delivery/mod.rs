@@ -126,8 +126,8 @@ impl Delivery {
         copy::same_repository(self.source.as_ref(), self.target.store.as_ref())
     }
 
-    /// Returns whether every tag is as it should be. A promotion or rollback also needs its record: a rollback to a version
-    /// whose tag never moved consists of the record alone.
+    /// Returns whether every tag is as it should be. A promotion or rollback also needs its record: a rollback to a
+    /// version whose tag never moved consists of the record alone.
     pub fn is_done(&self) -> bool {
         let is_recorded = self.record.is_none() || self.kind == RecordKind::Publish;
         self.kept().is_some() || (is_recorded && self.written_tags().next().is_none())

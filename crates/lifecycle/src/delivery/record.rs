@@ -20,8 +20,8 @@ pub async fn attach(record: &Record, target: &Arc<dyn Store>, root: &Manifest) -
 }
 
 impl Project {
-    /// Returns the record of what this run does to a digest: with the current time, the template, and the run as GitHub's
-    /// runner describes it.
+    /// Returns the record of what this run does to a digest: with the current time, the template, and the run as
+    /// GitHub's runner describes it.
     pub fn record(
         &self,
         run: &Variables,

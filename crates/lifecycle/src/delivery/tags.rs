@@ -37,7 +37,8 @@ fn as_text<S: Serializer>(tag: &Tag, serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 impl TagPlan {
-    /// Looks up tags; that of the reference is the first. All of them will be written unless [`TagRules`] decide otherwise.
+    /// Looks up tags; that of the reference is the first. All of them will be written unless [`TagRules`] decide
+    /// otherwise.
     ///
     /// # Errors
     /// If a request fails.
@@ -66,8 +67,8 @@ impl TagPlan {
 /// The rules that decide whether a tag may move.
 #[derive(Clone, Copy)]
 pub struct TagRules<'a> {
-    /// The kind of delivery. A rollback moves tags to a lower version, a promotion never does, and a publication does so only
-    /// for the tag of its reference.
+    /// The kind of delivery. A rollback moves tags to a lower version, a promotion never does, and a publication does
+    /// so only for the tag of its reference.
     pub kind: RecordKind,
     /// The version that is delivered.
     pub version: &'a Version,
@@ -111,8 +112,8 @@ struct OccupiedTag<'a> {
 impl TagRules<'_> {
     /// Decides about the tags of an image, and returns remarks about those that are kept or go back.
     ///
-    /// `held` looks up which version a digest in the target has, if known; it is called only if the decision depends on it.
-    /// `current` is the version that the environment holds, if known.
+    /// `held` looks up which version a digest in the target has, if known; it is called only if the decision depends on
+    /// it. `current` is the version that the environment holds, if known.
     ///
     /// # Errors
     /// With `on-conflict: fail`, if a tag of this version holds another digest or a tag would go back. If `held` fails.
@@ -163,15 +164,16 @@ impl TagRules<'_> {
         !tag.is_of_version && self.kind != RecordKind::Rollback && !self.is_fixed(tag)
     }
 
-    /// Returns whether a tag must not move: a tag of this version, and with `on-conflict: keep` also the reference's tag of a
-    /// publication, because the first build keeps it.
+    /// Returns whether a tag must not move: a tag of this version, and with `on-conflict: keep` also the reference's
+    /// tag of a publication, because the first build keeps it.
     fn is_fixed(&self, tag: &OccupiedTag<'_>) -> bool {
         tag.is_of_version
             || (tag.is_primary && self.kind == RecordKind::Publish && self.on_conflict == OnConflict::Keep)
     }
 
     /// Decides about a tag that does not exist. A promotion does not create a moving tag for a version lower than the
-    /// environment's. That version is known from records only: listing all versions to find it would cost too many requests.
+    /// environment's. That version is known from records only: listing all versions to find it would cost too many
+    /// requests.
     fn decide_absent(&self, name: &Reference, moves_never: bool, current: Option<&Version>) -> Decision {
         match current.filter(|above| *above > self.version) {
             Some(above) if !moves_never && self.kind == RecordKind::Promote => {
@@ -183,8 +185,8 @@ impl TagRules<'_> {
         }
     }
 
-    /// Decides about a tag that holds another digest. A tag of one version never moves. Any other tag never goes back, except
-    /// in a rollback.
+    /// Decides about a tag that holds another digest. A tag of one version never moves. Any other tag never goes back,
+    /// except in a rollback.
     fn decide_occupied(&self, tag: &OccupiedTag<'_>, held: Option<Version>) -> Decision {
         let (name, version) = (tag.name, self.version);
         if self.is_fixed(tag) {

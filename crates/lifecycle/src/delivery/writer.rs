@@ -65,8 +65,8 @@ impl Order {
 }
 
 impl Writer<'_> {
-    /// Writes the deliveries in the stage [`Stage::Applied`]. In the stage [`Stage::Planned`], returns what would be written.
-    /// `sign` signs digests in the repository of a reference.
+    /// Writes the deliveries in the stage [`Stage::Applied`]. In the stage [`Stage::Planned`], returns what would be
+    /// written. `sign` signs digests in the repository of a reference.
     pub async fn deliver<'p>(
         &self,
         images: impl IntoIterator<Item = &'p mut Planned>,
@@ -84,8 +84,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Lists what has to be written for each image, by its key. A failure concerns its own image only. A cancelled run lists
-    /// nothing.
+    /// Lists what has to be written for each image, by its key. A failure concerns its own image only. A cancelled run
+    /// lists nothing.
     async fn planned_writes<'p>(
         &self,
         images: impl IntoIterator<Item = &'p mut Planned>,
@@ -108,7 +108,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes what [`Delivery::writes`] lists for each image. An image that fails gets no tag, and does not stop the others.
+    /// Writes what [`Delivery::writes`] lists for each image. An image that fails gets no tag, and does not stop the
+    /// others.
     async fn apply<'p>(
         &self,
         images: impl IntoIterator<Item = &'p mut Planned>,

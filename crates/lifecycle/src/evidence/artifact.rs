@@ -34,8 +34,9 @@ pub struct Payload<'a> {
 }
 
 impl Artifact {
-    /// Creates a referrer of a subject
-    /// ([artifacts guidance](https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md#guidelines-for-artifact-usage)).
+    /// Creates a referrer of a subject, as the
+    /// [specification](https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md#guidelines-for-artifact-usage)
+    /// recommends.
     ///
     /// # Errors
     /// If the manifest would exceed the size limit.
@@ -88,7 +89,8 @@ impl BlobSource for Artifact {
     }
 }
 
-/// Returns an [in-toto statement](https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md) about a digest.
+/// Returns an [in-toto statement](https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md) about a
+/// digest.
 pub fn statement(name: &str, digest: &Digest, predicate_type: &str, predicate: serde_json::Value) -> serde_json::Value {
     serde_json::json!({
         "_type": "https://in-toto.io/Statement/v1",

@@ -106,9 +106,9 @@ pub fn builder_id(variables: &Variables) -> String {
 /// Returns BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of
 /// BuildKit's attestation manifest, `attested` the digest that BuildKit gave the platform, and `name` the image's name.
 ///
-/// The bytes are kept as they are if the statement's subject is the platform. Otherwise the subject is replaced: BuildKit
-/// omits it from an export without a name, and annotations may have changed the digest of the manifest since. That breaks
-/// no signature, because the statement is not signed.
+/// The bytes are kept as they are if the statement's subject is the platform. Otherwise the subject is replaced:
+/// BuildKit omits it from an export without a name, and annotations may have changed the digest of the manifest since.
+/// That breaks no signature, because the statement is not signed.
 ///
 /// # Errors
 /// If the bytes are not a statement, or the statement is about another digest.

@@ -1,7 +1,7 @@
 //! Reads the evidence that is attached to a digest.
 //!
-//! If there is no evidence, the list is empty. A failed request is an error. Evidence that cannot be parsed is in the list
-//! with the reason, so that a gate does not silently fall back to something older.
+//! If there is no evidence, the list is empty. A failed request is an error. Evidence that cannot be parsed is in the
+//! list with the reason, so that a gate does not silently fall back to something older.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evide
     pieces(store, platform, as_artifact, as_statement, decode::sbom).await
 }
 
-/// Returns the provenance of a digest, newest first. This project attaches its own to an image's root, and BuildKit's to
-/// the platforms.
+/// Returns the provenance of a digest, newest first. This project attaches its own to an image's root, and BuildKit's
+/// to the platforms.
 ///
 /// # Errors
 /// If a request fails.

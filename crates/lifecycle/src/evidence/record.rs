@@ -73,8 +73,8 @@ pub struct Record {
     /// The digest that the environment held before, if known and different.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub replaced: Option<Digest>,
-    /// Earlier records of the same name, digest and version whose runs ended before they wrote the tag, so that what they
-    /// record did not happen.
+    /// Earlier records of the same name, digest and version whose runs ended before they wrote the tag, so that what
+    /// they record did not happen.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub supersedes: Vec<Digest>,
     /// The version that was delivered.
@@ -93,8 +93,8 @@ pub struct Record {
     /// Who started the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub actor: Option<String>,
-    /// When it happened, as formatted by [`clock::now_millis`](crate::clock::now_millis), because two records can fall into
-    /// one second.
+    /// When it happened, as formatted by [`clock::now_millis`](crate::clock::now_millis), because two records can fall
+    /// into one second.
     pub time: String,
     /// The requested gates, with their results.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -172,8 +172,8 @@ impl Record {
         attest(subject, &statement, BTreeMap::from(labels), &self.time)
     }
 
-    /// Returns whether another record says the same, apart from the time and the run: the same digest under the same name for
-    /// the same version, with the same gate results. Then this record would add nothing.
+    /// Returns whether another record says the same, apart from the time and the run: the same digest under the same
+    /// name for the same version, with the same gate results. Then this record would add nothing.
     pub fn repeats(&self, other: &Self) -> bool {
         let decision = |record: &Self| -> Vec<(String, GateStatus)> {
             record.gates.iter().map(|gate| (gate.name.clone(), gate.status)).collect()
@@ -196,8 +196,8 @@ impl Record {
 impl Recorded {
     /// Returns the records of an image, newest first.
     ///
-    /// Anybody can attach anything, so a record about another digest is left out. So is one whose time is missing, in the
-    /// future, or different from that of its manifest.
+    /// Anybody can attach anything, so a record about another digest is left out. So is one whose time is missing, in
+    /// the future, or different from that of its manifest.
     ///
     /// # Errors
     /// If a request fails, a record is listed but missing, or there are too many.

@@ -1,5 +1,5 @@
-//! Lint and scan results as [SARIF 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html) for GitHub's
-//! code scanning. Each image has its own category, so that its results never replace those of another image.
+//! Lint and scan results as [SARIF 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html) for
+//! GitHub's code scanning. Each image has its own category, so that its results never replace those of another image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,9 +79,9 @@ pub fn unparsed(
     document
 }
 
-/// Returns the findings of a scanner in an image. Their location is the first line of its Dockerfile, because code scanning
-/// requires a location in the repository. `part` names the platforms of a job that builds only some of the image's, so
-/// that each job has its own results.
+/// Returns the findings of a scanner in an image. Their location is the first line of its Dockerfile, because code
+/// scanning requires a location in the repository. `part` names the platforms of a job that builds only some of the
+/// image's, so that each job has its own results.
 pub fn scan(dockerfile: &Path, verdict: &ScanVerdict, part: Option<&str>) -> Value {
     let mut rules = BTreeMap::new();
     let mut results = Vec::new();

@@ -14,8 +14,8 @@ use runner_protocol::{Cell, Table};
 /// The most vulnerabilities that an error message lists.
 const NAMED: usize = 5;
 
-/// Removes duplicates and sorts the vulnerabilities, worst first. Scanners list a vulnerability once for every path to the
-/// package; the entry with the worst severity is kept.
+/// Removes duplicates and sorts the vulnerabilities, worst first. Scanners list a vulnerability once for every path to
+/// the package; the entry with the worst severity is kept.
 pub fn distinct(mut vulnerabilities: Vec<Vulnerability>) -> Vec<Vulnerability> {
     vulnerabilities.sort_by(|a, b| a.key().cmp(&b.key()).then(b.severity.cmp(&a.severity)).then(b.fixed.cmp(&a.fixed)));
     vulnerabilities.dedup_by(|later, kept| later.key() == kept.key());
@@ -225,8 +225,8 @@ impl ScanVerdict {
         Some(format!("{number} of {}: {named}", threshold.sentence()))
     }
 
-    /// Formats a note about vulnerabilities that pass the threshold only because their severity is unknown. Returns `None` if
-    /// there are none, or no threshold.
+    /// Formats a note about vulnerabilities that pass the threshold only because their severity is unknown. Returns
+    /// `None` if there are none, or no threshold.
     pub fn unrated(&self) -> Option<String> {
         let threshold = self.threshold.filter(|threshold| !threshold.includes_unknown())?;
         let counts = |finding: &&Assessed| {

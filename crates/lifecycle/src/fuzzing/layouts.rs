@@ -11,8 +11,8 @@ const BLOBS: usize = 9;
 /// Reads an OCI layout. Content that is read by digest must have that digest, a referrer must refer to the requested
 /// subject, and a removed name must be gone.
 ///
-/// The input is `index.json`, followed by blobs. `@N` in a document stands for the digest of blob N, and `#N` for its size,
-/// so that they stay consistent when the input is mutated.
+/// The input is `index.json`, followed by blobs. `@N` in a document stands for the digest of blob N, and `#N` for its
+/// size, so that they stay consistent when the input is mutated.
 pub fn layouts(data: &[u8]) {
     static RUNTIME: LazyLock<Option<tokio::runtime::Runtime>> =
         LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().ok());

@@ -14,8 +14,8 @@ const PERMISSION: &str = "security-events";
 const LIMIT: usize = 10_000_000;
 
 impl GitHub {
-    /// Uploads a SARIF document to code scanning, as the results of a commit at a Git reference (`refs/...`). It replaces
-    /// earlier results of the same category.
+    /// Uploads a SARIF document to code scanning, as the results of a commit at a Git reference (`refs/...`). It
+    /// replaces earlier results of the same category.
     ///
     /// # Errors
     /// If the document is too large, or the request fails.

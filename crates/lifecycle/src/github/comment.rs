@@ -25,10 +25,11 @@ pub struct CommentBody {
 }
 
 impl CommentBody {
-    /// Creates a comment on a subject: the name of an action, and what distinguishes this comment from others by the action.
+    /// Creates a comment on a subject: the name of an action, and what distinguishes this comment from others by the
+    /// action.
     ///
-    /// If the text is too long, the first section is cut at a line break, and any other section is left out as a whole. The
-    /// caller has to escape untrusted text.
+    /// If the text is too long, the first section is cut at a line break, and any other section is left out as a whole.
+    /// The caller has to escape untrusted text.
     pub fn new(subject: &str, sections: &[String], footer: &str) -> Self {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | ',' | '.' | '_' | ' ');
         let subject: String = subject.chars().take(200).map(|c| if plain(c) { c } else { '-' }).collect();
@@ -89,8 +90,8 @@ impl GitHub {
         .await
     }
 
-    /// Returns the ID of the comment to replace. Anybody can write the marker, so the comment's author must be a bot, as a
-    /// workflow's token is, or the user whose token this is.
+    /// Returns the ID of the comment to replace. Anybody can write the marker, so the comment's author must be a bot,
+    /// as a workflow's token is, or the user whose token this is.
     async fn find_earlier(&self, comments: &str, body: &CommentBody) -> Result<Option<u64>, Error> {
         let mut me = None;
         for page in 1..=PAGES {

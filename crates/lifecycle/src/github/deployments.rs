@@ -34,8 +34,8 @@ pub enum DeploymentState {
 }
 
 impl NewDeployment<'_> {
-    /// Returns the request body. No status check of the commit is required and no branch is merged, because the images are
-    /// already being promoted.
+    /// Returns the request body. No status check of the commit is required and no branch is merged, because the images
+    /// are already being promoted.
     fn body(&self) -> Value {
         json!({
             "ref": self.reference,

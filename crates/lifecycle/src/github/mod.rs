@@ -90,8 +90,8 @@ impl GitHub {
         Ok(Self { octocrab, repository: repository.to_owned() })
     }
 
-    /// Posts to a path below the repository. Transient failures are retried. If only the response was lost, the call is made
-    /// twice, which does no harm for the calls that use this.
+    /// Posts to a path below the repository. Transient failures are retried. If only the response was lost, the call is
+    /// made twice, which does no harm for the calls that use this.
     async fn post(&self, permission: &'static str, path: &str, body: &Value) -> Result<Value, Error> {
         let route = self.route(path);
         with_retries(&route, || self.send(permission, Method::POST, &route, Some(body))).await

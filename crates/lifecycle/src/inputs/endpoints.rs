@@ -18,8 +18,8 @@ pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, Inpu
     for line in input.lines() {
         let refuse = |accepted: &str| input.refuse_value(&without_credentials(line), accepted);
         let (host, address) = input.pair(line).map_err(|_| refuse("lines of the form key=value"))?;
-        // Any `@` is refused, not only that after the user: a password may contain `#`, and the URL parser would take the
-        // rest for a fragment.
+        // Any `@` is refused, not only that after the user: a password may contain `#`, and the URL parser would take
+        // the rest for a fragment.
         if address.contains('@') {
             return Err(refuse("an address without user and password; `docker login` is how credentials are given"));
         }

@@ -53,7 +53,7 @@ impl Project {
     /// # Errors
     /// If a parameter value is refused, an expression cannot be evaluated, or a lookup fails.
     pub async fn names(&self, release: Release<'_>, access: &RegistryAccess) -> anyhow::Result<Names> {
-        let about = |module: &Module| module.defined.iter().any(|image| self.is_chosen(&image.key.value));
+        let about = |module: &Module| module.defined.iter().any(|image| self.is_selected(&image.key.value));
         let (ours, others): (Vec<&Module>, Vec<&Module>) = self.modules.iter().partition(|module| about(module));
         let mut evaluated = Vec::new();
         for module in ours {
@@ -65,13 +65,13 @@ impl Project {
         }
         let mut deployed: Vec<Deployed> = Vec::new();
         evaluated.iter().flat_map(|evaluation| evaluation.deployed.clone()).for_each(|one| one.join(&mut deployed));
-        deployed.retain(|deployed| self.is_chosen(&deployed.key));
+        deployed.retain(|deployed| self.is_selected(&deployed.key));
 
         let mut names = Names::default();
         for evaluation in &evaluated {
             let undeployed = evaluation.module.defined.iter().find(|image| {
                 let key = &image.key.value;
-                self.is_chosen(key) && deployed.iter().all(|deployed| deployed.key != *key)
+                self.is_selected(key) && deployed.iter().all(|deployed| deployed.key != *key)
             });
             names.warnings.extend(undeployed.map(|image| evaluation.unknown_names(image)).unwrap_or_default());
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
@@ -79,18 +79,18 @@ impl Project {
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
-                let of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
+                let usages_of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
                 for Name { text, pattern, place, usages } in
-                    self.names_of_image(evaluation, image, &of_image, release, access).await?
+                    self.names_of_image(evaluation, image, &usages_of_image, release, access).await?
                 {
                     let leading = access.registry.clone().or_else(|| leading_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
-                        let of_image = format!("image `{}`", image.key.value);
+                        let subject = format!("image `{}`", image.key.value);
                         // If both the input and the template name the image, the names are equal here.
                         let what = match &self.pattern {
-                            Some(pattern) => format!("input `reference`: `{}` for {of_image}", pattern.escape_debug()),
-                            None => of_image,
+                            Some(pattern) => format!("input `reference`: `{}` for {subject}", pattern.escape_debug()),
+                            None => subject,
                         };
                         ActionError::usage_error(what).at(place.clone()).because(error)
                     })?;
@@ -115,7 +115,7 @@ impl Project {
         Ok(names)
     }
 
-    fn is_chosen(&self, key: &str) -> bool {
+    fn is_selected(&self, key: &str) -> bool {
         self.images().any(|image| image.key.value == key)
     }
 
@@ -198,8 +198,8 @@ impl Project {
         Ok(context)
     }
 
-    /// Evaluates a template without selected images, using only what has been looked up for the others. Returns `None` if the
-    /// template has an error, because this run is not about it.
+    /// Evaluates a template without selected images, using only what has been looked up for the others. Returns `None`
+    /// if the template has an error, because this run is not about it.
     fn evaluate_without_lookups<'m>(
         &self,
         module: &'m Module,
@@ -216,8 +216,8 @@ impl Project {
         EvaluatedModule::of(module, context).ok()
     }
 
-    /// Warns about a name that is the same in every environment, because a parameter that means the environment has a fixed
-    /// value.
+    /// Warns about a name that is the same in every environment, because a parameter that means the environment has a
+    /// fixed value.
     ///
     /// # Errors
     /// If the value was given and means another environment than that of the run, whose tag would be overwritten.
@@ -277,19 +277,20 @@ impl Project {
         };
         let given = self.parameters.iter().filter(|(_, value)| value.contains("{environment}"));
         let of_environment = given.map(|(name, _)| name.clone()).chain(["Environment".to_owned()]).collect();
-        let (anywhere, staged) = (without(of_environment), without(BTreeSet::from([parameter.name.clone()])));
+        let (in_any_environment, without_parameter) =
+            (without(of_environment), without(BTreeSet::from([parameter.name.clone()])));
         let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
         let is_fixed = |named: &Usage| {
-            let same = anywhere.iter().filter(|usage| usage.place == named.place);
+            let same = in_any_environment.iter().filter(|usage| usage.place == named.place);
             same.clone().count() > 0
                 && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
         };
         let depends = |named: &Usage| {
             let open = Need::Parameter(parameter.name.clone());
-            let mut same = staged.iter().filter(|usage| usage.place == named.place);
+            let mut same = without_parameter.iter().filter(|usage| usage.place == named.place);
             same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
         };
-        let chosen = evaluation.deployed.iter().filter(|deployed| self.is_chosen(&deployed.key));
+        let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));
         chosen
             .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
             .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))
@@ -330,7 +331,8 @@ impl<'m> EvaluatedModule<'m> {
         unresolved.map(warning).collect()
     }
 
-    /// Returns the registry for an image that nothing deploys: from the inputs, or from the template's only SSM parameter.
+    /// Returns the registry for an image that nothing deploys: from the inputs, or from the template's only SSM
+    /// parameter.
     async fn registry_of(&self, image: &ImageDefinition, access: &RegistryAccess) -> anyhow::Result<String> {
         if let Some(registry) = &access.registry {
             return Ok(registry.trim_end_matches('/').to_owned());
@@ -386,7 +388,8 @@ async fn look_up(context: &mut Context, template: &Template, access: &RegistryAc
 }
 
 impl Names {
-    /// Expands the patterns of `extra-tags` for an image. The result has no duplicates, and not the tag of the reference.
+    /// Expands the patterns of `extra-tags` for an image. The result has no duplicates, and not the tag of the
+    /// reference.
     ///
     /// # Errors
     /// If a pattern does not expand to a valid tag.

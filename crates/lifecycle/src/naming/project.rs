@@ -92,8 +92,8 @@ impl Project {
         project.select(&inputs.images)
     }
 
-    /// Assigns an image that several templates define to the first of them. The definitions under one key have to agree,
-    /// because outputs are keyed by it.
+    /// Assigns an image that several templates define to the first of them. The definitions under one key have to
+    /// agree, because outputs are keyed by it.
     fn assign_shared_images(&mut self) -> anyhow::Result<()> {
         let mut seen: BTreeMap<String, ImageDefinition> = BTreeMap::new();
         for module in &mut self.modules {
@@ -185,7 +185,8 @@ impl Project {
         self.modules.iter().flat_map(|module| &module.images)
     }
 
-    /// Returns the SHA-256 of the template in hexadecimal. For several templates, it is the SHA-256 of their hashes in order.
+    /// Returns the SHA-256 of the template in hexadecimal. For several templates, it is the SHA-256 of their hashes in
+    /// order.
     pub fn template_sha256(&self) -> String {
         match self.modules.as_slice() {
             [module] => module.template.sha256().to_owned(),

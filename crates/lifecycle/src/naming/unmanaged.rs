@@ -6,8 +6,8 @@ use super::Named;
 use cfn_images::{Lead, Usage};
 use oci::{Digest, Location, Reference};
 
-/// A reference that the template deploys but a run does not write: an image that was not selected, or one that is not in
-/// the mapping.
+/// A reference that the template deploys but a run does not write: an image that was not selected, or one that is not
+/// in the mapping.
 #[derive(Debug, Clone)]
 pub struct UnmanagedReference {
     /// The reference. If it is pinned to a digest, its tag has no meaning.
@@ -21,9 +21,9 @@ pub struct UnmanagedReference {
 }
 
 impl UnmanagedReference {
-    /// Creates the reference of a usage, if its name is known and its registry is one that the run writes to. `written` are
-    /// the names that the run writes. A `registry` that replaces theirs replaces this one only if both names start with the
-    /// same parameter.
+    /// Creates the reference of a usage, if its name is known and its registry is one that the run writes to. `written`
+    /// are the names that the run writes. A `registry` that replaces theirs replaces this one only if both names start
+    /// with the same parameter.
     pub(super) fn of(usage: &Usage, is_in_mapping: bool, written: &[Named], registry: Option<&str>) -> Option<Self> {
         let text = usage.reference.as_ref().ok()?;
         let (name, digest) = match text.text.split_once('@') {

@@ -30,7 +30,8 @@ impl Checkout {
     fn cargo(&self) -> Command {
         let mut cargo = Command::new(cargo_program());
         cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
-        // `cargo run` sets these variables for this program's package. Build scripts depend on them, and would run again.
+        // `cargo run` sets these variables for this program's package. Build scripts depend on them, and would run
+        // again.
         for (name, _) in std::env::vars_os() {
             if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 cargo.env_remove(name);
@@ -92,7 +93,8 @@ const LINKER: [&str; 3] = [
     "-zpack-relative-relocs",
 ];
 
-/// Configures a reproducible build: the same commit yields the same bytes, wherever the checkout and cargo's folders are.
+/// Configures a reproducible build: the same commit yields the same bytes, wherever the checkout and cargo's folders
+/// are.
 fn reproducible(build: &mut Command, root: &Path, triple: &str, platform: Platform) -> anyhow::Result<()> {
     let folders = renamed_folders(root)?;
     let mut rust: Vec<_> = folders.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();

@@ -42,7 +42,8 @@ pub(crate) fn run(root: &Path, target: Target, out: &Path) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Checks out the last commit of this checkout in another folder. Files that did not change keep their modification time.
+/// Checks out the last commit of this checkout in another folder. Files that did not change keep their modification
+/// time.
 fn check_out(root: &Path, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let git = |arguments: &[&str]| {

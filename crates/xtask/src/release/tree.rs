@@ -31,8 +31,8 @@ pub(super) fn binaries(tree: &Path) -> anyhow::Result<Vec<Binary>> {
     Ok(binaries)
 }
 
-/// Assembles a release tree in a temporary folder, and moves it to `out` if it passes the check. An incomplete tree is never
-/// visible.
+/// Assembles a release tree in a temporary folder, and moves it to `out` if it passes the check. An incomplete tree is
+/// never visible.
 pub(super) fn assemble(
     root: &Path,
     binaries: &[Binary],

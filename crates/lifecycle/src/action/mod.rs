@@ -83,7 +83,7 @@ async fn run_until_cancelled(
         outcome = &mut work => return outcome,
         name = signal => {
             runner.cancel();
-            runner.say(format!("{name}: what is on its way comes to a stop"));
+            runner.say(format!("{name}: cancelling in-flight work"));
             runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
         }
     }
@@ -122,8 +122,7 @@ fn unknown_inputs(action: &Action, variables: &Variables) -> Vec<Annotation> {
     let warning = |name: &str| {
         let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
         let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
-        let message =
-            format!("`INPUT_{name}` is no input of {}, and is not read{}", action.name, meant.unwrap_or_default());
+        let message = format!("unknown input `INPUT_{name}` of {}, ignored{}", action.name, meant.unwrap_or_default());
         Annotation::new(Level::Warning, message)
     };
     unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
@@ -146,7 +145,7 @@ fn answer_argument(action: &Action, runner: &Runner) -> Option<ExitCode> {
         "--outputs" => action.outputs.iter().for_each(|name| runner.say(name)),
         "--help" | "-h" => help::lines(action).iter().for_each(|line| runner.say(line)),
         other => {
-            let message = format!("`{other}` is no argument: inputs are variables INPUT_<NAME>, see --help");
+            let message = format!("unknown argument `{other}`: inputs are variables INPUT_<NAME>, see --help");
             runner.show_annotation(&Annotation::new(Level::Error, message));
             return Some(ExitCode::from(2));
         }
@@ -175,9 +174,9 @@ mod tests {
             warnings(
                 [("INPUT_REQUIER", "lint"), ("INPUT_SOURCE-REGISTRY", "x"), ("INPUT_OTHER", ""), ("PATH", "/")].into()
             ),
-            ["`INPUT_REQUIER` is no input of promote, and is not read (hint: did you mean `INPUT_REQUIRE`?)"]
+            ["unknown input `INPUT_REQUIER` of promote, ignored (hint: did you mean `INPUT_REQUIRE`?)"]
         );
-        assert_eq!(warnings([("INPUT_X", "1")].into()), ["`INPUT_X` is no input of promote, and is not read"]);
+        assert_eq!(warnings([("INPUT_X", "1")].into()), ["unknown input `INPUT_X` of promote, ignored"]);
         assert_eq!(warnings([("INPUT_X", "1"), ("GITHUB_ACTIONS", "true")].into()), [""; 0]);
     }
 

@@ -16,15 +16,15 @@ pub(super) async fn catch<T>(work: impl Future<Output = anyhow::Result<T>>) -> a
     set_hook(Box::new(store_message));
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
         let message = LAST_MESSAGE.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        Err(ActionError::failure(format!("this action is broken: {message}"))
-            .hint("please report it, with the log")
+        Err(ActionError::failure(format!("internal error: {message}"))
+            .hint("please report it together with the log")
             .into())
     })
 }
 
 fn store_message(info: &PanicHookInfo<'_>) {
     let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
-    let message = info.payload_as_str().unwrap_or("a panic without words");
+    let message = info.payload_as_str().unwrap_or("a panic without a message");
     *LAST_MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{message}{place}"));
 }
 
@@ -36,10 +36,7 @@ mod tests {
     async fn a_panic_is_an_error_with_its_place() {
         let panicked = catch(async { std::panic::panic_any("::error::no\nx") as anyhow::Result<()> });
         let error = panicked.await.unwrap_err().to_string();
-        assert!(
-            error.starts_with("this action is broken: ::error::no\nx (") && error.contains("panics.rs:"),
-            "{error}"
-        );
+        assert!(error.starts_with("internal error: ::error::no\nx (") && error.contains("panics.rs:"), "{error}");
         assert!(catch(async { Ok(7) }).await.is_ok_and(|seven| seven == 7));
     }
 }

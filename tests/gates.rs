@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ecr_fake::{Config, Ecr, Hook, Image, ImageScan, ImageSpec, ImageTagMutability, Parameter, RepositorySettings};
-use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::Severity;
 use serde_json::{Value, json};
 
@@ -154,7 +154,7 @@ fn an_unknown_severity_blocks_where_the_gate_says_so() {
 #[test]
 fn findings_block_from_their_severity_on() {
     let shop = Shop::new(|evidence| {
-        evidence.lint(&[("DL3008", Level::Warning)]);
+        evidence.lint(&[("DL3008", LintLevel::Warning)]);
         evidence.scan(0, &[], 7200);
         evidence.scan(1, &[("CVE-2026-1", Severity::High), ("CVE-2026-2", Severity::Low)], 30);
     });
@@ -163,7 +163,7 @@ fn findings_block_from_their_severity_on() {
     shop.passes("scan=critical", "; threshold: severity critical or worse");
     shop.blocks("scan-age=1h", "the oldest scan was made 2h");
     shop.passes("scan-age=3h", "required: at most 3h");
-    let failed = Shop::new(|evidence| drop(evidence.lint(&[("DL3000", Level::Error)])));
+    let failed = Shop::new(|evidence| drop(evidence.lint(&[("DL3000", LintLevel::Error)])));
     failed.blocks("lint", "1 errors");
 }
 
@@ -198,7 +198,7 @@ fn what_a_gate_found_mentions_nobody() {
     let shop = Shop::new(|evidence| {
         evidence.complete();
         evidence.scan(0, &HOSTILE_NAMES.map(|name| (name, Severity::High)), 1);
-        evidence.lint(&HOSTILE_NAMES.map(|name| (name, Level::Error)));
+        evidence.lint(&HOSTILE_NAMES.map(|name| (name, LintLevel::Error)));
         drop(evidence.provenance("https://evil.example/@shop/owners"));
     });
     let gates = "lint\nscan=high\nprovenance\nsignature=~@shop/owners.*";

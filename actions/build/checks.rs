@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use cfn_images::Version;
 use lifecycle::AtSourceLocation;
-use lifecycle::evidence::lint::{Counts as LintCounts, Finding, Level as LintLevel};
-use lifecycle::evidence::scan::{Counts as ScanCounts, Policy, Verdict as ScanVerdict};
+use lifecycle::evidence::lint::{LintCounts, LintFinding, LintLevel};
+use lifecycle::evidence::scan::{ScanCounts, ScanPolicy, ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
 use lifecycle::inputs::Common;
@@ -42,7 +42,7 @@ pub(crate) struct Checks {
     scanner: Option<VulnerabilityScanner>,
     generator: Option<SbomGenerator>,
     lint_threshold: Option<LintLevel>,
-    policy: Policy,
+    policy: ScanPolicy,
     /// The platforms of the input, joined, if a job builds only some of an image's platforms.
     platforms: Option<String>,
     /// Checks that are skipped because their program is missing, and why.
@@ -112,7 +112,7 @@ impl Checks {
         runner: &Runner,
     ) -> anyhow::Result<Self> {
         let project = &common.project;
-        let policy = Policy {
+        let policy = ScanPolicy {
             threshold: options.scan.threshold,
             only_fixed: options.scan.only_fixed,
             waivers: project.waivers(options.scan.waivers.as_deref(), runner)?,
@@ -205,13 +205,13 @@ impl Checks {
         &self,
         image: &Image,
         results: &LintedDockerfiles,
-        by_builder: &[Finding],
+        by_builder: &[LintFinding],
         checked: &mut CheckResults,
     ) -> Option<Value> {
         let name = image.definition.image_name.value.as_str();
         match results.get(&image.dockerfile_display)? {
             Ok(LintedDockerfile::Findings(findings)) => {
-                let findings: Vec<Finding> = findings.iter().chain(by_builder).cloned().collect();
+                let findings: Vec<LintFinding> = findings.iter().chain(by_builder).cloned().collect();
                 let counts = LintCounts::of(&findings);
                 if let Some(level) = self.lint_threshold.filter(|_| counts.fails(self.lint_threshold)) {
                     let found = plural(usize::try_from(counts.at_least(level)).unwrap_or(usize::MAX), "lint finding");
@@ -429,7 +429,7 @@ fn attach_provenance(subject: &CheckSubject<'_>) -> Result<(), ActionError> {
 fn warn_about_unmatched_waivers(waivers: &waivers::Waivers, project: &Project, runner: &Runner) {
     let defined = project.modules.iter().flat_map(|module| &module.defined);
     let images: Vec<_> = defined.map(|image| (image.key.value.as_str(), image.image_name.value.as_str())).collect();
-    for waiver in waivers.astray(&images) {
+    for waiver in waivers.unmatched(&images) {
         let image = waiver.image.as_deref().unwrap_or_default();
         let message = format!("the waiver of `{}` is for `{image}`, and no image has this key or name", waiver.id);
         runner.annotate(Annotation::new(Level::Warning, message).titled("scan").at(Some(waiver.place.clone())));
@@ -437,7 +437,7 @@ fn warn_about_unmatched_waivers(waivers: &waivers::Waivers, project: &Project, r
 }
 
 /// Returns the failure for a Dockerfile that hadolint cannot parse; `None` if a waiver accepts it.
-fn unparsed(finding: &Finding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<ActionError> {
+fn unparsed(finding: &LintFinding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<ActionError> {
     let file = finding.place.file.display();
     let expired = match waiver {
         Ok(Some(_)) => return None,

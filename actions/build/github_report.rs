@@ -3,7 +3,7 @@
 //! A report that fails does not fail the build. If the token lacks the permission, as in a pull request from a fork, the
 //! annotation is only a notice.
 
-use lifecycle::github::{Body, GitHub};
+use lifecycle::github::{CommentBody, GitHub};
 use lifecycle::{ActionError, Diagnostic, plural};
 use runner_protocol::{Annotation, Level, Runner};
 
@@ -44,7 +44,8 @@ impl GitHubReport<'_> {
             runner.say("no pull request: nothing to comment on");
             return Ok(());
         };
-        let body = Body::new(&self.options.subject, &report.sections(), &format!("\n{}", runner.variables.links()));
+        let body =
+            CommentBody::new(&self.options.subject, &report.sections(), &format!("\n{}", runner.variables.links()));
         let made = github.comment(number, &body).await;
         made.map_err(|error| failed("the pull request is not commented on", error))?;
         runner.say(format!("pull request {number}: commented on"));

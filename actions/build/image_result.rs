@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use lifecycle::evidence::lint::{Counts as LintCounts, Finding};
-use lifecycle::evidence::scan::Counts as ScanCounts;
+use lifecycle::evidence::lint::{LintCounts, LintFinding};
+use lifecycle::evidence::scan::ScanCounts;
 use lifecycle::{Diagnostic, SourceLocation};
 use oci::Digest;
 
@@ -50,7 +50,7 @@ pub(crate) struct ImageResult {
     pub(crate) finished: String,
     /// Findings of the builder's own checks of the Dockerfile.
     #[serde(skip)]
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Vec<LintFinding>,
     /// The results of its checks.
     #[serde(skip)]
     pub(crate) checked: CheckResults,

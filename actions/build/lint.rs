@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use lifecycle::evidence::lint::{Finding, Level};
+use lifecycle::evidence::lint::{LintFinding, LintLevel};
 use lifecycle::evidence::waivers::UNPARSED;
 use lifecycle::{ActionError, SourceLocation};
 use runner_protocol::{Finished, Program, run};
@@ -64,14 +64,14 @@ pub(crate) struct DockerfilePath {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LintedDockerfile {
     /// The findings.
-    Findings(Vec<Finding>),
+    Findings(Vec<LintFinding>),
     /// hadolint cannot parse the file, so nothing was linted. The finding is its parse error.
-    Unparsed(Finding),
+    Unparsed(LintFinding),
 }
 
 impl LintedDockerfile {
     /// Returns the findings, which are empty for a file that could not be parsed.
-    pub(crate) fn findings(&self) -> &[Finding] {
+    pub(crate) fn findings(&self) -> &[LintFinding] {
         match self {
             Self::Findings(findings) => findings,
             Self::Unparsed(_) => &[],
@@ -151,7 +151,7 @@ fn start_of(file: &Path) -> SourceLocation {
 #[derive(Debug, Deserialize)]
 struct HadolintFinding {
     code: String,
-    level: Level,
+    level: LintLevel,
     line: usize,
     column: usize,
     message: String,
@@ -189,14 +189,14 @@ fn lint_result(findings: Vec<HadolintFinding>, display: &Path) -> LintedDockerfi
         UNPARSED => reported.message.replace('\n', ", "),
         _ => reported.message.clone(),
     };
-    let finding = |reported: HadolintFinding| Finding {
+    let finding = |reported: HadolintFinding| LintFinding {
         message: one_line(&message(&reported)),
         url: rule_url(&reported.code),
         rule: reported.code,
         level: reported.level,
         place: SourceLocation { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
     };
-    let mut findings: Vec<Finding> = findings.into_iter().map(finding).collect();
+    let mut findings: Vec<LintFinding> = findings.into_iter().map(finding).collect();
     match findings.iter().position(|finding| finding.rule == UNPARSED) {
         Some(position) => LintedDockerfile::Unparsed(findings.swap_remove(position)),
         None => LintedDockerfile::Findings(findings),
@@ -224,7 +224,7 @@ pub(crate) fn has_build_checks(version: &str) -> bool {
 
 /// Runs BuildKit's own checks of a Dockerfile and returns their findings as warnings; none if the builder cannot run them.
 /// The command is `docker buildx build` with [`BUILD_CHECK_FLAG`].
-pub(crate) async fn build_checks(command: Command, display: &Path) -> Vec<Finding> {
+pub(crate) async fn build_checks(command: Command, display: &Path) -> Vec<LintFinding> {
     // The exit code is 1 if there are warnings.
     match run(command, OUTPUT_LIMIT, CHECK_DEADLINE).await {
         Ok(finished) => parse_build_checks(&finished.stdout, display),
@@ -272,15 +272,15 @@ struct Position {
     character: usize,
 }
 
-fn parse_build_checks(json: &[u8], display: &Path) -> Vec<Finding> {
+fn parse_build_checks(json: &[u8], display: &Path) -> Vec<LintFinding> {
     let checks: Option<BuildKitChecks> = serde_json::from_slice(json).ok();
     let finding = |check: BuildKitWarning| {
         let start = check.location.ranges.first().map(|range| &range.start);
         let (line, column) = start.map_or((1, 1), |start| (start.line.max(1), start.character + 1));
         let message = if check.detail.is_empty() { &check.description } else { &check.detail };
-        Finding {
+        LintFinding {
             rule: one_line(&check.rule_name),
-            level: Level::Warning,
+            level: LintLevel::Warning,
             message: one_line(message),
             place: SourceLocation { file: display.to_owned(), line, column },
             url: Some(check.url).filter(|url| url.starts_with("https://")),
@@ -317,7 +317,7 @@ mod tests {
         (folder, linter, dockerfile)
     }
 
-    async fn lint(script: &str) -> Result<Vec<Finding>, String> {
+    async fn lint(script: &str) -> Result<Vec<LintFinding>, String> {
         let (_folder, linter, dockerfile) = fixture(script);
         let linted = linter.lint(&dockerfile).await.map(|linted| linted.findings().to_vec());
         linted.map_err(|problem| lifecycle::Diagnostic::of(&problem.into()).line())
@@ -329,7 +329,7 @@ mod tests {
             {"code":"SC2086","column":5,"file":"x","level":"info","line":0,"message":"m"}]"#;
         let findings = lint(&format!("cat <<'END'\n{json}\nEND")).await.unwrap();
         assert_eq!(findings[0].place.to_string(), "images/Dockerfile:9:1");
-        assert_eq!((findings[0].level, findings[0].message.as_str()), (Level::Warning, "Pin versions"));
+        assert_eq!((findings[0].level, findings[0].message.as_str()), (LintLevel::Warning, "Pin versions"));
         assert_eq!(findings[0].url.as_deref(), Some("https://github.com/hadolint/hadolint/wiki/DL3008"));
         assert_eq!(findings[1].place.line, 1);
         assert_eq!(lint("echo '[]'").await, Ok(vec![]));
@@ -379,7 +379,10 @@ mod tests {
             {"ruleName":"R","location":{}}],"sources":[]}"#;
         let findings = parse_build_checks(json, Path::new("Dockerfile"));
         assert_eq!(findings[0].place.to_string(), "Dockerfile:2:1");
-        assert_eq!((findings[0].level, findings[0].message.as_str()), (Level::Warning, "Command 'frOM' should match"));
+        assert_eq!(
+            (findings[0].level, findings[0].message.as_str()),
+            (LintLevel::Warning, "Command 'frOM' should match")
+        );
         assert_eq!(findings[1].place.to_string(), "Dockerfile:1:1");
         assert!(parse_build_checks(b"unknown flag: --call", Path::new("Dockerfile")).is_empty());
         let with_checks = ["v0.36.1", "v0.15.0-rc1", "1.0.0", "0.15"].map(has_build_checks);

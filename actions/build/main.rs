@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    Login::remove_left(&runner);
+    Login::clean_up(&runner);
     let request = Inputs::read()?.parse(&runner)?;
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary_folder(&runner));
     let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
-use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::Threshold;
 use lifecycle::inputs::Common;
 use oci::Platform;
@@ -173,7 +173,7 @@ pub(crate) fn of_image(name: &str, image: &str) -> String {
 pub(crate) struct CheckOptions {
     pub(crate) install_tools: InstallTools,
     /// The lowest level that fails. Without one, nothing is linted.
-    pub(crate) lint: Option<Level>,
+    pub(crate) lint: Option<LintLevel>,
     pub(crate) scan: ScanOptions,
     pub(crate) sbom: SbomChoice,
     /// The platforms of the input, joined, if a job builds only some of an image's platforms.

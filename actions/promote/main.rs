@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    Login::remove_left(&runner);
+    Login::clean_up(&runner);
     let inputs = Inputs::read()?;
     if inputs.is_history()? {
         return history::show(&inputs.history_request(&runner)?, &runner).await;

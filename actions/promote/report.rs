@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
-use lifecycle::deployment::tell;
+use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::{ActionError, plural};
 use oci::Digest;
@@ -49,7 +49,7 @@ pub(crate) fn write(
     let results: Vec<PromotionResult> =
         plan.images.iter().map(|planned| PromotionResult::new(planned, stage)).collect();
     annotate(request, plan, runner);
-    let missing = tell(missing, request.transition.target(), runner);
+    let missing = report_missing(missing, request.transition.target(), runner);
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
-    Login::remove_left(&runner);
+    Login::clean_up(&runner);
     let request = Inputs::read()?.request(&runner)?;
     runner.output("version", request.version.to_string());
     let mut plan = tokio::select! {

@@ -4,7 +4,7 @@ use cfn_images::Version;
 use lifecycle::ActionError;
 use lifecycle::access::{OpenRepository, RegistryAccess};
 use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
-use lifecycle::deployment::{lacking, refusal};
+use lifecycle::deployment::{missing_platforms, refusal};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag, Project};
@@ -39,7 +39,7 @@ pub(crate) async fn plan(
     let remarks = remarks(request, named, &image).await?;
     check_platforms(&image, named).await?;
     let target = request.target.stores.open(&named.reference)?;
-    let tags = TagPlan::look(&target, named.tag(), extra_tags).await?;
+    let tags = TagPlan::look_up(&target, named.tag(), extra_tags).await?;
     let SourceImage { store, graph, reused } = image;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
     delivery.remarks = remarks;
@@ -119,7 +119,7 @@ async fn other_version(image: &SourceImage, version: &Version) -> Option<Version
 async fn platforms_remark(project: &Project, named: &Named, image: &SourceImage) -> anyhow::Result<Option<Remark>> {
     let definition = project.images().find(|image| image.key.value == named.key);
     let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
-    let missing = lacking(&image.store, &image.graph.root, declared).await?;
+    let missing = missing_platforms(&image.store, &image.graph.root, declared).await?;
     if missing.is_empty() {
         return Ok(None);
     }

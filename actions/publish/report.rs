@@ -5,7 +5,7 @@ use serde::Serialize;
 use lifecycle::delivery::{
     self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
 };
-use lifecycle::deployment::tell;
+use lifecycle::deployment::report_missing;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use registry::Traffic;
@@ -62,7 +62,7 @@ pub(crate) fn write(
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
-    let missing = tell(missing, request.release(), runner);
+    let missing = report_missing(missing, request.release(), runner);
     if request.common.summary {
         let (heading, notes) = (heading(request, &results), notes(images.iter()));
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };

@@ -154,7 +154,7 @@ impl Signer<'_> {
                 grant(&mut command, Grant::PrivateKey(key));
                 command.args(["--key", key]);
                 // Signing with a private key is no consent to an entry in a public log.
-                let unlogged = cosign::unlogged(program, login.folder()).await;
+                let unlogged = cosign::no_log_argument(program, login.folder()).await;
                 command.arg(
                     unlogged
                         .map_err(|error| failed("cannot keep the signature out of the public log").because(error))?,

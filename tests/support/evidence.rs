@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ecr_fake::Image;
 use lifecycle::SourceLocation;
-use lifecycle::evidence::lint::{Finding, Level};
+use lifecycle::evidence::lint::{LintFinding, LintLevel};
 use lifecycle::evidence::scan::{Scan, Severity, Tool, Vulnerability};
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{Artifact, artifact_type, attest, predicate_type, sarif, statement};
@@ -68,29 +68,30 @@ impl<'a> Evidence<'a> {
         artifact.manifest.digest.to_string()
     }
 
-    pub(crate) fn lint(&self, findings: &[(&str, Level)]) -> String {
+    pub(crate) fn lint(&self, findings: &[(&str, LintLevel)]) -> String {
         let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
-        let finding = |(rule, level): &(&str, Level)| Finding {
+        let finding = |(rule, level): &(&str, LintLevel)| LintFinding {
             rule: (*rule).into(),
             level: *level,
             message: "m".into(),
             place: place.clone(),
             url: None,
         };
-        let findings: Vec<Finding> = findings.iter().map(finding).collect();
-        let document = sarif::lint("image", &findings, Some(Level::Error));
+        let findings: Vec<LintFinding> = findings.iter().map(finding).collect();
+        let document = sarif::lint("image", &findings, Some(LintLevel::Error));
         self.add(&sarif::artifact(&descriptor(&self.image.root), &document, &ago(60)).unwrap())
     }
 
     /// A Dockerfile that could not be linted, accepted until a day.
     pub(crate) fn unparsed(&self, accepted_until: Option<&str>) -> String {
         let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
-        let finding = Finding { rule: "DL1000".into(), level: Level::Error, message: "m".into(), place, url: None };
+        let finding =
+            LintFinding { rule: "DL1000".into(), level: LintLevel::Error, message: "m".into(), place, url: None };
         let entry =
             |day: &str| format!("- {{id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: {day}}}");
         let text = accepted_until.map(entry).unwrap_or_default();
         let waivers = Waivers::parse(&text, Path::new("waivers"), time::Date::MIN).unwrap();
-        let document = sarif::unparsed("image", &finding, waivers.iter().next(), Some(Level::Error));
+        let document = sarif::unparsed("image", &finding, waivers.iter().next(), Some(LintLevel::Error));
         self.add(&sarif::artifact(&descriptor(&self.image.root), &document, &ago(60)).unwrap())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::process::Command;
 
-use lifecycle::evidence::lint::Finding;
+use lifecycle::evidence::lint::LintFinding;
 use runner_protocol::Grant;
 
 use super::BuildParameters;
@@ -19,7 +19,7 @@ pub(super) async fn run_build_checks(
     source: &[String],
     image: &Image,
     parameters: &BuildParameters<'_>,
-) -> Vec<Finding> {
+) -> Vec<LintFinding> {
     if !has_build_checks || !parameters.lint {
         return Vec::new();
     }

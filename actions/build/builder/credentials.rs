@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use lifecycle::ActionError;
 use lifecycle::access::RegistryCredentials;
-use lifecycle::access::{Login, entry};
+use lifecycle::access::{Login, auths_entry};
 use lifecycle::aws::Aws;
 use registry::{CredentialSource, EcrHost};
 use runner_protocol::Variables;
@@ -61,7 +61,7 @@ impl BaseCredentials {
         let users_own = users.as_deref().map(read_config).transpose()?.unwrap_or_default();
         let mut tokens = Vec::new();
         for host in hosts {
-            if let Some(token) = entry(&source.credentials(&host).await?) {
+            if let Some(token) = auths_entry(&source.credentials(&host).await?) {
                 tokens.push((host, token));
             }
         }
@@ -69,7 +69,7 @@ impl BaseCredentials {
             [(FOR_BUILDX, for_buildx(users_own.clone(), &tokens)), (FOR_BUILDAH, for_buildah(users_own, &tokens))];
         let unusable =
             |error: std::io::Error| ActionError::failure("cannot write credentials of base images").because(error);
-        let login = Login::of(&files, &variables.temporary()).map_err(unusable)?;
+        let login = Login::with_files(&files, &variables.temporary()).map_err(unusable)?;
         if let Some(users) = &users {
             for shared in ["cli-plugins", "contexts"] {
                 if users.join(shared).is_dir() {

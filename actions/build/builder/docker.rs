@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lifecycle::ActionError;
-use lifecycle::evidence::lint::Finding;
+use lifecycle::evidence::lint::LintFinding;
 use oci::{Digest, Layout, Manifest, Platform};
 use runner_protocol::run_logged;
 
@@ -148,7 +148,7 @@ impl Docker {
         parameters: &BuildParameters<'_>,
         layout: &Path,
         log: &mut Vec<u8>,
-    ) -> Result<Vec<Finding>, ActionError> {
+    ) -> Result<Vec<LintFinding>, ActionError> {
         let pins = self.pins(image, parameters).await;
         let mut findings = None;
         for platform in &image.platforms {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use lifecycle::ActionError;
-use lifecycle::evidence::lint::Finding;
+use lifecycle::evidence::lint::LintFinding;
 use oci::Platform;
 use runner_protocol::{Grant, Runner, grant};
 
@@ -74,7 +74,7 @@ pub(crate) struct BuildOutput {
     /// The configuration of the last stage's base image for each platform, if there is one.
     pub(crate) base_configs: BTreeMap<Platform, ImageConfig>,
     /// Findings of the builder's own checks of the Dockerfile.
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Vec<LintFinding>,
 }
 
 /// A failed build.

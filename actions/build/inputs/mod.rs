@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::Aws;
-use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::inputs::{Common, registry, waivers_file};
 use lifecycle::naming::Project;
@@ -111,7 +111,7 @@ impl Inputs {
                 (true, false) => InstallTools::Missing,
                 (true, true) => InstallTools::DryRun,
             },
-            lint: self.lint().choice(&Level::THRESHOLDS, Some(Level::Error))?,
+            lint: self.lint().choice(&LintLevel::THRESHOLDS, Some(LintLevel::Error))?,
             scan: ScanOptions {
                 scanner: self.scan().choice(&ScannerChoice::ALL, ScannerChoice::Auto)?,
                 threshold: scan_threshold(&self.scan_threshold())?,

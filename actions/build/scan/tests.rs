@@ -1,5 +1,5 @@
 use lifecycle::Diagnostic;
-use lifecycle::evidence::scan::{Counts, Policy, Severity, Verdict};
+use lifecycle::evidence::scan::{ScanCounts, ScanPolicy, ScanVerdict, Severity};
 
 use super::*;
 use crate::single_image_layout;
@@ -174,8 +174,8 @@ async fn one_verdict_covers_the_reports_of_all_scanners() {
         scan(ScannerKind::Trivy, &printing(TRIVY, 0), LONG).await.unwrap(),
         scan(ScannerKind::Grype, &printing(GRYPE, 0), LONG).await.unwrap(),
     ];
-    let policy = Policy { threshold: Some(Severity::High.into()), only_fixed: true, ..Policy::default() };
-    let verdict = Verdict::of("Web", "shop/web", &scans, &policy);
-    assert_eq!(verdict.counts, Counts { critical: 1, medium: 1, low: 2, ..Counts::default() });
+    let policy = ScanPolicy { threshold: Some(Severity::High.into()), only_fixed: true, ..ScanPolicy::default() };
+    let verdict = ScanVerdict::of("Web", "shop/web", &scans, &policy);
+    assert_eq!(verdict.counts, ScanCounts { critical: 1, medium: 1, low: 2, ..ScanCounts::default() });
     insta::assert_snapshot!(verdict.failure().unwrap(), @"1 vulnerability of severity high or worse: critical SNYK-DEBIAN12-OPENSSL-1 in openssl/libssl3 3.0.1 (fixed in 3.0.2)");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lifecycle::Diagnostic;
-use lifecycle::aws::{Finding, Findings};
+use lifecycle::aws::{ScanFinding, ScanFindings};
 use lifecycle::evidence::scan::Threshold;
 use registry::EcrHost;
 
@@ -55,11 +55,11 @@ impl Candidate<'_> {
     }
 
     /// Removes the findings that the waivers of the checkout accept, and formats what was removed.
-    fn waive(&self, findings: &mut Findings) -> String {
+    fn waive(&self, findings: &mut ScanFindings) -> String {
         let named = &self.planned.image.named;
         let waiver = |names: &[&str]| self.gates.waivers.of_names(names, &named.key, &named.image);
-        let describe = |id: &str, findings: &[Finding]| {
-            let names = findings.iter().find(|finding| finding.id == id).map(Finding::names).unwrap_or_default();
+        let describe = |id: &str, findings: &[ScanFinding]| {
+            let names = findings.iter().find(|finding| finding.id == id).map(ScanFinding::names).unwrap_or_default();
             waiver(&names).map(|waiver| format!("{id} until {} by {}", waiver.expires, waiver.owner))
         };
         let all = findings.findings.clone();
@@ -72,7 +72,7 @@ impl Candidate<'_> {
     }
 
     /// Formats that the waiver of a finding has expired, if it has one.
-    fn expired(&self, finding: &Finding) -> Option<String> {
+    fn expired(&self, finding: &ScanFinding) -> Option<String> {
         let named = &self.planned.image.named;
         let waiver = self.gates.waivers.expired_of_names(&finding.names(), &named.key, &named.image)?;
         Some(format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires))

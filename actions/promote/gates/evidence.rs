@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use lifecycle::evidence::lint::Level;
+use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::read::{self, Evidence};
-use lifecycle::evidence::results::{LintFailure, LintResult, Reported, ScanResult};
+use lifecycle::evidence::results::{LintFailure, LintResult, ReportedVulnerability, ScanResult};
 use lifecycle::evidence::scan::Threshold;
 use oci::{Digest, StoreError};
 
@@ -100,7 +100,7 @@ impl Candidate<'_> {
         let mut fails = false;
         for (name, scan, _) in self.scans().await? {
             let counts = scan.counts(today);
-            let reaches = |reported: &&Reported| threshold.is_reached_by(reported.severity);
+            let reaches = |reported: &&ReportedVulnerability| threshold.is_reached_by(reported.severity);
             let mut worst: Vec<_> = scan.counting(today).filter(reaches).collect();
             worst.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
             worst.dedup_by(|a, b| a.id == b.id);
@@ -225,7 +225,7 @@ fn lint_outcome(subject: &str, result: LintResult) -> GateOutcome {
             None => Err(format!("the Dockerfile of {subject} could not be linted, and a lint result is required")),
         };
     }
-    let (threshold, counts) = (result.threshold.unwrap_or(Level::Error), result.counts);
+    let (threshold, counts) = (result.threshold.unwrap_or(LintLevel::Error), result.counts);
     let found = format!("{} errors, {} warnings", counts.error, counts.warning);
     let sentence = format!("the linter found {found} in {subject}; threshold: {}", threshold.name());
     if counts.at_least(threshold) == 0 { Ok(sentence) } else { Err(sentence) }

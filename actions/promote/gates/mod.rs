@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::access::RegistryAccess;
-use lifecycle::aws::{Aws, Kind};
+use lifecycle::aws::{Aws, AwsErrorKind};
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{GateResult, GateStatus};
@@ -74,7 +74,7 @@ pub(crate) async fn requirements(options: &GateOptions, target: &Aws) -> anyhow:
 /// Returns the requirements in the policy, an SSM parameter.
 async fn policy(parameter: &str, target: &Aws) -> Result<Vec<Requirement>, ActionError> {
     let text = target.parameter(parameter).await.map_err(|error| {
-        let is_missing = error.kind == Kind::NotFound;
+        let is_missing = error.kind == AwsErrorKind::NotFound;
         let failure = ActionError::failure(format!("cannot read the policy `{parameter}`, so nothing is promoted"));
         let failure = failure.because(error);
         // The general hint for a missing parameter is about registries.

@@ -73,7 +73,7 @@ impl Promotion {
         let target = request.target.stores.open(&named.reference)?;
         let name = VersionedName::new(named, transition.target());
         let source_root = async { if transition.rollback { Ok(None) } else { source.store.tagged(&from.tag).await } };
-        let (source_root, tags) = tokio::join!(source_root, TagPlan::look(&target, named.tag(), extra_tags));
+        let (source_root, tags) = tokio::join!(source_root, TagPlan::look_up(&target, named.tag(), extra_tags));
         let (source_root, tags) = (source_root?, tags?);
         if source_root.is_none() && !transition.rollback {
             let error = missing_source(&request.source, transition, from).await;

@@ -95,7 +95,7 @@ pub(super) async fn rollback_root(
 pub(super) async fn missing_source(source: &RegistryAccess, transition: &Transition, from: &Reference) -> ActionError {
     let image = match EcrHost::parse(&from.location.to_string()) {
         // This only improves the message, so a failure is ignored.
-        Some(host) => source.aws.tagged(&host, &from.repository, &from.tag).await.ok().flatten(),
+        Some(host) => source.aws.image_by_tag(&host, &from.repository, &from.tag).await.ok().flatten(),
         None => None,
     };
     if image.is_some_and(|image| image.archived) {

@@ -1,12 +1,12 @@
-//! Annotations at locations of source files.
+//! Annotations that point to a location in a source file.
 
 use runner_protocol::{Annotation, FilePosition};
 
 use crate::SourceLocation;
 
-/// Puts an annotation at a location of a source file.
+/// A value that can point to a location in a source file.
 pub trait AtSourceLocation {
-    /// Returns the same at a location, if there is one.
+    /// Points the value to a location. Without a location it stays as it is.
     #[must_use]
     fn at(self, location: impl Into<Option<SourceLocation>>) -> Self;
 }

@@ -1,4 +1,4 @@
-//! cosign, which signs and verifies: where it is, and how it reaches a registry.
+//! Commands of cosign, the program that signs and verifies.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,45 +8,47 @@ use tokio::process::Command;
 use crate::ActionError;
 use runner_protocol::{Finished, Program, Variables, run};
 
-/// What `cosign sign --help` prints, in bytes.
-const HELP: usize = 1024 * 1024;
+/// The longest output of `cosign sign --help` that is read, in bytes.
+const HELP_LIMIT: usize = 1024 * 1024;
 
+/// The longest that `cosign sign --help` may take.
 const HELP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Characters of cosign's own words in a sentence.
-const REASON: usize = 300;
+/// The most characters of cosign's output that an error message quotes.
+const REASON_LIMIT: usize = 300;
 
-/// Where GitHub's own token service is the issuer of certificates.
+/// The issuer in certificates of runs on github.com.
 const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 
-/// A signing configuration (sigstore's protobuf-specs) that names no service.
+/// A signing configuration (defined by sigstore's protobuf-specs) without any service.
 const NO_SERVICES: &str = r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#;
 
-/// cosign on `PATH`.
+/// Finds cosign on `PATH`.
 pub fn find(variables: &Variables) -> Option<PathBuf> {
     variables.program("cosign")
 }
 
-/// cosign, with the Docker configuration in a folder. What leads to a key or says who signs is granted to it.
+/// Returns a command that runs cosign with the Docker configuration in the folder `login`. It inherits the environment
+/// variables that cosign needs to find a key or to prove the signer's identity.
 pub fn command(program: &Path, login: &Path) -> Command {
     let mut command = runner_protocol::command(Program::Cosign, program);
     command.env("DOCKER_CONFIG", login);
     command
 }
 
-/// The argument that keeps a signature by a key out of the public transparency log.
+/// Returns the argument that keeps a signature by a key out of the public transparency log.
 ///
-/// cosign 3 takes its services from a signing configuration, and then refuses the flag that cosign 2 has for it: it gets a
-/// configuration without any service, in the folder of its login.
+/// That is `--tlog-upload=false` for cosign 2. cosign 3 refuses that flag and reads its services from a signing
+/// configuration, so it gets one without any service, written to the folder `login`.
 ///
 /// # Errors
-/// When cosign does not tell its flags, or the configuration can't be written.
-pub async fn unlogged(program: &Path, login: &Path) -> Result<String, ActionError> {
+/// If `cosign sign --help` fails, or the configuration cannot be written.
+pub async fn no_log_argument(program: &Path, login: &Path) -> Result<String, ActionError> {
     let mut help = command(program, login);
     help.args(["sign", "--help"]);
-    let told = run(help, HELP, HELP_DEADLINE).await;
-    let told = told.map_err(|error| ActionError::failure("`cosign sign --help` did not run").because(error))?;
-    let text = [told.stdout, told.log].concat();
+    let output = run(help, HELP_LIMIT, HELP_DEADLINE).await;
+    let output = output.map_err(|error| ActionError::failure("`cosign sign --help` did not run").because(error))?;
+    let text = [output.stdout, output.log].concat();
     if has_log_flag(&String::from_utf8_lossy(&text)) {
         return Ok("--tlog-upload=false".to_owned());
     }
@@ -56,7 +58,7 @@ pub async fn unlogged(program: &Path, login: &Path) -> Result<String, ActionErro
     Ok(format!("--signing-config={}", path.display()))
 }
 
-/// The token service of the server that the run is on, which certificates name as their issuer.
+/// Returns the issuer in certificates of this run: the token service of the GitHub server that it runs on.
 pub fn issuer(variables: &Variables) -> String {
     match variables.get("GITHUB_SERVER_URL") {
         None | Some("https://github.com") => GITHUB_ISSUER.to_owned(),
@@ -64,33 +66,35 @@ pub fn issuer(variables: &Variables) -> String {
     }
 }
 
-/// The identity in a certificate of this run, unless a workflow of another repository does its work.
+/// Returns the identity in certificates of this run: the address of its workflow. A reusable workflow of another
+/// repository signs with its own identity instead.
 pub fn identity(variables: &Variables) -> Option<String> {
     variables.workflow_url()
 }
 
-/// A regular expression for the identities of all workflows of the run's repository.
+/// Returns a regular expression for the identities of all workflows of the run's repository.
 pub fn identities_of_repository(variables: &Variables) -> Option<String> {
     let repository = variables.repository_url()?;
     Some(format!("^{}/\\.github/workflows/", repository.replace('.', "\\.")))
 }
 
-/// cosign's own words for a failure, on one line: of many the last, which say what it comes from.
+/// Returns cosign's own error message on one line. A long message is cut at its start, because the cause stands at its
+/// end.
 pub fn reason(finished: &Finished) -> String {
     let log = String::from_utf8_lossy(&finished.log);
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said = lines()
+    let reason = lines()
         .find_map(|line| line.strip_prefix("Error:"))
         .or_else(|| lines().next_back())
         .unwrap_or("it said nothing");
-    let said: Vec<char> = said.trim().chars().filter(|character| !character.is_control()).collect();
-    match said.len().checked_sub(REASON).filter(|cut| *cut > 0) {
-        Some(cut) => ['…'].iter().chain(&said[cut..]).collect(),
-        None => said.into_iter().collect(),
+    let reason: Vec<char> = reason.trim().chars().filter(|character| !character.is_control()).collect();
+    match reason.len().checked_sub(REASON_LIMIT).filter(|cut| *cut > 0) {
+        Some(cut) => ['…'].iter().chain(&reason[cut..]).collect(),
+        None => reason.into_iter().collect(),
     }
 }
 
-/// Whether the flag counts: where the signing configuration is on by default it is refused, or no flag any more.
+/// Returns whether cosign accepts `--tlog-upload`. It refuses the flag if signing configurations are on by default.
 fn has_log_flag(help: &str) -> bool {
     let flag = |name: &str| help.lines().any(|line| line.trim_start().starts_with(name));
     flag("--tlog-upload") && !flag("--use-signing-config=true")
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_is_told_from_its_mention_in_an_example() {
+    fn the_flag_counts_and_its_mention_in_an_example_does_not() {
         assert!(has_log_flag("Flags:\n    --tlog-upload=true:\n\tupload\n"));
         assert!(has_log_flag("Flags:\n    --tlog-upload=true:\n    --use-signing-config=false:\n"));
         assert!(!has_log_flag("Flags:\n    --tlog-upload=true:\n    --use-signing-config=true:\n"));

@@ -1,5 +1,5 @@
-//! What a deployment of the template finds in the registry: the images on the platforms that it runs them on, and the
-//! references beside those that a run writes.
+//! Checks whether a deployment of the template can pull and run its images: those of this run, and other references of
+//! the template.
 
 use std::sync::Arc;
 
@@ -15,39 +15,40 @@ use oci::transfer::Graph;
 use oci::{CONFIG_LIMIT, Content, ErrorKind, Manifest, Platform, Store, StoreError, listed, media_type, read_blob};
 use runner_protocol::{Annotation, Level, Runner, escape, message};
 
-/// References that are looked at, at a time.
+/// How many references are looked up concurrently.
 const READERS: usize = 8;
 
-/// What media types of layers hold that a registry is not to hold: Docker's and OCI's.
+/// Substrings in the media types of foreign layers, whose bytes are not in the registry: Docker's and OCI's.
 const FOREIGN: [&str; 2] = ["foreign", "nondistributable"];
 
 /// Whether a resource can run an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fit {
-    /// It can.
+    /// It can run the image.
     Runs,
-    /// Nothing says on what the resource runs; the reason.
+    /// The platform of the resource is unknown, for this reason.
     Unsure(String),
-    /// It can't; the reason.
+    /// It cannot run the image, for this reason.
     Refused(String),
 }
 
-/// What a deployment would miss of the references that a run does not write. One that can't be looked up is missed.
+/// Returns an error for each reference that a deployment would not find, among those that this run does not write. A
+/// reference that cannot be looked up counts as missing.
 ///
-/// The mapping's images that were not chosen are those of another run, which may be on its way: only a dry run, which is
-/// about the whole deployment, looks for them.
+/// Images of the mapping that were not selected belong to another run, which may be in progress. Only a dry run, which
+/// is about the whole deployment, looks them up.
 pub async fn missing_references(
     others: &[UnmanagedReference],
     stores: &Stores,
     dry_run: bool,
     runner: &Runner,
 ) -> Vec<ActionError> {
-    let looked_for = others.iter().filter(|other| dry_run || !other.is_ours);
-    let looks: Vec<_> = looked_for.map(|other| problem_of(other, stores)).collect();
-    let looks = stream::iter(looks).buffered(READERS).filter_map(std::future::ready).collect();
+    let wanted = others.iter().filter(|other| dry_run || !other.is_in_mapping);
+    let lookups: Vec<_> = wanted.map(|other| problem_of(other, stores)).collect();
+    let lookups = stream::iter(lookups).buffered(READERS).filter_map(std::future::ready).collect();
     tokio::select! {
-        lacks = looks => lacks,
-        // The report comes first.
+        missing = lookups => missing,
+        // A cancelled run has to write its report, so it does not wait.
         () = runner.cancelled() => Vec::new(),
     }
 }
@@ -76,25 +77,26 @@ async fn problem_of(unmanaged: &UnmanagedReference, stores: &Stores) -> Option<A
     Some(ActionError::failure(why).at(unmanaged.usage.place.clone()))
 }
 
-/// Tells the runner what is missed, and makes the summary's part of it; nothing where nothing is.
-pub fn tell(lacks: &[ActionError], release: Release<'_>, runner: &Runner) -> String {
-    if lacks.is_empty() {
+/// Annotates what a deployment would miss, and returns the section for the summary, which is empty if nothing is
+/// missing.
+pub fn report_missing(missing: &[ActionError], release: Release<'_>, runner: &Runner) -> String {
+    if missing.is_empty() {
         return String::new();
     }
     let Release { environment, version } = release;
     let mut text =
         format!("#### What a deployment of {} to {} misses\n\n", escape(&version.to_string()), escape(environment));
-    for lack in lacks {
-        runner.annotate(Annotation::new(Level::Warning, lack.message.clone()).at(lack.place.clone()));
-        text += &format!("- {}\n", message(&lack.message));
+    for error in missing {
+        runner.annotate(Annotation::new(Level::Warning, error.message.clone()).at(error.place.clone()));
+        text += &format!("- {}\n", message(&error.message));
     }
     text
 }
 
-/// The platforms of an image: an index names them, a single manifest's configuration does.
+/// Returns the platforms of an image: from the index, or from the configuration of a single manifest.
 ///
 /// # Errors
-/// When something can't be read, or does not say its platform.
+/// If a manifest or configuration cannot be read, or does not name its platform.
 pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Platform>, StoreError> {
     let listed = || root.children().iter().filter(|child| !child.is_attestation());
     let mut platforms: Vec<Platform> = listed().filter_map(|child| child.platform.clone()).collect();
@@ -118,10 +120,11 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
     Ok(platforms)
 }
 
-/// Why something that deploys an image could not run it. What does not say its platform, on either side, is not refused.
+/// Returns why one of the resources that deploy an image could not run it. An image or resource of unknown platform is
+/// not refused.
 ///
 /// # Errors
-/// When the image's platform can't be looked up.
+/// If the image's platform cannot be looked up.
 pub async fn refusal(
     store: &Arc<dyn Store>,
     graph: &Graph,
@@ -149,12 +152,12 @@ pub async fn refusal(
     Ok(refused)
 }
 
-/// The platforms that the mapping says, and an image lacks: where it was built in parts, one of them may be missing. None
-/// where the image does not say its own.
+/// Returns the platforms that the mapping declares and the image does not have. An image that was built in parts may
+/// have lost one. The list is empty if the image does not name its platform.
 ///
 /// # Errors
-/// When the image's platform can't be looked up.
-pub async fn lacking(
+/// If the image's platform cannot be looked up.
+pub async fn missing_platforms(
     store: &Arc<dyn Store>,
     root: &Manifest,
     declared: &[Placed<Platform>],
@@ -169,15 +172,17 @@ pub async fn lacking(
     }
 }
 
-/// Why a resource could not pull or unpack a layer of the platforms that it runs on; none where it could, as far as their
-/// manifests are known. A Docker manifest has no zstd layers, Lambda takes none at all, and the bytes of a foreign layer
-/// are not in the registry: only those of Windows' own base layers are elsewhere.
+/// Returns why a resource could not pull or unpack a layer of a platform that it runs on, as far as the manifests are
+/// known.
+///
+/// Docker's manifest format does not allow zstd layers, and Lambda does not accept them at all. The bytes of a foreign
+/// layer are not in the registry; that is expected only of Windows base layers.
 pub fn unusable_layer(usage: &Usage, graph: &Graph) -> Option<String> {
     let resource = &usage.resource;
     let Runtime { platforms, alternatives, .. } = &usage.runtime;
     let wanted: Vec<&Platform> = platforms.iter().chain(alternatives).collect();
     let is_run = |named: Option<&Platform>| {
-        named.is_none_or(|named| wanted.is_empty() || wanted.iter().any(|wanted| meets(named, wanted)))
+        named.is_none_or(|named| wanted.is_empty() || wanted.iter().any(|wanted| is_compatible(named, wanted)))
     };
     let is_windows = wanted.iter().any(|wanted| wanted.os == "windows");
     for (named, manifest) in graph.platforms() {
@@ -208,23 +213,23 @@ pub fn unusable_layer(usage: &Usage, graph: &Graph) -> Option<String> {
     None
 }
 
-/// Whether a platform is the one that is wanted.
-fn meets(has: &Platform, wanted: &Platform) -> bool {
+/// Returns whether an image for the platform `has` runs on the platform `wanted`.
+fn is_compatible(has: &Platform, wanted: &Platform) -> bool {
     (&has.os, &has.architecture) == (&wanted.os, &wanted.architecture)
         && (wanted.variant.is_none() || has.variant == wanted.variant)
 }
 
-/// Whether a resource can run an image with these platforms.
+/// Returns whether a resource can run an image with these platforms.
 pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
     let resource = &usage.resource;
     if usage.takes_single_manifest() && root.is_index() {
         return Fit::Refused(format!("it is an index, and `{resource}` takes a single manifest"));
     }
     let wanted = &usage.runtime.platforms;
-    let fits = |wanted: &Platform| has.iter().any(|has| meets(has, wanted));
+    let fits = |wanted: &Platform| has.iter().any(|has| is_compatible(has, wanted));
     if wanted.is_empty() {
-        let perhaps = &usage.runtime.alternatives;
-        if !perhaps.is_empty() && perhaps.iter().all(fits) {
+        let alternatives = &usage.runtime.alternatives;
+        if !alternatives.is_empty() && alternatives.iter().all(fits) {
             return Fit::Runs;
         }
         let why = usage.runtime.unresolved.as_ref().map(|unresolved| format!(": {}", unresolved.reason));
@@ -233,10 +238,11 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
     }
     let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Fit::Runs };
     let list = listed(has);
-    match usage.runtime.certain {
-        true => Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}")),
-        false => Fit::Unsure(format!(
+    if usage.runtime.certain {
+        Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}"))
+    } else {
+        Fit::Unsure(format!(
             "it has {list}, and it can't be decided on what `{resource}` runs: nothing says so, {missing} is the default"
-        )),
+        ))
     }
 }

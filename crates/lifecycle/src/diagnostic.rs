@@ -1,4 +1,4 @@
-//! How an error becomes the one line that a user reads.
+//! Converts an error into the one line that a user reads.
 
 use crate::AtSourceLocation;
 use crate::SourceLocation;
@@ -6,27 +6,28 @@ use crate::error::{ActionError, Explain};
 use oci::{InvalidReference, StoreError};
 use runner_protocol::{Annotation, InputError, Level, RunnerError};
 
-/// What is said of an error: one line, where, and what to do.
+/// An error as the user sees it: one line, a source location, and a hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// What failed and why, on one line.
     pub message: String,
-    /// Where in a file.
+    /// The location in a source file that the error is about.
     pub place: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
-    /// 1: something failed; 2: the inputs or the template are wrong.
+    /// 1 if something failed, 2 if the inputs or the template are wrong.
     pub exit_code: u8,
 }
 
 impl Diagnostic {
-    /// What is to be said of an error: the messages of all its causes, and the place and hint of the first that has one.
+    /// Joins the messages of an error and its causes. Location and hint are those of the first error in the chain that
+    /// has one.
     pub fn of(error: &anyhow::Error) -> Self {
-        let explained: Vec<&dyn Explain> = error.chain().filter_map(explain).collect();
+        let explained: Vec<&dyn Explain> = error.chain().filter_map(as_explain).collect();
         let mut messages: Vec<String> = Vec::new();
         for cause in error.chain().map(|cause| cause.to_string().replace(['\n', '\r'], " ")) {
-            // A cause that its effect has told already.
-            if !messages.last().is_some_and(|told| told.contains(&cause)) {
+            // Some errors already include the message of their cause.
+            if !messages.last().is_some_and(|effect| effect.contains(&cause)) {
                 messages.push(cause);
             }
         }
@@ -38,33 +39,34 @@ impl Diagnostic {
         }
     }
 
-    /// One line with place and hint.
+    /// Formats the diagnostic as one line, with location and hint.
     pub fn line(&self) -> String {
         let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
         let hint = self.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
         format!("{place}{}{hint}", self.message)
     }
 
-    /// As the annotation of a run that failed.
+    /// Returns the diagnostic as an error annotation.
     pub fn annotation(&self) -> Annotation {
         let hint = self.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
         Annotation::new(Level::Error, format!("{}{hint}", self.message)).at(self.place.clone())
     }
 }
 
-fn explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
-    fn is<'e, E: Explain>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
+fn as_explain<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
+    fn downcast<'e, E: Explain>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn Explain> {
         error.downcast_ref::<E>().map(|error| error as &dyn Explain)
     }
-    let known = is::<ActionError>(error)
-        .or_else(|| is::<StoreError>(error))
-        .or_else(|| is::<InputError>(error))
-        .or_else(|| is::<RunnerError>(error))
-        .or_else(|| is::<InvalidReference>(error))
-        .or_else(|| is::<cfn_images::Error>(error));
+    let explained = downcast::<ActionError>(error)
+        .or_else(|| downcast::<StoreError>(error))
+        .or_else(|| downcast::<InputError>(error))
+        .or_else(|| downcast::<RunnerError>(error))
+        .or_else(|| downcast::<InvalidReference>(error))
+        .or_else(|| downcast::<cfn_images::Error>(error));
     #[cfg(feature = "services")]
-    let known = known.or_else(|| is::<crate::aws::Error>(error)).or_else(|| is::<crate::github::Error>(error));
-    known
+    let explained =
+        explained.or_else(|| downcast::<crate::aws::Error>(error)).or_else(|| downcast::<crate::github::Error>(error));
+    explained
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Files that are fetched over HTTP, and kept only where they are the bytes that a hash names.
+//! Downloads files whose digest is known.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,50 +11,50 @@ use crate::ActionError;
 use oci::{Digest, Hasher};
 use registry::http_client::{HttpClient, Refused, full};
 
-/// Redirects that are followed: a release's file is one away.
+/// The most redirects that are followed. A file of a GitHub release takes one.
 const REDIRECTS: usize = 5;
 
-/// How often a fetch is tried.
+/// The most attempts for one file.
 const ATTEMPTS: u32 = 3;
 
-/// Before the second attempt; the third waits twice as long.
+/// The pause before the second attempt. The pause before the third is twice as long.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The largest file, in bytes. Scanners have some hundred megabytes.
+/// The largest file, in bytes. A scanner has a few hundred megabytes.
 const LIMIT: u64 = 1024 * 1024 * 1024;
 
-/// The longest that a fetch may take.
+/// The longest that a download may take, all attempts included.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Why a fetch failed.
+/// A failed attempt.
 enum Failure {
-    /// It may work the next time.
-    Passing(ActionError),
-    /// It will not.
-    Lasting(ActionError),
+    /// Another attempt may succeed.
+    Transient(ActionError),
+    /// Another attempt would fail too.
+    Permanent(ActionError),
 }
 
-/// Fetches a file and writes it to a path. Nobody is logged in, and the proxies of the environment are used.
+/// Downloads a file to a path, without credentials and through the proxies of the environment.
 ///
 /// # Errors
-/// When it cannot be fetched, or is not the file that the digest names. What is at the path then is not to be used.
+/// If the file cannot be fetched, or its digest differs. The file at `to` must not be used then.
 pub async fn download(url: &str, digest: &Digest, to: &Path) -> Result<(), ActionError> {
     let attempts = async {
         let client = HttpClient::new();
-        let mut attempt = 1;
+        let mut number = 1;
         loop {
-            match once(&client, url, digest, to).await {
+            match attempt(&client, url, digest, to).await {
                 Ok(()) => return Ok(()),
-                Err(Failure::Passing(_)) if attempt < ATTEMPTS => {
-                    tokio::time::sleep(PAUSE * attempt).await;
-                    attempt += 1;
+                Err(Failure::Transient(_)) if number < ATTEMPTS => {
+                    tokio::time::sleep(PAUSE * number).await;
+                    number += 1;
                 }
-                Err(Failure::Passing(problem) | Failure::Lasting(problem)) => return Err(problem),
+                Err(Failure::Transient(problem) | Failure::Permanent(problem)) => return Err(problem),
             }
         }
     };
-    let late = |_| ActionError::failure(format!("not fetched within {} s", DEADLINE.as_secs()));
-    let fetched = tokio::time::timeout(DEADLINE, attempts).await.map_err(late).flatten();
+    let timed_out = |_| ActionError::failure(format!("not fetched within {} s", DEADLINE.as_secs()));
+    let fetched = tokio::time::timeout(DEADLINE, attempts).await.map_err(timed_out).flatten();
     fetched.map_err(|problem| {
         let hint = problem.hint.clone();
         let problem = ActionError::failure(format!("cannot fetch {url}")).because(problem);
@@ -62,15 +62,15 @@ pub async fn download(url: &str, digest: &Digest, to: &Path) -> Result<(), Actio
     })
 }
 
-async fn once(client: &HttpClient, url: &str, digest: &Digest, to: &Path) -> Result<(), Failure> {
-    let mut uri = url.parse::<Uri>().map_err(|error| lasting("not an address").with(error))?;
+async fn attempt(client: &HttpClient, url: &str, digest: &Digest, to: &Path) -> Result<(), Failure> {
+    let mut uri = url.parse::<Uri>().map_err(|error| permanent("not an address", error))?;
     for _ in 0..=REDIRECTS {
         let request =
             Request::get(&uri).header(header::USER_AGENT, concat!("image-lifecycle/", env!("CARGO_PKG_VERSION")));
-        let request = request.body(full(bytes::Bytes::new())).map_err(|error| lasting("not a request").with(error))?;
+        let request = request.body(full(bytes::Bytes::new())).map_err(|error| permanent("not a request", error))?;
         let response = client.send(request).await.map_err(|error| match Refused::behind(error.as_ref()) {
-            Some(refused) => Failure::Lasting(ActionError::failure(refused.to_string()).hint(refused.hint)),
-            None => Failure::Passing(
+            Some(refused) => Failure::Permanent(ActionError::failure(refused.to_string()).hint(refused.hint)),
+            None => Failure::Transient(
                 ActionError::failure(format!("no answer from `{}`", uri.host().unwrap_or_default())).because(error),
             ),
         })?;
@@ -79,67 +79,58 @@ async fn once(client: &HttpClient, url: &str, digest: &Digest, to: &Path) -> Res
             uri = redirected(&uri, response.headers().get(header::LOCATION))?;
             continue;
         }
-        let answer = || ActionError::failure(format!("`{}` answered {status}", uri.host().unwrap_or_default()));
+        let response_error = || ActionError::failure(format!("`{}` answered {status}", uri.host().unwrap_or_default()));
         return match status {
             StatusCode::OK => write(response.into_body(), digest, to).await,
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(Failure::Passing(answer()))
+                Err(Failure::Transient(response_error()))
             }
-            _ => Err(Failure::Lasting(answer())),
+            _ => Err(Failure::Permanent(response_error())),
         };
     }
-    Err(Failure::Lasting(ActionError::failure(format!("more than {REDIRECTS} redirects"))))
+    Err(Failure::Permanent(ActionError::failure(format!("more than {REDIRECTS} redirects"))))
 }
 
-/// Where a redirect leads; never from HTTPS to something else.
+/// Returns the target of a redirect. A redirect from HTTPS to another scheme is an error.
 fn redirected(from: &Uri, location: Option<&header::HeaderValue>) -> Result<Uri, Failure> {
     let text = location.and_then(|location| location.to_str().ok()).unwrap_or_default();
-    let base = url::Url::parse(&from.to_string()).map_err(|error| lasting("not an address").with(error))?;
-    let to = base.join(text).map_err(|error| lasting("not an address to be redirected to").with(error))?;
+    let base = url::Url::parse(&from.to_string()).map_err(|error| permanent("not an address", error))?;
+    let to = base.join(text).map_err(|error| permanent("not an address to be redirected to", error))?;
     if from.scheme_str() == Some("https") && to.scheme() != "https" {
-        return Err(Failure::Lasting(ActionError::failure(format!(
+        return Err(Failure::Permanent(ActionError::failure(format!(
             "redirected to {}, which is not HTTPS",
             to.scheme()
         ))));
     }
-    to.as_str().parse::<Uri>().map_err(|error| lasting("not an address to be redirected to").with(error))
+    to.as_str().parse::<Uri>().map_err(|error| permanent("not an address to be redirected to", error))
 }
 
 async fn write(mut body: hyper::body::Incoming, digest: &Digest, to: &Path) -> Result<(), Failure> {
-    let unwritable = |error| lasting(&format!("cannot write {}", to.display())).with(error);
+    let unwritable = |error| permanent(&format!("cannot write {}", to.display()), error);
     let mut file = tokio::fs::File::create(to).await.map_err(unwritable)?;
     let mut hasher = Hasher::default();
     let mut size = 0;
     while let Some(frame) = body.frame().await {
-        let cut = |error| Failure::Passing(ActionError::failure("the answer was cut off").because(error));
+        let cut = |error| Failure::Transient(ActionError::failure("the answer was cut off").because(error));
         let Ok(bytes) = frame.map_err(cut)?.into_data() else { continue };
         size += bytes.len() as u64;
         if size > LIMIT {
-            return Err(Failure::Lasting(ActionError::failure(format!("it is larger than {LIMIT} bytes"))));
+            return Err(Failure::Permanent(ActionError::failure(format!("it is larger than {LIMIT} bytes"))));
         }
         hasher.update(&bytes);
         file.write_all(&bytes).await.map_err(unwritable)?;
     }
     file.flush().await.map_err(unwritable)?;
-    let found = hasher.finish();
-    if found != *digest {
-        let message = format!("it is not the file that was pinned: it has {found}, {digest} was wanted");
-        return Err(Failure::Lasting(ActionError::failure(message)));
+    let actual = hasher.finish();
+    if actual != *digest {
+        let message = format!("it is not the file that was pinned: it has {actual}, {digest} was wanted");
+        return Err(Failure::Permanent(ActionError::failure(message)));
     }
     Ok(())
 }
 
-/// A lasting failure whose cause follows.
-fn lasting(message: &str) -> Lasting<'_> {
-    Lasting(message)
-}
-
-struct Lasting<'a>(&'a str);
-
-impl Lasting<'_> {
-    fn with(&self, cause: impl Into<oci::BoxError>) -> Failure {
-        Failure::Lasting(ActionError::failure(self.0).because(cause))
-    }
+fn permanent(message: &str, cause: impl Into<oci::BoxError>) -> Failure {
+    Failure::Permanent(ActionError::failure(message).because(cause))
 }
 
 #[cfg(test)]
@@ -150,7 +141,7 @@ mod tests {
     use super::*;
     use crate::Diagnostic;
 
-    /// A server that gives one answer after the other.
+    /// Starts a server that sends the given responses in order.
     async fn server(answers: Vec<String>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -173,15 +164,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (url, file) = (format!("{}/a/tool", server(answers).await), folder.path().join("tool"));
         let fetched = download(&url, &Digest::of(b"tool"), &file).await;
-        let words = |problem: ActionError| Diagnostic::of(&problem.into()).line().replace(url.as_str(), "URL");
-        fetched.map(|()| std::fs::read_to_string(file).unwrap()).map_err(words)
+        let line = |problem: ActionError| Diagnostic::of(&problem.into()).line().replace(url.as_str(), "URL");
+        fetched.map(|()| std::fs::read_to_string(file).unwrap()).map_err(line)
     }
 
     const REDIRECT: &str = "302 Found\r\nlocation: ../b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     const DOWN: &str = "503 Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
     #[tokio::test]
-    async fn what_is_pinned_is_fetched_and_nothing_else() {
+    async fn only_the_pinned_file_is_accepted() {
         assert_eq!(fetch(vec![REDIRECT.into(), ok("tool")]).await, Ok("tool".into()));
         assert_eq!(fetch(vec![DOWN.into(), ok("tool")]).await, Ok("tool".into()));
         let other = fetch(vec![ok("other")]).await.unwrap_err();
@@ -192,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_stays_with_https() {
+    fn a_redirect_never_leaves_https() {
         let to = |from: &str, to: &str| {
             let location = header::HeaderValue::from_str(to).unwrap();
             redirected(&from.parse().unwrap(), Some(&location)).ok().map(|uri| uri.to_string())

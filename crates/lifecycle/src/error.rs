@@ -1,22 +1,22 @@
-//! Errors that know where they are and what to do about them.
+//! Errors with a source location and a hint.
 
 use crate::SourceLocation;
 use oci::{BoxError, InvalidReference, StoreError};
 use runner_protocol::{InputError, RunnerError};
 
-/// An error that knows more than its message.
+/// An error with more to report than its message.
 pub trait Explain: std::error::Error + Send + Sync + 'static {
-    /// Where in a file.
+    /// Returns the location in a source file that the error is about.
     fn place(&self) -> Option<SourceLocation> {
         None
     }
 
-    /// What to do about it.
+    /// Returns what to do about the error.
     fn hint(&self) -> Option<String> {
         None
     }
 
-    /// Whether the user's inputs or template are wrong, rather than that something failed.
+    /// Returns whether the inputs or the template are wrong. Otherwise the run itself failed.
     fn is_usage_error(&self) -> bool {
         false
     }
@@ -64,49 +64,49 @@ impl Explain for cfn_images::Error {
     }
 }
 
-/// An error of an action, with all that it knows: for what has no error type of its own.
+/// An error of an action, for failures without an error type of their own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ActionError {
-    /// One line that names what failed.
+    /// What failed, on one line.
     pub message: String,
-    /// Where in a file.
+    /// The location in a source file that the error is about.
     pub place: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Whether the user's inputs or template are wrong.
+    /// Whether the inputs or the template are wrong.
     pub is_usage_error: bool,
-    /// What caused it.
+    /// The underlying error.
     #[source]
     pub source: Option<BoxError>,
 }
 
 impl ActionError {
-    /// Something in the inputs or the template is wrong.
+    /// Creates an error for inputs or a template that are wrong.
     pub fn usage_error(message: impl Into<String>) -> Self {
         Self { message: message.into(), place: None, hint: None, is_usage_error: true, source: None }
     }
 
-    /// Something failed.
+    /// Creates an error for something that failed during the run.
     pub fn failure(message: impl Into<String>) -> Self {
         Self { is_usage_error: false, ..Self::usage_error(message) }
     }
 
-    /// The same beside a line.
+    /// Adds a source location.
     #[must_use]
     pub fn at(mut self, place: impl Into<Option<SourceLocation>>) -> Self {
         self.place = place.into();
         self
     }
 
-    /// The same with what caused it.
+    /// Adds the underlying error.
     #[must_use]
     pub fn because(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The same with what to do about it.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -1,6 +1,6 @@
-/// The word of a list that was probably meant by one that is not in it: at most a third of it differs.
+/// Suggests the word of a list that was probably meant by a misspelled one. At most a third of its letters may differ.
 pub fn nearest<'w>(typed: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    // A word from outside is compared with all of them.
+    // The word is untrusted, and the comparison with every word of the list takes time that grows with its length.
     if typed.len() > 64 {
         return None;
     }

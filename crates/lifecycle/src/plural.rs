@@ -1,4 +1,4 @@
-/// A number with its noun, as it is said of one thing and of several: `1 image`, `2 vulnerabilities`.
+/// Formats a count with its noun, singular or plural: `1 image`, `2 vulnerabilities`.
 pub fn plural(number: usize, noun: &str) -> String {
     match (number, noun.strip_suffix('y')) {
         (1, _) => format!("1 {noun}"),
@@ -12,8 +12,8 @@ mod tests {
     use super::plural;
 
     #[test]
-    fn one_is_not_several() {
-        let said = [plural(1, "image"), plural(0, "image"), plural(1, "vulnerability"), plural(2, "vulnerability")];
-        assert_eq!(said, ["1 image", "0 images", "1 vulnerability", "2 vulnerabilities"]);
+    fn one_is_singular_and_other_numbers_are_plural() {
+        let counts = [plural(1, "image"), plural(0, "image"), plural(1, "vulnerability"), plural(2, "vulnerability")];
+        assert_eq!(counts, ["1 image", "0 images", "1 vulnerability", "2 vulnerabilities"]);
     }
 }

@@ -1,54 +1,51 @@
-//! Files of the checkout, or of a layout. Somebody else wrote them: a link may lead anywhere, and a file may have no end.
+//! Access to files of a checkout or a layout, which are untrusted: a link may lead anywhere, and a device has no end.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// A path that is relative to a folder of the checkout, and stays in the checkout by whatever links it goes. It need not
-/// exist. An absolute path is the choice of who typed it.
+/// Resolves a path that is relative to `folder`, and checks that it stays in the checkout through all links. The path
+/// need not exist. An absolute path is returned as it is: it is the user's explicit choice.
 ///
 /// # Errors
-/// When it leads out of the checkout, or it can't be told where it leads.
+/// If the path leads out of the checkout, or cannot be resolved.
 pub fn inside(checkout: &Path, folder: &Path, path: &Path) -> io::Result<PathBuf> {
     let joined = folder.join(path);
     if path.is_absolute() {
         return Ok(joined);
     }
     let outside = || io::Error::other("it lies outside the checkout");
-    // What does not exist yet is made in the nearest folder that does.
+    // A path that does not exist yet will be created below its nearest existing parent.
     let mut nearest = joined.as_path();
     while fs::symlink_metadata(nearest).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         nearest = nearest.file_name().and(nearest.parent()).ok_or_else(outside)?;
     }
-    match nearest.canonicalize()?.starts_with(checkout.canonicalize()?) {
-        true => Ok(joined),
-        false => Err(outside()),
-    }
+    if nearest.canonicalize()?.starts_with(checkout.canonicalize()?) { Ok(joined) } else { Err(outside()) }
 }
 
-/// The text of a regular file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes as text.
 ///
 /// # Errors
-/// When it is something else, is larger, or can't be read.
+/// If the path is not a regular file, or the file is larger or cannot be read.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     io::read_to_string(bytes(path, limit)?.as_slice())
 }
 
-/// What is in a regular file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// When it is something else, is larger, or can't be read.
+/// If the path is not a regular file, or the file is larger or cannot be read.
 pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // Before it is opened: a pipe would wait for who writes.
+    // Checked before the file is opened, because opening a named pipe blocks until somebody writes to it.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limit {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))),
-        false => Ok(bytes),
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -57,7 +54,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn what_leads_out_of_the_checkout_is_refused() {
+    fn paths_that_lead_out_of_the_checkout_are_refused() {
         let (checkout, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (root, folder) = (checkout.path(), checkout.path().join("services"));
         fs::create_dir_all(folder.join("a")).unwrap();

@@ -1,18 +1,18 @@
-//! What an action file says about inputs and outputs.
+//! Reads inputs and outputs from action files.
 
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use saphyr::{LoadableYamlNode as _, Yaml};
 
-/// The actions, by the folder that a workflow names.
+/// The names of the actions, which are also their folders in a release.
 pub(crate) const ACTIONS: [&str; 3] = ["build", "publish", "promote"];
 
-/// An action's interface.
+/// The inputs and outputs of an action.
 pub(crate) struct Action {
-    /// In the file's order.
+    /// In the order of the file.
     pub(crate) inputs: Vec<Input>,
-    /// In the file's order.
+    /// In the order of the file.
     pub(crate) outputs: Vec<Output>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Input {
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) required: bool,
-    /// Empty where it is computed, or nothing.
+    /// The default value. Empty if there is none, or if the action computes it.
     pub(crate) default: String,
 }
 

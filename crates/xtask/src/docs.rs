@@ -1,7 +1,7 @@
-//! The tables of inputs and outputs in the documentation, made from the action files.
+//! Generates the tables of inputs and outputs in the documentation from the action files.
 //!
-//! A table stands between `<!-- inputs:build -->` and `<!-- /inputs:build -->`; the same with `outputs`, and with the
-//! other actions' names.
+//! A table is written between `<!-- inputs:build -->` and `<!-- /inputs:build -->`, and likewise for `outputs` and the
+//! other actions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(crate) enum Mode {
     Check,
 }
 
-/// Brings the tables of `README.md` and `docs/` up to date, or fails where one is not.
+/// Updates the tables in `README.md` and `docs/`, or checks that they are up to date.
 pub(crate) fn run(root: &Path, mode: Mode) -> anyhow::Result<()> {
     let tables = tables(root)?;
     let mut outdated = 0;
@@ -70,7 +70,7 @@ fn outputs_table(action: &Action) -> String {
     format!("| output | what it is |\n|---|---|\n{}", rows.collect::<String>())
 }
 
-/// A `|` would end the cell, a `<name>` would be taken for HTML outside of code.
+/// Escapes text for a table cell, which a `|` or a line break would end.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -95,7 +95,7 @@ fn documents(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The text with every table between two markers replaced.
+/// Replaces every table between two markers.
 fn replace_tables(text: &str, tables: &BTreeMap<String, String>) -> anyhow::Result<String> {
     let mut result = String::with_capacity(text.len());
     let mut lines = text.split_inclusive('\n');
@@ -105,13 +105,13 @@ fn replace_tables(text: &str, tables: &BTreeMap<String, String>) -> anyhow::Resu
         let table = tables.get(marker).with_context(|| format!("there is no table `{marker}`"))?;
         let end = format!("<!-- /{marker} -->");
         let last = lines.find(|line| line.trim() == end).with_context(|| format!("no line `{end}`"))?;
-        // Empty lines around it, or Markdown takes the marker for a part of the table.
+        // Without the empty lines, Markdown would take the marker for a part of the table.
         result.push_str(&format!("\n{table}\n{last}"));
     }
     Ok(result)
 }
 
-/// `inputs:build` of a line `<!-- inputs:build -->`.
+/// Returns the name in a marker: `inputs:build` for `<!-- inputs:build -->`.
 fn marker(line: &str) -> Option<&str> {
     let marker = line.trim().strip_prefix("<!-- ")?.strip_suffix(" -->")?;
     (marker.starts_with("inputs:") || marker.starts_with("outputs:")).then_some(marker)
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_that_cant_be_served_is_an_error() {
+    fn an_unknown_or_unclosed_marker_is_an_error() {
         assert!(replace_tables("<!-- inputs:build -->\nno end", &tables()).is_err());
         assert!(replace_tables("<!-- inputs:bulid -->\n<!-- /inputs:bulid -->", &tables()).is_err());
         assert_eq!(replace_tables("<!-- a comment -->\n", &tables()).unwrap(), "<!-- a comment -->\n");

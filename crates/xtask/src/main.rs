@@ -1,4 +1,4 @@
-//! `cargo xtask`: what a maintainer does beside building and testing.
+//! `cargo xtask`: maintenance tasks other than building and testing.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is for the person who runs it")]
 
 mod action;
@@ -16,21 +16,21 @@ use lexopt::prelude::*;
 const HELP: &str = "\
 cargo xtask dist [--target TARGET]... [--from TREE]... [--profile dist|dev] [--out FOLDER]
     Assembles the release tree in FOLDER (dist), which is replaced as a whole.
-    --target   what to build: x86_64-unknown-linux-musl, aarch64-unknown-linux-musl, or host for this machine as
-               `cargo build` does it. Default: both of the former, where no --from is given
-    --from     a release tree whose binaries are taken as they are
+    --target   what to build: x86_64-unknown-linux-musl, aarch64-unknown-linux-musl, or host for this machine's
+               default target. Default: the first two, unless --from is given
+    --from     an existing release tree whose binaries are copied
     --profile  dist (the default), or dev for a tree to test with
 
 cargo xtask reproduce [--target TARGET] [--out FOLDER]
-    Builds action-publish of the last commit twice, in two folders, as a release is built, and fails where a byte
-    differs. FOLDER (target/reproduced) gets the binary; the default target is x86_64-unknown-linux-musl.
+    Builds the release binary of action-publish from the last commit in two folders, and fails if they differ.
+    The binary is copied to FOLDER (target/reproduced). The default target is x86_64-unknown-linux-musl.
 
 cargo xtask docs [--check]
-    Writes the tables of inputs and outputs in README.md and docs/; --check fails where one is out of date.
+    Updates the tables of inputs and outputs in README.md and docs/. --check fails if one is out of date.
 
 cargo xtask tidy
-    Looks through all files for what does not belong into the repository, and through the crates for imports against the
-    arrows and for circles of modules.";
+    Checks all files for what does not belong in the repository, and the crates for dependencies that are not allowed
+    and circular imports between modules.";
 
 fn main() -> ExitCode {
     match run() {
@@ -64,13 +64,13 @@ fn run() -> anyhow::Result<()> {
     }
 }
 
-/// Its message alone: it says what its source says.
+/// Converts an error to its message. Its source is dropped, because the message already includes it.
 fn usage(error: lexopt::Error) -> anyhow::Error {
     anyhow!("{error}; see cargo xtask --help")
 }
 
-fn dist_options(arguments: &mut lexopt::Parser) -> Result<release::Options, lexopt::Error> {
-    let mut options = release::Options::default();
+fn dist_options(arguments: &mut lexopt::Parser) -> Result<release::DistOptions, lexopt::Error> {
+    let mut options = release::DistOptions::default();
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("target") => options.targets.push(arguments.value()?.parse()?),
@@ -107,9 +107,10 @@ fn check_flag(arguments: &mut lexopt::Parser) -> Result<docs::Mode, lexopt::Erro
     }
 }
 
-/// The folder of the workspace, from wherever in it this was started.
+/// Returns the root folder of the workspace.
 fn workspace() -> anyhow::Result<PathBuf> {
-    // As `cargo run` says it now: what was compiled in is another checkout's where two share a target folder.
+    // The variable of `cargo run` takes precedence. If two checkouts share a target folder, the compiled-in path may be
+    // that of the other one.
     let manifest =
         std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     let root = manifest.ancestors().nth(2).context("the manifest's folder has no parent")?;

@@ -1,13 +1,13 @@
-//! What does not belong into the repository: paths of a machine, package registries by name, files of great length, and imports that
-//! point the wrong way.
+//! Checks the repository for paths of this machine, names of package registries, long files, and imports that are not
+//! allowed.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-/// Where packages come from is a matter of the machine, not of the project. In two halves each, so that this file
-/// passes its own check.
+/// Hosts of package registries. Which registry is used is a setting of the machine, not of the project. Each name is
+/// split, so that this file passes its own check.
 const REGISTRIES: [(&str, &str); 6] = [
     ("static.crates", ".io"),
     ("index.crates", ".io"),
@@ -17,15 +17,15 @@ const REGISTRIES: [(&str, &str); 6] = [
     ("pythonhosted", ".org"),
 ];
 
-/// Lines; a file that is longer has more than one subject.
+/// The number of lines above which a file is reported, because it probably has more than one subject.
 const LENGTH: usize = 600;
 
-/// Reports on every file that git knows or would add.
+/// Checks every file that Git tracks or would add.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let machine = machine_paths(root);
     let mut findings = 0;
     for name in files(root)? {
-        // A file that is deleted but not committed yet, a link to nowhere, or an image.
+        // Skips files that are deleted but still tracked, dangling links, and binary files.
         let Ok(text) = std::fs::read_to_string(root.join(&name)) else { continue };
         if name.ends_with(".lock") || name.ends_with("package-lock.json") {
             continue;
@@ -36,7 +36,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
                 findings += 1;
             }
         }
-        // A list of pinned packages is as long as it is.
+        // A list of pinned packages cannot be split.
         let length = text.lines().count();
         if length > LENGTH && !name.ends_with(".txt") {
             println!("{name}: warning: {length} lines, more than {LENGTH}");
@@ -65,7 +65,8 @@ fn files(root: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names.split_terminator('\0').map(str::to_owned).collect())
 }
 
-/// The checkout, and the folder that it lies in unless that is one that texts may well name.
+/// Returns the paths of the checkout and its parent. A common parent such as `/home` is left out, because files may
+/// mention it.
 fn machine_paths(root: &Path) -> Vec<String> {
     let ordinary = [Some("/".into()), Some(std::env::temp_dir()), std::env::home_dir(), Some("/home".into())];
     let parent = root.parent().filter(|parent| !ordinary.iter().flatten().any(|known| known == parent));
@@ -82,7 +83,7 @@ fn findings_in(line: &str, machine: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Whether the path stands in the line as a path of its own, not as a part of a longer one.
+/// Returns whether a line contains the path as a whole, not as part of another path.
 fn names_path(line: &str, path: &str) -> bool {
     let part = |character: char| character.is_alphanumeric() || "._-}*/".contains(character);
     line.match_indices(path).any(|(start, found)| {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A release tree, an empty repository to push to, and a checkout that `check` can look at.
+/// A release tree, an empty repository to push to, and a checkout for the script `check`.
 struct Place {
     folder: tempfile::TempDir,
 }
@@ -17,7 +17,7 @@ impl Place {
         fs::write(place.path("tree/bin/program"), "#!/bin/sh\n").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(place.path("tree/bin/program"), mode).unwrap();
-        // Nothing may keep a file of the tree back, nor change its line ends.
+        // The tree must be committed completely and without changes to line endings, whatever Git's settings are.
         fs::write(place.path("tree/.gitignore"), "*\n").unwrap();
         fs::write(place.path("tree/text"), "one\r\ntwo\n").unwrap();
         place.git(&["init", "--quiet", "--bare", "remote"]);
@@ -50,7 +50,7 @@ impl Place {
         push.output().unwrap()
     }
 
-    /// `refs/...` to commit.
+    /// Returns all refs, each as commit and name.
     fn refs(&self) -> Vec<String> {
         let refs = self.git(&["-C", "remote", "for-each-ref", "--format=%(objectname) %(refname)"]);
         refs.lines().map(str::to_owned).collect()
@@ -129,7 +129,7 @@ fn all_refs_are_pushed_or_none() {
 }
 
 #[test]
-fn what_can_be_released_is_checked() {
+fn only_the_right_version_can_be_released() {
     let place = Place::new();
     assert_eq!(succeed(place.check("1.2.0")), "- a change");
     assert_eq!(error(&place.check("v1.2.0")), "::error::not a version of the form 1.2.3: v1.2.0");

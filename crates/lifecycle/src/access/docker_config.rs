@@ -16,15 +16,15 @@ use oci::{BoxError, ErrorKind, StoreError};
 use registry::{CredentialSource, Credentials};
 use runner_protocol::Program;
 
-/// A credential helper that takes longer is given up.
+/// The longest that a credential helper may take.
 const HELPER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Credentials from Docker's `config.json`: in the file itself, or from a
-/// [credential helper](https://github.com/docker/docker-credential-helpers). Anonymous where it
-/// names none for a host.
+/// Credentials from Docker's `config.json`: from the file itself, or from a
+/// [credential helper](https://github.com/docker/docker-credential-helpers). Access is anonymous if the file has no
+/// credentials for a host.
 #[derive(Debug, Clone)]
 pub struct DockerConfig {
-    /// The folder that holds `config.json`: `DOCKER_CONFIG`, else `~/.docker`.
+    /// The folder that contains `config.json`: `DOCKER_CONFIG`, or `~/.docker` by default.
     pub folder: Option<PathBuf>,
 }
 
@@ -46,7 +46,7 @@ struct Auth {
 }
 
 #[derive(Deserialize)]
-struct Helped {
+struct HelperOutput {
     #[serde(rename = "Username")]
     username: String,
     #[serde(rename = "Secret")]
@@ -62,20 +62,20 @@ impl CredentialSource for DockerConfig {
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Credentials::Anonymous),
-            Err(error) => return Err(broken(&path, error)),
+            Err(error) => return Err(unusable(&path, error)),
         };
-        let config: Config = serde_json::from_slice(&text).map_err(|error| broken(&path, error))?;
-        let names = names_of(host);
+        let config: Config = serde_json::from_slice(&text).map_err(|error| unusable(&path, error))?;
+        let names = config_keys(host);
         let helper = names.iter().find_map(|name| config.cred_helpers.get(name)).or(config.creds_store.as_ref());
         if let Some(helper) = helper {
             for name in &names {
-                if let Some(credentials) = ask(helper, name).await? {
+                if let Some(credentials) = run_helper(helper, name).await? {
                     return Ok(credentials);
                 }
             }
         }
         match names.iter().find_map(|name| config.auths.get(name)) {
-            Some(auth) => auth.read().ok_or_else(|| broken(&path, format!("no user and password for {host}"))),
+            Some(auth) => auth.read().ok_or_else(|| unusable(&path, format!("no user and password for {host}"))),
             None => Ok(Credentials::Anonymous),
         }
     }
@@ -101,8 +101,8 @@ impl Auth {
     }
 }
 
-/// Under which names Docker keeps a host.
-fn names_of(host: &str) -> Vec<String> {
+/// Returns the keys under which Docker's configuration may list a host.
+fn config_keys(host: &str) -> Vec<String> {
     let mut names = vec![host.to_owned(), format!("https://{host}"), format!("https://{host}/v2/")];
     if matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
         names.push("https://index.docker.io/v1/".to_owned());
@@ -110,8 +110,8 @@ fn names_of(host: &str) -> Vec<String> {
     names
 }
 
-/// Runs `docker-credential-HELPER get`; none where it has nothing for the name.
-async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError> {
+/// Runs `docker-credential-HELPER get`. Returns `None` if the helper has no credentials for the name.
+async fn run_helper(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError> {
     let program = format!("docker-credential-{helper}");
     let failed = |what: String| {
         StoreError::new(ErrorKind::Authentication, format!("the credential helper {program} {what}"))
@@ -129,7 +129,7 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            name_to(&mut stdin, name).await?;
+            write_name(&mut stdin, name).await?;
         }
         child.wait_with_output().await
     };
@@ -139,30 +139,30 @@ async fn ask(helper: &str, name: &str) -> Result<Option<Credentials>, StoreError
         Err(_) => return Err(failed(format!("gave no answer within {} s", HELPER_DEADLINE.as_secs()))),
     };
     if !output.status.success() {
-        return match String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
-            true => Ok(None),
-            // What it says may hold a secret.
-            false => Err(failed(format!("failed ({})", output.status))),
-        };
+        if String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
+            return Ok(None);
+        }
+        // The helper's own output is not shown: it may contain a secret.
+        return Err(failed(format!("failed ({})", output.status)));
     }
-    let helped: Helped =
+    let credentials: HelperOutput =
         serde_json::from_slice(&output.stdout).map_err(|_| failed("answered no credentials".to_owned()))?;
-    Ok(Some(match helped.username.as_str() {
-        "<token>" => Credentials::Refresh(SecretString::from(helped.secret)),
-        _ => Credentials::Basic { user: helped.username, password: SecretString::from(helped.secret) },
+    Ok(Some(match credentials.username.as_str() {
+        "<token>" => Credentials::Refresh(SecretString::from(credentials.secret)),
+        _ => Credentials::Basic { user: credentials.username, password: SecretString::from(credentials.secret) },
     }))
 }
 
-/// Writes the name to a helper's input. A helper that serves one registry may close its input unread: what it answers
-/// counts all the same.
-async fn name_to(stdin: &mut (impl AsyncWrite + Unpin), name: &str) -> std::io::Result<()> {
+/// Writes the name to a helper's standard input. A helper for a single registry may close its input without reading it,
+/// so a broken pipe is not an error.
+async fn write_name(stdin: &mut (impl AsyncWrite + Unpin), name: &str) -> std::io::Result<()> {
     match stdin.write_all(name.as_bytes()).await {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
 }
 
-fn broken(path: &std::path::Path, error: impl Into<BoxError>) -> StoreError {
+fn unusable(path: &std::path::Path, error: impl Into<BoxError>) -> StoreError {
     StoreError::new(ErrorKind::Authentication, format!("cannot use {}", path.display())).because(error)
 }
 
@@ -190,15 +190,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_helper_need_not_read_its_input() {
+    async fn a_helper_may_ignore_its_input() {
         let (mut stdin, closed) = tokio::io::duplex(64);
         drop(closed);
         assert_eq!(stdin.write_all(b"r.example").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        name_to(&mut stdin, "r.example").await.unwrap();
+        write_name(&mut stdin, "r.example").await.unwrap();
     }
 
     #[tokio::test]
-    async fn what_is_broken_is_an_error_and_not_nobody() {
+    async fn an_unusable_configuration_is_an_error_not_anonymous_access() {
         assert!(credentials("{", "r.example").await.is_err());
         assert!(credentials(r#"{"auths":{"r.example":{"auth":"!"}}}"#, "r.example").await.is_err());
         let missing = credentials(r#"{"credHelpers":{"r.example":"no-such-helper"}}"#, "r.example").await;

@@ -13,44 +13,44 @@ use secrecy::ExposeSecret;
 use registry::Credentials;
 use runner_protocol::{Annotation, Level, Runner};
 
-/// How the folders' names begin; the rest is random.
+/// The prefix of the folders' names. The rest is random.
 const PREFIX: &str = "login-";
 
-/// Letters and digits of the random rest.
+/// How many random letters and digits follow the prefix.
 const RANDOM: usize = 12;
 
-/// A file in the folder that is locked for as long as the run lives. A kill unlocks it, and leaves the folder.
+/// The lock file in the folder. If the run is killed, the system releases the lock, and the folder remains.
 const LOCK: &str = "in-use";
 
-/// A Docker configuration for another program that reaches a registry.
+/// A temporary Docker configuration, with which another program logs in to a registry.
 ///
-/// It lies in a folder that only this user can enter, and goes away when this is dropped. Where a kill leaves it there, the
-/// next run removes it: see [`Login::remove_left`].
+/// It lies in a folder that only this user can enter. Dropping the value removes the folder. If the run is killed, a
+/// later run removes it: see [`Login::clean_up`].
 pub struct Login {
     folder: TempDir,
-    /// Unlocked after the folder has gone.
+    /// Released after the folder has been removed, because fields are dropped in order.
     _lock: File,
 }
 
 impl Login {
-    /// The credentials of one host and nothing else, in a folder below `temporary`.
+    /// Writes the credentials of one host to a new folder below `temporary`.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// If the folder cannot be written.
     pub fn write(host: &str, credentials: &Credentials, temporary: &Path) -> io::Result<Self> {
         let auths: serde_json::Map<String, serde_json::Value> =
-            entry(credentials).map(|entry| (host.to_owned(), entry)).into_iter().collect();
-        Self::of(&[("config.json", serde_json::json!({"auths": auths}))], temporary)
+            auths_entry(credentials).map(|entry| (host.to_owned(), entry)).into_iter().collect();
+        Self::with_files(&[("config.json", serde_json::json!({"auths": auths}))], temporary)
     }
 
-    /// Files with configurations, in a folder below `temporary`.
+    /// Writes JSON files to a new folder below `temporary`.
     ///
     /// # Errors
-    /// When they can't be written.
-    pub fn of(files: &[(&str, serde_json::Value)], temporary: &Path) -> io::Result<Self> {
-        let alone = Permissions::from_mode(0o700);
+    /// If the folder cannot be written.
+    pub fn with_files(files: &[(&str, serde_json::Value)], temporary: &Path) -> io::Result<Self> {
+        let owner_only = Permissions::from_mode(0o700);
         let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix(PREFIX).rand_bytes(RANDOM).permissions(alone).tempdir_in(temporary)?;
+        let folder = folder.prefix(PREFIX).rand_bytes(RANDOM).permissions(owner_only).tempdir_in(temporary)?;
         let lock = lock(folder.path())?;
         for (name, configuration) in files {
             let mut options = OpenOptions::new();
@@ -60,8 +60,8 @@ impl Login {
         Ok(Self { folder, _lock: lock })
     }
 
-    /// Removes the folders that killed runs of this user have left where the runner keeps temporary files.
-    pub fn remove_left(runner: &Runner) {
+    /// Removes the folders that killed runs of this user left in the runner's folder for temporary files.
+    pub fn clean_up(runner: &Runner) {
         for (path, removed) in remove_abandoned(&runner.variables.temporary()) {
             let path = path.display();
             match removed {
@@ -76,17 +76,18 @@ impl Login {
         }
     }
 
-    /// The value of `DOCKER_CONFIG`.
+    /// Returns the folder, the value for `DOCKER_CONFIG`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// Makes the lock of a folder. It has another name until it is locked: one that is there and not locked is of a dead run.
+/// Creates and locks a folder's lock file. The file gets its final name only after it is locked, so an unlocked file of
+/// that name belongs to a run that has ended.
 fn lock(folder: &Path) -> io::Result<File> {
     let unlocked = folder.join("unlocked");
     let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unlocked)?;
-    // Where the file system knows no locks, the folder is never taken for abandoned: nobody can lock it either.
+    // On a file system without locks the folder never counts as abandoned, because no other run can lock it either.
     match lock.try_lock() {
         Ok(()) | Err(std::fs::TryLockError::Error(_)) => std::fs::rename(unlocked, folder.join(LOCK))?,
         Err(std::fs::TryLockError::WouldBlock) => return Err(io::Error::other("somebody else has locked it")),
@@ -94,22 +95,22 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-fn is_name(name: &str) -> bool {
+fn is_login_folder_name(name: &str) -> bool {
     let random = name.strip_prefix(PREFIX);
     random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// Removes the abandoned folders in `temporary`. Returns each with the error where it could not be removed.
+/// Removes the abandoned folders in `temporary`. Returns each with the result of its removal.
 fn remove_abandoned(temporary: &Path) -> Vec<(PathBuf, io::Result<()>)> {
     let entries = std::fs::read_dir(temporary).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_name));
-    let left = named.map(|entry| entry.path()).filter_map(|path| Some((abandoned(&path)?, path)));
-    // The lock is held until the folder has gone, so that of two runs one removes it.
+    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_login_folder_name));
+    let left = named.map(|entry| entry.path()).filter_map(|path| Some((lock_of_abandoned(&path)?, path)));
+    // Holds the lock until the folder has been removed, so that only one of several runs removes it.
     left.map(|(_lock, path)| (path.clone(), std::fs::remove_dir_all(&path))).collect()
 }
 
-/// The lock of a folder that this user's dead run has left; none where it is anything else, or where that can't be told.
-fn abandoned(path: &Path) -> Option<File> {
+/// Locks a folder that an ended run of this user left behind. Returns `None` for anything else, and if in doubt.
+fn lock_of_abandoned(path: &Path) -> Option<File> {
     let user = rustix::process::geteuid().as_raw();
     let folder = std::fs::symlink_metadata(path).ok()?;
     if !folder.is_dir() || folder.uid() != user || folder.mode() & 0o077 != 0 {
@@ -125,8 +126,8 @@ fn abandoned(path: &Path) -> Option<File> {
     Some(lock)
 }
 
-/// Credentials as an entry of `auths`; none for nobody.
-pub fn entry(credentials: &Credentials) -> Option<serde_json::Value> {
+/// Returns credentials as an entry of `auths`, or `None` for anonymous access.
+pub fn auths_entry(credentials: &Credentials) -> Option<serde_json::Value> {
     match credentials {
         Credentials::Anonymous => None,
         Credentials::Basic { user, password } => {
@@ -136,7 +137,8 @@ pub fn entry(credentials: &Credentials) -> Option<serde_json::Value> {
     }
 }
 
-/// How another program has to call a host that is reached at an endpoint: `host:port`. None where it has a path.
+/// Returns the name by which another program reaches an endpoint: `host[:port]`. Returns `None` if the endpoint has a
+/// path, which no image reference could express.
 pub fn authority(endpoint: &Url) -> Option<String> {
     let host = endpoint.host_str().filter(|_| endpoint.path() == "/")?;
     Some(match endpoint.port() {
@@ -151,7 +153,7 @@ mod tests {
     use secrecy::SecretString;
 
     #[test]
-    fn credentials_are_this_users_alone_and_for_one_host() {
+    fn credentials_are_for_one_host_and_readable_only_by_the_user() {
         let temporary = tempfile::tempdir().unwrap();
         let credentials = Credentials::Basic { user: "AWS".into(), password: SecretString::from("p") };
         let login = Login::write("h.example:5000", &credentials, temporary.path()).unwrap();
@@ -160,24 +162,25 @@ mod tests {
         assert_eq!(std::fs::metadata(login.folder()).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), r#"{"auths":{"h.example:5000":{"auth":"QVdTOnA="}}}"#);
         let path = login.folder().to_owned();
-        assert!(is_name(path.file_name().unwrap().to_str().unwrap()), "{}", path.display());
+        assert!(is_login_folder_name(path.file_name().unwrap().to_str().unwrap()), "{}", path.display());
         drop(login);
         assert!(!path.exists());
     }
 
     #[test]
-    fn what_a_killed_run_left_is_removed_and_nothing_else() {
+    fn only_abandoned_login_folders_are_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let login = || Login::write("h.example", &Credentials::Anonymous, temporary.path()).unwrap();
-        // A kill gives the lock back, and removes nothing.
+        // Killing a process releases its lock, and removes nothing.
         let killed = |login: Login| login.folder.keep();
         let (left, held) = (killed(login()), login());
         let elsewhere = tempfile::tempdir().unwrap();
         std::fs::write(elsewhere.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), left.join("contexts")).unwrap();
-        // Others: a link, one without a lock, one that others may enter, and another name.
+        // Not abandoned: a link, a folder without a lock file, one that other users may enter, and one with another
+        // name.
         let link = temporary.path().join("login-AAAAAAAAAAAA");
-        std::os::unix::fs::symlink(killed(Login::of(&[], elsewhere.path()).unwrap()), &link).unwrap();
+        std::os::unix::fs::symlink(killed(Login::with_files(&[], elsewhere.path()).unwrap()), &link).unwrap();
         let unlocked = killed(login());
         std::fs::remove_file(unlocked.join(LOCK)).unwrap();
         let open = killed(login());

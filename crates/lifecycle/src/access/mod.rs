@@ -1,4 +1,4 @@
-//! Access to registries: AWS identities, credentials, and the repositories that they open.
+//! Access to registries: AWS identities, credentials, and open repositories.
 
 mod docker_config;
 mod login;
@@ -7,7 +7,7 @@ mod registry_credentials;
 mod stores;
 
 pub use docker_config::DockerConfig;
-pub use login::{Login, authority, entry};
+pub use login::{Login, authority, auths_entry};
 pub use registry_access::RegistryAccess;
 pub use registry_credentials::RegistryCredentials;
 pub use stores::{OpenRepository, Stores};

@@ -14,23 +14,23 @@ use registry::{EcrHost, Options};
 pub struct RegistryAccess {
     /// The AWS identity.
     pub aws: Arc<Aws>,
-    /// The repositories that this identity opens.
+    /// Opens repositories as this identity.
     pub stores: Stores,
-    /// `registry`, which replaces the registry that an image's expression begins with.
+    /// `registry`, which replaces the registry at the start of each image name.
     pub registry: Option<String>,
-    /// `registry-parameter`, the SSM parameter that replaces the one that the template names.
+    /// `registry-parameter`, which replaces the SSM parameter that the template reads the registry from.
     pub registry_parameter: Option<String>,
 }
 
 impl RegistryAccess {
-    /// Creates the access of an identity.
+    /// Creates the access for an identity.
     pub fn new(aws: Aws, options: &Options, registry: Option<String>, registry_parameter: Option<String>) -> Self {
         let aws = Arc::new(aws);
         let stores = Stores::new(options.clone(), Arc::new(RegistryCredentials::new(aws.clone())));
         Self { aws, stores, registry, registry_parameter }
     }
 
-    /// Shares tokens, connections and budgets with another access if both have the same identity.
+    /// Shares tokens, connections and request budgets with another access if both have the same identity.
     #[must_use]
     pub fn sharing_with(mut self, other: &Self) -> Self {
         if self.aws.is_same_identity(&other.aws) {
@@ -39,8 +39,8 @@ impl RegistryAccess {
         self
     }
 
-    /// Checks `allowed-account-ids`: registries and identity must belong to one of these accounts. Without accounts, and
-    /// for stores on disk, everything is allowed.
+    /// Checks `allowed-account-ids`: registries and identity must belong to one of these accounts. Without accounts,
+    /// and for stores on disk, everything is allowed.
     ///
     /// # Errors
     /// If a registry or the identity belongs to another account, or its account is unknown.

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::DockerConfig;
-use crate::aws::{Aws, Kind, PUBLIC_HOST};
+use crate::aws::{Aws, AwsErrorKind, PUBLIC_HOST};
 use oci::{ErrorKind, StoreError};
 use registry::{CredentialSource, Credentials, EcrHost};
 
-/// Credentials of registries: those of ECR and, where Docker's configuration has none, of the public registry by
-/// `GetAuthorizationToken`, all others from Docker's configuration.
+/// Credentials for registries. ECR's come from `GetAuthorizationToken`, all others from Docker's configuration. ECR
+/// Public uses `GetAuthorizationToken` if Docker's configuration has no credentials for it.
 pub struct RegistryCredentials {
     aws: Arc<Aws>,
     docker: DockerConfig,
 }
 
 impl RegistryCredentials {
-    /// The credentials that an identity has.
+    /// Creates the source of credentials for an identity.
     pub fn new(aws: Arc<Aws>) -> Self {
         let docker = DockerConfig { folder: aws.variables().docker_config() };
         Self { aws, docker }
@@ -30,7 +30,7 @@ impl CredentialSource for RegistryCredentials {
         let token = match EcrHost::parse(host) {
             Some(ecr) => self.aws.token(&ecr).await,
             None => match self.docker.credentials(host).await? {
-                // Who has no credentials can read what is public.
+                // Public images can be read without credentials.
                 Credentials::Anonymous if host == PUBLIC_HOST => {
                     self.aws.public_token().await.map(|token| token.unwrap_or(Credentials::Anonymous))
                 }
@@ -39,7 +39,7 @@ impl CredentialSource for RegistryCredentials {
         };
         token.map_err(|error| {
             let kind = match error.kind {
-                Kind::Denied => ErrorKind::Denied,
+                AwsErrorKind::Denied => ErrorKind::Denied,
                 _ => ErrorKind::Authentication,
             };
             let hint = error.hint.clone();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use oci::{Layout, Location, Reference, Store, StoreError};
 use registry::{Options, Registries, Repository, Traffic};
 
-/// Opens the repositories that references name, as one identity. Clones share tokens, connections and budgets.
+/// Opens repositories by reference, as one identity. Clones share tokens, connections and request budgets.
 #[derive(Clone)]
 pub struct Stores {
     registries: Arc<Registries>,
@@ -12,22 +12,22 @@ pub struct Stores {
 /// An open repository.
 #[derive(Clone)]
 pub struct OpenRepository {
-    /// What it can do.
+    /// The repository as a store.
     pub store: Arc<dyn Store>,
-    /// The same where it is of a registry.
+    /// The same repository, if it is in a registry and not on disk.
     pub remote: Option<Repository>,
 }
 
 impl Stores {
-    /// Stores that ask `source` for credentials of registries.
+    /// Creates stores that get their credentials from `source`.
     pub fn new(options: Options, source: Arc<dyn registry::CredentialSource>) -> Self {
         Self { registries: Arc::new(Registries::new(options, source)) }
     }
 
-    /// The repository of a reference.
+    /// Opens the repository of a reference.
     ///
     /// # Errors
-    /// When the host can't be made into an address.
+    /// If the host cannot be part of a URL.
     pub fn open(&self, reference: &Reference) -> Result<OpenRepository, StoreError> {
         match &reference.location {
             Location::Directory(directory) => {
@@ -42,7 +42,7 @@ impl Stores {
 }
 
 impl OpenRepository {
-    /// What the use of it took so far; nothing for a layout.
+    /// Returns how much was transferred so far. For a layout on disk that is zero.
     pub fn traffic(&self) -> Traffic {
         self.remote.as_ref().map(Repository::traffic).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What `--help` prints, from the action file that is compiled in: what a workflow reads is what a person reads.
+//! The text of `--help`, made from the action file that is compiled in.
 
 use serde_json::Value;
 use textwrap::{Options, WordSplitter};
@@ -6,10 +6,10 @@ use textwrap::{Options, WordSplitter};
 use cfn_images::yaml_to_json;
 use runner_protocol::Action;
 
-/// Columns of the text.
+/// The width of the text, in columns.
 const WIDTH: usize = 100;
 
-/// The text as lines. That the action file can be read, and describes all there is, is a test's business.
+/// Returns the lines of the text. A test checks that the action file can be read and describes every input and output.
 pub(super) fn lines(action: &Action) -> Vec<String> {
     let definition = yaml_to_json(action.definition).unwrap_or_default();
     let mut help = Help::default();
@@ -68,7 +68,7 @@ struct Help {
 }
 
 impl Help {
-    /// A line with an empty one around it.
+    /// Adds a title between empty lines.
     fn title(&mut self, title: &str) {
         if !self.lines.is_empty() {
             self.lines.push(String::new());
@@ -86,7 +86,7 @@ impl Help {
 
     fn text(&mut self, indent: &str, text: &str) {
         let options = Options::new(WIDTH).initial_indent(indent).subsequent_indent(indent);
-        // Not at the hyphens of names either.
+        // A name with hyphens is not split.
         let options = options.break_words(false).word_splitter(WordSplitter::NoHyphenation);
         self.lines.extend(textwrap::wrap(text, options).into_iter().map(|line| line.into_owned()));
     }

@@ -1,13 +1,13 @@
-//! The declaration of an action's inputs.
+//! The macro that declares the inputs of an action.
 
-/// Declares the inputs of an action: each with its default, in one place.
+/// Declares the inputs of an action with their defaults.
 ///
-/// The result is a struct `Inputs` of what was typed, which `ghactions` reads from `INPUT_<NAME>`. Each input has a method of
-/// its name that returns an [`Input`](runner_protocol::Input) to parse; its name for users has hyphens, as in `action.yml`.
-/// `as` gives an input whose name is a keyword another field.
+/// The macro defines a struct `Inputs` that holds the text of each input as `ghactions` reads it from `INPUT_<NAME>`.
+/// Each input has a method of its name that returns an [`Input`](runner_protocol::Input) to parse. The input's name for
+/// users has hyphens, as in `action.yml`. If the name is a Rust keyword, `field as "name"` declares it.
 ///
-/// A declaration that begins with `common;` has the inputs of all actions too. One that begins with `writing;` has those
-/// of the actions that write to a registry as well. `common()` and `writing()` hand them to the library.
+/// A declaration that begins with `common;` also has the inputs that all actions share. One that begins with `writing;`
+/// also has those of the actions that write to a registry. The methods `common()` and `writing()` return these groups.
 #[macro_export]
 macro_rules! inputs {
     (common; $($own:tt)*) => {
@@ -31,7 +31,7 @@ macro_rules! inputs {
         }
 
         impl Inputs {
-            /// The inputs of all actions.
+            /// Returns the inputs that all actions share.
             pub(crate) fn common(&self) -> $crate::inputs::CommonInputs<'_> {
                 $crate::inputs::CommonInputs {
                     project: $crate::naming::ProjectInputs {
@@ -65,7 +65,7 @@ macro_rules! inputs {
         }
 
         impl Inputs {
-            /// The inputs of the actions that write to a registry.
+            /// Returns the inputs of the actions that write to a registry.
             pub(crate) fn writing(&self) -> $crate::inputs::WritingInputs<'_> {
                 $crate::inputs::WritingInputs {
                     extra_tags: self.extra_tags(),
@@ -80,14 +80,14 @@ macro_rules! inputs {
         }
     };
     ($($name:ident $(as $typed:tt)? = $default:literal),* $(,)?) => {
-        /// The inputs as they were typed.
+        /// The text of each input.
         #[derive(::ghactions::prelude::Actions)]
         pub(crate) struct Inputs {
             $(#[input(required = false $(, name = $typed)?)] $name: String,)*
         }
 
         impl Inputs {
-            /// Every input with its default.
+            /// All inputs with their defaults.
             pub(crate) const TABLE: &'static [(&'static str, &'static str)] =
                 &[$(($crate::inputs!(@name $name $($typed)?), $default)),*];
 
@@ -102,7 +102,7 @@ macro_rules! inputs {
         }
     };
     (@input $name:ident, $field:expr) => {
-        // An input that only an action's shell or a later step reads has no reader here.
+        // Some inputs are read by the action file's shell step or by a later step only.
         #[allow(dead_code, reason = "every input has a method, and not every action reads each of the common ones")]
         pub(crate) fn $name(&self) -> ::runner_protocol::Input<'_> {
             const FIELD: &str = $field;
@@ -115,7 +115,7 @@ macro_rules! inputs {
     (@name $name:ident $typed:tt) => { $typed };
 }
 
-/// Turns the underscores of a field's name into hyphens.
+/// Replaces the underscores of a field's name with hyphens.
 #[doc(hidden)]
 pub const fn hyphenated<const N: usize>(name: &str) -> [u8; N] {
     let mut bytes = [0; N];
@@ -127,7 +127,7 @@ pub const fn hyphenated<const N: usize>(name: &str) -> [u8; N] {
     bytes
 }
 
-/// The text of ASCII bytes.
+/// Returns ASCII bytes as a string.
 #[doc(hidden)]
 pub const fn ascii(bytes: &[u8]) -> &str {
     match std::str::from_utf8(bytes) {

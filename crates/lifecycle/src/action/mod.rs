@@ -1,4 +1,4 @@
-//! How an action runs: it reads its inputs, does the work, tells the runner, and ends with an exit code.
+//! Runs an action: reads the environment, does the work, reports to the runner, and returns an exit code.
 
 mod help;
 mod inputs_macro;
@@ -16,25 +16,26 @@ use crate::nearest;
 use crate::{ActionError, Diagnostic};
 use runner_protocol::{Action, Annotation, Level, Runner, Variables, Verdict};
 
-/// After a signal the runner waits 7.5 s before it sends the next; by then the report has to be written.
+/// How long the work may take to stop after a signal. GitHub's runner sends the next signal after 7.5 s, and the report
+/// must be written by then.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Runs an action: reads the environment, does the work, tells the runner, and says by the exit code how it went.
+/// Runs an action: reads the environment, does the work, reports to the runner, and returns an exit code.
 ///
-/// SIGINT and SIGTERM mean the same: the work is told, gets five seconds to come to a stop, and what is true by then
-/// is reported. Exit code 0: done; 1: it ran and something failed; 2: the inputs or the template are wrong.
+/// SIGINT and SIGTERM cancel the work. It has five seconds to stop, then the state reached by then is reported. The
+/// exit code is 0 on success, 1 if something failed, and 2 if the inputs or the template are wrong.
 pub fn main<F>(action: &Action, work: impl FnOnce(Arc<Runner>) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<Verdict>>,
 {
     let environment = Variables::of_process();
     let runner = Arc::new(Runner::new(environment));
-    if let Some(code) = answer_by_hand(action, &runner) {
+    if let Some(code) = answer_argument(action, &runner) {
         return code;
     }
-    by_hand(action, &runner.variables).into_iter().for_each(|warning| runner.annotate(warning));
-    let wrong: Vec<anyhow::Error> = runner.prepare(action).into_iter().map(Into::into).collect();
-    let code = if wrong.is_empty() { to_its_end(action, &runner, work) } else { report(action, &runner, &wrong) };
+    unknown_inputs(action, &runner.variables).into_iter().for_each(|warning| runner.annotate(warning));
+    let errors: Vec<anyhow::Error> = runner.prepare(action).into_iter().map(Into::into).collect();
+    let code = if errors.is_empty() { run_work(action, &runner, work) } else { report(action, &runner, &errors) };
     let unwritten = runner.finish(action);
     let is_written = unwritten.is_empty();
     for error in unwritten {
@@ -43,8 +44,8 @@ where
     if is_written { ExitCode::from(code) } else { ExitCode::FAILURE }
 }
 
-/// Does the work. Returns the exit code.
-fn to_its_end<F>(action: &Action, runner: &Arc<Runner>, work: impl FnOnce(Arc<Runner>) -> F) -> u8
+/// Does the work, and returns the exit code.
+fn run_work<F>(action: &Action, runner: &Arc<Runner>, work: impl FnOnce(Arc<Runner>) -> F) -> u8
 where
     F: Future<Output = anyhow::Result<Verdict>>,
 {
@@ -52,8 +53,8 @@ where
         Ok(runtime) => runtime,
         Err(error) => return report(action, runner, &[ActionError::failure("cannot start").because(error).into()]),
     };
-    let outcome = runtime.block_on(until_cancelled(runner, signal(), panics::caught(work(runner.clone()))));
-    // What still runs in the background is of no use any more.
+    let outcome = runtime.block_on(run_until_cancelled(runner, signal(), panics::catch(work(runner.clone()))));
+    // The result of tasks that are still running would not be used.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {
         Ok(Verdict::Pass) if runner.is_cancelled() => 1,
@@ -63,7 +64,7 @@ where
     }
 }
 
-/// Reports the errors that ended a run. Returns the exit code.
+/// Reports the errors that ended a run, and returns the exit code.
 fn report(action: &Action, runner: &Runner, errors: &[anyhow::Error]) -> u8 {
     let diagnostics: Vec<Diagnostic> = errors.iter().map(Diagnostic::of).collect();
     diagnostics.iter().for_each(|diagnostic| runner.annotate(diagnostic.annotation()));
@@ -72,7 +73,7 @@ fn report(action: &Action, runner: &Runner, errors: &[anyhow::Error]) -> u8 {
     diagnostics.iter().map(|diagnostic| diagnostic.exit_code).max().unwrap_or(1)
 }
 
-async fn until_cancelled(
+async fn run_until_cancelled(
     runner: &Runner,
     signal: impl Future<Output = &'static str>,
     work: impl Future<Output = anyhow::Result<Verdict>>,
@@ -82,7 +83,7 @@ async fn until_cancelled(
         outcome = &mut work => return outcome,
         name = signal => {
             runner.cancel();
-            runner.say(format!("{name}: what is on its way comes to a stop"));
+            runner.say(format!("{name}: cancelling in-flight work"));
             runner.annotate(Annotation::new(Level::Error, format!("the run was cancelled ({name})")));
         }
     }
@@ -99,7 +100,7 @@ async fn signal() -> &'static str {
             Ok(mut signals) => {
                 signals.recv().await;
             }
-            // Without a handler the default stays: the signal ends the program.
+            // Without a handler the default action remains: the signal ends the process.
             Err(_) => std::future::pending().await,
         }
     };
@@ -109,26 +110,26 @@ async fn signal() -> &'static str {
     }
 }
 
-/// Variables of inputs that there are not, where a person sets them: GitHub's runner tells of those in a workflow itself.
-fn by_hand(action: &Action, variables: &Variables) -> Vec<Annotation> {
+/// Returns a warning for each variable `INPUT_…` that is not an input. In a workflow, GitHub's runner itself warns
+/// about unknown inputs.
+fn unknown_inputs(action: &Action, variables: &Variables) -> Vec<Annotation> {
     if variables.in_actions() {
         return Vec::new();
     }
-    let is_input =
+    let is_unknown =
         |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
-    let unknown = variables.below("INPUT_").filter(is_input);
+    let unknown = variables.below("INPUT_").filter(is_unknown);
     let warning = |name: &str| {
         let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
         let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
-        let message =
-            format!("`INPUT_{name}` is no input of {}, and is not read{}", action.name, meant.unwrap_or_default());
+        let message = format!("unknown input `INPUT_{name}` of {}, ignored{}", action.name, meant.unwrap_or_default());
         Annotation::new(Level::Warning, message)
     };
     unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
 }
 
-/// `--help` and `--version`, and an error for any other argument: an action has inputs.
-fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
+/// Handles a command-line argument, `--help` and the like. Any other argument is an error: an action has inputs only.
+fn answer_argument(action: &Action, runner: &Runner) -> Option<ExitCode> {
     let argument = std::env::args_os().nth(1)?;
     match argument.to_string_lossy().as_ref() {
         "--version" | "-V" => {
@@ -144,7 +145,7 @@ fn answer_by_hand(action: &Action, runner: &Runner) -> Option<ExitCode> {
         "--outputs" => action.outputs.iter().for_each(|name| runner.say(name)),
         "--help" | "-h" => help::lines(action).iter().for_each(|line| runner.say(line)),
         other => {
-            let message = format!("`{other}` is no argument: inputs are variables INPUT_<NAME>, see --help");
+            let message = format!("unknown argument `{other}`: inputs are variables INPUT_<NAME>, see --help");
             runner.show_annotation(&Annotation::new(Level::Error, message));
             return Some(ExitCode::from(2));
         }
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_of_no_input_is_told_by_hand() {
+    fn an_unknown_input_is_a_warning_outside_of_workflows() {
         let action = Action {
             name: "promote",
             inputs: &[("require", ""), ("source_registry", "")],
@@ -166,26 +167,26 @@ mod tests {
             definition: "",
             names_artifacts: false,
         };
-        let said = |variables: Variables| -> Vec<String> {
-            by_hand(&action, &variables).into_iter().map(|warning| warning.message).collect()
+        let warnings = |variables: Variables| -> Vec<String> {
+            unknown_inputs(&action, &variables).into_iter().map(|warning| warning.message).collect()
         };
         assert_eq!(
-            said(
+            warnings(
                 [("INPUT_REQUIER", "lint"), ("INPUT_SOURCE-REGISTRY", "x"), ("INPUT_OTHER", ""), ("PATH", "/")].into()
             ),
-            ["`INPUT_REQUIER` is no input of promote, and is not read (hint: did you mean `INPUT_REQUIRE`?)"]
+            ["unknown input `INPUT_REQUIER` of promote, ignored (hint: did you mean `INPUT_REQUIRE`?)"]
         );
-        assert_eq!(said([("INPUT_X", "1")].into()), ["`INPUT_X` is no input of promote, and is not read"]);
-        assert_eq!(said([("INPUT_X", "1"), ("GITHUB_ACTIONS", "true")].into()), [""; 0]);
+        assert_eq!(warnings([("INPUT_X", "1")].into()), ["unknown input `INPUT_X` of promote, ignored"]);
+        assert_eq!(warnings([("INPUT_X", "1"), ("GITHUB_ACTIONS", "true")].into()), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_stop_is_left_before_the_runner_kills_it() {
+    async fn work_that_ignores_cancellation_is_abandoned_before_the_runner_kills_it() {
         let runner = Runner::new(Variables::from([]));
         let began = tokio::time::Instant::now();
-        let verdict = until_cancelled(&runner, async { "SIGTERM" }, std::future::pending()).await;
+        let verdict = run_until_cancelled(&runner, async { "SIGTERM" }, std::future::pending()).await;
         assert_eq!(verdict.unwrap(), Verdict::Fail);
-        // GitHub's runner: 7.5 s after SIGINT comes SIGTERM, and what is left is killed 2.5 s later.
+        // GitHub's runner sends SIGTERM 7.5 s after SIGINT, and kills the process 2.5 s later.
         assert!(began.elapsed() < Duration::from_millis(7500), "{:?}", began.elapsed());
         assert!(runner.is_cancelled());
     }

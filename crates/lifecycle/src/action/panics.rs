@@ -1,4 +1,4 @@
-//! A panic as an error: an action tells of its end, whatever end that is.
+//! Converts panics into errors, so that they are reported like any other failure.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, set_hook};
 use std::sync::{Mutex, PoisonError};
@@ -7,24 +7,25 @@ use futures::FutureExt;
 
 use crate::ActionError;
 
-/// What the last panic said, and where.
-static LAST: Mutex<Option<String>> = Mutex::new(None);
+/// The message and location of the last panic.
+static LAST_MESSAGE: Mutex<Option<String>> = Mutex::new(None);
 
-/// Does some work; a panic in it is its error. What a panic says is not printed as it is: lines of it could be commands.
-pub(super) async fn caught<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    set_hook(Box::new(remember));
+/// Runs a future, and converts a panic into an error. The panic hook does not print the message, because the runner
+/// would interpret lines of it as workflow commands.
+pub(super) async fn catch<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    set_hook(Box::new(store_message));
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-        let said = LAST.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        Err(ActionError::failure(format!("this action is broken: {said}"))
-            .hint("please report it, with the log")
+        let message = LAST_MESSAGE.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        Err(ActionError::failure(format!("internal error: {message}"))
+            .hint("please report it together with the log")
             .into())
     })
 }
 
-fn remember(info: &PanicHookInfo<'_>) {
+fn store_message(info: &PanicHookInfo<'_>) {
     let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
-    let said = info.payload_as_str().unwrap_or("a panic without words");
-    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{said}{place}"));
+    let message = info.payload_as_str().unwrap_or("a panic without a message");
+    *LAST_MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{message}{place}"));
 }
 
 #[cfg(test)]
@@ -33,12 +34,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_with_its_place() {
-        let broken = caught(async { std::panic::panic_any("::error::no\nx") as anyhow::Result<()> });
-        let error = broken.await.unwrap_err().to_string();
-        assert!(
-            error.starts_with("this action is broken: ::error::no\nx (") && error.contains("panics.rs:"),
-            "{error}"
-        );
-        assert!(caught(async { Ok(7) }).await.is_ok_and(|seven| seven == 7));
+        let panicked = catch(async { std::panic::panic_any("::error::no\nx") as anyhow::Result<()> });
+        let error = panicked.await.unwrap_err().to_string();
+        assert!(error.starts_with("internal error: ::error::no\nx (") && error.contains("panics.rs:"), "{error}");
+        assert!(catch(async { Ok(7) }).await.is_ok_and(|seven| seven == 7));
     }
 }

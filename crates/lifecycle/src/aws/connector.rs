@@ -15,19 +15,19 @@ use http_body_util::{BodyExt, Limited};
 use oci::{BoxError, ErrorKind, StoreError};
 use registry::http_client::{HttpClient, Refused};
 
-/// Until a connection stands, where the SDK does not say.
+/// The longest that connecting may take if the SDK sets no limit.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Until the head of an answer is there, where the SDK does not say: by itself it would wait for ever.
+/// The longest wait for the headers of a response if the SDK sets no limit. Its own default is to wait forever.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The largest answer that is read, in bytes. A page of scan findings is the largest there is.
+/// The largest response body that is read, in bytes. A page of scan findings is the largest that occurs.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
-/// Our HTTP client as the SDK's: one TLS configuration, one way through proxies, connections that are used again.
+/// Adapts this project's HTTP client to the SDK, so that all requests share TLS configuration, proxies and connections.
 #[derive(Default)]
 pub(super) struct SdkClient {
-    /// By how long a connection may take: what asks for an instance's credentials gives up early.
+    /// Clients by connect timeout. Requests to the instance metadata service use a short one.
     clients: Mutex<HashMap<Duration, HttpClient>>,
 }
 

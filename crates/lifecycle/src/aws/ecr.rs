@@ -1,49 +1,49 @@
 use aws_sdk_ecr::types::{ImageIdentifier, ImageTagMutability, ImageTagMutabilityExclusionFilterType};
 
-use super::{Aws, Error, Kind};
+use super::{Aws, AwsErrorKind, Error};
 use oci::{Digest, RepositoryName, Tag};
 use registry::EcrHost;
 use wildmatch::WildMatch;
 
-/// Which tags of a repository can be moved.
+/// The tag mutability of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutability {
-    /// Whether a tag that no filter matches can be moved.
+    /// Whether a tag that matches no filter can be moved.
     pub mutable: bool,
-    /// Wildcard filters of tags for which it is the other way round.
+    /// Wildcard filters. For a tag that matches one of them the opposite holds.
     pub exclusions: Vec<String>,
 }
 
-/// What ECR knows of an image.
+/// An image as ECR describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
-    /// When it was pushed, RFC 3339.
-    pub at: Option<String>,
-    /// Whether it is archived, and so can't be pulled.
+pub struct EcrImage {
+    /// When the image was pushed, in RFC 3339.
+    pub pushed_at: Option<String>,
+    /// Whether the image is archived. An archived image cannot be pulled.
     pub archived: bool,
 }
 
 impl Mutability {
-    /// Whether a tag can be moved.
+    /// Returns whether a tag can be moved.
     pub fn allows(&self, tag: &Tag) -> bool {
-        // A filter has no other wildcard than `*`: ECR takes no `?` in it.
+        // ECR supports no wildcard but `*`, and rejects a filter with `?`.
         let excluded = self.exclusions.iter().any(|filter| WildMatch::new(filter).matches(tag.as_str()));
         self.mutable != excluded
     }
 }
 
 impl Aws {
-    /// Which tags of a repository can be moved; none where the repository does not exist.
+    /// Returns the tag mutability of a repository, or `None` if the repository does not exist.
     ///
     /// # Errors
-    /// When that can't be known.
+    /// If the request fails.
     pub async fn mutability(&self, host: &EcrHost, repository: &RepositoryName) -> Result<Option<Mutability>, Error> {
         let request = self.ecr(&host.region).await?.describe_repositories().registry_id(&host.account);
         let answer = match request.repository_names(repository.as_str()).send().await {
             Ok(answer) => answer,
             Err(error) => {
                 let error = Error::of("ecr:DescribeRepositories", &host.repository_arn(repository.as_str()), error);
-                return if error.kind == Kind::NotFound { Ok(None) } else { Err(error) };
+                return if error.kind == AwsErrorKind::NotFound { Ok(None) } else { Err(error) };
             }
         };
         let Some(found) = answer.repositories().first() else { return Ok(None) };
@@ -59,49 +59,51 @@ impl Aws {
         Ok(Some(Mutability { mutable, exclusions }))
     }
 
-    /// When an image was pushed and whether it is archived; none where ECR does not know it.
+    /// Describes the image with a digest. Returns `None` if ECR does not know it.
     ///
     /// # Errors
-    /// When that can't be known.
-    pub async fn pushed(
+    /// If the request fails.
+    pub async fn image_by_digest(
         &self,
         host: &EcrHost,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Option<Pushed>, Error> {
+    ) -> Result<Option<EcrImage>, Error> {
         let image = ImageIdentifier::builder().image_digest(digest.to_string()).build();
-        self.described(host, repository, image).await
+        self.describe_image(host, repository, image).await
     }
 
-    /// The same of the image that a tag points to.
+    /// Describes the image that a tag points to. Returns `None` if ECR does not know it.
     ///
     /// # Errors
-    /// When that can't be known.
-    pub async fn tagged(
+    /// If the request fails.
+    pub async fn image_by_tag(
         &self,
         host: &EcrHost,
         repository: &RepositoryName,
         tag: &Tag,
-    ) -> Result<Option<Pushed>, Error> {
+    ) -> Result<Option<EcrImage>, Error> {
         let image = ImageIdentifier::builder().image_tag(tag.as_str()).build();
-        self.described(host, repository, image).await
+        self.describe_image(host, repository, image).await
     }
 
-    async fn described(
+    async fn describe_image(
         &self,
         host: &EcrHost,
         repository: &RepositoryName,
         image: ImageIdentifier,
-    ) -> Result<Option<Pushed>, Error> {
+    ) -> Result<Option<EcrImage>, Error> {
         let request = self.ecr(&host.region).await?.describe_images().registry_id(&host.account);
         match request.repository_name(repository.as_str()).image_ids(image).send().await {
-            Ok(answer) => Ok(answer.image_details().first().map(|image| Pushed {
-                at: image.image_pushed_at().and_then(|at| at.fmt(aws_smithy_types::date_time::Format::DateTime).ok()),
+            Ok(answer) => Ok(answer.image_details().first().map(|image| EcrImage {
+                pushed_at: image
+                    .image_pushed_at()
+                    .and_then(|at| at.fmt(aws_smithy_types::date_time::Format::DateTime).ok()),
                 archived: image.image_status().is_some_and(|status| status.as_str() == "ARCHIVED"),
             })),
             Err(error) => {
                 let error = Error::of("ecr:DescribeImages", &host.repository_arn(repository.as_str()), error);
-                if error.kind == Kind::NotFound { Ok(None) } else { Err(error) }
+                if error.kind == AwsErrorKind::NotFound { Ok(None) } else { Err(error) }
             }
         }
     }
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_turn_mutability_round() {
+    fn filters_invert_mutability() {
         let tag = |text: &str| text.parse::<Tag>().unwrap();
         let immutable = Mutability { mutable: false, exclusions: vec!["latest".into(), "dev-*".into()] };
         for (text, allowed) in [("latest", true), ("latest2", false), ("dev-1", true), ("test-1", false)] {

@@ -10,41 +10,41 @@ use crate::Explain;
 use oci::BoxError;
 use registry::http_client::Refused;
 
-/// The step that gives a job credentials, as the README has it.
+/// The step that gives a job credentials, as in the README.
 const CONFIGURE_CREDENTIALS: &str =
     "aws-actions/configure-aws-credentials@e6de054238d6b7531b4efff3b6587d9aade6a06c # v6.2.3";
 
-/// What went wrong at an AWS service.
+/// A failed call of an AWS service.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// The kind, by which callers decide.
-    pub kind: Kind,
-    /// One line that names action and resource.
+    /// The kind of failure, for callers to match on.
+    pub kind: AwsErrorKind,
+    /// One line that names the action and the resource.
     pub message: String,
-    /// The remedy, where one is known.
+    /// What to do about it, if known.
     pub hint: Option<String>,
     #[source]
     source: Option<BoxError>,
 }
 
-/// Kinds of failure.
+/// The kind of failure of an AWS call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// There are no credentials, or they are not accepted.
+pub enum AwsErrorKind {
+    /// Credentials are missing, or were refused.
     Credentials,
     /// An IAM permission is missing.
     Denied,
-    /// What was asked for does not exist.
+    /// The requested resource does not exist.
     NotFound,
-    /// What was to be made exists.
+    /// The resource to be created already exists.
     Exists,
-    /// Everything else.
+    /// Any other failure.
     Other,
 }
 
 impl Error {
-    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(super) fn new(kind: AwsErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hint: None, source: None }
     }
 
@@ -58,7 +58,8 @@ impl Error {
         self
     }
 
-    /// What the SDK says, in one line with the action and the resource. The SDK has retried already.
+    /// Converts an error of the SDK into one line with the action and the resource. The SDK has already retried the
+    /// call.
     pub(super) fn of<E>(action: &str, resource: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -69,7 +70,7 @@ impl Error {
         let answer = error.raw_response();
         match code.as_str() {
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
-                Self::new(Kind::Denied, format!("{action} on {resource} was denied{detail}"))
+                Self::new(AwsErrorKind::Denied, format!("{action} on {resource} was denied{detail}"))
                     .hint(format!("allow {action} in the role's policy"))
             }
             "ExpiredTokenException"
@@ -77,27 +78,28 @@ impl Error {
             | "UnrecognizedClientException"
             | "InvalidClientTokenId"
             | "InvalidSignatureException"
-            | "SignatureDoesNotMatch" => {
-                Self::new(Kind::Credentials, format!("{action}: the AWS credentials were refused ({code}){detail}"))
-                    .hint("configure them again: they may have expired, or belong to another partition")
-            }
+            | "SignatureDoesNotMatch" => Self::new(
+                AwsErrorKind::Credentials,
+                format!("{action}: the AWS credentials were refused ({code}){detail}"),
+            )
+            .hint("configure them again: they may have expired, or belong to another partition"),
             code if code.ends_with("NotFoundException") || code.ends_with("NotFound") => {
-                Self::new(Kind::NotFound, format!("{action}: {resource} does not exist{detail}"))
+                Self::new(AwsErrorKind::NotFound, format!("{action}: {resource} does not exist{detail}"))
             }
             code if code.ends_with("AlreadyExistsException") => {
-                Self::new(Kind::Exists, format!("{action}: {resource} exists{detail}"))
+                Self::new(AwsErrorKind::Exists, format!("{action}: {resource} exists{detail}"))
             }
             code => match answer {
                 Some(answer) if code.is_empty() || answer.status().is_server_error() => {
                     Self::answered(action, resource, code, answer, &detail)
                 }
                 _ if code.is_empty() => Self::unanswered(action, error),
-                _ => Self::new(Kind::Other, format!("{action} on {resource} failed ({code}){detail}")),
+                _ => Self::new(AwsErrorKind::Other, format!("{action} on {resource} failed ({code}){detail}")),
             },
         }
     }
 
-    /// An answer that says nothing but that it failed, or that the service itself failed.
+    /// Converts a response without an error code, or one with a server error.
     fn answered(action: &str, resource: &str, code: &str, answer: &HttpResponse, detail: &str) -> Self {
         let status = answer.status().as_u16();
         let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
@@ -113,51 +115,56 @@ impl Error {
         .flatten()
         .collect();
         let message = format!("{action} on {resource}: {service} answered {}{detail}", said.join(", "));
-        match answer.status().is_server_error() {
-            true => Self::new(Kind::Other, message)
-                .hint(format!("{service} itself failed: run it again later, and see https://health.aws.amazon.com")),
-            false => Self::new(Kind::Other, message),
+        let error = Self::new(AwsErrorKind::Other, message);
+        if answer.status().is_server_error() {
+            error.hint(format!("{service} itself failed: run it again later, and see https://health.aws.amazon.com"))
+        } else {
+            error
         }
     }
 
-    /// No answer of the service: no credentials, no connection, no time.
+    /// Converts a failure without a response: missing credentials, no connection, or a timeout.
     fn unanswered<E>(action: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: StdError + Send + Sync + 'static,
     {
         if let Some(refused) = Refused::behind(&error) {
-            return Self::new(Kind::Other, format!("{action}: {refused}")).hint(refused.hint);
+            return Self::new(AwsErrorKind::Other, format!("{action}: {refused}")).hint(refused.hint);
         }
         let innermost = causes(&error).last().map(|cause| one_line(&cause.to_string())).unwrap_or_default();
         match causes(&error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
-            Some(error) if says_none(error) => Self::no_credentials(format!("{action}: no AWS credentials")),
+            Some(error) if is_missing_credentials(error) => {
+                Self::no_credentials(format!("{action}: no AWS credentials"))
+            }
             Some(_) => Self::no_credentials(format!("{action}: no AWS credentials ({innermost})")),
-            None => Self::new(Kind::Other, format!("{action}: no answer ({innermost})")),
+            None => Self::new(AwsErrorKind::Other, format!("{action}: no answer ({innermost})")),
         }
     }
 
-    /// There are no credentials; what gives them to a job.
+    /// Creates an error for missing credentials. Its hint shows how a job gets them.
     pub(super) fn no_credentials(message: impl Into<String>) -> Self {
-        Self::new(Kind::Credentials, message).hint(format!(
+        Self::new(AwsErrorKind::Credentials, message).hint(format!(
             "add the step `- uses: {CONFIGURE_CREDENTIALS}` with `role-to-assume` and `aws-region` before this one, or set \
              `role-to-assume` of this one (promote: `source-role`, `target-role`); either takes `permissions: {{contents: read, id-token: write}}` of the job"
         ))
     }
 }
 
-/// Whether there are no credentials, rather than some that could not be had. An instance's metadata are the last place
-/// that is looked in: what answers at their address on a machine of another cloud has none either.
-pub(super) fn says_none(error: &CredentialsError) -> bool {
+/// Returns whether no credentials are configured. Otherwise some are, but could not be obtained.
+///
+/// The instance metadata service is the last source in the chain. Any of its errors counts as missing credentials,
+/// because machines of other clouds answer at its address too.
+pub(super) fn is_missing_credentials(error: &CredentialsError) -> bool {
     let is_metadata = |cause: &(dyn StdError + 'static)| cause.is::<ImdsError>();
     matches!(error, CredentialsError::CredentialsNotLoaded(_)) || causes(error).any(is_metadata)
 }
 
-/// An error and what caused it.
+/// Iterates over an error and its causes.
 fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |cause: &&'e (dyn StdError + 'static)| (*cause).source())
 }
 
-/// The name of a service, by the action of IAM.
+/// Returns the name of the service that an IAM action belongs to.
 fn service(action: &str) -> &'static str {
     match action.split(':').next() {
         Some("ecr") => "Amazon ECR",
@@ -168,7 +175,7 @@ fn service(action: &str) -> &'static str {
     }
 }
 
-/// The service's own code of an error: `ParameterNotFound`.
+/// Returns the service's code for an error: `ParameterNotFound`.
 pub(super) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<String> {
     error.as_service_error()?.code().map(str::to_owned)
 }
@@ -188,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_step_to_paste_is_the_one_that_the_readme_shows() {
+    fn the_suggested_step_is_that_of_the_readme() {
         let readme = include_str!("../../../../README.md");
         assert!(readme.contains(&format!("- uses: {CONFIGURE_CREDENTIALS}\n")), "{CONFIGURE_CREDENTIALS}");
     }

@@ -1,4 +1,4 @@
-//! What ECR's own scanning found in an image: basic scans, and enhanced ones that Amazon Inspector makes.
+//! Findings of ECR's own scanning: basic scans, and enhanced scans by Amazon Inspector.
 
 use std::time::Duration;
 
@@ -6,110 +6,116 @@ use aws_sdk_ecr::operation::describe_image_scan_findings::DescribeImageScanFindi
 use aws_sdk_ecr::types::{EnhancedImageScanFinding, ImageIdentifier, ScanStatus};
 use tokio::time::{Instant, sleep};
 
-use super::{Aws, Error, Kind, error};
-use crate::evidence::scan::{Counts, Severity};
+use super::{Aws, AwsErrorKind, Error, error};
+use crate::evidence::scan::{ScanCounts, Severity};
 use oci::{Digest, RepositoryName};
 use registry::EcrHost;
 
-/// The most that one page may hold; the service's own limit.
+/// The most findings of one page; the service's own limit.
 const PAGE: i32 = 1000;
 
-/// Pages of one digest's findings that are read.
+/// The most pages that are read for one digest.
 const PAGES: usize = 100;
 
-/// Between the first two looks at a scan that is not done; each later one waits twice as long, up to [`LAST_PAUSE`].
+/// The first pause between two requests for an unfinished scan. Each later pause is twice as long, up to
+/// [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two looks at a scan that takes long.
+/// The longest pause between two requests for an unfinished scan.
 const LAST_PAUSE: Duration = Duration::from_secs(15);
 
-/// What is known to be wrong with one digest.
+/// The vulnerabilities that ECR's scan found in one digest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Findings {
-    /// What counts, the worst first.
-    pub findings: Vec<Finding>,
-    /// Those that Inspector's suppression rules set aside.
+pub struct ScanFindings {
+    /// The findings that count, worst first.
+    pub findings: Vec<ScanFinding>,
+    /// How many findings Inspector's suppression rules exclude.
     pub suppressed: u64,
-    /// When the scan was made, RFC 3339.
+    /// When the scan was completed, in RFC 3339.
     pub completed: Option<String>,
 }
 
-/// One vulnerability.
+/// A vulnerability that ECR's scan found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ScanFinding {
     /// Its id: `CVE-2024-1234`.
     pub id: String,
-    /// Its other names.
+    /// Other IDs of the same vulnerability.
     pub aliases: Vec<String>,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
 }
 
-impl Finding {
-    /// All its names.
+impl ScanFinding {
+    /// Returns the ID and all aliases.
     pub fn names(&self) -> Vec<&str> {
         [&self.id].into_iter().chain(&self.aliases).map(String::as_str).collect()
     }
 }
 
-impl Findings {
-    /// How many there are of each severity.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
+impl ScanFindings {
+    /// Counts the findings by severity.
+    pub fn counts(&self) -> ScanCounts {
+        let mut counts = ScanCounts::default();
         self.findings.iter().for_each(|finding| counts.add(finding.severity));
         counts
     }
 
-    /// Takes those out that a waiver accepts, and returns the ids of these, each once.
-    pub fn waive(&mut self, accepts: impl Fn(&Finding) -> bool) -> Vec<String> {
+    /// Removes the findings that a waiver accepts, and returns their IDs without duplicates.
+    pub fn waive(&mut self, accepts: impl Fn(&ScanFinding) -> bool) -> Vec<String> {
         let (waived, counting) = std::mem::take(&mut self.findings).into_iter().partition(accepts);
         self.findings = counting;
-        let mut ids: Vec<String> = Vec::<Finding>::into_iter(waived).map(|finding| finding.id).collect();
+        let mut ids: Vec<String> = Vec::<ScanFinding>::into_iter(waived).map(|finding| finding.id).collect();
         ids.sort();
         ids.dedup();
         ids
     }
 }
 
-/// One look.
-enum Look {
-    Done(Findings),
-    /// Not yet, with the service's word for it.
-    Later(String),
+/// The state of a scan.
+enum ScanProgress {
+    Done(ScanFindings),
+    /// The scan is not finished; the service's name for its status.
+    Pending(String),
 }
 
 impl Aws {
-    /// The findings of one digest, basic and enhanced, all pages. A scan that is under way is waited for until the deadline.
+    /// Returns the findings of one digest, basic and enhanced. Waits until `deadline` for a scan that is in progress.
     ///
     /// # Errors
-    /// When there is no scan, it has failed or takes too long, or it can't be known: an image without findings and one
-    /// that nobody has looked at are different answers.
+    /// If there is no scan, the scan failed or takes too long, or a request fails. An image that was not scanned must
+    /// not look like one without findings.
     pub async fn scan_findings(
         &self,
         host: &EcrHost,
         repository: &RepositoryName,
         digest: &Digest,
         deadline: Duration,
-    ) -> Result<Findings, Error> {
+    ) -> Result<ScanFindings, Error> {
         let end = Instant::now() + deadline;
         let mut pause = FIRST_PAUSE;
         loop {
-            let word = match self.look(host, repository, digest).await? {
-                Look::Done(findings) => return Ok(findings),
-                Look::Later(word) => word,
+            let word = match self.scan_progress(host, repository, digest).await? {
+                ScanProgress::Done(findings) => return Ok(findings),
+                ScanProgress::Pending(word) => word,
             };
             if Instant::now() + pause > end {
                 let message = format!("ECR's scan of {digest} is not done after {} s ({word})", deadline.as_secs());
-                return Err(Error::new(Kind::Other, message));
+                return Err(Error::new(AwsErrorKind::Other, message));
             }
             sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 
-    async fn look(&self, host: &EcrHost, repository: &RepositoryName, digest: &Digest) -> Result<Look, Error> {
+    async fn scan_progress(
+        &self,
+        host: &EcrHost,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<ScanProgress, Error> {
         let client = self.ecr(&host.region).await?;
-        let mut findings = Findings::default();
+        let mut findings = ScanFindings::default();
         let mut token: Option<String> = None;
         for _ in 0..PAGES {
             let image = ImageIdentifier::builder().image_digest(digest.to_string()).build();
@@ -125,33 +131,35 @@ impl Aws {
                     }
                 })?;
             if let Some(word) = unfinished(&page, digest)? {
-                return Ok(Look::Later(word));
+                return Ok(ScanProgress::Pending(word));
             }
             read(&page, &mut findings);
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
                 findings.findings.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
-                return Ok(Look::Done(findings));
+                return Ok(ScanProgress::Done(findings));
             }
         }
-        Err(Error::new(Kind::Other, format!("ECR lists more than {PAGES} pages of findings of {digest}")))
+        Err(Error::new(AwsErrorKind::Other, format!("ECR lists more than {PAGES} pages of findings of {digest}")))
     }
 }
 
 fn unscanned(host: &EcrHost, repository: &RepositoryName, digest: &Digest) -> Error {
-    Error::new(Kind::NotFound, format!("ECR has not scanned {digest} of `{repository}`")).hint(format!(
+    Error::new(AwsErrorKind::NotFound, format!("ECR has not scanned {digest} of `{repository}`")).hint(format!(
         "turn on scanning in the registry's settings, or: aws ecr start-image-scan --region {} --registry-id {} --repository-name {repository} --image-id imageDigest={digest}",
         host.region, host.account
     ))
 }
 
-/// The word for a scan that is not done yet; an error for one that never will be.
+/// Returns the status of a scan that is not finished yet, and `None` for a finished one. A scan that will never finish
+/// is an error.
 fn unfinished(page: &DescribeImageScanFindingsOutput, digest: &Digest) -> Result<Option<String>, Error> {
     let status = page.image_scan_status();
     let word = status.and_then(|status| status.status()).cloned();
     match word {
         Some(ScanStatus::Complete | ScanStatus::Active) => {
-            // An enhanced scan says so before Inspector has looked: then there is neither a time nor a count.
+            // An enhanced scan has this status even before Inspector has scanned the image. Then it has neither a time
+            // nor a count.
             let looked = page.image_scan_findings().is_some_and(|found| {
                 found.image_scan_completed_at().is_some()
                     || found.finding_severity_counts().is_some()
@@ -164,12 +172,12 @@ fn unfinished(page: &DescribeImageScanFindingsOutput, digest: &Digest) -> Result
         word => {
             let word = word.as_ref().map_or("no status", ScanStatus::as_str);
             let why = status.and_then(|status| status.description()).map(|why| format!(": {why}")).unwrap_or_default();
-            Err(Error::new(Kind::Other, format!("ECR's scan of {digest} says nothing of it ({word}{why})")))
+            Err(Error::new(AwsErrorKind::Other, format!("ECR's scan of {digest} says nothing of it ({word}{why})")))
         }
     }
 }
 
-fn read(page: &DescribeImageScanFindingsOutput, findings: &mut Findings) {
+fn read(page: &DescribeImageScanFindingsOutput, findings: &mut ScanFindings) {
     let Some(found) = page.image_scan_findings() else { return };
     let format = aws_smithy_types::date_time::Format::DateTime;
     findings.completed =
@@ -177,7 +185,7 @@ fn read(page: &DescribeImageScanFindingsOutput, findings: &mut Findings) {
     let mut add = |id: Option<&str>, aliases: &[String], word: &str| {
         if let Some(severity) = severity(word) {
             let id = id.unwrap_or("a finding without a name").to_owned();
-            findings.findings.push(Finding { id, aliases: aliases.to_vec(), severity });
+            findings.findings.push(ScanFinding { id, aliases: aliases.to_vec(), severity });
         }
     };
     for finding in found.findings() {
@@ -201,7 +209,8 @@ fn name(finding: &EnhancedImageScanFinding) -> Option<&str> {
     vulnerability.or(finding.title())
 }
 
-/// Reads the service's word; none for what is informational. `UNDEFINED` and `UNTRIAGED` are unknown.
+/// Parses the service's name of a severity. Returns `None` for an informational finding. `UNDEFINED` and `UNTRIAGED`
+/// are unknown.
 fn severity(word: &str) -> Option<Severity> {
     match word {
         "INFORMATIONAL" => None,
@@ -220,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_scan_that_was_made_counts() {
+    fn only_a_finished_scan_counts() {
         let digest = Digest::of(b"image");
         let done = || {
             Some(ImageScanFindings::builder().image_scan_completed_at(aws_smithy_types::DateTime::from_secs(0)).build())
@@ -254,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_count_but_what_is_closed_or_set_aside() {
+    fn closed_and_suppressed_findings_do_not_count() {
         let basic = |name: &str, severity: &str| {
             ImageScanFinding::builder().name(name).severity(FindingSeverity::from(severity)).build()
         };
@@ -270,7 +279,7 @@ mod tests {
             .enhanced_findings(enhanced("F", "CRITICAL", "CLOSED"))
             .enhanced_findings(enhanced("G", "UNTRIAGED", "ACTIVE"))
             .build();
-        let mut findings = Findings::default();
+        let mut findings = ScanFindings::default();
         read(&page("COMPLETE", Some(found)), &mut findings);
         let names: Vec<(&str, Severity)> = findings.findings.iter().map(|f| (f.id.as_str(), f.severity)).collect();
         assert_eq!(
@@ -279,7 +288,7 @@ mod tests {
         );
         assert_eq!(
             (findings.suppressed, findings.counts()),
-            (1, Counts { critical: 1, low: 1, unknown: 2, ..Counts::default() })
+            (1, ScanCounts { critical: 1, low: 1, unknown: 2, ..ScanCounts::default() })
         );
     }
 }

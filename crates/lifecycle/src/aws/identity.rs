@@ -11,25 +11,25 @@ use http::Request;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 
-use super::{Error, Kind, error};
+use super::{AwsErrorKind, Error, error};
 use oci::BoxError;
 use registry::http_client::{HttpClient, full};
 use runner_protocol::Runner;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Until GitHub's token service has answered.
+/// The longest that GitHub's token service may take.
 const TOKEN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long before they expire credentials are renewed: more than the 10 s of the SDK, which asks again then.
+/// How long before they expire credentials are renewed. This exceeds the 10 s of the SDK, which would ask again then.
 const RENEWAL: Duration = Duration::from_secs(60);
 
-/// The largest answer of that service, in bytes.
+/// The largest response of GitHub's token service, in bytes.
 const TOKEN_LIMIT: usize = 64 * 1024;
 
-/// The audience that AWS's own action uses, and that trust policies expect.
+/// The audience of the token. AWS's own action uses it, so trust policies expect it.
 const AUDIENCE: &str = "sts.amazonaws.com";
 
-/// What a job needs for a role by web identity, to be pasted.
+/// The hint for a job that cannot assume a role by web identity.
 const TOKEN_PERMISSION: &str = "add to the job: `permissions: {contents: read, id-token: write}`; a called workflow needs it \
     in the job that calls it too, and a pull request from a fork never gets it";
 
@@ -38,7 +38,7 @@ const TOKEN_PERMISSION: &str = "add to the job: `permissions: {contents: read, i
 pub struct Role(String);
 
 impl Role {
-    /// The role's ARN.
+    /// Returns the role's ARN.
     pub fn arn(&self) -> &str {
         &self.0
     }
@@ -63,8 +63,8 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// The configuration with the role's credentials: by web identity where the job may ask GitHub for a token
-/// (`permissions: id-token: write`), else by the credentials at hand.
+/// Returns a configuration with the role's credentials. They come from web identity if the job may ask GitHub for a
+/// token (`permissions: id-token: write`), otherwise from the credentials of `config`.
 pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>) -> Result<SdkConfig, Error> {
     let environment = &runner.variables;
     let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
@@ -78,55 +78,57 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>)
             session: session_name(runner),
         }),
         _ => {
-            has_credentials(&config, role, runner).await?;
+            require_credentials(&config, role, runner).await?;
             let provider =
                 AssumeRoleProvider::builder(role.arn()).session_name(session_name(runner)).configure(&config);
             SharedCredentialsProvider::new(provider.build().await)
         }
     };
-    let hidden = Hidden { provider, runner: runner.clone(), given: Mutex::default() };
-    // Now, so that a role that can't be assumed is told as that, and not as what it was wanted for.
-    hidden.credentials().await.map_err(|error| {
-        Error::new(Kind::Denied, format!("cannot assume {}", role.arn()))
+    let masked = MaskedCredentials { provider, runner: runner.clone(), last: Mutex::default() };
+    // Assumes the role eagerly, so that a failure names the role and not the first call that needed it.
+    masked.credentials().await.map_err(|error| {
+        Error::new(AwsErrorKind::Denied, format!("cannot assume {}", role.arn()))
             .hint("the role's trust policy has to allow this job: sts:AssumeRoleWithWebIdentity, or sts:AssumeRole for the credentials at hand")
             .because(error)
     })?;
-    Ok(config.into_builder().credentials_provider(SharedCredentialsProvider::new(hidden)).build())
+    Ok(config.into_builder().credentials_provider(SharedCredentialsProvider::new(masked)).build())
 }
 
-/// Makes sure that there are credentials that a role can be assumed with: without them, and without a token of GitHub's,
-/// the SDK would tell of every place that it looked in.
-async fn has_credentials(config: &SdkConfig, role: &Role, runner: &Runner) -> Result<(), Error> {
-    if !lacks_credentials(config).await {
+/// Checks that there are credentials to assume a role with. Without them, the SDK's error would list every source that
+/// it tried.
+async fn require_credentials(config: &SdkConfig, role: &Role, runner: &Runner) -> Result<(), Error> {
+    if !has_no_credentials(config).await {
         return Ok(());
     }
     if runner.variables.in_actions() {
         let message = format!("cannot assume {}: this job may not ask GitHub for an identity token", role.arn());
-        return Err(Error::new(Kind::Denied, message).hint(TOKEN_PERMISSION));
+        return Err(Error::new(AwsErrorKind::Denied, message).hint(TOKEN_PERMISSION));
     }
     Err(Error::no_credentials(format!("cannot assume {}: no AWS credentials", role.arn())))
 }
 
-/// Whether there are no credentials at all.
-pub(super) async fn lacks_credentials(config: &SdkConfig) -> bool {
+/// Returns whether no credentials are configured at all.
+pub(super) async fn has_no_credentials(config: &SdkConfig) -> bool {
     match config.credentials_provider() {
-        Some(provider) => provider.provide_credentials().await.is_err_and(|error| error::says_none(&error)),
+        Some(provider) => {
+            provider.provide_credentials().await.is_err_and(|error| error::is_missing_credentials(&error))
+        }
         None => true,
     }
 }
 
-/// A role's credentials, hidden in the log before anybody has them.
-struct Hidden {
+/// A provider of a role's credentials that masks them in the log before it returns them.
+struct MaskedCredentials {
     provider: SharedCredentialsProvider,
     runner: Arc<Runner>,
-    /// The last ones, which are given again as long as they are good.
-    given: Mutex<Option<Credentials>>,
+    /// The last credentials, which are returned again until shortly before they expire.
+    last: Mutex<Option<Credentials>>,
 }
 
-impl Hidden {
+impl MaskedCredentials {
     async fn credentials(&self) -> Result<Credentials, CredentialsError> {
         let renewed = SystemTime::now() + RENEWAL;
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let given = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(given) = given.filter(|given| given.expiry().is_none_or(|expiry| expiry > renewed)) {
             return Ok(given);
         }
@@ -135,12 +137,12 @@ impl Hidden {
         if let Some(token) = credentials.session_token() {
             self.runner.mask(&SecretString::from(token));
         }
-        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials.clone());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials.clone());
         Ok(credentials)
     }
 }
 
-impl ProvideCredentials for Hidden {
+impl ProvideCredentials for MaskedCredentials {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -149,19 +151,19 @@ impl ProvideCredentials for Hidden {
     }
 }
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for MaskedCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hidden").finish_non_exhaustive()
+        f.debug_struct("MaskedCredentials").finish_non_exhaustive()
     }
 }
 
-/// Tells in CloudTrail which run it was.
+/// Returns the session name, by which CloudTrail identifies the run.
 fn session_name(runner: &Runner) -> String {
     let run = runner.variables.get("GITHUB_RUN_ID").filter(|run| run.bytes().all(|b| b.is_ascii_digit()));
     run.map_or_else(|| "image-lifecycle".to_owned(), |run| format!("image-lifecycle-{run}"))
 }
 
-/// Credentials by the OIDC token of the job.
+/// A provider of credentials by the job's OIDC token.
 #[derive(Debug)]
 struct WebIdentity {
     sts: aws_sdk_sts::Client,
@@ -197,7 +199,7 @@ impl ProvideCredentials for WebIdentity {
 }
 
 impl WebIdentity {
-    /// Asks GitHub for a token that names this job to AWS.
+    /// Asks GitHub for a token that identifies this job to AWS.
     async fn job_token(&self) -> Result<SecretString, BoxError> {
         #[derive(serde::Deserialize)]
         struct Token {
@@ -213,9 +215,10 @@ impl WebIdentity {
             let response = HttpClient::new().send(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), TOKEN_LIMIT).collect().await?.to_bytes();
-            match status.is_success() {
-                true => Ok(body),
-                false => Err(BoxError::from(format!("GitHub's token service answered {status}"))),
+            if status.is_success() {
+                Ok(body)
+            } else {
+                Err(BoxError::from(format!("GitHub's token service answered {status}")))
             }
         };
         let body = tokio::time::timeout(TOKEN_DEADLINE, answer)

@@ -1,4 +1,4 @@
-//! AWS as the actions need it: who we are, parameters of SSM, and ECR's control plane and tokens.
+//! The AWS services that the actions use: STS for the identity, SSM parameters, and ECR's control plane and tokens.
 
 mod connector;
 mod ecr;
@@ -16,9 +16,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::OnceCell;
 
-pub use ecr::{Mutability, Pushed};
-pub use error::{Error, Kind};
-pub use findings::{Finding, Findings};
+pub use ecr::{EcrImage, Mutability};
+pub use error::{AwsErrorKind, Error};
+pub use findings::{ScanFinding, ScanFindings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
 
@@ -26,15 +26,15 @@ use registry::{Credentials, EcrHost};
 use runner_protocol::{Runner, Variables};
 use secrecy::SecretString;
 
-/// The one public registry of all accounts.
+/// The host of ECR Public, which all accounts share.
 pub(crate) const PUBLIC_HOST: &str = "public.ecr.aws";
 
-/// Where that registry gives tokens.
+/// The region whose API issues tokens for ECR Public.
 const PUBLIC_REGION: &str = "us-east-1";
 
-/// One identity in AWS: the credentials of the job, or a role that they assume.
+/// An AWS identity: the job's credentials, or a role that they assume.
 ///
-/// Nothing is asked for before it is needed: a run against a layout on disk needs no AWS at all.
+/// Nothing is requested before it is needed, so a run against a layout on disk needs no AWS at all.
 pub struct Aws {
     runner: Arc<Runner>,
     role: Option<Role>,
@@ -45,33 +45,33 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// The variables of the run.
+    /// Returns the environment variables of the run.
     pub(crate) fn variables(&self) -> &Variables {
         &self.runner.variables
     }
 
-    /// An identity. `region` is that of SSM and STS; none is the SDK's own choice (`AWS_REGION`, the profile).
+    /// Creates an identity. `region` is that of SSM and STS. By default the SDK chooses it (`AWS_REGION`, the profile).
     pub fn new(runner: Arc<Runner>, region: Option<String>, role: Option<Role>) -> Self {
         Self { runner, role, region, config: OnceCell::new(), regional: Mutex::default(), account: OnceCell::new() }
     }
 
-    /// Whether both act as the same role, or both as the credentials at hand.
+    /// Returns whether both assume the same role, or both use the job's own credentials.
     pub fn is_same_identity(&self, other: &Self) -> bool {
         self.role == other.role
     }
 
-    /// The region of SSM and STS, as far as it is known without asking anybody.
+    /// Returns the region of SSM and STS, if it is configured.
     pub async fn region(&self) -> Option<String> {
         region_of(self.config().await.ok()?).ok().map(str::to_owned)
     }
 
-    /// The value of an SSM parameter, decrypted where it is a `SecureString`.
+    /// Returns the value of an SSM parameter. A `SecureString` is decrypted.
     ///
     /// # Errors
-    /// When it does not exist, may not be read, or nobody answers.
+    /// If the parameter does not exist, is empty or cannot be read.
     pub async fn parameter(&self, name: &str) -> Result<String, Error> {
         let config = self.config().await?;
-        let region = located(config).await.map_err(|error| {
+        let region = require_region(config).await.map_err(|error| {
             let message = format!("SSM parameter `{name}` can't be read: {}", error.message);
             let hint = error.hint.unwrap_or_default();
             Error::new(error.kind, message).hint(format!("{hint}; where `registry` is given, no parameter is read"))
@@ -80,7 +80,7 @@ impl Aws {
         let answer = client.get_parameter().name(name).with_decryption(true).send().await;
         let answer = answer.map_err(|error| match error::code(&error).as_deref() {
             Some("ParameterNotFound" | "ParameterVersionNotFound") => {
-                Error::new(Kind::NotFound, format!("SSM parameter `{name}` does not exist in {region}")).hint(format!(
+                Error::new(AwsErrorKind::NotFound, format!("SSM parameter `{name}` does not exist in {region}")).hint(format!(
                     "aws ssm put-parameter --region {region} --type String --name {name} --value ACCOUNT.dkr.ecr.REGION.amazonaws.com"
                 ))
             }
@@ -89,43 +89,43 @@ impl Aws {
         let value = answer.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
         match value {
             blank if blank.trim().is_empty() => {
-                Err(Error::new(Kind::NotFound, format!("SSM parameter `{name}` is empty in {region}")))
+                Err(Error::new(AwsErrorKind::NotFound, format!("SSM parameter `{name}` is empty in {region}")))
             }
             value => Ok(value.to_owned()),
         }
     }
 
-    /// The account of this identity.
+    /// Returns the account of this identity.
     ///
     /// # Errors
-    /// When there are no credentials, or nobody answers.
+    /// If there are no credentials, or the request fails.
     pub async fn account(&self) -> Result<&str, Error> {
         let ask = || async {
             let config = self.config().await?;
-            located(config).await?;
+            require_region(config).await?;
             let client = aws_sdk_sts::Client::new(config);
             let answer = client.get_caller_identity().send().await;
             let answer = answer.map_err(|error| Error::of("sts:GetCallerIdentity", "the caller", error))?;
-            answer.account().map(str::to_owned).ok_or_else(|| Error::new(Kind::Other, "STS names no account"))
+            answer.account().map(str::to_owned).ok_or_else(|| Error::new(AwsErrorKind::Other, "STS names no account"))
         };
         self.account.get_or_try_init(ask).await.map(String::as_str)
     }
 
-    /// Basic credentials of an ECR registry.
+    /// Returns basic credentials for an ECR registry.
     pub(crate) async fn token(&self, host: &EcrHost) -> Result<Credentials, Error> {
         let answer = self.ecr(&host.region).await?.get_authorization_token().send().await;
         let answer = answer
             .map_err(|error| Error::of("ecr:GetAuthorizationToken", &format!("region {}", host.region), error))?;
-        self.basic(answer.authorization_data().first().and_then(|data| data.authorization_token()))
+        self.basic_credentials(answer.authorization_data().first().and_then(|data| data.authorization_token()))
     }
 
-    /// Basic credentials of the public registry; none where this identity has no credentials.
+    /// Returns basic credentials for ECR Public, or `None` if this identity has no AWS credentials.
     pub(crate) async fn public_token(&self) -> Result<Option<Credentials>, Error> {
         let config = self.config().await?;
         let Some(provider) = config.credentials_provider() else { return Ok(None) };
         match provider.provide_credentials().await {
-            Err(error) if error::says_none(&error) => return Ok(None),
-            Err(error) => return Err(Error::new(Kind::Credentials, "no AWS credentials").because(error)),
+            Err(error) if error::is_missing_credentials(&error) => return Ok(None),
+            Err(error) => return Err(Error::new(AwsErrorKind::Credentials, "no AWS credentials").because(error)),
             Ok(_) => {}
         }
         let region = Region::new(PUBLIC_REGION);
@@ -134,19 +134,21 @@ impl Aws {
         let answer = answer.map_err(|error| {
             let error = Error::of("ecr-public:GetAuthorizationToken", PUBLIC_HOST, error);
             match error.kind {
-                Kind::Denied => error
+                AwsErrorKind::Denied => error
                     .hint("allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken in the role's policy"),
                 _ => error,
             }
         })?;
-        self.basic(answer.authorization_data().and_then(|data| data.authorization_token())).map(Some)
+        self.basic_credentials(answer.authorization_data().and_then(|data| data.authorization_token())).map(Some)
     }
 
-    /// The user and the password in a token of ECR; both of its forms are hidden in the log.
-    fn basic(&self, token: Option<&str>) -> Result<Credentials, Error> {
+    /// Decodes the user and password of an ECR token. Masks the token in the log, encoded and decoded.
+    fn basic_credentials(&self, token: Option<&str>) -> Result<Credentials, Error> {
         let decoded = token.and_then(|token| String::from_utf8(STANDARD.decode(token).ok()?).ok());
         let pair = decoded.as_ref().and_then(|decoded| decoded.split_once(':'));
-        let Some((user, password)) = pair else { return Err(Error::new(Kind::Other, "ECR's token can't be read")) };
+        let Some((user, password)) = pair else {
+            return Err(Error::new(AwsErrorKind::Other, "ECR's token can't be read"));
+        };
         let password = SecretString::from(password);
         self.runner.mask(&password);
         if let Some(token) = token {
@@ -155,7 +157,7 @@ impl Aws {
         Ok(Credentials::Basic { user: user.to_owned(), password })
     }
 
-    /// A client of ECR's control plane in a region.
+    /// Returns a client of ECR's control plane in a region.
     async fn ecr(&self, region: &str) -> Result<aws_sdk_ecr::Client, Error> {
         let config = self.config().await?;
         let mut regional = self.regional.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,9 +170,9 @@ impl Aws {
 
     async fn config(&self) -> Result<&SdkConfig, Error> {
         let load = || async {
-            // The SDK panics over an address that is empty.
+            // The SDK panics if an endpoint variable is empty.
             if let Some(name) = self.runner.variables.blank("AWS_ENDPOINT_URL").next() {
-                let error = Error::new(Kind::Other, format!("the variable {name} is set, and empty"));
+                let error = Error::new(AwsErrorKind::Other, format!("the variable {name} is set, and empty"));
                 return Err(error.hint("leave it unset, or give it an address"));
             }
             let mut loader =
@@ -191,11 +193,11 @@ impl Aws {
     }
 }
 
-/// The region of SSM and STS. ECR needs none: its hosts name theirs.
+/// Returns the region of SSM and STS. ECR does not need it, because its host names contain the region.
 fn region_of(config: &SdkConfig) -> Result<&str, Error> {
-    // A variable that is set to nothing is not set.
+    // An empty variable counts as unset.
     let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
-    let missing = || Error::new(Kind::Credentials, "no AWS region");
+    let missing = || Error::new(AwsErrorKind::Credentials, "no AWS region");
     region.ok_or_else(|| {
         missing().hint(
             "set the input `region` or the variable AWS_REGION; aws-actions/configure-aws-credentials sets it by its \
@@ -204,11 +206,11 @@ fn region_of(config: &SdkConfig) -> Result<&str, Error> {
     })
 }
 
-/// The region of SSM and STS. Where credentials are missing too, they are what is told: the step that gives them to a
-/// job sets the region as well.
-async fn located(config: &SdkConfig) -> Result<&str, Error> {
+/// Returns the region of SSM and STS. If both region and credentials are missing, the error is about the credentials,
+/// because the step that configures them also sets the region.
+async fn require_region(config: &SdkConfig) -> Result<&str, Error> {
     match region_of(config) {
-        Err(_) if identity::lacks_credentials(config).await => {
+        Err(_) if identity::has_no_credentials(config).await => {
             Err(Error::no_credentials("no AWS credentials and no AWS region"))
         }
         region => region,

@@ -1,4 +1,4 @@
-//! Repositories that are missing: made as the project wants them, or by the registry's own templates.
+//! Creates missing repositories, and reads the registry's own templates that create them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use aws_sdk_ecr::types::{
 };
 use serde::Deserialize;
 
-use super::{Aws, Error, Kind};
+use super::{Aws, AwsErrorKind, Error};
 use crate::workspace;
 use oci::RepositoryName;
 use registry::EcrHost;
@@ -19,7 +19,7 @@ use runner_protocol::{Input, InputError};
 /// The largest policy that is read from a file, in bytes; ECR's own limits are lower.
 const POLICY_LIMIT: u64 = 1024 * 1024;
 
-/// How a repository that is missing is made: the input `repository-settings`.
+/// The settings of a repository that is created: the input `repository-settings`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RepositorySettings {
@@ -33,19 +33,20 @@ pub struct RepositorySettings {
     tags: BTreeMap<String, String>,
 }
 
-/// Filters that ECR takes for one repository.
+/// The most exclusion filters of one repository; ECR's own limit.
 const FILTERS: usize = 5;
 
 impl RepositorySettings {
-    /// Reads the input: YAML. `lifecyclePolicy` and `repositoryPolicy` are files, and are read here:
-    /// `inside` says where a path leads.
+    /// Parses the input, which is YAML. Reads the files that `lifecyclePolicy` and `repositoryPolicy` name; `inside`
+    /// resolves their paths.
     ///
     /// # Errors
-    /// When it is no such YAML, a word is none of ECR's, or a file can't be read or lies where it may not.
+    /// If the input is not such YAML, a value is not one of ECR's, or a file cannot be read or lies outside the
+    /// checkout.
     pub fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Self, InputError> {
         let Some(text) = input.text() else { return Ok(Self::default()) };
         let value = cfn_images::yaml_to_json(text).map_err(|problem| input.refuse(format!("YAML ({problem})")))?;
-        // A list would be read as the settings in their order.
+        // serde would accept a list as the fields in their order.
         if !value.is_object() {
             return Err(input.refuse("YAML with settings by name, as in `mutability: IMMUTABLE`"));
         }
@@ -79,11 +80,12 @@ fn one_of(input: &Input<'_>, word: Option<&str>, words: &[&str]) -> Result<(), I
 }
 
 impl Aws {
-    /// Makes a repository that is missing, with its policies. That it was made at the same time is success, and it gets
-    /// the policies too.
+    /// Creates a missing repository and sets its policies. If it has been created in the meantime, only the policies
+    /// are set.
     ///
     /// # Errors
-    /// When ECR refuses it, or one of the policies: then with what is left behind.
+    /// If ECR refuses the repository or a policy. If only a policy was refused, the message names the incomplete
+    /// repository.
     pub async fn create_repository(
         &self,
         host: &EcrHost,
@@ -101,7 +103,7 @@ impl Aws {
                 .filter_type(ImageTagMutabilityExclusionFilterType::Wildcard)
                 .filter(filter)
                 .build()
-                .map_err(|error| Error::new(Kind::Other, "a filter can't be sent").because(error))?;
+                .map_err(|error| Error::new(AwsErrorKind::Other, "a filter can't be sent").because(error))?;
             request = request.image_tag_mutability_exclusion_filters(filter);
         }
         if let Some(scan) = settings.scan_on_push {
@@ -113,45 +115,47 @@ impl Aws {
                 .encryption_type(EncryptionType::from(encryption.as_str()))
                 .set_kms_key(settings.kms_key.clone())
                 .build()
-                .map_err(|error| Error::new(Kind::Other, "the encryption can't be sent").because(error))?;
+                .map_err(|error| Error::new(AwsErrorKind::Other, "the encryption can't be sent").because(error))?;
             request = request.encryption_configuration(encryption);
         }
         for (key, value) in &settings.tags {
             let tag = Tag::builder().key(key).value(value).build();
-            request = request.tags(tag.map_err(|error| Error::new(Kind::Other, "a tag can't be sent").because(error))?);
+            request = request
+                .tags(tag.map_err(|error| Error::new(AwsErrorKind::Other, "a tag can't be sent").because(error))?);
         }
         if let Err(error) = request.send().await {
             let error = Error::of("ecr:CreateRepository", &arn, error);
-            // It was missing a moment ago: the SDK has made it and lost the answer, or a job beside this one has made it.
-            if error.kind != Kind::Exists {
+            // It was missing a moment ago. Either a retry of the SDK lost the first response, or a concurrent job
+            // created it.
+            if error.kind != AwsErrorKind::Exists {
                 return Err(error);
             }
         }
-        let mut lacks = Vec::new();
+        let mut failures = Vec::new();
         if let Some(text) = &settings.lifecycle_policy {
             let request = ecr.put_lifecycle_policy().registry_id(&host.account).repository_name(name.as_str());
             let answer = request.lifecycle_policy_text(text).send().await;
             let failed = |error| ("lifecycle", Error::of("ecr:PutLifecyclePolicy", &arn, error));
-            lacks.extend(answer.map_err(failed).err());
+            failures.extend(answer.map_err(failed).err());
         }
         if let Some(text) = &settings.repository_policy {
             let request = ecr.set_repository_policy().registry_id(&host.account).repository_name(name.as_str());
             let answer = request.policy_text(text).send().await;
             let failed = |error| ("repository", Error::of("ecr:SetRepositoryPolicy", &arn, error));
-            lacks.extend(answer.map_err(failed).err());
+            failures.extend(answer.map_err(failed).err());
         }
-        let policies: Vec<&str> = lacks.iter().map(|(policy, _)| *policy).collect();
+        let policies: Vec<&str> = failures.iter().map(|(policy, _)| *policy).collect();
         let policies = policies.join(" and its ");
-        match lacks.into_iter().next() {
+        match failures.into_iter().next() {
             None => Ok(()),
-            Some((_, error)) => Err(left_without(&policies, host, name, error)),
+            Some((_, error)) => Err(incomplete_repository(&policies, host, name, error)),
         }
     }
 
-    /// The prefixes of templates by which the registry makes a repository at the first push to it.
+    /// Returns the prefixes of the creation templates that create a repository at its first push.
     ///
     /// # Errors
-    /// When ECR does not say.
+    /// If the request fails.
     pub async fn create_on_push_prefixes(&self, host: &EcrHost) -> Result<Vec<String>, Error> {
         let ecr = self.ecr(&host.region).await?;
         let mut pages = ecr.describe_repository_creation_templates().into_paginator().send();
@@ -173,8 +177,9 @@ impl Aws {
     }
 }
 
-/// The next run finds the repository and sets nothing: what is left behind has to be known now.
-fn left_without(policies: &str, host: &EcrHost, name: &RepositoryName, error: Error) -> Error {
+/// Creates the error for a repository without its policies. The next run would find the repository and not set them, so
+/// the hint says to delete it.
+fn incomplete_repository(policies: &str, host: &EcrHost, name: &RepositoryName, error: Error) -> Error {
     let (account, region) = (&host.account, &host.region);
     let message = format!("repository `{name}` was made in {account}/{region}, without its {policies} policy");
     let allow = error.hint.as_ref().map(|hint| format!("{hint}, then ")).unwrap_or_default();
@@ -184,7 +189,7 @@ fn left_without(policies: &str, host: &EcrHost, name: &RepositoryName, error: Er
     Error::new(error.kind, message).hint(hint).because(error)
 }
 
-/// Whether a template's prefix is one of a repository: `ROOT` is of every one, `team` of `team/service`.
+/// Returns whether a template's prefix matches a repository. `ROOT` matches every one, `team` matches `team/service`.
 pub fn prefix_matches(prefix: &str, name: &RepositoryName) -> bool {
     let rest = name.as_str().strip_prefix(prefix.trim_end_matches('/'));
     prefix == "ROOT" || rest.is_some_and(|rest| rest.starts_with('/'))
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn mistakes_are_named() {
         for (typed, named) in [
             ("mutability: SOMETIMES", "SOMETIMES"),
             ("exclusionFilters: [a]", "WITH_EXCLUSION"),

@@ -1,4 +1,4 @@
-//! Delivers images whose digests are known: what publish and promote have in common.
+//! Delivers images whose digests are known, for publish and promote.
 //!
 //! A [`Delivery`] says where an image comes from, where it goes and under which tags. It lists what is missing there as
 //! [`PlannedWrites`], and a [`Writer`] writes exactly that list; a dry run only shows it.
@@ -39,7 +39,7 @@ use writer::Progress;
 pub struct Planned {
     /// The image, and its name in the target.
     pub named: Named,
-    /// What has to be done; an error if it cannot be done, or could not.
+    /// The delivery, or why it is impossible or failed.
     pub delivery: anyhow::Result<Delivery>,
     /// What was attached to the image.
     pub attachments: Attachments,
@@ -48,41 +48,41 @@ pub struct Planned {
 
 /// An image, where it goes, and under which tags.
 pub struct Delivery {
-    /// What the record says that happened.
+    /// The kind of delivery, for the record.
     pub kind: RecordKind,
-    /// Its name in the source; none for one that was just built.
+    /// The image's name in the source; none for an image that was just built.
     pub from: Option<Reference>,
-    /// Where its content is read.
+    /// The store that the content is read from.
     pub source: Arc<dyn Store>,
-    /// Where it goes.
+    /// The repository that the image is written to.
     pub target: OpenRepository,
-    /// The image. What is below its root may be left out where nothing has to be copied.
+    /// The image. The graph may consist of the root alone if nothing has to be copied.
     pub graph: Graph,
-    /// The tag of the reference first.
+    /// The tags; that of the reference is the first.
     pub tags: Vec<TagPlan>,
     /// The target's repository, which may have to be created first.
     pub repository: RepositoryState,
-    /// Whether the target has the image already, with all that it needs to count as complete.
+    /// Whether the target already has the complete image.
     pub is_there: bool,
-    /// The digest that the image replaces, if it is another one.
+    /// The digest that the image replaces, if it differs.
     pub replaced: Option<Digest>,
     /// The record to attach; its time is set when it is attached.
     pub record: Option<Record>,
-    /// What gets a signature.
+    /// Which manifests are signed.
     pub signatures: Signatures,
     /// What to say about the image apart from its result.
     pub remarks: Vec<Remark>,
 }
 
 impl Planned {
-    /// A delivery that has not begun.
+    /// Creates the plan for an image, before anything is written.
     pub fn new(named: Named, delivery: anyhow::Result<Delivery>) -> Self {
         Self { named, delivery, attachments: Attachments::default(), progress: Progress::default() }
     }
 }
 
 impl Delivery {
-    /// A delivery of content and tags alone.
+    /// Creates a delivery of content and tags, without record and signatures.
     pub fn new(
         kind: RecordKind,
         source: Arc<dyn Store>,
@@ -106,43 +106,43 @@ impl Delivery {
         }
     }
 
-    /// The digest that the tags are to hold.
+    /// Returns the digest that the tags should hold.
     pub fn digest(&self) -> &Digest {
         &self.graph.root.digest
     }
 
-    /// What the tag of the reference holds and keeps, although it is another digest. Then nothing is written at all.
+    /// Returns the other digest that the tag of the reference holds and keeps. If there is one, nothing is written.
     pub fn kept(&self) -> Option<&Digest> {
         self.tags.first().filter(|plan| plan.kept).and_then(|plan| plan.current.as_ref())
     }
 
-    /// What the tag of the reference holds now, if it is another digest.
+    /// Returns the digest that the tag of the reference holds now, if it differs.
     pub fn other_digest(&self) -> Option<&Digest> {
         self.tags.first().filter(|plan| plan.moves(self.digest())).and_then(|plan| plan.current.as_ref())
     }
 
-    /// Whether nothing has to be copied because source and target are one repository.
+    /// Returns whether source and target are the same repository, so that nothing has to be copied.
     pub fn is_in_one_repository(&self) -> bool {
         copy::same_repository(self.source.as_ref(), self.target.store.as_ref())
     }
 
-    /// Whether every tag is as it should be, and, of a promotion, its record too: going back to a version whose tag
-    /// never moved is a record and nothing else.
+    /// Returns whether every tag is as it should be. A promotion or rollback also needs its record: a rollback to a
+    /// version whose tag never moved consists of the record alone.
     pub fn is_done(&self) -> bool {
         let is_recorded = self.record.is_none() || self.kind == RecordKind::Publish;
         self.kept().is_some() || (is_recorded && self.written_tags().next().is_none())
     }
 
-    /// The tags that have to be written.
+    /// Returns the tags that have to be written.
     pub fn written_tags(&self) -> impl Iterator<Item = &TagPlan> {
         self.tags.iter().filter(|plan| plan.is_written(self.digest()))
     }
 
-    /// Checks, before anything is written, that the repository exists or may be created. A tag that exists has shown it
-    /// already.
+    /// Checks, before anything is written, that the repository exists or may be created. If one of the tags exists, the
+    /// repository does too.
     ///
     /// # Errors
-    /// When it is missing and must not be created, or ECR cannot be asked.
+    /// If the repository is missing and must not be created, or the request fails.
     pub async fn check_repository(
         &mut self,
         aws: &Aws,
@@ -155,11 +155,11 @@ impl Delivery {
         Ok(())
     }
 
-    /// Checks, before anything is written, that the repository lets the tags move that have to. That this is not known is
-    /// only a remark.
+    /// Checks, before anything is written, that the repository's mutability allows the tags to move. If the mutability
+    /// cannot be read, that is only a remark.
     ///
     /// # Errors
-    /// When one of them is immutable.
+    /// If a tag that has to move is immutable.
     pub async fn check_mutability(&mut self, aws: &Aws, named: &Named) -> anyhow::Result<()> {
         let moving: Vec<&TagPlan> = self.written_tags().filter(|plan| plan.current.is_some()).collect();
         let Some(host) = EcrHost::parse(&named.reference.location.to_string()).filter(|_| !moving.is_empty()) else {
@@ -178,7 +178,7 @@ impl Delivery {
         };
         for plan in moving {
             if let Some(current) = plan.current.as_ref().filter(|_| !mutability.allows(&plan.tag)) {
-                let when = tags::pushed(aws, &named.reference, current).await;
+                let when = tags::push_time_suffix(aws, &named.reference, current).await;
                 let (tag, digest) = (named.reference.with_tag(plan.tag.clone()), self.digest());
                 let message = format!("`{tag}` is immutable and holds {current}{when}; it can't be moved to {digest}");
                 let problem = ActionError::failure(message).at(named.place.clone());
@@ -188,10 +188,10 @@ impl Delivery {
         Ok(())
     }
 
-    /// Lists what has to be written; nothing is written.
+    /// Lists what has to be written, without writing it.
     ///
     /// # Errors
-    /// When the evidence cannot be read, and is required.
+    /// If required evidence cannot be read.
     pub async fn writes(&self, named: &Named, mode: EvidenceMode, runner: &Runner) -> anyhow::Result<PlannedWrites> {
         if self.kept().is_some() {
             return Ok(PlannedWrites::default());

@@ -1,4 +1,4 @@
-//! How deliveries ended, for the log, the summary and the outputs.
+//! The results of deliveries, for the log, the summary and the outputs.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use runner_protocol::{Annotation, Runner, Verdict, remarks};
 /// How far a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Something stood in the way, so nothing was written.
+    /// A gate or an error blocked the run, so nothing was written.
     Blocked,
-    /// A dry run: nothing was to be written.
+    /// The run was a dry run, so nothing was written.
     Planned,
     /// The plan was carried out.
     Applied,
 }
 
-/// How an image ended.
+/// The result of delivering an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
@@ -30,13 +30,13 @@ pub enum Status {
     Created,
     /// Promote wrote its tags, or its record.
     Promoted,
-    /// Everything was there before.
+    /// The target was already as it should be.
     Unchanged,
     /// A gate of this image or of another did not pass.
     Blocked,
-    /// It was not delivered.
+    /// The delivery failed.
     Failed,
-    /// A dry run: it would be delivered.
+    /// The run was a dry run; the image would be delivered.
     Planned,
 }
 
@@ -48,16 +48,16 @@ pub struct Outcome {
     pub name: String,
     /// Its name in the mapping.
     pub image: String,
-    /// What its reference holds now, or would.
+    /// The digest that its reference holds now, or would hold after a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// What was there before, if it is another digest.
+    /// The digest that the environment had before, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_digest: Option<Digest>,
-    /// Further tags that hold it now, or would.
+    /// The extra tags that hold the digest now, or would hold it after a dry run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extra_tags: Vec<String>,
-    /// How it ended.
+    /// The result.
     pub status: Status,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ pub struct Outcome {
 }
 
 impl Status {
-    /// Its name in the output.
+    /// Returns the name of the status in the output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -89,7 +89,7 @@ impl Status {
 }
 
 impl Outcome {
-    /// How an image ended in a run that went this far.
+    /// Returns the result for an image in a run that reached `stage`.
     pub fn of(planned: &Planned, stage: Stage) -> Self {
         let delivery = planned.delivery.as_ref().ok();
         let status = delivery.map_or(Status::Failed, |delivery| Status::of(delivery, stage));
@@ -112,7 +112,7 @@ impl Outcome {
     }
 }
 
-/// Formats what to say about images for the summary: first why some failed, then the remarks about the others.
+/// Formats the notes about images for the summary: the failures first, then the remarks.
 pub fn notes<'a>(images: impl Iterator<Item = &'a Planned> + Clone) -> String {
     let failures = images.clone().filter_map(|planned| {
         let error = planned.delivery.as_ref().err()?;
@@ -124,7 +124,7 @@ pub fn notes<'a>(images: impl Iterator<Item = &'a Planned> + Clone) -> String {
     remarks(failures.iter().map(|(key, line)| (*key, line.as_str())).chain(said))
 }
 
-/// Annotates why an image failed, or what its remarks say.
+/// Annotates the failure or the remarks of an image.
 pub fn annotate(action: &str, planned: &Planned, runner: &Runner) {
     let (key, place) = (&planned.named.key, &planned.named.place);
     let title = format!("{action} {key}");
@@ -143,7 +143,7 @@ pub fn annotate(action: &str, planned: &Planned, runner: &Runner) {
     }
 }
 
-/// Shows what a dry run would write, and returns it as the summary's part.
+/// Shows in the log what would be written, and returns it as a section for the summary.
 pub fn show_writes(images: &[(String, PlannedWrites)], runner: &Runner) -> String {
     if images.is_empty() {
         return String::new();
@@ -153,8 +153,8 @@ pub fn show_writes(images: &[(String, PlannedWrites)], runner: &Runner) -> Strin
     format!("{}\n", table.markdown())
 }
 
-/// Sets the outputs `images` and `digests`, and returns whether every image was delivered. An element of `images` is what
-/// the action makes of an outcome.
+/// Sets the outputs `images` and `digests`, and returns whether every image was delivered. The elements of `images` are
+/// the action's own results, each of which contains an [`Outcome`].
 pub fn output<'a, R: Serialize + 'a>(
     results: &'a [R],
     outcome: impl Fn(&'a R) -> &'a Outcome,
@@ -165,8 +165,9 @@ pub fn output<'a, R: Serialize + 'a>(
     let digests: BTreeMap<&str, &Digest> = outcomes.iter().filter_map(digest).collect();
     runner.output("images", serde_json::json!(results).to_string());
     runner.output("digests", serde_json::json!(digests).to_string());
-    match outcomes.iter().any(|outcome| matches!(outcome.status, Status::Failed | Status::Blocked)) {
-        true => Verdict::Fail,
-        false => Verdict::Pass,
+    if outcomes.iter().any(|outcome| matches!(outcome.status, Status::Failed | Status::Blocked)) {
+        Verdict::Fail
+    } else {
+        Verdict::Pass
     }
 }

@@ -7,10 +7,10 @@ use oci::transfer::copy;
 use oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
 use runner_protocol::Variables;
 
-/// Attaches a record to the image that it tells of, whose root has to be there, and says what it has become.
+/// Attaches a record to its image, whose root must already be in the target. Returns the record's own digest.
 ///
 /// # Errors
-/// When it would be over the limit, and those of the write.
+/// If the record would exceed the size limit, or cannot be written.
 pub async fn attach(record: &Record, target: &Arc<dyn Store>, root: &Manifest) -> Result<Digest, StoreError> {
     let artifact = record.artifact(&root.descriptor())?;
     let manifest = artifact.manifest.clone();
@@ -20,7 +20,8 @@ pub async fn attach(record: &Record, target: &Arc<dyn Store>, root: &Manifest) -
 }
 
 impl Project {
-    /// What a run does now to a digest: with the time, the template, and who does it and where as the runner says.
+    /// Returns the record of what this run does to a digest: with the current time, the template, and the run as
+    /// GitHub's runner describes it.
     pub fn record(
         &self,
         run: &Variables,
@@ -44,7 +45,7 @@ impl Project {
             commit: text(run.commit()),
             run: run.run_url(),
             actor: text(run.actor()),
-            time: clock::moment(),
+            time: clock::now_millis(),
             gates: Vec::new(),
             overridden: None,
         }

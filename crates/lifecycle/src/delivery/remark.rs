@@ -1,18 +1,18 @@
-//! What to say about an image apart from its result.
+//! Remarks about an image.
 
 use runner_protocol::Level;
 
-/// Something to say about an image apart from its result.
+/// A remark about an image, in addition to its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// A notice, or a warning where something may not be as it was meant.
+    /// Notice, or warning if something may be unintended.
     pub level: Level,
     /// A sentence about the image, without its name.
     pub text: String,
 }
 
 impl Remark {
-    /// A remark.
+    /// Creates a remark.
     pub fn new(level: Level, text: impl Into<String>) -> Self {
         Self { level, text: text.into() }
     }

@@ -1,8 +1,8 @@
-//! Whether a target's repository exists, and how it is created.
+//! Checks whether a target's repository exists, and creates it.
 
 use crate::ActionError;
 use crate::SourceLocation;
-use crate::aws::{Aws, Kind, RepositorySettings, prefix_matches};
+use crate::aws::{Aws, AwsErrorKind, RepositorySettings, prefix_matches};
 use crate::inputs::CreateRepositories;
 use oci::Reference;
 use registry::EcrHost;
@@ -14,7 +14,7 @@ pub enum RepositoryState {
     Exists,
     /// It is missing, and this run creates it.
     ToBeCreated,
-    /// It is not in ECR, ECR does not say, or nobody had to ask: the first write shows it.
+    /// Unknown: it is not in ECR, could not be looked up, or need not be. The first write will show.
     Unknown,
 }
 
@@ -22,7 +22,7 @@ impl RepositoryState {
     /// Looks up the repository of a reference.
     ///
     /// # Errors
-    /// When it is missing and must not be created, with how to create it; when ECR cannot be asked.
+    /// If the repository is missing and must not be created; the hint shows how to create it. If the request fails.
     pub async fn of(
         aws: &Aws,
         reference: &Reference,
@@ -34,8 +34,8 @@ impl RepositoryState {
         match aws.mutability(&host, name).await {
             Ok(Some(_)) => return Ok(Self::Exists),
             Ok(None) => {}
-            // The right to describe is not needed to push.
-            Err(error) if error.kind == Kind::Denied => return Ok(Self::Unknown),
+            // A role that may push need not be allowed to describe repositories.
+            Err(error) if error.kind == AwsErrorKind::Denied => return Ok(Self::Unknown),
             Err(error) => return Err(error.into()),
         }
         let (account, region) = (&host.account, &host.region);
@@ -59,10 +59,10 @@ impl RepositoryState {
         }
     }
 
-    /// Creates it if that is left to this run; returns whether it did.
+    /// Creates the repository if its state is [`Self::ToBeCreated`]. Returns whether it did.
     ///
     /// # Errors
-    /// When ECR refuses it.
+    /// If ECR refuses.
     pub async fn create(self, aws: &Aws, reference: &Reference, settings: &RepositorySettings) -> anyhow::Result<bool> {
         match EcrHost::parse(&reference.location.to_string()) {
             Some(host) if self == Self::ToBeCreated => {

@@ -13,26 +13,26 @@ use oci::transfer::{Graph, copy};
 use oci::{Digest, Reference};
 use runner_protocol::Runner;
 
-/// What writing needs beyond the deliveries.
+/// Everything that writing needs apart from the deliveries.
 #[derive(Clone, Copy)]
 pub struct Writer<'a> {
-    /// The target: who creates repositories there.
+    /// Access to the target, to create repositories.
     pub target: &'a RegistryAccess,
-    /// What happens to evidence, and how repositories are created.
+    /// The options for evidence and for new repositories.
     pub writing: &'a Writing,
-    /// Images at a time.
+    /// How many images are written concurrently.
     pub concurrency: usize,
-    /// Where progress is shown, and what cancels a run.
+    /// The runner, for progress messages and cancellation.
     pub runner: &'a Runner,
 }
 
-/// The order of writes across images. Within an image it is always the same.
+/// The order of writes across images. Within one image the order is always the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Each image is complete on its own.
     ImageByImage,
-    /// The content of all images is there before the first tag of any is written. Records come between, so that their
-    /// time is that of the tags, however long the content takes.
+    /// The content of all images is written before the first tag. Records are written in between, so that their time is
+    /// close to that of the tags however long the content takes.
     StepByStep,
 }
 
@@ -47,11 +47,11 @@ enum Step {
     Tags,
 }
 
-/// How far a delivery is.
+/// The progress of a delivery.
 #[derive(Default)]
 pub(super) struct Progress {
     writes: PlannedWrites,
-    /// Evidence that was written.
+    /// The digests of the evidence that was written.
     referrers: Vec<Digest>,
 }
 
@@ -65,8 +65,8 @@ impl Order {
 }
 
 impl Writer<'_> {
-    /// Writes deliveries in the stage [`Stage::Applied`]; returns what would be written in the stage [`Stage::Planned`].
-    /// `sign` signs digests of the repository of a reference.
+    /// Writes the deliveries in the stage [`Stage::Applied`]. In the stage [`Stage::Planned`], returns what would be
+    /// written. `sign` signs digests in the repository of a reference.
     pub async fn deliver<'p>(
         &self,
         images: impl IntoIterator<Item = &'p mut Planned>,
@@ -84,13 +84,13 @@ impl Writer<'_> {
         }
     }
 
-    /// Lists what has to be written for each image that can be delivered, by the image's key. A failure stays with its
-    /// image. A run that is cancelled lists nothing.
+    /// Lists what has to be written for each image, by its key. A failure concerns its own image only. A cancelled run
+    /// lists nothing.
     async fn planned_writes<'p>(
         &self,
         images: impl IntoIterator<Item = &'p mut Planned>,
     ) -> Vec<(String, PlannedWrites)> {
-        let looks = images.into_iter().map(|planned| async {
+        let listings = images.into_iter().map(|planned| async {
             let delivery = planned.delivery.as_ref().ok()?;
             match delivery.writes(&planned.named, self.writing.evidence, self.runner).await {
                 Ok(writes) => Some((planned.named.key.clone(), writes)),
@@ -100,16 +100,16 @@ impl Writer<'_> {
                 }
             }
         });
-        let looks: Vec<_> = looks.collect();
-        let all = stream::iter(looks).buffered(self.concurrency).filter_map(std::future::ready).collect();
+        let listings: Vec<_> = listings.collect();
+        let all = stream::iter(listings).buffered(self.concurrency).filter_map(std::future::ready).collect();
         tokio::select! {
             all = all => all,
             () = self.runner.cancelled() => Vec::new(),
         }
     }
 
-    /// Writes what [`Delivery::writes`] lists of each image. A failure stays with its image, which gets no tag, and stops
-    /// no other.
+    /// Writes what [`Delivery::writes`] lists for each image. An image that fails gets no tag, and does not stop the
+    /// others.
     async fn apply<'p>(
         &self,
         images: impl IntoIterator<Item = &'p mut Planned>,
@@ -135,11 +135,11 @@ impl Writer<'_> {
         sign: &impl AsyncFn(&Reference, &[Digest]) -> anyhow::Result<()>,
     ) {
         let Planned { named, delivery, attachments, progress } = planned;
-        let Ok(going) = &*delivery else { return };
+        let Ok(current) = &*delivery else { return };
         let outcome = match step {
-            Step::Content => self.unless_cancelled(self.content(named, going, progress, attachments)).await,
-            Step::Record => self.unless_cancelled(self.record(named, going, progress, attachments, sign)).await,
-            Step::Tags => self.tags(going, &progress.writes).await,
+            Step::Content => self.unless_cancelled(self.content(named, current, progress, attachments)).await,
+            Step::Record => self.unless_cancelled(self.record(named, current, progress, attachments, sign)).await,
+            Step::Tags => self.tags(current, &progress.writes).await,
         };
         if let Err(error) = outcome {
             *delivery = Err(error);
@@ -199,7 +199,7 @@ impl Writer<'_> {
         let writes = &progress.writes;
         let record = match writes.record.clone() {
             Some(mut record) => {
-                record.time = clock::moment();
+                record.time = clock::now_millis();
                 let referrer = attach(&record, &delivery.target.store, &delivery.graph.root).await?;
                 attachments.record = true;
                 Some(referrer)

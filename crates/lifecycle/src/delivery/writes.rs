@@ -1,4 +1,4 @@
-//! The list of what a run writes: shown by a dry run, carried out by the run itself.
+//! The list of everything that is written for an image. A dry run shows it, and a run carries it out.
 
 use std::collections::BTreeMap;
 
@@ -7,43 +7,43 @@ use crate::evidence::Record;
 use oci::transfer::{Attached, Graph};
 use runner_protocol::{Cell, Table};
 
-/// All that is written for one image.
+/// Everything that is written for one image.
 #[derive(Debug, Default)]
 pub struct PlannedWrites {
     /// The address of the repository that is created first.
     pub repository: Option<String>,
-    /// The image's manifests and blobs, if they are copied. Blobs that the registry has are not sent again.
+    /// The image's manifests and blobs, if they are copied. Blobs that the registry already has are not uploaded again.
     pub content: Option<Graph>,
     /// The evidence that is copied.
     pub evidence: Attached,
     /// The record that is attached.
     pub record: Option<Record>,
-    /// What of this is signed.
+    /// Which of these are signed.
     pub signatures: Signatures,
-    /// Tags, each with what it holds now.
+    /// The tags that are written, each with the digest that it holds now.
     pub tags: Vec<TagPlan>,
 }
 
-/// What of a delivery is signed.
+/// Which manifests of a delivery are signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Signatures {
     /// Nothing.
     #[default]
     None,
-    /// The record alone: the image has the signatures that it was released with.
+    /// The record only. The image was signed when it was published.
     Record,
-    /// All that is written: the image's manifests, its evidence and the record.
+    /// Every manifest that is written: the image's, its evidence and the record.
     All,
 }
 
 impl PlannedWrites {
-    /// Whether the root is written by digest before its tags, because something refers to it.
+    /// Returns whether the root has to be written by digest before its tags, because something refers to it.
     pub(super) fn needs_root(&self) -> bool {
         let is_attached = !self.evidence.referrers.is_empty() || !self.evidence.tags.is_empty();
         self.content.is_some() && (is_attached || self.record.is_some() || self.signatures == Signatures::All)
     }
 
-    /// How many manifests are signed.
+    /// Returns how many manifests are signed.
     fn signed(&self) -> usize {
         let record = usize::from(self.record.is_some());
         match self.signatures {
@@ -56,7 +56,7 @@ impl PlannedWrites {
         }
     }
 
-    /// The types of the evidence, with how many there are of each.
+    /// Counts the evidence by type.
     fn evidence_types(&self) -> BTreeMap<String, usize> {
         let referrers = self.evidence.referrers.iter().map(|graph| {
             let manifest = &graph.root;
@@ -100,19 +100,19 @@ impl PlannedWrites {
     }
 }
 
-/// What a run attached to an image.
+/// Counts of what a run attached to an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attachments {
-    /// Pieces of evidence.
+    /// How many pieces of evidence were attached.
     pub evidence: usize,
-    /// A record.
+    /// Whether a record was attached.
     pub record: bool,
-    /// Manifests that were signed.
+    /// How many manifests were signed.
     pub signatures: usize,
 }
 
 impl Attachments {
-    /// The cell of a table.
+    /// Formats the counts as a table cell.
     pub fn cell(self) -> Cell {
         let parts = [
             (self.evidence > 0).then(|| format!("evidence ({})", self.evidence)),

@@ -9,9 +9,9 @@ use oci::{
     annotation, media_type,
 };
 
-/// A referrer that was made here: a manifest with one layer, and the bytes of both.
+/// A new referrer: a manifest with one layer, and the bytes of both.
 ///
-/// The same content makes the same digest: nothing in it is of the moment but what is passed in.
+/// The same content has the same digest, because only the caller can put a time into it.
 #[derive(Debug, Clone)]
 pub struct Artifact {
     /// The manifest, with its subject.
@@ -19,26 +19,27 @@ pub struct Artifact {
     blobs: HashMap<Digest, Bytes>,
 }
 
-/// What a referrer says, before it has a subject.
+/// The content of a referrer, before it has a subject.
 pub struct Payload<'a> {
     /// The referrer's `artifactType`.
     pub artifact_type: &'a str,
-    /// Media type of the one layer.
+    /// The media type of the layer.
     pub media_type: &'a str,
-    /// The layer.
+    /// The bytes of the layer.
     pub bytes: Vec<u8>,
-    /// Annotations of the layer.
+    /// The annotations of the layer.
     pub layer_annotations: BTreeMap<String, String>,
-    /// Annotations of the manifest, which lists of referrers show.
+    /// The annotations of the manifest, which lists of referrers show.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Artifact {
-    /// A referrer of a subject
-    /// ([artifacts guidance](https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md#guidelines-for-artifact-usage)).
+    /// Creates a referrer of a subject, as the
+    /// [specification](https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md#guidelines-for-artifact-usage)
+    /// recommends.
     ///
     /// # Errors
-    /// When the manifest would be over the limit.
+    /// If the manifest would exceed the size limit.
     pub fn new(subject: &Descriptor, payload: Payload<'_>) -> Result<Self, StoreError> {
         const EMPTY: &[u8] = b"{}";
         let config = Descriptor::of(media_type::EMPTY, EMPTY);
@@ -60,10 +61,10 @@ impl Artifact {
         Ok(Self { manifest, blobs })
     }
 
-    /// Adds it to a layout on disk.
+    /// Adds the referrer to a layout on disk.
     ///
     /// # Errors
-    /// When the layout can't be written.
+    /// If the layout cannot be written.
     pub fn add_to(&self, layout: &Layout) -> Result<(), StoreError> {
         for bytes in self.blobs.values() {
             layout.add_blob(bytes)?;
@@ -88,7 +89,8 @@ impl BlobSource for Artifact {
     }
 }
 
-/// An [in-toto statement](https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md) about a digest.
+/// Returns an [in-toto statement](https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md) about a
+/// digest.
 pub fn statement(name: &str, digest: &Digest, predicate_type: &str, predicate: serde_json::Value) -> serde_json::Value {
     serde_json::json!({
         "_type": "https://in-toto.io/Statement/v1",
@@ -98,10 +100,10 @@ pub fn statement(name: &str, digest: &Digest, predicate_type: &str, predicate: s
     })
 }
 
-/// A statement as a referrer of what it speaks of.
+/// Returns a statement as a referrer of its subject.
 ///
 /// # Errors
-/// When it would be over the limit.
+/// If the manifest would exceed the size limit.
 pub fn attest(
     subject: &Descriptor,
     statement: &serde_json::Value,

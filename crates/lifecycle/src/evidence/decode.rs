@@ -1,5 +1,4 @@
-//! What evidence says, read from the bytes of whoever attached it: only what is needed becomes memory, and of lists a limited
-//! number of elements.
+//! Parsers for evidence, which is untrusted: they keep only the fields that are needed, and limit the length of lists.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,18 +8,18 @@ use serde::{Deserialize, Deserializer};
 use time::Date;
 use time::macros::format_description;
 
-use super::results::{LintFailure, LintResult, Provenance, Reported, SbomFormat, ScanResult, time};
+use super::results::{LintFailure, LintResult, Provenance, ReportedVulnerability, SbomFormat, ScanResult, time};
 use super::{lint, scan};
 use oci::Digest;
 use oci::limited::List;
 
-/// The largest provenance whose build arguments are read, in bytes: all of them become memory.
+/// The largest provenance whose build arguments are read, in bytes. All of them are kept in memory.
 const BUILD_ARGS_LIMIT: usize = 1024 * 1024;
 
-/// Why something can't be read: «it …».
+/// Why something cannot be read, as the rest of a sentence that starts with "it".
 pub(super) type Reason = &'static str;
 
-/// A document, or a statement whose predicate is one.
+/// A document, or a statement whose predicate is the document.
 pub(super) struct Document<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) is_statement: bool,
@@ -32,32 +31,31 @@ impl Document<'_> {
         struct Statement<T> {
             predicate: T,
         }
-        match self.is_statement {
-            true => parse::<Statement<T>>(self.bytes).map(|statement| statement.predicate),
-            false => parse(self.bytes),
+        if self.is_statement {
+            parse::<Statement<T>>(self.bytes).map(|statement| statement.predicate)
+        } else {
+            parse(self.bytes)
         }
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reason> {
-    serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
-        true => "has another shape than it should",
-        false => "is no JSON",
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| if error.is_data() { "has another shape than it should" } else { "is no JSON" })
 }
 
-/// What an in-toto statement is about.
+/// The predicate type and subjects of an in-toto statement.
 #[derive(Deserialize)]
 pub(super) struct Statement {
     #[serde(rename = "predicateType", default)]
     predicate: Text,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     subject: List<Subject, 1000>,
 }
 
 #[derive(Deserialize)]
 struct Subject {
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     digest: Digests,
 }
 
@@ -76,7 +74,7 @@ impl Statement {
         self.predicate.0.as_deref()
     }
 
-    /// Whether a digest is among its subjects.
+    /// Returns whether a digest is among the subjects.
     pub(super) fn is_about(&self, digest: &Digest) -> bool {
         let hex = digest.hex();
         self.subject.0.iter().any(|subject| subject.digest.sha256.0.as_deref() == Some(hex.as_str()))
@@ -86,22 +84,22 @@ impl Statement {
 pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason> {
     #[derive(Deserialize, Default)]
     struct Sarif {
-        #[serde(default, deserialize_with = "nullable")]
+        #[serde(default, deserialize_with = "null_as_default")]
         runs: List<Run, 100>,
     }
     #[derive(Deserialize)]
     struct Run {
-        results: Option<List<Level, 100_000>>,
-        #[serde(default, deserialize_with = "nullable")]
-        properties: OfRun,
-        #[serde(default, deserialize_with = "nullable")]
+        results: Option<List<ResultLevel, 100_000>>,
+        #[serde(default, deserialize_with = "null_as_default")]
+        properties: RunProperties,
+        #[serde(default, deserialize_with = "null_as_default")]
         invocations: List<Invocation, 1000>,
     }
     #[derive(Deserialize, Default)]
-    struct OfRun {
+    struct RunProperties {
         #[serde(default)]
         threshold: Text,
-        #[serde(default, deserialize_with = "nullable")]
+        #[serde(default, deserialize_with = "null_as_default")]
         waiver: Waiver,
     }
     #[derive(Deserialize, Default)]
@@ -118,14 +116,14 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
     if runs.is_empty() {
         return Err("is no SARIF: it has no runs");
     }
-    let mut counts = lint::Counts::default();
+    let mut counts = lint::LintCounts::default();
     let mut thresholds = Vec::new();
     let mut failed = None;
     for run in runs {
         if run.invocations.0.iter().any(|invocation| invocation.successful == Some(false)) {
             failed = Some(LintFailure { waived_until: run.properties.waiver.expires.0.as_deref().and_then(day) });
         }
-        for Level(level) in run.results.ok_or("is no SARIF: a run has no results")?.0 {
+        for ResultLevel(level) in run.results.ok_or("is no SARIF: a run has no results")?.0 {
             counts.add(level.ok_or("has a result of no known level")?);
         }
         thresholds.extend(run.properties.threshold.0.as_deref().and_then(level));
@@ -137,52 +135,52 @@ fn day(text: &str) -> Option<Date> {
     Date::parse(text, format_description!("[year]-[month]-[day]")).ok()
 }
 
-/// The level of a SARIF result, where it is known.
-struct Level(Option<lint::Level>);
+/// The level of a SARIF result, if it is a known one.
+struct ResultLevel(Option<lint::LintLevel>);
 
-impl<'de> Deserialize<'de> for Level {
+impl<'de> Deserialize<'de> for ResultLevel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Result {
             #[serde(default)]
             level: Text,
-            #[serde(default, deserialize_with = "nullable")]
-            properties: OfResult,
+            #[serde(default, deserialize_with = "null_as_default")]
+            properties: ResultProperties,
         }
         #[derive(Deserialize, Default)]
-        struct OfResult {
+        struct ResultProperties {
             #[serde(default)]
             level: Text,
         }
         let result = Result::deserialize(deserializer)?;
         let own = result.properties.level.0.as_deref().and_then(level);
         Ok(Self(own.or(match result.level.0.as_deref() {
-            Some("error") => Some(lint::Level::Error),
-            Some("note" | "none") => Some(lint::Level::Info),
-            // What SARIF says of a result without a level.
-            Some("warning") | None => Some(lint::Level::Warning),
+            Some("error") => Some(lint::LintLevel::Error),
+            Some("note" | "none") => Some(lint::LintLevel::Info),
+            // The default level of SARIF.
+            Some("warning") | None => Some(lint::LintLevel::Warning),
             Some(_) => None,
         })))
     }
 }
 
-fn level(word: &str) -> Option<lint::Level> {
-    lint::Level::THRESHOLDS.into_iter().find(|(name, _)| *name == word).and_then(|(_, level)| level)
+fn level(word: &str) -> Option<lint::LintLevel> {
+    lint::LintLevel::THRESHOLDS.into_iter().find(|(name, _)| *name == word).and_then(|(_, level)| level)
 }
 
 pub(super) fn scan((): (), document: &Document<'_>) -> Result<ScanResult, Reason> {
     #[derive(Deserialize, Default)]
     struct Predicate {
-        #[serde(default, deserialize_with = "nullable")]
+        #[serde(default, deserialize_with = "null_as_default")]
         scanner: Scanner,
-        #[serde(default, deserialize_with = "nullable")]
+        #[serde(default, deserialize_with = "null_as_default")]
         metadata: Metadata,
     }
     #[derive(Deserialize, Default)]
     struct Scanner {
         #[serde(default)]
         uri: Text,
-        result: Option<List<Vulnerability, 25_000>>,
+        result: Option<List<ScanResultEntry, 25_000>>,
     }
     #[derive(Deserialize, Default)]
     struct Metadata {
@@ -191,7 +189,7 @@ pub(super) fn scan((): (), document: &Document<'_>) -> Result<ScanResult, Reason
     }
     let Predicate { scanner, metadata } = document.parse()?;
     let results = scanner.result.ok_or("has no list of results")?;
-    let vulnerabilities = results.0.into_iter().map(|Vulnerability(reported)| reported);
+    let vulnerabilities = results.0.into_iter().map(|ScanResultEntry(reported)| reported);
     Ok(ScanResult {
         scanner: scanner.uri.0.unwrap_or_default(),
         finished: metadata.finished.0.as_deref().and_then(time),
@@ -199,18 +197,18 @@ pub(super) fn scan((): (), document: &Document<'_>) -> Result<ScanResult, Reason
     })
 }
 
-/// A result of a scan: what others say of it is dropped as soon as it is read.
-struct Vulnerability(Result<Reported, Reason>);
+/// One vulnerability in a scan result. Fields that are not needed are dropped while parsing.
+struct ScanResultEntry(Result<ReportedVulnerability, Reason>);
 
-impl<'de> Deserialize<'de> for Vulnerability {
+impl<'de> Deserialize<'de> for ScanResultEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Raw {
             #[serde(default)]
             id: Text,
-            #[serde(default, deserialize_with = "nullable")]
+            #[serde(default, deserialize_with = "null_as_default")]
             severity: List<Score, 1000>,
-            #[serde(default, deserialize_with = "nullable")]
+            #[serde(default, deserialize_with = "null_as_default")]
             annotations: List<Annotation, 1000>,
         }
         #[derive(Deserialize)]
@@ -232,7 +230,7 @@ impl<'de> Deserialize<'de> for Vulnerability {
         let scores = raw.severity.0.iter();
         let severities = scores.map(|severity| scan::Severity::read(severity.score.0.as_deref().unwrap_or_default()));
         let annotations = &raw.annotations.0;
-        Ok(Self(Ok(Reported {
+        Ok(Self(Ok(ReportedVulnerability {
             id,
             severity: severities.max().unwrap_or(scan::Severity::Unknown),
             package: annotations.iter().find_map(|annotation| annotation.package.0.clone()),
@@ -260,31 +258,31 @@ pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFo
     if is_one { Ok(format) } else { Err("is no SBOM of the format that it is said to have") }
 }
 
-/// SLSA provenance, of both versions.
+/// SLSA provenance, with the fields of the versions 0.2 and 1.
 #[derive(Deserialize, Default)]
 struct Slsa {
     #[serde(rename = "buildDefinition")]
     definition: Option<Definition>,
-    #[serde(rename = "runDetails", default, deserialize_with = "nullable")]
+    #[serde(rename = "runDetails", default, deserialize_with = "null_as_default")]
     run: Run,
     builder: Option<Builder>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     invocation: Invocation,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     metadata: Metadata,
 }
 
 #[derive(Deserialize)]
 struct Definition {
-    #[serde(rename = "resolvedDependencies", default, deserialize_with = "nullable")]
+    #[serde(rename = "resolvedDependencies", default, deserialize_with = "null_as_default")]
     dependencies: List<Source, 10_000>,
 }
 
 #[derive(Deserialize, Default)]
 struct Run {
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     builder: Builder,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     metadata: Metadata,
 }
 
@@ -296,7 +294,7 @@ struct Builder {
 
 #[derive(Deserialize, Default)]
 struct Invocation {
-    #[serde(rename = "configSource", default, deserialize_with = "nullable")]
+    #[serde(rename = "configSource", default, deserialize_with = "null_as_default")]
     source: Source,
 }
 
@@ -304,7 +302,7 @@ struct Invocation {
 struct Source {
     #[serde(default)]
     uri: Text,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     digest: SourceDigests,
 }
 
@@ -316,18 +314,18 @@ struct SourceDigests {
     sha1: Text,
 }
 
-/// What BuildKit adds.
+/// BuildKit's own metadata.
 #[derive(Deserialize, Default)]
 struct Metadata {
-    #[serde(rename = "buildkit_metadata", default, deserialize_with = "nullable")]
+    #[serde(rename = "buildkit_metadata", default, deserialize_with = "null_as_default")]
     buildkit: BuildKit,
-    #[serde(rename = "https://mobyproject.org/buildkit@v1#metadata", default, deserialize_with = "nullable")]
-    buildkit_before: BuildKit,
+    #[serde(rename = "https://mobyproject.org/buildkit@v1#metadata", default, deserialize_with = "null_as_default")]
+    buildkit_v0: BuildKit,
 }
 
 #[derive(Deserialize, Default)]
 struct BuildKit {
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "null_as_default")]
     vcs: Vcs,
 }
 
@@ -352,7 +350,7 @@ pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, 
         });
     }
     let builder = slsa.builder.ok_or("is no SLSA provenance")?;
-    let (source, vcs) = (slsa.invocation.source, slsa.metadata.buildkit_before.vcs);
+    let (source, vcs) = (slsa.invocation.source, slsa.metadata.buildkit_v0.vcs);
     let said = |text: Text| text.0.filter(|text| !text.is_empty());
     Ok(Provenance {
         repository: said(source.uri).or_else(|| said(vcs.source)).as_deref().map(repository),
@@ -361,7 +359,7 @@ pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, 
     })
 }
 
-/// Those of our own provenance; none where it is another builder's.
+/// Reads the build arguments of this project's own provenance. Returns `None` for another builder's.
 pub(super) fn build_args((): (), document: &Document<'_>) -> Result<Option<BTreeMap<String, String>>, Reason> {
     #[derive(Deserialize)]
     struct Own {
@@ -393,7 +391,8 @@ pub(super) fn build_args((): (), document: &Document<'_>) -> Result<Option<BTree
     }
 }
 
-/// `git+https://host/owner/name@ref` and `https://host/owner/name.git#ref` are `https://host/owner/name`.
+/// Returns the address of a repository: `https://host/owner/name` for `git+https://host/owner/name@ref` and for
+/// `https://host/owner/name.git#ref`.
 fn repository(uri: &str) -> String {
     let uri = uri.strip_prefix("git+").unwrap_or(uri);
     let end = uri.find('#').unwrap_or(uri.len());
@@ -403,7 +402,7 @@ fn repository(uri: &str) -> String {
     uri[..end].trim_end_matches(".git").to_owned()
 }
 
-/// A text; what is something else is none.
+/// A string; any other JSON type reads as absent.
 #[derive(Default)]
 struct Text(Option<String>);
 
@@ -415,7 +414,7 @@ impl<'de> Deserialize<'de> for Text {
             type Value = Text;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
+                f.write_str("a string")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Text, E> {
@@ -461,8 +460,8 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// `null` is as good as nothing.
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+/// Reads `null` as the default value.
+fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -490,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn build_arguments_are_those_of_our_own_statements() {
+    fn only_our_own_statements_have_build_arguments() {
         let read = |kind: &str, args: &str| {
             let parameters = format!(r#"{{"buildArgs":{args}}}"#);
             build_args(
@@ -507,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_limited_and_what_is_not_needed_is_passed_over() {
+    fn lists_are_limited_and_unknown_fields_are_skipped() {
         let many = |element: &str| vec![element; 25_001].join(",");
         let scanned = |results: &str| scan((), &of(&format!(r#"{{"scanner":{{"result":[{results}]}}}}"#)));
         assert_eq!(scanned(&many(r#"{"id":"A"}"#)), Err("has another shape than it should"));
@@ -519,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_and_what_is_null_say_nothing() {
+    fn null_and_other_types_read_as_absent() {
         let text = r#"{"scanner":{"uri":[1,{}],"result":[{"id":"A","severity":[{"score":9.8},{"score":null}],
             "annotations":null}]},"metadata":null}"#;
         let result = scan((), &of(text)).unwrap();

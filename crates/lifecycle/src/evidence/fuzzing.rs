@@ -1,10 +1,10 @@
-//! The readers of evidence, for [`crate::fuzzing`].
+//! Runs the parsers of evidence, for [`crate::fuzzing`].
 
 use super::decode::{Document, Statement, build_args, lint, provenance, sbom, scan};
 use super::results::SbomFormat;
 use oci::Digest;
 
-/// A document through every reader, as it is and as the predicate of a statement.
+/// Runs every parser over a document, as it is and as the predicate of a statement.
 pub(crate) fn documents(bytes: &[u8]) {
     for is_statement in [false, true] {
         let document = Document { bytes, is_statement };

@@ -1,4 +1,4 @@
-//! What linters find in a Dockerfile.
+//! Findings of linters in a Dockerfile.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use crate::AtSourceLocation;
 use crate::SourceLocation;
 use runner_protocol::Annotation;
 
-/// How bad a finding is, in hadolint's words, the least first.
+/// The level of a finding, in hadolint's terms, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum LintLevel {
     /// A matter of taste.
     Style,
     /// Something to know.
@@ -20,8 +20,8 @@ pub enum Level {
     Error,
 }
 
-impl Level {
-    /// What the input `lint` may say, the lowest level that fails; `off` is none.
+impl LintLevel {
+    /// The values of the input `lint`: the lowest level that fails an image. `off` is none.
     pub const THRESHOLDS: [(&'static str, Option<Self>); 5] = [
         ("error", Some(Self::Error)),
         ("warning", Some(Self::Warning)),
@@ -30,7 +30,7 @@ impl Level {
         ("off", None),
     ];
 
-    /// hadolint's word.
+    /// Returns hadolint's name of the level.
     pub fn name(self) -> &'static str {
         match self {
             Self::Style => "style",
@@ -41,28 +41,28 @@ impl Level {
     }
 }
 
-/// A place in a Dockerfile that a rule speaks of.
+/// A violation of a rule in a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct LintFinding {
     /// The rule: `DL3008`.
     pub rule: String,
-    /// How bad it is.
-    pub level: Level,
-    /// What the rule says, on one line.
+    /// The level.
+    pub level: LintLevel,
+    /// The rule's message, on one line.
     pub message: String,
-    /// Where, with the file as a person names it.
+    /// The location, with the path of the file in the checkout.
     pub place: SourceLocation,
-    /// What explains the rule.
+    /// The address of the rule's documentation.
     pub url: Option<String>,
 }
 
-impl Finding {
-    /// The finding beside its line.
+impl LintFinding {
+    /// Returns the finding as an annotation at its line.
     pub fn annotation(&self) -> Annotation {
         let level = match self.level {
-            Level::Error => runner_protocol::Level::Error,
-            Level::Warning => runner_protocol::Level::Warning,
-            Level::Info | Level::Style => runner_protocol::Level::Notice,
+            LintLevel::Error => runner_protocol::Level::Error,
+            LintLevel::Warning => runner_protocol::Level::Warning,
+            LintLevel::Info | LintLevel::Style => runner_protocol::Level::Notice,
         };
         Annotation::new(level, format!("{}: {}", self.rule, self.message))
             .titled(format!("lint: {}", self.rule))
@@ -70,9 +70,9 @@ impl Finding {
     }
 }
 
-/// Findings by level.
+/// The number of findings by level.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct LintCounts {
     /// Of level `error`.
     pub error: u64,
     /// Of level `warning`.
@@ -83,37 +83,37 @@ pub struct Counts {
     pub style: u64,
 }
 
-impl Counts {
-    /// Counts findings.
-    pub fn of<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Self {
+impl LintCounts {
+    /// LintCounts findings.
+    pub fn of<'f>(findings: impl IntoIterator<Item = &'f LintFinding>) -> Self {
         let mut counts = Self::default();
         findings.into_iter().for_each(|finding| counts.add(finding.level));
         counts
     }
 
-    pub(super) fn add(&mut self, level: Level) {
+    pub(super) fn add(&mut self, level: LintLevel) {
         let count = match level {
-            Level::Error => &mut self.error,
-            Level::Warning => &mut self.warning,
-            Level::Info => &mut self.info,
-            Level::Style => &mut self.style,
+            LintLevel::Error => &mut self.error,
+            LintLevel::Warning => &mut self.warning,
+            LintLevel::Info => &mut self.info,
+            LintLevel::Style => &mut self.style,
         };
         *count += 1;
     }
 
-    /// How many there are of a level or worse.
-    pub fn at_least(&self, level: Level) -> u64 {
+    /// Returns how many findings have a level or a worse one.
+    pub fn at_least(&self, level: LintLevel) -> u64 {
         let by_level = [
-            (Level::Error, self.error),
-            (Level::Warning, self.warning),
-            (Level::Info, self.info),
-            (Level::Style, self.style),
+            (LintLevel::Error, self.error),
+            (LintLevel::Warning, self.warning),
+            (LintLevel::Info, self.info),
+            (LintLevel::Style, self.style),
         ];
         by_level.iter().filter(|(of, _)| *of >= level).map(|(_, count)| count).sum()
     }
 
-    /// Whether a threshold is reached.
-    pub fn fails(&self, threshold: Option<Level>) -> bool {
+    /// Returns whether a finding reaches a threshold.
+    pub fn fails(&self, threshold: Option<LintLevel>) -> bool {
         threshold.is_some_and(|level| self.at_least(level) > 0)
     }
 }
@@ -123,13 +123,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_threshold_takes_in_what_is_worse() {
-        let counts = Counts { error: 0, warning: 2, info: 1, style: 4 };
+    fn a_threshold_includes_worse_levels() {
+        let counts = LintCounts { error: 0, warning: 2, info: 1, style: 4 };
         let fails = |name: &str| {
-            let (_, threshold) = Level::THRESHOLDS.into_iter().find(|(word, _)| *word == name).unwrap();
+            let (_, threshold) = LintLevel::THRESHOLDS.into_iter().find(|(word, _)| *word == name).unwrap();
             counts.fails(threshold)
         };
         assert_eq!(["error", "warning", "info", "style", "off"].map(fails), [false, true, true, true, false]);
-        assert_eq!(counts.at_least(Level::Info), 3);
+        assert_eq!(counts.at_least(LintLevel::Info), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Evidence: what is known of a digest, attached to it as referrers.
+//! Evidence about a digest, such as scan results and provenance, which is attached to it as referrers.
 
 mod artifact;
 mod decode;
@@ -17,11 +17,11 @@ pub mod waivers;
 pub use artifact::{Artifact, Payload, attest, statement};
 pub use record::{GateResult, GateStatus, Record, RecordKind, Recorded};
 
-/// Types of referrers: the one table.
+/// Artifact types of referrers.
 pub mod artifact_type {
     /// Results of a linter.
     pub const SARIF: &str = "application/sarif+json";
-    /// Statements: vulnerabilities, provenance, promotion records. The predicate type tells them apart.
+    /// Statements: vulnerabilities, provenance, records. The predicate type distinguishes them.
     pub const IN_TOTO: &str = "application/vnd.in-toto+json";
     /// An SBOM in CycloneDX.
     pub const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
@@ -29,7 +29,7 @@ pub mod artifact_type {
     pub const SPDX: &str = "application/spdx+json";
 }
 
-/// Types of predicates in statements.
+/// Predicate types of statements.
 pub mod predicate_type {
     /// [Vulnerabilities](https://github.com/in-toto/attestation/blob/main/spec/predicates/vuln.md).
     pub const VULNERABILITIES: &str = "https://in-toto.io/attestation/vulns/v0.2";

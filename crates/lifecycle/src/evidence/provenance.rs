@@ -1,4 +1,4 @@
-//! How an image was built: a [SLSA provenance](https://slsa.dev/spec/v1.0/provenance) statement of our own, or BuildKit's.
+//! [SLSA provenance](https://slsa.dev/spec/v1.0/provenance): statements that this project writes, and BuildKit's.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,26 @@ use super::{Artifact, Payload, artifact_type, attest, predicate_type, statement}
 use oci::{Descriptor, Digest, ErrorKind, Platform, StoreError, annotation};
 use runner_protocol::Variables;
 
-/// What `buildType` says of our own statements: how their parameters are to be read.
+/// The `buildType` of this project's own statements. It defines their parameters.
 pub const BUILD_TYPE: &str = "https://image-lifecycle.github.io/build/v1";
 
-/// What `builder.id` says of a build outside of a workflow.
+/// The `builder.id` of a build outside of a workflow.
 const LOCAL_BUILDER: &str = "https://image-lifecycle.github.io/builder/local";
 
-/// A build, as our own statement tells of it. It has no place for a secret: those are named by their ids.
+/// A build, for this project's own statement. Secrets are listed by ID only, without their values.
 #[derive(Debug, Clone)]
 pub struct Build<'a> {
     /// The image's key in the mapping.
     pub key: &'a str,
     /// The image's name.
     pub name: &'a str,
-    /// The version, where one is given.
+    /// The version, if one is given.
     pub version: Option<&'a str>,
     /// The Dockerfile, relative to the repository's root.
     pub dockerfile: &'a str,
     /// The build context, relative to the repository's root.
     pub context: &'a str,
-    /// The stage; none: the last.
+    /// The target stage. None: the last stage.
     pub target: Option<&'a str>,
     /// The platforms.
     pub platforms: &'a [Platform],
@@ -35,23 +35,23 @@ pub struct Build<'a> {
     pub build_args: &'a [(String, String)],
     /// Ids of the build secrets.
     pub secrets: &'a [String],
-    /// SHA-256 of the template, hexadecimal.
+    /// The SHA-256 of the template, in hexadecimal.
     pub template: &'a str,
-    /// What built: `buildx`, `buildah`.
+    /// The program that built the image: `buildx`, `buildah`.
     pub builder: &'a str,
-    /// Base images as they were named, with the digest that was used.
+    /// The references of the base images, with the digests that were used.
     pub bases: &'a [(String, Digest)],
-    /// When it began, RFC 3339.
+    /// When the build started, in RFC 3339.
     pub started: &'a str,
-    /// When it ended, RFC 3339.
+    /// When the build finished, in RFC 3339.
     pub finished: &'a str,
 }
 
 impl Build<'_> {
-    /// The statement about an image's root.
+    /// Returns the statement about an image's root as a referrer.
     ///
     /// # Errors
-    /// When it would be over the limit.
+    /// If the manifest would exceed the size limit.
     pub fn artifact(&self, root: &Descriptor, variables: &Variables) -> Result<Artifact, StoreError> {
         let statement = statement(self.name, &root.digest, predicate_type::PROVENANCE, self.predicate(variables));
         attest(root, &statement, BTreeMap::new(), self.finished)
@@ -98,20 +98,20 @@ impl Build<'_> {
     }
 }
 
-/// Who builds: the workflow at the ref that it was read from. Whatever attests a build of this run says the same.
+/// Returns the builder's identity: the workflow at its ref. All attestations of this run's builds use it.
 pub fn builder_id(variables: &Variables) -> String {
     variables.workflow_url().unwrap_or_else(|| LOCAL_BUILDER.to_owned())
 }
 
-/// BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of the attestation
-/// manifest that an index names for it, `attested` the digest that BuildKit gave the platform, `name` the image's name.
+/// Returns BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of
+/// BuildKit's attestation manifest, `attested` the digest that BuildKit gave the platform, and `name` the image's name.
 ///
-/// The bytes stay as they are where they name the platform. BuildKit leaves the subject out of what it exports without a
-/// name, and the manifest may have got another digest since, by annotations: then the subject is put in. No signature is
-/// broken by that, because there is none.
+/// The bytes are kept as they are if the statement's subject is the platform. Otherwise the subject is replaced:
+/// BuildKit omits it from an export without a name, and annotations may have changed the digest of the manifest since.
+/// That breaks no signature, because the statement is not signed.
 ///
 /// # Errors
-/// When it is no statement, or speaks of another digest.
+/// If the bytes are not a statement, or the statement is about another digest.
 pub fn from_buildkit(
     name: &str,
     platform: &Descriptor,
@@ -124,16 +124,15 @@ pub fn from_buildkit(
     let mut statement: Value = serde_json::from_slice(bytes).map_err(|error| invalid("is no JSON").because(error))?;
     let kind = statement["predicateType"].as_str().filter(|kind| !kind.is_empty());
     let kind = kind.ok_or_else(|| invalid("has no predicate type"))?.to_owned();
-    let is_silent = statement["subject"].as_array().is_none_or(Vec::is_empty);
-    if !is_silent && !is_about(&statement, attested) {
+    let has_no_subject = statement["subject"].as_array().is_none_or(Vec::is_empty);
+    if !has_no_subject && !is_about(&statement, attested) {
         return Err(invalid("speaks of another digest"));
     }
-    let bytes = match is_about(&statement, &platform.digest) {
-        true => bytes.to_vec(),
-        false => {
-            statement["subject"] = json!([{"name": name, "digest": {"sha256": platform.digest.hex()}}]);
-            statement.to_string().into_bytes()
-        }
+    let bytes = if is_about(&statement, &platform.digest) {
+        bytes.to_vec()
+    } else {
+        statement["subject"] = json!([{"name": name, "digest": {"sha256": platform.digest.hex()}}]);
+        statement.to_string().into_bytes()
     };
     let kind = (annotation::PREDICATE_TYPE.to_owned(), kind);
     Artifact::new(
@@ -148,7 +147,7 @@ pub fn from_buildkit(
     )
 }
 
-/// Whether a statement has a digest among its subjects.
+/// Returns whether a digest is among the subjects of a statement.
 fn is_about(statement: &Value, digest: &Digest) -> bool {
     let hex = digest.hex();
     let subjects = statement["subject"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -161,7 +160,7 @@ mod tests {
     use oci::media_type;
 
     #[test]
-    fn our_statement_names_what_decides_the_image() {
+    fn our_statement_names_every_input_of_the_build() {
         let environment = Variables::from([
             ("GITHUB_REPOSITORY", "owner/name"),
             ("GITHUB_SHA", "0123456789012345678901234567890123456789"),
@@ -246,12 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn the_builders_statement_keeps_its_bytes_where_it_is_about_the_platform() {
+    fn a_builder_statement_about_the_platform_keeps_its_bytes() {
         let platform = Descriptor::of(media_type::IMAGE, b"platform");
         let annotated = Descriptor::of(media_type::IMAGE, b"platform with annotations");
         let about = |subject: Value| {
             let kind = "https://slsa.dev/provenance/v0.2";
-            // Spaces, which an encoding of ours would not have.
+            // The extra space would be lost if the statement were encoded again.
             format!(
                 r#"{{"_type": "https://in-toto.io/Statement/v0.1",  "predicateType": "{kind}", "subject": {subject}}}"#
             )
@@ -265,7 +264,7 @@ mod tests {
         };
         let text = about(subject(&platform.digest));
         assert_eq!(layer(&platform, &platform.digest, &text), Digest::of(text.as_bytes()));
-        // Both get the subject that they lack.
+        // The platform becomes the subject in both cases.
         let moved: Value = serde_json::from_str(&about(subject(&annotated.digest))).unwrap();
         let moved = Digest::of(moved.to_string().as_bytes());
         assert_eq!(layer(&annotated, &platform.digest, &text), moved);

@@ -1,7 +1,7 @@
-//! Evidence that is attached to a digest, as gates read it.
+//! Reads the evidence that is attached to a digest.
 //!
-//! Nothing found is an empty list; that a store could not be asked is an error; what was found and can't be read is in the
-//! list with the reason, so that a gate can't fall back to something older without knowing.
+//! If there is no evidence, the list is empty. A failed request is an error. Evidence that cannot be parsed is in the
+//! list with the reason, so that a gate does not silently fall back to something older.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use super::results::{LintResult, Provenance, SbomFormat, ScanResult, time};
 use super::{artifact_type, predicate_type};
 use oci::{Content, Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
 
-/// Evidence of one kind that is read of a digest, in bytes, the newest first. An SBOM of a large image has some tens of
-/// megabytes.
+/// The most evidence of one kind that is read for a digest, in bytes. The SBOM of a large image has tens of megabytes.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
-/// Room for evidence that is read at a time, of all images and gates, in mebibytes.
+/// The memory for evidence that is read concurrently, for all images and gates, in mebibytes.
 static MEMORY: Semaphore = Semaphore::const_new(128);
 
-/// Pieces of evidence of one kind that are read, the newest; a digest that is scanned daily collects some.
+/// The most pieces of evidence of one kind that are read; the newest come first. A digest that is scanned daily
+/// accumulates them.
 const PIECES: usize = 50;
 
-/// Predicate types of provenance: those of SLSA 1, and of 0.2 as BuildKit writes it.
+/// Predicate types of provenance: SLSA 1, and SLSA 0.2, which BuildKit writes.
 const PROVENANCE: [&str; 2] = [predicate_type::PROVENANCE, "https://slsa.dev/provenance/v0.2"];
 
 /// Predicate types of SBOMs in statements.
@@ -34,35 +34,35 @@ const SBOM: [(&str, SbomFormat); 2] =
 /// A piece of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence<T> {
-    /// The referrer that holds it; what signs it refers to this digest.
+    /// The digest of the referrer. Signatures of the evidence refer to it.
     pub referrer: Digest,
-    /// When it was made, as it says itself.
+    /// When the evidence was created, according to itself.
     pub created: Option<OffsetDateTime>,
-    /// What it says, or why it can't be read.
+    /// The content, or why it cannot be read.
     pub content: Result<T, String>,
 }
 
-/// Lint results of an image's root, the newest first.
+/// Returns the lint results of an image's root, newest first.
 ///
 /// # Errors
-/// When the store can't say.
+/// If a request fails.
 pub async fn lint(store: &Arc<dyn Store>, root: &Digest) -> Result<Vec<Evidence<LintResult>>, StoreError> {
     pieces(store, root, |kind| (kind == artifact_type::SARIF).then_some(()), |_| None, decode::lint).await
 }
 
-/// Scans of a platform's manifest, the newest first.
+/// Returns the scans of a platform's manifest, newest first.
 ///
 /// # Errors
-/// When the store can't say.
+/// If a request fails.
 pub async fn scan(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<ScanResult>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::VULNERABILITIES).then_some(());
     pieces(store, platform, |_| None, wanted, decode::scan).await
 }
 
-/// SBOMs of a platform's manifest, the newest first.
+/// Returns the SBOMs of a platform's manifest, newest first.
 ///
 /// # Errors
-/// When the store can't say.
+/// If a request fails.
 pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<SbomFormat>>, StoreError> {
     let as_artifact = |kind: &str| match kind {
         artifact_type::CYCLONEDX => Some(SbomFormat::CycloneDx),
@@ -74,19 +74,20 @@ pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evide
     pieces(store, platform, as_artifact, as_statement, decode::sbom).await
 }
 
-/// Provenance of a digest, the newest first: our own hangs on an image's root, BuildKit's on its platforms.
+/// Returns the provenance of a digest, newest first. This project attaches its own to an image's root, and BuildKit's
+/// to the platforms.
 ///
 /// # Errors
-/// When the store can't say.
+/// If a request fails.
 pub async fn provenance(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<Evidence<Provenance>>, StoreError> {
     let wanted = |predicate: &str| PROVENANCE.contains(&predicate).then_some(());
     pieces(store, digest, |_| None, wanted, decode::provenance).await
 }
 
-/// The build arguments that a digest says it was built with, the newest first; none where another builder says it.
+/// Returns the build arguments in the provenance of a digest, newest first. The provenance of another builder has none.
 ///
 /// # Errors
-/// When the store can't say.
+/// If a request fails.
 pub async fn build_args(
     store: &Arc<dyn Store>,
     digest: &Digest,
@@ -95,7 +96,8 @@ pub async fn build_args(
     pieces(store, digest, |_| None, wanted, decode::build_args).await
 }
 
-/// The referrers of a kind, the newest first: by their artifact type, or statements about the digest by their predicate type.
+/// Returns the referrers of a kind, newest first. An artifact is selected by its artifact type, a statement about the
+/// digest by its predicate type.
 async fn pieces<K, T>(
     store: &Arc<dyn Store>,
     digest: &Digest,
@@ -107,35 +109,36 @@ async fn pieces<K, T>(
     for referrer in store.referrers(digest).await? {
         let kind = referrer.artifact_type.as_deref().unwrap_or_default();
         let predicate = referrer.annotations.get(annotation::PREDICATE_TYPE);
-        // What an incomplete list doesn't tell, the manifest does.
-        let may_be = match kind {
+        // If the list does not show the type, the manifest will.
+        let is_candidate = match kind {
             "" => true,
             artifact_type::IN_TOTO => predicate.is_none_or(|predicate| as_statement(predicate).is_some()),
             kind => as_artifact(kind).is_some(),
         };
-        if may_be {
+        if is_candidate {
             candidates.push((created(&referrer.annotations), referrer));
         }
     }
     candidates.sort_by(|(a, one), (b, other)| (b, &other.digest).cmp(&(a, &one.digest)));
     let mut pieces = Vec::new();
-    let mut left = LIMIT;
+    let mut remaining = LIMIT;
     for (created, referrer) in candidates {
         if pieces.len() == PIECES {
             break;
         }
         let Some(manifest) = store.manifest(&referrer.digest).await? else {
-            // It may be the newest, where nothing says when it was made.
+            // Without a creation time, it may be the newest.
             let created = Some(created.unwrap_or_else(OffsetDateTime::now_utc));
             let content = Err("is listed, and is not there".to_owned());
             pieces.push(Evidence { referrer: referrer.digest, created, content });
             continue;
         };
-        if let Some(piece) = piece(store, digest, &manifest, &mut left, &as_artifact, &as_statement, &read).await? {
+        if let Some(piece) = piece(store, digest, &manifest, &mut remaining, &as_artifact, &as_statement, &read).await?
+        {
             pieces.push(piece);
         }
     }
-    // A list may lack the times.
+    // The list may not have shown the creation times.
     pieces.sort_by_key(|piece| std::cmp::Reverse(piece.created));
     Ok(pieces)
 }
@@ -144,62 +147,62 @@ async fn piece<K, T>(
     store: &Arc<dyn Store>,
     digest: &Digest,
     manifest: &Manifest,
-    left: &mut u64,
+    remaining: &mut u64,
     as_artifact: impl Fn(&str) -> Option<K>,
     as_statement: impl Fn(&str) -> Option<K>,
     read: impl Fn(K, &Document<'_>) -> Result<T, Reason>,
 ) -> Result<Option<Evidence<T>>, StoreError> {
-    // A list of referrers is the registry's word; the subject is the referrer's own.
+    // The list is the registry's claim. Only the subject in the manifest proves what the referrer refers to.
     if manifest.subject.as_ref().is_none_or(|subject| subject.digest != *digest) {
         return Ok(None);
     }
     let Content::Image { layers, .. } = &manifest.content else { return Ok(None) };
     let Some(layer) = layers.first() else { return Ok(None) };
     let artifact_type = manifest.artifact_type.as_deref().unwrap_or_default();
-    let direct = as_artifact(artifact_type);
-    if direct.is_none() && artifact_type != artifact_type::IN_TOTO {
+    let artifact_kind = as_artifact(artifact_type);
+    if artifact_kind.is_none() && artifact_type != artifact_type::IN_TOTO {
         return Ok(None);
     }
-    // Which kind a statement that can't be read would have been, only its annotation tells.
+    // If the statement cannot be parsed, only the annotation shows its kind.
     let named = manifest.annotations.get(annotation::PREDICATE_TYPE);
     let named = named.or(layer.annotations.get(annotation::PREDICATE_TYPE)).and_then(|named| as_statement(named));
     let created = created(&manifest.annotations);
-    let found = |content| Some(Evidence { referrer: manifest.digest.clone(), created, content });
-    // The bytes of all looks at a time, not of one alone, are what takes memory.
+    let evidence = |content| Some(Evidence { referrer: manifest.digest.clone(), created, content });
+    // Concurrent reads share the memory, so it is limited across all of them.
     let _room = MEMORY.acquire_many(mebibytes(layer.size.min(LIMIT))).await;
-    let bytes = match bytes(store, layer, left).await {
+    let bytes = match bytes(store, layer, remaining).await {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::Integrity) => {
-            return Ok(direct.or(named).and_then(|_| found(Err(error.to_string()))));
+            return Ok(artifact_kind.or(named).and_then(|_| evidence(Err(error.to_string()))));
         }
         Err(error) => return Err(error),
     };
-    if let Some(kind) = direct {
+    if let Some(kind) = artifact_kind {
         let document = Document { bytes: &bytes, is_statement: false };
-        return Ok(found(read(kind, &document).map_err(str::to_owned)));
+        return Ok(evidence(read(kind, &document).map_err(str::to_owned)));
     }
     match Statement::read(&bytes) {
-        // A statement about something else says nothing of this digest: anybody can attach anything.
+        // Anybody can attach anything, so a statement about another digest is ignored.
         Ok(statement) => {
             let kind = statement.predicate_type().and_then(as_statement).filter(|_| statement.is_about(digest));
             let document = Document { bytes: &bytes, is_statement: true };
-            Ok(kind.and_then(|kind| found(read(kind, &document).map_err(str::to_owned))))
+            Ok(kind.and_then(|kind| evidence(read(kind, &document).map_err(str::to_owned))))
         }
-        Err(reason) => Ok(named.and_then(|_| found(Err(reason.to_owned())))),
+        Err(reason) => Ok(named.and_then(|_| evidence(Err(reason.to_owned())))),
     }
 }
 
-/// The bytes of one piece, as long as those of a look are not too many.
-async fn bytes(store: &Arc<dyn Store>, layer: &Descriptor, left: &mut u64) -> Result<Vec<u8>, StoreError> {
-    if layer.size > *left && layer.size <= LIMIT {
+/// Reads one piece of evidence, if it fits into what remains of the limit.
+async fn bytes(store: &Arc<dyn Store>, layer: &Descriptor, remaining: &mut u64) -> Result<Vec<u8>, StoreError> {
+    if layer.size > *remaining && layer.size <= LIMIT {
         let message = format!("was not read: with the newer ones it is over {} MiB", mebibytes(LIMIT));
         return Err(StoreError::new(ErrorKind::Invalid, message));
     }
-    *left = left.saturating_sub(layer.size);
+    *remaining = remaining.saturating_sub(layer.size);
     read_blob(store.as_ref(), layer, LIMIT).await
 }
 
-/// Rounded up.
+/// Converts bytes to mebibytes, rounded up.
 fn mebibytes(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024 * 1024)).unwrap_or(u32::MAX)
 }
@@ -253,9 +256,9 @@ mod tests {
         }
     }
 
-    fn finding(level: lint::Level) -> lint::Finding {
+    fn finding(level: lint::LintLevel) -> lint::LintFinding {
         let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
-        lint::Finding { rule: "DL1".into(), level, message: "m".into(), place, url: None }
+        lint::LintFinding { rule: "DL1".into(), level, message: "m".into(), place, url: None }
     }
 
     #[tokio::test]
@@ -263,23 +266,26 @@ mod tests {
         let fixture = Fixture::new();
         let root = &fixture.subject.digest;
         assert_eq!(lint(&fixture.store, root).await.unwrap(), []);
-        let old = sarif::lint("web", &[finding(lint::Level::Error)], Some(lint::Level::Error));
+        let old = sarif::lint("web", &[finding(lint::LintLevel::Error)], Some(lint::LintLevel::Error));
         fixture.add(&sarif::artifact(&fixture.subject, &old, "2026-01-01T00:00:00Z").unwrap());
-        let new =
-            sarif::lint("web", &[finding(lint::Level::Style), finding(lint::Level::Info)], Some(lint::Level::Info));
+        let new = sarif::lint(
+            "web",
+            &[finding(lint::LintLevel::Style), finding(lint::LintLevel::Info)],
+            Some(lint::LintLevel::Info),
+        );
         fixture.add(&sarif::artifact(&fixture.subject, &new, "2026-01-01T01:00:00+00:30").unwrap());
         let found = lint(&fixture.store, root).await.unwrap();
-        let counts = lint::Counts { info: 1, style: 1, ..lint::Counts::default() };
-        assert_eq!(found[0].content, Ok(LintResult { counts, threshold: Some(lint::Level::Info), failed: None }));
+        let counts = lint::LintCounts { info: 1, style: 1, ..lint::LintCounts::default() };
+        assert_eq!(found[0].content, Ok(LintResult { counts, threshold: Some(lint::LintLevel::Info), failed: None }));
         assert_eq!(found[1].content.as_ref().unwrap().counts.error, 1);
 
         let place = SourceLocation { file: "Dockerfile".into(), line: 5, column: 1 };
-        let unparsed = lint::Finding { rule: "DL1000".into(), place, ..finding(lint::Level::Error) };
+        let unparsed = lint::LintFinding { rule: "DL1000".into(), place, ..finding(lint::LintLevel::Error) };
         let text = "- {id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: 2026-03-31}";
         let waivers = Waivers::parse(text, std::path::Path::new("w"), date!(2026 - 01 - 01)).unwrap();
         let waiver = waivers.iter().next();
         for (waiver, day, waived_until) in [(None, 3, None), (waiver, 4, Some(date!(2026 - 03 - 31)))] {
-            let document = sarif::unparsed("web", &unparsed, waiver, Some(lint::Level::Error));
+            let document = sarif::unparsed("web", &unparsed, waiver, Some(lint::LintLevel::Error));
             let created = format!("2026-01-0{day}T00:00:00Z");
             fixture.add(&sarif::artifact(&fixture.subject, &document, &created).unwrap());
             let found = lint(&fixture.store, root).await.unwrap();
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_scan_counts_what_is_not_accepted_any_more() {
+    async fn a_scan_counts_vulnerabilities_whose_waiver_has_expired() {
         let fixture = Fixture::new();
         let vulnerability = |id: &str, severity| scan::Vulnerability {
             id: id.into(),
@@ -319,29 +325,29 @@ mod tests {
         let text = "- {id: A, reason: r, owner: o, expires: 2026-03-31}";
         let waivers = Waivers::parse(text, std::path::Path::new("w"), date!(2026 - 01 - 01)).unwrap();
         fixture.add(&scanned.artifact("Web", "web", &waivers).unwrap());
-        // A statement about another digest is none of this one.
+        // A statement about another digest is ignored.
         let other =
             statement("x", &Digest::of(b"other"), predicate_type::VULNERABILITIES, json!({"scanner": {"result": []}}));
         fixture.add(&attest(&fixture.subject, &other, BTreeMap::new(), "2026-05-01T00:00:00Z").unwrap());
         let found = scan(&fixture.store, &fixture.subject.digest).await.unwrap();
         let [Evidence { content: Ok(result), .. }] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(result.finished, Some(datetime!(2026-01-01 00:00:05 UTC)));
-        assert_eq!(result.counts(date!(2026 - 03 - 31)), scan::Counts { low: 1, ..scan::Counts::default() });
+        assert_eq!(result.counts(date!(2026 - 03 - 31)), scan::ScanCounts { low: 1, ..scan::ScanCounts::default() });
         assert_eq!(
             result.counts(date!(2026 - 04 - 01)),
-            scan::Counts { critical: 1, low: 1, ..scan::Counts::default() }
+            scan::ScanCounts { critical: 1, low: 1, ..scan::ScanCounts::default() }
         );
         assert!(result.vulnerabilities[0].has_fix);
     }
 
     #[tokio::test]
-    async fn a_statement_that_cannot_be_read_is_not_none() {
+    async fn an_unreadable_statement_is_reported() {
         let fixture = Fixture::new();
         let hollow = statement("x", &fixture.subject.digest, predicate_type::VULNERABILITIES, json!({}));
         fixture.add(&attest(&fixture.subject, &hollow, BTreeMap::new(), "2026-05-01T00:00:00Z").unwrap());
         let found = scan(&fixture.store, &fixture.subject.digest).await.unwrap();
         assert_eq!(found[0].content, Err("has no list of results".into()));
-        // A store that lacks the bytes could not look.
+        // A store without the bytes is an error.
         let manifest = fixture.layout.read_manifest(&found[0].referrer).unwrap().unwrap();
         std::fs::remove_file(fixture.layout.blob_path(&manifest.blobs().nth(1).unwrap().digest)).unwrap();
         assert_eq!(scan(&fixture.store, &fixture.subject.digest).await.unwrap_err().kind, ErrorKind::NotFound);
@@ -404,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_look_reads_no_more_than_its_limit() {
+    async fn a_query_reads_no_more_than_its_limit() {
         let fixture = Fixture::new();
         let padded = |day: u8| {
             let text = format!(r#"{{"bomFormat":"CycloneDX","day":{day},"x":"{}"}}"#, "x".repeat(24 << 20));

@@ -14,18 +14,18 @@ use oci::{Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation
 /// The largest record that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
 
-/// Records of one digest that are read; a digest has one for each environment that it came to or came back to. With more,
-/// nothing is decided: to leave some out would let whoever attaches many choose which.
+/// The most records of one digest. A digest gets one each time it arrives in an environment. More are an error: if some
+/// were ignored, somebody could hide a record by attaching many others.
 const RECORDS: usize = 200;
 
-/// How far the clock of what made a record may be ahead of ours.
+/// How far the clock of the machine that wrote a record may be ahead of this one's.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// Records that are read at a time.
+/// How many records are read concurrently.
 const READERS: usize = 8;
 
-/// Annotations of a record's manifest, so that a list of referrers tells what it is about.
-mod label {
+/// Annotations of a record's manifest, by which a list of referrers shows what the record is about.
+mod record_annotation {
     pub(super) const KIND: &str = "io.github.image-lifecycle.record.kind";
     pub(super) const ENVIRONMENT: &str = "io.github.image-lifecycle.record.environment";
     pub(super) const TO: &str = "io.github.image-lifecycle.record.to";
@@ -36,16 +36,16 @@ mod label {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RecordKind {
-    /// A build came into its first environment.
+    /// A build was published to its first environment.
     Publish,
-    /// A digest moved up the ladder.
+    /// A digest was promoted to the next environment.
     Promote,
-    /// A digest that was in the environment before came back.
+    /// A digest that the environment held before was restored.
     Rollback,
 }
 
 impl RecordKind {
-    /// Its name in JSON.
+    /// Returns the name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -61,30 +61,30 @@ impl RecordKind {
 pub struct Record {
     /// What happened.
     pub kind: RecordKind,
-    /// The environment that it happened to.
+    /// The target environment.
     pub environment: String,
-    /// Where the image came from; none for a build.
+    /// The reference that the image was copied from; none for a publication.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub from: Option<String>,
-    /// The reference that it got.
+    /// The reference that the image was written to.
     pub to: String,
-    /// The image.
+    /// The digest of the image.
     pub digest: Digest,
-    /// What the environment held before, where that is known and another.
+    /// The digest that the environment held before, if known and different.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub replaced: Option<Digest>,
-    /// Earlier records of the same name, digest and version whose runs ended before they wrote the tag: what they tell
-    /// of did not happen then.
+    /// Earlier records of the same name, digest and version whose runs ended before they wrote the tag, so that what
+    /// they record did not happen.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub supersedes: Vec<Digest>,
-    /// The version, as the deployment names it.
+    /// The version that was delivered.
     pub version: String,
-    /// SHA-256 of the template whose names were used, hexadecimal.
+    /// The SHA-256 of the template that the names came from, in hexadecimal.
     pub template: String,
-    /// The repository that did it.
+    /// The repository of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub repository: Option<String>,
-    /// The commit that it was at.
+    /// The commit of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commit: Option<String>,
     /// The address of the run.
@@ -93,41 +93,42 @@ pub struct Record {
     /// Who started the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub actor: Option<String>,
-    /// When, RFC 3339 in UTC: as [`clock::moment`](crate::clock::moment) has it, for two can fall into one second.
+    /// When it happened, as formatted by [`clock::now_millis`](crate::clock::now_millis), because two records can fall
+    /// into one second.
     pub time: String,
-    /// The gates that were asked for, with what they found.
+    /// The requested gates, with their results.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub gates: Vec<GateResult>,
-    /// Why it was let through although a gate said no.
+    /// The reason for overriding a gate.
     #[serde(rename = "override", skip_serializing_if = "Option::is_none", default)]
     pub overridden: Option<String>,
 }
 
-/// A gate with what it found.
+/// The result of a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateResult {
-    /// As it was asked for: `scan=high`.
+    /// The gate as requested: `scan=high`.
     pub name: String,
-    /// How it ended.
+    /// The status.
     pub status: GateStatus,
-    /// A sentence: what was found and what was wanted.
+    /// A sentence: what was found, and what is required.
     pub detail: String,
 }
 
-/// How a gate ended.
+/// The status of a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum GateStatus {
-    /// It lets the image through.
+    /// The gate lets the image pass.
     Passed,
-    /// It does not, or could not decide.
+    /// The gate blocks the image, or could not decide.
     Blocked,
-    /// It would not have, and was overridden.
+    /// The gate would block the image, but was overridden.
     Overridden,
 }
 
 impl GateStatus {
-    /// Its name in JSON.
+    /// Returns the name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -140,17 +141,17 @@ impl GateStatus {
 /// A record that was found in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// What it says.
+    /// The content of the record.
     pub record: Record,
-    /// The referrer.
+    /// The digest of the referrer that contains it.
     pub digest: Digest,
 }
 
 impl Record {
-    /// The record as a referrer of the image.
+    /// Returns the record as a referrer of the image.
     ///
     /// # Errors
-    /// When it would be over the limit.
+    /// If the manifest would exceed the size limit.
     pub fn artifact(&self, subject: &Descriptor) -> Result<Artifact, StoreError> {
         let predicate = serde_json::to_value(self)
             .map_err(|error| StoreError::new(ErrorKind::Invalid, "the record can't be written").because(error))?;
@@ -162,17 +163,17 @@ impl Record {
             RecordKind::Rollback => "rollback",
         };
         let labels = [
-            (label::KIND, kind),
-            (label::ENVIRONMENT, &self.environment),
-            (label::TO, &self.to),
-            (label::VERSION, &self.version),
+            (record_annotation::KIND, kind),
+            (record_annotation::ENVIRONMENT, &self.environment),
+            (record_annotation::TO, &self.to),
+            (record_annotation::VERSION, &self.version),
         ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         attest(subject, &statement, BTreeMap::from(labels), &self.time)
     }
 
-    /// Whether another record says that the same digest has the same name for the same version, let through by the same
-    /// gates: then this one would add nothing.
+    /// Returns whether another record says the same, apart from the time and the run: the same digest under the same
+    /// name for the same version, with the same gate results. Then this record would add nothing.
     pub fn repeats(&self, other: &Self) -> bool {
         let decision = |record: &Self| -> Vec<(String, GateStatus)> {
             record.gates.iter().map(|gate| (gate.name.clone(), gate.status)).collect()
@@ -186,41 +187,42 @@ impl Record {
             && decision(self) == decision(other)
     }
 
-    /// When it happened; none where the record holds no time.
+    /// Returns when it happened, or `None` if the time cannot be parsed.
     pub fn at(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::parse(&self.time, &Rfc3339).ok()
     }
 }
 
 impl Recorded {
-    /// The records of an image, the newest first.
+    /// Returns the records of an image, newest first.
+    ///
+    /// Anybody can attach anything, so a record about another digest is left out. So is one whose time is missing, in
+    /// the future, or different from that of its manifest.
     ///
     /// # Errors
-    /// When the store can't say, a record can't be read or is listed and not there, or there are too many. A record that
-    /// speaks of another digest is none of this image and is left out, and so is one whose time is missing, in the future,
-    /// or not the one that its manifest says: anybody can attach anything.
+    /// If a request fails, a record is listed but missing, or there are too many.
     pub async fn all(store: &Arc<dyn Store>, image: &Digest) -> Result<Vec<Self>, StoreError> {
         Self::with(store, image, |_| true).await
     }
 
-    /// The records of what happened to an image in one environment, the newest first.
+    /// Returns the records of an image in one environment, newest first.
     ///
     /// # Errors
-    /// As [`Recorded::all`].
+    /// If [`Recorded::all`] would fail.
     pub async fn of_environment(
         store: &Arc<dyn Store>,
         image: &Digest,
         environment: &str,
     ) -> Result<Vec<Self>, StoreError> {
         let labelled = |labels: &BTreeMap<String, String>| {
-            labels.get(label::ENVIRONMENT).is_none_or(|labelled| labelled == environment)
+            labels.get(record_annotation::ENVIRONMENT).is_none_or(|labelled| labelled == environment)
         };
         let mut records = Self::with(store, image, labelled).await?;
         records.retain(|found| found.record.environment == environment);
         Ok(records)
     }
 
-    /// The records whose manifests have labels that are wanted, as far as the list of referrers shows them.
+    /// Returns the records whose annotations are `wanted`, as far as the list of referrers shows annotations.
     async fn with(
         store: &Arc<dyn Store>,
         image: &Digest,
@@ -236,8 +238,8 @@ impl Recorded {
             let message = format!("{} has more than {RECORDS} records of {image}", store.address());
             return Err(StoreError::new(ErrorKind::Invalid, message).hint("delete those that are no longer needed"));
         }
-        let asked: Vec<_> = referrers.iter().map(|referrer| Self::fetch(store, &referrer.digest, image)).collect();
-        let found: Vec<Option<(OffsetDateTime, Self)>> = stream::iter(asked).buffered(READERS).try_collect().await?;
+        let fetches: Vec<_> = referrers.iter().map(|referrer| Self::fetch(store, &referrer.digest, image)).collect();
+        let found: Vec<Option<(OffsetDateTime, Self)>> = stream::iter(fetches).buffered(READERS).try_collect().await?;
         let mut found: Vec<(OffsetDateTime, Self)> = found.into_iter().flatten().collect();
         found.sort_by(|(a, one), (b, other)| (b, &other.digest).cmp(&(a, &one.digest)));
         Ok(found.into_iter().map(|(_, recorded)| recorded).collect())
@@ -248,12 +250,12 @@ impl Recorded {
         referrer: &Digest,
         image: &Digest,
     ) -> Result<Option<(OffsetDateTime, Self)>, StoreError> {
-        let lacks = || {
+        let missing = || {
             let message =
-                format!("{} lists {referrer} as what may be a record of {image}, and lacks it", store.address());
+                format!("{} lists {referrer} as what may be a record of {image}, and missing it", store.address());
             StoreError::new(ErrorKind::NotFound, message).hint("take it out of the list, or push it again")
         };
-        let manifest = store.manifest(referrer).await?.ok_or_else(lacks)?;
+        let manifest = store.manifest(referrer).await?.ok_or_else(missing)?;
         let record = Self::read(store, &manifest, image).await?;
         let created = manifest.annotations.get(annotation::CREATED);
         let created = created.and_then(|created| OffsetDateTime::parse(created, &Rfc3339).ok());
@@ -311,14 +313,13 @@ mod tests {
         let old = record(&image.digest, "2026-01-01T00:00:00Z");
         let new = Record { version: "1.0.1".into(), time: "2026-01-02T00:00:00Z".into(), ..old.clone() };
         let of_another = record(&Digest::of(b"another"), "2026-01-03T00:00:00Z");
-        let timeless = Record { time: "soon".into(), ..old.clone() };
-        let a_moment_later =
-            Record { environment: "test".into(), time: "2026-01-02T00:00:00.250Z".into(), ..new.clone() };
-        for record in [&old, &new, &of_another, &timeless, &a_moment_later] {
+        let without_time = Record { time: "soon".into(), ..old.clone() };
+        let later = Record { environment: "test".into(), time: "2026-01-02T00:00:00.250Z".into(), ..new.clone() };
+        for record in [&old, &new, &of_another, &without_time, &later] {
             attach(&store, record.artifact(&image).unwrap()).await;
         }
         let found = Recorded::all(&store, &image.digest).await.unwrap();
-        assert_eq!(found.iter().map(|found| &found.record).collect::<Vec<_>>(), [&a_moment_later, &new, &old]);
+        assert_eq!(found.iter().map(|found| &found.record).collect::<Vec<_>>(), [&later, &new, &old]);
         let found = Recorded::of_environment(&store, &image.digest, "dev").await.unwrap();
         assert_eq!(found.iter().map(|found| &found.record).collect::<Vec<_>>(), [&new, &old]);
         assert!(old.repeats(&Record { time: "later".into(), ..old.clone() }));
@@ -333,13 +334,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_that_cannot_be_does_not_count() {
+    async fn a_record_with_a_wrong_time_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Layout::at(folder.path()));
         let image = Descriptor::of(media_type::IMAGE, b"image");
         let tomorrow = (OffsetDateTime::now_utc() + time::Duration::days(1)).format(&Rfc3339).unwrap();
         attach(&store, record(&image.digest, &tomorrow).artifact(&image).unwrap()).await;
-        // The list says yesterday's, the record last year's.
+        // The time in the manifest's annotation differs from that in the record.
         let old = record(&image.digest, "2025-01-01T00:00:00Z");
         let predicate = serde_json::to_value(&old).unwrap();
         let said = statement("app", &image.digest, predicate_type::RECORD, predicate);
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_records_than_are_read_are_no_answer() {
+    async fn too_many_records_are_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::at(folder.path());
         let image = Descriptor::of(media_type::IMAGE, b"image");

@@ -1,63 +1,63 @@
-//! What evidence says, as gates use it.
+//! The content of evidence, as far as gates need it.
 
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime};
 
 use super::{lint, scan};
 
-/// What a linter said.
+/// The result of a linter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LintResult {
-    /// Findings by level.
-    pub counts: lint::Counts,
-    /// The lowest level that failed the build; none where it says nothing or `off`.
-    pub threshold: Option<lint::Level>,
-    /// The linter could not look: nothing found means nothing.
+    /// The number of findings by level.
+    pub counts: lint::LintCounts,
+    /// The lowest level that failed the build. None if it was `off` or is not recorded.
+    pub threshold: Option<lint::LintLevel>,
+    /// Set if the linter could not read the file. Then an absence of findings means nothing.
     pub failed: Option<LintFailure>,
 }
 
-/// That a linter could not look at a file.
+/// The failure of a linter to read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LintFailure {
-    /// The last day on which that is accepted.
+    /// The last day on which a waiver accepts the failure.
     pub waived_until: Option<Date>,
 }
 
-/// What a scanner said.
+/// The result of a scanner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanResult {
-    /// The scanner, as it names itself.
+    /// The scanner, as it identifies itself.
     pub scanner: String,
-    /// When it finished.
+    /// When the scan finished.
     pub finished: Option<OffsetDateTime>,
-    /// What it found.
-    pub vulnerabilities: Vec<Reported>,
+    /// The vulnerabilities that it found.
+    pub vulnerabilities: Vec<ReportedVulnerability>,
 }
 
-/// A vulnerability in a statement.
+/// A vulnerability in a scan result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
+pub struct ReportedVulnerability {
     /// Its id.
     pub id: String,
-    /// How bad it is: the worst of what is said.
+    /// The worst of the severities that the result lists for it.
     pub severity: scan::Severity,
-    /// The package, where it is said.
+    /// The package, if recorded.
     pub package: Option<String>,
     /// Whether there is a fix.
     pub has_fix: bool,
-    /// The last day on which it is accepted.
+    /// The last day on which a waiver accepts it.
     pub waived_until: Option<Date>,
 }
 
 impl ScanResult {
-    /// What counts on a day: all but what is accepted until then.
-    pub fn counting(&self, today: Date) -> impl Iterator<Item = &Reported> {
+    /// Returns the vulnerabilities that count on a day: all except those that a waiver still accepts.
+    pub fn counting(&self, today: Date) -> impl Iterator<Item = &ReportedVulnerability> {
         self.vulnerabilities.iter().filter(move |reported| reported.waived_until.is_none_or(|day| day < today))
     }
 
-    /// What counts on a day, by severity.
-    pub fn counts(&self, today: Date) -> scan::Counts {
-        let mut counts = scan::Counts::default();
+    /// Counts by severity the vulnerabilities that count on a day.
+    pub fn counts(&self, today: Date) -> scan::ScanCounts {
+        let mut counts = scan::ScanCounts::default();
         self.counting(today).for_each(|reported| counts.add(reported.severity));
         counts
     }
@@ -72,18 +72,18 @@ pub enum SbomFormat {
     Spdx,
 }
 
-/// How an image says it was built.
+/// How an image was built, according to its provenance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
-    /// The repository's address, where it is said, without `git+` and the ref.
+    /// The repository's address, if recorded, without `git+` and the ref.
     pub repository: Option<String>,
-    /// The commit, where it is said.
+    /// The commit, if recorded.
     pub commit: Option<String>,
-    /// What built it.
+    /// The builder's identity, if recorded.
     pub builder: Option<String>,
 }
 
-/// Reads a time of RFC 3339.
+/// Parses a time in RFC 3339.
 pub(super) fn time(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
 }

@@ -1,21 +1,21 @@
-//! [SARIF 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html), as GitHub's code scanning reads it:
-//! one run of one category an image, so that one image's results never replace another's.
+//! Lint and scan results as [SARIF 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html) for
+//! GitHub's code scanning. Each image has its own category, so that its results never replace those of another image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::lint::{self, Finding};
-use super::scan::{Assessed, Severity, Standing, Verdict};
+use super::lint::{self, LintFinding};
+use super::scan::{Assessed, ScanVerdict, Severity, Standing};
 use super::waivers::Waiver;
 use super::{Artifact, Payload, artifact_type};
 use oci::{Descriptor, Digest, StoreError, annotation, listed};
 
-/// Code scanning keeps this many results of a run.
+/// The most results of one run; code scanning's own limit.
 const RESULTS: usize = 5000;
 
-/// The member of a run's or result's properties that this project reads again.
+/// Names in the `properties` of a run or result, most of which this project reads again.
 pub(super) mod property {
     pub(crate) const LEVEL: &str = "level";
     pub(crate) const THRESHOLD: &str = "threshold";
@@ -23,9 +23,9 @@ pub(super) mod property {
     pub(crate) const WAIVER: &str = "waiver";
 }
 
-/// What a linter found in the Dockerfile of an image.
-pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) -> Value {
-    let mut findings: Vec<&Finding> = findings.iter().collect();
+/// Returns the findings of a linter in the Dockerfile of an image.
+pub fn lint(name: &str, findings: &[LintFinding], threshold: Option<lint::LintLevel>) -> Value {
+    let mut findings: Vec<&LintFinding> = findings.iter().collect();
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.place.clone()));
     let mut rules = BTreeMap::new();
     let mut results = Vec::new();
@@ -36,9 +36,9 @@ pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) ->
         }
         rules.entry(finding.rule.clone()).or_insert(rule);
         let level = match finding.level {
-            lint::Level::Error => "error",
-            lint::Level::Warning => "warning",
-            lint::Level::Info | lint::Level::Style => "note",
+            lint::LintLevel::Error => "error",
+            lint::LintLevel::Warning => "warning",
+            lint::LintLevel::Info | lint::LintLevel::Style => "note",
         };
         let region = json!({"startLine": finding.place.line.max(1), "startColumn": finding.place.column.max(1)});
         results.push(json!({
@@ -49,14 +49,19 @@ pub fn lint(name: &str, findings: &[Finding], threshold: Option<lint::Level>) ->
             "properties": {property::LEVEL: finding.level.name()},
         }));
     }
-    let threshold = threshold.map_or("off", lint::Level::name);
+    let threshold = threshold.map_or("off", lint::LintLevel::name);
     let left_out = findings.len() - results.len();
     run("image-lint", name, "hadolint", json!({property::THRESHOLD: threshold}), rules, results, left_out)
 }
 
-/// That a linter cannot parse the Dockerfile of an image: its words, and who accepts that.
-pub fn unparsed(name: &str, finding: &Finding, waiver: Option<&Waiver>, threshold: Option<lint::Level>) -> Value {
-    let mut properties = json!({property::THRESHOLD: threshold.map_or("off", lint::Level::name)});
+/// Returns the failure of a linter to parse the Dockerfile of an image, with the waiver that accepts it.
+pub fn unparsed(
+    name: &str,
+    finding: &LintFinding,
+    waiver: Option<&Waiver>,
+    threshold: Option<lint::LintLevel>,
+) -> Value {
+    let mut properties = json!({property::THRESHOLD: threshold.map_or("off", lint::LintLevel::name)});
     if let Some(waiver) = waiver {
         properties[property::WAIVER] = json!(waiver);
     }
@@ -74,9 +79,10 @@ pub fn unparsed(name: &str, finding: &Finding, waiver: Option<&Waiver>, threshol
     document
 }
 
-/// What a scanner found in an image. Findings stand at the first line of its Dockerfile: code scanning shows none without
-/// a place in the repository. `part` names the platforms of a job that builds some of an image's: each has its own results.
-pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
+/// Returns the findings of a scanner in an image. Their location is the first line of its Dockerfile, because code
+/// scanning requires a location in the repository. `part` names the platforms of a job that builds only some of the
+/// image's, so that each job has its own results.
+pub fn scan(dockerfile: &Path, verdict: &ScanVerdict, part: Option<&str>) -> Value {
     let mut rules = BTreeMap::new();
     let mut results = Vec::new();
     for finding in verdict.findings.iter().take(RESULTS) {
@@ -106,7 +112,7 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
             "{} {} in image {} ({platforms}) has {}: {fix}",
             vulnerability.package, vulnerability.version, verdict.name, vulnerability.id
         );
-        // All stand at one line, so the place does not tell them apart.
+        // All findings have the same location, so the fingerprint has to distinguish them.
         let identity = [&verdict.key, &vulnerability.id, &vulnerability.package, &vulnerability.version];
         let fingerprint = Digest::of(identity.map(String::as_str).join("\n").as_bytes());
         let mut result = json!({
@@ -133,10 +139,10 @@ pub fn scan(dockerfile: &Path, verdict: &Verdict, part: Option<&str>) -> Value {
     run("image-scan", &name, tool, json!({property::THRESHOLD: threshold}), rules, results, left_out)
 }
 
-/// A document as a referrer.
+/// Returns a document as a referrer.
 ///
 /// # Errors
-/// When it would be over the limit.
+/// If the manifest would exceed the size limit.
 pub fn artifact(subject: &Descriptor, document: &Value, created: &str) -> Result<Artifact, StoreError> {
     Artifact::new(
         subject,
@@ -167,7 +173,7 @@ fn run(
         "version": "2.1.0",
         "runs": [{
             "tool": {"driver": {"name": tool, "rules": rules.into_values().collect::<Vec<_>>()}},
-            // What stands before the last slash is the category.
+            // Code scanning takes the text before the last slash as the category.
             "automationDetails": {"id": format!("{kind}/{name}/")},
             "results": results,
             "properties": properties,
@@ -179,7 +185,7 @@ fn location(file: &Path, region: Value) -> Value {
     json!({"physicalLocation": {"artifactLocation": {"uri": uri(file)}, "region": region}})
 }
 
-/// A relative path as a URI reference.
+/// Converts a relative path to a URI reference.
 fn uri(file: &Path) -> String {
     let text = file.to_string_lossy().replace('\\', "/");
     let mut uri = String::new();
@@ -192,7 +198,7 @@ fn uri(file: &Path) -> String {
     uri
 }
 
-/// A CVSS score that code scanning shows as this severity. Without one it shows the result's level.
+/// Returns a CVSS score that code scanning shows as this severity. Without one it shows the result's level.
 fn score(severity: Severity) -> Option<&'static str> {
     match severity {
         Severity::Critical => Some("9.5"),
@@ -205,20 +211,26 @@ fn score(severity: Severity) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan::{Counts, Vulnerability};
+    use super::super::scan::{ScanCounts, Vulnerability};
     use super::*;
     use crate::SourceLocation;
     use oci::Platform;
 
-    fn finding(rule: &str, level: lint::Level, line: usize) -> Finding {
+    fn finding(rule: &str, level: lint::LintLevel, line: usize) -> LintFinding {
         let place = SourceLocation { file: "images/a b/Dockerfile".into(), line, column: 1 };
-        Finding { rule: rule.into(), level, message: "m".into(), place, url: Some(format!("https://x.example/{rule}")) }
+        LintFinding {
+            rule: rule.into(),
+            level,
+            message: "m".into(),
+            place,
+            url: Some(format!("https://x.example/{rule}")),
+        }
     }
 
     #[test]
-    fn a_lint_run_has_its_category_and_the_worst_first() {
-        let findings = [finding("DL1", lint::Level::Style, 1), finding("DL2", lint::Level::Error, 7)];
-        let document = lint("shop/web", &findings, Some(lint::Level::Warning));
+    fn a_lint_run_has_its_category_and_starts_with_the_worst() {
+        let findings = [finding("DL1", lint::LintLevel::Style, 1), finding("DL2", lint::LintLevel::Error, 7)];
+        let document = lint("shop/web", &findings, Some(lint::LintLevel::Warning));
         insta::assert_snapshot!(serde_json::to_string_pretty(&document["runs"][0]["results"][0]).unwrap(), @r#"
         {
           "ruleId": "DL2",
@@ -250,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_run_is_bounded_and_tells_findings_apart() {
+    fn a_scan_run_is_bounded_and_distinguishes_findings() {
         let assessed = |number: usize| Assessed {
             vulnerability: Vulnerability {
                 id: format!("CVE-{number}"),
@@ -265,13 +277,13 @@ mod tests {
             platforms: vec![Platform::linux("amd64")],
             standing: Standing::Counts,
         };
-        let verdict = Verdict {
+        let verdict = ScanVerdict {
             key: "Web".into(),
             name: "web".into(),
             tool: None,
             threshold: None,
             findings: (0..RESULTS + 3).map(assessed).collect(),
-            counts: Counts::default(),
+            counts: ScanCounts::default(),
         };
         let document = scan(Path::new("./Dockerfile"), &verdict, None);
         let results = document["runs"][0]["results"].as_array().unwrap();

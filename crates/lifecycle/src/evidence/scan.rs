@@ -1,4 +1,4 @@
-//! What scanners find in an image: one noun for all scanners, and what a policy makes of it.
+//! Vulnerability scans of all scanners, and the verdict of a policy on them.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,11 @@ use crate::plural;
 use oci::{Descriptor, Platform, StoreError, listed};
 use runner_protocol::{Cell, Table};
 
-/// Vulnerabilities that an error names.
+/// The most vulnerabilities that an error message lists.
 const NAMED: usize = 5;
 
-/// Leaves one of each vulnerability of a package, its worst, the worst first: scanners name one for every path to the package.
+/// Removes duplicates and sorts the vulnerabilities, worst first. Scanners list a vulnerability once for every path to
+/// the package; the entry with the worst severity is kept.
 pub fn distinct(mut vulnerabilities: Vec<Vulnerability>) -> Vec<Vulnerability> {
     vulnerabilities.sort_by(|a, b| a.key().cmp(&b.key()).then(b.severity.cmp(&a.severity)).then(b.fixed.cmp(&a.fixed)));
     vulnerabilities.dedup_by(|later, kept| later.key() == kept.key());
@@ -22,56 +23,56 @@ pub fn distinct(mut vulnerabilities: Vec<Vulnerability>) -> Vec<Vulnerability> {
     vulnerabilities
 }
 
-/// What scanned.
+/// A scanner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tool {
     /// Its command: `trivy`.
     pub name: String,
-    /// Where it comes from.
+    /// Its address, which identifies it.
     pub uri: String,
-    /// Its version, where it says one.
+    /// Its version, if it reports one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// How old its knowledge is, RFC 3339, where it says so.
+    /// When its database was updated, in RFC 3339, if it reports that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
 }
 
-/// One platform of an image as a scanner saw it.
+/// The scan of one platform of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     /// The platform.
     pub platform: Platform,
-    /// Its manifest.
+    /// The platform's manifest.
     pub subject: Descriptor,
-    /// What scanned.
+    /// The scanner.
     pub tool: Tool,
-    /// When it began, RFC 3339.
+    /// When the scan started, in RFC 3339.
     pub started: String,
-    /// When it ended, RFC 3339.
+    /// When the scan finished, in RFC 3339.
     pub finished: String,
-    /// What it found, each once.
+    /// The vulnerabilities, without duplicates.
     pub vulnerabilities: Vec<Vulnerability>,
 }
 
-/// Vulnerabilities by severity.
+/// The number of vulnerabilities by severity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Critical ones.
+pub struct ScanCounts {
+    /// Of severity `critical`.
     pub critical: u64,
-    /// High ones.
+    /// Of severity `high`.
     pub high: u64,
-    /// Medium ones.
+    /// Of severity `medium`.
     pub medium: u64,
-    /// Low ones.
+    /// Of severity `low`.
     pub low: u64,
-    /// Those that nobody has rated.
+    /// Of unknown severity.
     #[serde(default)]
     pub unknown: u64,
 }
 
-impl Counts {
+impl ScanCounts {
     pub(crate) fn add(&mut self, severity: Severity) {
         let count = match severity {
             Severity::Critical => &mut self.critical,
@@ -83,7 +84,7 @@ impl Counts {
         *count += 1;
     }
 
-    /// How many have a severity.
+    /// Returns how many have a severity.
     fn of(&self, severity: Severity) -> u64 {
         match severity {
             Severity::Critical => self.critical,
@@ -94,13 +95,13 @@ impl Counts {
         }
     }
 
-    /// How many reach a threshold.
+    /// Returns how many reach a threshold.
     pub fn reaching(&self, threshold: Threshold) -> u64 {
         let reaching = Severity::ALL.into_iter().filter(|severity| threshold.is_reached_by(*severity));
         reaching.map(|severity| self.of(severity)).sum()
     }
 
-    /// The counts in a sentence: `0 critical, 1 high, 0 medium, 4 low`, with those of unknown severity where there are any.
+    /// Formats the counts: `0 critical, 1 high, 0 medium, 4 low`. Those of unknown severity are added if there are any.
     pub fn sentence(&self) -> String {
         let Self { critical, high, medium, low, unknown } = self;
         let unknown = if *unknown > 0 { format!(", {unknown} of unknown severity") } else { String::new() };
@@ -108,35 +109,35 @@ impl Counts {
     }
 }
 
-/// What makes a vulnerability fail an image.
+/// The rules by which a vulnerability fails an image.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
-    /// The severities that fail; none: nothing does.
+pub struct ScanPolicy {
+    /// The severities that fail an image. None: no vulnerability fails it.
     pub threshold: Option<Threshold>,
-    /// Whether what has no fix is left out of account.
+    /// Whether vulnerabilities without a fix are ignored.
     pub only_fixed: bool,
-    /// What is accepted.
+    /// The accepted vulnerabilities.
     pub waivers: Waivers,
 }
 
-/// What a policy makes of the scans of all platforms of an image.
+/// The verdict of a policy on the scans of all platforms of an image.
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct ScanVerdict {
     /// The image's key in the mapping.
     pub key: String,
     /// The image's name.
     pub name: String,
-    /// What scanned.
+    /// The scanner.
     pub tool: Option<Tool>,
-    /// The severities that fail.
+    /// The severities that fail the image.
     pub threshold: Option<Threshold>,
-    /// Each vulnerability of all platforms once, the worst first.
+    /// The vulnerabilities of all platforms without duplicates, worst first.
     pub findings: Vec<Assessed>,
-    /// Those that count, by severity.
-    pub counts: Counts,
+    /// The number of those that count, by severity.
+    pub counts: ScanCounts,
 }
 
-/// A vulnerability with what the policy says of it.
+/// A vulnerability with its standing under a policy.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assessed {
@@ -145,28 +146,28 @@ pub struct Assessed {
     pub vulnerability: Vulnerability,
     /// The platforms that have it.
     pub platforms: Vec<Platform>,
-    /// What the policy says.
+    /// Its standing.
     #[serde(flatten)]
     pub standing: Standing,
 }
 
-/// What a policy says of a vulnerability.
+/// The standing of a vulnerability under a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "standing", content = "waiver")]
 pub enum Standing {
     /// It fails the image.
     Fails,
-    /// It counts, and is below the threshold.
+    /// It counts, but does not reach the threshold.
     Counts,
-    /// It has no fix, and only what has one counts.
+    /// It has no fix, and the policy ignores such vulnerabilities.
     Unfixed,
-    /// It is accepted.
+    /// A waiver accepts it.
     Waived(Waiver),
 }
 
-impl Verdict {
+impl ScanVerdict {
     /// Judges the scans of an image.
-    pub fn of(key: &str, name: &str, scans: &[Scan], policy: &Policy) -> Self {
+    pub fn of(key: &str, name: &str, scans: &[Scan], policy: &ScanPolicy) -> Self {
         let mut platforms: BTreeMap<(&str, &str, &str), Vec<Platform>> = BTreeMap::new();
         for scan in scans {
             for vulnerability in &scan.vulnerabilities {
@@ -174,7 +175,7 @@ impl Verdict {
             }
         }
         let all = scans.iter().flat_map(|scan| scan.vulnerabilities.iter().cloned()).collect();
-        let mut counts = Counts::default();
+        let mut counts = ScanCounts::default();
         let mut findings = Vec::new();
         for vulnerability in distinct(all) {
             let standing = policy.standing(&vulnerability, key, name);
@@ -194,17 +195,17 @@ impl Verdict {
         }
     }
 
-    /// The vulnerabilities that fail the image, the worst first.
+    /// Returns the vulnerabilities that fail the image, worst first.
     pub fn failing(&self) -> impl Iterator<Item = &Assessed> {
         self.findings.iter().filter(|finding| finding.standing == Standing::Fails)
     }
 
-    /// Whether the image fails.
+    /// Returns whether the image fails.
     pub fn fails(&self) -> bool {
         self.failing().next().is_some()
     }
 
-    /// What fails the image, on one line; none where nothing does.
+    /// Formats on one line why the image fails. Returns `None` if it does not.
     pub fn failure(&self) -> Option<String> {
         let threshold = self.threshold?;
         let failing: Vec<&Assessed> = self.failing().collect();
@@ -224,8 +225,8 @@ impl Verdict {
         Some(format!("{number} of {}: {named}", threshold.sentence()))
     }
 
-    /// What has to be said of vulnerabilities that a threshold lets through because nobody has rated them; none where there
-    /// are none, or no threshold.
+    /// Formats a note about vulnerabilities that pass the threshold only because their severity is unknown. Returns
+    /// `None` if there are none, or no threshold.
     pub fn unrated(&self) -> Option<String> {
         let threshold = self.threshold.filter(|threshold| !threshold.includes_unknown())?;
         let counts = |finding: &&Assessed| {
@@ -240,17 +241,17 @@ impl Verdict {
         })
     }
 
-    /// How many vulnerabilities are accepted.
+    /// Returns how many vulnerabilities a waiver accepts.
     pub fn waived(&self) -> usize {
         self.findings.iter().filter(|finding| matches!(finding.standing, Standing::Waived(_))).count()
     }
 
-    /// How many have no fix, where only what has one counts.
+    /// Returns how many vulnerabilities are ignored because they have no fix.
     pub fn unfixed(&self) -> usize {
         self.findings.iter().filter(|finding| finding.standing == Standing::Unfixed).count()
     }
 
-    /// The worst findings as a table, as many as there are rows for.
+    /// Returns a table of the worst findings, with at most `rows` rows.
     pub fn table(&self, rows: usize) -> Table {
         let mut table = Table::new(["severity", "id", "package", "version", "fixed in", "platforms", "standing"]);
         for Assessed { vulnerability, platforms, standing } in self.findings.iter().take(rows) {
@@ -274,7 +275,7 @@ impl Verdict {
     }
 }
 
-impl Policy {
+impl ScanPolicy {
     fn standing(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Standing {
         if let Some(waiver) = self.waivers.of(vulnerability, key, name) {
             return Standing::Waived(waiver.clone());
@@ -290,12 +291,12 @@ impl Policy {
 }
 
 impl Scan {
-    /// The scan as a referrer of its platform's manifest
+    /// Returns the scan as a referrer of its platform's manifest
     /// ([vulnerabilities predicate](https://github.com/in-toto/attestation/tree/main/spec/predicates)).
-    /// What is waived is in it, with its waiver.
+    /// Accepted vulnerabilities are included, with their waivers.
     ///
     /// # Errors
-    /// When it would be over the limit.
+    /// If the manifest would exceed the size limit.
     pub fn artifact(&self, key: &str, name: &str, waivers: &Waivers) -> Result<Artifact, StoreError> {
         let result = |vulnerability: &Vulnerability| {
             let mut annotations = serde_json::Map::new();
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_scores_are_severities_and_what_nobody_has_rated_is_unknown() {
+    fn words_and_scores_read_as_severities_and_anything_else_as_unknown() {
         use Severity::{Critical, High, Low, Medium, Unknown};
         let words = ["CRITICAL", "high", "Medium", "low", "Negligible", "Important", "9.8", "7", "5.0", "0.1"];
         let read = [Critical, High, Medium, Low, Low, High, Critical, High, Medium, Low];
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_takes_in_the_unknown_where_it_says_so() {
+    fn a_threshold_includes_unknown_severity_only_if_named() {
         use Severity::{Critical, High, Low, Medium, Unknown};
         let reached = |text: &str| {
             let threshold = Threshold::parse(text).unwrap();
@@ -392,18 +393,18 @@ mod tests {
         {
             assert_eq!(Threshold::parse(text), None, "{text:?}");
         }
-        let counts = Counts { critical: 1, high: 2, medium: 3, low: 4, unknown: 5 };
+        let counts = ScanCounts { critical: 1, high: 2, medium: 3, low: 4, unknown: 5 };
         let number = |text| counts.reaching(Threshold::parse(text).unwrap());
         assert_eq!((number("high"), number("medium,unknown"), number("low")), (3, 11, 10));
     }
 
     #[test]
-    fn what_nobody_has_rated_is_said_and_fails_only_on_request() {
+    fn unrated_vulnerabilities_are_reported_and_fail_only_on_request() {
         let vulnerabilities = ["A", "B"].map(|id| vulnerability(id, "unknown", None));
         let scans = [scan("amd64", vulnerabilities.into())];
         let judge = |threshold: Option<&str>| {
             let threshold = threshold.and_then(Threshold::parse);
-            Verdict::of("Web", "shop/web", &scans, &Policy { threshold, ..Policy::default() })
+            ScanVerdict::of("Web", "shop/web", &scans, &ScanPolicy { threshold, ..ScanPolicy::default() })
         };
         let lenient = judge(Some("low"));
         assert_eq!((lenient.counts.unknown, lenient.fails()), (2, false));
@@ -414,20 +415,25 @@ mod tests {
     }
 
     #[test]
-    fn platforms_are_one_image_and_the_worst_comes_first() {
+    fn findings_of_all_platforms_are_merged_with_the_worst_first() {
         let amd64 = scan("amd64", vec![vulnerability("A", "low", None), vulnerability("B", "high", Some("4"))]);
         let arm64 = scan("arm64", vec![vulnerability("B", "high", Some("4")), vulnerability("C", "critical", None)]);
         let scans = [amd64, arm64];
         let judge = |threshold: Option<Severity>, only_fixed| {
             let threshold = threshold.map(Threshold::from);
-            Verdict::of("Web", "shop/web", &scans, &Policy { threshold, only_fixed, waivers: Waivers::default() })
+            ScanVerdict::of(
+                "Web",
+                "shop/web",
+                &scans,
+                &ScanPolicy { threshold, only_fixed, waivers: Waivers::default() },
+            )
         };
         let verdict = judge(Some(Severity::High), false);
-        assert_eq!(verdict.counts, Counts { critical: 1, high: 1, low: 1, ..Counts::default() });
+        assert_eq!(verdict.counts, ScanCounts { critical: 1, high: 1, low: 1, ..ScanCounts::default() });
         assert_eq!(verdict.findings[1].platforms, [Platform::linux("amd64"), Platform::linux("arm64")]);
         insta::assert_snapshot!(verdict.failure().unwrap(), @"2 vulnerabilities of severity high or worse: critical C in openssl 3.0.1 (no fix); high B in openssl 3.0.1 (fixed in 4)");
         let fixed = judge(Some(Severity::Critical), true);
-        assert_eq!(fixed.counts, Counts { high: 1, ..Counts::default() });
+        assert_eq!(fixed.counts, ScanCounts { high: 1, ..ScanCounts::default() });
         assert!(!fixed.fails() && fixed.failure().is_none());
         assert!(!judge(None, false).fails());
     }

@@ -1,8 +1,8 @@
-//! What somebody accepted, for a reason and until a day: `.image-waivers.yaml`.
+//! Waivers, which accept a vulnerability for a reason and until a day: the file `.image-waivers.yaml`.
 //!
-//! A list of mappings with `id`, `reason`, `owner`, `expires` and, unless it is meant for all images, `image`. The `id` is a
-//! vulnerability, or [`UNPARSED`] with the `dockerfile` that the linter cannot parse.
-//! `docs/schema/waivers.schema.json` describes it to editors.
+//! The file is a list of mappings with `id`, `reason`, `owner`, `expires` and, unless the waiver is for all images,
+//! `image`. The `id` is a vulnerability, or [`UNPARSED`] together with the `dockerfile` that the linter cannot parse.
+//! `docs/schema/waivers.schema.json` is the schema for editors.
 
 use std::path::Path;
 
@@ -17,42 +17,42 @@ use crate::SourceLocation;
 use crate::workspace;
 use wildmatch::WildMatch;
 
-/// Where waivers are looked for in the working directory.
+/// The name of the default file in the working directory.
 pub const FILE_NAME: &str = ".image-waivers.yaml";
 
 /// The largest file that is read, in bytes.
 const FILE_LIMIT: u64 = 1024 * 1024;
 
-/// What a waiver may say.
+/// The keys of a waiver.
 const FIELDS: [&str; 6] = ["id", "image", "dockerfile", "reason", "owner", "expires"];
 
-/// hadolint's rule for a file that it cannot parse. Its own configuration and comments cannot turn it off.
+/// hadolint's rule for a file that it cannot parse. hadolint's configuration and comments cannot disable it.
 pub const UNPARSED: &str = "DL1000";
 
-/// One accepted vulnerability, or one Dockerfile that is accepted although it cannot be linted.
+/// The acceptance of one vulnerability, or of Dockerfiles that cannot be linted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiver {
-    /// The vulnerability, by any of its names, or [`UNPARSED`].
+    /// Any ID of the vulnerability, or [`UNPARSED`].
     pub id: String,
-    /// The image: a key or a name, with `*` and `?` for what varies. None: all images.
+    /// A pattern for the image's key or name, with the wildcards `*` and `?`. None: all images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The Dockerfile that cannot be linted: its path in the checkout, with `*` and `?` for what varies.
+    /// A pattern for the path of the Dockerfile in the checkout, with the wildcards `*` and `?`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
     /// Why it is accepted.
     pub reason: String,
     /// Who accepted it.
     pub owner: String,
-    /// The last day on which it is, in UTC.
+    /// The last day of the waiver, in UTC.
     #[serde(serialize_with = "iso")]
     pub expires: Date,
-    /// Where it is written.
+    /// Its location in the file.
     #[serde(skip)]
     pub place: SourceLocation,
 }
 
-/// All that is accepted, and what was.
+/// The valid and the expired waivers.
 #[derive(Debug, Clone, Default)]
 pub struct Waivers {
     valid: Vec<Waiver>,
@@ -60,10 +60,10 @@ pub struct Waivers {
 }
 
 impl Waivers {
-    /// Reads a file. An empty one accepts nothing.
+    /// Reads a file. An empty file has no waivers.
     ///
     /// # Errors
-    /// All that is no waiver in it, each with its place.
+    /// If the file cannot be read, or has mistakes: all of them, each with its location.
     pub fn read(path: &Path, display: &Path, today: Date) -> Result<Self, Vec<ActionError>> {
         let one = |problem: ActionError| vec![problem.at(start(display))];
         let text = workspace::read(path, FILE_LIMIT);
@@ -71,14 +71,14 @@ impl Waivers {
         Self::parse(&text, display, today)
     }
 
-    /// Reads a text.
+    /// Parses the text of a file.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// If the text has mistakes: all of them, each with its location.
     pub fn parse(text: &str, display: &Path, today: Date) -> Result<Self, Vec<ActionError>> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let reader = || Reader { parser: Parser::new_from_str(text), file: display };
-        let entries = reader().all().and_then(|()| reader().entries()).map_err(|problem| vec![problem])?;
+        let entries = reader().check_syntax().and_then(|()| reader().entries()).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
         let mut waivers = Self::default();
         for entry in entries {
@@ -91,26 +91,26 @@ impl Waivers {
         if problems.is_empty() { Ok(waivers) } else { Err(problems) }
     }
 
-    /// What was accepted for an image, and is not any more: somebody has to decide anew before it counts as scanned.
+    /// Returns an error for each expired waiver of an image, because its owner has to decide again.
     pub fn expired(&self, key: &str, name: &str) -> impl Iterator<Item = ActionError> {
-        let of_it = self.expired.iter().filter(move |waiver| waiver.is_for(key, name));
-        of_it.map(|waiver| {
+        let for_image = self.expired.iter().filter(move |waiver| waiver.is_for(key, name));
+        for_image.map(|waiver| {
             let message = format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires);
             let hint = format!("fix it, or let {} decide anew", waiver.owner);
             ActionError::failure(message).at(waiver.place.clone()).hint(hint)
         })
     }
 
-    /// Those whose `image` is none of these, given with key and name.
-    pub fn astray<'a>(&'a self, images: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Waiver> {
+    /// Returns the waivers that match none of the images, which are given as key and name.
+    pub fn unmatched<'a>(&'a self, images: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Waiver> {
         let of_images = self.valid.iter().chain(&self.expired).filter(|waiver| waiver.dockerfile.is_none());
         of_images.filter(move |waiver| !images.iter().any(|(key, name)| waiver.is_for(key, name)))
     }
 
-    /// The waiver of a Dockerfile that cannot be linted; one that has expired is an error with that waiver.
+    /// Returns the waiver of a Dockerfile that cannot be linted.
     ///
     /// # Errors
-    /// When there is one, and it has expired.
+    /// If the waiver has expired: the waiver.
     pub fn of_dockerfile(&self, dockerfile: &Path) -> Result<Option<&Waiver>, &Waiver> {
         let path = dockerfile.to_string_lossy();
         let is_for =
@@ -121,17 +121,17 @@ impl Waivers {
         }
     }
 
-    /// The waiver of a vulnerability of an image, if there is one.
+    /// Returns the waiver of a vulnerability of an image, if there is one.
     pub fn of(&self, vulnerability: &Vulnerability, key: &str, name: &str) -> Option<&Waiver> {
         self.of_names(&vulnerability.names(), key, name)
     }
 
-    /// The waiver of a vulnerability, which is given with all its names.
+    /// Returns the waiver of a vulnerability of an image, if there is one. `names` are all IDs of the vulnerability.
     pub fn of_names(&self, names: &[&str], key: &str, image: &str) -> Option<&Waiver> {
         self.valid.iter().find(|waiver| waiver.covers(names, key, image))
     }
 
-    /// The waiver of a vulnerability that has expired, where no other is valid.
+    /// Returns the expired waiver of a vulnerability of an image, if there is no valid one.
     pub fn expired_of_names(&self, names: &[&str], key: &str, image: &str) -> Option<&Waiver> {
         match self.of_names(names, key, image) {
             Some(_) => None,
@@ -139,19 +139,19 @@ impl Waivers {
         }
     }
 
-    /// Those that hold today, as they are written.
+    /// Iterates over the valid waivers, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Waiver> {
         self.valid.iter()
     }
 }
 
 impl Waiver {
-    /// Whether it accepts a vulnerability of an image; `names` are those of the vulnerability.
+    /// Returns whether the waiver is for a vulnerability of an image. `names` are all IDs of the vulnerability.
     pub fn covers(&self, names: &[&str], key: &str, image: &str) -> bool {
         self.is_for(key, image) && names.iter().any(|name| name.eq_ignore_ascii_case(&self.id))
     }
 
-    /// Whether it is meant for an image.
+    /// Returns whether the waiver is for an image.
     pub fn is_for(&self, key: &str, name: &str) -> bool {
         self.dockerfile.is_none()
             && self
@@ -161,7 +161,7 @@ impl Waiver {
     }
 }
 
-/// Today in UTC: the day that waivers are held against.
+/// Returns the current day in UTC, with which the expiry of waivers is compared.
 pub fn today() -> Date {
     OffsetDateTime::now_utc().date()
 }
@@ -174,7 +174,7 @@ fn start(file: &Path) -> SourceLocation {
     SourceLocation { file: file.to_owned(), line: 1, column: 1 }
 }
 
-/// What is written for one waiver.
+/// One entry of the file, before it is checked.
 struct Entry {
     place: SourceLocation,
     fields: Vec<(&'static str, String, SourceLocation)>,
@@ -196,13 +196,13 @@ impl Entry {
             expires: Date::MIN,
             place: self.place.clone(),
         };
-        let is_of_file = waiver.id.eq_ignore_ascii_case(UNPARSED);
+        let is_unparsed = waiver.id.eq_ignore_ascii_case(UNPARSED);
         let misplaced = match (&waiver.image, &waiver.dockerfile) {
-            (_, None) if is_of_file => Some(format!("a waiver of `{UNPARSED}` without `dockerfile`")),
-            (Some(_), _) if is_of_file => {
+            (_, None) if is_unparsed => Some(format!("a waiver of `{UNPARSED}` without `dockerfile`")),
+            (Some(_), _) if is_unparsed => {
                 Some(format!("a waiver of `{UNPARSED}` is for a `dockerfile`, not for an image"))
             }
-            (_, Some(_)) if !is_of_file => Some(format!(
+            (_, Some(_)) if !is_unparsed => Some(format!(
                 "a waiver with `dockerfile` accepts only `{UNPARSED}`, a file that hadolint cannot parse, and not `{}`",
                 waiver.id
             )),
@@ -226,13 +226,13 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    /// Goes through the text: where it breaks off is what is wrong with it, and not what it seems to say before.
-    fn all(&mut self) -> Result<(), ActionError> {
+    /// Checks the syntax of the whole text first, so that a syntax error is reported and not a consequence of it.
+    fn check_syntax(&mut self) -> Result<(), ActionError> {
         while !matches!(self.next()?, (Event::StreamEnd, _)) {}
         Ok(())
     }
 
-    /// The entries of the one list of the text.
+    /// Reads the entries of the list, of which the text may have only one.
     fn entries(&mut self) -> Result<Vec<Entry>, ActionError> {
         let mut entries = None;
         loop {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiver_is_for_one_vulnerability_of_the_images_that_it_names() {
+    fn a_waiver_accepts_one_vulnerability_in_matching_images() {
         let waivers = parse(
             "# accepted\n- id: cve-2026-1\n  image: shop/*\n  reason: not reachable\n  owner: team-a\n  expires: 2026-06-15\n\
              - {id: SNYK-X-1, reason: 'x', owner: \"b\", expires: '2027-01-01'}\n",
@@ -367,19 +367,19 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_waiver_is_told_of_the_images_that_it_names() {
+    fn an_expired_waiver_is_reported_for_matching_images() {
         let waiver =
             |id: &str, more: &str| format!("- id: {id}\n  reason: r\n  owner: o\n  expires: 2026-06-14\n{more}");
         let text =
             ["  image: shop/*\n", "  image: Job\n", ""].iter().zip(["A", "B", "C"]).map(|(more, id)| waiver(id, more));
         let waivers = parse(&text.collect::<String>()).unwrap();
-        let told = |key, name| waivers.expired(key, name).map(|problem| problem.to_string()).collect::<Vec<_>>();
+        let expired = |key, name| waivers.expired(key, name).map(|problem| problem.to_string()).collect::<Vec<_>>();
         let message = |id| format!("the waiver of `{id}` expired on 2026-06-14");
-        assert_eq!(told("Web", "shop/web"), [message("A"), message("C")]);
-        assert_eq!(told("Job", "job"), [message("B"), message("C")]);
+        assert_eq!(expired("Web", "shop/web"), [message("A"), message("C")]);
+        assert_eq!(expired("Job", "job"), [message("B"), message("C")]);
         assert!(waivers.of(&vulnerability("A", ""), "Web", "shop/web").is_none());
-        let astray = waivers.astray(&[("Web", "shop/web")]).map(|waiver| waiver.id.as_str());
-        assert_eq!(astray.collect::<Vec<_>>(), ["B"]);
+        let unmatched = waivers.unmatched(&[("Web", "shop/web")]).map(|waiver| waiver.id.as_str());
+        assert_eq!(unmatched.collect::<Vec<_>>(), ["B"]);
     }
 
     #[test]
@@ -394,8 +394,8 @@ mod tests {
         assert_eq!(of("images/api/Dockerfile"), Ok(true));
         assert_eq!(of("Dockerfile"), Ok(false));
         assert_eq!(of("old"), Err(date!(2026 - 06 - 14)));
-        // It is about no image.
-        assert_eq!(waivers.expired("Web", "shop/web").count() + waivers.astray(&[]).count(), 0);
+        // Such a waiver is not for an image.
+        assert_eq!(waivers.expired("Web", "shop/web").count() + waivers.unmatched(&[]).count(), 0);
         let error =
             |fields: &str| parse(&format!("- {{{fields}, reason: r, owner: o, expires: 2027-01-01}}")).unwrap_err();
         insta::assert_snapshot!(error("id: dl1000"), @".image-waivers.yaml:1:3: a waiver of `DL1000` without `dockerfile`");
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn mistakes_are_reported_with_their_location() {
         insta::assert_snapshot!(parse("- id: A\n  owner: o\n- id: B\n  reason: r\n  owner: o\n").unwrap_err(), @r"
         .image-waivers.yaml:1:3: a waiver without `reason`
         .image-waivers.yaml:3:3: a waiver without `expires`

@@ -4,7 +4,7 @@ use super::display;
 use crate::evidence::Record;
 use crate::evidence::waivers::Waivers;
 
-/// Evidence of whoever attached it: every reader takes any document, and a record prints as it was read.
+/// Parses arbitrary evidence. No parser may panic, and a parsed record must survive a round trip.
 pub fn evidence(data: &[u8]) {
     crate::evidence::fuzzing::documents(data);
     if let Ok(record) = serde_json::from_slice::<Record>(data) {
@@ -15,7 +15,7 @@ pub fn evidence(data: &[u8]) {
     }
 }
 
-/// A file of waivers: what is read is of an image, and does not outlive its day.
+/// Parses a waivers file. Every valid waiver must have an owner and a reason.
 pub fn waivers(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let today = date!(2026 - 11 - 27);

@@ -2,31 +2,31 @@ use std::sync::LazyLock;
 
 use oci::{Digest, Layout, Manifest, Store};
 
-/// What parts the documents of an input: `index.json`, then blobs.
+/// The separator of the documents in an input.
 const SEPARATOR: &str = "\n---\n";
 
-/// The most blobs, so that one is named by one digit.
+/// The most blobs, so that one digit identifies a blob.
 const BLOBS: usize = 9;
 
-/// An OCI layout: what is read by a digest has that digest, a referrer refers to what it was asked for, and a name that
-/// was taken out is gone.
+/// Reads an OCI layout. Content that is read by digest must have that digest, a referrer must refer to the requested
+/// subject, and a removed name must be gone.
 ///
-/// The input is `index.json` and blobs; `@N` in one of them is the digest of blob N, and `#N` its size, so that a mutation
-/// keeps what belongs together.
+/// The input is `index.json`, followed by blobs. `@N` in a document stands for the digest of blob N, and `#N` for its
+/// size, so that they stay consistent when the input is mutated.
 pub fn layouts(data: &[u8]) {
     static RUNTIME: LazyLock<Option<tokio::runtime::Runtime>> =
         LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().ok());
     let (Ok(text), Some(runtime)) = (std::str::from_utf8(data), &*RUNTIME) else { return };
     let Ok(folder) = tempfile::tempdir() else { return };
-    let Ok(layout) = written(text, folder.path()) else { return };
+    let Ok(layout) = write_layout(text, folder.path()) else { return };
     runtime.block_on(read(&layout));
 }
 
-/// The layout that an input describes.
-fn written(text: &str, folder: &std::path::Path) -> Result<Layout, Box<dyn std::error::Error>> {
+/// Writes the layout that an input describes.
+fn write_layout(text: &str, folder: &std::path::Path) -> Result<Layout, Box<dyn std::error::Error>> {
     let layout = Layout::at(folder);
     let mut documents: Vec<String> = text.split(SEPARATOR).take(BLOBS + 1).map(str::to_owned).collect();
-    // From the last on: a document names those behind it.
+    // Starts with the last document, because a document refers to those after it.
     for number in (1..documents.len()).rev() {
         let digest = layout.add_blob(documents[number].as_bytes())?.to_string();
         let size = documents[number].len().to_string();

@@ -1,7 +1,7 @@
-//! What holds for any bytes: the targets of `fuzz/`, and a test that runs them over the seeds and over what they found.
+//! The targets of `fuzz/`, and a test that runs them over the seeds and earlier findings.
 //!
-//! A target takes bytes from outside through the code that reads them, and asserts what has to be true whatever they are.
-//! That nothing panics is the least of it.
+//! A target passes arbitrary bytes to the code that parses untrusted input, and asserts what must hold for any of them,
+//! besides that nothing panics.
 
 mod evidence;
 mod layouts;
@@ -20,10 +20,10 @@ use oci::{Digest, Location, Manifest, Platform, Reference, RepositoryName, Tag, 
 use registry::EcrHost;
 use runner_protocol::{Cell, Table, escape, message};
 
-/// Takes bytes through one kind of reader.
+/// A fuzz target.
 pub type Target = fn(&[u8]);
 
-/// All targets by the name of their file in `fuzz/fuzz_targets` and of their folder in `fuzz/seeds`.
+/// All targets, by the name of their file in `fuzz/fuzz_targets` and their folder in `fuzz/seeds`.
 pub const TARGETS: [(&str, Target); 8] = [
     ("evidence", evidence),
     ("headers", headers),
@@ -35,7 +35,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("waivers", waivers),
 ];
 
-/// References, their parts and hosts, one per line: what is accepted is printed as it was written.
+/// Parses references, their parts and hosts, one per line. A valid one must print as it was written.
 pub fn references(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let registry = text.lines().next();
@@ -60,7 +60,7 @@ pub fn references(data: &[u8]) {
             let Ok(reference) = Reference::parse(line, registry) else { continue };
             let printed = reference.to_string();
             assert!(!printed.contains(char::is_control), "{printed:?}");
-            // The folder of a store may hold a `/`, and is known only by what was given.
+            // The folder of a layout may contain a `/`, so its reference cannot be parsed without the registry.
             if matches!(reference.location, Location::Host(_)) {
                 assert_eq!(Reference::parse(&printed, None).ok(), Some(reference), "{printed}");
             }
@@ -68,7 +68,7 @@ pub fn references(data: &[u8]) {
     }
 }
 
-/// A manifest: its bytes are kept, its digest is theirs, and what it says of itself is not overruled.
+/// Parses a manifest. It must keep its bytes, have their digest, and keep the media type that it declares.
 pub fn manifests(data: &[u8]) {
     let digest = Digest::of(data);
     let unnamed = Manifest::parse(Bytes::copy_from_slice(data), None);
@@ -92,7 +92,7 @@ pub fn manifests(data: &[u8]) {
     }
 }
 
-/// Text from outside in Markdown: it ends nothing and begins nothing.
+/// Escapes untrusted text for Markdown. It must neither start nor end any markup.
 pub fn markdown(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for written in [escape(&text), message(&text)] {
@@ -106,23 +106,23 @@ pub fn markdown(data: &[u8]) {
     assert!(table.plain().iter().all(|line| !line.contains(char::is_control)), "{text:?}");
 }
 
-/// Checks that Markdown holds nothing but text and the code that it was made.
+/// Checks that escaped text has no markup other than its own code elements.
 fn is_text(escaped: &str) {
     let bare = ["<code>", "</code>", "<!-- -->"].iter().fold(escaped.to_owned(), |bare, ours| bare.replace(ours, "·"));
-    let speaks =
+    let is_markup =
         |c: char| matches!(c, '<' | '>' | '|' | '`' | '*' | '_' | '[' | ']' | '@' | '~' | '\\' | '$') || c.is_control();
-    assert!(!bare.contains(speaks), "{escaped:?}");
-    // An entity's `#` is the only one.
+    assert!(!bare.contains(is_markup), "{escaped:?}");
+    // `#` may occur only in character references.
     assert!(bare.match_indices('#').all(|(at, _)| bare[..at].ends_with('&')), "{escaped:?}");
     assert!(!bare.contains("://") && !bare.to_ascii_lowercase().contains("www."), "{escaped:?}");
 }
 
-/// The place that errors name.
+/// Returns the file name for errors.
 fn display() -> &'static Path {
     Path::new("input.yaml")
 }
 
-/// The seeds of a target and what it found, by name.
+/// Returns the seeds and earlier findings of a target, sorted by name.
 #[cfg(test)]
 fn cases(target: &str) -> Vec<std::path::PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
@@ -146,7 +146,7 @@ mod tests {
             for case in cases {
                 let bytes = std::fs::read(&case).unwrap();
                 target(&bytes);
-                // And cut off anywhere.
+                // Also tries truncated inputs.
                 let cuts = bytes.len().min(2000);
                 (0..cuts).step_by(7).for_each(|end| target(&bytes[..end]));
             }

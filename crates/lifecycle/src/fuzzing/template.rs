@@ -4,7 +4,8 @@ use super::display;
 use cfn_images::{Template, Version, yaml_to_json};
 use oci::Reference;
 
-/// A template: read and evaluated, twice the same, and every name that comes out is one.
+/// Parses and evaluates a template. A second evaluation must have the same result, and every reference must survive a
+/// round trip.
 pub fn template(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     drop(yaml_to_json(text));

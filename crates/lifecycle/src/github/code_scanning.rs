@@ -14,11 +14,11 @@ const PERMISSION: &str = "security-events";
 const LIMIT: usize = 10_000_000;
 
 impl GitHub {
-    /// Gives a SARIF document to code scanning: the results of a commit as it is at a reference, `refs/...`. What it said of
-    /// the document's category before is replaced.
+    /// Uploads a SARIF document to code scanning, as the results of a commit at a Git reference (`refs/...`). It
+    /// replaces earlier results of the same category.
     ///
     /// # Errors
-    /// When the document is too large, or GitHub refuses it, or does not answer.
+    /// If the document is too large, or the request fails.
     pub async fn upload_sarif(&self, commit: &str, reference: &str, document: &[u8]) -> Result<(), Error> {
         self.post(PERMISSION, "code-scanning/sarifs", &body(commit, reference, document)?).await.map(drop)
     }
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_document_that_is_too_large_is_not_sent() {
-        // Nothing compresses what has no pattern.
+        // Pseudorandom bytes cannot be compressed.
         let mut state = 1_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

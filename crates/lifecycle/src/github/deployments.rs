@@ -4,37 +4,38 @@ use super::{Error, GitHub};
 
 const PERMISSION: &str = "deployments";
 
-/// The longest description that GitHub takes, in characters.
+/// The longest description that GitHub accepts, in characters.
 const DESCRIPTION: usize = 140;
 
-/// A [deployment](https://docs.github.com/en/rest/deployments/deployments#create-a-deployment) to be made.
+/// A [deployment](https://docs.github.com/en/rest/deployments/deployments#create-a-deployment) to create.
 #[derive(Debug, Clone)]
 pub struct NewDeployment<'a> {
-    /// The commit that it is of.
+    /// The commit that is deployed.
     pub reference: &'a str,
     /// The environment.
     pub environment: &'a str,
-    /// Whether users see the environment.
+    /// Whether it is a production environment.
     pub production: bool,
-    /// What it is, in a few words.
+    /// A short description.
     pub description: &'a str,
-    /// What it consists of.
+    /// Data about the deployment.
     pub payload: Value,
 }
 
-/// How a deployment is going.
+/// The state of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentState {
-    /// It has begun.
+    /// It is in progress.
     InProgress,
-    /// It is done.
+    /// It succeeded.
     Success,
-    /// It did not work.
+    /// It failed.
     Failure,
 }
 
 impl NewDeployment<'_> {
-    /// What happened before decides that it may be made: no check of the commit holds it up, and nothing is merged.
+    /// Returns the request body. No status check of the commit is required and no branch is merged, because the images
+    /// are already being promoted.
     fn body(&self) -> Value {
         json!({
             "ref": self.reference,
@@ -57,7 +58,7 @@ impl DeploymentState {
             Self::Success => ("success", "All images are promoted"),
             Self::Failure => ("failure", "Not all images are promoted"),
         };
-        // The environment's address stays what it is: it is not for this to say.
+        // The URL of the environment is left as it is.
         let mut body = json!({"state": state, "description": description, "auto_inactive": true});
         if let Some(log) = log {
             body["log_url"] = json!(log);
@@ -67,19 +68,19 @@ impl DeploymentState {
 }
 
 impl GitHub {
-    /// Makes a deployment, and gives its id.
+    /// Creates a deployment, and returns its ID.
     ///
     /// # Errors
-    /// When GitHub refuses it, or does not answer.
+    /// If the request fails.
     pub async fn create_deployment(&self, deployment: &NewDeployment<'_>) -> Result<u64, Error> {
         let made = self.post(PERMISSION, "deployments", &deployment.body()).await?;
         made["id"].as_u64().ok_or_else(|| Error::new("GitHub's answer names no deployment"))
     }
 
-    /// Adds a status to a deployment. Success makes the earlier ones of the environment inactive.
+    /// Adds a status to a deployment. Success makes earlier deployments to the environment inactive.
     ///
     /// # Errors
-    /// When GitHub refuses it, or does not answer.
+    /// If the request fails.
     pub async fn deployment_status(&self, id: u64, state: DeploymentState, log: Option<&str>) -> Result<(), Error> {
         self.post(PERMISSION, &format!("deployments/{id}/statuses"), &state.body(log)).await.map(drop)
     }

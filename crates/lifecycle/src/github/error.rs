@@ -5,17 +5,17 @@ use http::{HeaderMap, StatusCode};
 use crate::Explain;
 use oci::BoxError;
 
-/// What went wrong at GitHub's API.
+/// A failed call of GitHub's API.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     message: String,
     hint: Option<String>,
-    /// Whether it may pass.
+    /// Whether a retry may succeed.
     pub(super) transient: bool,
-    /// Whether the token may not do it.
+    /// Whether the token lacks the permission.
     denied: bool,
-    /// When to come back, as the server has it.
+    /// How long to wait before a retry, according to the server.
     pub(super) after: Option<Duration>,
     #[source]
     source: Option<BoxError>,
@@ -26,7 +26,7 @@ impl Error {
         Self { message: message.into(), hint: None, transient: false, denied: false, after: None, source: None }
     }
 
-    /// Whether the token may not do it, which is how it is in a pull request from a fork.
+    /// Returns whether the token lacks the permission, as it does in a pull request from a fork.
     pub fn is_denied(&self) -> bool {
         self.denied
     }
@@ -36,13 +36,13 @@ impl Error {
         self
     }
 
-    /// No answer came.
+    /// Creates an error for a request without a response.
     pub(super) fn unanswered(route: &str, source: impl Into<BoxError>) -> Self {
         Self { transient: true, ..Self::new(format!("{route}: no answer")).because(source) }
     }
 
-    /// octocrab could not do it: most often no connection.
-    pub(super) fn broken(route: &str, error: octocrab::Error) -> Self {
+    /// Converts an error of octocrab, which most often is a failed connection.
+    pub(super) fn from_octocrab(route: &str, error: octocrab::Error) -> Self {
         let mut innermost: &dyn std::error::Error = &error;
         while let Some(source) = innermost.source() {
             innermost = source;
@@ -51,8 +51,14 @@ impl Error {
         Self::unanswered(route, reason)
     }
 
-    /// The answer is no.
-    pub(super) fn refused(route: &str, permission: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+    /// Converts a response with an error status.
+    pub(super) fn from_response(
+        route: &str,
+        permission: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Self {
         let number = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let exhausted = number("x-ratelimit-remaining") == Some(0);
         let after = number("retry-after").map(Duration::from_secs);
@@ -88,11 +94,11 @@ mod tests {
 
     fn refused(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Error {
         let headers = headers.iter().map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap())).collect();
-        Error::refused("/r", "deployments", StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        Error::from_response("/r", "deployments", StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
     }
 
     #[test]
-    fn a_limit_passes_and_a_token_without_the_permission_does_not() {
+    fn a_rate_limit_is_transient_and_a_missing_permission_is_not() {
         let read_only = refused(403, &[], r#"{"message": "Resource not accessible by integration"}"#);
         assert_eq!((read_only.is_denied(), read_only.transient), (true, false));
         assert_eq!(read_only.to_string(), "/r: GitHub answered 403: Resource not accessible by integration");
@@ -106,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_nobody_knows_is_a_mistake() {
+    fn an_unknown_token_gets_a_hint() {
         let unknown = refused(401, &[], r#"{"message": "Bad credentials"}"#);
         assert_eq!((unknown.is_denied(), unknown.transient), (false, false));
         assert!(unknown.hint().is_some());

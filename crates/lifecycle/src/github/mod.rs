@@ -1,4 +1,4 @@
-//! GitHub's API, as far as the actions write to it.
+//! The parts of GitHub's API that the actions write to.
 
 mod code_scanning;
 mod comment;
@@ -18,7 +18,7 @@ use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use octocrab::{AuthState, Octocrab, OctocrabBuilder};
 use serde_json::Value;
 
-pub use comment::Body;
+pub use comment::CommentBody;
 pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
 
@@ -27,22 +27,22 @@ use runner_protocol::Variables;
 use secrecy::{ExposeSecret, SecretString};
 use service::OctocrabService;
 
-/// One request. GitHub itself gives up after ten seconds.
+/// The longest that one request may take. GitHub itself gives up after ten seconds.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 
-/// One call with all its attempts.
+/// The longest that one call may take, all attempts included.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The largest answer that is read, in bytes: a page of the longest comments.
+/// The largest response that is read, in bytes. A page of the longest comments fits into it.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
-/// The most that GitHub's word for when to come back is heeded.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait that GitHub may ask for before a retry.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(20);
 
-/// The version of the API that requests are written for.
+/// The version of the API that the requests use.
 const API_VERSION: &str = "2022-11-28";
 
-/// One repository at GitHub, seen with a token.
+/// A repository at GitHub, accessed with a token.
 pub struct GitHub {
     octocrab: Octocrab,
     /// `owner/name`.
@@ -50,10 +50,10 @@ pub struct GitHub {
 }
 
 impl GitHub {
-    /// The repository that a run is of, at the server that the run is on.
+    /// Returns the repository of a run, at the server that it runs on.
     ///
     /// # Errors
-    /// When the environment does not say which, or the token or the address can't be sent.
+    /// If the environment does not name the repository, or the token or the server's address is invalid.
     pub fn of(variables: &Variables, token: &SecretString) -> Result<Self, Error> {
         let repository = variables.repository().filter(|repository| is_repository(repository));
         let repository =
@@ -90,18 +90,18 @@ impl GitHub {
         Ok(Self { octocrab, repository: repository.to_owned() })
     }
 
-    /// Posts to a path below the repository. What may pass is tried again: a call that was carried out though its answer was
-    /// lost is then made twice, which is better than not at all for what is posted here.
+    /// Posts to a path below the repository. Transient failures are retried. If only the response was lost, the call is
+    /// made twice, which does no harm for the calls that use this.
     async fn post(&self, permission: &'static str, path: &str, body: &Value) -> Result<Value, Error> {
         let route = self.route(path);
-        retried(&route, || self.once(permission, Method::POST, &route, Some(body))).await
+        with_retries(&route, || self.send(permission, Method::POST, &route, Some(body))).await
     }
 
     fn route(&self, path: &str) -> String {
         format!("/repos/{}/{path}", self.repository)
     }
 
-    async fn once(
+    async fn send(
         &self,
         permission: &'static str,
         method: Method,
@@ -109,9 +109,9 @@ impl GitHub {
         body: Option<&Value>,
     ) -> Result<Value, Error> {
         let request = http::Request::builder().method(method).uri(route);
-        let request = self.octocrab.build_request(request, body).map_err(|error| Error::broken(route, error))?;
+        let request = self.octocrab.build_request(request, body).map_err(|error| Error::from_octocrab(route, error))?;
         let exchange = async {
-            let answer = self.octocrab.execute(request).await.map_err(|error| Error::broken(route, error))?;
+            let answer = self.octocrab.execute(request).await.map_err(|error| Error::from_octocrab(route, error))?;
             let (head, body) = answer.into_parts();
             let body =
                 Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| Error::unanswered(route, error))?;
@@ -122,13 +122,13 @@ impl GitHub {
         match head.status {
             StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => serde_json::from_slice(&body)
                 .map_err(|error| Error::new(format!("{route}: the answer is no JSON")).because(error)),
-            status => Err(Error::refused(route, permission, status, &head.headers, &body)),
+            status => Err(Error::from_response(route, permission, status, &head.headers, &body)),
         }
     }
 }
 
-/// Carries something out; what may pass is tried again.
-async fn retried<T, F>(what: &str, work: impl FnMut() -> F) -> Result<T, Error>
+/// Runs an operation, and retries it after a transient failure.
+async fn with_retries<T, F>(what: &str, work: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -139,7 +139,7 @@ where
         .with_jitter();
     let work = work.retry(attempts).when(|error: &Error| error.transient).adjust(|error: &Error, pause| {
         match (pause, error.after) {
-            (Some(pause), Some(after)) => Some(pause.max(after.min(PATIENCE))),
+            (Some(pause), Some(after)) => Some(pause.max(after.min(MAX_RETRY_AFTER))),
             (pause, _) => pause,
         }
     });
@@ -147,7 +147,7 @@ where
     tokio::time::timeout(CALL_DEADLINE, work).await.map_err(late)?
 }
 
-/// `owner/name` of letters that GitHub allows, so that it stays one in a path.
+/// Returns whether a text is an `owner/name` of characters that GitHub allows, and so is safe in a URL path.
 fn is_repository(text: &str) -> bool {
     let word = |part: &str| {
         !part.is_empty()

@@ -1,4 +1,4 @@
-//! octocrab's requests over the one HTTP client.
+//! Sends octocrab's requests through this project's HTTP client.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use tower_service::Service;
 use oci::{BoxError, ErrorKind, StoreError};
 use registry::http_client::HttpClient;
 
-/// The client as octocrab calls it.
+/// The HTTP client as a service for octocrab.
 #[derive(Clone)]
 pub(super) struct OctocrabService(pub(super) HttpClient);
 

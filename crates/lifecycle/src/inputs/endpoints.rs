@@ -1,4 +1,4 @@
-//! The input `registry-endpoints`.
+//! Parses the input `registry-endpoints`.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,20 @@ use url::Url;
 
 use runner_protocol::{Input, InputError};
 
-/// Reads `registry-endpoints`: lines `host=url`.
+/// Parses `registry-endpoints`: one `host=url` per line.
 ///
-/// A user and password in an address are refused, because no request would carry them: credentials of a registry come from
-/// AWS or from Docker's configuration. No error shows them.
+/// An address with a user or password is refused, because requests would not use them: credentials of a registry come
+/// from AWS or from Docker's configuration. No error message shows them.
 ///
 /// # Errors
-/// When a line is none, its address is not http or https, or it holds a user or password.
+/// If a line does not have this form, its address is not http or https, or the address has a user or password.
 pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, InputError> {
     let mut endpoints = BTreeMap::new();
     for line in input.lines() {
         let refuse = |accepted: &str| input.refuse_value(&without_credentials(line), accepted);
         let (host, address) = input.pair(line).map_err(|_| refuse("lines of the form key=value"))?;
-        // Not only where it is the user's end: what follows a `#` in a password is read as something else.
+        // Any `@` is refused, not only that after the user: a password may contain `#`, and the URL parser would take
+        // the rest for a fragment.
         if address.contains('@') {
             return Err(refuse("an address without user and password; `docker login` is how credentials are given"));
         }
@@ -31,7 +32,8 @@ pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, Inpu
     Ok(endpoints)
 }
 
-/// A line as it may be shown: nothing before the last `@` but the registry's host, and no query, which may hold a token.
+/// Returns a line without its secrets: everything before the last `@` except the registry's host is cut, and so is the
+/// query, which may contain a token.
 fn without_credentials(line: &str) -> String {
     let public = |text: &str| text.split(['?', '#']).next().unwrap_or_default().to_owned();
     let Some((hidden, shown)) = line.rsplit_once('@') else { return public(line) };

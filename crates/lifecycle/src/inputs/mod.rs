@@ -1,4 +1,4 @@
-//! The inputs that actions share: what was typed, and what it means.
+//! The inputs that several actions share, as text and parsed.
 
 mod endpoints;
 mod options;
@@ -15,7 +15,7 @@ use endpoints::endpoints;
 use options::{accounts, concurrency};
 use runner_protocol::{Input, InputError, Runner};
 
-/// The inputs of all three actions, as they were typed: what `inputs!` declares as `common`.
+/// The text of the inputs that all actions share: those that `inputs!` declares as `common`.
 pub struct CommonInputs<'a> {
     /// The inputs that choose templates and images.
     pub project: ProjectInputs<'a>,
@@ -31,27 +31,27 @@ pub struct CommonInputs<'a> {
     pub registry_endpoints: Input<'a>,
 }
 
-/// What the inputs of all three actions mean.
+/// The parsed inputs that all actions share.
 pub struct Common {
-    /// The templates with the images that the run is about.
+    /// The templates, and the selected images.
     pub project: Project,
     /// `region`
     pub region: Option<String>,
-    /// Images at a time.
+    /// How many images are processed concurrently.
     pub concurrency: usize,
     /// Whether a step summary is written.
     pub summary: bool,
-    /// Whether nothing is written to a registry.
+    /// Whether the run only shows what it would write to a registry.
     pub dry_run: bool,
-    /// How registries are reached.
+    /// The options of registry clients.
     pub options: Options,
 }
 
 impl CommonInputs<'_> {
-    /// Reads what they mean, and the project.
+    /// Parses the inputs, and loads the project.
     ///
     /// # Errors
-    /// When one of them or a template is wrong.
+    /// If an input or a template is wrong.
     pub fn parse(&self, runner: &Arc<Runner>) -> anyhow::Result<Common> {
         let says = runner.clone();
         let progress = Arc::new(move |line: &str| says.say(line));
@@ -67,7 +67,7 @@ impl CommonInputs<'_> {
     }
 }
 
-/// The inputs of the actions that write to a registry, as they were typed: what `inputs!` declares as `writing`.
+/// The text of the inputs of actions that write to a registry: those that `inputs!` declares as `writing`.
 pub struct WritingInputs<'a> {
     /// `extra-tags`
     pub extra_tags: Input<'a>,
@@ -85,29 +85,29 @@ pub struct WritingInputs<'a> {
     pub allowed_account_ids: Input<'a>,
 }
 
-/// What the inputs of the actions that write mean.
+/// The parsed inputs of actions that write to a registry.
 pub struct Writing {
-    /// Patterns of further tags.
+    /// Patterns of extra tags.
     pub extra_tags: Vec<String>,
-    /// What happens where a repository is missing.
+    /// What to do about a missing repository.
     pub create_repositories: CreateRepositories,
-    /// How a repository is made.
+    /// Settings of a repository that is created.
     pub repository_settings: RepositorySettings,
-    /// What happens to evidence.
+    /// Whether evidence is copied.
     pub evidence: EvidenceMode,
-    /// What happens where a tag holds another digest.
+    /// What to do about a tag that holds another digest.
     pub on_conflict: OnConflict,
     /// Whether a record is attached.
     pub record: bool,
-    /// The accounts that may be written to, and whose identities may write; none: all.
+    /// The accounts that registries and identities must belong to. Empty: any account.
     pub allowed_accounts: Vec<String>,
 }
 
 impl WritingInputs<'_> {
-    /// Reads what they mean; files are those of a project.
+    /// Parses the inputs. Paths are relative to the project.
     ///
     /// # Errors
-    /// When one of them is wrong.
+    /// If an input is wrong.
     pub fn parse(&self, project: &Project) -> anyhow::Result<Writing> {
         Ok(Writing {
             extra_tags: self.extra_tags.lines().map(str::to_owned).collect(),
@@ -121,10 +121,10 @@ impl WritingInputs<'_> {
     }
 }
 
-/// The file that an input names with waivers.
+/// Returns the path of the waivers file that an input names.
 ///
 /// # Errors
-/// When it is not there, or leads out of the checkout.
+/// If the file does not exist, or lies outside the checkout.
 pub fn waivers_file(input: &Input<'_>, project: &Project) -> Result<Option<PathBuf>, InputError> {
     let Some(text) = input.text() else { return Ok(None) };
     match project.inside(text).map_err(|error| input.refuse(error))? {

@@ -7,18 +7,18 @@ use oci::StoreError;
 use registry::is_region;
 use runner_protocol::{Annotation, Input, InputError, Level, Runner};
 
-/// What happens to evidence.
+/// Whether evidence is copied with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceMode {
-    /// It has to arrive.
+    /// It is copied; a failure fails the image.
     Required,
-    /// That it does not arrive is a warning.
+    /// It is copied; a failure is a warning.
     BestEffort,
-    /// It stays behind.
+    /// It is not copied.
     None,
 }
 
-/// What happens where a tag holds another digest.
+/// What to do about a tag that holds another digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnConflict {
     /// The image fails.
@@ -27,31 +27,31 @@ pub enum OnConflict {
     Keep,
 }
 
-/// What happens where a repository is missing.
+/// What to do about a missing repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateRepositories {
-    /// The image fails, with the command that makes it.
+    /// The image fails; the error shows the command that creates the repository.
     Never,
-    /// It is made with `repository-settings`.
+    /// It is created with `repository-settings`.
     Missing,
-    /// The registry's create-on-push template makes it.
+    /// A create-on-push template of the registry creates it.
     Template,
 }
 
 impl EvidenceMode {
-    /// Reads the input `evidence`.
+    /// Parses the input `evidence`.
     ///
     /// # Errors
-    /// When it is another word.
+    /// If the input is not one of these words.
     pub fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         let choices = [("required", Self::Required), ("best-effort", Self::BestEffort), ("none", Self::None)];
         input.choice(&choices, Self::Required)
     }
 
-    /// What becomes of it that an image's evidence did not arrive: with `best-effort` it is a warning.
+    /// Handles evidence that could not be copied: a warning under `best-effort`, otherwise an error.
     ///
     /// # Errors
-    /// The same error, where it has to arrive.
+    /// If the mode is not `best-effort`: `error` itself.
     pub fn tolerate(self, key: &str, error: StoreError, runner: &Runner) -> Result<(), StoreError> {
         if self != Self::BestEffort {
             return Err(error);
@@ -63,30 +63,30 @@ impl EvidenceMode {
 }
 
 impl OnConflict {
-    /// Reads the input `on-conflict`.
+    /// Parses the input `on-conflict`.
     ///
     /// # Errors
-    /// When it is another word.
+    /// If the input is not one of these words.
     pub fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         input.choice(&[("fail", Self::Fail), ("keep", Self::Keep)], Self::Fail)
     }
 }
 
 impl CreateRepositories {
-    /// Reads the input `create-repositories`.
+    /// Parses the input `create-repositories`.
     ///
     /// # Errors
-    /// When it is another word.
+    /// If the input is not one of these words.
     pub fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         let choices = [("never", Self::Never), ("missing", Self::Missing), ("template", Self::Template)];
         input.choice(&choices, Self::Never)
     }
 }
 
-/// Reads `concurrency`: images at a time.
+/// Parses `concurrency`: how many images are processed concurrently.
 ///
 /// # Errors
-/// When it is not a number from 1 to 64.
+/// If it is not a number from 1 to 64.
 pub(super) fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
     match input.text().map(str::parse) {
         None => Ok(4),
@@ -95,22 +95,25 @@ pub(super) fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
     }
 }
 
-/// Reads `allowed-account-ids`.
+/// Parses `allowed-account-ids`.
 ///
 /// # Errors
-/// When one is not twelve digits.
+/// If an account ID is not twelve digits.
 pub(super) fn accounts(input: &Input<'_>) -> Result<Vec<String>, InputError> {
-    let account = |id: &str| match id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
-        true => Ok(id.to_owned()),
-        false => Err(input.refuse_value(id, "AWS account ids of twelve digits")),
+    let account = |id: &str| {
+        if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(id.to_owned())
+        } else {
+            Err(input.refuse_value(id, "AWS account ids of twelve digits"))
+        }
     };
     input.list().map(account).collect()
 }
 
-/// Reads `region`.
+/// Parses `region`.
 ///
 /// # Errors
-/// When it does not look like a region.
+/// If the input does not have the form of a region.
 pub fn region(input: &Input<'_>) -> Result<Option<String>, InputError> {
     match input.text() {
         Some(region) if !is_region(region) => Err(input.refuse("an AWS region, as us-east-1")),
@@ -118,15 +121,15 @@ pub fn region(input: &Input<'_>) -> Result<Option<String>, InputError> {
     }
 }
 
-/// Reads `registry`: `host[/prefix]`, or `oci:DIR` with a folder relative to the working directory.
+/// Parses `registry`: `host[/prefix]`, or `oci:DIR` with a folder relative to the working directory.
 ///
 /// # Errors
-/// When it is an address with a scheme, no host, or a folder that lies outside the checkout.
+/// If the input has a URL scheme or no valid host, or the folder lies outside the checkout.
 pub fn registry(input: &Input<'_>, project: &Project) -> Result<Option<String>, InputError> {
     address(input, |path| project.inside(path))
 }
 
-/// The same, where `inside` says to where a path leads.
+/// Parses a registry; `inside` resolves the folder of `oci:DIR`.
 fn address(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Option<String>, InputError> {
     let Some(text) = input.text().map(|text| text.trim_end_matches('/')) else { return Ok(None) };
     if let Some(directory) = text.strip_prefix("oci:").filter(|directory| !directory.is_empty()) {
@@ -147,9 +150,12 @@ mod tests {
     #[test]
     fn registries() {
         let read = |typed| {
-            address(&Input::new("registry", typed), |path| match path.starts_with("..") {
-                true => Err(io::Error::other("it lies outside the checkout")),
-                false => Ok(PathBuf::from("/srv/shop").join(path)),
+            address(&Input::new("registry", typed), |path| {
+                if path.starts_with("..") {
+                    Err(io::Error::other("it lies outside the checkout"))
+                } else {
+                    Ok(PathBuf::from("/srv/shop").join(path))
+                }
             })
         };
         assert_eq!(read("").unwrap(), None);

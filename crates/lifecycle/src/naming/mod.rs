@@ -1,4 +1,4 @@
-//! What the images of a project are called in an environment, by the template's own expressions.
+//! Determines the names of a project's images in an environment, by evaluating the template's own expressions.
 
 mod named;
 mod names;

@@ -1,4 +1,4 @@
-//! Images with the names that a deployment calls them by.
+//! Images with the names that a deployment pulls them by.
 
 use crate::SourceLocation;
 use cfn_images::{NamePattern, Usage, Version};
@@ -20,13 +20,13 @@ pub struct Named {
     pub key: String,
     /// Its name in the mapping.
     pub image: String,
-    /// What the deployment calls it.
+    /// The reference that the deployment pulls.
     pub reference: Reference,
-    /// Where environment and version stand in this name.
+    /// The positions of environment and version in the name.
     pub pattern: NamePattern,
-    /// What deploys it under this name.
+    /// The resources that deploy it under this name.
     pub usages: Vec<Usage>,
-    /// Where the name, or else the image, is written.
+    /// The location of the name in the template. If nothing deploys the image, that of its definition.
     pub place: SourceLocation,
 }
 
@@ -35,12 +35,12 @@ pub struct Named {
 pub struct NamedTag {
     /// The tag.
     pub tag: Tag,
-    /// It belongs to one version, and so never moves to another image.
+    /// Whether the tag belongs to one version. Such a tag never moves to another image.
     pub is_of_version: bool,
 }
 
 impl Named {
-    /// The tag that a deployment pulls.
+    /// Returns the tag that a deployment pulls.
     pub fn tag(&self) -> NamedTag {
         NamedTag { tag: self.reference.tag.clone(), is_of_version: self.pattern.is_of_version() }
     }

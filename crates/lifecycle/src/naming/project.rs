@@ -1,5 +1,4 @@
-//! The project that a run is about: its templates, the images that they define, and what these are called in an
-//! environment.
+//! The project that a run is about: its templates, and the images that they define.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +12,10 @@ use crate::{ActionError, Diagnostic};
 use cfn_images::{Context, ImageDefinition, Template};
 use runner_protocol::{Input, Runner, Variables};
 
-/// The mapping where none is named.
+/// The default mapping.
 const MAPPING: &str = "ImageBuildConfiguration";
 
-/// The inputs that choose templates and images, as they were typed.
+/// The text of the inputs that select templates and images.
 pub struct ProjectInputs<'a> {
     /// `working-directory`
     pub working_directory: Input<'a>,
@@ -32,37 +31,37 @@ pub struct ProjectInputs<'a> {
     pub reference: Input<'a>,
 }
 
-/// Templates with the images that a run is about.
+/// Templates, and the images that a run is about.
 pub struct Project {
     /// The checkout.
     pub workspace: PathBuf,
     /// The working directory in it.
     pub folder: PathBuf,
-    /// The template, or several.
+    /// The templates.
     pub modules: Vec<Module>,
-    /// Parameters as they were given; values may hold `{environment}` and `{version}`.
+    /// The input `parameters`. Values may contain `{environment}` and `{version}`.
     pub(super) parameters: BTreeMap<String, String>,
-    /// The pattern of `reference`.
+    /// The input `reference`, a pattern.
     pub(super) pattern: Option<String>,
 }
 
-/// One template of a project with the images of it that were chosen.
+/// One template of a project, with its selected images.
 pub struct Module {
     /// The template.
     pub template: Template,
-    /// Its folder, to which its paths are relative.
+    /// The template's folder, to which its paths are relative.
     pub folder: PathBuf,
     /// All images that it defines.
     pub defined: Vec<ImageDefinition>,
-    /// Those of them that the run is about, and that no template before it defines too.
+    /// The selected images, without those that an earlier template defines too.
     pub images: Vec<ImageDefinition>,
 }
 
 impl Project {
-    /// Reads the templates and chooses the images.
+    /// Reads the templates and selects the images.
     ///
     /// # Errors
-    /// When an input or a template is wrong, or an image that was asked for is not there.
+    /// If an input or a template is wrong, or a requested image does not exist.
     pub fn load(inputs: &ProjectInputs<'_>, variables: &Variables) -> anyhow::Result<Self> {
         let workspace = variables.workspace();
         let workspace = workspace.canonicalize().unwrap_or(workspace);
@@ -76,26 +75,26 @@ impl Project {
         for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load(&path, &display, &workspace)?;
-            let defined = template.images(mapping).map_err(|error| in_input(&inputs.mapping, error))?;
+            let defined = template.images(mapping).map_err(|error| as_input_error(&inputs.mapping, error))?;
             let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
         let parameters = inputs.parameters.pairs()?;
         for (name, value) in &parameters {
-            // One that any of them declares is not unknown.
+            // It is enough if one of the templates declares the parameter.
             if let Some(first) = modules.first().filter(|_| !modules.iter().any(|module| module.declares(name))) {
                 first.template.check_parameters(&BTreeMap::from([(name.clone(), value.clone())]))?;
             }
         }
         let pattern = inputs.reference.text().map(str::to_owned);
         let mut project = Self { workspace, folder, modules, parameters, pattern };
-        project.share()?;
-        project.choose(&inputs.images)
+        project.assign_shared_images()?;
+        project.select(&inputs.images)
     }
 
-    /// Leaves an image that several templates define to the first of them. By one key they have to mean one image:
-    /// outputs are keyed by it.
-    fn share(&mut self) -> anyhow::Result<()> {
+    /// Assigns an image that several templates define to the first of them. The definitions under one key have to
+    /// agree, because outputs are keyed by it.
+    fn assign_shared_images(&mut self) -> anyhow::Result<()> {
         let mut seen: BTreeMap<String, ImageDefinition> = BTreeMap::new();
         for module in &mut self.modules {
             let mut own = Vec::new();
@@ -122,47 +121,47 @@ impl Project {
         Ok(())
     }
 
-    /// Keeps the images that were asked for, by key or by name.
-    fn choose(mut self, images: &Input<'_>) -> anyhow::Result<Self> {
+    /// Keeps the requested images, by key or name.
+    fn select(mut self, images: &Input<'_>) -> anyhow::Result<Self> {
         let wanted: Vec<&str> = images.list().collect();
         if wanted.is_empty() {
             return Ok(self);
         }
-        let is = |image: &ImageDefinition, name: &str| image.key.value == name || image.image_name.value == name;
+        let has_name = |image: &ImageDefinition, name: &str| image.key.value == name || image.image_name.value == name;
         for name in &wanted {
-            if !self.images().any(|image| is(image, name)) {
+            if !self.images().any(|image| has_name(image, name)) {
                 let keys: Vec<&str> = self.images().map(|image| image.key.value.as_str()).collect();
                 return Err(images.refuse_value(name, format!("one of {}", keys.join(", "))).into());
             }
         }
         for module in &mut self.modules {
-            module.images.retain(|image| wanted.iter().any(|name| is(image, name)));
+            module.images.retain(|image| wanted.iter().any(|name| has_name(image, name)));
         }
         Ok(self)
     }
 
-    /// The values of a template's parameters, as far as they are known; without a release, for all environments.
+    /// Returns the context of a template with the known parameter values. Without a release, it is for any environment.
     ///
     /// # Errors
-    /// When the template refuses one.
+    /// If the template refuses a value.
     pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, cfn_images::Error> {
         let given = self.parameters.iter().filter(|(name, _)| module.declares(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
         module.template.context(release.map(|to| to.environment), release.map(|to| to.version), &given)
     }
 
-    /// A path as it was typed, relative to the working directory.
+    /// Resolves a path of an input, which is relative to the working directory.
     ///
     /// # Errors
-    /// When it is relative and leads out of the checkout.
+    /// If the path is relative and leads out of the checkout.
     pub fn inside(&self, path: &str) -> std::io::Result<PathBuf> {
         workspace::inside(&self.workspace, &self.folder, Path::new(path))
     }
 
-    /// The waivers of the file that was named, otherwise of the one at its usual place, if it is there.
+    /// Reads the waivers of the named file, or of the default file if it exists.
     ///
     /// # Errors
-    /// The first thing that is wrong with it; the others are annotations.
+    /// If the file has mistakes: the first one. The others are annotated.
     pub fn waivers(&self, named: Option<&Path>, runner: &Runner) -> Result<Waivers, ActionError> {
         let refused = |error| ActionError::usage_error(format!("cannot take {}", waivers::FILE_NAME)).because(error);
         let path = match named {
@@ -181,12 +180,13 @@ impl Project {
         })
     }
 
-    /// The images that the run is about, each once.
+    /// Returns the selected images, each once.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)
     }
 
-    /// SHA-256 of the template in hexadecimal; of several, that of their SHA-256 in order.
+    /// Returns the SHA-256 of the template in hexadecimal. For several templates, it is the SHA-256 of their hashes in
+    /// order.
     pub fn template_sha256(&self) -> String {
         match self.modules.as_slice() {
             [module] => module.template.sha256().to_owned(),
@@ -205,8 +205,8 @@ impl Module {
     }
 }
 
-/// What is wrong with an input that was given is told as a mistake of that input.
-fn in_input(mapping: &Input<'_>, error: cfn_images::Error) -> anyhow::Error {
+/// Attributes an unknown mapping to the input `mapping` if the input was given.
+fn as_input_error(mapping: &Input<'_>, error: cfn_images::Error) -> anyhow::Error {
     let cfn_images::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
     match mapping.text().filter(|mapping| *mapping != MAPPING) {
         Some(_) => {

@@ -1,4 +1,4 @@
-//! Which templates a run reads, and what to say where there are none.
+//! Finds the templates of a run, and suggests some if there are none.
 
 use std::fs;
 use std::io;
@@ -8,20 +8,22 @@ use crate::ActionError;
 use crate::workspace;
 use runner_protocol::Input;
 
-/// Where a template is looked for.
+/// The default file names of a template.
 const NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
 
-/// Folders below the working directory that are searched for a template to suggest, and how deep.
+/// The most folders that are searched for a template to suggest.
 const SEARCHED: usize = 500;
+
+/// How deep the search goes below the working directory.
 const DEPTH: usize = 4;
 
-/// Templates that a hint names.
+/// The most templates that a hint names.
 const SUGGESTED: usize = 3;
 
-/// The templates that were named, which have to lie in the checkout, else the first that is there.
+/// Returns the templates that the input names, or the first default file that exists. They have to lie in the checkout.
 pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let given: Vec<PathBuf> =
-        template.lines().map(|typed| given(template, typed, folder, workspace)).collect::<Result<_, _>>()?;
+        template.lines().map(|typed| named_template(template, typed, folder, workspace)).collect::<Result<_, _>>()?;
     if !given.is_empty() {
         return Ok(given);
     }
@@ -34,20 +36,20 @@ pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> an
                 .to_owned()
         }))
     })?;
-    let leaves = |error| ActionError::usage_error(format!("cannot take {}", found.display())).because(error);
+    let outside = |error| ActionError::usage_error(format!("cannot take {}", found.display())).because(error);
     let name = found.file_name().map(Path::new).unwrap_or(&found);
-    Ok(vec![workspace::inside(workspace, folder, name).map_err(leaves)?])
+    Ok(vec![workspace::inside(workspace, folder, name).map_err(outside)?])
 }
 
-/// One template that was named.
-fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> Result<PathBuf, ActionError> {
+/// Resolves one template of the input.
+fn named_template(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> Result<PathBuf, ActionError> {
     let refused = |why: &str| ActionError::usage_error(template.refuse_value(typed, why).to_string());
     match folder.join(typed).canonicalize() {
         Ok(real) if !real.starts_with(workspace) => return Err(refused("it lies outside the checkout")),
         Ok(real) if real.is_dir() => {
             let named = NAMES.iter().find(|name| real.join(name).is_file());
             let named = named.map(|name| format!("set `template: {}`", Path::new(typed).join(name).display()));
-            return Err(hinted(refused("it is a folder, and a template is a file"), named));
+            return Err(with_hint(refused("it is a folder, and a template is a file"), named));
         }
         Ok(real) if !real.is_file() => return Err(refused("it is not a regular file")),
         Ok(real) => return Ok(real),
@@ -62,17 +64,17 @@ fn given(template: &Input<'_>, typed: &str, folder: &Path, workspace: &Path) -> 
     let name = Path::new(typed).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let hint = suggestion(folder, &[name]).or_else(|| suggestion(folder, &NAMES));
     let hint = hint.or_else(|| Some("give a path relative to `working-directory`".to_owned()));
-    Err(hinted(refused(&missing), hint))
+    Err(with_hint(refused(&missing), hint))
 }
 
-fn hinted(problem: ActionError, hint: Option<String>) -> ActionError {
+fn with_hint(problem: ActionError, hint: Option<String>) -> ActionError {
     match hint {
         Some(hint) => problem.hint(hint),
         None => problem,
     }
 }
 
-/// Names the templates that lie elsewhere below a folder, nearest first.
+/// Suggests the templates below a folder, nearest first.
 fn suggestion(folder: &Path, names: &[&str]) -> Option<String> {
     let mut found = Vec::new();
     let mut waiting = vec![folder.to_owned()];
@@ -107,18 +109,19 @@ fn suggestion(folder: &Path, names: &[&str]) -> Option<String> {
     }
 }
 
-/// Files and folders in a folder by name, without those that hold what others made.
+/// Returns the files and folders in a folder, sorted by name. Folders of dependencies and build output are left out.
 fn entries(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let is_own = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(".");
         !name.starts_with('.') && !matches!(name, "node_modules" | "target" | "cdk.out" | "vendor")
     };
     let found = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    // A link is not followed: it may lead back.
-    let kinds = found.filter_map(|entry| Some((entry.path(), entry.file_type().ok()?)));
-    let mut kinds: Vec<_> = kinds.filter(|(path, kind)| is_own(path) && (kind.is_file() || kind.is_dir())).collect();
-    kinds.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let (files, folders): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|(_, kind)| kind.is_file());
+    // Links are not followed, because they may form a cycle.
+    let entries = found.filter_map(|entry| Some((entry.path(), entry.file_type().ok()?)));
+    let mut entries: Vec<_> =
+        entries.filter(|(path, kind)| is_own(path) && (kind.is_file() || kind.is_dir())).collect();
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let (files, folders): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, kind)| kind.is_file());
     let paths = |entries: Vec<(PathBuf, fs::FileType)>| entries.into_iter().map(|(path, _)| path).collect();
     (paths(files), paths(folders))
 }
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_is_missing_is_told_as_that() {
+    fn a_missing_template_is_reported() {
         insta::assert_snapshot!(refused("infra.yaml", &[]), @"input `template`: `infra.yaml` is not accepted: there is no such file in CHECKOUT (hint: give a path relative to `working-directory`)");
         insta::assert_snapshot!(refused("infra.yaml", &["deploy/infra.yaml", "template.yaml"]), @"input `template`: `infra.yaml` is not accepted: there is no such file in CHECKOUT (hint: there is `deploy/infra.yaml`: set the input `template` to it)");
         insta::assert_snapshot!(refused("infra.yaml", &["template.yaml"]), @"input `template`: `infra.yaml` is not accepted: there is no such file in CHECKOUT (hint: there is `template.yaml`: set the input `template` to it)");
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_in_a_subfolder_is_named() {
+    fn a_template_in_a_subfolder_is_suggested() {
         insta::assert_snapshot!(refused("", &["services/shop/template.yaml", "node_modules/x/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there is `services/shop/template.yaml`: set the input `template` to it)");
         insta::assert_snapshot!(refused("", &["b/template.json", "a/c/template.yml", ".aws-sam/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there are `b/template.json`, `a/c/template.yml`: set the input `template` to one or several of them, one per line)");
         insta::assert_snapshot!(refused("", &[]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran before this step)");

@@ -1,4 +1,4 @@
-//! References that a template deploys and a run does not write.
+//! References that a template deploys but a run does not write.
 
 use std::fmt;
 
@@ -6,43 +6,45 @@ use super::Named;
 use cfn_images::{Lead, Usage};
 use oci::{Digest, Location, Reference};
 
-/// A reference that the template deploys, and that a run does not write: an image that was not chosen, or one that is in
-/// no mapping.
+/// A reference that the template deploys but a run does not write: an image that was not selected, or one that is not
+/// in the mapping.
 #[derive(Debug, Clone)]
 pub struct UnmanagedReference {
-    /// Where it is; of one that is pinned, the tag says nothing.
+    /// The reference. If it is pinned to a digest, its tag has no meaning.
     pub reference: Reference,
-    /// The digest that it is pinned to.
+    /// The digest that the reference is pinned to.
     pub digest: Option<Digest>,
-    /// The image is one of the mapping.
-    pub is_ours: bool,
-    /// What deploys it.
+    /// Whether the image is one of the mapping.
+    pub is_in_mapping: bool,
+    /// The resource that deploys it.
     pub usage: Usage,
 }
 
 impl UnmanagedReference {
-    /// A usage whose reference is known. `written` are the names that a run writes: a registry that stands in for theirs
-    /// stands in for others only where the same parameter leads them.
-    pub(super) fn of(usage: &Usage, is_ours: bool, written: &[Named], stands_in: Option<&str>) -> Option<Self> {
+    /// Creates the reference of a usage, if its name is known and its registry is one that the run writes to. `written`
+    /// are the names that the run writes. A `registry` that replaces theirs replaces this one only if both names start
+    /// with the same parameter.
+    pub(super) fn of(usage: &Usage, is_in_mapping: bool, written: &[Named], registry: Option<&str>) -> Option<Self> {
         let text = usage.reference.as_ref().ok()?;
         let (name, digest) = match text.text.split_once('@') {
             Some((name, digest)) => (name, Some(digest.parse().ok()?)),
             None => (text.text.as_str(), None),
         };
         let origin = |lead: &Lead| lead.origin.clone();
-        let led_alike = || {
+        let has_same_origin = || {
             let leads = written.iter().flat_map(|named| &named.usages).filter_map(|usage| usage.lead.as_ref());
             leads.map(origin).any(|written| usage.lead.as_ref().map(origin) == Some(written))
         };
-        if stands_in.is_some() && usage.lead.is_some() && !led_alike() {
+        if registry.is_some() && usage.lead.is_some() && !has_same_origin() {
             return None;
         }
         let value = usage.lead.as_ref().and_then(|lead| lead.value.clone().ok());
-        let reference = Reference::parse(name, stands_in.or(value.as_deref())).ok()?;
-        let here = |location: &Location| written.iter().any(|named| named.reference.location == *location);
-        // Other registries have other credentials: whether they answer is no matter of this run.
-        let other = here(&reference.location) && (digest.is_some() || written.iter().all(|n| n.reference != reference));
-        other.then(|| Self { reference, digest, is_ours, usage: usage.clone() })
+        let reference = Reference::parse(name, registry.or(value.as_deref())).ok()?;
+        let is_written_to = |location: &Location| written.iter().any(|named| named.reference.location == *location);
+        // Other registries may need other credentials, so they are not checked.
+        let is_relevant = is_written_to(&reference.location)
+            && (digest.is_some() || written.iter().all(|n| n.reference != reference));
+        is_relevant.then(|| Self { reference, digest, is_in_mapping, usage: usage.clone() })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a binary must be before it goes into the tree.
+//! Checks binaries and the release tree.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 
 use super::{Binary, Platform};
 
-/// Bytes; a consumer's runner downloads all binaries before each job.
-const SIZE: usize = 8_000_000;
+/// The largest binary, in bytes. A consumer's runner downloads all binaries before each job.
+const BINARY_SIZE: usize = 8_000_000;
 
-/// Bytes of the archive that a runner downloads, with binaries for one platform and for both: 18 MiB. An x86-64 weighs
-/// more.
-const WEIGHT: [u64; 2] = [10_000_000, 18 * 1024 * 1024];
+/// The largest archive that a runner downloads, in bytes: with binaries for one platform, and for both. The x86-64 ones
+/// are the larger ones.
+const COMPRESSED_SIZE: [u64; 2] = [10_000_000, 18 * 1024 * 1024];
 
-/// A program for its folder's platform.
+/// Checks that a binary is for the platform of its folder.
 pub(super) fn platform(binary: &Binary, bytes: &[u8]) -> anyhow::Result<()> {
     let name = format!("{}/{}", binary.platform.folder(), binary.name);
     let header = FileHeader64::<Endianness>::parse(bytes).with_context(|| name.clone())?;
@@ -33,35 +33,36 @@ pub(super) fn platform(binary: &Binary, bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// That, and fit for any Linux: static, small, and without a trace of the machine that built it.
+/// Checks that a binary may be released: it is for its platform, statically linked, small, and contains no path of the
+/// machine that built it.
 pub(super) fn released(binary: &Binary, bytes: &[u8], folders: &[PathBuf]) -> anyhow::Result<()> {
     platform(binary, bytes)?;
     let name = format!("{}/{}", binary.platform.folder(), binary.name);
-    if let Some(need) = needs(bytes).with_context(|| name.clone())? {
-        bail!("{name} is not static: it needs {need}");
+    if let Some(dependency) = dynamic_dependency(bytes).with_context(|| name.clone())? {
+        bail!("{name} is not static: it needs {dependency}");
     }
-    if bytes.len() > SIZE {
-        bail!("{name} has {} bytes, more than {SIZE}", bytes.len());
+    if bytes.len() > BINARY_SIZE {
+        bail!("{name} has {} bytes, more than {BINARY_SIZE}", bytes.len());
     }
     for folder in folders {
         let folder = folder.display().to_string();
-        if let Some(place) = find(bytes, folder.as_bytes()) {
+        if let Some(place) = position(bytes, folder.as_bytes()) {
             bail!("{name} names {folder}: `{}`", printable(&bytes[place..]));
         }
     }
     Ok(())
 }
 
-/// The bytes of the tree as GitHub sends it: a tar file, by gzip as it is without options.
+/// Returns the size of the tree as GitHub sends it: a tar archive, compressed by gzip at its default level.
 fn compressed(tree: &Path) -> anyhow::Result<u64> {
     let mut archive = tar::Builder::new(GzEncoder::new(Counter(0), Compression::default()));
     archive.append_dir_all("tree", tree)?;
     Ok(archive.into_inner()?.finish()?.0)
 }
 
-/// Whether a tree with binaries for so many platforms is no more than that.
-pub(super) fn weight(tree: &Path, platforms: usize) -> anyhow::Result<()> {
-    let limit = platforms.checked_sub(1).and_then(|last| WEIGHT.get(last)).copied().unwrap_or_default();
+/// Checks the compressed size of a tree with binaries for a number of platforms.
+pub(super) fn compressed_size(tree: &Path, platforms: usize) -> anyhow::Result<()> {
+    let limit = platforms.checked_sub(1).and_then(|last| COMPRESSED_SIZE.get(last)).copied().unwrap_or_default();
     let size = compressed(tree)?;
     println!("{size} bytes compressed, of {limit}");
     if size > limit {
@@ -70,7 +71,7 @@ pub(super) fn weight(tree: &Path, platforms: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Counts what is written.
+/// A writer that only counts the bytes.
 struct Counter(u64);
 
 impl Write for Counter {
@@ -84,8 +85,8 @@ impl Write for Counter {
     }
 }
 
-/// The first thing that has to be on a machine for this to start; none where it is static.
-fn needs(bytes: &[u8]) -> anyhow::Result<Option<&'static str>> {
+/// Returns what a binary needs on a machine to start, or `None` if it is statically linked.
+fn dynamic_dependency(bytes: &[u8]) -> anyhow::Result<Option<&'static str>> {
     let header = FileHeader64::<Endianness>::parse(bytes)?;
     let endian = header.endian()?;
     for segment in header.program_headers(endian, bytes)? {
@@ -100,11 +101,11 @@ fn needs(bytes: &[u8]) -> anyhow::Result<Option<&'static str>> {
     Ok(None)
 }
 
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     (0..bytes.len()).find(|&place| bytes[place..].starts_with(wanted))
 }
 
-/// The text at the start of the bytes, so that it can be searched for in the sources.
+/// Returns the printable text at the start of the bytes, which helps to find its origin in the sources.
 fn printable(bytes: &[u8]) -> String {
     bytes
         .iter()
@@ -119,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// The smallest file that can be read: a header, one program header, and what is put behind them.
+    /// Returns a minimal ELF file: a header, one program header, and the content.
     fn program(machine: u16, segment: u32, content: &[u8]) -> Vec<u8> {
         let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
         bytes.extend(elf::ET_EXEC.0.to_le_bytes());
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_must_not_be() {
+    fn an_unfit_program_is_refused() {
         let x64 = |segment: elf::ProgramType, content: &[u8]| program(elf::EM_X86_64.0, segment.0, content);
         let name = "Linux-X64/action-build";
         assert_eq!(
@@ -170,8 +171,8 @@ mod tests {
             format!("{name} is not static: it needs a shared library")
         );
         assert_eq!(
-            refused(&x64(elf::PT_LOAD, &vec![0; SIZE]), &[]),
-            format!("{name} has 8000120 bytes, more than {SIZE}")
+            refused(&x64(elf::PT_LOAD, &vec![0; BINARY_SIZE]), &[]),
+            format!("{name} has 8000120 bytes, more than {BINARY_SIZE}")
         );
         let named = x64(elf::PT_LOAD, b"at /build/src/main.rs\0more");
         assert_eq!(refused(&named, &["/build".into()]), format!("{name} names /build: `/build/src/main.rs`"));
@@ -179,19 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_weighed_as_it_is_sent() {
+    fn the_size_of_a_tree_is_that_of_its_archive() {
         let tree = tempfile::tempdir().unwrap();
         std::fs::create_dir(tree.path().join("bin")).unwrap();
         std::fs::write(tree.path().join("bin/zeros"), vec![0; 1 << 20]).unwrap();
         let zeros = compressed(tree.path()).unwrap();
         assert!((1_000..10_000).contains(&zeros), "{zeros}");
-        // What can't be compressed: digests.
+        // Digests cannot be compressed.
         let noise: Vec<u8> = (0..1024_u32).flat_map(|n| Sha256::digest(n.to_le_bytes())).collect();
         std::fs::write(tree.path().join("bin/noise"), &noise).unwrap();
         assert!(compressed(tree.path()).unwrap() > zeros + 32_000);
 
-        assert!(weight(tree.path(), 1).is_ok());
-        let error = weight(tree.path(), 0).unwrap_err().to_string();
+        assert!(compressed_size(tree.path(), 1).is_ok());
+        let error = compressed_size(tree.path(), 0).unwrap_err().to_string();
         assert!(error.starts_with("the compressed tree has ") && error.ends_with(" bytes, more than 0"), "{error}");
     }
 }

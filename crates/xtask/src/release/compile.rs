@@ -1,4 +1,4 @@
-//! The binaries, by cargo.
+//! Compiles the binaries.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use anyhow::{Context as _, bail};
 
 use super::{Binary, Platform, Profile, Target};
 
-/// What cargo puts between the flags of `CARGO_ENCODED_RUSTFLAGS`, so that a path may hold a space.
+/// The separator of the flags in `CARGO_ENCODED_RUSTFLAGS`. Unlike in `RUSTFLAGS`, a flag may contain a space.
 const SEPARATOR: &str = "\u{1f}";
 
-/// A checkout, and the folder that cargo builds it in.
+/// A checkout, and its target folder.
 pub(super) struct Checkout {
     pub(super) root: PathBuf,
     pub(super) target: PathBuf,
 }
 
 impl Checkout {
-    /// The one at hand, built where cargo itself would.
+    /// Returns the checkout at `root` with cargo's default target folder.
     pub(super) fn of(root: &Path) -> anyhow::Result<Self> {
         let mut metadata = Command::new(cargo_program());
         metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(root);
@@ -30,7 +30,8 @@ impl Checkout {
     fn cargo(&self) -> Command {
         let mut cargo = Command::new(cargo_program());
         cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
-        // What `cargo run` says about this program's package. Build scripts look at it, and would run again.
+        // `cargo run` sets these variables for this program's package. Build scripts depend on them, and would run
+        // again.
         for (name, _) in std::env::vars_os() {
             if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 cargo.env_remove(name);
@@ -39,13 +40,13 @@ impl Checkout {
         cargo
     }
 
-    /// Folders of this machine whose names a released binary must not hold.
+    /// Returns folders of this machine whose paths a released binary must not contain.
     pub(super) fn folders(&self) -> anyhow::Result<Vec<PathBuf>> {
         Ok(vec![self.root.clone(), self.target.clone(), cargo_home()?, sysroot()?.into()])
     }
 }
 
-/// Builds the binaries of these actions.
+/// Builds the binaries of the given actions.
 pub(super) fn binaries(
     checkout: &Checkout,
     target: Target,
@@ -59,17 +60,17 @@ pub(super) fn binaries(
     let mut build = checkout.cargo();
     build.args(["build", "--profile", profile_name]);
     match profile {
-        // The packages' own features and nothing of the tests'.
+        // Without the other packages, whose features would be unified with these.
         Profile::Dist => {
             build.args(["--package", "image-lifecycle"]);
             build.args(actions.iter().flat_map(|action| ["--bin".to_owned(), format!("action-{action}")]))
         }
-        // As `cargo build --workspace`, whose work is then done already.
+        // Like `cargo build --workspace`, so that its results are reused.
         Profile::Dev => build.arg("--workspace"),
     };
     if let Some(triple) = target.triple {
         build.args(["--locked", "--target", triple]);
-        // What is downloaded has to be there before its folders can be named.
+        // The dependencies must be downloaded before the list of their folders is complete.
         succeed(checkout.cargo().args(["fetch", "--quiet", "--locked", "--target", triple]))?;
         reproducible(&mut build, &checkout.root, triple, target.platform)?;
     }
@@ -82,33 +83,34 @@ pub(super) fn binaries(
     Ok(actions.iter().map(binary).collect())
 }
 
-/// What makes a binary small.
+/// Linker options that reduce the size of a binary.
 const LINKER: [&str; 3] = [
-    // Functions of equal code become one: generic ones are compiled for each of their types.
+    // Merges functions with identical code, such as instances of a generic function.
     "--icf=all",
-    // A string that ends as another does is a part of it.
+    // Merges strings that are the end of another string.
     "-O2",
-    // A position-independent binary's table of relocations, 7 % of it, in a form of a few kilobytes.
+    // Compresses the relocations of a position-independent binary from 7 % of its size to a few kilobytes.
     "-zpack-relative-relocs",
 ];
 
-/// The same bytes from the same commit, wherever the checkout and cargo's folders lie.
+/// Configures a reproducible build: the same commit yields the same bytes, wherever the checkout and cargo's folders
+/// are.
 fn reproducible(build: &mut Command, root: &Path, triple: &str, platform: Platform) -> anyhow::Result<()> {
     let folders = renamed_folders(root)?;
     let mut rust: Vec<_> = folders.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();
-    // The compiler's own linker, so that the bytes depend on nobody else's.
+    // The linker that comes with the compiler, so that the bytes do not depend on the machine's linker.
     rust.push("-Clink-arg=-fuse-ld=lld".to_owned());
     rust.push(format!("-Clink-arg=-B{}", linker_folder()?));
-    // Pieces of code that functions share make an ARM64 binary smaller by a twentieth and its archive larger by as much:
-    // each has an entry of its own in the tables for unwinding, and what is left compresses worse.
+    // Outlining of repeated code makes an ARM64 binary 5 % smaller, but its archive 5 % larger: each outlined function
+    // needs an entry in the unwind tables, and the remaining code compresses worse.
     rust.push("-Cllvm-args=-enable-machine-outliner=never".to_owned());
     rust.extend(LINKER.iter().map(|option| format!("-Clink-arg=-Wl,{option}")));
     build.env("CARGO_ENCODED_RUSTFLAGS", rust.join(SEPARATOR)).env_remove("RUSTFLAGS").env("CARGO_INCREMENTAL", "0");
 
     let variable = triple.replace('-', "_");
-    // C is compiled against the system's headers: glibc's fortified functions are unknown to musl.
+    // C code is compiled against the system's headers, and musl does not have glibc's fortified functions.
     let mut c = vec!["-U_FORTIFY_SOURCE".to_owned()];
-    // A path with a space can't be given this way; what the binary then holds is found by the check.
+    // This variable cannot express a path with a space. If such a path ends up in the binary, the check finds it.
     c.extend(
         folders
             .iter()
@@ -126,7 +128,7 @@ fn reproducible(build: &mut Command, root: &Path, triple: &str, platform: Platfo
         default_variable(build, &format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), compiler);
     }
 
-    // Not in a checkout: the binaries then don't know their commit.
+    // Outside of a Git checkout this fails, and the binaries do not report a commit.
     if let Ok(commit) = text(git(root).args(["rev-parse", "HEAD"])) {
         build.env("IMAGE_LIFECYCLE_COMMIT", commit);
         default_variable(build, "SOURCE_DATE_EPOCH", &text(git(root).args(["log", "-1", "--format=%ct"]))?);
@@ -134,12 +136,12 @@ fn reproducible(build: &mut Command, root: &Path, triple: &str, platform: Platfo
     Ok(())
 }
 
-/// Folders, and what they are called in a binary.
+/// Returns folders of this machine with the paths that replace them in a binary.
 fn renamed_folders(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let sysroot = sysroot()?;
     let version = text(Command::new("rustc").arg("-vV"))?;
     let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).context("rustc has no commit")?;
-    // The name that the standard library's own panics have: it is used where the library's source is not installed.
+    // The path that the precompiled standard library contains. The installed source of the library gets it too.
     let library = (format!("{sysroot}/lib/rustlib/src/rust"), format!("/rustc/{commit}"));
 
     let home = cargo_home()?;
@@ -148,7 +150,7 @@ fn renamed_folders(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
         (home.display().to_string(), "/cargo".to_owned()),
         library,
     ];
-    // Of two prefixes the later wins. The folder's name tells which mirror the packages came from.
+    // The name of this folder depends on the mirror that packages came from. If two prefixes match, the last one wins.
     if let Ok(registries) = std::fs::read_dir(home.join("registry/src")) {
         let mut names = registries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
         names.sort();
@@ -162,7 +164,7 @@ fn cargo_home() -> anyhow::Result<PathBuf> {
     home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("neither CARGO_HOME nor HOME is set")
 }
 
-/// Where the compiler keeps its linker under the name that a C compiler looks for.
+/// Returns the folder that contains the compiler's linker under the name that a C compiler expects.
 fn linker_folder() -> anyhow::Result<String> {
     let version = text(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc has no host")?;

@@ -1,4 +1,4 @@
-//! The release tree: what a consumer's runner downloads for `uses: owner/repository/build@v1`.
+//! Assembles the release tree, which a consumer's runner downloads for `uses: owner/repository/build@v1`.
 //!
 //! ```text
 //! build/action.yml  publish/action.yml  promote/action.yml
@@ -6,7 +6,7 @@
 //! README.md  LICENSE  SHA256SUMS
 //! ```
 //!
-//! No links: on a runner that unpacks a zip file they come out as text.
+//! The tree has no symbolic links: a runner that unpacks a zip file would turn them into text files.
 
 mod check;
 mod compile;
@@ -23,21 +23,21 @@ use compile::Checkout;
 
 pub(crate) use reproduce::run as reproduce;
 
-/// What to assemble, and of what.
-pub(crate) struct Options {
+/// The options of `cargo xtask dist`.
+pub(crate) struct DistOptions {
     pub(crate) targets: Vec<Target>,
     pub(crate) from: Vec<PathBuf>,
     pub(crate) profile: Profile,
     pub(crate) out: PathBuf,
 }
 
-impl Default for Options {
+impl Default for DistOptions {
     fn default() -> Self {
         Self { targets: Vec::new(), from: Vec::new(), profile: Profile::Dist, out: "dist".into() }
     }
 }
 
-/// Cargo's profile.
+/// A profile of cargo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
     Dist,
@@ -59,13 +59,13 @@ impl FromStr for Profile {
 /// A platform that binaries are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// None for this machine, as `cargo build` builds for it.
+    /// The target triple. None: the default of `cargo build` on this machine.
     triple: Option<&'static str>,
     platform: Platform,
 }
 
 impl Target {
-    /// What a release holds.
+    /// The targets of a release.
     pub(crate) const RELEASED: [Self; 2] = [
         Self { triple: Some("x86_64-unknown-linux-musl"), platform: Platform::X64 },
         Self { triple: Some("aarch64-unknown-linux-musl"), platform: Platform::Arm64 },
@@ -103,7 +103,7 @@ impl Platform {
         }
     }
 
-    /// `$RUNNER_OS-$RUNNER_ARCH`
+    /// Returns the platform's folder, `$RUNNER_OS-$RUNNER_ARCH`.
     fn folder(self) -> &'static str {
         match self {
             Self::X64 => "Linux-X64",
@@ -112,15 +112,15 @@ impl Platform {
     }
 }
 
-/// A binary for the tree.
+/// A binary of the release tree.
 struct Binary {
     platform: Platform,
     name: String,
     path: PathBuf,
 }
 
-/// Builds or collects the binaries, checks them, and replaces the tree.
-pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
+/// Builds or collects the binaries, checks them, and replaces the release tree.
+pub(crate) fn run(root: &Path, options: &DistOptions) -> anyhow::Result<()> {
     let checkout = Checkout::of(root)?;
     let mut binaries = Vec::new();
     let mut all_released = true;
@@ -153,10 +153,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         }
     }
     let platforms = binaries.len() / ACTIONS.len();
-    let check = |tree: &Path| match all_released {
-        true => check::weight(tree, platforms),
-        false => Ok(()),
-    };
+    let check = |tree: &Path| if all_released { check::compressed_size(tree, platforms) } else { Ok(()) };
     tree::assemble(root, &binaries, &options.out, check)?;
     for binary in &binaries {
         let size = std::fs::metadata(&binary.path)?.len();

@@ -1,4 +1,4 @@
-//! The proof that the same commit makes the same bytes, wherever it is built.
+//! Checks that the same commit yields the same bytes, wherever it is built.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use anyhow::{Context as _, bail};
 use super::compile::{self, Checkout};
 use super::{Profile, Target, check};
 
-/// The action whose binary is compared: the least to link. A release compares all of them.
+/// The action whose binary is compared. It is the fastest to link; a release compares all of them.
 const ACTION: &str = "publish";
 
-/// Folders for the two builds, with names of two lengths.
+/// The folders of the two builds. Their names differ in length.
 const FOLDERS: [&str; 2] = ["one", "another-folder"];
 
-/// Builds a binary as a release does, of the last commit, in two folders that share nothing but what cargo has downloaded.
-/// The folders stay, so that the next time only what has changed is built. Copies the binary to `out`.
+/// Builds a release binary of the last commit in two folders that share only cargo's downloads, compares the two, and
+/// copies one to `out`. The folders are kept, so that the next run builds only what has changed.
 pub(crate) fn run(root: &Path, target: Target, out: &Path) -> anyhow::Result<()> {
     let folder = Checkout::of(root)?.target.join("reproduce");
     let checkouts = FOLDERS
         .map(|name| folder.join(name))
         .map(|folder| Checkout { root: folder.join("checkout"), target: folder.join("target") });
-    // Both before the first build, which takes long enough for another commit.
+    // Checks out both folders first, because another commit could be made during the first build.
     for checkout in &checkouts {
         check_out(root, &checkout.root)?;
     }
@@ -42,7 +42,8 @@ pub(crate) fn run(root: &Path, target: Target, out: &Path) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The last commit of this checkout in a folder of its own; files that did not change are left alone.
+/// Checks out the last commit of this checkout in another folder. Files that did not change keep their modification
+/// time.
 fn check_out(root: &Path, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let git = |arguments: &[&str]| {
@@ -50,7 +51,7 @@ fn check_out(root: &Path, folder: &Path) -> anyhow::Result<()> {
         compile::succeed(git.args(["-c", "advice.detachedHead=false"]).args(arguments))
     };
     git(&["init", "--quiet"])?;
-    // A checkout may have its last commit alone; so does the copy.
+    // Fetches one commit only, because this checkout may itself be shallow.
     git(&["fetch", "--quiet", "--depth=1", &format!("file://{}", root.display()), "HEAD"])?;
     git(&["checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"])
 }

@@ -1,4 +1,4 @@
-//! The tree's files.
+//! Reads and writes release trees.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::action::ACTIONS;
 
 const SUMS: &str = "SHA256SUMS";
 
-/// The binaries of a tree that was assembled before.
+/// Returns the binaries of an existing release tree.
 pub(super) fn binaries(tree: &Path) -> anyhow::Result<Vec<Binary>> {
     let mut binaries = Vec::new();
     for platform in Platform::ALL {
@@ -31,7 +31,8 @@ pub(super) fn binaries(tree: &Path) -> anyhow::Result<Vec<Binary>> {
     Ok(binaries)
 }
 
-/// Puts the tree together beside its place, and if the check lets it, into it, so that there is never half of one.
+/// Assembles a release tree in a temporary folder, and moves it to `out` if it passes the check. An incomplete tree is
+/// never visible.
 pub(super) fn assemble(
     root: &Path,
     binaries: &[Binary],
@@ -39,11 +40,11 @@ pub(super) fn assemble(
     check: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let out = std::path::absolute(root.join(out))?;
-    replaceable(&out)?;
+    check_replaceable(&out)?;
     let parent = out.parent().context("the root folder can't be replaced")?;
     fs::create_dir_all(parent)?;
-    let beside = tempfile::Builder::new().prefix(".dist-").tempdir_in(parent)?;
-    let tree = beside.path().join("new");
+    let staging = tempfile::Builder::new().prefix(".dist-").tempdir_in(parent)?;
+    let tree = staging.path().join("new");
     fs::create_dir(&tree)?;
 
     for action in ACTIONS {
@@ -58,15 +59,15 @@ pub(super) fn assemble(
     write(&tree.join(SUMS), sums(&tree)?.as_bytes(), 0o644)?;
     check(&tree)?;
 
-    match fs::rename(&out, beside.path().join("old")) {
+    match fs::rename(&out, staging.path().join("old")) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         renamed => renamed.with_context(|| out.display().to_string())?,
     }
     fs::rename(&tree, &out).with_context(|| out.display().to_string())
 }
 
-/// Whether this is a tree of ours, or nothing that anybody would miss.
-fn replaceable(out: &Path) -> anyhow::Result<()> {
+/// Checks that `out` may be replaced: it is a release tree, empty, or missing.
+fn check_replaceable(out: &Path) -> anyhow::Result<()> {
     let ours = out.join(SUMS).is_file()
         || !out.exists()
         || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -76,7 +77,7 @@ fn replaceable(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lines as `sha256sum` writes them, sorted by path.
+/// Returns the checksums in the format of `sha256sum`, sorted by path.
 fn sums(tree: &Path) -> anyhow::Result<String> {
     let mut paths = Vec::new();
     let mut folders = vec![tree.to_owned()];
@@ -106,7 +107,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
         fs::create_dir_all(folder)?;
     }
     fs::write(path, bytes).with_context(|| path.display().to_string())?;
-    // Whatever the umask of this machine.
+    // Independent of this machine's umask.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok(())
 }
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_folder_is_left_alone() {
+    fn a_folder_that_is_not_a_release_tree_is_left_alone() {
         let root = checkout();
         fs::create_dir(root.path().join("dist")).unwrap();
         fs::write(root.path().join("dist/thesis.txt"), "").unwrap();
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_without_binaries_is_not_taken_from() {
+    fn a_tree_without_binaries_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         assert!(binaries(folder.path()).is_err());
     }

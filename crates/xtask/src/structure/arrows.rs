@@ -1,9 +1,9 @@
-//! Which crate may use which.
+//! The allowed dependencies between the crates of the workspace.
 
 use super::Package;
 
-/// The crates of the workspace with those that each may use. A crate that is not listed here is a finding.
-const ARROWS: [(&str, &[&str]); 8] = [
+/// The crates of the workspace, each with those that it may depend on. A crate that is not listed is a finding.
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("oci", &[]),
     ("runner-protocol", &[]),
     ("registry", &["oci"]),
@@ -14,11 +14,11 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("xtask", &[]),
 ];
 
-/// Returns a line for each dependency that is not among the arrows.
+/// Returns one line for each dependency that is not allowed.
 pub(super) fn findings(packages: &[Package]) -> Vec<String> {
     let mut findings = Vec::new();
     for package in packages {
-        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == package.name) else {
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == package.name) else {
             findings.push(format!("crate `{}` is not in the table of crates that may use each other", package.name));
             continue;
         };
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_import_against_the_arrows_is_found() {
+    fn a_dependency_that_is_not_allowed_is_found() {
         let package = |name: &str, dependencies: &[&str]| Package {
             name: name.to_owned(),
             dependencies: dependencies.iter().map(|name| (*name).to_owned()).collect(),

@@ -1,7 +1,7 @@
-//! Modules of one crate and what they import from each other.
+//! Finds circular imports between the modules of a crate.
 //!
-//! A module is a file. Modules of one parent, each with all that is below it, may not import from each other in a circle.
-//! What a module and its parent share is no circle: a child may extend a type of its parent.
+//! A module is a file. Sibling modules, each with its descendants, may not import from each other in a circle. Imports
+//! between a module and its parent are allowed, because a child may extend a type of its parent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemMod, ItemUse, UseTree};
 
-/// The path of a module below the root of its crate.
+/// The path of a module, without `crate`.
 type ModulePath = Vec<String>;
 
 /// The modules of a crate.
@@ -19,17 +19,17 @@ pub(super) struct Modules(BTreeMap<ModulePath, Module>);
 
 #[derive(Default)]
 struct Module {
-    /// Names that `use` brings in, with the paths that they stand for.
+    /// The names that `use` declares, with their paths.
     names: BTreeMap<String, Vec<String>>,
-    /// All paths in the module, `use` and others.
+    /// All paths in the module, in `use` declarations and elsewhere.
     paths: Vec<Vec<String>>,
 }
 
 impl Modules {
-    /// Reads a crate from its root file. Tests are left out.
+    /// Reads a crate from its root file, without tests.
     ///
     /// # Errors
-    /// When a file cannot be read or parsed.
+    /// If a file cannot be read or parsed.
     pub(super) fn of(root: &Path) -> anyhow::Result<Self> {
         let folder = root.parent().context("a file has no folder")?;
         let mut modules = Self::default();
@@ -50,7 +50,7 @@ impl Modules {
         Ok(())
     }
 
-    /// Adds a module. Returns the names of the modules that are in files of their own.
+    /// Adds a module. Returns the names of its child modules that are in files of their own.
     fn add(&mut self, text: &str, path: ModulePath) -> syn::Result<Vec<String>> {
         let mut reader = Reader { module: Module::default(), children: Vec::new(), depth: 0 };
         reader.visit_file(&syn::parse_file(text)?);
@@ -58,9 +58,9 @@ impl Modules {
         Ok(reader.children)
     }
 
-    /// Describes each circle: the modules in it, and an import for each step.
+    /// Describes each circle by one import for each step.
     pub(super) fn circles(&self) -> Vec<String> {
-        // By parent: its children, with the children that each imports from, and an example.
+        // For each parent: its children, the siblings that each of them imports from, and an example of such an import.
         let mut graphs: BTreeMap<&[String], BTreeMap<&str, BTreeMap<&str, String>>> = BTreeMap::new();
         for (from, to) in self.imports() {
             let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
@@ -76,12 +76,12 @@ impl Modules {
         graphs.values().flat_map(circles_of).collect()
     }
 
-    /// The path as it is kept here.
+    /// Returns the stored copy of a module's path.
     fn key(&self, path: &[String]) -> Option<&ModulePath> {
         self.0.get_key_value(path).map(|(key, _)| key)
     }
 
-    /// Who imports from whom.
+    /// Returns all pairs of an importing and an imported module.
     fn imports(&self) -> BTreeSet<(&ModulePath, ModulePath)> {
         let of_module = |(from, module): (&'_ ModulePath, &'_ Module)| -> Vec<ModulePath> {
             module.paths.iter().filter_map(|path| self.resolve(from, path, 0)).filter(|to| to != from).collect()
@@ -92,17 +92,17 @@ impl Modules {
             .collect()
     }
 
-    /// The module that a path leads to, through whatever is imported again on the way.
+    /// Returns the module in which the item of a path is defined, following re-exports.
     fn resolve(&self, from: &ModulePath, path: &[String], imported: usize) -> Option<ModulePath> {
-        // No name is imported again this often, but for circles of names.
+        // Ends the search for names that re-export each other in a circle.
         const LIMIT: usize = 16;
         let mut at = from.clone();
         let mut segments = path.iter();
-        let mut began = false;
+        let mut has_started = false;
         while let Some(segment) = segments.clone().next() {
             match segment.as_str() {
-                "crate" if !began => at.clear(),
-                "self" if !began => {}
+                "crate" if !has_started => at.clear(),
+                "self" if !has_started => {}
                 "super" => {
                     at.pop()?;
                 }
@@ -112,23 +112,23 @@ impl Modules {
                         at = child;
                     } else if let Some(target) = self.0.get(&at).and_then(|module| module.names.get(name))
                         && imported < LIMIT
-                        && (began || target.first().is_some_and(|first| first != name))
+                        && (has_started || target.first().is_some_and(|first| first != name))
                     {
                         let rest: Vec<String> = segments.clone().skip(1).cloned().collect();
                         return self.resolve(&at, &[target.clone(), rest].concat(), imported + 1);
                     } else {
-                        return began.then_some(at);
+                        return has_started.then_some(at);
                     }
                 }
             }
-            began = true;
+            has_started = true;
             segments.next();
         }
-        began.then_some(at)
+        has_started.then_some(at)
     }
 }
 
-/// The circles among the children of one module.
+/// Returns the circles among the children of one module.
 fn circles_of<'g>(graph: &'g BTreeMap<&'g str, BTreeMap<&'g str, String>>) -> Vec<String> {
     let reached = |start: &'g str| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
@@ -158,11 +158,11 @@ fn circles_of<'g>(graph: &'g BTreeMap<&'g str, BTreeMap<&'g str, String>>) -> Ve
     circles.into_iter().map(describe).collect()
 }
 
-/// Collects the paths of a file.
+/// A visitor that collects the paths of a file.
 struct Reader {
     module: Module,
     children: Vec<String>,
-    /// How many inline modules are open: `super` means the file's own module there.
+    /// The nesting depth of inline modules, in which `super` refers to an enclosing module of the same file.
     depth: usize,
 }
 
@@ -232,7 +232,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// Whether an item is compiled for tests and fuzzing alone.
+/// Returns whether an item is compiled only for tests or fuzzing.
 fn is_test(attribute: &Attribute) -> bool {
     let syn::Meta::List(list) = &attribute.meta else { return false };
     let words = list.tokens.to_string();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_found_and_told_with_its_imports() {
+    fn a_circle_is_reported_with_its_imports() {
         let files = [
             ("", "mod a; mod b; mod c;"),
             ("a", "use crate::b::B; pub struct A;"),
@@ -280,11 +280,11 @@ mod tests {
 
     #[test]
     fn names_are_followed_to_where_they_are_defined() {
-        // `a` takes `B` from its parent, which has it from `b`.
+        // `a` imports `B` from its parent, which re-exports it from `b`.
         let through =
             [("", "mod a; mod b; pub use b::B;"), ("a", "use crate::B; pub struct A;"), ("b", "use super::a::A;")];
         assert_eq!(circles(&through).len(), 1);
-        // Folders count as one: files of theirs that are not in a circle can make one.
+        // A folder counts as one module, so files that are not in a circle themselves can form one.
         let folders = [
             ("", "mod x; mod y;"),
             ("x", "mod one; mod two;"),

@@ -1,4 +1,4 @@
-//! The structure of the workspace: which crate may use which, and modules that use each other in circles.
+//! Checks the structure of the workspace: dependencies between crates, and circular imports between modules.
 
 mod arrows;
 mod imports;
@@ -9,10 +9,10 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-/// Returns a line for each import against the arrows, and for each circle of modules.
+/// Returns one line for each dependency that is not allowed, and for each circle of modules.
 ///
 /// # Errors
-/// When cargo cannot describe the workspace, or a source file cannot be parsed.
+/// If cargo cannot describe the workspace, or a source file cannot be parsed.
 pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<String>> {
     let packages = packages(root)?;
     let mut findings = arrows::findings(&packages);
@@ -27,9 +27,9 @@ pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<String>> {
 /// A package of the workspace.
 struct Package {
     name: String,
-    /// The packages of the workspace that it is compiled with, tests aside.
+    /// The packages of the workspace that it depends on, without dev-dependencies.
     dependencies: Vec<String>,
-    /// The root files of its libraries and programs.
+    /// The root source files of its library and binaries.
     targets: Vec<PathBuf>,
 }
 

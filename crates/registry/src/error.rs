@@ -275,11 +275,11 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 /// Returns the innermost cause, which is the most specific one.
 fn innermost_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
-    let mut innermost_cause = error;
-    while let Some(cause) = innermost_cause.source() {
-        innermost_cause = cause;
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
     }
-    innermost_cause
+    deepest
 }
 
 /// The minimum length, in characters, of a word that is redacted as a part of a secret. Shorter words reveal nothing.

@@ -43,6 +43,12 @@ pub type Body = UnsyncBoxBody<Bytes, StoreError>;
 #[derive(Clone)]
 pub struct HttpClient(Client<Connector, Body>);
 
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl HttpClient {
     /// Returns a client with a connection time limit that fits most hosts.
     pub fn new() -> Self {

@@ -555,8 +555,8 @@ mod tests {
             Grant::GitHubCache,
             Grant::IdentityToken,
         ]);
-        let helpers_variables = ["gh", "env"].into_iter().flat_map(helper_variables);
-        for pattern in of_programs.chain(of_grants.flat_map(grant_variables)).chain(helpers_variables) {
+        let of_helpers = ["gh", "env"].into_iter().flat_map(helper_variables);
+        for pattern in of_programs.chain(of_grants.flat_map(grant_variables)).chain(of_helpers) {
             let is_named = text.contains(&format!("`{pattern}`"));
             assert!(is_named || pattern.ends_with("_proxy"), "{pattern}");
         }

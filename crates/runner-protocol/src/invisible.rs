@@ -3,15 +3,15 @@
 /// Some of them reverse the order of the text that follows, so that a line appears to say something else. Variation
 /// selectors are kept, because they belong to emoji and only affect a glyph. Line breaks are kept, too.
 pub(super) fn escape_invisible(text: &str) -> String {
-    let mut escape_invisible = String::with_capacity(text.len());
+    let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if is_invisible(character) {
-            escape_invisible.extend(character.escape_unicode());
+            escaped.extend(character.escape_unicode());
         } else {
-            escape_invisible.push(character);
+            escaped.push(character);
         }
     }
-    escape_invisible
+    escaped
 }
 
 /// Escapes invisible characters, and replaces control characters by spaces, so that the text is on one line.

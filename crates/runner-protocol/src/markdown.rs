@@ -41,13 +41,16 @@ pub fn message(text: &str) -> String {
     if parts.len().is_multiple_of(2) {
         return escape(text);
     }
-    let part = |(index, part): (usize, &&str)| match (index % 2 == 1, part.is_empty()) {
-        (true, true) => escape_characters("``"),
-        (true, false) => code(part),
-        (false, _) => {
+    let part = |(index, part): (usize, &&str)| {
+        if index % 2 == 0 {
             let words = part.trim_start();
             let space = if words.len() < part.len() { " " } else { "" };
             space.to_owned() + &escape(words)
+        } else if part.trim().is_empty() {
+            // Nothing would be seen of blank code.
+            escape_characters(&format!("`{part}`"))
+        } else {
+            code(part)
         }
     };
     parts.iter().enumerate().map(part).collect::<String>().trim_start().to_owned()

@@ -29,6 +29,7 @@ bench: ## compare publish and promote with other copy tools, and build with dock
 fuzz: ## fuzz everything that reads bytes from outside (FUZZ_SECONDS=60: time for each target)
 	@fuzz/run "$(or $(FUZZ_SECONDS),10)"
 
-lint: ## check formatting and run clippy; warnings are errors
+lint: ## check formatting, run clippy and build the documentation; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --lib

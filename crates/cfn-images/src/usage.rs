@@ -19,7 +19,7 @@ pub struct Usage {
     pub container: Option<String>,
     /// The location of the image's expression.
     pub place: SourceLocation,
-    /// The evaluated expression, with [`Context::stand_in`] in place of its lead.
+    /// The evaluated expression, with [`Context::stand_in`](crate::Context::stand_in) in place of its lead.
     pub reference: Result<EvaluatedReference, Unresolved>,
     /// Mistakes in the expression, such as a key that is not in the mapping.
     pub mistakes: Vec<Unresolved>,

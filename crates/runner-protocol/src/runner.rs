@@ -114,7 +114,7 @@ impl Runner {
         lock(&self.outputs).insert(name.to_owned(), value.into());
     }
 
-    /// Adds Markdown to the step summary. Untrusted text has to be escaped: see [`Cell`].
+    /// Adds Markdown to the step summary. Untrusted text has to be escaped: see [`Cell`](crate::Cell).
     pub fn summarize(&self, markdown: &str) {
         lock(&self.summary).push_str(markdown);
     }

@@ -146,7 +146,7 @@ pub async fn root(target: &Arc<dyn Store>, graph: &Graph) -> Result<(), StoreErr
 }
 
 /// Writes tags, one by one. When `cancelled` resolves, no further write starts, and the current one may finish within
-/// [`TAG_GRACE`], so that its result can be reported.
+/// `TAG_GRACE`, so that its result can be reported.
 ///
 /// # Errors
 /// Returns the error of a write, or [`ErrorKind::Cancelled`] if a tag was not written.

@@ -151,7 +151,7 @@ fn malformed_inputs_are_refused() {
     insta::assert_snapshot!(refused("dry-run", "yes"), @"input `dry-run`: `yes` is not accepted: true or false");
     insta::assert_snapshot!(refused("concurrency", "0"), @"input `concurrency`: `0` is not accepted: a number from 1 to 64");
     insta::assert_snapshot!(refused("build-args", "A=1\nB"), @"input `build-args`: `B` is not accepted: lines of the form key=value");
-    insta::assert_snapshot!(refused("labels", "a=1\na=2"), @"input `labels`: `a=2` is not accepted: each key once, `a` comes twice");
+    insta::assert_snapshot!(refused("labels", "a=1\na=2"), @"input `labels`: `a=2` is not accepted: each key once, but `a` is repeated");
     insta::assert_snapshot!(refused("images", "Apo"), @"input `images`: `Apo` is not accepted: one of Api");
     insta::assert_snapshot!(refused("working-directory", ".."), @"input `working-directory`: `..` is not accepted: a folder in the checkout");
     let missing = refused("template", "other.yaml");

@@ -252,7 +252,7 @@ impl Recorded {
     ) -> Result<Option<(OffsetDateTime, Self)>, StoreError> {
         let missing = || {
             let message =
-                format!("{} lists {referrer} as what may be a record of {image}, and missing it", store.address());
+                format!("{} lists {referrer} as a possible record of {image}, but does not have it", store.address());
             StoreError::new(ErrorKind::NotFound, message).hint("take it out of the list, or push it again")
         };
         let manifest = store.manifest(referrer).await?.ok_or_else(missing)?;

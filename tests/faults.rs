@@ -298,7 +298,7 @@ fn a_flipped_bit_of_the_source_fails_and_is_named() {
     let way = Way::new();
     way.source.fault(fault(&way, RequestKind::Redirected, Effect::FlipResponse { at: 100 }));
     let run = way.promote().run().exits(1);
-    let whose = format!("blob {} of {}/shop/api has other bytes", way.image.blobs[0].0, default_host());
+    let whose = format!("blob {} of {}/shop/api does not match its digest", way.image.blobs[0].0, default_host());
     assert!(run.error().contains(&whose), "{}", run.error());
     way.not_tagged();
     way.promote().run().exits(0);

@@ -218,7 +218,7 @@ fn what_is_taken_from_a_release_gets_no_signature_by_that() {
         step.env("COSIGN_PASSWORD", "")
     };
     let run = publish().run().exits(1);
-    assert!(run.error().contains("is not signed as this one is"), "{}", run.error());
+    assert!(run.error().contains("without the required signature"), "{}", run.error());
     assert!(run.error().contains("build it again without `since`"), "{}", run.error());
     shop.sign(&shop.image.root.digest, "stranger");
     publish().run().exits(1);

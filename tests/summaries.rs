@@ -69,6 +69,6 @@ fn a_plan_that_is_none_is_a_mistake_and_another_one_says_how_to_get_the_new_one(
     }
     let hash = promote().input("dry-run", "true").run().exits(0).output("plan-hash").to_owned();
     let stale = promote().input("expect", &hash).input("extra-tags", "latest").run().exits(1);
-    assert!(stale.error().contains("a new dry run gives the plan (output `plan`) and its hash"), "{}", stale.error());
+    assert!(stale.error().contains("review the plan of a new dry run (output `plan`)"), "{}", stale.error());
     promote().input("expect", &hash).run().exits(0);
 }

@@ -141,8 +141,8 @@ fn inputs_that_mean_nothing() {
         ("template", "other.yaml", "no such file in"),
         ("parameters", "nonsense", "parameters"),
         ("parameters", "Nobody=1", "Nobody"),
-        ("parameters", "Environment=prod", "the run is for `dev`"),
-        ("parameters", "DeploymentVersion=9.9.9", "the run is for `1.0.0`"),
+        ("parameters", "Environment=prod", "contradicts the run, which is for `dev`"),
+        ("parameters", "DeploymentVersion=9.9.9", "contradicts the run, which is for `1.0.0`"),
     ] {
         let run = publish(name, value);
         check(&run, &[word]);

@@ -50,7 +50,7 @@ fn gate(run: &Run) -> String {
     run.json("images")[0]["gates"][0]["detail"].as_str().unwrap().to_owned()
 }
 
-const APART: &str = "can't be told apart: the name holds the version in another spelling, or only a part of it";
+const APART: &str = "can't be told apart: the name contains the version in another spelling, or only a part of it";
 
 #[test]
 fn a_version_in_another_spelling_is_never_overwritten() {
@@ -164,5 +164,5 @@ fn a_condition_on_the_version_blocks_what_has_to_know_the_others() {
     assert!(error.contains("shop/api:test` holds version 1.1.0, and would go back to 1.0.1"), "{error}");
     let run = shop.promote("1.2.0-rc.1").input("require", "forward").run().exits(1);
     let detail = gate(&run);
-    assert!(detail.ends_with("can't be told apart: a condition on the version decides its name"), "{detail}");
+    assert!(detail.ends_with("can't be told apart: the name depends on a condition on the version"), "{detail}");
 }

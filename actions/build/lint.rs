@@ -348,7 +348,7 @@ mod tests {
         let (_folder, mut linter, dockerfile) = fixture("exec sleep 600");
         linter.deadline = Duration::from_millis(50);
         let problem = linter.lint(&dockerfile).await.unwrap_err();
-        assert!(lifecycle::Diagnostic::of(&problem.into()).message.contains("was ended after"));
+        assert!(lifecycle::Diagnostic::of(&problem.into()).message.contains("was killed after"));
         linter.program = "/no/such/hadolint".into();
         assert!(linter.lint(&dockerfile).await.is_err());
     }

@@ -453,7 +453,11 @@ fn a_store_on_disk_is_checked_before_it_is_tagged() {
         wrong[5] ^= 1;
         fs::write(blob(digest), &wrong).unwrap();
         let run = promote().run().exits(1);
-        assert!(run.error().contains(digest.as_str()) && run.error().contains("does not match its digest"), "{}", run.error());
+        assert!(
+            run.error().contains(digest.as_str()) && run.error().contains("does not match its digest"),
+            "{}",
+            run.error()
+        );
         assert!(!fs::read_to_string(layout.join("index.json")).unwrap().contains("test-1.0.0"));
         fs::write(blob(digest), &right).unwrap();
     }

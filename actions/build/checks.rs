@@ -22,6 +22,7 @@ use runner_protocol::{Annotation, Level, Runner};
 use crate::built_image::BuiltImage;
 use crate::image::Image;
 use crate::lint::{DEADLINE, DockerfilePath, LintedDockerfile, LintedDockerfiles, Linter};
+use crate::presentation;
 use crate::request::{BuildOptions, CheckOptions, ProvenanceChoice, SbomChoice, ScannerChoice};
 use crate::sbom::{self, SbomGenerator, SbomTarget};
 use crate::scan::{ScanTarget, VulnerabilityScanner};
@@ -316,7 +317,7 @@ impl Checks {
         self.write_sarif(image, SCAN_REPORT, &document, checked)?;
         self.write_report(image, FINDINGS_REPORT, serde_json::json!(verdict.findings).to_string().as_bytes())?;
         if !verdict.findings.is_empty() {
-            checked.details = verdict.table(LISTED_VULNERABILITIES).markdown();
+            checked.details = presentation::vulnerability_table(&verdict.findings, LISTED_VULNERABILITIES).markdown();
         }
         checked.problems.extend(verdict.failure().map(ActionError::failure));
         checked.unrated = verdict.unrated();

@@ -14,6 +14,7 @@ mod inputs;
 mod lint;
 mod pipeline;
 mod plan;
+mod presentation;
 mod report;
 mod request;
 mod reuse;

@@ -20,6 +20,7 @@ use crate::checks::{CheckResults, CheckSubject, Checks};
 use crate::image::Image;
 use crate::image_result::{BuildStatus, ImageResult};
 use crate::lint::LintedDockerfile;
+use crate::presentation;
 use crate::request::BuildRequest;
 use crate::reuse::ReleasedVersion;
 
@@ -102,7 +103,7 @@ impl Pipeline<'_> {
         let (lint, mut results) = tokio::join!(lint, self.build_all(images, release.as_ref(), runner));
         let by_builder = results.iter().flat_map(|result| &result.findings);
         let by_linter = lint.values().flatten().flat_map(LintedDockerfile::findings);
-        by_linter.chain(by_builder).for_each(|finding| runner.annotate(finding.annotation()));
+        by_linter.chain(by_builder).for_each(|finding| runner.annotate(presentation::lint_annotation(finding)));
         checks.warn_about_waived_dockerfiles(&lint, runner);
         let checked = images.iter().zip(&results).map(|(image, result)| async {
             let mut checked = CheckResults::default();

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::AtSourceLocation;
 use crate::SourceLocation;
-use runner_protocol::Annotation;
 
 /// The level of a finding, in hadolint's terms, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,20 +52,6 @@ pub struct LintFinding {
     pub place: SourceLocation,
     /// The address of the rule's documentation.
     pub url: Option<String>,
-}
-
-impl LintFinding {
-    /// Returns the finding as an annotation at its line.
-    pub fn annotation(&self) -> Annotation {
-        let level = match self.level {
-            LintLevel::Error => runner_protocol::Level::Error,
-            LintLevel::Warning => runner_protocol::Level::Warning,
-            LintLevel::Info | LintLevel::Style => runner_protocol::Level::Notice,
-        };
-        Annotation::new(level, format!("{}: {}", self.rule, self.message))
-            .titled(format!("lint: {}", self.rule))
-            .at(Some(self.place.clone()))
-    }
 }
 
 /// The number of findings by level.

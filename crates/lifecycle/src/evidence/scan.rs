@@ -8,8 +8,7 @@ pub use super::vulnerability::{Severity, Threshold, Vulnerability};
 use super::waivers::{Waiver, Waivers};
 use super::{Artifact, attest, predicate_type, statement};
 use crate::plural;
-use oci::{Descriptor, Platform, StoreError, listed};
-use runner_protocol::{Cell, Table};
+use oci::{Descriptor, Platform, StoreError};
 
 /// The most vulnerabilities that an error message lists.
 const NAMED: usize = 5;
@@ -249,29 +248,6 @@ impl ScanVerdict {
     /// Returns how many vulnerabilities are ignored because they have no fix.
     pub fn unfixed(&self) -> usize {
         self.findings.iter().filter(|finding| finding.standing == Standing::Unfixed).count()
-    }
-
-    /// Returns a table of the worst findings, with at most `rows` rows.
-    pub fn table(&self, rows: usize) -> Table {
-        let mut table = Table::new(["severity", "id", "package", "version", "fixed in", "platforms", "standing"]);
-        for Assessed { vulnerability, platforms, standing } in self.findings.iter().take(rows) {
-            let standing = match standing {
-                Standing::Fails => "fails".to_owned(),
-                Standing::Counts => String::new(),
-                Standing::Unfixed => "no fix".to_owned(),
-                Standing::Waived(waiver) => format!("waived until {} by {}", waiver.expires, waiver.owner),
-            };
-            table.row([
-                Cell::text(vulnerability.severity.name()),
-                Cell::code(&vulnerability.id),
-                Cell::code(&vulnerability.package),
-                Cell::code(&vulnerability.version),
-                Cell::code(vulnerability.fixed.clone().unwrap_or_default()),
-                Cell::text(listed(platforms)),
-                Cell::text(standing),
-            ]);
-        }
-        table
     }
 }
 

@@ -145,6 +145,14 @@ fn a_version_that_an_input_writes_out_is_the_version() {
 }
 
 #[test]
+fn a_version_that_the_template_writes_out_is_not_overwritten() {
+    let shop = Shop::new(&named("${RepositoryPrefix}/${Name}:dev-1.2.3"));
+    shop.publish("1.2.3", 1).run().exits(0);
+    let error = shop.publish("1.2.3", 2).run().exits(1).error().to_owned();
+    assert!(error.contains("dev-1.2.3` exists with another digest"), "{error}");
+}
+
+#[test]
 fn a_condition_on_the_version_blocks_what_has_to_know_the_others() {
     let template = named("${RepositoryPrefix}/${Name}:${Environment}${Kind}");
     let kind = "Kind: !If [IsRelease, \"\", -next]\n              Name: !FindInMap";

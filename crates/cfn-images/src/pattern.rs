@@ -56,8 +56,8 @@ impl NamePattern {
         Self { tag, ..self.clone() }
     }
 
-    /// Adapts the pattern to a run for a version. A tag that is exactly this version, written out in the template,
-    /// counts as derived from the version.
+    /// Adapts the pattern to a run for a version. A tag in which the template writes this version out, as in `dev-1.0.0`,
+    /// belongs to the version: another build of the version must not overwrite it.
     pub fn in_run_for(self, version: &Version) -> Self {
         Self { tag: self.tag.written_out(version), ..self }
     }

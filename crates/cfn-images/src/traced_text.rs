@@ -144,13 +144,20 @@ impl TracedText {
         self.spans.sort_by_key(|span| span.start);
     }
 
-    /// Marks the text as the version if it is exactly this version and depends on no version yet.
+    /// Marks the version where the template writes it out as a word of its own, unless the text depends on a version
+    /// already.
     pub(super) fn written_out(mut self, version: &Version) -> Self {
-        let text = version.to_string();
-        if !self.dependence().version && self.text.strip_prefix('v').unwrap_or(&self.text) == text {
-            let start = self.text.len() - text.len();
-            self.spans = vec![Span { start, end: self.text.len(), source: Source::Version }];
+        if self.dependence().version {
+            return self;
         }
+        let mut literals = Vec::new();
+        let mut start = 0;
+        for span in &self.spans {
+            literals.push(start..span.start);
+            start = span.end;
+        }
+        literals.push(start..self.text.len());
+        self.mark_written_out(Some(&version.to_string()), &literals);
         self
     }
 

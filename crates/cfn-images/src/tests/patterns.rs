@@ -123,13 +123,15 @@ fn a_text_that_only_looks_like_the_version_is_none() {
         "!Sub ['r.io/app:${T}', {T: !Select [0, !Split ['.', 'dev.10.1.0']]}]",
         "!Sub ['r.io/app:${T}', {T: !FindInMap [ByEnvironment, !Ref Environment, tag]}]",
     ] {
-        for version in ["10.1.0", "0.1.0", "1.0.0"] {
+        for version in ["0.1.0", "1.0.0"] {
             let pattern = pattern_with(expression, version, &[]);
             assert_eq!(pattern.version_position(), VersionPosition::Nowhere, "{expression}");
             assert!(!pattern.is_of_version(), "{expression}");
             assert_eq!(version_of(&pattern, "dev"), None);
         }
     }
+    let repository = pattern_with("r.io/shop/jdk-10.1.0:dev", "10.1.0", &[]);
+    assert_eq!((repository.version_position(), repository.is_of_version()), (VersionPosition::Nowhere, false));
 }
 
 #[test]
@@ -320,10 +322,17 @@ proptest! {
         repository in "[a-z0-9]{1,4}(-[0-9]{1,2}\\.[0-9]\\.[0-9])?",
         version in any_version(),
     ) {
-        prop_assume!(tag.strip_prefix('v').unwrap_or(&tag) != version.to_string());
-        for tag in [tag.clone(), format!("{tag}x{version}"), format!("{version}-{tag}"), format!("{tag}-{version}")] {
+        prop_assume!(!tag.contains(&version.to_string()));
+        let position = |tag: &str| {
             let pattern = pattern_with(&format!("'r.io/{repository}-{version}:{tag}'"), &version.to_string(), &[]);
-            prop_assert_eq!((pattern.version_position(), pattern.is_of_version()), (VersionPosition::Nowhere, false));
+            (pattern.version_position(), pattern.is_of_version())
+        };
+        for tag in [tag.clone(), format!("{tag}x{version}"), format!("{tag}.{version}"), format!("{version}.{tag}")] {
+            prop_assert_eq!(position(&tag), (VersionPosition::Nowhere, false), "{}", tag);
+        }
+        // As a word of its own it is the version: such a tag is never overwritten.
+        for tag in [version.to_string(), format!("dev-{version}"), format!("{version}-dev"), format!("v{version}")] {
+            prop_assert_eq!(position(&tag), (VersionPosition::Tag, true), "{}", tag);
         }
     }
 

@@ -138,7 +138,7 @@ fn suggestion(line: &str) -> String {
 }
 
 impl Requirement {
-    /// Returns the value as it was typed, or an empty string if there is none.
+    /// Returns the value as it was typed, or an empty string without a value.
     pub(crate) fn value(&self) -> &str {
         self.name.split_once('=').map_or("", |(_, value)| value)
     }

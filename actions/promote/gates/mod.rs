@@ -169,7 +169,7 @@ impl Candidate<'_> {
 /// Returns the manifests of an image with the names of their platforms.
 ///
 /// # Errors
-/// If there is none: an image without platforms must not pass every gate that checks each platform.
+/// If the image has no platforms. Otherwise it would pass every gate that checks each platform.
 fn platforms(graph: &Graph) -> Result<Vec<(String, &Digest)>, String> {
     let name =
         |platform: Option<Platform>| platform.map_or_else(|| "the image".to_owned(), |platform| platform.to_string());

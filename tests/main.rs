@@ -10,7 +10,7 @@ mod build_docker;
 mod build_dockerfile;
 mod build_inputs;
 mod build_log;
-mod children;
+mod child_environment;
 mod conditions;
 mod contract;
 mod contradictions;

@@ -112,7 +112,7 @@ impl ImageConfig {
         }
         let message = format!("the image is not based on `{}`: its first layers are different", base.reference);
         Err(ActionError::failure(message)
-            .at(base.place.clone())
+            .at(base.source_location.clone())
             .hint("this is a fault of the builder: please report it"))
     }
 }
@@ -125,7 +125,7 @@ pub(crate) fn check_last_stage_platform(base: &BaseImage, platform: &Platform) -
     match &base.platform {
         Some(of_stage) if !runs_on(of_stage, platform) => {
             let message = format!("the last stage has `--platform={of_stage}`, but the image is built for {platform}");
-            let problem = ActionError::usage_error(message).at(base.place.clone());
+            let problem = ActionError::usage_error(message).at(base.source_location.clone());
             Err(problem.hint("copy its files into a stage without `--platform=`"))
         }
         _ => Ok(()),
@@ -136,7 +136,7 @@ fn other_platform(base: &BaseImage, wanted: &Platform, is: &str) -> ActionError 
     let message = format!("the base image `{}` is built for {is}, but {wanted} is required", base.reference);
     let hint =
         format!("use a base image for {wanted}, or write `--platform=` if files of the other platform are intended");
-    ActionError::usage_error(message).at(base.place.clone()).hint(hint)
+    ActionError::usage_error(message).at(base.source_location.clone()).hint(hint)
 }
 
 /// Whether programs of a platform run on another one. Those of an older variant of the architecture do.
@@ -197,7 +197,7 @@ fn digest_in_layout(
     let hint = "`base-images` maps the reference to this layout";
     let refused = |what: String| {
         ActionError::usage_error(format!("the OCI layout {} has no {what} for `{}`", path.display(), base.reference))
-            .at(base.place.clone())
+            .at(base.source_location.clone())
             .hint(hint)
     };
     let layout = Layout::at(path);
@@ -216,7 +216,7 @@ fn digest_in_layout(
             let (has, name) = (named.descriptor.digest, name.unwrap_or_default());
             let message = format!("`{name}` in the OCI layout {} is {has}, not `{}`", path.display(), base.reference);
             return Err(ActionError::usage_error(message)
-                .at(base.place.clone())
+                .at(base.source_location.clone())
                 .hint("copy the image as it is, with all its platforms: `skopeo copy --all`"));
         }
         (Some(digest), _) => {
@@ -241,7 +241,7 @@ fn digest_in_layout(
 
 fn unusable_layout(base: &BaseImage, path: &Path) -> ActionError {
     let message = format!("cannot take `{}` from {}", base.reference, path.display());
-    ActionError::usage_error(message).at(base.place.clone())
+    ActionError::usage_error(message).at(base.source_location.clone())
 }
 
 /// Reads an image in a layout, or all platforms of an index. The configurations decide the platforms, not the index.

@@ -13,7 +13,7 @@ use lifecycle::evidence::lint::{LintCounts, LintFinding, LintLevel};
 use lifecycle::evidence::scan::{ScanCounts, ScanPolicy, ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
 use lifecycle::evidence::{provenance, sarif};
-use lifecycle::inputs::Common;
+use lifecycle::inputs::CommonOptions;
 use lifecycle::naming::Project;
 use lifecycle::{ActionError, Diagnostic, clock, plural};
 use oci::{Digest, Layout};
@@ -108,7 +108,7 @@ impl Checks {
     /// If a required program is missing and cannot be installed, or a waiver is malformed.
     pub(crate) async fn prepare(
         options: &CheckOptions,
-        common: &Common,
+        common: &CommonOptions,
         layout: &Path,
         runner: &Runner,
     ) -> anyhow::Result<Self> {
@@ -223,7 +223,7 @@ impl Checks {
                 Some(sarif::lint(name, &findings, self.lint_threshold))
             }
             Ok(LintedDockerfile::Unparsed(finding)) => {
-                checked.not_linted = Some(format!("{}: {}", finding.place, finding.message));
+                checked.not_linted = Some(format!("{}: {}", finding.source_location, finding.message));
                 let waiver = self.policy.waivers.of_dockerfile(&image.dockerfile_display);
                 checked.problems.extend(unparsed(finding, waiver));
                 Some(sarif::unparsed(name, finding, waiver.ok().flatten(), self.lint_threshold))
@@ -239,12 +239,14 @@ impl Checks {
     pub(crate) fn warn_about_waived_dockerfiles(&self, results: &LintedDockerfiles, runner: &Runner) {
         for linted in results.values().flatten() {
             let LintedDockerfile::Unparsed(finding) = linted else { continue };
-            let Ok(Some(waiver)) = self.policy.waivers.of_dockerfile(&finding.place.file) else { continue };
+            let Ok(Some(waiver)) = self.policy.waivers.of_dockerfile(&finding.source_location.file) else { continue };
             let message = format!(
                 "could not be linted: {}; accepted until {} by {}: {}",
                 finding.message, waiver.expires, waiver.owner, waiver.reason
             );
-            runner.annotate(Annotation::new(Level::Warning, message).titled("lint").at(Some(finding.place.clone())));
+            runner.annotate(
+                Annotation::new(Level::Warning, message).titled("lint").at(Some(finding.source_location.clone())),
+            );
         }
     }
 
@@ -280,7 +282,9 @@ impl Checks {
                 && !checked.iter().any(|(_, of)| of.applied.contains(&number));
             if is_unused {
                 let message = format!("the waiver of `{}` accepts nothing: no image that it is for has it", waiver.id);
-                runner.annotate(Annotation::new(Level::Notice, message).titled("scan").at(Some(waiver.place.clone())));
+                runner.annotate(
+                    Annotation::new(Level::Notice, message).titled("scan").at(Some(waiver.source_location.clone())),
+                );
             }
         }
     }
@@ -433,13 +437,14 @@ fn warn_about_unmatched_waivers(waivers: &waivers::Waivers, project: &Project, r
     for waiver in waivers.unmatched(&images) {
         let image = waiver.image.as_deref().unwrap_or_default();
         let message = format!("the waiver of `{}` is for `{image}`, and no image has this key or name", waiver.id);
-        runner.annotate(Annotation::new(Level::Warning, message).titled("scan").at(Some(waiver.place.clone())));
+        runner
+            .annotate(Annotation::new(Level::Warning, message).titled("scan").at(Some(waiver.source_location.clone())));
     }
 }
 
 /// Returns the failure for a Dockerfile that hadolint cannot parse; `None` if a waiver accepts it.
 fn unparsed(finding: &LintFinding, waiver: Result<Option<&Waiver>, &Waiver>) -> Option<ActionError> {
-    let file = finding.place.file.display();
+    let file = finding.source_location.file.display();
     let expired = match waiver {
         Ok(Some(_)) => return None,
         Ok(None) => String::new(),
@@ -450,7 +455,7 @@ fn unparsed(finding: &LintFinding, waiver: Result<Option<&Waiver>, &Waiver>) -> 
         format!("- {{id: {}, dockerfile: {file}, reason: …, owner: …, expires: YYYY-MM-DD}}", waivers::UNPARSED);
     let hint =
         format!("where the builder takes it as it is, accept that for this file in {}: {entry}", waivers::FILE_NAME);
-    Some(ActionError::failure(message).at(finding.place.clone()).hint(hint))
+    Some(ActionError::failure(message).at(finding.source_location.clone()).hint(hint))
 }
 
 /// Copies a failure that several images share, with all its causes in the message.
@@ -462,7 +467,7 @@ fn copy_of(problem: &ActionError) -> ActionError {
         cause = error.source();
     }
     let copy = ActionError { message, ..ActionError::failure("") };
-    let copy = copy.at(problem.place.clone());
+    let copy = copy.at(problem.source_location.clone());
     match &problem.hint {
         Some(hint) => copy.hint(hint.clone()),
         None => copy,

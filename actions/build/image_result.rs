@@ -69,7 +69,7 @@ pub(crate) struct ImageResult {
     #[serde(skip)]
     pub(crate) diagnostic: Option<Diagnostic>,
     #[serde(skip)]
-    pub(crate) place: SourceLocation,
+    pub(crate) source_location: SourceLocation,
 }
 
 /// How the build of an image ended.
@@ -112,7 +112,7 @@ impl ImageResult {
             layers: 0,
             cached: 0,
             diagnostic: None,
-            place: image.definition.key.place.clone(),
+            source_location: image.definition.key.source_location.clone(),
         }
     }
 

@@ -99,10 +99,10 @@ impl Linter {
     /// If hadolint cannot be run, or cannot read its configuration.
     pub(crate) async fn lint(&self, dockerfile: &DockerfilePath) -> Result<LintedDockerfile, ActionError> {
         let failed = |cause: ActionError| {
-            let place = cause.place.clone().unwrap_or_else(|| start_of(&dockerfile.display));
+            let source_location = cause.source_location.clone().unwrap_or_else(|| start_of(&dockerfile.display));
             ActionError::failure(format!("{} could not be linted", dockerfile.display.display()))
                 .because(cause)
-                .at(place)
+                .at(source_location)
         };
         let mut command = runner_protocol::command(Program::Hadolint, &self.program);
         // Each source that names a format gets an output of its own, and the environment's comes first.
@@ -142,7 +142,7 @@ impl Linter {
     }
 }
 
-/// Returns the place of the beginning of a file.
+/// Returns the location of the beginning of a file.
 fn start_of(file: &Path) -> SourceLocation {
     SourceLocation { file: file.to_owned(), line: 1, column: 1 }
 }
@@ -194,7 +194,11 @@ fn lint_result(findings: Vec<HadolintFinding>, display: &Path) -> LintedDockerfi
         url: rule_url(&reported.code),
         rule: reported.code,
         level: reported.level,
-        place: SourceLocation { file: display.to_owned(), line: reported.line.max(1), column: reported.column.max(1) },
+        source_location: SourceLocation {
+            file: display.to_owned(),
+            line: reported.line.max(1),
+            column: reported.column.max(1),
+        },
     };
     let mut findings: Vec<LintFinding> = findings.into_iter().map(finding).collect();
     match findings.iter().position(|finding| finding.rule == UNPARSED) {
@@ -282,7 +286,7 @@ fn parse_build_checks(json: &[u8], display: &Path) -> Vec<LintFinding> {
             rule: one_line(&check.rule_name),
             level: LintLevel::Warning,
             message: one_line(message),
-            place: SourceLocation { file: display.to_owned(), line, column },
+            source_location: SourceLocation { file: display.to_owned(), line, column },
             url: Some(check.url).filter(|url| url.starts_with("https://")),
         }
     };
@@ -328,10 +332,10 @@ mod tests {
         let json = r#"[{"code":"DL3008","column":1,"file":"x","level":"warning","line":9,"message":"Pin\nversions"},
             {"code":"SC2086","column":5,"file":"x","level":"info","line":0,"message":"m"}]"#;
         let findings = lint(&format!("cat <<'END'\n{json}\nEND")).await.unwrap();
-        assert_eq!(findings[0].place.to_string(), "images/Dockerfile:9:1");
+        assert_eq!(findings[0].source_location.to_string(), "images/Dockerfile:9:1");
         assert_eq!((findings[0].level, findings[0].message.as_str()), (LintLevel::Warning, "Pin versions"));
         assert_eq!(findings[0].url.as_deref(), Some("https://github.com/hadolint/hadolint/wiki/DL3008"));
-        assert_eq!(findings[1].place.line, 1);
+        assert_eq!(findings[1].source_location.line, 1);
         assert_eq!(lint("echo '[]'").await, Ok(vec![]));
         assert_eq!(lint("printf '[][]Dockerfile:2 DL3008 warning: Pin'").await, Ok(vec![]));
     }
@@ -378,12 +382,12 @@ mod tests {
             "detail":"Command 'frOM' should match","location":{"sourceIndex":0,"ranges":[{"start":{"line":2},"end":{"line":2}}]}},
             {"ruleName":"R","location":{}}],"sources":[]}"#;
         let findings = parse_build_checks(json, Path::new("Dockerfile"));
-        assert_eq!(findings[0].place.to_string(), "Dockerfile:2:1");
+        assert_eq!(findings[0].source_location.to_string(), "Dockerfile:2:1");
         assert_eq!(
             (findings[0].level, findings[0].message.as_str()),
             (LintLevel::Warning, "Command 'frOM' should match")
         );
-        assert_eq!(findings[1].place.to_string(), "Dockerfile:1:1");
+        assert_eq!(findings[1].source_location.to_string(), "Dockerfile:1:1");
         assert!(parse_build_checks(b"unknown flag: --call", Path::new("Dockerfile")).is_empty());
         let with_checks = ["v0.36.1", "v0.15.0-rc1", "1.0.0", "0.15"].map(has_build_checks);
         let without_checks = ["v0.14.9", "0.13.1+ds1-1", "", "unknown", "v"].map(has_build_checks);

@@ -276,7 +276,8 @@ async fn build(
             "image `{}`: an attestation of the builder is left out, its {size} bytes are over {ATTESTATION_LIMIT}",
             image.key
         );
-        runner.annotate(Annotation::new(Level::Warning, message).at(Some(image.definition.key.place.clone())));
+        runner
+            .annotate(Annotation::new(Level::Warning, message).at(Some(image.definition.key.source_location.clone())));
     }
     let digests = export.material_digests();
     for base in image.bases() {
@@ -318,14 +319,16 @@ fn describe(image: &Image, failure: BuildFailure) -> ActionError {
     let message = format!("image `{}` could not be built", image.key);
     if let Some(failed) = failure.instruction {
         let output = if failed.output.is_empty() { String::new() } else { format!(": {}", failed.output.join(" | ")) };
-        let problem =
-            ActionError::failure(format!("{message}: `{}` failed{output}", failed.instruction)).at(failed.place);
+        let problem = ActionError::failure(format!("{message}: `{}` failed{output}", failed.instruction))
+            .at(failed.source_location);
         return failure.problem.hint.into_iter().fold(problem, ActionError::hint);
     }
-    let place = failure.problem.place.clone().unwrap_or_else(|| image.definition.dockerfile.place.clone());
+    let source_location =
+        failure.problem.source_location.clone().unwrap_or_else(|| image.definition.dockerfile.source_location.clone());
     let hint = failure.problem.hint.clone().or_else(|| last_log_line(&failure.log));
     let is_usage_error = failure.problem.is_usage_error;
-    let problem = ActionError { is_usage_error, ..ActionError::failure(message) }.at(place).because(failure.problem);
+    let problem =
+        ActionError { is_usage_error, ..ActionError::failure(message) }.at(source_location).because(failure.problem);
     hint.into_iter().fold(problem, ActionError::hint)
 }
 

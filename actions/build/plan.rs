@@ -104,14 +104,14 @@ fn report_findings(findings: Vec<Finding>, runner: &Runner) -> Result<(), Action
         }
     }
     first_error.map_or(Ok(()), |finding| {
-        let problem = ActionError::usage_error(finding.message).at(finding.place);
+        let problem = ActionError::usage_error(finding.message).at(finding.source_location);
         Err(finding.hint.into_iter().fold(problem, |problem, hint| problem.hint(hint)))
     })
 }
 
 fn annotation(finding: &Finding, level: Level) -> Annotation {
     let hint = finding.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-    Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.place.clone()))
+    Annotation::new(level, format!("{}{hint}", finding.message)).at(Some(finding.source_location.clone()))
 }
 
 /// The Dockerfiles of the run, each read only once.
@@ -177,7 +177,7 @@ fn plan_image(
     let workspace = &project.workspace;
     if let Some((context, why)) = refusal_of_path(&definition.context.value) {
         let message = format!("context `{context}` of image `{}` is not accepted: {why}", definition.key.value);
-        return Err(ActionError::usage_error(message).at(definition.context.place.clone()).into());
+        return Err(ActionError::usage_error(message).at(definition.context.source_location.clone()).into());
     }
     let context = resolve_path(workspace, &module.folder, &definition.context, "context")?;
     if !context.is_dir() {
@@ -211,7 +211,7 @@ fn plan_image(
         } else {
             "the input `platforms` applies to every image: name in `images` which ones a run builds"
         };
-        return Err(ActionError::usage_error(message).at(usage.place.clone()).hint(hint).into());
+        return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint).into());
     }
     if platforms.is_empty() {
         platforms.push(Platform::new("linux", std::env::consts::ARCH, None));
@@ -266,7 +266,7 @@ fn unintended_platforms(options: &BuildOptions, definition: &ImageDefinition, us
     let (key, unintended, intended) = (&definition.key.value, listed(unintended), listed(&intended));
     Some(Finding {
         severity: Severity::Warning,
-        place: definition.key.place.clone(),
+        source_location: definition.key.source_location.clone(),
         message: format!("image `{key}` is built for {unintended}, as the input `platforms` says, but {by} {intended}"),
         hint: Some("name in `images` which images are built for a platform".to_owned()),
     })
@@ -281,7 +281,7 @@ fn unknown_platform(definition: &ImageDefinition, usages: &[Usage]) -> Option<Ac
     let why = usage.runtime.unresolved.as_ref().filter(|why| !why.mistake)?;
     let message =
         format!("cannot determine on which platform `{}` runs image `{}`: {why}", usage.resource, definition.key);
-    let problem = ActionError::usage_error(message).at(usage.runtime.place.clone());
+    let problem = ActionError::usage_error(message).at(usage.runtime.source_location.clone());
     Some(problem.hint(format!("set `platforms` of `{}` in the mapping", definition.key)))
 }
 
@@ -293,7 +293,7 @@ fn undecidable_usage(options: &BuildOptions, definition: &ImageDefinition, usage
         "too many conditions decide which image `{}` deploys: cannot determine on which platform `{}` runs",
         usage.resource, definition.key
     );
-    let problem = ActionError::usage_error(message).at(usage.place.clone());
+    let problem = ActionError::usage_error(message).at(usage.source_location.clone());
     Some(problem.hint(format!("set `platforms` of `{}` in the mapping", definition.key)))
 }
 
@@ -311,12 +311,12 @@ fn resolve_path(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &
     }
     let message = format!("the {what} `{}` lies outside the checkout", path.value.display());
     Err(ActionError::usage_error(message)
-        .at(path.place.clone())
+        .at(path.source_location.clone())
         .hint("paths of the mapping are relative to the template"))
 }
 
 fn missing_path(path: &Placed<PathBuf>, what: &str) -> ActionError {
     ActionError::usage_error(format!("there is no {what} `{}`", path.value.display()))
-        .at(path.place.clone())
+        .at(path.source_location.clone())
         .hint("paths of the mapping are relative to the template")
 }

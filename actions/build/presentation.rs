@@ -15,7 +15,7 @@ pub(crate) fn lint_annotation(finding: &LintFinding) -> Annotation {
     };
     Annotation::new(level, format!("{}: {}", finding.rule, finding.message))
         .titled(format!("lint: {}", finding.rule))
-        .at(finding.place.clone())
+        .at(finding.source_location.clone())
 }
 
 /// Returns a table of the worst vulnerabilities, with at most `rows` rows.

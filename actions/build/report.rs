@@ -42,7 +42,7 @@ impl BuildReport<'_> {
         for result in self.results {
             if let Some(diagnostic) = &result.diagnostic {
                 let mut diagnostic = diagnostic.clone();
-                diagnostic.place.get_or_insert_with(|| result.place.clone());
+                diagnostic.source_location.get_or_insert_with(|| result.source_location.clone());
                 runner.annotate(diagnostic.annotation().titled(format!("build {}", result.name)));
             }
         }

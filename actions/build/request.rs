@@ -8,7 +8,7 @@ use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::Threshold;
-use lifecycle::inputs::Common;
+use lifecycle::inputs::CommonOptions;
 use oci::Platform;
 
 use crate::build_contexts::NamedContexts;
@@ -16,7 +16,7 @@ use crate::dockerfile::Substitutions;
 
 /// A request to build images.
 pub(crate) struct BuildRequest {
-    pub(crate) common: Common,
+    pub(crate) common: CommonOptions,
     pub(crate) version: Option<Version>,
     /// The folder of the OCI layout.
     pub(crate) layout: PathBuf,

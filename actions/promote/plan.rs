@@ -51,7 +51,7 @@ impl Plan {
         if let Some((first, second)) = targets.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);
-            let error = ActionError::usage_error(message).at(second.place.clone());
+            let error = ActionError::usage_error(message).at(second.source_location.clone());
             return Err(error.hint("if they are the same image, let both resources use one key").into());
         }
         let commit = runner.variables.commit();
@@ -66,7 +66,7 @@ impl Plan {
             async move {
                 let Some(source) = source else {
                     let message = format!("image `{}` has no name in {}", named.key, from.environment);
-                    return Err(ActionError::usage_error(message).at(named.place.clone()));
+                    return Err(ActionError::usage_error(message).at(named.source_location.clone()));
                 };
                 let promotion = Promotion::plan(request, lookups, &source, &named, extra_tags, runner).await;
                 let (delivery, history) = match promotion {
@@ -80,7 +80,7 @@ impl Plan {
         let images: Vec<_> = images.collect();
         let images: Vec<Result<PlannedPromotion, ActionError>> =
             stream::iter(images).buffered(request.common.concurrency).collect().await;
-        Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, unmanaged: targets.others })
+        Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, unmanaged: targets.unmanaged })
     }
 
     /// Returns the plan as JSON: the images with their current digests and tags, and the requirements. Times and results
@@ -177,7 +177,7 @@ impl PlannedPromotion {
             Ok(Some(refused)) => {
                 let message =
                     format!("image `{}` would not run in {}: {refused}", self.image.named.key, request.transition.to);
-                self.image.delivery = Err(ActionError::failure(message).at(refused.place).into());
+                self.image.delivery = Err(ActionError::failure(message).at(refused.source_location).into());
             }
             Err(error) => {
                 delivery.remarks.push(Remark::new(Level::Notice, format!("its platform is unknown: {error}")));

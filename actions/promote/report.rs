@@ -126,9 +126,11 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
         if planned.image.delivery.is_err() {
             continue;
         }
-        let (key, place) = (&planned.image.named.key, &planned.image.named.place);
+        let (key, source_location) = (&planned.image.named.key, &planned.image.named.source_location);
         let annotate = |level, message: String| {
-            runner.annotate(Annotation::new(level, message).titled(format!("promote {key}")).at(Some(place.clone())));
+            runner.annotate(
+                Annotation::new(level, message).titled(format!("promote {key}")).at(Some(source_location.clone())),
+            );
         };
         let reasons = |status| {
             let gates = planned.gates.iter().filter(|gate| gate.status == status);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
-use lifecycle::inputs::{Common, Writing};
+use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
 use oci::Digest;
 
@@ -13,8 +13,8 @@ use crate::requirement::Requirement;
 
 /// A promotion or a rollback of the images of one version.
 pub(crate) struct Request {
-    pub(crate) common: Common,
-    pub(crate) writing: Writing,
+    pub(crate) common: CommonOptions,
+    pub(crate) writing: WritingOptions,
     pub(crate) transition: Transition,
     pub(crate) source: RegistryAccess,
     pub(crate) target: RegistryAccess,
@@ -55,7 +55,7 @@ pub(crate) struct DeploymentOptions {
 
 /// A look at what environments hold and have held.
 pub(crate) struct HistoryRequest {
-    pub(crate) common: Common,
+    pub(crate) common: CommonOptions,
     /// One environment, or all of the ladder.
     pub(crate) environments: Vec<String>,
     pub(crate) version: Option<Version>,

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use lifecycle::ActionError;
 use oci::transfer::Graph;
 use oci::{
-    BlobSource, BlobStream, CONFIG_LIMIT, Content, Descriptor, Digest, ErrorKind, Layout, Location, Manifest, Platform,
-    Put, RepositoryName, Store, StoreError, Tag, annotation, media_type,
+    BlobOutcome, BlobSource, BlobStream, CONFIG_LIMIT, Content, Descriptor, Digest, ErrorKind, Layout, Location,
+    Manifest, Platform, RepositoryName, Store, StoreError, Tag, annotation, media_type,
 };
 
 /// The hint for a layout that is not complete.
@@ -256,7 +256,7 @@ impl Store for Layouts {
         Ok(None)
     }
 
-    async fn put_blob(&self, _: &Descriptor, _: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
+    async fn put_blob(&self, _: &Descriptor, _: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {
         Err(read_only())
     }
 

@@ -33,7 +33,7 @@ impl Plan {
         if let Some((first, second)) = names.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);
-            let problem = ActionError::usage_error(message).at(second.place.clone());
+            let problem = ActionError::usage_error(message).at(second.source_location.clone());
             return Err(problem.hint("if they are the same image, let both resources use one key").into());
         }
         if request.signing.is_some()
@@ -42,7 +42,10 @@ impl Plan {
         {
             let message =
                 format!("input `sign`: `{}` is on disk, but cosign signs images in a registry", named.reference);
-            return Err(ActionError::usage_error(message).at(named.place.clone()).hint("set `sign: off`").into());
+            return Err(ActionError::usage_error(message)
+                .at(named.source_location.clone())
+                .hint("set `sign: off`")
+                .into());
         }
         let commit = runner.variables.commit();
         let extra_tags = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
@@ -54,6 +57,6 @@ impl Plan {
         });
         let planned: Vec<_> = planned.collect();
         let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
-        Ok(Self { images, unmanaged: names.others })
+        Ok(Self { images, unmanaged: names.unmanaged })
     }
 }

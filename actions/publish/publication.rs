@@ -134,7 +134,7 @@ async fn check_platforms(image: &SourceImage, named: &Named) -> anyhow::Result<(
         && let Some(usage) = named.usages.iter().find(|usage| usage.takes_single_manifest())
     {
         let message = format!("image `{}` has several platforms, and Lambda takes one manifest", named.key);
-        let error = ActionError::usage_error(message).at(usage.place.clone());
+        let error = ActionError::usage_error(message).at(usage.source_location.clone());
         let hint = "build it only for the platform of the function: set it in the mapping, or set `platforms` together with `images`";
         return Err(error.hint(hint).into());
     }
@@ -142,7 +142,7 @@ async fn check_platforms(image: &SourceImage, named: &Named) -> anyhow::Result<(
         None => Ok(()),
         Some(refused) => {
             let message = format!("image `{}` would not run: {refused}", named.key);
-            Err(ActionError::failure(message).at(refused.place).into())
+            Err(ActionError::failure(message).at(refused.source_location).into())
         }
     }
 }

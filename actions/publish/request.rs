@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
-use lifecycle::inputs::{Common, Writing};
+use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
 
 use crate::sign::Signing;
 
 /// A publication of built images as a version in an environment.
 pub(crate) struct Request {
-    pub(crate) common: Common,
-    pub(crate) writing: Writing,
+    pub(crate) common: CommonOptions,
+    pub(crate) writing: WritingOptions,
     pub(crate) version: Version,
     pub(crate) environment: String,
     /// The folders of the OCI layouts that build wrote.

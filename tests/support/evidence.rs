@@ -74,7 +74,7 @@ impl<'a> Evidence<'a> {
             rule: (*rule).into(),
             level: *level,
             message: "m".into(),
-            place: place.clone(),
+            source_location: place.clone(),
             url: None,
         };
         let findings: Vec<LintFinding> = findings.iter().map(finding).collect();
@@ -85,8 +85,13 @@ impl<'a> Evidence<'a> {
     /// A Dockerfile that could not be linted, accepted until a day.
     pub(crate) fn unparsed(&self, accepted_until: Option<&str>) -> String {
         let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
-        let finding =
-            LintFinding { rule: "DL1000".into(), level: LintLevel::Error, message: "m".into(), place, url: None };
+        let finding = LintFinding {
+            rule: "DL1000".into(),
+            level: LintLevel::Error,
+            message: "m".into(),
+            source_location: place,
+            url: None,
+        };
         let entry =
             |day: &str| format!("- {{id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: {day}}}");
         let text = accepted_until.map(entry).unwrap_or_default();

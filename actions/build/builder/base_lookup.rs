@@ -44,7 +44,7 @@ pub(super) async fn base_configs(
             let wanted = base.platform.as_ref().unwrap_or(target);
             let failed = |cause: ActionError| {
                 let message = format!("the base image `{}` cannot be checked", base.reference);
-                ActionError::failure(message).because(cause).at(base.place.clone())
+                ActionError::failure(message).because(cause).at(base.source_location.clone())
             };
             let config = match parameters.options.base_images.source_of(&base.reference) {
                 Some(PullSource::Layout { path, .. }) => {

@@ -243,7 +243,7 @@ fn write_layout_views(image: &Image, parameters: &BuildParameters<'_>) -> Result
                 "`{}` reads the Dockerfile, and BuildKit pulls such an image from a registry only",
                 base.reference
             );
-            let problem = ActionError::usage_error(message).at(base.place.clone());
+            let problem = ActionError::usage_error(message).at(base.source_location.clone());
             return Err(
                 problem.hint("map it to a registry in `base-images`, or remove `# syntax=` from the Dockerfile")
             );

@@ -163,7 +163,7 @@ fn first_run_line(image: &Image, platform: &Platform) -> Option<usize> {
                         || given.value.contains("BUILD")
                 });
             }
-            "RUN" if !is_native => return Some(image.parsed.place(instruction.offset).line),
+            "RUN" if !is_native => return Some(image.parsed.source_location(instruction.offset).line),
             _ => {}
         }
     }

@@ -123,7 +123,7 @@ impl Docker {
                     );
                     let hint =
                         "run docker/setup-buildx-action before this step, or take the base image from a registry";
-                    return Err(ActionError::usage_error(message).at(base.place.clone()).hint(hint));
+                    return Err(ActionError::usage_error(message).at(base.source_location.clone()).hint(hint));
                 }
             }
         }

@@ -14,7 +14,7 @@ const CHARACTERS: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailedInstruction {
     /// Where it is.
-    pub(crate) place: SourceLocation,
+    pub(crate) source_location: SourceLocation,
     /// The instruction, shortened.
     pub(crate) instruction: String,
     /// The last lines that it printed.
@@ -27,7 +27,7 @@ impl FailedInstruction {
         let text = format!("{} {}", instruction.keyword, words.join(" "));
         let kept: Vec<String> = output.iter().map(|line| one_line(line)).filter(|line| !line.is_empty()).collect();
         Self {
-            place: dockerfile.place(instruction.offset),
+            source_location: dockerfile.source_location(instruction.offset),
             instruction: one_line(&text),
             output: kept[kept.len().saturating_sub(LINES)..].to_vec(),
         }
@@ -105,8 +105,9 @@ pub(super) fn in_buildkit_log(log: &str, dockerfile: &Dockerfile) -> Option<Fail
         let number: usize = number.trim().parse().ok()?;
         lines.get(at + 1).is_some_and(|next| rule(next)).then_some((at, number))
     })?;
-    let place = |instruction: &Instruction| dockerfile.place(instruction.offset).line;
-    let instruction = dockerfile.instructions().iter().rev().find(|instruction| place(instruction) <= line)?;
+    let source_location = |instruction: &Instruction| dockerfile.source_location(instruction.offset).line;
+    let instruction =
+        dockerfile.instructions().iter().rev().find(|instruction| source_location(instruction) <= line)?;
     // ` > [2/2] RUN make:` and what it printed, between two rules.
     let begun = lines[..at].iter().rposition(|line| line.starts_with(" > ["));
     let output: Vec<&str> = match begun {

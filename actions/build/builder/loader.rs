@@ -39,7 +39,7 @@ impl ImageLoader {
             if let Some((other, _)) = loaded.iter().find(|(_, (name, _))| *name == reference) {
                 let message = format!("input `load`: images `{other}` and `{}` would both be `{reference}`", image.key);
                 return Err(ActionError::usage_error(message)
-                    .at(image.definition.image_name.place.clone())
+                    .at(image.definition.image_name.source_location.clone())
                     .hint("name one of them in `images`"));
             }
             loaded.insert(image.key.clone(), (reference, platform_to_load(image, &daemon)?));
@@ -73,7 +73,7 @@ fn reference(version: Option<&Version>, image: &Image) -> Result<String, ActionE
     let reference = format!("{}:{tag}", name.value);
     if !is_image(&reference) {
         let message = format!("input `load`: `{reference}` is not a valid name in Docker for image `{}`", image.key);
-        return Err(ActionError::usage_error(message).at(name.place.clone()));
+        return Err(ActionError::usage_error(message).at(name.source_location.clone()));
     }
     Ok(reference)
 }
@@ -87,7 +87,7 @@ fn platform_to_load(image: &Image, daemon: &Platform) -> Result<Platform, Action
             let (key, several) = (&image.key, listed(several));
             let message = format!("input `load`: image `{key}` is built for {several}, and Docker here runs {daemon}");
             Err(ActionError::usage_error(message)
-                .at(image.definition.key.place.clone())
+                .at(image.definition.key.source_location.clone())
                 .hint("name one platform in `platforms`"))
         }
     }

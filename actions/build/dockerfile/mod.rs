@@ -42,11 +42,12 @@ impl Dockerfile {
 
     fn parse(text: String, display: &Path) -> Result<Self, ActionError> {
         let not = |what: &str| format!("{} is no Dockerfile: {what}", display.display());
-        let document = syntax::parse(&text)
-            .map_err(|error| ActionError::usage_error(not(&error.message)).at(place(&text, display, error.offset)))?;
+        let document = syntax::parse(&text).map_err(|error| {
+            ActionError::usage_error(not(&error.message)).at(source_location(&text, display, error.offset))
+        })?;
         if !document.instructions.iter().any(|instruction| instruction.keyword == "FROM") {
             let problem = ActionError::usage_error(not("expected at least one FROM instruction"));
-            return Err(problem.at(place(&text, display, 0)));
+            return Err(problem.at(source_location(&text, display, 0)));
         }
         Ok(Self { text, display: display.to_owned(), document })
     }
@@ -56,9 +57,9 @@ impl Dockerfile {
         &self.document.instructions
     }
 
-    /// Returns the place of an offset in bytes.
-    pub(crate) fn place(&self, offset: usize) -> SourceLocation {
-        place(&self.text, &self.display, offset)
+    /// Returns the location of an offset in bytes.
+    pub(crate) fn source_location(&self, offset: usize) -> SourceLocation {
+        source_location(&self.text, &self.display, offset)
     }
 
     /// Returns the instructions of the target's stage after those of the stages that it is based on.
@@ -117,7 +118,7 @@ impl Dockerfile {
     }
 }
 
-fn place(text: &str, display: &Path, offset: usize) -> SourceLocation {
+fn source_location(text: &str, display: &Path, offset: usize) -> SourceLocation {
     let before = text.get(..offset).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -33,8 +33,8 @@ pub(crate) struct BaseImage {
     pub(crate) reference: String,
     /// The reference with registry and tag: `docker.io/library/busybox:latest`.
     pub(crate) name: String,
-    /// The place of the mention.
-    pub(crate) place: SourceLocation,
+    /// The location of the mention.
+    pub(crate) source_location: SourceLocation,
     /// The use of the image.
     pub(crate) role: BaseRole,
     /// The required platform; `None` for a frontend, whose platform the builder chooses.
@@ -108,10 +108,18 @@ impl Dockerfile {
         let argument = arguments.get(SYNTAX_ARGUMENT).and_then(|value| value.split_whitespace().next());
         let image = argument.map(str::to_owned).or_else(|| Some(directive?.image.clone()));
         let Some(reference) = image else { return Ok(None) };
-        let place = self.place(directive.map_or(0, |directive| directive.offset));
-        let name = canonical_name(&reference, &place)?;
+        let source_location = self.source_location(directive.map_or(0, |directive| directive.offset));
+        let name = canonical_name(&reference, &source_location)?;
         let written = SourceText::default();
-        Ok(Some(BaseImage { reference, name, place, role: BaseRole::Frontend, platform: None, written, mount: None }))
+        Ok(Some(BaseImage {
+            reference,
+            name,
+            source_location,
+            role: BaseRole::Frontend,
+            platform: None,
+            written,
+            mount: None,
+        }))
     }
 }
 
@@ -145,9 +153,9 @@ impl<'d> Evaluation<'d> {
             "FROM" => self.from(instruction),
             "ARG" => self.arg(instruction),
             _ if self.stages.is_empty() => {
-                let place = self.dockerfile.place(instruction.offset);
+                let source_location = self.dockerfile.source_location(instruction.offset);
                 let message = format!("`{}` stands before the first FROM", instruction.keyword);
-                Err(ActionError::usage_error(message).at(place))
+                Err(ActionError::usage_error(message).at(source_location))
             }
             "ENV" => self.env(instruction),
             "COPY" => self.copy(instruction),
@@ -203,7 +211,7 @@ impl<'d> Evaluation<'d> {
 
     fn from(&mut self, instruction: &Instruction) -> Result<(), ActionError> {
         let words = instruction.arguments.words();
-        let at = |offset: usize| self.dockerfile.place(offset);
+        let at = |offset: usize| self.dockerfile.source_location(offset);
         let (written, name) = match words.as_slice() {
             [image] => (image, None),
             [image, by, name] if by.text.eq_ignore_ascii_case("as") => (image, Some(name.text.to_ascii_lowercase())),
@@ -213,26 +221,30 @@ impl<'d> Evaluation<'d> {
                 );
             }
         };
-        let place = at(written.span().map_or(instruction.offset, |span| span.start));
-        let reference = self.expanded(&written.text, &self.globals, &place)?;
+        let source_location = at(written.span().map_or(instruction.offset, |span| span.start));
+        let reference = self.expanded(&written.text, &self.globals, &source_location)?;
         if reference.is_empty() {
             let problem = ActionError::usage_error(format!("the name of the base image is empty: `{}`", written.text));
-            return Err(problem.at(place).hint("give the build argument a default, or a value in `buildArgs`"));
+            return Err(problem
+                .at(source_location)
+                .hint("give the build argument a default, or a value in `buildArgs`"));
         }
         let platform = match instruction.options.iter().find(|option| option.name == "platform") {
             None => self.platform.clone(),
             Some(option) => {
                 let value = self.expanded(&option.written.text, &self.globals, &at(option.offset))?;
-                let place = at(option.offset);
+                let source_location = at(option.offset);
                 let platform = value.parse::<Platform>();
-                platform.map_err(|error| ActionError::usage_error("FROM has no platform").because(error).at(place))?
+                platform.map_err(|error| {
+                    ActionError::usage_error("FROM has no platform").because(error).at(source_location)
+                })?
             }
         };
         let (parent, variables) = match self.stage_named(&reference) {
             Some(number) => (Parent::Stage(number), self.stages[number].variables.clone()),
             None if reference == "scratch" => (Parent::Nothing, DockerfileVariables::new()),
             None => {
-                let base = self.base(reference, place, BaseRole::Stage, platform, written.clone(), None)?;
+                let base = self.base(reference, source_location, BaseRole::Stage, platform, written.clone(), None)?;
                 (Parent::Image(Box::new(base)), DockerfileVariables::new())
             }
         };
@@ -266,9 +278,9 @@ impl<'d> Evaluation<'d> {
         mount: Option<Vec<(String, Option<String>)>>,
     ) -> Result<(), ActionError> {
         let span = option.written.span();
-        let place = self.dockerfile.place(span.map_or(option.offset, |span| span.start));
+        let source_location = self.dockerfile.source_location(span.map_or(option.offset, |span| span.start));
         let Some(current) = self.stages.len().checked_sub(1) else { return Ok(()) };
-        let from = self.expanded(from, &self.stages[current].variables, &place)?;
+        let from = self.expanded(from, &self.stages[current].variables, &source_location)?;
         let number = from.parse::<usize>().ok().or_else(|| self.stage_named(&from));
         match number {
             Some(number) => {
@@ -278,7 +290,8 @@ impl<'d> Evaluation<'d> {
             None => {
                 // Files are copied from the image of the target's platform, whatever the stage's platform is.
                 let platform = self.platform.clone();
-                let base = self.base(from, place, BaseRole::Files, platform, option.written.clone(), mount)?;
+                let base =
+                    self.base(from, source_location, BaseRole::Files, platform, option.written.clone(), mount)?;
                 self.stages[current].images.push(base);
             }
         }
@@ -288,24 +301,24 @@ impl<'d> Evaluation<'d> {
     fn base(
         &self,
         reference: String,
-        place: SourceLocation,
+        source_location: SourceLocation,
         role: BaseRole,
         platform: Platform,
         written: SourceText,
         mount: Option<Vec<(String, Option<String>)>>,
     ) -> Result<BaseImage, ActionError> {
-        let name = canonical_name(&reference, &place)?;
-        Ok(BaseImage { reference, name, place, role, platform: Some(platform), written, mount })
+        let name = canonical_name(&reference, &source_location)?;
+        Ok(BaseImage { reference, name, source_location, role, platform: Some(platform), written, mount })
     }
 
     fn expanded(
         &self,
         word: &str,
         variables: &DockerfileVariables,
-        place: &SourceLocation,
+        source_location: &SourceLocation,
     ) -> Result<String, ActionError> {
         expand(word, self.dockerfile.document.escape, variables).map_err(|error| {
-            ActionError::usage_error(format!("`{word}` cannot be evaluated")).because(error).at(place.clone())
+            ActionError::usage_error(format!("`{word}` cannot be evaluated")).because(error).at(source_location.clone())
         })
     }
 
@@ -361,10 +374,10 @@ impl<'d> Evaluation<'d> {
     }
 }
 
-fn canonical_name(reference: &str, place: &SourceLocation) -> Result<String, ActionError> {
+fn canonical_name(reference: &str, source_location: &SourceLocation) -> Result<String, ActionError> {
     canonical(reference).ok_or_else(|| {
         let shown: String = reference.chars().take(200).collect();
-        ActionError::usage_error(format!("`{shown}` is not an image reference")).at(place.clone())
+        ActionError::usage_error(format!("`{shown}` is not an image reference")).at(source_location.clone())
     })
 }
 
@@ -422,7 +435,7 @@ mod tests {
     fn references(text: &str, args: &[(&str, &str)]) -> Vec<String> {
         let shown = |base: BaseImage| {
             let platform = base.platform.map(|platform| platform.architecture).unwrap_or_default();
-            format!("{} {} {platform}", base.place.to_string().trim_start_matches("Dockerfile:"), base.name)
+            format!("{} {} {platform}", base.source_location.to_string().trim_start_matches("Dockerfile:"), base.name)
         };
         read(text, args, None).bases.into_iter().map(shown).collect()
     }

@@ -13,7 +13,7 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::{Severity, Threshold};
-use lifecycle::inputs::{Common, registry, waivers_file};
+use lifecycle::inputs::{CommonOptions, registry, waivers_file};
 use lifecycle::naming::Project;
 use oci::{Layout, Platform};
 use runner_protocol::{Input, InputError, Runner, Variables};
@@ -124,7 +124,7 @@ impl Inputs {
         })
     }
 
-    fn reuse_options(&self, runner: &Arc<Runner>, common: &Common) -> anyhow::Result<ReuseOptions> {
+    fn reuse_options(&self, runner: &Arc<Runner>, common: &CommonOptions) -> anyhow::Result<ReuseOptions> {
         let text = |input: Input<'_>| input.text().map(str::to_owned);
         let registry = registry(&self.registry(), &common.project)?;
         let registry_parameter = text(self.registry_parameter());

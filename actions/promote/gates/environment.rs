@@ -63,10 +63,10 @@ impl Candidate<'_> {
         };
         for usage in usages {
             if let Some(why) = unusable_layer(usage, &self.delivery.graph) {
-                return Err(format!("{why} ({})", usage.runtime.place));
+                return Err(format!("{why} ({})", usage.runtime.source_location));
             }
             if let Fit::Unsure(why) | Fit::Refused(why) = fit(usage, root, &available) {
-                return Err(format!("{why} ({})", usage.runtime.place));
+                return Err(format!("{why} ({})", usage.runtime.source_location));
             }
         }
         let available = listed(&available);

@@ -77,7 +77,7 @@ impl Promotion {
         let (source_root, tags) = (source_root?, tags?);
         if source_root.is_none() && !transition.rollback {
             let error = missing_source(&request.source, transition, from).await;
-            return Err(error.at(named.place.clone()).into());
+            return Err(error.at(named.source_location.clone()).into());
         }
         let current_digests: BTreeMap<Tag, Option<Digest>> =
             tags.iter().map(|plan| (plan.tag.clone(), plan.current.clone())).collect();

@@ -28,7 +28,7 @@ impl Promotion {
             return Ok(());
         }
         let version = transition.version.to_string();
-        let failed = |message: String| ActionError::failure(message).at(named.place.clone());
+        let failed = |message: String| ActionError::failure(message).at(named.source_location.clone());
         let Delivery { source, graph, .. } = &self.delivery;
         let records = Recorded::of_environment(source, &graph.root.digest, &transition.from).await;
         let records =
@@ -64,7 +64,7 @@ pub(super) async fn rollback_root(
     history: Option<&Result<EnvironmentHistory, StoreError>>,
 ) -> anyhow::Result<Manifest> {
     let (to, version) = (&transition.to, &transition.version);
-    let failed = |message: String| ActionError::failure(message).at(named.place.clone());
+    let failed = |message: String| ActionError::failure(message).at(named.source_location.clone());
     let history = match history {
         Some(Ok(history)) => history,
         Some(Err(error)) => return Err(failed(format!("it can't be decided what was in {to}: {error}")).into()),

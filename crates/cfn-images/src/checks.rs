@@ -28,7 +28,7 @@ impl Template {
                 Ok(None) => findings.extend(undeclared_image(usage)),
                 Err(error) => findings.push(Finding {
                     severity: Severity::Error,
-                    place: usage.place.clone(),
+                    source_location: usage.source_location.clone(),
                     message: error.to_string(),
                     hint: error.hint().map(str::to_owned),
                 }),
@@ -42,7 +42,8 @@ impl Template {
         findings.extend(unexpanded_loops(&self.file));
         findings.extend(account_macros(&self.file));
         findings.extend(self.task_findings(&users, context));
-        findings.sort_by(|one, other| (&one.place, &one.message).cmp(&(&other.place, &other.message)));
+        findings
+            .sort_by(|one, other| (&one.source_location, &one.message).cmp(&(&other.source_location, &other.message)));
         findings.dedup();
         findings
     }
@@ -86,13 +87,13 @@ impl Template {
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
         let need = |usage: &Usage| usage.undecided.as_ref().and_then(|why| why.need.clone());
         let needs: BTreeMap<&SourceLocation, Option<Need>> =
-            perhaps.iter().map(|usage| (&usage.place, need(usage))).collect();
+            perhaps.iter().map(|usage| (&usage.source_location, need(usage))).collect();
         let mut findings = Vec::new();
         for (image, excluded) in images {
-            let place = image.key.place.clone();
+            let source_location = image.key.source_location.clone();
             let Some(usage) = excluded.first() else {
                 let message = format!("nothing in the template deploys image `{}`", image.key);
-                findings.push(Finding::new(Severity::Notice, place, message));
+                findings.push(Finding::new(Severity::Notice, source_location, message));
                 continue;
             };
             // A condition is the reason. If it is a default, the hint says so.
@@ -100,8 +101,8 @@ impl Template {
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             let message =
                 format!("`{}` deploys image `{}`, but not with these parameters{why}", usage.resource, image.key);
-            let finding = Finding::new(Severity::Notice, place.clone(), message);
-            findings.push(match needs.get(&usage.place) {
+            let finding = Finding::new(Severity::Notice, source_location.clone(), message);
+            findings.push(match needs.get(&usage.source_location) {
                 Some(Some(Need::Parameter(name))) if !context.open.contains(name) => finding.hint(format!(
                     "`{name}` has its default here; where it has other values, give it in the input `parameters`: {}",
                     assignment(name)
@@ -117,7 +118,7 @@ impl Template {
                     "it can't be told on which platform `{}` runs image `{}`: {why}",
                     usage.resource, image.key
                 );
-                let finding = Finding::new(Severity::Warning, usage.runtime.place.clone(), message);
+                let finding = Finding::new(Severity::Warning, usage.runtime.source_location.clone(), message);
                 findings.push(finding.hint(format!("say it in the mapping: `platforms` of `{}`", image.key)));
             }
         }
@@ -157,7 +158,7 @@ impl Template {
                 "`{}` may run image `{}` on {missing}, for which it is not built: `{name}` has its default here",
                 usage.resource, image.key
             );
-            let finding = Finding::new(Severity::Warning, usage.runtime.place.clone(), message);
+            let finding = Finding::new(Severity::Warning, usage.runtime.source_location.clone(), message);
             let hint = format!("if it is the environment, give it in the input `parameters`: {}", assignment(name));
             findings.entry(image.key.value.clone()).or_insert(finding.hint(hint));
         }
@@ -184,7 +185,7 @@ fn unexpanded_loops(file: &File) -> Vec<Finding> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
     let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
         let message = format!("the resources of `{}` are not seen: its collection is not written out", entry.key);
-        Finding::new(Severity::Notice, file.place(entry.mark), message)
+        Finding::new(Severity::Notice, file.source_location(entry.mark), message)
     });
     loops.chain(file.nested.values().flat_map(unexpanded_loops)).collect()
 }
@@ -196,7 +197,7 @@ fn account_macros(file: &File) -> Vec<Finding> {
     let own = names.iter().filter_map(|node| {
         let name = node.text().or_else(|| node.at(&["Name"])?.text())?;
         let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
-        (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.place(node.mark), message))
+        (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.source_location(node.mark), message))
     });
     own.chain(file.nested.values().flat_map(account_macros)).collect()
 }
@@ -216,7 +217,7 @@ fn undeclared_image(usage: &Usage) -> Option<Finding> {
         Err(unresolved) => format!("cannot determine the image: {unresolved}"),
     };
     let message = format!("{what}: it is neither built nor published here");
-    Some(Finding::new(Severity::Notice, usage.place.clone(), message))
+    Some(Finding::new(Severity::Notice, usage.source_location.clone(), message))
 }
 
 /// Reports an image that is not built for a platform that it is, or may be, deployed on.
@@ -227,13 +228,13 @@ fn platform_mismatch(image: &ImageDefinition, usage: &Usage) -> Option<Finding> 
     }
     let missing = usage.runtime.possible().iter().find(|platform| !declared.contains(platform))?;
     let built = listing(declared);
-    let place = usage.runtime.place.clone();
+    let source_location = usage.runtime.source_location.clone();
     if let Some(why) = &usage.runtime.unresolved {
         let message = format!(
             "`{}` may run image `{}` on {missing}, and it is built for {built}: {why}",
             usage.resource, image.key
         );
-        return Some(Finding::new(Severity::Warning, place, message));
+        return Some(Finding::new(Severity::Warning, source_location, message));
     }
     let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
     let hint = match usage.kind {
@@ -243,7 +244,7 @@ fn platform_mismatch(image: &ImageDefinition, usage: &Usage) -> Option<Finding> 
         super::ResourceKind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
         _ => "set `RuntimePlatform`, or the mapping's `platforms`",
     };
-    Some(Finding::new(Severity::Error, place, message).hint(hint))
+    Some(Finding::new(Severity::Error, source_location, message).hint(hint))
 }
 
 /// Reports an image that would be built for several platforms although Lambda does not accept an index.
@@ -263,7 +264,7 @@ fn several_platforms_for_lambda(image: &ImageDefinition, usages: &[&Usage]) -> O
             open.runtime.possible().iter().map(Platform::to_string).collect::<Vec<_>>().join(" or "),
         );
         let hint = "declare an image for each platform and choose in `ImageUri` by `!If` of the same condition; if it is one platform after all, set `platforms` in the mapping";
-        return Some(Finding::new(Severity::Error, open.runtime.place.clone(), message).hint(hint));
+        return Some(Finding::new(Severity::Error, open.runtime.source_location.clone(), message).hint(hint));
     }
     let message = format!(
         "`{}` takes an image of one platform, but `{}` is built for {}",
@@ -272,7 +273,7 @@ fn several_platforms_for_lambda(image: &ImageDefinition, usages: &[&Usage]) -> O
         listing(&platforms)
     );
     let hint = "Lambda takes no multi-platform image: declare a second image for the other platform";
-    Some(Finding::new(Severity::Error, function.place.clone(), message).hint(hint))
+    Some(Finding::new(Severity::Error, function.source_location.clone(), message).hint(hint))
 }
 
 fn listing<'p>(platforms: impl IntoIterator<Item = &'p Platform>) -> String {

@@ -44,23 +44,31 @@ impl Scope<'_> {
     pub(super) fn chosen<'n>(&self, argument: &'n Node) -> Result<(&'n Node, Dependence), Unresolved> {
         let arguments = self.arguments(argument, "Fn::If", 3..=3)?;
         let name = self.name(&arguments[0], "Fn::If")?;
-        let Decision { holds, by } = self.decision(&name, || self.place(&arguments[0]))?;
+        let Decision { holds, by } = self.decision(&name, || self.source_location(&arguments[0]))?;
         Ok((if holds { &arguments[1] } else { &arguments[2] }, by))
     }
 
     /// Returns whether a condition of the template holds, under the current assumptions. If it cannot be decided, the
     /// error has the question that has to be answered next.
-    pub(super) fn condition(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<bool, Unresolved> {
-        self.decision(name, place).map(|decision| decision.holds)
+    pub(super) fn condition(
+        &self,
+        name: &str,
+        source_location: impl FnOnce() -> SourceLocation,
+    ) -> Result<bool, Unresolved> {
+        self.decision(name, source_location).map(|decision| decision.holds)
     }
 
     /// Decides a condition like [`condition`](Self::condition), and returns what it depends on.
-    pub(super) fn decision(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
+    pub(super) fn decision(
+        &self,
+        name: &str,
+        source_location: impl FnOnce() -> SourceLocation,
+    ) -> Result<Decision, Unresolved> {
         if let Some(holds) = self.assumption(|open| matches!(open, OpenQuestion::Condition(assumed) if assumed == name))
         {
             return Ok(Decision::constant(holds));
         }
-        let unresolved = match self.decided(name, place) {
+        let unresolved = match self.decided(name, source_location) {
             Err(unresolved) if !unresolved.mistake && !self.assumptions.borrow().is_empty() => unresolved,
             // Assumptions do not change this result.
             decided => return decided,
@@ -77,15 +85,17 @@ impl Scope<'_> {
     }
 
     /// Decides a condition without any assumptions.
-    fn decided(&self, name: &str, place: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
+    fn decided(&self, name: &str, source_location: impl FnOnce() -> SourceLocation) -> Result<Decision, Unresolved> {
         if let Some(decided) = self.conditions.borrow().get(name) {
-            let circular = || Unresolved::mistake(place(), format!("condition `{name}` depends on itself"));
+            let circular = || Unresolved::mistake(source_location(), format!("condition `{name}` depends on itself"));
             return decided.clone().unwrap_or_else(|| Err(circular()));
         }
         let Some(node) = self.file.declaration("Conditions", name) else {
             let known = self.file.section("Conditions").map(|section| section.entries()).unwrap_or_default();
             let hint = self.guard.names.suggestion(name, known.iter().map(|entry| entry.key.as_str()), "conditions");
-            return Err(Unresolved::mistake(place(), format!("the template has no condition `{name}`")).hint(hint));
+            return Err(
+                Unresolved::mistake(source_location(), format!("the template has no condition `{name}`")).hint(hint)
+            );
         };
         self.conditions.borrow_mut().insert(name.to_owned(), None);
         let assumptions = self.assumptions.take();
@@ -115,7 +125,7 @@ impl Scope<'_> {
         };
         let argument = &entry.value;
         match entry.key.as_str() {
-            "Condition" => self.decision(&self.name(argument, "Condition")?, || self.place(argument)),
+            "Condition" => self.decision(&self.name(argument, "Condition")?, || self.source_location(argument)),
             "Fn::Equals" => {
                 let sides = self.arguments(argument, "Fn::Equals", 2..=2)?;
                 match (self.compared(&sides[0]), self.compared(&sides[1])) {
@@ -166,7 +176,7 @@ impl Scope<'_> {
         };
         let mut side = Side { items: Vec::new(), chosen: Dependence::default() };
         for item in items {
-            let text = item.into_text(|| self.place(node));
+            let text = item.into_text(|| self.source_location(node));
             side.items.push(text.traced()?);
             side.chosen |= text.chosen;
         }

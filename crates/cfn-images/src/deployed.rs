@@ -96,7 +96,7 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
         several => {
             let keys: Vec<&str> = several.iter().map(|image| image.key.value.as_str()).collect();
             Err(Error::hinted(
-                usage.place.clone(),
+                usage.source_location.clone(),
                 format!("this may be any of the images {}", super::error::listed(&keys)),
                 "take the name from the mapping: !FindInMap [mapping, key, imageName]",
             ))

@@ -58,7 +58,7 @@ impl Scope<'_> {
         }
         if open.is_some() {
             resolved.push(Part {
-                text: Err(Unresolved::mistake(self.file.place(mark), "`{{resolve:` without `}}`")),
+                text: Err(Unresolved::mistake(self.file.source_location(mark), "`{{resolve:` without `}}`")),
                 origin: None,
             });
         }
@@ -67,7 +67,7 @@ impl Scope<'_> {
 
     /// Resolves the text between `{{resolve:` and `}}`.
     fn resolve(&self, inside: Result<TracedText, Unresolved>, origin: Option<Origin>, mark: Mark) -> Part {
-        let place = self.file.place(mark);
+        let source_location = self.file.source_location(mark);
         let inside = match inside {
             Ok(inside) => inside,
             Err(unresolved) => return Part { text: Err(unresolved), origin: Some(Origin::Ssm(String::new())) },
@@ -76,13 +76,13 @@ impl Scope<'_> {
         match inside.as_str().split_once(':') {
             Some(("ssm", name)) => {
                 let origin = origin.unwrap_or_else(|| Origin::Ssm(name.to_owned()));
-                let value = self.ssm(name, place).map(|value| TracedText::from(value).altered(by));
+                let value = self.ssm(name, source_location).map(|value| TracedText::from(value).altered(by));
                 Part { text: value, origin: Some(origin) }
             }
             _ => {
                 let service = inside.as_str().split(':').next().unwrap_or_default();
                 let reason = format!("`{{{{resolve:{service}:...}}}}` is not looked up for an image reference");
-                Part { text: Err(Unresolved::new(place, reason)), origin }
+                Part { text: Err(Unresolved::new(source_location, reason)), origin }
             }
         }
     }

@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{message}")]
     Invalid {
         /// The location in the template.
-        place: SourceLocation,
+        source_location: SourceLocation,
         /// One line in lower case, with the relevant value.
         message: String,
         /// What to do about it.
@@ -44,7 +44,7 @@ pub enum Error {
         /// The parameter.
         name: String,
         /// Where the template declares what it accepts.
-        place: SourceLocation,
+        source_location: SourceLocation,
         /// The value, and what is accepted.
         message: String,
     },
@@ -54,7 +54,7 @@ pub enum Error {
         /// `Environment` or `DeploymentVersion`.
         name: String,
         /// The template.
-        place: SourceLocation,
+        source_location: SourceLocation,
         /// The value that was given.
         given: String,
         /// The value that the run sets.
@@ -66,7 +66,7 @@ pub enum Error {
         /// The mapping's name, given or by default.
         name: String,
         /// Where the template's mappings are.
-        place: SourceLocation,
+        source_location: SourceLocation,
         /// What exists instead.
         hint: String,
     },
@@ -76,30 +76,30 @@ pub enum Error {
         /// The name that was given.
         name: String,
         /// The template.
-        place: SourceLocation,
+        source_location: SourceLocation,
         /// What the template declares.
         hint: String,
     },
 }
 
 impl Error {
-    pub(super) fn invalid(place: SourceLocation, message: impl Into<String>) -> Self {
-        Self::Invalid { place, message: one_line(&message.into()), hint: None }
+    pub(super) fn invalid(source_location: SourceLocation, message: impl Into<String>) -> Self {
+        Self::Invalid { source_location, message: one_line(&message.into()), hint: None }
     }
 
-    pub(super) fn hinted(place: SourceLocation, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Invalid { place, message: one_line(&message.into()), hint: Some(one_line(&hint.into())) }
+    pub(super) fn hinted(source_location: SourceLocation, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { source_location, message: one_line(&message.into()), hint: Some(one_line(&hint.into())) }
     }
 
     /// Returns the location of the error, if it is in a template.
-    pub fn place(&self) -> Option<&SourceLocation> {
+    pub fn source_location(&self) -> Option<&SourceLocation> {
         match self {
             Self::Unreadable { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => None,
-            Self::Invalid { place, .. }
-            | Self::RefusedValue { place, .. }
-            | Self::Contradiction { place, .. }
-            | Self::UnknownMapping { place, .. }
-            | Self::UnknownParameter { place, .. } => Some(place),
+            Self::Invalid { source_location, .. }
+            | Self::RefusedValue { source_location, .. }
+            | Self::Contradiction { source_location, .. }
+            | Self::UnknownMapping { source_location, .. }
+            | Self::UnknownParameter { source_location, .. } => Some(source_location),
         }
     }
 

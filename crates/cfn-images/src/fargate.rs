@@ -24,7 +24,7 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     let (cpu, memory) = (properties.get("Cpu")?, properties.get("Memory")?);
     let (cpu_said, memory_said) = (scope.known(cpu).ok()?, scope.known(memory).ok()?);
     let warn = |node: &Node, message: String, hint: String| {
-        Some(Finding::new(Severity::Warning, scope.place(node), message).hint(hint))
+        Some(Finding::new(Severity::Warning, scope.source_location(node), message).hint(hint))
     };
     let size = units(&cpu_said, "vcpu").and_then(|units| SIZES.iter().find(|size| size.0 == units));
     let Some((_, least, most, step)) = size else {

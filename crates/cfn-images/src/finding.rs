@@ -21,7 +21,7 @@ pub struct Finding {
     /// The severity.
     pub severity: Severity,
     /// The location in the template.
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
     /// One line, lower case.
     pub message: String,
     /// What to do about it.
@@ -29,8 +29,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(severity: Severity, place: SourceLocation, message: impl Into<String>) -> Self {
-        Self { severity, place, message: one_line(&message.into()), hint: None }
+    pub(super) fn new(severity: Severity, source_location: SourceLocation, message: impl Into<String>) -> Self {
+        Self { severity, source_location, message: one_line(&message.into()), hint: None }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
@@ -38,7 +38,7 @@ impl Finding {
     }
 
     pub(super) fn unresolved(unresolved: &Unresolved) -> Self {
-        let Unresolved { reason, hint, place, .. } = unresolved.clone();
-        Self { severity: Severity::Error, place: *place, message: reason, hint }
+        let Unresolved { reason, hint, source_location, .. } = unresolved.clone();
+        Self { severity: Severity::Error, source_location: *source_location, message: reason, hint }
     }
 }

@@ -15,7 +15,7 @@ pub struct Placed<T> {
     /// The value.
     pub value: T,
     /// The location. For a default, that of the image's declaration.
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
 }
 
 /// An image that the template declares.
@@ -65,13 +65,13 @@ impl ImageDefinition {
     /// Makes the paths relative to the folder of an outer template.
     pub(super) fn relative_to(mut self, outer: &File) -> Self {
         let folder = |file: &Path| file.parent().map(Path::to_owned).unwrap_or_default();
-        let (from, to) = (folder(&outer.display), folder(&self.key.place.file));
+        let (from, to) = (folder(&outer.display), folder(&self.key.source_location.file));
         if from != to {
             let up = from.components().map(|_| "..").collect::<PathBuf>();
-            let place = |path: &PathBuf| normalized(&up.join(&to).join(path));
+            let source_location = |path: &PathBuf| normalized(&up.join(&to).join(path));
             let below = |path: &PathBuf| match to.strip_prefix(&from) {
                 Ok(way) => normalized(&way.join(path)),
-                Err(_) => place(path),
+                Err(_) => source_location(path),
             };
             (self.context.value, self.dockerfile.value) = (below(&self.context.value), below(&self.dockerfile.value));
         }
@@ -100,7 +100,7 @@ impl ImageDefinition {
 impl<T> Placed<T> {
     /// Replaces the value and keeps the location.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Placed<U> {
-        Placed { value: change(self.value), place: self.place }
+        Placed { value: change(self.value), source_location: self.source_location }
     }
 }
 
@@ -112,11 +112,11 @@ impl<T: fmt::Display> fmt::Display for Placed<T> {
 
 /// Reads a literal string that is not empty. Mappings cannot contain functions.
 pub(super) fn string(file: &File, node: &Node, name: &str) -> Result<Placed<String>, Error> {
-    let place = file.place(node.mark);
+    let source_location = file.source_location(node.mark);
     match node.text() {
-        Some("") => Err(Error::invalid(place, format!("`{name}` is empty"))),
-        Some(text) => Ok(Placed { value: text.to_owned(), place }),
-        None => Err(Error::invalid(place, format!("`{name}` is {}, not a string", node.noun()))),
+        Some("") => Err(Error::invalid(source_location, format!("`{name}` is empty"))),
+        Some(text) => Ok(Placed { value: text.to_owned(), source_location }),
+        None => Err(Error::invalid(source_location, format!("`{name}` is {}, not a string", node.noun()))),
     }
 }
 

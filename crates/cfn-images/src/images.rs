@@ -29,7 +29,10 @@ impl Template {
             is_there = true;
             let keys = mapping_of(file, &entry.value, mapping)?.entries();
             if keys.is_empty() && declared.is_empty() {
-                return Err(Error::invalid(file.place(entry.mark), format!("mapping `{mapping}` has no images")));
+                return Err(Error::invalid(
+                    file.source_location(entry.mark),
+                    format!("mapping `{mapping}` has no images"),
+                ));
             }
             for key in keys {
                 let image = image(file, mapping, key)?.relative_to(&self.file);
@@ -39,9 +42,9 @@ impl Template {
                     Some(known) => {
                         let message = format!("two templates define the image `{}`", image.key);
                         return Err(Error::hinted(
-                            image.key.place,
+                            image.key.source_location,
                             message,
-                            format!("the other is at {}", known.key.place),
+                            format!("the other is at {}", known.key.source_location),
                         ));
                     }
                     None => images.push(image),
@@ -64,23 +67,30 @@ impl Template {
             known => suggestion(mapping, known.iter().map(|entry| entry.key.as_str()), "mappings"),
         };
         let mark = section.map_or(Mark { line: 1, column: 1 }, |section| section.mark);
-        Error::UnknownMapping { name: one_line(mapping), place: self.file.place(mark), hint: one_line(&hint) }
+        Error::UnknownMapping {
+            name: one_line(mapping),
+            source_location: self.file.source_location(mark),
+            hint: one_line(&hint),
+        }
     }
 }
 
 fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, Error> {
     let key = &entry.key;
-    let place = file.place(entry.mark);
+    let source_location = file.source_location(entry.mark);
     let name = format!("{mapping}.{key}");
     if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
-        return Err(Error::invalid(place, format!("mapping key `{key}` has other characters than letters and digits")));
+        return Err(Error::invalid(
+            source_location,
+            format!("mapping key `{key}` has other characters than letters and digits"),
+        ));
     }
     let attributes = mapping_of(file, &entry.value, &name)?;
     for attribute in attributes.entries() {
         if !ATTRIBUTES.contains(&attribute.key.as_str()) {
             let message = format!("`{name}` has an unknown key `{}`", attribute.key);
             let hint = suggestion(&attribute.key, ATTRIBUTES, "keys");
-            return Err(Error::hinted(file.place(attribute.mark), message, hint));
+            return Err(Error::hinted(file.source_location(attribute.mark), message, hint));
         }
     }
     let one = |attribute: &str| -> Result<Option<Placed<String>>, Error> {
@@ -89,12 +99,12 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
     };
     let Some(image_name) = one("imageName")? else {
         let hint = format!("add `imageName: {}`, the repository's path below the registry", key.to_lowercase());
-        return Err(Error::hinted(place, format!("`{name}` has no `imageName`"), hint));
+        return Err(Error::hinted(source_location, format!("`{name}` has no `imageName`"), hint));
     };
     if let Err(invalid) = image_name.value.parse::<RepositoryName>() {
-        return Err(Error::invalid(image_name.place, invalid.to_string()));
+        return Err(Error::invalid(image_name.source_location, invalid.to_string()));
     }
-    let default = |path: PathBuf| Placed { value: path, place: place.clone() };
+    let default = |path: PathBuf| Placed { value: path, source_location: source_location.clone() };
     let context =
         one("context")?.map_or_else(|| default(".".into()), |given| given.map(|path| normalized(Path::new(&path))));
     let dockerfile = one("dockerfile")?;
@@ -107,7 +117,7 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
         None => Ok(Vec::new()),
     };
     Ok(ImageDefinition {
-        key: Placed { value: key.clone(), place: place.clone() },
+        key: Placed { value: key.clone(), source_location: source_location.clone() },
         image_name,
         dockerfile,
         context,
@@ -120,12 +130,13 @@ fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, E
 
 fn platforms(given: Vec<Placed<String>>) -> Result<Vec<Placed<Platform>>, Error> {
     let mut platforms: Vec<Placed<Platform>> = Vec::new();
-    for Placed { value, place } in given {
+    for Placed { value, source_location } in given {
         for word in value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            let platform: Platform =
-                word.parse().map_err(|e: oci::InvalidPlatform| Error::invalid(place.clone(), e.to_string()))?;
+            let platform: Platform = word
+                .parse()
+                .map_err(|e: oci::InvalidPlatform| Error::invalid(source_location.clone(), e.to_string()))?;
             if !platforms.iter().any(|known| known.value == platform) {
-                platforms.push(Placed { value: platform, place: place.clone() });
+                platforms.push(Placed { value: platform, source_location: source_location.clone() });
             }
         }
     }
@@ -134,15 +145,21 @@ fn platforms(given: Vec<Placed<String>>) -> Result<Vec<Placed<Platform>>, Error>
 
 fn build_arg(given: Placed<String>) -> Result<Placed<(String, String)>, Error> {
     match given.value.split_once('=').filter(|(key, _)| !key.trim().is_empty()) {
-        Some((key, value)) => Ok(Placed { value: (key.trim().to_owned(), value.to_owned()), place: given.place }),
-        None => Err(Error::invalid(given.place, format!("build argument `{}` is not KEY=value", given.value))),
+        Some((key, value)) => {
+            Ok(Placed { value: (key.trim().to_owned(), value.to_owned()), source_location: given.source_location })
+        }
+        None => {
+            Err(Error::invalid(given.source_location, format!("build argument `{}` is not KEY=value", given.value)))
+        }
     }
 }
 
 fn mapping_of<'n>(file: &File, node: &'n Node, name: &str) -> Result<&'n Mapping, Error> {
     match (node.as_mapping(), node.intrinsic()) {
         (Some(mapping), None) => Ok(mapping),
-        _ => Err(Error::invalid(file.place(node.mark), format!("`{name}` is {}, not a mapping", node.noun()))),
+        _ => {
+            Err(Error::invalid(file.source_location(node.mark), format!("`{name}` is {}, not a mapping", node.noun())))
+        }
     }
 }
 

@@ -86,22 +86,23 @@ impl<'t> Scope<'t> {
         let given = context.parameters.iter().map(|(name, value)| part(name, Ok(value.clone())));
         let open = context.open.iter().map(|name| {
             let reason = format!("parameter `{name}` has other values in other environments or versions");
-            let place = file.section("Parameters").and_then(|section| section.get(name)).map(|entry| entry.mark);
-            let place = file.place(place.unwrap_or(file.root.mark));
-            part(name, Err(Unresolved::new(place, reason).needs(Need::Parameter(name.clone()))))
+            let source_location =
+                file.section("Parameters").and_then(|section| section.get(name)).map(|entry| entry.mark);
+            let source_location = file.source_location(source_location.unwrap_or(file.root.mark));
+            part(name, Err(Unresolved::new(source_location, reason).needs(Need::Parameter(name.clone()))))
         });
         Self::new(file, context, guard, open.chain(given).collect())
     }
 
-    pub(super) fn place(&self, node: &Node) -> SourceLocation {
-        self.file.place(node.mark)
+    pub(super) fn source_location(&self, node: &Node) -> SourceLocation {
+        self.file.source_location(node.mark)
     }
 
     /// Evaluates an expression to a string, and resolves dynamic references.
     pub(super) fn text(&self, node: &Node) -> Text {
-        let text = self.evaluate(node).into_text(|| self.place(node));
+        let text = self.evaluate(node).into_text(|| self.source_location(node));
         let text = self.dynamic(text, node.mark);
-        self.within_limit(text, self.place(node)).into_text(|| self.place(node))
+        self.within_limit(text, self.source_location(node)).into_text(|| self.source_location(node))
     }
 
     /// Evaluates an expression to a string. Fails if any part of it is unknown.
@@ -118,7 +119,7 @@ impl<'t> Scope<'t> {
     pub(super) fn evaluate(&self, node: &Node) -> Value {
         let depth = self.guard.depth.get() + 1;
         if depth > DEPTH_LIMIT || !self.guard.spend(1) {
-            return Value::Unknown(Unresolved::mistake(self.place(node), TOO_MANY));
+            return Value::Unknown(Unresolved::mistake(self.source_location(node), TOO_MANY));
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
@@ -126,12 +127,15 @@ impl<'t> Scope<'t> {
             NodeKind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
             NodeKind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
-                None => Value::Unknown(Unresolved::mistake(self.place(node), "a mapping where a string is needed")),
+                None => Value::Unknown(Unresolved::mistake(
+                    self.source_location(node),
+                    "a mapping where a string is needed",
+                )),
             },
         };
         self.guard.depth.set(depth - 1);
         match value {
-            Value::Text(text) => self.within_limit(text, self.place(node)),
+            Value::Text(text) => self.within_limit(text, self.source_location(node)),
             value => value,
         }
     }
@@ -165,11 +169,12 @@ impl<'t> Scope<'t> {
                 Value::Unknown(unresolved) => Err(unresolved),
                 _ => Err(self.mistake(argument, "`Fn::Length` takes a list")),
             },
-            "Fn::Transform" => {
-                Err(Unresolved::new(self.place(node), "what `Fn::Transform` makes is known only when deployed"))
-            }
+            "Fn::Transform" => Err(Unresolved::new(
+                self.source_location(node),
+                "what `Fn::Transform` makes is known only when deployed",
+            )),
             "Fn::Cidr" | "Fn::GetAZs" | "Fn::ToJsonString" | "Fn::GetStackOutput" => {
-                Err(Unresolved::new(self.place(node), format!("`{function}` is not evaluated")))
+                Err(Unresolved::new(self.source_location(node), format!("`{function}` is not evaluated")))
             }
             "Fn::Equals" | "Fn::And" | "Fn::Or" | "Fn::Not" => {
                 Err(self.mistake(node, format!("`{function}` is a condition, not a string")))
@@ -179,7 +184,7 @@ impl<'t> Scope<'t> {
     }
 
     pub(super) fn mistake(&self, node: &Node, reason: impl Into<String>) -> Unresolved {
-        Unresolved::mistake(self.place(node), reason)
+        Unresolved::mistake(self.source_location(node), reason)
     }
 
     /// Reads a name. With the language extensions, it may be an expression.
@@ -226,51 +231,53 @@ impl<'t> Scope<'t> {
         }
         let sections = ["Parameters", "Resources"].into_iter().filter_map(|section| self.file.section(section));
         let known = sections.flat_map(|section| section.entries()).map(|entry| entry.key.as_str());
-        let unknown =
-            Unresolved::mistake(self.file.place(mark), format!("`{name}` is neither a parameter nor a resource"));
+        let unknown = Unresolved::mistake(
+            self.file.source_location(mark),
+            format!("`{name}` is neither a parameter nor a resource"),
+        );
         Err(unknown.hint(self.guard.names.suggestion(name, known, "parameters and resources")))
     }
 
     pub(super) fn pseudo(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
-        let place = || self.file.place(mark);
+        let source_location = || self.file.source_location(mark);
         let text = match name {
             "AWS::NoValue" => return Ok(Value::Nothing(Dependence::default())),
-            "AWS::Region" => self.region(place)?,
-            "AWS::AccountId" => self.account(place)?,
-            "AWS::Partition" => self.partition(place)?,
-            "AWS::URLSuffix" => match self.partition(place)?.as_str() {
+            "AWS::Region" => self.region(source_location)?,
+            "AWS::AccountId" => self.account(source_location)?,
+            "AWS::Partition" => self.partition(source_location)?,
+            "AWS::URLSuffix" => match self.partition(source_location)?.as_str() {
                 "aws-cn" => "amazonaws.com.cn".to_owned(),
                 "aws" | "aws-us-gov" => "amazonaws.com".to_owned(),
                 other => {
                     return Err(Unresolved::new(
-                        place(),
+                        source_location(),
                         format!("the URL suffix of partition `{other}` is not known"),
                     ));
                 }
             },
             "AWS::StackName" | "AWS::StackId" | "AWS::NotificationARNs" => {
-                return Err(Unresolved::new(place(), format!("`{name}` is known only when deployed")));
+                return Err(Unresolved::new(source_location(), format!("`{name}` is known only when deployed")));
             }
-            _ => return Err(Unresolved::mistake(place(), format!("unknown pseudo parameter `{name}`"))),
+            _ => return Err(Unresolved::mistake(source_location(), format!("unknown pseudo parameter `{name}`"))),
         };
         Ok(Value::literal(text))
     }
 
-    pub(super) fn region(&self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+    pub(super) fn region(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         let region = self.context.region.clone();
-        region.ok_or_else(|| Unresolved::new(place(), "the region is not known").needs(Need::Region))
+        region.ok_or_else(|| Unresolved::new(source_location(), "the region is not known").needs(Need::Region))
     }
 
-    pub(super) fn account(&self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+    pub(super) fn account(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         let account = self.context.account_id.clone();
-        account.ok_or_else(|| Unresolved::new(place(), "the account id is not known").needs(Need::Account))
+        account.ok_or_else(|| Unresolved::new(source_location(), "the account id is not known").needs(Need::Account))
     }
 
-    fn partition(&self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+    fn partition(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         if let Some(partition) = &self.context.partition {
             return Ok(partition.clone());
         }
-        let region = self.region(place)?;
+        let region = self.region(source_location)?;
         Ok(match region.as_str() {
             region if region.starts_with("cn-") => "aws-cn",
             region if region.starts_with("us-gov-") => "aws-us-gov",
@@ -312,7 +319,7 @@ impl<'t> Scope<'t> {
                 }
                 (None, None) => self.reference(name, pattern.mark).unwrap_or_else(Value::Unknown),
             };
-            text.append(value.into_text(|| self.place(pattern)));
+            text.append(value.into_text(|| self.source_location(pattern)));
             if text.is_too_long() {
                 break;
             }
@@ -342,7 +349,7 @@ impl<'t> Scope<'t> {
                 text.append(delimiter.clone());
             }
             is_first = false;
-            text.append(item.into_text(|| self.place(&arguments[1])));
+            text.append(item.into_text(|| self.source_location(&arguments[1])));
             if text.is_too_long() {
                 break;
             }
@@ -423,7 +430,7 @@ impl<'t> Scope<'t> {
                 known.iter().map(|entry| entry.key.as_str()),
                 noun,
             );
-            Unresolved { mistake: argument.text().is_some(), ..Unresolved::new(self.place(argument), reason) }
+            Unresolved { mistake: argument.text().is_some(), ..Unresolved::new(self.source_location(argument), reason) }
                 .hint(hint)
         };
         let file: &'t File = self.file;
@@ -446,7 +453,7 @@ impl<'t> Scope<'t> {
             Ok(name) => (name.clone(), format!("the export `{name}` of another stack is known only in the account")),
             Err(unresolved) => (String::new(), format!("the export of another stack: {unresolved}")),
         };
-        Value::part(Err(Unresolved::new(self.place(argument), shown)), Origin::Import(name))
+        Value::part(Err(Unresolved::new(self.source_location(argument), shown)), Origin::Import(name))
     }
 
     fn get_att(&self, argument: &Node) -> Result<Value, Unresolved> {

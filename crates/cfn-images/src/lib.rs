@@ -49,7 +49,7 @@ pub use finding::{Finding, Severity};
 pub use image_definition::{ImageDefinition, ImageSource, Placed};
 pub use parameters::Parameter;
 pub use pattern::{NamePattern, VersionPosition};
-pub use reference::{EvaluatedReference, Lead};
+pub use reference::{EvaluatedReference, RegistryPart};
 pub use shapes::ResourceKind;
 pub use source_location::SourceLocation;
 pub use traced_text::{Dependence, TracedText};
@@ -85,7 +85,7 @@ pub struct Context {
     pub partition: Option<String>,
     /// Values of SSM parameters by `name`, or by `name:version` if the template asks for a version.
     pub ssm: BTreeMap<String, String>,
-    /// `host[/prefix]` or `oci:DIR`: replaces the leading value of an image's expression ([`Usage::lead`]).
+    /// `host[/prefix]` or `oci:DIR`: replaces the leading value of an image's expression ([`Usage::registry_part`]).
     pub stand_in: Option<String>,
 }
 
@@ -127,22 +127,23 @@ impl Template {
     }
 
     /// Returns the location of the template's beginning.
-    pub fn place(&self) -> SourceLocation {
-        self.file.place(Mark { line: 1, column: 1 })
+    pub fn source_location(&self) -> SourceLocation {
+        self.file.source_location(Mark { line: 1, column: 1 })
     }
 }
 
 impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
-        let place = |mark: Mark| SourceLocation { file: display.to_owned(), line: mark.line, column: mark.column };
+        let source_location =
+            |mark: Mark| SourceLocation { file: display.to_owned(), line: mark.line, column: mark.column };
         let root = syntax::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
-            place: place(problem.mark),
+            source_location: source_location(problem.mark),
             message: problem.message,
             hint: problem.hint,
         })?;
         if root.as_mapping().is_none() {
             return Err(Error::hinted(
-                place(root.mark),
+                source_location(root.mark),
                 format!("the template is {}, not a mapping", root.noun()),
                 "a template has sections such as `Mappings:` and `Resources:`",
             ));
@@ -150,7 +151,7 @@ impl File {
         Ok(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
     }
 
-    fn place(&self, mark: Mark) -> SourceLocation {
+    fn source_location(&self, mark: Mark) -> SourceLocation {
         SourceLocation { file: self.display.clone(), line: mark.line, column: mark.column }
     }
 

@@ -50,11 +50,11 @@ pub(super) fn declaration(resource: &Node) -> Option<(&Node, Option<&Node>)> {
 
 fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>) -> Result<ImageDefinition, Error> {
     let file = &template.file;
-    let place = file.place(entry.mark);
+    let source_location = file.source_location(entry.mark);
     let one = |key: &str| -> Result<Option<Placed<String>>, Error> {
         metadata.get(key).map(|node| string(file, node, &format!("{}.Metadata.{key}", entry.key))).transpose()
     };
-    let here = |path: PathBuf| Placed { value: path, place: place.clone() };
+    let here = |path: PathBuf| Placed { value: path, source_location: source_location.clone() };
     let context =
         one("DockerContext")?.map_or_else(|| here(".".into()), |given| given.map(|path| normalized(Path::new(&path))));
     let inside = |path: &str| normalized(&context.value.join(path));
@@ -65,8 +65,10 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
         for argument in arguments.entries() {
             let name = format!("{}.Metadata.DockerBuildArgs.{}", entry.key, argument.key);
             if argument.value.text() == Some("") || argument.value.is_null() {
-                build_args
-                    .push(Placed { value: (argument.key.clone(), String::new()), place: file.place(argument.mark) });
+                build_args.push(Placed {
+                    value: (argument.key.clone(), String::new()),
+                    source_location: file.source_location(argument.mark),
+                });
                 continue;
             }
             let value = string(file, &argument.value, &name)?;
@@ -75,8 +77,8 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
     }
     let name = uri.and_then(repository).unwrap_or_else(|| entry.key.to_lowercase());
     Ok(ImageDefinition {
-        key: Placed { value: entry.key.clone(), place: place.clone() },
-        image_name: Placed { value: name, place: place.clone() },
+        key: Placed { value: entry.key.clone(), source_location: source_location.clone() },
+        image_name: Placed { value: name, source_location: source_location.clone() },
         dockerfile,
         context,
         target: one("DockerBuildTarget")?,

@@ -43,9 +43,9 @@ impl<'r> Loader<'r> {
         let text = String::from_utf8(bytes).map_err(|_| Error::Encoding { path: display.to_owned() })?;
         let mut file = File::parse(&text, display)?;
         for (name, location) in locations(&file) {
-            let place = file.place(location.mark);
+            let source_location = file.source_location(location.mark);
             if let Some(relative) = location.text().filter(|location| is_local(location)) {
-                let nested = self.nest(relative, path, display, place)?;
+                let nested = self.nest(relative, path, display, source_location)?;
                 file.nested.insert(name, nested);
             }
         }
@@ -53,27 +53,36 @@ impl<'r> Loader<'r> {
         Ok(file)
     }
 
-    fn nest(&mut self, relative: &str, parent: &Path, shown: &Path, place: SourceLocation) -> Result<File, Error> {
+    fn nest(
+        &mut self,
+        relative: &str,
+        parent: &Path,
+        shown: &Path,
+        source_location: SourceLocation,
+    ) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
         let (path, display) =
             (folder(parent).join(relative), super::image_definition::normalized(&folder(shown).join(relative)));
         let real = path.canonicalize().map_err(|source| {
             Error::hinted(
-                place.clone(),
+                source_location.clone(),
                 format!("nested template `{relative}` could not be read: {source}"),
                 "its path is relative to the template that nests it",
             )
         })?;
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.to_owned());
         if !real.starts_with(&root) {
-            return Err(Error::invalid(place, format!("nested template `{relative}` lies outside the workspace")));
+            return Err(Error::invalid(
+                source_location,
+                format!("nested template `{relative}` lies outside the workspace"),
+            ));
         }
         if self.open.contains(&real) {
-            return Err(Error::invalid(place, format!("nested template `{relative}` nests itself")));
+            return Err(Error::invalid(source_location, format!("nested template `{relative}` nests itself")));
         }
         if self.open.len() > DEPTH_LIMIT || self.digests.len() >= COUNT_LIMIT {
             let message = format!("more than {DEPTH_LIMIT} levels of nested templates, or {COUNT_LIMIT} files in all");
-            return Err(Error::invalid(place, message));
+            return Err(Error::invalid(source_location, message));
         }
         self.load(&path, &display)
     }
@@ -142,12 +151,12 @@ impl<'t> Scope<'t> {
     pub(super) fn output(&self, name: &str, output: &str, mark: Mark) -> Result<Value, Unresolved> {
         if self.nesting.borrow().iter().any(|open| open == name) {
             let reason = format!("nested template `{name}` depends on its own outputs");
-            return Err(Unresolved::mistake(self.file.place(mark), reason));
+            return Err(Unresolved::mistake(self.file.source_location(mark), reason));
         }
         let depth = self.guard.depth.get();
         if depth > super::intrinsics::DEPTH_LIMIT {
             return Err(Unresolved::mistake(
-                self.file.place(mark),
+                self.file.source_location(mark),
                 "too many expressions, or too many inside each other",
             ));
         }
@@ -168,9 +177,12 @@ impl<'t> Scope<'t> {
             Some(Err(known)) => {
                 let missing = format!("nested template `{name}` has no output `{output}`");
                 let hint = self.guard.names.suggestion(output, known.iter().map(String::as_str), "outputs");
-                Err(Unresolved::mistake(self.file.place(mark), missing).hint(hint))
+                Err(Unresolved::mistake(self.file.source_location(mark), missing).hint(hint))
             }
-            None => Err(Unresolved::new(self.file.place(mark), format!("`{name}` is not a template in the checkout"))),
+            None => Err(Unresolved::new(
+                self.file.source_location(mark),
+                format!("`{name}` is not a template in the checkout"),
+            )),
         }
     }
 }

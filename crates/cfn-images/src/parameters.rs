@@ -29,7 +29,7 @@ pub struct Parameter {
     /// A regular expression that the whole value has to match.
     pub allowed_pattern: Option<String>,
     /// The location of the declaration.
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
     /// The location of `AllowedValues` or `AllowedPattern`.
     pub allowed_place: Option<SourceLocation>,
 }
@@ -50,7 +50,7 @@ impl Parameter {
         kind.starts_with("CommaDelimitedList") || kind.starts_with("List<")
     }
 
-    fn read(file: &File, name: &str, place: SourceLocation, node: &Node) -> Self {
+    fn read(file: &File, name: &str, source_location: SourceLocation, node: &Node) -> Self {
         let text = |key: &str| node.get(key).and_then(|value| value.rendered()).map(str::to_owned);
         let allowed = node.get("AllowedValues");
         let values = allowed.and_then(|list| list.as_sequence()).unwrap_or_default();
@@ -61,8 +61,8 @@ impl Parameter {
             default: text("Default"),
             allowed_values: values.iter().filter_map(|value| value.rendered()).map(str::to_owned).collect(),
             allowed_pattern: text("AllowedPattern"),
-            place,
-            allowed_place: limit.map(|node| file.place(node.mark)),
+            source_location,
+            allowed_place: limit.map(|node| file.source_location(node.mark)),
         }
     }
 
@@ -70,8 +70,8 @@ impl Parameter {
     /// not to the name that is given.
     fn check(&self, value: &str) -> Result<(), Error> {
         let refuse = |message: String| {
-            let place = self.allowed_place.clone().unwrap_or_else(|| self.place.clone());
-            Err(Error::RefusedValue { name: self.name.clone(), place, message: one_line(&message) })
+            let source_location = self.allowed_place.clone().unwrap_or_else(|| self.source_location.clone());
+            Err(Error::RefusedValue { name: self.name.clone(), source_location, message: one_line(&message) })
         };
         if self.is_ssm() {
             return Ok(());
@@ -97,8 +97,9 @@ impl Parameter {
 impl File {
     pub(super) fn parameters(&self) -> Vec<Parameter> {
         let declared = self.section("Parameters").map(|section| section.entries()).unwrap_or_default();
-        let read =
-            |entry: &super::document::Entry| Parameter::read(self, &entry.key, self.place(entry.mark), &entry.value);
+        let read = |entry: &super::document::Entry| {
+            Parameter::read(self, &entry.key, self.source_location(entry.mark), &entry.value)
+        };
         declared.iter().map(read).collect()
     }
 }
@@ -121,7 +122,7 @@ impl Template {
                 let section = self.file.root.get("Parameters").unwrap_or(&self.file.root);
                 return Err(Error::UnknownParameter {
                     name: one_line(name),
-                    place: self.file.place(section.mark),
+                    source_location: self.file.source_location(section.mark),
                     hint,
                 });
             };
@@ -166,7 +167,9 @@ impl Template {
             {
                 return Err(Error::Contradiction {
                     name: name.clone(),
-                    place: self.file.place(self.file.root.get("Parameters").unwrap_or(&self.file.root).mark),
+                    source_location: self
+                        .file
+                        .source_location(self.file.root.get("Parameters").unwrap_or(&self.file.root).mark),
                     given: one_line(value),
                     meant: one_line(meant),
                 });
@@ -203,7 +206,7 @@ impl Scope<'_> {
     pub(super) fn allowed(&self, name: &str) -> Vec<String> {
         let section = self.file.section("Parameters");
         let Some(entry) = section.and_then(|section| section.get(name)) else { return Vec::new() };
-        let parameter = Parameter::read(self.file, name, self.file.place(entry.mark), &entry.value);
+        let parameter = Parameter::read(self.file, name, self.file.source_location(entry.mark), &entry.value);
         self.guard.spend(parameter.allowed_values.len());
         if parameter.is_ssm() || parameter.is_list() { Vec::new() } else { parameter.allowed_values }
     }
@@ -211,13 +214,14 @@ impl Scope<'_> {
     /// Evaluates a parameter: the value that was passed, or the default. SSM types are looked up.
     pub(super) fn parameter(&self, parameter: &Parameter, passed: Option<Value>) -> Value {
         let origin = Origin::Parameter(parameter.name.clone());
-        let place = || parameter.place.clone();
+        let source_location = || parameter.source_location.clone();
         let value = match (passed, &parameter.default) {
             (Some(value), _) => value,
             (None, Some(default)) => Value::part(Ok(TracedText::from(default.as_str())), origin.clone()),
             (None, None) => {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
-                let missing = Unresolved::new(place(), missing).needs(Need::Parameter(parameter.name.clone()));
+                let missing =
+                    Unresolved::new(source_location(), missing).needs(Need::Parameter(parameter.name.clone()));
                 let missing =
                     missing.hint(format!("give it in the input `parameters`: {}", assignment(&parameter.name)));
                 return Value::part(Err(missing), origin);
@@ -225,14 +229,14 @@ impl Scope<'_> {
         };
         let value = match (parameter.is_ssm(), value) {
             (true, value) => {
-                let name = value.into_text(place);
-                let found = name.known().and_then(|known| self.ssm(&known, place()));
+                let name = value.into_text(source_location);
+                let found = name.known().and_then(|known| self.ssm(&known, source_location()));
                 Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin)
             }
             (false, value) => value,
         };
         let value = match value {
-            Value::Text(text) => self.within_limit(text, place()),
+            Value::Text(text) => self.within_limit(text, source_location()),
             value => value,
         };
         match (parameter.is_list(), value) {
@@ -248,16 +252,16 @@ impl Scope<'_> {
     }
 
     /// Returns the value of an SSM parameter, by `name` or `name:version`.
-    pub(super) fn ssm(&self, name: &str, place: SourceLocation) -> Result<String, Unresolved> {
+    pub(super) fn ssm(&self, name: &str, source_location: SourceLocation) -> Result<String, Unresolved> {
         self.context.ssm.get(name).cloned().ok_or_else(|| {
             let reason = format!("the value of SSM parameter `{name}` is not known");
-            Unresolved::new(place, reason).needs(Need::Ssm(name.to_owned()))
+            Unresolved::new(source_location, reason).needs(Need::Ssm(name.to_owned()))
         })
     }
 
-    pub(super) fn within_limit(&self, text: Text, place: SourceLocation) -> Value {
+    pub(super) fn within_limit(&self, text: Text, source_location: SourceLocation) -> Value {
         if text.is_too_long() {
-            Value::Unknown(Unresolved::mistake(place, "a string that is too long for an image reference"))
+            Value::Unknown(Unresolved::mistake(source_location, "a string that is too long for an image reference"))
         } else {
             Value::Text(text)
         }

@@ -26,7 +26,7 @@ pub struct EvaluatedReference {
 /// The beginning of an image's expression, up to the first `/`: a value, or a literal host. A registry can replace
 /// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lead {
+pub struct RegistryPart {
     /// Where it comes from.
     pub origin: Origin,
     /// Its value, or why that is unknown.
@@ -40,14 +40,14 @@ pub struct Lead {
 }
 
 /// Returns the part before the first `/`, if a registry can replace it.
-pub(super) fn lead(text: &Text) -> Option<Lead> {
-    value_lead(text).or_else(|| host_lead(text))
+pub(super) fn registry_part(text: &Text) -> Option<RegistryPart> {
+    leading_value(text).or_else(|| leading_host(text))
 }
 
-fn value_lead(text: &Text) -> Option<Lead> {
+fn leading_value(text: &Text) -> Option<RegistryPart> {
     let (Part { text: value, origin: Some(origin) }, rest) = text.parts.split_first()? else { return None };
     let Part { text: Ok(next), .. } = rest.first()? else { return None };
-    next.starts_with('/').then(|| Lead {
+    next.starts_with('/').then(|| RegistryPart {
         origin: origin.clone(),
         value: value.as_ref().map(ToString::to_string).map_err(Clone::clone),
         rest: concatenated(rest),
@@ -56,8 +56,8 @@ fn value_lead(text: &Text) -> Option<Lead> {
     })
 }
 
-/// Returns a literal host as the lead. Its account and region may be unknown.
-fn host_lead(text: &Text) -> Option<Lead> {
+/// Returns a literal host as the registry part. Its account and region may be unknown.
+fn leading_host(text: &Text) -> Option<RegistryPart> {
     let has_slash = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains('/'));
     let parts = text.parts.iter().position(has_slash)?;
     let (before, from) = text.parts.split_at(parts);
@@ -71,7 +71,7 @@ fn host_lead(text: &Text) -> Option<Lead> {
         return None;
     }
     let rest = concatenated(from.get(1..).unwrap_or_default());
-    Some(Lead {
+    Some(RegistryPart {
         origin: Origin::Host(shown),
         value: concatenated(before).map(|value| value.to_string() + &last),
         rest: rest.map(|rest| TracedText::from("/").followed_by(&behind).followed_by(&rest)),
@@ -82,27 +82,28 @@ fn host_lead(text: &Text) -> Option<Lead> {
 
 pub(super) fn reference(
     text: &Text,
-    lead: Option<&Lead>,
+    registry_part: Option<&RegistryPart>,
     stand_in: Option<&str>,
-    place: &SourceLocation,
+    source_location: &SourceLocation,
 ) -> Result<EvaluatedReference, Unresolved> {
-    match (stand_in, lead) {
-        (Some(registry), Some(lead)) => lead.with_registry(registry, place),
+    match (stand_in, registry_part) {
+        (Some(registry), Some(registry_part)) => registry_part.with_registry(registry, source_location),
         _ => {
             let whole = text.traced()?;
             let parsed = EvaluatedReference::parse(&whole);
-            let parsed =
-                parsed.ok_or_else(|| Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")))?;
+            let parsed = parsed.ok_or_else(|| {
+                Unresolved::new(source_location.clone(), format!("`{whole}` is not an image reference"))
+            })?;
             Ok(EvaluatedReference { pattern: NamePattern::of_choice(&whole, text.chosen), ..parsed })
         }
     }
 }
 
-impl Lead {
+impl RegistryPart {
     pub(super) fn with_registry(
         &self,
         registry: &str,
-        place: &SourceLocation,
+        source_location: &SourceLocation,
     ) -> Result<EvaluatedReference, Unresolved> {
         let rest = self.rest.clone()?;
         let whole = format!("{}{rest}", registry.trim_end_matches('/'));
@@ -110,7 +111,7 @@ impl Lead {
         let below = EvaluatedReference::parse(&format!("registry{rest}"));
         let path = below.as_ref().and_then(|below| below.repository.strip_prefix("registry"));
         let (Some(path), Some(below)) = (path, &below) else {
-            return Err(Unresolved::new(place.clone(), format!("`{whole}` is not an image reference")));
+            return Err(Unresolved::new(source_location.clone(), format!("`{whole}` is not an image reference")));
         };
         let repository = format!("{}{path}", registry.trim_end_matches('/'));
         let traced = TracedText::from(registry.trim_end_matches('/')).followed_by(&rest);

@@ -21,14 +21,15 @@ impl Scope<'_> {
     pub(super) fn attribute(&self, name: &str, attribute: &str, mark: Mark) -> Result<Value, Unresolved> {
         let Some(resource) = self.file.declaration("Resources", name) else {
             let known = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
-            let unknown = Unresolved::mistake(self.file.place(mark), format!("the template has no resource `{name}`"));
+            let unknown =
+                Unresolved::mistake(self.file.source_location(mark), format!("the template has no resource `{name}`"));
             return Err(unknown.hint(self.guard.names.suggestion(
                 name,
                 known.iter().map(|entry| entry.key.as_str()),
                 "resources",
             )));
         };
-        let place = || self.file.place(mark);
+        let source_location = || self.file.source_location(mark);
         if let (Some(output), true) = (attribute.strip_prefix("Outputs."), self.file.nested.contains_key(name)) {
             return self.output(name, output, mark);
         }
@@ -38,11 +39,11 @@ impl Scope<'_> {
                 let mut push = |value: Result<String, Unresolved>| {
                     text.push(Part { text: value.map(TracedText::from), origin: None });
                 };
-                push(self.account(place));
+                push(self.account(source_location));
                 push(Ok(".dkr.ecr.".to_owned()));
-                push(self.region(place));
+                push(self.region(source_location));
                 push(Ok(".".to_owned()));
-                push(self.pseudo("AWS::URLSuffix", mark).and_then(|suffix| suffix.into_known(place)));
+                push(self.pseudo("AWS::URLSuffix", mark).and_then(|suffix| suffix.into_known(source_location)));
                 push(Ok("/".to_owned()));
                 text.append(self.repository_name(name, resource, mark)?);
                 Ok(Value::Text(text))
@@ -61,7 +62,7 @@ impl Scope<'_> {
             _ => format!("`{name}.{attribute}` is known only when deployed"),
         };
         let part = Part {
-            text: Err(Unresolved::new(self.file.place(mark), reason)),
+            text: Err(Unresolved::new(self.file.source_location(mark), reason)),
             origin: Some(Origin::Attribute(format!("{name}.{attribute}"))),
         };
         Value::Text(Text::of(part.text, part.origin))
@@ -72,7 +73,7 @@ impl Scope<'_> {
             Some(node) => Ok(self.text(node)),
             None => {
                 let reason = format!("repository `{name}` has no `RepositoryName`, so its name is made when deployed");
-                Err(Unresolved::new(self.file.place(mark), reason))
+                Err(Unresolved::new(self.file.source_location(mark), reason))
             }
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
         super::error::listed(&missing)
     );
     let hint = "allow them, or attach the managed policy service-role/AmazonECSTaskExecutionRolePolicy";
-    Some(Finding::new(Severity::Warning, scope.file.place(role.mark), message).hint(hint))
+    Some(Finding::new(Severity::Warning, scope.file.source_location(role.mark), message).hint(hint))
 }
 
 /// Returns the logical ID in `!GetAtt Role.Arn` or `!Sub ${Role.Arn}`.

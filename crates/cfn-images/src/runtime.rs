@@ -13,7 +13,7 @@ pub(super) fn runtime(scope: &Scope, kind: ResourceKind, path: &[&Node], resourc
     let default = |certain| Runtime {
         platforms: vec![Platform::linux("amd64")],
         alternatives: Vec::new(),
-        place: scope.place(resource),
+        source_location: scope.source_location(resource),
         certain,
         unresolved: None,
     };
@@ -62,7 +62,7 @@ fn from_alternatives(scope: &Scope, node: &Node, found: Result<Alternatives<Plat
         (None, _) | (Some(_), 1) => (all, Vec::new(), None),
         (Some(why), _) => (Vec::new(), all, Some(why)),
     };
-    Runtime { platforms, alternatives, place: scope.place(node), certain: true, unresolved }
+    Runtime { platforms, alternatives, source_location: scope.source_location(node), certain: true, unresolved }
 }
 
 /// Evaluates `RuntimePlatform` of ECS and Batch. Returns `None` if it is absent.
@@ -74,7 +74,7 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
     let branches = scope.branches(node);
     let is_absent =
         |node: &Node| matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
-    let place = match branches.as_slice() {
+    let source_location = match branches.as_slice() {
         [only] if is_absent(only.node) => return None,
         [only] => only.node.get("CpuArchitecture").map_or(only.node, AsRef::as_ref),
         _ => node,
@@ -91,17 +91,17 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
                 found.all.extend(of_branch.all);
                 found.why = found.why.or(branch.undecided.clone()).or(of_branch.why);
             }
-            Err(unresolved) => return Some(from_alternatives(scope, place, Err(unresolved))),
+            Err(unresolved) => return Some(from_alternatives(scope, source_location, Err(unresolved))),
         }
     }
-    Some(from_alternatives(scope, place, Ok(found)))
+    Some(from_alternatives(scope, source_location, Ok(found)))
 }
 
 fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
     let said = |key: &str, default: &str| match node.get(key) {
         Some(node) => scope.alternatives(node)?.map(|value| match value {
             Value::Nothing(_) => Ok(default.to_owned()),
-            value => value.into_known(|| scope.place(node)),
+            value => value.into_known(|| scope.source_location(node)),
         }),
         None => Ok(Alternatives::one(default.to_owned())),
     };
@@ -133,7 +133,7 @@ fn architectures(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, U
         if items.is_empty() {
             items.push(Value::literal("x86_64"));
         }
-        let platforms = items.into_iter().map(|item| match item.into_known(|| scope.place(node))?.as_str() {
+        let platforms = items.into_iter().map(|item| match item.into_known(|| scope.source_location(node))?.as_str() {
             "x86_64" => Ok(Platform::linux("amd64")),
             "arm64" => Ok(Platform::linux("arm64")),
             other => Err(scope.mistake(node, format!("`{other}` is not x86_64 or arm64"))),

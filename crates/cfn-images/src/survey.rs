@@ -6,7 +6,7 @@ use super::decision::{Assumption, Decision, OpenQuestion};
 use super::document::{Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
-use super::reference::{Lead, lead, reference};
+use super::reference::{RegistryPart, reference, registry_part};
 use super::resources::has_type;
 use super::runtime;
 use super::shapes::{SHAPES, Shape};
@@ -88,7 +88,7 @@ impl Survey {
                 continue;
             };
             let name = scope.name(node, "Condition");
-            let holds = || name.clone().and_then(|name| scope.decision(&name, || scope.place(node)));
+            let holds = || name.clone().and_then(|name| scope.decision(&name, || scope.source_location(node)));
             match holds() {
                 Ok(Decision { holds: true, by }) => {
                     self.resource(scope, &id, &entry.key, Conditions { by: outer.by | by, ..outer });
@@ -96,7 +96,7 @@ impl Survey {
                 Ok(Decision { holds: false, .. }) => {
                     let name = name.clone().unwrap_or_default();
                     let excluded = format!("condition `{name}` does not hold");
-                    let excluded = Unresolved::new(scope.file.place(entry.mark), excluded);
+                    let excluded = Unresolved::new(scope.file.source_location(entry.mark), excluded);
                     let assumed = [(OpenQuestion::Condition(name), true)];
                     let mut there = Self::default();
                     let conditions = Conditions { undecided: Some(&excluded), ..outer };
@@ -182,14 +182,14 @@ fn resource_usages(
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
-        let place = scope.place(node);
+        let source_location = scope.source_location(node);
         usages.push(Usage {
             resource: id.to_owned(),
             kind: shape.kind,
             container: None,
-            reference: Err(filled_in_by_sam(&place)),
-            place,
-            lead: None,
+            reference: Err(filled_in_by_sam(&source_location)),
+            source_location,
+            registry_part: None,
             path: None,
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
@@ -218,24 +218,24 @@ fn container_usage(
     }
     let metadata = metadata::declaration(resource);
     let name = container.path.last().and_then(|node| node.get(shape.name));
-    let lead = lead(&text);
-    let place = scope.place(node);
-    let mut reference = reference(&text, lead.as_ref(), scope.context.stand_in.as_deref(), &place);
+    let registry_part = registry_part(&text);
+    let source_location = scope.source_location(node);
+    let mut reference = reference(&text, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location);
     if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
         // This is an image's name on the machine that builds it.
-        reference = Err(filled_in_by_sam(&place));
+        reference = Err(filled_in_by_sam(&source_location));
     }
-    let needs = needs(scope, &text, lead.as_ref(), container.undecided.as_ref());
+    let needs = needs(scope, &text, registry_part.as_ref(), container.undecided.as_ref());
     Some(Usage {
         resource: id.to_owned(),
         kind: shape.kind,
         container: name.and_then(|name| scope.known(name).ok()),
         reference,
-        place,
+        source_location,
         path: text.path(),
         mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
         needs,
-        lead,
+        registry_part,
         reads: text.reads,
         runtime,
         undecided: container.undecided.clone(),
@@ -249,8 +249,8 @@ fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = Vec::new();
     let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
     for usage in usages {
-        let place = (usage.resource.clone(), usage.container.clone(), usage.place.clone());
-        let known = by_place.entry(place).or_default();
+        let source_location = (usage.resource.clone(), usage.container.clone(), usage.source_location.clone());
+        let known = by_place.entry(source_location).or_default();
         if !known.iter().any(|&known| all.get(known) == Some(&usage)) {
             known.push(all.len());
             all.push(usage);
@@ -259,23 +259,30 @@ fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     all
 }
 
-/// Returns the missing values that the text, or whether it is deployed, depends on. A lead that a registry replaces
+/// Returns the missing values that the text, or whether it is deployed, depends on. A registry part that is replaced
 /// is not counted.
-fn needs(scope: &Scope, text: &Text, lead: Option<&Lead>, undecided: Option<&Unresolved>) -> BTreeSet<Need> {
-    let stood_in = lead.filter(|_| scope.context.stand_in.is_some()).map_or(0, |lead| lead.parts);
+fn needs(
+    scope: &Scope,
+    text: &Text,
+    registry_part: Option<&RegistryPart>,
+    undecided: Option<&Unresolved>,
+) -> BTreeSet<Need> {
+    let stood_in =
+        registry_part.filter(|_| scope.context.stand_in.is_some()).map_or(0, |registry_part| registry_part.parts);
     let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
     missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
 }
 
-fn filled_in_by_sam(place: &SourceLocation) -> Unresolved {
-    Unresolved::new(place.clone(), "`ImageUri` is filled in by `sam package`")
+fn filled_in_by_sam(source_location: &SourceLocation) -> Unresolved {
+    Unresolved::new(source_location.clone(), "`ImageUri` is filled in by `sam package`")
 }
 
 /// Calls `visit` with the scope, ID and properties of each task definition that may be deployed.
 pub(super) fn visit_task_definitions(scope: &Scope, prefix: &str, visit: &mut dyn FnMut(&Scope, &str, &Node)) {
     for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
         let condition = entry.value.get("Condition").and_then(|node| node.text());
-        let excluded = condition.is_some_and(|name| scope.condition(name, || scope.place(&entry.value)) == Ok(false));
+        let excluded =
+            condition.is_some_and(|name| scope.condition(name, || scope.source_location(&entry.value)) == Ok(false));
         let id = format!("{prefix}{}", entry.key);
         match (excluded, entry.value.get("Properties")) {
             (true, _) => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::reference::{EvaluatedReference, Lead};
+use super::reference::{EvaluatedReference, RegistryPart};
 use super::shapes::ResourceKind;
 use super::value::{MappingRead, Need, Unresolved};
 use crate::SourceLocation;
@@ -18,13 +18,13 @@ pub struct Usage {
     /// The container's name, if it has one and it is known.
     pub container: Option<String>,
     /// The location of the image's expression.
-    pub place: SourceLocation,
-    /// The evaluated expression, with [`Context::stand_in`](crate::Context::stand_in) in place of its lead.
+    pub source_location: SourceLocation,
+    /// The evaluated expression, with [`Context::stand_in`](crate::Context::stand_in) in place of its registry part.
     pub reference: Result<EvaluatedReference, Unresolved>,
     /// Mistakes in the expression, such as a key that is not in the mapping.
     pub mistakes: Vec<Unresolved>,
     /// The leading part of the expression that a registry can replace.
-    pub lead: Option<Lead>,
+    pub registry_part: Option<RegistryPart>,
     /// The repository's path below the registry, such as `team/app`. It may be known even if the reference is not.
     /// Unknown parts are `?`.
     pub path: Option<String>,
@@ -50,7 +50,7 @@ pub struct Runtime {
     /// The platforms that it may run on, if they cannot be decided and are known.
     pub alternatives: Vec<Platform>,
     /// The location of the declaration, or that of the resource.
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
     /// Whether the template declares the platforms or the service has only one. Otherwise they are a default.
     pub certain: bool,
     /// Why the platforms cannot be decided.
@@ -72,13 +72,13 @@ impl Usage {
         Self { needs, reference: Err(why.clone()), undecided: self.undecided.or_else(|| Some(why.clone())), ..self }
     }
 
-    /// Returns the reference with a registry in place of the lead. Without a lead, returns it unchanged.
+    /// Returns the reference with a registry in place of its registry part. Without such a part, returns it unchanged.
     ///
     /// # Errors
     /// Returns an error if another part of the reference is unknown.
     pub fn with_registry(&self, registry: &str) -> Result<EvaluatedReference, Unresolved> {
-        match &self.lead {
-            Some(lead) => lead.with_registry(registry, &self.place),
+        match &self.registry_part {
+            Some(registry_part) => registry_part.with_registry(registry, &self.source_location),
             None => self.reference.clone(),
         }
     }

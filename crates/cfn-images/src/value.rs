@@ -19,7 +19,7 @@ pub struct Unresolved {
     /// What to do about it.
     pub hint: Option<String>,
     /// The location of the expression.
-    pub place: Box<SourceLocation>,
+    pub source_location: Box<SourceLocation>,
     /// The single value that would decide it.
     pub need: Option<Need>,
     /// Whether the template is wrong whatever the values are, such as a mapping key or parameter that does not exist.
@@ -94,13 +94,13 @@ pub(super) struct Part {
 }
 
 impl Unresolved {
-    pub(super) fn new(place: SourceLocation, reason: impl Into<String>) -> Self {
-        let (reason, place) = (one_line(&reason.into()), Box::new(place));
-        Self { reason, hint: None, place, need: None, mistake: false, condition: None }
+    pub(super) fn new(source_location: SourceLocation, reason: impl Into<String>) -> Self {
+        let (reason, source_location) = (one_line(&reason.into()), Box::new(source_location));
+        Self { reason, hint: None, source_location, need: None, mistake: false, condition: None }
     }
 
-    pub(super) fn mistake(place: SourceLocation, reason: impl Into<String>) -> Self {
-        Self { mistake: true, ..Self::new(place, reason) }
+    pub(super) fn mistake(source_location: SourceLocation, reason: impl Into<String>) -> Self {
+        Self { mistake: true, ..Self::new(source_location, reason) }
     }
 
     pub(super) fn needs(self, need: Need) -> Self {
@@ -122,12 +122,12 @@ impl Value {
     }
 
     /// Converts the value to a string.
-    pub(super) fn into_text(self, place: impl FnOnce() -> SourceLocation) -> Text {
+    pub(super) fn into_text(self, source_location: impl FnOnce() -> SourceLocation) -> Text {
         let unknown = match self {
             Self::Text(text) => return text,
             Self::Unknown(unresolved) => unresolved,
-            Self::List(_) => Unresolved::mistake(place(), "a list where a string is needed"),
-            Self::Nothing(_) => Unresolved::new(place(), "`AWS::NoValue` where a string is needed"),
+            Self::List(_) => Unresolved::mistake(source_location(), "a list where a string is needed"),
+            Self::Nothing(_) => Unresolved::new(source_location(), "`AWS::NoValue` where a string is needed"),
         };
         Text::of(Err(unknown), None)
     }
@@ -166,8 +166,8 @@ impl Value {
     }
 
     /// Converts the value to a string. Fails if any part is unknown.
-    pub(super) fn into_known(self, place: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
-        self.into_text(place).known()
+    pub(super) fn into_known(self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+        self.into_text(source_location).known()
     }
 
     /// Returns what the text depends on.
@@ -296,7 +296,7 @@ impl Text {
     }
 
     /// Returns the repository's path below the registry, with `?` for unknown parts, if the text is an image
-    /// reference. The registry is the lead, or anything that looks like a host.
+    /// reference. The registry is the registry part, or anything that looks like a host.
     pub(super) fn path(&self) -> Option<String> {
         self.path_of(|_| true)
     }

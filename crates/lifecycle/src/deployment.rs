@@ -74,7 +74,7 @@ async fn problem_of(unmanaged: &UnmanagedReference, stores: &Stores) -> Option<A
             format!("a deployment may not find `{unmanaged}`, which `{}` deploys: {why}", unmanaged.usage.resource)
         }
     };
-    Some(ActionError::failure(why).at(unmanaged.usage.place.clone()))
+    Some(ActionError::failure(why).at(unmanaged.usage.source_location.clone()))
 }
 
 /// Annotates what a deployment would miss, and returns the section for the summary, which is empty if nothing is
@@ -87,7 +87,7 @@ pub fn report_missing(missing: &[ActionError], release: Release<'_>, runner: &Ru
     let mut text =
         format!("#### What a deployment of {} to {} misses\n\n", escape(&version.to_string()), escape(environment));
     for error in missing {
-        runner.annotate(Annotation::new(Level::Warning, error.message.clone()).at(error.place.clone()));
+        runner.annotate(Annotation::new(Level::Warning, error.message.clone()).at(error.source_location.clone()));
         text += &format!("- {}\n", message(&error.message));
     }
     text
@@ -133,7 +133,7 @@ pub async fn refusal(
     let root = &graph.root;
     let layers = usages.iter().find_map(|usage| {
         let why = unusable_layer(usage, graph)?;
-        Some(ActionError::failure(why).at(usage.runtime.place.clone()))
+        Some(ActionError::failure(why).at(usage.runtime.source_location.clone()))
     });
     if layers.is_some() {
         return Ok(layers);
@@ -146,7 +146,7 @@ pub async fn refusal(
         has => has?,
     };
     let refused = usages.iter().find_map(|usage| match fit(usage, root, &has) {
-        Fit::Refused(why) => Some(ActionError::failure(why).at(usage.runtime.place.clone())),
+        Fit::Refused(why) => Some(ActionError::failure(why).at(usage.runtime.source_location.clone())),
         Fit::Runs | Fit::Unsure(_) => None,
     });
     Ok(refused)

@@ -12,7 +12,7 @@ pub struct Diagnostic {
     /// What failed and why, on one line.
     pub message: String,
     /// The location in a source file that the error is about.
-    pub place: Option<SourceLocation>,
+    pub source_location: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
     /// 1 if something failed, 2 if the inputs or the template are wrong.
@@ -33,7 +33,7 @@ impl Diagnostic {
         }
         Self {
             message: messages.join(": "),
-            place: explained.iter().find_map(|cause| cause.place()),
+            source_location: explained.iter().find_map(|cause| cause.source_location()),
             hint: explained.iter().find_map(|cause| cause.hint()),
             exit_code: if explained.iter().any(|cause| cause.is_usage_error()) { 2 } else { 1 },
         }
@@ -41,15 +41,16 @@ impl Diagnostic {
 
     /// Formats the diagnostic as one line, with location and hint.
     pub fn line(&self) -> String {
-        let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        let source_location =
+            self.source_location.as_ref().map(|source_location| format!("{source_location}: ")).unwrap_or_default();
         let hint = self.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-        format!("{place}{}{hint}", self.message)
+        format!("{source_location}{}{hint}", self.message)
     }
 
     /// Returns the diagnostic as an error annotation.
     pub fn annotation(&self) -> Annotation {
         let hint = self.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-        Annotation::new(Level::Error, format!("{}{hint}", self.message)).at(self.place.clone())
+        Annotation::new(Level::Error, format!("{}{hint}", self.message)).at(self.source_location.clone())
     }
 }
 
@@ -79,8 +80,8 @@ mod tests {
         let cause = StoreError::new(ErrorKind::Transient, "no answer from `h`")
             .because(std::io::Error::other("connection\nrefused"))
             .hint("is it up?");
-        let place = SourceLocation { file: "template.yaml".into(), line: 41, column: 13 };
-        let error = anyhow::Error::new(ActionError::failure("image `Web` failed").at(place).because(cause));
+        let source_location = SourceLocation { file: "template.yaml".into(), line: 41, column: 13 };
+        let error = anyhow::Error::new(ActionError::failure("image `Web` failed").at(source_location).because(cause));
         let diagnostic = Diagnostic::of(&error);
         insta::assert_snapshot!(diagnostic.line(), @"template.yaml:41:13: image `Web` failed: no answer from `h`: connection refused (hint: is it up?)");
         assert_eq!(diagnostic.exit_code, 1);

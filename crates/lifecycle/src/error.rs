@@ -7,7 +7,7 @@ use runner_protocol::{InputError, RunnerError};
 /// An error with more to report than its message.
 pub trait Explain: std::error::Error + Send + Sync + 'static {
     /// Returns the location in a source file that the error is about.
-    fn place(&self) -> Option<SourceLocation> {
+    fn source_location(&self) -> Option<SourceLocation> {
         None
     }
 
@@ -51,8 +51,8 @@ impl Explain for InvalidReference {
 }
 
 impl Explain for cfn_images::Error {
-    fn place(&self) -> Option<SourceLocation> {
-        self.place().cloned()
+    fn source_location(&self) -> Option<SourceLocation> {
+        self.source_location().cloned()
     }
 
     fn hint(&self) -> Option<String> {
@@ -71,7 +71,7 @@ pub struct ActionError {
     /// What failed, on one line.
     pub message: String,
     /// The location in a source file that the error is about.
-    pub place: Option<SourceLocation>,
+    pub source_location: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
     /// Whether the inputs or the template are wrong.
@@ -84,7 +84,7 @@ pub struct ActionError {
 impl ActionError {
     /// Creates an error for inputs or a template that are wrong.
     pub fn usage_error(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, hint: None, is_usage_error: true, source: None }
+        Self { message: message.into(), source_location: None, hint: None, is_usage_error: true, source: None }
     }
 
     /// Creates an error for something that failed during the run.
@@ -94,8 +94,8 @@ impl ActionError {
 
     /// Adds a source location.
     #[must_use]
-    pub fn at(mut self, place: impl Into<Option<SourceLocation>>) -> Self {
-        self.place = place.into();
+    pub fn at(mut self, source_location: impl Into<Option<SourceLocation>>) -> Self {
+        self.source_location = source_location.into();
         self
     }
 
@@ -115,8 +115,8 @@ impl ActionError {
 }
 
 impl Explain for ActionError {
-    fn place(&self) -> Option<SourceLocation> {
-        self.place.clone()
+    fn source_location(&self) -> Option<SourceLocation> {
+        self.source_location.clone()
     }
 
     fn hint(&self) -> Option<String> {

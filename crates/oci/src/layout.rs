@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::io::ReaderStream;
 
-use super::store::{BlobSource, BlobStream, ErrorKind, Put, Store, StoreError, verified};
+use super::store::{BlobOutcome, BlobSource, BlobStream, ErrorKind, Store, StoreError, verified};
 use super::{Descriptor, Digest, Hasher, Location, MANIFEST_LIMIT, Manifest, RepositoryName, Tag};
 pub use index::Root;
 use index::{Seen, index_of};
@@ -319,12 +319,12 @@ impl Store for Layout {
         self.read_manifest(digest)
     }
 
-    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
+    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {
         let path = self.blob_path(&blob.digest);
         if path.exists() {
             let blob = blob.clone();
             self.run_blocking(move |layout| layout.verify(&blob.digest, blob.size)).await?;
-            return Ok(Put::Present);
+            return Ok(BlobOutcome::Present);
         }
         self.create()?;
         let temporary = self.temporary()?;
@@ -339,7 +339,7 @@ impl Store for Layout {
         // The content was verified while it was received.
         let written = fs::metadata(&path).map_err(|e| self.failed(&path, e))?;
         self.set_verified(&blob.digest, index::stamp(&written));
-        Ok(Put::Sent)
+        Ok(BlobOutcome::Sent)
     }
 
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError> {

@@ -16,6 +16,6 @@ pub use manifest::{Content, Descriptor, InvalidManifest, MANIFEST_LIMIT, Manifes
 pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform, listed};
 pub use reference::{InvalidReference, Location, Reference, RepositoryName, Tag};
 pub use store::{
-    BlobSource, BlobStream, BoxError, ErrorKind, LOOK_AGAIN, LOOKS, Put, Store, StoreError, listed_tag, read_blob,
-    verified,
+    BlobOutcome, BlobSource, BlobStream, BoxError, ErrorKind, READ_ATTEMPTS, READ_INTERVAL, Store, StoreError,
+    listed_tag, read_blob, verified,
 };

@@ -43,7 +43,7 @@ pub trait Store: BlobSource {
     async fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError>;
 
     /// Ensures that a blob of `source` exists here.
-    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError>;
+    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError>;
 
     /// Writes a manifest under its digest, or under a tag.
     async fn put_manifest(&self, manifest: &Manifest, tag: Option<&Tag>) -> Result<(), StoreError>;
@@ -61,7 +61,7 @@ pub trait Store: BlobSource {
 
 /// How a blob got into the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum BlobOutcome {
     /// It already existed.
     Present,
     /// The registry mounted it from another repository.
@@ -132,19 +132,19 @@ impl StoreError {
 }
 
 /// How often content that has to exist is read before it counts as missing.
-pub const LOOKS: usize = 3;
+pub const READ_ATTEMPTS: usize = 3;
 
 /// The wait between two such reads: a recent write may not be visible everywhere yet.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(300);
+pub const READ_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Returns the digest of a tag that the store has listed.
 ///
 /// # Errors
 /// Returns an error if the store fails, or repeatedly reports the tag as missing.
 pub async fn listed_tag(store: &dyn Store, tag: &Tag) -> Result<(Tag, Digest), StoreError> {
-    for look in 0..LOOKS {
+    for look in 0..READ_ATTEMPTS {
         if look > 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(READ_INTERVAL).await;
         }
         if let Some(digest) = store.head(tag).await? {
             return Ok((tag.clone(), digest));

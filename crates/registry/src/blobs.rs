@@ -19,7 +19,7 @@ use super::request::{ANSWER_DEADLINE, Call, Payload};
 use super::retry::PATIENCE;
 use super::upload_progress::PIECE_DEADLINE;
 use super::upload_progress::UploadProgress;
-use oci::{BlobSource, BlobStream, Descriptor, ErrorKind, Put, RepositoryName, Store, StoreError, verified};
+use oci::{BlobOutcome, BlobSource, BlobStream, Descriptor, ErrorKind, RepositoryName, Store, StoreError, verified};
 
 /// The maximum number of redirects that a download follows.
 const REDIRECTS: usize = 5;
@@ -65,7 +65,7 @@ impl Repository {
         &self,
         blob: &Descriptor,
         source: &Arc<dyn BlobSource>,
-    ) -> Result<Put, StoreError> {
+    ) -> Result<BlobOutcome, StoreError> {
         let sibling = source.origin().filter(|(location, _)| **location == self.location).map(|(_, name)| name.clone());
         let Some(from) = sibling else { return self.send_unless_there(blob, source, None).await };
         let pair = self.registry.mounts.pair(&from, &self.name);
@@ -74,7 +74,7 @@ impl Repository {
             if *known == Some(true) {
                 drop(known);
                 return match self.mount(blob, &from).await? {
-                    None => Ok(Put::Mounted),
+                    None => Ok(BlobOutcome::Mounted),
                     // The pair can mount, but not this blob, so it is unknown whether the blob exists.
                     Some(session) => self.send_unless_there(blob, source, Some(session)).await,
                 };
@@ -83,7 +83,7 @@ impl Repository {
             *known = Some(answer.is_none());
             drop(known);
             return match answer {
-                None => Ok(Put::Mounted),
+                None => Ok(BlobOutcome::Mounted),
                 Some(session) => {
                     self.counts.mount_refused();
                     self.send_unless_there(blob, source, Some(session)).await
@@ -119,11 +119,11 @@ impl Repository {
         blob: &Descriptor,
         source: &Arc<dyn BlobSource>,
         session: Option<Url>,
-    ) -> Result<Put, StoreError> {
+    ) -> Result<BlobOutcome, StoreError> {
         if self.has_blob(blob).await? {
-            Ok(Put::Present)
+            Ok(BlobOutcome::Present)
         } else {
-            self.upload(blob, source, session).await.map(|()| Put::Sent)
+            self.upload(blob, source, session).await.map(|()| BlobOutcome::Sent)
         }
     }
 

@@ -13,8 +13,8 @@ use super::request::{Answer, Call, Payload};
 use super::retry::PATIENCE;
 use oci::limited::List;
 use oci::{
-    BlobSource, BlobStream, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, Location, MANIFEST_LIMIT, Manifest, Put,
-    RepositoryName, Store, StoreError, Tag, listed_tag, media_type,
+    BlobOutcome, BlobSource, BlobStream, Descriptor, Digest, ErrorKind, Location, MANIFEST_LIMIT, Manifest,
+    READ_ATTEMPTS, READ_INTERVAL, RepositoryName, Store, StoreError, Tag, listed_tag, media_type,
 };
 
 /// The header with a response's digest.
@@ -152,9 +152,9 @@ impl Repository {
     /// again, and finally an error.
     async fn tag_page(&self, url: url::Url) -> Result<Option<TagPage>, StoreError> {
         let mut answered = String::new();
-        for look in 0..LOOKS {
+        for look in 0..READ_ATTEMPTS {
             if look > 0 {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(READ_INTERVAL).await;
             }
             match self.tag_page_once(&url).await? {
                 TagAnswer::Page(page) => return Ok(Some(page)),
@@ -201,7 +201,7 @@ impl Repository {
         match self.head(tag).await? {
             Some(digest) => Ok(Some(digest)),
             None => {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(READ_INTERVAL).await;
                 self.head(tag).await
             }
         }
@@ -243,7 +243,7 @@ impl Store for Repository {
         self.get_manifest(&digest.to_string(), Some(digest)).await
     }
 
-    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<Put, StoreError> {
+    async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {
         self.receive_blob(blob, source).await
     }
 

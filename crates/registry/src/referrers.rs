@@ -20,8 +20,8 @@ use super::request::{Answer, Call};
 use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
 use oci::{
-    Content, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, MANIFEST_LIMIT, Manifest, RepositoryName, Store,
-    StoreError, Tag, media_type,
+    Content, Descriptor, Digest, ErrorKind, MANIFEST_LIMIT, Manifest, READ_ATTEMPTS, READ_INTERVAL, RepositoryName,
+    Store, StoreError, Tag, media_type,
 };
 
 /// The maximum number of pages of a digest's referrers.
@@ -72,9 +72,9 @@ impl Repository {
     async fn referrers_from_api(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
         let mut answered = String::new();
         let mut absent = 0;
-        for look in 0..LOOKS {
+        for look in 0..READ_ATTEMPTS {
             if look > 0 {
-                sleep(LOOK_AGAIN).await;
+                sleep(READ_INTERVAL).await;
             }
             match self.request_referrers(subject).await? {
                 ReferrersResponse::Listed(referrers) => {
@@ -174,7 +174,7 @@ impl Repository {
     async fn referrers_index(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
         let mut index = self.tagged(tag).await?;
         if index.is_none() {
-            sleep(LOOK_AGAIN).await;
+            sleep(READ_INTERVAL).await;
             index = self.tagged(tag).await?;
         }
         match index {

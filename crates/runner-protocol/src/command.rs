@@ -91,9 +91,10 @@ impl Annotation {
 
     /// Returns the message after its position, which the log does not show otherwise.
     fn placed(&self) -> String {
-        let place = self.position.as_ref().map(|at| format!("{}:{}:{}: ", at.file.display(), at.line, at.column));
-        let place = place.unwrap_or_default();
-        escape_invisible(&format!("{place}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
+        let source_location =
+            self.position.as_ref().map(|at| format!("{}:{}:{}: ", at.file.display(), at.line, at.column));
+        let source_location = source_location.unwrap_or_default();
+        escape_invisible(&format!("{source_location}{}", self.message)).chars().take(MESSAGE_LIMIT).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod action;
-mod children;
+mod child_environment;
 mod command;
 mod console;
 mod error;
@@ -17,7 +17,7 @@ mod summary;
 mod variables;
 
 pub use action::{Action, Verdict};
-pub use children::{Grant, Program, command, grant};
+pub use child_environment::{Grant, Program, command, grant};
 pub use command::{Annotation, FilePosition, Level};
 pub use error::RunnerError;
 pub use inputs::{Input, InputError};

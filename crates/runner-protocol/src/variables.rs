@@ -72,13 +72,13 @@ impl Variables {
     }
 
     /// Returns the names of empty variables with a prefix. Some libraries do not treat them as unset.
-    pub fn blank<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
+    pub fn blank_with_prefix<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
         let blank = self.0.iter().filter(|(_, value)| value.to_str().is_some_and(|value| value.trim().is_empty()));
         blank.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(beginning))
     }
 
     /// Returns variables with a prefix that are not empty, by the rest of their names.
-    pub fn below<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
+    pub fn with_prefix<'e>(&'e self, beginning: &'e str) -> impl Iterator<Item = &'e str> {
         let set = self.0.iter().filter(|(_, value)| !value.is_empty());
         set.filter_map(move |(name, _)| name.strip_prefix(beginning))
     }
@@ -204,13 +204,13 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
 fn not_utf8(name: &str, value: &[u8]) -> Option<RunnerError> {
     let offset = std::str::from_utf8(value).err()?.valid_up_to();
     let line = value[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let place = format!("byte 0x{:02x} at offset {offset}, line {line}", value[offset]);
+    let source_location = format!("byte 0x{:02x} at offset {offset}, line {line}", value[offset]);
     let subject = match name.strip_prefix("INPUT_") {
         Some(input) => format!("input `{}`", input.to_lowercase().replace('_', "-")),
         None => format!("the variable {name}"),
     };
     Some(RunnerError {
-        message: format!("{subject} is not UTF-8: {place}"),
+        message: format!("{subject} is not UTF-8: {source_location}"),
         hint: Some("give it a value in UTF-8, or leave it unset".to_owned()),
         is_usage_error: true,
         source: None,

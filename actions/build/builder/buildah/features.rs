@@ -59,7 +59,7 @@ pub(super) fn check(image: &Image, version: BuildahVersion, name: &str) -> Resul
             continue;
         }
         if let Some((offset, (what, can))) = check.unsupported(instruction) {
-            return Err(refused(&what, can, name, image.parsed.place(offset)));
+            return Err(refused(&what, can, name, image.parsed.source_location(offset)));
         }
         check.check_mount_sources(instruction)?;
     }
@@ -82,7 +82,7 @@ pub(super) fn check_base(
         return Ok(());
     }
     let what = |what: &str| format!("{what} of the base image `{}`", base.reference);
-    let refuse = |what: String, can| Err(refused(&what, can, name, base.place.clone()));
+    let refuse = |what: String, can| Err(refused(&what, can, name, base.source_location.clone()));
     if let Some(trigger) = of_base.triggers.iter().find(|trigger| is_oci || trigger.contains("from=")) {
         return refuse(what(&format!("`ONBUILD {trigger}`")), None);
     }
@@ -96,13 +96,13 @@ pub(super) fn check_base(
     Ok(())
 }
 
-fn refused(what: &str, can: Option<BuildahVersion>, name: &str, place: SourceLocation) -> ActionError {
+fn refused(what: &str, can: Option<BuildahVersion>, name: &str, source_location: SourceLocation) -> ActionError {
     let needed = match can {
         Some(BuildahVersion(major, minor)) => format!("buildah {major}.{minor} or BuildKit is needed"),
         None => "BuildKit is needed".to_owned(),
     };
     ActionError::usage_error(format!("{name}, which builds here, does not support {what}: {needed}"))
-        .at(place)
+        .at(source_location)
         .hint("`builder: buildx` builds with BuildKit where there is a Docker Engine")
 }
 
@@ -233,7 +233,7 @@ impl FeatureCheck<'_> {
             let Some(source) = value(&["source", "src"]) else { continue };
             let refused = |why: &str| {
                 let message = format!("`{source}` {why}, so it cannot be mounted");
-                Err(ActionError::usage_error(message).at(self.dockerfile.place(option.offset)))
+                Err(ActionError::usage_error(message).at(self.dockerfile.source_location(option.offset)))
             };
             if source.contains('$') {
                 return refused("is not known before the build");

@@ -266,8 +266,10 @@ impl Buildah {
             let pulled = match all.get(&source) {
                 Some(pulled) => pulled.clone(),
                 None => {
-                    let pulled =
-                        self.pull(&source, parameters, log).await.map_err(|problem| problem.at(base.place.clone()))?;
+                    let pulled = self
+                        .pull(&source, parameters, log)
+                        .await
+                        .map_err(|problem| problem.at(base.source_location.clone()))?;
                     all.insert(source, pulled.clone());
                     pulled
                 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// `place severity: message (hint)`, a line each.
+/// `location severity: message (hint)`, a line each.
 fn findings(text: &str) -> String {
     findings_with(text, &context(&[]))
 }
@@ -17,10 +17,10 @@ fn findings_with(text: &str, context: &Context) -> String {
     let undeployed: Vec<_> =
         undeployed.map(|image| (image, would.remove(&image.key.value).unwrap_or_default())).collect();
     findings.extend(template.undeployed(&undeployed, context));
-    findings.sort_by(|one, other| one.place.cmp(&other.place));
+    findings.sort_by(|one, other| one.source_location.cmp(&other.source_location));
     let line = |finding: &crate::Finding| {
         let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        format!("{} {:?}: {}{hint}", finding.place, finding.severity, finding.message)
+        format!("{} {:?}: {}{hint}", finding.source_location, finding.severity, finding.message)
     };
     findings.iter().map(line).collect::<Vec<_>>().join("\n")
 }

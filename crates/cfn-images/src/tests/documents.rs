@@ -27,13 +27,13 @@ fn yaml_and_json_are_the_same() {
 
 #[test]
 fn places_count_characters_from_one() {
-    let place = |text: &str| template(text).usages(&context(&[]))[0].place.to_string();
-    assert_eq!(place(&with_image("x/y")), "template.yaml:1:95");
+    let source_location = |text: &str| template(text).usages(&context(&[]))[0].source_location.to_string();
+    assert_eq!(source_location(&with_image("x/y")), "template.yaml:1:95");
     let yaml = "# é\r\nResources:\r\n  T: {Type: AWS::ECS::TaskDefinition, Properties: {Über: ü, ContainerDefinitions: [{Image: a}]}}\r\n";
-    assert_eq!(place(yaml), "template.yaml:3:92");
+    assert_eq!(source_location(yaml), "template.yaml:3:92");
     let json = "{\"Résources\": \"\\ud83d\\ude00\", \"Resources\": {\n\t\"T\": {\"Type\": \"AWS::ECS::TaskDefinition\",\r\n \
                 \"Properties\": {\"é\": \"😀\", \"ContainerDefinitions\": [{\"Image\": \"a\"}]}}}}";
-    assert_eq!(place(json), "template.yaml:3:62");
+    assert_eq!(source_location(json), "template.yaml:3:62");
 }
 
 #[test]
@@ -151,7 +151,7 @@ Resources:
 ";
     assert_eq!(image(text), "registry/one | registry/two");
     let usages = template(text).usages(&context(&[]));
-    assert_eq!(usages[1].place.to_string(), "template.yaml:13:10");
+    assert_eq!(usages[1].source_location.to_string(), "template.yaml:13:10");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_registry_stands_in_for_the_lead() {
     };
     let usage = template.usages(&context).remove(0);
     assert_eq!(usage.reference.as_ref().unwrap_err().need, Some(Need::Ssm("/account/ecr/main/registry".to_owned())));
-    assert_eq!(usage.lead.as_ref().unwrap().origin, Origin::Parameter("RepositoryPrefix".to_owned()));
+    assert_eq!(usage.registry_part.as_ref().unwrap().origin, Origin::Parameter("RepositoryPrefix".to_owned()));
     let reference = usage.with_registry("localhost:5000/team/").unwrap();
     assert_eq!(reference.text, "localhost:5000/team/exemplar-busybox:test-2.0.0");
     assert_eq!(reference.repository, "localhost:5000/team/exemplar-busybox");
@@ -259,7 +259,7 @@ Resources:
     let unseen = super::template(&text("!Ref Names"));
     let findings = unseen.findings(&[], &unseen.usages(&context(&[])), &context(&[]));
     assert_eq!(
-        findings.iter().map(|finding| format!("{}: {}", finding.place, finding.message)).collect::<Vec<_>>(),
+        findings.iter().map(|finding| format!("{}: {}", finding.source_location, finding.message)).collect::<Vec<_>>(),
         ["template.yaml:4:3: the resources of `Fn::ForEach::Services` are not seen: its collection is not written out"]
     );
     assert_eq!(refused(&text("[a, a]")), "template.yaml:7:7: duplicate key `aTask`, first written at line 7");

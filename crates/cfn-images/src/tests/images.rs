@@ -35,9 +35,9 @@ fn the_exemplars_images() {
             "NginxService exemplar-nginx images/nginx/Dockerfile in images/nginx to - on [linux/amd64] with [BASE_ACCOUNT=012345678901]",
         ]
     );
-    assert_eq!(images[0].key.place.to_string(), "template.yaml:17:5");
-    assert_eq!(images[0].dockerfile.place.to_string(), "template.yaml:19:19");
-    assert_eq!(images[1].dockerfile.place.to_string(), "template.yaml:21:5");
+    assert_eq!(images[0].key.source_location.to_string(), "template.yaml:17:5");
+    assert_eq!(images[0].dockerfile.source_location.to_string(), "template.yaml:19:19");
+    assert_eq!(images[1].dockerfile.source_location.to_string(), "template.yaml:21:5");
 }
 
 #[test]

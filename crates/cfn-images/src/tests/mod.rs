@@ -25,9 +25,10 @@ fn template(text: &str) -> Template {
 }
 
 fn located(error: &Error) -> String {
-    let place = error.place().map(|place| format!("{place}: ")).unwrap_or_default();
+    let source_location =
+        error.source_location().map(|source_location| format!("{source_location}: ")).unwrap_or_default();
     let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("{place}{error}{hint}")
+    format!("{source_location}{error}{hint}")
 }
 
 /// Why a text is no template.
@@ -57,7 +58,7 @@ fn shown(usage: &Usage) -> String {
         Ok(reference) => reference.text.clone(),
         Err(unresolved) => {
             let hint = unresolved.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            format!("{}: {unresolved}{hint}", unresolved.place)
+            format!("{}: {unresolved}{hint}", unresolved.source_location)
         }
     }
 }

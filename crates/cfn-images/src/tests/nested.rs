@@ -63,7 +63,7 @@ fn nested_templates_get_what_the_parent_passes() {
     );
     let usages = template.usages(&context);
     assert_eq!(usages[0].resource, "Service/Task");
-    assert_eq!(usages[0].place.to_string(), "stacks/service.yaml:6:49");
+    assert_eq!(usages[0].source_location.to_string(), "stacks/service.yaml:6:49");
     assert_eq!(usages[0].keys(MAPPING).collect::<Vec<_>>(), ["Api"]);
     context.stand_in = Some("other.example".to_owned());
     assert_eq!(references(&template, &context)[0], "other.example/api:dev-s");

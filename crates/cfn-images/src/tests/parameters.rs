@@ -121,7 +121,7 @@ fn declarations_are_read() {
     let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     assert_eq!(names, ["Environment", "DeploymentVersion", "RepositoryPrefix"]);
     assert_eq!(parameters[0].allowed_values, ["dev", "test", "prod"]);
-    assert_eq!(parameters[0].place.to_string(), "template.yaml:5:3");
+    assert_eq!(parameters[0].source_location.to_string(), "template.yaml:5:3");
     assert_eq!(parameters[2].default.as_deref(), Some("/account/ecr/main/registry"));
     assert!(parameters[2].is_ssm() && !parameters[0].is_ssm());
 }

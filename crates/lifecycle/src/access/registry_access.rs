@@ -51,19 +51,19 @@ impl RegistryAccess {
     ) -> anyhow::Result<()> {
         let allowed = |account: &str| accounts.iter().any(|id| id == account);
         let mut hosts = BTreeMap::new();
-        for (reference, place) in references {
+        for (reference, source_location) in references {
             if let Location::Host(host) = &reference.location {
-                hosts.insert(host, place);
+                hosts.insert(host, source_location);
             }
         }
         if accounts.is_empty() || hosts.is_empty() {
             return Ok(());
         }
-        for (host, place) in hosts {
+        for (host, source_location) in hosts {
             let account = EcrHost::parse(host).map(|ecr| ecr.account);
             if !account.as_deref().is_some_and(allowed) {
                 let message = format!("`{host}` is of no account in `allowed-account-ids`");
-                return Err(ActionError::usage_error(message).at(place.clone()).into());
+                return Err(ActionError::usage_error(message).at(source_location.clone()).into());
             }
         }
         let account = self.aws.account().await?;

@@ -118,7 +118,7 @@ fn unknown_inputs(action: &Action, variables: &Variables) -> Vec<Annotation> {
     }
     let is_unknown =
         |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
-    let unknown = variables.below("INPUT_").filter(is_unknown);
+    let unknown = variables.with_prefix("INPUT_").filter(is_unknown);
     let warning = |name: &str| {
         let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
         let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));

@@ -23,9 +23,12 @@ pub(super) async fn catch<T>(work: impl Future<Output = anyhow::Result<T>>) -> a
 }
 
 fn store_message(info: &PanicHookInfo<'_>) {
-    let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
+    let source_location = info
+        .location()
+        .map(|source_location| format!(" ({}:{})", source_location.file(), source_location.line()))
+        .unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("a panic without a message");
-    *LAST_MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{message}{place}"));
+    *LAST_MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{message}{source_location}"));
 }
 
 #[cfg(test)]

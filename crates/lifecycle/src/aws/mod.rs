@@ -171,7 +171,7 @@ impl Aws {
     async fn config(&self) -> Result<&SdkConfig, Error> {
         let load = || async {
             // The SDK panics if an endpoint variable is empty.
-            if let Some(name) = self.runner.variables.blank("AWS_ENDPOINT_URL").next() {
+            if let Some(name) = self.runner.variables.blank_with_prefix("AWS_ENDPOINT_URL").next() {
                 let error = Error::new(AwsErrorKind::Other, format!("the variable {name} is set, and empty"));
                 return Err(error.hint("leave it unset, or give it an address"));
             }

@@ -150,7 +150,7 @@ impl Delivery {
         create: CreateRepositories,
     ) -> anyhow::Result<()> {
         if self.tags.iter().all(|plan| plan.current.is_none()) && !self.is_in_one_repository() {
-            self.repository = RepositoryState::of(aws, &named.reference, create, &named.place).await?;
+            self.repository = RepositoryState::of(aws, &named.reference, create, &named.source_location).await?;
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Delivery {
                 let when = tags::push_time_suffix(aws, &named.reference, current).await;
                 let (tag, digest) = (named.reference.with_tag(plan.tag.clone()), self.digest());
                 let message = format!("`{tag}` is immutable and holds {current}{when}; it can't be moved to {digest}");
-                let problem = ActionError::failure(message).at(named.place.clone());
+                let problem = ActionError::failure(message).at(named.source_location.clone());
                 return Err(problem.hint("exclude the tag from the repository's immutability, or leave it out").into());
             }
         }
@@ -199,7 +199,8 @@ impl Delivery {
         let is_copied = !self.is_in_one_repository();
         let evidence = match mode {
             EvidenceMode::Required | EvidenceMode::BestEffort if is_copied => {
-                let wanted = copy::wanted(&self.source, &self.target.store, &self.graph, self.is_there).await;
+                let wanted =
+                    copy::needed_attachments(&self.source, &self.target.store, &self.graph, self.is_there).await;
                 wanted.or_else(|error| mode.tolerate(&named.key, error, runner).map(|()| Attached::default()))?
             }
             _ => Attached::default(),

@@ -126,18 +126,18 @@ pub fn notes<'a>(images: impl Iterator<Item = &'a Planned> + Clone) -> String {
 
 /// Annotates the failure or the remarks of an image.
 pub fn annotate(action: &str, planned: &Planned, runner: &Runner) {
-    let (key, place) = (&planned.named.key, &planned.named.place);
+    let (key, source_location) = (&planned.named.key, &planned.named.source_location);
     let title = format!("{action} {key}");
     match &planned.delivery {
         Ok(delivery) => {
             for Remark { level, text } in &delivery.remarks {
                 let annotation = Annotation::new(*level, format!("image `{key}`: {text}"));
-                runner.annotate(annotation.titled(title.clone()).at(Some(place.clone())));
+                runner.annotate(annotation.titled(title.clone()).at(Some(source_location.clone())));
             }
         }
         Err(error) => {
             let mut diagnostic = Diagnostic::of(error);
-            diagnostic.place.get_or_insert_with(|| place.clone());
+            diagnostic.source_location.get_or_insert_with(|| source_location.clone());
             runner.annotate(diagnostic.annotation().titled(title));
         }
     }

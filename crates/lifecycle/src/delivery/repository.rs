@@ -27,7 +27,7 @@ impl RepositoryState {
         aws: &Aws,
         reference: &Reference,
         create: CreateRepositories,
-        place: &SourceLocation,
+        source_location: &SourceLocation,
     ) -> anyhow::Result<Self> {
         let Some(host) = EcrHost::parse(&reference.location.to_string()) else { return Ok(Self::Unknown) };
         let name = &reference.repository;
@@ -40,7 +40,7 @@ impl RepositoryState {
         }
         let (account, region) = (&host.account, &host.region);
         let missing = ActionError::failure(format!("repository `{name}` does not exist in {account}/{region}"));
-        let missing = missing.at(place.clone());
+        let missing = missing.at(source_location.clone());
         match create {
             CreateRepositories::Missing => Ok(Self::ToBeCreated),
             CreateRepositories::Never => {

@@ -241,14 +241,14 @@ impl TagRules<'_> {
         let when = push_time_suffix(aws, name, current).await;
         let delivered = self.describe_delivered(digest);
         ActionError::failure(format!("`{name}` exists with another digest: {current}{when}; {delivered}"))
-            .at(self.named.place.clone())
+            .at(self.named.source_location.clone())
             .hint("release a new version, or set `on-conflict: keep`")
     }
 
     fn downgrade_error(&self, tag: &OccupiedTag<'_>, above: &Version) -> ActionError {
         let (current, digest) = tag.digests;
         ActionError::failure(format!("{}: {current} → {digest}", self.describe_downgrade(tag.name, above)))
-            .at(self.named.place.clone())
+            .at(self.named.source_location.clone())
             .hint("set `rollback: true` if that is what you want")
     }
 }
@@ -269,10 +269,10 @@ mod tests {
     /// Decides about a tag that holds another digest of version `held`. `own` is the tag of the reference.
     fn decide(kind: RecordKind, on_conflict: OnConflict, tag: &str, held: &str) -> Decision {
         let reference = Reference::parse("h.example/shop/api:own", None).unwrap();
-        let place = SourceLocation { file: "template.yaml".into(), line: 1, column: 1 };
+        let source_location = SourceLocation { file: "template.yaml".into(), line: 1, column: 1 };
         let (key, image) = ("Api".to_owned(), "shop/api".to_owned());
         let pattern = NamePattern::of(&"h.example/shop/api:own".into());
-        let named = Named { key, image, reference: reference.clone(), pattern, usages: Vec::new(), place };
+        let named = Named { key, image, reference: reference.clone(), pattern, usages: Vec::new(), source_location };
         let version = "1.2.0".parse().unwrap();
         let source = (kind != RecordKind::Publish).then_some("dev");
         let rules = TagRules { kind, version: &version, named: &named, environment: "test", source, on_conflict };

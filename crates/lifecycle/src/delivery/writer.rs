@@ -7,7 +7,7 @@ use crate::ActionError;
 use crate::access::RegistryAccess;
 use crate::clock;
 use crate::delivery::attach;
-use crate::inputs::Writing;
+use crate::inputs::WritingOptions;
 use crate::naming::Named;
 use oci::transfer::{Graph, copy};
 use oci::{Digest, Reference};
@@ -19,7 +19,7 @@ pub struct Writer<'a> {
     /// Access to the target, to create repositories.
     pub target: &'a RegistryAccess,
     /// The options for evidence and for new repositories.
-    pub writing: &'a Writing,
+    pub writing: &'a WritingOptions,
     /// How many images are written concurrently.
     pub concurrency: usize,
     /// The runner, for progress messages and cancellation.
@@ -183,7 +183,7 @@ impl Writer<'_> {
             }
         }
         let failed = |error| self.writing.evidence.tolerate(key, error, self.runner);
-        progress.referrers = copy::attached(source, target, &writes.evidence, failed).await?;
+        progress.referrers = copy::attachments(source, target, &writes.evidence, failed).await?;
         attachments.evidence = progress.referrers.len();
         Ok(())
     }

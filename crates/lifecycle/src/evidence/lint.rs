@@ -49,7 +49,7 @@ pub struct LintFinding {
     /// The rule's message, on one line.
     pub message: String,
     /// The location, with the path of the file in the checkout.
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
     /// The address of the rule's documentation.
     pub url: Option<String>,
 }

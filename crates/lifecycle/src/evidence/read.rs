@@ -257,8 +257,8 @@ mod tests {
     }
 
     fn finding(level: lint::LintLevel) -> lint::LintFinding {
-        let place = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
-        lint::LintFinding { rule: "DL1".into(), level, message: "m".into(), place, url: None }
+        let source_location = SourceLocation { file: "Dockerfile".into(), line: 1, column: 1 };
+        lint::LintFinding { rule: "DL1".into(), level, message: "m".into(), source_location, url: None }
     }
 
     #[tokio::test]
@@ -279,8 +279,8 @@ mod tests {
         assert_eq!(found[0].content, Ok(LintResult { counts, threshold: Some(lint::LintLevel::Info), failed: None }));
         assert_eq!(found[1].content.as_ref().unwrap().counts.error, 1);
 
-        let place = SourceLocation { file: "Dockerfile".into(), line: 5, column: 1 };
-        let unparsed = lint::LintFinding { rule: "DL1000".into(), place, ..finding(lint::LintLevel::Error) };
+        let source_location = SourceLocation { file: "Dockerfile".into(), line: 5, column: 1 };
+        let unparsed = lint::LintFinding { rule: "DL1000".into(), source_location, ..finding(lint::LintLevel::Error) };
         let text = "- {id: DL1000, dockerfile: Dockerfile, reason: r, owner: o, expires: 2026-03-31}";
         let waivers = Waivers::parse(text, std::path::Path::new("w"), date!(2026 - 01 - 01)).unwrap();
         let waiver = waivers.iter().next();

@@ -26,7 +26,7 @@ pub(super) mod property {
 /// Returns the findings of a linter in the Dockerfile of an image.
 pub fn lint(name: &str, findings: &[LintFinding], threshold: Option<lint::LintLevel>) -> Value {
     let mut findings: Vec<&LintFinding> = findings.iter().collect();
-    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.place.clone()));
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.source_location.clone()));
     let mut rules = BTreeMap::new();
     let mut results = Vec::new();
     for finding in findings.iter().take(RESULTS) {
@@ -40,12 +40,12 @@ pub fn lint(name: &str, findings: &[LintFinding], threshold: Option<lint::LintLe
             lint::LintLevel::Warning => "warning",
             lint::LintLevel::Info | lint::LintLevel::Style => "note",
         };
-        let region = json!({"startLine": finding.place.line.max(1), "startColumn": finding.place.column.max(1)});
+        let region = json!({"startLine": finding.source_location.line.max(1), "startColumn": finding.source_location.column.max(1)});
         results.push(json!({
             "ruleId": finding.rule,
             "level": level,
             "message": {"text": finding.message},
-            "locations": [location(&finding.place.file, region)],
+            "locations": [location(&finding.source_location.file, region)],
             "properties": {property::LEVEL: finding.level.name()},
         }));
     }
@@ -66,14 +66,15 @@ pub fn unparsed(
         properties[property::WAIVER] = json!(waiver);
     }
     let mut document = run("image-lint", name, "hadolint", properties, BTreeMap::new(), Vec::new(), 0);
-    let region = json!({"startLine": finding.place.line.max(1), "startColumn": finding.place.column.max(1)});
+    let region =
+        json!({"startLine": finding.source_location.line.max(1), "startColumn": finding.source_location.column.max(1)});
     document["runs"][0]["invocations"] = json!([{
         "executionSuccessful": false,
         "toolExecutionNotifications": [{
             "level": "error",
             "descriptor": {"id": finding.rule},
             "message": {"text": finding.message},
-            "locations": [location(&finding.place.file, region)],
+            "locations": [location(&finding.source_location.file, region)],
         }],
     }]);
     document
@@ -217,12 +218,12 @@ mod tests {
     use oci::Platform;
 
     fn finding(rule: &str, level: lint::LintLevel, line: usize) -> LintFinding {
-        let place = SourceLocation { file: "images/a b/Dockerfile".into(), line, column: 1 };
+        let source_location = SourceLocation { file: "images/a b/Dockerfile".into(), line, column: 1 };
         LintFinding {
             rule: rule.into(),
             level,
             message: "m".into(),
-            place,
+            source_location,
             url: Some(format!("https://x.example/{rule}")),
         }
     }

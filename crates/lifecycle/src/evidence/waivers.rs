@@ -49,7 +49,7 @@ pub struct Waiver {
     pub expires: Date,
     /// Its location in the file.
     #[serde(skip)]
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
 }
 
 /// The valid and the expired waivers.
@@ -97,7 +97,7 @@ impl Waivers {
         for_image.map(|waiver| {
             let message = format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires);
             let hint = format!("fix it, or let {} decide anew", waiver.owner);
-            ActionError::failure(message).at(waiver.place.clone()).hint(hint)
+            ActionError::failure(message).at(waiver.source_location.clone()).hint(hint)
         })
     }
 
@@ -176,7 +176,7 @@ fn start(file: &Path) -> SourceLocation {
 
 /// One entry of the file, before it is checked.
 struct Entry {
-    place: SourceLocation,
+    source_location: SourceLocation,
     fields: Vec<(&'static str, String, SourceLocation)>,
 }
 
@@ -184,7 +184,8 @@ impl Entry {
     fn waiver(&self) -> Result<Waiver, ActionError> {
         let field = |name: &str| self.fields.iter().find(|(field, ..)| *field == name);
         let required = |name: &str| {
-            let missing = || ActionError::usage_error(format!("a waiver without `{name}`")).at(self.place.clone());
+            let missing =
+                || ActionError::usage_error(format!("a waiver without `{name}`")).at(self.source_location.clone());
             field(name).map(|(_, value, _)| value.clone()).ok_or_else(missing)
         };
         let waiver = Waiver {
@@ -194,7 +195,7 @@ impl Entry {
             reason: required("reason")?,
             owner: required("owner")?,
             expires: Date::MIN,
-            place: self.place.clone(),
+            source_location: self.source_location.clone(),
         };
         let is_unparsed = waiver.id.eq_ignore_ascii_case(UNPARSED);
         let misplaced = match (&waiver.image, &waiver.dockerfile) {
@@ -210,11 +211,11 @@ impl Entry {
         };
         if let Some(misplaced) = misplaced {
             let hint = "another rule: `# hadolint ignore=RULE` above the instruction, or `ignored` in .hadolint.yaml";
-            return Err(ActionError::usage_error(misplaced).at(self.place.clone()).hint(hint));
+            return Err(ActionError::usage_error(misplaced).at(self.source_location.clone()).hint(hint));
         }
         let expires = required("expires")?;
-        let place = field("expires").map(|(_, _, place)| place.clone());
-        let refuse = |_| ActionError::usage_error(format!("`{expires}` is no day: YYYY-MM-DD")).at(place);
+        let source_location = field("expires").map(|(_, _, source_location)| source_location.clone());
+        let refuse = |_| ActionError::usage_error(format!("`{expires}` is no day: YYYY-MM-DD")).at(source_location);
         let expires = Date::parse(&expires, format_description!("[year]-[month]-[day]")).map_err(refuse)?;
         Ok(Waiver { expires, ..waiver })
     }
@@ -238,8 +239,8 @@ impl<'t> Reader<'t> {
         loop {
             match self.next()? {
                 (Event::StreamEnd, _) => return Ok(entries.unwrap_or_default()),
-                (Event::DocumentStart(_), place) if entries.is_some() => {
-                    return Err(ActionError::usage_error("a second document: waivers are one list").at(place));
+                (Event::DocumentStart(_), source_location) if entries.is_some() => {
+                    return Err(ActionError::usage_error("a second document: waivers are one list").at(source_location));
                 }
                 (Event::DocumentStart(_), _) => entries = Some(self.list()?),
                 _ => {}
@@ -251,46 +252,52 @@ impl<'t> Reader<'t> {
         match self.next()? {
             (Event::SequenceStart(..), _) => {}
             (Event::Scalar(text, ScalarStyle::Plain, ..), _) if is_null(&text) => return Ok(Vec::new()),
-            (_, place) => return Err(ActionError::usage_error("waivers are a list: a `-` begins each").at(place)),
+            (_, source_location) => {
+                return Err(ActionError::usage_error("waivers are a list: a `-` begins each").at(source_location));
+            }
         }
         let mut entries = Vec::new();
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(entries),
-                (Event::MappingStart(..), place) => entries.push(self.entry(place)?),
-                (_, place) => {
+                (Event::MappingStart(..), source_location) => entries.push(self.entry(source_location)?),
+                (_, source_location) => {
                     return Err(ActionError::usage_error(
                         "a waiver is a mapping with `id`, `reason`, `owner`, `expires`",
                     )
-                    .at(place));
+                    .at(source_location));
                 }
             }
         }
     }
 
-    fn entry(&mut self, place: SourceLocation) -> Result<Entry, ActionError> {
-        let mut entry = Entry { place, fields: Vec::new() };
+    fn entry(&mut self, source_location: SourceLocation) -> Result<Entry, ActionError> {
+        let mut entry = Entry { source_location, fields: Vec::new() };
         loop {
-            let (name, place) = match self.next()? {
+            let (name, source_location) = match self.next()? {
                 (Event::MappingEnd, _) => return Ok(entry),
-                (Event::Scalar(name, ..), place) => (name, place),
-                (_, place) => return Err(ActionError::usage_error("a key that is not a string").at(place)),
+                (Event::Scalar(name, ..), source_location) => (name, source_location),
+                (_, source_location) => {
+                    return Err(ActionError::usage_error("a key that is not a string").at(source_location));
+                }
             };
             let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
                 let name: String = name.chars().take(100).collect();
                 return Err(ActionError::usage_error(format!("a waiver has no `{name}`"))
-                    .at(place)
+                    .at(source_location)
                     .hint(format!("it has {}", FIELDS.join(", "))));
             };
             if entry.fields.iter().any(|(known, ..)| *known == field) {
-                return Err(ActionError::usage_error(format!("duplicate key `{field}`")).at(place));
+                return Err(ActionError::usage_error(format!("duplicate key `{field}`")).at(source_location));
             }
             match self.next()? {
-                (Event::Scalar(text, style, ..), place) if is_text(&text, style) => {
-                    entry.fields.push((field, text.trim().to_owned(), place));
+                (Event::Scalar(text, style, ..), source_location) if is_text(&text, style) => {
+                    entry.fields.push((field, text.trim().to_owned(), source_location));
                 }
-                (_, place) => {
-                    return Err(ActionError::usage_error(format!("`{field}` of a waiver is a text")).at(place));
+                (_, source_location) => {
+                    return Err(
+                        ActionError::usage_error(format!("`{field}` of a waiver is a text")).at(source_location)
+                    );
                 }
             }
         }
@@ -298,17 +305,17 @@ impl<'t> Reader<'t> {
 
     fn next(&mut self) -> Result<(Event<'t>, SourceLocation), ActionError> {
         match self.parser.next_event() {
-            Some(Ok((event, span))) => Ok((event, self.place(&span.start))),
+            Some(Ok((event, span))) => Ok((event, self.source_location(&span.start))),
             Some(Err(error)) => {
                 let message = error.info().trim_end_matches('.').replace(['\n', '\r'], " ");
                 Err(ActionError::usage_error(format!("the waivers are no YAML: {message}"))
-                    .at(self.place(error.marker())))
+                    .at(self.source_location(error.marker())))
             }
             None => Ok((Event::StreamEnd, start(self.file))),
         }
     }
 
-    fn place(&self, marker: &Marker) -> SourceLocation {
+    fn source_location(&self, marker: &Marker) -> SourceLocation {
         SourceLocation { file: self.file.to_owned(), line: marker.line().max(1), column: marker.col() + 1 }
     }
 }
@@ -331,7 +338,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Waivers, String> {
         let lines = |problems: Vec<ActionError>| {
-            let line = |problem: ActionError| format!("{}: {problem}", problem.place.clone().unwrap());
+            let line = |problem: ActionError| format!("{}: {problem}", problem.source_location.clone().unwrap());
             problems.into_iter().map(line).collect::<Vec<_>>().join("\n")
         };
         Waivers::parse(text, Path::new(".image-waivers.yaml"), date!(2026 - 06 - 15)).map_err(lines)
@@ -363,7 +370,7 @@ mod tests {
         assert_eq!(owner("CVE-2026-1", "", "other/web"), None);
         assert_eq!(owner("CVE-2026-10", "", "shop/web"), None);
         assert_eq!(owner("SNYK-X-1", "", "any"), Some("b".into()));
-        assert_eq!(waivers.iter().map(|waiver| waiver.place.line).collect::<Vec<_>>(), [2, 7]);
+        assert_eq!(waivers.iter().map(|waiver| waiver.source_location.line).collect::<Vec<_>>(), [2, 7]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub fn template(data: &[u8]) {
     let lines = text.lines().count() + 1;
     let images = template.images("ImageBuildConfiguration").unwrap_or_default();
     for image in &images {
-        assert!(image.key.place.line <= lines, "{:?}", image.key.place);
+        assert!(image.key.source_location.line <= lines, "{:?}", image.key.source_location);
     }
     let version = Version::new(1, 2, 3);
     for environment in [None, Some("dev")] {

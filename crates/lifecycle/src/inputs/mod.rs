@@ -32,7 +32,7 @@ pub struct CommonInputs<'a> {
 }
 
 /// The parsed inputs that all actions share.
-pub struct Common {
+pub struct CommonOptions {
     /// The templates, and the selected images.
     pub project: Project,
     /// `region`
@@ -52,11 +52,11 @@ impl CommonInputs<'_> {
     ///
     /// # Errors
     /// If an input or a template is wrong.
-    pub fn parse(&self, runner: &Arc<Runner>) -> anyhow::Result<Common> {
+    pub fn parse(&self, runner: &Arc<Runner>) -> anyhow::Result<CommonOptions> {
         let says = runner.clone();
         let progress = Arc::new(move |line: &str| says.say(line));
         let options = Options { endpoints: endpoints(&self.registry_endpoints)?, progress, ..Options::default() };
-        Ok(Common {
+        Ok(CommonOptions {
             concurrency: concurrency(&self.concurrency)?,
             summary: self.summary.boolean(true)?,
             dry_run: self.dry_run.boolean(false)?,
@@ -86,7 +86,7 @@ pub struct WritingInputs<'a> {
 }
 
 /// The parsed inputs of actions that write to a registry.
-pub struct Writing {
+pub struct WritingOptions {
     /// Patterns of extra tags.
     pub extra_tags: Vec<String>,
     /// What to do about a missing repository.
@@ -108,8 +108,8 @@ impl WritingInputs<'_> {
     ///
     /// # Errors
     /// If an input is wrong.
-    pub fn parse(&self, project: &Project) -> anyhow::Result<Writing> {
-        Ok(Writing {
+    pub fn parse(&self, project: &Project) -> anyhow::Result<WritingOptions> {
+        Ok(WritingOptions {
             extra_tags: self.extra_tags.lines().map(str::to_owned).collect(),
             create_repositories: CreateRepositories::parse(&self.create_repositories)?,
             repository_settings: RepositorySettings::parse(&self.repository_settings, |path| project.inside(path))?,

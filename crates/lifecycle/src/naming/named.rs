@@ -27,7 +27,7 @@ pub struct Named {
     /// The resources that deploy it under this name.
     pub usages: Vec<Usage>,
     /// The location of the name in the template. If nothing deploys the image, that of its definition.
-    pub place: SourceLocation,
+    pub source_location: SourceLocation,
 }
 
 /// A tag of an image.

@@ -23,7 +23,7 @@ const ROUNDS: usize = 8;
 struct Name {
     text: String,
     pattern: NamePattern,
-    place: SourceLocation,
+    source_location: SourceLocation,
     usages: Vec<Usage>,
 }
 
@@ -35,7 +35,7 @@ pub struct Names {
     /// The registry at the start of the names, `host[/prefix]` or `oci:DIR`, if known.
     pub registry: Option<String>,
     /// The other references that the template deploys from the same registries.
-    pub others: Vec<UnmanagedReference>,
+    pub unmanaged: Vec<UnmanagedReference>,
     /// Warnings about names that a deployment will not resolve as intended.
     pub warnings: Vec<Annotation>,
 }
@@ -43,7 +43,7 @@ pub struct Names {
 impl Names {
     /// Returns the references with their source locations.
     pub fn locations(&self) -> impl Iterator<Item = (&Reference, &SourceLocation)> {
-        self.images.iter().map(|named| (&named.reference, &named.place))
+        self.images.iter().map(|named| (&named.reference, &named.source_location))
     }
 }
 
@@ -80,7 +80,7 @@ impl Project {
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
                 let usages_of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
-                for Name { text, pattern, place, usages } in
+                for Name { text, pattern, source_location, usages } in
                     self.names_of_image(evaluation, image, &usages_of_image, release, access).await?
                 {
                     let leading = access.registry.clone().or_else(|| leading_value(&usages));
@@ -92,11 +92,11 @@ impl Project {
                             Some(pattern) => format!("input `reference`: `{}` for {subject}", pattern.escape_debug()),
                             None => subject,
                         };
-                        ActionError::usage_error(what).at(place.clone()).because(error)
+                        ActionError::usage_error(what).at(source_location.clone()).because(error)
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
                     let pattern = pattern.in_run_for(release.version);
-                    names.images.push(Named { key, image, reference, pattern, usages, place });
+                    names.images.push(Named { key, image, reference, pattern, usages, source_location });
                     names.registry = names.registry.or(leading);
                 }
             }
@@ -111,7 +111,7 @@ impl Project {
         let other = |(evaluation, usage): (&EvaluatedModule, &Usage)| {
             UnmanagedReference::of(usage, evaluation.is_in_mapping(usage), &names.images, registry)
         };
-        names.others = usages.filter_map(other).collect();
+        names.unmanaged = usages.filter_map(other).collect();
         Ok(names)
     }
 
@@ -141,12 +141,15 @@ impl Project {
             let name = expand(pattern, &registry, &image.image_name.value, release);
             let usages = deployed.iter().flat_map(|d| d.usages.clone()).collect();
             let (text, pattern) = (name.to_string(), NamePattern::of(&name));
-            return Ok(vec![Name { text, pattern, place: image.image_name.place.clone(), usages }]);
+            return Ok(vec![Name { text, pattern, source_location: image.image_name.source_location.clone(), usages }]);
         }
         let mut names = Vec::new();
         for deployed in named_by_template {
             let reference = deployed.reference.as_ref().map_err(|unresolved| undecided(key, unresolved))?;
-            let place = deployed.usages.first().map_or_else(|| image.key.place.clone(), |usage| usage.place.clone());
+            let source_location = deployed
+                .usages
+                .first()
+                .map_or_else(|| image.key.source_location.clone(), |usage| usage.source_location.clone());
             if let Some(registry) = &access.registry
                 && !is_below(&reference.text, registry)
             {
@@ -154,7 +157,7 @@ impl Project {
                     "the name of image `{key}` has nothing that a registry could stand in for: `{}`",
                     reference.text
                 );
-                let problem = ActionError::usage_error(message).at(place);
+                let problem = ActionError::usage_error(message).at(source_location);
                 return Err(problem.hint("lead it with a parameter, or leave the registry out").into());
             }
             if let Some(pattern) = &self.pattern {
@@ -169,13 +172,13 @@ impl Project {
                         reference.text
                     );
                     return Err(ActionError::usage_error(message)
-                        .at(place)
+                        .at(source_location)
                         .hint("leave `reference` out: the template decides")
                         .into());
                 }
             }
             let (text, pattern) = (reference.text.clone(), reference.pattern.clone());
-            names.push(Name { text, pattern, place, usages: deployed.usages.clone() });
+            names.push(Name { text, pattern, source_location, usages: deployed.usages.clone() });
         }
         Ok(names)
     }
@@ -250,7 +253,7 @@ impl Project {
                     let message = format!(
                         "input `parameters`: `{parameter}={value}`, and the run is for `{environment}`: image `{key}` would be `{name}`"
                     );
-                    return Err(ActionError::usage_error(message).at(usage.place.clone()).hint(hint));
+                    return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));
                 }
                 Some(value) => format!("is `{value}`"),
                 None => "has its default".to_owned(),
@@ -258,7 +261,7 @@ impl Project {
             let message = format!(
                 "the name of image `{key}` is the same in every environment, `{name}`: `{parameter}` {value} (hint: {hint})"
             );
-            return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.place.clone()))));
+            return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))));
         }
         Ok(None)
     }
@@ -281,13 +284,13 @@ impl Project {
             (without(of_environment), without(BTreeSet::from([parameter.name.clone()])));
         let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
         let is_fixed = |named: &Usage| {
-            let same = in_any_environment.iter().filter(|usage| usage.place == named.place);
+            let same = in_any_environment.iter().filter(|usage| usage.source_location == named.source_location);
             same.clone().count() > 0
                 && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
         };
         let depends = |named: &Usage| {
             let open = Need::Parameter(parameter.name.clone());
-            let mut same = without_parameter.iter().filter(|usage| usage.place == named.place);
+            let mut same = without_parameter.iter().filter(|usage| usage.source_location == named.source_location);
             same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
         };
         let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));
@@ -326,7 +329,7 @@ impl<'m> EvaluatedModule<'m> {
                 "the image of `{}` can't be told: {}; `{}`, which nothing else deploys, gets the usual name",
                 usage.resource, unresolved.reason, image.key.value
             );
-            Annotation::new(Level::Warning, message).at(Some(SourceLocation::clone(&unresolved.place)))
+            Annotation::new(Level::Warning, message).at(Some(SourceLocation::clone(&unresolved.source_location)))
         };
         unresolved.map(warning).collect()
     }
@@ -347,7 +350,7 @@ impl<'m> EvaluatedModule<'m> {
         let Some(name) = access.registry_parameter.clone().or_else(of_template) else {
             let message =
                 format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
-            let problem = ActionError::usage_error(message).at(image.key.place.clone());
+            let problem = ActionError::usage_error(message).at(image.key.source_location.clone());
             return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
         };
         match self.context.ssm.get(&name) {
@@ -447,14 +450,16 @@ fn refuse_mistakes(usages: &[Usage]) -> Result<(), ActionError> {
 fn literal_registry_warning(deployed: &Deployed, access: &RegistryAccess) -> Option<Annotation> {
     let registry = access.registry.as_ref().filter(|registry| !registry.starts_with("oci:"))?;
     let usage = deployed.usages.first()?;
-    let Some(Origin::Host(host)) = usage.lead.as_ref().map(|lead| &lead.origin) else { return None };
+    let Some(Origin::Host(host)) = usage.registry_part.as_ref().map(|registry_part| &registry_part.origin) else {
+        return None;
+    };
     let message = format!(
         "the template names the registry of image `{}` itself, `{host}`: a deployment pulls from there, and not from `{registry}`",
         deployed.key
     );
     // An unknown account or region, `?` in the host, matches that of the registry.
     let is_meant = WildMatch::new(&host.replace('?', "*")).matches(registry.split('/').next().unwrap_or_default());
-    (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.place.clone())))
+    (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone())))
 }
 
 fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> TracedText {
@@ -463,7 +468,7 @@ fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> T
 }
 
 fn leading_parameter(usage: &Usage) -> Option<String> {
-    match &usage.lead.as_ref()?.origin {
+    match &usage.registry_part.as_ref()?.origin {
         Origin::Parameter(name) => Some(name.clone()),
         _ => None,
     }
@@ -471,7 +476,7 @@ fn leading_parameter(usage: &Usage) -> Option<String> {
 
 /// Returns the value of the expression that the names start with.
 fn leading_value(usages: &[Usage]) -> Option<String> {
-    usages.iter().find_map(|usage| usage.lead.as_ref()?.value.clone().ok())
+    usages.iter().find_map(|usage| usage.registry_part.as_ref()?.value.clone().ok())
 }
 
 fn undecided(key: &str, unresolved: &Unresolved) -> ActionError {
@@ -481,7 +486,7 @@ fn undecided(key: &str, unresolved: &Unresolved) -> ActionError {
 }
 
 fn locate(problem: ActionError, unresolved: &Unresolved) -> ActionError {
-    let problem = problem.at(SourceLocation::clone(&unresolved.place));
+    let problem = problem.at(SourceLocation::clone(&unresolved.source_location));
     match &unresolved.hint {
         Some(hint) => problem.hint(hint.clone()),
         None => problem,

@@ -106,8 +106,8 @@ impl Project {
                         let message = format!("two templates define the image `{}` differently", image.key.value);
                         let hint = "give it another key, or say the same of it: name, Dockerfile, context and the rest";
                         return Err(ActionError::usage_error(message)
-                            .at(image.key.place.clone())
-                            .hint(format!("the other is at {}: {hint}", first.key.place))
+                            .at(image.key.source_location.clone())
+                            .hint(format!("the other is at {}: {hint}", first.key.source_location))
                             .into());
                     }
                     None => {
@@ -207,11 +207,12 @@ impl Module {
 
 /// Attributes an unknown mapping to the input `mapping` if the input was given.
 fn as_input_error(mapping: &Input<'_>, error: cfn_images::Error) -> anyhow::Error {
-    let cfn_images::Error::UnknownMapping { place, hint, .. } = &error else { return error.into() };
+    let cfn_images::Error::UnknownMapping { source_location, hint, .. } = &error else { return error.into() };
     match mapping.text().filter(|mapping| *mapping != MAPPING) {
-        Some(_) => {
-            ActionError::usage_error(format!("input `mapping`: {error}")).at(place.clone()).hint(hint.clone()).into()
-        }
+        Some(_) => ActionError::usage_error(format!("input `mapping`: {error}"))
+            .at(source_location.clone())
+            .hint(hint.clone())
+            .into(),
         None => error.into(),
     }
 }

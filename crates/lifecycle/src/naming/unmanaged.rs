@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Named;
-use cfn_images::{Lead, Usage};
+use cfn_images::{RegistryPart, Usage};
 use oci::{Digest, Location, Reference};
 
 /// A reference that the template deploys but a run does not write: an image that was not selected, or one that is not
@@ -30,15 +30,15 @@ impl UnmanagedReference {
             Some((name, digest)) => (name, Some(digest.parse().ok()?)),
             None => (text.text.as_str(), None),
         };
-        let origin = |lead: &Lead| lead.origin.clone();
+        let origin = |registry_part: &RegistryPart| registry_part.origin.clone();
         let has_same_origin = || {
-            let leads = written.iter().flat_map(|named| &named.usages).filter_map(|usage| usage.lead.as_ref());
-            leads.map(origin).any(|written| usage.lead.as_ref().map(origin) == Some(written))
+            let leads = written.iter().flat_map(|named| &named.usages).filter_map(|usage| usage.registry_part.as_ref());
+            leads.map(origin).any(|written| usage.registry_part.as_ref().map(origin) == Some(written))
         };
-        if registry.is_some() && usage.lead.is_some() && !has_same_origin() {
+        if registry.is_some() && usage.registry_part.is_some() && !has_same_origin() {
             return None;
         }
-        let value = usage.lead.as_ref().and_then(|lead| lead.value.clone().ok());
+        let value = usage.registry_part.as_ref().and_then(|registry_part| registry_part.value.clone().ok());
         let reference = Reference::parse(name, registry.or(value.as_deref())).ok()?;
         let is_written_to = |location: &Location| written.iter().any(|named| named.reference.location == *location);
         // Other registries may need other credentials, so they are not checked.

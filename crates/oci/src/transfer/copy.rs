@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
 use super::graph::{Attached, Graph};
-use crate::{BlobSource, Descriptor, Digest, ErrorKind, Manifest, Put, Store, StoreError, Tag};
+use crate::{BlobOutcome, BlobSource, Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, Tag};
 
 /// The maximum number of concurrent blob transfers of an image. Each takes some buffers, and never the blob's size.
 const BLOBS_AT_A_TIME: usize = 16;
@@ -57,7 +57,7 @@ pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph:
 ///
 /// # Errors
 /// Returns the error of `failed`.
-pub async fn attached(
+pub async fn attachments(
     source: &Arc<dyn Store>,
     target: &Arc<dyn Store>,
     attached: &Attached,
@@ -87,7 +87,7 @@ pub async fn attached(
 ///
 /// # Errors
 /// Returns an error if the source or target cannot be read.
-pub async fn wanted(
+pub async fn needed_attachments(
     source: &Arc<dyn Store>,
     target: &Arc<dyn Store>,
     graph: &Graph,
@@ -183,7 +183,11 @@ async fn blobs(
     target: &Arc<dyn Store>,
 ) -> Result<Copied, StoreError> {
     let puts: Vec<_> = blobs.iter().map(|blob| target.put_blob(blob, source)).collect();
-    let puts: Vec<Put> = stream::iter(puts).buffer_unordered(BLOBS_AT_A_TIME).try_collect().await?;
+    let puts: Vec<BlobOutcome> = stream::iter(puts).buffer_unordered(BLOBS_AT_A_TIME).try_collect().await?;
     let count = |wanted| puts.iter().filter(|put| **put == wanted).count() as u64;
-    Ok(Copied { present: count(Put::Present), mounted: count(Put::Mounted), sent: count(Put::Sent) })
+    Ok(Copied {
+        present: count(BlobOutcome::Present),
+        mounted: count(BlobOutcome::Mounted),
+        sent: count(BlobOutcome::Sent),
+    })
 }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::{Content, Descriptor, Digest, ErrorKind, LOOK_AGAIN, LOOKS, Manifest, Platform, Store, StoreError};
+use crate::{
+    Content, Descriptor, Digest, ErrorKind, Manifest, Platform, READ_ATTEMPTS, READ_INTERVAL, Store, StoreError,
+};
 
 /// The maximum nesting of indexes.
 const DEPTH_LIMIT: usize = 4;
@@ -110,9 +112,9 @@ async fn required_manifest(store: &dyn Store, child: &Descriptor) -> Result<Mani
             format!("{} is missing the manifest {} that the image consists of", store.address(), child.digest);
         StoreError::new(ErrorKind::NotFound, message)
     };
-    for look in 0..LOOKS {
+    for look in 0..READ_ATTEMPTS {
         if look > 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(READ_INTERVAL).await;
         }
         if let Some(manifest) = store.manifest(&child.digest).await? {
             return Ok(manifest);

@@ -20,7 +20,7 @@ demo: ## take two images from Dockerfile to prod on this machine (STORE=oci: wit
 test: ## run all tests, against real builders and registries
 	@$(WITH_TOOLS) cargo test --workspace
 
-e2e: ## run the exemplar's workflows from commit to prod, with wrkflw and an AWS on this machine
+e2e: ## run the exemplar's workflows from commit to prod, with wrkflw, act and an AWS on this machine
 	@tests/e2e/run
 
 bench: ## compare publish and promote with other copy tools, and build with docker buildx (BENCH_BINARIES=FOLDER: use the binaries in it)

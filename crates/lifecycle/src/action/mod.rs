@@ -53,7 +53,9 @@ where
         Ok(runtime) => runtime,
         Err(error) => return report(action, runner, &[ActionError::failure("cannot start").because(error).into()]),
     };
-    let outcome = runtime.block_on(run_until_cancelled(runner, signal(), panics::catch(work(runner.clone()))));
+    // Before the work begins: without a handler, a signal would end the process and leave what it has begun.
+    let signal = runtime.block_on(async { signal() });
+    let outcome = runtime.block_on(run_until_cancelled(runner, signal, panics::catch(work(runner.clone()))));
     // The result of tasks that are still running would not be used.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {
@@ -93,20 +95,27 @@ async fn run_until_cancelled(
     }
 }
 
-async fn signal() -> &'static str {
+/// Installs the handlers of signals. The future returns the name of the first signal that arrives.
+fn signal() -> impl Future<Output = &'static str> {
     use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signals) => {
-                signals.recv().await;
+    let wait = |kind| {
+        let signals = signal(kind);
+        async move {
+            match signals {
+                Ok(mut signals) => {
+                    signals.recv().await;
+                }
+                // Without a handler the default action remains: the signal ends the process.
+                Err(_) => std::future::pending().await,
             }
-            // Without a handler the default action remains: the signal ends the process.
-            Err(_) => std::future::pending().await,
         }
     };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => "SIGINT",
-        () = wait(SignalKind::terminate()) => "SIGTERM",
+    let (interrupt, terminate) = (wait(SignalKind::interrupt()), wait(SignalKind::terminate()));
+    async {
+        tokio::select! {
+            () = interrupt => "SIGINT",
+            () = terminate => "SIGTERM",
+        }
     }
 }
 
@@ -178,6 +187,15 @@ mod tests {
         );
         assert_eq!(warnings([("INPUT_X", "1")].into()), ["unknown input `INPUT_X` of promote, ignored"]);
         assert_eq!(warnings([("INPUT_X", "1"), ("GITHUB_ACTIONS", "true")].into()), [""; 0]);
+    }
+
+    /// Otherwise it would end the process, and a work that has just begun would leave its files.
+    #[tokio::test]
+    async fn a_signal_counts_from_the_moment_that_it_is_listened_for() {
+        let signal = signal();
+        let pid = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(signal.await, "SIGTERM");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,123 @@
+//! Generates the table of the properties in which CloudFormation's resource types name a container image.
+
+mod excluded;
+mod schema;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use wildmatch::WildMatch;
+
+use crate::docs::Mode;
+use excluded::EXCLUDED;
+
+/// The generated file.
+const TABLE: &str = "crates/cfn-images/src/deploy_sites/table.rs";
+
+/// Properties with the name of a container, by preference.
+const NAMES: [&str; 3] = ["ContainerName", "Name", "ContainerHostname"];
+
+/// A property that names an image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Site {
+    resource_type: String,
+    path: Vec<String>,
+    image: String,
+    /// The property with the container's name.
+    name: Option<&'static str>,
+}
+
+/// Writes the table, or checks that it is up to date. `schemas` is the folder with the schemas; by default, that of the
+/// installed tools.
+///
+/// # Errors
+/// If the schemas cannot be read, an exclusion matches nothing, or the table is not up to date.
+pub(crate) fn run(root: &Path, schemas: Option<PathBuf>, mode: Mode) -> anyhow::Result<()> {
+    let schemas = schemas.map_or_else(installed_schemas, Ok)?;
+    let new = rendered(&sites(&schemas)?);
+    let path = root.join(TABLE);
+    let old = std::fs::read_to_string(&path).unwrap_or_default();
+    match mode {
+        Mode::Write => std::fs::write(&path, new).with_context(|| TABLE.to_owned()),
+        Mode::Check if old == new => Ok(()),
+        Mode::Check => {
+            print!("{}", crate::docs::difference(&old, &new, TABLE));
+            bail!("{TABLE} is out of date: run cargo xtask deploy-sites")
+        }
+    }
+}
+
+/// Returns the folder of the schemas in the cfn-lint that `tests/support/tools/install test` installs.
+fn installed_schemas() -> anyhow::Result<PathBuf> {
+    let missing = "no schemas: give --schemas FOLDER, or set IMAGE_LIFECYCLE_TOOLS (tests/support/tools/install test)";
+    let tools = std::env::var_os("IMAGE_LIFECYCLE_TOOLS").context(missing)?;
+    let versions = std::fs::read_dir(Path::new(&tools).join("python/lib")).context(missing)?;
+    let folder = |version: PathBuf| version.join("site-packages/cfnlint/data/schemas/resources");
+    let mut found = versions.filter_map(Result::ok).map(|entry| folder(entry.path())).filter(|path| path.is_dir());
+    found.next().context(missing)
+}
+
+/// Returns the properties that name an image, sorted.
+fn sites(schemas: &Path) -> anyhow::Result<Vec<Site>> {
+    let types = schema::read(schemas, may_name_image)?;
+    let excluded: Vec<WildMatch> = EXCLUDED.iter().map(|(pattern, _)| WildMatch::new(pattern)).collect();
+    let mut used = vec![false; excluded.len()];
+    let mut sites = Vec::new();
+    for (resource_type, properties) in types {
+        for property in &properties {
+            let path: Vec<&str> = property.path.iter().map(String::as_str).chain([property.name.as_str()]).collect();
+            let shown = format!("{resource_type} {}", path.join("."));
+            let matching: Vec<usize> = (0..excluded.len()).filter(|&at| excluded[at].matches(&shown)).collect();
+            matching.iter().for_each(|&at| used[at] = true);
+            if !matching.is_empty() {
+                continue;
+            }
+            if property.name == "*" {
+                bail!("`{shown}` is a list of strings, which the table cannot express: exclude it, with a reason");
+            }
+            let has = |name: &&str| property.siblings.iter().any(|sibling| sibling == name);
+            // A name beside the resource's own properties is the resource's, not the container's.
+            let name = NAMES.into_iter().find(has).filter(|_| !property.path.is_empty());
+            let (path, image) = (property.path.clone(), property.name.clone());
+            sites.push(Site { resource_type: resource_type.clone(), path, image, name });
+        }
+    }
+    let unused: Vec<&str> =
+        EXCLUDED.iter().zip(used).filter(|(_, used)| !used).map(|((pattern, _), _)| *pattern).collect();
+    if !unused.is_empty() {
+        bail!("exclusions that match no property of the schemas: {}", unused.join(", "));
+    }
+    sites.sort();
+    Ok(sites)
+}
+
+/// Returns whether a property's name or description mentions a container image.
+fn may_name_image(name: &str, description: &str) -> bool {
+    let (name, description) = (name.to_lowercase(), description.to_lowercase());
+    let is_address = name.ends_with("uri") || name.ends_with("url");
+    let words = ["docker image", "container image", "ecr image", "image uri", "image registry"];
+    name.contains("image")
+        || (is_address && ["container", "docker", "ecr"].iter().any(|word| name.contains(word)))
+        || words.iter().any(|word| description.contains(word))
+}
+
+fn rendered(sites: &[Site]) -> String {
+    let mut text = String::from(
+        "//! The properties in which CloudFormation's resource types name an image.\n\
+         //!\n\
+         //! Generated by `cargo xtask deploy-sites` from CloudFormation's resource schemas.\n\n\
+         use super::DeploySite;\n\n\
+         #[rustfmt::skip]\n\
+         pub(super) const TABLE: &[DeploySite] = &[\n",
+    );
+    for site in sites {
+        let _ = writeln!(
+            text,
+            "    DeploySite {{ resource_type: {:?}, path: &{:?}, image: {:?}, name: {:?} }},",
+            site.resource_type, site.path, site.image, site.name
+        );
+    }
+    text.push_str("];\n");
+    text
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decision::{Assumption, Decision, OpenQuestion};
-use super::deploy_sites::{DeploySite, PlatformRule, ResourceKind};
+use super::deploy_sites::{DeploySite, OUTPUTS, PlatformRule, ResourceKind};
 use super::document::{Entry, Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
@@ -16,9 +16,6 @@ use super::usage::{Runtime, Usage, UsagePlace};
 use super::value::{Need, Text, Unresolved, Value};
 use super::{Context, Template};
 use crate::SourceLocation;
-
-/// The section of outputs, whose usages have its name as their kind.
-const OUTPUTS: &str = "Outputs";
 
 /// The usages that are deployed, and those that a condition excludes.
 struct Survey<'t> {

@@ -104,6 +104,11 @@ impl Usage {
         self.place == UsagePlace::DeploySite && self.kind.takes_single_manifest()
     }
 
+    /// Returns whether this is an output of the template, and not a resource.
+    pub fn is_output(&self) -> bool {
+        self.kind.is_output()
+    }
+
     /// Returns the keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
@@ -111,21 +116,13 @@ impl Usage {
 }
 
 impl ImageDefinition {
-    /// Decides the platforms of usages about which the template cannot say them: those of the mapping or, if there is
-    /// no default either, those of the other usages.
-    pub fn settle_platforms(&self, usages: &mut [Usage]) {
-        let declared: Vec<Platform> = self.platforms.iter().map(|platform| platform.value.clone()).collect();
-        let by_others = self.platforms_for(usages.iter());
+    /// Decides the platforms of usages about which the template cannot say them: those of the mapping or, if the type of
+    /// resource has no default either, those of all usages of the image.
+    pub fn settle_platforms(&self, usages: &mut [Usage], all: &[Usage]) {
+        let settled = self.platforms_for(all);
         for Usage { runtime, .. } in usages.iter_mut().filter(|usage| usage.runtime.open) {
-            let settled = if !declared.is_empty() {
-                &declared
-            } else if runtime.platforms.is_empty() {
-                &by_others
-            } else {
-                continue;
-            };
-            if !settled.is_empty() {
-                runtime.platforms.clone_from(settled);
+            if !settled.is_empty() && (runtime.platforms.is_empty() || !self.platforms.is_empty()) {
+                runtime.platforms.clone_from(&settled);
                 runtime.unresolved = None;
             }
         }

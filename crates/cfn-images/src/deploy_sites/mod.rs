@@ -22,6 +22,9 @@ pub(super) struct DeploySite {
     pub(super) name: Option<&'static str>,
 }
 
+/// The section of outputs, and the kind of its entries.
+pub(super) const OUTPUTS: &str = "Outputs";
+
 /// The type of a resource that names an image, such as `AWS::ECS::TaskDefinition`, or `Outputs` for an output.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceKind(String);
@@ -34,6 +37,10 @@ impl ResourceKind {
     /// Returns the type as templates write it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(super) fn is_output(&self) -> bool {
+        self.as_str() == OUTPUTS
     }
 
     /// Returns whether the service accepts only a single manifest, and no index.

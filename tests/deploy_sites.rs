@@ -1,6 +1,8 @@
 //! Whatever takes an image's name from the mapping deploys it under that name, on the platform of its type; where nothing
 //! says the platform, it is asked for.
 
+use ecr_fake::{Image, ImageSpec};
+
 use crate::support::build::SCRATCH;
 use crate::support::project::Project;
 use crate::support::runner::Run;
@@ -46,31 +48,48 @@ fn declaring(platform: &str, resource: &str) -> Project {
 
 /// The platforms that a dry run of build plans.
 fn planned(project: &Project) -> (Run, Vec<String>) {
-    let run = project.build().input("dry-run", "true").run();
-    let images = run.outputs.get("images").map(|_| run.json("images"));
+    planned_with(project, "")
+}
+
+fn planned_with(project: &Project, platforms: &str) -> (Run, Vec<String>) {
+    let run = project.build().inputs(&[("dry-run", "true"), ("platforms", platforms)]).run();
+    let images = run.outputs.get("images").filter(|images| !images.is_empty()).map(|_| run.json("images"));
     let images = images.and_then(|images| images.as_array().cloned()).unwrap_or_default();
     let platforms = images.iter().flat_map(|image| image["platforms"].as_array().cloned().unwrap_or_default());
     let platforms = platforms.map(|platform| platform.as_str().unwrap().to_owned()).collect();
     (run, platforms)
 }
 
-/// The reference below the store.
+/// The reference below the store: `reference` of publish, `target` of promote.
 #[track_caller]
-fn reference(run: &Run) -> String {
-    run.of_images("reference")[0].rsplit_once("/store/").unwrap().1.to_owned()
+fn name(run: &Run, member: &str) -> String {
+    run.of_images(member)[0].rsplit_once("/store/").unwrap().1.to_owned()
 }
 
-/// Builds, publishes and promotes the image of a template, and returns the platforms of the build.
+/// Plans the build of a template's image, publishes an image of the planned platform, and promotes it. Returns the
+/// platforms.
 #[track_caller]
 fn delivered(project: &Project) -> (Vec<String>, Run, Run) {
-    let built = project.build().run().exits(0);
-    let platforms = built.json("images")[0]["platforms"].clone();
-    let platforms = platforms.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
-    let published = project.publish().input("registry", "oci:store").run().exits(0);
-    assert_eq!(reference(&published), "dev/shop-worker:1.0.0");
+    let (planned, platforms) = planned(project);
+    planned.exits(0);
+    built(project, &platforms);
+    let published = published(project);
     let promoted = project.promote("test").inputs(&[("registry", "oci:store"), ("require", "platforms")]).run();
-    assert_eq!(reference(&promoted), "test/shop-worker:1.0.0", "{}", promoted.log.raw);
+    assert_eq!(name(&promoted, "target"), "test/shop-worker:1.0.0", "{}", promoted.log.raw);
     (platforms, published, promoted)
+}
+
+/// Puts an image for these platforms where build leaves it.
+fn built(project: &Project, platforms: &[String]) {
+    let image = Image::of(&ImageSpec { layers: 1, platforms: platforms.to_vec(), ..ImageSpec::default() });
+    project.built("Worker", &image);
+}
+
+#[track_caller]
+fn published(project: &Project) -> Run {
+    let published = project.publish().input("registry", "oci:store").run().exits(0);
+    assert_eq!(name(&published, "reference"), "dev/shop-worker:1.0.0");
+    published
 }
 
 #[test]
@@ -182,9 +201,11 @@ fn every_reader_of_the_mapping_names_the_image() {
         assert_eq!(published.log.messages("warning"), [""; 0], "{resource}");
         // The input does, for build. What is deployed is still not known.
         let project = project(resource);
-        project.build().input("platforms", "linux/arm64").run().exits(0);
+        let (run, platforms) = planned_with(&project, "linux/arm64");
+        assert_eq!((run.log.messages("warning"), platforms.as_slice()), (vec![], &["linux/arm64".to_owned()][..]));
+        built(&project, &platforms);
         let published = project.publish().input("registry", "oci:store").run().exits(0);
-        assert_eq!(reference(&published), "dev/shop-worker:1.0.0");
+        assert_eq!(name(&published, "reference"), "dev/shop-worker:1.0.0");
         let warnings = published.log.messages("warning");
         assert!(
             matches!(warnings.as_slice(), [one] if one.starts_with("template.yaml:11:") && one.contains("on which platform `It` runs image `Worker`")),
@@ -211,14 +232,14 @@ fn an_output_names_the_image() {
 
 #[test]
 fn a_bare_name_deploys_nothing() {
-    let name = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
-    let sub = |text: &str| format!("!Sub ['{text}', {{N: {name}}}]");
+    let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
+    let sub = |text: &str| format!("!Sub ['{text}', {{N: {find}}}]");
     for resource in [
         format!(
-            "{{Type: AWS::ECR::Repository, Properties: {{RepositoryName: {name}, Tags: [{{Key: a, Value: {name}}}]}}}}"
+            "{{Type: AWS::ECR::Repository, Properties: {{RepositoryName: {find}, Tags: [{{Key: a, Value: {find}}}]}}}}"
         ),
         format!("{{Type: AWS::ECR::Repository, Properties: {{RepositoryName: {}}}}}", sub("${Environment}/${N}")),
-        format!("{{Type: AWS::ECS::TaskDefinition, Properties: {{Family: {name}}}}}"),
+        format!("{{Type: AWS::ECS::TaskDefinition, Properties: {{Family: {find}}}}}"),
         format!("{{Type: AWS::Logs::LogGroup, Properties: {{LogGroupName: {}}}}}", sub("/ecs/${N}")),
         format!("{{Type: Custom::X, Properties: {{Port: {}, Text: {}}}}}", sub("${N}:8080"), sub("runs ${N}: fast")),
         format!(
@@ -229,43 +250,43 @@ fn a_bare_name_deploys_nothing() {
         format!("{{Type: Custom::X, Properties: {{Url: {}}}}}", sub("https://registry.invalid/${N}:1.0.0")),
     ] {
         let project = project(&resource);
-        let (run, _) = planned(&project);
+        let (run, platforms) = planned(&project);
         let notices = run.exits(0).log.messages("notice").join("\n");
         assert!(notices.contains("nothing in the template deploys image `Worker`"), "{resource}: {notices}");
-        project.build().run().exits(0);
+        built(&project, &platforms);
         let published = project.publish().input("registry", "oci:store").run().exits(0);
-        assert_eq!(reference(&published), "shop-worker:dev-1.0.0", "{resource}");
+        assert_eq!(name(&published, "reference"), "shop-worker:dev-1.0.0", "{resource}");
     }
 }
 
 #[test]
 fn a_name_that_may_become_a_reference_elsewhere_is_refused() {
-    let name = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
+    let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
     for resource in [
         format!(
-            "{{Type: AWS::CloudFormation::Stack, Properties: {{TemplateURL: 'https://s3.invalid/t.yaml', Parameters: {{Name: {name}}}}}}}"
+            "{{Type: AWS::CloudFormation::Stack, Properties: {{TemplateURL: 'https://s3.invalid/t.yaml', Parameters: {{Name: {find}}}}}}}"
         ),
-        format!("{{Type: Custom::X, Properties: {{Image: !Sub ['${{N}}:${{DeploymentVersion}}', {{N: {name}}}]}}}}"),
+        format!("{{Type: Custom::X, Properties: {{Image: !Sub ['${{N}}:${{DeploymentVersion}}', {{N: {find}}}]}}}}"),
         format!(
-            "{{Type: AWS::EC2::Instance, Properties: {{UserData: {{'Fn::Base64': !Sub [\"NAME_OF=${{N}}\\ndocker run $HOST/$NAME_OF:$TAG\", {{N: {name}}}]}}}}}}"
+            "{{Type: AWS::EC2::Instance, Properties: {{UserData: {{'Fn::Base64': !Sub [\"APP=${{N}}\\ndocker run $HOST/$APP:$TAG\", {{N: {find}}}]}}}}}}"
         ),
     ] {
         let project = declaring("linux/arm64", &resource);
-        project.build().run().exits(0);
+        built(&project, &["linux/arm64".to_owned()]);
         let publish = || project.publish().input("registry", "oci:store");
         let run = publish().run().exits(2);
         let error = "the name of image `Worker` can't be decided: `It` takes its name, and what is deployed cannot be evaluated (hint: give the reference in the input `reference`)";
         assert!(run.error().starts_with("template.yaml:11:") && run.error().ends_with(error), "{}", run.error());
         let run = publish().input("reference", "{registry}/{image}:{version}").run().exits(0);
-        assert_eq!(reference(&run), "shop-worker:1.0.0");
+        assert_eq!(name(&run, "reference"), "shop-worker:1.0.0");
         // Another resource says under which name it is deployed.
         let task = format!(
             "{resource}\n  Task: {{Type: AWS::ECS::TaskDefinition, Properties: {{ContainerDefinitions: [{{Image: NAME}}]}}}}"
         );
         let project = declaring("linux/arm64", &task);
-        project.build().run().exits(0);
+        built(&project, &["linux/arm64".to_owned()]);
         let run = project.publish().input("registry", "oci:store").run().exits(0);
-        assert_eq!(reference(&run), "dev/shop-worker:1.0.0");
+        assert_eq!(name(&run, "reference"), "dev/shop-worker:1.0.0");
     }
 }
 
@@ -296,7 +317,7 @@ fn what_may_deploy_an_image_decides_its_platform() {
         run.error()
     );
     let run = publish().input("reference", "{registry}/{environment}/{image}:{version}").run().exits(0);
-    assert_eq!(reference(&run), "dev/shop-worker:1.0.0");
+    assert_eq!(name(&run, "reference"), "dev/shop-worker:1.0.0");
     let warnings = run.log.messages("warning").join("\n");
     assert!(warnings.contains("gets its name from the input `reference`"), "{warnings}");
     // An image that is certainly another one says nothing.

@@ -235,7 +235,7 @@ fn resource_usages<'n>(
 /// Returns what decides the platform of a container.
 fn platform_rule(kind: &ResourceKind, container: &ContainerNode) -> PlatformRule {
     // In a pod of Batch, the nodes of the cluster decide.
-    let is_pod = container.path.first().is_some_and(|properties| properties.get("EksProperties").is_some());
+    let is_pod = container.path.iter().any(|node| node.get("EksProperties").is_some());
     match kind.platform_rule() {
         PlatformRule::RuntimePlatform if is_pod => PlatformRule::Default,
         rule => rule,

@@ -1,24 +1,10 @@
 //! Properties that look like an image's name and are none.
 
-/// Patterns over `TYPE PATH`, each with the reason why such a property names no image that is deployed.
+/// Patterns over `TYPE PATH`, each with the reason why such a property names no image that is deployed. The first that
+/// matches gives the reason.
 pub(super) const EXCLUDED: &[(&str, &str)] = &[
-    ("* *ImageId", "an AMI, or a picture in a dashboard"),
-    ("* *ImageIdOverride", "an AMI"),
-    ("* *ImageArn", "an AppStream or SageMaker image, or a MicroVM image: a resource of its own"),
-    ("* *ImageVersionArn", "a version of a SageMaker image: a resource of its own"),
-    ("* *ImageVersion", "the version of a MicroVM image"),
-    ("* *ImageReleaseVersion", "the version of an AMI"),
-    ("* *ImageDigest", "a digest next to an image's name, not a name"),
-    ("* *ImageUrl", "a picture in a message"),
-    ("* *IconUrl", "a picture in a message"),
     ("AWS::AppStream::* ImageName", "an AppStream image: a resource of its own"),
     ("AWS::AppStream::Stack *ImageFormat", "the format of a picture"),
-    ("* *ImageType", "a kind of AMI"),
-    ("* *ImageKubernetesVersion", "the Kubernetes version of an AMI"),
-    ("* *ImagePullPolicy", "when a node pulls an image"),
-    ("* *ImagePullCredentialsType", "whose credentials pull an image"),
-    ("* *ImageRepositoryType", "a kind of registry"),
-    ("* *ImageExtractionStatus", "whether pictures are read"),
     ("AWS::DataSync::* AzureBlobContainerUrl", "a container of Azure's storage"),
     ("AWS::ECR::*", "settings of repositories, which deploy nothing"),
     ("AWS::ECS::* *VersionConsistency", "whether ECS resolves tags to digests"),
@@ -54,4 +40,19 @@ pub(super) const EXCLUDED: &[(&str, &str)] = &[
     ("AWS::SageMaker::InferenceExperiment RoleArn", "a role"),
     ("AWS::SageMaker::ModelCard *", "a document about a model, which deploys nothing"),
     ("AWS::SageMaker::ModelPackage *Containers.*.Framework*", "what the image contains"),
+    ("* *ImageId", "an AMI"),
+    ("* *ImageIdOverride", "an AMI"),
+    ("* *ImageArn", "an image of AppStream, SageMaker or Lambda MicroVMs: a resource of its own"),
+    ("* *ImageVersionArn", "a version of a SageMaker image: a resource of its own"),
+    ("* *ImageVersion", "the version of a MicroVM image"),
+    ("* *ImageReleaseVersion", "the version of an AMI"),
+    ("* *ImageDigest", "a digest next to an image's name, not a name"),
+    ("* *ImageUrl", "a picture in a message"),
+    ("* *IconUrl", "a picture in a message"),
+    ("* *ImageType", "a kind of AMI"),
+    ("* *ImageKubernetesVersion", "the Kubernetes version of an AMI"),
+    ("* *ImagePullPolicy", "when a node pulls an image"),
+    ("* *ImagePullCredentialsType", "whose credentials pull an image"),
+    ("* *ImageRepositoryType", "a kind of registry"),
+    ("* *ImageExtractionStatus", "whether pictures are read"),
 ];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
+use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage, UsagePlace};
 use lifecycle::AtSourceLocation;
 use lifecycle::naming::{Module, Project};
 use lifecycle::{ActionError, workspace};
@@ -287,7 +287,10 @@ fn open_platform(options: &BuildOptions, definition: &ImageDefinition, usages: &
         return None;
     }
     let runs_it = |resource: &str| usages.iter().any(|usage| usage.resource == resource && !usage.runtime.open);
-    let is_asked_for = |usage: &&Usage| usage.runtime.open && !usage.is_output() && !runs_it(&usage.resource);
+    let is_asked_for = |usage: &&Usage| {
+        let is_place = usage.place != UsagePlace::Unclear && !usage.is_output();
+        usage.runtime.open && is_place && !runs_it(&usage.resource)
+    };
     let usage = usages.iter().find(is_asked_for)?;
     let message = format!(
         "nothing in the template says on which platform `{}` runs image `{}`: it is built for {}",

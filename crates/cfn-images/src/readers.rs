@@ -1,6 +1,7 @@
 //! Finds the places that take an image's name from the mapping and are no deploy sites: properties of other resource
 //! types, parameters of stacks whose template is not in the checkout, environment variables, scripts, outputs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::File;
@@ -10,7 +11,7 @@ use super::reference::registry_part;
 use super::runtime;
 use super::survey::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::usage::{Usage, UsagePlace};
-use super::value::{MappingRead, Part, Text, Unresolved, Value, looks_like_host};
+use super::value::{MappingRead, Origin, Part, Text, Unresolved, Value, looks_like_host};
 
 /// The attribute of a mapping that holds an image's name.
 pub(super) const IMAGE_NAME: &str = "imageName";
@@ -28,18 +29,40 @@ const PROGRAMS: [&str; 6] = ["docker", "podman", "nerdctl", "finch", "crictl", "
 /// Types whose parameters another template receives.
 const STACKS: [&str; 2] = ["AWS::CloudFormation::Stack", "AWS::Serverless::Application"];
 
-/// The images' names in the mappings of a template and its nested templates, by mapping and key.
-pub(super) struct ImageNames(BTreeMap<(String, String), String>);
+/// The maximum number of comparisons of a literal text with a name. A template of a hundred images and ten thousand
+/// texts takes as many.
+const COMPARISON_LIMIT: usize = 1_000_000;
+
+/// The images' names in the mappings of a template and its nested templates.
+pub(super) struct ImageNames {
+    /// By mapping and key.
+    names: BTreeMap<(String, String), String>,
+    /// The comparisons with literal texts so far.
+    comparisons: Cell<usize>,
+}
 
 impl ImageNames {
     pub(super) fn of(file: &File) -> Self {
         let mut names = BTreeMap::new();
         add_names(file, &mut names);
-        Self(names)
+        Self { names, comparisons: Cell::new(0) }
     }
 
     fn get(&self, read: &MappingRead) -> Option<&str> {
-        self.0.get(&(read.mapping.clone(), read.key.clone())).map(String::as_str)
+        self.names.get(&(read.mapping.clone(), read.key.clone())).map(String::as_str)
+    }
+
+    /// Returns whether a text contains the name of an image.
+    fn are_in(&self, text: &str) -> bool {
+        self.comparisons.set(self.comparisons.get().saturating_add(self.names.len()));
+        self.comparisons.get() <= COMPARISON_LIMIT && self.names.values().any(|name| text.contains(name.as_str()))
+    }
+
+    /// Returns whether a repository's path ends with the name of an image.
+    fn end(&self, path: &str) -> bool {
+        self.names.values().any(|name| {
+            path.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        })
     }
 }
 
@@ -80,12 +103,13 @@ pub(super) fn usages<'n>(
     names: &ImageNames,
 ) -> Vec<Usage> {
     let mut found = Vec::new();
-    if names.0.is_empty() {
+    if names.names.is_empty() {
         return found;
     }
-    let mut expressions = Vec::new();
     let is_stack = STACKS.contains(&resource.kind.as_str());
-    collect(scope, start, false, is_stack, sites, &mut expressions);
+    let mut collection = Collection { scope, names, sites, is_stack, found: Vec::new() };
+    collection.add(start, false);
+    let expressions = collection.found;
     for Expression { at, is_parameter } in expressions {
         let Some(node) = at.path.last().copied() else { continue };
         found.extend(in_all_cases(scope, &at.assumptions, node, |_| {
@@ -96,41 +120,88 @@ pub(super) fn usages<'n>(
     found
 }
 
-/// Collects the expressions below the end of a path that may read an image's name.
-fn collect<'n>(
-    scope: &Scope,
-    at: ContainerNode<'n>,
-    is_parameter: bool,
+/// A collection of the expressions that may contain an image's name.
+struct Collection<'c, 'n> {
+    scope: &'c Scope<'c>,
+    names: &'c ImageNames,
+    sites: &'c [&'c Node],
+    /// Whether another template receives the resource's `Parameters`.
     is_stack: bool,
-    sites: &[&Node],
-    found: &mut Vec<Expression<'n>>,
-) {
-    let Some(node) = at.path.last().copied() else { return };
-    if sites.iter().any(|site| std::ptr::eq(*site, node)) || !may_read(scope, node) {
-        return;
+    found: Vec<Expression<'n>>,
+}
+
+impl<'n> Collection<'_, 'n> {
+    /// Adds the expressions below the end of a path.
+    fn add(&mut self, at: ContainerNode<'n>, is_parameter: bool) {
+        let Some(node) = at.path.last().copied() else { return };
+        if self.sites.iter().any(|site| std::ptr::eq(*site, node)) {
+            return;
+        }
+        let below = |child: &'n Node| ContainerNode { path: vec![child], ..at.clone() };
+        match (node.intrinsic(), &node.kind) {
+            (Some(("Fn::If", _)), _) if is_structure(node) => {
+                if self.may_read(node) {
+                    // A branch is no `Fn::If` itself.
+                    branches(self.scope, at.clone()).into_iter().for_each(|branch| self.add(branch, is_parameter));
+                }
+            }
+            (Some(("Fn::Base64" | "Fn::ToJsonString", argument)), _) => self.add(below(argument), is_parameter),
+            (Some(_), _) | (None, NodeKind::Scalar { .. }) => {
+                if self.may_read(node) {
+                    self.found.push(Expression { at, is_parameter });
+                }
+            }
+            (None, NodeKind::Mapping(mapping)) => {
+                for entry in mapping.entries().iter().filter(|entry| !is_remark(&entry.key)) {
+                    self.add(below(&entry.value), is_parameter || (self.is_stack && entry.key == "Parameters"));
+                }
+            }
+            (None, NodeKind::Sequence(items)) => items.iter().for_each(|item| self.add(below(item), is_parameter)),
+        }
     }
-    let below = |child: &'n Node| ContainerNode { path: vec![child], ..at.clone() };
+
+    /// Returns whether an expression may read an image's name, or contains one. It is not evaluated for that.
+    fn may_read(&self, node: &Node) -> bool {
+        let scope = self.scope;
+        let is_read = |name: &str| name.contains(".Outputs.") || scope.parameter_reads(name, IMAGE_NAME);
+        let reads_in_text = |text: &str| {
+            text.split("${").skip(1).any(|name| is_read(name.split('}').next().unwrap_or_default().trim()))
+        };
+        match (node.intrinsic(), &node.kind) {
+            (Some(("Fn::FindInMap", _)), _) => true,
+            (Some(("Ref", name)), _) => name.text().is_none_or(is_read),
+            (Some(("Fn::GetAtt", argument)), _) => match argument.as_sequence() {
+                Some(parts) => {
+                    parts.iter().skip(1).any(|part| part.text().is_none_or(|part| part.starts_with("Outputs.")))
+                }
+                None => argument.text().is_none_or(is_read),
+            },
+            (Some(("Fn::Sub", argument)), _) => {
+                let parts = argument.as_sequence().unwrap_or(std::slice::from_ref(argument));
+                parts.iter().any(|part| part.text().is_some_and(reads_in_text) || self.may_read(part))
+            }
+            (_, NodeKind::Mapping(mapping)) => mapping.entries().iter().any(|entry| self.may_read(&entry.value)),
+            (_, NodeKind::Sequence(items)) => items.iter().any(|item| self.may_read(item)),
+            (_, NodeKind::Scalar { text, .. }) => self.names.are_in(text),
+        }
+    }
+}
+
+/// Returns whether a property says something about a resource and does nothing.
+fn is_remark(property: &str) -> bool {
+    property == "Tags" || property.ends_with("Description")
+}
+
+/// Returns whether an expression reads the name of an image, whichever it is.
+fn reads_any(node: &Node) -> bool {
     match (node.intrinsic(), &node.kind) {
-        (Some(("Fn::If", _)), _) if is_structure(node) => {
-            for branch in branches(scope, at.clone()) {
-                // A branch is no `Fn::If` itself.
-                collect(scope, branch, is_parameter, is_stack, sites, found);
-            }
+        (Some(("Fn::FindInMap", argument)), _) => {
+            let attribute = argument.as_sequence().and_then(|arguments| arguments.get(2));
+            attribute.is_some_and(|attribute| attribute.text() == Some(IMAGE_NAME))
         }
-        (Some(("Fn::Base64" | "Fn::ToJsonString", argument)), _) => {
-            collect(scope, below(argument), is_parameter, is_stack, sites, found);
-        }
-        (Some(_), _) => found.push(Expression { at, is_parameter }),
-        (None, NodeKind::Mapping(mapping)) => {
-            for entry in mapping.entries() {
-                let is_parameter = is_parameter || (is_stack && entry.key == "Parameters");
-                collect(scope, below(&entry.value), is_parameter, is_stack, sites, found);
-            }
-        }
-        (None, NodeKind::Sequence(items)) => {
-            items.iter().for_each(|item| collect(scope, below(item), is_parameter, is_stack, sites, found));
-        }
-        (None, NodeKind::Scalar { .. }) => {}
+        (_, NodeKind::Mapping(mapping)) => mapping.entries().iter().any(|entry| reads_any(&entry.value)),
+        (_, NodeKind::Sequence(items)) => items.iter().any(|item| reads_any(item)),
+        (_, NodeKind::Scalar { .. }) => false,
     }
 }
 
@@ -144,31 +215,6 @@ fn is_structure(node: &Node) -> bool {
         Some(("Fn::Base64" | "Fn::ToJsonString", _)) => true,
         Some(_) => false,
         None => !matches!(node.kind, NodeKind::Scalar { .. }),
-    }
-}
-
-/// Returns whether an expression may read an image's name. It is not evaluated for that.
-fn may_read(scope: &Scope, node: &Node) -> bool {
-    let reads_in_text = |text: &str| {
-        text.split("${").skip(1).any(|name| {
-            let name = name.split('}').next().unwrap_or_default().trim();
-            name.contains(".Outputs.") || scope.parameter_reads(name, IMAGE_NAME)
-        })
-    };
-    match (node.intrinsic(), &node.kind) {
-        (Some(("Fn::FindInMap", _)), _) => true,
-        (Some(("Ref", name)), _) => name.text().is_none_or(|name| scope.parameter_reads(name, IMAGE_NAME)),
-        (Some(("Fn::GetAtt", argument)), _) => match argument.as_sequence() {
-            Some(parts) => parts.iter().skip(1).any(|part| part.text().is_none_or(|part| part.starts_with("Outputs."))),
-            None => argument.text().is_none_or(|text| text.contains(".Outputs.")),
-        },
-        (Some(("Fn::Sub", argument)), _) => match argument.as_sequence() {
-            Some(parts) => parts.iter().any(|part| may_read(scope, part) || part.text().is_some_and(reads_in_text)),
-            None => argument.text().is_some_and(reads_in_text),
-        },
-        (_, NodeKind::Mapping(mapping)) => mapping.entries().iter().any(|entry| may_read(scope, &entry.value)),
-        (_, NodeKind::Sequence(items)) => items.iter().any(|item| may_read(scope, item)),
-        (_, NodeKind::Scalar { .. }) => false,
     }
 }
 
@@ -192,8 +238,20 @@ fn usages_of_text(
     names: &ImageNames,
 ) -> Vec<Usage> {
     let reads: Vec<MappingRead> = text.reads.iter().filter(|read| read.attribute == IMAGE_NAME).cloned().collect();
+    let reader = |text: Text| {
+        let usage = usage_of_text(scope, resource, at, node, text, runtime::unknown(scope.source_location(node)));
+        Usage { place: UsagePlace::Reader, ..usage }
+    };
     if reads.is_empty() {
-        return Vec::new();
+        let references = tokens(&text).into_iter().filter_map(|token| match reading(&token, None, true) {
+            Reading::Reference(token) => Some(token),
+            Reading::Unclear | Reading::Nothing => None,
+        });
+        let may_be_an_image = |token: &Text| match token.path() {
+            Some(path) if !path.ends_with('?') => names.end(&path) && !is_elsewhere(token),
+            _ => reads_any(node),
+        };
+        return references.filter(may_be_an_image).map(reader).collect();
     }
     let (shown, tokens) = (shown(&text), tokens(&text));
     let runs_images = shown.contains('\n') && PROGRAMS.iter().any(|word| shown.to_lowercase().contains(word));
@@ -208,10 +266,7 @@ fn usages_of_text(
             match reading(token, name, is_only) {
                 Reading::Reference(mut text) => {
                     text.reads = [read.clone()].into();
-                    text.chosen = token.chosen;
-                    let runtime = runtime::unknown(scope.source_location(node));
-                    let usage = usage_of_text(scope, resource, at, node, text, runtime);
-                    usages.push(Usage { place: UsagePlace::Reader, ..usage });
+                    usages.push(reader(text));
                 }
                 Reading::Unclear => is_unclear = true,
                 Reading::Nothing => {}
@@ -289,6 +344,12 @@ fn has_registry(token: &Text) -> bool {
         let host = registry_part.value.as_deref().map(|value| value.split('/').next().unwrap_or_default());
         host.is_ok_and(looks_like_host) || registry_part.value.is_err()
     })
+}
+
+/// Returns whether a reference begins with a host that is not ECR's: what is written out is another's image.
+fn is_elsewhere(token: &Text) -> bool {
+    let host = registry_part(token).map(|registry_part| registry_part.origin);
+    matches!(host, Some(Origin::Host(host)) if !host.contains(".dkr.ecr"))
 }
 
 fn without_scheme(token: &Text) -> Text {

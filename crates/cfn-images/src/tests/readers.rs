@@ -70,9 +70,43 @@ fn other_names_are_no_references() {
     ] {
         assert_eq!(property(&format!("!Sub ['{text}', {{N: {name}}}]")), "", "{text}");
     }
-    // Another attribute, and a text that does not come from a mapping.
-    assert_eq!(property("r.example/shop-worker:1"), "");
-    assert_eq!(property("!Join ['', [r.example/shop-worker, ':1']]"), "");
+    // Remarks about a resource.
+    let value = "!Sub ['${Registry}/${N}:1', {N: !FindInMap [Images, Worker, imageName]}]";
+    let remarks =
+        format!("  It: {{Type: Custom::It, Properties: {{Tags: [{{Value: {value}}}], AlarmDescription: {value}}}}}\n");
+    assert_eq!(described(&remarks, &context(&[])), "");
+}
+
+#[test]
+fn a_name_that_is_written_out_is_found_in_a_registry_that_may_be_meant() {
+    for (value, found) in [
+        (
+            "012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop-worker:1",
+            "It Reader  012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop-worker:1",
+        ),
+        ("!Sub '${Registry}/team/shop-worker:1'", "It Reader  r.example/team/shop-worker:1"),
+        ("!Sub '${Registry}/other-worker:1'", ""),
+        ("!Sub '${Registry}/a-shop-worker:1'", ""),
+        ("public.ecr.aws/shop-worker:1", ""),
+        ("shop-worker:1", ""),
+    ] {
+        assert_eq!(property(value), found, "{value}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_may_be_any_image() {
+    let value = "!Sub ['${Registry}/${N}:1', {N: !FindInMap [Images, !Ref Kind, imageName]}]";
+    let text = format!("{MAPPINGS}  It: {{Type: Custom::It, Properties: {{Value: {value}}}}}\n")
+        .replace("  Environment:", "  Kind: {Type: String}\n  Environment:");
+    let template = template(&text);
+    let usages = template.usages(&context(&[("Registry", "r.example")]));
+    assert!(shown(&usages[0]).contains("parameter `Kind` has no default and no value was given"), "{usages:?}");
+    assert_eq!(usages.len(), 1);
+    let images = template.images("Images").unwrap();
+    assert!(images.iter().all(|image| usages[0].is_unknown_and_may_be(image)));
+    let given = template.usages(&context(&[("Registry", "r.example"), ("Kind", "Shop")]));
+    assert_eq!(shown(&given[0]), "r.example/shop:1");
 }
 
 #[test]

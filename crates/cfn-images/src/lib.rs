@@ -10,6 +10,7 @@ mod deployed;
 mod document;
 mod dynamic;
 mod error;
+mod expression;
 mod fargate;
 mod finding;
 mod image_definition;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use super::File;
 use super::document::{Node, NodeKind};
+use super::expression::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::intrinsics::Scope;
 use super::reference::registry_part;
 use super::runtime;
-use super::survey::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::usage::{Usage, UsagePlace};
 use super::value::{MappingRead, Origin, Part, Text, Unresolved, Value, looks_like_host};
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::deploy_sites::ResourceKind;
-use super::image_definition::ImageDefinition;
 use super::reference::{EvaluatedReference, RegistryPart};
 use super::value::{MappingRead, Need, Unresolved};
 use crate::SourceLocation;
@@ -112,19 +111,5 @@ impl Usage {
     /// Returns the keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
-    }
-}
-
-impl ImageDefinition {
-    /// Decides the platforms of usages about which the template cannot say them: those of the mapping or, if the type of
-    /// resource has no default either, those of all usages of the image.
-    pub fn settle_platforms(&self, usages: &mut [Usage], all: &[Usage]) {
-        let settled = self.platforms_for(all);
-        for Usage { runtime, .. } in usages.iter_mut().filter(|usage| usage.runtime.open) {
-            if !settled.is_empty() && (runtime.platforms.is_empty() || !self.platforms.is_empty()) {
-                runtime.platforms.clone_from(&settled);
-                runtime.unresolved = None;
-            }
-        }
     }
 }

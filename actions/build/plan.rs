@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage};
+use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage, UsagePlace};
 use lifecycle::AtSourceLocation;
 use lifecycle::naming::{Module, Project};
 use lifecycle::{ActionError, workspace};
@@ -24,6 +24,8 @@ struct ImageUsages {
     deployed: Vec<Usage>,
     /// Resources that would deploy the image under other conditions.
     conditional: Vec<Usage>,
+    /// Resources that may deploy the image, because the names of theirs are not known.
+    possible: Vec<Usage>,
 }
 
 /// Plans all images, and reports what is wrong with the template.
@@ -67,15 +69,19 @@ pub(crate) fn plan(
         let mut undeployed = Vec::new();
         for definition in &module.images {
             let key = &definition.key.value;
-            let usages = if unused.contains(key.as_str()) {
+            let mut usages = if unused.contains(key.as_str()) {
                 if let Some(problem) = undecidable_usage(options, definition, &all) {
                     return Err(problem.into());
                 }
                 let conditional = conditional.get(key).cloned().unwrap_or_default();
-                ImageUsages { deployed: Vec::new(), conditional }
+                let possible = all.iter().filter(|usage| usage.is_unknown_and_may_be(definition));
+                ImageUsages { deployed: Vec::new(), conditional, possible: possible.cloned().collect() }
             } else {
-                ImageUsages { deployed: usages_of(key), conditional: Vec::new() }
+                ImageUsages { deployed: usages_of(key), conditional: Vec::new(), possible: Vec::new() }
             };
+            let deployed = usages.deployed.clone();
+            report_findings(open_platform(options, definition, &deployed).into_iter().collect(), runner)?;
+            definition.settle_platforms(&mut usages.deployed, &deployed);
             report_findings(unintended_platforms(options, definition, &usages.deployed).into_iter().collect(), runner)?;
             images.push(plan_image(project, options, module, definition, &usages, &mut dockerfiles)?);
             if usages.deployed.is_empty() {
@@ -195,10 +201,11 @@ fn plan_image(
     let (dockerfile, ignorefile) = dockerfiles.write_copies(&definition.key.value, &parsed, &ignored)?;
     let target = definition.target.as_ref().map(|target| target.value.clone());
     let mut platforms = if options.platforms.is_empty() {
-        if let Some(problem) = unknown_platform(definition, &usages.deployed) {
+        let unknown = unknown_platform(definition, &usages.deployed);
+        if let Some(problem) = unknown.or_else(|| unknown_platform(definition, &usages.possible)) {
             return Err(problem.into());
         }
-        definition.platforms_for(usages.deployed.iter().chain(&usages.conditional))
+        definition.platforms_for(usages.deployed.iter().chain(&usages.conditional).chain(&usages.possible))
     } else {
         options.platforms.clone()
     };
@@ -269,6 +276,33 @@ fn unintended_platforms(options: &BuildOptions, definition: &ImageDefinition, us
         source_location: definition.key.source_location.clone(),
         message: format!("image `{key}` is built for {unintended}, as the input `platforms` says, but {by} {intended}"),
         hint: Some("name in `images` which images are built for a platform".to_owned()),
+    })
+}
+
+/// Asks for the platform of an image if the template cannot say on which one a resource runs it, and something else or a
+/// default decides.
+fn open_platform(options: &BuildOptions, definition: &ImageDefinition, usages: &[Usage]) -> Option<Finding> {
+    let platforms = definition.platforms_for(usages);
+    if !definition.platforms.is_empty() || !options.platforms.is_empty() || platforms.is_empty() {
+        return None;
+    }
+    let runs_it = |resource: &str| usages.iter().any(|usage| usage.resource == resource && !usage.runtime.open);
+    let is_asked_for = |usage: &&Usage| {
+        let is_place = usage.place != UsagePlace::Unclear && !usage.is_output();
+        usage.runtime.open && is_place && !runs_it(&usage.resource)
+    };
+    let usage = usages.iter().find(is_asked_for)?;
+    let message = format!(
+        "nothing in the template says on which platform `{}` runs image `{}`: it is built for {}",
+        usage.resource,
+        definition.key,
+        listed(&platforms)
+    );
+    Some(Finding {
+        severity: Severity::Warning,
+        source_location: usage.source_location.clone(),
+        message,
+        hint: Some(format!("set `platforms` of `{}` in the mapping", definition.key)),
     })
 }
 

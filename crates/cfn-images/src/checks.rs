@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::deploy_sites::PlatformRule;
 use super::deployed::image_of;
 use super::finding::{Finding, Severity};
 use super::image_definition::ImageDefinition;
 use super::parameters::{Parameter, assignment, is_environment};
-use super::usage::Usage;
+use super::usage::{Usage, UsagePlace};
 use super::value::Need;
 use super::{Context, File, Template, fargate, roles};
 use crate::SourceLocation;
@@ -210,6 +211,10 @@ fn mistakes(usage: &Usage) -> Vec<Finding> {
 
 /// Reports a container whose image the template does not declare, such as a sidecar.
 fn undeclared_image(usage: &Usage) -> Option<Finding> {
+    // A reader of another mapping is not about images.
+    if usage.place != UsagePlace::DeploySite {
+        return None;
+    }
     let what = match &usage.reference {
         Ok(reference) => format!("image `{reference}` is in no mapping"),
         // A mistake is reported on its own, and a missing value may still be given.
@@ -237,12 +242,12 @@ fn platform_mismatch(image: &ImageDefinition, usage: &Usage) -> Option<Finding> 
         return Some(Finding::new(Severity::Warning, source_location, message));
     }
     let message = format!("`{}` runs image `{}` on {missing}, but it is built for {built}", usage.resource, image.key);
-    let hint = match usage.kind {
-        super::ResourceKind::ServerlessFunction | super::ResourceKind::LambdaFunction => {
-            "set `Architectures`, or the mapping's `platforms`"
-        }
-        super::ResourceKind::AppRunnerService => "App Runner runs linux/amd64 only: set the mapping's `platforms`",
-        _ => "set `RuntimePlatform`, or the mapping's `platforms`",
+    let hint = match usage.kind.platform_rule() {
+        PlatformRule::Architectures => "set `Architectures`, or the mapping's `platforms`".to_owned(),
+        PlatformRule::RuntimePlatform => "set `RuntimePlatform`, or the mapping's `platforms`".to_owned(),
+        PlatformRule::Architecture(_) => "set `Architecture`, or the mapping's `platforms`".to_owned(),
+        PlatformRule::EnvironmentType => "set `Type` of the environment, or the mapping's `platforms`".to_owned(),
+        _ => format!("`{}` runs {missing} only: set the mapping's `platforms`", usage.kind),
     };
     Some(Finding::new(Severity::Error, source_location, message).hint(hint))
 }

@@ -40,6 +40,18 @@ impl Usage {
     pub fn may_be(&self, image: &ImageDefinition) -> bool {
         self.any && self.path.as_ref().is_none_or(|path| path.contains('?') || is_suffix(self, &image.image_name.value))
     }
+
+    /// Returns whether this usage may deploy the image, because the name of its repository is not known.
+    pub fn is_unknown_and_may_be(&self, image: &ImageDefinition) -> bool {
+        let name = format!("/{}", image.image_name.value);
+        // What follows the last unknown part is known.
+        let may_be = |path: &String| {
+            let end = path.rsplit_once('?').map(|(_, end)| end);
+            end.is_some_and(|end| name.ends_with(end) || end.ends_with(&name))
+        };
+        let is_wrong = !self.mistakes.is_empty() || self.metadata;
+        self.reference.is_err() && !is_wrong && self.path.as_ref().is_none_or(may_be)
+    }
 }
 
 impl Deployed {

@@ -62,6 +62,18 @@ impl ImageDefinition {
         platforms
     }
 
+    /// Decides the platforms of usages about which the template cannot say them: those of the mapping or, if the type of
+    /// resource has no default either, those of all usages of the image.
+    pub fn settle_platforms(&self, usages: &mut [Usage], all: &[Usage]) {
+        let settled = self.platforms_for(all);
+        for Usage { runtime, .. } in usages.iter_mut().filter(|usage| usage.runtime.open) {
+            if !settled.is_empty() && (runtime.platforms.is_empty() || !self.platforms.is_empty()) {
+                runtime.platforms.clone_from(&settled);
+                runtime.unresolved = None;
+            }
+        }
+    }
+
     /// Makes the paths relative to the folder of an outer template.
     pub(super) fn relative_to(mut self, outer: &File) -> Self {
         let folder = |file: &Path| file.parent().map(Path::to_owned).unwrap_or_default();

@@ -94,6 +94,11 @@ impl<'t> Scope<'t> {
         Self::new(file, context, guard, open.chain(given).collect())
     }
 
+    /// Returns whether the value of a parameter was read from this attribute of a mapping.
+    pub(super) fn parameter_reads(&self, name: &str, attribute: &str) -> bool {
+        self.parameters.get(name).is_some_and(|value| value.reads(attribute))
+    }
+
     pub(super) fn source_location(&self, node: &Node) -> SourceLocation {
         self.file.source_location(node.mark)
     }

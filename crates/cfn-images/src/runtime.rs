@@ -1,42 +1,75 @@
 //! Determines the platforms that a usage runs on.
 
 use super::alternatives::Alternatives;
+use super::deploy_sites::PlatformRule;
 use super::document::Node;
 use super::intrinsics::{Scope, TOO_MANY};
-use super::shapes::ResourceKind;
+use super::resources::has_type;
+
 use super::usage::Runtime;
 use super::value::{Unresolved, Value};
+use crate::SourceLocation;
 use oci::Platform;
 
 /// Returns the platforms of the container at the end of `path`, which begins with the resource's properties.
-pub(super) fn runtime(scope: &Scope, kind: ResourceKind, path: &[&Node], resource: &Node) -> Runtime {
-    let default = |certain| Runtime {
-        platforms: vec![Platform::linux("amd64")],
+pub(super) fn runtime(scope: &Scope, rule: PlatformRule, path: &[&Node], resource: &Node) -> Runtime {
+    let source_location = || scope.source_location(resource);
+    let fixed = |architecture, certain| Runtime {
+        platforms: vec![Platform::linux(architecture)],
         alternatives: Vec::new(),
-        source_location: scope.source_location(resource),
+        source_location: source_location(),
         certain,
+        open: false,
         unresolved: None,
     };
+    let properties = path.first().copied();
     // On EC2, the instance determines the architecture, and the definition does not mention it.
-    let on_fargate = || path.first().is_some_and(|properties| is_fargate(scope, properties));
-    match kind {
-        ResourceKind::TaskDefinition | ResourceKind::BatchJobDefinition => {
-            match path.iter().rev().find_map(|node| node.get("RuntimePlatform")) {
-                Some(node) => runtime_platform(scope, node).unwrap_or_else(|| default(on_fargate())),
-                None => default(on_fargate()),
-            }
+    let on_fargate = || properties.is_some_and(|properties| is_fargate(scope, properties));
+    match rule {
+        PlatformRule::RuntimePlatform => {
+            let declared = path.iter().rev().find_map(|node| node.get("RuntimePlatform"));
+            let declared = declared.and_then(|node| runtime_platform(scope, node));
+            declared.unwrap_or_else(|| fixed("amd64", on_fargate()))
         }
-        ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction => {
-            let own = path.first().and_then(|properties| properties.get("Architectures"));
-            let global = || scope.file.root.at(&["Globals", "Function", "Architectures"]);
-            let global = (kind == ResourceKind::ServerlessFunction).then(global).flatten();
-            match own.map(AsRef::as_ref).or(global) {
+        PlatformRule::Architectures => {
+            let own = properties.and_then(|properties| properties.get("Architectures"));
+            let is_sam = has_type(resource, "AWS::Serverless::Function");
+            let global = || scope.file.root.at(&["Globals", "Function", "Architectures"]).filter(|_| is_sam);
+            match own.map(AsRef::as_ref).or_else(global) {
                 Some(node) => from_alternatives(scope, node, architectures(scope, node)),
-                None => default(true),
+                None => fixed("amd64", true),
             }
         }
-        ResourceKind::AppRunnerService => default(true),
-        ResourceKind::SageMakerModel => default(false),
+        PlatformRule::Architecture(path) => match properties.and_then(|properties| properties.at(path)) {
+            Some(node) => from_alternatives(scope, node, architecture(scope, node)),
+            None => fixed("amd64", true),
+        },
+        PlatformRule::EnvironmentType => match path.last().and_then(|environment| environment.get("Type")) {
+            Some(node) => from_alternatives(scope, node, environment_type(scope, node)),
+            None => unknown(source_location()),
+        },
+        PlatformRule::Fixed(architecture) => fixed(architecture, true),
+        PlatformRule::FixedWithout(architecture, property) => {
+            match properties.and_then(|properties| properties.get(property)) {
+                Some(node) => unknown(scope.source_location(node)),
+                None => fixed(architecture, true),
+            }
+        }
+        PlatformRule::Default => Runtime { open: true, ..fixed("amd64", false) },
+        PlatformRule::Unknown => unknown(source_location()),
+    }
+}
+
+/// Returns the platforms of a place about which the template cannot say them.
+pub(super) fn unknown(source_location: SourceLocation) -> Runtime {
+    let unresolved = Unresolved::new(source_location.clone(), "the template does not say it");
+    Runtime {
+        platforms: Vec::new(),
+        alternatives: Vec::new(),
+        source_location,
+        certain: false,
+        open: true,
+        unresolved: Some(unresolved),
     }
 }
 
@@ -62,7 +95,14 @@ fn from_alternatives(scope: &Scope, node: &Node, found: Result<Alternatives<Plat
         (None, _) | (Some(_), 1) => (all, Vec::new(), None),
         (Some(why), _) => (Vec::new(), all, Some(why)),
     };
-    Runtime { platforms, alternatives, source_location: scope.source_location(node), certain: true, unresolved }
+    Runtime {
+        platforms,
+        alternatives,
+        source_location: scope.source_location(node),
+        certain: true,
+        open: false,
+        unresolved,
+    }
 }
 
 /// Evaluates `RuntimePlatform` of ECS and Batch. Returns `None` if it is absent.
@@ -141,4 +181,29 @@ fn architectures(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, U
         platforms.collect::<Result<Vec<_>, _>>()
     })?;
     Ok(Alternatives { all: said.all.into_iter().flatten().collect(), why: said.why })
+}
+
+/// Evaluates `Architecture` of EMR Serverless.
+fn architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
+    scope.alternatives(node)?.map(|value| match value {
+        Value::Nothing(_) => Ok(Platform::linux("amd64")),
+        value => match value.into_known(|| scope.source_location(node))?.as_str() {
+            "X86_64" => Ok(Platform::linux("amd64")),
+            "ARM64" => Ok(Platform::linux("arm64")),
+            other => Err(scope.mistake(node, format!("`{other}` is not X86_64 or ARM64"))),
+        },
+    })
+}
+
+/// Evaluates `Type` of a CodeBuild environment, such as `ARM_CONTAINER`.
+fn environment_type(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
+    scope.alternatives(node)?.map(|value| {
+        let kind = value.into_known(|| scope.source_location(node))?;
+        match kind.split('_').next() {
+            Some("LINUX") => Ok(Platform::linux("amd64")),
+            Some("ARM") => Ok(Platform::linux("arm64")),
+            Some("WINDOWS") => Ok(Platform::new("windows", "amd64", None)),
+            _ => Err(scope.mistake(node, format!("`{kind}` runs no images"))),
+        }
+    })
 }

@@ -1,65 +1,64 @@
 //! Finds the places where a template deploys images.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::decision::{Assumption, Decision, OpenQuestion};
-use super::document::{Node, NodeKind};
+use super::decision::{Decision, OpenQuestion};
+use super::deploy_sites::{DeploySite, OUTPUTS, PlatformRule, ResourceKind};
+use super::document::{Entry, Node, NodeKind};
+use super::expression::{ContainerNode, Surveyed, branches, deduplicated, in_all_cases, usage_of_text};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
-use super::reference::{RegistryPart, reference, registry_part};
+use super::readers::{self, ImageNames};
 use super::resources::has_type;
 use super::runtime;
-use super::shapes::{SHAPES, Shape};
 use super::traced_text::Dependence;
-use super::usage::{Runtime, Usage};
-use super::value::{Need, Text, Unresolved, Value};
+use super::usage::{Runtime, Usage, UsagePlace};
+use super::value::{Need, Unresolved, Value};
 use super::{Context, Template};
 use crate::SourceLocation;
 
 /// The usages that are deployed, and those that a condition excludes.
-#[derive(Default)]
-struct Survey {
+struct Survey<'t> {
     deployed: Vec<Usage>,
     excluded: Vec<Usage>,
-}
-
-/// A node with its ancestors, outermost first, and what the conditions on the path to it say.
-#[derive(Clone)]
-struct ContainerNode<'n> {
-    path: Vec<&'n Node>,
-    undecided: Option<Unresolved>,
-    assumptions: Vec<Assumption>,
-    /// The dependence of the decided conditions on the path.
-    by: Dependence,
+    /// The images' names in the mappings.
+    names: &'t ImageNames,
 }
 
 /// The conditions that a resource depends on.
 #[derive(Clone, Copy, Default)]
-struct Conditions<'a> {
+pub(super) struct Conditions<'a> {
     /// The first condition that cannot be decided.
     undecided: Option<&'a Unresolved>,
     /// The dependence of the decided conditions.
     by: Dependence,
 }
 
+impl Conditions<'_> {
+    /// Starts a path at a node.
+    pub(super) fn start<'n>(&self, node: &'n Node) -> ContainerNode<'n> {
+        ContainerNode { path: vec![node], undecided: self.undecided.cloned(), assumptions: Vec::new(), by: self.by }
+    }
+}
+
 impl Template {
     /// Returns every place where the template and its nested templates deploy an image, in order. Usages that a
     /// condition excludes are left out.
     pub fn usages(&self, context: &Context) -> Vec<Usage> {
-        self.survey(context).deployed
+        self.survey(context).0
     }
 
     /// Returns the usages that [`usages`](Self::usages) leaves out because a condition does not hold, as if it did.
     /// `undecided` has the condition.
     pub fn excluded(&self, context: &Context) -> Vec<Usage> {
-        self.survey(context).excluded
+        self.survey(context).1
     }
 
-    fn survey(&self, context: &Context) -> Survey {
-        let guard = Guard::default();
-        let mut survey = Survey::default();
+    fn survey(&self, context: &Context) -> (Vec<Usage>, Vec<Usage>) {
+        let (guard, names) = (Guard::default(), ImageNames::of(&self.file));
+        let mut survey = Survey::new(&names);
         survey.add(&Scope::root(&self.file, context, &guard), "", Conditions::default());
-        survey
+        (survey.deployed, survey.excluded)
     }
 
     /// Returns the missing values that the image references depend on.
@@ -78,50 +77,63 @@ impl Template {
     }
 }
 
-impl Survey {
+impl<'t> Survey<'t> {
+    fn new(names: &'t ImageNames) -> Self {
+        Self { deployed: Vec::new(), excluded: Vec::new(), names }
+    }
+
     /// Adds the usages of a file and its nested templates, under the conditions `outer`.
     fn add(&mut self, scope: &Scope, prefix: &str, outer: Conditions<'_>) {
-        for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
-            let id = format!("{prefix}{}", entry.key);
-            let Some(node) = entry.value.get("Condition") else {
-                self.resource(scope, &id, &entry.key, outer);
-                continue;
-            };
-            let name = scope.name(node, "Condition");
-            let holds = || name.clone().and_then(|name| scope.decision(&name, || scope.source_location(node)));
-            match holds() {
-                Ok(Decision { holds: true, by }) => {
-                    self.resource(scope, &id, &entry.key, Conditions { by: outer.by | by, ..outer });
-                }
-                Ok(Decision { holds: false, .. }) => {
-                    let name = name.clone().unwrap_or_default();
-                    let excluded = format!("condition `{name}` does not hold");
-                    let excluded = Unresolved::new(scope.file.source_location(entry.mark), excluded);
-                    let assumed = [(OpenQuestion::Condition(name), true)];
-                    let mut there = Self::default();
-                    let conditions = Conditions { undecided: Some(&excluded), ..outer };
-                    scope.assuming(&assumed, || there.resource(scope, &id, &entry.key, conditions));
-                    self.excluded.extend(there.deployed.into_iter().chain(there.excluded));
-                }
-                Err(unresolved) => {
-                    let undecided = outer.undecided.cloned().unwrap_or(unresolved);
-                    let conditions = Conditions { undecided: Some(&undecided), ..outer };
-                    let missing = || holds().err().and_then(|unresolved| unresolved.condition);
-                    let all = scope.combinations(&[], missing).unwrap_or_else(|| {
-                        vec![name.iter().map(|name| (OpenQuestion::Condition(name.clone()), true)).collect()]
+        for section in ["Resources", OUTPUTS] {
+            for entry in scope.file.section(section).map(|section| section.entries()).unwrap_or_default() {
+                self.add_entry(scope, section, entry, prefix, outer);
+            }
+        }
+    }
+
+    /// Adds the usages of a resource or output.
+    fn add_entry(&mut self, scope: &Scope, section: &str, entry: &Entry, prefix: &str, outer: Conditions<'_>) {
+        let id = match section {
+            OUTPUTS => format!("{prefix}{OUTPUTS}.{}", entry.key),
+            _ => format!("{prefix}{}", entry.key),
+        };
+        let add = |survey: &mut Self, conditions: Conditions<'_>| match section {
+            OUTPUTS => survey.output(scope, &id, &entry.value, conditions),
+            _ => survey.resource(scope, &id, &entry.key, conditions),
+        };
+        let Some(node) = entry.value.get("Condition") else { return add(self, outer) };
+        let name = scope.name(node, "Condition");
+        let holds = || name.clone().and_then(|name| scope.decision(&name, || scope.source_location(node)));
+        match holds() {
+            Ok(Decision { holds: true, by }) => add(self, Conditions { by: outer.by | by, ..outer }),
+            Ok(Decision { holds: false, .. }) => {
+                let name = name.clone().unwrap_or_default();
+                let excluded = format!("condition `{name}` does not hold");
+                let excluded = Unresolved::new(scope.file.source_location(entry.mark), excluded);
+                let assumed = [(OpenQuestion::Condition(name), true)];
+                let mut there = Self::new(self.names);
+                let conditions = Conditions { undecided: Some(&excluded), ..outer };
+                scope.assuming(&assumed, || add(&mut there, conditions));
+                self.excluded.extend(there.deployed.into_iter().chain(there.excluded));
+            }
+            Err(unresolved) => {
+                let undecided = outer.undecided.cloned().unwrap_or(unresolved);
+                let conditions = Conditions { undecided: Some(&undecided), ..outer };
+                let missing = || holds().err().and_then(|unresolved| unresolved.condition);
+                let all = scope.combinations(&[], missing).unwrap_or_else(|| {
+                    vec![name.iter().map(|name| (OpenQuestion::Condition(name.clone()), true)).collect()]
+                });
+                // Most combinations give the same usages.
+                let mut there = Self::new(self.names);
+                for assumptions in all {
+                    scope.assuming(&assumptions, || {
+                        if !holds().is_ok_and(|decision| !decision.holds) {
+                            add(&mut there, conditions);
+                        }
                     });
-                    // Most combinations give the same usages.
-                    let mut there = Self::default();
-                    for assumptions in all {
-                        scope.assuming(&assumptions, || {
-                            if !holds().is_ok_and(|decision| !decision.holds) {
-                                there.resource(scope, &id, &entry.key, conditions);
-                            }
-                        });
-                    }
-                    self.deployed.extend(deduplicated(there.deployed));
-                    self.excluded.extend(deduplicated(there.excluded));
                 }
+                self.deployed.extend(deduplicated(there.deployed));
+                self.excluded.extend(deduplicated(there.excluded));
             }
         }
     }
@@ -130,62 +142,61 @@ impl Survey {
         if let Some(nested) = scope.nested(key) {
             return self.add(&nested, &format!("{id}/"), conditions);
         }
-        let Some(resource) = scope.file.declaration("Resources", key) else { return };
-        let Some(kind) = resource.get("Type").and_then(|kind| kind.text()) else { return };
-        let Some(shape) = SHAPES.iter().find(|shape| shape.resource_type == kind) else { return };
-        resource_usages(scope, shape, id, resource, conditions, &mut self.deployed);
+        let Some(node) = scope.file.declaration("Resources", key) else { return };
+        let Some(kind) = node.get("Type").and_then(|kind| kind.text()) else { return };
+        let kind = ResourceKind::new(kind);
+        let resource = Surveyed { id, kind: &kind, node };
+        let mut sites = Vec::new();
+        resource_usages(scope, resource, conditions, &mut self.deployed, &mut sites);
+        for section in ["Properties", "Metadata"] {
+            if let Some(root) = node.get(section) {
+                let start = conditions.start(root);
+                self.deployed.extend(readers::usages(scope, resource, start, &sites, self.names));
+            }
+        }
+    }
+
+    fn output(&mut self, scope: &Scope, id: &str, node: &Node, conditions: Conditions<'_>) {
+        let kind = ResourceKind::new(OUTPUTS);
+        let output = Surveyed { id, kind: &kind, node };
+        if let Some(value) = node.get("Value") {
+            self.deployed.extend(readers::usages(scope, output, conditions.start(value), &[], self.names));
+        }
     }
 }
 
-fn resource_usages(
+/// Adds the usages in the properties in which the type of the resource names images. `sites` receives the nodes of these
+/// properties.
+fn resource_usages<'n>(
     scope: &Scope,
-    shape: &Shape,
-    id: &str,
-    resource: &Node,
+    resource: Surveyed<'n>,
     conditions: Conditions<'_>,
     usages: &mut Vec<Usage>,
+    sites: &mut Vec<&'n Node>,
 ) {
-    let Some(properties) = resource.get("Properties") else { return };
-    let metadata = metadata::declaration(resource);
+    let Surveyed { id, kind, node: declaration } = resource;
+    let Some(properties) = declaration.get("Properties") else { return };
+    let metadata = metadata::declaration(declaration);
     let before = usages.len();
-    for path in shape.containers {
-        let Conditions { undecided, by } = conditions;
-        let start =
-            ContainerNode { path: vec![properties], undecided: undecided.cloned(), assumptions: Vec::new(), by };
-        for container in walk(scope, start, path) {
-            let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
-            let at = &container.assumptions;
-            let missing = || {
-                let text = scope.text(node);
-                text.parts.into_iter().find_map(|part| part.text.err()?.condition)
+    for site in kind.sites() {
+        for container in walk(scope, conditions.start(properties), site.path) {
+            let Some(node) = container.path.last().and_then(|node| node.get(site.image)) else { continue };
+            sites.push(node);
+            let runtime = || runtime::runtime(scope, platform_rule(kind, &container), &container.path, declaration);
+            let common = scope.assuming(&container.assumptions, runtime);
+            let find = |is_same: bool| {
+                let runtime = if is_same || common.unresolved.is_none() { common.clone() } else { runtime() };
+                container_usage(scope, site, resource, &container, node, runtime).into_iter().collect()
             };
-            let (variants, any) = match scope.combinations(at, missing) {
-                Some(variants) => (variants, false),
-                None => (vec![at.clone()], true),
-            };
-            // It cannot be decided which of them applies.
-            let why = match variants.len() {
-                1 => None,
-                _ => scope.assuming(at, || scope.text(node)).known().err(),
-            };
-            let runtime = || runtime::runtime(scope, shape.kind, &container.path, resource);
-            let common = scope.assuming(at, runtime);
-            let found = variants.iter().filter_map(|assumptions| {
-                scope.assuming(assumptions, || {
-                    let is_same = assumptions == at || common.unresolved.is_none();
-                    let runtime = if is_same { common.clone() } else { runtime() };
-                    let usage = container_usage(scope, shape, id, resource, &container, node, runtime)?;
-                    Some(Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
-                })
-            });
-            usages.extend(deduplicated(found));
+            usages.extend(in_all_cases(scope, &container.assumptions, node, find));
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
         let source_location = scope.source_location(node);
         usages.push(Usage {
             resource: id.to_owned(),
-            kind: shape.kind,
+            kind: kind.clone(),
+            place: UsagePlace::DeploySite,
             container: None,
             reference: Err(filled_in_by_sam(&source_location)),
             source_location,
@@ -194,7 +205,7 @@ fn resource_usages(
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
-            runtime: runtime::runtime(scope, shape.kind, &[properties], resource),
+            runtime: runtime::runtime(scope, kind.platform_rule(), &[properties], declaration),
             undecided: conditions.undecided.cloned(),
             any: false,
             metadata: true,
@@ -202,75 +213,39 @@ fn resource_usages(
     }
 }
 
+/// Returns what decides the platform of a container.
+fn platform_rule(kind: &ResourceKind, container: &ContainerNode) -> PlatformRule {
+    // In a pod of Batch, the nodes of the cluster decide.
+    let is_pod = container.path.iter().any(|node| node.get("EksProperties").is_some());
+    match kind.platform_rule() {
+        PlatformRule::RuntimePlatform if is_pod => PlatformRule::Default,
+        rule => rule,
+    }
+}
+
 /// Returns the usage of a container.
 fn container_usage(
     scope: &Scope,
-    shape: &Shape,
-    id: &str,
-    resource: &Node,
+    site: &DeploySite,
+    resource: Surveyed<'_>,
     container: &ContainerNode,
     node: &Node,
     runtime: Runtime,
 ) -> Option<Usage> {
-    let text = scope.text(node).chosen(container.by);
+    let text = scope.text(node);
     if let (Value::Nothing(_), true) = (scope.evaluate(node), text.known().is_err()) {
         return None;
     }
-    let metadata = metadata::declaration(resource);
-    let name = container.path.last().and_then(|node| node.get(shape.name));
-    let registry_part = registry_part(&text);
-    let source_location = scope.source_location(node);
-    let mut reference = reference(&text, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location);
-    if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
+    let is_built_by_sam = metadata::declaration(resource.node).is_some();
+    let name = site.name.and_then(|name| container.path.last()?.get(name));
+    let usage = usage_of_text(scope, resource, container, node, text, runtime);
+    let mut usage =
+        Usage { container: name.and_then(|name| scope.known(name).ok()), metadata: is_built_by_sam, ..usage };
+    if is_built_by_sam && usage.reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
         // This is an image's name on the machine that builds it.
-        reference = Err(filled_in_by_sam(&source_location));
+        usage.reference = Err(filled_in_by_sam(&usage.source_location));
     }
-    let needs = needs(scope, &text, registry_part.as_ref(), container.undecided.as_ref());
-    Some(Usage {
-        resource: id.to_owned(),
-        kind: shape.kind,
-        container: name.and_then(|name| scope.known(name).ok()),
-        reference,
-        source_location,
-        path: text.path(),
-        mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
-        needs,
-        registry_part,
-        reads: text.reads,
-        runtime,
-        undecided: container.undecided.clone(),
-        any: false,
-        metadata: metadata.is_some(),
-    })
-}
-
-/// Removes duplicates.
-fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
-    let mut all: Vec<Usage> = Vec::new();
-    let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
-    for usage in usages {
-        let source_location = (usage.resource.clone(), usage.container.clone(), usage.source_location.clone());
-        let known = by_place.entry(source_location).or_default();
-        if !known.iter().any(|&known| all.get(known) == Some(&usage)) {
-            known.push(all.len());
-            all.push(usage);
-        }
-    }
-    all
-}
-
-/// Returns the missing values that the text, or whether it is deployed, depends on. A registry part that is replaced
-/// is not counted.
-fn needs(
-    scope: &Scope,
-    text: &Text,
-    registry_part: Option<&RegistryPart>,
-    undecided: Option<&Unresolved>,
-) -> BTreeSet<Need> {
-    let stood_in =
-        registry_part.filter(|_| scope.context.stand_in.is_some()).map_or(0, |registry_part| registry_part.parts);
-    let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
-    missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
+    Some(usage)
 }
 
 fn filled_in_by_sam(source_location: &SourceLocation) -> Unresolved {
@@ -308,6 +283,8 @@ fn walk<'n>(scope: &Scope, start: ContainerNode<'n>, path: &[&str]) -> Vec<Conta
             let Some(node) = at.path.last().copied() else { continue };
             let children: Vec<&Node> = match (*step, &node.kind) {
                 ("*", NodeKind::Sequence(items)) => items.iter().map(AsRef::as_ref).collect(),
+                // A map, such as the worker types of EMR Serverless.
+                ("*", NodeKind::Mapping(map)) => map.entries().iter().map(|entry| entry.value.as_ref()).collect(),
                 ("*", _) => Vec::new(),
                 (key, _) => node.get(key).map(AsRef::as_ref).into_iter().collect(),
             };
@@ -320,18 +297,4 @@ fn walk<'n>(scope: &Scope, start: ContainerNode<'n>, path: &[&str]) -> Vec<Conta
         found = next;
     }
     found
-}
-
-fn branches<'n>(scope: &Scope, at: ContainerNode<'n>) -> Vec<ContainerNode<'n>> {
-    let Some((node, outer)) = at.path.split_last() else { return Vec::new() };
-    let is_there =
-        |node: &Node| !matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
-    let branches = scope.assuming(&at.assumptions, || scope.branches(node));
-    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| ContainerNode {
-        path: outer.iter().copied().chain([branch.node]).collect(),
-        undecided: at.undecided.clone().or(branch.undecided),
-        assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
-        by: at.by | branch.by,
-    });
-    each.collect()
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::deploy_sites::ResourceKind;
 use super::reference::{EvaluatedReference, RegistryPart};
-use super::shapes::ResourceKind;
 use super::value::{MappingRead, Need, Unresolved};
 use crate::SourceLocation;
 use oci::Platform;
@@ -15,6 +15,8 @@ pub struct Usage {
     pub resource: String,
     /// The kind of resource.
     pub kind: ResourceKind,
+    /// The kind of place in the resource.
+    pub place: UsagePlace,
     /// The container's name, if it has one and it is known.
     pub container: Option<String>,
     /// The location of the image's expression.
@@ -42,6 +44,17 @@ pub struct Usage {
     pub metadata: bool,
 }
 
+/// The kind of place in which an image's name stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsagePlace {
+    /// A property in which this type of resource names an image that it runs.
+    DeploySite,
+    /// Another property or output, which takes the name from the mapping.
+    Reader,
+    /// A property that takes the name from the mapping, and may deploy the image under a name that cannot be evaluated.
+    Unclear,
+}
+
 /// The platforms that a usage runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
@@ -53,6 +66,8 @@ pub struct Runtime {
     pub source_location: SourceLocation,
     /// Whether the template declares the platforms or the service has only one. Otherwise they are a default.
     pub certain: bool,
+    /// Whether nothing in the template can say the platforms: the mapping does, or other resources that run the image.
+    pub open: bool,
     /// Why the platforms cannot be decided.
     pub unresolved: Option<Unresolved>,
 }
@@ -85,7 +100,12 @@ impl Usage {
 
     /// Returns whether the service accepts only a single manifest, and no index.
     pub fn takes_single_manifest(&self) -> bool {
-        matches!(self.kind, ResourceKind::ServerlessFunction | ResourceKind::LambdaFunction)
+        self.place == UsagePlace::DeploySite && self.kind.takes_single_manifest()
+    }
+
+    /// Returns whether this is an output of the template, and not a resource.
+    pub fn is_output(&self) -> bool {
+        self.kind.is_output()
     }
 
     /// Returns the keys of a mapping that the expression read.

@@ -201,6 +201,15 @@ impl Value {
         }
     }
 
+    /// Returns whether a part of the value was read from this attribute of a mapping.
+    pub(super) fn reads(&self, attribute: &str) -> bool {
+        match self {
+            Self::Text(text) => text.reads.iter().any(|read| read.attribute == attribute),
+            Self::List(items) => items.iter().any(|item| item.reads(attribute)),
+            Self::Nothing(_) | Self::Unknown(_) => false,
+        }
+    }
+
     pub(super) fn with_read(mut self, read: MappingRead) -> Self {
         match &mut self {
             Self::Text(text) => {

@@ -117,7 +117,8 @@ fn marker(line: &str) -> Option<&str> {
     (marker.starts_with("inputs:") || marker.starts_with("outputs:")).then_some(marker)
 }
 
-fn difference(old: &str, new: &str, name: &str) -> String {
+/// Returns the lines in which two texts differ.
+pub(crate) fn difference(old: &str, new: &str, name: &str) -> String {
     similar::TextDiff::from_lines(old, new).unified_diff().header(name, "as it should be").to_string()
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is for the person who runs it")]
 
 mod action;
+mod deploy_sites;
 mod docs;
 mod release;
 mod structure;
@@ -28,6 +29,12 @@ cargo xtask reproduce [--target TARGET] [--out FOLDER]
 cargo xtask docs [--check]
     Updates the tables of inputs and outputs in README.md and docs/. --check fails if one is out of date.
 
+cargo xtask deploy-sites [--check] [--schemas FOLDER]
+    Updates the table of the properties in which CloudFormation's resource types name an image. --check fails if it is
+    out of date.
+    --schemas  the folder with CloudFormation's resource schemas. Default: those of the cfn-lint that
+               tests/support/tools/install test installs
+
 cargo xtask tidy
     Checks all files for what does not belong in the repository, and the crates for dependencies that are not allowed
     and circular imports between modules.";
@@ -52,6 +59,10 @@ fn run() -> anyhow::Result<()> {
             release::reproduce(&root, target, &root.join(out))
         }
         Some(Value(command)) if command == "docs" => docs::run(&root, check_flag(&mut arguments).map_err(usage)?),
+        Some(Value(command)) if command == "deploy-sites" => {
+            let (schemas, mode) = deploy_sites_options(&mut arguments).map_err(usage)?;
+            deploy_sites::run(&root, schemas, mode)
+        }
         Some(Value(command)) if command == "tidy" => {
             arguments.next().and_then(|rest| rest.map_or(Ok(()), |rest| Err(rest.unexpected()))).map_err(usage)?;
             tidy::run(&root)
@@ -97,6 +108,18 @@ fn reproduce_options(arguments: &mut lexopt::Parser) -> Result<(release::Target,
         }
     }
     Ok((target, out))
+}
+
+fn deploy_sites_options(arguments: &mut lexopt::Parser) -> Result<(Option<PathBuf>, docs::Mode), lexopt::Error> {
+    let (mut schemas, mut mode) = (None, docs::Mode::Write);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("schemas") => schemas = Some(arguments.value()?.into()),
+            Long("check") => mode = docs::Mode::Check,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok((schemas, mode))
 }
 
 fn check_flag(arguments: &mut lexopt::Parser) -> Result<docs::Mode, lexopt::Error> {

@@ -97,7 +97,7 @@ Resources:
     template.yaml:17:26 Error: `Stated` runs image `Arm` on linux/amd64, but it is built for linux/arm64 (set `RuntimePlatform`, or the mapping's `platforms`)
     template.yaml:23:24 Error: `MIPS` is not X86_64 or ARM64
     template.yaml:25:93 Error: `Function` takes an image of one platform, but `Both` is built for linux/amd64, linux/arm64 (Lambda takes no multi-platform image: declare a second image for the other platform)
-    template.yaml:29:11 Error: `Runner` runs image `Arm` on linux/amd64, but it is built for linux/arm64 (App Runner runs linux/amd64 only: set the mapping's `platforms`)
+    template.yaml:29:11 Error: `Runner` runs image `Arm` on linux/amd64, but it is built for linux/arm64 (`AWS::AppRunner::Service` runs linux/amd64 only: set the mapping's `platforms`)
     ");
 }
 

@@ -6,6 +6,7 @@ mod images;
 mod nested;
 mod parameters;
 mod patterns;
+mod readers;
 mod usages;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{EvaluatedReference, ResourceKind};
+use crate::EvaluatedReference;
 
 /// `kind resource container reference on platforms`, a line each.
 fn described(text: &str, context: &Context) -> String {
@@ -76,12 +76,16 @@ Resources:
     AWS::Batch::JobDefinition BatchEcs c r/batch-ecs on linux/arm64
     AWS::Batch::JobDefinition BatchEks c r/pod on linux/amd64?
     AWS::AppRunner::Service Runner - r/runner on linux/amd64
-    AWS::SageMaker::Model Model - r/primary on linux/amd64?
     AWS::SageMaker::Model Model h r/second on linux/amd64?
+    AWS::SageMaker::Model Model - r/primary on linux/amd64?
     ");
-    let functions: Vec<ResourceKind> =
-        template(text).usages(&context(&[])).iter().filter(|u| u.takes_single_manifest()).map(|u| u.kind).collect();
-    assert_eq!(functions, [ResourceKind::ServerlessFunction, ResourceKind::LambdaFunction]);
+    let functions: Vec<String> = template(text)
+        .usages(&context(&[]))
+        .iter()
+        .filter(|u| u.takes_single_manifest())
+        .map(|u| u.kind.to_string())
+        .collect();
+    assert_eq!(functions, ["AWS::Serverless::Function", "AWS::Lambda::Function"]);
 }
 
 const CONDITIONAL: &str = "

@@ -9,6 +9,7 @@ use crate::SourceLocation;
 use crate::access::RegistryAccess;
 use cfn_images::{
     Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, TracedText, Unresolved, Usage,
+    UsagePlace,
 };
 use oci::{InvalidReference, Reference, Tag};
 use runner_protocol::{Annotation, Level};
@@ -66,23 +67,31 @@ impl Project {
         let mut deployed: Vec<Deployed> = Vec::new();
         evaluated.iter().flat_map(|evaluation| evaluation.deployed.clone()).for_each(|one| one.join(&mut deployed));
         deployed.retain(|deployed| self.is_selected(&deployed.key));
+        drop_unclear(&mut deployed);
 
         let mut names = Names::default();
         for evaluation in &evaluated {
-            let undeployed = evaluation.module.defined.iter().find(|image| {
+            let undeployed = evaluation.module.defined.iter().filter(|image| {
                 let key = &image.key.value;
                 self.is_selected(key) && deployed.iter().all(|deployed| deployed.key != *key)
             });
-            names.warnings.extend(undeployed.map(|image| evaluation.unknown_names(image)).unwrap_or_default());
+            for image in undeployed {
+                names.warnings.extend(self.unknown_names(evaluation, image)?);
+            }
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
         }
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
                 let usages_of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
-                for Name { text, pattern, source_location, usages } in
+                let all: Vec<Usage> = usages_of_image.iter().flat_map(|deployed| deployed.usages.clone()).collect();
+                let mut settled = all.clone();
+                image.settle_platforms(&mut settled, &all);
+                names.warnings.extend(open_platform_warning(image, &settled));
+                for Name { text, pattern, source_location, mut usages } in
                     self.names_of_image(evaluation, image, &usages_of_image, release, access).await?
                 {
+                    image.settle_platforms(&mut usages, &all);
                     let leading = access.registry.clone().or_else(|| leading_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
@@ -119,6 +128,35 @@ impl Project {
         self.images().any(|image| image.key.value == key)
     }
 
+    /// Refuses an image without a name in the template if a name that cannot be evaluated may be its. With the input
+    /// `reference`, warns that the input decides.
+    fn unknown_names(
+        &self,
+        evaluation: &EvaluatedModule<'_>,
+        image: &ImageDefinition,
+    ) -> Result<Vec<Annotation>, ActionError> {
+        let possible = evaluation.usages.iter().filter(|usage| usage.is_unknown_and_may_be(image));
+        let mut warnings = Vec::new();
+        for usage in possible.filter(|usage| !evaluation.is_in_mapping(usage)) {
+            let Err(why) = &usage.reference else { continue };
+            let Some(pattern) = &self.pattern else {
+                let message = format!(
+                    "image `{}` may be what `{}` deploys, whose name is not known: {}",
+                    image.key, usage.resource, why.reason
+                );
+                let error = ActionError::usage_error(message).at(SourceLocation::clone(&why.source_location));
+                return Err(error.hint("give the name in the input `reference`"));
+            };
+            let message = format!(
+                "image `{}` gets its name from the input `reference`, `{pattern}`: what `{}` deploys is not known ({})",
+                image.key, usage.resource, why.reason
+            );
+            let location = SourceLocation::clone(&why.source_location);
+            warnings.push(Annotation::new(Level::Warning, message).at(Some(location)));
+        }
+        Ok(warnings)
+    }
+
     /// Returns the names of one image: those in the template, or the one that the pattern gives.
     async fn names_of_image(
         &self,
@@ -132,6 +170,7 @@ impl Project {
         // `sam package` fills in the name of an image that only SAM's metadata mentions.
         let named = |d: &&&Deployed| match &d.reference {
             Ok(_) => true,
+            Err(_) if self.pattern.is_some() && is_unclear(d) => false,
             Err(unresolved) => unresolved.need.is_some() || !d.usages.iter().all(|usage| usage.metadata),
         };
         let named_by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
@@ -320,20 +359,6 @@ impl<'m> EvaluatedModule<'m> {
         self.deployed.iter().any(|deployed| deployed.usages.contains(usage))
     }
 
-    /// Warns about names that cannot be evaluated, because one of them may be that of `image`, which has no other name.
-    fn unknown_names(&self, image: &ImageDefinition) -> Vec<Annotation> {
-        let of_none = self.usages.iter().filter(|usage| !self.is_in_mapping(usage));
-        let unresolved = of_none.filter_map(|usage| Some((usage, usage.reference.as_ref().err()?)));
-        let warning = |(usage, unresolved): (&Usage, &Unresolved)| {
-            let message = format!(
-                "the image of `{}` can't be told: {}; `{}`, which nothing else deploys, gets the usual name",
-                usage.resource, unresolved.reason, image.key.value
-            );
-            Annotation::new(Level::Warning, message).at(Some(SourceLocation::clone(&unresolved.source_location)))
-        };
-        unresolved.map(warning).collect()
-    }
-
     /// Returns the registry for an image that nothing deploys: from the inputs, or from the template's only SSM
     /// parameter.
     async fn registry_of(&self, image: &ImageDefinition, access: &RegistryAccess) -> anyhow::Result<String> {
@@ -430,6 +455,27 @@ impl Names {
         let mut by_reference: BTreeMap<&Reference, &Named> = BTreeMap::new();
         self.images.iter().find_map(|named| Some((by_reference.insert(&named.reference, named)?, named)))
     }
+}
+
+fn is_unclear(deployed: &Deployed) -> bool {
+    deployed.usages.iter().all(|usage| usage.place == UsagePlace::Unclear)
+}
+
+/// Removes places where a name cannot be evaluated and that may deploy the image, if others certainly do.
+fn drop_unclear(deployed: &mut Vec<Deployed>) {
+    let clear = deployed.iter().filter(|deployed| !is_unclear(deployed)).map(|deployed| deployed.key.clone());
+    let clear: BTreeSet<String> = clear.collect();
+    deployed.retain(|deployed| !(is_unclear(deployed) && clear.contains(&deployed.key)));
+}
+
+/// Asks for the platform of an image that nothing in the template says.
+fn open_platform_warning(image: &ImageDefinition, usages: &[Usage]) -> Option<Annotation> {
+    let usage = usages.iter().find(|usage| usage.runtime.open && usage.runtime.platforms.is_empty())?;
+    let message = format!(
+        "nothing in the template says on which platform `{}` runs image `{}` (hint: set `platforms` of `{}` in the mapping)",
+        usage.resource, image.key, image.key
+    );
+    Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone())))
 }
 
 fn is_below(reference: &str, registry: &str) -> bool {

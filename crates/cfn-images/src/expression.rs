@@ -1,0 +1,135 @@
+//! The usage of an image by an expression at a place in a resource.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decision::Assumption;
+use super::deploy_sites::ResourceKind;
+use super::document::Node;
+use super::intrinsics::Scope;
+use super::reference::{RegistryPart, reference, registry_part};
+use super::traced_text::Dependence;
+use super::usage::{Runtime, Usage, UsagePlace};
+use super::value::{Need, Text, Unresolved};
+use crate::SourceLocation;
+
+/// A node with its ancestors, outermost first, and what the conditions on the path to it say.
+#[derive(Clone)]
+pub(super) struct ContainerNode<'n> {
+    pub(super) path: Vec<&'n Node>,
+    pub(super) undecided: Option<Unresolved>,
+    pub(super) assumptions: Vec<Assumption>,
+    /// The dependence of the decided conditions on the path.
+    pub(super) by: Dependence,
+}
+
+/// A resource or output that is surveyed.
+#[derive(Clone, Copy)]
+pub(super) struct Surveyed<'n> {
+    /// Its logical ID, with those of the nesting resources.
+    pub(super) id: &'n str,
+    pub(super) kind: &'n ResourceKind,
+    pub(super) node: &'n Node,
+}
+
+/// Returns the usages that `find` finds in all combinations of the questions that an expression leaves open. `find` is
+/// told whether nothing is assumed beyond `given`.
+pub(super) fn in_all_cases(
+    scope: &Scope,
+    given: &[Assumption],
+    node: &Node,
+    find: impl Fn(bool) -> Vec<Usage>,
+) -> Vec<Usage> {
+    let missing = || {
+        let text = scope.text(node);
+        text.parts.into_iter().find_map(|part| part.text.err()?.condition)
+    };
+    let (variants, any) = match scope.combinations(given, missing) {
+        Some(variants) => (variants, false),
+        None => (vec![given.to_vec()], true),
+    };
+    // It cannot be decided which of them applies.
+    let why = match variants.len() {
+        1 => None,
+        _ => scope.assuming(given, || scope.text(node)).known().err(),
+    };
+    let found = variants.iter().flat_map(|assumptions| {
+        let found = scope.assuming(assumptions, || find(assumptions == given));
+        found.into_iter().map(|usage| Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
+    });
+    deduplicated(found)
+}
+
+/// Returns the usage of an image by a text, as the property of a deploy site.
+pub(super) fn usage_of_text(
+    scope: &Scope,
+    resource: Surveyed<'_>,
+    container: &ContainerNode,
+    node: &Node,
+    text: Text,
+    runtime: Runtime,
+) -> Usage {
+    let text = text.chosen(container.by);
+    let registry_part = registry_part(&text);
+    let source_location = scope.source_location(node);
+    Usage {
+        resource: resource.id.to_owned(),
+        kind: resource.kind.clone(),
+        place: UsagePlace::DeploySite,
+        container: None,
+        reference: reference(&text, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location),
+        source_location,
+        path: text.path(),
+        mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
+        needs: needs(scope, &text, registry_part.as_ref(), container.undecided.as_ref()),
+        registry_part,
+        reads: text.reads,
+        runtime,
+        undecided: container.undecided.clone(),
+        any: false,
+        metadata: false,
+    }
+}
+
+/// Removes duplicates.
+pub(super) fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
+    let mut all: Vec<Usage> = Vec::new();
+    let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
+    for usage in usages {
+        let source_location = (usage.resource.clone(), usage.container.clone(), usage.source_location.clone());
+        let known = by_place.entry(source_location).or_default();
+        if !known.iter().any(|&known| all.get(known) == Some(&usage)) {
+            known.push(all.len());
+            all.push(usage);
+        }
+    }
+    all
+}
+
+/// Returns the missing values that the text, or whether it is deployed, depends on. A registry part that is replaced
+/// is not counted.
+fn needs(
+    scope: &Scope,
+    text: &Text,
+    registry_part: Option<&RegistryPart>,
+    undecided: Option<&Unresolved>,
+) -> BTreeSet<Need> {
+    let stood_in =
+        registry_part.filter(|_| scope.context.stand_in.is_some()).map_or(0, |registry_part| registry_part.parts);
+    let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
+    missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
+}
+
+/// Returns the branches of `Fn::If` at the end of a path that may apply and are there.
+pub(super) fn branches<'n>(scope: &Scope, at: ContainerNode<'n>) -> Vec<ContainerNode<'n>> {
+    let Some((node, outer)) = at.path.split_last() else { return Vec::new() };
+    let is_there =
+        |node: &Node| !matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));
+    let branches = scope.assuming(&at.assumptions, || scope.branches(node));
+    let each = branches.into_iter().filter(|branch| is_there(branch.node)).map(|branch| ContainerNode {
+        path: outer.iter().copied().chain([branch.node]).collect(),
+        undecided: at.undecided.clone().or(branch.undecided),
+        assumptions: [at.assumptions.clone(), branch.assumptions].concat(),
+        by: at.by | branch.by,
+    });
+    each.collect()
+}

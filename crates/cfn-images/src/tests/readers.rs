@@ -1,0 +1,179 @@
+use super::*;
+use crate::UsagePlace;
+
+const MAPPINGS: &str = "
+Parameters:
+  Environment: {Type: String}
+  Registry: {Type: String}
+Conditions:
+  IsProd: !Equals [!Ref Environment, prod]
+Mappings:
+  Images:
+    Shop: {imageName: shop}
+    Worker: {imageName: shop-worker}
+Resources:
+";
+
+/// `resource place reference`, a line each.
+fn described(resources: &str, context: &Context) -> String {
+    let usages = template(&format!("{MAPPINGS}{resources}")).usages(context);
+    let line = |usage: &Usage| {
+        let keys: Vec<&str> = usage.keys("Images").collect();
+        format!("{} {:?} {} {}", usage.resource, usage.place, keys.join(","), shown(usage))
+    };
+    usages.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn property(value: &str) -> String {
+    let values = [("Registry", "r.example"), ("Environment", "dev")];
+    described(&format!("  It: {{Type: Custom::It, Properties: {{Value: {value}}}}}\n"), &context(&values))
+}
+
+#[test]
+fn a_reference_is_the_whole_string_or_a_part_of_a_longer_text() {
+    let name = "!FindInMap [Images, Worker, imageName]";
+    for (text, found) in [
+        ("${Registry}/${N}:1", "r.example/shop-worker:1"),
+        ("${Registry}/team/${N}:${Environment}-1", "r.example/team/shop-worker:dev-1"),
+        ("${Registry}/team-${N}-x:1", "r.example/team-shop-worker-x:1"),
+        (
+            "${AWS::AccountId}.dkr.ecr.${AWS::Region}.amazonaws.com/${N}:1",
+            "012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop-worker:1",
+        ),
+        ("localhost/${N}:1", "localhost/shop-worker:1"),
+        ("docker://${Registry}/${N}:1", "r.example/shop-worker:1"),
+        ("IMAGE=${Registry}/${N}:1,B=c", "r.example/shop-worker:1"),
+        ("{\"image\": \"${Registry}/${N}:1\"}", "r.example/shop-worker:1"),
+        ("docker run ${Registry}/${N}:1 && echo ${N}", "r.example/shop-worker:1"),
+    ] {
+        let text = text.replace('\'', "''");
+        let value = format!("!Sub ['{text}', {{N: {name}}}]");
+        assert_eq!(property(&value), format!("It Reader Worker {found}"), "{text}");
+    }
+}
+
+#[test]
+fn other_names_are_no_references() {
+    let name = "!FindInMap [Images, Worker, imageName]";
+    for text in [
+        "${N}",
+        "${Environment}/${N}",
+        "${Registry}/${N}",
+        "/ecs/${N}",
+        "/ecs/${N}:stream",
+        "${N}:8080",
+        "http://${N}:8080/x:y",
+        "https://${Registry}/${N}:1",
+        "arn:aws:ecr:eu-west-1:012345678901:repository/${N}",
+        "arn:aws:logs:eu-west-1:012345678901:log-group:/ecs/${N}:*",
+        "The service ${N}: fast",
+    ] {
+        assert_eq!(property(&format!("!Sub ['{text}', {{N: {name}}}]")), "", "{text}");
+    }
+    // Remarks about a resource.
+    let value = "!Sub ['${Registry}/${N}:1', {N: !FindInMap [Images, Worker, imageName]}]";
+    let remarks =
+        format!("  It: {{Type: Custom::It, Properties: {{Tags: [{{Value: {value}}}], AlarmDescription: {value}}}}}\n");
+    assert_eq!(described(&remarks, &context(&[])), "");
+}
+
+#[test]
+fn a_name_that_is_written_out_is_found_in_a_registry_that_may_be_meant() {
+    for (value, found) in [
+        (
+            "012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop-worker:1",
+            "It Reader  012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop-worker:1",
+        ),
+        ("!Sub '${Registry}/team/shop-worker:1'", "It Reader  r.example/team/shop-worker:1"),
+        ("!Sub '${Registry}/other-worker:1'", ""),
+        ("!Sub '${Registry}/a-shop-worker:1'", ""),
+        ("public.ecr.aws/shop-worker:1", ""),
+        ("shop-worker:1", ""),
+    ] {
+        assert_eq!(property(value), found, "{value}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_may_be_any_image() {
+    let value = "!Sub ['${Registry}/${N}:1', {N: !FindInMap [Images, !Ref Kind, imageName]}]";
+    let text = format!("{MAPPINGS}  It: {{Type: Custom::It, Properties: {{Value: {value}}}}}\n")
+        .replace("  Environment:", "  Kind: {Type: String}\n  Environment:");
+    let template = template(&text);
+    let usages = template.usages(&context(&[("Registry", "r.example")]));
+    assert!(shown(&usages[0]).contains("parameter `Kind` has no default and no value was given"), "{usages:?}");
+    assert_eq!(usages.len(), 1);
+    let images = template.images("Images").unwrap();
+    assert!(images.iter().all(|image| usages[0].is_unknown_and_may_be(image)));
+    let given = template.usages(&context(&[("Registry", "r.example"), ("Kind", "Shop")]));
+    assert_eq!(shown(&given[0]), "r.example/shop:1");
+}
+
+#[test]
+fn each_image_of_a_text_is_found() {
+    let names = "{A: !FindInMap [Images, Shop, imageName], B: !FindInMap [Images, Worker, imageName]}";
+    let value = format!("!Sub [\"docker run ${{Registry}}/${{A}}:1\\ndocker run ${{Registry}}/${{B}}:2\", {names}]");
+    assert_eq!(property(&value), "It Reader Shop r.example/shop:1\nIt Reader Worker r.example/shop-worker:2");
+    let value = format!("!Sub [\"docker run ${{Registry}}/${{A}}:1\\ndocker run $R/${{B}}:$TAG\", {names}]");
+    insta::assert_snapshot!(property(&value), @r"
+    It Reader Shop r.example/shop:1
+    It Unclear Worker template.yaml:12:46: `It` takes its name, and what is deployed cannot be evaluated (give the reference in the input `reference`)
+    ");
+}
+
+#[test]
+fn conditions_decide_which_image_is_read() {
+    let one = |key: &str| format!("!Sub ['r.example/${{N}}:1', {{N: !FindInMap [Images, {key}, imageName]}}]");
+    let (shop, worker) = (one("Shop"), one("Worker"));
+    let chosen = format!("  It: {{Type: Custom::It, Properties: {{Value: !If [IsProd, {shop}, {worker}]}}}}\n");
+    assert_eq!(described(&chosen, &context(&[("Environment", "prod")])), "It Reader Shop r.example/shop:1");
+    // Of all environments.
+    let mut open = context(&[]);
+    open.open.insert("Environment".to_owned());
+    let both = template(&format!("{MAPPINGS}{chosen}")).usages(&open);
+    let keys: Vec<&str> = both.iter().flat_map(|usage| usage.keys("Images")).collect();
+    assert_eq!(keys, ["Shop", "Worker"]);
+    assert!(both.iter().all(|usage| usage.undecided.is_some()));
+    // A branch that is a list, a resource and an output that are excluded.
+    let excluded = format!(
+        "  It: {{Type: Custom::It, Properties: {{Value: !If [IsProd, [{shop}], [{{Deep: {worker}}}]]}}}}\n  No: {{Type: Custom::It, Condition: IsProd, Properties: {{Value: {shop}}}}}\nOutputs:\n  Out: {{Value: {worker}}}\n  Not: {{Condition: IsProd, Value: {shop}}}\n"
+    );
+    assert_eq!(
+        described(&excluded, &context(&[("Environment", "dev")])),
+        "It Reader Worker r.example/shop-worker:1\nOutputs.Out Reader Worker r.example/shop-worker:1"
+    );
+    let template = template(&format!("{MAPPINGS}{excluded}"));
+    let excluded: Vec<String> =
+        template.excluded(&context(&[("Environment", "dev")])).into_iter().map(|usage| usage.resource).collect();
+    assert_eq!(excluded, ["No", "Outputs.Not"]);
+}
+
+#[test]
+fn a_missing_value_is_looked_up_as_for_a_deploy_site() {
+    let value = "!Sub ['${Registry}/${N}:1', {N: !FindInMap [Images, Worker, imageName]}]";
+    let text = format!("{MAPPINGS}  It: {{Type: Custom::It, Properties: {{Value: {value}}}}}\n").replace(
+        "Registry: {Type: String}",
+        "Registry: {Type: 'AWS::SSM::Parameter::Value<String>', Default: /registry}",
+    );
+    let template = template(&text);
+    let mut context = context(&[]);
+    assert_eq!(template.ssm_names(&context), ["/registry".to_owned()].into());
+    context.stand_in = Some("oci:store".to_owned());
+    assert!(template.ssm_names(&context).is_empty());
+    let usages = template.usages(&context);
+    assert_eq!(shown(&usages[0]), "oci:store/shop-worker:1");
+    assert_eq!((usages[0].place, usages[0].runtime.open), (UsagePlace::Reader, true));
+}
+
+/// Many properties with long texts end, and cost no deploy site its evaluation.
+#[test]
+fn many_readers_end() {
+    let long = "x ".repeat(2000);
+    let value = format!("!Sub ['{long} ${{Registry}}/${{N}}:1', {{N: !FindInMap [Images, Worker, imageName]}}]");
+    let properties: String = (0..500).map(|at| format!("      P{at}: {value}\n")).collect();
+    let resources = format!(
+        "  It:\n    Type: Custom::It\n    Properties:\n{properties}  Task: {{Type: AWS::ECS::TaskDefinition, Properties: {{ContainerDefinitions: [{{Image: r.example/app}}]}}}}\n"
+    );
+    let usages = template(&format!("{MAPPINGS}{resources}")).usages(&context(&[("Registry", "r.example")]));
+    assert_eq!((usages.len(), shown(&usages[500])), (501, "r.example/app".to_owned()));
+}

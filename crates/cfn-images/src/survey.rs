@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::decision::{Assumption, Decision, OpenQuestion};
 use super::document::{Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
+use super::loops::Generated;
 use super::metadata;
 use super::reference::{RegistryPart, reference, registry_part};
 use super::resources::has_type;
@@ -127,6 +128,17 @@ impl Survey {
     }
 
     fn resource(&mut self, scope: &Scope, id: &str, key: &str, conditions: Conditions<'_>) {
+        let Generated { undecided, by } = scope.loops.generated(key).cloned().unwrap_or_default();
+        let conditions = Conditions { by: conditions.by | by, ..conditions };
+        let Some(why) = undecided else { return self.usages_of(scope, id, key, conditions) };
+        let mut there = Self::default();
+        there.usages_of(scope, id, key, conditions);
+        self.deployed.extend(there.deployed.into_iter().map(|usage| usage.in_undecided_loop(&why)));
+        self.excluded.extend(there.excluded.into_iter().map(|usage| usage.in_undecided_loop(&why)));
+    }
+
+    /// Adds the usages of a resource, or of the template that it nests.
+    fn usages_of(&mut self, scope: &Scope, id: &str, key: &str, conditions: Conditions<'_>) {
         if let Some(nested) = scope.nested(key) {
             return self.add(&nested, &format!("{id}/"), conditions);
         }
@@ -177,6 +189,12 @@ fn resource_usages(
                     let usage = container_usage(scope, shape, id, resource, &container, node, runtime)?;
                     Some(Usage { any, ..why.iter().fold(usage, Usage::one_of_several) })
                 })
+            });
+            // A property may come from a loop.
+            let undecided = container.path.iter().find_map(|node| scope.loops.undecided_keys(node));
+            let found = found.map(|usage| match undecided {
+                Some(why) => usage.in_undecided_loop(why),
+                None => usage,
             });
             usages.extend(deduplicated(found));
         }
@@ -286,7 +304,7 @@ pub(super) fn visit_task_definitions(scope: &Scope, prefix: &str, visit: &mut dy
         let id = format!("{prefix}{}", entry.key);
         match (excluded, entry.value.get("Properties")) {
             (true, _) => {}
-            (false, _) if scope.file.nested.contains_key(&entry.key) => {
+            (false, _) if scope.nested_file(&entry.key).is_some() => {
                 if let Some(nested) = scope.nested(&entry.key) {
                     visit_task_definitions(&nested, &format!("{id}/"), visit);
                 }

@@ -67,6 +67,9 @@ impl Project {
         evaluated.iter().flat_map(|evaluation| evaluation.deployed.clone()).for_each(|one| one.join(&mut deployed));
         deployed.retain(|deployed| self.is_selected(&deployed.key));
 
+        if self.pattern.is_none() {
+            evaluated.iter().try_for_each(|evaluation| self.refuse_unknown_image(evaluation))?;
+        }
         let mut names = Names::default();
         for evaluation in &evaluated {
             let undeployed = evaluation.module.defined.iter().find(|image| {
@@ -113,6 +116,22 @@ impl Project {
         };
         names.unmanaged = usages.filter_map(other).collect();
         Ok(names)
+    }
+
+    /// Refuses a usage that may be any of the selected images.
+    fn refuse_unknown_image(&self, evaluation: &EvaluatedModule<'_>) -> Result<(), ActionError> {
+        for usage in evaluation.usages.iter().filter(|usage| !evaluation.is_in_mapping(usage)) {
+            let Err(unresolved) = &usage.reference else { continue };
+            let mut selected = evaluation.module.defined.iter().filter(|image| self.is_selected(&image.key.value));
+            if let Some(image) = selected.find(|image| usage.may_be(image)) {
+                let message = format!(
+                    "`{}` may deploy image `{}`, whose name can't be decided: {}",
+                    usage.resource, image.key, unresolved.reason
+                );
+                return Err(locate(ActionError::usage_error(message), unresolved));
+            }
+        }
+        Ok(())
     }
 
     fn is_selected(&self, key: &str) -> bool {

@@ -31,6 +31,7 @@ mod history;
 mod hostile;
 mod layers;
 mod log_safety;
+mod loops;
 mod markdown;
 mod mistakes;
 mod names;

@@ -292,7 +292,10 @@ fn undecidable_usage(options: &BuildOptions, definition: &ImageDefinition, usage
     let unknown = format!("cannot determine on which platform `{}` runs", definition.key);
     // A loop whose list is unknown has its own reason.
     if let Some(why) = usage.undecided.as_ref().filter(|why| usage.reference.as_ref() == Err(*why)) {
-        let message = format!("`{}` may deploy it, and {}: {unknown}", usage.resource, why.reason);
+        let message = format!(
+            "cannot determine whether `{}` deploys image `{}`, nor on which platform: {}",
+            usage.resource, definition.key, why.reason
+        );
         let problem = ActionError::usage_error(message).at(SourceLocation::clone(&why.source_location));
         let platforms = format!("set `platforms` of `{}` in the mapping", definition.key);
         let hint = why.hint.as_ref().map_or(platforms.clone(), |hint| format!("{hint}; or {platforms}"));

@@ -21,6 +21,7 @@ mod dry_run;
 mod ecr_scans;
 mod emulators;
 mod environment;
+mod evaluators;
 mod extra_tags;
 mod fault_matrix;
 mod faults;

@@ -215,7 +215,11 @@ impl Scope<'_> {
                 let (nodes, bytes, bindings, loops) = (0, 0, Vec::new(), Loops::default());
                 let mut expansion = Expansion { scope: self, extent, nodes, bytes, bindings, loops };
                 let expanded = expansion.section(name, &section);
-                self.guard.spend(expansion.nodes / NODES_PER_STEP);
+                let is_affordable = self.guard.spend(expansion.nodes / NODES_PER_STEP);
+                let expanded = expanded.and_then(|section| match is_affordable {
+                    true => Ok(section),
+                    false => Err(SyntaxError::too_large(section.mark)),
+                });
                 expanded.map(|section| (section, expansion.loops))
             };
             self.loops.sections.remove(name);

@@ -301,15 +301,19 @@ impl Project {
         let of_environment = given.map(|(name, _)| name.clone()).chain(["Environment".to_owned()]).collect();
         let (in_any_environment, without_parameter) =
             (without(of_environment), without(BTreeSet::from([parameter.name.clone()])));
+        // A loop makes several resources of one expression.
+        let is_same = |one: &Usage, other: &Usage| {
+            (&one.source_location, &one.resource) == (&other.source_location, &other.resource)
+        };
         let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
         let is_fixed = |named: &Usage| {
-            let same = in_any_environment.iter().filter(|usage| usage.source_location == named.source_location);
+            let same = in_any_environment.iter().filter(|usage| is_same(usage, named));
             same.clone().count() > 0
                 && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
         };
         let depends = |named: &Usage| {
             let open = Need::Parameter(parameter.name.clone());
-            let mut same = without_parameter.iter().filter(|usage| usage.source_location == named.source_location);
+            let mut same = without_parameter.iter().filter(|usage| is_same(usage, named));
             same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
         };
         let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));

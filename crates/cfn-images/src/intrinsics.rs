@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::decision::{Assumption, Decision};
 use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
-use super::loops::Loops;
+use super::known_loops::Loops;
 use super::traced_text::{Dependence, TracedText};
 use super::value::{MappingRead, Need, Origin, Part, Text, Unresolved, Value};
 use super::{Context, File};

@@ -16,6 +16,7 @@ mod images;
 mod intrinsics;
 mod json;
 mod json_text;
+mod known_loops;
 mod loops;
 mod metadata;
 mod nested;

@@ -4,13 +4,14 @@
 //! [`Scope`]. A loop whose list cannot be determined keeps one copy of its resources, in which the loop's variable is
 //! unknown. If the list is one of several, there is a copy for each value that it may have.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::document::{DEPTH_LIMIT, Entry, LOOP, Mapping, Mark, NODE_LIMIT, Node, NodeKind, SyntaxError};
 use super::error::one_line;
 use super::intrinsics::{Guard, Scope};
-use super::traced_text::{Dependence, TracedText};
+use super::known_loops::{Generated, Loops, mentions};
+use super::traced_text::TracedText;
 use super::usage::Usage;
 use super::value::{Unresolved, Value};
 use super::{Context, Error, File};
@@ -31,28 +32,6 @@ const BYTE_LIMIT: usize = 16 * 1024 * 1024;
 
 /// The number of nodes that are written out in one evaluation step.
 const NODES_PER_STEP: usize = 8;
-
-/// What is known about the loops of a scope's file.
-#[derive(Debug, Default)]
-pub(super) struct Loops {
-    /// The resources that loops made, by logical ID.
-    resources: HashMap<String, Generated>,
-    /// Variables without a value.
-    identifiers: BTreeMap<String, Unresolved>,
-    /// Sections with loops whose list is not known.
-    sections: BTreeMap<&'static str, Unresolved>,
-    /// Loops that are wrong with these parameters.
-    pub(super) mistakes: Vec<Unresolved>,
-}
-
-/// What a resource that a loop made depends on.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Generated {
-    /// Why it cannot be determined whether the loop makes it.
-    pub(super) undecided: Option<Unresolved>,
-    /// What the choice of the loop's list depends on.
-    pub(super) by: Dependence,
-}
 
 /// A variable of a loop with its current value.
 struct Binding {
@@ -93,43 +72,6 @@ struct Expansion<'s> {
     bytes: usize,
     bindings: Vec<Binding>,
     loops: Loops,
-}
-
-impl Loops {
-    /// Returns what a resource depends on because a loop made it.
-    pub(super) fn generated(&self, resource: &str) -> Option<&Generated> {
-        self.resources.get(resource)
-    }
-
-    /// Returns why a loop's variable has no value, if `name` is one.
-    pub(super) fn identifier(&self, name: &str) -> Option<&Unresolved> {
-        self.identifiers.get(name)
-    }
-
-    /// Returns why names may be missing in a section.
-    pub(super) fn undecided_section(&self, section: &str) -> Option<&Unresolved> {
-        self.sections.get(section)
-    }
-
-    /// Returns why a text is unknown, if it has a variable without a value: `${Name}` or `&{Name}`, by the `signs` that
-    /// count.
-    pub(super) fn unknown_in(&self, text: &str, signs: &str) -> Option<&Unresolved> {
-        let found = self.identifiers.iter().find(|(identifier, _)| mentions(text, identifier, signs));
-        found.map(|(_, why)| why)
-    }
-
-    /// Returns why a mapping's keys are unknown, if a loop in it has an unknown list.
-    pub(super) fn undecided_keys(&self, node: &Node) -> Option<&Unresolved> {
-        let mut loops = node.as_mapping()?.entries().iter().filter(|entry| entry.key.starts_with(LOOP));
-        loops.find_map(|entry| self.identifier(entry.value.as_sequence()?.first()?.text()?))
-    }
-
-    fn add(&mut self, other: Self) {
-        self.resources.extend(other.resources);
-        self.identifiers.extend(other.identifiers);
-        self.sections.extend(other.sections);
-        self.mistakes.extend(other.mistakes);
-    }
 }
 
 impl Usage {
@@ -498,11 +440,6 @@ impl Expansion<'_> {
 fn insert(entry: Entry, into: &mut Mapping) -> Result<(), SyntaxError> {
     let (key, mark) = (entry.key.clone(), entry.mark);
     into.insert(entry).map_err(|first| SyntaxError::duplicate(mark, &key, first.mark))
-}
-
-/// Returns whether a text has a variable, written with one of the signs.
-fn mentions(text: &str, identifier: &str, signs: &str) -> bool {
-    text.contains('{') && signs.chars().any(|sign| text.contains(&format!("{sign}{{{identifier}}}")))
 }
 
 /// Returns whether an expression refers to a variable.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::decision::{Assumption, Decision, OpenQuestion};
 use super::document::{Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
-use super::loops::Generated;
+use super::known_loops::Generated;
 use super::metadata;
 use super::reference::{RegistryPart, reference, registry_part};
 use super::resources::has_type;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, Usage, UsagePlace};
+use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, SourceLocation, Usage, UsagePlace};
 use lifecycle::AtSourceLocation;
 use lifecycle::naming::{Module, Project};
 use lifecycle::{ActionError, workspace};
@@ -323,10 +323,19 @@ fn unknown_platform(definition: &ImageDefinition, usages: &[Usage]) -> Option<Ac
 fn undecidable_usage(options: &BuildOptions, definition: &ImageDefinition, usages: &[Usage]) -> Option<ActionError> {
     let is_known = !definition.platforms.is_empty() || !options.platforms.is_empty();
     let usage = usages.iter().find(|usage| !is_known && usage.may_be(definition))?;
-    let message = format!(
-        "too many conditions decide which image `{}` deploys: cannot determine on which platform `{}` runs",
-        usage.resource, definition.key
-    );
+    let unknown = format!("cannot determine on which platform `{}` runs", definition.key);
+    // A loop whose list is unknown has its own reason.
+    if let Some(why) = usage.undecided.as_ref().filter(|why| usage.reference.as_ref() == Err(*why)) {
+        let message = format!(
+            "cannot determine whether `{}` deploys image `{}`, nor on which platform: {}",
+            usage.resource, definition.key, why.reason
+        );
+        let problem = ActionError::usage_error(message).at(SourceLocation::clone(&why.source_location));
+        let platforms = format!("set `platforms` of `{}` in the mapping", definition.key);
+        let hint = why.hint.as_ref().map_or(platforms.clone(), |hint| format!("{hint}; or {platforms}"));
+        return Some(problem.hint(hint));
+    }
+    let message = format!("too many conditions decide which image `{}` deploys: {unknown}", usage.resource);
     let problem = ActionError::usage_error(message).at(usage.source_location.clone());
     Some(problem.hint(format!("set `platforms` of `{}` in the mapping", definition.key)))
 }

@@ -6,6 +6,7 @@ use super::deploy_sites::PlatformRule;
 use super::deployed::image_of;
 use super::finding::{Finding, Severity};
 use super::image_definition::ImageDefinition;
+use super::intrinsics::{Guard, Scope};
 use super::parameters::{Parameter, assignment, is_environment};
 use super::usage::{Usage, UsagePlace};
 use super::value::Need;
@@ -40,7 +41,7 @@ impl Template {
             findings.extend(several_platforms_for_lambda(image, users));
         }
         findings.extend(self.platforms_of_defaults(images, &users, context));
-        findings.extend(unexpanded_loops(&self.file));
+        findings.extend(self.loop_findings(usages, context));
         findings.extend(account_macros(&self.file));
         findings.extend(self.task_findings(&users, context));
         findings
@@ -166,10 +167,18 @@ impl Template {
         findings.into_values().collect()
     }
 
+    /// Reports loops that are wrong, and those that deploy images and wait for a value.
+    fn loop_findings(&self, usages: &[Usage], context: &Context) -> Vec<Finding> {
+        let guard = Guard::default();
+        let mut findings = Vec::new();
+        loops_of(&Scope::root(&self.file, context, &guard), "", usages, &mut findings);
+        findings
+    }
+
     fn task_findings(&self, users: &BTreeMap<&str, Vec<&Usage>>, context: &Context) -> Vec<Finding> {
         let ours: BTreeSet<&str> = users.values().flatten().map(|usage| usage.resource.as_str()).collect();
-        let guard = super::intrinsics::Guard::default();
-        let scope = super::intrinsics::Scope::root(&self.file, context, &guard);
+        let guard = Guard::default();
+        let scope = Scope::root(&self.file, context, &guard);
         let mut findings = Vec::new();
         super::survey::visit_task_definitions(&scope, "", &mut |scope, id, properties| {
             findings.extend(fargate::finding(scope, properties));
@@ -181,14 +190,22 @@ impl Template {
     }
 }
 
-/// Reports loops whose resources cannot be known.
-fn unexpanded_loops(file: &File) -> Vec<Finding> {
-    let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
-    let loops = resources.iter().filter(|entry| entry.key.starts_with(super::loops::LOOP)).map(|entry| {
-        let message = format!("the resources of `{}` are not seen: its collection is not written out", entry.key);
-        Finding::new(Severity::Notice, file.source_location(entry.mark), message)
-    });
-    loops.chain(file.nested.values().flat_map(unexpanded_loops)).collect()
+/// Reports loops of a file and its nested templates: see [`Template::loop_findings`].
+fn loops_of(scope: &Scope, prefix: &str, usages: &[Usage], findings: &mut Vec<Finding>) {
+    findings.extend(scope.loops.mistakes.iter().map(Finding::unresolved));
+    for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+        let id = format!("{prefix}{}", entry.key);
+        let is_in_it = |usage: &Usage| {
+            usage.resource.strip_prefix(&id).is_some_and(|rest| matches!(rest.chars().next(), None | Some('/')))
+        };
+        let why = scope.loops.generated(&entry.key).and_then(|made| made.undecided.as_ref());
+        if let Some(why) = why.filter(|why| why.hint.is_some() && !why.mistake && usages.iter().any(is_in_it)) {
+            findings.push(Finding { severity: Severity::Warning, ..Finding::unresolved(why) });
+        }
+        if let Some(nested) = scope.nested(&entry.key) {
+            loops_of(&nested, &format!("{id}/"), usages, findings);
+        }
+    }
 }
 
 /// Reports the account's own macros, which can change anything.
@@ -200,7 +217,7 @@ fn account_macros(file: &File) -> Vec<Finding> {
         let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
         (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.source_location(node.mark), message))
     });
-    own.chain(file.nested.values().flat_map(account_macros)).collect()
+    own.chain(file.nested.values().flat_map(|file| account_macros(file))).collect()
 }
 
 fn mistakes(usage: &Usage) -> Vec<Finding> {

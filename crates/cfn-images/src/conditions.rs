@@ -91,6 +91,9 @@ impl Scope<'_> {
             return decided.clone().unwrap_or_else(|| Err(circular()));
         }
         let Some(node) = self.file.declaration("Conditions", name) else {
+            if let Some(why) = self.loops.undecided_section("Conditions") {
+                return Err(why.clone());
+            }
             let known = self.file.section("Conditions").map(|section| section.entries()).unwrap_or_default();
             let hint = self.guard.names.suggestion(name, known.iter().map(|entry| entry.key.as_str()), "conditions");
             return Err(

@@ -8,6 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::one_line;
+use super::traced_text::TracedText;
+
+/// The beginning of a loop's key. The loop's name follows.
+pub(super) const LOOP: &str = "Fn::ForEach::";
 
 /// The maximum depth, in levels. Deployed templates stay below 30, and every walk over the tree recurses.
 pub(super) const DEPTH_LIMIT: usize = 100;
@@ -32,13 +36,16 @@ pub(super) struct Node {
     pub(super) weight: usize,
     /// The number of levels in it: 1 for a scalar.
     pub(super) height: usize,
+    /// Whether there is a loop in it.
+    pub(super) has_loop: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum NodeKind {
-    /// Text as it was written. If `plain`, it had no quotes and may mean a number, a boolean or null.
+    /// Text as it was written, or with a loop's values in it. If `plain`, it had no quotes and may mean a number, a
+    /// boolean or null.
     Scalar {
-        text: String,
+        text: TracedText,
         plain: bool,
     },
     Sequence(Vec<Arc<Node>>),
@@ -88,24 +95,32 @@ impl SyntaxError {
 }
 
 impl Node {
-    pub(super) fn scalar(mark: Mark, text: String, plain: bool) -> Self {
-        Self { mark, kind: NodeKind::Scalar { text, plain }, weight: 1, height: 1 }
+    pub(super) fn scalar(mark: Mark, text: impl Into<TracedText>, plain: bool) -> Self {
+        let kind = NodeKind::Scalar { text: text.into(), plain };
+        Self { mark, kind, weight: 1, height: 1, has_loop: false }
     }
 
     pub(super) fn sequence(mark: Mark, items: Vec<Arc<Node>>) -> Self {
         let weight = 1 + items.iter().map(|item| item.weight).sum::<usize>();
         let height = 1 + items.iter().map(|item| item.height).max().unwrap_or(0);
-        Self { mark, kind: NodeKind::Sequence(items), weight, height }
+        let has_loop = items.iter().any(|item| item.has_loop);
+        Self { mark, kind: NodeKind::Sequence(items), weight, height, has_loop }
     }
 
     pub(super) fn mapping(mark: Mark, mapping: Mapping) -> Self {
         let weight = 1 + mapping.entries.iter().map(|entry| 1 + entry.value.weight).sum::<usize>();
         let height = 1 + mapping.entries.iter().map(|entry| entry.value.height).max().unwrap_or(0);
-        Self { mark, kind: NodeKind::Mapping(mapping), weight, height }
+        let has_loop = mapping.entries.iter().any(|entry| entry.key.starts_with(LOOP) || entry.value.has_loop);
+        Self { mark, kind: NodeKind::Mapping(mapping), weight, height, has_loop }
     }
 
     /// Returns a scalar's text, or `None` for null.
     pub(super) fn text(&self) -> Option<&str> {
+        self.traced().map(TracedText::as_str)
+    }
+
+    /// Returns a scalar's text like [`text`](Self::text), with what a loop's values in it depend on.
+    pub(super) fn traced(&self) -> Option<&TracedText> {
         match &self.kind {
             NodeKind::Scalar { text, .. } if !self.is_null() => Some(text),
             _ => None,
@@ -183,6 +198,15 @@ impl Mapping {
         self.index.insert(entry.key.clone(), self.entries.len());
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// Returns the mapping with another value for a key that it has.
+    pub(super) fn with_value(&self, key: &str, value: Arc<Node>) -> Self {
+        let mut changed = self.clone();
+        if let Some(entry) = self.index.get(key).and_then(|position| changed.entries.get_mut(*position)) {
+            entry.value = value;
+        }
+        changed
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {

@@ -10,8 +10,9 @@ use base64::prelude::BASE64_STANDARD;
 use super::decision::{Assumption, Decision};
 use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
+use super::known_loops::Loops;
 use super::traced_text::{Dependence, TracedText};
-use super::value::{MappingRead, Need, Origin, Text, Unresolved, Value};
+use super::value::{MappingRead, Need, Origin, Part, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::SourceLocation;
 
@@ -33,7 +34,9 @@ pub(super) struct Guard {
 
 /// A file of a template with the values of its parameters.
 pub(super) struct Scope<'t> {
-    pub(super) file: &'t File,
+    /// The file, with its loops written out.
+    pub(super) file: Arc<File>,
+    pub(super) loops: Loops,
     pub(super) context: &'t Context,
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
@@ -57,13 +60,26 @@ impl Guard {
 
 impl<'t> Scope<'t> {
     pub(super) fn new(
-        file: &'t File,
+        file: &Arc<File>,
+        context: &'t Context,
+        guard: &'t Guard,
+        passed: BTreeMap<String, Value>,
+    ) -> Self {
+        let mut scope = Self::with_loops(file, context, guard, passed);
+        scope.write_out_loops();
+        scope
+    }
+
+    /// Returns the scope of a file whose loops are not written out.
+    fn with_loops(
+        file: &Arc<File>,
         context: &'t Context,
         guard: &'t Guard,
         mut passed: BTreeMap<String, Value>,
     ) -> Self {
         let mut scope = Self {
-            file,
+            file: Arc::clone(file),
+            loops: Loops::default(),
             context,
             guard,
             parameters: HashMap::new(),
@@ -81,7 +97,14 @@ impl<'t> Scope<'t> {
     }
 
     /// Returns the scope of the template that is deployed, with the parameters that were given.
-    pub(super) fn root(file: &'t File, context: &'t Context, guard: &'t Guard) -> Self {
+    pub(super) fn root(file: &Arc<File>, context: &'t Context, guard: &'t Guard) -> Self {
+        let mut scope = Self::root_with_loops(file, context, guard);
+        scope.write_out_loops();
+        scope
+    }
+
+    /// Returns the scope of the template that is deployed. Its loops are not written out.
+    pub(super) fn root_with_loops(file: &Arc<File>, context: &'t Context, guard: &'t Guard) -> Self {
         let part = |name: &String, text| (name.clone(), Value::part(text, Origin::Parameter(name.clone())));
         let given = context.parameters.iter().map(|(name, value)| part(name, Ok(value.clone())));
         let open = context.open.iter().map(|name| {
@@ -91,7 +114,7 @@ impl<'t> Scope<'t> {
             let source_location = file.source_location(source_location.unwrap_or(file.root.mark));
             part(name, Err(Unresolved::new(source_location, reason).needs(Need::Parameter(name.clone()))))
         });
-        Self::new(file, context, guard, open.chain(given).collect())
+        Self::with_loops(file, context, guard, open.chain(given).collect())
     }
 
     /// Returns whether the value of a parameter was read from this attribute of a mapping.
@@ -128,7 +151,7 @@ impl<'t> Scope<'t> {
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
-            NodeKind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
+            NodeKind::Scalar { .. } => self.scalar(node),
             NodeKind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
             NodeKind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
@@ -174,17 +197,30 @@ impl<'t> Scope<'t> {
                 Value::Unknown(unresolved) => Err(unresolved),
                 _ => Err(self.mistake(argument, "`Fn::Length` takes a list")),
             },
+            "Fn::ToJsonString" => self.to_json_string(argument),
             "Fn::Transform" => Err(Unresolved::new(
                 self.source_location(node),
                 "what `Fn::Transform` makes is known only when deployed",
             )),
-            "Fn::Cidr" | "Fn::GetAZs" | "Fn::ToJsonString" | "Fn::GetStackOutput" => {
+            "Fn::Cidr" | "Fn::GetAZs" | "Fn::GetStackOutput" => {
                 Err(Unresolved::new(self.source_location(node), format!("`{function}` is not evaluated")))
             }
             "Fn::Equals" | "Fn::And" | "Fn::Or" | "Fn::Not" => {
                 Err(self.mistake(node, format!("`{function}` is a condition, not a string")))
             }
             other => Err(self.mistake(node, format!("unknown function `{other}`"))),
+        }
+    }
+
+    /// Evaluates a scalar. What a loop's values in it depend on is kept.
+    fn scalar(&self, node: &Node) -> Value {
+        let (Some(rendered), Some(traced)) = (node.rendered(), node.traced()) else {
+            return Value::Nothing(Dependence::default());
+        };
+        match self.loops.unknown_in(traced, "$&") {
+            Some(why) => Value::Unknown(why.clone()),
+            None if traced.dependence().is_any() => Value::Text(Text::of(Ok(traced.clone()), None)),
+            None => Value::literal(rendered),
         }
     }
 
@@ -199,8 +235,11 @@ impl<'t> Scope<'t> {
 
     /// Reads a name, and returns what it depends on.
     fn traced_name(&self, node: &Node, function: &str) -> Result<(String, Dependence), Unresolved> {
-        match node.text() {
-            Some(name) => Ok((name.to_owned(), Dependence::default())),
+        match node.traced() {
+            Some(name) => match self.loops.unknown_in(name, "$&") {
+                Some(why) => Err(why.clone()),
+                None => Ok((name.to_string(), name.dependence())),
+            },
             // Only the language extensions allow an expression here.
             None if node.intrinsic().is_some() => self.traced(node),
             None => Err(self.mistake(node, format!("`{function}` takes a name, not {}", node.noun()))),
@@ -231,8 +270,14 @@ impl<'t> Scope<'t> {
         if let Some(value) = self.parameters.get(name) {
             return Ok(value.clone());
         }
+        if let Some(why) = self.loops.identifier(name) {
+            return Err(why.clone());
+        }
         if self.file.declaration("Resources", name).is_some() {
             return self.resource_id(name, mark);
+        }
+        if let Some(why) = self.loops.undecided_section("Resources") {
+            return Err(why.clone());
         }
         let sections = ["Parameters", "Resources"].into_iter().filter_map(|section| self.file.section(section));
         let known = sections.flat_map(|section| section.entries()).map(|entry| entry.key.as_str());
@@ -302,16 +347,22 @@ impl<'t> Scope<'t> {
             Some([pattern, variables]) => (pattern.as_ref(), variables.as_mapping()),
             Some(_) => return Err(self.mistake(argument, "`Fn::Sub` takes a string, or a string and a mapping")),
         };
-        let Some(mut rest) = pattern.text() else {
+        let Some(traced) = pattern.traced() else {
             return Err(self.mistake(pattern, format!("`Fn::Sub` takes a string, not {}", pattern.noun())));
         };
+        if let Some(why) = self.loops.unknown_in(traced, "&") {
+            return Err(why.clone());
+        }
+        let mut rest = traced.as_str();
+        let at = |rest: &str| traced.len() - rest.len();
         let mut text = Text::default();
         while let Some((before, after)) = rest.split_once("${") {
             let Some((name, after)) = after.split_once('}') else {
                 return Err(self.mistake(pattern, "`Fn::Sub` has a `${` without `}`"));
             };
+            let start = at(rest);
+            text.push(Part { text: Ok(traced.slice(start..start + before.len())), origin: None });
             rest = after;
-            text.push_str(before);
             if let Some(literal) = name.strip_prefix('!') {
                 text.push_str(&format!("${{{literal}}}"));
                 continue;
@@ -329,7 +380,7 @@ impl<'t> Scope<'t> {
                 break;
             }
         }
-        text.push_str(rest);
+        text.push(Part { text: Ok(traced.slice(at(rest)..traced.len())), origin: None });
         Ok(Value::Text(text))
     }
 
@@ -423,7 +474,7 @@ impl<'t> Scope<'t> {
         key: &str,
         attribute: &str,
         arguments: &[Arc<Node>],
-    ) -> Result<&'t Node, Unresolved> {
+    ) -> Result<&Node, Unresolved> {
         let missing = |argument: &Node, known: Option<&Node>, reason: String, noun: &str| {
             let known = known.and_then(Node::as_mapping).map(|known| known.entries()).unwrap_or_default();
             let hint = self.guard.names.suggestion(
@@ -438,8 +489,7 @@ impl<'t> Scope<'t> {
             Unresolved { mistake: argument.text().is_some(), ..Unresolved::new(self.source_location(argument), reason) }
                 .hint(hint)
         };
-        let file: &'t File = self.file;
-        let mappings = file.root.get("Mappings").map(Arc::as_ref);
+        let mappings = self.file.root.get("Mappings").map(Arc::as_ref);
         let found = mappings.and_then(|mappings| mappings.get(mapping));
         let found = found.ok_or_else(|| {
             missing(&arguments[0], mappings, format!("the template has no mapping `{mapping}`"), "mappings")

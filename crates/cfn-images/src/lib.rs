@@ -17,6 +17,8 @@ mod image_definition;
 mod images;
 mod intrinsics;
 mod json;
+mod json_text;
+mod known_loops;
 mod loops;
 mod metadata;
 mod nested;
@@ -68,8 +70,10 @@ const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 /// A template with the local templates that it nests.
 #[derive(Debug, Clone)]
 pub struct Template {
-    file: File,
+    file: Arc<File>,
     sha256: String,
+    /// The values that are known when the template is read: those of the input `parameters`.
+    given: Context,
 }
 
 /// The values that an evaluation may use. Expressions that need a missing value stay unresolved.
@@ -96,8 +100,8 @@ pub struct Context {
 pub(crate) struct File {
     root: Arc<Node>,
     display: PathBuf,
-    /// Nested templates by the logical ID of the resource that nests them.
-    nested: BTreeMap<String, File>,
+    /// Nested templates by their location, as the resource that nests them writes it.
+    nested: BTreeMap<String, Arc<File>>,
 }
 
 impl Template {
@@ -108,9 +112,25 @@ impl Template {
     /// Returns an error if a file cannot be read, is neither YAML nor JSON, or exceeds the limits on size, depth and
     /// aliases.
     pub fn load(path: &Path, display: &Path, root: &Path) -> Result<Self, Error> {
-        let mut loader = nested::Loader::new(root);
+        Self::load_with(path, display, root, &BTreeMap::new())
+    }
+
+    /// Reads a template like [`load`](Self::load). The values that are given for parameters decide which templates and
+    /// functions a loop makes. A value with `{environment}` or `{version}` is not known yet.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`load`](Self::load).
+    pub fn load_with(
+        path: &Path,
+        display: &Path,
+        root: &Path,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let given = Context::given(parameters);
+        let mut loader = nested::Loader::new(root, &given);
         let file = loader.load(path, display)?;
-        Ok(Self { file, sha256: loader.sha256() })
+        let sha256 = loader.sha256();
+        Ok(Self { file: Arc::new(file), sha256, given })
     }
 
     /// Parses the text of a template. Nested templates are not read.
@@ -119,7 +139,7 @@ impl Template {
     /// Returns the same errors as [`load`](Self::load).
     pub fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let file = File::parse(text, display)?;
-        Ok(Self { file, sha256: hex(&Sha256::digest(text)) })
+        Ok(Self { file: Arc::new(file), sha256: hex(&Sha256::digest(text)), given: Context::default() })
     }
 
     /// Returns the SHA-256 of the file in hexadecimal. With nested templates, returns that of the list of all files'
@@ -138,7 +158,7 @@ impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let source_location =
             |mark: Mark| SourceLocation { file: display.to_owned(), line: mark.line, column: mark.column };
-        let root = syntax::parse(text).and_then(loops::expand).map_err(|problem| Error::Invalid {
+        let root = syntax::parse(text).map_err(|problem| Error::Invalid {
             source_location: source_location(problem.mark),
             message: problem.message,
             hint: problem.hint,
@@ -150,7 +170,7 @@ impl File {
                 "a template has sections such as `Mappings:` and `Resources:`",
             ));
         }
-        Ok(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
+        loops::expand_literal(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
     }
 
     fn source_location(&self, mark: Mark) -> SourceLocation {

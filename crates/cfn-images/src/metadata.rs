@@ -6,20 +6,28 @@ use super::document::{Entry, Node};
 use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::intrinsics::{Guard, Scope};
 use super::value::Text;
-use super::{Context, Error, Template};
+use super::{Error, Template};
 use oci::RepositoryName;
 
 /// Returns the images that functions declare in their metadata, except functions that take their name from the
 /// mapping. Functions with the same build inputs share an image.
 pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
-    let (context, guard) = (Context::default(), Guard::default());
-    let scope = Scope::root(&template.file, &context, &guard);
+    let guard = Guard::default();
+    let scope = Scope::root(&template.file, &template.given, &guard);
     let mut images: Vec<ImageDefinition> = Vec::new();
-    for entry in template.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+    for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
         let Some((metadata, uri)) = declaration(&entry.value) else { continue };
         let uri = uri.map(|uri| scope.text(uri));
         if uri.as_ref().is_some_and(|uri| uri.reads.iter().any(|read| read.mapping == mapping)) {
             continue;
+        }
+        if let Some(why) = scope.loops.generated(&entry.key).and_then(|made| made.undecided.as_ref()) {
+            let message = format!("the images that `{}` declares are not known: {why}", entry.key);
+            let source_location = scope.file.source_location(entry.mark);
+            return Err(match &why.hint {
+                Some(hint) => Error::hinted(source_location, message, hint.clone()),
+                None => Error::invalid(source_location, message),
+            });
         }
         let image = image(template, entry, metadata, uri.as_ref())?;
         match images.iter_mut().find(|known| same_build(known, &image)) {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::document::{Mark, Node};
-use super::intrinsics::Scope;
+use super::intrinsics::{Guard, Scope};
 use super::value::{Unresolved, Value};
-use super::{Error, FILE_LIMIT, File};
+use super::{Context, Error, FILE_LIMIT, File};
 use crate::SourceLocation;
 
 /// The maximum depth of nesting.
@@ -25,32 +26,54 @@ const NESTING: [(&str, &str); 2] =
 pub(super) struct Loader<'r> {
     /// The folder that nested templates have to be in.
     root: &'r Path,
+    /// The values that are known.
+    given: &'r Context,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
     digests: Vec<String>,
 }
 
 impl<'r> Loader<'r> {
-    pub(super) fn new(root: &'r Path) -> Self {
-        Self { root, open: Vec::new(), digests: Vec::new() }
+    pub(super) fn new(root: &'r Path, given: &'r Context) -> Self {
+        Self { root, given, open: Vec::new(), digests: Vec::new() }
     }
 
     pub(super) fn load(&mut self, path: &Path, display: &Path) -> Result<File, Error> {
+        self.load_file(path, display, None)
+    }
+
+    /// Reads a file with its nested templates. A parent template passes values.
+    fn load_file(
+        &mut self,
+        path: &Path,
+        display: &Path,
+        passed: Option<BTreeMap<String, Value>>,
+    ) -> Result<File, Error> {
         let unreadable = |source| Error::Unreadable { path: display.to_owned(), source };
         self.open.push(path.canonicalize().map_err(unreadable)?);
         let bytes = read(path, display)?;
         self.digests.push(super::hex(&Sha256::digest(&bytes)));
         let text = String::from_utf8(bytes).map_err(|_| Error::Encoding { path: display.to_owned() })?;
-        let mut file = File::parse(&text, display)?;
-        for (name, location) in locations(&file) {
+        let file = Arc::new(File::parse(&text, display)?);
+        let guard = Guard::default();
+        let scope = match passed {
+            None => Scope::root(&file, self.given, &guard),
+            Some(passed) => Scope::new(&file, self.given, &guard, passed),
+        };
+        let mut all: BTreeMap<String, Arc<File>> = BTreeMap::new();
+        for (name, location) in locations(&scope.file) {
             let source_location = file.source_location(location.mark);
             if let Some(relative) = location.text().filter(|location| is_local(location)) {
-                let nested = self.nest(relative, path, display, source_location)?;
-                file.nested.insert(name, nested);
+                let mut nested = self.nest(relative, path, display, source_location, scope.passed(&name))?;
+                if let Some(known) = all.remove(relative) {
+                    // Nested twice with other values, it may nest other templates.
+                    nested.nested.extend(known.nested.clone());
+                }
+                all.insert(relative.to_owned(), Arc::new(nested));
             }
         }
         self.open.pop();
-        Ok(file)
+        Ok(File { nested: all, ..File::clone(&file) })
     }
 
     fn nest(
@@ -59,6 +82,7 @@ impl<'r> Loader<'r> {
         parent: &Path,
         shown: &Path,
         source_location: SourceLocation,
+        passed: BTreeMap<String, Value>,
     ) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
         let (path, display) =
@@ -84,7 +108,7 @@ impl<'r> Loader<'r> {
             let message = format!("more than {DEPTH_LIMIT} levels of nested templates, or {COUNT_LIMIT} files in all");
             return Err(Error::invalid(source_location, message));
         }
-        self.load(&path, &display)
+        self.load_file(&path, &display, Some(passed))
     }
 
     /// Returns the digest of the single file, or of the list of all files' digests.
@@ -110,14 +134,16 @@ fn read(path: &Path, display: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Returns the resources that nest a template, with the node that names the file.
-fn locations(file: &File) -> Vec<(String, std::sync::Arc<Node>)> {
+fn locations(file: &File) -> Vec<(String, Arc<Node>)> {
     let resources = file.section("Resources").map(|section| section.entries()).unwrap_or_default();
-    let location = |entry: &super::document::Entry| {
-        let kind = entry.value.get("Type")?.text()?;
-        let (_, property) = NESTING.iter().find(|(nesting, _)| *nesting == kind)?;
-        Some((entry.key.clone(), entry.value.get("Properties")?.get(property)?.clone()))
-    };
-    resources.iter().filter_map(location).collect()
+    resources.iter().filter_map(|entry| Some((entry.key.clone(), location(&entry.value)?.clone()))).collect()
+}
+
+/// Returns the node that names the file of a resource that nests a template.
+fn location(resource: &Node) -> Option<&Arc<Node>> {
+    let kind = resource.get("Type")?.text()?;
+    let (_, property) = NESTING.iter().find(|(nesting, _)| *nesting == kind)?;
+    resource.get("Properties")?.get(property)
 }
 
 /// Returns whether a location is the path of a file, and neither a URL nor something that packaging replaces.
@@ -129,7 +155,17 @@ fn is_local(location: &str) -> bool {
 impl<'t> Scope<'t> {
     /// Returns the scope of a nested template. The parent passes its parameters.
     pub(super) fn nested(&self, name: &str) -> Option<Scope<'t>> {
-        let file = self.file.nested.get(name)?;
+        let file = Arc::clone(self.nested_file(name)?);
+        Some(Scope::new(&file, self.context, self.guard, self.passed(name)))
+    }
+
+    /// Returns the template that a resource nests, if it was read.
+    pub(super) fn nested_file(&self, name: &str) -> Option<&Arc<File>> {
+        self.file.nested.get(location(self.file.declaration("Resources", name)?)?.text()?)
+    }
+
+    /// Evaluates the parameters that a nested template is passed.
+    fn passed(&self, name: &str) -> BTreeMap<String, Value> {
         let parameters =
             self.file.declaration("Resources", name).and_then(|node| node.at(&["Properties", "Parameters"]));
         let passed = parameters.and_then(Node::as_mapping).map(|parameters| parameters.entries()).unwrap_or_default();
@@ -144,7 +180,7 @@ impl<'t> Scope<'t> {
             values.insert(entry.key.clone(), value.without_conditions());
         }
         self.nesting.borrow_mut().pop();
-        Some(Scope::new(file, self.context, self.guard, values))
+        values
     }
 
     /// Evaluates an output of a nested template.
@@ -166,10 +202,13 @@ impl<'t> Scope<'t> {
             Some(declared) => {
                 declared.get("Value").map(|value| scope.evaluate(value).without_conditions()).ok_or_else(Vec::new)
             }
-            None => {
-                let known = scope.file.section("Outputs").map(|section| section.entries()).unwrap_or_default();
-                Err(known.iter().map(|entry| entry.key.clone()).collect())
-            }
+            None => match scope.loops.undecided_section("Outputs") {
+                Some(why) => Ok(Value::Unknown(why.clone()).without_conditions()),
+                None => {
+                    let known = scope.file.section("Outputs").map(|section| section.entries()).unwrap_or_default();
+                    Err(known.iter().map(|entry| entry.key.clone()).collect())
+                }
+            },
         });
         self.guard.depth.set(depth);
         match value {

@@ -201,12 +201,25 @@ pub(super) fn is_environment(lower: &str) -> bool {
     ["env", "environment", "stage"].iter().any(|word| bare.ends_with(word))
 }
 
+impl Context {
+    /// Returns the context with the given values, before a run has an environment and a version.
+    pub(super) fn given(values: &BTreeMap<String, String>) -> Self {
+        let is_open = |value: &str| value.contains("{environment}") || value.contains("{version}");
+        let (open, known): (Vec<_>, Vec<_>) = values.iter().partition(|(_, value)| is_open(value));
+        Self {
+            parameters: known.into_iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect(),
+            open: open.into_iter().map(|(name, _)| name.clone()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Scope<'_> {
     /// Returns the allowed values of a parameter. Empty if it accepts any value, is a list, or is looked up.
     pub(super) fn allowed(&self, name: &str) -> Vec<String> {
         let section = self.file.section("Parameters");
         let Some(entry) = section.and_then(|section| section.get(name)) else { return Vec::new() };
-        let parameter = Parameter::read(self.file, name, self.file.source_location(entry.mark), &entry.value);
+        let parameter = Parameter::read(&self.file, name, self.file.source_location(entry.mark), &entry.value);
         self.guard.spend(parameter.allowed_values.len());
         if parameter.is_ssm() || parameter.is_list() { Vec::new() } else { parameter.allowed_values }
     }
@@ -222,8 +235,11 @@ impl Scope<'_> {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
                 let missing =
                     Unresolved::new(source_location(), missing).needs(Need::Parameter(parameter.name.clone()));
-                let missing =
-                    missing.hint(format!("give it in the input `parameters`: {}", assignment(&parameter.name)));
+                let line = match parameter.is_list() {
+                    true => format!("`{}=one,two`", parameter.name),
+                    false => assignment(&parameter.name),
+                };
+                let missing = missing.hint(format!("give it in the input `parameters`: {line}"));
                 return Value::part(Err(missing), origin);
             }
         };

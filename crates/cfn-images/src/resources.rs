@@ -20,6 +20,9 @@ impl Scope<'_> {
     /// Evaluates `Fn::GetAtt`.
     pub(super) fn attribute(&self, name: &str, attribute: &str, mark: Mark) -> Result<Value, Unresolved> {
         let Some(resource) = self.file.declaration("Resources", name) else {
+            if let Some(why) = self.loops.undecided_section("Resources") {
+                return Err(why.clone());
+            }
             let known = self.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
             let unknown =
                 Unresolved::mistake(self.file.source_location(mark), format!("the template has no resource `{name}`"));
@@ -30,7 +33,7 @@ impl Scope<'_> {
             )));
         };
         let source_location = || self.file.source_location(mark);
-        if let (Some(output), true) = (attribute.strip_prefix("Outputs."), self.file.nested.contains_key(name)) {
+        if let (Some(output), true) = (attribute.strip_prefix("Outputs."), self.nested_file(name).is_some()) {
             return self.output(name, output, mark);
         }
         match (resource.get("Type").and_then(|kind| kind.text()), attribute) {

@@ -7,6 +7,7 @@ use super::deploy_sites::{DeploySite, OUTPUTS, PlatformRule, ResourceKind};
 use super::document::{Entry, Node, NodeKind};
 use super::expression::{ContainerNode, Surveyed, branches, deduplicated, in_all_cases, usage_of_text};
 use super::intrinsics::{Guard, Scope};
+use super::known_loops::Generated;
 use super::metadata;
 use super::readers::{self, ImageNames};
 use super::resources::has_type;
@@ -139,6 +140,17 @@ impl<'t> Survey<'t> {
     }
 
     fn resource(&mut self, scope: &Scope, id: &str, key: &str, conditions: Conditions<'_>) {
+        let Generated { undecided, by } = scope.loops.generated(key).cloned().unwrap_or_default();
+        let conditions = Conditions { by: conditions.by | by, ..conditions };
+        let Some(why) = undecided else { return self.usages_of(scope, id, key, conditions) };
+        let mut there = Self::new(self.names);
+        there.usages_of(scope, id, key, conditions);
+        self.deployed.extend(there.deployed.into_iter().map(|usage| usage.in_undecided_loop(&why)));
+        self.excluded.extend(there.excluded.into_iter().map(|usage| usage.in_undecided_loop(&why)));
+    }
+
+    /// Adds the usages of a resource, or of the template that it nests.
+    fn usages_of(&mut self, scope: &Scope, id: &str, key: &str, conditions: Conditions<'_>) {
         if let Some(nested) = scope.nested(key) {
             return self.add(&nested, &format!("{id}/"), conditions);
         }
@@ -188,7 +200,13 @@ fn resource_usages<'n>(
                 let runtime = if is_same || common.unresolved.is_none() { common.clone() } else { runtime() };
                 container_usage(scope, site, resource, &container, node, runtime).into_iter().collect()
             };
-            usages.extend(in_all_cases(scope, &container.assumptions, node, find));
+            let found = in_all_cases(scope, &container.assumptions, node, find);
+            // A property may come from a loop.
+            let undecided = container.path.iter().find_map(|node| scope.loops.undecided_keys(node));
+            usages.extend(found.into_iter().map(|usage| match undecided {
+                Some(why) => usage.in_undecided_loop(why),
+                None => usage,
+            }));
         }
     }
     if let (Some((node, None)), true) = (metadata, usages.len() == before) {
@@ -261,7 +279,7 @@ pub(super) fn visit_task_definitions(scope: &Scope, prefix: &str, visit: &mut dy
         let id = format!("{prefix}{}", entry.key);
         match (excluded, entry.value.get("Properties")) {
             (true, _) => {}
-            (false, _) if scope.file.nested.contains_key(&entry.key) => {
+            (false, _) if scope.nested_file(&entry.key).is_some() => {
                 if let Some(nested) = scope.nested(&entry.key) {
                     visit_task_definitions(&nested, &format!("{id}/"), visit);
                 }

@@ -225,6 +225,25 @@ impl TracedText {
         Some((self.slice(0..at), self.slice(at + delimiter.len()..self.text.len())))
     }
 
+    /// Replaces every occurrence of a literal by another text.
+    pub(super) fn replace(&self, literal: &str, by: &Self) -> Self {
+        let mut replaced = Self::default();
+        let mut end = 0;
+        for (start, found) in self.text.match_indices(literal) {
+            replaced.append(&self.slice(end..start));
+            replaced.append(by);
+            end = start + found.len();
+        }
+        replaced.append(&self.slice(end..self.text.len()));
+        replaced
+    }
+
+    /// Returns the letters and digits of the text.
+    pub(super) fn alphanumeric(&self) -> Self {
+        let text: String = self.text.chars().filter(char::is_ascii_alphanumeric).collect();
+        if text == self.text { self.clone() } else { Self::from(text).altered(self.dependence()) }
+    }
+
     /// Splits at every delimiter. In another environment or version, a span may contain more or fewer delimiters,
     /// which shifts all later items. Those are marked as altered.
     pub(super) fn split(&self, delimiter: &str) -> Vec<Self> {

@@ -69,6 +69,9 @@ impl Project {
         deployed.retain(|deployed| self.is_selected(&deployed.key));
         drop_unclear(&mut deployed);
 
+        if self.pattern.is_none() {
+            evaluated.iter().try_for_each(|evaluation| self.refuse_unknown_image(evaluation))?;
+        }
         let mut names = Names::default();
         for evaluation in &evaluated {
             let undeployed = evaluation.module.defined.iter().filter(|image| {
@@ -122,6 +125,22 @@ impl Project {
         };
         names.unmanaged = usages.filter_map(other).collect();
         Ok(names)
+    }
+
+    /// Refuses a usage that may be any of the selected images.
+    fn refuse_unknown_image(&self, evaluation: &EvaluatedModule<'_>) -> Result<(), ActionError> {
+        for usage in evaluation.usages.iter().filter(|usage| !evaluation.is_in_mapping(usage)) {
+            let Err(unresolved) = &usage.reference else { continue };
+            let mut selected = evaluation.module.defined.iter().filter(|image| self.is_selected(&image.key.value));
+            if let Some(image) = selected.find(|image| usage.may_be(image)) {
+                let message = format!(
+                    "`{}` may deploy image `{}`, whose name can't be decided: {}",
+                    usage.resource, image.key, unresolved.reason
+                );
+                return Err(locate(ActionError::usage_error(message), unresolved));
+            }
+        }
+        Ok(())
     }
 
     fn is_selected(&self, key: &str) -> bool {
@@ -321,15 +340,19 @@ impl Project {
         let of_environment = given.map(|(name, _)| name.clone()).chain(["Environment".to_owned()]).collect();
         let (in_any_environment, without_parameter) =
             (without(of_environment), without(BTreeSet::from([parameter.name.clone()])));
+        // A loop makes several resources of one expression.
+        let is_same = |one: &Usage, other: &Usage| {
+            (&one.source_location, &one.resource) == (&other.source_location, &other.resource)
+        };
         let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
         let is_fixed = |named: &Usage| {
-            let same = in_any_environment.iter().filter(|usage| usage.source_location == named.source_location);
+            let same = in_any_environment.iter().filter(|usage| is_same(usage, named));
             same.clone().count() > 0
                 && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
         };
         let depends = |named: &Usage| {
             let open = Need::Parameter(parameter.name.clone());
-            let mut same = without_parameter.iter().filter(|usage| usage.source_location == named.source_location);
+            let mut same = without_parameter.iter().filter(|usage| is_same(usage, named));
             same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
         };
         let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));

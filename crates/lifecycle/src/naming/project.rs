@@ -71,15 +71,15 @@ impl Project {
             return Err(inputs.working_directory.refuse("a folder in the checkout").into());
         }
         let mapping = inputs.mapping.text().unwrap_or(MAPPING);
+        let parameters = inputs.parameters.pairs()?;
         let mut modules = Vec::new();
         for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
-            let template = Template::load(&path, &display, &workspace)?;
+            let template = Template::load_with(&path, &display, &workspace, &parameters)?;
             let defined = template.images(mapping).map_err(|error| as_input_error(&inputs.mapping, error))?;
             let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
-        let parameters = inputs.parameters.pairs()?;
         for (name, value) in &parameters {
             // It is enough if one of the templates declares the parameter.
             if let Some(first) = modules.first().filter(|_| !modules.iter().any(|module| module.declares(name))) {

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::decision::{Assumption, Decision};
+use super::assumptions::referred;
+use super::decision::{Assumption, Decision, OpenQuestion};
 use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
+use super::given::{EXPORT, STACK_NAME};
 use super::traced_text::{Dependence, TracedText};
 use super::value::{MappingRead, Need, Origin, Text, Unresolved, Value};
 use super::{Context, File};
@@ -37,6 +39,8 @@ pub(super) struct Scope<'t> {
     pub(super) context: &'t Context,
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
+    /// `AWS::StackName`, if it was given. That of a nested stack is made when it is deployed.
+    stack_name: Option<Text>,
     /// Decided conditions. `None` while a condition is being decided.
     pub(super) conditions: RefCell<HashMap<String, Option<Result<Decision, Unresolved>>>>,
     /// The assumptions about conditions that cannot be decided.
@@ -67,6 +71,7 @@ impl<'t> Scope<'t> {
             context,
             guard,
             parameters: HashMap::new(),
+            stack_name: None,
             conditions: RefCell::default(),
             assumptions: RefCell::default(),
             assumed: RefCell::default(),
@@ -82,16 +87,21 @@ impl<'t> Scope<'t> {
 
     /// Returns the scope of the template that is deployed, with the parameters that were given.
     pub(super) fn root(file: &'t File, context: &'t Context, guard: &'t Guard) -> Self {
+        let patterns = context.patterns.iter().map(|(name, value)| {
+            let mark = file.parameter_mark(name);
+            (name.clone(), Value::Text(context.expand(value, name, || file.source_location(mark))))
+        });
         let part = |name: &String, text| (name.clone(), Value::part(text, Origin::Parameter(name.clone())));
         let given = context.parameters.iter().map(|(name, value)| part(name, Ok(value.clone())));
         let open = context.open.iter().map(|name| {
             let reason = format!("parameter `{name}` has other values in other environments or versions");
-            let source_location =
-                file.section("Parameters").and_then(|section| section.get(name)).map(|entry| entry.mark);
-            let source_location = file.source_location(source_location.unwrap_or(file.root.mark));
+            let source_location = file.source_location(file.parameter_mark(name));
             part(name, Err(Unresolved::new(source_location, reason).needs(Need::Parameter(name.clone()))))
         });
-        Self::new(file, context, guard, open.chain(given).collect())
+        let stack_name = context.stack_name.as_ref().map(|name| {
+            context.expand(name, STACK_NAME, || file.source_location(file.root.mark))
+        });
+        Self { stack_name, ..Self::new(file, context, guard, patterns.chain(open).chain(given).collect()) }
     }
 
     pub(super) fn source_location(&self, node: &Node) -> SourceLocation {
@@ -123,7 +133,10 @@ impl<'t> Scope<'t> {
         }
         self.guard.depth.set(depth);
         let value = match &node.kind {
-            NodeKind::Scalar { .. } => node.rendered().map_or(Value::Nothing(Dependence::default()), Value::literal),
+            NodeKind::Scalar { .. } => {
+                let literal = |text| Value::Text(self.literal(text, node.mark));
+                node.rendered().map_or(Value::Nothing(Dependence::default()), literal)
+            }
             NodeKind::Sequence(items) => Value::List(items.iter().map(|item| self.evaluate(item)).collect()),
             NodeKind::Mapping(_) => match node.intrinsic() {
                 Some((function, argument)) => self.call(function, argument, node).unwrap_or_else(Value::Unknown),
@@ -220,6 +233,9 @@ impl<'t> Scope<'t> {
 
     /// Evaluates `Ref` of a name.
     fn reference(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
+        if let Some(name) = self.stack_name.as_ref().filter(|_| name == STACK_NAME) {
+            return Ok(Value::Text(name.clone()));
+        }
         if name.starts_with("AWS::") {
             return self.pseudo(name, mark);
         }
@@ -255,7 +271,11 @@ impl<'t> Scope<'t> {
                     ));
                 }
             },
-            "AWS::StackName" | "AWS::StackId" | "AWS::NotificationARNs" => {
+            STACK_NAME => {
+                let unknown = Unresolved::new(source_location(), format!("`{name}` is known only when deployed"));
+                return Err(unknown.hint(format!("give it in the input `parameters`: `{name}=...`")));
+            }
+            "AWS::StackId" | "AWS::NotificationARNs" => {
                 return Err(Unresolved::new(source_location(), format!("`{name}` is known only when deployed")));
             }
             _ => return Err(Unresolved::mistake(source_location(), format!("unknown pseudo parameter `{name}`"))),
@@ -306,7 +326,7 @@ impl<'t> Scope<'t> {
                 return Err(self.mistake(pattern, "`Fn::Sub` has a `${` without `}`"));
             };
             rest = after;
-            text.push_str(before);
+            text.append(self.literal(before, pattern.mark));
             if let Some(literal) = name.strip_prefix('!') {
                 text.push_str(&format!("${{{literal}}}"));
                 continue;
@@ -324,7 +344,7 @@ impl<'t> Scope<'t> {
                 break;
             }
         }
-        text.push_str(rest);
+        text.append(self.literal(rest, pattern.mark));
         Ok(Value::Text(text))
     }
 
@@ -385,29 +405,36 @@ impl<'t> Scope<'t> {
         let arguments = self.arguments(argument, "Fn::Split", 2..=2)?;
         let (delimiter, by) = self.traced(&arguments[0])?;
         let text = self.text(&arguments[1]);
-        let whole = text.traced()?;
         if delimiter.is_empty() {
             return Err(self.mistake(&arguments[0], "`Fn::Split` by an empty string"));
         }
-        let items = whole.split(&delimiter).into_iter().map(|item| {
-            let mut item = Text::of(Ok(item), None).chosen(text.chosen);
-            item.reads.clone_from(&text.reads);
-            Value::Text(item).altered(by)
-        });
-        Ok(Value::List(items.collect()))
+        match text.split(&delimiter, self.context.stand_in.is_some()) {
+            Some(items) => Ok(Value::List(items.into_iter().map(|item| Value::Text(item).altered(by)).collect())),
+            None => Err(text.traced().err().unwrap_or_else(|| self.mistake(argument, "`Fn::Split` of a string"))),
+        }
     }
 
     fn find_in_map(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
         let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
         let (mapping, by_mapping) = self.traced(&arguments[0])?;
-        let (key, by_key) = self.key(&arguments[1])?;
+        let (key, by_key) = self.key(&arguments[1]).map_err(|why| self.with_open_key(&mapping, &arguments[1], why))?;
         let (attribute, by_attribute) = self.traced(&arguments[2])?;
         let by = by_mapping | by_key | by_attribute;
         match self.map_value(&mapping, &key, &attribute, arguments) {
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
+    }
+
+    /// Adds the question that helps to decide an unknown key of a mapping: is it the first of those that are possible?
+    fn with_open_key(&self, mapping: &str, argument: &Node, unresolved: Unresolved) -> Unresolved {
+        let keys = self.file.declaration("Mappings", mapping).and_then(Node::as_mapping).map(|keys| keys.entries());
+        let parameter = referred(argument).filter(|name| !name.starts_with("AWS::") && !unresolved.mistake);
+        let (Some(name), Some(keys)) = (parameter, keys) else { return unresolved };
+        let open = keys.iter().find(|entry| self.is_value(name, &entry.key).is_none());
+        let key = open.map(|entry| Box::new(OpenQuestion::Equals(name.to_owned(), entry.key.clone())));
+        Unresolved { is_impossible: key.is_none(), key, ..unresolved }
     }
 
     /// Looks up a value in a mapping. A literal key that does not exist is a mistake. One that comes from a parameter
@@ -449,11 +476,24 @@ impl<'t> Scope<'t> {
     }
 
     fn import(&self, argument: &Node) -> Value {
-        let (name, shown) = match self.known(argument) {
-            Ok(name) => (name.clone(), format!("the export `{name}` of another stack is known only in the account")),
-            Err(unresolved) => (String::new(), format!("the export of another stack: {unresolved}")),
-        };
-        Value::part(Err(Unresolved::new(self.source_location(argument), shown)), Origin::Import(name))
+        let text = self.text(argument);
+        if let Some(value) = self.given_export(&text) {
+            return Value::Text(value);
+        }
+        let unknown = |reason: String| Unresolved::new(self.source_location(argument), reason);
+        match text.known() {
+            Ok(name) => {
+                let reason = format!("the export `{name}` of another stack is known only in the account");
+                let hint = format!("give it in the input `parameters`: `{EXPORT}{name}=...`");
+                let unknown = unknown(reason).needs(Need::Export(name.clone())).hint(hint);
+                Value::part(Err(unknown), Origin::Import(name))
+            }
+            Err(unresolved) => {
+                let reason = format!("the export of another stack: {unresolved}");
+                let need = unresolved.need;
+                Value::part(Err(Unresolved { need, ..unknown(reason) }), Origin::Import(String::new()))
+            }
+        }
     }
 
     fn get_att(&self, argument: &Node) -> Result<Value, Unresolved> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
+use super::given::{EXPORT, STACK_NAME};
 use super::intrinsics::Scope;
 use super::traced_text::TracedText;
 use super::value::{Need, Origin, Text, Unresolved, Value};
@@ -146,6 +147,8 @@ impl Template {
     ) -> Result<Context, Error> {
         let declared = self.parameters();
         let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
+        let mut context =
+            Context { environment: environment.map(str::to_owned), version: version.cloned(), ..Context::default() };
         let of_run =
             [(ENVIRONMENT, environment.map(TracedText::environment)), (VERSION, version.map(TracedText::version))];
         for (name, value) in of_run {
@@ -157,9 +160,27 @@ impl Template {
             }
         }
         for (name, value) in given {
+            if let Some(export) = name.strip_prefix(EXPORT) {
+                context.exports.insert(export.to_owned(), value.clone());
+                continue;
+            }
+            if name == STACK_NAME {
+                context.stack_name = Some(value.clone());
+                continue;
+            }
+            if !declared.iter().any(|parameter| parameter.name == *name) && self.accepts(name) {
+                context.placeholders.insert(name.clone(), value.clone());
+                continue;
+            }
             let placeholders = [("{environment}", environment.is_some()), ("{version}", version.is_some())];
-            if placeholders.iter().any(|(placeholder, is_known)| !is_known && value.contains(placeholder)) {
+            if placeholders.iter().any(|(placeholder, is_known)| !is_known && value == placeholder) {
                 open.insert(name.clone());
+                continue;
+            }
+            if context.has_open_parts(value) {
+                values.remove(name);
+                open.remove(name);
+                context.patterns.insert(name.clone(), value.clone());
                 continue;
             }
             if let Some(meant) = values.get(name).filter(|meant| meant.as_str() != value)
@@ -181,18 +202,34 @@ impl Template {
         }
         self.check_parameters(&values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())?;
         open.retain(|name| !values.contains_key(name));
-        Ok(Context { parameters: values, open, ..Context::default() })
+        Ok(Context { parameters: values, open, ..context })
     }
 }
 
 /// Suggests the assignment for a parameter without a value, judging by names such as `Stage` and `ReleaseVersion`.
 pub(super) fn assignment(name: &str) -> String {
-    let lower = name.to_lowercase();
-    match lower.as_str() {
-        _ if is_environment(&lower) => format!("`{name}={{environment}}`"),
-        _ if ["version", "release", "tag"].iter().any(|word| lower.ends_with(word)) => format!("`{name}={{version}}`"),
-        _ => format!("`{name}=...`, where `{{environment}}` and `{{version}}` stand for their values"),
+    match line(name) {
+        line if line.ends_with("=...") => {
+            format!("`{line}`, where `{{environment}}` and `{{version}}` stand for their values")
+        }
+        line => format!("`{line}`"),
     }
+}
+
+/// Returns the line of the input `parameters` for a parameter without a value, judging by its name.
+pub(super) fn line(name: &str) -> String {
+    let lower = name.to_lowercase();
+    match (is_environment(&lower), is_version(&lower)) {
+        (true, _) => format!("{name}={{environment}}"),
+        (false, true) => format!("{name}={{version}}"),
+        (false, false) => format!("{name}=..."),
+    }
+}
+
+/// Returns whether a name in lower case means the version.
+pub(super) fn is_version(lower: &str) -> bool {
+    let bare = lower.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    ["version", "release", "tag"].iter().any(|word| bare.ends_with(word))
 }
 
 /// Returns whether a name in lower case means the environment.

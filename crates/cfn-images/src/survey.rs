@@ -6,7 +6,8 @@ use super::decision::{Assumption, Decision, OpenQuestion};
 use super::document::{Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
 use super::metadata;
-use super::reference::{RegistryPart, reference, registry_part};
+use super::reference::{RegistryPart, reference, registry_part, without_digest};
+use super::request::pieces;
 use super::resources::has_type;
 use super::runtime;
 use super::shapes::{SHAPES, Shape};
@@ -156,8 +157,12 @@ fn resource_usages(
             let Some(node) = container.path.last().and_then(|node| node.get(shape.image)) else { continue };
             let at = &container.assumptions;
             let missing = || {
-                let text = scope.text(node);
-                text.parts.into_iter().find_map(|part| part.text.err()?.condition)
+                let text = image_text(scope, node, resource);
+                // An unknown key of a mapping matters only where it decides the repository.
+                let is_repository = text.path().is_none_or(|path| path.contains('?'));
+                let unresolved: Vec<Unresolved> = text.parts.into_iter().filter_map(|part| part.text.err()).collect();
+                let condition = unresolved.iter().find_map(|why| why.condition.clone());
+                condition.or_else(|| unresolved.into_iter().filter(|_| is_repository).find_map(|why| why.key))
             };
             let (variants, any) = match scope.combinations(at, missing) {
                 Some(variants) => (variants, false),
@@ -166,7 +171,7 @@ fn resource_usages(
             // It cannot be decided which of them applies.
             let why = match variants.len() {
                 1 => None,
-                _ => scope.assuming(at, || scope.text(node)).known().err(),
+                _ => scope.assuming(at, || image_text(scope, node, resource)).known().err(),
             };
             let runtime = || runtime::runtime(scope, shape.kind, &container.path, resource);
             let common = scope.assuming(at, runtime);
@@ -191,6 +196,8 @@ fn resource_usages(
             source_location,
             registry_part: None,
             path: None,
+            environments: Vec::new(),
+            pieces: Vec::new(),
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
@@ -212,15 +219,20 @@ fn container_usage(
     node: &Node,
     runtime: Runtime,
 ) -> Option<Usage> {
-    let text = scope.text(node).chosen(container.by);
+    let text = image_text(scope, node, resource).chosen(container.by);
+    if text.parts.iter().any(|part| part.text.as_ref().is_err_and(|why| why.is_impossible)) {
+        return None;
+    }
     if let (Value::Nothing(_), true) = (scope.evaluate(node), text.known().is_err()) {
         return None;
     }
     let metadata = metadata::declaration(resource);
     let name = container.path.last().and_then(|node| node.get(shape.name));
+    let (environments, pieces) = (environments(scope, &text), pieces(&text));
+    let (text, pin) = without_digest(text);
     let registry_part = registry_part(&text);
     let source_location = scope.source_location(node);
-    let mut reference = reference(&text, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location);
+    let mut reference = reference(&text, pin, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location);
     if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
         // This is an image's name on the machine that builds it.
         reference = Err(filled_in_by_sam(&source_location));
@@ -233,6 +245,8 @@ fn container_usage(
         reference,
         source_location,
         path: text.path(),
+        environments,
+        pieces,
         mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
         needs,
         registry_part,
@@ -242,6 +256,32 @@ fn container_usage(
         any: false,
         metadata: metadata.is_some(),
     })
+}
+
+/// Evaluates the text of an image. What a pipeline has yet to replace in it is unknown.
+fn image_text(scope: &Scope, node: &Node, resource: &Node) -> Text {
+    let text = scope.text(node);
+    // SAM replaces what its metadata describes.
+    if metadata::declaration(resource).is_some() { text } else { scope.with_placeholders(text, node.mark) }
+}
+
+/// Returns the environments whose names an image's repository may contain: that of the run, or those that are possible.
+fn environments(scope: &Scope, text: &Text) -> Vec<String> {
+    let context = scope.context;
+    if let Some(environment) = &context.environment {
+        return text.dependence().environment.then(|| environment.clone()).into_iter().collect();
+    }
+    let assumed = scope.assumptions.borrow();
+    let assumed = assumed.iter().filter_map(|(open, holds)| match open {
+        OpenQuestion::Equals(_, value) if *holds => Some(value.clone()),
+        OpenQuestion::Equals(..) | OpenQuestion::Condition(_) => None,
+    });
+    let is_open = |part: &super::value::Part| part.text.as_ref().is_err_and(|why| {
+        matches!(&why.need, Some(Need::Parameter(name)) if context.open.contains(name))
+    });
+    let unknown = text.parts.iter().any(is_open).then(|| "?".to_owned());
+    let allowed = context.open.iter().flat_map(|name| scope.allowed(name));
+    assumed.chain(allowed).chain(unknown).collect()
 }
 
 /// Removes duplicates.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::reference::{EvaluatedReference, RegistryPart};
+use super::request::Piece;
 use super::shapes::ResourceKind;
 use super::value::{MappingRead, Need, Unresolved};
 use crate::SourceLocation;
@@ -28,6 +29,10 @@ pub struct Usage {
     /// The repository's path below the registry, such as `team/app`. It may be known even if the reference is not.
     /// Unknown parts are `?`.
     pub path: Option<String>,
+    /// The environments whose names the path may contain. `?` in it may be the environment too if it is one of them.
+    pub environments: Vec<String>,
+    /// The known and the missing parts of the expression.
+    pub(super) pieces: Vec<Piece>,
     /// The values that the expression read from mappings.
     pub reads: BTreeSet<MappingRead>,
     /// The missing values that the reference depends on.

@@ -1,7 +1,7 @@
 //! Images with the names that a deployment pulls them by.
 
 use crate::SourceLocation;
-use cfn_images::{NamePattern, Usage, Version};
+use cfn_images::{NamePattern, Pin, Usage, Version};
 use oci::{Reference, Tag};
 
 /// A version in an environment.
@@ -24,6 +24,8 @@ pub struct Named {
     pub reference: Reference,
     /// The positions of environment and version in the name.
     pub pattern: NamePattern,
+    /// The digest that a deployment is given, if it does not pull by the tag.
+    pub pin: Option<Pin>,
     /// The resources that deploy it under this name.
     pub usages: Vec<Usage>,
     /// The location of the name in the template. If nothing deploys the image, that of its definition.

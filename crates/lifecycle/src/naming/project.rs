@@ -81,8 +81,8 @@ impl Project {
         }
         let parameters = inputs.parameters.pairs()?;
         for (name, value) in &parameters {
-            // It is enough if one of the templates declares the parameter.
-            if let Some(first) = modules.first().filter(|_| !modules.iter().any(|module| module.declares(name))) {
+            // It is enough if one of the templates knows the name.
+            if let Some(first) = modules.first().filter(|_| !modules.iter().any(|one| one.template.accepts(name))) {
                 first.template.check_parameters(&BTreeMap::from([(name.clone(), value.clone())]))?;
             }
         }
@@ -145,7 +145,7 @@ impl Project {
     /// # Errors
     /// If the template refuses a value.
     pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, cfn_images::Error> {
-        let given = self.parameters.iter().filter(|(name, _)| module.declares(name));
+        let given = self.parameters.iter().filter(|(name, _)| module.template.accepts(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
         module.template.context(release.map(|to| to.environment), release.map(|to| to.version), &given)
     }
@@ -196,12 +196,6 @@ impl Project {
                 hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
             }
         }
-    }
-}
-
-impl Module {
-    fn declares(&self, name: &str) -> bool {
-        self.template.parameters().iter().any(|parameter| parameter.name == name)
     }
 }
 

@@ -1,0 +1,111 @@
+//! What to add to a run's inputs so that an image's expression is known.
+
+use super::image_definition::ImageDefinition;
+use super::given::EXPORT;
+use super::parameters::{is_environment, is_version};
+use super::usage::Usage;
+use super::value::{Need, Origin, Text};
+
+/// A part of an image's expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    Known(String),
+    /// The value of this name is missing: of a parameter, `export:NAME`, or a placeholder.
+    Missing(String),
+    /// Something that this part depends on is missing.
+    Behind(Option<Need>),
+}
+
+/// Stands for a missing piece in the text of an expression.
+const MISSING: char = '\u{0}';
+
+/// Returns the parts of a text.
+pub(super) fn pieces(text: &Text) -> Vec<Piece> {
+    let piece = |part: &super::value::Part| match (&part.text, &part.origin) {
+        (Ok(text), _) => Piece::Known(text.to_string()),
+        (Err(why), origin) => match (&why.need, origin) {
+            (Some(Need::Parameter(name)), Some(Origin::Parameter(is))) if is == name => Piece::Missing(name.clone()),
+            (Some(Need::Export(name)), _) => Piece::Missing(format!("{EXPORT}{name}")),
+            (Some(Need::Placeholder(text)), _) => Piece::Missing(text.clone()),
+            (need, _) => Piece::Behind(need.clone()),
+        },
+    };
+    text.parts.iter().map(piece).collect()
+}
+
+impl Usage {
+    /// Returns the lines of the input `parameters` that would let this usage deploy the image. Empty if none would.
+    pub fn lines(&self, image: &ImageDefinition) -> Vec<String> {
+        let name = &image.image_name.value;
+        let text: String = self.pieces.iter().map(Piece::text).collect();
+        let digest = text.find('@').unwrap_or(text.len());
+        let path = text[..digest].rfind('/').map_or(0, |slash| slash + 1);
+        let tag = text[path..digest].find(':').map_or(digest, |colon| path + colon);
+        let only_one_in_tag = text[tag..digest].matches(MISSING).count() == 1;
+        let has_environment = self.pieces.iter().any(|piece| match piece {
+            Piece::Missing(name) => is_environment(&name.to_lowercase()),
+            Piece::Behind(Some(Need::Parameter(name))) => is_environment(&name.to_lowercase()),
+            Piece::Known(_) | Piece::Behind(_) => false,
+        });
+        let mut lines = Vec::new();
+        let mut at = 0;
+        for piece in &self.pieces {
+            let (start, end) = (at, at + piece.text().len());
+            at = end;
+            let key = match piece {
+                Piece::Missing(key) => key,
+                Piece::Behind(Some(Need::Parameter(name))) => {
+                    lines.push(super::parameters::line(name));
+                    continue;
+                }
+                Piece::Known(_) | Piece::Behind(_) => continue,
+            };
+            let lower = key.to_lowercase();
+            let value = if start >= digest {
+                continue;
+            } else if start >= tag {
+                match (is_environment(&lower), is_version(&lower)) {
+                    (true, _) => "{environment}".to_owned(),
+                    (false, true) => "{version}".to_owned(),
+                    _ if only_one_in_tag && !has_environment => "{environment}-{version}".to_owned(),
+                    _ => "{version}".to_owned(),
+                }
+            } else if start == 0 && text[end..tag].starts_with('/') {
+                "{registry}".to_owned()
+            } else if start == 0 && end == tag {
+                let tag = if tag < digest || digest < text.len() { "" } else { ":{environment}-{version}" };
+                format!("{{registry}}/{name}{tag}")
+            } else if is_environment(&lower) {
+                "{environment}".to_owned()
+            } else {
+                let (before, after) = (text[path..start].trim_start_matches(MISSING), &text[end..tag]);
+                let bare = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+                bare.unwrap_or(name).to_owned()
+            };
+            lines.push(format!("{key}={value}"));
+        }
+        lines.dedup();
+        lines
+    }
+}
+
+impl Usage {
+    /// Returns a hint with the lines of the input `parameters` that would let this usage deploy the image.
+    pub fn request(&self, image: &ImageDefinition) -> Option<String> {
+        let lines: Vec<String> = self.lines(image).iter().map(|line| format!("`{line}`")).collect();
+        match lines.as_slice() {
+            [] => self.reference.as_ref().err().and_then(|why| why.hint.clone()),
+            [line] => Some(format!("give it in the input `parameters`: {line}")),
+            lines => Some(format!("give them in the input `parameters`, one per line: {}", lines.join(" and "))),
+        }
+    }
+}
+
+impl Piece {
+    fn text(&self) -> String {
+        match self {
+            Self::Known(text) => text.clone(),
+            Self::Missing(_) | Self::Behind(_) => MISSING.to_string(),
+        }
+    }
+}

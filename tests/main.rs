@@ -15,6 +15,7 @@ mod conditions;
 mod contract;
 mod contradictions;
 mod delivery;
+mod deployed_names;
 mod deployments;
 mod docs;
 mod dry_run;

@@ -124,12 +124,8 @@ fn a_name_that_cannot_be_told_is_not_passed_over() {
     let join = "!Join [\":\", [!ImportValue uri, !Ref DeploymentVersion]]";
     let template = template.replace("!Sub\n            ${Uri}:1", join);
     assert!(template.contains("ImportValue"), "{template}");
-    let run = on_disk(&built(&template)).run().exits(0);
-    let warnings = run.log.messages("warning");
-    assert!(
-        warnings.len() == 1 && warnings[0].contains("`Web`, which nothing else deploys, gets the usual name"),
-        "{warnings:?}"
-    );
+    let run = on_disk(&built(&template)).run().exits(2);
+    assert!(run.error().contains("`export:uri={registry}/shop/web`"), "{}", run.error());
 }
 
 #[test]

@@ -105,9 +105,10 @@ impl Template {
         context: &Context,
     ) -> Vec<Usage> {
         let may_be = |usage: &&Usage| usage.is_unknown_and_may_be(image);
-        let unknown: Vec<Usage> = usages.iter().filter(may_be).cloned().collect();
-        if !unknown.is_empty() {
-            return unknown;
+        // A default that is no image is a reason too, and its parameter is what to ask for.
+        let unknown: Vec<&Usage> = usages.iter().filter(may_be).collect();
+        if unknown.iter().any(|usage| !usage.lines(image).is_empty()) {
+            return unknown.into_iter().cloned().collect();
         }
         let is_of_none = |usage: &Usage| matches!(image_of(images, usage), Ok(None));
         let others: BTreeSet<&SourceLocation> =
@@ -115,8 +116,9 @@ impl Template {
         if others.is_empty() {
             return Vec::new();
         }
-        let open = self.usages(&self.without_defaults(context));
-        open.into_iter().filter(|usage| others.contains(&usage.source_location) && may_be(&usage)).collect()
+        let mut open = self.usages(&self.without_defaults(context));
+        open.retain(|usage| others.contains(&usage.source_location) && may_be(&usage));
+        if open.is_empty() { unknown.into_iter().cloned().collect() } else { open }
     }
 
     /// Reports images that no resource deploys, each with the usages that [would](Self::would_deploy) or
@@ -224,7 +226,7 @@ impl Template {
 
 /// Asks for the values that would tell whether a usage deploys an image.
 fn question(image: &ImageDefinition, usage: &Usage) -> Finding {
-    let why = usage.reference.as_ref().err().map(|why| format!(": {why}")).unwrap_or_default();
+    let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
     let message = format!("it can't be told whether `{}` deploys image `{}`{why}", usage.resource, image.key);
     let finding = Finding::new(Severity::Notice, usage.source_location.clone(), message);
     match usage.request(image) {

@@ -1,8 +1,8 @@
 //! Matches usages to the images that they deploy.
 
+use super::given::may_be_path;
 use super::image_definition::{ImageDefinition, ImageSource};
 use super::reference::EvaluatedReference;
-use super::given::may_be_path;
 use super::usage::Usage;
 use super::value::{MappingRead, Unresolved};
 use super::{Error, Template};
@@ -46,7 +46,7 @@ impl Usage {
     pub fn is_unknown_and_may_be(&self, image: &ImageDefinition) -> bool {
         let is_open = self.path.as_ref().is_none_or(|path| path.contains('?'));
         let name = &image.image_name.value;
-        let may_be = |path: &str| may_be_path(Some(path), name) || self.without_environment(path, name);
+        let may_be = |path: &str| may_be_path(path, name) || self.without_environment(path, name);
         let is_wrong = !self.mistakes.is_empty() || self.metadata;
         self.reference.is_err() && is_open && !is_wrong && self.path.as_deref().is_none_or(may_be)
     }
@@ -90,9 +90,7 @@ impl Deployed {
 /// Returns whether two references are the same, apart from whether `latest` is written out.
 fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedReference, Unresolved>) -> bool {
     match (one, other) {
-        (Ok(one), Ok(other)) => {
-            (&one.repository, &one.tag, &one.pin) == (&other.repository, &other.tag, &other.pin)
-        }
+        (Ok(one), Ok(other)) => (&one.repository, &one.tag, &one.pin) == (&other.repository, &other.tag, &other.pin),
         (one, other) => one == other,
     }
 }

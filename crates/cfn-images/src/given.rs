@@ -104,7 +104,8 @@ impl Scope<'_> {
         let mut rest = text;
         loop {
             let given = self.context.placeholders.iter();
-            let next = given.filter_map(|(name, value)| Some((find_word(rest, name)?, std::cmp::Reverse(name.len()), name, value)));
+            let next = given
+                .filter_map(|(name, value)| Some((find_word(rest, name)?, std::cmp::Reverse(name.len()), name, value)));
             let Some((at, _, name, value)) = next.min() else {
                 literal.push_str(rest);
                 return literal;
@@ -199,7 +200,8 @@ fn is_word(c: char) -> bool {
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let is_bound = |at: usize| {
         let (before, after) = (&text[..at], &text[at + word.len()..]);
-        !(word.starts_with(is_word) && before.ends_with(is_word) || word.ends_with(is_word) && after.starts_with(is_word))
+        !(word.starts_with(is_word) && before.ends_with(is_word)
+            || word.ends_with(is_word) && after.starts_with(is_word))
     };
     text.match_indices(word).map(|(at, _)| at).find(|at| is_bound(*at))
 }
@@ -241,7 +243,8 @@ fn word_placeholder(text: &str) -> Option<std::ops::Range<usize>> {
         let is_upper = word.chars().any(|c| c.is_ascii_uppercase()) && !word.chars().any(|c| c.is_ascii_lowercase());
         let is_name = word.starts_with(|c: char| c.is_ascii_uppercase()) && word.contains('_') && !word.contains('-');
         let lower = bare.to_lowercase();
-        if is_upper && (is_name || PARTS.contains(&bare.as_str())) || TO_REPLACE.iter().any(|word| lower.contains(word)) {
+        if is_upper && (is_name || PARTS.contains(&bare.as_str())) || TO_REPLACE.iter().any(|word| lower.contains(word))
+        {
             return Some(from..to);
         }
         start = to;
@@ -282,10 +285,21 @@ pub(super) fn may_be_equal(one: &str, other: &str) -> bool {
 }
 
 /// Returns whether a path with unknown parts, written as `?`, may be that of a repository of this name, below any
-/// registry.
-pub(super) fn may_be_path(path: Option<&str>, name: &str) -> bool {
-    path.is_none_or(|path| {
-        let path = path.replace('?', &ANY.to_string());
-        may_be_equal(&path, name) || may_be_equal(&path, &format!("{ANY}/{name}"))
-    })
+/// registry. An unknown part inside a component, as in `tools-?`, has no slash.
+pub(super) fn may_be_path(path: &str, name: &str) -> bool {
+    let (mut components, mut names): (Vec<&str>, Vec<&str>) = (path.split('/').collect(), name.split('/').collect());
+    let glob = |text: &str| text.replace('?', &ANY.to_string());
+    loop {
+        match (components.pop(), names.pop()) {
+            (_, None) => return true,
+            (None, Some(_)) => return false,
+            (Some(component), Some(last)) if component.starts_with('?') => {
+                let path = glob(&[components.as_slice(), &[component]].concat().join("/"));
+                let name = [names.as_slice(), &[last]].concat().join("/");
+                return may_be_equal(&path, &name) || may_be_equal(&path, &format!("{ANY}/{name}"));
+            }
+            (Some(component), Some(last)) if !may_be_equal(&glob(component), last) => return false,
+            (Some(_), Some(_)) => {}
+        }
+    }
 }

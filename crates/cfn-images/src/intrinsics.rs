@@ -98,9 +98,10 @@ impl<'t> Scope<'t> {
             let source_location = file.source_location(file.parameter_mark(name));
             part(name, Err(Unresolved::new(source_location, reason).needs(Need::Parameter(name.clone()))))
         });
-        let stack_name = context.stack_name.as_ref().map(|name| {
-            context.expand(name, STACK_NAME, || file.source_location(file.root.mark))
-        });
+        let stack_name = context
+            .stack_name
+            .as_ref()
+            .map(|name| context.expand(name, STACK_NAME, || file.source_location(file.root.mark)));
         Self { stack_name, ..Self::new(file, context, guard, patterns.chain(open).chain(given).collect()) }
     }
 

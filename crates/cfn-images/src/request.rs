@@ -1,7 +1,7 @@
 //! What to add to a run's inputs so that an image's expression is known.
 
-use super::image_definition::ImageDefinition;
 use super::given::EXPORT;
+use super::image_definition::ImageDefinition;
 use super::parameters::{is_environment, is_version};
 use super::usage::Usage;
 use super::value::{Need, Origin, Text};
@@ -92,9 +92,21 @@ impl Usage {
 impl Usage {
     /// Returns a hint with the lines of the input `parameters` that would let this usage deploy the image.
     pub fn request(&self, image: &ImageDefinition) -> Option<String> {
-        let lines: Vec<String> = self.lines(image).iter().map(|line| format!("`{line}`")).collect();
+        let needs = self.needs.iter().filter_map(|need| match need {
+            Need::Parameter(name) if self.undecided.is_some() => Some(super::parameters::line(name)),
+            _ => None,
+        });
+        let mut lines = self.lines(image);
+        let is_there = |name: &str, lines: &[String]| lines.iter().any(|line| line.split('=').next() == Some(name));
+        for line in needs {
+            // A condition that decides between expressions needs a value as well.
+            if !is_there(line.split('=').next().unwrap_or_default(), &lines) {
+                lines.insert(0, line);
+            }
+        }
+        let lines: Vec<String> = lines.iter().map(|line| format!("`{line}`")).collect();
         match lines.as_slice() {
-            [] => self.reference.as_ref().err().and_then(|why| why.hint.clone()),
+            [] => self.why_unknown().and_then(|why| why.hint.clone()),
             [line] => Some(format!("give it in the input `parameters`: {line}")),
             lines => Some(format!("give them in the input `parameters`, one per line: {}", lines.join(" and "))),
         }

@@ -197,6 +197,7 @@ fn resource_usages(
             registry_part: None,
             path: None,
             environments: Vec::new(),
+            missing: None,
             pieces: Vec::new(),
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
@@ -231,8 +232,11 @@ fn container_usage(
     let (environments, pieces) = (environments(scope, &text), pieces(&text));
     let (text, pin) = without_digest(text);
     let registry_part = registry_part(&text);
+    let parts = text.parts.iter().skip(registry_part.as_ref().map_or(0, |part| part.parts));
+    let missing = parts.filter_map(|part| part.text.as_ref().err()).next().cloned();
     let source_location = scope.source_location(node);
-    let mut reference = reference(&text, pin, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location);
+    let mut reference =
+        reference(&text, pin, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location);
     if metadata.is_some() && reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
         // This is an image's name on the machine that builds it.
         reference = Err(filled_in_by_sam(&source_location));
@@ -247,6 +251,7 @@ fn container_usage(
         path: text.path(),
         environments,
         pieces,
+        missing,
         mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
         needs,
         registry_part,
@@ -276,9 +281,11 @@ fn environments(scope: &Scope, text: &Text) -> Vec<String> {
         OpenQuestion::Equals(_, value) if *holds => Some(value.clone()),
         OpenQuestion::Equals(..) | OpenQuestion::Condition(_) => None,
     });
-    let is_open = |part: &super::value::Part| part.text.as_ref().is_err_and(|why| {
-        matches!(&why.need, Some(Need::Parameter(name)) if context.open.contains(name))
-    });
+    let is_open = |part: &super::value::Part| {
+        part.text
+            .as_ref()
+            .is_err_and(|why| matches!(&why.need, Some(Need::Parameter(name)) if context.open.contains(name)))
+    };
     let unknown = text.parts.iter().any(is_open).then(|| "?".to_owned());
     let allowed = context.open.iter().flat_map(|name| scope.allowed(name));
     assumed.chain(allowed).chain(unknown).collect()

@@ -31,6 +31,8 @@ pub struct Usage {
     pub path: Option<String>,
     /// The environments whose names the path may contain. `?` in it may be the environment too if it is one of them.
     pub environments: Vec<String>,
+    /// Why the repository's name is not known, apart from its registry.
+    pub missing: Option<Unresolved>,
     /// The known and the missing parts of the expression.
     pub(super) pieces: Vec<Piece>,
     /// The values that the expression read from mappings.
@@ -86,6 +88,11 @@ impl Usage {
             Some(registry_part) => registry_part.with_registry(registry, &self.source_location),
             None => self.reference.clone(),
         }
+    }
+
+    /// Returns why the image is not known, if it is not.
+    pub fn why_unknown(&self) -> Option<&Unresolved> {
+        self.missing.as_ref().or(self.reference.as_ref().err())
     }
 
     /// Returns whether the service accepts only a single manifest, and no index.

@@ -108,7 +108,16 @@ pub(super) struct Part {
 impl Unresolved {
     pub(super) fn new(source_location: SourceLocation, reason: impl Into<String>) -> Self {
         let (reason, source_location) = (one_line(&reason.into()), Box::new(source_location));
-        Self { reason, hint: None, source_location, need: None, mistake: false, condition: None, key: None, is_impossible: false }
+        Self {
+            reason,
+            hint: None,
+            source_location,
+            need: None,
+            mistake: false,
+            condition: None,
+            key: None,
+            is_impossible: false,
+        }
     }
 
     pub(super) fn mistake(source_location: SourceLocation, reason: impl Into<String>) -> Self {
@@ -416,9 +425,9 @@ impl Part {
         match need {
             Some(Need::Account) => text.chars().all(|c| c.is_ascii_digit()),
             Some(Need::Region) => text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
-            _ if self.origin.is_some() && is_replaced => {
-                text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | '@' | '[' | ']'))
-            }
+            _ if self.origin.is_some() && is_replaced => text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | '@' | '[' | ']')),
             _ => true,
         }
     }

@@ -148,7 +148,10 @@ fn what_cant_be_decided_says_why() {
             "!GetAtt Nameless.RepositoryUri",
             "template.yaml:28:18: repository `Nameless` has no `RepositoryName`, so its name is made when deployed",
         ),
-        ("!Sub 'r/${AWS::StackName}'", "template.yaml:28:18: `AWS::StackName` is known only when deployed (give it in the input `parameters`: `AWS::StackName=...`)"),
+        (
+            "!Sub 'r/${AWS::StackName}'",
+            "template.yaml:28:18: `AWS::StackName` is known only when deployed (give it in the input `parameters`: `AWS::StackName=...`)",
+        ),
         (
             "{'Fn::Transform': {Name: 'AWS::Include'}}",
             "template.yaml:28:18: what `Fn::Transform` makes is known only when deployed",

@@ -81,7 +81,8 @@ impl Project {
             for image in &evaluation.module.images {
                 let usages_of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
                 let possible = evaluated.iter().filter(|_| usages_of_image.is_empty());
-                let possible: Vec<Usage> = possible.flat_map(|evaluation| evaluation.possibly_deployed(image)).collect();
+                let possible: Vec<Usage> =
+                    possible.flat_map(|evaluation| evaluation.possibly_deployed(image)).collect();
                 names.warnings.extend(self.refuse_unknown_names(image, &usages_of_image, &possible)?);
                 if usages_of_image.is_empty() {
                     names.warnings.extend(evaluation.other_repository_warning(image, access));
@@ -139,17 +140,21 @@ impl Project {
         });
         let Some(pattern) = &self.pattern else {
             let Some(usage) = possible.first() else { return Ok(Vec::new()) };
-            let why = usage.reference.as_ref().err().map(|why| format!(": {why}")).unwrap_or_default();
-            let message = format!("image `{}` may be what `{}` deploys, whose name is not known{why}", image.key, usage.resource);
+            let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
+            let message =
+                format!("image `{}` may be what `{}` deploys, whose name is not known{why}", image.key, usage.resource);
             let error = ActionError::usage_error(message).at(usage.source_location.clone());
-            let other = format!("if it is another image, give its name in the same way, or set the input `reference` for `{}`", image.key);
+            let other = format!(
+                "if it is another image, give its name in the same way, or set the input `reference` for `{}`",
+                image.key
+            );
             return Err(match usage.request(image) {
                 Some(hint) => error.hint(format!("{hint}; {other}")),
                 None => error.hint(other),
             });
         };
         let warning = |usage: &Usage| {
-            let why = usage.reference.as_ref().err().map(|why| format!(" ({why})")).unwrap_or_default();
+            let why = usage.why_unknown().map(|why| format!(" ({why})")).unwrap_or_default();
             let message = format!(
                 "image `{}` gets its name from the input `reference`, `{pattern}`: what `{}` deploys is not known{why}",
                 image.key, usage.resource
@@ -191,7 +196,13 @@ impl Project {
                 return Err(contradiction(image, &name, path).at(usage.source_location.clone()).into());
             }
             let pin = None;
-            return Ok(vec![Name { text, pattern, pin, source_location: image.image_name.source_location.clone(), usages }]);
+            return Ok(vec![Name {
+                text,
+                pattern,
+                pin,
+                source_location: image.image_name.source_location.clone(),
+                usages,
+            }]);
         }
         let mut names = Vec::new();
         for deployed in named_by_template {
@@ -248,7 +259,11 @@ impl Project {
                     usages: deployed.usages.clone(),
                 },
                 // The pattern has the tag of the template.
-                Some(tag) => Name { text: format!("{}:{tag}", reference.repository), pattern: reference.pattern.clone(), ..of_template(TracedText::default()) },
+                Some(tag) => Name {
+                    text: format!("{}:{tag}", reference.repository),
+                    pattern: reference.pattern.clone(),
+                    ..of_template(TracedText::default())
+                },
                 None => of_template(expand(DEFAULT_TAG, "", "", release)),
             });
         }
@@ -572,10 +587,8 @@ fn leading_value(usages: &[Usage]) -> Option<String> {
 }
 
 fn contradiction(image: &ImageDefinition, wanted: &str, of_template: &str) -> ActionError {
-    let message = format!(
-        "the input `reference` calls image `{}` `{wanted}`, the template calls it `{of_template}`",
-        image.key
-    );
+    let message =
+        format!("the input `reference` calls image `{}` `{wanted}`, the template calls it `{of_template}`", image.key);
     ActionError::usage_error(message).hint("leave `reference` out: the template decides")
 }
 

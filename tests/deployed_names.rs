@@ -416,3 +416,80 @@ fn a_registry_stands_in_through_functions_too() {
         goes_through(&template("", &image), &[], "shop-worker:dev-1.0.0", "shop-worker:test-1.0.0");
     }
 }
+
+#[test]
+fn a_template_without_the_mapping_is_told_what_to_add() {
+    let (before, after) = HEAD.split_once("Mappings:").unwrap();
+    let after = &after[after.find("Conditions:").unwrap()..];
+    let without = format!("{before}{after}").replace("PARAMETERS", "");
+    let text = without.replace("IMAGE", "!Sub '${RepositoryPrefix}/team/api:${DeploymentVersion}'");
+    let project = built(&text);
+    std::fs::remove_file(project.folder().join("Dockerfile")).unwrap();
+    for file in [
+        "api/Dockerfile",
+        "docker/job.Dockerfile",
+        "my_web/Dockerfile",
+        "tools/Dockerfile.lint",
+        "node_modules/x/Dockerfile",
+    ] {
+        project.write(file, SCRATCH);
+    }
+    for step in [build(&project), on_disk(project.publish()), on_disk(project.promote("test"))] {
+        let run = step.run().exits(2);
+        insta::assert_snapshot!(run.error(), @"template.yaml:1:1: the template has no mapping `ImageBuildConfiguration` (hint: add it: it says which images there are and how to build them: `Mappings: {ImageBuildConfiguration: {Api: {imageName: team/api, context: api}, Job: {imageName: job, dockerfile: docker/job.Dockerfile}, MyWeb: {imageName: my-web, context: my_web}}}`; all are in the log)");
+        let block = run.log.raw.split_once("Mappings:\n").unwrap().1.split_once("::delimiter-").unwrap().0;
+        assert_eq!(
+            block,
+            "  ImageBuildConfiguration:\n    Api: {imageName: team/api, context: api}\n    \
+             Job: {imageName: job, dockerfile: docker/job.Dockerfile}\n    \
+             MyWeb: {imageName: my-web, context: my_web}\n    \
+             Lint: {imageName: lint, dockerfile: tools/Dockerfile.lint}\n"
+        );
+        assert!(run.summary.contains(block), "{}", run.summary);
+        // What is said can be pasted.
+        let line = run.error().split('`').nth(3).unwrap().to_owned();
+        for added in [format!("Mappings:\n{block}"), line] {
+            let project = built(&format!("{}\n{added}\n", text.trim()));
+            for folder in ["api", "my_web", "."] {
+                project.write(&format!("{folder}/Dockerfile"), SCRATCH);
+            }
+            project.write("docker/job.Dockerfile", SCRATCH);
+            project.write("tools/Dockerfile.lint", SCRATCH);
+            let run = build(&project).run().exits(0);
+            assert_eq!(run.of_images("name")[0], "Api");
+        }
+    }
+    // Other mappings, and a template in JSON.
+    project
+        .write("template.yaml", &text.replace("Conditions:", "Mappings:\n  Sizes: {dev: {memory: 512}}\nConditions:"));
+    let run = build(&project).run().exits(2);
+    assert!(run.error().contains("(hint: add it below `Mappings`: "), "{}", run.error());
+    assert!(
+        run.error().contains("`ImageBuildConfiguration: {Api: {imageName: team/api, context: api}, "),
+        "{}",
+        run.error()
+    );
+    project.write("template.json", "{\"Resources\": {}}");
+    let run = build(&project).input("template", "template.json").run().exits(2);
+    assert!(
+        run.error().contains("`\"Mappings\": {\"ImageBuildConfiguration\": {\"Api\": {\"imageName\": \"api\", "),
+        "{}",
+        run.error()
+    );
+}
+
+#[test]
+fn a_template_elsewhere_that_has_the_mapping_is_named() {
+    let project = built(&template("", "nginx:1"));
+    let whole = std::fs::read_to_string(project.folder().join("template.yaml")).unwrap();
+    project.write("template.yaml", "Resources: {}\n");
+    project.write("infra/shop.yaml", &whole);
+    let run = build(&project).run().exits(2);
+    assert!(run.error().contains("`infra/shop.yaml` has it: set the input `template`"), "{}", run.error());
+    std::fs::remove_file(project.folder().join("template.yaml")).unwrap();
+    project.write("infra/shop.yaml", &format!("AWSTemplateFormatVersion: 2010-09-09\n{whole}"));
+    for step in [build(&project), on_disk(project.publish()), on_disk(project.promote("test"))] {
+        let run = step.run().exits(2);
+        assert!(run.error().contains("there is `infra/shop.yaml`: set the input `template` to it"), "{}", run.error());
+    }
+}

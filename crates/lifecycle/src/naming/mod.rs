@@ -3,6 +3,7 @@
 mod named;
 mod names;
 mod project;
+mod proposal;
 mod templates;
 mod unmanaged;
 

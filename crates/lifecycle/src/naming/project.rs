@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Release, templates};
+use super::{Release, proposal, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
 use crate::{ActionError, Diagnostic};
@@ -75,7 +75,9 @@ impl Project {
         for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load(&path, &display, &workspace)?;
-            let defined = template.images(mapping).map_err(|error| as_input_error(&inputs.mapping, error))?;
+            let defined = template
+                .images(mapping)
+                .map_err(|error| explained(&inputs.mapping, mapping, error, (&template, &path), &workspace))?;
             let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
@@ -199,14 +201,24 @@ impl Project {
     }
 }
 
-/// Attributes an unknown mapping to the input `mapping` if the input was given.
-fn as_input_error(mapping: &Input<'_>, error: cfn_images::Error) -> anyhow::Error {
+/// Attributes an unknown mapping to the input `mapping` if the input was given, and shows what to add if no other
+/// mapping can be meant.
+fn explained(
+    input: &Input<'_>,
+    mapping: &str,
+    error: cfn_images::Error,
+    template: (&Template, &Path),
+    workspace: &Path,
+) -> anyhow::Error {
     let cfn_images::Error::UnknownMapping { source_location, hint, .. } = &error else { return error.into() };
-    match mapping.text().filter(|mapping| *mapping != MAPPING) {
-        Some(_) => ActionError::usage_error(format!("input `mapping`: {error}"))
-            .at(source_location.clone())
-            .hint(hint.clone())
-            .into(),
-        None => error.into(),
+    let message = match input.text().filter(|mapping| *mapping != MAPPING) {
+        Some(_) => format!("input `mapping`: {error}"),
+        None => error.to_string(),
+    };
+    // Another mapping can only be meant if the name of this one was given, or is similar.
+    let is_alphanumeric = mapping.chars().all(|c| c.is_ascii_alphanumeric());
+    if hint.starts_with("did you mean") || (input.text().is_some() && template.0.has_mappings()) || !is_alphanumeric {
+        return ActionError::usage_error(message).at(source_location.clone()).hint(hint.clone()).into();
     }
+    proposal::missing_mapping(&error, message, mapping, template, workspace).into()
 }

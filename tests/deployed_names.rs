@@ -131,6 +131,33 @@ fn a_whole_image_that_is_a_parameter_is_understood() {
 }
 
 #[test]
+fn a_whole_image_that_is_looked_up_is_the_one_that_is_deployed_now() {
+    let whole = "Image: {Type: 'AWS::SSM::Parameter::Value<String>', Default: /shop/image}";
+    let text = template(whole, "!Ref Image");
+    let given = [("parameters", "Image={registry}/shop-worker:{environment}-{version}")];
+    goes_through(&text, &given, "shop-worker:dev-1.0.0", "shop-worker:test-1.0.0");
+    let project = built(&text);
+    let run = build(&project).run().exits(0);
+    let line = "`Image={registry}/shop-worker:{environment}-{version}`";
+    assert!(said(&run, &project, "notice").contains(line), "{}", run.log.raw);
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    ecr.default_registry().create("shop-worker", RepositorySettings::default());
+    let value = format!("{}/shop-worker:dev-0.9.0", ecr.default_registry().host());
+    ecr.set_parameter(ecr_fake::Parameter::new("/shop/image", &value));
+    for step in [project.publish(), project.promote("test")] {
+        let run = aws(step, &ecr).run().exits(2);
+        assert!(run.error().contains("holds the image that is deployed now"), "{}", run.error());
+        assert!(run.error().contains("`Image={registry}/"), "{}", run.error());
+    }
+    assert!(ecr.default_registry().resolve("shop-worker", "dev-0.9.0").is_none());
+    // A tag without a number is the same for every version.
+    ecr.set_parameter(ecr_fake::Parameter::new("/shop/image", &value.replace("-0.9.0", "")));
+    aws(project.publish(), &ecr).run().exits(0);
+    assert!(ecr.default_registry().resolve("shop-worker", "dev").is_some());
+}
+
+#[test]
 fn a_condition_on_a_whole_image_is_decided_by_its_known_parts() {
     let text = template("Image: {Type: String, Default: ''}", "!If [HasImage, !Ref Image, 'public.ecr.aws/nginx:1']");
     let text = text.replace("Conditions:\n", "Conditions:\n  HasImage: !Not [!Equals [!Ref Image, '']]\n");
@@ -363,6 +390,14 @@ fn a_digest_that_is_written_out_or_given_is_compared() {
 fn a_repository_for_each_environment_is_found_in_every_form() {
     let mapped = "!Sub ['${RepositoryPrefix}/${N}:${DeploymentVersion}', {N: !FindInMap [Repositories, !Ref Environment, name]}]";
     goes_through(&template("", mapped), &[], "shop-worker-dev:1.0.0", "shop-worker-test:1.0.0");
+    let mapped = mapped
+        .replace("!FindInMap [Repositories, !Ref Environment, name]", "!FindInMap [ByImage, Worker, !Ref Environment]");
+    let by_image = "Mappings:\n  ByImage: {Worker: {dev: d-worker, test: shop-worker-test, prod: shop-worker}}\n";
+    let text = template("", &mapped).replace("Mappings:\n", by_image);
+    let project = built(&text);
+    let run = build(&project).run().exits(0);
+    assert_eq!((platforms(&run).as_str(), said(&run, &project, "notice").as_str()), ("linux/arm64", ""));
+    goes_through(&text.replace("d-worker", "dev-shop-worker"), &[], "dev-shop-worker:1.0.0", "shop-worker-test:1.0.0");
     let chosen = "!If [IsProd, !Sub '${RepositoryPrefix}/shop-worker-prod:${DeploymentVersion}', !Sub '${RepositoryPrefix}/${Environment}/shop-worker:${DeploymentVersion}']";
     goes_through(&template("", chosen), &[], "dev/shop-worker:1.0.0", "test/shop-worker:1.0.0");
     for (prefix, dev, test) in [
@@ -436,7 +471,10 @@ fn a_template_without_the_mapping_is_told_what_to_add() {
     }
     for step in [build(&project), on_disk(project.publish()), on_disk(project.promote("test"))] {
         let run = step.run().exits(2);
-        insta::assert_snapshot!(run.error(), @"template.yaml:1:1: the template has no mapping `ImageBuildConfiguration` (hint: add it: it says which images there are and how to build them: `Mappings: {ImageBuildConfiguration: {Api: {imageName: team/api, context: api}, Job: {imageName: job, dockerfile: docker/job.Dockerfile}, MyWeb: {imageName: my-web, context: my_web}}}`; all are in the log)");
+        assert_eq!(
+            run.error(),
+            "template.yaml:1:1: the template has no mapping `ImageBuildConfiguration` (hint: add it: it says which images there are and how to build them: `Mappings: {ImageBuildConfiguration: {Api: {imageName: team/api, context: api}, Job: {imageName: job, dockerfile: docker/job.Dockerfile}, MyWeb: {imageName: my-web, context: my_web}}}`; all are in the log)"
+        );
         let block = run.log.raw.split_once("Mappings:\n").unwrap().1.split_once("::delimiter-").unwrap().0;
         assert_eq!(
             block,

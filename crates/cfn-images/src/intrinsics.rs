@@ -419,8 +419,11 @@ impl<'t> Scope<'t> {
         let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
         let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
         let (mapping, by_mapping) = self.traced(&arguments[0])?;
-        let (key, by_key) = self.key(&arguments[1]).map_err(|why| self.with_open_key(&mapping, &arguments[1], why))?;
-        let (attribute, by_attribute) = self.traced(&arguments[2])?;
+        let (key, by_key) =
+            self.key(&arguments[1]).map_err(|why| self.with_open_key(&mapping, None, &arguments[1], why))?;
+        let attribute = self.key(&arguments[2]);
+        let attribute = attribute.map_err(|why| self.with_open_key(&mapping, Some(&key), &arguments[2], why));
+        let (attribute, by_attribute) = attribute?;
         let by = by_mapping | by_key | by_attribute;
         match self.map_value(&mapping, &key, &attribute, arguments) {
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
@@ -428,9 +431,12 @@ impl<'t> Scope<'t> {
         }
     }
 
-    /// Adds the question that helps to decide an unknown key of a mapping: is it the first of those that are possible?
-    fn with_open_key(&self, mapping: &str, argument: &Node, unresolved: Unresolved) -> Unresolved {
-        let keys = self.file.declaration("Mappings", mapping).and_then(Node::as_mapping).map(|keys| keys.entries());
+    /// Adds the question that helps to decide an unknown key of a mapping, or of one of its keys: is it the first of
+    /// those that are possible?
+    fn with_open_key(&self, mapping: &str, key: Option<&str>, argument: &Node, unresolved: Unresolved) -> Unresolved {
+        let mapping = self.file.declaration("Mappings", mapping);
+        let node = mapping.and_then(|node| key.map_or(Some(node), |key| node.get(key).map(Arc::as_ref)));
+        let keys = node.and_then(Node::as_mapping).map(|keys| keys.entries());
         let parameter = referred(argument).filter(|name| !name.starts_with("AWS::") && !unresolved.mistake);
         let (Some(name), Some(keys)) = (parameter, keys) else { return unresolved };
         let open = keys.iter().find(|entry| self.is_value(name, &entry.key).is_none());

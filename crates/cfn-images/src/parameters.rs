@@ -7,7 +7,7 @@ use super::error::{listed, one_line, suggestion};
 use super::given::{EXPORT, STACK_NAME};
 use super::intrinsics::Scope;
 use super::traced_text::TracedText;
-use super::value::{Need, Origin, Text, Unresolved, Value};
+use super::value::{Need, Origin, Part, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
 use crate::SourceLocation;
@@ -238,6 +238,13 @@ pub(super) fn is_environment(lower: &str) -> bool {
     ["env", "environment", "stage"].iter().any(|word| bare.ends_with(word))
 }
 
+/// Splits a whole image whose tag has a number, so that it is hardly the same for the next version.
+fn versioned_tag(value: &str) -> Option<(&str, &str)> {
+    let (name, tag) = value.rsplit_once(':')?;
+    let is_tag = name.contains('/') && !tag.contains('/') && tag.contains(|c: char| c.is_ascii_digit());
+    (is_tag && !name.contains('@')).then_some((name, tag))
+}
+
 impl Scope<'_> {
     /// Returns the allowed values of a parameter. Empty if it accepts any value, is a list, or is looked up.
     pub(super) fn allowed(&self, name: &str) -> Vec<String> {
@@ -264,11 +271,20 @@ impl Scope<'_> {
                 return Value::part(Err(missing), origin);
             }
         };
+        // A value with a registry is no name of an SSM parameter: it is what that will hold.
+        let is_whole = |value: &Value| match value {
+            Value::Text(text) => text.parts.iter().any(|part| part.origin == Some(Origin::Registry)),
+            _ => false,
+        };
         let value = match (parameter.is_ssm(), value) {
+            (true, value) if is_whole(&value) => value,
             (true, value) => {
                 let name = value.into_text(source_location);
                 let found = name.known().and_then(|known| self.ssm(&known, source_location()));
-                Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin)
+                match found.as_deref().ok().and_then(versioned_tag) {
+                    Some((name, tag)) => self.deployed_now(parameter, name, tag),
+                    None => Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin),
+                }
             }
             (false, value) => value,
         };
@@ -286,6 +302,20 @@ impl Scope<'_> {
             },
             (_, value) => value,
         }
+    }
+
+    /// Returns the value of a parameter that is a whole image. Its tag is that of the image that is deployed now, which
+    /// tells nothing of the tag of the next one.
+    fn deployed_now(&self, parameter: &Parameter, name: &str, tag: &str) -> Value {
+        let key = &parameter.name;
+        let reason = format!("`{key}` is looked up, and holds the image that is deployed now, `{name}:{tag}`");
+        let hint = format!(
+            "give what it will hold in the input `parameters`: `{key}={{registry}}/...:{{environment}}-{{version}}`"
+        );
+        let mut text = Text::of(Ok(TracedText::from(format!("{name}:"))), Some(Origin::Parameter(key.clone())));
+        let unknown = Unresolved::new(parameter.source_location.clone(), reason).hint(hint);
+        text.push(Part { text: Err(unknown), origin: None });
+        Value::Text(text)
     }
 
     /// Returns the value of an SSM parameter, by `name` or `name:version`.

@@ -12,6 +12,8 @@ pub(super) enum Piece {
     Known(String),
     /// The value of this name is missing: of a parameter, `export:NAME`, or a placeholder.
     Missing(String),
+    /// The value of this parameter is looked up by the name of an SSM parameter.
+    LookedUp(String),
     /// Something that this part depends on is missing.
     Behind(Option<Need>),
 }
@@ -25,6 +27,7 @@ pub(super) fn pieces(text: &Text) -> Vec<Piece> {
         (Ok(text), _) => Piece::Known(text.to_string()),
         (Err(why), origin) => match (&why.need, origin) {
             (Some(Need::Parameter(name)), Some(Origin::Parameter(is))) if is == name => Piece::Missing(name.clone()),
+            (Some(Need::Ssm(_)), Some(Origin::Parameter(name))) => Piece::LookedUp(name.clone()),
             (Some(Need::Export(name)), _) => Piece::Missing(format!("{EXPORT}{name}")),
             (Some(Need::Placeholder(text)), _) => Piece::Missing(text.clone()),
             (need, _) => Piece::Behind(need.clone()),
@@ -45,7 +48,7 @@ impl Usage {
         let has_environment = self.pieces.iter().any(|piece| match piece {
             Piece::Missing(name) => is_environment(&name.to_lowercase()),
             Piece::Behind(Some(Need::Parameter(name))) => is_environment(&name.to_lowercase()),
-            Piece::Known(_) | Piece::Behind(_) => false,
+            Piece::Known(_) | Piece::Behind(_) | Piece::LookedUp(_) => false,
         });
         let mut lines = Vec::new();
         let mut at = 0;
@@ -54,11 +57,13 @@ impl Usage {
             at = end;
             let key = match piece {
                 Piece::Missing(key) => key,
+                // A registry, a tag and the like are not needed before they are looked up.
+                Piece::LookedUp(key) if start == 0 && end == tag => key,
                 Piece::Behind(Some(Need::Parameter(name))) => {
                     lines.push(super::parameters::line(name));
                     continue;
                 }
-                Piece::Known(_) | Piece::Behind(_) => continue,
+                Piece::Known(_) | Piece::Behind(_) | Piece::LookedUp(_) => continue,
             };
             let lower = key.to_lowercase();
             let value = if start >= digest {
@@ -117,7 +122,7 @@ impl Piece {
     fn text(&self) -> String {
         match self {
             Self::Known(text) => text.clone(),
-            Self::Missing(_) | Self::Behind(_) => MISSING.to_string(),
+            Self::Missing(_) | Self::Behind(_) | Self::LookedUp(_) => MISSING.to_string(),
         }
     }
 }

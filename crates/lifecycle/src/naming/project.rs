@@ -211,13 +211,11 @@ fn explained(
     workspace: &Path,
 ) -> anyhow::Error {
     let cfn_images::Error::UnknownMapping { source_location, hint, .. } = &error else { return error.into() };
-    let message = match input.text().filter(|mapping| *mapping != MAPPING) {
-        Some(_) => format!("input `mapping`: {error}"),
-        None => error.to_string(),
-    };
+    let is_given = input.text().is_some_and(|mapping| mapping != MAPPING);
+    let message = if is_given { format!("input `mapping`: {error}") } else { error.to_string() };
     // Another mapping can only be meant if the name of this one was given, or is similar.
     let is_alphanumeric = mapping.chars().all(|c| c.is_ascii_alphanumeric());
-    if hint.starts_with("did you mean") || (input.text().is_some() && template.0.has_mappings()) || !is_alphanumeric {
+    if hint.starts_with("did you mean") || (is_given && template.0.has_mappings()) || !is_alphanumeric {
         return ActionError::usage_error(message).at(source_location.clone()).hint(hint.clone()).into();
     }
     proposal::missing_mapping(&error, message, mapping, template, workspace).into()

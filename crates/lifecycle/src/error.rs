@@ -80,7 +80,7 @@ pub struct ActionError {
     /// What to do about it.
     pub hint: Option<String>,
     /// Lines that can be pasted to correct the error.
-    pub block: Option<String>,
+    pub block: Option<Box<String>>,
     /// Whether the inputs or the template are wrong.
     pub is_usage_error: bool,
     /// The underlying error.
@@ -130,7 +130,7 @@ impl ActionError {
     /// Adds lines that can be pasted to correct the error.
     #[must_use]
     pub fn block(mut self, block: impl Into<String>) -> Self {
-        self.block = Some(block.into());
+        self.block = Some(Box::new(block.into()));
         self
     }
 }
@@ -145,7 +145,7 @@ impl Explain for ActionError {
     }
 
     fn block(&self) -> Option<String> {
-        self.block.clone()
+        self.block.as_deref().cloned()
     }
 
     fn is_usage_error(&self) -> bool {

@@ -3,15 +3,9 @@
 use super::document::{Mark, Node, NodeKind};
 use super::intrinsics::Scope;
 use super::traced_text::TracedText;
-use super::value::{Need, Origin, Part, Text, Unresolved};
+use super::value::{EXPORT, Need, Origin, Part, STACK_NAME, Text, Unresolved};
 use super::{Context, File, Template};
 use crate::SourceLocation;
-
-/// The beginning of a name that means the export of another stack.
-pub(super) const EXPORT: &str = "export:";
-
-/// The pseudo parameter whose value can be given.
-pub(super) const STACK_NAME: &str = "AWS::StackName";
 
 const REGISTRY: &str = "{registry}";
 const DIGEST: &str = "{digest}";

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::assumptions::referred;
-use super::decision::{Assumption, Decision, OpenQuestion};
+use super::decision::{Assumption, Decision};
 use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
-use super::given::{EXPORT, STACK_NAME};
 use super::traced_text::{Dependence, TracedText};
-use super::value::{MappingRead, Need, Origin, Text, Unresolved, Value};
+use super::value::{EXPORT, MappingRead, Need, Origin, STACK_NAME, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::SourceLocation;
 
@@ -429,19 +427,6 @@ impl<'t> Scope<'t> {
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
-    }
-
-    /// Adds the question that helps to decide an unknown key of a mapping, or of one of its keys: is it the first of
-    /// those that are possible?
-    fn with_open_key(&self, mapping: &str, key: Option<&str>, argument: &Node, unresolved: Unresolved) -> Unresolved {
-        let mapping = self.file.declaration("Mappings", mapping);
-        let node = mapping.and_then(|node| key.map_or(Some(node), |key| node.get(key).map(Arc::as_ref)));
-        let keys = node.and_then(Node::as_mapping).map(|keys| keys.entries());
-        let parameter = referred(argument).filter(|name| !name.starts_with("AWS::") && !unresolved.mistake);
-        let (Some(name), Some(keys)) = (parameter, keys) else { return unresolved };
-        let open = keys.iter().find(|entry| self.is_value(name, &entry.key).is_none());
-        let key = open.map(|entry| Box::new(OpenQuestion::Equals(name.to_owned(), entry.key.clone())));
-        Unresolved { is_impossible: key.is_none(), key, ..unresolved }
     }
 
     /// Looks up a value in a mapping. A literal key that does not exist is a mistake. One that comes from a parameter

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
-use super::given::{EXPORT, STACK_NAME};
 use super::intrinsics::Scope;
 use super::traced_text::TracedText;
-use super::value::{Need, Origin, Part, Text, Unresolved, Value};
+use super::value::{EXPORT, Need, Origin, Part, STACK_NAME, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
 use crate::SourceLocation;

@@ -1,25 +1,9 @@
 //! What to add to a run's inputs so that an image's expression is known.
 
-use super::given::EXPORT;
 use super::image_definition::ImageDefinition;
 use super::parameters::{is_environment, is_version};
-use super::usage::Usage;
-use super::value::{Need, Origin, Text};
-
-/// A part of an image's expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
-    Known(String),
-    /// The value of this name is missing: of a parameter, `export:NAME`, or a placeholder.
-    Missing(String),
-    /// The value of this parameter is looked up by the name of an SSM parameter.
-    LookedUp(String),
-    /// Something that this part depends on is missing.
-    Behind(Option<Need>),
-}
-
-/// Stands for a missing piece in the text of an expression.
-const MISSING: char = '\u{0}';
+use super::usage::{MISSING, Piece, Usage};
+use super::value::{EXPORT, Need, Origin, Text};
 
 /// Returns the parts of a text.
 pub(super) fn pieces(text: &Text) -> Vec<Piece> {
@@ -114,15 +98,6 @@ impl Usage {
             [] => self.why_unknown().and_then(|why| why.hint.clone()),
             [line] => Some(format!("give it in the input `parameters`: {line}")),
             lines => Some(format!("give them in the input `parameters`, one per line: {}", lines.join(" and "))),
-        }
-    }
-}
-
-impl Piece {
-    fn text(&self) -> String {
-        match self {
-            Self::Known(text) => text.clone(),
-            Self::Missing(_) | Self::Behind(_) | Self::LookedUp(_) => MISSING.to_string(),
         }
     }
 }

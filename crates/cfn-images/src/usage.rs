@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::reference::{EvaluatedReference, RegistryPart};
-use super::request::Piece;
 use super::shapes::ResourceKind;
 use super::value::{MappingRead, Need, Unresolved};
 use crate::SourceLocation;
@@ -64,6 +63,21 @@ pub struct Runtime {
     pub unresolved: Option<Unresolved>,
 }
 
+/// A part of an image's expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    Known(String),
+    /// The value of this name is missing: of a parameter, `export:NAME`, or a placeholder.
+    Missing(String),
+    /// The value of this parameter is looked up by the name of an SSM parameter.
+    LookedUp(String),
+    /// Something that this part depends on is missing.
+    Behind(Option<Need>),
+}
+
+/// Stands for a missing piece in the text of an expression.
+pub(super) const MISSING: char = '\u{0}';
+
 impl Runtime {
     /// Returns the platforms, or the alternatives if they cannot be decided.
     pub fn possible(&self) -> &[Platform] {
@@ -103,5 +117,14 @@ impl Usage {
     /// Returns the keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
+    }
+}
+
+impl Piece {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Known(text) => text.clone(),
+            Self::Missing(_) | Self::Behind(_) | Self::LookedUp(_) => MISSING.to_string(),
+        }
     }
 }

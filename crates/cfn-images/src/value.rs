@@ -10,6 +10,12 @@ use crate::SourceLocation;
 /// The maximum length of an evaluated text, in characters. An image reference has a few hundred.
 const TEXT_LIMIT: usize = 64 * 1024;
 
+/// The beginning of a name that means the export of another stack.
+pub(super) const EXPORT: &str = "export:";
+
+/// The pseudo parameter whose value can be given.
+pub(super) const STACK_NAME: &str = "AWS::StackName";
+
 /// Why a part of a template cannot be decided. No value is guessed in its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

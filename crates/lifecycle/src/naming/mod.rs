@@ -1,5 +1,6 @@
 //! Determines the names of a project's images in an environment, by evaluating the template's own expressions.
 
+mod evaluated_module;
 mod named;
 mod names;
 mod project;

@@ -16,6 +16,7 @@ mod contract;
 mod contradictions;
 mod delivery;
 mod deploy_sites;
+mod deployed_names;
 mod deployments;
 mod docs;
 mod dry_run;

@@ -125,7 +125,7 @@ fn a_name_that_cannot_be_told_is_not_passed_over() {
     let template = template.replace("!Sub\n            ${Uri}:1", join);
     assert!(template.contains("ImportValue"), "{template}");
     let run = on_disk(&built(&template)).run().exits(2);
-    assert!(run.error().contains("image `Web` may be what `Task` deploys, whose name is not known"), "{}", run.error());
+    assert!(run.error().contains("`export:uri={registry}/shop/web`"), "{}", run.error());
 }
 
 #[test]

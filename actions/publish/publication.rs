@@ -43,6 +43,8 @@ pub(crate) async fn plan(
     let SourceImage { store, graph, reused } = image;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
     delivery.remarks = remarks;
+    let other = named.other_digest_warning(delivery.digest()).map(|text| Remark::new(Level::Warning, text));
+    delivery.remarks.extend(other);
     delivery.check_repository(&request.target.aws, named, request.writing.create_repositories).await?;
     decide_tags(request, named, &mut delivery).await?;
     delivery.check_mutability(&request.target.aws, named).await?;

@@ -23,6 +23,9 @@ struct PublicationResult {
     tag: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    /// The reference that a deployment is given.
+    #[serde(skip)]
+    deployed: String,
     #[serde(skip)]
     traffic: Traffic,
     #[serde(skip)]
@@ -35,6 +38,10 @@ impl PublicationResult {
         let reference = &planned.named.reference;
         Self {
             outcome: Outcome::of(planned, stage),
+            deployed: match (&planned.named.pin, delivery) {
+                (Some(_), Some(delivery)) => format!("{}@{}", reference.repository_address(), delivery.digest()),
+                _ => reference.to_string(),
+            },
             reference: reference.to_string(),
             repository: reference.repository.to_string(),
             tag: reference.tag.to_string(),
@@ -70,7 +77,7 @@ pub(crate) fn write(
         runner.summarize(&runner.variables.links());
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
-    let references: Vec<&str> = published.map(|result| result.reference.as_str()).collect();
+    let references: Vec<&str> = published.map(|result| result.deployed.as_str()).collect();
     runner.output("references", references.join("\n"));
     delivery::output(&results, |result| &result.outcome, runner)
 }

@@ -104,7 +104,10 @@ impl Promotion {
         }
         promotion.decide_tags(request, rules, name).await?;
         promotion.add_record(request, named, name, runner).await?;
-        let remarks = [promotion.newer_version_remark(transition), promotion.same_name_remark(transition, from, named)];
+        let other = named.other_digest_warning(promotion.delivery.digest());
+        let other = other.map(|text| Remark::new(Level::Warning, text));
+        let remarks =
+            [promotion.newer_version_remark(transition), promotion.same_name_remark(transition, from, named), other];
         promotion.delivery.remarks.extend(remarks.into_iter().flatten());
         promotion.check_repository(request, named).await?;
         promotion.read_graph(request, lookups).await?;

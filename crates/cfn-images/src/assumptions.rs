@@ -1,6 +1,7 @@
 //! Evaluation under assumptions: an undecidable value is taken to be one thing, then another.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::decision::{Assumption, OpenQuestion};
 use super::document::Node;
@@ -99,6 +100,25 @@ impl Scope<'_> {
                 _ => Err(unresolved),
             }
         })
+    }
+
+    /// Adds the question that helps to decide an unknown key of a mapping, or of one of its keys: is it the first of
+    /// those that are possible?
+    pub(super) fn with_open_key(
+        &self,
+        mapping: &str,
+        key: Option<&str>,
+        argument: &Node,
+        unresolved: Unresolved,
+    ) -> Unresolved {
+        let mapping = self.file.declaration("Mappings", mapping);
+        let node = mapping.and_then(|node| key.map_or(Some(node), |key| node.get(key).map(Arc::as_ref)));
+        let keys = node.and_then(Node::as_mapping).map(|keys| keys.entries());
+        let parameter = referred(argument).filter(|name| !name.starts_with("AWS::") && !unresolved.mistake);
+        let (Some(name), Some(keys)) = (parameter, keys) else { return unresolved };
+        let open = keys.iter().find(|entry| self.is_value(name, &entry.key).is_none());
+        let key = open.map(|entry| Box::new(OpenQuestion::Equals(name.to_owned(), entry.key.clone())));
+        Unresolved { is_impossible: key.is_none(), key, ..unresolved }
     }
 }
 

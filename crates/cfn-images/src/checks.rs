@@ -20,6 +20,7 @@ impl Template {
     pub fn findings(&self, images: &[ImageDefinition], usages: &[Usage], context: &Context) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut users: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
+        let mut undeclared = Vec::new();
         for usage in usages {
             findings.extend(mistakes(usage));
             match image_of(images, usage) {
@@ -27,7 +28,7 @@ impl Template {
                     users.entry(&image.key.value).or_default().push(usage);
                     findings.extend(platform_mismatch(image, usage));
                 }
-                Ok(None) => findings.extend(undeclared_image(usage)),
+                Ok(None) => undeclared.push(usage),
                 Err(error) => findings.push(Finding {
                     severity: Severity::Error,
                     source_location: usage.source_location.clone(),
@@ -36,6 +37,12 @@ impl Template {
                 }),
             }
         }
+        // What may deploy an image that nothing else deploys is reported with that image.
+        let has_no_user = |image: &&ImageDefinition| !users.contains_key(image.key.value.as_str());
+        let is_asked_for =
+            |usage: &Usage| images.iter().filter(has_no_user).any(|image| usage.is_unknown_and_may_be(image));
+        undeclared.retain(|usage| !is_asked_for(usage));
+        findings.extend(undeclared.into_iter().filter_map(undeclared_image));
         for image in images {
             let users = users.get(image.key.value.as_str()).map(Vec::as_slice).unwrap_or_default();
             findings.extend(several_platforms_for_lambda(image, users));
@@ -51,7 +58,8 @@ impl Template {
     }
 
     /// Returns the usages that would deploy images, by image key, if a condition held or a parameter did not have its
-    /// default. Serves hints only: a usage that may be any of several images is left out.
+    /// default, or else those that [may](Self::possibly_deployed) deploy them. Serves hints only: a usage that would
+    /// deploy any of several images is left out.
     pub fn would_deploy(
         &self,
         images: &[ImageDefinition],
@@ -72,18 +80,51 @@ impl Template {
             }
             found.extend(more);
         }
+        let usages = self.usages(context);
+        for image in images.iter().filter(|image| keys.contains(image.key.value.as_str())) {
+            let possible = || self.possibly_deployed(image, images, &usages, context);
+            found.entry(image.key.value.clone()).or_insert_with(possible);
+        }
+        found.retain(|_, usages| !usages.is_empty());
         found
     }
 
     /// Returns the context in which every parameter without a given value is open, even if it has a default.
     fn without_defaults(&self, context: &Context) -> Context {
         let mut open = context.clone();
-        let has_default = |p: &Parameter| !p.is_ssm() && !context.parameters.contains_key(&p.name);
+        let has_default = |p: &Parameter| !p.is_ssm() && !context.is_given(&p.name);
         open.open.extend(self.parameters().into_iter().filter(has_default).map(|parameter| parameter.name));
         open
     }
 
-    /// Reports images that no resource deploys, each with the usages that [would deploy](Self::would_deploy) it.
+    /// Returns the usages that may deploy an image which none is known to deploy: the name of their repository is not
+    /// known, or is that of another image only by the default of a parameter. `usages` are those with the defaults.
+    pub fn possibly_deployed(
+        &self,
+        image: &ImageDefinition,
+        images: &[ImageDefinition],
+        usages: &[Usage],
+        context: &Context,
+    ) -> Vec<Usage> {
+        let may_be = |usage: &&Usage| usage.is_unknown_and_may_be(image);
+        // A default that is no image is a reason too, and its parameter is what to ask for.
+        let unknown: Vec<&Usage> = usages.iter().filter(may_be).collect();
+        if unknown.iter().any(|usage| !usage.lines(image).is_empty()) {
+            return unknown.into_iter().cloned().collect();
+        }
+        let is_of_none = |usage: &Usage| matches!(image_of(images, usage), Ok(None));
+        let others: BTreeSet<&SourceLocation> =
+            usages.iter().filter(|usage| is_of_none(usage)).map(|usage| &usage.source_location).collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let mut open = self.usages(&self.without_defaults(context));
+        open.retain(|usage| others.contains(&usage.source_location) && may_be(&usage));
+        if open.is_empty() { unknown.into_iter().cloned().collect() } else { open }
+    }
+
+    /// Reports images that no resource deploys, each with the usages that [would](Self::would_deploy) or
+    /// [may](Self::possibly_deployed) deploy it.
     pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
@@ -98,6 +139,10 @@ impl Template {
                 findings.push(Finding::new(Severity::Notice, source_location, message));
                 continue;
             };
+            if usage.is_unknown_and_may_be(image) {
+                findings.push(question(image, usage));
+                continue;
+            }
             // A condition is the reason. If it is a default, the hint says so.
             let why = usage.undecided.as_ref().filter(|why| why.need.is_none());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
@@ -137,8 +182,7 @@ impl Template {
     ) -> Vec<Finding> {
         let mut open = context.clone();
         let is_left = |p: &Parameter| {
-            let is_given = context.parameters.contains_key(&p.name) || context.open.contains(&p.name);
-            p.default.is_some() && !p.is_ssm() && !is_given && is_environment(&p.name.to_lowercase())
+            p.default.is_some() && !p.is_ssm() && !context.is_given(&p.name) && is_environment(&p.name.to_lowercase())
         };
         open.open.extend(self.parameters().into_iter().filter(is_left).map(|parameter| parameter.name));
         if open.open.len() == context.open.len() {
@@ -190,6 +234,17 @@ impl Template {
     }
 }
 
+/// Asks for the values that would tell whether a usage deploys an image.
+fn question(image: &ImageDefinition, usage: &Usage) -> Finding {
+    let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
+    let message = format!("it can't be told whether `{}` deploys image `{}`{why}", usage.resource, image.key);
+    let finding = Finding::new(Severity::Notice, usage.source_location.clone(), message);
+    match usage.request(image) {
+        Some(hint) => finding.hint(hint),
+        None => finding,
+    }
+}
+
 /// Reports loops of a file and its nested templates: see [`Template::loop_findings`].
 fn loops_of(scope: &Scope, prefix: &str, usages: &[Usage], findings: &mut Vec<Finding>) {
     findings.extend(scope.loops.mistakes.iter().map(Finding::unresolved));
@@ -235,8 +290,11 @@ fn undeclared_image(usage: &Usage) -> Option<Finding> {
     let what = match &usage.reference {
         Ok(reference) => format!("image `{reference}` is in no mapping"),
         // A mistake is reported on its own, and a missing value may still be given.
-        Err(unresolved) if unresolved.mistake || unresolved.need.is_some() => return None,
-        Err(unresolved) => format!("cannot determine the image: {unresolved}"),
+        Err(unresolved) if unresolved.mistake || unresolved.is_given_later() => return None,
+        Err(unresolved) => {
+            let message = format!("cannot determine the image: {unresolved}");
+            return Some(Finding::new(Severity::Notice, usage.source_location.clone(), message));
+        }
     };
     let message = format!("{what}: it is neither built nor published here");
     Some(Finding::new(Severity::Notice, usage.source_location.clone(), message))

@@ -193,6 +193,12 @@ impl Scope<'_> {
             return Err(unresolved);
         };
         let Some(name) = name.text() else { return Err(unresolved) };
+        // The known parts of a value may decide it.
+        if let Value::Text(known) = self.evaluate(node)
+            && !known.may_equal(text)
+        {
+            return Ok(Decision { holds: false, by: value.dependence() });
+        }
         let missing = OpenQuestion::Equals(name.to_owned(), text.to_string());
         let holds = self.is_value(name, text);
         holds

@@ -1,5 +1,6 @@
 //! Matches usages to the images that they deploy.
 
+use super::given::may_be_path;
 use super::image_definition::{ImageDefinition, ImageSource};
 use super::reference::EvaluatedReference;
 use super::usage::Usage;
@@ -43,14 +44,31 @@ impl Usage {
 
     /// Returns whether this usage may deploy the image, because the name of its repository is not known.
     pub fn is_unknown_and_may_be(&self, image: &ImageDefinition) -> bool {
-        let name = format!("/{}", image.image_name.value);
-        // What follows the last unknown part is known.
-        let may_be = |path: &String| {
-            let end = path.rsplit_once('?').map(|(_, end)| end);
-            end.is_some_and(|end| name.ends_with(end) || end.ends_with(&name))
-        };
+        let is_open = self.path.as_ref().is_none_or(|path| path.contains('?'));
+        let name = &image.image_name.value;
+        let may_be = |path: &str| may_be_path(path, name) || self.without_environment(path, name);
         let is_wrong = !self.mistakes.is_empty() || self.metadata;
-        self.reference.is_err() && !is_wrong && self.path.as_ref().is_none_or(may_be)
+        self.reference.is_err() && is_open && !is_wrong && self.path.as_deref().is_none_or(may_be)
+    }
+
+    /// Returns whether the repository has this name apart from the name of an environment: `dev-app` and `app`.
+    fn without_environment(&self, path: &str, name: &str) -> bool {
+        const SEPARATORS: [char; 4] = ['/', '-', '_', '.'];
+        self.environments.iter().any(|environment| {
+            path.match_indices(environment.as_str()).any(|(at, _)| {
+                let (before, after) = (&path[..at], &path[at + environment.len()..]);
+                // `app-dev`, and `dev-app` or `team/dev-app`.
+                let shorter = match (before.chars().last(), after.chars().next()) {
+                    (Some(c), None) if SEPARATORS.contains(&c) => before[..before.len() - 1].to_owned(),
+                    (Some(c), Some(d)) if SEPARATORS.contains(&c) && SEPARATORS.contains(&d) => {
+                        format!("{before}{}", &after[1..])
+                    }
+                    (None, Some(d)) if SEPARATORS.contains(&d) => after[1..].to_owned(),
+                    _ => return false,
+                };
+                ends_with(&shorter, name)
+            })
+        })
     }
 }
 
@@ -72,9 +90,7 @@ impl Deployed {
 /// Returns whether two references are the same, apart from whether `latest` is written out.
 fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedReference, Unresolved>) -> bool {
     match (one, other) {
-        (Ok(one), Ok(other)) => {
-            (&one.repository, &one.tag, &one.digest) == (&other.repository, &other.tag, &other.digest)
-        }
+        (Ok(one), Ok(other)) => (&one.repository, &one.tag, &one.pin) == (&other.repository, &other.tag, &other.pin),
         (one, other) => one == other,
     }
 }
@@ -100,8 +116,11 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
         return Ok(images.iter().find(declares));
     }
     let among: Vec<&ImageDefinition> = if candidates.is_empty() { images.iter().collect() } else { candidates };
-    let matching: Vec<&ImageDefinition> =
-        among.into_iter().filter(|image| is_suffix(usage, &image.image_name.value)).collect();
+    let mut matching: Vec<&ImageDefinition> =
+        among.iter().copied().filter(|image| is_suffix(usage, &image.image_name.value)).collect();
+    if let (true, Some(path)) = (matching.is_empty(), &usage.path) {
+        matching = among.into_iter().filter(|image| usage.without_environment(path, &image.image_name.value)).collect();
+    }
     match matching.as_slice() {
         [] => Ok(None),
         [image] => Ok(Some(image)),
@@ -118,6 +137,9 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
 
 /// Returns whether the usage's repository has this name, below any registry.
 fn is_suffix(usage: &Usage, name: &str) -> bool {
-    let prefix = usage.path.as_deref().and_then(|path| path.strip_suffix(name));
-    prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
+    usage.path.as_deref().is_some_and(|path| ends_with(path, name))
+}
+
+fn ends_with(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
 }

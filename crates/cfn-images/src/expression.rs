@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decision::Assumption;
+use super::decision::{Assumption, OpenQuestion};
 use super::deploy_sites::ResourceKind;
 use super::document::Node;
 use super::intrinsics::Scope;
-use super::reference::{RegistryPart, reference, registry_part};
+use super::metadata;
+use super::reference::{RegistryPart, reference, registry_part, without_digest};
+use super::request::pieces;
 use super::traced_text::Dependence;
 use super::usage::{Runtime, Usage, UsagePlace};
 use super::value::{Need, Text, Unresolved};
@@ -35,13 +37,17 @@ pub(super) struct Surveyed<'n> {
 /// told whether nothing is assumed beyond `given`.
 pub(super) fn in_all_cases(
     scope: &Scope,
+    (resource, node): (Surveyed<'_>, &Node),
     given: &[Assumption],
-    node: &Node,
     find: impl Fn(bool) -> Vec<Usage>,
 ) -> Vec<Usage> {
     let missing = || {
-        let text = scope.text(node);
-        text.parts.into_iter().find_map(|part| part.text.err()?.condition)
+        let text = image_text(scope, node, resource);
+        // An unknown key of a mapping matters only where it decides the repository.
+        let is_repository = text.path().is_none_or(|path| path.contains('?'));
+        let unresolved: Vec<Unresolved> = text.parts.into_iter().filter_map(|part| part.text.err()).collect();
+        let condition = unresolved.iter().find_map(|why| why.condition.clone());
+        condition.or_else(|| unresolved.into_iter().filter(|_| is_repository).find_map(|why| why.key))
     };
     let (variants, any) = match scope.combinations(given, missing) {
         Some(variants) => (variants, false),
@@ -50,7 +56,7 @@ pub(super) fn in_all_cases(
     // It cannot be decided which of them applies.
     let why = match variants.len() {
         1 => None,
-        _ => scope.assuming(given, || scope.text(node)).known().err(),
+        _ => scope.assuming(given, || image_text(scope, node, resource)).known().err(),
     };
     let found = variants.iter().flat_map(|assumptions| {
         let found = scope.assuming(assumptions, || find(assumptions == given));
@@ -69,16 +75,24 @@ pub(super) fn usage_of_text(
     runtime: Runtime,
 ) -> Usage {
     let text = text.chosen(container.by);
+    let (environments, pieces) = (environments(scope, &text), pieces(&text));
+    let (text, pin) = without_digest(text);
     let registry_part = registry_part(&text);
+    let parts = text.parts.iter().skip(registry_part.as_ref().map_or(0, |part| part.parts));
+    let missing = parts.filter_map(|part| part.text.as_ref().err()).next().cloned();
     let source_location = scope.source_location(node);
+    let stand_in = scope.context.stand_in.as_deref();
     Usage {
         resource: resource.id.to_owned(),
         kind: resource.kind.clone(),
         place: UsagePlace::DeploySite,
         container: None,
-        reference: reference(&text, registry_part.as_ref(), scope.context.stand_in.as_deref(), &source_location),
+        reference: reference(&text, pin, registry_part.as_ref(), stand_in, &source_location),
         source_location,
         path: text.path(),
+        environments,
+        pieces,
+        missing,
         mistakes: text.parts.iter().filter_map(|part| part.text.clone().err()).filter(|u| u.mistake).collect(),
         needs: needs(scope, &text, registry_part.as_ref(), container.undecided.as_ref()),
         registry_part,
@@ -88,6 +102,34 @@ pub(super) fn usage_of_text(
         any: false,
         metadata: false,
     }
+}
+
+/// Evaluates the text of an image. What a pipeline has yet to replace in it is unknown.
+pub(super) fn image_text(scope: &Scope, node: &Node, resource: Surveyed<'_>) -> Text {
+    let text = scope.text(node);
+    // SAM replaces what its metadata describes.
+    if metadata::declaration(resource.node).is_some() { text } else { scope.with_placeholders(text, node.mark) }
+}
+
+/// Returns the environments whose names an image's repository may contain: that of the run, or those that are possible.
+fn environments(scope: &Scope, text: &Text) -> Vec<String> {
+    let context = scope.context;
+    if let Some(environment) = &context.environment {
+        return text.dependence().environment.then(|| environment.clone()).into_iter().collect();
+    }
+    let assumed = scope.assumptions.borrow();
+    let assumed = assumed.iter().filter_map(|(open, holds)| match open {
+        OpenQuestion::Equals(_, value) if *holds => Some(value.clone()),
+        OpenQuestion::Equals(..) | OpenQuestion::Condition(_) => None,
+    });
+    let is_open = |part: &super::value::Part| {
+        part.text
+            .as_ref()
+            .is_err_and(|why| matches!(&why.need, Some(Need::Parameter(name)) if context.open.contains(name)))
+    };
+    let unknown = text.parts.iter().any(is_open).then(|| "?".to_owned());
+    let allowed = context.open.iter().flat_map(|name| scope.allowed(name));
+    assumed.chain(allowed).chain(unknown).collect()
 }
 
 /// Removes duplicates.

@@ -58,6 +58,11 @@ impl Template {
         Ok(images)
     }
 
+    /// Returns whether the template has the section `Mappings`.
+    pub fn has_mappings(&self) -> bool {
+        self.file.section("Mappings").is_some()
+    }
+
     fn unknown_mapping(&self, mapping: &str) -> Error {
         let section = self.file.root.get("Mappings");
         let known =

@@ -12,7 +12,7 @@ use super::document::{Mark, Node, NodeKind};
 use super::error::Comparisons;
 use super::known_loops::Loops;
 use super::traced_text::{Dependence, TracedText};
-use super::value::{MappingRead, Need, Origin, Part, Text, Unresolved, Value};
+use super::value::{EXPORT, MappingRead, Need, Origin, STACK_NAME, Text, Unresolved, Value};
 use super::{Context, File};
 use crate::SourceLocation;
 
@@ -40,6 +40,8 @@ pub(super) struct Scope<'t> {
     pub(super) context: &'t Context,
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
+    /// `AWS::StackName`, if it was given. That of a nested stack is made when it is deployed.
+    stack_name: Option<Text>,
     /// Decided conditions. `None` while a condition is being decided.
     pub(super) conditions: RefCell<HashMap<String, Option<Result<Decision, Unresolved>>>>,
     /// The assumptions about conditions that cannot be decided.
@@ -83,6 +85,7 @@ impl<'t> Scope<'t> {
             context,
             guard,
             parameters: HashMap::new(),
+            stack_name: None,
             conditions: RefCell::default(),
             assumptions: RefCell::default(),
             assumed: RefCell::default(),
@@ -105,16 +108,23 @@ impl<'t> Scope<'t> {
 
     /// Returns the scope of the template that is deployed. Its loops are not written out.
     pub(super) fn root_with_loops(file: &Arc<File>, context: &'t Context, guard: &'t Guard) -> Self {
+        let patterns = context.patterns.iter().map(|(name, value)| {
+            let mark = file.parameter_mark(name);
+            (name.clone(), Value::Text(context.expand(value, name, || file.source_location(mark))))
+        });
         let part = |name: &String, text| (name.clone(), Value::part(text, Origin::Parameter(name.clone())));
         let given = context.parameters.iter().map(|(name, value)| part(name, Ok(value.clone())));
         let open = context.open.iter().map(|name| {
             let reason = format!("parameter `{name}` has other values in other environments or versions");
-            let source_location =
-                file.section("Parameters").and_then(|section| section.get(name)).map(|entry| entry.mark);
-            let source_location = file.source_location(source_location.unwrap_or(file.root.mark));
+            let source_location = file.source_location(file.parameter_mark(name));
             part(name, Err(Unresolved::new(source_location, reason).needs(Need::Parameter(name.clone()))))
         });
-        Self::with_loops(file, context, guard, open.chain(given).collect())
+        let stack_name = context
+            .stack_name
+            .as_ref()
+            .map(|name| context.expand(name, STACK_NAME, || file.source_location(file.root.mark)));
+        let parameters = patterns.chain(open).chain(given).collect();
+        Self { stack_name, ..Self::with_loops(file, context, guard, parameters) }
     }
 
     /// Returns whether the value of a parameter was read from this attribute of a mapping.
@@ -219,8 +229,8 @@ impl<'t> Scope<'t> {
         };
         match self.loops.unknown_in(traced, "$&") {
             Some(why) => Value::Unknown(why.clone()),
-            None if traced.dependence().is_any() => Value::Text(Text::of(Ok(traced.clone()), None)),
-            None => Value::literal(rendered),
+            None if traced.dependence().is_any() => Value::Text(self.literal(traced, node.mark)),
+            None => Value::Text(self.literal(&TracedText::from(rendered), node.mark)),
         }
     }
 
@@ -264,6 +274,9 @@ impl<'t> Scope<'t> {
 
     /// Evaluates `Ref` of a name.
     fn reference(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
+        if let Some(name) = self.stack_name.as_ref().filter(|_| name == STACK_NAME) {
+            return Ok(Value::Text(name.clone()));
+        }
         if name.starts_with("AWS::") {
             return self.pseudo(name, mark);
         }
@@ -305,7 +318,11 @@ impl<'t> Scope<'t> {
                     ));
                 }
             },
-            "AWS::StackName" | "AWS::StackId" | "AWS::NotificationARNs" => {
+            STACK_NAME => {
+                let unknown = Unresolved::new(source_location(), format!("`{name}` is known only when deployed"));
+                return Err(unknown.hint(format!("give it in the input `parameters`: `{name}=...`")));
+            }
+            "AWS::StackId" | "AWS::NotificationARNs" => {
                 return Err(Unresolved::new(source_location(), format!("`{name}` is known only when deployed")));
             }
             _ => return Err(Unresolved::mistake(source_location(), format!("unknown pseudo parameter `{name}`"))),
@@ -361,8 +378,8 @@ impl<'t> Scope<'t> {
                 return Err(self.mistake(pattern, "`Fn::Sub` has a `${` without `}`"));
             };
             let start = at(rest);
-            text.push(Part { text: Ok(traced.slice(start..start + before.len())), origin: None });
             rest = after;
+            text.append(self.literal(&traced.slice(start..start + before.len()), pattern.mark));
             if let Some(literal) = name.strip_prefix('!') {
                 text.push_str(&format!("${{{literal}}}"));
                 continue;
@@ -380,7 +397,7 @@ impl<'t> Scope<'t> {
                 break;
             }
         }
-        text.push(Part { text: Ok(traced.slice(at(rest)..traced.len())), origin: None });
+        text.append(self.literal(&traced.slice(at(rest)..traced.len()), pattern.mark));
         Ok(Value::Text(text))
     }
 
@@ -441,24 +458,24 @@ impl<'t> Scope<'t> {
         let arguments = self.arguments(argument, "Fn::Split", 2..=2)?;
         let (delimiter, by) = self.traced(&arguments[0])?;
         let text = self.text(&arguments[1]);
-        let whole = text.traced()?;
         if delimiter.is_empty() {
             return Err(self.mistake(&arguments[0], "`Fn::Split` by an empty string"));
         }
-        let items = whole.split(&delimiter).into_iter().map(|item| {
-            let mut item = Text::of(Ok(item), None).chosen(text.chosen);
-            item.reads.clone_from(&text.reads);
-            Value::Text(item).altered(by)
-        });
-        Ok(Value::List(items.collect()))
+        match text.split(&delimiter, self.context.stand_in.is_some()) {
+            Some(items) => Ok(Value::List(items.into_iter().map(|item| Value::Text(item).altered(by)).collect())),
+            None => Err(text.traced().err().unwrap_or_else(|| self.mistake(argument, "`Fn::Split` of a string"))),
+        }
     }
 
     fn find_in_map(&self, argument: &Node) -> Result<Value, Unresolved> {
         let arguments = self.arguments(argument, "Fn::FindInMap", 3..=4)?;
         let default = arguments.get(3).and_then(|options| options.get("DefaultValue"));
         let (mapping, by_mapping) = self.traced(&arguments[0])?;
-        let (key, by_key) = self.key(&arguments[1])?;
-        let (attribute, by_attribute) = self.traced(&arguments[2])?;
+        let (key, by_key) =
+            self.key(&arguments[1]).map_err(|why| self.with_open_key(&mapping, None, &arguments[1], why))?;
+        let attribute = self.key(&arguments[2]);
+        let attribute = attribute.map_err(|why| self.with_open_key(&mapping, Some(&key), &arguments[2], why));
+        let (attribute, by_attribute) = attribute?;
         let by = by_mapping | by_key | by_attribute;
         match self.map_value(&mapping, &key, &attribute, arguments) {
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
@@ -504,11 +521,24 @@ impl<'t> Scope<'t> {
     }
 
     fn import(&self, argument: &Node) -> Value {
-        let (name, shown) = match self.known(argument) {
-            Ok(name) => (name.clone(), format!("the export `{name}` of another stack is known only in the account")),
-            Err(unresolved) => (String::new(), format!("the export of another stack: {unresolved}")),
-        };
-        Value::part(Err(Unresolved::new(self.source_location(argument), shown)), Origin::Import(name))
+        let text = self.text(argument);
+        if let Some(value) = self.given_export(&text) {
+            return Value::Text(value);
+        }
+        let unknown = |reason: String| Unresolved::new(self.source_location(argument), reason);
+        match text.known() {
+            Ok(name) => {
+                let reason = format!("the export `{name}` of another stack is known only in the account");
+                let hint = format!("give it in the input `parameters`: `{EXPORT}{name}=...`");
+                let unknown = unknown(reason).needs(Need::Export(name.clone())).hint(hint);
+                Value::part(Err(unknown), Origin::Import(name))
+            }
+            Err(unresolved) => {
+                let reason = format!("the export of another stack: {unresolved}");
+                let need = unresolved.need;
+                Value::part(Err(Unresolved { need, ..unknown(reason) }), Origin::Import(String::new()))
+            }
+        }
     }
 
     fn get_att(&self, argument: &Node) -> Result<Value, Unresolved> {

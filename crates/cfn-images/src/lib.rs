@@ -13,6 +13,7 @@ mod error;
 mod expression;
 mod fargate;
 mod finding;
+mod given;
 mod image_definition;
 mod images;
 mod intrinsics;
@@ -26,6 +27,7 @@ mod parameters;
 mod pattern;
 mod readers;
 mod reference;
+mod request;
 mod resources;
 mod roles;
 mod runtime;
@@ -54,7 +56,7 @@ pub use finding::{Finding, Severity};
 pub use image_definition::{ImageDefinition, ImageSource, Placed};
 pub use parameters::Parameter;
 pub use pattern::{NamePattern, VersionPosition};
-pub use reference::{EvaluatedReference, RegistryPart};
+pub use reference::{EvaluatedReference, Pin, RegistryPart};
 pub use source_location::SourceLocation;
 pub use traced_text::{Dependence, TracedText};
 pub use usage::{Runtime, Usage, UsagePlace};
@@ -83,6 +85,20 @@ pub struct Context {
     pub parameters: BTreeMap<String, TracedText>,
     /// Parameters without a single value, even if they have a default. What depends on them cannot be decided.
     pub open: BTreeSet<String>,
+    /// Values of parameters whose placeholders have no value yet, or are a registry: `{registry}/shop:{version}`.
+    pub patterns: BTreeMap<String, String>,
+    /// Values of other stacks' exports by name. Both may have placeholders.
+    pub exports: BTreeMap<String, String>,
+    /// Values of texts that something replaces before the template is deployed. They may have placeholders.
+    pub placeholders: BTreeMap<String, String>,
+    /// The value of `AWS::StackName`, which may have placeholders.
+    pub stack_name: Option<String>,
+    /// The environment of the run.
+    pub environment: Option<String>,
+    /// The version of the run.
+    pub version: Option<Version>,
+    /// The SSM parameter with the registry that `{registry}` in a value means, unless `stand_in` is set.
+    pub registry_parameter: Option<String>,
     /// `AWS::Region`.
     pub region: Option<String>,
     /// `AWS::AccountId`.

@@ -6,7 +6,7 @@ use super::document::Node;
 use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
 use super::traced_text::TracedText;
-use super::value::{Need, Origin, Text, Unresolved, Value};
+use super::value::{EXPORT, Need, Origin, Part, STACK_NAME, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
 use crate::SourceLocation;
@@ -146,6 +146,8 @@ impl Template {
     ) -> Result<Context, Error> {
         let declared = self.parameters();
         let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
+        let mut context =
+            Context { environment: environment.map(str::to_owned), version: version.cloned(), ..Context::default() };
         let of_run =
             [(ENVIRONMENT, environment.map(TracedText::environment)), (VERSION, version.map(TracedText::version))];
         for (name, value) in of_run {
@@ -157,9 +159,27 @@ impl Template {
             }
         }
         for (name, value) in given {
+            if let Some(export) = name.strip_prefix(EXPORT) {
+                context.exports.insert(export.to_owned(), value.clone());
+                continue;
+            }
+            if name == STACK_NAME {
+                context.stack_name = Some(value.clone());
+                continue;
+            }
+            if !declared.iter().any(|parameter| parameter.name == *name) && self.accepts(name) {
+                context.placeholders.insert(name.clone(), value.clone());
+                continue;
+            }
             let placeholders = [("{environment}", environment.is_some()), ("{version}", version.is_some())];
-            if placeholders.iter().any(|(placeholder, is_known)| !is_known && value.contains(placeholder)) {
+            if placeholders.iter().any(|(placeholder, is_known)| !is_known && value == placeholder) {
                 open.insert(name.clone());
+                continue;
+            }
+            if context.has_open_parts(value) {
+                values.remove(name);
+                open.remove(name);
+                context.patterns.insert(name.clone(), value.clone());
                 continue;
             }
             if let Some(meant) = values.get(name).filter(|meant| meant.as_str() != value)
@@ -181,18 +201,34 @@ impl Template {
         }
         self.check_parameters(&values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())?;
         open.retain(|name| !values.contains_key(name));
-        Ok(Context { parameters: values, open, ..Context::default() })
+        Ok(Context { parameters: values, open, ..context })
     }
 }
 
 /// Suggests the assignment for a parameter without a value, judging by names such as `Stage` and `ReleaseVersion`.
 pub(super) fn assignment(name: &str) -> String {
-    let lower = name.to_lowercase();
-    match lower.as_str() {
-        _ if is_environment(&lower) => format!("`{name}={{environment}}`"),
-        _ if ["version", "release", "tag"].iter().any(|word| lower.ends_with(word)) => format!("`{name}={{version}}`"),
-        _ => format!("`{name}=...`, where `{{environment}}` and `{{version}}` stand for their values"),
+    match line(name) {
+        line if line.ends_with("=...") => {
+            format!("`{line}`, where `{{environment}}` and `{{version}}` stand for their values")
+        }
+        line => format!("`{line}`"),
     }
+}
+
+/// Returns the line of the input `parameters` for a parameter without a value, judging by its name.
+pub(super) fn line(name: &str) -> String {
+    let lower = name.to_lowercase();
+    match (is_environment(&lower), is_version(&lower)) {
+        (true, _) => format!("{name}={{environment}}"),
+        (false, true) => format!("{name}={{version}}"),
+        (false, false) => format!("{name}=..."),
+    }
+}
+
+/// Returns whether a name in lower case means the version.
+pub(super) fn is_version(lower: &str) -> bool {
+    let bare = lower.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    ["version", "release", "tag"].iter().any(|word| bare.ends_with(word))
 }
 
 /// Returns whether a name in lower case means the environment.
@@ -212,6 +248,13 @@ impl Context {
             ..Self::default()
         }
     }
+}
+
+/// Splits a whole image whose tag has a number, so that it is hardly the same for the next version.
+fn versioned_tag(value: &str) -> Option<(&str, &str)> {
+    let (name, tag) = value.rsplit_once(':')?;
+    let is_tag = name.contains('/') && !tag.contains('/') && tag.contains(|c: char| c.is_ascii_digit());
+    (is_tag && !name.contains('@')).then_some((name, tag))
 }
 
 impl Scope<'_> {
@@ -243,11 +286,20 @@ impl Scope<'_> {
                 return Value::part(Err(missing), origin);
             }
         };
+        // A value with a registry is no name of an SSM parameter: it is what that will hold.
+        let is_whole = |value: &Value| match value {
+            Value::Text(text) => text.parts.iter().any(|part| part.origin == Some(Origin::Registry)),
+            _ => false,
+        };
         let value = match (parameter.is_ssm(), value) {
+            (true, value) if is_whole(&value) => value,
             (true, value) => {
                 let name = value.into_text(source_location);
                 let found = name.known().and_then(|known| self.ssm(&known, source_location()));
-                Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin)
+                match found.as_deref().ok().and_then(versioned_tag) {
+                    Some((name, tag)) => self.deployed_now(parameter, name, tag),
+                    None => Value::part(found.map(|found| TracedText::from(found).altered(name.dependence())), origin),
+                }
             }
             (false, value) => value,
         };
@@ -265,6 +317,20 @@ impl Scope<'_> {
             },
             (_, value) => value,
         }
+    }
+
+    /// Returns the value of a parameter that is a whole image. Its tag is that of the image that is deployed now, which
+    /// tells nothing of the tag of the next one.
+    fn deployed_now(&self, parameter: &Parameter, name: &str, tag: &str) -> Value {
+        let key = &parameter.name;
+        let reason = format!("`{key}` is looked up, and holds the image that is deployed now, `{name}:{tag}`");
+        let hint = format!(
+            "give what it will hold in the input `parameters`: `{key}={{registry}}/...:{{environment}}-{{version}}`"
+        );
+        let mut text = Text::of(Ok(TracedText::from(format!("{name}:"))), Some(Origin::Parameter(key.clone())));
+        let unknown = Unresolved::new(parameter.source_location.clone(), reason).hint(hint);
+        text.push(Part { text: Err(unknown), origin: None });
+        Value::Text(text)
     }
 
     /// Returns the value of an SSM parameter, by `name` or `name:version`.

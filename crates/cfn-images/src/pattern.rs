@@ -73,6 +73,11 @@ impl NamePattern {
         self.tag.dependence().version
     }
 
+    /// Returns whether the repository differs between environments.
+    pub fn repository_is_of_environment(&self) -> bool {
+        self.repository.dependence().environment || self.chosen.environment
+    }
+
     /// Returns where the version is in the name.
     pub fn version_position(&self) -> VersionPosition {
         let altered = self.repository.alteration() | self.tag.alteration();

@@ -112,7 +112,7 @@ pub(super) fn usages<'n>(
     let expressions = collection.found;
     for Expression { at, is_parameter } in expressions {
         let Some(node) = at.path.last().copied() else { continue };
-        found.extend(in_all_cases(scope, &at.assumptions, node, |_| {
+        found.extend(in_all_cases(scope, (resource, node), &at.assumptions, |_| {
             let texts = texts(scope, node).into_iter();
             texts.flat_map(|text| usages_of_text(scope, resource, &at, node, text, is_parameter, names)).collect()
         }));

@@ -17,10 +17,31 @@ pub struct EvaluatedReference {
     pub repository: String,
     /// The tag. Defaults to `latest` if there is no digest either.
     pub tag: Option<String>,
-    /// The digest, if the reference is pinned to one.
-    pub digest: Option<String>,
+    /// The digest that the reference is pinned to, if it is.
+    pub pin: Option<Pin>,
     /// The positions of environment and version in the reference.
     pub pattern: NamePattern,
+}
+
+/// A digest that decides what is deployed, whatever the tag.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pin {
+    /// The template writes it out.
+    Literal(String),
+    /// It comes from a value, such as a parameter.
+    Value(String),
+    /// It comes from a value that is not known. The text of the reference ends before it.
+    Unknown,
+}
+
+impl Pin {
+    /// Returns the digest, if it is known.
+    pub fn digest(&self) -> Option<&str> {
+        match self {
+            Self::Literal(digest) | Self::Value(digest) => Some(digest),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// The beginning of an image's expression, up to the first `/`: a value, or a literal host. A registry can replace
@@ -64,7 +85,7 @@ fn leading_host(text: &Text) -> Option<RegistryPart> {
     let (last, behind) = from.first()?.text.as_ref().ok()?.split_once("/")?;
     let of_account = |part: &Part| match &part.text {
         Ok(_) => true,
-        Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region)),
+        Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region | Need::Placeholder(_))),
     };
     let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([&*last]).collect();
     if !looks_like_host(&shown) || !before.iter().all(of_account) {
@@ -80,23 +101,40 @@ fn leading_host(text: &Text) -> Option<RegistryPart> {
     })
 }
 
+/// Splits off a digest that is not known. Returns the text before it, and what the text is pinned to.
+pub(super) fn without_digest(text: Text) -> (Text, Option<Pin>) {
+    let (name, Some(digest)) = text.split_digest() else { return (text, None) };
+    let is_literal = digest.parts.iter().all(|part| part.text.is_ok() && part.origin.is_none());
+    match digest.known() {
+        Ok(digest) if is_literal => (text, Some(Pin::Literal(digest))),
+        Ok(digest) if is_digest(&digest) => (text, Some(Pin::Value(digest))),
+        // Whatever the value is now, such as an empty default: a deployment is given another.
+        _ => (name, Some(Pin::Unknown)),
+    }
+}
+
+/// Evaluates an image's expression, without a digest that is not known. A registry may stand in for its registry part.
 pub(super) fn reference(
     text: &Text,
+    pin: Option<Pin>,
     registry_part: Option<&RegistryPart>,
     stand_in: Option<&str>,
     source_location: &SourceLocation,
 ) -> Result<EvaluatedReference, Unresolved> {
-    match (stand_in, registry_part) {
-        (Some(registry), Some(registry_part)) => registry_part.with_registry(registry, source_location),
+    let reference = match (stand_in, registry_part) {
+        (Some(registry), Some(registry_part)) => registry_part.with_registry(registry, source_location)?,
         _ => {
             let whole = text.traced()?;
             let parsed = EvaluatedReference::parse(&whole);
             let parsed = parsed.ok_or_else(|| {
                 Unresolved::new(source_location.clone(), format!("`{whole}` is not an image reference"))
             })?;
-            Ok(EvaluatedReference { pattern: NamePattern::of_choice(&whole, text.chosen), ..parsed })
+            EvaluatedReference { pattern: NamePattern::of_choice(&whole, text.chosen), ..parsed }
         }
-    }
+    };
+    let has_tag = reference.text != reference.repository;
+    let tag = reference.tag.clone().filter(|_| has_tag || pin.is_none());
+    Ok(EvaluatedReference { tag, pin, ..reference })
 }
 
 impl RegistryPart {
@@ -140,18 +178,19 @@ impl EvaluatedReference {
             Some((host, path)) => host_may_be(host) && path.parse::<RepositoryName>().is_ok(),
             None => repository.parse::<RepositoryName>().is_ok(),
         };
-        let digest_may_be = |digest: &str| {
-            let hex = digest.split_once(':').map(|(_, hex)| hex).unwrap_or_default();
-            hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
-        };
-        let valid = valid && tag.is_none_or(|tag| tag.parse::<Tag>().is_ok()) && digest.is_none_or(digest_may_be);
+        let valid = valid && tag.is_none_or(|tag| tag.parse::<Tag>().is_ok()) && digest.is_none_or(is_digest);
         valid.then(|| Self {
             text: text.to_owned(),
             repository: repository.to_owned(),
             tag: tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned())),
-            digest: digest.map(str::to_owned),
+            pin: digest.map(|digest| Pin::Literal(digest.to_owned())),
             pattern: NamePattern::of(&TracedText::from(text)),
         })
+    }
+
+    /// Returns the digest that the reference is pinned to, if it is known.
+    pub fn digest(&self) -> Option<&str> {
+        self.pin.as_ref()?.digest()
     }
 
     /// Returns whether the reference begins with a registry's host, by Docker's rule.
@@ -159,6 +198,11 @@ impl EvaluatedReference {
         let host = self.repository.split_once('/').map(|(host, _)| host);
         host.is_some_and(super::value::looks_like_host)
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    let hex = text.split_once(':').map(|(_, hex)| hex).unwrap_or_default();
+    hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 impl fmt::Display for EvaluatedReference {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::decision::{Decision, OpenQuestion};
 use super::deploy_sites::{DeploySite, OUTPUTS, PlatformRule, ResourceKind};
 use super::document::{Entry, Node, NodeKind};
-use super::expression::{ContainerNode, Surveyed, branches, deduplicated, in_all_cases, usage_of_text};
+use super::expression::{ContainerNode, Surveyed, branches, deduplicated, image_text, in_all_cases, usage_of_text};
 use super::intrinsics::{Guard, Scope};
 use super::known_loops::Generated;
 use super::metadata;
@@ -200,7 +200,7 @@ fn resource_usages<'n>(
                 let runtime = if is_same || common.unresolved.is_none() { common.clone() } else { runtime() };
                 container_usage(scope, site, resource, &container, node, runtime).into_iter().collect()
             };
-            let found = in_all_cases(scope, &container.assumptions, node, find);
+            let found = in_all_cases(scope, (resource, node), &container.assumptions, find);
             // A property may come from a loop.
             let undecided = container.path.iter().find_map(|node| scope.loops.undecided_keys(node));
             usages.extend(found.into_iter().map(|usage| match undecided {
@@ -220,6 +220,9 @@ fn resource_usages<'n>(
             source_location,
             registry_part: None,
             path: None,
+            environments: Vec::new(),
+            missing: None,
+            pieces: Vec::new(),
             mistakes: Vec::new(),
             reads: BTreeSet::new(),
             needs: BTreeSet::new(),
@@ -250,7 +253,10 @@ fn container_usage(
     node: &Node,
     runtime: Runtime,
 ) -> Option<Usage> {
-    let text = scope.text(node);
+    let text = image_text(scope, node, resource);
+    if text.parts.iter().any(|part| part.text.as_ref().is_err_and(|why| why.is_impossible)) {
+        return None;
+    }
     if let (Value::Nothing(_), true) = (scope.evaluate(node), text.known().is_err()) {
         return None;
     }

@@ -214,6 +214,11 @@ impl TracedText {
         Self { text: self.text[range].to_owned(), spans }
     }
 
+    /// Returns the text from a byte on.
+    pub fn suffix(&self, start: usize) -> Self {
+        self.slice(start..self.text.len())
+    }
+
     pub(super) fn trim(&self) -> Self {
         let start = self.text.len() - self.text.trim_start().len();
         self.slice(start..start + self.text.trim().len())
@@ -247,19 +252,28 @@ impl TracedText {
     /// Splits at every delimiter. In another environment or version, a span may contain more or fewer delimiters,
     /// which shifts all later items. Those are marked as altered.
     pub(super) fn split(&self, delimiter: &str) -> Vec<Self> {
-        let may_hold = |span: &&Span| {
-            matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_name_character(c))
-        };
         let mut items = Vec::new();
         let mut start = 0;
         for item in self.text.split(delimiter) {
             let end = start + item.len();
-            let cut = self.spans.iter().filter(may_hold).filter(|span| span.start < end + delimiter.len());
-            let by = cut.fold(Dependence::default(), |all, span| all | span.source.dependence());
+            let by = self.shift_before(delimiter, end + delimiter.len());
             items.push(self.slice(start..end).altered(by));
             start = end + delimiter.len();
         }
         items
+    }
+
+    /// Returns what the number of delimiters in the text depends on.
+    pub(super) fn shift(&self, delimiter: &str) -> Dependence {
+        self.shift_before(delimiter, usize::MAX)
+    }
+
+    fn shift_before(&self, delimiter: &str, end: usize) -> Dependence {
+        let may_hold = |span: &&Span| {
+            matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_name_character(c))
+        };
+        let cut = self.spans.iter().filter(may_hold).filter(|span| span.start < end);
+        cut.fold(Dependence::default(), |all, span| all | span.source.dependence())
     }
 
     /// Marks the whole text as derived from something with this dependence.

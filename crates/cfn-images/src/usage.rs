@@ -30,6 +30,12 @@ pub struct Usage {
     /// The repository's path below the registry, such as `team/app`. It may be known even if the reference is not.
     /// Unknown parts are `?`.
     pub path: Option<String>,
+    /// The environments whose names the path may contain. `?` in it may be the environment too if it is one of them.
+    pub environments: Vec<String>,
+    /// Why the repository's name is not known, apart from its registry.
+    pub missing: Option<Unresolved>,
+    /// The known and the missing parts of the expression.
+    pub(super) pieces: Vec<Piece>,
     /// The values that the expression read from mappings.
     pub reads: BTreeSet<MappingRead>,
     /// The missing values that the reference depends on.
@@ -72,6 +78,21 @@ pub struct Runtime {
     pub unresolved: Option<Unresolved>,
 }
 
+/// A part of an image's expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    Known(String),
+    /// The value of this name is missing: of a parameter, `export:NAME`, or a placeholder.
+    Missing(String),
+    /// The value of this parameter is looked up by the name of an SSM parameter.
+    LookedUp(String),
+    /// Something that this part depends on is missing.
+    Behind(Option<Need>),
+}
+
+/// Stands for a missing piece in the text of an expression.
+pub(super) const MISSING: char = '\u{0}';
+
 impl Runtime {
     /// Returns the platforms, or the alternatives if they cannot be decided.
     pub fn possible(&self) -> &[Platform] {
@@ -98,6 +119,11 @@ impl Usage {
         }
     }
 
+    /// Returns why the image is not known, if it is not.
+    pub fn why_unknown(&self) -> Option<&Unresolved> {
+        self.missing.as_ref().or(self.reference.as_ref().err())
+    }
+
     /// Returns whether the service accepts only a single manifest, and no index.
     pub fn takes_single_manifest(&self) -> bool {
         self.place == UsagePlace::DeploySite && self.kind.takes_single_manifest()
@@ -111,5 +137,14 @@ impl Usage {
     /// Returns the keys of a mapping that the expression read.
     pub fn keys<'u>(&'u self, mapping: &'u str) -> impl Iterator<Item = &'u str> {
         self.reads.iter().filter(move |read| read.mapping == mapping).map(|read| read.key.as_str())
+    }
+}
+
+impl Piece {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Known(text) => text.clone(),
+            Self::Missing(_) | Self::Behind(_) | Self::LookedUp(_) => MISSING.to_string(),
+        }
     }
 }

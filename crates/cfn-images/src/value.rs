@@ -10,6 +10,12 @@ use crate::SourceLocation;
 /// The maximum length of an evaluated text, in characters. An image reference has a few hundred.
 const TEXT_LIMIT: usize = 64 * 1024;
 
+/// The beginning of a name that means the export of another stack.
+pub(super) const EXPORT: &str = "export:";
+
+/// The pseudo parameter whose value can be given.
+pub(super) const STACK_NAME: &str = "AWS::StackName";
+
 /// Why a part of a template cannot be decided. No value is guessed in its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -26,6 +32,10 @@ pub struct Unresolved {
     pub mistake: bool,
     /// If a condition depends on it, the question in its file whose answer would decide it.
     pub(super) condition: Option<Box<OpenQuestion>>,
+    /// If it is a value of a mapping by an unknown key, the question whose answer may decide it.
+    pub(super) key: Option<Box<OpenQuestion>>,
+    /// Whether the assumptions rule it out: a mapping has none of the keys that are left.
+    pub(super) is_impossible: bool,
 }
 
 /// A value that the template does not contain and that was not given.
@@ -39,6 +49,12 @@ pub enum Need {
     Account,
     /// The region.
     Region,
+    /// The export of another stack with this name.
+    Export(String),
+    /// A text that something replaces before the template is deployed.
+    Placeholder(String),
+    /// The registry that `{registry}` stands for in the input `parameters`.
+    Registry,
 }
 
 /// The origin of a part of a text, if a registry can replace the part.
@@ -46,6 +62,8 @@ pub enum Need {
 pub enum Origin {
     /// The value of this parameter of the template.
     Parameter(String),
+    /// `{registry}` in a value that was given.
+    Registry,
     /// `{{resolve:ssm:name}}`.
     Ssm(String),
     /// `Fn::ImportValue` of this export.
@@ -96,7 +114,16 @@ pub(super) struct Part {
 impl Unresolved {
     pub(super) fn new(source_location: SourceLocation, reason: impl Into<String>) -> Self {
         let (reason, source_location) = (one_line(&reason.into()), Box::new(source_location));
-        Self { reason, hint: None, source_location, need: None, mistake: false, condition: None }
+        Self {
+            reason,
+            hint: None,
+            source_location,
+            need: None,
+            mistake: false,
+            condition: None,
+            key: None,
+            is_impossible: false,
+        }
     }
 
     pub(super) fn mistake(source_location: SourceLocation, reason: impl Into<String>) -> Self {
@@ -105,6 +132,11 @@ impl Unresolved {
 
     pub(super) fn needs(self, need: Need) -> Self {
         Self { need: Some(need), ..self }
+    }
+
+    /// Returns whether publish and promote have a value that build does not have.
+    pub(super) fn is_given_later(&self) -> bool {
+        matches!(self.need, Some(Need::Parameter(_) | Need::Ssm(_) | Need::Account | Need::Region))
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
@@ -148,7 +180,7 @@ impl Value {
             Self::Text(text) => Self::Text(text.without_conditions()),
             Self::List(items) => Self::List(items.into_iter().map(Self::without_conditions).collect()),
             Self::Nothing(by) => Self::Nothing(by),
-            Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, ..unresolved }),
+            Self::Unknown(unresolved) => Self::Unknown(Unresolved { condition: None, key: None, ..unresolved }),
         }
     }
 
@@ -252,7 +284,9 @@ impl Text {
 
     /// Removes what is only meaningful in the file of the expression: its conditions.
     pub(super) fn without_conditions(mut self) -> Self {
-        self.parts.iter_mut().filter_map(|part| part.text.as_mut().err()).for_each(|why| why.condition = None);
+        for why in self.parts.iter_mut().filter_map(|part| part.text.as_mut().err()) {
+            (why.condition, why.key) = (None, None);
+        }
         self
     }
 
@@ -292,6 +326,55 @@ impl Text {
 
     pub(super) fn is_too_long(&self) -> bool {
         self.length > TEXT_LIMIT
+    }
+
+    /// Splits at the `@` before a digest. The text after it may be unknown.
+    pub(super) fn split_digest(&self) -> (Self, Option<Self>) {
+        let at = self.parts.iter().position(|part| part.text.as_ref().is_ok_and(|text| text.contains('@')));
+        let Some((before, [part, after @ ..])) = at.map(|at| self.parts.split_at(at)) else {
+            return (self.clone(), None);
+        };
+        let Some((name, digest)) = part.text.as_ref().ok().and_then(|text| text.split_once("@")) else {
+            return (self.clone(), None);
+        };
+        let of = |parts: &[Part], first: Option<TracedText>, last: Option<TracedText>| {
+            let mut text = Self { reads: self.reads.clone(), chosen: self.chosen, ..Self::default() };
+            let cut = |text: TracedText| Part { text: Ok(text), origin: part.origin.clone() };
+            first.map(cut).into_iter().chain(parts.iter().cloned()).chain(last.map(cut)).for_each(|p| text.push(p));
+            text
+        };
+        (of(before, None, Some(name)), Some(of(after, Some(digest), None)))
+    }
+
+    /// Splits at every delimiter. Returns `None` if an unknown part may contain the delimiter. `is_replaced` says
+    /// whether a registry replaces the value at the start of a name: such a value is not looked up.
+    pub(super) fn split(&self, delimiter: &str, is_replaced: bool) -> Option<Vec<Self>> {
+        let has_delimiter = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains(delimiter));
+        let is_replaced = is_replaced && self.parts.iter().any(has_delimiter);
+        let empty = || Self { reads: self.reads.clone(), chosen: self.chosen, ..Self::default() };
+        let mut items = vec![empty()];
+        // In another environment or version, a part may contain more or fewer delimiters, which shifts later items.
+        let mut shifted = Dependence::default();
+        for part in &self.parts {
+            let Ok(text) = &part.text else {
+                if part.may_contain(delimiter, is_replaced) {
+                    return None;
+                }
+                items.last_mut()?.push(part.clone());
+                continue;
+            };
+            let pieces = text.split(delimiter);
+            let is_whole = pieces.len() == 1;
+            for (position, piece) in pieces.into_iter().enumerate() {
+                if position > 0 {
+                    items.push(empty());
+                }
+                let origin = part.origin.clone().filter(|_| is_whole);
+                items.last_mut()?.push(Part { text: Ok(piece.altered(shifted)), origin });
+            }
+            shifted |= text.shift(delimiter);
+        }
+        Some(items)
     }
 
     /// Returns the whole string, or the first reason why it is unknown.
@@ -346,6 +429,22 @@ impl Text {
         };
         let end = whole.find([':', '@']).unwrap_or(whole.len());
         Some(whole[..end].to_owned()).filter(|path| !path.is_empty())
+    }
+}
+
+impl Part {
+    /// Returns whether an unknown part may contain a text. An account consists of digits, a region of letters, digits
+    /// and dashes, and a registry that is replaced of the characters of a reference.
+    fn may_contain(&self, text: &str, is_replaced: bool) -> bool {
+        let need = self.text.as_ref().err().and_then(|unresolved| unresolved.need.as_ref());
+        match need {
+            Some(Need::Account) => text.chars().all(|c| c.is_ascii_digit()),
+            Some(Need::Region) => text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
+            _ if self.origin.is_some() && is_replaced => text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | '@' | '[' | ']')),
+            _ => true,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Diagnostic {
     pub source_location: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Lines that can be pasted to correct it.
+    pub block: Option<String>,
     /// 1 if something failed, 2 if the inputs or the template are wrong.
     pub exit_code: u8,
 }
@@ -35,6 +37,7 @@ impl Diagnostic {
             message: messages.join(": "),
             source_location: explained.iter().find_map(|cause| cause.source_location()),
             hint: explained.iter().find_map(|cause| cause.hint()),
+            block: explained.iter().find_map(|cause| cause.block()),
             exit_code: if explained.iter().any(|cause| cause.is_usage_error()) { 2 } else { 1 },
         }
     }

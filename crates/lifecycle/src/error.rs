@@ -16,6 +16,11 @@ pub trait Explain: std::error::Error + Send + Sync + 'static {
         None
     }
 
+    /// Returns lines that can be pasted to correct the error.
+    fn block(&self) -> Option<String> {
+        None
+    }
+
     /// Returns whether the inputs or the template are wrong. Otherwise the run itself failed.
     fn is_usage_error(&self) -> bool {
         false
@@ -74,6 +79,8 @@ pub struct ActionError {
     pub source_location: Option<SourceLocation>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Lines that can be pasted to correct the error.
+    pub block: Option<Box<String>>,
     /// Whether the inputs or the template are wrong.
     pub is_usage_error: bool,
     /// The underlying error.
@@ -84,7 +91,14 @@ pub struct ActionError {
 impl ActionError {
     /// Creates an error for inputs or a template that are wrong.
     pub fn usage_error(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source_location: None, hint: None, is_usage_error: true, source: None }
+        Self {
+            message: message.into(),
+            source_location: None,
+            hint: None,
+            block: None,
+            is_usage_error: true,
+            source: None,
+        }
     }
 
     /// Creates an error for something that failed during the run.
@@ -112,6 +126,13 @@ impl ActionError {
         self.hint = Some(hint.into());
         self
     }
+
+    /// Adds lines that can be pasted to correct the error.
+    #[must_use]
+    pub fn block(mut self, block: impl Into<String>) -> Self {
+        self.block = Some(Box::new(block.into()));
+        self
+    }
 }
 
 impl Explain for ActionError {
@@ -121,6 +142,10 @@ impl Explain for ActionError {
 
     fn hint(&self) -> Option<String> {
         self.hint.clone()
+    }
+
+    fn block(&self) -> Option<String> {
+        self.block.as_deref().cloned()
     }
 
     fn is_usage_error(&self) -> bool {

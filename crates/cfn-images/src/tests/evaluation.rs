@@ -96,7 +96,7 @@ fn every_function_that_can_make_a_name() {
         ("{Ref: Registry}", REGISTRY),
         (
             "!Sub 'r/app:${Environment}-$x-${!Environment}'",
-            "template.yaml:28:18: `r/app:dev-$x-${Environment}` is not an image reference",
+            "template.yaml:28:18: `${Environment}` looks like a placeholder that is replaced before the deployment (use `!Sub` if it is a parameter; otherwise give its value in the input `parameters`: `${Environment}=...`)",
         ),
         ("!Sub ['${P}/${Environment}:${T}', {P: r, T: !Ref Account}]", "r/dev:012345678901"),
         ("{'Fn::Sub': ['${P}/app', {P: !Ref Registry}]}", "012345678901.dkr.ecr.eu-west-1.amazonaws.com/app"),
@@ -140,7 +140,7 @@ fn what_cant_be_decided_says_why() {
         ),
         (
             "!Sub ['${P}/app', {P: !ImportValue shared-registry}]",
-            "template.yaml:28:40: the export `shared-registry` of another stack is known only in the account",
+            "template.yaml:28:40: the export `shared-registry` of another stack is known only in the account (give it in the input `parameters`: `export:shared-registry=...`)",
         ),
         ("!GetAtt Bucket.DomainName", "template.yaml:28:18: `Bucket.DomainName` is known only when deployed"),
         ("!Sub 'r/${Bucket}'", "template.yaml:28:18: what `Bucket` will be called is known only when deployed"),
@@ -148,7 +148,10 @@ fn what_cant_be_decided_says_why() {
             "!GetAtt Nameless.RepositoryUri",
             "template.yaml:28:18: repository `Nameless` has no `RepositoryName`, so its name is made when deployed",
         ),
-        ("!Sub 'r/${AWS::StackName}'", "template.yaml:28:18: `AWS::StackName` is known only when deployed"),
+        (
+            "!Sub 'r/${AWS::StackName}'",
+            "template.yaml:28:18: `AWS::StackName` is known only when deployed (give it in the input `parameters`: `AWS::StackName=...`)",
+        ),
         (
             "{'Fn::Transform': {Name: 'AWS::Include'}}",
             "template.yaml:28:18: what `Fn::Transform` makes is known only when deployed",

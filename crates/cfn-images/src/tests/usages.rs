@@ -206,7 +206,7 @@ fn references_have_parts() {
         ("r.example/a@sha256:short", None),
     ] {
         let parsed = EvaluatedReference::parse(text);
-        let parsed = parsed.as_ref().map(|r| (r.repository.as_str(), r.tag.as_deref(), r.digest.as_deref()));
+        let parsed = parsed.as_ref().map(|r| (r.repository.as_str(), r.tag.as_deref(), r.digest()));
         assert_eq!(parsed, parts, "{text}");
     }
 }

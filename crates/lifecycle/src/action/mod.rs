@@ -72,6 +72,12 @@ fn report(action: &Action, runner: &Runner, errors: &[anyhow::Error]) -> u8 {
     diagnostics.iter().for_each(|diagnostic| runner.annotate(diagnostic.annotation()));
     let lines: Vec<String> = diagnostics.iter().map(Diagnostic::line).collect();
     runner.summarize_failure(action, &lines);
+    for block in diagnostics.iter().filter_map(|diagnostic| diagnostic.block.as_ref()) {
+        runner.group("To be added to the template", block.as_bytes());
+        if runner.writes_summary() {
+            runner.summarize(&format!("\n```\n{block}```\n"));
+        }
+    }
     diagnostics.iter().map(|diagnostic| diagnostic.exit_code).max().unwrap_or(1)
 }
 

@@ -1,8 +1,8 @@
 //! Images with the names that a deployment pulls them by.
 
 use crate::SourceLocation;
-use cfn_images::{NamePattern, Usage, Version};
-use oci::{Reference, Tag};
+use cfn_images::{NamePattern, Pin, Usage, Version};
+use oci::{Digest, Reference, Tag};
 
 /// A version in an environment.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,8 @@ pub struct Named {
     pub reference: Reference,
     /// The positions of environment and version in the name.
     pub pattern: NamePattern,
+    /// The digest that a deployment is given, if it does not pull by the tag.
+    pub pin: Option<Pin>,
     /// The resources that deploy it under this name.
     pub usages: Vec<Usage>,
     /// The location of the name in the template. If nothing deploys the image, that of its definition.
@@ -40,6 +42,15 @@ pub struct NamedTag {
 }
 
 impl Named {
+    /// Returns what to tell if the template writes out the digest of another image.
+    pub fn other_digest_warning(&self, digest: &Digest) -> Option<String> {
+        let Some(Pin::Literal(written)) = &self.pin else { return None };
+        let deployed = format!("{}@{written}", self.reference.repository_address());
+        (*written != digest.to_string()).then(|| {
+            format!("the template deploys it as `{deployed}`, which is another image (hint: let a parameter give the digest, and pass `{digest}`)")
+        })
+    }
+
     /// Returns the tag that a deployment pulls.
     pub fn tag(&self) -> NamedTag {
         NamedTag { tag: self.reference.tag.clone(), is_of_version: self.pattern.is_of_version() }

@@ -2,20 +2,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wildmatch::WildMatch;
 
+use super::evaluated_module::EvaluatedModule;
 use super::{Module, Named, NamedTag, Project, Release, UnmanagedReference};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::SourceLocation;
 use crate::access::RegistryAccess;
 use cfn_images::{
-    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Template, TracedText, Unresolved, Usage,
-    UsagePlace,
+    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Pin, Template, TracedText, Unresolved,
+    Usage, UsagePlace,
 };
 use oci::{InvalidReference, Reference, Tag};
 use runner_protocol::{Annotation, Level};
 
 /// The pattern for the name of an image that nothing deploys.
 const DEFAULT_PATTERN: &str = "{registry}/{image}:{environment}-{version}";
+
+/// The pattern for the tag of an image that is deployed by digest.
+const DEFAULT_TAG: &str = "{environment}-{version}";
 
 /// The most rounds of lookups. A value can name another parameter, which then has to be looked up too.
 const ROUNDS: usize = 8;
@@ -24,6 +28,7 @@ const ROUNDS: usize = 8;
 struct Name {
     text: String,
     pattern: NamePattern,
+    pin: Option<Pin>,
     source_location: SourceLocation,
     usages: Vec<Usage>,
 }
@@ -74,24 +79,24 @@ impl Project {
         }
         let mut names = Names::default();
         for evaluation in &evaluated {
-            let undeployed = evaluation.module.defined.iter().filter(|image| {
-                let key = &image.key.value;
-                self.is_selected(key) && deployed.iter().all(|deployed| deployed.key != *key)
-            });
-            for image in undeployed {
-                names.warnings.extend(self.unknown_names(evaluation, image)?);
-            }
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
         }
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
                 let usages_of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
+                let possible = evaluated.iter().filter(|_| usages_of_image.is_empty());
+                let possible: Vec<Usage> =
+                    possible.flat_map(|evaluation| evaluation.possibly_deployed(image)).collect();
+                names.warnings.extend(self.refuse_unknown_names(image, &usages_of_image, &possible)?);
+                if usages_of_image.is_empty() {
+                    names.warnings.extend(evaluation.other_repository_warning(image, access));
+                }
                 let all: Vec<Usage> = usages_of_image.iter().flat_map(|deployed| deployed.usages.clone()).collect();
                 let mut settled = all.clone();
                 image.settle_platforms(&mut settled, &all);
                 names.warnings.extend(open_platform_warning(image, &settled));
-                for Name { text, pattern, source_location, mut usages } in
+                for Name { text, pattern, pin, source_location, mut usages } in
                     self.names_of_image(evaluation, image, &usages_of_image, release, access).await?
                 {
                     image.settle_platforms(&mut usages, &all);
@@ -108,7 +113,7 @@ impl Project {
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
                     let pattern = pattern.in_run_for(release.version);
-                    names.images.push(Named { key, image, reference, pattern, usages, source_location });
+                    names.images.push(Named { key, image, reference, pattern, pin, usages, source_location });
                     names.registry = names.registry.or(leading);
                 }
             }
@@ -147,33 +152,42 @@ impl Project {
         self.images().any(|image| image.key.value == key)
     }
 
-    /// Refuses an image without a name in the template if a name that cannot be evaluated may be its. With the input
+    /// Refuses an image whose name is not known although something deploys it, or may deploy it. With the input
     /// `reference`, warns that the input decides.
-    fn unknown_names(
+    fn refuse_unknown_names(
         &self,
-        evaluation: &EvaluatedModule<'_>,
         image: &ImageDefinition,
+        deployed: &[&Deployed],
+        possible: &[Usage],
     ) -> Result<Vec<Annotation>, ActionError> {
-        let possible = evaluation.usages.iter().filter(|usage| usage.is_unknown_and_may_be(image));
-        let mut warnings = Vec::new();
-        for usage in possible.filter(|usage| !evaluation.is_in_mapping(usage)) {
-            let Err(why) = &usage.reference else { continue };
-            let Some(pattern) = &self.pattern else {
-                let message = format!(
-                    "image `{}` may be what `{}` deploys, whose name is not known: {}",
-                    image.key, usage.resource, why.reason
-                );
-                let error = ActionError::usage_error(message).at(SourceLocation::clone(&why.source_location));
-                return Err(error.hint("give the name in the input `reference`"));
-            };
-            let message = format!(
-                "image `{}` gets its name from the input `reference`, `{pattern}`: what `{}` deploys is not known ({})",
-                image.key, usage.resource, why.reason
+        let of_template = deployed.iter().flat_map(|deployed| {
+            let is_unknown = deployed.reference.as_ref().is_err_and(|why| why.need.is_some() || !why.mistake);
+            deployed.usages.iter().filter(move |usage| is_unknown && !usage.metadata)
+        });
+        let Some(pattern) = &self.pattern else {
+            let Some(usage) = possible.first() else { return Ok(Vec::new()) };
+            let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
+            let message =
+                format!("image `{}` may be what `{}` deploys, whose name is not known{why}", image.key, usage.resource);
+            let error = ActionError::usage_error(message).at(usage.source_location.clone());
+            let other = format!(
+                "if it is another image, give its name in the same way, or set the input `reference` for `{}`",
+                image.key
             );
-            let location = SourceLocation::clone(&why.source_location);
-            warnings.push(Annotation::new(Level::Warning, message).at(Some(location)));
-        }
-        Ok(warnings)
+            return Err(match usage.request(image) {
+                Some(hint) => error.hint(format!("{hint}; {other}")),
+                None => error.hint(other),
+            });
+        };
+        let warning = |usage: &Usage| {
+            let why = usage.why_unknown().map(|why| format!(" ({why})")).unwrap_or_default();
+            let message = format!(
+                "image `{}` gets its name from the input `reference`, `{pattern}`: what `{}` deploys is not known{why}",
+                image.key, usage.resource
+            );
+            Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))
+        };
+        Ok(of_template.chain(possible).map(warning).collect())
     }
 
     /// Returns the names of one image: those in the template, or the one that the pattern gives.
@@ -185,11 +199,10 @@ impl Project {
         release: Release<'_>,
         access: &RegistryAccess,
     ) -> anyhow::Result<Vec<Name>> {
-        let key = &image.key.value;
         // `sam package` fills in the name of an image that only SAM's metadata mentions.
         let named = |d: &&&Deployed| match &d.reference {
             Ok(_) => true,
-            Err(_) if self.pattern.is_some() && is_unclear(d) => false,
+            Err(_) if self.pattern.is_some() => false,
             Err(unresolved) => unresolved.need.is_some() || !d.usages.iter().all(|usage| usage.metadata),
         };
         let named_by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
@@ -197,13 +210,29 @@ impl Project {
             let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
             let registry = evaluation.registry_of(image, access).await?;
             let name = expand(pattern, &registry, &image.image_name.value, release);
-            let usages = deployed.iter().flat_map(|d| d.usages.clone()).collect();
+            let usages: Vec<Usage> = deployed.iter().flat_map(|d| d.usages.clone()).collect();
             let (text, pattern) = (name.to_string(), NamePattern::of(&name));
-            return Ok(vec![Name { text, pattern, source_location: image.image_name.source_location.clone(), usages }]);
+            let is_other = |usage: &&Usage| {
+                let path = usage.path.as_deref().filter(|path| !path.contains('?'));
+                let repository = split_tag(&name).map_or_else(|| text.clone(), |(repository, _)| repository);
+                path.is_some_and(|path| repository != path && !repository.ends_with(&format!("/{path}")))
+            };
+            if let Some(usage) = usages.iter().find(is_other) {
+                let path = usage.path.as_deref().unwrap_or_default();
+                return Err(contradiction(image, &name, path).at(usage.source_location.clone()).into());
+            }
+            let pin = None;
+            return Ok(vec![Name {
+                text,
+                pattern,
+                pin,
+                source_location: image.image_name.source_location.clone(),
+                usages,
+            }]);
         }
         let mut names = Vec::new();
         for deployed in named_by_template {
-            let reference = deployed.reference.as_ref().map_err(|unresolved| undecided(key, unresolved))?;
+            let reference = deployed.reference.as_ref().map_err(|unresolved| undecided(image, unresolved, deployed))?;
             let source_location = deployed
                 .usages
                 .first()
@@ -212,31 +241,57 @@ impl Project {
                 && !is_below(&reference.text, registry)
             {
                 let message = format!(
-                    "the name of image `{key}` has nothing that a registry could stand in for: `{}`",
-                    reference.text
+                    "the name of image `{}` has nothing that a registry could stand in for: `{}`",
+                    image.key, reference.text
                 );
                 let problem = ActionError::usage_error(message).at(source_location);
                 return Err(problem.hint("lead it with a parameter, or leave the registry out").into());
             }
+            let of_template = |tag: TracedText| Name {
+                text: format!("{}:{tag}", reference.repository),
+                pattern: reference.pattern.with_tag(tag),
+                pin: reference.pin.clone(),
+                source_location: source_location.clone(),
+                usages: deployed.usages.clone(),
+            };
+            let is_by_digest = reference.pin.is_some() && reference.tag.is_none();
             if let Some(pattern) = &self.pattern {
                 let registry = match &access.registry {
                     Some(registry) => registry.clone(),
                     None => leading_value(&deployed.usages).unwrap_or_default(),
                 };
                 let wanted = expand(pattern, &registry, &image.image_name.value, release);
-                if wanted.as_str() != reference.text {
-                    let message = format!(
-                        "the input `reference` calls image `{key}` `{wanted}`, the template calls it `{}`",
-                        reference.text
-                    );
-                    return Err(ActionError::usage_error(message)
-                        .at(source_location)
-                        .hint("leave `reference` out: the template decides")
-                        .into());
+                if is_by_digest
+                    && let Some((repository, tag)) = split_tag(&wanted)
+                    && repository == reference.repository
+                {
+                    names.push(of_template(tag));
+                    continue;
+                }
+                let of_template = match (&reference.pin, &reference.tag) {
+                    (Some(_), Some(tag)) => format!("{}:{tag}", reference.repository),
+                    _ => reference.text.clone(),
+                };
+                if wanted.as_str() != of_template {
+                    return Err(contradiction(image, &wanted, &of_template).at(source_location).into());
                 }
             }
-            let (text, pattern) = (reference.text.clone(), reference.pattern.clone());
-            names.push(Name { text, pattern, source_location, usages: deployed.usages.clone() });
+            names.push(match &reference.tag {
+                Some(_) if reference.pin.is_none() => Name {
+                    text: reference.text.clone(),
+                    pattern: reference.pattern.clone(),
+                    pin: None,
+                    source_location: source_location.clone(),
+                    usages: deployed.usages.clone(),
+                },
+                // The pattern has the tag of the template.
+                Some(tag) => Name {
+                    text: format!("{}:{tag}", reference.repository),
+                    pattern: reference.pattern.clone(),
+                    ..of_template(TracedText::default())
+                },
+                None => of_template(expand(DEFAULT_TAG, "", "", release)),
+            });
         }
         Ok(names)
     }
@@ -249,7 +304,11 @@ impl Project {
         access: &RegistryAccess,
     ) -> anyhow::Result<Context> {
         let template = &module.template;
-        let mut context = Context { stand_in: access.registry.clone(), ..self.context(module, Some(release))? };
+        let mut context = Context {
+            stand_in: access.registry.clone(),
+            registry_parameter: access.registry_parameter.clone(),
+            ..self.context(module, Some(release))?
+        };
         if let Some(name) = &access.registry_parameter {
             let leads: Vec<String> = template.usages(&context).iter().filter_map(leading_parameter).collect();
             for parameter in template.parameters().iter().filter(|p| p.is_ssm() && leads.contains(&p.name)) {
@@ -359,52 +418,6 @@ impl Project {
         chosen
             .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
             .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))
-    }
-}
-
-/// A template, evaluated for an environment.
-struct EvaluatedModule<'m> {
-    module: &'m Module,
-    context: Context,
-    usages: Vec<Usage>,
-    deployed: Vec<Deployed>,
-}
-
-impl<'m> EvaluatedModule<'m> {
-    fn of(module: &'m Module, context: Context) -> Result<Self, cfn_images::Error> {
-        let usages = module.template.usages(&context);
-        let deployed = module.template.deployed(&module.defined, &usages)?;
-        Ok(Self { module, context, usages, deployed })
-    }
-
-    /// Returns whether the image of a usage is one of the mapping.
-    fn is_in_mapping(&self, usage: &Usage) -> bool {
-        self.deployed.iter().any(|deployed| deployed.usages.contains(usage))
-    }
-
-    /// Returns the registry for an image that nothing deploys: from the inputs, or from the template's only SSM
-    /// parameter.
-    async fn registry_of(&self, image: &ImageDefinition, access: &RegistryAccess) -> anyhow::Result<String> {
-        if let Some(registry) = &access.registry {
-            return Ok(registry.trim_end_matches('/').to_owned());
-        }
-        let of_template = || {
-            let parameters = self.module.template.parameters();
-            let mut ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
-            let only = ssm.next().filter(|_| ssm.next().is_none())?;
-            let given = self.context.parameters.get(&only.name).map(ToString::to_string);
-            given.or_else(|| only.default.clone())
-        };
-        let Some(name) = access.registry_parameter.clone().or_else(of_template) else {
-            let message =
-                format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
-            let problem = ActionError::usage_error(message).at(image.key.source_location.clone());
-            return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
-        };
-        match self.context.ssm.get(&name) {
-            Some(value) => Ok(value.trim().trim_end_matches('/').to_owned()),
-            None => Ok(access.aws.parameter(&name).await?.trim().trim_end_matches('/').to_owned()),
-        }
     }
 }
 
@@ -548,10 +561,28 @@ fn leading_value(usages: &[Usage]) -> Option<String> {
     usages.iter().find_map(|usage| usage.registry_part.as_ref()?.value.clone().ok())
 }
 
-fn undecided(key: &str, unresolved: &Unresolved) -> ActionError {
+fn contradiction(image: &ImageDefinition, wanted: &str, of_template: &str) -> ActionError {
+    let message =
+        format!("the input `reference` calls image `{}` `{wanted}`, the template calls it `{of_template}`", image.key);
+    ActionError::usage_error(message).hint("leave `reference` out: the template decides")
+}
+
+/// Splits a name into repository and tag.
+fn split_tag(name: &TracedText) -> Option<(String, TracedText)> {
+    let slash = name.rfind('/').map_or(0, |slash| slash + 1);
+    let colon = slash + name[slash..].rfind(':')?;
+    Some((name[..colon].to_owned(), name.suffix(colon + 1)))
+}
+
+fn undecided(image: &ImageDefinition, unresolved: &Unresolved, deployed: &Deployed) -> ActionError {
     let problem =
-        ActionError::usage_error(format!("the name of image `{key}` can't be decided: {}", unresolved.reason));
-    locate(problem, unresolved)
+        ActionError::usage_error(format!("the name of image `{}` can't be decided: {}", image.key, unresolved.reason));
+    let problem = locate(problem, unresolved);
+    let asks = |usage: &Usage| if usage.lines(image).is_empty() { None } else { usage.request(image) };
+    match deployed.usages.iter().find_map(asks) {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    }
 }
 
 fn locate(problem: ActionError, unresolved: &Unresolved) -> ActionError {

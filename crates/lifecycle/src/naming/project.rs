@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Release, templates};
+use super::{Release, proposal, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
 use crate::{ActionError, Diagnostic};
@@ -76,13 +76,15 @@ impl Project {
         for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
             let template = Template::load_with(&path, &display, &workspace, &parameters)?;
-            let defined = template.images(mapping).map_err(|error| as_input_error(&inputs.mapping, error))?;
+            let defined = template
+                .images(mapping)
+                .map_err(|error| explained(&inputs.mapping, mapping, error, (&template, &path), &workspace))?;
             let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
         for (name, value) in &parameters {
-            // It is enough if one of the templates declares the parameter.
-            if let Some(first) = modules.first().filter(|_| !modules.iter().any(|module| module.declares(name))) {
+            // It is enough if one of the templates knows the name.
+            if let Some(first) = modules.first().filter(|_| !modules.iter().any(|one| one.template.accepts(name))) {
                 first.template.check_parameters(&BTreeMap::from([(name.clone(), value.clone())]))?;
             }
         }
@@ -145,7 +147,7 @@ impl Project {
     /// # Errors
     /// If the template refuses a value.
     pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, cfn_images::Error> {
-        let given = self.parameters.iter().filter(|(name, _)| module.declares(name));
+        let given = self.parameters.iter().filter(|(name, _)| module.template.accepts(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
         module.template.context(release.map(|to| to.environment), release.map(|to| to.version), &given)
     }
@@ -199,20 +201,22 @@ impl Project {
     }
 }
 
-impl Module {
-    fn declares(&self, name: &str) -> bool {
-        self.template.parameters().iter().any(|parameter| parameter.name == name)
-    }
-}
-
-/// Attributes an unknown mapping to the input `mapping` if the input was given.
-fn as_input_error(mapping: &Input<'_>, error: cfn_images::Error) -> anyhow::Error {
+/// Attributes an unknown mapping to the input `mapping` if the input was given, and shows what to add if no other
+/// mapping can be meant.
+fn explained(
+    input: &Input<'_>,
+    mapping: &str,
+    error: cfn_images::Error,
+    template: (&Template, &Path),
+    workspace: &Path,
+) -> anyhow::Error {
     let cfn_images::Error::UnknownMapping { source_location, hint, .. } = &error else { return error.into() };
-    match mapping.text().filter(|mapping| *mapping != MAPPING) {
-        Some(_) => ActionError::usage_error(format!("input `mapping`: {error}"))
-            .at(source_location.clone())
-            .hint(hint.clone())
-            .into(),
-        None => error.into(),
+    let is_given = input.text().is_some_and(|mapping| mapping != MAPPING);
+    let message = if is_given { format!("input `mapping`: {error}") } else { error.to_string() };
+    // Another mapping can only be meant if the name of this one was given, or is similar.
+    let is_alphanumeric = mapping.chars().all(|c| c.is_ascii_alphanumeric());
+    if hint.starts_with("did you mean") || (is_given && template.0.has_mappings()) || !is_alphanumeric {
+        return ActionError::usage_error(message).at(source_location.clone()).hint(hint.clone()).into();
     }
+    proposal::missing_mapping(&error, message, mapping, template, workspace).into()
 }

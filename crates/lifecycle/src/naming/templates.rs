@@ -20,6 +20,15 @@ const DEPTH: usize = 4;
 /// The most templates that a hint names.
 const SUGGESTED: usize = 3;
 
+/// The endings of files that may be templates.
+const ENDINGS: [&str; 4] = ["yaml", "yml", "json", "template"];
+
+/// The most files that are read to find out whether they are templates.
+const READ_FILES: usize = 200;
+
+/// The largest file that is read for it, in bytes. CloudFormation's own limit for a template.
+const READ_LIMIT: u64 = 1024 * 1024;
+
 /// Returns the templates that the input names, or the first default file that exists. They have to lie in the checkout.
 pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let given: Vec<PathBuf> =
@@ -74,26 +83,12 @@ fn with_hint(problem: ActionError, hint: Option<String>) -> ActionError {
     }
 }
 
-/// Suggests the templates below a folder, nearest first.
+/// Suggests the templates below a folder, nearest first: those with one of the names, or else files that are a template
+/// by their content.
 fn suggestion(folder: &Path, names: &[&str]) -> Option<String> {
-    let mut found = Vec::new();
-    let mut waiting = vec![folder.to_owned()];
-    let mut searched = 0;
-    for _ in 0..=DEPTH {
-        let mut below = Vec::new();
-        for folder in waiting {
-            searched += 1;
-            if searched > SEARCHED {
-                break;
-            }
-            let (files, folders) = entries(&folder);
-            found.extend(
-                files.into_iter().filter(|path| path.file_name().is_some_and(|n| names.iter().any(|name| n == *name))),
-            );
-            below.extend(folders);
-        }
-        waiting = below;
-    }
+    let has_name = |path: &Path| path.file_name().is_some_and(|n| names.iter().any(|name| n == *name));
+    let named = search(folder, has_name);
+    let found = if named.is_empty() { with_content(folder, &["AWSTemplateFormatVersion"]) } else { named };
     let shown: Vec<String> = found
         .iter()
         .take(SUGGESTED)
@@ -107,6 +102,41 @@ fn suggestion(folder: &Path, names: &[&str]) -> Option<String> {
             several.join(", ")
         )),
     }
+}
+
+/// Returns the files below a folder that may be templates and contain all of these words, nearest first.
+pub(super) fn with_content(folder: &Path, words: &[&str]) -> Vec<PathBuf> {
+    let is_template = |path: &Path| {
+        path.extension().is_some_and(|extension| ENDINGS.iter().any(|ending| extension == *ending))
+            && fs::metadata(path).is_ok_and(|metadata| metadata.len() <= READ_LIMIT)
+    };
+    let mut found = search(folder, is_template);
+    found.truncate(READ_FILES);
+    let contains =
+        |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| words.iter().all(|word| text.contains(word)));
+    found.retain(contains);
+    found
+}
+
+/// Returns the files below a folder that are wanted, nearest first.
+pub(super) fn search(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_owned()];
+    let mut searched = 0;
+    for _ in 0..=DEPTH {
+        let mut below = Vec::new();
+        for folder in waiting {
+            searched += 1;
+            if searched > SEARCHED {
+                break;
+            }
+            let (files, folders) = entries(&folder);
+            found.extend(files.into_iter().filter(|path| is_wanted(path)));
+            below.extend(folders);
+        }
+        waiting = below;
+    }
+    found
 }
 
 /// Returns the files and folders in a folder, sorted by name. Folders of dependencies and build output are left out.
@@ -136,7 +166,7 @@ mod tests {
         for file in files {
             let path = root.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
+            fs::write(path, "AWSTemplateFormatVersion: 2010-09-09\n").unwrap();
         }
         let error = paths(&Input::new("template", typed), &root, &root).unwrap_err();
         crate::Diagnostic::of(&error).line().replace(root.to_str().unwrap(), "CHECKOUT")
@@ -156,6 +186,7 @@ mod tests {
     fn a_template_in_a_subfolder_is_suggested() {
         insta::assert_snapshot!(refused("", &["services/shop/template.yaml", "node_modules/x/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there is `services/shop/template.yaml`: set the input `template` to it)");
         insta::assert_snapshot!(refused("", &["b/template.json", "a/c/template.yml", ".aws-sam/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there are `b/template.json`, `a/c/template.yml`: set the input `template` to one or several of them, one per line)");
+        insta::assert_snapshot!(refused("", &["infra/stack.yml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there is `infra/stack.yml`: set the input `template` to it)");
         insta::assert_snapshot!(refused("", &[]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran before this step)");
     }
 }

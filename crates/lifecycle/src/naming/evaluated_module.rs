@@ -1,0 +1,88 @@
+//! A template that is evaluated for an environment.
+
+use super::{Module, unmanaged};
+use crate::ActionError;
+use crate::AtSourceLocation;
+use crate::access::RegistryAccess;
+use cfn_images::{Context, Deployed, EvaluatedReference, ImageDefinition, Usage};
+use runner_protocol::{Annotation, Level};
+
+/// A template, evaluated for an environment.
+pub(super) struct EvaluatedModule<'m> {
+    pub(super) module: &'m Module,
+    pub(super) context: Context,
+    pub(super) usages: Vec<Usage>,
+    pub(super) deployed: Vec<Deployed>,
+}
+
+impl<'m> EvaluatedModule<'m> {
+    pub(super) fn of(module: &'m Module, context: Context) -> Result<Self, cfn_images::Error> {
+        let usages = module.template.usages(&context);
+        let deployed = module.template.deployed(&module.defined, &usages)?;
+        Ok(Self { module, context, usages, deployed })
+    }
+
+    /// Returns whether the image of a usage is one of the mapping.
+    pub(super) fn is_in_mapping(&self, usage: &Usage) -> bool {
+        self.deployed.iter().any(|deployed| deployed.usages.contains(usage))
+    }
+
+    /// Returns the usages that may deploy an image of the template which nothing is known to deploy.
+    pub(super) fn possibly_deployed(&self, image: &ImageDefinition) -> Vec<Usage> {
+        let Module { template, defined, .. } = self.module;
+        if !defined.iter().any(|defined| defined.key.value == image.key.value) {
+            return Vec::new();
+        }
+        template.possibly_deployed(image, defined, &self.usages, &self.context)
+    }
+
+    /// Warns about a repository that differs between environments and is that of no image, because it may be meant for
+    /// an image that nothing deploys.
+    pub(super) fn other_repository_warning(
+        &self,
+        image: &ImageDefinition,
+        access: &RegistryAccess,
+    ) -> Option<Annotation> {
+        let is_other = |usage: &&Usage| {
+            let of_environment = |name: &EvaluatedReference| name.pattern.repository_is_of_environment();
+            usage.reference.as_ref().is_ok_and(of_environment)
+                && !self.is_in_mapping(usage)
+                && unmanaged::is_in_registry(usage, access.registry.as_deref())
+        };
+        let usage = self.usages.iter().find(is_other)?;
+        let message = format!(
+            "nothing here deploys image `{}` from the repository `{}`: `{}` deploys `{}`, which is of no image (hint: name the repository in the mapping, or let `{}` read `imageName` from it)",
+            image.key,
+            image.image_name,
+            usage.resource,
+            usage.reference.as_ref().ok()?,
+            usage.resource,
+        );
+        Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone())))
+    }
+
+    /// Returns the registry for an image that nothing deploys: from the inputs, or from the template's only SSM
+    /// parameter.
+    pub(super) async fn registry_of(&self, image: &ImageDefinition, access: &RegistryAccess) -> anyhow::Result<String> {
+        if let Some(registry) = &access.registry {
+            return Ok(registry.trim_end_matches('/').to_owned());
+        }
+        let of_template = || {
+            let parameters = self.module.template.parameters();
+            let mut ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
+            let only = ssm.next().filter(|_| ssm.next().is_none())?;
+            let given = self.context.parameters.get(&only.name).map(ToString::to_string);
+            given.or_else(|| only.default.clone())
+        };
+        let Some(name) = access.registry_parameter.clone().or_else(of_template) else {
+            let message =
+                format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
+            let problem = ActionError::usage_error(message).at(image.key.source_location.clone());
+            return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
+        };
+        match self.context.ssm.get(&name) {
+            Some(value) => Ok(value.trim().trim_end_matches('/').to_owned()),
+            None => Ok(access.aws.parameter(&name).await?.trim().trim_end_matches('/').to_owned()),
+        }
+    }
+}

@@ -13,12 +13,16 @@ const ATTRIBUTES: [&str; 6] = ["imageName", "dockerfile", "context", "target", "
 
 impl Template {
     /// Returns the images of the mapping in its order, then those of the same mapping in nested templates, then those
-    /// that SAM's metadata declares. Paths are relative to this template's folder.
+    /// that SAM's metadata declares. An images file's images count as those of the mapping. Paths are relative to this
+    /// template's folder.
     ///
     /// # Errors
     /// Returns an error if the mapping is missing or malformed, or if two templates declare different images with the
     /// same key.
     pub fn images(&self, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
+        if self.images_file.is_some() {
+            return of_images_file(&self.file, mapping);
+        }
         let declared = metadata::images(self, mapping)?;
         let mut images: Vec<ImageDefinition> = Vec::new();
         let mut files = vec![&self.file];
@@ -35,7 +39,7 @@ impl Template {
                 ));
             }
             for key in keys {
-                let image = image(file, mapping, key)?.relative_to(&self.file);
+                let image = image(file, mapping, mapping, key)?.relative_to(&self.file);
                 match images.iter().find(|known| known.key.value == image.key.value) {
                     // The same template is nested twice, or the mapping was copied.
                     Some(known) if known.is_built_as(&image) => {}
@@ -80,10 +84,21 @@ impl Template {
     }
 }
 
-fn image(file: &File, mapping: &str, entry: &Entry) -> Result<ImageDefinition, Error> {
+/// Returns the images of an images file.
+fn of_images_file(file: &File, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
+    const SECTION: &str = "images";
+    let Some(section) = file.root.get(SECTION) else { return Ok(Vec::new()) };
+    match mapping_of(file, section, SECTION)?.entries() {
+        [] => Err(Error::invalid(file.source_location(section.mark), format!("`{SECTION}` is empty"))),
+        images => images.iter().map(|entry| image(file, SECTION, mapping, entry)).collect(),
+    }
+}
+
+/// Reads an image from an entry of the mapping, which is called `section` in the file.
+fn image(file: &File, section: &str, mapping: &str, entry: &Entry) -> Result<ImageDefinition, Error> {
     let key = &entry.key;
     let source_location = file.source_location(entry.mark);
-    let name = format!("{mapping}.{key}");
+    let name = format!("{section}.{key}");
     if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
         return Err(Error::invalid(
             source_location,

@@ -16,6 +16,7 @@ mod finding;
 mod given;
 mod image_definition;
 mod images;
+mod images_file;
 mod intrinsics;
 mod json;
 mod json_text;
@@ -54,6 +55,7 @@ pub use deployed::Deployed;
 pub use error::Error;
 pub use finding::{Finding, Severity};
 pub use image_definition::{ImageDefinition, ImageSource, Placed};
+pub use images_file::ImagesFile;
 pub use parameters::Parameter;
 pub use pattern::{NamePattern, VersionPosition};
 pub use reference::{EvaluatedReference, Pin, RegistryPart};
@@ -69,13 +71,14 @@ use document::{Mapping, Mark, Node};
 /// packaged.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// A template with the local templates that it nests.
+/// A template with the local templates that it nests, or an [images file](ImagesFile).
 #[derive(Debug, Clone)]
 pub struct Template {
     file: Arc<File>,
     sha256: String,
     /// The values that are known when the template is read: those of the input `parameters`.
     given: Context,
+    images_file: Option<ImagesFile>,
 }
 
 /// The values that an evaluation may use. Expressions that need a missing value stay unresolved.
@@ -146,7 +149,7 @@ impl Template {
         let mut loader = nested::Loader::new(root, &given);
         let file = loader.load(path, display)?;
         let sha256 = loader.sha256();
-        Ok(Self { file: Arc::new(file), sha256, given })
+        Ok(Self { images_file: file.images_file()?, file: Arc::new(file), sha256, given })
     }
 
     /// Parses the text of a template. Nested templates are not read.
@@ -155,7 +158,8 @@ impl Template {
     /// Returns the same errors as [`load`](Self::load).
     pub fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let file = File::parse(text, display)?;
-        Ok(Self { file: Arc::new(file), sha256: hex(&Sha256::digest(text)), given: Context::default() })
+        let sha256 = hex(&Sha256::digest(text));
+        Ok(Self { images_file: file.images_file()?, file: Arc::new(file), sha256, given: Context::default() })
     }
 
     /// Returns the SHA-256 of the file in hexadecimal. With nested templates, returns that of the list of all files'

@@ -3,6 +3,7 @@ mod documents;
 mod evaluation;
 mod hostile;
 mod images;
+mod images_files;
 mod loops;
 mod nested;
 mod parameters;

@@ -1,0 +1,71 @@
+//! The images file: the images of a project that no CloudFormation template deploys, or the one mapping of a project
+//! with several templates.
+
+use super::document::Entry;
+use super::error::suggestion;
+use super::image_definition::{Placed, string};
+use super::{Error, File, Template};
+
+/// The keys that an images file may have. `$schema` is for editors.
+const KEYS: [&str; 6] = ["images", "registry", "registry-parameter", "reference", "environments", "$schema"];
+
+/// A template's sections, by which it is told from an images file.
+const SECTIONS: [&str; 4] = ["Resources", "Mappings", "AWSTemplateFormatVersion", "Transform"];
+
+/// What an images file says beside its images. Each setting applies if the input of the same name is not given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImagesFile {
+    /// `registry`: `host[/prefix]`, or `oci:DIR`.
+    pub registry: Option<Placed<String>>,
+    /// `registry-parameter`: the SSM parameter that holds the registry.
+    pub registry_parameter: Option<Placed<String>>,
+    /// `reference`: the pattern of the names.
+    pub reference: Option<Placed<String>>,
+    /// `environments`: the environments that exist. If empty, an environment may have any name.
+    pub environments: Vec<Placed<String>>,
+}
+
+impl Template {
+    /// Returns what the file says beside its images if it is an images file, and no CloudFormation template.
+    pub fn images_file(&self) -> Option<&ImagesFile> {
+        self.images_file.as_ref()
+    }
+}
+
+impl File {
+    /// Reads the settings if this is an images file.
+    ///
+    /// # Errors
+    /// Returns an error if it has an unknown key, or a setting is not a string.
+    pub(super) fn images_file(&self) -> Result<Option<ImagesFile>, Error> {
+        let Some(root) = self.root.as_mapping().filter(|root| is_images_file(root.entries())) else { return Ok(None) };
+        if let Some(unknown) = root.entries().iter().find(|entry| !KEYS.contains(&entry.key.as_str())) {
+            let message = format!("an images file has no key `{}`", unknown.key);
+            let hint = suggestion(&unknown.key, KEYS, "keys");
+            return Err(Error::hinted(self.source_location(unknown.mark), message, hint));
+        }
+        let setting = |key: &str| root.get(key).map(|entry| string(self, &entry.value, key)).transpose();
+        let environments = match root.get("environments").map(|entry| &entry.value) {
+            None => Vec::new(),
+            Some(node) => match node.as_sequence() {
+                Some(names) => names.iter().map(|name| string(self, name, "environments")).collect::<Result<_, _>>()?,
+                None => {
+                    let message = format!("`environments` is {}, not a list", node.noun());
+                    return Err(Error::hinted(self.source_location(node.mark), message, "such as [dev, test, prod]"));
+                }
+            },
+        };
+        Ok(Some(ImagesFile {
+            registry: setting("registry")?,
+            registry_parameter: setting("registry-parameter")?,
+            reference: setting("reference")?,
+            environments,
+        }))
+    }
+}
+
+/// Returns whether a document with these keys is an images file.
+fn is_images_file(keys: &[Entry]) -> bool {
+    let has = |key: &str| keys.iter().any(|entry| entry.key == key);
+    has("images") && !SECTIONS.iter().any(|section| has(section))
+}

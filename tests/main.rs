@@ -32,6 +32,7 @@ mod gates;
 mod github;
 mod history;
 mod hostile;
+mod images_files;
 mod layers;
 mod log_safety;
 mod loops;

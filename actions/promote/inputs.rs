@@ -6,7 +6,7 @@ use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::inputs::{CommonOptions, region, registry, waivers_file};
+use lifecycle::inputs::{CommonOptions, region, registry, registry_or_of_file, waivers_file};
 use runner_protocol::{Input, InputError, Runner};
 
 use crate::ladder::Ladder;
@@ -57,14 +57,14 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn request(&self, runner: &Arc<Runner>) -> anyhow::Result<Request> {
         let version = self.parsed_version()?.ok_or(InputError::Required("version"))?;
-        let ladder = Ladder::parse(&self.environments())?;
+        let common = self.common().parse(runner)?;
+        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
         let transition = self.transition(version, &ladder)?;
         let expected = self.expect();
         let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";
         let expected_plan = expected.text().map(|text| text.parse().map_err(|_| expected.refuse(hash))).transpose()?;
         let requirements = requirement::parse(&self.require())?;
         let deployments = self.deployment_options(&ladder, &transition.to)?;
-        let common = self.common().parse(runner)?;
         let writing = self.writing().parse(&common.project)?;
         let source = if transition.rollback { self.target_registry_inputs() } else { self.source_registry_inputs() };
         let source = source.access(&self.shared_registry_inputs(), &common, runner)?;
@@ -93,13 +93,13 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn history_request(&self, runner: &Arc<Runner>) -> anyhow::Result<HistoryRequest> {
         let version = self.parsed_version()?;
-        let ladder = Ladder::parse(&self.environments())?;
+        let common = self.common().parse(runner)?;
+        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
         let to = self.to();
         let environments = match to.text() {
             Some(_) => vec![ladder.environment(&to)?.to_owned()],
             None => ladder.environments().to_vec(),
         };
-        let common = self.common().parse(runner)?;
         let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
         Ok(HistoryRequest { common, environments, version, target })
     }
@@ -184,6 +184,7 @@ impl RegistryInputs<'_> {
         let role: Option<Role> = self.role.as_ref().map(Input::parse).transpose()?.flatten();
         let aws = Aws::new(runner.clone(), region, role);
         let registry_parameter = own_parameter.or_else(|| text(&shared.registry_parameter));
+        let (registry, registry_parameter) = registry_or_of_file((registry, registry_parameter), &common.project)?;
         Ok(RegistryAccess::new(aws, &common.options, registry, registry_parameter))
     }
 }

@@ -1,13 +1,30 @@
 //! The ladder: the order in which images move through environments.
 
+use cfn_images::ImagesFile;
 use runner_protocol::{Input, InputError};
 
 /// Environments in order. Publish puts images into the first.
 pub(crate) struct Ladder(Vec<String>);
 
+/// The default of the input `environments`.
+pub(crate) const DEFAULT: &str = "dev,test,prod";
+
 impl Ladder {
+    /// Returns the environments of the images file, or those of the input `environments` if it was given.
+    ///
+    /// # Errors
+    /// If there are fewer than two, or one is no name or there twice.
+    pub(crate) fn of(input: &Input<'_>, file: Option<&ImagesFile>) -> Result<Self, InputError> {
+        let of_file: Vec<&str> =
+            file.into_iter().flat_map(|file| &file.environments).map(|name| &*name.value).collect();
+        if of_file.is_empty() || input.text() != Some(DEFAULT) {
+            return Self::parse(input);
+        }
+        Self::parse(&Input::new("environments", &of_file.join(",")))
+    }
+
     /// Parses the input `environments`.
-    pub(crate) fn parse(input: &Input<'_>) -> Result<Self, InputError> {
+    fn parse(input: &Input<'_>) -> Result<Self, InputError> {
         let rungs: Vec<String> = input.list().map(str::to_owned).collect();
         for (index, rung) in rungs.iter().enumerate() {
             if !rung.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
-use lifecycle::inputs::registry;
+use lifecycle::inputs::{registry, registry_or_of_file};
 use lifecycle::naming::Project;
 use runner_protocol::{InputError, Runner};
 
@@ -32,8 +32,8 @@ impl Inputs {
         let role: Option<Role> = self.role_to_assume().parse()?;
         let common = self.common().parse(runner)?;
         let writing = self.writing().parse(&common.project)?;
-        let registry = registry(&self.registry(), &common.project)?;
-        let registry_parameter = self.registry_parameter().text().map(str::to_owned);
+        let given = (registry(&self.registry(), &common.project)?, self.registry_parameter().text().map(str::to_owned));
+        let (registry, registry_parameter) = registry_or_of_file(given, &common.project)?;
         let signing = Signing::parse(&self.sign(), |path| common.project.inside(path), &runner.variables)?;
         let layouts = self.layouts(&common.project, runner)?;
         let aws = Aws::new(runner.clone(), common.region.clone(), role);

@@ -13,7 +13,7 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::aws::Aws;
 use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::{Severity, Threshold};
-use lifecycle::inputs::{CommonOptions, registry, waivers_file};
+use lifecycle::inputs::{CommonOptions, registry, registry_or_of_file, waivers_file};
 use lifecycle::naming::Project;
 use oci::{Layout, Platform};
 use runner_protocol::{Input, InputError, Runner, Variables};
@@ -126,8 +126,8 @@ impl Inputs {
 
     fn reuse_options(&self, runner: &Arc<Runner>, common: &CommonOptions) -> anyhow::Result<ReuseOptions> {
         let text = |input: Input<'_>| input.text().map(str::to_owned);
-        let registry = registry(&self.registry(), &common.project)?;
-        let registry_parameter = text(self.registry_parameter());
+        let given = (registry(&self.registry(), &common.project)?, text(self.registry_parameter()));
+        let (registry, registry_parameter) = registry_or_of_file(given, &common.project)?;
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
         Ok(ReuseOptions {
             since: text(self.since()),

@@ -132,7 +132,9 @@ impl Template {
         let needs: BTreeMap<&SourceLocation, Option<Need>> =
             perhaps.iter().map(|usage| (&usage.source_location, need(usage))).collect();
         let mut findings = Vec::new();
-        for (image, excluded) in images {
+        // The images of an images file are deployed by other means than a template.
+        let is_expected = |excluded: &[Usage]| excluded.is_empty() && self.images_file().is_some();
+        for (image, excluded) in images.iter().filter(|(_, excluded)| !is_expected(excluded)) {
             let source_location = image.key.source_location.clone();
             let Some(usage) = excluded.first() else {
                 let message = format!("nothing in the template deploys image `{}`", image.key);

@@ -6,7 +6,7 @@ mod options;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry};
+pub use options::{CreateRepositories, EvidenceMode, OnConflict, region, registry, registry_or_of_file};
 
 use crate::aws::RepositorySettings;
 use crate::naming::{Project, ProjectInputs};

@@ -2,7 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Project;
-use crate::Diagnostic;
+use crate::{ActionError, Diagnostic};
 use oci::StoreError;
 use registry::is_region;
 use runner_protocol::{Annotation, Input, InputError, Level, Runner};
@@ -127,6 +127,28 @@ pub fn region(input: &Input<'_>) -> Result<Option<String>, InputError> {
 /// If the input has a URL scheme or no valid host, or the folder lies outside the checkout.
 pub fn registry(input: &Input<'_>, project: &Project) -> Result<Option<String>, InputError> {
     address(input, |path| project.inside(path))
+}
+
+/// Returns the registry and the SSM parameter of an action's side: what its inputs say, or else what the images file
+/// says.
+///
+/// # Errors
+/// If the registry of the images file has a URL scheme or no valid host, or its folder lies outside the checkout.
+pub fn registry_or_of_file(
+    given: (Option<String>, Option<String>),
+    project: &Project,
+) -> Result<(Option<String>, Option<String>), ActionError> {
+    let Some(file) = project.images_file().filter(|_| given == (None, None)) else { return Ok(given) };
+    let registry = file.registry.as_ref().map(|registry| {
+        let parsed = address(&Input::new("registry", &registry.value), |path| project.inside(path));
+        parsed.map_err(|error| {
+            ActionError::usage_error("the images file's registry is not accepted")
+                .at(registry.source_location.clone())
+                .because(error)
+        })
+    });
+    let parameter = file.registry_parameter.as_ref().map(|parameter| parameter.value.clone());
+    Ok((registry.transpose()?.flatten(), parameter))
 }
 
 /// Parses a registry; `inside` resolves the folder of `oci:DIR`.

@@ -4,7 +4,7 @@ use super::{Module, unmanaged};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::access::RegistryAccess;
-use cfn_images::{Context, Deployed, EvaluatedReference, ImageDefinition, Usage};
+use cfn_images::{Context, Deployed, EvaluatedReference, ImageDefinition, Parameter, Usage};
 use runner_protocol::{Annotation, Level};
 
 /// A template, evaluated for an environment.
@@ -62,27 +62,53 @@ impl<'m> EvaluatedModule<'m> {
     }
 
     /// Returns the registry for an image that nothing deploys: from the inputs, or from the template's only SSM
-    /// parameter.
-    pub(super) async fn registry_of(&self, image: &ImageDefinition, access: &RegistryAccess) -> anyhow::Result<String> {
+    /// parameter. For an image of the images file, from that of all templates.
+    pub(super) async fn registry_of(
+        &self,
+        image: &ImageDefinition,
+        evaluated: &[Self],
+        access: &RegistryAccess,
+    ) -> anyhow::Result<String> {
         if let Some(registry) = &access.registry {
             return Ok(registry.trim_end_matches('/').to_owned());
         }
-        let of_template = || {
-            let parameters = self.module.template.parameters();
-            let mut ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
-            let only = ssm.next().filter(|_| ssm.next().is_none())?;
-            let given = self.context.parameters.get(&only.name).map(ToString::to_string);
-            given.or_else(|| only.default.clone())
+        let of_file = self.module.template.images_file();
+        let of_templates = || {
+            let names = match of_file {
+                Some(_) => evaluated.iter().flat_map(Self::registry_parameters).collect(),
+                None => self.registry_parameters(),
+            };
+            let only = names.first()?;
+            names.iter().all(|name| name == only).then(|| only.clone())
         };
-        let Some(name) = access.registry_parameter.clone().or_else(of_template) else {
-            let message =
-                format!("image `{}`: no resource deploys it, so no expression names its registry", image.key.value);
-            let problem = ActionError::usage_error(message).at(image.key.source_location.clone());
-            return Err(problem.hint("set the input `registry` or `registry-parameter`").into());
+        let Some(name) = access.registry_parameter.clone().or_else(of_templates) else {
+            let (message, hint) = match of_file {
+                Some(_) => (
+                    "nothing says in which registry it is",
+                    "add `registry: ...` or `registry-parameter: ...` to the images file, or set the input of that name",
+                ),
+                None => (
+                    "no resource deploys it, so no expression names its registry",
+                    "set the input `registry` or `registry-parameter`",
+                ),
+            };
+            let problem = ActionError::usage_error(format!("image `{}`: {message}", image.key.value));
+            return Err(problem.at(image.key.source_location.clone()).hint(hint).into());
         };
         match self.context.ssm.get(&name) {
             Some(value) => Ok(value.trim().trim_end_matches('/').to_owned()),
             None => Ok(access.aws.parameter(&name).await?.trim().trim_end_matches('/').to_owned()),
         }
+    }
+
+    /// Returns the SSM parameters that the template reads by their names or by parameters of its own.
+    fn registry_parameters(&self) -> Vec<String> {
+        let parameters = self.module.template.parameters();
+        let ssm = parameters.iter().filter(|p| p.kind == "AWS::SSM::Parameter::Value<String>");
+        let name = |parameter: &Parameter| {
+            let given = self.context.parameters.get(&parameter.name).map(ToString::to_string);
+            given.or_else(|| parameter.default.clone())
+        };
+        ssm.filter_map(name).collect()
     }
 }

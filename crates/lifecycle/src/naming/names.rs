@@ -59,6 +59,7 @@ impl Project {
     /// # Errors
     /// If a parameter value is refused, an expression cannot be evaluated, or a lookup fails.
     pub async fn names(&self, release: Release<'_>, access: &RegistryAccess) -> anyhow::Result<Names> {
+        self.check_environment(release.environment)?;
         let about = |module: &Module| module.defined.iter().any(|image| self.is_selected(&image.key.value));
         let (ours, others): (Vec<&Module>, Vec<&Module>) = self.modules.iter().partition(|module| about(module));
         let mut evaluated = Vec::new();
@@ -97,7 +98,7 @@ impl Project {
                 image.settle_platforms(&mut settled, &all);
                 names.warnings.extend(open_platform_warning(image, &settled));
                 for Name { text, pattern, pin, source_location, mut usages } in
-                    self.names_of_image(evaluation, image, &usages_of_image, release, access).await?
+                    self.names_of_image((evaluation, &evaluated), image, &usages_of_image, release, access).await?
                 {
                     image.settle_platforms(&mut usages, &all);
                     let leading = access.registry.clone().or_else(|| leading_value(&usages));
@@ -148,6 +149,17 @@ impl Project {
         Ok(())
     }
 
+    /// Checks that the images file, if it lists environments, lists this one.
+    fn check_environment(&self, environment: &str) -> Result<(), ActionError> {
+        let known = self.images_file().map(|file| file.environments.as_slice()).unwrap_or_default();
+        let Some(first) = known.first().filter(|_| known.iter().all(|name| name.value != environment)) else {
+            return Ok(());
+        };
+        let names: Vec<&str> = known.iter().map(|name| name.value.as_str()).collect();
+        let message = format!("`{environment}` is no environment of the images file: {}", names.join(", "));
+        Err(ActionError::usage_error(message).at(first.source_location.clone()))
+    }
+
     fn is_selected(&self, key: &str) -> bool {
         self.images().any(|image| image.key.value == key)
     }
@@ -193,7 +205,7 @@ impl Project {
     /// Returns the names of one image: those in the template, or the one that the pattern gives.
     async fn names_of_image(
         &self,
-        evaluation: &EvaluatedModule<'_>,
+        (evaluation, evaluated): (&EvaluatedModule<'_>, &[EvaluatedModule<'_>]),
         image: &ImageDefinition,
         deployed: &[&Deployed],
         release: Release<'_>,
@@ -208,7 +220,7 @@ impl Project {
         let named_by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
         if named_by_template.is_empty() {
             let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
-            let registry = evaluation.registry_of(image, access).await?;
+            let registry = evaluation.registry_of(image, evaluated, access).await?;
             let name = expand(pattern, &registry, &image.image_name.value, release);
             let usages: Vec<Usage> = deployed.iter().flat_map(|d| d.usages.clone()).collect();
             let (text, pattern) = (name.to_string(), NamePattern::of(&name));

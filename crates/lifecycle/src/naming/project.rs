@@ -9,7 +9,7 @@ use super::{Release, proposal, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
 use crate::{ActionError, Diagnostic};
-use cfn_images::{Context, ImageDefinition, Template};
+use cfn_images::{Context, ImageDefinition, ImagesFile, Template};
 use runner_protocol::{Input, Runner, Variables};
 
 /// The default mapping.
@@ -72,13 +72,29 @@ impl Project {
         }
         let mapping = inputs.mapping.text().unwrap_or(MAPPING);
         let parameters = inputs.parameters.pairs()?;
-        let mut modules = Vec::new();
+        let mut loaded = Vec::new();
         for path in templates::paths(&inputs.template, &folder, &workspace)? {
             let display = path.strip_prefix(&workspace).unwrap_or(&path).to_owned();
-            let template = Template::load_with(&path, &display, &workspace, &parameters)?;
-            let defined = template
-                .images(mapping)
-                .map_err(|error| explained(&inputs.mapping, mapping, error, (&template, &path), &workspace))?;
+            loaded.push((Template::load_with(&path, &display, &workspace, &parameters)?, path));
+        }
+        if let [first, second, ..] =
+            loaded.iter().filter(|(template, _)| template.images_file().is_some()).collect::<Vec<_>>().as_slice()
+        {
+            let message = "there are two images files, and a run takes one";
+            return Err(ActionError::usage_error(message)
+                .at(second.0.source_location())
+                .hint(format!("the other is {}", first.0.source_location().file.display()))
+                .into());
+        }
+        let has_images_file = loaded.iter().any(|(template, _)| template.images_file().is_some());
+        let mut modules = Vec::new();
+        for (template, path) in loaded {
+            let defined = match template.images(mapping) {
+                // The images file has the mapping of all templates.
+                Err(cfn_images::Error::UnknownMapping { .. }) if has_images_file => Vec::new(),
+                defined => defined
+                    .map_err(|error| explained(&inputs.mapping, mapping, error, (&template, &path), &workspace))?,
+            };
             let folder = path.parent().map_or_else(|| folder.clone(), Path::to_owned);
             modules.push(Module { template, folder, images: defined.clone(), defined });
         }
@@ -88,9 +104,12 @@ impl Project {
                 first.template.check_parameters(&BTreeMap::from([(name.clone(), value.clone())]))?;
             }
         }
-        let pattern = inputs.reference.text().map(str::to_owned);
-        let mut project = Self { workspace, folder, modules, parameters, pattern };
+        let mut project = Self { workspace, folder, modules, parameters, pattern: None };
+        let of_file =
+            project.images_file().and_then(|file| file.reference.as_ref()).map(|pattern| pattern.value.as_str());
+        project.pattern = inputs.reference.text().or(of_file).map(str::to_owned);
         project.assign_shared_images()?;
+        project.share_images_file();
         project.select(&inputs.images)
     }
 
@@ -121,6 +140,20 @@ impl Project {
             module.images = own;
         }
         Ok(())
+    }
+
+    /// Lets the templates without a mapping of their own deploy the images of the images file.
+    fn share_images_file(&mut self) {
+        let of_file = self.modules.iter().find(|module| module.template.images_file().is_some());
+        let Some(shared) = of_file.map(|module| module.defined.clone()) else { return };
+        self.modules.iter_mut().filter(|module| module.defined.is_empty()).for_each(|module| {
+            module.defined.clone_from(&shared);
+        });
+    }
+
+    /// Returns the settings of the images file, if there is one.
+    pub fn images_file(&self) -> Option<&ImagesFile> {
+        self.modules.iter().find_map(|module| module.template.images_file())
     }
 
     /// Keeps the requested images, by key or name.

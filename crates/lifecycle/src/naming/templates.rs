@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::ActionError;
 use crate::workspace;
+use cfn_images::Template;
 use runner_protocol::Input;
+
+/// The default file names of an images file.
+const IMAGES_FILES: [&str; 3] = ["images.yaml", "images.yml", "images.json"];
 
 /// The default file names of a template.
 const NAMES: [&str; 3] = ["template.yaml", "template.yml", "template.json"];
@@ -29,25 +33,45 @@ const READ_FILES: usize = 200;
 /// The largest file that is read for it, in bytes. CloudFormation's own limit for a template.
 const READ_LIMIT: u64 = 1024 * 1024;
 
-/// Returns the templates that the input names, or the first default file that exists. They have to lie in the checkout.
+/// Returns the files that the input names. Without any, returns the first default template that exists and the images
+/// file beside it, or only one of them. All have to lie in the checkout.
 pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let given: Vec<PathBuf> =
         template.lines().map(|typed| named_template(template, typed, folder, workspace)).collect::<Result<_, _>>()?;
     if !given.is_empty() {
         return Ok(given);
     }
-    let found = NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    let found = found.ok_or_else(|| {
-        let message = format!("there is no {} in {}", NAMES.join(", "), folder.display());
-        ActionError::usage_error(message).hint(suggestion(folder, &NAMES).unwrap_or_else(|| {
+    let first = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let found: Vec<PathBuf> = match (first(&NAMES), first(&IMAGES_FILES)) {
+        (None, None) => Vec::new(),
+        (None, Some(file)) => vec![file],
+        // Another program may have a file of this name.
+        (Some(template), file) => {
+            let file = file.filter(|file| is_images_file(file));
+            [Some(template), file].into_iter().flatten().collect()
+        }
+    };
+    if found.is_empty() {
+        let message = format!("there is no {}, {} in {}", NAMES.join(", "), IMAGES_FILES[0], folder.display());
+        let hint = suggestion(folder, &NAMES).or_else(|| suggestion(folder, &IMAGES_FILES)).unwrap_or_else(|| {
             "set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran \
              before this step"
                 .to_owned()
-        }))
-    })?;
-    let outside = |error| ActionError::usage_error(format!("cannot take {}", found.display())).because(error);
-    let name = found.file_name().map(Path::new).unwrap_or(&found);
-    Ok(vec![workspace::inside(workspace, folder, name).map_err(outside)?])
+        });
+        return Err(ActionError::usage_error(message).hint(hint).into());
+    }
+    let inside = |found: PathBuf| {
+        let outside = |error| ActionError::usage_error(format!("cannot take {}", found.display())).because(error);
+        let name = found.file_name().map(Path::new).unwrap_or(&found);
+        workspace::inside(workspace, folder, name).map_err(outside)
+    };
+    Ok(found.into_iter().map(inside).collect::<Result<_, _>>()?)
+}
+
+/// Returns whether a file is an images file.
+fn is_images_file(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    Template::parse(&text, path).is_ok_and(|file| file.images_file().is_some())
 }
 
 /// Resolves one template of the input.

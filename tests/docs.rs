@@ -166,8 +166,16 @@ fn json_parses_and_fits_its_schema() {
             checked.insert(name);
         }
     }
-    // The waivers are YAML: their own reader is tested with them.
-    let schemas = files(&Path::new(ROOT).join("docs/schema"), ".schema.json").len() - 1;
+    // Files that people write are YAML. Their examples have the line by which an editor finds the schema.
+    for Block { text, .. } in blocks("yaml") {
+        let named = text.lines().next().and_then(|line| line.strip_prefix("# yaml-language-server: $schema="));
+        let Some(name) = named.and_then(|address| address.rsplit('/').next()?.strip_suffix(".schema.json")) else {
+            continue;
+        };
+        fits(&cfn_images::yaml_to_json(&text).unwrap(), name);
+        checked.insert(name.to_owned());
+    }
+    let schemas = files(&Path::new(ROOT).join("docs/schema"), ".schema.json").len();
     assert_eq!(checked.len(), schemas, "an example for each: {checked:?}");
 }
 
@@ -383,7 +391,7 @@ fn check(value: &Value, rules: &Value, file: &str, at: &str) {
     for (rule, wanted) in rules.as_object().unwrap() {
         let holds = match rule.as_str() {
             "$schema" | "$id" | "$defs" | "title" | "description" | "examples" | "pattern" | "format"
-            | "properties" => true,
+            | "properties" | "default" | "propertyNames" | "uniqueItems" => true,
             "$ref" => {
                 let (other, path) = wanted.as_str().unwrap().split_once('#').unwrap_or((wanted.as_str().unwrap(), ""));
                 let other = if other.is_empty() { file } else { other };
@@ -397,14 +405,16 @@ fn check(value: &Value, rules: &Value, file: &str, at: &str) {
                     Value::String(_) => "string",
                     Value::Bool(_) => "boolean",
                     Value::Number(number) if number.is_u64() => "integer",
-                    _ => "another",
+                    Value::Null => "null",
+                    Value::Number(_) => "number",
                 };
-                wanted == kind
+                wanted == kind || wanted.as_array().is_some_and(|kinds| kinds.iter().any(|one| one == kind))
             }
             "enum" => wanted.as_array().unwrap().contains(value),
             "const" => value == wanted,
             "minimum" => value.as_u64() >= wanted.as_u64(),
             "minLength" => value.as_str().map(|text| text.len() as u64) >= wanted.as_u64(),
+            "minProperties" => value.as_object().map(|members| members.len() as u64) >= wanted.as_u64(),
             "minItems" => value.as_array().map(|items| items.len() as u64) >= wanted.as_u64(),
             "required" => wanted.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
             "items" => {
@@ -414,11 +424,12 @@ fn check(value: &Value, rules: &Value, file: &str, at: &str) {
             }
             "additionalProperties" => {
                 for (key, item) in value.as_object().unwrap() {
-                    let rules = rules["properties"].get(key);
+                    let rules =
+                        rules["properties"].get(key).or_else(|| Some(wanted).filter(|wanted| wanted.is_object()));
                     let rules = rules.unwrap_or_else(|| panic!("{file}: {at} has an unknown key `{key}`"));
                     check(item, rules, file, &format!("{at}.{key}"));
                 }
-                wanted == false
+                wanted == false || wanted.is_object()
             }
             other => panic!("{file}: the rule `{other}` is not checked here"),
         };

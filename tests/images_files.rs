@@ -44,10 +44,15 @@ fn project(files: &[(&str, &str)]) -> Project {
     project
 }
 
-fn references(run: &crate::support::runner::Run) -> Vec<String> {
+fn references(run: &Run) -> Vec<String> {
+    names(&run.of_images("reference"))
+}
+
+/// References, without the store on disk that they begin with.
+fn names(references: &[String]) -> Vec<String> {
     let of_store =
         |text: &String| text.rsplit_once("/store/").map_or_else(|| text.clone(), |(_, name)| name.to_owned());
-    run.of_images("reference").iter().map(of_store).collect()
+    references.iter().map(of_store).collect()
 }
 
 /// From the layout to the last environment of three.

@@ -52,7 +52,7 @@ pub use pattern::{NamePattern, VersionPosition};
 pub use reference::{EvaluatedReference, RegistryPart};
 pub use shapes::ResourceKind;
 pub use source_location::SourceLocation;
-pub use traced_text::{Dependence, TracedText};
+pub use traced_text::{BuildValue, Dependence, TracedText};
 pub use usage::{Runtime, Usage};
 pub use value::{MappingRead, Need, Origin, Unresolved};
 pub use version::Version;

@@ -1,7 +1,9 @@
 //! Determines the names of a project's images in an environment, by evaluating the template's own expressions.
 
+mod extra_tags;
 mod named;
 mod names;
+mod placeholders;
 mod project;
 mod templates;
 mod unmanaged;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::placeholders::{PatternInput, RunValues};
 use super::{Release, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
@@ -43,6 +44,8 @@ pub struct Project {
     pub(super) parameters: BTreeMap<String, String>,
     /// The input `reference`, a pattern.
     pub(super) pattern: Option<String>,
+    /// What placeholders in inputs stand for.
+    pub(super) run: RunValues,
 }
 
 /// One template of a project, with its selected images.
@@ -87,7 +90,9 @@ impl Project {
             }
         }
         let pattern = inputs.reference.text().map(str::to_owned);
-        let mut project = Self { workspace, folder, modules, parameters, pattern };
+        pattern.iter().try_for_each(|pattern| PatternInput::Reference.check(pattern))?;
+        let run = RunValues::of(variables);
+        let mut project = Self { workspace, folder, modules, parameters, pattern, run };
         project.assign_shared_images()?;
         project.select(&inputs.images)
     }

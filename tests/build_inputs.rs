@@ -138,7 +138,7 @@ fn base_images_missing_in_layouts_are_refused() {
 fn malformed_inputs_are_refused() {
     let project = one(SCRATCH);
     let refused = |name: &str, value: &str| refused(&project, project.build().input(name, value));
-    insta::assert_snapshot!(refused("version", "1.0"), @"input `version`: `1.0` is not accepted: a semantic version has three numbers: use `1.0.0`");
+    insta::assert_snapshot!(refused("version", "feature/x"), @"input `version`: `feature/x` is not accepted: a tag holds at most 128 letters, digits, `_`, `.` and `-`: use `feature-x`");
     insta::assert_snapshot!(refused("version", "1.0.0+build"), @"input `version`: `1.0.0+build` is not accepted: a tag cannot hold the `+` of build metadata: use `1.0.0-build`");
     insta::assert_snapshot!(refused("platforms", "linux/amd64, windows"), @"input `platforms`: `windows` is not accepted: `windows` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
     insta::assert_snapshot!(refused("builder", "docker"), @"input `builder`: `docker` is not accepted: auto, buildx, buildx:NAME, buildah");

@@ -102,8 +102,8 @@ fn what_makes_no_tag_is_a_mistake_before_anything_is_asked() {
         let patterns = ["bad tag", "{branch}-{version}", "sha-{sha}"];
         errors.push(patterns.map(|pattern| said(step(&shop.project), pattern)));
     }
-    insta::assert_snapshot!(errors[0][0], @"input `extra-tags`: `bad tag` is not a tag (hint: letters, digits, `_`, `.` and `-`; {environment}, {version}, {image} and {sha} are filled in)");
-    insta::assert_snapshot!(errors[0][1], @"input `extra-tags`: `{branch}-{version}` makes `{branch}-1.0.0`, which is not a tag (hint: letters, digits, `_`, `.` and `-`; {environment}, {version}, {image} and {sha} are filled in)");
+    insta::assert_snapshot!(errors[0][0], @"input `extra-tags`: `bad tag` is not a tag (hint: letters, digits, `_`, `.` and `-`; {environment}, {version}, {image}, {sha}, {short-sha}, {run-number} and {digest} are filled in)");
+    insta::assert_snapshot!(errors[0][1], @"input `extra-tags`: `{branch}` in `{branch}-{version}` is not a placeholder (hint: the placeholders are {environment}, {version}, {image}, {sha}, {short-sha}, {run-number} and {digest})");
     insta::assert_snapshot!(errors[0][2], @"input `extra-tags`: `sha-{sha}` needs a commit, and GITHUB_SHA names none");
     assert_eq!(errors[0], errors[1], "publish and promote say the same");
     assert!(shop.ecr.data_plane().is_empty(), "{}", shop.ecr.table());

@@ -56,4 +56,5 @@ mod support;
 mod template;
 mod tls;
 mod transfer;
+mod version_tags;
 mod versions;

@@ -120,13 +120,9 @@ fn a_version_that_is_none() {
     let (ecr, project) = shop();
     let error = |version: &str| publish(&ecr, &project).input("version", version).run().exits(2).error().to_owned();
     assert_eq!(
-        error("1.2"),
-        "input `version`: `1.2` is not accepted: a semantic version has three numbers: use `1.2.0`"
-    );
-    assert_eq!(
-        error("latest"),
-        "input `version`: `latest` is not accepted: a semantic version is three numbers and, if it is one, the name of a \
-         pre-release, as in 1.2.3 or v1.2.3-rc.1"
+        error("feature/cart"),
+        "input `version`: `feature/cart` is not accepted: a tag holds at most 128 letters, digits, `_`, `.` and `-`: use \
+         `feature-cart`"
     );
     assert!(
         error("1.2.3+b1").ends_with("a tag cannot hold the `+` of build metadata: use `1.2.3-b1`"),

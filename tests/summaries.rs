@@ -45,7 +45,7 @@ fn of_errors_before_there_is_a_plan() {
     };
     let empty = tempfile::tempdir().unwrap();
     fails(Step::new(Action::Build, empty.path()), 2, "build", "there is no template.yaml");
-    fails(aws(project.publish(), &ecr).input("version", "one"), 2, "publish", "a semantic version");
+    fails(aws(project.publish(), &ecr).input("version", "a/b"), 2, "publish", "at most 128 letters");
     let hash = format!("sha256:{}", "0".repeat(64));
     aws(project.publish(), &ecr).input("images", "Api").run().exits(0);
     let promote = || aws(project.promote("test"), &ecr).input("images", "Api");

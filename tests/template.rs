@@ -121,9 +121,9 @@ fn inputs_that_mean_nothing() {
     let publish = |name: &str, value: &str| aws(project.publish(), &ecr).input(name, value).run().exits(2);
     for (name, value, word) in [
         ("version", "", "`version` is required"),
-        ("version", "1.0", "semantic version"),
+        ("version", "12/merge", "use `12-merge`"),
         ("version", "1.0.0+build", "`+`"),
-        ("version", "latest", "semantic version"),
+        ("version", "one two", "use `one-two`"),
         ("dry-run", "yes", "true or false"),
         ("record", "1", "true or false"),
         ("evidence", "some", "required, best-effort, none"),

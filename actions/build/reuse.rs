@@ -65,7 +65,7 @@ impl<'a> ReleasedVersion<'a> {
         let from = text.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')).map_or(0, |at| at + 1);
         let bare = &text[from..];
         let digits = bare.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
-        let version = bare[digits..].parse::<Version>();
+        let version = Version::parse_semantic(&bare[digits..]);
         let version = version.map_err(|accepted| {
             ActionError::usage_error(format!("input `since`: `{text}` does not end in {accepted}"))
         })?;

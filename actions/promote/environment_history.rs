@@ -1,5 +1,6 @@
 //! The history of an image in an environment, read from the records in its registry.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,8 +12,12 @@ use lifecycle::evidence::{Record, Recorded};
 use lifecycle::naming::{Named, Release};
 use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
 
-/// How many versions are looked at by default: the highest ones, and that of the run. Each takes a few requests.
+/// How many semantic versions are looked at by default: the highest ones, and that of the run. Each takes a few requests.
 const HIGHEST_LIMIT: usize = 100;
+
+/// How many tags are looked at that may be versions without an order of their own. Only their records tell whether they
+/// are, and which one is the newest.
+const UNORDERED_LIMIT: usize = 1000;
 
 /// How many versions a rollback looks at. If there are more, nothing is decided: the current version may be among those
 /// that were left out.
@@ -59,10 +64,14 @@ pub(crate) struct EnvironmentHistory {
     pub(crate) entries: Vec<HistoryEntry>,
     /// The digests of the environment's tags.
     tags: BTreeMap<Tag, Digest>,
-    /// Tags without a record, with the version in their names.
+    /// Tags without a record, with the semantic version in their names.
     unrecorded: Vec<(Tag, Option<Version>)>,
-    /// Versions that have a tag but were not looked at; highest first.
+    /// Tags without a record that may be versions without an order of their own, if the environment has no records.
+    unexplained: Vec<Tag>,
+    /// Semantic versions that have a tag but were not looked at; highest first.
     left_out: Vec<Version>,
+    /// How many tags were not looked at that may be versions without an order of their own.
+    left_out_unordered: usize,
 }
 
 impl<'a> VersionedName<'a> {
@@ -126,10 +135,10 @@ impl EnvironmentHistory {
                 let message = format!("each version of `{}` has a repository of its own", name.reference);
                 Err(StoreError::new(ErrorKind::Unsupported, message))
             }
-            VersionPosition::Altered => {
-                Err(unsupported("the name contains the version in another spelling, or only a part of it")
-                    .hint("put the whole version into the tag, as in `{environment}-{version}`"))
-            }
+            VersionPosition::Altered => Err(unsupported(
+                "the name contains the version in another spelling, or only a part of it, or names a build",
+            )
+            .hint("put the whole version into the tag, as in `{environment}-{version}`")),
             VersionPosition::Condition => Err(unsupported("the name depends on a condition on the version")),
         }
     }
@@ -143,25 +152,35 @@ impl EnvironmentHistory {
     ) -> Result<Self, StoreError> {
         let pattern = name.pattern;
         let tags = store.tags().await?.into_iter();
-        let mut versions: Vec<(Version, Tag)> = tags.filter_map(|tag| Some((pattern.version_of(&tag)?, tag))).collect();
-        versions.sort_by(|a, b| b.cmp(a));
-        if depth == Depth::All && versions.len() > ROLLBACK_LIMIT {
-            return Err(too_many(store.as_ref(), &format!("{} versions in {}", versions.len(), name.environment)));
+        let versions = tags.filter_map(|tag| Some((pattern.version_of(&tag)?, tag)));
+        let (mut versions, mut unordered): (Vec<_>, Vec<_>) = versions.partition(|(version, _)| version.is_semantic());
+        versions.sort_by(|(a, _), (b, _)| b.sorting_order(a));
+        let is_own = |(_, tag): &(Version, Tag)| *tag == name.reference.tag;
+        unordered.sort_by_key(|found| !is_own(found));
+        let counted = versions.len() + if name.version.is_semantic() { 0 } else { unordered.len() };
+        if depth == Depth::All && counted > ROLLBACK_LIMIT {
+            return Err(too_many(store.as_ref(), &format!("{counted} versions in {}", name.environment)));
         }
         let lower = versions.split_off(versions.len().min(depth.limit()));
-        let (own, left_out): (Vec<_>, Vec<_>) = lower.into_iter().partition(|(_, tag)| *tag == name.reference.tag);
+        let (own, left_out): (Vec<_>, Vec<_>) = lower.into_iter().partition(is_own);
         versions.extend(own);
         let left_out = left_out.into_iter().map(|(version, _)| version).collect();
-        let heads = versions.into_iter().map(|(_, tag)| async {
+        let left_out_unordered = unordered.split_off(unordered.len().min(UNORDERED_LIMIT)).len();
+        versions.extend(unordered);
+        let heads = versions.into_iter().map(|(version, tag)| async move {
             match current.get(&tag) {
-                Some(Some(digest)) => Ok((tag, digest.clone())),
+                Some(Some(digest)) => Ok(Some((tag, digest.clone()))),
+                // Beside semantic versions there are tags of every kind. One that has just been deleted is no version.
+                _ if !version.is_semantic() && name.version.is_semantic() => {
+                    Ok(store.head(&tag).await?.map(|digest| (tag, digest)))
+                }
                 // The tag is listed, so a lookup that did not find it earlier does not count.
-                Some(None) | None => listed_tag(store.as_ref(), &tag).await,
+                Some(None) | None => listed_tag(store.as_ref(), &tag).await.map(Some),
             }
         });
         let heads: Vec<_> = heads.collect();
-        let tags: Vec<(Tag, Digest)> = stream::iter(heads).buffered(CONCURRENCY).try_collect().await?;
-        let tags: BTreeMap<Tag, Digest> = tags.into_iter().collect();
+        let tags: Vec<Option<(Tag, Digest)>> = stream::iter(heads).buffered(CONCURRENCY).try_collect().await?;
+        let tags: BTreeMap<Tag, Digest> = tags.into_iter().flatten().collect();
         let digests: BTreeSet<&Digest> = tags.values().collect();
         let records: Vec<_> = digests.into_iter().map(|digest| records(store, digest, name.environment)).collect();
         let records: Vec<(Digest, Vec<Recorded>)> = stream::iter(records).buffered(CONCURRENCY).try_collect().await?;
@@ -173,8 +192,21 @@ impl EnvironmentHistory {
         }
         let is_recorded = |tag: &Tag| entries.iter().any(|entry| entry.tag == *tag);
         let unrecorded = tags.keys().filter(|tag| !is_recorded(tag));
-        let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version_of(tag))).collect();
-        Ok(Self { entries: newest_first(entries), tags, unrecorded, left_out })
+        let unrecorded = unrecorded.map(|tag| (tag.clone(), pattern.version_of(tag)));
+        let (unrecorded, unordered): (Vec<_>, Vec<_>) =
+            unrecorded.partition(|(_, version)| version.as_ref().is_some_and(Version::is_semantic));
+        let mut unexplained = Vec::new();
+        if entries.is_empty() && !name.version.is_semantic() {
+            for (tag, _) in unordered {
+                // A tag of another environment whose name begins with that of this one is accounted for.
+                let records = Recorded::all(store, &tags[&tag]).await?;
+                if !records.iter().any(|found| name.is_target_of(&found.record, &tag)) {
+                    unexplained.push(tag);
+                }
+            }
+        }
+        let entries = newest_first(entries);
+        Ok(Self { entries, tags, unrecorded, unexplained, left_out, left_out_unordered })
     }
 
     /// Reads the history if one tag moves from version to version: each record names the digest that it replaced.
@@ -209,7 +241,7 @@ impl EnvironmentHistory {
         let entries: Vec<HistoryEntry> =
             newest_first(entries).into_iter().skip_while(|entry| entry.digest != head).collect();
         let unrecorded = if entries.is_empty() { vec![(tag.clone(), None)] } else { Vec::new() };
-        Ok(Self { entries, tags: BTreeMap::from([(tag.clone(), head)]), unrecorded, left_out: Vec::new() })
+        Ok(Self { entries, tags: BTreeMap::from([(tag.clone(), head)]), unrecorded, ..Self::default() })
     }
 
     /// Returns how many versions were not looked at.
@@ -217,9 +249,10 @@ impl EnvironmentHistory {
         self.left_out.len()
     }
 
-    /// Returns whether a version that was not looked at is higher than this one.
+    /// Returns whether a version that was not looked at may be newer than this one.
     pub(crate) fn leaves_out_above(&self, version: &Version) -> bool {
-        self.left_out.first().is_some_and(|highest| highest > version)
+        self.left_out.first().is_some_and(|highest| may_be_above(highest, version))
+            || (self.left_out_unordered > 0 && !version.is_semantic())
     }
 
     /// Returns the entry that the environment holds now, among those that were looked at.
@@ -227,22 +260,25 @@ impl EnvironmentHistory {
         self.entries.first()
     }
 
-    /// Returns a tag without a record whose version is higher, or unknown. A moving tag that points to the digest already
-    /// does not count.
+    /// Returns a tag without a record whose version may be higher, or is unknown. A tag that points to the digest already
+    /// does not count if its version is unknown.
     pub(crate) fn unrecorded(&self, version: &Version, digest: &Digest) -> Option<&Tag> {
-        let may_be_above = |(tag, of): &&(Tag, Option<Version>)| match of {
-            Some(of) => of > version,
-            None => self.tags.get(tag) != Some(digest),
+        let is_other = |tag: &&Tag| self.tags.get(*tag) != Some(digest);
+        let counts = |(tag, of): &&(Tag, Option<Version>)| match of {
+            Some(of) => may_be_above(of, version),
+            None => is_other(&tag),
         };
-        self.unrecorded.iter().find(may_be_above).map(|(tag, _)| tag)
+        let unrecorded = self.unrecorded.iter().find(counts).map(|(tag, _)| tag);
+        unrecorded.or_else(|| self.unexplained.iter().find(is_other))
     }
 
-    /// Returns the version of a digest: that of its newest record, otherwise the highest of its tags.
+    /// Returns the version of a digest: that of its newest record, otherwise the highest semantic version of its tags.
     pub(crate) fn version_of(&self, digest: &Digest, name: VersionedName<'_>) -> Option<Version> {
         let recorded = self.entries.iter().find(|entry| entry.digest == *digest).map(|entry| entry.version.clone());
         let tagged = || {
             let tags = self.tags.iter().filter(|(_, current)| *current == digest);
-            tags.filter_map(|(tag, _)| name.pattern.version_of(tag)).max()
+            let versions = tags.filter_map(|(tag, _)| name.pattern.version_of(tag)).filter(Version::is_semantic);
+            versions.max_by(Version::sorting_order)
         };
         recorded.or_else(tagged)
     }
@@ -255,6 +291,11 @@ impl Depth {
             Self::All => ROLLBACK_LIMIT,
         }
     }
+}
+
+/// Returns whether a version may be above another: it is higher, or has no order of its own.
+fn may_be_above(version: &Version, other: &Version) -> bool {
+    matches!(version.order(other), None | Some(Ordering::Greater))
 }
 
 fn too_many(store: &dyn Store, what: &str) -> StoreError {
@@ -278,7 +319,7 @@ fn newest_first(mut entries: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
         .flat_map(|entry| entry.record.supersedes.iter().map(|referrer| (entry.tag.clone(), referrer.clone())))
         .collect();
     entries.retain(|entry| !superseded.contains(&(entry.tag.clone(), entry.referrer.clone())));
-    entries.sort_by(|a, b| (b.record.at(), &b.version).cmp(&(a.record.at(), &a.version)));
+    entries.sort_by(|a, b| b.record.at().cmp(&a.record.at()).then_with(|| b.version.sorting_order(&a.version)));
     entries
 }
 

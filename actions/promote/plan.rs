@@ -3,7 +3,7 @@
 use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
-use lifecycle::delivery::{self, Delivery, Remark};
+use lifecycle::delivery::{self, Delivery, HeldVersion, Remark};
 use lifecycle::deployment::refusal;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::inputs::EvidenceMode;
@@ -31,6 +31,8 @@ pub(crate) struct PlannedPromotion {
     pub(crate) source: Reference,
     /// The history of the target environment, if it was read.
     pub(crate) history: Option<Result<EnvironmentHistory, StoreError>>,
+    /// The version that the target environment holds, if it is known and this is no rollback.
+    pub(crate) current: Option<HeldVersion>,
     /// The results of the gates; empty until they are evaluated.
     pub(crate) gates: Vec<GateResult>,
 }
@@ -54,8 +56,7 @@ impl Plan {
             let error = ActionError::usage_error(message).at(second.source_location.clone());
             return Err(error.hint("if they are the same image, let both resources use one key").into());
         }
-        let commit = runner.variables.commit();
-        let extra_tags = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, to, commit);
+        let extra_tags = |named: &Named| project.extra_tags(&request.writing.extra_tags, named, to);
         let extra_tags = targets.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         let accounts = &request.writing.allowed_accounts;
         request.source.guard(sources.locations(), accounts).await?;
@@ -69,12 +70,12 @@ impl Plan {
                     return Err(ActionError::usage_error(message).at(named.source_location.clone()));
                 };
                 let promotion = Promotion::plan(request, lookups, &source, &named, extra_tags, runner).await;
-                let (delivery, history) = match promotion {
-                    Ok(Promotion { delivery, history }) => (Ok(delivery), history),
-                    Err(error) => (Err(error), None),
+                let (delivery, history, current) = match promotion {
+                    Ok(Promotion { delivery, history, current }) => (Ok(delivery), history, current),
+                    Err(error) => (Err(error), None, None),
                 };
                 let image = delivery::Planned::new(named, delivery);
-                Ok(PlannedPromotion { image, source: source.reference, history, gates: Vec::new() })
+                Ok(PlannedPromotion { image, source: source.reference, history, current, gates: Vec::new() })
             }
         });
         let images: Vec<_> = images.collect();

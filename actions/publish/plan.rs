@@ -4,7 +4,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
-use lifecycle::naming::{Named, Names, UnmanagedReference};
+use lifecycle::naming::{Named, UnmanagedReference};
 use oci::Location;
 use runner_protocol::Runner;
 
@@ -47,8 +47,7 @@ impl Plan {
                 .hint("set `sign: off`")
                 .into());
         }
-        let commit = runner.variables.commit();
-        let extra_tags = |named: &Named| Names::extra_tags(&request.writing.extra_tags, named, release, commit);
+        let extra_tags = |named: &Named| request.common.project.extra_tags(&request.writing.extra_tags, named, release);
         let extra_tags = names.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(names.locations(), &request.writing.allowed_accounts).await?;
         let planned = names.images.into_iter().zip(extra_tags).map(|(named, extra_tags)| async {

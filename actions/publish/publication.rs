@@ -3,9 +3,9 @@
 use cfn_images::Version;
 use lifecycle::ActionError;
 use lifecycle::access::{OpenRepository, RegistryAccess};
-use lifecycle::delivery::{Delivery, Remark, Signatures, TagPlan, TagRules};
+use lifecycle::delivery::{Delivery, HeldVersion, Remark, Signatures, TagPlan, TagRules};
 use lifecycle::deployment::{missing_platforms, refusal};
-use lifecycle::evidence::{Record, RecordKind, Recorded};
+use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag, Project};
 use oci::transfer::Graph;
@@ -39,7 +39,14 @@ pub(crate) async fn plan(
     let remarks = remarks(request, named, &image).await?;
     check_platforms(&image, named).await?;
     let target = request.target.stores.open(&named.reference)?;
-    let tags = TagPlan::look_up(&target, named.tag(), extra_tags).await?;
+    let digest_tags = request.common.project.digest_tags(
+        &request.writing.extra_tags,
+        named,
+        request.release(),
+        &image.graph.root.digest,
+    )?;
+    let tags = [named.tag()].into_iter().chain(extra_tags).chain(digest_tags);
+    let tags = TagPlan::look_up(&target, tags).await?;
     let SourceImage { store, graph, reused } = image;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
     delivery.remarks = remarks;
@@ -76,8 +83,8 @@ async fn decide_tags(request: &Request, named: &Named, delivery: &mut Delivery) 
         on_conflict: request.writing.on_conflict,
     };
     let (digest, target) = (delivery.digest().clone(), delivery.target.clone());
-    let version_of = async |digest: &Digest| recorded_version(&target, digest).await;
-    let remarks = rules.decide(&request.target.aws, &mut delivery.tags, &digest, None, version_of).await?;
+    let held = async |held: &Digest| held_version(&target, &request.version, &digest, held).await;
+    let remarks = rules.decide(&request.target.aws, &mut delivery.tags, &digest, None, held).await?;
     delivery.remarks.extend(remarks);
     Ok(())
 }
@@ -109,7 +116,10 @@ async fn other_version(image: &SourceImage, version: &Version) -> Option<Version
         let Ok(bytes) = read_blob(image.store.as_ref(), config, CONFIG_LIMIT).await else { continue };
         let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let label = json["config"]["Labels"][VERSION_LABEL].as_str();
+        // Many base images are labelled with a version such as `24.04`, which an image without a label inherits.
+        let is_of_base = |label: &&str| label.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         let labelled: Option<Version> = label.and_then(|label| label.parse().ok());
+        let labelled = labelled.filter(|version| version.is_semantic() || !label.as_ref().is_some_and(is_of_base));
         if labelled.as_ref().is_some_and(|labelled| labelled != version) {
             return labelled;
         }
@@ -212,8 +222,22 @@ async fn new_record(
     Ok((!newest.is_some_and(|newest| record.repeats(&newest.record))).then_some(record))
 }
 
-/// Returns the highest version in the records of a digest.
-async fn recorded_version(target: &OpenRepository, digest: &Digest) -> anyhow::Result<Option<Version>> {
-    let records = Recorded::all(&target.store, digest).await?;
-    Ok(records.iter().filter_map(|found| found.record.version.parse().ok()).max())
+/// Returns the version that a digest has in the target: of those in its records, the newest in comparison with the
+/// published version. A version that this digest has no record of is published now.
+async fn held_version(
+    target: &OpenRepository,
+    version: &Version,
+    published: &Digest,
+    held: &Digest,
+) -> anyhow::Result<Option<HeldVersion>> {
+    let held = DatedVersion::of_records(&Recorded::all(&target.store, held).await?);
+    let first = if held.iter().all(|held| held.version.order(version).is_some()) {
+        FirstRecord::Unknown
+    } else {
+        let records = Recorded::all(&target.store, published).await?;
+        FirstRecord::of(version, records.iter().map(|found| &found.record)).or(FirstRecord::Now)
+    };
+    let published = DatedVersion { version: version.clone(), first };
+    let held = held.into_iter().map(|held| HeldVersion { order: held.order(&published), version: held.version });
+    Ok(held.max_by(|one, other| one.order.cmp(&other.order).then_with(|| one.version.sorting_order(&other.version))))
 }

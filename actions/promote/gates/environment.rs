@@ -1,9 +1,11 @@
 //! Gates on the environments and the template: where the image has been, and what deploys it.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use lifecycle::delivery::HeldVersion;
 use lifecycle::deployment::{Fit, fit, platforms, unusable_layer};
 use lifecycle::evidence::{RecordKind, Recorded};
 use oci::{ErrorKind, listed};
@@ -94,16 +96,24 @@ impl Candidate<'_> {
         if let Some(tag) = history.unrecorded(version, self.root()) {
             return Err(format!("it can't be decided what is in {to}: its tag `{tag}` has no record"));
         }
-        match history.current() {
-            None => Ok(format!("{to} has no recorded version yet")),
+        let Some(HeldVersion { version: current, order }) = &self.planned.current else {
+            return if history.leaves_out_above(version) {
+                Err(format!("it can't be decided what is in {to}: more versions exist than are looked at"))
+            } else {
+                Ok(format!("{to} has no recorded version yet"))
+            };
+        };
+        let lower = if version.is_semantic() && current.is_semantic() { "lower" } else { "older" };
+        match order {
+            None => Err(format!(
+                "it can't be decided whether {version} is newer than {current}, which {to} has: not both have a record"
+            )),
+            Some(Ordering::Greater) => Err(format!("{to} has {current}, and {version} is {lower}")),
             // After a rollback, a version that was not looked at may be current and higher.
-            Some(current) if current.version <= *version && history.leaves_out_above(version) => Err(format!(
+            Some(Ordering::Less | Ordering::Equal) if history.leaves_out_above(version) => Err(format!(
                 "it can't be decided what is in {to}: more versions above {version} exist than are looked at"
             )),
-            Some(current) if current.version <= *version => {
-                Ok(format!("{to} has {}, and {version} is not lower", current.version))
-            }
-            Some(current) => Err(format!("{to} has {}, and {version} is lower", current.version)),
+            Some(Ordering::Less | Ordering::Equal) => Ok(format!("{to} has {current}, and {version} is not {lower}")),
         }
     }
 

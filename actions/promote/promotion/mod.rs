@@ -2,6 +2,7 @@
 
 mod source;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use time::OffsetDateTime;
 
 use cfn_images::Version;
 use lifecycle::ActionError;
-use lifecycle::delivery::{Delivery, Remark, TagPlan, TagRules};
-use lifecycle::evidence::{Record, RecordKind, Recorded};
+use lifecycle::delivery::{Delivery, HeldVersion, Remark, TagPlan, TagRules};
+use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag};
 use oci::transfer::Graph;
@@ -28,6 +29,15 @@ pub(crate) struct Promotion {
     pub(crate) delivery: Delivery,
     /// The history of the target environment, if it was read.
     pub(crate) history: Option<Result<EnvironmentHistory, StoreError>>,
+    /// The version that the target environment holds, if it is known and this is no rollback.
+    pub(crate) current: Option<HeldVersion>,
+}
+
+/// The promoted version of an image, and where the records are that tell its age.
+struct Chronology<'a> {
+    version: &'a Version,
+    digest: &'a Digest,
+    stores: [&'a Arc<dyn Store>; 2],
 }
 
 /// What has to be looked up for each image beyond its digest.
@@ -72,8 +82,9 @@ impl Promotion {
         let source = request.source.stores.open(from)?;
         let target = request.target.stores.open(&named.reference)?;
         let name = VersionedName::new(named, transition.target());
+        let tags = [named.tag()].into_iter().chain(extra_tags);
         let source_root = async { if transition.rollback { Ok(None) } else { source.store.tagged(&from.tag).await } };
-        let (source_root, tags) = tokio::join!(source_root, TagPlan::look_up(&target, named.tag(), extra_tags));
+        let (source_root, tags) = tokio::join!(source_root, TagPlan::look_up(&target, tags));
         let (source_root, tags) = (source_root?, tags?);
         if source_root.is_none() && !transition.rollback {
             let error = missing_source(&request.source, transition, from).await;
@@ -91,14 +102,19 @@ impl Promotion {
             None => rollback_root(transition, named, &target, history.as_ref()).await?,
         };
         let rules = tag_rules(request, named);
+        let project = &request.common.project;
+        let digest_tags = project.digest_tags(&request.writing.extra_tags, named, transition.target(), &root.digest)?;
+        let mut tags = tags;
+        tags.extend(TagPlan::look_up(&target, digest_tags).await?);
         // The history tells whether a moving tag would go back to a lower version.
-        if history.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version) {
+        if history.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version()) {
             history = Some(EnvironmentHistory::read(&target.store, name, &current_digests, Depth::Highest).await);
         }
         let graph = Graph { root, children: Vec::new(), blobs: Vec::new() };
         let mut delivery = Delivery::new(rules.kind, source.store, target, graph, tags);
         delivery.from = Some(from.clone());
-        let mut promotion = Self { delivery, history };
+        let mut promotion = Self { delivery, history, current: None };
+        promotion.current = promotion.find_current(transition).await?;
         if !is_of_version {
             promotion.check_version(transition, from, named).await?;
         }
@@ -126,11 +142,14 @@ impl Promotion {
         name: VersionedName<'_>,
     ) -> anyhow::Result<()> {
         let (aws, digest) = (&request.target.aws, self.delivery.digest().clone());
-        let history = self.history.as_ref();
-        let current = self.current_version().cloned();
-        let target = self.delivery.target.store.clone();
-        let version_of = async |digest: &Digest| version_of(history, &target, name, digest).await;
-        let remarks = rules.decide(aws, &mut self.delivery.tags, &digest, current.as_ref(), version_of).await?;
+        let (history, current) = (self.history.as_ref(), self.current.as_ref());
+        let (source, target) = (self.delivery.source.clone(), self.delivery.target.store.clone());
+        let chronology = Chronology { version: rules.version, digest: &digest, stores: [&source, &target] };
+        let held = async |held: &Digest| match version_of(history, &target, name, held).await? {
+            Some(version) => Ok(Some(chronology.compare(version, held).await?)),
+            None => Ok(None),
+        };
+        let remarks = rules.decide(aws, &mut self.delivery.tags, &digest, current, held).await?;
         self.delivery.remarks.extend(remarks);
         self.delivery.check_mutability(aws, rules.named).await
     }
@@ -156,8 +175,14 @@ impl Promotion {
         self.history.as_ref()?.as_ref().ok()
     }
 
-    fn current_version(&self) -> Option<&Version> {
-        Some(&self.readable_history()?.current()?.version)
+    /// Returns the version that the target environment holds, in comparison with the promoted one.
+    async fn find_current(&self, transition: &Transition) -> Result<Option<HeldVersion>, StoreError> {
+        let current = self.readable_history().and_then(EnvironmentHistory::current);
+        let Some(current) = current.filter(|_| !transition.rollback) else { return Ok(None) };
+        let Delivery { source, target, .. } = &self.delivery;
+        let digest = self.delivery.digest();
+        let chronology = Chronology { version: &transition.version, digest, stores: [source, &target.store] };
+        Ok(Some(chronology.compare(current.version.clone(), &current.digest).await?))
     }
 
     /// Returns the digest that the promotion replaces: that of the tag, otherwise that of the current version.
@@ -196,15 +221,17 @@ impl Promotion {
         Ok(())
     }
 
-    /// Returns a warning if the environment holds a newer version, and this promotion does not change that.
+    /// Returns a warning if the environment holds a version that is or may be newer, and this promotion does not change
+    /// that.
     fn newer_version_remark(&self, transition: &Transition) -> Option<Remark> {
-        let current = self.readable_history()?.current()?;
-        let Transition { version, to, rollback, .. } = transition;
+        let entry = self.readable_history()?.current()?;
+        let current = self.current.as_ref()?;
+        let Transition { version, to, .. } = transition;
         let is_unchanged = self.delivery.is_done() && self.delivery.kept().is_none();
-        if *rollback || !is_unchanged || current.version <= *version {
+        if !is_unchanged || matches!(current.order, Some(Ordering::Less | Ordering::Equal)) {
             return None;
         }
-        let (newer, since) = (&current.version, &current.record.time);
+        let (newer, since) = (&current.version, &entry.record.time);
         let text = format!(
             "{to} has held {newer} since {since}; {version} was there earlier, so nothing is recorded: set `rollback: true` to go back to it"
         );
@@ -262,7 +289,8 @@ impl Promotion {
         }
         let is_known = history.entries.iter().any(|entry| is_same(&entry.record) && entry.tag == name.reference.tag);
         // A version that was here before gets a record if it is newer than the current one; going back takes a rollback.
-        Ok(!is_known || transition.rollback || current.is_some_and(|entry| entry.version < transition.version))
+        let is_forward = self.current.as_ref().is_some_and(|current| current.order == Some(Ordering::Less));
+        Ok(!is_known || transition.rollback || is_forward)
     }
 
     /// Returns the records of this promotion that interrupted runs left: their tag was not written. For a version's tag these
@@ -292,6 +320,29 @@ impl Promotion {
     /// Returns whether the tag of the reference has to be written.
     fn writes_tag(&self) -> bool {
         self.delivery.tags.first().is_some_and(|plan| plan.is_written(self.delivery.digest()))
+    }
+}
+
+impl Chronology<'_> {
+    /// Compares the version of another digest with the promoted one. Records are read only if the versions have no order
+    /// of their own.
+    async fn compare(&self, version: Version, digest: &Digest) -> Result<HeldVersion, StoreError> {
+        if let Some(order) = version.order(self.version) {
+            return Ok(HeldVersion { version, order: Some(order) });
+        }
+        let promoted =
+            DatedVersion { version: self.version.clone(), first: self.first(self.version, self.digest).await? };
+        let held = DatedVersion { first: self.first(&version, digest).await?, version };
+        Ok(HeldVersion { order: held.order(&promoted), version: held.version })
+    }
+
+    /// Returns when a version of a digest was first recorded, in the source or the target.
+    async fn first(&self, version: &Version, digest: &Digest) -> Result<FirstRecord, StoreError> {
+        let mut records = Vec::new();
+        for store in self.stores {
+            records.extend(Recorded::all(store, digest).await?);
+        }
+        Ok(FirstRecord::of(version, records.iter().map(|found| &found.record)))
     }
 }
 

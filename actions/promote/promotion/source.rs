@@ -1,7 +1,5 @@
 //! The source of a digest: the tag in the source environment, or the history of the target environment.
 
-use std::collections::BTreeSet;
-
 use cfn_images::Version;
 use lifecycle::ActionError;
 use lifecycle::access::{OpenRepository, RegistryAccess};
@@ -72,8 +70,13 @@ pub(super) async fn rollback_root(
     };
     let matches = |entry: &&HistoryEntry| entry.version == *version && entry.tag == named.reference.tag;
     let Some(entry) = history.entries.iter().find(matches) else {
-        let versions: BTreeSet<&Version> = history.entries.iter().map(|entry| &entry.version).collect();
-        let versions: Vec<String> = versions.into_iter().map(ToString::to_string).collect();
+        let mut versions: Vec<String> = Vec::new();
+        for entry in history.entries.iter().rev() {
+            let version = entry.version.to_string();
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
         let hint = if versions.is_empty() {
             format!("{to} has no record of any version of it")
         } else {

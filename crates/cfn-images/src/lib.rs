@@ -60,7 +60,7 @@ pub use parameters::Parameter;
 pub use pattern::{NamePattern, VersionPosition};
 pub use reference::{EvaluatedReference, Pin, RegistryPart};
 pub use source_location::SourceLocation;
-pub use traced_text::{Dependence, TracedText};
+pub use traced_text::{BuildValue, Dependence, TracedText};
 pub use usage::{Runtime, Usage, UsagePlace};
 pub use value::{MappingRead, Need, Origin, Unresolved};
 pub use version::Version;

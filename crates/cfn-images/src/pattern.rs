@@ -21,12 +21,13 @@ pub struct NamePattern {
 pub enum VersionPosition {
     /// Nowhere: all versions have the same name, which moves from one to the next.
     Nowhere,
-    /// In the tag: it can be read from there.
+    /// In the tag: it can be read from there. The tag may contain a commit or a run number instead, which stands for the
+    /// version.
     Tag,
     /// In the repository's name: it can be read from there.
     Repository,
-    /// In an altered form that cannot be inverted: a part of it, another spelling, or a value that was looked up by
-    /// it. Versions cannot be told apart.
+    /// In an altered form that cannot be inverted: a part of it, another spelling, a value that was looked up by it, or
+    /// several values of the build. Versions cannot be told apart.
     Altered,
     /// In a condition that decides between names. Versions cannot be told apart.
     Condition,
@@ -78,11 +79,41 @@ impl NamePattern {
         self.repository.dependence().environment || self.chosen.environment
     }
 
+    /// Returns whether the tag belongs to a build and not to a version: it contains a commit, a run number or a digest.
+    pub fn tag_is_of_build(&self) -> bool {
+        self.tag.is_of_build()
+    }
+
+    /// Returns the full version that the tag begins with, if the tag depends on no version and this is another one. The
+    /// name of the environment and the words of the image's name may precede it.
+    pub fn other_version(&self, environment: &str, version: &Version) -> Option<Version> {
+        let environment = environment.to_ascii_lowercase();
+        let name = self.repository.rsplit('/').next().unwrap_or_default();
+        let words: Vec<&str> = name.split(['-', '_', '.']).chain(environment.split(['-', '_'])).collect();
+        self.tag.full_version(&words).filter(|found| found != version)
+    }
+
+    /// Returns whether the tag depends on no version, but this one is written out in it.
+    pub fn tag_writes_out(&self, version: &Version) -> bool {
+        !self.tag_is_of_version() && self.tag.clone().written_out(version).dependence().version
+    }
+
+    /// Returns whether the tag is a part of a version, such as `v1` or `1.2` of 1.2.3.
+    pub fn tag_is_part_of(&self, version: &Version) -> bool {
+        !self.tag_is_of_version() && self.tag.has_part_of(version)
+    }
+
+    /// Returns whether the tag is meant for releases only: a part of this or any version, such as `v1` or `1.2`.
+    pub fn tag_is_for_releases(&self, version: &Version) -> bool {
+        self.tag_is_part_of(version) || self.tag.is_version_part()
+    }
+
     /// Returns where the version is in the name.
     pub fn version_position(&self) -> VersionPosition {
         let altered = self.repository.alteration() | self.tag.alteration();
+        let is_of_build = self.repository.has_build_value() || (self.tag.has_build_value() && !self.tag.is_of_build());
         match (self.tag_is_of_version(), self.repository.dependence().version) {
-            _ if altered.version => VersionPosition::Altered,
+            _ if altered.version || is_of_build => VersionPosition::Altered,
             _ if self.chosen.version => VersionPosition::Condition,
             (_, true) => VersionPosition::Repository,
             (true, false) => VersionPosition::Tag,
@@ -91,7 +122,7 @@ impl NamePattern {
     }
 
     /// Returns the version that another tag of the same environment belongs to, or `None` if there is none or it
-    /// cannot be determined.
+    /// cannot be determined. Any text can be a version, so unless it is a semantic one, the tag may mean something else.
     pub fn version_of(&self, tag: &Tag) -> Option<Version> {
         match self.version_position() {
             VersionPosition::Tag => self.tag.version_in(tag.as_str()),
@@ -106,7 +137,7 @@ impl NamePattern {
     /// cannot be determined.
     pub fn version_of_repository(&self, repository: &str) -> Option<Version> {
         match self.version_position() {
-            VersionPosition::Repository => self.repository.version_in(repository),
+            VersionPosition::Repository => self.repository.version_in(repository).filter(Version::is_semantic),
             VersionPosition::Tag | VersionPosition::Nowhere | VersionPosition::Altered | VersionPosition::Condition => {
                 None
             }

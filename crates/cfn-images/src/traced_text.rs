@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign, Deref, Range};
 
-use super::version::Version;
+use super::version::{Version, VersionPart};
 
 /// What a text depends on. It may differ in another environment, or for another version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,9 +38,57 @@ enum Source {
     Environment,
     /// The complete version.
     Version,
+    /// A complete value of the build.
+    Build(BuildValue),
     /// Derived in a way that cannot be inverted: a part, another spelling, or a value that was looked up.
     Altered(Dependence),
 }
+
+/// A value that is another one for each build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BuildValue {
+    /// The commit, or its first characters.
+    Commit,
+    /// The number of the run.
+    Run,
+    /// The hexadecimal digits of the image's digest.
+    Digest,
+}
+
+/// Words in front of a version that is written out in a tag, apart from names of environments and images.
+const WORDS_OF_VERSIONS: [&str; 24] = [
+    "app",
+    "build",
+    "demo",
+    "dev",
+    "development",
+    "image",
+    "int",
+    "integration",
+    "live",
+    "pre",
+    "preprod",
+    "prod",
+    "production",
+    "qa",
+    "rel",
+    "release",
+    "sandbox",
+    "stage",
+    "staging",
+    "tag",
+    "test",
+    "uat",
+    "ver",
+    "version",
+];
+
+/// What a pre-release is called, as opposed to a variant of an image such as `1.2.3-alpine`.
+const PRERELEASES: [&str; 6] = ["alpha", "beta", "pre", "preview", "rc", "snapshot"];
+
+/// The shortest version without numbers that counts as written out within a longer tag, in characters: that of an
+/// abbreviated commit. Shorter ones, such as run numbers, would be found by chance.
+const DISTINCTIVE: usize = 7;
 
 impl Dependence {
     /// Depends on the environment only.
@@ -71,7 +119,7 @@ impl Source {
     fn dependence(self) -> Dependence {
         match self {
             Self::Environment => Dependence::ENVIRONMENT,
-            Self::Version => Dependence::VERSION,
+            Self::Version | Self::Build(_) => Dependence::VERSION,
             Self::Altered(by) => by,
         }
     }
@@ -79,17 +127,36 @@ impl Source {
 
 impl TracedText {
     /// Replaces the placeholders in an input: `{environment}` and `{version}` if they are known, and `others` by
-    /// name. A version that is written out in the input instead of its placeholder counts as the placeholder.
+    /// name. A semantic version that is written out in the input instead of its placeholder counts as the placeholder.
     pub fn fill(input: &str, environment: Option<&str>, version: Option<&Version>, others: &[(&str, &str)]) -> Self {
-        let version = version.map(Version::to_string);
+        Self::fill_for_build(input, environment, version, others, &[])
+    }
+
+    /// Replaces the placeholders in an input as [`fill`](Self::fill) does, and those of the build by name. A value of
+    /// the build that is the version counts as the version.
+    pub fn fill_for_build(
+        input: &str,
+        environment: Option<&str>,
+        version: Option<&Version>,
+        others: &[(&str, &str)],
+        build: &[(&str, &str, BuildValue)],
+    ) -> Self {
+        let printed = version.map(Version::to_string);
         let known = [
             ("environment", environment, Some(Source::Environment)),
-            ("version", version.as_deref(), Some(Source::Version)),
+            ("version", printed.as_deref(), Some(Source::Version)),
         ];
         let known = known.into_iter().filter_map(|(name, value, source)| Some((name, value?, source)));
         let others = others.iter().map(|(name, value)| (*name, *value, None));
-        let placeholders: Vec<(String, &str, Option<Source>)> =
-            known.chain(others).map(|(name, value, source)| (format!("{{{name}}}"), value, source)).collect();
+        let build = build.iter().map(|(name, value, kind)| {
+            let is_version = printed.as_deref() == Some(*value);
+            (*name, *value, Some(if is_version { Source::Version } else { Source::Build(*kind) }))
+        });
+        let placeholders: Vec<(String, &str, Option<Source>)> = known
+            .chain(others)
+            .chain(build)
+            .map(|(name, value, source)| (format!("{{{name}}}"), value, source))
+            .collect();
         let (mut filled, mut typed) = (Self::default(), Vec::new());
         let mut rest = input;
         while !rest.is_empty() {
@@ -107,7 +174,10 @@ impl TracedText {
                 rest = &rest[name.len()..];
             }
         }
-        filled.mark_written_out(version.as_deref(), &typed);
+        // A commit or a run number may be a word of a registry or a repository too.
+        if let Some(version) = version.filter(|version| version.is_semantic()) {
+            filled.mark_written_out(version, &typed);
+        }
         filled
     }
 
@@ -126,18 +196,25 @@ impl TracedText {
         Self { text: text.to_owned(), spans: vec![span] }
     }
 
-    /// Marks the version in the literal parts of an input, unless neighboring characters make it part of another
-    /// number or word. A leading `v` is not part of it.
-    fn mark_written_out(&mut self, version: Option<&str>, typed: &[Range<usize>]) {
-        let Some(version) = version else { return };
+    /// Marks the version in literal parts of the text, unless neighboring characters make it part of another number,
+    /// word or pre-release. A leading `v` is not part of it. A short text that is no semantic version has to be the
+    /// whole literal.
+    fn mark_written_out(&mut self, version: &Version, literals: &[Range<usize>]) {
+        let printed = version.to_string();
         let is_bound = |start: usize, end: usize| {
             let before = self.text[..start].strip_suffix('v').unwrap_or(&self.text[..start]);
             let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
-            !before.ends_with(is_part) && !self.text[end..].starts_with(|c: char| is_part(c) || c == '+')
+            let after = &self.text[end..];
+            let is_longer = before.ends_with(is_part) || after.starts_with(|c: char| is_part(c) || c == '+');
+            !is_longer && (!version.is_semantic() || !begins_with_prerelease(after))
         };
-        let found = self.text.match_indices(version).map(|(start, found)| (start, start + found.len()));
+        let is_distinctive = version.is_semantic() || printed.len() >= DISTINCTIVE;
+        let is_whole = |literal: &str| literal.trim_matches(['-', '_', '.']) == printed;
+        let found = self.text.match_indices(&printed).map(|(start, found)| (start, start + found.len()));
         let found = found.filter(|(start, end)| {
-            typed.iter().any(|range| range.start <= *start && *end <= range.end) && is_bound(*start, *end)
+            let literal = literals.iter().find(|literal| literal.start <= *start && *end <= literal.end);
+            let counts = |literal: &Range<usize>| is_distinctive || is_whole(&self.text[literal.clone()]);
+            literal.is_some_and(counts) && is_bound(*start, *end)
         });
         let found: Vec<Span> = found.map(|(start, end)| Span { start, end, source: Source::Version }).collect();
         self.spans.extend(found);
@@ -147,9 +224,15 @@ impl TracedText {
     /// Marks the version where the template writes it out as a word of its own, unless the text depends on a version
     /// already.
     pub(super) fn written_out(mut self, version: &Version) -> Self {
-        if self.dependence().version {
-            return self;
+        if !self.dependence().version {
+            let literals = self.literals();
+            self.mark_written_out(version, &literals);
         }
+        self
+    }
+
+    /// Returns where the text is constant.
+    fn literals(&self) -> Vec<Range<usize>> {
         let mut literals = Vec::new();
         let mut start = 0;
         for span in &self.spans {
@@ -157,8 +240,59 @@ impl TracedText {
             start = span.end;
         }
         literals.push(start..self.text.len());
-        self.mark_written_out(Some(&version.to_string()), &literals);
-        self
+        literals
+    }
+
+    /// Returns the full version of three numbers that a constant part begins with, apart from words in front of it
+    /// that are used with versions: `1.0.0`, `v1.0.0`, `release-1.0.0`, `1.0.0-alpine`, but not `jdk-10.1.0`. Returns
+    /// `None` if the text depends on a version.
+    pub(super) fn full_version(&self, words: &[&str]) -> Option<Version> {
+        if self.dependence().version {
+            return None;
+        }
+        let is_known = |word: &str| {
+            let word = word.to_ascii_lowercase();
+            word.is_empty() || word == "v" || WORDS_OF_VERSIONS.contains(&&*word) || words.contains(&&*word)
+        };
+        self.literals().into_iter().find_map(|literal| {
+            let literal = &self.text[literal];
+            let mut start = 0;
+            literal.split(['-', '_']).find_map(|word| {
+                let front = &literal[..start];
+                let rest = &literal[start..];
+                start += word.len() + 1;
+                let version = Version::parse_semantic(word).ok()?;
+                if !front.split(['-', '_']).all(is_known) {
+                    return None;
+                }
+                let whole = Version::parse_semantic(rest).ok().filter(|_| begins_with_prerelease(&rest[word.len()..]));
+                Some(whole.unwrap_or(version))
+            })
+        })
+    }
+
+    /// Returns whether a word of the constant text is a part of a version: `v1` or `1.2` of 1.2.3.
+    pub(super) fn has_part_of(&self, version: &Version) -> bool {
+        let parts = |literal: Range<usize>| self.text[literal].split(['-', '_']).filter_map(VersionPart::parse);
+        self.literals().into_iter().flat_map(parts).any(|part| version.has_part(part))
+    }
+
+    /// Returns whether the whole text is constant, and looks like a part of some version: `v1` or `1.2`.
+    pub(super) fn is_version_part(&self) -> bool {
+        self.spans.is_empty() && VersionPart::parse(&self.text).is_some()
+    }
+
+    /// Returns whether the text depends on a version only through values of the build, all of them the same.
+    pub(super) fn is_of_build(&self) -> bool {
+        let mut of_version = self.spans.iter().filter(|span| span.source.dependence().version).peekable();
+        let first = of_version.peek().map(|span| (span.source, &self.text[span.start..span.end]));
+        let is_same = |span: &Span| Some((span.source, &self.text[span.start..span.end])) == first;
+        matches!(first, Some((Source::Build(_), _))) && of_version.all(is_same)
+    }
+
+    /// Returns whether a value of the build is anywhere in the text.
+    pub(super) fn has_build_value(&self) -> bool {
+        self.spans.iter().any(|span| matches!(span.source, Source::Build(_)))
     }
 
     /// Returns the text.
@@ -269,9 +403,8 @@ impl TracedText {
     }
 
     fn shift_before(&self, delimiter: &str, end: usize) -> Dependence {
-        let may_hold = |span: &&Span| {
-            matches!(span.source, Source::Altered(_)) || delimiter.contains(|c: char| is_name_character(c))
-        };
+        let may_hold =
+            |span: &&Span| matches!(span.source, Source::Altered(_)) || delimiter.contains(is_name_character);
         let cut = self.spans.iter().filter(may_hold).filter(|span| span.start < end);
         cut.fold(Dependence::default(), |all, span| all | span.source.dependence())
     }
@@ -311,6 +444,7 @@ impl TracedText {
             match (span.source, environment) {
                 (Source::Version, _) => text.push_str(version),
                 (Source::Environment, Some(environment)) => text.push_str(environment),
+                (Source::Build(_), _) => return None,
                 (Source::Altered(by), _) if by.version || environment.is_some() => return None,
                 (Source::Environment | Source::Altered(_), _) => text.push_str(&self.text[span.start..span.end]),
             }
@@ -321,17 +455,53 @@ impl TracedText {
     }
 
     /// Returns the version that another text has in place of this one, in the same environment. The version's length
-    /// follows from that of the text, so there is at most one answer.
+    /// follows from that of the text, so there is at most one answer. In a text that names a build instead of a
+    /// version, the other build takes the place of a version.
     pub(super) fn version_in(&self, text: &str) -> Option<Version> {
-        let versions: Vec<&Span> = self.spans.iter().filter(|span| span.source == Source::Version).collect();
-        let around = self.text.len() - versions.iter().map(|span| span.end - span.start).sum::<usize>();
-        let length = text.len().checked_sub(around).filter(|length| length.checked_rem(versions.len()) == Some(0))?;
-        let start = versions.first()?.start;
-        let candidate = text.get(start..start + length / versions.len())?;
+        let is_place = |span: &&Span| match span.source {
+            Source::Version => true,
+            Source::Build(_) => self.is_of_build(),
+            Source::Environment | Source::Altered(_) => false,
+        };
+        let places: Vec<&Span> = self.spans.iter().filter(is_place).collect();
+        let around = self.text.len() - places.iter().map(|span| span.end - span.start).sum::<usize>();
+        let length = text.len().checked_sub(around).filter(|length| length.checked_rem(places.len()) == Some(0))?;
+        let first = places.first()?;
+        let candidate = text.get(first.start..first.start + length / places.len())?;
+        let mut end = 0;
+        let mut rendered = String::new();
+        for place in &places {
+            rendered += &self.text[end..place.start];
+            rendered += candidate;
+            end = place.end;
+        }
+        rendered += &self.text[end..];
+        let is_alike = match first.source {
+            Source::Build(value) => value.admits(candidate, first.end - first.start),
+            Source::Version | Source::Environment | Source::Altered(_) => true,
+        };
+        let is_certain = self.spans.iter().all(|span| !matches!(span.source, Source::Altered(by) if by.version));
         let version: Version = candidate.parse().ok()?;
         // Names contain a version as it is printed, without the `v` that a person may type.
-        (version.to_string() == candidate && self.render(None, candidate).as_deref() == Some(text)).then_some(version)
+        (is_alike && is_certain && version.to_string() == candidate && rendered == text).then_some(version)
     }
+}
+
+impl BuildValue {
+    /// Returns whether a text may be such a value of another build. `length` is that of this build's value.
+    fn admits(self, text: &str, length: usize) -> bool {
+        match self {
+            Self::Run => text.bytes().all(|byte| byte.is_ascii_digit()),
+            Self::Commit | Self::Digest => text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        }
+    }
+}
+
+/// Returns whether a text goes on with what a pre-release is called: `-rc.1`.
+fn begins_with_prerelease(text: &str) -> bool {
+    let word = text.strip_prefix('-').unwrap_or_default();
+    let end = word.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(word.len());
+    PRERELEASES.contains(&&*word[..end].to_ascii_lowercase())
 }
 
 /// Returns whether a character may be part of an environment's name or a version.

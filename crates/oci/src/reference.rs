@@ -101,6 +101,12 @@ impl Tag {
     pub fn of_cosign(subject: &Digest) -> [Self; 3] {
         ["sig", "att", "sbom"].map(|kind| Self(format!("sha256-{}.{kind}", subject.hex())))
     }
+
+    /// Returns whether the tag may be one of a digest's referrers, or one of cosign.
+    pub fn is_of_evidence(&self) -> bool {
+        let hex = self.0.strip_prefix("sha256-").and_then(|rest| rest.split('.').next());
+        hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
 }
 
 impl FromStr for Tag {

@@ -138,6 +138,11 @@ impl Variables {
         self.get("GITHUB_SHA")
     }
 
+    /// Returns the number of the run, which counts the runs of its workflow.
+    pub fn run_number(&self) -> Option<&str> {
+        self.get("GITHUB_RUN_NUMBER")
+    }
+
     /// Returns the user who started the run.
     pub fn actor(&self) -> Option<&str> {
         self.get("GITHUB_ACTOR")

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{NamePattern, VersionPosition};
+use crate::{BuildValue, NamePattern, VersionPosition};
 use oci::Tag;
 
 /// A template with one image expression and something of everything that can make a name of a version.
@@ -144,6 +144,91 @@ fn a_tag_that_is_the_version_and_nothing_more_is_of_it() {
 }
 
 #[test]
+fn a_version_without_numbers_is_written_out_as_a_word_of_its_own() {
+    for (tag, version, is_of_version) in [
+        ("4f2c0de", "4f2c0de", true),
+        ("dev-4f2c0de", "4f2c0de", true),
+        ("2026-11-27-slim", "2026-11-27", true),
+        ("42", "42", true),
+        ("v42", "v42", true),
+        // Short ones are found by chance.
+        ("release-42", "42", false),
+        ("x4f2c0de", "4f2c0de", false),
+        ("dev", "main", false),
+    ] {
+        assert_eq!(pattern_with(&format!("'r.io/app:{tag}'"), version, &[]).is_of_version(), is_of_version, "{tag}");
+    }
+    // A word of a registry or repository is none, however the name is made.
+    let of_input = |input: &str| {
+        let version: Version = "42".parse().unwrap();
+        let text = TracedText::fill(input, Some("dev"), Some(&version), &[]);
+        NamePattern::of(&text).in_run_for(&version).version_position()
+    };
+    assert_eq!(of_input("r-42.io/team-42/app:{version}"), VersionPosition::Tag);
+    assert_eq!(of_input("r-42.io/team-42/app:dev"), VersionPosition::Nowhere);
+}
+
+#[test]
+fn a_full_version_in_a_tag_is_another_one_or_this() {
+    let other = |tag: &str, version: &str| {
+        let pattern = pattern_with(&format!("'r.io/shop/web-api:{tag}'"), version, &[]);
+        pattern.other_version("dev", &version.parse().unwrap()).map(|version| version.to_string())
+    };
+    for (tag, found) in [
+        ("1.0.0", "1.0.0"),
+        ("v1.0.0", "1.0.0"),
+        ("dev-1.0.0", "1.0.0"),
+        ("Release_v1.0.0-alpine", "1.0.0"),
+        ("web-api-1.0.0", "1.0.0"),
+        ("1.0.0-rc.1", "1.0.0-rc.1"),
+        ("17.0.2-jre", "17.0.2"),
+    ] {
+        for version in ["1.1.0", "4f2c0de", "1.0.0-beta"] {
+            assert_eq!(other(tag, version).as_deref(), Some(found), "{tag} {version}");
+        }
+        assert_eq!(other(tag, found), None, "{tag}");
+    }
+    assert_eq!(other("1.0.0-rc.1", "1.0.0").as_deref(), Some("1.0.0-rc.1"));
+    for tag in ["dev", "latest", "2024", "3.11-slim", "jdk-17.0.2", "node18.2.0", "1.0.0.4", "v1", "01.0.0", "1.0.0rc1"]
+    {
+        assert_eq!(other(tag, "1.1.0"), None, "{tag}");
+    }
+    let expression = "!Sub 'r.io/app:${DeploymentVersion}-1.0.0'";
+    assert_eq!(pattern_with(expression, "1.1.0", &[]).other_version("dev", &VERSION), None);
+}
+
+#[test]
+fn a_value_of_the_build_stands_for_the_version() {
+    let pattern = |input: &str, version: &str| {
+        let build = [("sha", "0123456789", BuildValue::Commit), ("run", "99", BuildValue::Run)];
+        let version: Version = version.parse().unwrap();
+        let text = TracedText::fill_for_build(input, Some("dev"), Some(&version), &[], &build);
+        NamePattern::of(&text).in_run_for(&version)
+    };
+    for (input, tag) in [
+        ("r.io/app:{sha}", "abcdef0123"),
+        ("r.io/app:{environment}-{sha}", "dev-abcdef0123"),
+        ("r.io/app:{run}", "100"),
+    ] {
+        let pattern = pattern(input, "1.0.0");
+        assert_eq!((pattern.version_position(), pattern.is_of_version()), (VersionPosition::Tag, true), "{input}");
+        assert!(pattern.tag_is_of_build() && version_of(&pattern, tag).is_some(), "{input}");
+        for other in ["latest", "1.0.0", "dev-1.0.0", "dev-1", "abc", "dev"] {
+            assert_eq!(version_of(&pattern, other), None, "{input} {other}");
+        }
+        assert_eq!(pattern.render("dev", &VERSION), None, "{input}");
+    }
+    for input in ["r.io/app:{version}-{sha}", "r.io/app:{sha}-{run}", "r.io/app-{sha}:x"] {
+        let pattern = pattern(input, "1.0.0");
+        assert_eq!((pattern.version_position(), pattern.is_of_version()), (VersionPosition::Altered, true), "{input}");
+        assert!(!pattern.tag_is_of_build() || input.contains("{run}"), "{input}");
+    }
+    let same = pattern("r.io/app:{sha}", "0123456789");
+    assert_eq!((same.version_position(), same.tag_is_of_build()), (VersionPosition::Tag, false));
+    assert_eq!(version_of(&same, "4f2c0de").as_deref(), Some("4f2c0de"));
+}
+
+#[test]
 fn a_condition_on_the_version_lets_nothing_be_told() {
     for (expression, is_of_version) in [
         ("!If [IsFirst, r.io/app:first, r.io/app:other]", false),
@@ -261,8 +346,10 @@ fn two_expressions_of_one_name_have_to_agree() {
 fn any_version() -> impl Strategy<Value = Version> {
     let number = prop_oneof![3 => 0..3_u64, 1 => 9..12_u64, 1 => any::<u16>().prop_map(u64::from)];
     let prerelease = prop_oneof![3 => Just(""), 1 => Just("-rc.1"), 1 => Just("-0.dev"), 1 => Just("-x-1.0.0")];
-    (number.clone(), number.clone(), number, prerelease)
-        .prop_map(|(major, minor, patch, prerelease)| format!("{major}.{minor}.{patch}{prerelease}").parse().unwrap())
+    let semantic = (number.clone(), number.clone(), number, prerelease)
+        .prop_map(|(major, minor, patch, prerelease)| format!("{major}.{minor}.{patch}{prerelease}"));
+    let text = proptest::sample::select(vec!["4f2c0de", "9abcdef", "1", "12", "2026-11-27", "main", "1.2", "v1-x"]);
+    prop_oneof![3 => semantic, 1 => text.prop_map(str::to_owned)].prop_map(|text| text.parse().unwrap())
 }
 
 /// Texts that the functions make of the version and others, inside each other.
@@ -323,6 +410,7 @@ proptest! {
         version in any_version(),
     ) {
         prop_assume!(!tag.contains(&version.to_string()));
+        prop_assume!(version.is_semantic());
         let position = |tag: &str| {
             let pattern = pattern_with(&format!("'r.io/{repository}-{version}:{tag}'"), &version.to_string(), &[]);
             (pattern.version_position(), pattern.is_of_version())

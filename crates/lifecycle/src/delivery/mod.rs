@@ -29,7 +29,7 @@ pub use outcome::{Outcome, Stage, Status, annotate, notes, output, show_writes};
 pub use record::attach;
 pub use remark::Remark;
 pub use repository::RepositoryState;
-pub use tags::{TagPlan, TagRules};
+pub use tags::{HeldVersion, TagPlan, TagRules};
 pub use writer::{Order, Writer};
 pub use writes::{Attachments, PlannedWrites, Signatures};
 

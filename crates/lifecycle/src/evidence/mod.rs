@@ -1,6 +1,7 @@
 //! Evidence about a digest, such as scan results and provenance, which is attached to it as referrers.
 
 mod artifact;
+mod dated_version;
 mod decode;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -15,6 +16,7 @@ mod vulnerability;
 pub mod waivers;
 
 pub use artifact::{Artifact, Payload, attest, statement};
+pub use dated_version::{DatedVersion, FirstRecord};
 pub use record::{GateResult, GateStatus, Record, RecordKind, Recorded};
 
 /// Artifact types of referrers.

@@ -1,8 +1,10 @@
 //! Determines the names of a project's images in an environment, by evaluating the template's own expressions.
 
 mod evaluated_module;
+mod extra_tags;
 mod named;
 mod names;
+mod placeholders;
 mod project;
 mod proposal;
 mod templates;

@@ -37,8 +37,8 @@ pub struct Named {
 pub struct NamedTag {
     /// The tag.
     pub tag: Tag,
-    /// Whether the tag belongs to one version. Such a tag never moves to another image.
-    pub is_of_version: bool,
+    /// The positions of environment and version in the tag.
+    pub pattern: NamePattern,
 }
 
 impl Named {
@@ -53,6 +53,6 @@ impl Named {
 
     /// Returns the tag that a deployment pulls.
     pub fn tag(&self) -> NamedTag {
-        NamedTag { tag: self.reference.tag.clone(), is_of_version: self.pattern.is_of_version() }
+        NamedTag { tag: self.reference.tag.clone(), pattern: self.pattern.clone() }
     }
 }

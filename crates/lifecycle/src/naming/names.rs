@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wildmatch::WildMatch;
 
 use super::evaluated_module::EvaluatedModule;
-use super::{Module, Named, NamedTag, Project, Release, UnmanagedReference};
+use super::placeholders::PatternInput;
+use super::{Module, Named, Project, Release, UnmanagedReference};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::SourceLocation;
@@ -12,7 +13,7 @@ use cfn_images::{
     Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Pin, Template, TracedText, Unresolved,
     Usage, UsagePlace,
 };
-use oci::{InvalidReference, Reference, Tag};
+use oci::Reference;
 use runner_protocol::{Annotation, Level};
 
 /// The pattern for the name of an image that nothing deploys.
@@ -221,7 +222,7 @@ impl Project {
         if named_by_template.is_empty() {
             let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
             let registry = evaluation.registry_of(image, evaluated, access).await?;
-            let name = expand(pattern, &registry, &image.image_name.value, release);
+            let name = self.expand(pattern, &registry, &image.image_name.value, release)?;
             let usages: Vec<Usage> = deployed.iter().flat_map(|d| d.usages.clone()).collect();
             let (text, pattern) = (name.to_string(), NamePattern::of(&name));
             let is_other = |usage: &&Usage| {
@@ -272,7 +273,7 @@ impl Project {
                     Some(registry) => registry.clone(),
                     None => leading_value(&deployed.usages).unwrap_or_default(),
                 };
-                let wanted = expand(pattern, &registry, &image.image_name.value, release);
+                let wanted = self.expand(pattern, &registry, &image.image_name.value, release)?;
                 if is_by_digest
                     && let Some((repository, tag)) = split_tag(&wanted)
                     && repository == reference.repository
@@ -302,10 +303,21 @@ impl Project {
                     pattern: reference.pattern.clone(),
                     ..of_template(TracedText::default())
                 },
-                None => of_template(expand(DEFAULT_TAG, "", "", release)),
+                None => of_template(self.expand(DEFAULT_TAG, "", "", release)?),
             });
         }
         Ok(names)
+    }
+
+    /// Fills in the input `reference`, or the default one.
+    fn expand(
+        &self,
+        pattern: &str,
+        registry: &str,
+        image: &str,
+        release: Release<'_>,
+    ) -> Result<TracedText, ActionError> {
+        PatternInput::Reference.fill(pattern, release, &[("registry", registry), ("image", image)], &self.run, None)
     }
 
     /// Returns the context to evaluate a template's expressions in, before anything is looked up.
@@ -464,40 +476,6 @@ async fn look_up(context: &mut Context, template: &Template, access: &RegistryAc
 }
 
 impl Names {
-    /// Expands the patterns of `extra-tags` for an image. The result has no duplicates, and not the tag of the
-    /// reference.
-    ///
-    /// # Errors
-    /// If a pattern does not expand to a valid tag.
-    pub fn extra_tags(
-        patterns: &[String],
-        named: &Named,
-        release: Release<'_>,
-        commit: Option<&str>,
-    ) -> Result<Vec<NamedTag>, ActionError> {
-        let mut tags: Vec<NamedTag> = Vec::new();
-        for pattern in patterns {
-            if commit.is_none() && pattern.contains("{sha}") {
-                let message = format!("input `extra-tags`: `{pattern}` needs a commit, and GITHUB_SHA names none");
-                return Err(ActionError::usage_error(message));
-            }
-            let commit = commit.map_or("", |commit| commit.get(..7).unwrap_or(commit));
-            let (environment, version) = (Some(release.environment), Some(release.version));
-            let text = TracedText::fill(pattern, environment, version, &[("image", &named.image), ("sha", commit)]);
-            let made = if text.as_str() == pattern { String::new() } else { format!(" makes `{text}`, which") };
-            let wrong = |_: InvalidReference| {
-                ActionError::usage_error(format!("input `extra-tags`: `{pattern}`{made} is not a tag")).hint(
-                    "letters, digits, `_`, `.` and `-`; {environment}, {version}, {image} and {sha} are filled in",
-                )
-            };
-            let tag: Tag = text.parse().map_err(wrong)?;
-            if tag != named.reference.tag && tags.iter().all(|known| known.tag != tag) {
-                tags.push(NamedTag { tag, is_of_version: named.pattern.with_tag(text).is_of_version() });
-            }
-        }
-        Ok(tags)
-    }
-
     /// Returns two images with the same name, if there are any.
     pub fn collision(&self) -> Option<(&Named, &Named)> {
         let mut by_reference: BTreeMap<&Reference, &Named> = BTreeMap::new();
@@ -554,11 +532,6 @@ fn literal_registry_warning(deployed: &Deployed, access: &RegistryAccess) -> Opt
     // An unknown account or region, `?` in the host, matches that of the registry.
     let is_meant = WildMatch::new(&host.replace('?', "*")).matches(registry.split('/').next().unwrap_or_default());
     (!is_meant).then(|| Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone())))
-}
-
-fn expand(pattern: &str, registry: &str, image: &str, release: Release<'_>) -> TracedText {
-    let (environment, version) = (Some(release.environment), Some(release.version));
-    TracedText::fill(pattern, environment, version, &[("registry", registry), ("image", image)])
 }
 
 fn leading_parameter(usage: &Usage) -> Option<String> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::placeholders::{PatternInput, RunValues};
 use super::{Release, proposal, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
@@ -43,6 +44,8 @@ pub struct Project {
     pub(super) parameters: BTreeMap<String, String>,
     /// The input `reference`, a pattern.
     pub(super) pattern: Option<String>,
+    /// What placeholders in inputs stand for.
+    pub(super) run: RunValues,
 }
 
 /// One template of a project, with its selected images.
@@ -104,10 +107,12 @@ impl Project {
                 first.template.check_parameters(&BTreeMap::from([(name.clone(), value.clone())]))?;
             }
         }
-        let mut project = Self { workspace, folder, modules, parameters, pattern: None };
+        let run = RunValues::of(variables);
+        let mut project = Self { workspace, folder, modules, parameters, pattern: None, run };
         let of_file =
             project.images_file().and_then(|file| file.reference.as_ref()).map(|pattern| pattern.value.as_str());
         project.pattern = inputs.reference.text().or(of_file).map(str::to_owned);
+        project.pattern.iter().try_for_each(|pattern| PatternInput::Reference.check(pattern))?;
         project.assign_shared_images()?;
         project.share_images_file();
         project.select(&inputs.images)

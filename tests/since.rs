@@ -73,6 +73,75 @@ fn what_has_not_changed_is_taken_from_its_release() {
     assert_ne!(digest(&store, "shop/web", "dev-1.1.0"), digest(&store, "shop/web", "dev-1.0.0"));
 }
 
+/// The paths of a nested template's mapping are relative to that template.
+#[test]
+fn an_image_of_a_nested_template_is_taken_from_its_release() {
+    let store = tempfile::tempdir().unwrap();
+    let nesting = "Resources:\n  Shop:\n    Type: AWS::CloudFormation::Stack\n    Properties: {TemplateURL: shop/template.yaml}\n";
+    let project = Project::new(&format!("{}{nesting}", template(API)));
+    project
+        .write("shop/template.yaml", &template("Web: {imageName: shop/web, context: web, platforms: [linux/amd64]}"));
+    for folder in ["api", "shop/web"] {
+        project.write(&format!("{folder}/Dockerfile"), SCRATCH);
+        project.write(&format!("{folder}/hello.txt"), folder);
+    }
+    release(&project, project.build(), &store);
+    let run = build(&project, &store);
+    assert_eq!(run.of_images("status"), ["reused", "reused"], "{}", run.log.raw);
+    project.write("shop/web/hello.txt", "new");
+    assert_eq!(build(&project, &store).of_images("status"), ["reused", "built"]);
+    project.write("shop/web/hello.txt", "shop/web");
+    let elsewhere = template("Web: {imageName: shop/web, context: ./../shop/web, platforms: [linux/amd64]}");
+    project.write("shop/template.yaml", &elsewhere);
+    assert_eq!(build(&project, &store).of_images("status"), ["reused", "reused"]);
+}
+
+/// What was decided, and why, stands in the summary.
+#[test]
+fn the_latest_release_is_that_of_the_environments_records() {
+    let (project, store) = released();
+    let latest = |environment: &str| {
+        let step = in_store(project.build(), &store).input("since", "latest").input("environment", environment);
+        step.run().exits(0)
+    };
+    let run = latest("dev");
+    assert_eq!(run.of_images("status"), ["reused", "reused"], "{}", run.log.raw);
+    assert!(run.summary.contains("unchanged since v1.0.0, so"), "{}", run.summary);
+    // Another environment has held nothing.
+    let run = latest("prod");
+    assert_eq!(run.of_images("status"), ["built", "built"], "{}", run.log.raw);
+    assert!(run.summary.contains("has no record of a version in prod"), "{}", run.summary);
+    // A newer release of one of the images, whose tag has a prefix.
+    project.write("api/hello.txt", "second");
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-C", project.folder().to_str().unwrap(), "-c", "user.name=t", "-c", "user.email=t@example.com"]);
+        printed(git.args(arguments).env_clear().env("PATH", "/usr/bin:/bin"));
+    };
+    git(&["commit", "--quiet", "--all", "--message=second"]);
+    git(&["tag", "shop-v1.1.0"]);
+    in_store(project.build(), &store).input("images", "Api").run().exits(0);
+    in_store(project.publish(), &store).input("version", "1.1.0").input("images", "Api").run().exits(0);
+    let run = latest("dev");
+    assert_eq!(run.of_images("status"), ["reused", "reused"], "{}", run.log.raw);
+    assert!(run.summary.contains("unchanged since shop-v1.1.0"), "{}", run.summary);
+    assert!(run.summary.contains("unchanged since v1.0.0"), "{}", run.summary);
+    project.write("api/hello.txt", "third");
+    let run = latest("dev");
+    assert_eq!(run.of_images("status"), ["built", "reused"], "{}", run.log.raw);
+    assert!(
+        run.summary.contains("`api/hello.txt` has changed since shop-v1.1.0")
+            || run.summary.contains("api/hello.txt</code> has changed since shop-v1.1.0"),
+        "{}",
+        run.summary
+    );
+    // A tag that is not there cannot be compared with.
+    git(&["tag", "--delete", "shop-v1.1.0"]);
+    let run = latest("dev");
+    assert_eq!(run.of_images("status"), ["built", "reused"], "{}", run.log.raw);
+    assert!(run.summary.contains("there is no single git tag of version 1.1.0"), "{}", run.summary);
+}
+
 #[test]
 fn a_new_file_and_another_entry_in_the_mapping_are_changes() {
     let (project, store) = released();

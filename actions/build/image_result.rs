@@ -60,6 +60,9 @@ pub(crate) struct ImageResult {
     /// The released image, if it is reused.
     #[serde(skip)]
     pub(crate) reused: Option<ReusedImage>,
+    /// Why it is not reused, if `since` is set.
+    #[serde(skip)]
+    pub(crate) not_reused: Option<String>,
     #[serde(skip)]
     pub(crate) seconds: u64,
     #[serde(skip)]
@@ -108,6 +111,7 @@ impl ImageResult {
             checked: CheckResults::default(),
             built: None,
             reused: None,
+            not_reused: None,
             seconds: 0,
             layers: 0,
             cached: 0,

@@ -22,7 +22,7 @@ use crate::image_result::{BuildStatus, ImageResult};
 use crate::lint::LintedDockerfile;
 use crate::presentation;
 use crate::request::BuildRequest;
-use crate::reuse::ReleasedVersion;
+use crate::reuse::ReleasedVersions;
 
 /// The time between two lines that say that a build is still running.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
@@ -52,31 +52,45 @@ pub(crate) async fn dry_run(
     let credentials = BaseCredentials::none();
     let mut results = Vec::new();
     for (number, image) in images.iter().enumerate() {
-        if let Some(result) = reuse(image, release.as_ref(), runner).await {
-            results.push(result);
-            continue;
-        }
+        let not_reused = match reuse(image, release.as_ref(), runner).await {
+            Ok(result) => {
+                results.push(result);
+                continue;
+            }
+            Err(reason) => reason,
+        };
         let folder = folder.join(number.to_string());
         let parameters = build_parameters(request, image, epoch, &credentials, &folder, runner);
         builder.command_lines(image, &parameters).iter().for_each(|line| runner.say(line));
-        results.push(ImageResult::new(image, BuildStatus::Planned));
+        let mut result = ImageResult::new(image, BuildStatus::Planned);
+        result.not_reused = not_reused;
+        results.push(result);
     }
     Ok(results)
 }
 
 /// Returns the release that unchanged images are reused from, if `since` names one.
-async fn release(request: &BuildRequest) -> anyhow::Result<Option<ReleasedVersion<'_>>> {
-    ReleasedVersion::find(&request.reuse, &request.common.project, &request.build).await
+async fn release(request: &BuildRequest) -> anyhow::Result<Option<ReleasedVersions<'_>>> {
+    ReleasedVersions::find(&request.reuse, &request.common.project, &request.build).await
 }
 
-/// Reuses an image of a release; returns `None` if it has to be built.
-async fn reuse(image: &Image, release: Option<&ReleasedVersion<'_>>, runner: &Runner) -> Option<ImageResult> {
-    match release?.image(image, runner).await {
-        Ok(reused) => Some(ImageResult::from_release(image, reused?)),
+/// Reuses an image of a release; returns why not if it has to be built.
+async fn reuse(
+    image: &Image,
+    release: Option<&ReleasedVersions<'_>>,
+    runner: &Runner,
+) -> Result<ImageResult, Option<String>> {
+    let Some(release) = release else { return Err(None) };
+    match release.image(image).await {
+        Ok(Ok(reused)) => Ok(ImageResult::from_release(image, reused)),
+        Ok(Err(reason)) => {
+            runner.say(format!("{}: {reason}", image.key));
+            Err(Some(reason))
+        }
         Err(error) => {
             let mut result = ImageResult::new(image, BuildStatus::Failed);
             result.fail(&error);
-            Some(result)
+            Ok(result)
         }
     }
 }
@@ -151,7 +165,7 @@ impl Pipeline<'_> {
     async fn build_all(
         &self,
         images: &[Image],
-        release: Option<&ReleasedVersion<'_>>,
+        release: Option<&ReleasedVersions<'_>>,
         runner: &Runner,
     ) -> Vec<ImageResult> {
         let epoch = commit_time(self.request).await;
@@ -228,20 +242,22 @@ async fn build_or_reuse(
     image: &Image,
     builder: &Builder,
     parameters: &BuildParameters<'_>,
-    release: Option<&ReleasedVersion<'_>>,
+    release: Option<&ReleasedVersions<'_>>,
     layout: &Layout,
     runner: &Runner,
 ) -> ImageResult {
     let (timer, started) = (Instant::now(), clock::now());
-    if let Some(result) = reuse(image, release, runner).await {
-        return result;
-    }
+    let not_reused = match reuse(image, release, runner).await {
+        Ok(result) => return result,
+        Err(reason) => reason,
+    };
     let attempt = tokio::select! {
         attempt = build(image, builder, parameters, layout, runner) => attempt,
         never = report_progress(image, timer, runner) => match never {},
         () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
     };
     let mut result = ImageResult::new(image, BuildStatus::Built);
+    result.not_reused = not_reused;
     result.seconds = timer.elapsed().as_secs();
     result.started = started;
     result.finished = clock::now();

@@ -123,10 +123,13 @@ fn table(results: &[ImageResult]) -> Table {
     table.filled()
 }
 
-/// Returns list items that say why an image passed although its checks did not find it clean.
+/// Returns list items that say why an image was reused or built, and why it passed although its checks did not find it
+/// clean.
 fn remarks_on_passed(result: &ImageResult) -> String {
     let not_linted = result.not_linted.as_ref().map(|why| format!("its Dockerfile could not be linted: {why}"));
-    let why = not_linted.iter().chain(&result.checked.unrated);
+    let reused = result.reused.as_ref();
+    let reused = reused.map(|reused| format!("unchanged since {}, so `{}` is reused", reused.tag, reused.reference));
+    let why = reused.iter().chain(&result.not_reused).chain(&not_linted).chain(&result.checked.unrated);
     why.map(|why| format!("- {}\n", message(&format!("image `{}`: {why}", result.name)))).collect()
 }
 

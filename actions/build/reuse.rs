@@ -1,21 +1,30 @@
 //! Reuses released images whose inputs have not changed since.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cfn_images::Version;
-use cfn_images::{ImageDefinition, Template};
+use cfn_images::{ImageDefinition, Template, Version, VersionPosition};
 use lifecycle::deployment::platforms;
-use lifecycle::evidence::read;
+use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
 use lifecycle::{ActionError, Diagnostic, workspace};
-use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, annotation, listed};
-use runner_protocol::{Program, Runner, command, run};
+use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, Tag, annotation, listed};
+use runner_protocol::{Program, command, run};
 
 use crate::image::Image;
 use crate::request::{BuildOptions, ReuseOptions};
+
+/// The value of `since` for the newest version that the environment has a record of.
+const LATEST: &str = "latest";
+
+/// How many tags are looked at for that version.
+const LATEST_LIMIT: usize = 100;
+
+/// The hint where a git tag is missing.
+const SHALLOW: &str = "a shallow clone has no tags: check out with `fetch-depth: 0`";
 
 /// The time limit for one git command.
 const GIT_DEADLINE: Duration = Duration::from_secs(120);
@@ -26,11 +35,17 @@ const GIT_OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
 /// The largest `.dockerignore`, in bytes.
 const IGNORE_LIMIT: u64 = 1024 * 1024;
 
-/// A released version that unchanged images are reused from.
-pub(crate) struct ReleasedVersion<'a> {
+/// The released versions that unchanged images are reused from.
+pub(crate) struct ReleasedVersions<'a> {
     pub(crate) options: &'a ReuseOptions,
     pub(crate) project: &'a Project,
     pub(crate) build: &'a BuildOptions,
+    /// The version that `since` names. With `latest`, it is found for each image.
+    version: Option<VersionTag>,
+}
+
+/// A released version with its git tag.
+struct VersionTag {
     /// The git tag, for messages.
     tag: String,
     /// The commit of the tag. git would read some names of tags as options.
@@ -48,11 +63,16 @@ pub(crate) struct ReusedImage {
     pub(crate) manifest: Manifest,
     /// Its platforms.
     pub(crate) platforms: Vec<Platform>,
+    /// The git tag since which nothing has changed.
+    pub(crate) tag: String,
 }
 
-impl<'a> ReleasedVersion<'a> {
-    /// Finds the git tag of the version that `since` names, with or without a `v` in front. Returns `None` if `since` is not
-    /// set.
+/// The released image, or why the image is built.
+pub(crate) type ReuseDecision = Result<ReusedImage, String>;
+
+impl<'a> ReleasedVersions<'a> {
+    /// Finds the git tag of the version that `since` names, with or without a `v` in front. Returns `None` if `since` is
+    /// not set.
     ///
     /// # Errors
     /// If the clone lacks the tag, or the tag names no version.
@@ -61,73 +81,107 @@ impl<'a> ReleasedVersion<'a> {
         project: &'a Project,
         build: &'a BuildOptions,
     ) -> anyhow::Result<Option<Self>> {
+        let found = |version| Some(Self { options, project, build, version });
         let Some(text) = &options.since else { return Ok(None) };
+        if text == LATEST {
+            return Ok(found(None));
+        }
         let from = text.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')).map_or(0, |at| at + 1);
         let bare = &text[from..];
         let digits = bare.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
         let version = Version::parse_semantic(&bare[digits..]);
         let version = version.map_err(|accepted| {
-            ActionError::usage_error(format!("input `since`: `{text}` does not end in {accepted}"))
+            ActionError::usage_error(format!(
+                "input `since`: `{text}` is not `{LATEST}` and does not end in {accepted}"
+            ))
         })?;
         for tag in [text.clone(), format!("v{text}")] {
-            let named = format!("refs/tags/{tag}^{{commit}}");
-            let answer =
-                git(&project.workspace, &["rev-parse", "--verify", "--quiet", "--end-of-options", &named]).await;
-            let commit = answer.map(|answer| answer.trim().to_owned());
-            let is_commit_id = |commit: &String| !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_hexdigit());
-            if let Some(commit) = commit.filter(is_commit_id) {
-                return Ok(Some(Self { options, project, build, tag, commit, version }));
+            if let Some(commit) = commit_of(&project.workspace, &format!("refs/tags/{tag}")).await {
+                return Ok(found(Some(VersionTag { tag, commit, version })));
             }
         }
         let problem =
             ActionError::usage_error(format!("input `since`: there is no git tag `{text}` or `v{text}` in this clone"));
-        Err(problem.hint("a shallow clone has no tags: check out with `fetch-depth: 0`").into())
+        Err(problem.hint(SHALLOW).into())
     }
 
-    /// Returns the released image if none of its inputs has changed since and the registry still has it.
+    /// Returns the released image if none of its inputs has changed since and the registry still has it, or else why it is
+    /// built.
     ///
     /// # Errors
     /// If its reference cannot be determined, or the registry cannot be reached.
-    pub(crate) async fn image(&self, image: &Image, runner: &Runner) -> anyhow::Result<Option<ReusedImage>> {
+    pub(crate) async fn image(&self, image: &Image) -> anyhow::Result<ReuseDecision> {
+        let latest = match &self.version {
+            Some(_) => None,
+            None => match self.latest(image).await? {
+                Ok(latest) => Some(latest),
+                Err(reason) => return Ok(Err(reason)),
+            },
+        };
+        let Some(since) = self.version.as_ref().or(latest.as_ref()) else { return Ok(Err(String::new())) };
         if !self.build.contexts.is_empty() {
-            runner.say(format!("{}: `build-contexts` of {} is not known, so it is built", image.key, self.tag));
-            return Ok(None);
+            return Ok(Err(format!("`build-contexts` of {} is not known, so it is built", since.tag)));
         }
-        if let Some(change) = self.first_change(image).await {
-            runner.say(format!("{}: {change} has changed since {}", image.key, self.tag));
-            return Ok(None);
+        if let Some(change) = self.first_change(image, since).await {
+            return Ok(Err(format!("{change} has changed since {}", since.tag)));
         }
-        let release = Release { environment: &self.options.environment, version: &self.version };
-        let names = self.project.names(release, &self.options.registry).await?;
-        let Some(named) = names.images.into_iter().find(|named: &Named| named.key == image.key) else {
-            return Ok(None);
+        let release = Release { environment: &self.options.environment, version: &since.version };
+        let Some(named) = self.named(image, release).await? else {
+            return Ok(Err("its name is not known, so it is built".to_owned()));
         };
         let opened = self.options.registry.stores.open(&named.reference)?;
         let Some(manifest) = opened.store.tagged(&named.reference.tag).await? else {
-            runner.say(format!("{}: `{}` is not there, so it is built", image.key, named.reference));
-            return Ok(None);
+            return Ok(Err(format!("`{}` is not there, so it is built", named.reference)));
         };
         let release = ReleasedImage { store: &opened.store, manifest: &manifest };
-        match release.platforms_if_same_build(self.build, image).await {
-            Ok(Ok(platforms)) => Ok(Some(ReusedImage { reference: named.reference.to_string(), manifest, platforms })),
-            Ok(Err(difference)) => {
-                runner.say(format!("{}: `{}` {difference}, so it is built", image.key, named.reference));
-                Ok(None)
+        Ok(match release.platforms_if_same_build(self.build, image).await {
+            Ok(Ok(platforms)) => {
+                let (reference, tag) = (named.reference.to_string(), since.tag.clone());
+                Ok(ReusedImage { reference, manifest, platforms, tag })
             }
+            Ok(Err(difference)) => Err(format!("`{}` {difference}, so it is built", named.reference)),
             // If in doubt, the image is built.
             Err(error) => {
                 let error = ActionError::failure(format!("cannot find out what `{}` was built for", named.reference))
                     .because(error);
-                runner.say(format!("{}: {}, so it is built", image.key, Diagnostic::of(&error.into()).line()));
-                Ok(None)
+                Err(format!("{}, so it is built", Diagnostic::of(&error.into()).line()))
             }
+        })
+    }
+
+    async fn named(&self, image: &Image, release: Release<'_>) -> anyhow::Result<Option<Named>> {
+        let names = self.project.names(release, &self.options.registry).await?;
+        Ok(names.images.into_iter().find(|named: &Named| named.key == image.key))
+    }
+
+    /// Finds the newest version of an image that the environment has a record of, with its git tag.
+    async fn latest(&self, image: &Image) -> anyhow::Result<Result<VersionTag, String>> {
+        let environment = &self.options.environment;
+        // Only the pattern of the name is used.
+        let any = Version::new(0, 0, 0);
+        let Some(named) = self.named(image, Release { environment, version: &any }).await? else {
+            return Ok(Err("its name is not known, so it is built".to_owned()));
+        };
+        let opened = self.options.registry.stores.open(&named.reference)?;
+        let newest = newest_version(&opened.store, &named, environment).await?;
+        let Some(version) = newest else {
+            let repository = named.reference.repository_address();
+            return Ok(Err(format!("`{repository}` has no record of a version in {environment}, so it is built")));
+        };
+        match tag_of(&self.project.workspace, &version).await {
+            Some((tag, commit)) => Ok(Ok(VersionTag { tag, commit, version })),
+            None if is_shallow(&self.project.workspace).await => {
+                let message = format!("input `since`: there is no git tag of version {version} in this clone");
+                Err(ActionError::usage_error(message).hint(SHALLOW).into())
+            }
+            None => Ok(Err(format!("there is no single git tag of version {version}, so it is built"))),
         }
     }
 
     /// Describes the first input of an image that has changed; `None` if none has.
-    async fn first_change(&self, image: &Image) -> Option<String> {
+    async fn first_change(&self, image: &Image, since: &VersionTag) -> Option<String> {
         let module = self.project.modules.iter().find(|m| m.images.iter().any(|i| i.key.value == image.key))?;
-        if !self.has_same_definition(module, image).await {
+        if !self.has_same_definition(module, image, since).await {
             return Some("its entry in the mapping".to_owned());
         }
         let workspace = &self.project.workspace;
@@ -139,7 +193,7 @@ impl<'a> ReleasedVersion<'a> {
         let paths: Vec<String> = [&context].into_iter().chain(&build_files).map(|path| path_argument(path)).collect();
         let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
         for query in [
-            vec!["diff", "--name-only", "-z", "--no-renames", &self.commit, "--"],
+            vec!["diff", "--name-only", "-z", "--no-renames", &since.commit, "--"],
             vec!["ls-files", "-z", "--others", "--exclude-standard", "--"],
         ] {
             let arguments: Vec<&str> = query.into_iter().chain(paths.iter().map(String::as_str)).collect();
@@ -155,20 +209,98 @@ impl<'a> ReleasedVersion<'a> {
         changed.into_iter().find(is_input).map(|path| format!("`{}`", path.display()))
     }
 
-    /// Whether the mapping of the release defines the image in the same way.
-    async fn has_same_definition(&self, module: &Module, image: &Image) -> bool {
-        let source_location = module.template.source_location();
-        let Some(text) =
-            git(&self.project.workspace, &["show", &format!("{}:{}", self.commit, source_location.file.display())])
-                .await
-        else {
+    /// Whether the mapping of the release defines the image in the same way. The file that defines the image may be a nested
+    /// template, or an images file.
+    async fn has_same_definition(&self, module: &Module, image: &Image, since: &VersionTag) -> bool {
+        let workspace = &self.project.workspace;
+        let file = &image.definition.key.source_location.file;
+        let Some(text) = git(workspace, &["show", &format!("{}:{}", since.commit, file.display())]).await else {
             return false;
         };
-        let Ok(then) = Template::parse(&text, &source_location.file) else { return false };
+        let Ok(then) = Template::parse(&text, file) else { return false };
         let Ok(images) = then.images(&self.options.mapping) else { return false };
-        let then = images.iter().find(|then| then.key.value == image.key);
-        then.is_some_and(|then| build_inputs(then) == build_inputs(&image.definition))
+        let Some(then) = images.into_iter().find(|then| then.key.value == image.key) else { return false };
+        let folder = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();
+        let now = image.definition.clone().below(&folder(&module.folder));
+        build_inputs(&then.below(&folder(file.parent().unwrap_or(file)))) == build_inputs(&now)
     }
+}
+
+/// Returns the newest version of an image that the environment has a record of.
+async fn newest_version(
+    store: &Arc<dyn Store>,
+    named: &Named,
+    environment: &str,
+) -> Result<Option<Version>, StoreError> {
+    let mut tags: Vec<(Tag, Option<Version>)> = match named.pattern.version_position() {
+        VersionPosition::Tag => {
+            let all = store.tags().await?.into_iter();
+            all.filter_map(|tag| Some((tag.clone(), Some(named.pattern.version_of(&tag)?)))).collect()
+        }
+        // The tag moves from version to version, or its text does not tell the version: the records do.
+        _ => vec![(named.reference.tag.clone(), None)],
+    };
+    let of_tag = |version: &Option<Version>| version.clone().unwrap_or(Version::new(0, 0, 0));
+    tags.sort_by(|(_, one), (_, other)| of_tag(other).sorting_order(&of_tag(one)));
+    let mut newest: Option<DatedVersion> = None;
+    for (tag, version) in tags.into_iter().take(LATEST_LIMIT) {
+        let Some(digest) = store.head(&tag).await? else { continue };
+        let records = Recorded::of_environment(store, &digest, environment).await?;
+        let dated = match &version {
+            Some(version) => DatedVersion::of_records(&records).into_iter().find(|dated| dated.version == *version),
+            None => records.first().and_then(|newest| {
+                let all = DatedVersion::of_records(&records).into_iter();
+                all.into_iter().find(|dated| dated.version.to_string() == newest.record.version)
+            }),
+        };
+        let Some(dated) = dated else { continue };
+        let is_newer = newest.as_ref().is_none_or(|newest| dated.order(newest) == Some(Ordering::Greater));
+        let is_semantic = dated.version.is_semantic();
+        if is_newer {
+            newest = Some(dated);
+        }
+        // The tags are in order, and the next ones are older.
+        if is_semantic {
+            break;
+        }
+    }
+    Ok(newest.map(|dated| dated.version))
+}
+
+/// Returns the git tag of a version, and its commit: the version itself, with `v` in front, or the only tag that ends in
+/// it. A version that is a commit needs no tag.
+async fn tag_of(workspace: &Path, version: &Version) -> Option<(String, String)> {
+    let text = version.to_string();
+    for tag in [text.clone(), format!("v{text}")] {
+        if let Some(commit) = commit_of(workspace, &format!("refs/tags/{tag}")).await {
+            return Some((tag, commit));
+        }
+    }
+    let all = git(workspace, &["for-each-ref", "--format=%(refname:strip=2)", "refs/tags"]).await.unwrap_or_default();
+    let ends_in_it = |tag: &&str| {
+        let before = tag.strip_suffix(text.as_str());
+        let before = before.map(|before| before.strip_suffix('v').unwrap_or(before));
+        before.is_some_and(|before| before.ends_with(|c: char| !c.is_ascii_alphanumeric() && c != '.'))
+    };
+    let mut found = all.lines().filter(ends_in_it);
+    if let (Some(tag), None) = (found.next(), found.next()) {
+        return Some((tag.to_owned(), commit_of(workspace, &format!("refs/tags/{tag}")).await?));
+    }
+    let may_be_commit = !version.is_semantic() && text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let commit = commit_of(workspace, &text).await.filter(|_| may_be_commit)?;
+    Some((text, commit))
+}
+
+/// Returns the commit that a revision names.
+async fn commit_of(workspace: &Path, revision: &str) -> Option<String> {
+    let named = format!("{revision}^{{commit}}");
+    let answer = git(workspace, &["rev-parse", "--verify", "--quiet", "--end-of-options", &named]).await?;
+    let commit = answer.trim();
+    (!commit.is_empty() && commit.bytes().all(|b| b.is_ascii_hexdigit())).then(|| commit.to_owned())
+}
+
+async fn is_shallow(workspace: &Path) -> bool {
+    git(workspace, &["rev-parse", "--is-shallow-repository"]).await.is_some_and(|answer| answer.trim() == "true")
 }
 
 impl ReusedImage {

@@ -48,6 +48,7 @@ mod publish_stores;
 mod repositories;
 mod resolves;
 mod rollback;
+mod sam;
 mod scanner_outputs;
 mod signatures;
 mod since;

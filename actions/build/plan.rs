@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cfn_images::{Context, Finding, ImageDefinition, Placed, Severity, SourceLocation, Usage, UsagePlace};
+use cfn_images::{Context, Finding, ImageDefinition, ImageSource, Placed, Severity, SourceLocation, Usage, UsagePlace};
 use lifecycle::AtSourceLocation;
 use lifecycle::naming::{Module, Project};
 use lifecycle::{ActionError, workspace};
@@ -185,13 +185,13 @@ fn plan_image(
         let message = format!("context `{context}` of image `{}` is not accepted: {why}", definition.key.value);
         return Err(ActionError::usage_error(message).at(definition.context.source_location.clone()).into());
     }
-    let context = resolve_path(workspace, &module.folder, &definition.context, "context")?;
+    let context = resolve_path(workspace, &module.folder, definition, PathKind::Context)?;
     if !context.is_dir() {
-        return Err(missing_path(&definition.context, "context").into());
+        return Err(PathKind::Context.missing(definition).into());
     }
-    let dockerfile_source = resolve_path(workspace, &module.folder, &definition.dockerfile, "Dockerfile")?;
+    let dockerfile_source = resolve_path(workspace, &module.folder, definition, PathKind::Dockerfile)?;
     if !dockerfile_source.is_file() {
-        return Err(missing_path(&definition.dockerfile, "Dockerfile").into());
+        return Err(PathKind::Dockerfile.missing(definition).into());
     }
     let mut build_args: BTreeMap<String, String> = definition.build_args.iter().map(|arg| arg.value.clone()).collect();
     build_args.extend(options.build_args.clone());
@@ -340,26 +340,65 @@ fn undecidable_usage(options: &BuildOptions, definition: &ImageDefinition, usage
     Some(problem.hint(format!("set `platforms` of `{}` in the mapping", definition.key)))
 }
 
+/// A path in the definition of an image.
+#[derive(Clone, Copy)]
+enum PathKind {
+    Context,
+    Dockerfile,
+}
+
+impl PathKind {
+    fn of(self, definition: &ImageDefinition) -> &Placed<PathBuf> {
+        match self {
+            Self::Context => &definition.context,
+            Self::Dockerfile => &definition.dockerfile,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Context => "context",
+            Self::Dockerfile => "Dockerfile",
+        }
+    }
+
+    /// Says what the path is relative to.
+    fn hint(self, definition: &ImageDefinition) -> String {
+        match (&definition.source, self) {
+            (ImageSource::Mapping(_), _) => "paths of the mapping are relative to the template".to_owned(),
+            (ImageSource::Metadata(_), Self::Context) => "`DockerContext` is relative to the template".to_owned(),
+            (ImageSource::Metadata(_), Self::Dockerfile) => {
+                format!("`Dockerfile` is relative to `DockerContext`, `{}`", definition.context.value.display())
+            }
+        }
+    }
+
+    fn missing(self, definition: &ImageDefinition) -> ActionError {
+        let path = self.of(definition);
+        ActionError::usage_error(format!("there is no {} `{}`", self.name(), path.value.display()))
+            .at(path.source_location.clone())
+            .hint(self.hint(definition))
+    }
+}
+
 /// Resolves a path of the template. It must be in the checkout after symbolic links are followed.
-fn resolve_path(workspace: &Path, folder: &Path, path: &Placed<PathBuf>, what: &str) -> Result<PathBuf, ActionError> {
+fn resolve_path(
+    workspace: &Path,
+    folder: &Path,
+    definition: &ImageDefinition,
+    kind: PathKind,
+) -> Result<PathBuf, ActionError> {
+    let path = kind.of(definition);
     let joined = folder.join(&path.value);
     // A path without `..` that does not exist is reported as missing later.
     let real = match joined.canonicalize() {
         Ok(real) => real,
         Err(_) if !path.value.components().any(|part| part == std::path::Component::ParentDir) => joined,
-        Err(_) => return Err(missing_path(path, what)),
+        Err(_) => return Err(kind.missing(definition)),
     };
     if real.starts_with(workspace) {
         return Ok(real);
     }
-    let message = format!("the {what} `{}` lies outside the checkout", path.value.display());
-    Err(ActionError::usage_error(message)
-        .at(path.source_location.clone())
-        .hint("paths of the mapping are relative to the template"))
-}
-
-fn missing_path(path: &Placed<PathBuf>, what: &str) -> ActionError {
-    ActionError::usage_error(format!("there is no {what} `{}`", path.value.display()))
-        .at(path.source_location.clone())
-        .hint("paths of the mapping are relative to the template")
+    let message = format!("the {} `{}` lies outside the checkout", kind.name(), path.value.display());
+    Err(ActionError::usage_error(message).at(path.source_location.clone()).hint(kind.hint(definition)))
 }

@@ -21,8 +21,8 @@ pub struct Placed<T> {
 /// An image that the template declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageDefinition {
-    /// The mapping's key, such as `BusyBoxService`. For an image that SAM's metadata declares, the logical ID of the
-    /// first function that uses it.
+    /// The mapping's key, such as `BusyBoxService`. For an image that SAM's metadata declares, its `ImageKey`, or the
+    /// logical ID of the first function that uses it.
     pub key: Placed<String>,
     /// The repository's path below the registry: `exemplar-busybox`.
     pub image_name: Placed<String>,

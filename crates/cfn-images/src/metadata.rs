@@ -3,11 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use super::document::{Entry, Node};
+use super::error::suggestion;
 use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::intrinsics::{Guard, Scope};
 use super::value::Text;
 use super::{Error, Template};
 use oci::RepositoryName;
+
+/// The keys of `Metadata` that describe an image: SAM's, and `ImageKey`, which is ours.
+const KEYS: [&str; 6] =
+    ["Dockerfile", "DockerContext", "DockerTag", "DockerBuildTarget", "DockerBuildArgs", "DockerBuildExtraParams"];
+
+/// The image's key and name instead of the function's logical ID.
+const IMAGE_KEY: &str = "ImageKey";
 
 /// Returns the images that functions declare in their metadata, except functions that take their name from the
 /// mapping. Functions with the same build inputs share an image.
@@ -16,6 +24,7 @@ pub(super) fn images(template: &Template, mapping: &str) -> Result<Vec<ImageDefi
     let scope = Scope::root(&template.file, &template.given, &guard);
     let mut images: Vec<ImageDefinition> = Vec::new();
     for entry in scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default() {
+        check_keys(&scope, entry)?;
         let Some((metadata, uri)) = declaration(&entry.value) else { continue };
         let uri = uri.map(|uri| scope.text(uri));
         if uri.as_ref().is_some_and(|uri| uri.reads.iter().any(|read| read.mapping == mapping)) {
@@ -56,6 +65,30 @@ pub(super) fn declaration(resource: &Node) -> Option<(&Node, Option<&Node>)> {
     Some((metadata, resource.at(uri)))
 }
 
+/// Checks that a function whose image SAM builds has no misspelt key. Other tools' keys are left alone.
+fn check_keys(scope: &Scope, entry: &Entry) -> Result<(), Error> {
+    let is_function = |kind: &str| matches!(kind, "AWS::Serverless::Function" | "AWS::Lambda::Function");
+    let is_image = entry.value.at(&["Properties", "PackageType"]).and_then(Node::text) == Some("Image");
+    if !is_image || !entry.value.get("Type").and_then(|kind| kind.text()).is_some_and(is_function) {
+        return Ok(());
+    }
+    let keys = entry.value.get("Metadata").and_then(|metadata| metadata.as_mapping()).map(|keys| keys.entries());
+    let is_misspelt = |key: &&Entry| {
+        let lower = key.key.to_lowercase();
+        (lower.starts_with("docker") || lower == IMAGE_KEY.to_lowercase())
+            && !KEYS.contains(&key.key.as_str())
+            && key.key != IMAGE_KEY
+    };
+    match keys.unwrap_or_default().iter().find(is_misspelt) {
+        None => Ok(()),
+        Some(key) => {
+            let message = format!("`{}.Metadata` has an unknown key `{}`", entry.key, key.key);
+            let hint = suggestion(&key.key, KEYS.into_iter().chain([IMAGE_KEY]), "keys");
+            Err(Error::hinted(scope.file.source_location(key.mark), message, hint))
+        }
+    }
+}
+
 fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>) -> Result<ImageDefinition, Error> {
     let file = &template.file;
     let source_location = file.source_location(entry.mark);
@@ -83,9 +116,15 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
             build_args.push(value.map(|value| (argument.key.clone(), value)));
         }
     }
-    let name = uri.and_then(repository).unwrap_or_else(|| entry.key.to_lowercase());
+    let key = one(IMAGE_KEY)?
+        .unwrap_or_else(|| Placed { value: entry.key.clone(), source_location: source_location.clone() });
+    if !key.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        let message = format!("`{}.Metadata.{IMAGE_KEY}` has other characters than letters and digits", entry.key);
+        return Err(Error::invalid(key.source_location, message));
+    }
+    let name = uri.and_then(repository).unwrap_or_else(|| key.value.to_lowercase());
     Ok(ImageDefinition {
-        key: Placed { value: entry.key.clone(), source_location: source_location.clone() },
+        key,
         image_name: Placed { value: name, source_location: source_location.clone() },
         dockerfile,
         context,

@@ -118,7 +118,7 @@ fn what_a_value_depends_on_is_kept() {
     assert_eq!(
         deployed(&template, &open),
         [
-            "${Name}Task template.yaml:6:7: the list of `Fn::ForEach::Services` cannot be determined: parameter `Kinds` has other values in other environments or versions"
+            "${Name}Task template.yaml:6:7: the list of `Fn::ForEach::Services` cannot be determined: `Kinds` has other values in other environments or versions"
         ]
     );
 }

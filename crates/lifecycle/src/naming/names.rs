@@ -94,6 +94,7 @@ impl Project {
                 if usages_of_image.is_empty() {
                     names.warnings.extend(evaluation.other_repository_warning(image, access));
                 }
+                names.warnings.extend(built_by_sam_warning(image, &usages_of_image));
                 let all: Vec<Usage> = usages_of_image.iter().flat_map(|deployed| deployed.usages.clone()).collect();
                 let mut settled = all.clone();
                 image.settle_platforms(&mut settled, &all);
@@ -492,6 +493,25 @@ fn drop_unclear(deployed: &mut Vec<Deployed>) {
     let clear = deployed.iter().filter(|deployed| !is_unclear(deployed)).map(|deployed| deployed.key.clone());
     let clear: BTreeSet<String> = clear.collect();
     deployed.retain(|deployed| !(is_unclear(deployed) && clear.contains(&deployed.key)));
+}
+
+/// Warns about an image that `sam build` builds again, so that `sam deploy` deploys another one than this.
+fn built_by_sam_warning(image: &ImageDefinition, deployed: &[&Deployed]) -> Option<Annotation> {
+    let mut built = deployed.iter().filter(|deployed| deployed.usages.iter().any(|usage| usage.metadata));
+    let usage = built.find_map(|deployed| deployed.usages.iter().find(|usage| usage.metadata))?;
+    let is_named = deployed.iter().any(|deployed| deployed.reference.is_ok());
+    let what = match is_named {
+        true => "`sam build` builds the image again because of its `Metadata`, and replaces `ImageUri`",
+        false => "without `ImageUri`, `sam deploy` pushes and deploys its own build",
+    };
+    let hint = match is_named {
+        true => {
+            "run `sam deploy --template-file` on the template itself without `sam build`, or move the image from `Metadata` to the mapping"
+        }
+        false => "set `ImageUri` to this image's name, and run `sam deploy --template-file` without `sam build`",
+    };
+    let message = format!("function `{}` with image `{}`: {what} (hint: {hint})", usage.resource, image.key);
+    Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone())))
 }
 
 /// Asks for the platform of an image that nothing in the template says.

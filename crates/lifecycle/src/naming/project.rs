@@ -10,7 +10,7 @@ use super::{Release, proposal, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
 use crate::{ActionError, Diagnostic};
-use cfn_images::{Context, ImageDefinition, ImagesFile, Template};
+use cfn_images::{Context, ImageDefinition, ImageSource, ImagesFile, Template};
 use runner_protocol::{Input, Runner, Variables};
 
 /// The default mapping.
@@ -130,7 +130,14 @@ impl Project {
                     Some(first) if first.is_built_as(&from_here) => {}
                     Some(first) => {
                         let message = format!("two templates define the image `{}` differently", image.key.value);
-                        let hint = "give it another key, or say the same of it: name, Dockerfile, context and the rest";
+                        let hint = match image.source {
+                            ImageSource::Mapping(_) => {
+                                "give it another key, or say the same of it: name, Dockerfile, context and the rest"
+                            }
+                            ImageSource::Metadata(_) => {
+                                "add `ImageKey: ...` to the function's `Metadata`, which is the image's key then"
+                            }
+                        };
                         return Err(ActionError::usage_error(message)
                             .at(image.key.source_location.clone())
                             .hint(format!("the other is at {}: {hint}", first.key.source_location))

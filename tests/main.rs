@@ -30,6 +30,7 @@ mod faults;
 mod gallery;
 mod gates;
 mod github;
+mod guides;
 mod history;
 mod hostile;
 mod images_files;

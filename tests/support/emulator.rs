@@ -17,6 +17,7 @@ use super::tools::program;
 const START: Duration = Duration::from_secs(90);
 
 const ECR: &str = "AmazonEC2ContainerRegistry_V20150921";
+const ECS: &str = "AmazonEC2ContainerServiceV20141113";
 
 /// A running emulator; dropping it stops it.
 pub(crate) struct Emulator {
@@ -108,6 +109,11 @@ impl Emulator {
     /// Calls an action of ECR as an account.
     pub(crate) fn ecr(&self, account: &str, action: &str, input: &Value) -> Value {
         self.json("ecr", account, &format!("{ECR}.{action}"), input)
+    }
+
+    /// Calls an action of ECS as the account of a caller without a role.
+    pub(crate) fn ecs(&self, action: &str, input: &Value) -> Value {
+        self.json("ecs", self.account, &format!("{ECS}.{action}"), input)
     }
 
     /// Sets a parameter in the parameter store of an account.

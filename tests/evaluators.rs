@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cfn_images::{Context, Template, TracedText, yaml_to_json};
+use cfn_images::{Context, Template, TracedText, UsagePlace, yaml_to_json};
 use serde_json::{Value, json};
 use wildmatch::WildMatch;
 
@@ -66,7 +66,8 @@ fn ours(name: &str, text: &str) -> Images {
         ..Context::default()
     };
     let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for usage in template.usages(&context) {
+    // The others look at the properties that name images, and at no other text.
+    for usage in template.usages(&context).into_iter().filter(|usage| usage.place == UsagePlace::DeploySite) {
         let image = usage.reference.map_or_else(|why| unknown(&why.reason), |reference| reference.text);
         images.entry(usage.resource).or_default().push(image);
     }

@@ -42,7 +42,7 @@ fn a_template_without_the_mapping() {
     let template = BY_TAG.replace("ImageBuildConfiguration:", "Another:");
     let (ecr, project) = shop(&template);
     let run = aws(project.publish(), &ecr).run().exits(2);
-    check(&run, &["template.yaml", "`ImageBuildConfiguration`", "Another"]);
+    check(&run, &["template.yaml", "`ImageBuildConfiguration`", "add it below `Mappings`"]);
     // The input names another one.
     let template = BY_TAG.replace("ImageBuildConfiguration", "Another");
     let (ecr, project) = shop(&template);

@@ -56,7 +56,11 @@ pub(super) fn in_all_cases(
     // It cannot be decided which of them applies.
     let why = match variants.len() {
         1 => None,
-        _ => scope.assuming(given, || image_text(scope, node, resource)).known().err(),
+        _ => {
+            let text = scope.assuming(given, || image_text(scope, node, resource));
+            let replaced = replaced_parts(scope, registry_part(&text).as_ref());
+            text.parts.into_iter().skip(replaced).find_map(|part| part.text.err())
+        }
     };
     let found = variants.iter().flat_map(|assumptions| {
         let found = scope.assuming(assumptions, || find(assumptions == given));
@@ -155,10 +159,14 @@ fn needs(
     registry_part: Option<&RegistryPart>,
     undecided: Option<&Unresolved>,
 ) -> BTreeSet<Need> {
-    let stood_in =
-        registry_part.filter(|_| scope.context.stand_in.is_some()).map_or(0, |registry_part| registry_part.parts);
-    let missing = text.parts.iter().skip(stood_in).filter_map(|part| part.text.as_ref().err());
+    let replaced = replaced_parts(scope, registry_part);
+    let missing = text.parts.iter().skip(replaced).filter_map(|part| part.text.as_ref().err());
     missing.chain(undecided).filter_map(|unresolved| unresolved.need.clone()).collect()
+}
+
+/// Returns how many parts of a text another registry replaces.
+fn replaced_parts(scope: &Scope, registry_part: Option<&RegistryPart>) -> usize {
+    registry_part.filter(|_| scope.context.stand_in.is_some()).map_or(0, |registry_part| registry_part.parts)
 }
 
 /// Returns the branches of `Fn::If` at the end of a path that may apply and are there.

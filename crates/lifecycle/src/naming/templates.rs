@@ -208,9 +208,9 @@ mod tests {
 
     #[test]
     fn a_template_in_a_subfolder_is_suggested() {
-        insta::assert_snapshot!(refused("", &["services/shop/template.yaml", "node_modules/x/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there is `services/shop/template.yaml`: set the input `template` to it)");
-        insta::assert_snapshot!(refused("", &["b/template.json", "a/c/template.yml", ".aws-sam/template.yaml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there are `b/template.json`, `a/c/template.yml`: set the input `template` to one or several of them, one per line)");
-        insta::assert_snapshot!(refused("", &["infra/stack.yml"]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: there is `infra/stack.yml`: set the input `template` to it)");
-        insta::assert_snapshot!(refused("", &[]), @"there is no template.yaml, template.yml, template.json in CHECKOUT (hint: set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran before this step)");
+        insta::assert_snapshot!(refused("", &["services/shop/template.yaml", "node_modules/x/template.yaml"]), @"there is no template.yaml, template.yml, template.json, images.yaml in CHECKOUT (hint: there is `services/shop/template.yaml`: set the input `template` to it)");
+        insta::assert_snapshot!(refused("", &["b/template.json", "a/c/template.yml", ".aws-sam/template.yaml"]), @"there is no template.yaml, template.yml, template.json, images.yaml in CHECKOUT (hint: there are `b/template.json`, `a/c/template.yml`: set the input `template` to one or several of them, one per line)");
+        insta::assert_snapshot!(refused("", &["infra/stack.yml"]), @"there is no template.yaml, template.yml, template.json, images.yaml in CHECKOUT (hint: there is `infra/stack.yml`: set the input `template` to it)");
+        insta::assert_snapshot!(refused("", &[]), @"there is no template.yaml, template.yml, template.json, images.yaml in CHECKOUT (hint: set the input `template` to its path, or `working-directory` to its folder; check that actions/checkout ran before this step)");
     }
 }

@@ -25,6 +25,7 @@ mod emulators;
 mod environment;
 mod evaluators;
 mod extra_tags;
+mod fallback_names;
 mod fault_matrix;
 mod faults;
 mod gallery;

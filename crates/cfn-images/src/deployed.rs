@@ -25,11 +25,14 @@ impl Template {
     /// # Errors
     /// Returns an error if a usage may mean several images.
     pub fn deployed(&self, images: &[ImageDefinition], usages: &[Usage]) -> Result<Vec<Deployed>, Error> {
-        let mut all: Vec<Deployed> = Vec::new();
+        let mut found: Vec<(&ImageDefinition, &Usage)> = Vec::new();
         for usage in usages {
-            let Some(image) = image_of(images, usage)? else { continue };
+            found.extend(image_of(images, usage)?.map(|image| (image, usage)));
+        }
+        let mut all: Vec<Deployed> = Vec::new();
+        for (image, usage) in found.iter().filter(|(image, usage)| !is_of_other(image, usage, &found)) {
             let (key, reference) = (image.key.value.clone(), usage.reference.clone());
-            Deployed { key, reference, usages: vec![usage.clone()] }.join(&mut all);
+            Deployed { key, reference, usages: vec![(*usage).clone()] }.join(&mut all);
         }
         Ok(all)
     }
@@ -133,6 +136,27 @@ pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Resu
             ))
         }
     }
+}
+
+/// Returns whether a usage only ends in the name of the image, as `vendor/agent` in `agent`, and others tell the image's
+/// repository: those that read its name from the mapping, or else those with nothing before it.
+fn is_of_other(image: &ImageDefinition, usage: &Usage, found: &[(&ImageDefinition, &Usage)]) -> bool {
+    let is_read = |usage: &Usage| {
+        let of_image = |read: &MappingRead| {
+            matches!(&image.source, ImageSource::Mapping(mapping) if *mapping == read.mapping)
+                && read.key == image.key.value
+        };
+        usage.metadata || usage.reads.iter().any(of_image)
+    };
+    let is_whole = |usage: &Usage| usage.path.as_deref() == Some(image.image_name.value.as_str());
+    if is_read(usage) || is_whole(usage) || usage.path.is_none() {
+        return false;
+    }
+    let of_image = || found.iter().filter(|(other, _)| other.key.value == image.key.value).map(|(_, usage)| *usage);
+    let is_known = |usage: &&Usage| usage.path.as_deref().is_some_and(|path| !path.contains('?'));
+    let read: Vec<&Usage> = of_image().filter(|usage| is_read(usage)).filter(is_known).collect();
+    let certain = if read.is_empty() { of_image().filter(|usage| is_whole(usage)).collect() } else { read };
+    !certain.is_empty() && certain.iter().all(|certain| certain.path != usage.path)
 }
 
 /// Returns whether the usage's repository has this name, below any registry.

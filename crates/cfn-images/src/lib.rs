@@ -36,6 +36,7 @@ mod source_location;
 mod survey;
 mod syntax;
 mod traced_text;
+mod unreadable;
 mod usage;
 mod value;
 mod version;

@@ -22,6 +22,20 @@ const COUNT_LIMIT: usize = 50;
 const NESTING: [(&str, &str); 2] =
     [("AWS::CloudFormation::Stack", "TemplateURL"), ("AWS::Serverless::Application", "Location")];
 
+/// Properties with a template that is not in a file: it is read as any text.
+const STACK_SETS: (&str, &str) = ("AWS::CloudFormation::StackSet", "TemplateURL");
+
+/// Returns whether a resource with these properties deploys another template.
+pub(super) fn nests(kind: &str, properties: &Node) -> bool {
+    let mut nesting = NESTING.into_iter().chain([STACK_SETS]);
+    nesting.any(|(nesting, property)| nesting == kind && properties.get(property).is_some())
+}
+
+/// Returns whether a type is a module of the account's registry.
+pub(super) fn is_module(kind: &str) -> bool {
+    kind.ends_with("::MODULE")
+}
+
 /// Reads a template with its nested templates.
 pub(super) struct Loader<'r> {
     /// The folder that nested templates have to be in.

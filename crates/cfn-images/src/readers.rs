@@ -8,6 +8,7 @@ use super::File;
 use super::document::{Node, NodeKind};
 use super::expression::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::intrinsics::Scope;
+use super::parameters::is_environment;
 use super::reference::registry_part;
 use super::runtime;
 use super::usage::{Usage, UsagePlace};
@@ -333,6 +334,8 @@ fn reading(token: &Text, name: Option<&str>, is_only: bool) -> Reading {
     match has_registry(&token) {
         // An unknown part may have the tag.
         true if has_digest || !tag.is_empty() || last.contains('?') => Reading::Reference(token),
+        // The tag is added elsewhere.
+        true if !begins_with_environment(&token) && name.is_some_and(|name| shown.ends_with(name)) => Reading::Unclear,
         false if has_digest || !(tag.is_empty() || is_port || shown.starts_with('/')) => Reading::Unclear,
         _ => Reading::Nothing,
     }
@@ -344,6 +347,12 @@ fn has_registry(token: &Text) -> bool {
         let host = registry_part.value.as_deref().map(|value| value.split('/').next().unwrap_or_default());
         host.is_ok_and(looks_like_host) || registry_part.value.is_err()
     })
+}
+
+/// Returns whether a name begins with the environment, as that of a repository without its registry.
+fn begins_with_environment(token: &Text) -> bool {
+    let origin = registry_part(token).map(|registry_part| registry_part.origin);
+    matches!(origin, Some(Origin::Parameter(name)) if is_environment(&name.to_lowercase()))
 }
 
 /// Returns whether a reference begins with a host that is not ECR's: what is written out is another's image.

@@ -66,6 +66,9 @@ impl Usage {
                 format!("{{registry}}/{name}{tag}")
             } else if is_environment(&lower) {
                 "{environment}".to_owned()
+            } else if start < path {
+                // A folder in front of the name.
+                "...".to_owned()
             } else {
                 let (before, after) = (text[path..start].trim_start_matches(MISSING), &text[end..tag]);
                 let bare = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));

@@ -111,6 +111,10 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
     if !scope.guard.spend(1) {
         return Some(from_alternatives(scope, node, Err(scope.mistake(node, TOO_MANY))));
     }
+    if let Some(("Fn::Transform", _)) = node.intrinsic() {
+        let unread = Unresolved::new(scope.source_location(node), "what `Fn::Transform` takes in is not read");
+        return Some(from_alternatives(scope, node, Err(unread)));
+    }
     let branches = scope.branches(node);
     let is_absent =
         |node: &Node| matches!(node.intrinsic(), Some(("Ref", name)) if name.text() == Some("AWS::NoValue"));

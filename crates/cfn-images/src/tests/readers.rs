@@ -58,7 +58,6 @@ fn other_names_are_no_references() {
     for text in [
         "${N}",
         "${Environment}/${N}",
-        "${Registry}/${N}",
         "/ecs/${N}",
         "/ecs/${N}:stream",
         "${N}:8080",
@@ -70,6 +69,9 @@ fn other_names_are_no_references() {
     ] {
         assert_eq!(property(&format!("!Sub ['{text}', {{N: {name}}}]")), "", "{text}");
     }
+    // The tag may be added elsewhere.
+    let repository = property(&format!("!Sub ['${{Registry}}/${{N}}', {{N: {name}}}]"));
+    assert!(repository.starts_with("It Unclear Worker"), "{repository}");
     // Remarks about a resource.
     let value = "!Sub ['${Registry}/${N}:1', {N: !FindInMap [Images, Worker, imageName]}]";
     let remarks =

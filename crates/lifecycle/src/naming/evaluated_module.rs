@@ -1,5 +1,6 @@
 //! A template that is evaluated for an environment.
 
+use super::lookups::look_up_needs;
 use super::{Module, unmanaged};
 use crate::ActionError;
 use crate::AtSourceLocation;
@@ -20,6 +21,15 @@ impl<'m> EvaluatedModule<'m> {
         let usages = module.template.usages(&context);
         let deployed = module.template.deployed(&module.defined, &usages)?;
         Ok(Self { module, context, usages, deployed })
+    }
+
+    /// Returns the images that the template would deploy if conditions held that do not, after looking up what their names
+    /// need.
+    pub(super) async fn excluded(&mut self, access: &RegistryAccess) -> anyhow::Result<Vec<Deployed>> {
+        let template = &self.module.template;
+        let needs = |context: &Context| template.excluded(context).into_iter().flat_map(|usage| usage.needs).collect();
+        look_up_needs(&mut self.context, needs, access).await?;
+        Ok(template.deployed(&self.module.defined, &template.excluded(&self.context))?)
     }
 
     /// Returns whether the image of a usage is one of the mapping.

@@ -2,6 +2,7 @@
 
 mod evaluated_module;
 mod extra_tags;
+mod lookups;
 mod named;
 mod names;
 mod placeholders;

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wildmatch::WildMatch;
 
 use super::evaluated_module::EvaluatedModule;
+use super::lookups::look_up;
 use super::placeholders::PatternInput;
 use super::{Module, Named, Project, Release, UnmanagedReference};
 use crate::ActionError;
@@ -21,9 +22,6 @@ const DEFAULT_PATTERN: &str = "{registry}/{image}:{environment}-{version}";
 
 /// The pattern for the tag of an image that is deployed by digest.
 const DEFAULT_TAG: &str = "{environment}-{version}";
-
-/// The most rounds of lookups. A value can name another parameter, which then has to be looked up too.
-const ROUNDS: usize = 8;
 
 /// The name of an image before it is parsed as a reference.
 struct Name {
@@ -79,6 +77,16 @@ impl Project {
         if self.pattern.is_none() {
             evaluated.iter().try_for_each(|evaluation| self.refuse_unknown_image(evaluation))?;
         }
+        // A condition that does not hold here does not change the name.
+        let mut excluded: Vec<Deployed> = Vec::new();
+        let is_undeployed = |image: &ImageDefinition| {
+            self.is_selected(&image.key.value) && deployed.iter().all(|deployed| deployed.key != image.key.value)
+        };
+        for evaluation in &mut evaluated {
+            if evaluation.module.defined.iter().any(is_undeployed) {
+                evaluation.excluded(access).await?.into_iter().for_each(|one| one.join(&mut excluded));
+            }
+        }
         let mut names = Names::default();
         for evaluation in &evaluated {
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
@@ -86,13 +94,16 @@ impl Project {
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
-                let usages_of_image: Vec<&Deployed> = deployed.iter().filter(|d| d.key == image.key.value).collect();
+                let of_image = |all: &'_ Vec<Deployed>| all.iter().position(|deployed| deployed.key == image.key.value);
+                let all = if of_image(&deployed).is_some() { &deployed } else { &excluded };
+                let usages_of_image: Vec<&Deployed> = all.iter().filter(|d| d.key == image.key.value).collect();
                 let possible = evaluated.iter().filter(|_| usages_of_image.is_empty());
                 let possible: Vec<Usage> =
                     possible.flat_map(|evaluation| evaluation.possibly_deployed(image)).collect();
                 names.warnings.extend(self.refuse_unknown_names(image, &usages_of_image, &possible)?);
                 if usages_of_image.is_empty() {
                     names.warnings.extend(evaluation.other_repository_warning(image, access));
+                    self.refuse_unreadable(image, evaluation, &evaluated)?;
                 }
                 names.warnings.extend(built_by_sam_warning(image, &usages_of_image));
                 let all: Vec<Usage> = usages_of_image.iter().flat_map(|deployed| deployed.usages.clone()).collect();
@@ -164,6 +175,28 @@ impl Project {
 
     fn is_selected(&self, key: &str) -> bool {
         self.images().any(|image| image.key.value == key)
+    }
+
+    /// Refuses an image that nothing is known to deploy if a part of the templates cannot be read. The images of an images
+    /// file are deployed by other means.
+    fn refuse_unreadable(
+        &self,
+        image: &ImageDefinition,
+        evaluation: &EvaluatedModule<'_>,
+        evaluated: &[EvaluatedModule<'_>],
+    ) -> Result<(), ActionError> {
+        if self.pattern.is_some() || evaluation.module.template.images_file().is_some() {
+            return Ok(());
+        }
+        let unreadable = |evaluation: &EvaluatedModule<'_>| evaluation.module.template.unreadable(&evaluation.context);
+        match evaluated.iter().find_map(unreadable) {
+            None => Ok(()),
+            Some(why) => {
+                let message = format!("nothing that can be read deploys image `{}`, and {why}", image.key);
+                let hint = "if it is deployed there, or nowhere, give its name in the input `reference`, such as `{registry}/{image}:{environment}-{version}`";
+                Err(ActionError::usage_error(message).at(SourceLocation::clone(&why.source_location)).hint(hint))
+            }
+        }
     }
 
     /// Refuses an image whose name is not known although something deploys it, or may deploy it. With the input
@@ -444,36 +477,6 @@ impl Project {
             .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
             .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))
     }
-}
-
-/// Looks up what a template's expressions need, and nothing else.
-async fn look_up(context: &mut Context, template: &Template, access: &RegistryAccess) -> anyhow::Result<()> {
-    for _ in 0..ROUNDS {
-        let mut progressed = false;
-        for need in template.needs(context) {
-            match need {
-                Need::Ssm(name) if !context.ssm.contains_key(&name) => {
-                    let value = access.aws.parameter(&name).await?;
-                    // The value is not trimmed, because CloudFormation does not trim it either.
-                    context.ssm.insert(name, value);
-                    progressed = true;
-                }
-                Need::Account if context.account_id.is_none() => {
-                    context.account_id = Some(access.aws.account().await?.to_owned());
-                    progressed = true;
-                }
-                Need::Region if context.region.is_none() => {
-                    context.region = access.aws.region().await;
-                    progressed = context.region.is_some();
-                }
-                _ => {}
-            }
-        }
-        if !progressed {
-            break;
-        }
-    }
-    Ok(())
 }
 
 impl Names {

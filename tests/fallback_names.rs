@@ -170,3 +170,39 @@ fn an_included_platform_is_not_known() {
     let run = project.build().input("dry-run", "true").run().exits(2);
     assert!(run.error().contains("`Fn::Transform` takes in is not read"), "{}", run.error());
 }
+
+/// The default of a parameter that means the version is the same for all versions.
+#[test]
+fn a_tag_that_is_a_default_is_told() {
+    let image = "!Sub '${RepositoryPrefix}/shop-worker:${ImageTag}'";
+    let template = |default: &str| {
+        let text = format!("{HEAD}{}", task("", image));
+        text.replace("  Deploy:", &format!("  ImageTag: {{Type: String, Default: {default}}}\n  Deploy:"))
+    };
+    let project = project("");
+    project.write("template.yaml", &template("latest"));
+    let run = published(&project).exits(0);
+    assert_eq!(references(&run), ["shop-worker:latest"]);
+    let warnings = run.log.messages("warning");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("is the same in every version") && warnings[0].contains("`ImageTag={version}`"),
+        "{warnings:?}"
+    );
+    let run = project.publish().input("registry", "oci:store").input("parameters", "ImageTag={version}").run().exits(0);
+    assert_eq!((references(&run), run.log.messages("warning")), (vec!["shop-worker:1.0.0".to_owned()], vec![]));
+}
+
+/// `1.2` in the template is the tag of the versions 1.2.x.
+#[test]
+fn a_part_of_a_version_in_the_template_does_not_move_to_another() {
+    let project = project(&task("", "!Sub '${RepositoryPrefix}/shop-worker:1.2'"));
+    let publish = |version: &str| project.publish().input("registry", "oci:store").input("version", version).run();
+    publish("1.2.0").exits(0);
+    std::fs::remove_dir_all(project.layout()).unwrap();
+    let spec = ImageSpec { platforms: vec!["linux/amd64".into()], seed: 2, ..ImageSpec::default() };
+    project.built("Worker", &Image::of(&spec));
+    let run = publish("1.3.0").exits(1);
+    assert!(run.error().contains("is the tag of version 1.2.0, and this is 1.3.0"), "{}", run.error());
+    publish("1.2.1").exits(0);
+}

@@ -45,6 +45,11 @@ impl Parameter {
         is_environment(&self.name.to_lowercase()) || self.allowed_values.iter().any(|value| value == environment)
     }
 
+    /// Returns whether the parameter is the version, judging by its name.
+    pub fn is_version(&self) -> bool {
+        is_version(&self.name.to_lowercase())
+    }
+
     fn is_list(&self) -> bool {
         let kind = self.kind.strip_prefix("AWS::SSM::Parameter::Value<").unwrap_or(&self.kind);
         kind.starts_with("CommaDelimitedList") || kind.starts_with("List<")

@@ -162,6 +162,14 @@ impl TagRules<'_> {
                 Some(holds) if holds != digest => {
                     let tag = OccupiedTag { name: &name, is_primary, pattern: &pattern, digests: (holds, digest) };
                     let version = if self.needs_version(&tag) { held(holds).await? } else { None };
+                    // `1.2`, written out in the template, is the tag of the versions 1.2.x.
+                    let is_of_other = |held: &&HeldVersion| {
+                        is_primary
+                            && self.version.is_semantic()
+                            && pattern.tag_is_part_of(&held.version)
+                            && !pattern.tag_is_part_of(self.version)
+                    };
+                    let other = other.or(version.as_ref().filter(is_of_other).map(|held| held.version.clone()));
                     match self.decide_occupied(&tag, other, version) {
                         Decision::Conflict => return Err(self.conflict_error(aws, &tag).await.into()),
                         Decision::Downgrade(above) => return Err(self.downgrade_error(&tag, &above).into()),

@@ -2,6 +2,7 @@
 
 mod evaluated_module;
 mod extra_tags;
+mod fixed_names;
 mod lookups;
 mod named;
 mod names;

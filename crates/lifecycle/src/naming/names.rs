@@ -11,8 +11,7 @@ use crate::AtSourceLocation;
 use crate::SourceLocation;
 use crate::access::RegistryAccess;
 use cfn_images::{
-    Context, Deployed, ImageDefinition, NamePattern, Need, Origin, Parameter, Pin, Template, TracedText, Unresolved,
-    Usage, UsagePlace,
+    Context, Deployed, ImageDefinition, NamePattern, Origin, Pin, TracedText, Unresolved, Usage, UsagePlace,
 };
 use oci::Reference;
 use runner_protocol::{Annotation, Level};
@@ -90,6 +89,7 @@ impl Project {
         let mut names = Names::default();
         for evaluation in &evaluated {
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
+            names.warnings.extend(self.fixed_version_warning(evaluation));
         }
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
         for evaluation in &evaluated {
@@ -173,7 +173,7 @@ impl Project {
         Err(ActionError::usage_error(message).at(first.source_location.clone()))
     }
 
-    fn is_selected(&self, key: &str) -> bool {
+    pub(super) fn is_selected(&self, key: &str) -> bool {
         self.images().any(|image| image.key.value == key)
     }
 
@@ -392,90 +392,6 @@ impl Project {
             context.region = context.region.or(other.context.region.clone());
         }
         EvaluatedModule::of(module, context).ok()
-    }
-
-    /// Warns about a name that is the same in every environment, because a parameter that means the environment has a
-    /// fixed value.
-    ///
-    /// # Errors
-    /// If the value was given and means another environment than that of the run, whose tag would be overwritten.
-    fn fixed_name_warning(
-        &self,
-        evaluation: &EvaluatedModule,
-        release: Release<'_>,
-    ) -> Result<Option<Annotation>, ActionError> {
-        let environment = release.environment;
-        let parameters = evaluation.module.template.parameters();
-        for parameter in parameters.iter().filter(|p| !p.is_ssm() && p.is_environment(environment)) {
-            let given = self.parameters.get(&parameter.name);
-            let is_fixed = match given {
-                Some(value) => value != environment && !value.contains("{environment}"),
-                None => parameter.default.is_some() && !evaluation.context.parameters.contains_key(&parameter.name),
-            };
-            let Some((deployed, usage)) = is_fixed.then(|| self.usage_that_depends_on(evaluation, parameter)).flatten()
-            else {
-                continue;
-            };
-            let Ok(name) = &usage.reference else { continue };
-            let (key, parameter) = (&deployed.key, &parameter.name);
-            let hint = format!("give the input `parameters` `{parameter}={{environment}}`");
-            let value = match given {
-                Some(value)
-                    if parameters
-                        .iter()
-                        .any(|p| p.name == *parameter && p.allowed_values.contains(&environment.to_owned())) =>
-                {
-                    let message = format!(
-                        "input `parameters`: `{parameter}={value}`, and the run is for `{environment}`: image `{key}` would be `{name}`"
-                    );
-                    return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));
-                }
-                Some(value) => format!("is `{value}`"),
-                None => "has its default".to_owned(),
-            };
-            let message = format!(
-                "the name of image `{key}` is the same in every environment, `{name}`: `{parameter}` {value} (hint: {hint})"
-            );
-            return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))));
-        }
-        Ok(None)
-    }
-
-    /// Finds a selected image whose name depends on a parameter, and on nothing else that means the environment.
-    fn usage_that_depends_on<'e>(
-        &self,
-        evaluation: &'e EvaluatedModule,
-        parameter: &Parameter,
-    ) -> Option<(&'e Deployed, &'e Usage)> {
-        let EvaluatedModule { module, context, .. } = evaluation;
-        // Evaluates the names as if some parameters had no value.
-        let without = |open: BTreeSet<String>| {
-            let parameters = context.parameters.clone().into_iter().filter(|(name, _)| !open.contains(name)).collect();
-            module.template.usages(&Context { parameters, open, ..context.clone() })
-        };
-        let given = self.parameters.iter().filter(|(_, value)| value.contains("{environment}"));
-        let of_environment = given.map(|(name, _)| name.clone()).chain(["Environment".to_owned()]).collect();
-        let (in_any_environment, without_parameter) =
-            (without(of_environment), without(BTreeSet::from([parameter.name.clone()])));
-        // A loop makes several resources of one expression.
-        let is_same = |one: &Usage, other: &Usage| {
-            (&one.source_location, &one.resource) == (&other.source_location, &other.resource)
-        };
-        let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
-        let is_fixed = |named: &Usage| {
-            let same = in_any_environment.iter().filter(|usage| is_same(usage, named));
-            same.clone().count() > 0
-                && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
-        };
-        let depends = |named: &Usage| {
-            let open = Need::Parameter(parameter.name.clone());
-            let mut same = without_parameter.iter().filter(|usage| is_same(usage, named));
-            same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
-        };
-        let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));
-        chosen
-            .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
-            .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))
     }
 }
 

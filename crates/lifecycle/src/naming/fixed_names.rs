@@ -1,0 +1,129 @@
+//! Names that stay the same where they should differ, because a parameter has a fixed value.
+
+use std::collections::BTreeSet;
+
+use super::evaluated_module::EvaluatedModule;
+use super::{Project, Release};
+use crate::ActionError;
+use crate::AtSourceLocation;
+use cfn_images::{Context, Deployed, Need, Parameter, Usage};
+use runner_protocol::{Annotation, Level};
+
+/// What tells names apart.
+struct Meaning {
+    /// The parameter that a run sets.
+    parameter: &'static str,
+    /// The text that stands for it in the values of other parameters.
+    placeholder: &'static str,
+}
+
+const ENVIRONMENT: Meaning = Meaning { parameter: "Environment", placeholder: "{environment}" };
+const VERSION: Meaning = Meaning { parameter: "DeploymentVersion", placeholder: "{version}" };
+
+impl Project {
+    /// Warns about a name that is the same in every environment, because a parameter that means the environment has a
+    /// fixed value.
+    ///
+    /// # Errors
+    /// If the value was given and means another environment than that of the run, whose tag would be overwritten.
+    pub(super) fn fixed_name_warning(
+        &self,
+        evaluation: &EvaluatedModule,
+        release: Release<'_>,
+    ) -> Result<Option<Annotation>, ActionError> {
+        let environment = release.environment;
+        let parameters = evaluation.module.template.parameters();
+        for parameter in parameters.iter().filter(|p| !p.is_ssm() && p.is_environment(environment)) {
+            let given = self.parameters.get(&parameter.name);
+            let is_fixed = match given {
+                Some(value) => value != environment && !value.contains("{environment}"),
+                None => parameter.default.is_some() && !evaluation.context.parameters.contains_key(&parameter.name),
+            };
+            let Some((deployed, usage)) =
+                is_fixed.then(|| self.usage_that_depends_on(evaluation, parameter, &ENVIRONMENT)).flatten()
+            else {
+                continue;
+            };
+            let Ok(name) = &usage.reference else { continue };
+            let (key, parameter) = (&deployed.key, &parameter.name);
+            let hint = format!("give the input `parameters` `{parameter}={{environment}}`");
+            let value = match given {
+                Some(value)
+                    if parameters
+                        .iter()
+                        .any(|p| p.name == *parameter && p.allowed_values.contains(&environment.to_owned())) =>
+                {
+                    let message = format!(
+                        "input `parameters`: `{parameter}={value}`, and the run is for `{environment}`: image `{key}` would be `{name}`"
+                    );
+                    return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));
+                }
+                Some(value) => format!("is `{value}`"),
+                None => "has its default".to_owned(),
+            };
+            let message = format!(
+                "the name of image `{key}` is the same in every environment, `{name}`: `{parameter}` {value} (hint: {hint})"
+            );
+            return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))));
+        }
+        Ok(None)
+    }
+
+    /// Warns about a name that is the same in every version, because a parameter that means the version has its default.
+    pub(super) fn fixed_version_warning(&self, evaluation: &EvaluatedModule) -> Option<Annotation> {
+        let parameters = evaluation.module.template.parameters();
+        let has_default = |parameter: &&Parameter| {
+            let is_given = evaluation.context.parameters.contains_key(&parameter.name)
+                || evaluation.context.patterns.contains_key(&parameter.name);
+            !parameter.is_ssm() && parameter.is_version() && parameter.default.is_some() && !is_given
+        };
+        parameters.iter().filter(has_default).find_map(|parameter| {
+            let (deployed, usage) = self.usage_that_depends_on(evaluation, parameter, &VERSION)?;
+            let message = format!(
+                "the name of image `{}` is the same in every version, `{}`: `{}` has its default (hint: give the input `parameters` `{}={{version}}`)",
+                deployed.key,
+                usage.reference.as_ref().ok()?,
+                parameter.name,
+                parameter.name
+            );
+            Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone())))
+        })
+    }
+
+    /// Finds a selected image whose name depends on a parameter, and on nothing else that means the same.
+    fn usage_that_depends_on<'e>(
+        &self,
+        evaluation: &'e EvaluatedModule,
+        parameter: &Parameter,
+        meaning: &Meaning,
+    ) -> Option<(&'e Deployed, &'e Usage)> {
+        let EvaluatedModule { module, context, .. } = evaluation;
+        // Evaluates the names as if some parameters had no value.
+        let without = |open: BTreeSet<String>| {
+            let parameters = context.parameters.clone().into_iter().filter(|(name, _)| !open.contains(name)).collect();
+            module.template.usages(&Context { parameters, open, ..context.clone() })
+        };
+        let given = self.parameters.iter().filter(|(_, value)| value.contains(meaning.placeholder));
+        let others = given.map(|(name, _)| name.clone()).chain([meaning.parameter.to_owned()]).collect();
+        let (without_others, without_parameter) = (without(others), without(BTreeSet::from([parameter.name.clone()])));
+        // A loop makes several resources of one expression.
+        let is_same = |one: &Usage, other: &Usage| {
+            (&one.source_location, &one.resource) == (&other.source_location, &other.resource)
+        };
+        let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
+        let is_fixed = |named: &Usage| {
+            let same = without_others.iter().filter(|usage| is_same(usage, named));
+            same.clone().count() > 0
+                && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
+        };
+        let depends = |named: &Usage| {
+            let open = Need::Parameter(parameter.name.clone());
+            let mut same = without_parameter.iter().filter(|usage| is_same(usage, named));
+            same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
+        };
+        let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));
+        chosen
+            .flat_map(|deployed| deployed.usages.iter().map(move |usage| (deployed, usage)))
+            .find(|(_, usage)| usage.reference.is_ok() && is_fixed(usage) && depends(usage))
+    }
+}

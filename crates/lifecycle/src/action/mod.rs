@@ -54,7 +54,10 @@ where
         Err(error) => return report(action, runner, &[ActionError::failure("cannot start").because(error).into()]),
     };
     // Before the work begins: without a handler, a signal would end the process and leave what it has begun.
-    let signal = runtime.block_on(async { signal() });
+    let signal = {
+        let _inside = runtime.enter();
+        signal()
+    };
     let outcome = runtime.block_on(run_until_cancelled(runner, signal, panics::catch(work(runner.clone()))));
     // The result of tasks that are still running would not be used.
     runtime.shutdown_timeout(Duration::from_millis(100));

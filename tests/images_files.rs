@@ -82,7 +82,11 @@ fn an_images_file_is_enough_for_all_actions() {
         let run = named(project.publish()).input("environment", "qa").input("registry", "oci:elsewhere").run().exits(0);
         assert!(run.of_images("reference")[0].contains("/elsewhere/qa/"), "{}", run.log.raw);
         let run = named(project.publish()).run().exits(2);
-        assert!(run.error().contains("`dev` is no environment of the images file: qa, live"), "{}", run.error());
+        assert!(
+            run.error().contains("the images file does not list the environment `dev`, only qa, live"),
+            "{}",
+            run.error()
+        );
         let run = named(project.promote("prod")).run().exits(2);
         assert!(run.error().contains("qa, live"), "{}", run.error());
     }
@@ -125,10 +129,19 @@ fn templates_share_the_images_file_as_their_mapping() {
 fn another_programs_file_beside_a_template_is_left_alone() {
     let template =
         TASK.replace("Resources:", "Mappings: {ImageBuildConfiguration: {Api: {imageName: shop/api}}}\nResources:");
-    for text in ["- one\n- two\n", "kind: List\nitems: []\n", "{{ template }}"] {
+    for text in ["- one\n- two\n", "kind: List\nitems: []\n", "{{ template }}", "images:\n  - name: nginx\n"] {
         let project = project(&[("template.yaml", &template), ("images.yaml", text)]);
         let run = project.publish().input("registry", "oci:store").run().exits(0);
         assert_eq!(references(&run), ["shop/api:1.0.0-dev"], "{text}");
+    }
+    // One with a mistake is not passed over.
+    for text in [
+        IMAGES.replace("imageName: shop/web", "imagName: shop/web"),
+        format!("registri: x\n{IMAGES}"),
+        "images:\n  Api: {".into(),
+    ] {
+        let run = project(&[("template.yaml", &template), ("images.yaml", &text)]).publish().run().exits(2);
+        assert!(run.log.annotations[0].place.starts_with("images.yaml:"), "{text}: {}", run.error());
     }
 }
 
@@ -140,7 +153,7 @@ fn two_definitions_of_an_image_have_to_agree() {
     assert!(run.error().contains("define the image `Api` differently"), "{}", run.error());
     let project = project(&[("images.yaml", IMAGES), ("more.yaml", IMAGES)]);
     let run = project.publish().input("template", "images.yaml\nmore.yaml").run().exits(2);
-    assert!(run.error().contains("there are two images files"), "{}", run.error());
+    assert!(run.error().contains("a run can use only one images file"), "{}", run.error());
 }
 
 /// Build takes the platform of the template that deploys an image, and says nothing of an image that none deploys.

@@ -1,10 +1,10 @@
 //! The images file: the images of a project that no CloudFormation template deploys, or the one mapping of a project
 //! with several templates.
 
-use super::document::Entry;
+use super::document::{Entry, Node};
 use super::error::suggestion;
 use super::image_definition::{Placed, string};
-use super::{Error, File, Template};
+use super::{Error, File, Template, syntax};
 
 /// The keys that an images file may have. `$schema` is for editors.
 const KEYS: [&str; 6] = ["images", "registry", "registry-parameter", "reference", "environments", "$schema"];
@@ -48,7 +48,7 @@ impl File {
         let environments = match root.get("environments").map(|entry| &entry.value) {
             None => Vec::new(),
             Some(node) => match node.as_sequence() {
-                Some(names) => names.iter().map(|name| string(self, name, "environments")).collect::<Result<_, _>>()?,
+                Some(names) => names.iter().map(|name| self.environment(name)).collect::<Result<_, _>>()?,
                 None => {
                     let message = format!("`environments` is {}, not a list", node.noun());
                     return Err(Error::hinted(self.source_location(node.mark), message, "such as [dev, test, prod]"));
@@ -62,10 +62,32 @@ impl File {
             environments,
         }))
     }
+
+    /// Reads the name of an environment.
+    fn environment(&self, node: &Node) -> Result<Placed<String>, Error> {
+        let name = string(self, node, "environments")?;
+        if name.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+            return Ok(name);
+        }
+        let message = format!("`{}` is not the name of an environment", name.value);
+        Err(Error::hinted(name.source_location, message, "use letters, digits, `-`, `_` and `.`"))
+    }
 }
 
 /// Returns whether a document with these keys is an images file.
 fn is_images_file(keys: &[Entry]) -> bool {
     let has = |key: &str| keys.iter().any(|entry| entry.key == key);
     has("images") && !SECTIONS.iter().any(|section| has(section))
+}
+
+/// Returns whether a text is meant as an images file, even if it has mistakes. Other programs have files of the same name:
+/// they list their images, or have no `images`.
+pub fn is_meant_as_images_file(text: &str) -> bool {
+    match syntax::parse(text) {
+        Ok(root) => root.as_mapping().is_some_and(|root| {
+            is_images_file(root.entries())
+                && root.get("images").is_some_and(|images| images.value.as_mapping().is_some())
+        }),
+        Err(_) => text.lines().any(|line| line.starts_with("images:")),
+    }
 }

@@ -56,7 +56,7 @@ pub use deployed::Deployed;
 pub use error::Error;
 pub use finding::{Finding, Severity};
 pub use image_definition::{ImageDefinition, ImageSource, Placed};
-pub use images_file::ImagesFile;
+pub use images_file::{ImagesFile, is_meant_as_images_file};
 pub use parameters::Parameter;
 pub use pattern::{NamePattern, VersionPosition};
 pub use reference::{EvaluatedReference, Pin, RegistryPart};

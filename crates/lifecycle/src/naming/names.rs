@@ -86,6 +86,7 @@ impl Project {
                 evaluation.excluded(access).await?.into_iter().for_each(|one| one.join(&mut excluded));
             }
         }
+        drop_unclear(&mut excluded);
         let mut names = Names::default();
         for evaluation in &evaluated {
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
@@ -94,8 +95,8 @@ impl Project {
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
-                let of_image = |all: &'_ Vec<Deployed>| all.iter().position(|deployed| deployed.key == image.key.value);
-                let all = if of_image(&deployed).is_some() { &deployed } else { &excluded };
+                let is_deployed = deployed.iter().any(|deployed| deployed.key == image.key.value);
+                let all = if is_deployed { &deployed } else { &excluded };
                 let usages_of_image: Vec<&Deployed> = all.iter().filter(|d| d.key == image.key.value).collect();
                 let possible = evaluated.iter().filter(|_| usages_of_image.is_empty());
                 let possible: Vec<Usage> =
@@ -169,7 +170,8 @@ impl Project {
             return Ok(());
         };
         let names: Vec<&str> = known.iter().map(|name| name.value.as_str()).collect();
-        let message = format!("`{environment}` is no environment of the images file: {}", names.join(", "));
+        let message =
+            format!("the images file does not list the environment `{environment}`, only {}", names.join(", "));
         Err(ActionError::usage_error(message).at(first.source_location.clone()))
     }
 

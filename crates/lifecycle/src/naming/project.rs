@@ -83,7 +83,7 @@ impl Project {
         if let [first, second, ..] =
             loaded.iter().filter(|(template, _)| template.images_file().is_some()).collect::<Vec<_>>().as_slice()
         {
-            let message = "there are two images files, and a run takes one";
+            let message = "a run can use only one images file";
             return Err(ActionError::usage_error(message)
                 .at(second.0.source_location())
                 .hint(format!("the other is {}", first.0.source_location().file.display()))
@@ -112,7 +112,16 @@ impl Project {
         let of_file =
             project.images_file().and_then(|file| file.reference.as_ref()).map(|pattern| pattern.value.as_str());
         project.pattern = inputs.reference.text().or(of_file).map(str::to_owned);
-        project.pattern.iter().try_for_each(|pattern| PatternInput::Reference.check(pattern))?;
+        if let Err(error) = project.pattern.iter().try_for_each(|pattern| PatternInput::Reference.check(pattern)) {
+            let of_file = project.images_file().and_then(|file| file.reference.as_ref());
+            return Err(match of_file.filter(|_| inputs.reference.text().is_none()) {
+                Some(of_file) => ActionError::usage_error("the images file's `reference` is not accepted")
+                    .at(of_file.source_location.clone())
+                    .because(error)
+                    .into(),
+                None => error.into(),
+            });
+        }
         project.assign_shared_images()?;
         project.share_images_file();
         project.select(&inputs.images)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ActionError;
 use crate::workspace;
-use cfn_images::Template;
+use cfn_images::is_meant_as_images_file;
 use runner_protocol::Input;
 
 /// The default file names of an images file.
@@ -68,10 +68,9 @@ pub(super) fn paths(template: &Input<'_>, folder: &Path, workspace: &Path) -> an
     Ok(found.into_iter().map(inside).collect::<Result<_, _>>()?)
 }
 
-/// Returns whether a file is an images file.
+/// Returns whether a file is meant as an images file.
 fn is_images_file(path: &Path) -> bool {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    Template::parse(&text, path).is_ok_and(|file| file.images_file().is_some())
+    is_meant_as_images_file(&fs::read_to_string(path).unwrap_or_default())
 }
 
 /// Resolves one template of the input.

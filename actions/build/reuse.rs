@@ -90,10 +90,11 @@ impl<'a> ReleasedVersions<'a> {
         let bare = &text[from..];
         let digits = bare.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
         let version = Version::parse_semantic(&bare[digits..]);
-        let version = version.map_err(|accepted| {
-            ActionError::usage_error(format!(
-                "input `since`: `{text}` is not `{LATEST}` and does not end in {accepted}"
-            ))
+        let version = version.map_err(|_| {
+            let message = format!("input `since`: `{}` is not accepted", text.escape_debug());
+            let accepted =
+                format!("use `{LATEST}`, or a git tag that ends in a semantic version, such as 1.2.3 or shop-v1.2.3");
+            ActionError::usage_error(message).hint(accepted)
         })?;
         for tag in [text.clone(), format!("v{text}")] {
             if let Some(commit) = commit_of(&project.workspace, &format!("refs/tags/{tag}")).await {
@@ -111,14 +112,17 @@ impl<'a> ReleasedVersions<'a> {
     /// # Errors
     /// If its reference cannot be determined, or the registry cannot be reached.
     pub(crate) async fn image(&self, image: &Image) -> anyhow::Result<ReuseDecision> {
-        let latest = match &self.version {
-            Some(_) => None,
+        let latest;
+        let since = match &self.version {
+            Some(version) => version,
             None => match self.latest(image).await? {
-                Ok(latest) => Some(latest),
+                Ok(found) => {
+                    latest = found;
+                    &latest
+                }
                 Err(reason) => return Ok(Err(reason)),
             },
         };
-        let Some(since) = self.version.as_ref().or(latest.as_ref()) else { return Ok(Err(String::new())) };
         if !self.build.contexts.is_empty() {
             return Ok(Err(format!("`build-contexts` of {} is not known, so it is built", since.tag)));
         }
@@ -249,8 +253,8 @@ async fn newest_version(
         let dated = match &version {
             Some(version) => DatedVersion::of_records(&records).into_iter().find(|dated| dated.version == *version),
             None => records.first().and_then(|newest| {
-                let all = DatedVersion::of_records(&records).into_iter();
-                all.into_iter().find(|dated| dated.version.to_string() == newest.record.version)
+                let mut all = DatedVersion::of_records(&records).into_iter();
+                all.find(|dated| dated.version.to_string() == newest.record.version)
             }),
         };
         let Some(dated) = dated else { continue };
@@ -287,8 +291,8 @@ async fn tag_of(workspace: &Path, version: &Version) -> Option<(String, String)>
         return Some((tag.to_owned(), commit_of(workspace, &format!("refs/tags/{tag}")).await?));
     }
     let may_be_commit = !version.is_semantic() && text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let commit = commit_of(workspace, &text).await.filter(|_| may_be_commit)?;
-    Some((text, commit))
+    let commit = if may_be_commit { commit_of(workspace, &text).await } else { None };
+    commit.map(|commit| (text, commit))
 }
 
 /// Returns the commit that a revision names.

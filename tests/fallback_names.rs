@@ -168,7 +168,7 @@ fn an_included_platform_is_not_known() {
     project.write("a", "a");
     project.commit();
     let run = project.build().input("dry-run", "true").run().exits(2);
-    assert!(run.error().contains("`Fn::Transform` takes in is not read"), "{}", run.error());
+    assert!(run.error().contains("`Fn::Transform` inserts is not read"), "{}", run.error());
 }
 
 /// The default of a parameter that means the version is the same for all versions.

@@ -8,6 +8,7 @@ use super::finding::{Finding, Severity};
 use super::image_definition::ImageDefinition;
 use super::intrinsics::{Guard, Scope};
 use super::parameters::{Parameter, assignment, is_environment};
+use super::unreadable::account_macros;
 use super::usage::{Usage, UsagePlace};
 use super::value::Need;
 use super::{Context, File, Template, fargate, roles};
@@ -49,7 +50,7 @@ impl Template {
         }
         findings.extend(self.platforms_of_defaults(images, &users, context));
         findings.extend(self.loop_findings(usages, context));
-        findings.extend(account_macros(&self.file));
+        findings.extend(macro_findings(&self.file));
         findings.extend(self.task_findings(&users, context));
         findings
             .sort_by(|one, other| (&one.source_location, &one.message).cmp(&(&other.source_location, &other.message)));
@@ -266,15 +267,13 @@ fn loops_of(scope: &Scope, prefix: &str, usages: &[Usage], findings: &mut Vec<Fi
 }
 
 /// Reports the account's own macros, which can change anything.
-fn account_macros(file: &File) -> Vec<Finding> {
-    let Some(transform) = file.root.get("Transform") else { return Vec::new() };
-    let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
-    let own = names.iter().filter_map(|node| {
-        let name = node.text().or_else(|| node.at(&["Name"])?.text())?;
+fn macro_findings(file: &File) -> Vec<Finding> {
+    let finding = |(mark, name)| {
         let message = format!("macro `{name}` may change what is deployed: the template is evaluated as it is written");
-        (!name.starts_with("AWS::")).then(|| Finding::new(Severity::Notice, file.source_location(node.mark), message))
-    });
-    own.chain(file.nested.values().flat_map(|file| account_macros(file))).collect()
+        Finding::new(Severity::Notice, file.source_location(mark), message)
+    };
+    let own = account_macros(file).into_iter().map(finding);
+    own.chain(file.nested.values().flat_map(|file| macro_findings(file))).collect()
 }
 
 fn mistakes(usage: &Usage) -> Vec<Finding> {

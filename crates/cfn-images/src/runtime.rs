@@ -112,7 +112,7 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
         return Some(from_alternatives(scope, node, Err(scope.mistake(node, TOO_MANY))));
     }
     if let Some(("Fn::Transform", _)) = node.intrinsic() {
-        let unread = Unresolved::new(scope.source_location(node), "what `Fn::Transform` takes in is not read");
+        let unread = Unresolved::new(scope.source_location(node), "what `Fn::Transform` inserts is not read");
         return Some(from_alternatives(scope, node, Err(unread)));
     }
     let branches = scope.branches(node);

@@ -1,7 +1,7 @@
 //! Parts of a template that cannot be read, and may deploy any image.
 
 use super::deploy_sites::ResourceKind;
-use super::document::{Entry, Node, NodeKind};
+use super::document::{Entry, Mark, Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
 use super::nested::{is_module, nests};
 use super::value::Unresolved;
@@ -23,7 +23,10 @@ impl Template {
 }
 
 fn in_file(scope: &Scope) -> Option<Unresolved> {
-    macros(&scope.file).or_else(|| {
+    let may_add = |(mark, name): &(Mark, &str)| {
+        Unresolved::new(scope.file.source_location(*mark), format!("macro `{name}` may add it"))
+    };
+    account_macros(&scope.file).first().map(may_add).or_else(|| {
         let sections = scope.file.root.as_mapping().map(|root| root.entries()).unwrap_or_default();
         let included = sections.iter().find(|entry| entry.key == TRANSFORM).map(|entry| include(scope, entry));
         let resources = scope.file.section("Resources").map(|section| section.entries()).unwrap_or_default();
@@ -31,15 +34,15 @@ fn in_file(scope: &Scope) -> Option<Unresolved> {
     })
 }
 
-/// Returns the account's own macro, which can change everything.
-fn macros(file: &File) -> Option<Unresolved> {
-    let transform = file.root.get("Transform")?;
+/// Returns the account's own macros, which can change everything, with their positions.
+pub(super) fn account_macros(file: &File) -> Vec<(Mark, &str)> {
+    let Some(transform) = file.root.get("Transform") else { return Vec::new() };
     let names = transform.as_sequence().unwrap_or(std::slice::from_ref(transform));
-    names.iter().find_map(|node| {
+    let own = names.iter().filter_map(|node| {
         let name = node.text().or_else(|| node.at(&["Name"])?.text())?;
-        let reason = format!("macro `{name}` may add it");
-        (!name.starts_with(PUBLIC)).then(|| Unresolved::new(file.source_location(node.mark), reason))
-    })
+        (!name.starts_with(PUBLIC)).then_some((node.mark, name))
+    });
+    own.collect()
 }
 
 fn in_resource(scope: &Scope, entry: &Entry) -> Option<Unresolved> {
@@ -77,5 +80,5 @@ fn in_node(scope: &Scope, node: &Node) -> Option<Unresolved> {
 }
 
 fn include(scope: &Scope, entry: &Entry) -> Unresolved {
-    Unresolved::new(scope.file.source_location(entry.mark), format!("what `{TRANSFORM}` takes in is not read"))
+    Unresolved::new(scope.file.source_location(entry.mark), format!("what `{TRANSFORM}` inserts is not read"))
 }

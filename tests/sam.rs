@@ -93,7 +93,7 @@ fn mistakes_in_metadata_are_named() {
         (
             "{DockerContext: orders, ImageKey: a b}",
             "template.yaml:9:49",
-            "`Orders.Metadata.ImageKey` has other characters",
+            "`Orders.Metadata.ImageKey`: `a b` has other characters",
         ),
     ] {
         let project = Project::new(&template(&function("Orders", "", metadata)));

@@ -119,7 +119,10 @@ fn image(template: &Template, entry: &Entry, metadata: &Node, uri: Option<&Text>
     let key = one(IMAGE_KEY)?
         .unwrap_or_else(|| Placed { value: entry.key.clone(), source_location: source_location.clone() });
     if !key.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
-        let message = format!("`{}.Metadata.{IMAGE_KEY}` has other characters than letters and digits", entry.key);
+        let message = format!(
+            "`{}.Metadata.{IMAGE_KEY}`: `{}` has other characters than letters and digits",
+            entry.key, key.value
+        );
         return Err(Error::invalid(key.source_location, message));
     }
     let name = uri.and_then(repository).unwrap_or_else(|| key.value.to_lowercase());

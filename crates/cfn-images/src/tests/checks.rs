@@ -1,6 +1,6 @@
 use super::*;
 
-/// `location severity: message (hint)`, a line each.
+/// Returns a line `location severity: message (hint)` for each finding.
 fn findings(text: &str) -> String {
     findings_with(text, &context(&[]))
 }

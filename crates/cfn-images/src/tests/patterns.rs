@@ -158,7 +158,7 @@ fn a_version_without_numbers_is_written_out_as_a_word_of_its_own() {
     ] {
         assert_eq!(pattern_with(&format!("'r.io/app:{tag}'"), version, &[]).is_of_version(), is_of_version, "{tag}");
     }
-    // A word of a registry or repository is none, however the name is made.
+    // The same text in a registry or repository is not the version, whether the name is written out or filled in.
     let of_input = |input: &str| {
         let version: Version = "42".parse().unwrap();
         let text = TracedText::fill(input, Some("dev"), Some(&version), &[]);

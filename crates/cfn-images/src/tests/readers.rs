@@ -14,7 +14,7 @@ Mappings:
 Resources:
 ";
 
-/// `resource place reference`, a line each.
+/// Returns a line `resource place reference` for each usage.
 fn described(resources: &str, context: &Context) -> String {
     let usages = template(&format!("{MAPPINGS}{resources}")).usages(context);
     let line = |usage: &Usage| {

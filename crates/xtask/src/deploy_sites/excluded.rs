@@ -1,4 +1,4 @@
-//! Properties that look like an image's name and are none.
+//! Properties that look like the name of a container image but are not.
 
 /// Patterns over `TYPE PATH`, each with the reason why such a property names no image that is deployed. The first that
 /// matches gives the reason.

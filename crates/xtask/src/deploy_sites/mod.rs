@@ -36,7 +36,7 @@ struct Site {
 struct Found {
     /// Sorted.
     sites: Vec<Site>,
-    /// Types with the names of their properties that look like an image's name and are none, with the reason.
+    /// Types and properties that look like the name of a container image but are not, with the reason.
     left_out: BTreeSet<(String, String, &'static str)>,
 }
 

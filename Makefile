@@ -18,7 +18,7 @@ demo: ## take two images from Dockerfile to prod on this machine (STORE=oci: wit
 	@exemplar/demo/run "$(STORE)"
 
 test: ## run all tests, against real builders and registries
-	@$(WITH_TOOLS) cargo test --workspace
+	@$(WITH_TOOLS) cargo test --workspace --no-fail-fast
 
 e2e: ## run the exemplar's workflows from commit to prod, with wrkflw, act and an AWS on this machine
 	@tests/e2e/run

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
+use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
 
@@ -20,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) target: RegistryAccess,
     /// How images are signed, if they are.
     pub(crate) signing: Option<Signing>,
+    /// GitHub's records of where the images are stored, if they are written.
+    pub(crate) github_records: Option<GitHubRecords>,
 }
 
 impl Request {

@@ -27,6 +27,7 @@ pub mod inputs;
 pub mod naming;
 mod nearest;
 mod plural;
+pub mod retention;
 pub mod workspace;
 
 pub use annotation::AtSourceLocation;

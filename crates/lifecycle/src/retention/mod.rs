@@ -1,0 +1,12 @@
+//! What an ECR lifecycle policy will do to the images of a repository, by the rules that [ECR
+//! documents](https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html).
+//!
+//! A rule acts on images, not on tags: a rule for `dev-*` deletes an image with all of its tags, also if one of them is
+//! `prod-1.0.0`. An image's age counts from its push, however late a tag was added. Referrers are no images of their own
+//! here, because ECR removes them with their subject.
+
+mod evaluation;
+mod policy;
+
+pub use evaluation::{Removal, RemovalTime, StoredImage, removals, when_removed};
+pub use policy::{LifecyclePolicy, LifecycleRule, PolicyError, RuleAction};

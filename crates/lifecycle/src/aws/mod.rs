@@ -5,6 +5,7 @@ mod ecr;
 mod error;
 mod findings;
 mod identity;
+mod images;
 mod repositories;
 
 use std::collections::HashMap;

@@ -6,7 +6,9 @@
 //! here, because ECR removes them with their subject.
 
 mod evaluation;
+mod hazard;
 mod policy;
 
 pub use evaluation::{Removal, RemovalTime, StoredImage, removals, when_removed};
+pub use hazard::{Hazard, LiveImage, hazard};
 pub use policy::{LifecyclePolicy, LifecycleRule, PolicyError, RuleAction};

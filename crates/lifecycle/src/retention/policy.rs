@@ -178,6 +178,17 @@ impl LifecycleRule {
     }
 }
 
+impl LifecycleRule {
+    /// Returns whether a rule counts or selects images by a tag.
+    pub(super) fn names(&self, tag: &str) -> bool {
+        match &self.tags {
+            TagCondition::Any => true,
+            TagCondition::Untagged => false,
+            TagCondition::Tagged(patterns) => patterns.iter().any(|pattern| pattern.matches(tag)),
+        }
+    }
+}
+
 impl SelectionText {
     fn tags(&self) -> Result<TagCondition, String> {
         let prefixes = self.tag_prefix_list.iter().cloned().map(TagPattern::Prefix);

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cosign;
 #[cfg(feature = "services")]
 pub mod delivery;
+pub mod delta;
 #[cfg(feature = "services")]
 pub mod deployment;
 mod diagnostic;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use time::Date;
 use time::macros::format_description;
 
+use super::packages::PackageList;
 use super::results::{LintFailure, LintResult, Provenance, ReportedVulnerability, SbomFormat, ScanResult, time};
 use super::{lint, scan};
 use oci::Digest;
@@ -256,6 +257,11 @@ pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFo
         SbomFormat::Spdx => sbom.spdx.0.is_some() || sbom.spdx_context.0.is_some(),
     };
     if is_one { Ok(format) } else { Err("is no SBOM of the format that it is said to have") }
+}
+
+pub(super) fn packages(format: SbomFormat, document: &Document<'_>) -> Result<PackageList, Reason> {
+    sbom(format, document)?;
+    PackageList::read(format, document.bytes, document.is_statement).map_err(|_| "has another shape than it should")
 }
 
 /// SLSA provenance, with the fields of the versions 0.2 and 1.

@@ -6,6 +6,7 @@ mod decode;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod lint;
+pub mod packages;
 pub mod provenance;
 pub mod read;
 mod record;

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use super::decode::{self, Document, Reason, Statement};
+use super::packages::PackageList;
 use super::results::{LintResult, Provenance, SbomFormat, ScanResult, time};
 use super::{artifact_type, predicate_type};
 use oci::{Content, Descriptor, Digest, ErrorKind, Manifest, Store, StoreError, annotation, read_blob};
@@ -64,14 +65,15 @@ pub async fn scan(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evide
 /// # Errors
 /// If a request fails.
 pub async fn sbom(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<SbomFormat>>, StoreError> {
-    let as_artifact = |kind: &str| match kind {
-        artifact_type::CYCLONEDX => Some(SbomFormat::CycloneDx),
-        artifact_type::SPDX => Some(SbomFormat::Spdx),
-        _ => None,
-    };
-    let as_statement =
-        |predicate: &str| SBOM.iter().find(|(prefix, _)| predicate.starts_with(prefix)).map(|(_, format)| *format);
-    pieces(store, platform, as_artifact, as_statement, decode::sbom).await
+    pieces(store, platform, sbom_artifact, sbom_statement, decode::sbom).await
+}
+
+/// Returns the packages in the SBOMs of a platform's manifest, newest first.
+///
+/// # Errors
+/// If a request fails.
+pub async fn packages(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<PackageList>>, StoreError> {
+    pieces(store, platform, sbom_artifact, sbom_statement, decode::packages).await
 }
 
 /// Returns the provenance of a digest, newest first. This project attaches its own to an image's root, and BuildKit's
@@ -94,6 +96,18 @@ pub async fn build_args(
 ) -> Result<Vec<Evidence<Option<BTreeMap<String, String>>>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::PROVENANCE).then_some(());
     pieces(store, digest, |_| None, wanted, decode::build_args).await
+}
+
+fn sbom_artifact(kind: &str) -> Option<SbomFormat> {
+    match kind {
+        artifact_type::CYCLONEDX => Some(SbomFormat::CycloneDx),
+        artifact_type::SPDX => Some(SbomFormat::Spdx),
+        _ => None,
+    }
+}
+
+fn sbom_statement(predicate: &str) -> Option<SbomFormat> {
+    SBOM.iter().find(|(prefix, _)| predicate.starts_with(prefix)).map(|(_, format)| *format)
 }
 
 /// Returns the referrers of a kind, newest first. An artifact is selected by its artifact type, a statement about the

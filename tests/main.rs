@@ -48,6 +48,7 @@ mod proxies;
 mod publish;
 mod publish_cancel;
 mod publish_stores;
+mod referrers;
 mod repositories;
 mod resolves;
 mod rollback;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use lifecycle::{ActionError, workspace};
-use oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform};
+use oci::{CONFIG_LIMIT, Digest, Layout, Manifest, Platform};
 
 use crate::dockerfile::{BaseImage, PullSource, Substitutions};
 
@@ -252,11 +252,16 @@ fn read_images(layout: &Layout, digest: &Digest) -> anyhow::Result<Vec<(Manifest
     };
     let root = read(digest)?;
     let manifests = if root.is_index() {
-        let is_image = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
         // The layout need not have all platforms.
-        let is_there = |child: &&Descriptor| layout.blob_path(&child.digest).exists();
-        let children = root.children().iter().filter(is_image).filter(is_there);
-        children.map(|child| read(&child.digest)).collect::<Result<_, _>>()?
+        let present = root.children().iter().filter(|child| layout.blob_path(&child.digest).exists());
+        let mut platforms = Vec::new();
+        for child in present {
+            let manifest = read(&child.digest)?;
+            if child.is_platform(&manifest) {
+                platforms.push(manifest);
+            }
+        }
+        platforms
     } else {
         vec![root]
     };

@@ -137,7 +137,10 @@ impl BuilderExport {
                             attestations.push((about.parse()?, layout.read_blob(layer, ATTESTATION_LIMIT)?));
                         }
                     }
-                    _ => platforms.push((read_platform(layout, child, &manifest)?, manifest)),
+                    _ if child.is_platform(&manifest) => {
+                        platforms.push((read_platform(layout, child, &manifest)?, manifest));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -217,7 +220,7 @@ pub(crate) fn platform_manifest(layout: &Layout, image: &Digest, platform: &Plat
     }
     for child in manifest.children() {
         let candidate = read_manifest(layout, &child.digest)?;
-        if read_platform(layout, child, &candidate)? == *platform {
+        if child.is_platform(&candidate) && read_platform(layout, child, &candidate)? == *platform {
             return Ok(candidate);
         }
     }

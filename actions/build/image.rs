@@ -7,6 +7,7 @@ use cfn_images::ImageDefinition;
 use oci::Platform;
 
 use crate::dockerfile::{BaseImage, Dockerfile, Sources};
+use crate::soci::Obstacle;
 
 /// An image with everything that its build needs.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub(crate) struct Image {
     pub(crate) sources: BTreeMap<Platform, Sources>,
     /// The base image of the last stage, if it is the same for all platforms.
     pub(crate) base: Option<String>,
+    /// Why it must not be converted for SOCI.
+    pub(crate) soci_obstacle: Option<Obstacle>,
     /// Digests of base images that are known before the build, by reference.
     pub(crate) known_digests: BTreeMap<String, String>,
 }

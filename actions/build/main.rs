@@ -21,6 +21,7 @@ mod reuse;
 mod sbom;
 mod scan;
 mod single_image_layout;
+mod soci;
 mod tools;
 
 use std::io;
@@ -42,6 +43,7 @@ use inputs::Inputs;
 use pipeline::Pipeline;
 use report::BuildReport;
 use request::BuildRequest;
+use soci::SociConverter;
 
 const ACTION: Action = Action {
     name: "build",
@@ -109,6 +111,7 @@ async fn build_images(
     images.iter().try_for_each(|image| builder.check(image, &request.build.base_images))?;
     let BuildRequest { common, build: options, .. } = request;
     let checks = Checks::prepare(&request.checks, common, &request.layout, runner).await?;
+    let soci = SociConverter::choose(options.soci, images, runner).await?;
     let reason = builder.reason();
     let report = |results| BuildReport {
         results,
@@ -129,8 +132,15 @@ async fn build_images(
     let (aws, environment) = (&request.reuse.registry.aws, &runner.variables);
     let credentials = BaseCredentials::prepare(images, &others, &options.base_images, aws, environment).await?;
     builder.open(options, &credentials, runner).await?;
-    let pipeline =
-        Pipeline { request, builder, credentials: &credentials, checks: &checks, loader: loader.as_ref(), folder };
+    let pipeline = Pipeline {
+        request,
+        builder,
+        credentials: &credentials,
+        soci,
+        checks: &checks,
+        loader: loader.as_ref(),
+        folder,
+    };
     let results = pipeline.run(images, runner).await?;
     let report = report(&results);
     let verdict = report.write(Some(&checks.reports), runner);

@@ -23,6 +23,7 @@ use crate::lint::LintedDockerfile;
 use crate::presentation;
 use crate::request::BuildRequest;
 use crate::reuse::ReleasedVersions;
+use crate::soci::SociConverter;
 
 /// The time between two lines that say that a build is still running.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) builder: &'a Builder,
     pub(crate) credentials: &'a BaseCredentials,
+    /// Converts the images for Fargate, if requested.
+    pub(crate) soci: Option<SociConverter>,
     pub(crate) checks: &'a Checks,
     /// Loads the images into Docker, if requested.
     pub(crate) loader: Option<&'a ImageLoader>,
@@ -173,10 +176,58 @@ impl Pipeline<'_> {
         let builds = images.iter().enumerate().map(|(number, image)| async move {
             let folder = self.folder.join(number.to_string());
             let parameters = build_parameters(self.request, image, epoch, self.credentials, &folder, runner);
-            build_or_reuse(image, self.builder, &parameters, release, layout, runner).await
+            self.build_or_reuse(image, &parameters, release, layout, runner).await
         });
         let builds: Vec<_> = builds.collect();
         stream::iter(builds).buffered(self.request.common.concurrency).collect().await
+    }
+
+    /// Reuses an image of a release if it has not changed since, otherwise builds it.
+    async fn build_or_reuse(
+        &self,
+        image: &Image,
+        parameters: &BuildParameters<'_>,
+        release: Option<&ReleasedVersions<'_>>,
+        layout: &Layout,
+        runner: &Runner,
+    ) -> ImageResult {
+        let (timer, started) = (Instant::now(), clock::now());
+        let not_reused = match reuse(image, release, runner).await {
+            Ok(result) => return result,
+            Err(reason) => reason,
+        };
+        let attempt = tokio::select! {
+            attempt = self.build(image, parameters, layout, runner) => attempt,
+            never = report_progress(image, timer, runner) => match never {},
+            () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
+        };
+        let mut result = ImageResult::new(image, BuildStatus::Built);
+        result.not_reused = not_reused;
+        result.seconds = timer.elapsed().as_secs();
+        result.started = started;
+        result.finished = clock::now();
+        match attempt {
+            Ok((built, output)) => result.set_built(built, output),
+            Err(error) => result.fail(&error),
+        }
+        result
+    }
+
+    async fn build(
+        &self,
+        image: &Image,
+        parameters: &BuildParameters<'_>,
+        layout: &Layout,
+        runner: &Runner,
+    ) -> anyhow::Result<(BuiltImage, BuildOutput)> {
+        let (built, output) = build(image, self.builder, parameters, layout, runner).await?;
+        let converted = match &self.soci {
+            Some(soci) => soci.convert(image, built, layout, parameters.folder, runner).await?,
+            None => built,
+        };
+        // The blobs are linked into the layout, so the builder's output is no longer needed.
+        std::fs::remove_dir_all(parameters.folder).ok();
+        Ok((converted, output))
     }
 }
 
@@ -237,37 +288,6 @@ fn name_all(images: &[Image], results: &[ImageResult], layout: &Layout) -> anyho
     Ok(())
 }
 
-/// Reuses an image of a release if it has not changed since, otherwise builds it.
-async fn build_or_reuse(
-    image: &Image,
-    builder: &Builder,
-    parameters: &BuildParameters<'_>,
-    release: Option<&ReleasedVersions<'_>>,
-    layout: &Layout,
-    runner: &Runner,
-) -> ImageResult {
-    let (timer, started) = (Instant::now(), clock::now());
-    let not_reused = match reuse(image, release, runner).await {
-        Ok(result) => return result,
-        Err(reason) => reason,
-    };
-    let attempt = tokio::select! {
-        attempt = build(image, builder, parameters, layout, runner) => attempt,
-        never = report_progress(image, timer, runner) => match never {},
-        () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
-    };
-    let mut result = ImageResult::new(image, BuildStatus::Built);
-    result.not_reused = not_reused;
-    result.seconds = timer.elapsed().as_secs();
-    result.started = started;
-    result.finished = clock::now();
-    match attempt {
-        Ok((built, output)) => result.set_built(built, output),
-        Err(error) => result.fail(&error),
-    }
-    result
-}
-
 async fn build(
     image: &Image,
     builder: &Builder,
@@ -309,8 +329,6 @@ async fn build(
     annotations.extend(parameters.options.annotations.clone());
     let (target, image) = (layout.clone(), image.clone());
     let built = run_blocking(move || built_image::import(export, &target, &image, &annotations)).await?;
-    // The blobs are linked into the layout, so the builder's output is no longer needed.
-    std::fs::remove_dir_all(parameters.folder).ok();
     Ok((built, output))
 }
 

@@ -15,6 +15,7 @@ use crate::build_contexts::refusal_of_path;
 use crate::dockerfile::{BaseImage, Dockerfile, Sources};
 use crate::image::Image;
 use crate::request::BuildOptions;
+use crate::soci::Obstacle;
 
 /// The largest ignore file that is read, in bytes.
 const IGNORE_LIMIT: u64 = 1024 * 1024;
@@ -236,6 +237,8 @@ fn plan_image(
     let base = final_bases.first().cloned().flatten().filter(|_| final_bases.len() == 1);
     let bases: Vec<&BaseImage> = sources.values().flat_map(|sources| &sources.bases).collect();
     let known_digests = base_images::known_digests(&options.base_images, workspace, &bases)?;
+    let usages = usages.deployed.iter().chain(&usages.conditional).chain(&usages.possible);
+    let soci_obstacle = Obstacle::of(usages, &platforms);
     Ok(Image {
         key: definition.key.value.clone(),
         definition: definition.clone(),
@@ -250,6 +253,7 @@ fn plan_image(
         build_args,
         sources,
         base,
+        soci_obstacle,
         known_digests,
     })
 }

@@ -45,6 +45,7 @@ pub(crate) struct BuildOptions {
     pub(crate) no_cache: bool,
     pub(crate) pull: bool,
     pub(crate) provenance: ProvenanceChoice,
+    pub(crate) soci: SociChoice,
     pub(crate) flags: BuilderFlags,
     pub(crate) contexts: NamedContexts,
 }
@@ -71,6 +72,22 @@ pub(crate) enum ProvenanceChoice {
     Own,
     /// The action's own statement and BuildKit's.
     BuildKit,
+}
+
+/// The input `soci`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SociChoice {
+    /// Images that only Fargate runs are converted, if soci is found.
+    Auto,
+    /// Every image is converted, or the run fails.
+    Always,
+    Off,
+}
+
+impl SociChoice {
+    /// The values of the input.
+    pub(crate) const ALL: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("always", Self::Always), ("off", Self::Off)];
 }
 
 /// Inputs that become flags of the builder's command line.

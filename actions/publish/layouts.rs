@@ -77,7 +77,10 @@ impl Layouts {
             for root in layout.roots()? {
                 let Some(name) = root.name else { continue };
                 if name != key {
-                    keys.push(name);
+                    // A list of referrers, or a signature of cosign, is no image.
+                    if !name.parse::<Tag>().is_ok_and(|tag| tag.is_of_evidence()) {
+                        keys.push(name);
+                    }
                     continue;
                 }
                 let digest = &root.descriptor.digest;
@@ -107,8 +110,12 @@ impl Layouts {
     }
 
     /// Returns one index over the platforms of several roots.
+    ///
+    /// Entries that are no platform, such as indexes of SOCI, follow all platforms: a runtime takes the first entry of
+    /// its platform.
     fn merge(&self, key: &str, roots: &[(&Layout, Manifest)]) -> anyhow::Result<Manifest> {
         let mut platforms: BTreeMap<Platform, (&Layout, Descriptor)> = BTreeMap::new();
+        let mut others: Vec<Descriptor> = Vec::new();
         for (layout, root) in roots {
             let descriptors: Vec<Descriptor> = match &root.content {
                 Content::Index { manifests } => manifests.clone(),
@@ -117,6 +124,12 @@ impl Layouts {
                 }
             };
             for descriptor in descriptors {
+                if root.is_index() && !self.is_platform(layout, &descriptor)? {
+                    if others.iter().all(|other| other.digest != descriptor.digest) {
+                        others.push(descriptor);
+                    }
+                    continue;
+                }
                 let platform = descriptor.platform.clone();
                 let platform = platform.ok_or_else(|| {
                     ActionError::failure(format!("the manifest {} has no platform", descriptor.digest))
@@ -131,7 +144,8 @@ impl Layouts {
                 }
             }
         }
-        let manifests: Vec<_> = platforms.values().map(|(_, descriptor)| descriptor.to_json()).collect();
+        let platforms = platforms.values().map(|(_, descriptor)| descriptor);
+        let manifests: Vec<_> = platforms.chain(&others).map(Descriptor::to_json).collect();
         let mut index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests});
         // The index has the annotations that all roots share.
         let common = |(name, value): &(&String, &String)| {
@@ -144,6 +158,16 @@ impl Layouts {
         let index = Manifest::parse(index.to_string().into(), None)?;
         self.merged.lock().unwrap_or_else(PoisonError::into_inner).insert(index.digest.clone(), index.clone());
         Ok(index)
+    }
+
+    /// Returns whether an entry of an index is a platform.
+    fn is_platform(&self, layout: &Layout, entry: &Descriptor) -> anyhow::Result<bool> {
+        let missing = || {
+            let message =
+                format!("the manifest {} is missing from the layout {}", entry.digest, layout.path().display());
+            ActionError::failure(message).hint(TRUNCATED)
+        };
+        Ok(entry.is_platform(&layout.read_manifest(&entry.digest)?.ok_or_else(missing)?))
     }
 
     /// Returns the platform in the configuration of an image.
@@ -274,8 +298,19 @@ impl Store for Layouts {
         Ok(referrers)
     }
 
-    async fn existing(&self, _: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
-        Ok(Vec::new())
+    async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
+        let mut existing: BTreeMap<Tag, Digest> = BTreeMap::new();
+        for layout in &self.layouts {
+            for (tag, digest) in layout.existing(tags).await? {
+                if let Some(other) = existing.get(&tag).filter(|other| **other != digest) {
+                    let message = format!("the tag `{tag}` is {other} in one layout and {digest} in another");
+                    return Err(StoreError::new(ErrorKind::Conflict, message)
+                        .hint("let one layout hold the signatures of an image"));
+                }
+                existing.insert(tag, digest);
+            }
+        }
+        Ok(existing.into_iter().collect())
     }
 
     async fn tags(&self) -> Result<Vec<Tag>, StoreError> {

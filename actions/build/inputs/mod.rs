@@ -21,7 +21,7 @@ use runner_protocol::{Input, InputError, Runner, Variables};
 use crate::dockerfile::{Substitutions, is_image};
 use crate::request::{
     BuildOptions, BuildRequest, CheckOptions, InstallTools, ProvenanceChoice, ReuseOptions, SbomChoice, ScanOptions,
-    ScannerChoice,
+    ScannerChoice, SociChoice,
 };
 
 lifecycle::inputs! {
@@ -49,6 +49,7 @@ lifecycle::inputs! {
     build_contexts = "",
     no_cache_filters = "",
     load = "false",
+    soci = "off",
     lint = "error",
     scan = "auto",
     scan_threshold = "high",
@@ -97,6 +98,7 @@ impl Inputs {
             no_cache: self.no_cache().boolean(false)?,
             pull: self.pull().boolean(false)?,
             provenance: provenance(&self.provenance())?,
+            soci: self.soci().choice(&SociChoice::ALL, SociChoice::Off)?,
             flags: builder_flags::parse(self, variables, project)?,
             contexts: builder_flags::contexts(&self.build_contexts(), project)?,
         })

@@ -98,23 +98,22 @@ pub fn report_missing(missing: &[ActionError], release: Release<'_>, runner: &Ru
 /// # Errors
 /// If a manifest or configuration cannot be read, or does not name its platform.
 pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Platform>, StoreError> {
-    let listed = || root.children().iter().filter(|child| !child.is_attestation());
-    let mut platforms: Vec<Platform> = listed().filter_map(|child| child.platform.clone()).collect();
-    if !root.is_index() || platforms.len() < listed().count() {
-        let graph = Graph::read(store, root.clone()).await?;
-        platforms.clear();
-        for (named, manifest) in graph.platforms() {
-            match (named, &manifest.content) {
-                (Some(platform), _) => platforms.push(platform),
-                (None, Content::Image { config, .. }) => {
-                    let bytes = read_blob(store.as_ref(), config, CONFIG_LIMIT).await?;
-                    platforms.push(Platform::of_config(&bytes).ok_or_else(|| {
-                        let message = format!("{} doesn't say its platform", manifest.digest);
-                        StoreError::new(ErrorKind::Invalid, message)
-                    })?);
-                }
-                (None, Content::Index { .. }) => {}
+    if let Some(platforms) = root.named_platforms() {
+        return Ok(platforms);
+    }
+    let graph = Graph::read(store, root.clone()).await?;
+    let mut platforms = Vec::new();
+    for (named, manifest) in graph.platforms() {
+        match (named, &manifest.content) {
+            (Some(platform), _) => platforms.push(platform),
+            (None, Content::Image { config, .. }) => {
+                let bytes = read_blob(store.as_ref(), config, CONFIG_LIMIT).await?;
+                platforms.push(Platform::of_config(&bytes).ok_or_else(|| {
+                    let message = format!("{} doesn't say its platform", manifest.digest);
+                    StoreError::new(ErrorKind::Invalid, message)
+                })?);
             }
+            (None, Content::Index { .. }) => {}
         }
     }
     Ok(platforms)

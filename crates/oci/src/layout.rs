@@ -1,6 +1,7 @@
 mod index;
+mod referrers;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -359,16 +360,8 @@ impl Store for Layout {
     }
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
-        let mut referrers: BTreeMap<Digest, Descriptor> = BTreeMap::new();
-        for root in self.entries()?.iter().filter(|root| root.name.is_none()) {
-            if self.subject(root)?.is_none_or(|of| of != *subject) {
-                continue;
-            }
-            let Some(manifest) = self.manifest_of(&root.descriptor)? else { continue };
-            let descriptor = Descriptor { annotations: manifest.annotations.clone(), ..manifest.descriptor() };
-            referrers.insert(manifest.digest, descriptor);
-        }
-        Ok(referrers.into_values().collect())
+        let subject = subject.clone();
+        self.run_blocking(move |layout| layout.list_referrers(&subject)).await
     }
 
     async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {

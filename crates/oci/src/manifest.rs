@@ -22,6 +22,14 @@ pub mod media_type {
     /// The empty JSON object that is used without a configuration.
     pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
+    /// The configuration of an image.
+    pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// Docker's configuration of an image.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+    /// What the media types of an image's layers start with.
+    pub const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
+
     /// All media types of manifests, for an `Accept` header.
     pub const MANIFESTS: [&str; 4] = [IMAGE, INDEX, DOCKER_IMAGE, DOCKER_LIST];
 }
@@ -193,6 +201,24 @@ impl Manifest {
     pub fn is_index(&self) -> bool {
         matches!(self.content, Content::Index { .. })
     }
+
+    /// Returns the platforms that an index names, or `None` if that takes more than the index: if this is an image, or
+    /// if the content of an entry decides whether it is a platform.
+    pub fn named_platforms(&self) -> Option<Vec<Platform>> {
+        let Content::Index { manifests } = &self.content else { return None };
+        let selectable = || manifests.iter().filter(|entry| !entry.is_unknown());
+        if selectable().any(|entry| entry.artifact_type.is_some()) {
+            return None;
+        }
+        selectable().map(|entry| entry.platform.clone()).collect()
+    }
+
+    /// Returns whether a container could run this: it has the configuration or a layer of an image.
+    fn is_runnable(&self) -> bool {
+        let is_config = |kind: &str| [media_type::IMAGE_CONFIG, media_type::DOCKER_CONFIG].contains(&kind);
+        let is_layer = |kind: &str| media_type::LAYERS.iter().any(|prefix| kind.starts_with(prefix));
+        self.blobs().any(|blob| is_config(&blob.media_type) || is_layer(&blob.media_type))
+    }
 }
 
 impl Descriptor {
@@ -211,14 +237,19 @@ impl Descriptor {
         })
     }
 
-    /// Returns whether this is an attestation of the builder in an index, by BuildKit's annotations.
-    pub fn is_attestation(&self) -> bool {
-        let unknown = self
-            .platform
-            .as_ref()
-            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
-        let kind = self.annotations.get(annotation::DOCKER_REFERENCE_TYPE);
-        unknown && kind.is_some_and(|kind| kind == "attestation-manifest")
+    /// Returns whether this entry of an index is an image for a platform. `content` is the manifest of the entry.
+    ///
+    /// No runtime selects an entry `unknown/unknown`, such as an attestation of BuildKit. An entry with an artifact
+    /// type, such as an index of SOCI, is content for other programs, even if it names a platform. But runtimes select
+    /// an entry by its platform alone, so an artifact type does not hide an image that a container could run.
+    pub fn is_platform(&self, content: &Manifest) -> bool {
+        !self.is_unknown() && (self.artifact_type.is_none() || content.is_runnable())
+    }
+
+    /// Returns whether the platform is `unknown/unknown`.
+    fn is_unknown(&self) -> bool {
+        let is_unknown = |platform: &Platform| platform.os == "unknown" && platform.architecture == "unknown";
+        self.platform.as_ref().is_some_and(is_unknown)
     }
 
     /// Returns the descriptor of some bytes.
@@ -296,6 +327,52 @@ mod tests {
         let index = Manifest::parse(index.into(), Some("text/plain")).unwrap();
         assert!(index.is_index());
         assert_eq!(index.children()[0].platform, Some(Platform::linux("arm64")));
+    }
+
+    #[test]
+    fn an_artifact_in_an_index_is_no_platform_unless_it_could_run() {
+        let manifest = |config: &str, layer: &str| {
+            let text = format!(
+                r#"{{"schemaVersion":2,"config":{{"mediaType":"{config}","digest":"{D}","size":0}},
+                     "layers":[{{"mediaType":"{layer}","digest":"{D}","size":0}}]}}"#
+            );
+            Manifest::parse(text.into(), None).unwrap()
+        };
+        let (layer, ztoc) = ("application/vnd.oci.image.layer.v1.tar+gzip", "application/octet-stream");
+        let soci = "application/vnd.amazon.soci.index.v2+json";
+        let entry = |platform: Option<&str>, artifact_type: Option<&str>| Descriptor {
+            platform: platform.map(|platform| platform.parse().unwrap()),
+            artifact_type: artifact_type.map(str::to_owned),
+            ..Descriptor::of(media_type::IMAGE, b"")
+        };
+        let (amd64, unknown) = (Some("linux/amd64"), Some("unknown/unknown"));
+        for (platform, artifact_type, config, layer, expected) in [
+            (amd64, None, media_type::IMAGE_CONFIG, layer, true),
+            (amd64, None, soci, ztoc, true),
+            (None, None, media_type::DOCKER_CONFIG, layer, true),
+            (unknown, None, media_type::IMAGE_CONFIG, layer, false),
+            (unknown, Some("x/y"), media_type::EMPTY, ztoc, false),
+            (amd64, Some(soci), soci, ztoc, false),
+            (None, Some("x/y"), media_type::EMPTY, ztoc, false),
+            (amd64, Some(soci), media_type::IMAGE_CONFIG, ztoc, true),
+            (amd64, Some(soci), media_type::DOCKER_CONFIG, ztoc, true),
+            (amd64, Some(soci), soci, layer, true),
+        ] {
+            let is_platform = entry(platform, artifact_type).is_platform(&manifest(config, layer));
+            assert_eq!(is_platform, expected, "{platform:?} {artifact_type:?} {config} {layer}");
+        }
+
+        let named = |entries: &[Descriptor]| {
+            let entries: Vec<_> = entries.iter().map(Descriptor::to_json).collect();
+            let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": entries});
+            let platforms = Manifest::parse(index.to_string().into(), None).unwrap().named_platforms();
+            platforms.map(|platforms| crate::listed(&platforms))
+        };
+        let both = [entry(amd64, None), entry(Some("linux/arm64"), None), entry(unknown, Some("x/y"))];
+        assert_eq!(named(&both).as_deref(), Some("linux/amd64, linux/arm64"));
+        assert_eq!(named(&[entry(amd64, None), entry(amd64, Some(soci))]), None);
+        assert_eq!(named(&[entry(amd64, None), entry(None, None)]), None);
+        assert_eq!(manifest(media_type::IMAGE_CONFIG, layer).named_platforms(), None);
     }
 
     #[test]

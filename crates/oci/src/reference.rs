@@ -104,9 +104,18 @@ impl Tag {
 
     /// Returns whether the tag may be one of a digest's referrers, or one of cosign.
     pub fn is_of_evidence(&self) -> bool {
-        let hex = self.0.strip_prefix("sha256-").and_then(|rest| rest.split('.').next());
-        hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        self.0.split('.').next().is_some_and(is_list_of_referrers)
     }
+
+    /// Returns whether the tag may be one of a digest's referrers.
+    pub fn is_list_of_referrers(&self) -> bool {
+        is_list_of_referrers(&self.0)
+    }
+}
+
+fn is_list_of_referrers(tag: &str) -> bool {
+    let hex = tag.strip_prefix("sha256-");
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 impl FromStr for Tag {

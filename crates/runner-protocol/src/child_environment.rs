@@ -263,6 +263,8 @@ pub enum Program<'a> {
     Grype,
     /// `syft`
     Syft,
+    /// `soci`
+    Soci,
     /// `git`
     Git,
     /// Python, for pip.
@@ -318,6 +320,8 @@ fn program_variables(program: Program<'_>, variables: &Variables) -> Vec<String>
         Program::Trivy => &[TRIVY],
         Program::Grype => &[GRYPE],
         Program::Syft => &[SYFT],
+        // What it reads from variables concerns containerd, which it does not use here.
+        Program::Soci => &[],
         Program::Git => &[GIT],
         Program::Pip => &[PIP],
         Program::CredentialHelper(_) => &[PASSWORD_STORES],
@@ -546,7 +550,7 @@ mod tests {
         let text = include_str!("../../../docs/security.md");
         let programs =
             [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
-        let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
+        let others = [Program::Grype, Program::Syft, Program::Soci, Program::Git, Program::Pip];
         let variables = Variables::from([]);
         let of_programs = programs.into_iter().chain(others).flat_map(|program| program_variables(program, &variables));
         let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
@@ -571,6 +575,7 @@ mod tests {
             (Program::Trivy, &["TRIVY_TOKEN"]),
             (Program::Grype, &[]),
             (Program::Syft, &[]),
+            (Program::Soci, &[]),
             (Program::Git, &[]),
             (Program::Cosign, &[]),
             (Program::Pip, &[]),

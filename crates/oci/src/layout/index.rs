@@ -1,4 +1,4 @@
-//! `index.json` of a layout: its entries, their subjects, and the lock for changes.
+//! `index.json` of a layout: its entries, and the lock for changes.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, TryLockError};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use oci_spec::image::ImageIndex;
 
 use super::Layout;
+use super::referrers::{Links, ReferrersBySubject};
 use crate::{Descriptor, Digest, ErrorKind, InvalidDigest, StoreError, Tag, annotation, media_type};
 
 /// The maximum size of an `index.json`, in bytes. It suffices for some hundred thousand entries.
@@ -35,8 +36,10 @@ pub struct Root {
 pub(super) struct Seen {
     /// The entries of an `index.json`. The file is kept open, so that no other file gets its inode number.
     index: Option<(File, Stamp, Arc<[Root]>)>,
-    /// The subjects of manifests. They never change, because a digest has one content.
-    subjects: HashMap<Digest, Option<Digest>>,
+    /// What manifests refer to. That never changes, because a digest has one content.
+    pub(super) links: HashMap<Digest, Arc<Links>>,
+    /// The referrers in the state of an `index.json`.
+    pub(super) referrers: Option<(Stamp, Arc<ReferrersBySubject>)>,
     /// Files whose content was verified, with their state at that time.
     verified: HashMap<Digest, Stamp>,
 }
@@ -55,8 +58,13 @@ impl Layout {
 
     /// Returns the entries, from the cache if the file is unchanged.
     pub(super) fn entries(&self) -> Result<Arc<[Root]>, StoreError> {
+        Ok(self.stamped_entries()?.map(|(_, entries)| entries).unwrap_or_default())
+    }
+
+    /// Returns the entries and the state of `index.json`, or `None` if there is no layout.
+    pub(super) fn stamped_entries(&self) -> Result<Option<(Stamp, Arc<[Root]>)>, StoreError> {
         if !self.exists() {
-            return Ok(Arc::default());
+            return Ok(None);
         }
         let path = self.root.join("index.json");
         let file = self.open(&path)?.ok_or_else(|| self.invalid("has no index.json"))?;
@@ -64,11 +72,11 @@ impl Layout {
         if let Some((_, of, entries)) = &self.seen().index
             && *of == stamp
         {
-            return Ok(entries.clone());
+            return Ok(Some((stamp, entries.clone())));
         }
         let entries: Arc<[Root]> = self.parse_index(&self.read_file(&file, &path, INDEX_LIMIT)?)?.into();
         self.seen().index = Some((file, stamp, entries.clone()));
-        Ok(entries)
+        Ok(Some((stamp, entries)))
     }
 
     fn parse_index(&self, bytes: &[u8]) -> Result<Vec<Root>, StoreError> {
@@ -128,33 +136,13 @@ impl Layout {
         for root in kept {
             let subject = match root.name {
                 Some(_) => None,
-                None => self.subject(&root).or_else(|error| match error.kind {
-                    ErrorKind::NotFound => Ok(None),
-                    _ => Err(error),
-                })?,
+                None => self.links(&root.descriptor)?.and_then(|links| links.subject.clone()),
             };
             if !subject.is_some_and(|subject| digests.contains(&subject)) {
                 staying.push(root);
             }
         }
         self.write_index(staying)
-    }
-
-    /// Returns the subject of an entry. Fails if its manifest is missing, as it may have any subject.
-    pub(super) fn subject(&self, root: &Root) -> Result<Option<Digest>, StoreError> {
-        let digest = &root.descriptor.digest;
-        if let Some(known) = self.seen().subjects.get(digest) {
-            return Ok(known.clone());
-        }
-        let missing = || {
-            let message =
-                format!("the OCI layout {} is missing the manifest {digest} that it lists", self.root.display());
-            StoreError::new(ErrorKind::NotFound, message).hint("take it out of index.json, or copy it again")
-        };
-        let manifest = self.manifest_of(&root.descriptor)?.ok_or_else(missing)?;
-        let subject = manifest.subject.map(|subject| subject.digest);
-        self.seen().subjects.insert(digest.clone(), subject.clone());
-        Ok(subject)
     }
 
     /// Returns whether a file's content was verified, and the file is unchanged.
@@ -166,7 +154,7 @@ impl Layout {
         self.seen().verified.insert(digest.clone(), stamp);
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,6 @@
 //! The writes of a transfer, in their required order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,12 +101,13 @@ pub async fn needed_attachments(
 /// Returns those of `wanted` that are missing in the target.
 async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> Result<Attached, StoreError> {
     let mut has: Vec<_> = Vec::new();
-    let subjects = graph.manifests().chain(wanted.referrers.iter().map(|referrer| &referrer.root));
+    let subjects = graph.manifests().chain(wanted.referrers.iter().flat_map(Graph::manifests));
+    let subjects: BTreeSet<&Digest> = subjects.map(|subject| &subject.digest).collect();
     // Only the subjects of wanted referrers are looked up.
     for subject in subjects {
-        let refers = |referrer: &Graph| referrer.root.subject.as_ref().is_some_and(|s| s.digest == subject.digest);
+        let refers = |referrer: &Graph| referrer.root.subject.as_ref().is_some_and(|s| s.digest == *subject);
         if wanted.referrers.iter().any(refers) {
-            has.extend(target.referrers(&subject.digest).await?.into_iter().map(|referrer| referrer.digest));
+            has.extend(target.referrers(subject).await?.into_iter().map(|referrer| referrer.digest));
         }
     }
     let referrers = wanted.referrers.iter().filter(|referrer| !has.contains(&referrer.root.digest)).cloned().collect();

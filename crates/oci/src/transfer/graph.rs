@@ -51,6 +51,13 @@ impl Graph {
             }
             let asked: Vec<_> = next.iter().map(|child| required_manifest(store.as_ref(), child)).collect();
             let level: Vec<Manifest> = stream::iter(asked).buffered(READERS).try_collect().await?;
+            for (child, manifest) in next.iter().zip(&level) {
+                // Runtimes do not accept such an image.
+                if child.size != manifest.bytes.len() as u64 {
+                    let (actual, listed) = (manifest.bytes.len(), child.size);
+                    return absurd(format!("a manifest {} of {actual} bytes, listed with {listed}", child.digest));
+                }
+            }
             next = level.iter().flat_map(|manifest| manifest.children().iter().cloned()).collect();
             levels.push(level);
         }
@@ -82,8 +89,8 @@ impl Graph {
         [&self.root].into_iter().chain(&self.children)
     }
 
-    /// Returns the manifests of the platforms, with the platform if an index names it. A manifest that every index
-    /// lists as an attestation is left out.
+    /// Returns the manifests of the platforms, with the platform if an index names it, in the sense of
+    /// [`Descriptor::is_platform`].
     pub fn platforms(&self) -> Vec<(Option<Platform>, &Manifest)> {
         let image = |manifest: &Manifest| matches!(manifest.content, Content::Image { .. });
         if image(&self.root) {
@@ -92,7 +99,7 @@ impl Graph {
         let listings: Vec<&Descriptor> = self.manifests().flat_map(Manifest::children).collect();
         let named = |manifest: &Manifest| {
             let mut of_manifest = listings.iter().filter(|listing| listing.digest == manifest.digest);
-            of_manifest.find(|listing| !listing.is_attestation()).map(|listing| listing.platform.clone())
+            of_manifest.find(|listing| listing.is_platform(manifest)).map(|listing| listing.platform.clone())
         };
         let children = self.children.iter().filter(|manifest| image(manifest));
         children.filter_map(|manifest| Some((named(manifest)?, manifest))).collect()
@@ -146,6 +153,7 @@ impl Attached {
     pub async fn read(store: &Arc<dyn Store>, graph: &Graph) -> Result<Self, StoreError> {
         let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
         let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
+        let mut looked_up = seen.clone();
         let mut referrers = Vec::new();
         // Attachments may be signed, too.
         let mut signed = subjects.clone();
@@ -167,7 +175,9 @@ impl Attached {
             if depth == REFERRERS_DEPTH {
                 return absurd(format!("referrers of referrers deeper than {REFERRERS_DEPTH}"));
             }
-            subjects = level.iter().map(|graph| graph.root.digest.clone()).collect();
+            // A referrer may be an index, whose manifests have referrers, too.
+            subjects = level.iter().flat_map(Graph::manifests).map(|manifest| manifest.digest.clone()).collect();
+            subjects.retain(|subject| looked_up.insert(subject.clone()));
             signed.extend(subjects.iter().cloned());
             referrers.extend(level);
         }
@@ -239,6 +249,15 @@ mod tests {
         Descriptor { annotations: BTreeMap::from([kind]), ..on(image, "unknown", "unknown") }
     }
 
+    fn soci(layout: &Layout, image: &Descriptor) -> Descriptor {
+        let kind = "application/vnd.amazon.soci.index.v2+json";
+        let (config, ztoc) = (Descriptor::of(kind, b"{}"), Descriptor::of("application/octet-stream", b"ztoc"));
+        let json = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "artifactType": kind,
+            "config": config.to_json(), "layers": [ztoc.to_json()]});
+        let artifact_type = Some(kind.to_owned());
+        Descriptor { artifact_type, platform: image.platform.clone(), ..add(layout, &json).descriptor() }
+    }
+
     fn on(image: &Descriptor, os: &str, architecture: &str) -> Descriptor {
         Descriptor { platform: Some(Platform::new(os, architecture, None)), ..image.clone() }
     }
@@ -272,17 +291,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_says_that_it_attests_is_no_platform() {
+    async fn only_what_a_runtime_may_select_is_a_platform() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::at(folder.path());
         let (one, other) = (image(&layout, "one"), image(&layout, "other"));
         let amd = on(&one, "linux", "amd64");
         let named = (Some("linux/amd64".to_owned()), one.digest.clone());
-        let found = platforms(&layout, &[amd.clone(), attestation(&other)]).await.unwrap();
-        assert_eq!(found, std::slice::from_ref(&named));
-        let found = platforms(&layout, &[amd.clone(), on(&other, "unknown", "unknown")]).await.unwrap();
-        assert_eq!(found[1], (Some("unknown/unknown".to_owned()), other.digest.clone()));
+        for second in [attestation(&other), on(&other, "unknown", "unknown"), soci(&layout, &amd)] {
+            let found = platforms(&layout, &[amd.clone(), second]).await.unwrap();
+            assert_eq!(found, std::slice::from_ref(&named));
+        }
         let not_unknown = Descriptor { annotations: attestation(&other).annotations, ..on(&other, "linux", "arm64") };
-        assert_eq!(platforms(&layout, &[amd, not_unknown]).await.unwrap().len(), 2);
+        assert_eq!(platforms(&layout, &[amd.clone(), not_unknown]).await.unwrap().len(), 2);
+        let lied = Descriptor { size: amd.size + 1, ..amd };
+        let error = platforms(&layout, &[lied]).await.unwrap_err();
+        assert!(error.to_string().contains("bytes, listed with"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ mod promotion;
 mod report;
 mod request;
 mod requirement;
+mod window;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
 use oci::Digest;
 use runner_protocol::{Action, Runner, Verdict};
+use time::OffsetDateTime;
 
 use gates::Gates;
 use github_deployment::GitHubDeployment;
@@ -54,6 +56,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         options: &request.gates,
         waivers: gates::waivers(&request.gates, &requirements, &request.common.project, &runner)?,
         requirements: &requirements,
+        now: OffsetDateTime::now_utc(),
         transition: &request.transition,
         project: &request.common.project,
         source: &request.source,

@@ -31,6 +31,7 @@ lifecycle::inputs! {
     policy_parameter = "",
     waivers = "",
     override_reason as "override" = "",
+    lift_hold = "",
     rollback = "false",
     expect = "",
     history = "false",
@@ -74,6 +75,7 @@ impl Inputs {
             policy_parameter: text(&self.policy_parameter()),
             waivers: waivers_file(&self.waivers(), &common.project)?,
             override_reason: text(&self.override_reason()),
+            lift_hold: text(&self.lift_hold()),
         };
         Ok(Request {
             common,

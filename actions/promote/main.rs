@@ -4,6 +4,7 @@ mod environment_history;
 mod gates;
 mod github_deployment;
 mod history;
+mod hold;
 mod inputs;
 mod ladder;
 mod plan;
@@ -20,7 +21,7 @@ use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
 use oci::Digest;
-use runner_protocol::{Action, Runner, Verdict};
+use runner_protocol::{Action, Annotation, Level, Runner, Verdict};
 use time::OffsetDateTime;
 
 use gates::Gates;
@@ -73,7 +74,10 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     check_hash(&hash, request.expected_plan.as_ref())?;
     gates.evaluate(&mut plan).await;
     plan.check_platforms(&request, &requirements, &runner).await;
-    plan.record_gates(request.gates.override_reason.as_deref());
+    plan.record_gates(&request.gates);
+    if let Some(notice) = hold::unused(&request, &plan.images) {
+        runner.annotate(Annotation::new(Level::Notice, notice));
+    }
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = if !plan.may_be_applied() {

@@ -143,7 +143,8 @@ impl Gates<'_> {
             let (Ok(detail) | Err(detail)) = outcome;
             GateResult { name: requirement.name.clone(), status, detail }
         });
-        future::join_all(results).await
+        let results = future::join_all(results).await;
+        planned.hold.gate().into_iter().chain(results).collect()
     }
 }
 

@@ -286,6 +286,22 @@ fn forward_does_not_go_below_what_the_environment_has() {
 }
 
 #[test]
+fn a_window_blocks_at_other_times_and_lets_a_rollback_through() {
+    let shop = Shop::new(|_| {});
+    shop.passes("window=mon-sun 00:00-24:00 UTC", "images may be promoted to test mon-sun 00:00-24:00 UTC, and it is ");
+    // It opens for a minute in three days.
+    let day = time::OffsetDateTime::now_utc().date() + time::Duration::days(3);
+    let closed = format!("window={} 12:00-12:01 Asia/Tokyo", &day.weekday().to_string().to_lowercase()[..3]);
+    shop.blocks(&closed, "images may be promoted to test ");
+    shop.blocks(&closed, " 12:00 or later, or give the reason for an exception in `override`");
+    shop.promote("test", &closed).input("override", "INC-7").run().exits(0);
+    let run = shop.promote("test", &closed).input("rollback", "true").run().exits(0);
+    assert!(detail(&run, &closed).starts_with("a rollback may happen at any time"), "{}", detail(&run, &closed));
+    let error = shop.promote("test", "window=Mon-Fri 8-16 Europe/Berlni").run().exits(2).error().to_owned();
+    assert!(error.contains("did you mean `window=Mon-Fri 08:00-16:00 Europe/Berlin`?"), "{error}");
+}
+
+#[test]
 fn platforms_are_those_of_what_deploys_it() {
     let with = |properties: &str| {
         let template = BY_TAG.replace("    Properties:\n", &format!("    Properties:\n      {properties}\n"));

@@ -97,9 +97,16 @@ fn that_it_could_not_look_is_not_nothing() {
     let shop = Shop { ecr, project };
     let run = shop.history("test").run().exits(1);
     assert!(run.error().contains("cannot read the history of image `Api` in test"), "{}", run.error());
-    // A promotion needs no list, and one that has to go forward does.
+    // Without the list, nobody knows whether a rollback left a hold.
     let forward = shop.step(shop.project.promote("test"), "1.0.0").input("require", "forward").run().exits(1);
     assert!(forward.error().contains("forward: it can't be decided what is in test"), "{}", forward.error());
-    shop.step(shop.project.promote("test"), "1.0.0").run().exits(0);
+    let promote = || shop.step(shop.project.promote("test"), "1.0.0");
+    let error = promote().run().exits(1).error().to_owned();
+    assert!(
+        error.contains("hold: needs the records of test, because a rollback may have left a hold there"),
+        "{error}"
+    );
+    promote().inputs(&[("record", "false"), ("dry-run", "true")]).run().exits(0);
+    promote().input("lift-hold", "the first version").run().exits(0);
     assert_eq!(shop.ecr.default_registry().resolve("shop/api", "test-1.0.0"), Some(image.root.digest));
 }

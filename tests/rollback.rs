@@ -106,8 +106,9 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     assert_eq!(back().run().exits(0).of_images("status"), ["unchanged"]);
     assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
     assert_eq!(shop.ecr.snapshot(), before);
-    // Forward again needs no more than a promotion.
-    let run = shop.promote("1.1.0", "test").input("extra-tags", "{environment}").run().exits(0);
+    // Forward again needs a reason.
+    let run =
+        shop.promote("1.1.0", "test").input("extra-tags", "{environment}").input("lift-hold", "fixed").run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
     assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest.clone()));
     assert_eq!(shop.tag("test"), Some(new.root.digest.clone()));
@@ -266,4 +267,115 @@ fn an_older_version_begins_no_tag_that_moves() {
     let told = "shop/api:test` is not written: test holds 1.1.0, and this is 1.0.1";
     assert!(run.log.messages("notice")[0].ends_with(told) && run.summary.contains("is not written"), "{}", run.log.raw);
     assert_eq!(run.json("images")[0]["extraTags"], json!(["fix-1.0.1"]));
+}
+
+/// The hold in the output `images` of a history of test.
+fn hold(shop: &Shop) -> Value {
+    let step = shop.promote("", "test").input("history", "true");
+    step.run().exits(0).json("images")[0]["hold"].clone()
+}
+
+#[test]
+fn a_rollback_leaves_a_hold_until_a_promotion_gives_the_reason_to_lift_it() {
+    let shop = Shop::new(BY_TAG);
+    let old = shop.release("1.0.0", 1);
+    let new = shop.release("1.1.0", 2);
+    let none = shop.promote("1.1.0", "test").input("lift-hold", "no reason").run().exits(0);
+    assert_eq!(none.log.messages("notice"), ["`lift-hold` has no effect: there is no hold on test"]);
+    let run = shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
+    let left = "this rollback leaves a hold on test: the next promotion has to give a reason in `lift-hold`";
+    assert!(run.log.messages("notice")[0].contains(left) && run.summary.contains("leaves a hold"), "{}", run.log.raw);
+    let held = hold(&shop);
+    let since = held["since"].as_str().unwrap().to_owned();
+    let url = "https://github.com/shop/backend/actions/runs/42/attempts/1";
+    let expected = json!({"version": "1.0.0", "replaced": "1.1.0", "since": since, "by": "octocat", "run": url});
+    assert_eq!(held, expected);
+
+    let fixed = shop.publish("1.2.0", 3);
+    let before = shop.ecr.snapshot();
+    shop.ecr.clear_log();
+    let sentence = format!(
+        "test is on hold: octocat rolled test back from 1.1.0 to 1.0.0 at {since} ({url}); once the cause is fixed, \
+         promote with the reason in `lift-hold`"
+    );
+    // Neither a dry run nor an override passes, and neither does the version that was rolled back.
+    for (version, input, value) in
+        [("1.2.0", "dry-run", "true"), ("1.2.0", "override", "in a hurry"), ("1.1.0", "summary", "true")]
+    {
+        let run = shop.promote(version, "test").input("require", "forward").input(input, value).run().exits(1);
+        let gates = run.json("images")[0]["gates"].clone();
+        assert_eq!(gates[0], json!({"name": "hold", "status": "blocked", "detail": sentence}));
+        assert_eq!(run.json("images")[0]["hold"], expected);
+        assert!(run.error().contains(&format!("image `Api` is blocked: hold: {sentence}")), "{}", run.error());
+        assert!(run.summary.contains("is on hold"), "{}", run.summary);
+    }
+    // What the environment has is not stopped, and lifts nothing.
+    let same = shop.promote("1.0.0", "test").input("lift-hold", "it is fine").run().exits(0);
+    assert_eq!(same.of_images("status"), ["unchanged"]);
+    let stays = "`lift-hold` has no effect: this run changes nothing in test, so the hold there stays";
+    assert_eq!(same.log.messages("notice"), [stays]);
+    assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
+    assert_eq!(shop.ecr.snapshot(), before);
+    // Another rollback is not stopped, and leaves a hold of its own.
+    let again = shop.promote("1.1.0", "test").inputs(&[("rollback", "true"), ("lift-hold", "x")]).run().exits(0);
+    assert!(again.log.messages("notice").contains(&"`lift-hold` has no effect: no hold stops a rollback"));
+    assert_eq!((&hold(&shop)["version"], &hold(&shop)["replaced"]), (&json!("1.1.0"), &json!("1.0.0")));
+
+    let lift = || shop.promote("1.2.0", "test").input("lift-hold", "INC-7 is fixed");
+    let planned = lift().input("dry-run", "true").run().exits(0);
+    assert_eq!(planned.json("plan")["liftHold"], "INC-7 is fixed");
+    let run = lift().run().exits(0);
+    assert_eq!(run.of_images("status"), ["promoted"]);
+    assert_eq!(run.json("images")[0]["hold"]["lifted"], "INC-7 is fixed");
+    assert!(run.summary.contains("the hold is lifted: INC"), "{}", run.summary);
+    assert!(run.log.messages("notice").is_empty(), "{}", run.log.raw);
+    let record = &shop.records(&fixed, "test")[0];
+    assert_eq!((&record["liftedHold"], &record["gates"][0]["name"]), (&json!("INC-7 is fixed"), &json!("hold")));
+    assert_eq!(record["override"], Value::Null);
+    assert_eq!(hold(&shop), Value::Null);
+    let history = shop.promote("", "test").input("history", "true").run().exits(0);
+    assert!(history.summary.contains("current, lifted the hold: INC"), "{}", history.summary);
+    assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
+    assert_eq!(shop.kinds(&new, "test"), ["promote", "rollback"]);
+}
+
+#[test]
+fn a_hold_of_a_moving_tag_is_found_and_one_without_a_record_does_not_exist() {
+    let shop = Shop::new(&named(FLOATING));
+    for (version, seed) in [("1.0.0", 1), ("1.1.0", 2)] {
+        shop.publish(version, seed);
+        shop.promote(version, "test").run().exits(0);
+    }
+    let back = shop.promote("1.0.0", "test").inputs(&[("rollback", "true"), ("record", "false")]).run().exits(0);
+    let none = "this rollback is not recorded (`record: false`), so it leaves no hold on test";
+    assert!(back.log.messages("warning")[0].contains(none), "{}", back.log.raw);
+    shop.promote("1.1.0", "test").run().exits(0);
+    shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
+    let error = shop.promote("1.1.0", "test").run().exits(1).error().to_owned();
+    assert!(error.contains("test is on hold: octocat rolled test back from 1.1.0 to 1.0.0 at "), "{error}");
+    let run = shop.promote("1.1.0", "test").inputs(&[("lift-hold", "fixed"), ("record", "false")]).run().exits(0);
+    let unrecorded =
+        "with `record: false`, no record says that the hold is lifted: it may still stop the next promotion to test";
+    assert_eq!(run.log.messages("notice"), [unrecorded]);
+    assert_eq!(hold(&shop), Value::Null);
+}
+
+#[test]
+fn records_that_cannot_be_read_may_contain_a_hold() {
+    let shop = Shop::new(BY_TAG);
+    shop.release("1.0.0", 1);
+    let new = shop.publish("1.1.0", 2);
+    shop.ecr.on(|entry| entry.kind == ecr_fake::http::RequestKind::Tags, 1, u64::MAX, ecr_fake::Hook::status(403));
+    let before = shop.ecr.snapshot();
+    let error = shop.promote("1.1.0", "test").run().exits(1).error().to_owned();
+    assert!(
+        error.contains("hold: needs the records of test, because a rollback may have left a hold there"),
+        "{error}"
+    );
+    assert!(error.ends_with("or give the reason to promote without them in `lift-hold`"), "{error}");
+    assert_eq!(shop.ecr.snapshot(), before);
+    shop.promote("1.1.0", "test").input("lift-hold", "the role cannot list tags").run().exits(0);
+    assert_eq!(shop.records(&new, "test")[0]["liftedHold"], "the role cannot list tags");
+    // What the environment has already is not stopped.
+    shop.promote("1.0.0", "test").run().exits(0);
 }

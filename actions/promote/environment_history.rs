@@ -255,6 +255,16 @@ impl EnvironmentHistory {
             || (self.left_out_unordered > 0 && !version.is_semantic())
     }
 
+    /// Returns whether a later promotion leaves a version out because there are too many higher ones. Only a history that
+    /// was read as a whole tells.
+    pub(crate) fn will_leave_out(&self, version: &Version) -> bool {
+        let recorded = self.entries.iter().map(|entry| (&entry.tag, &entry.version));
+        let unrecorded = self.unrecorded.iter().filter_map(|(tag, of)| Some((tag, of.as_ref()?)));
+        let is_higher = |(_, other): &(&Tag, &Version)| other.order(version) == Some(Ordering::Greater);
+        let higher: BTreeSet<&Tag> = recorded.chain(unrecorded).filter(is_higher).map(|(tag, _)| tag).collect();
+        version.is_semantic() && higher.len() >= HIGHEST_LIMIT
+    }
+
     /// Returns the entry that the environment holds now, among those that were looked at.
     pub(crate) fn current(&self) -> Option<&HistoryEntry> {
         self.entries.first()
@@ -371,6 +381,7 @@ mod tests {
                 time: format!("2026-01-01T00:00:{second:02}Z"),
                 gates: Vec::new(),
                 overridden: None,
+                lifted_hold: None,
             };
             let subject = self.store.manifest(digest).await.unwrap().unwrap().descriptor();
             let artifact = record.artifact(&subject).unwrap();

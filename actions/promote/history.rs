@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
-use lifecycle::evidence::Record;
+use lifecycle::evidence::{Record, RecordKind};
 use lifecycle::naming::{Named, Release};
 use lifecycle::{ActionError, Diagnostic};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
 use crate::environment_history::{Depth, EnvironmentHistory, HistoryEntry, VersionedName};
+use crate::hold::Hold;
 use crate::request::HistoryRequest;
 
 /// Stands in for the version if none is given: no release has it, and templates that validate their parameters accept it.
@@ -37,6 +38,9 @@ struct ImageHistory {
     since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
+    /// The hold that stops the next promotion, if a rollback left one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Hold>,
     /// The records that count, newest first, as they are attached.
     history: Vec<Record>,
     /// How many lower versions were not looked at.
@@ -94,10 +98,19 @@ async fn image_history(target: &RegistryAccess, release: Release<'_>, named: &Na
         version: current.map(|entry| entry.version.to_string()),
         since: current.map(|entry| entry.record.time.clone()),
         by: current.and_then(|entry| entry.record.actor.clone()),
+        hold: Hold::of(&history),
         left_out: history.left_out(),
         history: history.entries.iter().map(|entry| entry.record.clone()).collect(),
         error,
     }
+}
+
+/// Formats what is special about a record: that it is the current one, leaves a hold, or lifted one.
+fn remark(record: &Record, is_current: bool) -> String {
+    let lifted = record.lifted_hold.as_ref().map(|reason| format!("lifted the hold: {reason}"));
+    let hold = (is_current && record.kind == RecordKind::Rollback).then(|| "on hold".to_owned());
+    let parts: Vec<String> = is_current.then(|| "current".to_owned()).into_iter().chain(hold).chain(lifted).collect();
+    parts.join(", ")
 }
 
 fn report(request: &HistoryRequest, histories: &[ImageHistory], runner: &Runner) {
@@ -129,7 +142,7 @@ fn report(request: &HistoryRequest, histories: &[ImageHistory], runner: &Runner)
                 text(&record.actor),
                 Cell::text(record.kind.name()),
                 run,
-                Cell::text(if index == 0 { "current" } else { "" }),
+                Cell::text(remark(record, index == 0)),
             ]);
         }
         if image.history.is_empty() && image.error.is_none() {

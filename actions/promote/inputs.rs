@@ -32,6 +32,7 @@ lifecycle::inputs! {
     policy_parameter = "",
     waivers = "",
     override_reason as "override" = "",
+    lift_hold = "",
     rollback = "false",
     expect = "",
     history = "false",
@@ -77,6 +78,7 @@ impl Inputs {
             policy_parameter: text(&self.policy_parameter()),
             waivers: waivers_file(&self.waivers(), &common.project)?,
             override_reason: text(&self.override_reason()),
+            lift_hold: text(&self.lift_hold()),
         };
         Ok(Request {
             common,

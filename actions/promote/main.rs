@@ -4,6 +4,7 @@ mod environment_history;
 mod gates;
 mod github_deployment;
 mod history;
+mod hold;
 mod inputs;
 mod ladder;
 mod plan;
@@ -11,6 +12,7 @@ mod promotion;
 mod report;
 mod request;
 mod requirement;
+mod window;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{GitHubRecord, Order, Stage, Writer};
 use oci::Digest;
-use runner_protocol::{Action, Runner, Verdict};
+use runner_protocol::{Action, Annotation, Level, Runner, Verdict};
+use time::OffsetDateTime;
 
 use gates::Gates;
 use github_deployment::GitHubDeployment;
@@ -54,6 +57,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         options: &request.gates,
         waivers: gates::waivers(&request.gates, &requirements, &request.common.project, &runner)?,
         requirements: &requirements,
+        now: OffsetDateTime::now_utc(),
         transition: &request.transition,
         project: &request.common.project,
         source: &request.source,
@@ -70,7 +74,10 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     check_hash(&hash, request.expected_plan.as_ref())?;
     gates.evaluate(&mut plan).await;
     plan.check_platforms(&request, &requirements, &runner).await;
-    plan.record_gates(request.gates.override_reason.as_deref());
+    plan.record_gates(&request.gates);
+    if let Some(notice) = hold::unused(&request, &plan.images) {
+        runner.annotate(Annotation::new(Level::Notice, notice));
+    }
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = if !plan.may_be_applied() {

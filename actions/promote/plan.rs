@@ -12,8 +12,9 @@ use oci::{Reference, StoreError};
 use runner_protocol::{Level, Runner};
 
 use crate::environment_history::EnvironmentHistory;
+use crate::hold::HoldStatus;
 use crate::promotion::{Lookups, Promotion};
-use crate::request::Request;
+use crate::request::{GateOptions, Request};
 use crate::requirement::{Gate, Requirement};
 
 /// The images of a run with their sources and targets.
@@ -33,6 +34,8 @@ pub(crate) struct PlannedPromotion {
     pub(crate) history: Option<Result<EnvironmentHistory, StoreError>>,
     /// The version that the target environment holds, if it is known and this is no rollback.
     pub(crate) current: Option<HeldVersion>,
+    /// Whether a rollback left a hold that stops the promotion.
+    pub(crate) hold: HoldStatus,
     /// The results of the gates; empty until they are evaluated.
     pub(crate) gates: Vec<GateResult>,
 }
@@ -74,8 +77,13 @@ impl Plan {
                     Ok(Promotion { delivery, history, current }) => (Ok(delivery), history, current),
                     Err(error) => (Err(error), None, None),
                 };
+                let lift = request.gates.lift_hold.as_deref();
+                let hold = match &delivery {
+                    Ok(delivery) => HoldStatus::of(&request.transition, history.as_ref(), delivery, lift),
+                    Err(_) => HoldStatus::None,
+                };
                 let image = delivery::Planned::new(named, delivery);
-                Ok(PlannedPromotion { image, source: source.reference, history, current, gates: Vec::new() })
+                Ok(PlannedPromotion { image, source: source.reference, history, current, hold, gates: Vec::new() })
             }
         });
         let images: Vec<_> = images.collect();
@@ -119,6 +127,9 @@ impl Plan {
         if let Some(reason) = &request.gates.override_reason {
             plan["override"] = serde_json::json!(reason);
         }
+        if let Some(reason) = &request.gates.lift_hold {
+            plan["liftHold"] = serde_json::json!(reason);
+        }
         plan
     }
 
@@ -141,14 +152,16 @@ impl Plan {
         }
     }
 
-    /// Adds the results of the gates to the records.
-    pub(crate) fn record_gates(&mut self, override_reason: Option<&str>) {
+    /// Adds the results of the gates to the records, and the reasons to go on in spite of them.
+    pub(crate) fn record_gates(&mut self, options: &GateOptions) {
         for planned in &mut self.images {
-            let overridden = override_reason.filter(|_| planned.has_gate(GateStatus::Overridden)).map(str::to_owned);
+            let overridden = options.override_reason.clone().filter(|_| planned.has_gate(GateStatus::Overridden));
+            let lifted_hold = options.lift_hold.clone().filter(|_| planned.hold.is_lifted());
             let delivery = planned.image.delivery.as_mut().ok();
             if let Some(record) = delivery.and_then(|delivery| delivery.record.as_mut()) {
                 record.gates = planned.gates.clone();
                 record.overridden = overridden;
+                record.lifted_hold = lifted_hold;
             }
         }
     }

@@ -10,6 +10,7 @@ use lifecycle::{ActionError, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
+use crate::hold::Hold;
 use crate::plan::{Plan, PlannedPromotion};
 use crate::request::Request;
 
@@ -21,6 +22,8 @@ struct PromotionResult {
     source: String,
     target: String,
     gates: Vec<GateResult>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Hold>,
     #[serde(skip)]
     attachments: Attachments,
 }
@@ -32,6 +35,7 @@ impl PromotionResult {
             source: planned.source.to_string(),
             target: planned.image.named.reference.to_string(),
             gates: planned.gates.clone(),
+            hold: planned.hold.hold().cloned(),
             attachments: planned.image.attachments,
         }
     }

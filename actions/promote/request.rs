@@ -47,6 +47,8 @@ pub(crate) struct GateOptions {
     pub(crate) waivers: Option<PathBuf>,
     /// The reason why gates that do not pass do not block.
     pub(crate) override_reason: Option<String>,
+    /// The reason why a promotion goes on after a rollback.
+    pub(crate) lift_hold: Option<String>,
 }
 
 /// The options of GitHub Deployments.

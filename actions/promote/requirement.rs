@@ -7,8 +7,10 @@ use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::{ActionError, nearest};
 use runner_protocol::{Input, InputError};
 
+use crate::window::Window;
+
 /// An example of every gate, for the message about a line that is not one.
-const EXAMPLES: [&str; 11] = [
+const EXAMPLES: [&str; 12] = [
     "lint",
     "scan=high",
     "scan-age=7d",
@@ -17,6 +19,7 @@ const EXAMPLES: [&str; 11] = [
     "provenance",
     "signature",
     "soak=24h",
+    "window=mon-fri 08:00-16:00 Europe/Berlin",
     "platforms",
     "forward",
     "template-unchanged",
@@ -52,6 +55,8 @@ pub(crate) enum Gate {
     Signature(Identity),
     /// The image has been in the source environment for at least this long.
     Soak(Duration),
+    /// It is a time at which images may be promoted.
+    Window(Window),
     /// The image has the platforms that its deployments run on.
     Platforms,
     /// The version is not lower than the current one.
@@ -126,6 +131,7 @@ fn suggestion(line: &str) -> String {
             let severity = nearest(value, known.map(Severity::name)).unwrap_or("high");
             format!("{meant}={severity}")
         }
+        ("window", value) => format!("window={}", Window::suggestion(value)),
         _ => {
             // If the duration is valid, keep it in the suggestion.
             let is_duration = humantime::parse_duration(value).is_ok();
@@ -166,6 +172,7 @@ impl Requirement {
             ("signature", None) => Gate::Signature(Identity::OfRepository),
             ("signature", Some(text)) => Gate::Signature(Identity::parse(text)?),
             ("soak", Some(text)) => Gate::Soak(humantime::parse_duration(text).ok()?),
+            ("window", Some(text)) => Gate::Window(Window::parse(text)?),
             ("platforms", None) => Gate::Platforms,
             ("forward", None) => Gate::Forward,
             ("template-unchanged", None) => Gate::TemplateUnchanged,
@@ -273,7 +280,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_right() {
         let error = parse(&Input::new("require", "scan=hihg")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`? The gates, one per line: lint, scan=high, scan-age=7d, ecr-scan=high, sbom, provenance, signature, soak=24h, platforms, forward, template-unchanged");
+        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`? The gates, one per line: lint, scan=high, scan-age=7d, ecr-scan=high, sbom, provenance, signature, soak=24h, window=mon-fri 08:00-16:00 Europe/Berlin, platforms, forward, template-unchanged");
         for (line, meant) in [
             ("scan", Some("scan=high")),
             ("ecr-scan=CRITICAL", Some("ecr-scan=critical")),
@@ -283,6 +290,8 @@ mod tests {
             ("Sbom", Some("sbom")),
             ("lint=error", Some("lint")),
             ("platform", Some("platforms")),
+            ("window", Some("window=mon-fri 08:00-16:00 Europe/Berlin")),
+            ("windows=sat,sun 10-12 UTC", Some("window=sat sun 10:00-12:00 UTC")),
             ("nonsense", None),
         ] {
             let beginning = meant.map_or("The gates".to_owned(), |meant| format!("did you mean `{meant}`? The gates"));

@@ -3,8 +3,6 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
 use lifecycle::delivery::HeldVersion;
 use lifecycle::deployment::{Fit, fit, platforms, unusable_layer};
 use lifecycle::evidence::{RecordKind, Recorded};
@@ -15,6 +13,7 @@ use super::{Candidate, GateOutcome, undecided};
 use crate::environment_history::is_target_of;
 use crate::promotion::publications;
 use crate::request::Transition;
+use crate::window::Window;
 
 /// How many records are verified, newest first. Each takes a run of cosign.
 const VERIFIED_LIMIT: usize = 20;
@@ -41,13 +40,31 @@ impl Candidate<'_> {
             }
         })?;
         let Some(since) = newest.record.at() else { return Err("its record has no time".to_owned()) };
-        match Duration::try_from(OffsetDateTime::now_utc() - since) {
+        match Duration::try_from(self.gates.now - since) {
             Ok(elapsed) => {
                 let sentence = format!("it has been in {from} for {}; required: {typed}", rounded(elapsed));
                 if elapsed < required { Err(sentence) } else { Ok(sentence) }
             }
             Err(_) => Err(format!("the time of its record in {from} is in the future: {since}")),
         }
+    }
+
+    /// Checks that it is a time at which images may be promoted. A rollback may happen at any time.
+    pub(super) fn window(&self, window: &Window, typed: &str) -> GateOutcome {
+        let Transition { to, rollback, .. } = self.gates.transition;
+        let now = window.local(self.gates.now);
+        let is_open = window.is_open(now);
+        if *rollback && !is_open {
+            return Ok(format!("a rollback may happen at any time, also outside {typed}"));
+        }
+        if is_open {
+            return Ok(format!("images may be promoted to {to} {typed}, and it is {now} there"));
+        }
+        let next =
+            window.next_opening(now).map(|next| format!("run it again at {next} or later, or ")).unwrap_or_default();
+        Err(format!(
+            "images may be promoted to {to} {typed}, and it is {now} there: {next}give the reason for an exception in `override`"
+        ))
     }
 
     /// Checks that the image has the platforms that its deployments run on.

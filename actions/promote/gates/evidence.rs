@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 
 use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::read::{self, Evidence};
@@ -65,17 +65,21 @@ impl Candidate<'_> {
 
     /// Checks that the linter found nothing at or above the threshold of the build.
     pub(super) async fn lint(&self) -> GateOutcome {
-        let store = &self.delivery.source;
+        let (store, today) = (&self.delivery.source, self.gates.now.date());
         let of_image = read::lint(store, self.root()).await;
         let is_missing = of_image.as_ref().is_ok_and(Vec::is_empty);
         if !is_missing || !self.delivery.graph.root.is_index() {
-            return lint_outcome("the image", self.newest_content(EvidenceKind::Lint, "the image", of_image).await?);
+            return lint_outcome(
+                "the image",
+                self.newest_content(EvidenceKind::Lint, "the image", of_image).await?,
+                today,
+            );
         }
         // Platforms that were built in separate jobs were linted separately.
         let mut sentences = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
             let result = self.newest_content(EvidenceKind::Lint, &name, read::lint(store, digest).await).await?;
-            sentences.push(lint_outcome(&name, result)?);
+            sentences.push(lint_outcome(&name, result, today)?);
         }
         Ok(sentences.join("; "))
     }
@@ -95,7 +99,7 @@ impl Candidate<'_> {
 
     /// Checks that the scan of every platform found nothing at or above a severity.
     pub(super) async fn scan(&self, threshold: Threshold) -> GateOutcome {
-        let today = OffsetDateTime::now_utc().date();
+        let today = self.gates.now.date();
         let mut lines = Vec::new();
         let mut fails = false;
         for (name, scan, _) in self.scans().await? {
@@ -115,7 +119,7 @@ impl Candidate<'_> {
 
     /// Checks that the oldest scan is no older than a limit.
     pub(super) async fn scan_age(&self, limit: Duration, typed: &str) -> GateOutcome {
-        let now = OffsetDateTime::now_utc();
+        let now = self.gates.now;
         let mut oldest = Duration::ZERO;
         for (name, scan, created) in self.scans().await? {
             let Some(at) = scan.finished.or(created) else {
@@ -212,9 +216,8 @@ pub(super) fn rounded(duration: Duration) -> String {
 }
 
 /// Formats what the linter found. `Err` if that is at or above the threshold.
-fn lint_outcome(subject: &str, result: LintResult) -> GateOutcome {
+fn lint_outcome(subject: &str, result: LintResult, today: Date) -> GateOutcome {
     if let Some(LintFailure { waived_until }) = result.failed {
-        let today = OffsetDateTime::now_utc().date();
         return match waived_until {
             Some(day) if day >= today => {
                 Ok(format!("the Dockerfile of {subject} could not be linted, which is accepted until {day}"))

@@ -22,6 +22,7 @@ use oci::transfer::Graph;
 use oci::{Digest, Platform, StoreError};
 use registry::Options;
 use runner_protocol::Runner;
+use time::OffsetDateTime;
 
 use crate::plan::{Plan, PlannedPromotion};
 use crate::request::{GateOptions, Transition};
@@ -37,6 +38,8 @@ pub(crate) struct Gates<'a> {
     /// All requirements, including those of the policy.
     pub(crate) requirements: &'a [Requirement],
     pub(crate) waivers: Waivers,
+    /// The time of the run, with which the gates compare all times.
+    pub(crate) now: OffsetDateTime,
     pub(crate) transition: &'a Transition,
     pub(crate) project: &'a Project,
     /// Access to the registry that the images come from.
@@ -140,7 +143,8 @@ impl Gates<'_> {
             let (Ok(detail) | Err(detail)) = outcome;
             GateResult { name: requirement.name.clone(), status, detail }
         });
-        future::join_all(results).await
+        let results = future::join_all(results).await;
+        planned.hold.gate().into_iter().chain(results).collect()
     }
 }
 
@@ -155,6 +159,7 @@ impl Candidate<'_> {
             Gate::Provenance => self.provenance().await,
             Gate::Signature(identity) => self.trust.image(identity).await,
             Gate::Soak(duration) => self.soak(*duration, requirement.value()).await,
+            Gate::Window(window) => self.window(window, requirement.value()),
             Gate::Platforms => self.platforms().await,
             Gate::Forward => self.forward(),
             Gate::TemplateUnchanged => self.template_unchanged().await,

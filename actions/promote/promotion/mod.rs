@@ -19,6 +19,7 @@ use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use runner_protocol::{Level, Runner};
 
 use crate::environment_history::{Depth, EnvironmentHistory, VersionedName};
+use crate::hold::rollback_remark;
 use crate::request::{Request, Transition};
 use crate::requirement::{Gate, Requirement};
 pub(crate) use source::publications;
@@ -122,8 +123,13 @@ impl Promotion {
         promotion.add_record(request, named, name, runner).await?;
         let other = named.other_digest_warning(promotion.delivery.digest());
         let other = other.map(|text| Remark::new(Level::Warning, text));
-        let remarks =
-            [promotion.newer_version_remark(transition), promotion.same_name_remark(transition, from, named), other];
+        let hold = rollback_remark(request, &promotion.delivery, promotion.readable_history());
+        let remarks = [
+            promotion.newer_version_remark(transition),
+            promotion.same_name_remark(transition, from, named),
+            other,
+            hold,
+        ];
         promotion.delivery.remarks.extend(remarks.into_iter().flatten());
         promotion.check_repository(request, named).await?;
         promotion.read_graph(request, lookups).await?;

@@ -48,6 +48,7 @@ impl Project {
             time: clock::now_millis(),
             gates: Vec::new(),
             overridden: None,
+            lifted_hold: None,
         }
     }
 }

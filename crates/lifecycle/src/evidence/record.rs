@@ -102,6 +102,9 @@ pub struct Record {
     /// The reason for overriding a gate.
     #[serde(rename = "override", skip_serializing_if = "Option::is_none", default)]
     pub overridden: Option<String>,
+    /// The reason for lifting the hold that a rollback left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lifted_hold: Option<String>,
 }
 
 /// The result of a gate.
@@ -184,6 +187,7 @@ impl Record {
             && self.version == other.version
             && self.kind == other.kind
             && self.overridden == other.overridden
+            && self.lifted_hold == other.lifted_hold
             && decision(self) == decision(other)
     }
 
@@ -302,6 +306,7 @@ mod tests {
             time: time.into(),
             gates: vec![GateResult { name: "lint".into(), status: GateStatus::Passed, detail: "no findings".into() }],
             overridden: None,
+            lifted_hold: None,
         }
     }
 

@@ -1,0 +1,211 @@
+//! Holds: a rollback stops the promotions that follow it, until one of them gives the reason why it may go on.
+//!
+//! Nothing is stored for a hold. An image is on hold in an environment as long as its newest record there is one of a
+//! rollback.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use lifecycle::delivery::{Delivery, Remark};
+use lifecycle::evidence::{GateResult, GateStatus, RecordKind};
+use oci::{ErrorKind, StoreError};
+use runner_protocol::Level;
+
+use crate::environment_history::EnvironmentHistory;
+use crate::plan::PlannedPromotion;
+use crate::request::{Request, Transition};
+
+/// The name under which the gates of an image list a hold.
+const NAME: &str = "hold";
+
+/// The hold of an image in the target environment, with the rollback that left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Hold {
+    #[serde(skip)]
+    environment: String,
+    /// The version that the rollback restored.
+    version: String,
+    /// The version that it replaced, or the digest if the version is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<String>,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    /// The reason why this promotion lifts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifted: Option<String>,
+}
+
+impl Hold {
+    /// Returns the hold on an environment, if its newest record is one of a rollback.
+    pub(crate) fn of(history: &EnvironmentHistory) -> Option<Self> {
+        let current = history.current()?;
+        let record = &current.record;
+        if record.kind != RecordKind::Rollback {
+            return None;
+        }
+        let replaced = record.replaced.as_ref().map(|digest| {
+            let entry = history.entries.iter().find(|entry| entry.digest == *digest);
+            entry.map_or_else(|| digest.short(), |entry| entry.version.to_string())
+        });
+        Some(Self {
+            environment: record.environment.clone(),
+            version: record.version.clone(),
+            replaced,
+            since: record.time.clone(),
+            by: record.actor.clone(),
+            run: record.run.clone(),
+            lifted: None,
+        })
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { environment, version, replaced, since, by, run, .. } = self;
+        let by = by.as_deref().unwrap_or("a run without a recorded actor");
+        let from = replaced.as_ref().map(|replaced| format!("from {replaced} ")).unwrap_or_default();
+        let run = run.as_ref().map(|run| format!(" ({run})")).unwrap_or_default();
+        write!(f, "{by} rolled {environment} back {from}to {version} at {since}{run}")
+    }
+}
+
+/// The consequence of a hold for one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HoldStatus {
+    /// There is no hold that is known.
+    None,
+    /// There is a hold, but this run does not change what the environment holds.
+    Kept(Hold),
+    /// The promotion is blocked, because of the sentence.
+    Blocked(Option<Hold>, String),
+    /// The promotion lifts the hold. If the history could not be read, it may lift one.
+    Lifted(Option<Hold>, String),
+}
+
+impl HoldStatus {
+    /// Determines whether a hold stops the promotion of an image.
+    pub(crate) fn of(
+        transition: &Transition,
+        history: Option<&Result<EnvironmentHistory, StoreError>>,
+        delivery: &Delivery,
+        lift: Option<&str>,
+    ) -> Self {
+        if transition.rollback {
+            return Self::None;
+        }
+        let to = &transition.to;
+        match history {
+            None => Self::None,
+            // A rollback needs the history too. Where names do not tell versions apart, there can be none.
+            Some(Err(error)) if error.kind == ErrorKind::Unsupported => Self::None,
+            Some(Err(_)) if delivery.is_done() => Self::None,
+            Some(Err(error)) => match lift {
+                Some(reason) => Self::Lifted(
+                    None,
+                    format!("the records of {to} cannot be read, and a hold that there may be is lifted: {reason}"),
+                ),
+                None => Self::Blocked(
+                    None,
+                    format!(
+                        "needs the records of {to}, because a rollback may have left a hold there, but they cannot be \
+                         read: {error}; let the role list tags (ecr:ListImages), or give the reason to promote without \
+                         them in `lift-hold`"
+                    ),
+                ),
+            },
+            Some(Ok(history)) => {
+                let (Some(hold), Some(current)) = (Hold::of(history), history.current()) else { return Self::None };
+                let is_current = current.digest == *delivery.digest() && current.version == transition.version;
+                match lift {
+                    _ if is_current || delivery.is_done() => Self::Kept(hold),
+                    Some(reason) => {
+                        let sentence = format!("the hold is lifted: {reason} ({hold})");
+                        Self::Lifted(Some(Hold { lifted: Some(reason.to_owned()), ..hold }), sentence)
+                    }
+                    None => {
+                        let sentence = format!(
+                            "{to} is on hold: {hold}; once the cause is fixed, promote with the reason in `lift-hold`"
+                        );
+                        Self::Blocked(Some(hold), sentence)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the hold, if there is one.
+    pub(crate) fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::None => None,
+            Self::Kept(hold) => Some(hold),
+            Self::Blocked(hold, _) | Self::Lifted(hold, _) => hold.as_ref(),
+        }
+    }
+
+    /// Returns whether the promotion lifts a hold.
+    pub(crate) fn is_lifted(&self) -> bool {
+        matches!(self, Self::Lifted(..))
+    }
+
+    /// Returns the result with which the gates of the image begin, if a hold decided about it. `override` does not apply
+    /// to a hold.
+    pub(crate) fn gate(&self) -> Option<GateResult> {
+        let (status, detail) = match self {
+            Self::None | Self::Kept(_) => return None,
+            Self::Blocked(_, sentence) => (GateStatus::Blocked, sentence),
+            Self::Lifted(_, sentence) => (GateStatus::Passed, sentence),
+        };
+        Some(GateResult { name: NAME.to_owned(), status, detail: detail.clone() })
+    }
+}
+
+/// Returns a remark about the hold that a rollback leaves, or does not leave.
+pub(crate) fn rollback_remark(
+    request: &Request,
+    delivery: &Delivery,
+    history: Option<&EnvironmentHistory>,
+) -> Option<Remark> {
+    let Transition { version, to, rollback, .. } = &request.transition;
+    if !*rollback || delivery.is_done() {
+        return None;
+    }
+    if !request.writing.record {
+        let text = format!("this rollback is not recorded (`record: false`), so it leaves no hold on {to}");
+        return Some(Remark::new(Level::Warning, text));
+    }
+    if history.is_some_and(|history| history.will_leave_out(version)) {
+        let text = format!(
+            "more than a hundred versions above {version} exist in {to}, so later promotions do not see its record, and \
+             the hold of this rollback does not stop them"
+        );
+        return Some(Remark::new(Level::Warning, text));
+    }
+    let text = format!("this rollback leaves a hold on {to}: the next promotion has to give a reason in `lift-hold`");
+    Some(Remark::new(Level::Notice, text))
+}
+
+/// Returns a notice if the input `lift-hold` lifted no hold.
+pub(crate) fn unused(request: &Request, images: &[PlannedPromotion]) -> Option<String> {
+    request.gates.lift_hold.as_ref()?;
+    let Transition { to, rollback, .. } = &request.transition;
+    if *rollback {
+        return Some("`lift-hold` has no effect: no hold stops a rollback".to_owned());
+    }
+    if images.iter().any(|planned| planned.hold.is_lifted()) {
+        let is_kept = !request.writing.record;
+        return is_kept.then(|| {
+            format!("with `record: false`, no record says that the hold is lifted: it may still stop the next promotion to {to}")
+        });
+    }
+    if images.iter().any(|planned| planned.hold.hold().is_some()) {
+        return Some(format!("`lift-hold` has no effect: this run changes nothing in {to}, so the hold there stays"));
+    }
+    // Nothing is known about an image that failed.
+    let is_known = images.iter().all(|planned| planned.image.delivery.is_ok());
+    is_known.then(|| format!("`lift-hold` has no effect: there is no hold on {to}"))
+}

@@ -231,7 +231,7 @@ fn an_output_names_the_image() {
 }
 
 #[test]
-fn a_bare_name_deploys_nothing() {
+fn the_name_of_another_resource_deploys_nothing() {
     let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
     let sub = |text: &str| format!("!Sub ['{text}', {{N: {find}}}]");
     for resource in [

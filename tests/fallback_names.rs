@@ -30,6 +30,14 @@ fn project(resources: &str) -> Project {
     project
 }
 
+/// A dry run of build.
+fn planned(project: &Project) -> Run {
+    project.write("Dockerfile", "FROM scratch\nCOPY a /a\n");
+    project.write("a", "a");
+    project.commit();
+    project.build().input("dry-run", "true").run()
+}
+
 fn published(project: &Project) -> Run {
     project.publish().input("registry", "oci:store").run()
 }
@@ -89,6 +97,41 @@ fn what_cannot_be_read_may_deploy_an_image() {
             "template.yaml:14:3",
             "`Fn::Transform`",
         ),
+        (
+            "  Fn: {Type: 'AWS::Lambda::Function', Properties: {'Fn::Transform': {Name: AWS::Include}}}\n",
+            "template.yaml:14:52",
+            "`Fn::Transform`",
+        ),
+        (
+            "  Fn: {Type: 'AWS::Lambda::Function', 'Fn::Transform': {Name: AWS::Include}}\n",
+            "template.yaml:14:39",
+            "`Fn::Transform`",
+        ),
+        (
+            "  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: !Ref Deploy}}\n",
+            "template.yaml:14:79",
+            "`ContainerDefinitions` of `Task` is not written out: `Ref` makes it",
+        ),
+        (
+            "  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: [!GetAtt Other.Container]}}\n  Other: {Type: 'Custom::X'}\n",
+            "template.yaml:14:80",
+            "`ContainerDefinitions` of `Task` is not written out: `Fn::GetAtt` makes it",
+        ),
+        (
+            "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !If [On, !GetAtt X.Code, !Ref AWS::NoValue]}}\n",
+            "template.yaml:14:67",
+            "`Code` of `Fn` is not written out: `Fn::GetAtt` makes it",
+        ),
+        (
+            "  Job: {Type: 'AWS::StepFunctions::StateMachine', Properties: {DefinitionS3Location: {Bucket: b, Key: k}}}\n",
+            "template.yaml:14:85",
+            "the definition of `Job` is not in the checkout",
+        ),
+        (
+            "  Job: {Type: 'AWS::Serverless::StateMachine', Properties: {DefinitionUri: missing.asl.json}}\n",
+            "template.yaml:14:76",
+            "the definition of `Job` is not in the checkout",
+        ),
     ] {
         let project = project(resources);
         for run in [published(&project), project.promote("test").input("registry", "oci:store").run()] {
@@ -101,10 +144,24 @@ fn what_cannot_be_read_may_deploy_an_image() {
             assert!(run.error().contains(words), "{resources}: {}", run.error());
             assert_eq!(run.log.annotations[0].place, place, "{}", run.error());
         }
+        // Build says it too.
+        let run = planned(&project).exits(0);
+        let notices = run.log.messages("notice").join("\n");
+        assert!(notices.contains("it can't be told whether the template deploys image `Worker`"), "{notices}");
+        assert!(notices.contains(words), "{notices}");
         // The input decides.
         let reference = "{registry}/{image}:{environment}-{version}";
         let run = project.publish().input("registry", "oci:store").input("reference", reference).run().exits(0);
         assert_eq!(references(&run), ["shop-worker:dev-1.0.0"], "{resources}");
+    }
+    // A condition that does not hold, and what is written out.
+    for resources in [
+        "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !If [On, !GetAtt X.Code, {ZipFile: x}]}}\n  X: {Type: 'Custom::X'}\n",
+        "  Job: {Type: 'AWS::Serverless::StateMachine', Properties: {DefinitionUri: job.asl.json}}\n",
+    ] {
+        let project = project(resources);
+        project.write("job.asl.json", r#"{"StartAt": "A", "States": {"A": {"Type": "Pass", "End": true}}}"#);
+        assert_eq!(references(&published(&project).exits(0)), ["shop-worker:dev-1.0.0"], "{resources}");
     }
     // It does not matter where the image has a name, and an API's definition is no image.
     let child = "  Child: {Type: 'AWS::CloudFormation::Stack', Properties: {TemplateURL: 'https://b/t'}}\n";
@@ -130,7 +187,7 @@ fn a_repository_without_its_tag_is_refused() {
         let run = published(&project(&format!("{resources}{}", task("", "NAME")))).exits(0);
         assert_eq!(references(&run), ["dev/shop-worker:1.0.0"]);
     }
-    // A name alone deploys nothing: a repository or a log group.
+    // That a repository, a log group or a task family has this name deploys nothing.
     let name = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
     let resources = format!("  It: {{Type: 'AWS::ECR::Repository', Properties: {{RepositoryName: {name}}}}}\n");
     assert_eq!(references(&published(&project(&resources)).exits(0)), ["shop-worker:dev-1.0.0"]);
@@ -205,4 +262,199 @@ fn a_part_of_a_version_in_the_template_does_not_move_to_another() {
     let run = publish("1.3.0").exits(1);
     assert!(run.error().contains("is the tag of version 1.2.0, and this is 1.3.0"), "{}", run.error());
     publish("1.2.1").exits(0);
+}
+
+/// A property that something outside of the template may make a reference of.
+#[test]
+fn a_name_alone_is_refused() {
+    let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
+    for (resource, place) in [
+        (
+            format!(
+                "{{Type: AWS::CodeBuild::Project, Properties: {{Environment: {{Image: 'aws/codebuild/standard:7.0', Type: LINUX_CONTAINER, EnvironmentVariables: [{{Name: IMAGE_REPO_NAME, Value: {find}}}, {{Name: IMAGE_TAG, Value: latest}}]}}}}}}"
+            ),
+            "template.yaml:14:184",
+        ),
+        (
+            "{Type: AWS::SSM::Parameter, Properties: {Type: String, Value: shop-worker}}".to_owned(),
+            "template.yaml:14:69",
+        ),
+        (
+            format!(
+                "{{Type: AWS::StepFunctions::StateMachine, Properties: {{DefinitionString: '{{}}', DefinitionSubstitutions: {{name: {find}}}}}}}"
+            ),
+            "template.yaml:14:120",
+        ),
+    ] {
+        let project = project(&format!("  It: {resource}\n"));
+        for run in [published(&project), project.promote("test").input("registry", "oci:store").run()] {
+            let run = run.exits(2);
+            assert_eq!(
+                run.error(),
+                format!(
+                    "{place}: the name of image `Worker` can't be decided: `It` contains its name, and may deploy it under a name that cannot be evaluated (hint: give the reference in the input `reference`, such as `{{registry}}/{{image}}:{{environment}}-{{version}}`)"
+                )
+            );
+        }
+        let run = planned(&project).exits(0);
+        assert_eq!(run.log.messages("notice"), [""; 0]);
+        let warnings = run.log.messages("warning");
+        assert!(
+            matches!(warnings.as_slice(), [one] if one.starts_with(place) && one.contains("it can't be told whether `It` deploys image `Worker`")),
+            "{warnings:?}"
+        );
+        // The input decides, and another resource does.
+        let run = project.publish().inputs(&[("registry", "oci:store"), ("reference", "{registry}/{image}:{version}")]);
+        let run = run.run().exits(0);
+        assert_eq!(references(&run), ["shop-worker:1.0.0"]);
+        assert!(run.log.messages("warning").join("\n").contains("gets its name from the input `reference`"));
+        for attributes in ["", "    Condition: On\n"] {
+            let text = format!("{HEAD}  It: {resource}\n{}", task(attributes, NAME));
+            project.write("template.yaml", &text);
+            let run = published(&project).exits(0);
+            assert_eq!(
+                (references(&run), run.log.messages("warning")),
+                (vec!["dev/shop-worker:1.0.0".to_owned()], vec![])
+            );
+            let run = planned(&project).exits(0);
+            assert_eq!(run.log.messages("warning"), [""; 0]);
+        }
+    }
+}
+
+/// Scripts and workflows put a name together from parts.
+#[test]
+fn a_name_that_a_program_puts_together_is_refused() {
+    for (resource, files) in [
+        (
+            "{Type: AWS::EC2::Instance, Properties: {UserData: {'Fn::Base64': !Sub \"#!/bin/sh\\ndocker pull $REG/team/shop-worker:$V\"}}}",
+            None,
+        ),
+        (
+            "{Type: AWS::SSM::Document, Properties: {Content: {mainSteps: [{inputs: {runCommand: ['docker pull {{ Registry }}/shop-worker:{{ Tag }}']}}]}}}",
+            None,
+        ),
+        (
+            "{Type: AWS::CodeBuild::Project, Properties: {Source: {BuildSpec: \"phases: {build: {commands: ['docker pull $REG/shop-worker:$V']}}\"}, Environment: {Image: 'aws/codebuild/standard:7.0', Type: LINUX_CONTAINER}}}",
+            None,
+        ),
+        (
+            "{Type: AWS::StepFunctions::StateMachine, Properties: {DefinitionString: '{\"Image.$\": \"States.Format(\\u0027{}/shop-worker:{}\\u0027, $.r, $.t)\"}'}}",
+            None,
+        ),
+        (
+            "{Type: AWS::Serverless::StateMachine, Properties: {DefinitionUri: jobs/job.asl.json}}",
+            Some(r#"{"States": {"A": {"Parameters": {"Image.$": "States.Format('{}/shop-worker:{}', $.r, $.t)"}}}}"#),
+        ),
+    ] {
+        let project = project(&format!("  It: {resource}\n"));
+        if let Some(definition) = files {
+            project.write("jobs/job.asl.json", definition);
+        }
+        for run in [published(&project), project.promote("test").input("registry", "oci:store").run()] {
+            let run = run.exits(2);
+            assert!(run.error().starts_with("template.yaml:14:"), "{}", run.error());
+            assert!(
+                run.error().contains("`It` takes its name, and what is deployed cannot be evaluated"),
+                "{}",
+                run.error()
+            );
+        }
+    }
+}
+
+/// What the template says in another place of the same resource.
+#[test]
+fn a_name_that_a_resource_puts_together_is_evaluated() {
+    let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
+    let substitutions = format!(
+        "{{registry: !Ref RepositoryPrefix, stage: !Ref Environment, name: {find}, version: !Ref DeploymentVersion}}"
+    );
+    let image = "${registry}/${stage}/${name}:${version}";
+    for (resource, dev) in [
+        (
+            format!(
+                "{{Type: AWS::StepFunctions::StateMachine, Properties: {{Definition: {{States: {{A: {{Parameters: {{Image: '{image}'}}}}}}}}, DefinitionSubstitutions: {substitutions}}}}}"
+            ),
+            "dev/shop-worker:1.0.0",
+        ),
+        (
+            format!(
+                "{{Type: AWS::Serverless::StateMachine, Properties: {{DefinitionUri: job.asl.json, DefinitionSubstitutions: {substitutions}}}}}"
+            ),
+            "dev/shop-worker:1.0.0",
+        ),
+        (
+            format!(
+                "{{Type: AWS::CodePipeline::Pipeline, Properties: {{Stages: [{{Actions: [{{ActionTypeId: {{Provider: ECR}}, Configuration: {{RepositoryName: {find}, ImageTag: !Sub '${{Environment}}-${{DeploymentVersion}}'}}}}]}}]}}}}"
+            ),
+            "shop-worker:dev-1.0.0",
+        ),
+    ] {
+        let project = project(&format!("  It: {resource}\n"));
+        project.write(
+            "job.asl.json",
+            &format!("{{\"States\": {{\"A\": {{\"Parameters\": {{\"Image\": \"{image}\"}}}}}}}}"),
+        );
+        let run = published(&project).exits(0);
+        assert_eq!(references(&run), [dev], "{resource}");
+        let run = project.promote("test").input("registry", "oci:store").run().exits(0);
+        assert!(run.of_images("target")[0].ends_with(&dev.replace("dev", "test")), "{}", run.log.raw);
+    }
+}
+
+/// A default that names another environment is not what this one deploys.
+#[test]
+fn a_default_of_another_environment_is_refused() {
+    let with = |parameter: &str, image: &str| {
+        let project = project("");
+        let text = format!("{HEAD}{}", task("", image)).replace("  Deploy:", &format!("  {parameter}\n  Deploy:"));
+        project.write("template.yaml", &text);
+        project
+    };
+    let whole = with("Image: {Type: String, Default: 'r.example/shop-worker:prod-1.0.0'}", "!Ref Image");
+    let prefix = with(
+        "Cluster: {Type: String, Default: acme-prod}",
+        "!Sub '${RepositoryPrefix}/${Cluster}/shop-worker:${DeploymentVersion}'",
+    );
+    for (project, parameter, line) in [
+        (&whole, "Image", "Image=r.example/shop-worker:{environment}-1.0.0"),
+        (&prefix, "Cluster", "Cluster=acme-{environment}"),
+    ] {
+        let run = published(project).exits(2);
+        let error = format!(
+            "in `dev`: `{parameter}` has its default, which names the environment `prod` (hint: give it in the input `parameters`: `{line}`"
+        );
+        assert!(run.error().contains(&error), "{}", run.error());
+        let run = project.publish().inputs(&[("registry", "oci:store"), ("parameters", line)]).run().exits(0);
+        assert_eq!(run.log.messages("warning").iter().filter(|warning| warning.contains("has its default")).count(), 0);
+    }
+    // It is the environment of the run, or the default is meant.
+    let run = prefix.publish().inputs(&[("registry", "oci:store"), ("environment", "prod")]).run().exits(0);
+    assert_eq!(references(&run), ["acme-prod/shop-worker:1.0.0"]);
+    let run = prefix.publish().inputs(&[("registry", "oci:store"), ("parameters", "Cluster=acme-prod")]).run().exits(0);
+    assert_eq!(references(&run), ["acme-prod/shop-worker:1.0.0"]);
+    // The name has the environment of the run as well.
+    let both = with(
+        "Cluster: {Type: String, Default: acme-prod}",
+        "!Sub '${RepositoryPrefix}/${Cluster}/shop-worker:${Environment}-${DeploymentVersion}'",
+    );
+    let run = published(&both).exits(0);
+    let warnings = run.log.messages("warning");
+    assert!(matches!(warnings.as_slice(), [one] if one.contains("which names the environment `prod`")), "{warnings:?}");
+    // A key of a mapping.
+    let text = std::fs::read_to_string(whole.folder().join("template.yaml")).unwrap();
+    let text = text.replace(
+        "!Ref Image",
+        "!Sub ['${RepositoryPrefix}/shop-worker:${T}', {T: !FindInMap [Tags, !Ref Stage, tag]}]",
+    );
+    let text = text.replace("Mappings:", "Mappings:\n  Tags: {dev: {tag: dev}, prod: {tag: prod}}");
+    let keyed = with("x: {}", "x");
+    keyed.write("template.yaml", &text.replace("  Deploy:", "  Stage: {Type: String, Default: prod}\n  Deploy:"));
+    let run = published(&keyed).exits(0);
+    let warnings = run.log.messages("warning").join("\n");
+    assert!(
+        warnings.contains("is the same in every environment") && warnings.contains("`Stage={environment}`"),
+        "{warnings}"
+    );
 }

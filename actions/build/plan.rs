@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cfn_images::{Context, Finding, ImageDefinition, ImageSource, Placed, Severity, SourceLocation, Usage, UsagePlace};
+use cfn_images::{
+    Context, Deployed, Finding, ImageDefinition, ImageSource, Placed, Severity, SourceLocation, Usage, UsagePlace,
+};
 use lifecycle::AtSourceLocation;
 use lifecycle::naming::{Module, Project};
 use lifecycle::{ActionError, workspace};
@@ -51,6 +53,10 @@ pub(crate) fn plan(
         all.extend(usages);
     }
     report_findings(findings, runner)?;
+    // A name alone says nothing of a platform.
+    let is_mention = |usage: &Usage| usage.place == UsagePlace::Mention;
+    let (mentioned, deployed): (Vec<Deployed>, Vec<Deployed>) =
+        deployed.into_iter().partition(|deployed| deployed.usages.iter().all(is_mention));
     let usages_of = |key: &str| -> Vec<Usage> {
         deployed.iter().filter(|deployed| deployed.key == key).flat_map(|deployed| deployed.usages.clone()).collect()
     };
@@ -64,7 +70,7 @@ pub(crate) fn plan(
             conditional.entry(key).or_default().extend(usages);
         }
     }
-    let mut images = Vec::new();
+    let (mut images, mut assumed) = (Vec::new(), Vec::new());
     let mut dockerfiles = DockerfileCache { folder: folder.join("dockerfiles"), files: BTreeMap::new() };
     for (module, context) in modules.iter().zip(&contexts) {
         let mut undeployed = Vec::new();
@@ -82,15 +88,24 @@ pub(crate) fn plan(
             };
             let deployed = usages.deployed.clone();
             report_findings(open_platform(options, definition, &deployed).into_iter().collect(), runner)?;
+            if let Some(usage) = assumed_platform(options, definition, &deployed) {
+                assumed.push((definition.key.value.as_str(), usage.clone()));
+            }
             definition.settle_platforms(&mut usages.deployed, &deployed);
             report_findings(unintended_platforms(options, definition, &usages.deployed).into_iter().collect(), runner)?;
             images.push(plan_image(project, options, module, definition, &usages, &mut dockerfiles)?);
             if usages.deployed.is_empty() {
-                undeployed.push((definition, usages.conditional));
+                let mention = mentioned.iter().find(|mentioned| mentioned.key == *key);
+                let mention = mention.and_then(|mentioned| mentioned.usages.first());
+                match mention.filter(|_| usages.conditional.is_empty()) {
+                    Some(usage) => report_findings(vec![mention_finding(definition, usage)], runner)?,
+                    None => undeployed.push((definition, usages.conditional)),
+                }
             }
         }
         report_findings(module.template.undeployed(&undeployed, context), runner)?;
     }
+    report_findings(assumption(&assumed).into_iter().collect(), runner)?;
     // The order of reports and outputs does not depend on the order in the templates.
     images.sort_by(|a: &Image, b| a.key.cmp(&b.key));
     Ok(images)
@@ -292,7 +307,7 @@ fn open_platform(options: &BuildOptions, definition: &ImageDefinition, usages: &
     }
     let runs_it = |resource: &str| usages.iter().any(|usage| usage.resource == resource && !usage.runtime.open);
     let is_asked_for = |usage: &&Usage| {
-        let is_place = usage.place != UsagePlace::Unclear && !usage.is_output();
+        let is_place = !usage.place.is_unclear() && !usage.is_output();
         usage.runtime.open && is_place && !runs_it(&usage.resource)
     };
     let usage = usages.iter().find(is_asked_for)?;
@@ -308,6 +323,51 @@ fn open_platform(options: &BuildOptions, definition: &ImageDefinition, usages: &
         message,
         hint: Some(format!("set `platforms` of `{}` in the mapping", definition.key)),
     })
+}
+
+/// Returns a usage whose instances decide the platform of an image, if nothing else does.
+fn assumed_platform<'u>(
+    options: &BuildOptions,
+    definition: &ImageDefinition,
+    usages: &'u [Usage],
+) -> Option<&'u Usage> {
+    let is_assumed =
+        |usage: &Usage| !usage.runtime.certain && !usage.runtime.open && !usage.runtime.platforms.is_empty();
+    let is_said = !definition.platforms.is_empty() || !options.platforms.is_empty();
+    usages.first().filter(|_| !is_said && usages.iter().all(is_assumed))
+}
+
+/// Says once which images are built for a platform because the instances that run them are not in the template.
+fn assumption(assumed: &[(&str, Usage)]) -> Option<Finding> {
+    let (_, usage) = assumed.first()?;
+    let images: Vec<String> = assumed.iter().map(|(key, _)| format!("`{key}`")).collect();
+    let message = format!(
+        "`{}` does not run on Fargate, so its instances decide the platform: {} built for linux/amd64",
+        usage.resource,
+        match images.as_slice() {
+            [image] => format!("image {image} is"),
+            images => format!("the images {} are", images.join(", ")),
+        }
+    );
+    Some(Finding {
+        severity: Severity::Notice,
+        source_location: usage.runtime.source_location.clone(),
+        message,
+        hint: Some("set `RuntimePlatform`, or `platforms` in the mapping".to_owned()),
+    })
+}
+
+/// Says that a resource may run an image under a name that cannot be evaluated, on a platform that is not known.
+fn mention_finding(definition: &ImageDefinition, usage: &Usage) -> Finding {
+    let key = &definition.key;
+    let (resource, place) = (&usage.resource, usage.source_location.clone());
+    let message = format!("it can't be told whether `{resource}` deploys image `{key}`: it contains the image's name");
+    let platforms = format!("set `platforms` of `{key}` in the mapping");
+    let hint = match definition.platforms.is_empty() {
+        true => format!("publish and promote need the input `reference`; if another platform runs it, {platforms}"),
+        false => "publish and promote need the input `reference`".to_owned(),
+    };
+    Finding { severity: Severity::Warning, source_location: place, message, hint: Some(hint) }
 }
 
 /// Refuses an image if neither a resource that runs it nor the mapping tells its platform: built for the wrong one, it would

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cfn_images::{ImageDefinition, Template, Version, VersionPosition};
+use cfn_images::{ImageDefinition, Version, VersionPosition};
 use lifecycle::deployment::platforms;
 use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
@@ -221,7 +221,7 @@ impl<'a> ReleasedVersions<'a> {
         let Some(text) = git(workspace, &["show", &format!("{}:{}", since.commit, file.display())]).await else {
             return false;
         };
-        let Ok(then) = Template::parse(&text, file) else { return false };
+        let Ok(then) = module.template.parse_edition(&text, file) else { return false };
         let Ok(images) = then.images(&self.options.mapping) else { return false };
         let Some(then) = images.into_iter().find(|then| then.key.value == image.key) else { return false };
         let folder = |path: &Path| path.strip_prefix(workspace).unwrap_or(path).to_owned();

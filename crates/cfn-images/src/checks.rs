@@ -15,6 +15,9 @@ use super::{Context, File, Template, fargate, roles};
 use crate::SourceLocation;
 use oci::Platform;
 
+/// What to do if no resource deploys any image.
+const OTHER_MEANS: &str = "if something else deploys it, such as Terraform or Helm, move the mapping to an images file: `images.yaml` with `images:` and the same entries";
+
 impl Template {
     /// Checks the images against the resources that deploy them, and those resources against what they need. The
     /// findings are sorted by location.
@@ -138,8 +141,23 @@ impl Template {
         for (image, excluded) in images.iter().filter(|(_, excluded)| !is_expected(excluded)) {
             let source_location = image.key.source_location.clone();
             let Some(usage) = excluded.first() else {
-                let message = format!("nothing in the template deploys image `{}`", image.key);
-                findings.push(Finding::new(Severity::Notice, source_location, message));
+                findings.push(match self.unreadable(context) {
+                    Some(why) => {
+                        let message =
+                            format!("it can't be told whether the template deploys image `{}`: {why}", image.key);
+                        let place = SourceLocation::clone(&why.source_location);
+                        let finding = Finding::new(Severity::Notice, place, message);
+                        finding.hint("publish and promote need the input `reference`")
+                    }
+                    None => {
+                        let message = format!("nothing in the template deploys image `{}`", image.key);
+                        let finding = Finding::new(Severity::Notice, source_location, message);
+                        match self.file.section("Resources").is_none_or(|resources| resources.entries().is_empty()) {
+                            true => finding.hint(OTHER_MEANS),
+                            false => finding,
+                        }
+                    }
+                });
                 continue;
             };
             if usage.is_unknown_and_may_be(image) {

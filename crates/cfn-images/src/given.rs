@@ -41,8 +41,7 @@ impl Context {
             let next = next.min();
             let before = &rest[..next.map_or(rest.len(), |(at, _)| at)];
             if !before.is_empty() {
-                let filled = TracedText::fill(before, self.environment.as_deref(), self.version.as_ref(), &[]);
-                text.push(Part { text: Ok(filled), origin: Some(Origin::Parameter(name.to_owned())) });
+                text.push(Part { text: Ok(self.fill(before)), origin: Some(Origin::Parameter(name.to_owned())) });
             }
             let Some((at, placeholder)) = next else { return text };
             text.push(match placeholder {
@@ -55,6 +54,12 @@ impl Context {
             });
             rest = &rest[at + placeholder.len()..];
         }
+    }
+
+    /// Replaces the placeholders in a value whose values are known.
+    pub(super) fn fill(&self, value: &str) -> TracedText {
+        let build: Vec<_> = self.build.iter().map(|(name, value, kind)| (*name, value.as_str(), *kind)).collect();
+        TracedText::fill_for_build(value, self.environment.as_deref(), self.version.as_ref(), &[], &build)
     }
 
     fn given_registry(&self, source_location: impl Fn() -> SourceLocation) -> Result<TracedText, Unresolved> {

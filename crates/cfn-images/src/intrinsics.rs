@@ -132,6 +132,14 @@ impl<'t> Scope<'t> {
         self.parameters.get(name).is_some_and(|value| value.reads(attribute))
     }
 
+    /// Returns the value of a parameter, if it is known.
+    pub(super) fn parameter_text(&self, name: &str) -> Option<String> {
+        match self.parameters.get(name)? {
+            Value::Text(text) => text.known().ok(),
+            _ => None,
+        }
+    }
+
     pub(super) fn source_location(&self, node: &Node) -> SourceLocation {
         self.file.source_location(node.mark)
     }
@@ -384,7 +392,11 @@ impl<'t> Scope<'t> {
                 text.push_str(&format!("${{{literal}}}"));
                 continue;
             }
-            let name = name.trim();
+            if let Some(wrong) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':'))) {
+                let hint = "CloudFormation accepts letters, digits, `_`, `.` and `:`; write `${!...}` for a text that it leaves alone";
+                let reason = format!("`${{{name}}}` in `Fn::Sub` has the character `{}`", wrong.escape_debug());
+                return Err(self.mistake(pattern, reason).hint(hint));
+            }
             let value = match (variables.and_then(|variables| variables.get(name)), name.split_once('.')) {
                 (Some(variable), _) => self.evaluate(&variable.value),
                 (None, Some((resource, attribute))) => {

@@ -5,6 +5,7 @@ mod assumptions;
 mod checks;
 mod conditions;
 mod decision;
+mod definitions;
 mod deploy_sites;
 mod deployed;
 mod document;
@@ -26,6 +27,7 @@ mod metadata;
 mod nested;
 mod parameters;
 mod pattern;
+mod purpose;
 mod readers;
 mod reference;
 mod request;
@@ -101,6 +103,8 @@ pub struct Context {
     pub environment: Option<String>,
     /// The version of the run.
     pub version: Option<Version>,
+    /// Placeholders for values of the build, such as `sha`, with the values of this run.
+    pub build: Vec<(&'static str, String, BuildValue)>,
     /// The SSM parameter with the registry that `{registry}` in a value means, unless `stand_in` is set.
     pub registry_parameter: Option<String>,
     /// `AWS::Region`.
@@ -122,6 +126,8 @@ pub(crate) struct File {
     display: PathBuf,
     /// Nested templates by their location, as the resource that nests them writes it.
     nested: BTreeMap<String, Arc<File>>,
+    /// Definitions of state machines by their location, as the resource writes it.
+    definitions: BTreeMap<String, Arc<Node>>,
 }
 
 impl Template {
@@ -163,6 +169,14 @@ impl Template {
         Ok(Self { images_file: file.images_file()?, file: Arc::new(file), sha256, given: Context::default() })
     }
 
+    /// Parses another edition of this template, with the same values. Nested templates are not read.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`load`](Self::load).
+    pub fn parse_edition(&self, text: &str, display: &Path) -> Result<Self, Error> {
+        Ok(Self { given: self.given.clone(), ..Self::parse(text, display)? })
+    }
+
     /// Returns the SHA-256 of the file in hexadecimal. With nested templates, returns that of the list of all files'
     /// SHA-256.
     pub fn sha256(&self) -> &str {
@@ -191,7 +205,12 @@ impl File {
                 "a template has sections such as `Mappings:` and `Resources:`",
             ));
         }
-        loops::expand_literal(Self { root, display: display.to_owned(), nested: BTreeMap::new() })
+        loops::expand_literal(Self {
+            root,
+            display: display.to_owned(),
+            nested: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+        })
     }
 
     fn source_location(&self, mark: Mark) -> SourceLocation {

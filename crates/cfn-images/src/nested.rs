@@ -86,8 +86,11 @@ impl<'r> Loader<'r> {
                 all.insert(relative.to_owned(), Arc::new(nested));
             }
         }
+        let digests = &mut self.digests;
+        let digest = |bytes: &[u8]| digests.push(super::hex(&Sha256::digest(bytes)));
+        let definitions = super::definitions::read(&file, path, self.root, digest);
         self.open.pop();
-        Ok(File { nested: all, ..File::clone(&file) })
+        Ok(File { nested: all, definitions, ..File::clone(&file) })
     }
 
     fn nest(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
 use super::intrinsics::Scope;
-use super::traced_text::TracedText;
+use super::traced_text::{BuildValue, TracedText};
 use super::value::{EXPORT, Need, Origin, Part, STACK_NAME, Text, Unresolved, Value};
 use super::version::Version;
 use super::{Context, Error, File, Template};
@@ -149,10 +149,29 @@ impl Template {
         version: Option<&Version>,
         given: &BTreeMap<String, String>,
     ) -> Result<Context, Error> {
+        self.context_of_build(environment, version, given, Vec::new())
+    }
+
+    /// Returns the context as [`context`](Self::context) does, with the placeholders of the build in given values, such as
+    /// `{sha}`, replaced too.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`context`](Self::context).
+    pub fn context_of_build(
+        &self,
+        environment: Option<&str>,
+        version: Option<&Version>,
+        given: &BTreeMap<String, String>,
+        build: Vec<(&'static str, String, BuildValue)>,
+    ) -> Result<Context, Error> {
         let declared = self.parameters();
         let (mut values, mut open) = (BTreeMap::new(), BTreeSet::new());
-        let mut context =
-            Context { environment: environment.map(str::to_owned), version: version.cloned(), ..Context::default() };
+        let mut context = Context {
+            environment: environment.map(str::to_owned),
+            version: version.cloned(),
+            build,
+            ..Context::default()
+        };
         let of_run =
             [(ENVIRONMENT, environment.map(TracedText::environment)), (VERSION, version.map(TracedText::version))];
         for (name, value) in of_run {
@@ -189,6 +208,7 @@ impl Template {
             }
             if let Some(meant) = values.get(name).filter(|meant| meant.as_str() != value)
                 && !placeholders.iter().any(|(placeholder, _)| value.contains(placeholder))
+                && context.fill(value).as_str() != meant.as_str()
             {
                 return Err(Error::Contradiction {
                     name: name.clone(),
@@ -201,7 +221,7 @@ impl Template {
             }
             // A value that is given again is the same text, and is already traced.
             if values.get(name).is_none_or(|meant| meant.as_str() != value) {
-                values.insert(name.clone(), TracedText::fill(value, environment, version, &[]));
+                values.insert(name.clone(), context.fill(value));
             }
         }
         self.check_parameters(&values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())?;

@@ -1,14 +1,16 @@
-//! Finds the places that take an image's name from the mapping and are no deploy sites: properties of other resource
-//! types, parameters of stacks whose template is not in the checkout, environment variables, scripts, outputs.
+//! Finds the places that contain an image's name and are no deploy sites: properties of other resource types, parameters
+//! of stacks whose template is not in the checkout, environment variables, scripts, definitions of workflows, outputs.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::File;
-use super::document::{Node, NodeKind};
+use super::document::{Mapping, Node, NodeKind};
 use super::expression::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::intrinsics::Scope;
 use super::parameters::is_environment;
+use super::purpose::Purpose;
 use super::reference::registry_part;
 use super::runtime;
 use super::usage::{Usage, UsagePlace};
@@ -61,10 +63,31 @@ impl ImageNames {
 
     /// Returns whether a repository's path ends with the name of an image.
     fn end(&self, path: &str) -> bool {
-        self.names.values().any(|name| {
-            path.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('/'))
-        })
+        self.names.values().any(|name| is_end_of(name, path))
     }
+
+    /// Returns the images whose names a text contains as words of their own. `team/api` is not the image `api`.
+    fn mentioned_in(&self, text: &str) -> Vec<(MappingRead, Option<&str>)> {
+        self.comparisons.set(self.comparisons.get().saturating_add(self.names.len()));
+        if self.comparisons.get() > COMPARISON_LIMIT {
+            return Vec::new();
+        }
+        let found = self.names.iter().filter(|(_, name)| contains_name(text, name));
+        let found: Vec<(&(String, String), &String)> = found.collect();
+        let is_part = |name: &str| found.iter().any(|(_, longer)| *longer != name && is_end_of(name, longer));
+        let read = |(mapping, key): &(String, String)| MappingRead {
+            mapping: mapping.clone(),
+            key: key.clone(),
+            attribute: IMAGE_NAME.to_owned(),
+        };
+        let whole = found.iter().filter(|(_, name)| !is_part(name));
+        whole.map(|(key, name)| (read(key), Some(name.as_str()))).collect()
+    }
+}
+
+/// Returns whether a path ends with a name.
+fn is_end_of(name: &str, path: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 fn add_names(file: &File, names: &mut BTreeMap<(String, String), String>) {
@@ -81,6 +104,23 @@ fn add_names(file: &File, names: &mut BTreeMap<(String, String), String>) {
 /// An expression whose string is a property.
 struct Expression<'n> {
     at: ContainerNode<'n>,
+    place: Place,
+    form: Form,
+}
+
+/// The form of an expression.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// It is a string, or a list of strings.
+    Text,
+    /// It is the repository of CodePipeline's source action for ECR, whose configuration is its parent.
+    PipelineSource,
+}
+
+/// What is known about the place of an expression.
+#[derive(Clone, Copy)]
+struct Place {
+    purpose: Purpose,
     /// Whether another template receives it.
     is_parameter: bool,
 }
@@ -91,15 +131,29 @@ enum Reading {
     Reference(Text),
     /// It may be a part of a reference that cannot be evaluated.
     Unclear,
+    /// It is the name alone, which something may use.
+    Mention,
     /// It is another name, such as that of a log group.
     Nothing,
 }
 
-/// Returns the usages in a node, without the nodes in `sites`.
+/// Where the usages of a resource are looked for.
+pub(super) struct Section<'n> {
+    /// The conditions, and the node to begin with.
+    pub(super) start: ContainerNode<'n>,
+    /// What the node may do with the name of an image.
+    pub(super) purpose: Purpose,
+    /// The node of the template whose location is that of the usages. Defaults to that of each expression.
+    pub(super) shown_as: Option<&'n Node>,
+    /// Values of the variables in the texts, `${Name}`, that the resource has for them.
+    pub(super) substitutions: Option<&'n Node>,
+}
+
+/// Returns the usages in a section of a resource, without the nodes in `sites`.
 pub(super) fn usages<'n>(
     scope: &Scope,
     resource: Surveyed<'n>,
-    start: ContainerNode<'n>,
+    section: Section<'n>,
     sites: &[&Node],
     names: &ImageNames,
 ) -> Vec<Usage> {
@@ -107,15 +161,27 @@ pub(super) fn usages<'n>(
     if names.names.is_empty() {
         return found;
     }
-    let is_stack = STACKS.contains(&resource.kind.as_str());
-    let mut collection = Collection { scope, names, sites, is_stack, found: Vec::new() };
-    collection.add(start, false);
+    let kind = resource.kind.as_str();
+    let substitutions = section.substitutions.and_then(Node::as_mapping);
+    let variables = substitutions.map(|variables| variables.entries().iter().map(|entry| entry.key.as_str()));
+    let variables = variables.map(Iterator::collect).unwrap_or_default();
+    let mut collection = Collection { scope, names, sites, kind, variables, found: Vec::new() };
+    collection.add(section.start, Place { purpose: section.purpose, is_parameter: false });
     let expressions = collection.found;
-    for Expression { at, is_parameter } in expressions {
+    for Expression { at, place, form } in expressions {
         let Some(node) = at.path.last().copied() else { continue };
+        let shown_as = section.shown_as.unwrap_or(node);
         found.extend(in_all_cases(scope, (resource, node), &at.assumptions, |_| {
-            let texts = texts(scope, node).into_iter();
-            texts.flat_map(|text| usages_of_text(scope, resource, &at, node, text, is_parameter, names)).collect()
+            let texts = match form {
+                Form::Text => texts(scope, node),
+                Form::PipelineSource => pipeline_source(scope, &at).into_iter().collect(),
+            };
+            let texts = texts.into_iter().map(|text| match substitutions {
+                Some(variables) if place.purpose == Purpose::Program => substituted(scope, text, variables),
+                _ => text,
+            });
+            let reader = Reader { scope, resource, at: &at, node: shown_as, place, names };
+            texts.flat_map(|text| reader.usages(text)).collect()
         }));
     }
     found
@@ -126,14 +192,16 @@ struct Collection<'c, 'n> {
     scope: &'c Scope<'c>,
     names: &'c ImageNames,
     sites: &'c [&'c Node],
-    /// Whether another template receives the resource's `Parameters`.
-    is_stack: bool,
+    /// The type of the resource.
+    kind: &'c str,
+    /// Variables that programs contain.
+    variables: Vec<&'c str>,
     found: Vec<Expression<'n>>,
 }
 
 impl<'n> Collection<'_, 'n> {
     /// Adds the expressions below the end of a path.
-    fn add(&mut self, at: ContainerNode<'n>, is_parameter: bool) {
+    fn add(&mut self, at: ContainerNode<'n>, place: Place) {
         let Some(node) = at.path.last().copied() else { return };
         if self.sites.iter().any(|site| std::ptr::eq(*site, node)) {
             return;
@@ -143,37 +211,63 @@ impl<'n> Collection<'_, 'n> {
             (Some(("Fn::If", _)), _) if is_structure(node) => {
                 if self.may_read(node) {
                     // A branch is no `Fn::If` itself.
-                    branches(self.scope, at.clone()).into_iter().for_each(|branch| self.add(branch, is_parameter));
+                    branches(self.scope, at.clone()).into_iter().for_each(|branch| self.add(branch, place));
                 }
             }
-            (Some(("Fn::Base64" | "Fn::ToJsonString", argument)), _) => self.add(below(argument), is_parameter),
+            (Some(("Fn::Base64" | "Fn::ToJsonString", argument)), _) => self.add(below(argument), place),
             (Some(_), _) | (None, NodeKind::Scalar { .. }) => {
                 if self.may_read(node) {
-                    self.found.push(Expression { at, is_parameter });
+                    self.found.push(Expression { at, place, form: Form::Text });
                 }
             }
             (None, NodeKind::Mapping(mapping)) => {
+                let provider = node.at(&["ActionTypeId", "Provider"]).and_then(Node::text);
                 for entry in mapping.entries().iter().filter(|entry| !is_remark(&entry.key)) {
-                    self.add(below(&entry.value), is_parameter || (self.is_stack && entry.key == "Parameters"));
+                    let is_parameters = STACKS.contains(&self.kind) && entry.key == "Parameters";
+                    let purpose = match (entry.key.as_str(), provider) {
+                        ("Configuration", Some("ECR")) => {
+                            self.add_pipeline_source(&at, &entry.value, place);
+                            continue;
+                        }
+                        // The repository of a source action is one of source code.
+                        ("Configuration", Some(provider)) if CODE_PROVIDERS.contains(&provider) => continue,
+                        (key, _) => place.purpose.of_property(self.kind, key),
+                    };
+                    let is_parameter = place.is_parameter || is_parameters;
+                    self.add(below(&entry.value), Place { purpose, is_parameter });
                 }
             }
-            (None, NodeKind::Sequence(items)) => items.iter().for_each(|item| self.add(below(item), is_parameter)),
+            (None, NodeKind::Sequence(items)) => items.iter().for_each(|item| self.add(below(item), place)),
         }
+    }
+
+    /// Adds the repository of an action that takes an image from ECR.
+    fn add_pipeline_source(&mut self, at: &ContainerNode<'n>, configuration: &'n Node, place: Place) {
+        let Some(repository) = configuration.get("RepositoryName").filter(|node| self.may_read(node)) else { return };
+        let at = ContainerNode { path: vec![configuration, repository], ..at.clone() };
+        self.found.push(Expression { at, place, form: Form::PipelineSource });
     }
 
     /// Returns whether an expression may read an image's name, or contains one. It is not evaluated for that.
     fn may_read(&self, node: &Node) -> bool {
         let scope = self.scope;
-        let is_read = |name: &str| name.contains(".Outputs.") || scope.parameter_reads(name, IMAGE_NAME);
+        let is_read = |name: &str| {
+            name.contains(".Outputs.")
+                || scope.parameter_reads(name, IMAGE_NAME)
+                || scope.parameter_text(name).is_some_and(|text| self.names.are_in(&text))
+                || scope.is_repository(name.split('.').next().unwrap_or_default())
+        };
         let reads_in_text = |text: &str| {
-            text.split("${").skip(1).any(|name| is_read(name.split('}').next().unwrap_or_default().trim()))
+            self.names.are_in(text)
+                || text.split("${").skip(1).any(|name| is_read(name.split('}').next().unwrap_or_default().trim()))
         };
         match (node.intrinsic(), &node.kind) {
             (Some(("Fn::FindInMap", _)), _) => true,
             (Some(("Ref", name)), _) => name.text().is_none_or(is_read),
             (Some(("Fn::GetAtt", argument)), _) => match argument.as_sequence() {
                 Some(parts) => {
-                    parts.iter().skip(1).any(|part| part.text().is_none_or(|part| part.starts_with("Outputs.")))
+                    let is_output = |part: &str| part.starts_with("Outputs.") || scope.is_repository(part);
+                    parts.iter().any(|part| part.text().is_none_or(is_output))
                 }
                 None => argument.text().is_none_or(is_read),
             },
@@ -183,9 +277,58 @@ impl<'n> Collection<'_, 'n> {
             }
             (_, NodeKind::Mapping(mapping)) => mapping.entries().iter().any(|entry| self.may_read(&entry.value)),
             (_, NodeKind::Sequence(items)) => items.iter().any(|item| self.may_read(item)),
-            (_, NodeKind::Scalar { text, .. }) => self.names.are_in(text),
+            (_, NodeKind::Scalar { text, .. }) => {
+                self.names.are_in(text)
+                    || self.variables.iter().any(|variable| text.contains(&format!("${{{variable}}}")))
+            }
         }
     }
+}
+
+/// Providers of CodePipeline's source actions that take source code.
+const CODE_PROVIDERS: [&str; 5] = ["Bitbucket", "CodeCommit", "CodeStarSourceConnection", "GitHub", "S3"];
+
+/// Returns the reference that CodePipeline's source action for ECR takes: from the account's own registry, under the tag
+/// `latest` if it names none.
+fn pipeline_source(scope: &Scope, at: &ContainerNode<'_>) -> Option<Text> {
+    let [configuration, repository] = at.path.as_slice() else { return None };
+    let mut text = scope.own_registry(repository.mark);
+    text.append(scope.text(repository));
+    text.push_str(":");
+    match configuration.get("ImageTag") {
+        Some(tag) => text.append(scope.text(tag)),
+        None => text.push_str("latest"),
+    }
+    Some(text)
+}
+
+/// Fills in the variables of a program, `${Name}`, that its resource has values for.
+fn substituted(scope: &Scope, text: Text, variables: &Mapping) -> Text {
+    let mut filled = Text::default();
+    filled.reads.clone_from(&text.reads);
+    filled.chosen = text.chosen;
+    for part in text.parts {
+        let Ok(known) = &part.text else {
+            filled.push(part);
+            continue;
+        };
+        let mut start = 0;
+        while let Some(at) = known.as_str()[start..].find("${").map(|at| start + at) {
+            let Some(end) = known.as_str()[at..].find('}').map(|length| at + length) else { break };
+            let variable = variables.get(&known.as_str()[at + 2..end]);
+            let until = if variable.is_some() { at } else { end + 1 };
+            filled.push(Part { text: Ok(known.slice(start..until)), origin: None });
+            if let Some(variable) = variable {
+                filled.append(scope.text(&variable.value));
+            }
+            start = end + 1;
+        }
+        match start {
+            0 => filled.push(part),
+            _ => filled.push(Part { text: Ok(known.slice(start..known.len())), origin: None }),
+        }
+    }
+    filled
 }
 
 /// Returns whether a property says something about a resource and does nothing.
@@ -228,88 +371,176 @@ fn texts(scope: &Scope, node: &Node) -> Vec<Text> {
     }
 }
 
-/// Returns the usages of the images whose names a text contains.
-fn usages_of_text(
-    scope: &Scope,
-    resource: Surveyed<'_>,
-    at: &ContainerNode<'_>,
-    node: &Node,
-    text: Text,
-    is_parameter: bool,
-    names: &ImageNames,
-) -> Vec<Usage> {
-    let reads: Vec<MappingRead> = text.reads.iter().filter(|read| read.attribute == IMAGE_NAME).cloned().collect();
-    let reader = |text: Text| {
-        let usage = usage_of_text(scope, resource, at, node, text, runtime::unknown(scope.source_location(node)));
-        Usage { place: UsagePlace::Reader, ..usage }
-    };
-    if reads.is_empty() {
-        let references = tokens(&text).into_iter().filter_map(|token| match reading(&token, None, true) {
-            Reading::Reference(token) => Some(token),
-            Reading::Unclear | Reading::Nothing => None,
-        });
-        let may_be_an_image = |token: &Text| match token.path() {
-            Some(path) if !path.ends_with('?') => names.end(&path) && !is_elsewhere(token),
-            _ => reads_any(node),
+/// Reads the texts of an expression.
+struct Reader<'r, 'n> {
+    scope: &'r Scope<'r>,
+    resource: Surveyed<'n>,
+    at: &'r ContainerNode<'n>,
+    /// The node whose location is that of the usages.
+    node: &'n Node,
+    place: Place,
+    names: &'r ImageNames,
+}
+
+impl Reader<'_, '_> {
+    /// Returns the usages of the images whose names a text contains.
+    fn usages(&self, text: Text) -> Vec<Usage> {
+        let reads: Vec<MappingRead> = text.reads.iter().filter(|read| read.attribute == IMAGE_NAME).cloned().collect();
+        let is_read = !reads.is_empty();
+        let (shown, tokens) = (shown(&text), tokens(&text));
+        let mut usages = Vec::new();
+        let mentioned = if is_read {
+            reads.into_iter().map(|read| (self.names.get(&read), read)).map(|(name, read)| (read, name)).collect()
+        } else {
+            usages.extend(self.written_out(&tokens));
+            self.names.mentioned_in(&shown)
         };
-        return references.filter(may_be_an_image).map(reader).collect();
-    }
-    let (shown, tokens) = (shown(&text), tokens(&text));
-    let runs_images = shown.contains('\n') && PROGRAMS.iter().any(|word| shown.to_lowercase().contains(word));
-    let mut usages = Vec::new();
-    // The only name of a text may be a part of a longer one, as in `HOST/team-app:1.0.0`.
-    let is_only = reads.len() == 1;
-    for read in reads {
-        let name = names.get(&read);
-        let mut is_unclear = is_parameter || runs_images;
-        let before = usages.len();
-        for token in &tokens {
-            match reading(token, name, is_only) {
-                Reading::Reference(mut text) => {
-                    text.reads = [read.clone()].into();
-                    usages.push(reader(text));
+        let lower = shown.to_lowercase();
+        let runs_images = PROGRAMS.iter().any(|word| lower.contains(word));
+        let is_script = shown.contains('\n') && runs_images;
+        // The only name of a text may be a part of a longer one, as in `HOST/team-app:1.0.0`.
+        let is_only = is_read && mentioned.len() == 1;
+        for (read, name) in mentioned {
+            let is_given_on = self.place.is_parameter || (is_read && is_script);
+            let mut doubt = (is_read && is_given_on).then_some(UsagePlace::Unclear);
+            let mut is_named = false;
+            for token in &tokens {
+                let reading = Reading::of(token, name, is_only);
+                let reading = match reading {
+                    Reading::Unclear | Reading::Mention if !is_read && self.place.purpose == Purpose::Label => {
+                        Reading::Nothing
+                    }
+                    Reading::Nothing => {
+                        self.mention(token, name, tokens.len() == 1 && is_whole(token, &shown), is_read)
+                    }
+                    reading => reading,
+                };
+                match reading {
+                    Reading::Reference(mut text) if is_read => {
+                        text.reads = [read.clone()].into();
+                        usages.push(self.usage(text));
+                        is_named = true;
+                    }
+                    Reading::Reference(_) => is_named = true,
+                    Reading::Mention if runs_images || is_given_on => doubt = Some(UsagePlace::Unclear),
+                    Reading::Mention => doubt = doubt.or(Some(UsagePlace::Mention)),
+                    Reading::Unclear => doubt = Some(UsagePlace::Unclear),
+                    Reading::Nothing => {}
                 }
-                Reading::Unclear => is_unclear = true,
-                Reading::Nothing => {}
+            }
+            if let Some(place) = doubt.filter(|_| !is_named) {
+                usages.push(self.doubt(read, place));
             }
         }
-        if is_unclear && usages.len() == before {
-            let source_location = scope.source_location(node);
-            let reason = format!("`{}` takes its name, and what is deployed cannot be evaluated", resource.id);
-            let why = Unresolved::new(source_location.clone(), reason);
-            let mut text = Text::of(Err(why.hint("give the reference in the input `reference`")), None);
-            text.reads = [read].into();
-            let usage = usage_of_text(scope, resource, at, node, text, runtime::unknown(source_location));
-            usages.push(Usage { place: UsagePlace::Unclear, ..usage });
+        usages
+    }
+
+    /// Returns the usages by references whose repository is written out, or depends on a key that is not known.
+    fn written_out(&self, tokens: &[Text]) -> Vec<Usage> {
+        let references = tokens.iter().filter_map(|token| match Reading::of(token, None, true) {
+            Reading::Reference(token) => Some(token),
+            Reading::Unclear | Reading::Mention | Reading::Nothing => None,
+        });
+        let may_be_an_image = |token: &Text| match token.path() {
+            Some(path) if !path.ends_with('?') => self.names.end(&path) && !is_elsewhere(token),
+            _ => reads_any(self.node),
+        };
+        references.filter(may_be_an_image).map(|token| self.usage(token)).collect()
+    }
+
+    /// Returns whether a token that is no reference may be used as the image's name, or as a part of one.
+    fn mention(&self, token: &Text, name: Option<&str>, is_whole: bool, is_read: bool) -> Reading {
+        let (shown, Some(name)) = (shown(token), name) else { return Reading::Nothing };
+        let is_elsewhere = shown.starts_with("arn:") || shown.contains("://") || has_registry(token);
+        if self.place.purpose == Purpose::Label || is_elsewhere {
+            return Reading::Nothing;
+        }
+        let bare = shown.trim_end_matches(':');
+        if self.place.purpose == Purpose::Program && contains_name(&shown, name) {
+            let is_path = shown.starts_with('/');
+            return match (is_variable(&shown), is_path) {
+                (true, _) => Reading::Unclear,
+                // The name of a log group or a file has more components.
+                (false, true) if bare[1..] != *name && !shown[1..].contains(':') => Reading::Nothing,
+                (false, true) => Reading::Unclear,
+                (false, false) => Reading::Mention,
+            };
+        }
+        let environment = self.scope.context.environment.as_deref();
+        match is_whole && is_repository(&shown, name, environment.filter(|_| is_read)) {
+            true => Reading::Mention,
+            false => Reading::Nothing,
         }
     }
-    usages
+
+    fn usage(&self, text: Text) -> Usage {
+        let runtime = runtime::unknown(self.scope.source_location(self.node));
+        let usage = usage_of_text(self.scope, self.resource, self.at, self.node, text, runtime);
+        Usage { place: UsagePlace::Reader, ..usage }
+    }
+
+    /// Returns the usage of an image whose name cannot be evaluated.
+    fn doubt(&self, read: MappingRead, place: UsagePlace) -> Usage {
+        let source_location = self.scope.source_location(self.node);
+        let id = self.resource.id;
+        let (reason, hint) = match place {
+            UsagePlace::Mention => (
+                format!("`{id}` contains its name, and may deploy it under a name that cannot be evaluated"),
+                "give the reference in the input `reference`, such as `{registry}/{image}:{environment}-{version}`",
+            ),
+            _ => (
+                format!("`{id}` takes its name, and what is deployed cannot be evaluated"),
+                "give the reference in the input `reference`",
+            ),
+        };
+        let mut text = Text::of(Err(Unresolved::new(source_location, reason).hint(hint)), None);
+        text.reads = [read].into();
+        Usage { place, ..self.usage(text) }
+    }
+}
+
+/// Returns whether a token is the whole text.
+fn is_whole(token: &Text, text: &str) -> bool {
+    shown(token) == text.trim()
+}
+
+/// Returns whether a text is the path of the image's repository below the registry, which may be that of an
+/// environment: `team/app`, `app-dev`.
+fn is_repository(text: &str, name: &str, environment: Option<&str>) -> bool {
+    let Some((before, after)) = text.rsplit_once(name) else { return false };
+    let separators = ['-', '_', '.', '/'];
+    let affix = |affix: &str| {
+        let bare = affix.trim_matches(separators);
+        bare.is_empty() || bare == "?" || Some(bare) == environment
+    };
+    let is_end = after.is_empty() && (before.is_empty() || before.ends_with('/'));
+    !text.starts_with('/') && (is_end || environment.is_some() && affix(before) && affix(after))
+}
+
+/// Returns whether a token has a variable of a program, which may be a registry or a tag: `$REGISTRY/app`, `{}/app`,
+/// `{{ Registry }}/app`.
+fn is_variable(shown: &str) -> bool {
+    shown.contains(['$', '{', '?', '%'])
 }
 
 /// Splits a text where a reference can begin or end.
 fn tokens(text: &Text) -> Vec<Text> {
     let mut tokens = vec![Text::default()];
     for part in &text.parts {
-        let Ok(known) = &part.text else {
+        let separators = part.text.as_ref().map(|known| separators(known)).unwrap_or_default();
+        let (Ok(known), false) = (&part.text, separators.is_empty()) else {
             tokens.last_mut().into_iter().for_each(|token| token.push(part.clone()));
             continue;
         };
-        let is_separator = |c: char| c.is_whitespace() || SEPARATORS.contains(&c);
-        if !known.as_str().contains(is_separator) {
-            tokens.last_mut().into_iter().for_each(|token| token.push(part.clone()));
-            continue;
-        }
         let mut from = 0;
-        for piece in known.as_str().split(is_separator) {
-            if from > 0 {
-                tokens.push(Text::default());
-            }
-            let piece = known.slice(from..from + piece.len());
-            from += piece.len();
-            // All separators are one byte long, except for white space.
-            from += known.as_str()[from..].chars().next().map_or(0, char::len_utf8);
+        for separator in separators.into_iter().chain([known.len()..known.len()]) {
+            let piece = known.slice(from..separator.start);
+            from = separator.end;
             if let Some(token) = tokens.last_mut().filter(|_| !piece.is_empty()) {
                 token.push(Part { text: Ok(piece), origin: None });
+            }
+            if !separator.is_empty() {
+                tokens.push(Text::default());
             }
         }
     }
@@ -318,41 +549,69 @@ fn tokens(text: &Text) -> Vec<Text> {
     tokens
 }
 
-/// Returns what a token says about the image with this name, or about any image if the name is not known.
-fn reading(token: &Text, name: Option<&str>, is_only: bool) -> Reading {
-    let token = without_scheme(token);
-    let shown = shown(&token);
-    let mentions = name.is_none_or(|name| contains_name(&shown, name) || (is_only && shown.contains(name)));
-    if !mentions || shown.starts_with("arn:") || shown.contains("://") {
-        return Reading::Nothing;
+/// Returns where a text has separators. The braces of a variable are none: `${NAME}`, `{{ Name }}`, `{}`, `{0}`.
+fn separators(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut skipped = 0;
+    for (at, c) in text.char_indices() {
+        if at < skipped || !(c.is_whitespace() || SEPARATORS.contains(&c)) {
+            continue;
+        }
+        match variable_end(text, at) {
+            Some(end) => skipped = end,
+            None => found.push(at..at + c.len_utf8()),
+        }
     }
-    let last = shown.rsplit('/').next().unwrap_or_default();
-    let (last, has_digest) = last.split_once('@').map_or((last, false), |(name, _)| (name, true));
-    let tag = last.split_once(':').map(|(_, tag)| tag).unwrap_or_default();
-    // A port, as in `app:8080`.
-    let is_port = !tag.is_empty() && tag.len() <= 5 && tag.chars().all(|c| c.is_ascii_digit());
-    match has_registry(&token) {
-        // An unknown part may have the tag.
-        true if has_digest || !tag.is_empty() || last.contains('?') => Reading::Reference(token),
-        // The tag is added elsewhere.
-        true if !begins_with_environment(&token) && name.is_some_and(|name| shown.ends_with(name)) => Reading::Unclear,
-        false if has_digest || !(tag.is_empty() || is_port || shown.starts_with('/')) => Reading::Unclear,
-        _ => Reading::Nothing,
+    found
+}
+
+/// Returns the end of the variable whose first brace is at a position.
+fn variable_end(text: &str, at: usize) -> Option<usize> {
+    let rest = &text[at..];
+    let (open, close) = if rest.starts_with("{{") { ("{{", "}}") } else { ("{", "}") };
+    let inside = rest.strip_prefix(open)?;
+    let length = inside.find(close)?;
+    let name = inside[..length].trim();
+    let is_name = !name.contains(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-' | '#')));
+    let is_number = name.chars().all(|c| c.is_ascii_digit());
+    let is_variable = is_name && (is_number || open == "{{" || text[..at].ends_with(['$', '#']));
+    is_variable.then_some(at + open.len() + length + close.len())
+}
+
+impl Reading {
+    /// Returns what a token says about the image with this name, or about any image if the name is not known.
+    fn of(token: &Text, name: Option<&str>, is_only: bool) -> Self {
+        let token = without_scheme(token);
+        let shown = shown(&token);
+        let mentions = name.is_none_or(|name| contains_name(&shown, name) || (is_only && shown.contains(name)));
+        if !mentions || shown.starts_with("arn:") || shown.contains("://") {
+            return Self::Nothing;
+        }
+        let last = shown.rsplit('/').next().unwrap_or_default();
+        let (last, has_digest) = last.split_once('@').map_or((last, false), |(name, _)| (name, true));
+        let tag = last.split_once(':').map(|(_, tag)| tag).unwrap_or_default();
+        // A port, as in `app:8080`.
+        let is_port = !tag.is_empty() && tag.len() <= 5 && tag.chars().all(|c| c.is_ascii_digit());
+        match has_registry(&token) {
+            // An unknown part may have the tag.
+            true if has_digest || !tag.is_empty() || last.contains('?') => Self::Reference(token),
+            // The tag is added elsewhere.
+            true if name.is_some_and(|name| shown.ends_with(name)) => Self::Unclear,
+            false if has_digest || !(tag.is_empty() || is_port || shown.starts_with('/')) => Self::Unclear,
+            _ => Self::Nothing,
+        }
     }
 }
 
-/// Returns whether a reference begins with a registry: a host, or a value that is not known.
+/// Returns whether a reference begins with a registry: a host, or a value that is not known. The environment is the
+/// beginning of a repository's name.
 fn has_registry(token: &Text) -> bool {
     registry_part(token).is_some_and(|registry_part| {
         let host = registry_part.value.as_deref().map(|value| value.split('/').next().unwrap_or_default());
-        host.is_ok_and(looks_like_host) || registry_part.value.is_err()
+        let is_environment =
+            matches!(&registry_part.origin, Origin::Parameter(name) if is_environment(&name.to_lowercase()));
+        !is_environment && (host.is_ok_and(looks_like_host) || registry_part.value.is_err())
     })
-}
-
-/// Returns whether a name begins with the environment, as that of a repository without its registry.
-fn begins_with_environment(token: &Text) -> bool {
-    let origin = registry_part(token).map(|registry_part| registry_part.origin);
-    matches!(origin, Some(Origin::Parameter(name)) if is_environment(&name.to_lowercase()))
 }
 
 /// Returns whether a reference begins with a host that is not ECR's: what is written out is another's image.

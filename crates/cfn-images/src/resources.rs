@@ -32,22 +32,12 @@ impl Scope<'_> {
                 "resources",
             )));
         };
-        let source_location = || self.file.source_location(mark);
         if let (Some(output), true) = (attribute.strip_prefix("Outputs."), self.nested_file(name).is_some()) {
             return self.output(name, output, mark);
         }
         match (resource.get("Type").and_then(|kind| kind.text()), attribute) {
             (Some(REPOSITORY), "RepositoryUri") => {
-                let mut text = Text::default();
-                let mut push = |value: Result<String, Unresolved>| {
-                    text.push(Part { text: value.map(TracedText::from), origin: None });
-                };
-                push(self.account(source_location));
-                push(Ok(".dkr.ecr.".to_owned()));
-                push(self.region(source_location));
-                push(Ok(".".to_owned()));
-                push(self.pseudo("AWS::URLSuffix", mark).and_then(|suffix| suffix.into_known(source_location)));
-                push(Ok("/".to_owned()));
+                let mut text = self.own_registry(mark);
                 text.append(self.repository_name(name, resource, mark)?);
                 Ok(Value::Text(text))
             }
@@ -57,6 +47,27 @@ impl Scope<'_> {
             },
             _ => Ok(self.made_by_deployment(name, attribute, mark)),
         }
+    }
+
+    /// Returns the account's own registry in the region, with a `/` after it.
+    pub(super) fn own_registry(&self, mark: Mark) -> Text {
+        let source_location = || self.file.source_location(mark);
+        let mut text = Text::default();
+        let mut push = |value: Result<String, Unresolved>| {
+            text.push(Part { text: value.map(TracedText::from), origin: None });
+        };
+        push(self.account(source_location));
+        push(Ok(".dkr.ecr.".to_owned()));
+        push(self.region(source_location));
+        push(Ok(".".to_owned()));
+        push(self.pseudo("AWS::URLSuffix", mark).and_then(|suffix| suffix.into_known(source_location)));
+        push(Ok("/".to_owned()));
+        text
+    }
+
+    /// Returns whether a resource is an ECR repository.
+    pub(super) fn is_repository(&self, name: &str) -> bool {
+        self.file.declaration("Resources", name).is_some_and(|resource| has_type(resource, REPOSITORY))
     }
 
     fn made_by_deployment(&self, name: &str, attribute: &str, mark: Mark) -> Value {

@@ -29,6 +29,7 @@ pub(super) fn runtime(scope: &Scope, rule: PlatformRule, path: &[&Node], resourc
         PlatformRule::RuntimePlatform => {
             let declared = path.iter().rev().find_map(|node| node.get("RuntimePlatform"));
             let declared = declared.and_then(|node| runtime_platform(scope, node));
+            let declared = declared.or_else(|| instance_types(scope, path));
             declared.unwrap_or_else(|| fixed("amd64", on_fargate()))
         }
         PlatformRule::Architectures => {
@@ -55,7 +56,9 @@ pub(super) fn runtime(scope: &Scope, rule: PlatformRule, path: &[&Node], resourc
                 None => fixed(architecture, true),
             }
         }
-        PlatformRule::Default => Runtime { open: true, ..fixed("amd64", false) },
+        PlatformRule::Default => {
+            instance_types(scope, path).unwrap_or_else(|| Runtime { open: true, ..fixed("amd64", false) })
+        }
         PlatformRule::Unknown => unknown(source_location()),
     }
 }
@@ -141,6 +144,52 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
     Some(from_alternatives(scope, source_location, Ok(found)))
 }
 
+/// Evaluates the instance types of a multi-node job. Returns `None` if there are none.
+fn instance_types(scope: &Scope, path: &[&Node]) -> Option<Runtime> {
+    let types = ["InstanceTypes", "InstanceType"];
+    let node: &Node = path.iter().rev().find_map(|node| types.iter().find_map(|key| node.get(key)))?;
+    let found = scope.alternatives(node).and_then(|found| {
+        found.map(|value| {
+            let items = match value {
+                Value::List(items) => items,
+                value => vec![value],
+            };
+            let items = items.into_iter().filter(|item| !matches!(item, Value::Nothing(_)));
+            let known = items.map(|item| item.into_known(|| scope.source_location(node)));
+            known.map(|known| known.map(|known| architecture_of_instances(&known))).collect::<Result<Vec<_>, _>>()
+        })
+    });
+    let all = match found {
+        Ok(found) => found.map(|all| {
+            let unknown =
+                || Unresolved::new(scope.source_location(node), "the architecture of an instance type is not known");
+            all.into_iter().map(|one| one.map(Platform::linux).ok_or_else(unknown)).collect::<Result<Vec<_>, _>>()
+        }),
+        Err(unresolved) => Err(unresolved),
+    };
+    let all = all.map(|all| Alternatives { all: all.all.into_iter().flatten().collect::<Vec<_>>(), why: all.why });
+    match &all {
+        Ok(all) if all.all.is_empty() => None,
+        // The mapping can say it.
+        Err(unresolved) if !unresolved.mistake => Some(unknown(scope.source_location(node))),
+        _ => Some(from_alternatives(scope, node, all)),
+    }
+}
+
+/// Returns the architecture of EC2's instance types with this name, `c7g.large` or `c7g`. The letters after the number of
+/// the generation name the processor: `g` is Graviton. Returns `None` if the name has another form.
+fn architecture_of_instances(name: &str) -> Option<&'static str> {
+    let family = name.strip_prefix("ml.").unwrap_or(name).split('.').next().unwrap_or_default();
+    let number = family.find(|c: char| c.is_ascii_digit())?;
+    let (series, generation) = family.split_at(number);
+    let is_series = !series.is_empty() && series.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    let options = generation.trim_start_matches(|c: char| c.is_ascii_digit());
+    let (options, processor) = options.split_once('-').unwrap_or((options, ""));
+    // Grace processors come with the GPUs GB200 and GB300.
+    let is_arm = family == "a1" || options.contains('g') || processor.starts_with("gb");
+    is_series.then_some(if is_arm { "arm64" } else { "amd64" })
+}
+
 fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Unresolved> {
     let said = |key: &str, default: &str| match node.get(key) {
         Some(node) => scope.alternatives(node)?.map(|value| match value {
@@ -210,4 +259,50 @@ fn environment_type(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>
             _ => Err(scope.mistake(node, format!("`{kind}` runs no images"))),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::architecture_of_instances;
+
+    #[test]
+    fn the_letters_after_the_generation_name_the_processor() {
+        let of = |architecture: &str, names: &[&str]| {
+            for name in names {
+                assert_eq!(architecture_of_instances(name).unwrap_or("unknown"), architecture, "{name}");
+            }
+        };
+        let arm = [
+            "a1.large",
+            "c7g.large",
+            "c7gn",
+            "m6gd.metal",
+            "t4g.small",
+            "x2gd",
+            "im4gn",
+            "is4gen",
+            "g5g.xlarge",
+            "hpc7g",
+            "r8g",
+            "i8ge",
+            "p6e-gb200.36xlarge",
+            "ml.c7g.large",
+        ];
+        of("arm64", &arm);
+        let x86 = [
+            "c7i.large",
+            "m5.large",
+            "g6e.xlarge",
+            "gr6f",
+            "p5en",
+            "x2iedn",
+            "u-6tb1.metal",
+            "u7i-12tb",
+            "inf2",
+            "hpc6id",
+            "m8azn",
+        ];
+        of("amd64", &x86);
+        of("unknown", &["optimal", "", "X86.large", "7g"]);
+    }
 }

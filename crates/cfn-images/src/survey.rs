@@ -9,7 +9,8 @@ use super::expression::{ContainerNode, Surveyed, branches, deduplicated, image_t
 use super::intrinsics::{Guard, Scope};
 use super::known_loops::Generated;
 use super::metadata;
-use super::readers::{self, ImageNames};
+use super::purpose::Purpose;
+use super::readers::{self, ImageNames, Section};
 use super::resources::has_type;
 use super::runtime;
 use super::traced_text::Dependence;
@@ -160,11 +161,16 @@ impl<'t> Survey<'t> {
         let resource = Surveyed { id, kind: &kind, node };
         let mut sites = Vec::new();
         resource_usages(scope, resource, conditions, &mut self.deployed, &mut sites);
-        for section in ["Properties", "Metadata"] {
-            if let Some(root) = node.get(section) {
-                let start = conditions.start(root);
-                self.deployed.extend(readers::usages(scope, resource, start, &sites, self.names));
-            }
+        let properties = node.get("Properties").map(AsRef::as_ref);
+        let substitutions = properties.and_then(|properties| properties.get("DefinitionSubstitutions"));
+        let substitutions = substitutions.map(AsRef::as_ref);
+        let of_resource = Purpose::of_resource(kind.as_str());
+        let metadata = node.get("Metadata").map(|metadata| (metadata.as_ref(), Purpose::Label, None));
+        let definition = scope.definition(node).map(|(place, root)| (root, Purpose::Program, Some(place)));
+        let sections = properties.map(|properties| (properties, of_resource, None)).into_iter();
+        for (root, purpose, shown_as) in sections.chain(metadata).chain(definition) {
+            let section = Section { start: conditions.start(root), purpose, shown_as, substitutions };
+            self.deployed.extend(readers::usages(scope, resource, section, &sites, self.names));
         }
     }
 
@@ -172,7 +178,10 @@ impl<'t> Survey<'t> {
         let kind = ResourceKind::new(OUTPUTS);
         let output = Surveyed { id, kind: &kind, node };
         if let Some(value) = node.get("Value") {
-            self.deployed.extend(readers::usages(scope, output, conditions.start(value), &[], self.names));
+            // What another stack does with a name is not part of this template.
+            let (start, purpose) = (conditions.start(value), Purpose::Label);
+            let section = Section { start, purpose, shown_as: None, substitutions: None };
+            self.deployed.extend(readers::usages(scope, output, section, &[], self.names));
         }
     }
 }

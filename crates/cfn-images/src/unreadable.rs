@@ -1,9 +1,11 @@
 //! Parts of a template that cannot be read, and may deploy any image.
 
-use super::deploy_sites::ResourceKind;
-use super::document::{Entry, Mark, Node, NodeKind};
+use super::definitions;
+use super::deploy_sites::{DeploySite, ResourceKind};
+use super::document::{Entry, LOOP, Mark, Node, NodeKind};
 use super::intrinsics::{Guard, Scope};
 use super::nested::{is_module, nests};
+use super::purpose::is_inert;
 use super::value::Unresolved;
 use super::{Context, File, Template};
 
@@ -57,15 +59,64 @@ fn in_resource(scope: &Scope, entry: &Entry) -> Option<Unresolved> {
     if let Some(nested) = scope.nested(&entry.key) {
         return in_file(&nested);
     }
+    let resource = entry.value.as_mapping()?;
+    if let Some(transform) = resource.get(TRANSFORM) {
+        return Some(include(scope, transform));
+    }
     let kind = entry.value.get("Type")?.text()?;
     let properties = entry.value.get("Properties");
+    let not_here = |what: &str, mark: Mark| {
+        let reason = format!("the {what} of `{}` is not in the checkout", entry.key);
+        Some(Unresolved::new(scope.file.source_location(mark), reason))
+    };
     if is_module(kind) || properties.is_some_and(|properties| nests(kind, properties)) {
-        let reason = format!("the template of `{}` is not in the checkout", entry.key);
-        return Some(Unresolved::new(scope.file.source_location(entry.mark), reason));
+        return not_here("template", entry.mark);
+    }
+    let properties = properties?;
+    if let Some(place) = definitions::location(&entry.value).filter(|_| scope.definition(&entry.value).is_none()) {
+        return not_here("definition", place.mark);
     }
     // Elsewhere, such as in the definition of an API, it is no image.
-    let has_sites = !ResourceKind::new(kind).sites().is_empty();
-    properties.filter(|_| has_sites).and_then(|properties| in_node(scope, properties))
+    let included = if is_inert(kind) { None } else { in_node(scope, properties) };
+    included.or_else(|| {
+        ResourceKind::new(kind).sites().iter().find_map(|site| not_written_out(scope, &entry.key, properties, site))
+    })
+}
+
+/// Returns the first object on the path to a deploy site that an expression stands for: `ContainerDefinitions: !Ref X`.
+fn not_written_out(scope: &Scope, id: &str, properties: &Node, site: &DeploySite) -> Option<Unresolved> {
+    let mut nodes: Vec<&Node> = vec![properties];
+    for (depth, step) in [None].into_iter().chain(site.path.iter().map(Some)).enumerate() {
+        let mut next = Vec::new();
+        for node in nodes {
+            match (step, &node.kind) {
+                (None, _) => next.push(node),
+                (Some(&"*"), NodeKind::Sequence(items)) => next.extend(items.iter().map(AsRef::as_ref)),
+                (Some(&"*"), NodeKind::Mapping(map)) => {
+                    next.extend(map.entries().iter().map(|entry| entry.value.as_ref()));
+                }
+                (Some(&"*"), NodeKind::Scalar { .. }) => {}
+                (Some(key), _) => next.extend(node.get(key).map(AsRef::as_ref)),
+            }
+        }
+        nodes = Vec::new();
+        for node in next {
+            for branch in scope.branches(node) {
+                match branch.node.intrinsic() {
+                    Some(("Ref", name)) if name.text() == Some("AWS::NoValue") => {}
+                    // An unknown list of a loop has its own message.
+                    Some((function, _)) if function.starts_with(LOOP) => {}
+                    Some((function, _)) => {
+                        let part = site.path[..depth].iter().rev().find(|step| **step != "*").unwrap_or(&"Properties");
+                        let reason = format!("`{part}` of `{id}` is not written out: `{function}` makes it");
+                        return Some(Unresolved::new(scope.source_location(branch.node), reason));
+                    }
+                    None => nodes.push(branch.node),
+                }
+            }
+        }
+    }
+    None
 }
 
 fn in_node(scope: &Scope, node: &Node) -> Option<Unresolved> {

@@ -59,6 +59,15 @@ pub enum UsagePlace {
     Reader,
     /// A property that takes the name from the mapping, and may deploy the image under a name that cannot be evaluated.
     Unclear,
+    /// A property that contains the name alone, and may deploy the image under a name that cannot be evaluated.
+    Mention,
+}
+
+impl UsagePlace {
+    /// Returns whether the image may be deployed there under a name that cannot be evaluated, or not at all.
+    pub fn is_unclear(self) -> bool {
+        matches!(self, Self::Unclear | Self::Mention)
+    }
 }
 
 /// The platforms that a usage runs on.

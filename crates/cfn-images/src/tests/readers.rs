@@ -56,8 +56,6 @@ fn a_reference_is_the_whole_string_or_a_part_of_a_longer_text() {
 fn other_names_are_no_references() {
     let name = "!FindInMap [Images, Worker, imageName]";
     for text in [
-        "${N}",
-        "${Environment}/${N}",
         "/ecs/${N}",
         "/ecs/${N}:stream",
         "${N}:8080",
@@ -90,9 +88,148 @@ fn a_name_that_is_written_out_is_found_in_a_registry_that_may_be_meant() {
         ("!Sub '${Registry}/other-worker:1'", ""),
         ("!Sub '${Registry}/a-shop-worker:1'", ""),
         ("public.ecr.aws/shop-worker:1", ""),
-        ("shop-worker:1", ""),
     ] {
         assert_eq!(property(value), found, "{value}");
+    }
+}
+
+/// What is said about the image `Worker` at a place: nothing, `Reader` with the reference, `Unclear` or `Mention`.
+fn worker(resource: &str) -> String {
+    let values = [("Registry", "r.example"), ("Environment", "dev")];
+    let head =
+        format!("{MAPPINGS}  Repo: {{Type: 'AWS::ECR::Repository', Properties: {{RepositoryName: shop-worker}}}}\n");
+    let usages = template(&format!("{head}  It: {resource}\n")).usages(&context(&values));
+    let said = usages.iter().map(|usage| match usage.place {
+        UsagePlace::Reader | UsagePlace::DeploySite => format!("{:?} {}", usage.place, shown(usage)),
+        UsagePlace::Unclear | UsagePlace::Mention => {
+            assert_eq!(usage.keys("Images").collect::<Vec<_>>(), ["Worker"], "{resource}");
+            format!("{:?}", usage.place)
+        }
+    });
+    said.collect::<Vec<_>>().join(", ")
+}
+
+const FIND: &str = "!FindInMap [Images, Worker, imageName]";
+
+#[test]
+fn a_name_alone_may_be_used_by_something() {
+    for name in [FIND, "shop-worker", "!Ref Repo", "team/shop-worker"] {
+        for resource in [
+            "{Type: Custom::It, Properties: {Value: NAME}}",
+            "{Type: AWS::SSM::Parameter, Properties: {Type: String, Name: x, Value: NAME}}",
+            "{Type: AWS::CodeBuild::Project, Properties: {Environment: {Image: x, EnvironmentVariables: [{Name: REPO, Value: NAME}]}}}",
+            "{Type: AWS::Lambda::Function, Properties: {Environment: {Variables: {Name: NAME}}}}",
+            "{Type: AWS::ECS::TaskDefinition, Properties: {ContainerDefinitions: [{Name: x, Image: 'public.ecr.aws/x:1', Environment: [{Name: x, Value: NAME}]}]}}",
+            "{Type: AWS::StepFunctions::StateMachine, Properties: {DefinitionSubstitutions: {name: NAME}, DefinitionString: '{}'}}",
+        ] {
+            assert_eq!(worker(&resource.replace("NAME", name)), "Mention", "{name} {resource}");
+        }
+        // What names or describes a resource, grants permissions or selects events deploys nothing.
+        for resource in [
+            "{Type: AWS::ECR::ReplicationConfiguration, Properties: {ReplicationConfiguration: {Rules: [{RepositoryFilters: [{Filter: NAME}]}]}}}",
+            "{Type: AWS::ECS::TaskDefinition, Properties: {Family: NAME, ContainerDefinitions: [{Name: NAME, Image: 'public.ecr.aws/x:1', DockerLabels: {a: NAME}, LogConfiguration: {Options: {awslogs-stream-prefix: NAME}}}]}}",
+            "{Type: AWS::Events::Rule, Properties: {Name: NAME, EventPattern: {detail: {repository-name: [NAME]}}}}",
+            "{Type: AWS::Logs::LogGroup, Properties: {LogGroupName: NAME}}",
+            "{Type: AWS::SSM::Parameter, Properties: {Name: NAME, Description: NAME, Tags: {a: NAME}, Value: x}}",
+            "{Type: AWS::CodePipeline::Pipeline, Properties: {Name: NAME, Stages: [{Actions: [{ActionTypeId: {Provider: CodeCommit}, Configuration: {RepositoryName: NAME}}]}]}}",
+            "{Type: AWS::CodeCommit::Repository, Properties: {RepositoryName: NAME}}",
+            "{Type: AWS::CloudWatch::Alarm, Properties: {Dimensions: [{Name: RepositoryName, Value: NAME}]}}",
+        ] {
+            assert_eq!(worker(&resource.replace("NAME", name)), "", "{name} {resource}");
+        }
+    }
+    // The repository of an environment.
+    let value = |text: &str| format!("{{Type: Custom::It, Properties: {{Value: !Sub ['{text}', {{N: {FIND}}}]}}}}");
+    for (text, said) in [
+        ("${Environment}/${N}", "Mention"),
+        ("${Environment}-${N}", "Mention"),
+        ("${N}-dev", "Mention"),
+        ("${N}-cluster", ""),
+        ("/ecs/${N}", ""),
+        ("${Environment}/${N}:1", "Unclear"),
+        ("${Registry}/${N}", "Unclear"),
+    ] {
+        assert_eq!(worker(&value(text)), said, "{text}");
+    }
+    assert_eq!(worker("{Type: Custom::It, Properties: {Value: 'shop-worker:1.0.0'}}"), "Unclear");
+    assert_eq!(worker("{Type: Custom::It, Properties: {Value: !GetAtt Repo.RepositoryUri}}"), "Unclear");
+    assert_eq!(worker("{Type: Custom::It, Properties: {Value: other-shop-worker}}"), "");
+}
+
+#[test]
+fn a_program_may_put_the_name_together() {
+    for (text, said) in [
+        ("docker pull $REG/team/shop-worker:$V", "Unclear"),
+        ("docker pull ${!REG}/shop-worker:${!V}", "Unclear"),
+        ("docker pull ${!REG}/shop-worker", "Unclear"),
+        ("IMAGE=shop-worker\ndocker pull $REG/$IMAGE:$V", "Unclear"),
+        ("podman run \"$(cat /registry)/shop-worker\"", "Unclear"),
+        ("APP=shop-worker; /opt/deploy", "Mention"),
+        ("docker run 1.dkr.ecr.x.amazonaws.com/shop-worker:1", "Reader 1.dkr.ecr.x.amazonaws.com/shop-worker:1"),
+        ("docker run vendor.example/shop-worker:1", ""),
+        ("systemctl restart x; cat /var/log/shop-worker", ""),
+        ("docker pull other-shop-worker:1", ""),
+    ] {
+        for (resource, is_sub) in [
+            ("{Type: AWS::EC2::Instance, Properties: {UserData: {'Fn::Base64': !Sub TEXT}}}", true),
+            ("{Type: AWS::SSM::Document, Properties: {Content: {mainSteps: [{inputs: {runCommand: [TEXT]}}]}}}", false),
+            ("{Type: AWS::CodeBuild::Project, Properties: {Source: {BuildSpec: TEXT}}}", false),
+            (
+                "{Type: AWS::EC2::Instance, Metadata: {'AWS::CloudFormation::Init': {c: {commands: {a: {command: TEXT}}}}}}",
+                false,
+            ),
+        ] {
+            let text = if is_sub { text.to_owned() } else { text.replace("${!", "${") };
+            let resource = resource.replace("TEXT", &format!("{text:?}"));
+            assert_eq!(worker(&resource), said, "{resource}");
+        }
+    }
+    let document = "{Type: AWS::SSM::Document, Properties: {Content: {mainSteps: [{inputs: {runCommand: ['docker pull {{ Registry }}/shop-worker:{{ Tag }}']}}]}}}";
+    assert_eq!(worker(document), "Unclear");
+}
+
+#[test]
+fn a_state_machine_gets_the_name_from_its_substitutions() {
+    let machine = |kind: &str, definition: &str, values: &str| {
+        format!("{{Type: {kind}, Properties: {{{definition}, DefinitionSubstitutions: {{{values}}}}}}}")
+    };
+    let reference = format!("registry: !Ref Registry, name: {FIND}, env: dev, x: y");
+    for kind in ["AWS::StepFunctions::StateMachine", "AWS::Serverless::StateMachine"] {
+        for definition in [
+            r#"DefinitionString: '{"States": {"A": {"Parameters": {"Image": "${registry}/team/${name}:${env}-1"}}}}'"#,
+            "Definition: {States: {A: {Parameters: {Image: '${registry}/team/${name}:${env}-1'}}}}",
+        ] {
+            let said = worker(&machine(kind, definition, &reference));
+            assert_eq!(said, "Reader r.example/team/shop-worker:dev-1, Mention", "{definition}");
+        }
+        for (text, said) in [
+            ("$.registry", ""),
+            ("States.Format('{}/shop-worker:{}', $.registry, $.tag)", "Unclear"),
+            ("States.Format('{}/shop-worker', $.registry)", "Unclear"),
+            ("{% $registry & '/shop-worker:' & $tag %}", "Unclear"),
+            ("1.dkr.ecr.x.amazonaws.com/shop-worker:1", "Reader 1.dkr.ecr.x.amazonaws.com/shop-worker:1"),
+            ("shop-worker", "Mention"),
+        ] {
+            let definition =
+                format!("Definition: {{States: {{A: {{Arguments: {{Image: {text:?}}}, Next: shop-worker}}}}}}");
+            assert_eq!(worker(&machine(kind, &definition, "a: b")), said, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_pipeline_takes_the_image_from_the_accounts_registry() {
+    for (configuration, said) in [
+        ("RepositoryName: NAME, ImageTag: !Sub '${Environment}-1'", "shop-worker:dev-1"),
+        ("RepositoryName: NAME", "shop-worker:latest"),
+    ] {
+        for name in [FIND, "shop-worker", "!Ref Repo"] {
+            let resource = format!(
+                "{{Type: AWS::CodePipeline::Pipeline, Properties: {{Stages: [{{Actions: [{{ActionTypeId: {{Provider: ECR}}, Configuration: {{{configuration}}}}}]}}]}}}}"
+            );
+            let said = format!("Reader 012345678901.dkr.ecr.eu-west-1.amazonaws.com/{said}");
+            assert_eq!(worker(&resource.replace("NAME", name)), said, "{resource}");
+        }
     }
 }
 

@@ -142,9 +142,9 @@ pub fn registry_or_of_file(
     let registry = file.registry.as_ref().map(|registry| {
         let parsed = address(&Input::new("registry", &registry.value), |path| project.inside(path));
         parsed.map_err(|error| {
-            ActionError::usage_error("the images file's registry is not accepted")
-                .at(registry.source_location.clone())
-                .because(error)
+            let message = error.to_string();
+            let message = message.strip_prefix("input ").unwrap_or(&message);
+            ActionError::usage_error(format!("the images file's {message}")).at(registry.source_location.clone())
         })
     });
     let parameter = file.registry_parameter.as_ref().map(|parameter| parameter.value.clone());

@@ -9,6 +9,10 @@ use crate::AtSourceLocation;
 use cfn_images::{Context, Deployed, Need, Parameter, Usage};
 use runner_protocol::{Annotation, Level};
 
+/// Names that environments usually have.
+const ENVIRONMENTS: [&str; 10] =
+    ["dev", "development", "preprod", "prod", "production", "qa", "stage", "staging", "test", "uat"];
+
 /// What tells names apart.
 struct Meaning {
     /// The parameter that a run sets.
@@ -40,7 +44,7 @@ impl Project {
                 None => parameter.default.is_some() && !evaluation.context.parameters.contains_key(&parameter.name),
             };
             let Some((deployed, usage)) =
-                is_fixed.then(|| self.usage_that_depends_on(evaluation, parameter, &ENVIRONMENT)).flatten()
+                is_fixed.then(|| self.usage_that_depends_on(evaluation, parameter, Some(&ENVIRONMENT))).flatten()
             else {
                 continue;
             };
@@ -69,6 +73,52 @@ impl Project {
         Ok(None)
     }
 
+    /// Refuses a name with the name of another environment that comes from a parameter's default: the tag of that
+    /// environment would be overwritten, and a deployment to this one hardly uses it. If the name also has the environment
+    /// of the run, warns.
+    ///
+    /// # Errors
+    /// Names the parameter and the line that gives it a value.
+    pub(super) fn default_of_other_warning(
+        &self,
+        evaluation: &EvaluatedModule,
+        release: Release<'_>,
+    ) -> Result<Option<Annotation>, ActionError> {
+        let environment = release.environment;
+        let parameters = evaluation.module.template.parameters();
+        let allowed = parameters.iter().map(|parameter| &parameter.allowed_values);
+        let allowed = allowed.filter(|values| values.iter().any(|value| value == environment)).flatten();
+        let others: BTreeSet<&str> = allowed.map(String::as_str).chain(ENVIRONMENTS).collect();
+        for parameter in parameters.iter().filter(|p| !p.is_ssm() && !p.is_environment(environment)) {
+            let is_given = evaluation.context.parameters.contains_key(&parameter.name)
+                || evaluation.context.patterns.contains_key(&parameter.name);
+            let Some(default) = parameter.default.as_ref().filter(|_| !is_given) else { continue };
+            let words: Vec<&str> = default.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+            let other = words.iter().find(|word| others.contains(**word));
+            let Some(other) = other.filter(|_| !words.contains(&environment)) else { continue };
+            let fixed = self.usage_that_depends_on(evaluation, parameter, Some(&ENVIRONMENT));
+            let Some((deployed, usage)) = fixed.or_else(|| self.usage_that_depends_on(evaluation, parameter, None))
+            else {
+                continue;
+            };
+            let Ok(name) = &usage.reference else { continue };
+            let (key, parameter) = (&deployed.key, &parameter.name);
+            let message = format!(
+                "image `{key}` would be `{name}` in `{environment}`: `{parameter}` has its default, which names the environment `{other}`"
+            );
+            let of_environment = default.replacen(other, "{environment}", 1);
+            let hint = format!(
+                "give it in the input `parameters`: `{parameter}={of_environment}`, or `{parameter}={default}` if that is meant"
+            );
+            if fixed.is_some() {
+                return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));
+            }
+            let message = format!("{message} (hint: {hint})");
+            return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))));
+        }
+        Ok(None)
+    }
+
     /// Warns about a name that is the same in every version, because a parameter that means the version has its default.
     pub(super) fn fixed_version_warning(&self, evaluation: &EvaluatedModule) -> Option<Annotation> {
         let parameters = evaluation.module.template.parameters();
@@ -78,7 +128,7 @@ impl Project {
             !parameter.is_ssm() && parameter.is_version() && parameter.default.is_some() && !is_given
         };
         parameters.iter().filter(has_default).find_map(|parameter| {
-            let (deployed, usage) = self.usage_that_depends_on(evaluation, parameter, &VERSION)?;
+            let (deployed, usage) = self.usage_that_depends_on(evaluation, parameter, Some(&VERSION))?;
             let message = format!(
                 "the name of image `{}` is the same in every version, `{}`: `{}` has its default (hint: give the input `parameters` `{}={{version}}`)",
                 deployed.key,
@@ -95,7 +145,7 @@ impl Project {
         &self,
         evaluation: &'e EvaluatedModule,
         parameter: &Parameter,
-        meaning: &Meaning,
+        meaning: Option<&Meaning>,
     ) -> Option<(&'e Deployed, &'e Usage)> {
         let EvaluatedModule { module, context, .. } = evaluation;
         // Evaluates the names as if some parameters had no value.
@@ -103,8 +153,11 @@ impl Project {
             let parameters = context.parameters.clone().into_iter().filter(|(name, _)| !open.contains(name)).collect();
             module.template.usages(&Context { parameters, open, ..context.clone() })
         };
-        let given = self.parameters.iter().filter(|(_, value)| value.contains(meaning.placeholder));
-        let others = given.map(|(name, _)| name.clone()).chain([meaning.parameter.to_owned()]).collect();
+        let others = meaning.map(|meaning| {
+            let given = self.parameters.iter().filter(|(_, value)| value.contains(meaning.placeholder));
+            given.map(|(name, _)| name.clone()).chain([meaning.parameter.to_owned()]).collect()
+        });
+        let others: BTreeSet<String> = others.unwrap_or_default();
         let (without_others, without_parameter) = (without(others), without(BTreeSet::from([parameter.name.clone()])));
         // A loop makes several resources of one expression.
         let is_same = |one: &Usage, other: &Usage| {

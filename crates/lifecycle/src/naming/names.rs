@@ -10,9 +10,7 @@ use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::SourceLocation;
 use crate::access::RegistryAccess;
-use cfn_images::{
-    Context, Deployed, ImageDefinition, NamePattern, Origin, Pin, TracedText, Unresolved, Usage, UsagePlace,
-};
+use cfn_images::{Context, Deployed, ImageDefinition, NamePattern, Origin, Pin, TracedText, Unresolved, Usage};
 use oci::Reference;
 use runner_protocol::{Annotation, Level};
 
@@ -79,7 +77,8 @@ impl Project {
         // A condition that does not hold here does not change the name.
         let mut excluded: Vec<Deployed> = Vec::new();
         let is_undeployed = |image: &ImageDefinition| {
-            self.is_selected(&image.key.value) && deployed.iter().all(|deployed| deployed.key != image.key.value)
+            let mut of_image = deployed.iter().filter(|deployed| deployed.key == image.key.value);
+            self.is_selected(&image.key.value) && of_image.all(is_unclear)
         };
         for evaluation in &mut evaluated {
             if evaluation.module.defined.iter().any(is_undeployed) {
@@ -87,8 +86,11 @@ impl Project {
             }
         }
         drop_unclear(&mut excluded);
+        let is_named = |key: &String| excluded.iter().any(|named| named.key == *key && !is_unclear(named));
+        deployed.retain(|deployed| !(is_unclear(deployed) && is_named(&deployed.key)));
         let mut names = Names::default();
         for evaluation in &evaluated {
+            names.warnings.extend(self.default_of_other_warning(evaluation, release)?);
             names.warnings.extend(self.fixed_name_warning(evaluation, release)?);
             names.warnings.extend(self.fixed_version_warning(evaluation));
         }
@@ -406,7 +408,7 @@ impl Names {
 }
 
 fn is_unclear(deployed: &Deployed) -> bool {
-    deployed.usages.iter().all(|usage| usage.place == UsagePlace::Unclear)
+    deployed.usages.iter().all(|usage| usage.place.is_unclear())
 }
 
 /// Removes places where a name cannot be evaluated and that may deploy the image, if others certainly do.

@@ -35,6 +35,34 @@ impl RunValues {
         let text = |value: Option<&str>| value.map(str::to_owned);
         Self { commit: text(variables.commit()), run_number: text(variables.run_number()) }
     }
+
+    /// Returns the placeholders whose values the run has.
+    pub(super) fn placeholders(&self) -> Vec<(&'static str, String, BuildValue)> {
+        let commit = self.commit.as_ref().into_iter().flat_map(|commit| {
+            let short = commit.get(..SHORT_COMMIT).unwrap_or(commit).to_owned();
+            [("sha", commit.clone(), BuildValue::Commit), ("short-sha", short, BuildValue::Commit)]
+        });
+        let number = self.run_number.iter().map(|number| ("run-number", number.clone(), BuildValue::Run));
+        commit.chain(number).collect()
+    }
+
+    /// Refuses a line of the input `parameters` with a placeholder that the run has no value for.
+    ///
+    /// # Errors
+    /// The error names the variable that is not set.
+    pub(super) fn check_parameter(&self, name: &str, value: &str) -> Result<(), ActionError> {
+        let known = self.placeholders();
+        for (placeholder, variable) in
+            [("sha", "GITHUB_SHA"), ("short-sha", "GITHUB_SHA"), ("run-number", "GITHUB_RUN_NUMBER")]
+        {
+            if value.contains(&format!("{{{placeholder}}}")) && known.iter().all(|(known, ..)| *known != placeholder) {
+                let line = format!("{name}={value}").escape_debug().to_string();
+                let message = format!("input `parameters`: `{line}` needs the variable {variable}, which is not set");
+                return Err(ActionError::usage_error(message));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl PatternInput {
@@ -116,14 +144,10 @@ impl PatternInput {
         if run.run_number.is_none() && pattern.contains("{run-number}") {
             return Err(missing("the number of the run, and GITHUB_RUN_NUMBER is not set"));
         }
-        let commit = run.commit.as_deref().unwrap_or_default();
         let hex = digest.map(Digest::hex).unwrap_or_default();
-        let build = [
-            ("sha", commit, BuildValue::Commit),
-            ("short-sha", commit.get(..SHORT_COMMIT).unwrap_or(commit), BuildValue::Commit),
-            ("run-number", run.run_number.as_deref().unwrap_or_default(), BuildValue::Run),
-            ("digest", &hex, BuildValue::Digest),
-        ];
+        let of_run = run.placeholders();
+        let of_run = of_run.iter().map(|(name, value, kind)| (*name, value.as_str(), *kind));
+        let build: Vec<_> = of_run.chain([("digest", hex.as_ref(), BuildValue::Digest)]).collect();
         let (environment, version) = (Some(release.environment), Some(release.version));
         Ok(TracedText::fill_for_build(pattern, environment, version, others, &build))
     }

@@ -108,6 +108,7 @@ impl Project {
             }
         }
         let run = RunValues::of(variables);
+        parameters.iter().try_for_each(|(name, value)| run.check_parameter(name, value))?;
         let mut project = Self { workspace, folder, modules, parameters, pattern: None, run };
         let of_file =
             project.images_file().and_then(|file| file.reference.as_ref()).map(|pattern| pattern.value.as_str());
@@ -115,10 +116,13 @@ impl Project {
         if let Err(error) = project.pattern.iter().try_for_each(|pattern| PatternInput::Reference.check(pattern)) {
             let of_file = project.images_file().and_then(|file| file.reference.as_ref());
             return Err(match of_file.filter(|_| inputs.reference.text().is_none()) {
-                Some(of_file) => ActionError::usage_error("the images file's `reference` is not accepted")
-                    .at(of_file.source_location.clone())
-                    .because(error)
-                    .into(),
+                Some(of_file) => {
+                    let message = error.to_string();
+                    let message = message.strip_prefix("input ").unwrap_or(&message);
+                    let problem = ActionError::usage_error(format!("the images file's {message}"));
+                    let problem = problem.at(of_file.source_location.clone());
+                    error.hint.into_iter().fold(problem, ActionError::hint).into()
+                }
                 None => error.into(),
             });
         }
@@ -203,7 +207,8 @@ impl Project {
     pub fn context(&self, module: &Module, release: Option<Release<'_>>) -> Result<Context, cfn_images::Error> {
         let given = self.parameters.iter().filter(|(name, _)| module.template.accepts(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
-        module.template.context(release.map(|to| to.environment), release.map(|to| to.version), &given)
+        let (environment, version) = (release.map(|to| to.environment), release.map(|to| to.version));
+        module.template.context_of_build(environment, version, &given, self.run.placeholders())
     }
 
     /// Resolves a path of an input, which is relative to the working directory.

@@ -8,11 +8,12 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{CommonOptions, region, registry, registry_or_of_file, waivers_file};
+use lifecycle::signing::SigningInputs;
 use runner_protocol::{Input, InputError, Runner};
 
 use crate::ladder::Ladder;
 use crate::request::{DeploymentOptions, GateOptions, HistoryRequest, Request, Transition};
-use crate::requirement;
+use crate::requirement::{self, Requirement};
 
 lifecycle::inputs! {
     writing;
@@ -38,6 +39,9 @@ lifecycle::inputs! {
     history = "false",
     deployments = "false",
     records = "false",
+    sign = "off",
+    signing_config = "",
+    trusted_root = "",
 }
 
 impl Inputs {
@@ -80,7 +84,9 @@ impl Inputs {
             override_reason: text(&self.override_reason()),
             lift_hold: text(&self.lift_hold()),
         };
+        let signing = self.signing().parse(|path| common.project.inside(path), &runner.variables)?;
         Ok(Request {
+            signing,
             common,
             writing,
             transition,
@@ -107,7 +113,15 @@ impl Inputs {
             None => ladder.environments().to_vec(),
         };
         let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
-        Ok(HistoryRequest { common, environments, version, target })
+        let requirements = requirement::parse(&self.require())?;
+        let rules = requirements.iter().filter_map(Requirement::signature).cloned().collect();
+        let signing = SigningInputs { sign: Input::new("sign", ""), ..self.signing() };
+        let sigstore = signing.parse(|path| common.project.inside(path), &runner.variables)?.sigstore;
+        Ok(HistoryRequest { common, environments, version, target, rules, sigstore })
+    }
+
+    fn signing(&self) -> SigningInputs<'_> {
+        SigningInputs { sign: self.sign(), signing_config: self.signing_config(), trusted_root: self.trusted_root() }
     }
 
     fn transition(&self, version: Version, ladder: &Ladder) -> Result<Transition, InputError> {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{GitHubRecord, Order, Stage, Writer};
-use oci::Digest;
+use oci::{Digest, Reference};
 use runner_protocol::{Action, Annotation, Level, Runner, Verdict};
 use time::OffsetDateTime;
 
@@ -61,6 +61,8 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         transition: &request.transition,
         project: &request.common.project,
         source: &request.source,
+        target: &request.target,
+        sigstore: &request.signing.sigstore,
         registries: &request.common.options,
         concurrency: request.common.concurrency,
         runner: &runner,
@@ -74,7 +76,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     check_hash(&hash, request.expected_plan.as_ref())?;
     gates.evaluate(&mut plan).await;
     plan.check_platforms(&request, &requirements, &runner).await;
-    plan.record_gates(&request.gates);
+    plan.record_gates(&request.gates, &requirements)?;
     if let Some(notice) = hold::unused(&request, &plan.images) {
         runner.annotate(Annotation::new(Level::Notice, notice));
     }
@@ -91,7 +93,12 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         Stage::Applied => GitHubDeployment::create(&request, &plan, &hash, &runner).await,
         Stage::Blocked | Stage::Planned => None,
     };
-    let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, async |_, _| Ok(())).await;
+    let signer = request.signer(&runner);
+    let sign = async |to: &Reference, digests: &[Digest]| match &signer {
+        Some(signer) => Ok(signer.sign(to, digests).await?),
+        None => Ok(()),
+    };
+    let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, sign).await;
     if let Some(records) = request.github_records.as_ref().filter(|_| stage == Stage::Applied) {
         let images = plan.images.iter().map(|planned| &planned.image);
         records.write(GitHubRecord::Deployment, request.transition.target(), images, &runner).await;

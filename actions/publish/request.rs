@@ -7,8 +7,7 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
-
-use crate::sign::Signing;
+use lifecycle::signing::SigningOptions;
 
 /// A publication of built images as a version in an environment.
 pub(crate) struct Request {
@@ -19,8 +18,7 @@ pub(crate) struct Request {
     /// The folders of the OCI layouts that build wrote.
     pub(crate) layouts: Vec<PathBuf>,
     pub(crate) target: RegistryAccess,
-    /// How images are signed, if they are.
-    pub(crate) signing: Option<Signing>,
+    pub(crate) signing: SigningOptions,
     /// GitHub's records of where the images are stored, if they are written.
     pub(crate) github_records: Option<GitHubRecords>,
 }

@@ -7,7 +7,6 @@ mod annotation;
 #[cfg(feature = "services")]
 pub mod aws;
 pub mod clock;
-pub mod cosign;
 #[cfg(feature = "services")]
 pub mod delivery;
 pub mod delta;
@@ -29,6 +28,8 @@ pub mod naming;
 mod nearest;
 mod plural;
 pub mod retention;
+#[cfg(feature = "services")]
+pub mod signing;
 pub mod workspace;
 
 pub use annotation::AtSourceLocation;

@@ -145,6 +145,13 @@ const COSIGN: VariableList = &[
     ("SOURCE_DATE_EPOCH", "the time that a signature is dated with"),
 ];
 
+/// The variables of notation and of AWS Signer's plugin, which asks AWS whether a signature was revoked.
+const NOTATION: VariableList = &[
+    ("NOTATION_CONFIG", "its trust policy and trust stores"),
+    ("NOTATION_LIBEXEC", "its plugins"),
+    ("NOTATION_CACHE", "lists of revoked certificates"),
+];
+
 const HADOLINT: VariableList = &[("HADOLINT_*", "hadolint's own, one for each option")];
 
 /// Variables of Node.js, without `NODE_AUTH_TOKEN`.
@@ -253,6 +260,8 @@ pub enum Program<'a> {
     Docker,
     /// `cosign`. Keys and tokens are grants.
     Cosign,
+    /// `notation`
+    Notation,
     /// `hadolint`
     Hadolint,
     /// `snyk`
@@ -315,6 +324,7 @@ fn program_variables(program: Program<'_>, variables: &Variables) -> Vec<String>
         Program::Buildah => &[BUILDAH, PASSWORD_STORES],
         Program::Docker => &[DOCKER, PASSWORD_STORES],
         Program::Cosign => &[COSIGN],
+        Program::Notation => &[NOTATION],
         Program::Hadolint => &[HADOLINT],
         Program::Snyk => &[SNYK, NODE],
         Program::Trivy => &[TRIVY],
@@ -578,6 +588,7 @@ mod tests {
             (Program::Soci, &[]),
             (Program::Git, &[]),
             (Program::Cosign, &[]),
+            (Program::Notation, &[]),
             (Program::Pip, &[]),
         ] {
             assert_eq!(of(&program_variables(program, &variables), &SECRETS), expected, "{program:?}");

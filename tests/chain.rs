@@ -59,7 +59,7 @@ impl Shop {
 
     fn history(&self, environment: &str, require: &str) -> Step {
         let registry = if environment == "prod" { &self.upper } else { &self.lower };
-        let step = self.step(self.project.promote(environment)).input("version", "").input("history", "true");
+        let step = self.step(self.project.promote(environment)).input("version", "").input("mode", "history");
         step.input("registry", &registry.host()).input("require", require)
     }
 

@@ -275,7 +275,7 @@ fn a_promotion_that_was_cut_off_before_its_tag_has_not_soaked() {
     assert!(gate.starts_with("it has been in test for "), "{gate}");
     // The history has one stay: the one that began when the tag was written.
     let abroad = way.abroad().host();
-    let history = way.promote_all().input("to", "test").input("target-registry", &abroad).input("history", "true");
+    let history = way.promote_all().input("to", "test").input("target-registry", &abroad).input("mode", "history");
     let history = history.run().exits(0);
     let stays = history.json("images")[0]["history"].as_array().unwrap().clone();
     assert_eq!(stays.len(), 1, "{stays:?}");

@@ -317,6 +317,6 @@ fn a_promotion_within_a_repository_and_a_way_back() {
     let newer = Image::new(2);
     here.push(REPOSITORY, &["dev-1.1.0"], &newer);
     shop.step(&[("version", "1.1.0")]).run().exits(0);
-    let written = shop.compare(&[("rollback", "true")]);
+    let written = shop.compare(&[("mode", "rollback")]);
     assert_eq!(written, Written { record: Some("rollback".into()), ..Written::default() });
 }

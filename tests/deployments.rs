@@ -106,7 +106,7 @@ fn the_commit_of_the_image_is_deployed_and_that_of_the_run_is_named_too() {
     assert_eq!(body["ref"], IMAGE_COMMIT);
     assert_eq!(body["payload"]["imageCommits"], json!({"Api": IMAGE_COMMIT}));
     assert_eq!(body["payload"]["runCommit"], RUN_COMMIT);
-    let history = aws(shop.project.promote("test"), &shop.ecr).input("history", "true").input("images", "Api");
+    let history = aws(shop.project.promote("test"), &shop.ecr).input("mode", "history").input("images", "Api");
     let images = history.input("version", "").run().exits(0).json("images");
     let record = &images[0]["history"][0];
     assert_eq!((&record["imageCommit"], &record["runCommit"]), (&json!(IMAGE_COMMIT), &json!(RUN_COMMIT)));

@@ -209,7 +209,7 @@ fn what_a_gate_found_mentions_nobody() {
         assert!(run.summary.contains("#### Gates"), "{}", run.summary);
         assert!(!run.log.raw.contains('\u{202e}'), "{}", run.log.raw);
     }
-    let run = shop.on_disk(shop.project.promote("test")).input("history", "true").run().exits(0);
+    let run = shop.on_disk(shop.project.promote("test")).input("mode", "history").run().exits(0);
     assert!(run.summary.contains("owners"), "{}", run.summary);
     Rendered::of(&run.summary).says_nothing();
 }
@@ -295,7 +295,7 @@ fn a_window_blocks_at_other_times_and_lets_a_rollback_through() {
     shop.blocks(&closed, "images may be promoted to test ");
     shop.blocks(&closed, " 12:00 or later, or give the reason for an exception in `override`");
     shop.promote("test", &closed).input("override", "INC-7").run().exits(0);
-    let run = shop.promote("test", &closed).input("rollback", "true").run().exits(0);
+    let run = shop.promote("test", &closed).input("mode", "rollback").run().exits(0);
     assert!(detail(&run, &closed).starts_with("a rollback may happen at any time"), "{}", detail(&run, &closed));
     let error = shop.promote("test", "window=Mon-Fri 8-16 Europe/Berlni").run().exits(2).error().to_owned();
     assert!(error.contains("did you mean `window=Mon-Fri 08:00-16:00 Europe/Berlin`?"), "{error}");

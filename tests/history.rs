@@ -38,7 +38,7 @@ impl Shop {
     }
 
     fn history(&self, to: &str) -> Step {
-        self.step(self.project.promote(to), "").input("history", "true")
+        self.step(self.project.promote(to), "").input("mode", "history")
     }
 }
 

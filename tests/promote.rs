@@ -165,10 +165,10 @@ fn no_way_leads_down() {
         let step = aws(project.promote("test"), &ecr).input("from", "prod").input("allow-skip", skip);
         step.run().exits(2).error().to_owned()
     };
-    insta::assert_snapshot!(down("true"), @"input `from`: `prod` is not accepted: an environment before `test`, which is itself before `prod` (to bring an older version back to `test`, set `rollback: true`)");
+    insta::assert_snapshot!(down("true"), @"input `from`: `prod` is not accepted: an environment before `test`, which is itself before `prod` (to bring an older version back to `test`, set `mode: rollback`)");
     assert_eq!(down("false"), down("true"));
-    let run = promote(&project, &ecr).inputs(&[("history", "true"), ("rollback", "true")]).run().exits(2);
-    insta::assert_snapshot!(run.error(), @"input `history`: `true` is not accepted: false with `rollback: true`: history only shows records and changes nothing");
+    let run = promote(&project, &ecr).inputs(&[("mode", "history"), ("mode", "rollback")]).run().exits(2);
+    insta::assert_snapshot!(run.error(), @"input `history`: `true` is not accepted: false with `mode: rollback`: history only shows records and changes nothing");
     assert_eq!(ecr.snapshot(), before);
 }
 

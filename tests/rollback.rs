@@ -68,7 +68,7 @@ impl Shop {
 #[track_caller]
 fn current(shop: &Shop) -> (String, String) {
     let run =
-        aws(shop.project.promote("test"), &shop.ecr).inputs(&[("version", ""), ("history", "true"), ("images", "Api")]);
+        aws(shop.project.promote("test"), &shop.ecr).inputs(&[("version", ""), ("mode", "history"), ("images", "Api")]);
     let images = run.run().exits(0).json("images");
     let text = |name: &str| images[0][name].as_str().unwrap_or_default().to_owned();
     (text("version"), text("digest"))
@@ -83,7 +83,7 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     assert_eq!(shop.tag("test"), Some(new.root.digest.clone()));
     let back = || {
         shop.promote("1.0.0", "test").inputs(&[
-            ("rollback", "true"),
+            ("mode", "rollback"),
             ("extra-tags", "{environment}"),
             ("require", "forward"),
         ])
@@ -98,7 +98,7 @@ fn a_rollback_makes_the_older_version_current_and_is_recorded_as_one() {
     let record = &shop.records(&old, "test")[1];
     assert_eq!((&record["replaced"], &record["version"]), (&json!(new.root.digest), &json!("1.0.0")));
     // Each version that was there is named once.
-    let error = shop.promote("0.9.0", "test").input("rollback", "true").run().exits(1).error().to_owned();
+    let error = shop.promote("0.9.0", "test").input("mode", "rollback").run().exits(1).error().to_owned();
     assert!(error.contains("test has records of 1.0.0, 1.1.0)"), "{error}");
     // A second time it writes nothing.
     let before = shop.ecr.snapshot();
@@ -122,7 +122,7 @@ fn only_what_was_there_comes_back() {
     let never = shop.publish("0.9.0", 2);
     shop.ecr.clear_log();
     let refused = |version: &str, hint: &str| {
-        let error = shop.promote(version, "test").input("rollback", "true").run().exits(1).error().to_owned();
+        let error = shop.promote(version, "test").input("mode", "rollback").run().exits(1).error().to_owned();
         assert!(
             error.contains(&format!("image `Api` can't go back to {version}: no record says that it was in test")),
             "{error}"
@@ -151,12 +151,12 @@ fn a_version_is_found_below_many_others() {
     let before = shop.ecr.snapshot();
     let again = || shop.promote("1.0.0", "test");
     assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
-    assert_eq!(again().input("rollback", "true").run().exits(0).of_images("status"), ["unchanged"]);
-    let history = again().inputs(&[("version", ""), ("history", "true")]).run().exits(0);
+    assert_eq!(again().input("mode", "rollback").run().exits(0).of_images("status"), ["unchanged"]);
+    let history = again().inputs(&[("version", ""), ("mode", "history")]).run().exits(0);
     assert!(history.log.messages("notice")[0].contains("6 lower versions of `Api` in test are not shown"));
     // With so many that one may be current of which nobody knows, nothing goes back.
     add(105..1000);
-    let error = again().input("rollback", "true").run().exits(1).error().to_owned();
+    let error = again().input("mode", "rollback").run().exits(1).error().to_owned();
     assert!(error.contains("has 1001 versions in test, but at most 1000 are looked at"), "{error}");
     assert_eq!(again().run().exits(0).of_images("status"), ["unchanged"]);
     let manifests = |snapshot: &Snapshot| snapshot.0.values().map(|held| held.manifests.clone()).collect::<Vec<_>>();
@@ -193,7 +193,7 @@ fn a_promotion_of_what_was_there_is_no_rollback() {
     let warnings = run.log.messages("warning");
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
     assert!(warning.contains("image `Api`: test has held 1.1.0 since 20"), "{warning}");
-    let end = "1.0.0 was there earlier, so nothing is recorded: set `rollback: true` to go back to it";
+    let end = "1.0.0 was there earlier, so nothing is recorded: set `mode: rollback` to go back to it";
     assert!(warning.ends_with(end) && run.summary.contains("1.0.0 was there earlier"), "{warning} {}", run.summary);
     assert_eq!(current(&shop), ("1.1.0".to_owned(), new.root.digest));
     // Of the current version there is nothing to say.
@@ -218,9 +218,9 @@ fn a_name_without_a_version_goes_back_on_request_alone() {
     in_dev(3);
     let error = shop.promote("1.0.5", "test").run().exits(1).error().to_owned();
     assert!(error.contains("shop/api:test` holds version 1.1.0, and would go back to 1.0.5"), "{error}");
-    assert!(error.contains("set `rollback: true`"), "{error}");
-    shop.promote("1.0.5", "test").input("rollback", "true").run().exits(1);
-    let run = shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
+    assert!(error.contains("set `mode: rollback`"), "{error}");
+    shop.promote("1.0.5", "test").input("mode", "rollback").run().exits(1);
+    let run = shop.promote("1.0.0", "test").input("mode", "rollback").run().exits(0);
     assert_eq!(run.of_images("previousDigest"), std::slice::from_ref(&new.root.digest));
     assert_eq!(shop.tag("test"), Some(old.root.digest.clone()));
     assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
@@ -232,7 +232,7 @@ fn what_publish_replaced_can_come_back() {
     let shop = Shop::new(&named(FLOATING));
     let old = shop.publish("1.0.0", 1);
     shop.publish("1.1.0", 2);
-    let run = shop.promote("1.0.0", "dev").input("rollback", "true").run().exits(0);
+    let run = shop.promote("1.0.0", "dev").input("mode", "rollback").run().exits(0);
     assert_eq!((run.of_images("status"), shop.tag("dev")), (vec!["promoted".into()], Some(old.root.digest.clone())));
     assert_eq!(shop.kinds(&old, "dev"), ["publish", "rollback"]);
 }
@@ -271,7 +271,7 @@ fn an_older_version_begins_no_tag_that_moves() {
 
 /// The hold in the output `images` of a history of test.
 fn hold(shop: &Shop) -> Value {
-    let step = shop.promote("", "test").input("history", "true");
+    let step = shop.promote("", "test").input("mode", "history");
     step.run().exits(0).json("images")[0]["hold"].clone()
 }
 
@@ -282,7 +282,7 @@ fn a_rollback_leaves_a_hold_until_a_promotion_gives_the_reason_to_lift_it() {
     let new = shop.release("1.1.0", 2);
     let none = shop.promote("1.1.0", "test").input("lift-hold", "no reason").run().exits(0);
     assert_eq!(none.log.messages("notice"), ["`lift-hold` has no effect: there is no hold on test"]);
-    let run = shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
+    let run = shop.promote("1.0.0", "test").input("mode", "rollback").run().exits(0);
     let left = "this rollback leaves a hold on test: the next promotion has to give a reason in `lift-hold`";
     assert!(run.log.messages("notice")[0].contains(left) && run.summary.contains("leaves a hold"), "{}", run.log.raw);
     let held = hold(&shop);
@@ -317,7 +317,7 @@ fn a_rollback_leaves_a_hold_until_a_promotion_gives_the_reason_to_lift_it() {
     assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
     assert_eq!(shop.ecr.snapshot(), before);
     // Another rollback is not stopped, and leaves a hold of its own.
-    let again = shop.promote("1.1.0", "test").inputs(&[("rollback", "true"), ("lift-hold", "x")]).run().exits(0);
+    let again = shop.promote("1.1.0", "test").inputs(&[("mode", "rollback"), ("lift-hold", "x")]).run().exits(0);
     assert!(again.log.messages("notice").contains(&"`lift-hold` has no effect: no hold stops a rollback"));
     assert_eq!((&hold(&shop)["version"], &hold(&shop)["replaced"]), (&json!("1.1.0"), &json!("1.0.0")));
 
@@ -333,7 +333,7 @@ fn a_rollback_leaves_a_hold_until_a_promotion_gives_the_reason_to_lift_it() {
     assert_eq!((&record["liftedHold"], &record["gates"][0]["name"]), (&json!("INC-7 is fixed"), &json!("hold")));
     assert_eq!(record["override"], Value::Null);
     assert_eq!(hold(&shop), Value::Null);
-    let history = shop.promote("", "test").input("history", "true").run().exits(0);
+    let history = shop.promote("", "test").input("mode", "history").run().exits(0);
     assert!(history.summary.contains("current, lifted the hold: INC"), "{}", history.summary);
     assert_eq!(shop.kinds(&old, "test"), ["promote", "rollback"]);
     assert_eq!(shop.kinds(&new, "test"), ["promote", "rollback"]);
@@ -346,11 +346,11 @@ fn a_hold_of_a_moving_tag_is_found_and_one_without_a_record_does_not_exist() {
         shop.publish(version, seed);
         shop.promote(version, "test").run().exits(0);
     }
-    let back = shop.promote("1.0.0", "test").inputs(&[("rollback", "true"), ("record", "false")]).run().exits(0);
+    let back = shop.promote("1.0.0", "test").inputs(&[("mode", "rollback"), ("record", "false")]).run().exits(0);
     let none = "this rollback is not recorded (`record: false`), so it leaves no hold on test";
     assert!(back.log.messages("warning")[0].contains(none), "{}", back.log.raw);
     shop.promote("1.1.0", "test").run().exits(0);
-    shop.promote("1.0.0", "test").input("rollback", "true").run().exits(0);
+    shop.promote("1.0.0", "test").input("mode", "rollback").run().exits(0);
     let error = shop.promote("1.1.0", "test").run().exits(1).error().to_owned();
     assert!(error.contains("test is on hold: octocat rolled test back from 1.1.0 to 1.0.0 at "), "{error}");
     let run = shop.promote("1.1.0", "test").inputs(&[("lift-hold", "fixed"), ("record", "false")]).run().exits(0);

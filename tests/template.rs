@@ -152,7 +152,7 @@ fn inputs_that_mean_nothing() {
     for name in ["source-region", "target-region"] {
         check(&promote(name, "bogus!"), &[name, "`bogus!`", "an AWS region"]);
     }
-    let rollback = aws(project.promote("test"), &ecr).inputs(&[("rollback", "true"), ("from", "nowhere")]).run();
+    let rollback = aws(project.promote("test"), &ecr).inputs(&[("mode", "rollback"), ("from", "nowhere")]).run();
     check(&rollback.exits(2), &["`from`", "nowhere"]);
     assert!(ecr.log().is_empty(), "{}", ecr.table());
     // A leading v is dropped.

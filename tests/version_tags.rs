@@ -29,7 +29,7 @@ fn values_of_the_run_are_filled_in() {
     assert_eq!(shop.tags().iter().filter(|(tag, _)| tag.starts_with("build-")).count(), 2);
     let run = shop.promote("1.0.0").input("extra-tags", "{environment}-{digest}").run().exits(0);
     assert_eq!(shop.tags()[&format!("test-{hex}")], digest(1), "{}", run.output("images"));
-    let rollback = shop.promote("1.0.0").inputs(&[("extra-tags", "back-{digest}"), ("rollback", "true")]);
+    let rollback = shop.promote("1.0.0").inputs(&[("extra-tags", "back-{digest}"), ("mode", "rollback")]);
     rollback.run().exits(0);
     assert_eq!(shop.tags()[&format!("back-{hex}")], digest(1));
 }

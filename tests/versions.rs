@@ -39,7 +39,7 @@ impl Shop {
     }
 
     fn history(&self) -> Step {
-        self.on_disk(self.project.promote("test"), "").input("history", "true")
+        self.on_disk(self.project.promote("test"), "").input("mode", "history")
     }
 }
 
@@ -103,7 +103,7 @@ fn where_versions_cannot_be_told_apart_that_is_said() {
     let run = shop.promote("1.2.0").input("require", "forward").run().exits(1);
     let detail = gate(&run);
     assert!(detail.starts_with("it can't be decided what is in test: ") && detail.contains(APART), "{detail}");
-    let error = shop.promote("1.0.0").input("rollback", "true").run().exits(1).error().to_owned();
+    let error = shop.promote("1.0.0").input("mode", "rollback").run().exits(1).error().to_owned();
     assert!(error.contains("it can't be decided what was in test: ") && error.contains(APART), "{error}");
     let run = shop.history().run().exits(1);
     let error = run.error();
@@ -125,7 +125,7 @@ fn a_name_that_only_looks_like_a_version_moves() {
     let run = shop.promote("0.2.0").input("require", "forward").run().exits(0);
     assert_eq!(gate(&run), "test has 0.1.0, and 0.2.0 is not lower");
     assert_eq!(shop.history().run().exits(0).of_images("version"), ["0.2.0"]);
-    assert!(shop.promote("0.1.0").input("rollback", "true").run().exits(0).of_images("previousDigest") == [digest(3)]);
+    assert!(shop.promote("0.1.0").input("mode", "rollback").run().exits(0).of_images("previousDigest") == [digest(3)]);
 }
 
 #[test]
@@ -209,7 +209,7 @@ impl Shop {
     }
 
     fn versions_of(&self, to: &str) -> Vec<String> {
-        let run = self.on_disk(self.project.promote(to), "").input("history", "true").run().exits(0);
+        let run = self.on_disk(self.project.promote(to), "").input("mode", "history").run().exits(0);
         let history = run.json("images")[0]["history"].as_array().unwrap().clone();
         history.iter().map(|record| record["version"].as_str().unwrap().to_owned()).collect()
     }
@@ -237,10 +237,10 @@ fn commits_go_up_the_ladder_in_the_order_of_their_records() {
         assert_eq!(shop.versions_of("test"), ["0c0ffee", "1abcdef"]);
         assert_eq!(shop.versions_of("prod"), ["0c0ffee"]);
         // Back to what was there, and to nothing else.
-        let run = shop.promote("1abcdef").input("rollback", "true").run().exits(0);
+        let run = shop.promote("1abcdef").input("mode", "rollback").run().exits(0);
         assert_eq!((run.of_images("status"), run.of_images("digest")), (vec!["promoted".into()], vec![digest(2)]));
         assert_eq!(shop.versions_of("test"), ["1abcdef", "0c0ffee", "1abcdef"]);
-        let error = shop.promote("9f2c0de").input("rollback", "true").run().exits(1).error().to_owned();
+        let error = shop.promote("9f2c0de").input("mode", "rollback").run().exits(1).error().to_owned();
         assert!(error.contains("test has records of 1abcdef, 0c0ffee)"), "{error}");
         // Forward again: the version of dev is newer than the one that test went back to.
         assert_eq!(gate(&forward("test", "0c0ffee").run().exits(0)), "test has 1abcdef, and 0c0ffee is not older");
@@ -289,7 +289,7 @@ fn tags_that_move_go_forward_with_commits() {
     assert_eq!((&shop.tags()["test"], &shop.tags()["test-9f2c0de"]), (&digest(2), &digest(1)));
     // In a rollback it goes back.
     publish("9f2c0de", 1).run().exits(0);
-    let step = shop.promote("9f2c0de").inputs(&[("extra-tags", "{environment}"), ("rollback", "true")]);
+    let step = shop.promote("9f2c0de").inputs(&[("extra-tags", "{environment}"), ("mode", "rollback")]);
     step.run().exits(0);
     assert_eq!(shop.tags()["test"], digest(1));
 }
@@ -302,7 +302,7 @@ fn a_moving_name_does_not_go_back_to_an_older_commit() {
     shop.publish("1abcdef", 2).run().exits(0);
     shop.promote("1abcdef").run().exits(0);
     // dev goes back, and its version must not reach test by a promotion.
-    shop.promote_to("dev", "9f2c0de").input("rollback", "true").run().exits(0);
+    shop.promote_to("dev", "9f2c0de").input("mode", "rollback").run().exits(0);
     let error = shop.promote("9f2c0de").run().exits(1).error().to_owned();
     assert!(error.contains("shop/api:test` holds version 1abcdef, and would go back to 9f2c0de"), "{error}");
     let run = shop.promote("9f2c0de").input("on-conflict", "keep").run().exits(0);
@@ -422,7 +422,7 @@ fn a_commit_in_the_reference_stands_for_the_version() {
     }
     let run = step(shop.promote("1.0.0"), 'f').input("require", "forward").run().exits(1);
     assert_eq!(gate(&run), "test has 1.1.0, and 1.0.0 is lower");
-    step(shop.promote("1.0.0"), 'f').input("rollback", "true").run().exits(0);
+    step(shop.promote("1.0.0"), 'f').input("mode", "rollback").run().exits(0);
     let run = step(shop.history(), 'f').run().exits(0);
     assert_eq!(run.of_images("version"), ["1.0.0"]);
     // A commit that is the version as well is nothing else than `{version}`.

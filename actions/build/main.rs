@@ -6,7 +6,6 @@ mod builder;
 mod built_image;
 mod checks;
 mod dockerfile;
-mod github_event;
 mod github_report;
 mod image;
 mod image_result;

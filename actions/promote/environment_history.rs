@@ -272,6 +272,11 @@ impl EnvironmentHistory {
         version.is_semantic() && higher.len() >= HIGHEST_LIMIT
     }
 
+    /// Returns whether the environment has tags that may be versions, and have no record.
+    pub(crate) fn has_unrecorded_tags(&self) -> bool {
+        !self.unrecorded.is_empty() || !self.unexplained.is_empty()
+    }
+
     /// Returns the entry that the environment holds now, among those that were looked at.
     pub(crate) fn current(&self) -> Option<&HistoryEntry> {
         self.entries.first()

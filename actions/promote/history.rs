@@ -20,7 +20,7 @@ use crate::request::HistoryRequest;
 use crate::requirement::SignatureRule;
 
 /// Stands in for the version if none is given: no release has it, and templates that validate their parameters accept it.
-const PLACEHOLDER_VERSION: Version = Version::new(987_654_321, 0, 0);
+pub(crate) const PLACEHOLDER_VERSION: Version = Version::new(987_654_321, 0, 0);
 
 /// How many records are verified concurrently.
 const VERIFIERS: usize = 4;

@@ -7,12 +7,13 @@ use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::delivery::GitHubRecords;
+use lifecycle::github::event::is_pull_request;
 use lifecycle::inputs::{CommonOptions, region, registry, registry_or_of_file, waivers_file};
 use lifecycle::signing::SigningInputs;
-use runner_protocol::{Input, InputError, Runner};
+use runner_protocol::{Annotation, Input, InputError, Level, Runner};
 
 use crate::ladder::Ladder;
-use crate::request::{DeploymentOptions, GateOptions, HistoryRequest, Request, Transition};
+use crate::request::{DeploymentOptions, GateOptions, HistoryRequest, Mode, PreviewRequest, Request, Transition};
 use crate::requirement::{self, Requirement};
 
 lifecycle::inputs! {
@@ -34,9 +35,11 @@ lifecycle::inputs! {
     waivers = "",
     override_reason as "override" = "",
     lift_hold = "",
-    rollback = "false",
     expect = "",
-    history = "false",
+    mode = "promote",
+    layout = "",
+    delta = "true",
+    comment = "false",
     deployments = "false",
     records = "false",
     sign = "off",
@@ -45,17 +48,12 @@ lifecycle::inputs! {
 }
 
 impl Inputs {
-    /// Returns whether the run only shows a history.
+    /// Returns what the run does.
     ///
     /// # Errors
-    /// If `rollback` is set too.
-    pub(crate) fn is_history(&self) -> Result<bool, InputError> {
-        let history = self.history();
-        let is_history = history.boolean(false)?;
-        if is_history && self.rollback().boolean(false)? {
-            return Err(history.refuse("false with `rollback: true`: history only shows records and changes nothing"));
-        }
-        Ok(is_history)
+    /// If the input is not one of the words.
+    pub(crate) fn parsed_mode(&self) -> Result<Mode, InputError> {
+        self.mode().choice(&Mode::WORDS, Mode::Promote)
     }
 
     /// Parses the inputs of a promotion or rollback, and loads the project.
@@ -86,6 +84,8 @@ impl Inputs {
         };
         let signing = self.signing().parse(|path| common.project.inside(path), &runner.variables)?;
         Ok(Request {
+            delta: self.delta().boolean(true)?,
+            comment: self.comment_token(runner)?,
             signing,
             common,
             writing,
@@ -120,12 +120,54 @@ impl Inputs {
         Ok(HistoryRequest { common, environments, version, target, rules, sigstore })
     }
 
+    /// Parses the inputs of a preview, and loads the project.
+    ///
+    /// # Errors
+    /// If an input or a template is wrong.
+    pub(crate) fn preview_request(&self, runner: &Arc<Runner>) -> anyhow::Result<PreviewRequest> {
+        let version = self.parsed_version()?;
+        let common = self.common().parse(runner)?;
+        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        let to = ladder.environment(&self.to())?.to_owned();
+        // Of a build, every environment can be the target; a version comes from an environment.
+        let from = match version {
+            Some(_) => ladder.step(&self.from(), &self.to(), self.allow_skip().boolean(false)?)?.0,
+            None => to.clone(),
+        };
+        let layout = self.layout();
+        let path = |line| common.project.inside(line).map_err(|error| layout.refuse_value(line, error));
+        let mut layouts = layout.lines().map(path).collect::<Result<Vec<_>, _>>()?;
+        if layouts.is_empty() {
+            layouts.push(runner.variables.temporary().join("container-images"));
+        }
+        let shared = self.shared_registry_inputs();
+        let source = self.source_registry_inputs().access(&shared, &common, runner)?;
+        let target = self.target_registry_inputs().access(&shared, &common, runner)?;
+        let comment = self.comment_token(runner)?;
+        let target = target.sharing_with(&source);
+        Ok(PreviewRequest { common, from, to, version, layouts, source, target, comment })
+    }
+
+    /// Returns the token to comment on a pull request with, if that is wanted. A pull request from a fork has none.
+    fn comment_token(&self, runner: &Runner) -> Result<Option<SecretString>, InputError> {
+        if !self.comment().boolean(false)? {
+            return Ok(None);
+        }
+        let token = self.github_token();
+        if token.text().is_none() && is_pull_request(&runner.variables) {
+            let message = "nothing is reported to GitHub: input `github-token` is empty";
+            runner.annotate(Annotation::new(Level::Notice, message.to_owned()).titled("GitHub"));
+            return Ok(None);
+        }
+        Ok(Some(SecretString::from(token.required()?)))
+    }
+
     fn signing(&self) -> SigningInputs<'_> {
         SigningInputs { sign: self.sign(), signing_config: self.signing_config(), trusted_root: self.trusted_root() }
     }
 
     fn transition(&self, version: Version, ladder: &Ladder) -> Result<Transition, InputError> {
-        let rollback = self.rollback().boolean(false)?;
+        let rollback = self.parsed_mode()? == Mode::Rollback;
         let allow_skip = self.allow_skip().boolean(false)?;
         let (from, to) = if rollback {
             // A rollback ignores `from`; if set, it must still be a known environment.

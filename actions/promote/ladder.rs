@@ -82,7 +82,7 @@ impl Ladder {
         if source > target {
             let (from_name, to_name) = (&self.0[source], &self.0[target]);
             let accepted = format!(
-                "an environment before `{to_name}`, which is itself before `{from_name}` (to bring an older version back to `{to_name}`, set `rollback: true`)"
+                "an environment before `{to_name}`, which is itself before `{from_name}` (to bring an older version back to `{to_name}`, set `mode: rollback`)"
             );
             return Err(from.refuse(accepted));
         }

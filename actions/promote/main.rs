@@ -1,5 +1,6 @@
 //! Promotes a digest from one environment to the next, under the names that the template gives it there.
 
+mod delta;
 mod environment_history;
 mod gates;
 mod github_deployment;
@@ -8,6 +9,7 @@ mod hold;
 mod inputs;
 mod ladder;
 mod plan;
+mod preview;
 mod promotion;
 mod report;
 mod request;
@@ -28,13 +30,13 @@ use gates::Gates;
 use github_deployment::GitHubDeployment;
 use inputs::Inputs;
 use plan::Plan;
-use request::Request;
+use request::{Mode, Request};
 use requirement::Requirement;
 
 const ACTION: Action = Action {
     name: "promote",
     inputs: Inputs::TABLE,
-    outputs: &["images", "plan", "plan-hash", "digests", "version"],
+    outputs: &["images", "plan", "plan-hash", "digests", "version", "delta"],
     initial_outputs: &[],
     definition: include_str!("../../action-promote.yml"),
     names_artifacts: false,
@@ -47,8 +49,10 @@ fn main() -> ExitCode {
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::clean_up(&runner);
     let inputs = Inputs::read()?;
-    if inputs.is_history()? {
-        return history::show(&inputs.history_request(&runner)?, &runner).await;
+    match inputs.parsed_mode()? {
+        Mode::History => return history::show(&inputs.history_request(&runner)?, &runner).await,
+        Mode::Preview => return preview::show(&inputs.preview_request(&runner)?, &runner).await,
+        Mode::Promote | Mode::Rollback => {}
     }
     let request = inputs.request(&runner)?;
     runner.output("version", request.transition.version.to_string());
@@ -74,6 +78,10 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     };
     let hash = output_plan(&request, &plan, &requirements, &runner)?;
     check_hash(&hash, request.expected_plan.as_ref())?;
+    if request.delta {
+        delta::read(&mut plan, &request, &runner).await;
+        runner.output("delta", serde_json::json!(delta::known(&plan, &request)).to_string());
+    }
     gates.evaluate(&mut plan).await;
     plan.check_platforms(&request, &requirements, &runner).await;
     plan.record_gates(&request.gates, &requirements)?;
@@ -106,7 +114,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let missing =
         lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
             .await;
-    let verdict = report::write(&request, &plan, stage, &writes, &missing, &runner);
+    let verdict = report::write(&request, &plan, stage, &writes, &missing, &runner).await;
     if let Some(deployment) = deployment {
         deployment.finish(verdict, &runner).await;
     }

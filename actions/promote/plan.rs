@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::ActionError;
 use lifecycle::clock;
 use lifecycle::delivery::{self, Delivery, HeldVersion, Remark};
+use lifecycle::delta::Delta;
 use lifecycle::deployment::refusal;
 use lifecycle::evidence::{GateResult, GateStatus, SourceCommit, VerificationSummary};
 use lifecycle::inputs::EvidenceMode;
@@ -42,6 +43,9 @@ pub(crate) struct PlannedPromotion {
     pub(crate) current: Option<HeldVersion>,
     /// Whether a rollback left a hold that stops the promotion.
     pub(crate) hold: HoldStatus,
+    /// What the promotion changes in the target environment, or why that is not known. None if nothing changes, or it was
+    /// not looked up.
+    pub(crate) delta: Option<Result<Delta, String>>,
     /// The results of the gates; empty until they are evaluated.
     pub(crate) gates: Vec<GateResult>,
     /// The statements that the gates read, by address.
@@ -96,7 +100,17 @@ impl Plan {
                 let image = delivery::Planned::new(named, delivery);
                 let source = source.reference;
                 let (gates, statements_read) = (Vec::new(), BTreeMap::new());
-                Ok(PlannedPromotion { image, source, commit, history, current, hold, gates, statements_read })
+                Ok(PlannedPromotion {
+                    image,
+                    source,
+                    commit,
+                    history,
+                    current,
+                    hold,
+                    delta: None,
+                    gates,
+                    statements_read,
+                })
             }
         });
         let images: Vec<_> = images.collect();
@@ -251,7 +265,7 @@ fn policy_digest(requirements: &[Requirement]) -> anyhow::Result<Digest> {
 }
 
 /// Returns the source of a target: the name that the same resource has there, otherwise the image's first name.
-fn matching_source<'n>(sources: &'n Names, target: &Named) -> Option<&'n Named> {
+pub(crate) fn matching_source<'n>(sources: &'n Names, target: &Named) -> Option<&'n Named> {
     let users = |named: &Named| -> Vec<(String, Option<String>)> {
         named.usages.iter().map(|usage| (usage.resource.clone(), usage.container.clone())).collect()
     };

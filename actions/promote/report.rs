@@ -6,7 +6,8 @@ use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
 use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
-use lifecycle::{ActionError, plural};
+use lifecycle::github::{FailedReport, GitHub, comment_on_pull_request};
+use lifecycle::{ActionError, SecretString, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
@@ -42,7 +43,7 @@ impl PromotionResult {
 }
 
 /// Writes the report, and returns whether every image was promoted.
-pub(crate) fn write(
+pub(crate) async fn write(
     request: &Request,
     plan: &Plan,
     stage: Stage,
@@ -61,15 +62,31 @@ pub(crate) fn write(
     if let Some(gates) = &gates {
         runner.show(gates);
     }
+    let changes = crate::delta::section(plan, request, runner);
     if request.common.summary {
         let notes = notes(plan.images.iter().map(|planned| &planned.image));
         let gates = gates.as_ref().map(gates_section).unwrap_or_default();
         let heading = heading(request, stage, &results);
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{gates}{missing}", table.markdown()));
+        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{changes}{writes}{gates}{missing}", table.markdown()));
         runner.summarize(&override_and_links(request, &results, runner));
     }
+    if let Some(token) = &request.comment {
+        let heading = heading(request, stage, &results);
+        let sections = [format!("### {heading}\n\n{}\n", table.markdown()), changes];
+        comment(request, token, &sections, runner).await;
+    }
     delivery::output(&results, |result| &result.outcome, runner)
+}
+
+/// Comments on the pull request that the run is for. What GitHub refuses becomes an annotation.
+async fn comment(request: &Request, token: &SecretString, sections: &[String], runner: &Runner) {
+    let subject = format!("promote {}", request.transition.to);
+    let commented = match GitHub::of(&runner.variables, token) {
+        Ok(github) => comment_on_pull_request(&github, &subject, sections, runner).await,
+        Err(error) => Err(FailedReport::new("the pull request is not commented on", error)),
+    };
+    commented.unwrap_or_else(|failed| failed.annotate(runner));
 }
 
 /// Formats the heading of the summary: what was done, or how much of it failed.

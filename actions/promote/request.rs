@@ -14,6 +14,28 @@ use runner_protocol::Runner;
 
 use crate::requirement::{Requirement, SignatureRule};
 
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Promotes to the next environment.
+    Promote,
+    /// Restores what an environment held before.
+    Rollback,
+    /// Shows what environments hold and have held.
+    History,
+    /// Shows what an environment would get.
+    Preview,
+}
+
+impl Mode {
+    pub(crate) const WORDS: [(&str, Self); 4] = [
+        ("promote", Self::Promote),
+        ("rollback", Self::Rollback),
+        ("history", Self::History),
+        ("preview", Self::Preview),
+    ];
+}
+
 /// A promotion or a rollback of the images of one version.
 pub(crate) struct Request {
     pub(crate) common: CommonOptions,
@@ -27,6 +49,10 @@ pub(crate) struct Request {
     /// The hash of the plan that was reviewed.
     pub(crate) expected_plan: Option<Digest>,
     pub(crate) deployments: Option<DeploymentOptions>,
+    /// Whether it is looked up what changes in the target environment.
+    pub(crate) delta: bool,
+    /// The token to comment on the pull request with, if that is wanted.
+    pub(crate) comment: Option<SecretString>,
     /// GitHub's records of where the images are deployed, if they are written.
     pub(crate) github_records: Option<GitHubRecords>,
 }
@@ -60,6 +86,22 @@ pub(crate) struct DeploymentOptions {
     pub(crate) token: SecretString,
     /// Whether the target environment is the last of the ladder.
     pub(crate) production: bool,
+}
+
+/// A look at what an environment would get.
+pub(crate) struct PreviewRequest {
+    pub(crate) common: CommonOptions,
+    /// The environment that a version comes from.
+    pub(crate) from: String,
+    pub(crate) to: String,
+    /// The version; none for what build left in the layouts.
+    pub(crate) version: Option<Version>,
+    /// The folders of the OCI layouts that build wrote.
+    pub(crate) layouts: Vec<PathBuf>,
+    pub(crate) source: RegistryAccess,
+    pub(crate) target: RegistryAccess,
+    /// The token to comment on the pull request with, if that is wanted.
+    pub(crate) comment: Option<SecretString>,
 }
 
 /// A look at what environments hold and have held.

@@ -10,7 +10,7 @@ use runner_protocol::{Input, InputError};
 use crate::window::Window;
 
 /// An example of every gate, for the message about a line that is not one.
-const EXAMPLES: [&str; 12] = [
+const EXAMPLES: [&str; 14] = [
     "lint",
     "scan=high",
     "scan-age=7d",
@@ -23,6 +23,8 @@ const EXAMPLES: [&str; 12] = [
     "platforms",
     "forward",
     "template-unchanged",
+    "no-new=high",
+    "retained",
 ];
 
 /// The longest that a gate waits for a signature. A job of GitHub ends after six hours.
@@ -66,6 +68,10 @@ pub(crate) enum Gate {
     Forward,
     /// The template is the one that the image was published with.
     TemplateUnchanged,
+    /// The image brings no vulnerability at or above a severity that the environment does not have.
+    NoNew(Threshold),
+    /// ECR's lifecycle policy removes no image that the environment holds.
+    Retained,
 }
 
 /// Who must have signed an image and what is said about it.
@@ -144,7 +150,7 @@ fn suggestion(line: &str) -> String {
              then `records=` with an identity or `wait=2m`"
                 .to_owned()
         }
-        ("scan" | "ecr-scan", value) => {
+        ("scan" | "ecr-scan" | "no-new", value) => {
             let known = Severity::ALL.into_iter().filter(|severity| *severity != Severity::Unknown);
             let severity = nearest(value, known.map(Severity::name)).unwrap_or("high");
             format!("{meant}={severity}")
@@ -194,6 +200,8 @@ impl Requirement {
             ("scan", Some(word)) => Gate::Scan(Threshold::parse(word)?),
             ("scan-age", Some(text)) => Gate::ScanAge(humantime::parse_duration(text).ok()?),
             ("ecr-scan", Some(word)) => Gate::EcrScan(Threshold::parse(word)?),
+            ("no-new", Some(word)) => Gate::NoNew(Threshold::parse(word)?),
+            ("retained", None) => Gate::Retained,
             ("sbom", None) => Gate::Sbom,
             ("provenance", None) => Gate::Provenance,
             ("soak", Some(text)) => Gate::Soak(humantime::parse_duration(text).ok()?),

@@ -1,7 +1,6 @@
 //! Publishes built images: the same bytes, in the repositories and under the tags that the template names.
 
 mod inputs;
-mod layouts;
 mod plan;
 mod publication;
 mod report;

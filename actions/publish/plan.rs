@@ -4,11 +4,11 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
+use lifecycle::layouts::Layouts;
 use lifecycle::naming::{Named, UnmanagedReference};
 use lifecycle::signing::refuse_disk;
 use runner_protocol::Runner;
 
-use crate::layouts::Layouts;
 use crate::publication;
 use crate::request::Request;
 

@@ -7,13 +7,13 @@ use lifecycle::delivery::{Delivery, HeldVersion, Remark, Signatures, TagPlan, Ta
 use lifecycle::deployment::{missing_platforms, refusal};
 use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded, SourceCommit};
 use lifecycle::inputs::EvidenceMode;
+use lifecycle::layouts::{BuildResult, Layouts, SourceImage};
 use lifecycle::naming::{Named, NamedTag, Project};
 use lifecycle::signing::{Registries, Signer, Workflows};
 use oci::transfer::Graph;
 use oci::{CONFIG_LIMIT, Content, Digest, Reference, listed, read_blob};
 use runner_protocol::{Level, Runner};
 
-use crate::layouts::{BuildResult, Layouts, SourceImage};
 use crate::request::Request;
 
 /// The label with the version of an image, as build sets it.

@@ -1,10 +1,10 @@
 //! Parses the inputs that decide what is reported to GitHub.
 
+use lifecycle::github::event::is_pull_request;
 use lifecycle::{ActionError, SecretString};
 use runner_protocol::{Annotation, Level, Runner};
 
 use super::Inputs;
-use crate::github_event::is_pull_request;
 use crate::request::GitHubOptions;
 
 /// Parses the inputs. Without a token, nothing is reported from a pull request, because one from a fork gets no secrets.

@@ -85,7 +85,7 @@ impl Candidate<'_> {
     }
 
     /// Returns the newest scan of every platform, with the time at which it was attached.
-    async fn scans(&self) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
+    pub(super) async fn scans(&self) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
         let mut scans = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
             let newest =

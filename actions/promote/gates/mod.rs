@@ -6,6 +6,8 @@
 mod ecr;
 mod environment;
 mod evidence;
+mod no_new;
+mod retained;
 pub(crate) mod signature;
 
 use std::collections::BTreeMap;
@@ -181,6 +183,8 @@ impl Candidate<'_> {
             Gate::Window(window) => self.window(window, requirement.value()),
             Gate::Platforms => self.platforms().await,
             Gate::Forward => self.forward().await,
+            Gate::NoNew(threshold) => self.no_new(*threshold).await,
+            Gate::Retained => self.retained().await,
             Gate::TemplateUnchanged => self.template_unchanged().await,
         }
     }

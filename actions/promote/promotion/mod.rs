@@ -59,10 +59,14 @@ impl Lookups {
     /// Returns the lookups that a run and its gates need.
     pub(crate) fn new(request: &Request, requirements: &[Requirement]) -> Self {
         let requires = |gate: Gate| requirements.iter().any(|requirement| requirement.gate == gate);
+        let compares = |requirement: &Requirement| matches!(requirement.gate, Gate::NoNew(_) | Gate::Retained);
         let record = request.writing.record;
         Self {
             graph: !requirements.is_empty(),
-            history: requires(Gate::Forward) || record || request.transition.rollback,
+            history: requires(Gate::Forward)
+                || record
+                || request.transition.rollback
+                || requirements.iter().any(compares),
             publication: record && !requires(Gate::TemplateUnchanged),
         }
     }
@@ -265,7 +269,7 @@ impl Promotion {
         }
         let (newer, since) = (&current.version, &entry.record.time);
         let text = format!(
-            "{to} has held {newer} since {since}; {version} was there earlier, so nothing is recorded: set `rollback: true` to go back to it"
+            "{to} has held {newer} since {since}; {version} was there earlier, so nothing is recorded: set `mode: rollback` to go back to it"
         );
         Some(Remark::new(Level::Warning, text))
     }

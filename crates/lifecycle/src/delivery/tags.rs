@@ -371,7 +371,7 @@ impl TagRules<'_> {
         let (current, digest) = tag.digests;
         ActionError::failure(format!("{}: {current} → {digest}", self.describe_downgrade(tag.name, above)))
             .at(self.named.source_location.clone())
-            .hint("set `rollback: true` if that is what you want")
+            .hint("set `mode: rollback` if that is what you want")
     }
 }
 

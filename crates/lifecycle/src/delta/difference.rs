@@ -9,6 +9,7 @@ use super::contents::{ImageContents, PlatformContents};
 use crate::evidence::packages::{Package, PackageList};
 use crate::evidence::results::ReportedVulnerability;
 use crate::evidence::scan::{Severity, Threshold};
+use cfn_images::Usage;
 use oci::Digest;
 
 /// What changes in an environment if an image takes the place of another.
@@ -166,6 +167,12 @@ impl Delta {
             (_, None) => delta.missing.push("the commit of the new image is not known".to_owned()),
         }
         delta
+    }
+
+    /// Adds the resources that deploy the image.
+    pub fn add_usages(&mut self, usages: &[Usage]) {
+        let places = usages.iter().map(|usage| format!("{} ({})", usage.resource, usage.source_location));
+        self.deployed_by.extend(places);
     }
 
     /// Returns whether both images are the same.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use lifecycle::ActionError;
+use crate::ActionError;
 use oci::transfer::Graph;
 use oci::{
     BlobOutcome, BlobSource, BlobStream, CONFIG_LIMIT, Content, Descriptor, Digest, ErrorKind, Layout, Location,
@@ -18,7 +18,7 @@ use oci::{
 const TRUNCATED: &str = "the layout was truncated: build again";
 
 /// The result of build for an image.
-pub(crate) enum BuildResult {
+pub enum BuildResult {
     /// The image was built.
     Built(Box<SourceImage>),
     /// The image has not changed since a release, and is copied from there.
@@ -31,18 +31,19 @@ pub(crate) enum BuildResult {
 }
 
 /// A complete image, and the store to read it from.
-pub(crate) struct SourceImage {
+pub struct SourceImage {
     /// The layouts, or the repository of the release.
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) graph: Graph,
+    pub store: Arc<dyn Store>,
+    /// Its manifests and blobs.
+    pub graph: Graph,
     /// Whether the image comes from a release. This run has no evidence of how it was built.
-    pub(crate) reused: bool,
+    pub reused: bool,
 }
 
 /// Several layouts as one source. A matrix over images writes different keys to each layout; a matrix over platforms writes
 /// the same key to each, for different platforms.
 #[derive(Clone)]
-pub(crate) struct Layouts {
+pub struct Layouts {
     layouts: Vec<Layout>,
     /// Indexes over platforms from different layouts.
     merged: Arc<Mutex<HashMap<Digest, Manifest>>>,
@@ -53,7 +54,7 @@ impl Layouts {
     ///
     /// # Errors
     /// If a folder is missing or is no layout.
-    pub(crate) fn open(paths: &[PathBuf]) -> anyhow::Result<Self> {
+    pub fn open(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let mut layouts = Vec::new();
         for path in paths {
             let layout = Layout::at(path);
@@ -70,7 +71,7 @@ impl Layouts {
     ///
     /// # Errors
     /// If no layout has the image, or one is incomplete.
-    pub(crate) async fn find(&self, key: &str) -> anyhow::Result<BuildResult> {
+    pub async fn find(&self, key: &str) -> anyhow::Result<BuildResult> {
         let mut roots: Vec<(&Layout, Manifest)> = Vec::new();
         let mut keys = Vec::new();
         for layout in &self.layouts {

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use lifecycle::ActionError;
+use crate::ActionError;
 use runner_protocol::Variables;
 
 /// The largest event that is read, in bytes: what GitHub sends at most.
@@ -12,7 +12,7 @@ const EVENT_LIMIT: u64 = 25 * 1024 * 1024;
 ///
 /// # Errors
 /// If the event does not tell them.
-pub(crate) fn revision(variables: &Variables) -> Result<(&str, &str), &'static str> {
+pub fn revision(variables: &Variables) -> Result<(&str, &str), &'static str> {
     // Such an event runs for the default branch, whatever was checked out.
     if matches!(variables.get("GITHUB_EVENT_NAME"), Some("pull_request_target" | "workflow_run")) {
         return Err("for this event they would be filed under the default branch");
@@ -21,8 +21,8 @@ pub(crate) fn revision(variables: &Variables) -> Result<(&str, &str), &'static s
     variables.commit().zip(reference).ok_or("GITHUB_SHA and GITHUB_REF don't say what they are of")
 }
 
-/// Whether the run is for a pull request.
-pub(crate) fn is_pull_request(variables: &Variables) -> bool {
+/// Returns whether the run is for a pull request.
+pub fn is_pull_request(variables: &Variables) -> bool {
     variables.get("GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request"))
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn is_pull_request(variables: &Variables) -> bool {
 ///
 /// # Errors
 /// If the event cannot be read.
-pub(crate) fn pull_request_number(variables: &Variables) -> Result<Option<u64>, ActionError> {
+pub fn pull_request_number(variables: &Variables) -> Result<Option<u64>, ActionError> {
     let Some(path) = variables.get("GITHUB_EVENT_PATH").filter(|_| is_pull_request(variables)) else {
         return Ok(None);
     };

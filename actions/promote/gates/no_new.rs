@@ -1,0 +1,101 @@
+//! The gate on vulnerabilities that the target environment does not have yet.
+
+use std::collections::BTreeSet;
+
+use lifecycle::evidence::read;
+use lifecycle::evidence::results::ReportedVulnerability;
+use lifecycle::evidence::scan::Threshold;
+use oci::transfer::Graph;
+
+use super::{Candidate, GateOutcome, platforms, undecided};
+
+/// How many vulnerabilities a sentence lists.
+const LISTED: usize = 3;
+
+impl Candidate<'_> {
+    /// Checks that no platform of the image has a vulnerability at or above a severity that the same platform of the
+    /// environment's current image does not have. Compared with nothing, every vulnerability is new.
+    pub(super) async fn no_new(&self, threshold: Threshold) -> GateOutcome {
+        let (to, today) = (&self.gates.transition.to, self.gates.now.date());
+        let before = self.planned.held_before().map_err(|reason| {
+            format!("needs to know which image {to} has now, to tell which vulnerabilities are new: {reason}")
+        })?;
+        if before.as_ref() == Some(self.root()) {
+            return Ok(format!("{to} has this image already"));
+        }
+        let store = &self.delivery.target.store;
+        let current = match &before {
+            None => None,
+            Some(digest) => {
+                let root = store.manifest(digest).await.map_err(undecided)?.ok_or_else(|| {
+                    format!(
+                        "needs the image that {to} has now, {}, which is not in the registry any more",
+                        digest.short()
+                    )
+                })?;
+                Some(Graph::read(store, root).await.map_err(undecided)?)
+            }
+        };
+        let mut introduced: Vec<ReportedVulnerability> = Vec::new();
+        for (platform, scan, _) in self.scans().await? {
+            let known = match &current {
+                None => BTreeSet::new(),
+                Some(graph) => self.known_vulnerabilities(graph, &platform).await?,
+            };
+            let is_new = |reported: &&ReportedVulnerability| {
+                threshold.is_reached_by(reported.severity)
+                    && !known.contains(&(reported.id.clone(), reported.package.clone()))
+            };
+            introduced.extend(scan.counting(today).filter(is_new).cloned());
+        }
+        introduced.sort_by(|a, b| (b.severity, &a.id).cmp(&(a.severity, &b.id)));
+        introduced.dedup_by(|a, b| a.id == b.id);
+        let required = threshold.sentence();
+        if introduced.is_empty() {
+            return Ok(format!("it brings no vulnerability of {required} that {to} does not have"));
+        }
+        let ids: Vec<&str> = introduced.iter().take(LISTED).map(|reported| reported.id.as_str()).collect();
+        let more = if introduced.len() > LISTED { ", …" } else { "" };
+        Err(format!(
+            "it brings {} of {required} that {to} does not have ({}{more}): fix or waive them, and build again",
+            lifecycle::plural(introduced.len(), "vulnerability"),
+            ids.join(", ")
+        ))
+    }
+
+    /// Returns the vulnerabilities that the current image has on a platform, by its newest trusted scan.
+    async fn known_vulnerabilities(
+        &self,
+        current: &Graph,
+        platform: &str,
+    ) -> Result<BTreeSet<(String, Option<String>)>, String> {
+        let to = &self.gates.transition.to;
+        let named = platforms(current)?;
+        // An image without an index has no platform names: its only platform is compared.
+        let digest = match named.iter().find(|(name, _)| name == platform) {
+            Some((_, digest)) => *digest,
+            None if named.len() == 1 => named[0].1,
+            // A platform that the environment does not have yet: everything on it is new.
+            None => return Ok(BTreeSet::new()),
+        };
+        let scans = read::scan(&self.delivery.target.store, digest).await.map_err(undecided)?;
+        let mut refusal = String::new();
+        for scan in scans {
+            match self.target_trust.statement(&scan.referrer).await {
+                Ok(()) => {
+                    let scan = scan.content.map_err(|reason| {
+                        format!(
+                            "needs the scan of the image that {to} has now for {platform}, but the newest one {reason}"
+                        )
+                    })?;
+                    return Ok(scan.vulnerabilities.into_iter().map(|found| (found.id, found.package)).collect());
+                }
+                Err(reason) => refusal = format!(" that is signed as `signature` requires ({reason})"),
+            }
+        }
+        Err(format!(
+            "needs a scan{refusal} of the image that {to} has now for {platform}; it has none: promote an image with a scan \
+             there first, or use `scan` instead"
+        ))
+    }
+}

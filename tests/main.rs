@@ -16,6 +16,7 @@ mod conditions;
 mod contract;
 mod contradictions;
 mod delivery;
+mod delta;
 mod deploy_sites;
 mod deployed_names;
 mod deployments;

@@ -322,7 +322,7 @@ fn may_be_above(version: &Version, other: &Version) -> bool {
 
 fn too_many(store: &dyn Store, what: &str) -> StoreError {
     let message = format!("{} has {what}, but at most {ROLLBACK_LIMIT} are looked at", store.address());
-    StoreError::new(ErrorKind::Invalid, message).hint("expire old images with a lifecycle policy")
+    StoreError::new(ErrorKind::Invalid, message).hint("delete versions that no environment holds any more")
 }
 
 async fn records(

@@ -124,8 +124,16 @@ impl<'a> Evidence<'a> {
     }
 
     pub(crate) fn sbom(&self) {
+        self.sbom_of(&[]);
+    }
+
+    /// SBOMs with packages and their versions.
+    pub(crate) fn sbom_of(&self, packages: &[(&str, &str)]) {
+        let component = |(name, version): &(&str, &str)| json!({"type": "library", "name": name, "version": version});
+        let components: Vec<_> = packages.iter().map(component).collect();
         for platform in self.platforms() {
-            let bytes = json!({"bomFormat": "CycloneDX", "specVersion": "1.6"}).to_string().into_bytes();
+            let document = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components});
+            let bytes = document.to_string().into_bytes();
             let payload = lifecycle::evidence::Payload {
                 artifact_type: artifact_type::CYCLONEDX,
                 media_type: artifact_type::CYCLONEDX,

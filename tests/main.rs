@@ -11,6 +11,7 @@ mod build_dockerfile;
 mod build_inputs;
 mod build_log;
 mod chain;
+mod build_soci;
 mod child_environment;
 mod conditions;
 mod contract;

@@ -9,6 +9,7 @@ use std::process::Command;
 use ecr_fake::{Config, Ecr, Image, RepositorySettings};
 use serde_json::{Value, json};
 
+use crate::support::build::MANIFEST;
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
@@ -260,6 +261,35 @@ fn lists_under_the_tag_that_stands_in_arrive() {
     let promote = only(project.promote("test")).input("source-registry", &store.registry());
     let run = promote.input("target-registry", &format!("oci:{}", target.path().display())).run().exits(1);
     assert!(run.error().contains(&format!("is missing the manifest {signature}")), "{}", run.error());
+}
+
+#[test]
+fn publish_takes_every_form_from_a_layout() {
+    let store = Store::new();
+    let sbom = store.attach(&store.digest, "application/spdx+json", "sbom.json");
+    let note = store.attach(&store.digest, "text/note", "note.txt");
+    let hex = store.digest.replace(':', "-");
+    store.change_index(|entries| {
+        for (digest, name) in [(&store.digest, "Api"), (&sbom, "sbom"), (&note, &format!("{hex}.att"))] {
+            let mut entry = entries.iter().find(|entry| entry["digest"] == digest.as_str()).unwrap().clone();
+            entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+            entries.push(entry);
+        }
+    });
+    let project = Project::new(BY_TAG);
+    let registry = DockerRegistry::start();
+    let publish = |key: &str| {
+        let step = project.publish().inputs(&[("images", key), ("record", "false")]);
+        step.input("layout", store.layout().to_str().unwrap()).input("registry", &registry.host()).run()
+    };
+    publish("Api").exits(0);
+    let arrived = discover(&["--plain-http"], &format!("{}/{REPOSITORY}", registry.host()), store.subjects());
+    assert_eq!(arrived, [&sbom, &note].map(|referrer| (store.digest.clone(), referrer.clone())).into());
+    let (status, _) = registry.request("GET", &format!("{REPOSITORY}/manifests/{hex}.att"), MANIFEST, b"");
+    assert_eq!(status, 200);
+    // A tag of cosign is no image that was built.
+    let error = publish("Web").exits(1).error().to_owned();
+    assert!(error.contains("image `Web` was not built: the layout holds Api, dev-1.0.0, sbom"), "{error}");
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub(crate) enum ProvenanceChoice {
 pub(crate) enum SociChoice {
     /// Images that only Fargate runs are converted, if soci is found.
     Auto,
-    /// Every image is converted, or the run fails.
+    /// Every image is converted, whatever deploys it. One that Lambda deploys is an error.
     Always,
     Off,
 }

@@ -38,7 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// The largest output of soci, in bytes.
 const OUTPUT_LIMIT: usize = 16 * 1024 * 1024;
 
-/// Why an image must not be converted.
+/// Why an image is not converted by `auto`.
 #[derive(Debug, Clone)]
 pub(crate) enum Obstacle {
     /// A service that deploys the image could not run it. The resource, with its place.
@@ -64,18 +64,6 @@ impl Obstacle {
         }
         usages.is_empty().then(|| Self::Useless("no ECS task deploys it".to_owned()))
     }
-
-    /// Returns the error for an image that has to be converted.
-    fn error(&self, key: &str) -> ActionError {
-        let message = format!("image `{key}` must not be converted for SOCI");
-        match self {
-            Self::Refused(usage) => ActionError::usage_error(format!("{message}: {self}"))
-                .at(usage.source_location.clone())
-                .hint("set `soci: auto`, or declare an image of its own for the function"),
-            Self::Useless(_) => ActionError::usage_error(format!("{message}: {self}"))
-                .hint("set `soci: auto`, which converts the images that Fargate runs"),
-        }
-    }
 }
 
 impl std::fmt::Display for Obstacle {
@@ -94,6 +82,7 @@ impl std::fmt::Display for Obstacle {
 /// The program that converts images.
 pub(crate) struct SociConverter {
     program: PathBuf,
+    choice: SociChoice,
 }
 
 impl SociConverter {
@@ -109,19 +98,25 @@ impl SociConverter {
         if choice == SociChoice::Off {
             return Ok(None);
         }
-        let mut is_used = false;
         for image in images {
-            match &image.soci_obstacle {
-                None => is_used = true,
-                Some(obstacle) if choice == SociChoice::Always => return Err(obstacle.error(&image.key)),
-                Some(obstacle) => runner.say(format!("{}: not converted for SOCI: {obstacle}", image.key)),
+            match (&image.soci_obstacle, choice) {
+                (Some(obstacle @ Obstacle::Refused(usage)), SociChoice::Always) => {
+                    let message = format!("image `{}` must not be converted for SOCI: {obstacle}", image.key);
+                    return Err(ActionError::usage_error(message)
+                        .at(usage.source_location.clone())
+                        .hint("set `soci: auto`, or declare an image of its own for the function"));
+                }
+                (Some(obstacle), SociChoice::Auto) => {
+                    runner.say(format!("{}: not converted for SOCI: {obstacle}", image.key));
+                }
+                _ => {}
             }
         }
-        if !is_used {
+        if !images.iter().any(|image| is_converted(image, choice)) {
             return Ok(None);
         }
         match Self::find(runner).await {
-            Ok(converter) => Ok(Some(converter)),
+            Ok(program) => Ok(Some(Self { program, choice })),
             Err(error) if choice == SociChoice::Always => Err(error),
             Err(error) => {
                 let message = format!("no image is converted for SOCI: {error}");
@@ -132,7 +127,7 @@ impl SociConverter {
     }
 
     /// Finds a soci that works without containerd.
-    async fn find(runner: &Runner) -> Result<Self, ActionError> {
+    async fn find(runner: &Runner) -> Result<PathBuf, ActionError> {
         let hint = "put soci 0.15 or later on PATH in a step before, from github.com/awslabs/soci-snapshotter/releases";
         let program = runner.variables.program("soci");
         let program = program.ok_or_else(|| ActionError::failure("soci is not on PATH").hint(hint))?;
@@ -145,7 +140,7 @@ impl SociConverter {
             let message = format!("{} has no `convert --standalone`", program.display());
             return Err(ActionError::failure(message).hint(hint));
         }
-        Ok(Self { program })
+        Ok(program)
     }
 
     /// Converts an image in the layout. Returns the image unchanged if it is not to be converted.
@@ -160,7 +155,7 @@ impl SociConverter {
         folder: &Path,
         runner: &Runner,
     ) -> anyhow::Result<BuiltImage> {
-        if image.soci_obstacle.is_some() {
+        if !is_converted(image, self.choice) {
             return Ok(built);
         }
         if !built.platforms.iter().any(|(_, manifest)| has_large_layer(manifest)) {
@@ -194,6 +189,11 @@ impl SociConverter {
         converted
             .map_err(|error: anyhow::Error| failed(ActionError::failure("its output is wrong").because(error)).into())
     }
+}
+
+/// Returns whether an image is to be converted.
+fn is_converted(image: &Image, choice: SociChoice) -> bool {
+    choice == SociChoice::Always || image.soci_obstacle.is_none()
 }
 
 /// Returns whether soci would index a layer.

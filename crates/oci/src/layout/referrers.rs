@@ -40,7 +40,7 @@ impl Layout {
         let referrers = match cached {
             Some(referrers) => referrers,
             None => {
-                let referrers = Arc::new(self.all_referrers(&entries)?);
+                let referrers = Arc::new(self.all_referrers(&entries, MANIFESTS_LIMIT)?);
                 self.seen().referrers = Some((stamp, referrers.clone()));
                 referrers
             }
@@ -49,7 +49,7 @@ impl Layout {
     }
 
     /// Finds the referrers of every digest.
-    fn all_referrers(&self, entries: &[Root]) -> Result<ReferrersBySubject, StoreError> {
+    fn all_referrers(&self, entries: &[Root], limit: usize) -> Result<ReferrersBySubject, StoreError> {
         let mut referrers = ReferrersBySubject::new();
         for root in entries {
             // Build lists an image that it did not copy from the release.
@@ -68,8 +68,8 @@ impl Layout {
             if !may_be_manifest(&descriptor.media_type) || !seen.insert(descriptor.digest.clone()) {
                 continue;
             }
-            if seen.len() > MANIFESTS_LIMIT {
-                return Err(self.invalid(&format!("lists more than {MANIFESTS_LIMIT} manifests")));
+            if seen.len() > limit {
+                return Err(self.invalid(&format!("lists more than {limit} manifests")));
             }
             // An index may list platforms that were not copied.
             let Some(links) = self.links(&descriptor)? else { continue };
@@ -254,5 +254,9 @@ mod tests {
         }
         layout.add_root(&outer.descriptor(), Some("deep")).unwrap();
         assert_eq!(found(&layout, &image).await, sorted(&[&circle, &signature]));
+        let entries = layout.entries().unwrap();
+        assert!(layout.all_referrers(&entries, 206).is_ok());
+        let error = layout.all_referrers(&entries, 100).unwrap_err();
+        assert!(error.to_string().ends_with("lists more than 100 manifests"), "{error}");
     }
 }

@@ -62,10 +62,14 @@ impl Graph {
             levels.push(level);
         }
         let children: Vec<Manifest> = levels.into_iter().rev().flatten().collect();
-        let mut listed: BTreeMap<&Digest, &Option<Platform>> = BTreeMap::new();
+        let contents: BTreeMap<&Digest, &Manifest> = children.iter().map(|child| (&child.digest, child)).collect();
+        let mut listed: BTreeMap<&Digest, &Descriptor> = BTreeMap::new();
         for child in children.iter().chain([&root]).flat_map(Manifest::children) {
-            // Otherwise, what the gates check under one platform would run under the other.
-            if *listed.entry(&child.digest).or_insert(&child.platform) != &child.platform {
+            let first = *listed.entry(&child.digest).or_insert(child);
+            let is_platform = |entry: &Descriptor| contents.get(&child.digest).is_none_or(|of| entry.is_platform(of));
+            // Otherwise, what the gates check under one platform would run under the other. An index of SOCI may be
+            // that of two platforms with the same layers.
+            if first.platform != child.platform && (is_platform(first) || is_platform(child)) {
                 return absurd(format!("two platforms for the manifest {}", child.digest));
             }
         }
@@ -151,6 +155,10 @@ impl Attached {
     /// # Errors
     /// Returns an error if the store fails, or if its response exceeds the limits.
     pub async fn read(store: &Arc<dyn Store>, graph: &Graph) -> Result<Self, StoreError> {
+        Self::read_up_to(REFERRERS_LIMIT, store, graph).await
+    }
+
+    async fn read_up_to(limit: usize, store: &Arc<dyn Store>, graph: &Graph) -> Result<Self, StoreError> {
         let mut subjects: Vec<Digest> = graph.manifests().map(|manifest| manifest.digest.clone()).collect();
         let mut seen: HashSet<Digest> = subjects.iter().cloned().collect();
         let mut looked_up = seen.clone();
@@ -162,8 +170,8 @@ impl Attached {
         for depth in 0.. {
             let mut listed = Self::list_referrers(store, &subjects).await?;
             listed.retain(|(_, listed)| !seen.contains(&listed.digest));
-            if referrers.len() + listed.len() > REFERRERS_LIMIT {
-                return absurd(format!("more than {REFERRERS_LIMIT} referrers"));
+            if referrers.len() + listed.len() > limit {
+                return absurd(format!("more than {limit} referrers"));
             }
             let asked: Vec<_> = listed.iter().map(|(subject, listed)| Self::referrer(store, subject, listed)).collect();
             let level: Vec<Option<Graph>> = stream::iter(asked).buffered(READERS).try_collect().await?;
@@ -258,6 +266,63 @@ mod tests {
         Descriptor { artifact_type, platform: image.platform.clone(), ..add(layout, &json).descriptor() }
     }
 
+    fn referrer(layout: &Layout, subject: &Descriptor, note: &str) -> Descriptor {
+        let empty = Descriptor::of(media_type::EMPTY, b"{}");
+        let json = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "artifactType": "x/y",
+            "config": empty.to_json(), "layers": [], "subject": subject.to_json(), "annotations": {"note": note}});
+        add(layout, &json).descriptor()
+    }
+
+    async fn attached(layout: &Layout, root: &Descriptor) -> Result<Attached, StoreError> {
+        let store: Arc<dyn Store> = Arc::new(Layout::at(layout.path()));
+        let root = layout.read_manifest(&root.digest).unwrap().unwrap();
+        let graph = Graph::read(&store, root).await?;
+        Attached::read_up_to(10, &store, &graph).await
+    }
+
+    #[tokio::test]
+    async fn referrers_have_limits() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let mut subject = image(&layout, "image");
+        let root = subject.clone();
+        for depth in 0..=REFERRERS_DEPTH {
+            let found = attached(&layout, &root).await.unwrap();
+            assert_eq!(found.referrers.len(), depth);
+            subject = referrer(&layout, &subject, "signature of a signature");
+            layout.add_root(&subject, None).unwrap();
+        }
+        let error = attached(&layout, &root).await.unwrap_err();
+        assert!(error.to_string().contains("deeper than"), "{error}");
+
+        let many = image(&layout, "many");
+        let children: Vec<Value> =
+            (0..=10).map(|number| referrer(&layout, &many, &number.to_string()).to_json()).collect();
+        let list = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": children});
+        let tag = crate::Tag::of_referrers(&many.digest).to_string();
+        layout.add_root(&add(&layout, &list).descriptor(), Some(&tag)).unwrap();
+        let error = attached(&layout, &many).await.unwrap_err();
+        assert!(error.to_string().contains("more than 10 referrers"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_manifests_of_a_referrer_have_referrers_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::at(folder.path());
+        let root = image(&layout, "image");
+        let inside = image(&layout, "in the bundle");
+        let bundle = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "subject": root.to_json(),
+            "manifests": [inside.to_json(), root.to_json()]});
+        let bundle = add(&layout, &bundle).descriptor();
+        let signature = referrer(&layout, &inside, "signature");
+        for entry in [&bundle, &signature] {
+            layout.add_root(entry, None).unwrap();
+        }
+        let found = attached(&layout, &root).await.unwrap();
+        let found: Vec<_> = found.referrers.into_iter().map(|graph| graph.root.digest).collect();
+        assert_eq!(found, [bundle.digest, signature.digest]);
+    }
+
     fn on(image: &Descriptor, os: &str, architecture: &str) -> Descriptor {
         Descriptor { platform: Some(Platform::new(os, architecture, None)), ..image.clone() }
     }
@@ -286,6 +351,10 @@ mod tests {
                 assert!(error.to_string().contains("two platforms"), "{error}");
             }
         }
+        // Platforms with the same layers have the same index of SOCI.
+        let indexes = [soci(&layout, &amd), Descriptor { platform: arm.platform.clone(), ..soci(&layout, &amd) }];
+        let all = [&[amd.clone(), arm.clone()][..], &indexes].concat();
+        assert_eq!(platforms(&layout, &all).await.unwrap().len(), 2);
         // A repeated entry hides nothing.
         assert_eq!(platforms(&layout, &[amd.clone(), amd.clone(), arm]).await.unwrap().len(), 2);
     }

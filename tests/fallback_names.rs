@@ -118,8 +118,8 @@ fn what_cannot_be_read_may_deploy_an_image() {
             "`ContainerDefinitions` of `Task` is not written out: `Fn::GetAtt` makes it",
         ),
         (
-            "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !If [On, !GetAtt X.Code, !Ref AWS::NoValue]}}\n",
-            "template.yaml:14:67",
+            "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !GetAtt X.Code}}\n  X: {Type: 'Custom::X'}\n",
+            "template.yaml:14:58",
             "`Code` of `Fn` is not written out: `Fn::GetAtt` makes it",
         ),
         (
@@ -271,9 +271,9 @@ fn a_name_alone_is_refused() {
     for (resource, place) in [
         (
             format!(
-                "{{Type: AWS::CodeBuild::Project, Properties: {{Environment: {{Image: 'aws/codebuild/standard:7.0', Type: LINUX_CONTAINER, EnvironmentVariables: [{{Name: IMAGE_REPO_NAME, Value: {find}}}, {{Name: IMAGE_TAG, Value: latest}}]}}}}}}"
+                "{{Type: AWS::CodeBuild::Project, Properties: {{Environment: {{Image: 'aws/codebuild/standard:7.0', Type: LINUX_CONTAINER, EnvironmentVariables: [{{Name: REPO, Value: {find}}}, {{Name: IMAGE_TAG, Value: latest}}]}}}}}}"
             ),
-            "template.yaml:14:184",
+            "template.yaml:14:169",
         ),
         (
             "{Type: AWS::SSM::Parameter, Properties: {Type: String, Value: shop-worker}}".to_owned(),

@@ -387,7 +387,12 @@ impl Reader<'_, '_> {
     fn usages(&self, text: Text) -> Vec<Usage> {
         let reads: Vec<MappingRead> = text.reads.iter().filter(|read| read.attribute == IMAGE_NAME).cloned().collect();
         let is_read = !reads.is_empty();
-        let (shown, tokens) = (shown(&text), tokens(&text));
+        let with_text = |token: Text| {
+            let shown = shown(&token);
+            (token, shown)
+        };
+        let tokens: Vec<(Text, String)> = tokens(&text).into_iter().map(with_text).collect();
+        let shown = shown(&text);
         let mut usages = Vec::new();
         let mentioned = if is_read {
             reads.into_iter().map(|read| (self.names.get(&read), read)).map(|(name, read)| (read, name)).collect()
@@ -404,15 +409,16 @@ impl Reader<'_, '_> {
             let is_given_on = self.place.is_parameter || (is_read && is_script);
             let mut doubt = (is_read && is_given_on).then_some(UsagePlace::Unclear);
             let mut is_named = false;
-            for token in &tokens {
+            for (token, shown_token) in &tokens {
+                if name.is_some_and(|name| !shown_token.contains(name)) {
+                    continue;
+                }
                 let reading = Reading::of(token, name, is_only);
                 let reading = match reading {
                     Reading::Unclear | Reading::Mention if !is_read && self.place.purpose == Purpose::Label => {
                         Reading::Nothing
                     }
-                    Reading::Nothing => {
-                        self.mention(token, name, tokens.len() == 1 && is_whole(token, &shown), is_read)
-                    }
+                    Reading::Nothing => self.mention(token, name, shown_token == shown.trim(), is_read),
                     reading => reading,
                 };
                 match reading {
@@ -436,8 +442,10 @@ impl Reader<'_, '_> {
     }
 
     /// Returns the usages by references whose repository is written out, or depends on a key that is not known.
-    fn written_out(&self, tokens: &[Text]) -> Vec<Usage> {
-        let references = tokens.iter().filter_map(|token| match Reading::of(token, None, true) {
+    fn written_out(&self, tokens: &[(Text, String)]) -> Vec<Usage> {
+        // A reference has a `/`.
+        let tokens = tokens.iter().filter(|(_, shown)| shown.contains('/'));
+        let references = tokens.filter_map(|(token, _)| match Reading::of(token, None, true) {
             Reading::Reference(token) => Some(token),
             Reading::Unclear | Reading::Mention | Reading::Nothing => None,
         });
@@ -467,7 +475,8 @@ impl Reader<'_, '_> {
             };
         }
         let environment = self.scope.context.environment.as_deref();
-        match is_whole && is_repository(&shown, name, environment.filter(|_| is_read)) {
+        let is_repository = is_end_of(name, &shown) || (is_read && is_of_environment(&shown, name, environment));
+        match is_whole && is_repository && !shown.starts_with('/') {
             true => Reading::Mention,
             false => Reading::Nothing,
         }
@@ -499,22 +508,13 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Returns whether a token is the whole text.
-fn is_whole(token: &Text, text: &str) -> bool {
-    shown(token) == text.trim()
-}
-
-/// Returns whether a text is the path of the image's repository below the registry, which may be that of an
-/// environment: `team/app`, `app-dev`.
-fn is_repository(text: &str, name: &str, environment: Option<&str>) -> bool {
-    let Some((before, after)) = text.rsplit_once(name) else { return false };
-    let separators = ['-', '_', '.', '/'];
-    let affix = |affix: &str| {
-        let bare = affix.trim_matches(separators);
+/// Returns whether a text is the name of the image's repository in an environment: `app-dev`, `dev/app`.
+fn is_of_environment(text: &str, name: &str, environment: Option<&str>) -> bool {
+    let is_affix = |affix: &str| {
+        let bare = affix.trim_matches(['-', '_', '.', '/']);
         bare.is_empty() || bare == "?" || Some(bare) == environment
     };
-    let is_end = after.is_empty() && (before.is_empty() || before.ends_with('/'));
-    !text.starts_with('/') && (is_end || environment.is_some() && affix(before) && affix(after))
+    text.rsplit_once(name).is_some_and(|(before, after)| is_affix(before) && is_affix(after))
 }
 
 /// Returns whether a token has a variable of a program, which may be a registry or a tag: `$REGISTRY/app`, `{}/app`,

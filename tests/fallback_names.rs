@@ -283,7 +283,7 @@ fn a_name_alone_is_refused() {
             format!(
                 "{{Type: AWS::StepFunctions::StateMachine, Properties: {{DefinitionString: '{{}}', DefinitionSubstitutions: {{name: {find}}}}}}}"
             ),
-            "template.yaml:14:120",
+            "template.yaml:14:117",
         ),
     ] {
         let project = project(&format!("  It: {resource}\n"));

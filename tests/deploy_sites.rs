@@ -329,3 +329,84 @@ fn what_may_deploy_an_image_decides_its_platform() {
     assert!(run.exits(0).log.messages("notice").join("\n").contains("nothing in the template deploys image `Worker`"));
     assert_eq!(platforms.len(), 1);
 }
+
+/// The instance types of a multi-node job name its processors.
+#[test]
+fn the_instances_of_a_multi_node_job_decide_its_platform() {
+    let job = |container: &str, types: &str| {
+        format!(
+            "{{Type: AWS::Batch::JobDefinition, Properties: {{PlatformCapabilities: [EC2], NodeProperties: {{NodeRangeProperties: [{{InstanceTypes: {types}, {container}}}]}}}}}}"
+        )
+    };
+    for container in [
+        "Container: {Image: NAME}",
+        "EcsProperties: {TaskProperties: [{Containers: [{Name: a, Image: NAME}]}]}",
+        "EksProperties: {PodProperties: {Containers: [{Image: NAME}]}}",
+    ] {
+        for (types, expected) in
+            [("[c7g.large, m7gd.xlarge]", "linux/arm64"), ("[!If [IsProd, c7i.large, m5.large]]", "linux/amd64")]
+        {
+            let project = project(&job(container, types));
+            let (platforms, _, promoted) = delivered(&project);
+            assert_eq!(platforms, [expected], "{container} {types}");
+            promoted.exits(0);
+            let (planned, _) = planned(&project);
+            assert_eq!((planned.log.messages("warning"), planned.log.messages("notice")), (vec![], vec![]));
+        }
+        let (run, _) = planned(&project(&job(container, "[optimal]")));
+        let error = "cannot determine on which platform `It` runs image `Worker`: the template does not say it (hint: set `platforms` of `Worker` in the mapping)";
+        assert!(run.exits(2).error().ends_with(error));
+    }
+}
+
+/// Where instances decide that the template does not have, the default is said once.
+#[test]
+fn an_assumption_about_instances_is_told() {
+    let task = |id: &str| {
+        format!(
+            "  {id}: {{Type: AWS::ECS::TaskDefinition, Properties: {{RequiresCompatibilities: [EC2], ContainerDefinitions: [{{Name: a, Image: NAME}}]}}}}\n"
+        )
+    };
+    let project = template(&format!("Resources:\n{}{}", task("One"), task("Two")));
+    let (run, platforms) = planned(&project);
+    let run = run.exits(0);
+    assert_eq!(platforms, ["linux/amd64"]);
+    insta::assert_snapshot!(run.log.messages("notice").join("\n"), @"template.yaml:11:8: `One` does not run on Fargate, so its instances decide the platform: image `Worker` is built for linux/amd64 (hint: set `RuntimePlatform`, or `platforms` in the mapping)");
+    // The task, or the mapping, says it.
+    for (from, to) in [
+        ("RequiresCompatibilities: [EC2]", "RequiresCompatibilities: [FARGATE]"),
+        ("RequiresCompatibilities: [EC2]", "RuntimePlatform: {CpuArchitecture: X86_64}"),
+        ("{imageName: shop-worker}", "{imageName: shop-worker, platforms: linux/amd64}"),
+    ] {
+        let path = project.folder().join("template.yaml");
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, before.replace(from, to)).unwrap();
+        let (run, platforms) = planned(&project);
+        assert_eq!((run.exits(0).log.messages("notice"), platforms), (vec![], vec!["linux/amd64".to_owned()]), "{to}");
+        std::fs::write(&path, before).unwrap();
+    }
+}
+
+/// The environment is the beginning of a repository's name, for all three actions.
+#[test]
+fn a_name_that_begins_with_the_environment_has_no_registry() {
+    let value = "!Sub ['${Environment}/${N}:${DeploymentVersion}', {N: !FindInMap [ImageBuildConfiguration, Worker, imageName]}]";
+    let project = declaring("linux/amd64", &format!("{{Type: Custom::X, Properties: {{Image: {value}}}}}"));
+    let (run, _) = planned(&project);
+    let run = run.exits(0);
+    assert_eq!((run.log.messages("warning"), run.log.messages("notice")), (vec![], vec![]));
+    built(&project, &["linux/amd64".to_owned()]);
+    for run in [
+        project.publish().input("registry", "oci:store").run(),
+        project.promote("test").input("registry", "oci:store").run(),
+    ] {
+        assert!(run.exits(2).error().contains("`It` takes its name, and what is deployed cannot be evaluated"));
+    }
+}
+
+/// A mapping in a template without resources is better an images file.
+#[test]
+fn a_template_without_resources_is_told_of_the_images_file() {
+    let (run, _) = planned(&template(""));
+    insta::assert_snapshot!(run.exits(0).log.messages("notice").join("\n"), @"template.yaml:9:5: nothing in the template deploys image `Worker` (hint: if something else deploys it, such as Terraform or Helm, move the mapping to an images file: `images.yaml` with `images:` and the same entries)");
+}

@@ -531,3 +531,24 @@ fn a_template_elsewhere_that_has_the_mapping_is_named() {
         assert!(run.error().contains("there is `infra/shop.yaml`: set the input `template` to it"), "{}", run.error());
     }
 }
+
+/// The commit and the number of the run, as in `reference`.
+#[test]
+fn values_of_the_build_stand_in_parameters() {
+    let text = template("ImageTag: {Type: String}", "!Sub '${RepositoryPrefix}/shop-worker:${ImageTag}'");
+    for (value, tag) in [("{sha}", COMMIT), ("{short-sha}", &COMMIT[..7]), ("{environment}-r{run-number}", "dev-r7")] {
+        let project = built(&text);
+        let given = format!("ImageTag={value}");
+        let run = on_disk(project.publish()).env("GITHUB_SHA", COMMIT).env("GITHUB_RUN_NUMBER", "7");
+        let run = run.input("parameters", &given).run().exits(0);
+        assert_eq!(references(&run, "reference"), [format!("shop-worker:{tag}")]);
+    }
+    let project = built(&text);
+    let run =
+        on_disk(project.publish()).env("GITHUB_RUN_NUMBER", "").input("parameters", "ImageTag={run-number}").run();
+    let error = "input `parameters`: `ImageTag={run-number}` needs the variable GITHUB_RUN_NUMBER, which is not set";
+    assert_eq!(run.exits(2).error(), error);
+}
+
+/// A commit.
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

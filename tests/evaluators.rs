@@ -137,6 +137,73 @@ fn differences(template: &str, evaluator: &str, ours: &Images, theirs: &Value) -
     found
 }
 
+/// Returns the templates below a folder, with a task for each of their expressions that has it for its image.
+fn as_images(folder: &Path, all: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            as_images(&path, all);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let Ok(mut template) = yaml_to_json(&text) else { continue };
+        let mut expressions = Vec::new();
+        for section in ["Resources", "Outputs"] {
+            expressions_of(&template[section], &mut expressions);
+        }
+        let Some(resources) = template["Resources"].as_object_mut() else { continue };
+        for (at, expression) in expressions.into_iter().enumerate() {
+            let properties = json!({"ContainerDefinitions": [{"Name": "a", "Image": expression}]});
+            resources
+                .insert(format!("Compared{at}"), json!({"Type": "AWS::ECS::TaskDefinition", "Properties": properties}));
+        }
+        all.insert(path.display().to_string(), template.to_string());
+    }
+}
+
+/// Adds the outermost functions in a value. Short forms of `Fn::GetAtt` become lists.
+fn expressions_of(value: &Value, found: &mut Vec<Value>) {
+    let is_function =
+        |key: &String| ["Fn::Sub", "Fn::Join", "Fn::FindInMap", "Fn::Select", "Fn::If", "Ref"].contains(&&**key);
+    match value {
+        Value::Object(object) if object.len() == 1 && object.keys().all(is_function) => found.push(value.clone()),
+        Value::Object(object) => object.values().for_each(|value| expressions_of(value, found)),
+        Value::Array(items) => items.iter().for_each(|item| expressions_of(item, found)),
+        _ => {}
+    }
+}
+
+/// The templates with which LocalStack tests its CloudFormation: the variable `LOCALSTACK_TEMPLATES` names their folder,
+/// `tests/aws/templates` of a clone. What is known here is compared.
+#[test]
+fn expressions_of_others_are_evaluated_alike() {
+    let Some(folder) = std::env::var_os("LOCALSTACK_TEMPLATES") else {
+        eprintln!("LOCALSTACK_TEMPLATES is not set: the expressions of LocalStack's templates are not compared");
+        return;
+    };
+    let mut templates = BTreeMap::new();
+    as_images(Path::new(&folder), &mut templates);
+    let store: BTreeMap<_, _> = STORE.into();
+    let case = |(name, text): (&String, &String)| json!({"name": name, "text": text, "parameters": parameters(text), "ssm": store});
+    let cases = Value::from(templates.iter().map(case).collect::<Vec<_>>());
+    let results = evaluated("python-evaluators", &["cloud-radar", "pycfmodel"], &cases);
+    let (mut found, mut count) = (Vec::new(), 0);
+    for (name, text) in &templates {
+        let Ok(mut images) = ours(name, text) else { continue };
+        images.values_mut().for_each(|images| images.retain(|image| !image.starts_with('?')));
+        images.retain(|_, images| !images.is_empty());
+        for (evaluator, theirs) in results[name.as_str()].as_object().unwrap() {
+            let Some(theirs) = theirs.as_object() else { continue };
+            let known = theirs.iter().filter(|(resource, _)| images.contains_key(*resource));
+            let known: serde_json::Map<_, _> = known.map(|(key, value)| (key.clone(), value.clone())).collect();
+            count += known.len();
+            found.extend(differences(name, evaluator, &Ok(images.clone()), &known.into()));
+        }
+    }
+    assert!(count > 20, "{count} expressions in {} templates", templates.len());
+    assert!(found.is_empty(), "{count} expressions: {found:#?}");
+}
+
 #[test]
 fn other_evaluators_find_the_same_images() {
     let templates = templates();

@@ -170,6 +170,26 @@ fn build_takes_images_and_platforms() {
     }
 }
 
+/// What a file says is no input.
+#[test]
+fn a_value_that_is_not_accepted_is_that_of_the_file() {
+    for (line, error) in [
+        (
+            "registry: https://a",
+            "images.yaml:3:11: the images file's `registry`: `https://a` is not accepted: a registry as host[/prefix], or oci:DIR",
+        ),
+        (
+            "reference: '{registry}/{branch}'",
+            "images.yaml:3:12: the images file's `reference`: `{branch}` in `{registry}/{branch}` is not a placeholder (hint: the placeholders are {registry}, {image}, {environment}, {version}, {sha}, {short-sha} and {run-number})",
+        ),
+    ] {
+        let project = project(&[("images.yaml", &format!("{IMAGES}{line}\n"))]);
+        let file = std::fs::read_to_string(project.folder().join("images.yaml")).unwrap();
+        let at = file.lines().position(|one| one == line).unwrap() + 1;
+        assert_eq!(project.publish().run().exits(2).error(), error.replace(":3:", &format!(":{at}:")));
+    }
+}
+
 #[test]
 fn mistakes_in_an_images_file_have_a_location() {
     let refused = |text: &str| {

@@ -265,3 +265,39 @@ fn platforms_that_were_built_in_jobs_of_their_own_become_one_index() {
     let again = in_store(project.publish(), &store).input("layout", &layouts.join("\n")).run().exits(0);
     assert_eq!(again.of_images("status"), ["unchanged"]);
 }
+
+/// The images of functions that a loop over a parameter makes are those of the release's template with the same values.
+#[test]
+fn functions_of_a_loop_are_compared_with_their_release() {
+    let store = tempfile::tempdir().unwrap();
+    let project = Project::new(
+        "Transform: [AWS::LanguageExtensions, AWS::Serverless-2016-10-31]
+Parameters:
+  Kinds: {Type: CommaDelimitedList}
+Resources:
+  Fn::ForEach::Loop:
+    - Kind
+    - !Ref Kinds
+    - ${Kind}Function:
+        Type: AWS::Serverless::Function
+        Metadata: {DockerContext: './${Kind}'}
+        Properties: {PackageType: Image, Architectures: [x86_64], ImageUri: !Sub 'registry.invalid/${Kind}function:1.0.0'}
+",
+    );
+    for kind in ["orders", "bills"] {
+        project.write(&format!("{kind}/Dockerfile"), SCRATCH);
+        project.write(&format!("{kind}/hello.txt"), kind);
+    }
+    project.commit();
+    let git = ["-C", project.folder().to_str().unwrap(), "tag", "v1.0.0"];
+    printed(Command::new("git").args(git).env_clear().env("PATH", "/usr/bin:/bin"));
+    let given = ("parameters", "Kinds=orders,bills");
+    in_store(project.build().inputs(&[given]), &store).run().exits(0);
+    in_store(project.publish().inputs(&[given]), &store).run().exits(0);
+    let run = in_store(project.build().inputs(&[given, ("since", "1.0.0")]), &store).run().exits(0);
+    assert_eq!(run.of_images("status"), ["reused", "reused"], "{}", run.log.raw);
+    project.write("orders/hello.txt", "more");
+    project.commit();
+    let run = in_store(project.build().inputs(&[given, ("since", "1.0.0")]), &store).run().exits(0);
+    assert_eq!(run.of_images("status"), ["reused", "built"], "{}", run.log.raw);
+}

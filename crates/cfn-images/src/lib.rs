@@ -37,6 +37,7 @@ mod runtime;
 mod source_location;
 mod survey;
 mod syntax;
+mod tokens;
 mod traced_text;
 mod unreadable;
 mod usage;

@@ -3,28 +3,19 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use super::File;
 use super::document::{Mapping, Node, NodeKind};
 use super::expression::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::intrinsics::Scope;
-use super::parameters::is_environment;
 use super::purpose::Purpose;
-use super::reference::registry_part;
 use super::runtime;
+use super::tokens::{Reading, contains_name, has_registry, is_elsewhere, shown, tokens};
 use super::usage::{Usage, UsagePlace};
-use super::value::{MappingRead, Origin, Part, Text, Unresolved, Value, looks_like_host};
+use super::value::{MappingRead, Part, Text, Unresolved, Value};
 
 /// The attribute of a mapping that holds an image's name.
 pub(super) const IMAGE_NAME: &str = "imageName";
-
-/// Characters that separate a reference from other text, as in `docker run "HOST/app:1.0.0"` or `IMAGE=HOST/app:1.0.0`.
-const SEPARATORS: &[char] =
-    &['"', '\'', '`', '=', ',', ';', '(', ')', '[', ']', '{', '}', '<', '>', '|', '&', '\\', '!'];
-
-/// Schemes that tools put in front of an image's reference.
-const SCHEMES: [&str; 3] = ["docker://", "oci://", "docker-daemon:"];
 
 /// Words of scripts that run images.
 const PROGRAMS: [&str; 6] = ["docker", "podman", "nerdctl", "finch", "crictl", "image"];
@@ -123,18 +114,6 @@ struct Place {
     purpose: Purpose,
     /// Whether another template receives it.
     is_parameter: bool,
-}
-
-/// What a text with an image's name says about the image.
-enum Reading {
-    /// It is a reference.
-    Reference(Text),
-    /// It may be a part of a reference that cannot be evaluated.
-    Unclear,
-    /// It is the name alone, which something may use.
-    Mention,
-    /// It is another name, such as that of a log group.
-    Nothing,
 }
 
 /// Where the usages of a resource are looked for.
@@ -387,7 +366,12 @@ impl Reader<'_, '_> {
     fn usages(&self, text: Text) -> Vec<Usage> {
         let reads: Vec<MappingRead> = text.reads.iter().filter(|read| read.attribute == IMAGE_NAME).cloned().collect();
         let is_read = !reads.is_empty();
-        let (shown, tokens) = (shown(&text), tokens(&text));
+        let with_text = |token: Text| {
+            let shown = shown(&token);
+            (token, shown)
+        };
+        let tokens: Vec<(Text, String)> = tokens(&text).into_iter().map(with_text).collect();
+        let shown = shown(&text);
         let mut usages = Vec::new();
         let mentioned = if is_read {
             reads.into_iter().map(|read| (self.names.get(&read), read)).map(|(name, read)| (read, name)).collect()
@@ -404,15 +388,16 @@ impl Reader<'_, '_> {
             let is_given_on = self.place.is_parameter || (is_read && is_script);
             let mut doubt = (is_read && is_given_on).then_some(UsagePlace::Unclear);
             let mut is_named = false;
-            for token in &tokens {
+            for (token, shown_token) in &tokens {
+                if name.is_some_and(|name| !shown_token.contains(name)) {
+                    continue;
+                }
                 let reading = Reading::of(token, name, is_only);
                 let reading = match reading {
                     Reading::Unclear | Reading::Mention if !is_read && self.place.purpose == Purpose::Label => {
                         Reading::Nothing
                     }
-                    Reading::Nothing => {
-                        self.mention(token, name, tokens.len() == 1 && is_whole(token, &shown), is_read)
-                    }
+                    Reading::Nothing => self.mention(token, name, shown_token == shown.trim(), is_read),
                     reading => reading,
                 };
                 match reading {
@@ -436,8 +421,10 @@ impl Reader<'_, '_> {
     }
 
     /// Returns the usages by references whose repository is written out, or depends on a key that is not known.
-    fn written_out(&self, tokens: &[Text]) -> Vec<Usage> {
-        let references = tokens.iter().filter_map(|token| match Reading::of(token, None, true) {
+    fn written_out(&self, tokens: &[(Text, String)]) -> Vec<Usage> {
+        // A reference has a `/`.
+        let tokens = tokens.iter().filter(|(_, shown)| shown.contains('/'));
+        let references = tokens.filter_map(|(token, _)| match Reading::of(token, None, true) {
             Reading::Reference(token) => Some(token),
             Reading::Unclear | Reading::Mention | Reading::Nothing => None,
         });
@@ -467,7 +454,8 @@ impl Reader<'_, '_> {
             };
         }
         let environment = self.scope.context.environment.as_deref();
-        match is_whole && is_repository(&shown, name, environment.filter(|_| is_read)) {
+        let is_repository = is_end_of(name, &shown) || (is_read && is_of_environment(&shown, name, environment));
+        match is_whole && is_repository && !shown.starts_with('/') {
             true => Reading::Mention,
             false => Reading::Nothing,
         }
@@ -499,148 +487,17 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Returns whether a token is the whole text.
-fn is_whole(token: &Text, text: &str) -> bool {
-    shown(token) == text.trim()
-}
-
-/// Returns whether a text is the path of the image's repository below the registry, which may be that of an
-/// environment: `team/app`, `app-dev`.
-fn is_repository(text: &str, name: &str, environment: Option<&str>) -> bool {
-    let Some((before, after)) = text.rsplit_once(name) else { return false };
-    let separators = ['-', '_', '.', '/'];
-    let affix = |affix: &str| {
-        let bare = affix.trim_matches(separators);
+/// Returns whether a text is the name of the image's repository in an environment: `app-dev`, `dev/app`.
+fn is_of_environment(text: &str, name: &str, environment: Option<&str>) -> bool {
+    let is_affix = |affix: &str| {
+        let bare = affix.trim_matches(['-', '_', '.', '/']);
         bare.is_empty() || bare == "?" || Some(bare) == environment
     };
-    let is_end = after.is_empty() && (before.is_empty() || before.ends_with('/'));
-    !text.starts_with('/') && (is_end || environment.is_some() && affix(before) && affix(after))
+    text.rsplit_once(name).is_some_and(|(before, after)| is_affix(before) && is_affix(after))
 }
 
 /// Returns whether a token has a variable of a program, which may be a registry or a tag: `$REGISTRY/app`, `{}/app`,
 /// `{{ Registry }}/app`.
 fn is_variable(shown: &str) -> bool {
     shown.contains(['$', '{', '?', '%'])
-}
-
-/// Splits a text where a reference can begin or end.
-fn tokens(text: &Text) -> Vec<Text> {
-    let mut tokens = vec![Text::default()];
-    for part in &text.parts {
-        let separators = part.text.as_ref().map(|known| separators(known)).unwrap_or_default();
-        let (Ok(known), false) = (&part.text, separators.is_empty()) else {
-            tokens.last_mut().into_iter().for_each(|token| token.push(part.clone()));
-            continue;
-        };
-        let mut from = 0;
-        for separator in separators.into_iter().chain([known.len()..known.len()]) {
-            let piece = known.slice(from..separator.start);
-            from = separator.end;
-            if let Some(token) = tokens.last_mut().filter(|_| !piece.is_empty()) {
-                token.push(Part { text: Ok(piece), origin: None });
-            }
-            if !separator.is_empty() {
-                tokens.push(Text::default());
-            }
-        }
-    }
-    tokens.retain(|token| !token.parts.is_empty());
-    tokens.iter_mut().for_each(|token| token.chosen = text.chosen);
-    tokens
-}
-
-/// Returns where a text has separators. The braces of a variable are none: `${NAME}`, `{{ Name }}`, `{}`, `{0}`.
-fn separators(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut skipped = 0;
-    for (at, c) in text.char_indices() {
-        if at < skipped || !(c.is_whitespace() || SEPARATORS.contains(&c)) {
-            continue;
-        }
-        match variable_end(text, at) {
-            Some(end) => skipped = end,
-            None => found.push(at..at + c.len_utf8()),
-        }
-    }
-    found
-}
-
-/// Returns the end of the variable whose first brace is at a position.
-fn variable_end(text: &str, at: usize) -> Option<usize> {
-    let rest = &text[at..];
-    let (open, close) = if rest.starts_with("{{") { ("{{", "}}") } else { ("{", "}") };
-    let inside = rest.strip_prefix(open)?;
-    let length = inside.find(close)?;
-    let name = inside[..length].trim();
-    let is_name = !name.contains(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-' | '#')));
-    let is_number = name.chars().all(|c| c.is_ascii_digit());
-    let is_variable = is_name && (is_number || open == "{{" || text[..at].ends_with(['$', '#']));
-    is_variable.then_some(at + open.len() + length + close.len())
-}
-
-impl Reading {
-    /// Returns what a token says about the image with this name, or about any image if the name is not known.
-    fn of(token: &Text, name: Option<&str>, is_only: bool) -> Self {
-        let token = without_scheme(token);
-        let shown = shown(&token);
-        let mentions = name.is_none_or(|name| contains_name(&shown, name) || (is_only && shown.contains(name)));
-        if !mentions || shown.starts_with("arn:") || shown.contains("://") {
-            return Self::Nothing;
-        }
-        let last = shown.rsplit('/').next().unwrap_or_default();
-        let (last, has_digest) = last.split_once('@').map_or((last, false), |(name, _)| (name, true));
-        let tag = last.split_once(':').map(|(_, tag)| tag).unwrap_or_default();
-        // A port, as in `app:8080`.
-        let is_port = !tag.is_empty() && tag.len() <= 5 && tag.chars().all(|c| c.is_ascii_digit());
-        match has_registry(&token) {
-            // An unknown part may have the tag.
-            true if has_digest || !tag.is_empty() || last.contains('?') => Self::Reference(token),
-            // The tag is added elsewhere.
-            true if name.is_some_and(|name| shown.ends_with(name)) => Self::Unclear,
-            false if has_digest || !(tag.is_empty() || is_port || shown.starts_with('/')) => Self::Unclear,
-            _ => Self::Nothing,
-        }
-    }
-}
-
-/// Returns whether a reference begins with a registry: a host, or a value that is not known. The environment is the
-/// beginning of a repository's name.
-fn has_registry(token: &Text) -> bool {
-    registry_part(token).is_some_and(|registry_part| {
-        let host = registry_part.value.as_deref().map(|value| value.split('/').next().unwrap_or_default());
-        let is_environment =
-            matches!(&registry_part.origin, Origin::Parameter(name) if is_environment(&name.to_lowercase()));
-        !is_environment && (host.is_ok_and(looks_like_host) || registry_part.value.is_err())
-    })
-}
-
-/// Returns whether a reference begins with a host that is not ECR's: what is written out is another's image.
-fn is_elsewhere(token: &Text) -> bool {
-    let host = registry_part(token).map(|registry_part| registry_part.origin);
-    matches!(host, Some(Origin::Host(host)) if !host.contains(".dkr.ecr"))
-}
-
-fn without_scheme(token: &Text) -> Text {
-    let Some(Part { text: Ok(first), .. }) = token.parts.first() else { return token.clone() };
-    let Some(scheme) = SCHEMES.iter().find(|scheme| first.starts_with(**scheme)) else { return token.clone() };
-    let mut rest = Text::default();
-    rest.chosen = token.chosen;
-    let first = first.slice(scheme.len()..first.len());
-    if !first.is_empty() {
-        rest.push(Part { text: Ok(first), origin: None });
-    }
-    token.parts.iter().skip(1).for_each(|part| rest.push(part.clone()));
-    rest
-}
-
-/// Returns the text with `?` for unknown parts.
-fn shown(text: &Text) -> String {
-    text.parts.iter().map(|part| part.text.as_deref().unwrap_or("?")).collect()
-}
-
-/// Returns whether a text contains a name that is not a part of a longer one.
-fn contains_name(text: &str, name: &str) -> bool {
-    let continues = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    text.match_indices(name)
-        .any(|(at, _)| !text[..at].ends_with(continues) && !text[at + name.len()..].starts_with(continues))
 }

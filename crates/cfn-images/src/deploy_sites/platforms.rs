@@ -4,7 +4,8 @@
 /// What decides the platform of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlatformRule {
-    /// `RuntimePlatform` in the resource. Without it, Fargate runs linux/amd64, and the instances decide elsewhere.
+    /// `RuntimePlatform` in the resource, or the instance types of a multi-node job. Without them, Fargate runs linux/amd64,
+    /// and the instances decide elsewhere.
     RuntimePlatform,
     /// `Architectures` of a function, or of all functions of a SAM template.
     Architectures,
@@ -16,7 +17,7 @@ pub(crate) enum PlatformRule {
     Fixed(&'static str),
     /// Linux with this architecture, unless the resource has this property: then other resources decide.
     FixedWithout(&'static str, &'static str),
-    /// Nothing in the template. linux/amd64 is the default.
+    /// Nothing in the template, apart from the instance types of a multi-node job. linux/amd64 is the default.
     Default,
     /// Nothing in the template, and there is no default.
     Unknown,
@@ -24,7 +25,11 @@ pub(crate) enum PlatformRule {
 
 /// The types with a rule, each with the fact that it follows. Types without a row are [`PlatformRule::Unknown`].
 const RULES: &[(&str, PlatformRule, &str)] = &[
-    ("AWS::AppRunner::Service", PlatformRule::Fixed("amd64"), "App Runner does not run Arm images"),
+    (
+        "AWS::AppRunner::Service",
+        PlatformRule::Fixed("amd64"),
+        "App Runner has no Arm instances; its roadmap lists them as a request",
+    ),
     ("AWS::Batch::JobDefinition", PlatformRule::RuntimePlatform, "`RuntimePlatform` defaults to X86_64 on Fargate"),
     (
         "AWS::BedrockAgentCore::Harness",
@@ -40,7 +45,7 @@ const RULES: &[(&str, PlatformRule, &str)] = &[
     (
         "AWS::ECS::DaemonTaskDefinition",
         PlatformRule::Default,
-        "daemons run on the instances of a capacity provider, which decide",
+        "a daemon task runs on every instance of a capacity provider for managed instances, Arm or x86",
     ),
     (
         "AWS::ECS::ExpressGatewayService",
@@ -48,10 +53,22 @@ const RULES: &[(&str, PlatformRule, &str)] = &[
         "ECS runs Express tasks on X86_64, unless it detects that the image is for another architecture",
     ),
     ("AWS::ECS::TaskDefinition", PlatformRule::RuntimePlatform, "`RuntimePlatform` defaults to X86_64 on Fargate"),
-    ("AWS::EMRServerless::Application", PlatformRule::Architecture(&["Architecture"]), "defaults to X86_64"),
-    ("AWS::GameLift::ContainerGroupDefinition", PlatformRule::Default, "the fleet's instances decide, Arm or x86"),
+    (
+        "AWS::EMRServerless::Application",
+        PlatformRule::Architecture(&["Architecture"]),
+        "x86_64 is the default option of its architectures",
+    ),
+    (
+        "AWS::GameLift::ContainerGroupDefinition",
+        PlatformRule::Default,
+        "container fleets run Linux on EC2 instances, Graviton among them",
+    ),
     ("AWS::Lambda::Function", PlatformRule::Architectures, "defaults to x86_64"),
-    ("AWS::Lightsail::Container", PlatformRule::Default, "Lightsail documents no architecture; its nodes are x86"),
+    (
+        "AWS::Lightsail::Container",
+        PlatformRule::Default,
+        "the documentation of Lightsail container services names no architecture",
+    ),
     ("AWS::Omics::Workflow", PlatformRule::Fixed("amd64"), "HealthOmics does not support Arm containers"),
     ("AWS::Omics::WorkflowVersion", PlatformRule::Fixed("amd64"), "HealthOmics does not support Arm containers"),
     ("AWS::SageMaker::Algorithm", PlatformRule::Default, "the instances decide; some inference instances are Arm"),

@@ -1,6 +1,7 @@
 mod checks;
 mod documents;
 mod evaluation;
+mod expansions;
 mod hostile;
 mod images;
 mod images_files;

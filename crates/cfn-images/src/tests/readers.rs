@@ -98,8 +98,10 @@ fn worker(resource: &str) -> String {
     let values = [("Registry", "r.example"), ("Environment", "dev")];
     let head =
         format!("{MAPPINGS}  Repo: {{Type: 'AWS::ECR::Repository', Properties: {{RepositoryName: shop-worker}}}}\n");
-    let usages = template(&format!("{head}  It: {resource}\n")).usages(&context(&values));
-    let said = usages.iter().map(|usage| match usage.place {
+    let context = Context { environment: Some("dev".to_owned()), ..context(&values) };
+    let usages = template(&format!("{head}  It: {resource}\n")).usages(&context);
+    let others = usages.iter().filter(|usage| usage.place != UsagePlace::DeploySite);
+    let said = others.map(|usage| match usage.place {
         UsagePlace::Reader | UsagePlace::DeploySite => format!("{:?} {}", usage.place, shown(usage)),
         UsagePlace::Unclear | UsagePlace::Mention => {
             assert_eq!(usage.keys("Images").collect::<Vec<_>>(), ["Worker"], "{resource}");

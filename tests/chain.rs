@@ -7,6 +7,7 @@ use lifecycle::evidence::{Record, RecordKind};
 use oci::Descriptor;
 use serde_json::Value;
 
+use crate::docs::fits;
 use crate::support::evidence::Evidence;
 use crate::support::gates::{detail, gates};
 use crate::support::project::{BY_TAG, Project};
@@ -205,6 +206,7 @@ fn every_rung_is_signed_and_all_readers_agree() {
         assert_eq!(summaries.len(), records, "{summaries:?}");
         let summary = summaries.iter().find(|summary| summary["predicate"]["resourceUri"] == *reference).unwrap();
         assert_eq!(summary["subject"][0]["digest"]["sha256"], shop.image.root.digest[7..]);
+        fits(&summary["predicate"], "verification-summary");
         let read = read_summary(summary);
         assert_eq!(read["verificationResult"], "PASSED");
         assert_eq!(read["verifiedLevels"], serde_json::json!(["IMAGE_LIFECYCLE_GATES", "SLSA_BUILD_LEVEL_1"]));
@@ -222,6 +224,7 @@ fn every_rung_is_signed_and_all_readers_agree() {
         }
         let all = statements(registry, to, "https://image-lifecycle.github.io/record/v1");
         let record = all.iter().find(|record| record["predicate"]["environment"] == to).unwrap();
+        fits(&record["predicate"], "record");
         assert_eq!(record["predicate"]["imageCommit"], "0123456789abcdef0123456789abcdef01234567");
         let images = shop.history(to, REQUIRE).run().exits(0).json("images");
         assert_eq!(images[0]["digest"], *shop.image.root.digest);
@@ -231,6 +234,19 @@ fn every_rung_is_signed_and_all_readers_agree() {
         assert_eq!(run.of_images("status"), ["unchanged"]);
         assert_eq!(statements(registry, to, "https://slsa.dev/verification_summary/v1").len(), records);
     }
+}
+
+#[test]
+fn a_store_on_disk_has_no_signed_records() {
+    let shop = Shop::new();
+    shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
+    let store = format!("oci:{}", shop.project.folder().join("store").display());
+    let abroad = || shop.promote("prod", REQUIRE).input("target-registry", &store);
+    let error = abroad().input("sign", "key:promote.key").run().exits(2).error().to_owned();
+    assert!(error.contains("is on disk, but cosign signs images in a registry"), "{error}");
+    abroad().run().exits(0);
+    let run = abroad().run().exits(0);
+    assert_eq!(detail(&run, "forward"), "prod has 1.0.0, and 1.0.0 is not lower");
 }
 
 #[test]
@@ -272,8 +288,13 @@ fn a_forged_record_does_not_let_an_older_version_pass() {
     let shop = Shop::new();
     let publish = shop.step(shop.project.publish()).input("registry", &shop.lower.host());
     publish.input("version", "0.9.0").input("sign", "key:publish.key").run().exits(0);
-    shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
     let older = || shop.promote("test", REQUIRE).input("version", "0.9.0").input("dry-run", "true").run().exits(1);
+    shop.promote("test", REQUIRE).run().exits(0);
+    let forward = detail(&older(), "forward");
+    let unsigned =
+        "it can't be decided what is in test: its tag `test-1.0.0` has no record that is signed as `signature`";
+    assert!(forward.starts_with(unsigned), "{forward}");
+    shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
     let held = "test has 1.0.0, and 0.9.0 is lower";
     assert_eq!(detail(&older(), "forward"), held);
     // Somebody says that the tag is of an older version.

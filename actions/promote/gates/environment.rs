@@ -7,7 +7,7 @@ use std::time::Duration;
 use lifecycle::delivery::HeldVersion;
 use lifecycle::deployment::{Fit, fit, platforms, unusable_layer};
 use lifecycle::evidence::{RecordKind, Recorded};
-use oci::{ErrorKind, Tag, listed};
+use oci::{Digest, ErrorKind, Location, Tag, listed};
 
 use super::evidence::rounded;
 use super::{Candidate, GateOutcome, undecided};
@@ -23,16 +23,16 @@ impl Candidate<'_> {
     /// Checks how long the image has been in the source environment: the time since its newest record there.
     pub(super) async fn soak(&self, required: Duration, typed: &str) -> GateOutcome {
         let Transition { from, to, rollback, .. } = self.gates.transition;
+        // The history that a rollback goes back in is believed as far as its records are.
+        if *rollback && !self.trust.requires_signatures() {
+            return Ok(format!("it was in {to} before"));
+        }
         let records = Recorded::of_environment(&self.delivery.source, self.root(), from).await.map_err(undecided)?;
         let records = records.iter().filter(|found| is_target_of(&found.record, &self.planned.source));
         if *rollback {
             let found = self.first_trusted(records).await;
             let refusal = |unsigned| format!("no record{unsigned} says that it was in {to}");
-            return match found {
-                Ok(_) => Ok(format!("it was in {to} before")),
-                Err(unsigned) if self.trust.requires_signatures() => Err(refusal(unsigned)),
-                Err(_) => Ok(format!("it was in {to} before")),
-            };
+            return found.map(|_| format!("it was in {to} before")).map_err(refusal);
         }
         let is_promoted = records.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
         let newest = self.first_trusted(records).await.map_err(|unsigned| {
@@ -113,7 +113,9 @@ impl Candidate<'_> {
         if let Some(tag) = history.unrecorded(version, self.root()) {
             return Err(format!("it can't be decided what is in {to}: its tag `{tag}` has no record"));
         }
-        let held = if self.target_trust.requires_signatures() {
+        // Nothing can be signed in a store on disk, whose records are as trusted as the checkout.
+        let is_on_disk = matches!(self.planned.image.named.reference.location, Location::Directory(_));
+        let held = if self.target_trust.requires_signatures() && !is_on_disk {
             self.trusted_version(history).await?
         } else {
             self.planned.current.clone()
@@ -144,27 +146,34 @@ impl Candidate<'_> {
     async fn trusted_version(&self, history: &EnvironmentHistory) -> Result<Option<HeldVersion>, String> {
         let Transition { version, to, .. } = self.gates.transition;
         let mut current: Option<&HistoryEntry> = None;
-        let mut refused: BTreeMap<&Tag, String> = BTreeMap::new();
+        let mut refused: BTreeMap<(&Tag, &Digest), String> = BTreeMap::new();
         for entry in history.entries.iter().take(VERIFIED_LIMIT) {
-            if current.is_some() && !refused.contains_key(&entry.tag) {
+            let held = (&entry.tag, &entry.digest);
+            if current.is_some() && !refused.contains_key(&held) {
                 continue;
             }
             match self.target_trust.record(&entry.record, entry.referrer()).await {
                 Ok(()) => {
-                    refused.remove(&entry.tag);
+                    refused.remove(&held);
                     current = current.or(Some(entry));
                 }
                 Err(reason) => {
-                    refused.entry(&entry.tag).or_insert(reason);
+                    refused.entry(held).or_insert(reason);
                 }
             }
+        }
+        if current.is_none() && history.entries.len() > VERIFIED_LIMIT {
+            return Err(format!(
+                "it can't be decided what is in {to}: the newest {VERIFIED_LIMIT} records are not signed as `signature` \
+                 requires"
+            ));
         }
         let pattern = &self.planned.image.named.pattern;
         let may_be_above = |tag: &Tag| match pattern.version_of(tag) {
             Some(of) => !matches!(of.order(version), Some(Ordering::Less | Ordering::Equal)),
             None => self.delivery.other_digest().is_some(),
         };
-        if let Some((tag, reason)) = refused.iter().find(|(tag, _)| may_be_above(tag)) {
+        if let Some(((tag, _), reason)) = refused.iter().find(|((tag, _), _)| may_be_above(tag)) {
             return Err(format!(
                 "it can't be decided what is in {to}: its tag `{tag}` has no record that is signed as `signature` requires \
                  ({reason}){}",

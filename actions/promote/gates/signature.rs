@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
 use lifecycle::Diagnostic;
@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Concurrent verifications. Each is a process of a few hundred megabytes.
-const PROCESSES: usize = 4;
+static PROCESSES: Semaphore = Semaphore::const_new(4);
 
 /// The first and the longest pause between two looks for a signature that may still appear. ECR's managed signing takes
 /// a few seconds.
@@ -50,10 +50,6 @@ pub(crate) struct Signatures<'a> {
     sigstore: &'a Sigstore,
     /// Each signature is verified once, even if several gates need it.
     outcomes: Mutex<HashMap<String, Arc<OnceCell<Verification>>>>,
-    processes: Semaphore,
-    /// Held while a certificate is verified: cosign first updates the roots of trust in a folder that only one process may
-    /// write to.
-    roots_of_trust: AsyncMutex<()>,
 }
 
 /// What a verification found, as a sentence.
@@ -198,8 +194,6 @@ impl<'a> Signatures<'a> {
             workflows: WorkflowIdentity::new(variables),
             sigstore,
             outcomes: Mutex::default(),
-            processes: Semaphore::new(PROCESSES),
-            roots_of_trust: AsyncMutex::default(),
         }
     }
 
@@ -234,11 +228,8 @@ impl<'a> Signatures<'a> {
             _ => self.cosign(host, reference, digest, identity).await?,
         };
         let is_certificate = matches!(identity, Identity::OfRepository | Identity::Certificate { .. });
-        let _roots_of_trust = match &self.sigstore.trusted_root {
-            None if is_certificate => Some(self.roots_of_trust.lock().await),
-            _ => None,
-        };
-        let Ok(_permit) = self.processes.acquire().await else { return Err("the run ends".to_owned()) };
+        let _roots_of_trust = if is_certificate { self.sigstore.public_roots().await } else { None };
+        let Ok(_permit) = PROCESSES.acquire().await else { return Err("the run ends".to_owned()) };
         let finished = run(command, OUTPUT_LIMIT, DEADLINE).await;
         let finished = finished.map_err(|error| Diagnostic::of(&error.into()).line())?;
         let digest = digest.short();

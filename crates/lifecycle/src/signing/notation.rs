@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use runner_protocol::{Program, Variables};
+use runner_protocol::{Grant, Program, Variables, grant};
 
 /// The parts of notation's messages that mean that no signature is acceptable. Any other failure means that it could
 /// not verify.
@@ -19,6 +19,7 @@ pub fn find(variables: &Variables) -> Option<PathBuf> {
 /// store say which signers it accepts. `login` is the folder of a Docker configuration with the registry's credentials.
 pub fn verify(program: &Path, login: &Path, repository: &str, digest: &oci::Digest) -> Command {
     let mut command = runner_protocol::command(Program::Notation, program);
+    grant(&mut command, Grant::AwsSigner);
     command.env("DOCKER_CONFIG", login).arg("verify");
     if is_loopback(repository) {
         command.arg("--insecure-registry");

@@ -1,6 +1,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tokio::sync::{Mutex, MutexGuard};
+
 use super::cosign;
 use crate::ActionError;
 use crate::naming::Names;
@@ -77,6 +79,16 @@ impl SigningInputs<'_> {
     }
 }
 
+impl Signing {
+    /// Waits until no other program uses the public Sigstore's roots of trust, if these signatures need them.
+    pub(super) async fn public_roots(&self) -> Option<MutexGuard<'static, ()>> {
+        match self.identity {
+            SigningIdentity::Keyless => self.sigstore.public_roots().await,
+            SigningIdentity::Key(_) => None,
+        }
+    }
+}
+
 impl SigningIdentity {
     fn parse(input: &Input<'_>, inside: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Option<Self>, InputError> {
         match input.text() {
@@ -97,7 +109,16 @@ impl SigningIdentity {
     }
 }
 
+/// Held while cosign uses the public Sigstore: it first updates the roots of trust in a folder that only one process may
+/// write to.
+static PUBLIC_ROOTS: Mutex<()> = Mutex::const_new(());
+
 impl Sigstore {
+    /// Waits until no other program uses the public Sigstore's roots of trust, if this is the public one.
+    pub async fn public_roots(&self) -> Option<MutexGuard<'static, ()>> {
+        if self.trusted_root.is_some() { None } else { Some(PUBLIC_ROOTS.lock().await) }
+    }
+
     /// Returns the options that tell cosign whose certificates and logs to trust.
     pub fn trust_arguments(&self) -> Option<String> {
         self.trusted_root.as_deref().map(|path| option("trusted-root", path))

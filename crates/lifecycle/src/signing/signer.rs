@@ -84,6 +84,7 @@ impl Signer<'_> {
             }
         }
         command.arg(format!("{authority}/{}@{digest}", reference.repository));
+        let _public_roots = self.signing.public_roots().await;
         let finished =
             run(command, OUTPUT_LIMIT, DEADLINE).await.map_err(|error| failed("cosign did not run").because(error))?;
         if finished.status.success() { Ok(()) } else { Err(failed(&cosign::reason(&finished))) }
@@ -123,6 +124,7 @@ impl Signer<'_> {
         for digest in digests {
             command.arg(format!("{authority}/{}@{digest}", reference.repository));
         }
+        let _public_roots = self.signing.public_roots().await;
         let finished =
             run(command, OUTPUT_LIMIT, DEADLINE).await.map_err(|error| failed("cosign did not run").because(error))?;
         if !finished.status.success() {

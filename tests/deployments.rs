@@ -4,6 +4,7 @@ use ecr_fake::http::RequestKind;
 use ecr_fake::{Config, Ecr, Image, ImageSpec};
 use serde_json::{Value, json};
 
+use crate::support::evidence::Evidence;
 use crate::support::github::{GitHub, Posted, TOKEN};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
@@ -59,6 +60,8 @@ fn one_for_the_environment_with_its_statuses() {
                 "from": "test",
                 "rollback": false,
                 "digests": {"Api": digests[0], "Web": digests[1]},
+                "imageCommits": {},
+                "runCommit": "0123456789abcdef0123456789abcdef01234567",
                 "planHash": run.output("plan-hash"),
             },
             "environment": "prod",
@@ -78,6 +81,40 @@ fn one_for_the_environment_with_its_statuses() {
     shop.promote("test").input("dry-run", "true").run().exits(0);
     shop.promote("test").input("require", "lint").run().exits(1);
     assert_eq!(shop.github.take(), []);
+}
+
+/// The commit of the run that promotes. The evidence names another one.
+const RUN_COMMIT: &str = "b7e23ec29af22b0b4e41da31e868d57226121c84";
+const IMAGE_COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+#[test]
+fn the_commit_of_the_image_is_deployed_and_that_of_the_run_is_named_too() {
+    let shop = Shop::new();
+    let publish = |key: &str, image: &Image, repository: &str, version: &str| {
+        shop.project.built(key, image);
+        Evidence::of(&shop.project.layout(), image).provenance(repository);
+        let step = shop.project.publish().input("version", version).input("images", key);
+        aws(step, &shop.ecr).run().exits(0);
+    };
+    let promote = |key: &str, version: &str| {
+        let step = shop.promote("test").input("version", version).input("images", key).env("GITHUB_SHA", RUN_COMMIT);
+        step.run().exits(0);
+        shop.github.take().remove(0).body
+    };
+    publish("Api", &shop.images[0], "https://github.com/shop/backend", "2.0.0");
+    let body = promote("Api", "2.0.0");
+    assert_eq!(body["ref"], IMAGE_COMMIT);
+    assert_eq!(body["payload"]["imageCommits"], json!({"Api": IMAGE_COMMIT}));
+    assert_eq!(body["payload"]["runCommit"], RUN_COMMIT);
+    let history = aws(shop.project.promote("test"), &shop.ecr).input("history", "true").input("images", "Api");
+    let images = history.input("version", "").run().exits(0).json("images");
+    let record = &images[0]["history"][0];
+    assert_eq!((&record["imageCommit"], &record["runCommit"]), (&json!(IMAGE_COMMIT), &json!(RUN_COMMIT)));
+    // GitHub would not find a commit of another repository.
+    publish("Web", &shop.images[1], "https://github.com/shop/other", "2.0.0");
+    let body = promote("Web", "2.0.0");
+    assert_eq!(body["ref"], RUN_COMMIT);
+    assert_eq!(body["payload"]["imageCommits"], json!({"Web": IMAGE_COMMIT}));
 }
 
 #[test]

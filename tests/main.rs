@@ -10,6 +10,7 @@ mod build_docker;
 mod build_dockerfile;
 mod build_inputs;
 mod build_log;
+mod chain;
 mod child_environment;
 mod conditions;
 mod contract;

@@ -165,10 +165,15 @@ fn only_signed_records_tell_of_a_publication() {
     publish("1.0.1").input("sign", "key:team.key").env("COSIGN_PASSWORD", "").run().exits(0);
     let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
-    // And where promote has put it, no record can.
-    let further = shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
-    let [_, soak, template] = gates(&further.run().exits(1)).try_into().unwrap();
-    assert!(!soak.0 && soak.1.starts_with("promote does not sign records") && template.0, "{soak:?} {template:?}");
+    // And where promote has put it, that of a promotion which signs.
+    let further = || shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
+    let [_, soak, template] = gates(&further().run().exits(1)).try_into().unwrap();
+    let remedy = "set `sign` in the promotion to that environment too";
+    assert!(!soak.0 && soak.1.starts_with(unsigned) && soak.1.contains(remedy) && template.0, "{soak:?} {template:?}");
+    let promote = shop.promote(require).input("version", "1.0.1").input("sign", "key:team.key");
+    promote.env("COSIGN_PASSWORD", "").run().exits(0);
+    let run = further().run().exits(0);
+    assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
 }
 
 /// Every tag with its digest: signatures, evidence and records are listed by tags here.

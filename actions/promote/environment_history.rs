@@ -112,6 +112,13 @@ pub(crate) fn is_target_of(record: &Record, reference: &Reference) -> bool {
     }
 }
 
+impl HistoryEntry {
+    /// Returns the digest of the referrer that contains the record. Signatures of the record refer to it.
+    pub(crate) fn referrer(&self) -> &Digest {
+        &self.referrer
+    }
+}
+
 impl EnvironmentHistory {
     /// Reads the history of an environment. `current` holds the digests of tags that were looked up before.
     ///
@@ -365,7 +372,8 @@ mod tests {
                 version: version.into(),
                 template: String::new(),
                 repository: None,
-                commit: None,
+                image_commit: None,
+                run_commit: None,
                 run: None,
                 actor: None,
                 time: format!("2026-01-01T00:00:{second:02}Z"),

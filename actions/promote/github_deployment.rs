@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use lifecycle::Diagnostic;
-use lifecycle::evidence::GateStatus;
+use lifecycle::evidence::{GateStatus, SourceCommit};
 use lifecycle::github::{DeploymentState, GitHub, NewDeployment};
 use oci::Digest;
 use runner_protocol::{Annotation, Level, Runner, Verdict};
 
+use crate::gates::same_repository;
 use crate::plan::Plan;
 use crate::request::{DeploymentOptions, Request};
 
@@ -66,6 +67,11 @@ async fn create(
         .iter()
         .filter_map(|planned| Some((planned.image.named.key.as_str(), planned.image.delivery.as_ref().ok()?.digest())))
         .collect();
+    let image_commits: BTreeMap<&str, &str> = plan
+        .images
+        .iter()
+        .filter_map(|planned| Some((planned.image.named.key.as_str(), planned.commit.as_ref()?.hash.as_str())))
+        .collect();
     let overridden = plan.images.iter().any(|planned| planned.has_gate(GateStatus::Overridden));
     let transition = &request.transition;
     let mut payload = serde_json::json!({
@@ -73,14 +79,18 @@ async fn create(
         "from": transition.from,
         "rollback": transition.rollback,
         "digests": digests,
+        "imageCommits": image_commits,
         "planHash": hash,
     });
+    if let Some(commit) = runner.variables.commit() {
+        payload["runCommit"] = serde_json::json!(commit);
+    }
     if let Some(reason) = request.gates.override_reason.as_ref().filter(|_| overridden) {
         payload["override"] = serde_json::json!(reason);
     }
     let verb = if transition.rollback { "Roll back to" } else { "Promote" };
     let deployment = NewDeployment {
-        reference: runner.variables.commit().unwrap_or_default(),
+        reference: deployed_commit(plan, runner).or(runner.variables.commit()).unwrap_or_default(),
         environment: &transition.to,
         production: options.production,
         description: &format!("{verb} {}", transition.version),
@@ -88,6 +98,19 @@ async fn create(
     };
     let id = github.create_deployment(&deployment).await?;
     Ok(GitHubDeployment { github, id })
+}
+
+/// Returns the commit that all images were built from. None if one of them is unknown, they differ, or GitHub would not
+/// find it, because it is of another repository.
+fn deployed_commit<'a>(plan: &'a Plan, runner: &Runner) -> Option<&'a str> {
+    let own = runner.variables.repository_url();
+    let is_own = |commit: &&SourceCommit| match (&commit.repository, &own) {
+        (Some(repository), Some(own)) => same_repository(repository, own),
+        _ => true,
+    };
+    let mut commits = plan.images.iter().map(|planned| planned.commit.as_ref().filter(is_own));
+    let first = commits.next()??;
+    commits.all(|commit| commit.is_some_and(|commit| commit.hash == first.hash)).then_some(first.hash.as_str())
 }
 
 fn warn(error: &anyhow::Error, runner: &Runner) {

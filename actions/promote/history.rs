@@ -9,15 +9,23 @@ use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
 use lifecycle::evidence::Record;
 use lifecycle::naming::{Named, Release};
-use lifecycle::{ActionError, Diagnostic};
+use lifecycle::{ActionError, Diagnostic, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
 
 use crate::environment_history::{Depth, EnvironmentHistory, HistoryEntry, VersionedName};
+use crate::gates::signature::{Signatures, StatementsRead, Trust};
 use crate::request::HistoryRequest;
+use crate::requirement::SignatureRule;
 
 /// Stands in for the version if none is given: no release has it, and templates that validate their parameters accept it.
 const PLACEHOLDER_VERSION: Version = Version::new(987_654_321, 0, 0);
+
+/// How many records are verified concurrently.
+const VERIFIERS: usize = 4;
+
+/// How many digits of a commit's hash are shown.
+const SHORT_COMMIT: usize = 12;
 
 /// The history of one image in one environment, as it appears in the output `images`.
 #[derive(Debug, Serialize)]
@@ -42,6 +50,9 @@ struct ImageHistory {
     /// How many lower versions were not looked at.
     #[serde(skip)]
     left_out: usize,
+    /// How many records were left out because they are not signed as required, and why the newest of them was.
+    #[serde(skip)]
+    refused: Option<(usize, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -65,7 +76,17 @@ pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::R
         })?;
         images.extend(names.images.into_iter().map(|named| (release, named)));
     }
-    let histories = images.iter().map(|(release, named)| image_history(&request.target, *release, named));
+    let rules: Vec<&SignatureRule> = request.rules.iter().collect();
+    let (project, options) = (&request.common.project, &request.common.options);
+    let signatures = Signatures::new(&rules, &request.target, options, (project, &request.sigstore), runner);
+    let histories = images.iter().map(|(release, named)| {
+        let read = StatementsRead::default();
+        let (signatures, rules) = (&signatures, rules.as_slice());
+        async move {
+            let trust = Trust { signatures, rules, reference: &named.reference, read: &read };
+            image_history(&request.target, *release, named, &trust).await
+        }
+    });
     let histories: Vec<_> = histories.collect();
     let mut histories: Vec<ImageHistory> = stream::iter(histories).buffered(request.common.concurrency).collect().await;
     histories.sort_by(|a, b| a.name.cmp(&b.name));
@@ -74,16 +95,22 @@ pub(crate) async fn show(request: &HistoryRequest, runner: &Runner) -> anyhow::R
     Ok(if failed { Verdict::Fail } else { Verdict::Pass })
 }
 
-async fn image_history(target: &RegistryAccess, release: Release<'_>, named: &Named) -> ImageHistory {
+async fn image_history(
+    target: &RegistryAccess,
+    release: Release<'_>,
+    named: &Named,
+    trust: &Trust<'_>,
+) -> ImageHistory {
     let history = async {
         let repository = target.stores.open(&named.reference)?;
         let name = VersionedName::new(named, release);
         EnvironmentHistory::read(&repository.store, name, &BTreeMap::new(), Depth::Highest).await
     };
-    let (history, error) = match history.await {
+    let (mut history, error) = match history.await {
         Ok(history) => (history, None),
         Err(error) => (EnvironmentHistory::default(), Some(Diagnostic::of(&error.into()).line())),
     };
+    let refused = refuse_untrusted(&mut history, trust).await;
     let current: Option<&HistoryEntry> = history.current();
     ImageHistory {
         name: named.key.clone(),
@@ -95,18 +122,40 @@ async fn image_history(target: &RegistryAccess, release: Release<'_>, named: &Na
         since: current.map(|entry| entry.record.time.clone()),
         by: current.and_then(|entry| entry.record.actor.clone()),
         left_out: history.left_out(),
+        refused,
         history: history.entries.iter().map(|entry| entry.record.clone()).collect(),
         error,
     }
 }
 
+/// Takes out the records that are not signed as `signature` requires. Returns how many there were, and why the newest was.
+async fn refuse_untrusted(history: &mut EnvironmentHistory, trust: &Trust<'_>) -> Option<(usize, String)> {
+    let checks = history.entries.iter().map(|entry| trust.record(&entry.record, entry.referrer()));
+    let checks: Vec<_> = checks.collect();
+    let checked: Vec<Result<(), String>> = stream::iter(checks).buffered(VERIFIERS).collect().await;
+    let mut signed = checked.iter().map(Result::is_ok);
+    history.entries.retain(|_| signed.next().unwrap_or_default());
+    let mut reasons = checked.into_iter().filter_map(Result::err);
+    let newest = reasons.next()?;
+    Some((reasons.count() + 1, newest))
+}
+
 fn report(request: &HistoryRequest, histories: &[ImageHistory], runner: &Runner) {
-    let mut table = Table::new(["Image", "Environment", "Version", "Digest", "Since", "By", "Kind", "Run", ""]);
+    let mut table =
+        Table::new(["Image", "Environment", "Version", "Digest", "Since", "By", "Kind", "Commit", "Run", ""]);
     for image in histories {
         if let Some(error) = &image.error {
             let message =
                 format!("cannot read the history of image `{}` in {}: {error}", image.name, image.environment);
             runner.annotate(Annotation::new(Level::Error, message));
+        }
+        if let Some((count, reason)) = &image.refused {
+            let (name, environment) = (&image.name, &image.environment);
+            let message = format!(
+                "{} of `{name}` in {environment} left out, not signed as `signature` requires: {reason}",
+                plural(*count, "record")
+            );
+            runner.annotate(Annotation::new(Level::Warning, message));
         }
         if image.left_out > 0 {
             let (name, environment) = (&image.name, &image.environment);
@@ -120,6 +169,8 @@ fn report(request: &HistoryRequest, histories: &[ImageHistory], runner: &Runner)
                 Some(run) if runner.variables.is_own_run(run) => Cell::Link(run.clone()),
                 run => text(run),
             };
+            let commit = record.image_commit.as_deref().unwrap_or_default();
+            let commit = commit.get(..SHORT_COMMIT).unwrap_or(commit);
             table.row([
                 Cell::text(&image.name),
                 Cell::text(&image.environment),
@@ -128,6 +179,7 @@ fn report(request: &HistoryRequest, histories: &[ImageHistory], runner: &Runner)
                 Cell::text(&record.time),
                 text(&record.actor),
                 Cell::text(record.kind.name()),
+                Cell::code(commit),
                 run,
                 Cell::text(if index == 0 { "current" } else { "" }),
             ]);

@@ -7,11 +7,12 @@ use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::inputs::{CommonOptions, region, registry, registry_or_of_file, waivers_file};
+use lifecycle::signing::SigningInputs;
 use runner_protocol::{Input, InputError, Runner};
 
 use crate::ladder::Ladder;
 use crate::request::{DeploymentOptions, GateOptions, HistoryRequest, Request, Transition};
-use crate::requirement;
+use crate::requirement::{self, Requirement};
 
 lifecycle::inputs! {
     writing;
@@ -35,6 +36,9 @@ lifecycle::inputs! {
     expect = "",
     history = "false",
     deployments = "false",
+    sign = "off",
+    signing_config = "",
+    trusted_root = "",
 }
 
 impl Inputs {
@@ -75,7 +79,9 @@ impl Inputs {
             waivers: waivers_file(&self.waivers(), &common.project)?,
             override_reason: text(&self.override_reason()),
         };
+        let signing = self.signing().parse(|path| common.project.inside(path), &runner.variables)?;
         Ok(Request {
+            signing,
             common,
             writing,
             transition,
@@ -101,7 +107,15 @@ impl Inputs {
             None => ladder.environments().to_vec(),
         };
         let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
-        Ok(HistoryRequest { common, environments, version, target })
+        let requirements = requirement::parse(&self.require())?;
+        let rules = requirements.iter().filter_map(Requirement::signature).cloned().collect();
+        let signing = SigningInputs { sign: Input::new("sign", ""), ..self.signing() };
+        let sigstore = signing.parse(|path| common.project.inside(path), &runner.variables)?.sigstore;
+        Ok(HistoryRequest { common, environments, version, target, rules, sigstore })
+    }
+
+    fn signing(&self) -> SigningInputs<'_> {
+        SigningInputs { sign: self.sign(), signing_config: self.signing_config(), trusted_root: self.trusted_root() }
     }
 
     fn transition(&self, version: Version, ladder: &Ladder) -> Result<Transition, InputError> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use lifecycle::ActionError;
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
-use oci::Digest;
+use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
 
 use gates::Gates;
@@ -57,6 +57,8 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         transition: &request.transition,
         project: &request.common.project,
         source: &request.source,
+        target: &request.target,
+        sigstore: &request.signing.sigstore,
         registries: &request.common.options,
         concurrency: request.common.concurrency,
         runner: &runner,
@@ -70,7 +72,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     check_hash(&hash, request.expected_plan.as_ref())?;
     gates.evaluate(&mut plan).await;
     plan.check_platforms(&request, &requirements, &runner).await;
-    plan.record_gates(request.gates.override_reason.as_deref());
+    plan.record_gates(request.gates.override_reason.as_deref(), &requirements)?;
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = if !plan.may_be_applied() {
@@ -84,7 +86,12 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         Stage::Applied => GitHubDeployment::create(&request, &plan, &hash, &runner).await,
         Stage::Blocked | Stage::Planned => None,
     };
-    let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, async |_, _| Ok(())).await;
+    let signer = request.signer(&runner);
+    let sign = async |to: &Reference, digests: &[Digest]| match &signer {
+        Some(signer) => Ok(signer.sign(to, digests).await?),
+        None => Ok(()),
+    };
+    let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, sign).await;
     let missing =
         lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
             .await;

@@ -1,14 +1,18 @@
 //! The plan of a run: every tag resolved to a digest, once, before anything is written.
 
+use std::collections::BTreeMap;
+
 use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
+use lifecycle::clock;
 use lifecycle::delivery::{self, Delivery, HeldVersion, Remark};
 use lifecycle::deployment::refusal;
-use lifecycle::evidence::{GateResult, GateStatus};
+use lifecycle::evidence::{GateResult, GateStatus, SourceCommit, VerificationSummary};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, Names, UnmanagedReference};
-use oci::{Reference, StoreError};
+use lifecycle::signing::refuse_disk;
+use oci::{Digest, Reference, StoreError};
 use runner_protocol::{Level, Runner};
 
 use crate::environment_history::EnvironmentHistory;
@@ -29,12 +33,16 @@ pub(crate) struct PlannedPromotion {
     pub(crate) image: delivery::Planned,
     /// The image's name in the source.
     pub(crate) source: Reference,
+    /// The commit that the image was built from, if it was looked up and is known.
+    pub(crate) commit: Option<SourceCommit>,
     /// The history of the target environment, if it was read.
     pub(crate) history: Option<Result<EnvironmentHistory, StoreError>>,
     /// The version that the target environment holds, if it is known and this is no rollback.
     pub(crate) current: Option<HeldVersion>,
     /// The results of the gates; empty until they are evaluated.
     pub(crate) gates: Vec<GateResult>,
+    /// The statements that the gates read, by address.
+    pub(crate) statements_read: BTreeMap<String, Digest>,
 }
 
 impl Plan {
@@ -56,6 +64,9 @@ impl Plan {
             let error = ActionError::usage_error(message).at(second.source_location.clone());
             return Err(error.hint("if they are the same image, let both resources use one key").into());
         }
+        if request.signing.signing.is_some() {
+            refuse_disk(&targets)?;
+        }
         let extra_tags = |named: &Named| project.extra_tags(&request.writing.extra_tags, named, to);
         let extra_tags = targets.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         let accounts = &request.writing.allowed_accounts;
@@ -70,12 +81,14 @@ impl Plan {
                     return Err(ActionError::usage_error(message).at(named.source_location.clone()));
                 };
                 let promotion = Promotion::plan(request, lookups, &source, &named, extra_tags, runner).await;
-                let (delivery, history, current) = match promotion {
-                    Ok(Promotion { delivery, history, current }) => (Ok(delivery), history, current),
-                    Err(error) => (Err(error), None, None),
+                let (delivery, commit, history, current) = match promotion {
+                    Ok(Promotion { delivery, commit, history, current }) => (Ok(delivery), commit, history, current),
+                    Err(error) => (Err(error), None, None, None),
                 };
                 let image = delivery::Planned::new(named, delivery);
-                Ok(PlannedPromotion { image, source: source.reference, history, current, gates: Vec::new() })
+                let source = source.reference;
+                let (gates, statements_read) = (Vec::new(), BTreeMap::new());
+                Ok(PlannedPromotion { image, source, commit, history, current, gates, statements_read })
             }
         });
         let images: Vec<_> = images.collect();
@@ -141,8 +154,16 @@ impl Plan {
         }
     }
 
-    /// Adds the results of the gates to the records.
-    pub(crate) fn record_gates(&mut self, override_reason: Option<&str>) {
+    /// Adds the results of the gates to the records, and the verification summaries. Without gates nothing is verified.
+    ///
+    /// # Errors
+    /// If the list of gates has no canonical form.
+    pub(crate) fn record_gates(
+        &mut self,
+        override_reason: Option<&str>,
+        requirements: &[Requirement],
+    ) -> anyhow::Result<()> {
+        let policy = policy_digest(requirements)?;
         for planned in &mut self.images {
             let overridden = override_reason.filter(|_| planned.has_gate(GateStatus::Overridden)).map(str::to_owned);
             let delivery = planned.image.delivery.as_mut().ok();
@@ -150,7 +171,12 @@ impl Plan {
                 record.gates = planned.gates.clone();
                 record.overridden = overridden;
             }
+            let summary = (!planned.gates.is_empty()).then(|| planned.summary(requirements, &policy));
+            if let Ok(delivery) = &mut planned.image.delivery {
+                delivery.summary = summary;
+            }
         }
+        Ok(())
     }
 
     /// Returns the deliveries of the images.
@@ -165,6 +191,21 @@ impl Plan {
 }
 
 impl PlannedPromotion {
+    /// Returns what the gates verified.
+    fn summary(&self, requirements: &[Requirement], policy: &Digest) -> VerificationSummary {
+        let has_passed = |gate: &GateResult| gate.status == GateStatus::Passed;
+        let is_provenance = |gate: &GateResult| gate.name == "provenance" && has_passed(gate);
+        VerificationSummary {
+            time: clock::now_millis(),
+            resource: self.image.named.reference.to_string(),
+            policy: policy.clone(),
+            inputs: self.statements_read.clone(),
+            passed: self.gates.iter().all(has_passed),
+            has_signed_provenance: self.gates.iter().any(is_provenance)
+                && requirements.iter().any(|requirement| requirement.signature().is_some()),
+        }
+    }
+
     /// Refuses the image if its deployments could not run it.
     async fn check_platforms(&mut self, request: &Request) {
         let Ok(delivery) = &mut self.image.delivery else { return };
@@ -190,6 +231,13 @@ impl PlannedPromotion {
     pub(crate) fn has_gate(&self, status: GateStatus) -> bool {
         self.gates.iter().any(|gate| gate.status == status)
     }
+}
+
+/// Returns the SHA-256 of the sorted list of gates in canonical JSON (RFC 8785).
+fn policy_digest(requirements: &[Requirement]) -> anyhow::Result<Digest> {
+    let mut gates: Vec<&str> = requirements.iter().map(|requirement| requirement.name.as_str()).collect();
+    gates.sort_unstable();
+    Ok(Digest::of(&serde_jcs::to_vec(&gates)?))
 }
 
 /// Returns the source of a target: the name that the same resource has there, otherwise the image's first name.

@@ -7,9 +7,11 @@ use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
+use lifecycle::signing::{Registries, Signer, SigningOptions, Sigstore};
 use oci::Digest;
+use runner_protocol::Runner;
 
-use crate::requirement::Requirement;
+use crate::requirement::{Requirement, SignatureRule};
 
 /// A promotion or a rollback of the images of one version.
 pub(crate) struct Request {
@@ -19,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) source: RegistryAccess,
     pub(crate) target: RegistryAccess,
     pub(crate) gates: GateOptions,
+    /// How the records are signed, and what signatures are verified with.
+    pub(crate) signing: SigningOptions,
     /// The hash of the plan that was reviewed.
     pub(crate) expected_plan: Option<Digest>,
     pub(crate) deployments: Option<DeploymentOptions>,
@@ -60,6 +64,18 @@ pub(crate) struct HistoryRequest {
     pub(crate) environments: Vec<String>,
     pub(crate) version: Option<Version>,
     pub(crate) target: RegistryAccess,
+    /// Who must have signed the records; by default nobody.
+    pub(crate) rules: Vec<SignatureRule>,
+    /// The Sigstore that signatures are verified with.
+    pub(crate) sigstore: Sigstore,
+}
+
+impl Request {
+    /// Returns what signs the records in the target, if the run signs.
+    pub(crate) fn signer<'a>(&'a self, runner: &'a Runner) -> Option<Signer<'a>> {
+        let registries = Registries { aws: &self.target.aws, options: &self.common.options, runner };
+        self.signing.signing.as_ref().map(|signing| Signer { signing, registries })
+    }
 }
 
 impl Transition {

@@ -22,6 +22,9 @@ const EXAMPLES: [&str; 11] = [
     "template-unchanged",
 ];
 
+/// The longest that a gate waits for a signature. A job of GitHub ends after six hours.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
 /// The key management services that cosign can read keys from.
 const KEY_SCHEMES: [&str; 5] = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://"];
 
@@ -49,7 +52,7 @@ pub(crate) enum Gate {
     /// The provenance names this repository.
     Provenance,
     /// The image is signed by an identity.
-    Signature(Identity),
+    Signature(SignatureRule),
     /// The image has been in the source environment for at least this long.
     Soak(Duration),
     /// The image has the platforms that its deployments run on.
@@ -60,6 +63,17 @@ pub(crate) enum Gate {
     TemplateUnchanged,
 }
 
+/// Who must have signed an image and what is said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SignatureRule {
+    /// The identity that signs the image, its statements, and the record of its publication.
+    pub(crate) image: Identity,
+    /// The identity that signs the records of promotions and rollbacks, if it is another one.
+    pub(crate) records: Option<Identity>,
+    /// How long to wait for the signature of the image.
+    pub(crate) wait: Option<Duration>,
+}
+
 /// The identity behind a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Identity {
@@ -67,6 +81,8 @@ pub(crate) enum Identity {
     OfRepository,
     /// The holder of a key: a file, or an address in a key management service.
     Key(String),
+    /// The identities in notation's own trust policy, which only sign images.
+    Notation,
     /// The holder of a short-lived certificate.
     Certificate {
         subject: Subject,
@@ -119,7 +135,9 @@ fn suggestion(line: &str) -> String {
     let meant = nearest(kind, EXAMPLES.map(kind_of));
     let meant = meant.map(|meant| match (meant, value) {
         ("signature", value) if !value.is_empty() => {
-            "signature, signature=IDENTITY, signature=~REGEXP or signature=key:PATH-or-KMS-URI".to_owned()
+            "signature, signature=IDENTITY, signature=~REGEXP, signature=key:PATH-or-KMS-URI or signature=notation, \
+             then `records=` with an identity or `wait=2m`"
+                .to_owned()
         }
         ("scan" | "ecr-scan", value) => {
             let known = Severity::ALL.into_iter().filter(|severity| *severity != Severity::Unknown);
@@ -143,15 +161,24 @@ impl Requirement {
         self.name.split_once('=').map_or("", |(_, value)| value)
     }
 
-    /// Returns the identity that must have signed the image, if this is a requirement for a signature.
-    pub(crate) fn identity(&self) -> Option<&Identity> {
+    /// Returns who must have signed the image, if this is a requirement for a signature.
+    pub(crate) fn signature(&self) -> Option<&SignatureRule> {
         match &self.gate {
-            Gate::Signature(identity) => Some(identity),
+            Gate::Signature(rule) => Some(rule),
             _ => None,
         }
     }
 
     fn parse(line: &str) -> Option<Self> {
+        if let Some((rest, rule)) =
+            line.trim().strip_prefix("signature").and_then(|rest| Some((rest, SignatureRule::parse(rest)?)))
+        {
+            let options = rest.split_whitespace().collect::<Vec<_>>().join(" ");
+            // White space around the first equals sign means nothing.
+            let separator = if options.is_empty() || options.starts_with('=') { "" } else { " " };
+            let name = format!("signature{separator}{}", options.replacen("= ", "=", 1));
+            return Some(Self { name, gate: Gate::Signature(rule) });
+        }
         let (kind, value) = match line.split_once('=') {
             Some((kind, value)) => (kind.trim(), Some(value.trim())),
             None => (line.trim(), None),
@@ -163,8 +190,6 @@ impl Requirement {
             ("ecr-scan", Some(word)) => Gate::EcrScan(Threshold::parse(word)?),
             ("sbom", None) => Gate::Sbom,
             ("provenance", None) => Gate::Provenance,
-            ("signature", None) => Gate::Signature(Identity::OfRepository),
-            ("signature", Some(text)) => Gate::Signature(Identity::parse(text)?),
             ("soak", Some(text)) => Gate::Soak(humantime::parse_duration(text).ok()?),
             ("platforms", None) => Gate::Platforms,
             ("forward", None) => Gate::Forward,
@@ -176,8 +201,58 @@ impl Requirement {
     }
 }
 
+impl SignatureRule {
+    /// Parses what follows the word `signature`.
+    fn parse(text: &str) -> Option<Self> {
+        if !text.is_empty() && !text.starts_with(['=', ' ', '\t']) {
+            return None;
+        }
+        let mut options: Vec<(&str, Vec<&str>)> = vec![("", Vec::new())];
+        for word in text.split_whitespace() {
+            match (word.split_once('='), options.last_mut()) {
+                (Some((option @ ("records" | "wait"), value)), _) => options.push((option, vec![value])),
+                (_, Some((_, words))) => words.push(word),
+                (_, None) => {}
+            }
+        }
+        let (mut image, mut records, mut wait) = (Identity::OfRepository, None, None);
+        for (option, words) in options {
+            let words = words.join(" ");
+            match option {
+                "records" if records.is_none() => {
+                    records = Some(Identity::parse(&words).filter(|identity| *identity != Identity::Notation)?);
+                }
+                "wait" if wait.is_none() => {
+                    wait = Some(humantime::parse_duration(&words).ok().filter(|wait| *wait <= LONGEST_WAIT)?);
+                }
+                "" if words.is_empty() => {}
+                "" => image = Identity::parse(words.strip_prefix('=')?.trim())?,
+                _ => return None,
+            }
+        }
+        Some(Self { image, records, wait })
+    }
+
+    /// Returns who must have signed evidence and the record of a publication. Where the image's signer only signs
+    /// images, that is the signer of records.
+    pub(crate) fn statements(&self) -> &Identity {
+        match (&self.image, &self.records) {
+            (Identity::Notation, Some(records)) => records,
+            (image, _) => image,
+        }
+    }
+
+    /// Returns who must have signed the record of a promotion or rollback.
+    pub(crate) fn records(&self) -> &Identity {
+        self.records.as_ref().unwrap_or(&self.image)
+    }
+}
+
 impl Identity {
     fn parse(text: &str) -> Option<Self> {
+        if text == "notation" {
+            return Some(Self::Notation);
+        }
         if let Some(key) = text.strip_prefix("key:") {
             let key = key.trim();
             let known = !key.contains("://") || KEY_SCHEMES.iter().any(|scheme| key.starts_with(scheme));
@@ -203,6 +278,7 @@ impl fmt::Display for Identity {
         match self {
             Self::OfRepository => f.write_str("a workflow of this repository"),
             Self::Key(key) => write!(f, "the key {key}"),
+            Self::Notation => f.write_str("an identity in notation's trust policy"),
             Self::Certificate { subject: Subject::Exact(subject), .. } => f.write_str(subject),
             Self::Certificate { subject: Subject::Matching(pattern), .. } => {
                 write!(f, "any subject that matches {pattern}")
@@ -247,11 +323,14 @@ mod tests {
 
     #[test]
     fn identities() {
-        let identity = |text: &str| match gate(&format!("signature={text}")) {
-            Some(Gate::Signature(identity)) => Some(identity),
+        let rule = |line: &str| match gate(line) {
+            Some(Gate::Signature(rule)) => Some(rule),
             _ => None,
         };
-        assert_eq!(gate("signature"), Some(Gate::Signature(Identity::OfRepository)));
+        let only = |rule: SignatureRule| (rule.records.is_none() && rule.wait.is_none()).then_some(rule.image);
+        let identity = |text: &str| rule(&format!("signature={text}")).and_then(only);
+        assert_eq!(rule("signature").and_then(only), Some(Identity::OfRepository));
+        assert_eq!(identity("notation"), Some(Identity::Notation));
         assert_eq!(identity("key:cosign.pub"), Some(Identity::Key("cosign.pub".into())));
         assert_eq!(identity("key:awskms:///alias/x"), Some(Identity::Key("awskms:///alias/x".into())));
         let exact = "https://github.com/o/n/.github/workflows/x.yml@refs/heads/main";
@@ -267,6 +346,44 @@ mod tests {
         for text in ["", "key:", "key:--yes", "key:ftp://x/y", "~", "a issuer=http://x", "a issuer=https://x b", "a b"]
         {
             assert_eq!(identity(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn records_of_another_identity_and_a_wait() {
+        let rule = |line: &str| match Requirement::parse(line) {
+            Some(Requirement { name, gate: Gate::Signature(rule) }) => Some((name, rule)),
+            _ => None,
+        };
+        let key = |name: &str| Identity::Key(name.to_owned());
+        let (minutes, key_rule) = (Some(Duration::from_secs(120)), key("a.pub"));
+        let expected = SignatureRule { image: key_rule, records: Some(key("b.pub")), wait: minutes };
+        for line in
+            ["signature=key:a.pub records=key:b.pub wait=2m", "signature = key:a.pub  wait=2m records=key:b.pub"]
+        {
+            let (name, rule) = rule(line).unwrap();
+            assert_eq!(rule, expected, "{line}");
+            assert!(name.starts_with("signature=key:a.pub "), "{name}");
+        }
+        let (name, of_repository) = rule("signature wait=90s").unwrap();
+        assert_eq!((name.as_str(), of_repository.image), ("signature wait=90s", Identity::OfRepository));
+        let (_, workflow) = rule("signature=key:a.pub records=~https://x/.* issuer=https://y").unwrap();
+        let issuer = Some("https://y".to_owned());
+        let matching = Identity::Certificate { subject: Subject::Matching("https://x/.*".into()), issuer };
+        assert_eq!((workflow.statements(), workflow.records()), (&key("a.pub"), &matching));
+        let (_, managed) = rule("signature=notation records=key:b.pub").unwrap();
+        assert_eq!((managed.statements(), managed.records()), (&key("b.pub"), &key("b.pub")));
+        for line in [
+            "signature wait=soon",
+            "signature wait=2h",
+            "signature wait=",
+            "signature records=",
+            "signature records=notation",
+            "signature=key:a.pub wait=1m wait=2m",
+            "signature=key:a.pub records=key:b records=key:c",
+            "signatures",
+        ] {
+            assert!(rule(line).is_none(), "{line}");
         }
     }
 

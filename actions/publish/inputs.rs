@@ -8,10 +8,10 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
 use lifecycle::inputs::{registry, registry_or_of_file};
 use lifecycle::naming::Project;
+use lifecycle::signing::SigningInputs;
 use runner_protocol::{InputError, Runner};
 
 use crate::request::Request;
-use crate::sign::Signing;
 
 lifecycle::inputs! {
     writing;
@@ -19,6 +19,8 @@ lifecycle::inputs! {
     environment = "dev",
     role_to_assume = "",
     sign = "off",
+    signing_config = "",
+    trusted_root = "",
 }
 
 impl Inputs {
@@ -34,7 +36,12 @@ impl Inputs {
         let writing = self.writing().parse(&common.project)?;
         let given = (registry(&self.registry(), &common.project)?, self.registry_parameter().text().map(str::to_owned));
         let (registry, registry_parameter) = registry_or_of_file(given, &common.project)?;
-        let signing = Signing::parse(&self.sign(), |path| common.project.inside(path), &runner.variables)?;
+        let signing = SigningInputs {
+            sign: self.sign(),
+            signing_config: self.signing_config(),
+            trusted_root: self.trusted_root(),
+        };
+        let signing = signing.parse(|path| common.project.inside(path), &runner.variables)?;
         let layouts = self.layouts(&common.project, runner)?;
         let aws = Aws::new(runner.clone(), common.region.clone(), role);
         Ok(Request {

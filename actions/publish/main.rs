@@ -6,19 +6,18 @@ mod plan;
 mod publication;
 mod report;
 mod request;
-mod sign;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::access::Login;
 use lifecycle::delivery::{Order, Stage, Writer};
+use lifecycle::signing::{Registries, Signer};
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
 
 use inputs::Inputs;
 use plan::Plan;
-use sign::{Registries, Signer};
 
 const ACTION: Action = Action {
     name: "publish",
@@ -46,7 +45,7 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = if request.common.dry_run { Stage::Planned } else { Stage::Applied };
     let registries = Registries { aws: &target.aws, options: &request.common.options, runner: &runner };
-    let signer = request.signing.as_ref().map(|signing| Signer { signing, registries });
+    let signer = request.signing.signing.as_ref().map(|signing| Signer { signing, registries });
     let sign = async |to: &Reference, digests: &[Digest]| match &signer {
         Some(signer) => Ok(signer.sign(to, digests).await?),
         None => Ok(()),

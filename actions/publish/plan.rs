@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::ActionError;
 use lifecycle::delivery::Planned;
 use lifecycle::naming::{Named, UnmanagedReference};
-use oci::Location;
+use lifecycle::signing::refuse_disk;
 use runner_protocol::Runner;
 
 use crate::layouts::Layouts;
@@ -36,16 +36,8 @@ impl Plan {
             let problem = ActionError::usage_error(message).at(second.source_location.clone());
             return Err(problem.hint("if they are the same image, let both resources use one key").into());
         }
-        if request.signing.is_some()
-            && let Some(named) =
-                names.images.iter().find(|named| matches!(named.reference.location, Location::Directory(_)))
-        {
-            let message =
-                format!("input `sign`: `{}` is on disk, but cosign signs images in a registry", named.reference);
-            return Err(ActionError::usage_error(message)
-                .at(named.source_location.clone())
-                .hint("set `sign: off`")
-                .into());
+        if request.signing.signing.is_some() {
+            refuse_disk(&names)?;
         }
         let extra_tags = |named: &Named| request.common.project.extra_tags(&request.writing.extra_tags, named, release);
         let extra_tags = names.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;

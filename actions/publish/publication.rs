@@ -5,16 +5,16 @@ use lifecycle::ActionError;
 use lifecycle::access::{OpenRepository, RegistryAccess};
 use lifecycle::delivery::{Delivery, HeldVersion, Remark, Signatures, TagPlan, TagRules};
 use lifecycle::deployment::{missing_platforms, refusal};
-use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded};
+use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded, SourceCommit};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag, Project};
+use lifecycle::signing::{Registries, Signer, Workflows};
 use oci::transfer::Graph;
 use oci::{CONFIG_LIMIT, Content, Digest, Reference, listed, read_blob};
 use runner_protocol::{Level, Runner};
 
 use crate::layouts::{BuildResult, Layouts, SourceImage};
 use crate::request::Request;
-use crate::sign::{Registries, Signer, Workflows};
 
 /// The label with the version of an image, as build sets it.
 const VERSION_LABEL: &str = "org.opencontainers.image.version";
@@ -59,7 +59,7 @@ pub(crate) async fn plan(
         return Ok(delivery);
     }
     delivery.replaced = delivery.other_digest().cloned();
-    if let Some(signing) = &request.signing {
+    if let Some(signing) = &request.signing.signing {
         let registries = Registries { aws: &request.target.aws, options: &request.common.options, runner };
         let signer = Signer { signing, registries };
         // An image without its signature is not complete.
@@ -214,6 +214,9 @@ async fn new_record(
     let (run, to) = (&runner.variables, &named.reference);
     let mut record = request.common.project.record(run, delivery.kind, request.release(), to, delivery.digest());
     record.replaced = delivery.replaced.clone();
+    // A commit that cannot be looked up is unknown, as one that nothing names.
+    let commit = SourceCommit::of(&delivery.source, &delivery.graph).await.ok().flatten();
+    record.image_commit = commit.map(|commit| commit.hash);
     if !delivery.is_there {
         return Ok(Some(record));
     }

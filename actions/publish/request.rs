@@ -6,8 +6,7 @@ use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
 use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
-
-use crate::sign::Signing;
+use lifecycle::signing::SigningOptions;
 
 /// A publication of built images as a version in an environment.
 pub(crate) struct Request {
@@ -18,8 +17,7 @@ pub(crate) struct Request {
     /// The folders of the OCI layouts that build wrote.
     pub(crate) layouts: Vec<PathBuf>,
     pub(crate) target: RegistryAccess,
-    /// How images are signed, if they are.
-    pub(crate) signing: Option<Signing>,
+    pub(crate) signing: SigningOptions,
 }
 
 impl Request {

@@ -13,6 +13,7 @@ pub(crate) mod prism;
 pub(crate) mod project;
 pub(crate) mod registry;
 pub(crate) mod runner;
+pub(crate) mod sigstore;
 pub(crate) mod snyk;
 pub(crate) mod tls;
 pub(crate) mod tools;

@@ -1,6 +1,7 @@
 //! Gates on the environments and the template: where the image has been, and what deploys it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -8,11 +9,11 @@ use time::OffsetDateTime;
 use lifecycle::delivery::HeldVersion;
 use lifecycle::deployment::{Fit, fit, platforms, unusable_layer};
 use lifecycle::evidence::{RecordKind, Recorded};
-use oci::{ErrorKind, listed};
+use oci::{Digest, ErrorKind, Location, Tag, listed};
 
 use super::evidence::rounded;
 use super::{Candidate, GateOutcome, undecided};
-use crate::environment_history::is_target_of;
+use crate::environment_history::{EnvironmentHistory, HistoryEntry, is_target_of};
 use crate::promotion::publications;
 use crate::request::Transition;
 
@@ -23,22 +24,21 @@ impl Candidate<'_> {
     /// Checks how long the image has been in the source environment: the time since its newest record there.
     pub(super) async fn soak(&self, required: Duration, typed: &str) -> GateOutcome {
         let Transition { from, to, rollback, .. } = self.gates.transition;
-        if *rollback {
+        // The history that a rollback goes back in is believed as far as its records are.
+        if *rollback && !self.trust.requires_signatures() {
             return Ok(format!("it was in {to} before"));
         }
         let records = Recorded::of_environment(&self.delivery.source, self.root(), from).await.map_err(undecided)?;
         let records = records.iter().filter(|found| is_target_of(&found.record, &self.planned.source));
+        if *rollback {
+            let found = self.first_trusted(records).await;
+            let refusal = |unsigned| format!("no record{unsigned} says that it was in {to}");
+            return found.map(|_| format!("it was in {to} before")).map_err(refusal);
+        }
         let is_promoted = records.clone().next().is_some_and(|newest| newest.record.kind != RecordKind::Publish);
         let newest = self.first_trusted(records).await.map_err(|unsigned| {
-            if is_promoted && self.trust.requires_signatures() {
-                format!(
-                    "promote does not sign records, so no signed record says since when it has been in {from}; required: \
-                     {typed} (hint: use `soak` only after publish; in later environments, set a wait timer on the job's \
-                     `environment`)"
-                )
-            } else {
-                format!("no record{unsigned} says since when it has been in {from}; required: {typed}")
-            }
+            let remedy = if unsigned.is_empty() { "" } else { unsigned_remedy(is_promoted) };
+            format!("no record{unsigned} says since when it has been in {from}; required: {typed}{remedy}")
         })?;
         let Some(since) = newest.record.at() else { return Err("its record has no time".to_owned()) };
         match Duration::try_from(OffsetDateTime::now_utc() - since) {
@@ -77,7 +77,7 @@ impl Candidate<'_> {
     }
 
     /// Checks that the version is not lower than the current one.
-    pub(super) fn forward(&self) -> GateOutcome {
+    pub(super) async fn forward(&self) -> GateOutcome {
         let Transition { version, to, rollback, .. } = self.gates.transition;
         let history = match &self.planned.history {
             Some(Ok(history)) => history,
@@ -96,7 +96,14 @@ impl Candidate<'_> {
         if let Some(tag) = history.unrecorded(version, self.root()) {
             return Err(format!("it can't be decided what is in {to}: its tag `{tag}` has no record"));
         }
-        let Some(HeldVersion { version: current, order }) = &self.planned.current else {
+        // Nothing can be signed in a store on disk, whose records are as trusted as the checkout.
+        let is_on_disk = matches!(self.planned.image.named.reference.location, Location::Directory(_));
+        let held = if self.target_trust.requires_signatures() && !is_on_disk {
+            self.trusted_version(history).await?
+        } else {
+            self.planned.current.clone()
+        };
+        let Some(HeldVersion { version: current, order }) = &held else {
             return if history.leaves_out_above(version) {
                 Err(format!("it can't be decided what is in {to}: more versions exist than are looked at"))
             } else {
@@ -114,6 +121,53 @@ impl Candidate<'_> {
                 "it can't be decided what is in {to}: more versions above {version} exist than are looked at"
             )),
             Some(Ordering::Less | Ordering::Equal) => Ok(format!("{to} has {current}, and {version} is not {lower}")),
+        }
+    }
+
+    /// Returns the version that the target holds, according to the records there that are trusted. A tag whose records are
+    /// not trusted counts as a tag without a record.
+    async fn trusted_version(&self, history: &EnvironmentHistory) -> Result<Option<HeldVersion>, String> {
+        let Transition { version, to, .. } = self.gates.transition;
+        let mut current: Option<&HistoryEntry> = None;
+        let mut refused: BTreeMap<(&Tag, &Digest), String> = BTreeMap::new();
+        for entry in history.entries.iter().take(VERIFIED_LIMIT) {
+            let held = (&entry.tag, &entry.digest);
+            if current.is_some() && !refused.contains_key(&held) {
+                continue;
+            }
+            match self.target_trust.record(&entry.record, entry.referrer()).await {
+                Ok(()) => {
+                    refused.remove(&held);
+                    current = current.or(Some(entry));
+                }
+                Err(reason) => {
+                    refused.entry(held).or_insert(reason);
+                }
+            }
+        }
+        if current.is_none() && history.entries.len() > VERIFIED_LIMIT {
+            return Err(format!(
+                "it can't be decided what is in {to}: the newest {VERIFIED_LIMIT} records are not signed as `signature` \
+                 requires"
+            ));
+        }
+        let pattern = &self.planned.image.named.pattern;
+        let may_be_above = |tag: &Tag| match pattern.version_of(tag) {
+            Some(of) => !matches!(of.order(version), Some(Ordering::Less | Ordering::Equal)),
+            None => self.delivery.other_digest().is_some(),
+        };
+        if let Some(((tag, _), reason)) = refused.iter().find(|((tag, _), _)| may_be_above(tag)) {
+            return Err(format!(
+                "it can't be decided what is in {to}: its tag `{tag}` has no record that is signed as `signature` requires \
+                 ({reason}){}",
+                unsigned_remedy(true)
+            ));
+        }
+        let Some(current) = current else { return Ok(None) };
+        let is_planned = history.current() == Some(current);
+        match self.planned.current.clone().filter(|_| is_planned) {
+            Some(planned) => Ok(Some(planned)),
+            None => Ok(Some(HeldVersion { order: current.version.order(version), version: current.version.clone() })),
         }
     }
 
@@ -138,12 +192,22 @@ impl Candidate<'_> {
     async fn first_trusted<'a>(&self, records: impl Iterator<Item = &'a Recorded>) -> Result<&'a Recorded, String> {
         let mut unsigned = String::new();
         for found in records.take(VERIFIED_LIMIT) {
-            match self.trust.statement(&found.digest).await {
+            match self.trust.recorded(found).await {
                 Ok(()) => return Ok(found),
                 Err(reason) => unsigned = format!(" that is signed as `signature` requires ({reason})"),
             }
         }
         Err(unsigned)
+    }
+}
+
+/// Returns the hint for records that nobody has signed.
+fn unsigned_remedy(is_promoted: bool) -> &'static str {
+    if is_promoted {
+        " (hint: set `sign` in the promotion to that environment too; if promote signs with another identity than publish, \
+         add `records=` with it to `signature`)"
+    } else {
+        " (hint: set `sign` in publish)"
     }
 }
 

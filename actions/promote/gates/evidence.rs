@@ -201,7 +201,7 @@ fn unreadable(kind: EvidenceKind, subject: &str, reason: &str) -> String {
 }
 
 /// Compares addresses of repositories. On GitHub, names are case-insensitive.
-fn same_repository(one: &str, other: &str) -> bool {
+pub(crate) fn same_repository(one: &str, other: &str) -> bool {
     let bare = |address: &str| address.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase();
     bare(one) == bare(other)
 }

@@ -6,7 +6,9 @@
 mod ecr;
 mod environment;
 mod evidence;
-mod signature;
+pub(crate) mod signature;
+
+use std::collections::BTreeMap;
 
 use futures::future;
 use futures::stream::{self, StreamExt};
@@ -18,6 +20,7 @@ use lifecycle::delivery::Delivery;
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::naming::Project;
+use lifecycle::signing::Sigstore;
 use oci::transfer::Graph;
 use oci::{Digest, Platform, StoreError};
 use registry::Options;
@@ -25,8 +28,9 @@ use runner_protocol::Runner;
 
 use crate::plan::{Plan, PlannedPromotion};
 use crate::request::{GateOptions, Transition};
-use crate::requirement::{self, Gate, Identity, Requirement};
-use signature::{Signatures, Trust};
+use crate::requirement::{self, Gate, Requirement, SignatureRule};
+pub(crate) use evidence::same_repository;
+use signature::{Signatures, StatementsRead, Trust};
 
 /// The result of a gate: a sentence with what was found and what is required. `Err` blocks.
 type GateOutcome = Result<String, String>;
@@ -41,6 +45,10 @@ pub(crate) struct Gates<'a> {
     pub(crate) project: &'a Project,
     /// Access to the registry that the images come from.
     pub(crate) source: &'a RegistryAccess,
+    /// Access to the registry that the images go to.
+    pub(crate) target: &'a RegistryAccess,
+    /// The Sigstore that signatures are verified with.
+    pub(crate) sigstore: &'a Sigstore,
     pub(crate) registries: &'a Options,
     /// Images at a time.
     pub(crate) concurrency: usize,
@@ -52,7 +60,10 @@ struct Candidate<'a> {
     gates: &'a Gates<'a>,
     planned: &'a PlannedPromotion,
     delivery: &'a Delivery,
+    /// What is trusted in the source.
     trust: Trust<'a>,
+    /// What is trusted in the target.
+    target_trust: Trust<'a>,
 }
 
 /// Returns all requirements: those of `require`, then those of the policy.
@@ -107,26 +118,33 @@ pub(crate) fn waivers(
 impl Gates<'_> {
     /// Evaluates the gates of all images and stores the results in the plan.
     pub(crate) async fn evaluate(&self, plan: &mut Plan) {
-        let identities: Vec<&Identity> = self.requirements.iter().filter_map(Requirement::identity).collect();
-        let signatures = Signatures::new(self, &identities);
-        let images = plan.images.iter().map(|planned| self.results(planned, &signatures, &identities));
+        let rules: Vec<&SignatureRule> = self.requirements.iter().filter_map(Requirement::signature).collect();
+        let [in_source, in_target] = [self.source, self.target]
+            .map(|access| Signatures::new(&rules, access, self.registries, (self.project, self.sigstore), self.runner));
+        let images = plan.images.iter().map(|planned| self.results(planned, [&in_source, &in_target], &rules));
         let images: Vec<_> = images.collect();
-        let results: Vec<Vec<GateResult>> = stream::iter(images).buffered(self.concurrency).collect().await;
-        for (planned, results) in plan.images.iter_mut().zip(results) {
+        let results: Vec<(Vec<GateResult>, BTreeMap<String, Digest>)> =
+            stream::iter(images).buffered(self.concurrency).collect().await;
+        for (planned, (results, read)) in plan.images.iter_mut().zip(results) {
             planned.gates = results;
+            planned.statements_read = read;
         }
     }
 
-    /// Returns the results of all gates for one image. The gates are evaluated concurrently.
+    /// Returns the results of all gates for one image, and the statements that they read. The gates are evaluated
+    /// concurrently.
     async fn results(
         &self,
         planned: &PlannedPromotion,
-        signatures: &Signatures<'_>,
-        identities: &[&Identity],
-    ) -> Vec<GateResult> {
-        let Ok(delivery) = &planned.image.delivery else { return Vec::new() };
-        let trust = Trust::new(signatures, identities, delivery, planned);
-        let candidate = Candidate { gates: self, planned, delivery, trust };
+        [in_source, in_target]: [&Signatures<'_>; 2],
+        rules: &[&SignatureRule],
+    ) -> (Vec<GateResult>, BTreeMap<String, Digest>) {
+        let Ok(delivery) = &planned.image.delivery else { return (Vec::new(), BTreeMap::new()) };
+        let read = StatementsRead::default();
+        let trust = Trust { signatures: in_source, rules, reference: &planned.source, read: &read };
+        let reference = &planned.image.named.reference;
+        let target_trust = Trust { signatures: in_target, rules, reference, read: &read };
+        let candidate = Candidate { gates: self, planned, delivery, trust, target_trust };
         let results = self.requirements.iter().map(|requirement| async {
             let outcome = tokio::select! {
                 outcome = candidate.evaluate(requirement) => outcome,
@@ -140,7 +158,9 @@ impl Gates<'_> {
             let (Ok(detail) | Err(detail)) = outcome;
             GateResult { name: requirement.name.clone(), status, detail }
         });
-        future::join_all(results).await
+        let results = future::join_all(results).await;
+        let read = std::mem::take(&mut *signature::lock(&read));
+        (results, read)
     }
 }
 
@@ -153,10 +173,10 @@ impl Candidate<'_> {
             Gate::EcrScan(threshold) => self.ecr_scan(*threshold).await,
             Gate::Sbom => self.sbom().await,
             Gate::Provenance => self.provenance().await,
-            Gate::Signature(identity) => self.trust.image(identity).await,
+            Gate::Signature(rule) => self.trust.image(rule, self.root()).await,
             Gate::Soak(duration) => self.soak(*duration, requirement.value()).await,
             Gate::Platforms => self.platforms().await,
-            Gate::Forward => self.forward(),
+            Gate::Forward => self.forward().await,
             Gate::TemplateUnchanged => self.template_unchanged().await,
         }
     }

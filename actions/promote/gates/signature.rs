@@ -1,59 +1,70 @@
-//! Verification of signatures by cosign.
+//! Verification of signatures by cosign and notation.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
+use tokio::process::Command;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
 use lifecycle::Diagnostic;
-use lifecycle::access::Login;
-use lifecycle::access::RegistryCredentials;
-use lifecycle::cosign;
-use lifecycle::delivery::Delivery;
+use lifecycle::access::{Login, RegistryAccess, RegistryCredentials};
+use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::naming::Project;
+use lifecycle::signing::{Sigstore, cosign, notation};
 use oci::{Digest, Location, Reference};
-use registry::CredentialSource;
-use runner_protocol::{Grant, Variables, grant, run};
+use registry::{CredentialSource, Options};
+use runner_protocol::{Finished, Grant, Runner, Variables, grant, run};
 
-use super::{GateOutcome, Gates};
-use crate::plan::PlannedPromotion;
-use crate::requirement::{Identity, Subject};
+use super::GateOutcome;
+use crate::requirement::{Identity, SignatureRule, Subject};
 
 /// Limit of one verification: a few requests to the registry and, for a certificate, to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Bytes that cosign may print about the signatures that it found.
+/// Bytes that a program may print about the signatures that it found.
 const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Concurrent verifications. Each is a process of a few hundred megabytes.
-const PROCESSES: usize = 4;
+static PROCESSES: Semaphore = Semaphore::const_new(4);
+
+/// The first and the longest pause between two looks for a signature that may still appear. ECR's managed signing takes
+/// a few seconds.
+const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
 /// The beginnings of cosign's messages that mean that no signature matched. Any other failure means that it could not
 /// verify.
 const NO_MATCH: [&str; 3] = ["no signatures found", "no matching signatures", "no matching attestations"];
 
-/// cosign, with access to the source registries.
-pub(super) struct Signatures<'a> {
-    program: Option<PathBuf>,
+/// The programs that verify signatures, with access to a registry.
+pub(crate) struct Signatures<'a> {
+    cosign: Option<PathBuf>,
+    notation: Option<PathBuf>,
     /// The project whose checkout contains the key files.
     project: &'a Project,
-    temporary: PathBuf,
-    registries: SourceRegistries,
+    runner: &'a Runner,
+    registries: Registries,
     workflows: WorkflowIdentity,
+    sigstore: &'a Sigstore,
     /// Each signature is verified once, even if several gates need it.
-    outcomes: Mutex<HashMap<String, Arc<OnceCell<GateOutcome>>>>,
-    processes: Semaphore,
-    /// Held while a certificate is verified: cosign first updates the roots of trust in a folder that only one process may
-    /// write to.
-    roots_of_trust: AsyncMutex<()>,
+    outcomes: Mutex<HashMap<String, Arc<OnceCell<Verification>>>>,
 }
 
-/// Access to the source registries.
-struct SourceRegistries {
+/// What a verification found, as a sentence.
+#[derive(Debug, Clone)]
+enum Verification {
+    Signed(String),
+    /// There is no signature that matches.
+    NotSigned(String),
+    Undecided(String),
+}
+
+/// Access to registries.
+struct Registries {
     credentials: RegistryCredentials,
-    endpoints: std::collections::BTreeMap<String, url::Url>,
+    endpoints: BTreeMap<String, url::Url>,
     logins: Mutex<HashMap<String, Arc<OnceCell<Login>>>>,
 }
 
@@ -64,119 +75,224 @@ struct WorkflowIdentity {
     issuer: String,
 }
 
+/// The statements that the gates of an image have read and trusted, by address.
+pub(crate) type StatementsRead = Mutex<BTreeMap<String, Digest>>;
+
 /// The identities that must have signed an image and the statements about it.
-pub(super) struct Trust<'a> {
-    signatures: &'a Signatures<'a>,
-    identities: &'a [&'a Identity],
-    source: &'a Reference,
-    root: &'a Digest,
+pub(crate) struct Trust<'a> {
+    pub(crate) signatures: &'a Signatures<'a>,
+    pub(crate) rules: &'a [&'a SignatureRule],
+    /// The image's name, for its repository.
+    pub(crate) reference: &'a Reference,
+    pub(crate) read: &'a StatementsRead,
 }
 
-impl<'a> Trust<'a> {
-    pub(super) fn new(
-        signatures: &'a Signatures<'a>,
-        identities: &'a [&'a Identity],
-        delivery: &'a Delivery,
-        planned: &'a PlannedPromotion,
-    ) -> Self {
-        Self { signatures, identities, source: &planned.source, root: delivery.digest() }
-    }
-
+impl Trust<'_> {
     /// Returns whether only signed statements are trusted.
     pub(super) fn requires_signatures(&self) -> bool {
-        !self.identities.is_empty()
+        !self.rules.is_empty()
     }
 
-    /// Verifies that an identity has signed the image.
-    pub(super) async fn image(&self, identity: &Identity) -> GateOutcome {
-        self.signatures.verify(self.source, self.root, identity).await
+    /// Verifies that an identity has signed the image. Waits for the signature if the rule says so.
+    pub(super) async fn image(&self, rule: &SignatureRule, image: &Digest) -> GateOutcome {
+        let identity = &rule.image;
+        let Some(wait) = rule.wait else { return self.signatures.verify(self.reference, image, identity).await.into() };
+        let deadline = Instant::now() + wait;
+        let mut pause = PAUSE[0];
+        loop {
+            let found = self.signatures.look(self.reference, image, identity).await;
+            let now = Instant::now();
+            match found {
+                Verification::NotSigned(reason) if now >= deadline => {
+                    let waited = humantime::format_duration(wait);
+                    return Err(format!("{reason} (it was waited for {waited})"));
+                }
+                Verification::NotSigned(_) => {
+                    let left = super::evidence::rounded(deadline - now);
+                    let (reference, short) = (self.reference, image.short());
+                    let line =
+                        format!("{reference}: {short} is not signed by {identity} yet, waiting for at most {left}");
+                    self.signatures.runner.say(line);
+                }
+                decided => return decided.into(),
+            }
+            tokio::time::sleep(pause.min(deadline - now)).await;
+            pause = (pause * 2).min(PAUSE[1]);
+        }
     }
 
     /// Verifies that every identity in `signature` has signed a statement. Without `signature`, every statement is trusted.
     pub(super) async fn statement(&self, referrer: &Digest) -> Result<(), String> {
-        for identity in self.identities {
-            self.signatures.verify(self.source, referrer, identity).await?;
+        self.all(referrer, SignatureRule::statements).await
+    }
+
+    /// Verifies that every identity in `signature` has signed a record. That of a publication is a statement about the
+    /// image; promotions and rollbacks may have a signer of their own.
+    pub(crate) async fn record(&self, record: &Record, referrer: &Digest) -> Result<(), String> {
+        match record.kind {
+            RecordKind::Publish => self.statement(referrer).await,
+            RecordKind::Promote | RecordKind::Rollback => self.all(referrer, SignatureRule::records).await,
         }
+    }
+
+    /// The same for a record that was found in the store.
+    pub(super) async fn recorded(&self, found: &Recorded) -> Result<(), String> {
+        self.record(&found.record, &found.digest).await
+    }
+
+    async fn all(&self, referrer: &Digest, identity: impl Fn(&SignatureRule) -> &Identity) -> Result<(), String> {
+        for rule in self.rules {
+            let identity = identity(rule);
+            let outcome: GateOutcome = self.signatures.verify(self.reference, referrer, identity).await.into();
+            outcome.map_err(|reason| match identity {
+                Identity::Notation => format!(
+                    "{reason} (hint: ECR's managed signing only signs images: set `sign` in publish and promote, and add \
+                     `records=` with that identity to `signature=notation`)"
+                ),
+                _ => reason,
+            })?;
+        }
+        let address = format!("{}@{referrer}", self.reference.repository_address());
+        lock(self.read).insert(address, referrer.clone());
         Ok(())
     }
 }
 
-impl<'a> Signatures<'a> {
-    /// Finds cosign if a gate needs it.
-    pub(super) fn new(gates: &'a Gates<'_>, identities: &[&Identity]) -> Self {
-        let variables = &gates.runner.variables;
-        Self {
-            program: if identities.is_empty() { None } else { cosign::find(variables) },
-            project: gates.project,
-            temporary: variables.temporary(),
-            registries: SourceRegistries {
-                credentials: RegistryCredentials::new(gates.source.aws.clone()),
-                endpoints: gates.registries.endpoints.clone(),
-                logins: Mutex::default(),
-            },
-            workflows: WorkflowIdentity::new(variables),
-            outcomes: Mutex::default(),
-            processes: Semaphore::new(PROCESSES),
-            roots_of_trust: AsyncMutex::default(),
+impl From<Verification> for GateOutcome {
+    fn from(verification: Verification) -> Self {
+        match verification {
+            Verification::Signed(sentence) => Ok(sentence),
+            Verification::NotSigned(reason) => Err(reason),
+            Verification::Undecided(reason) => Err(format!("it can't be decided: {reason}")),
         }
-    }
-
-    /// Verifies that an identity has signed a digest of the source's repository.
-    async fn verify(&self, source: &Reference, digest: &Digest, identity: &Identity) -> GateOutcome {
-        let Location::Host(host) = &source.location else {
-            return Err(
-                "it can't be decided: cosign verifies signatures in a registry, not in a store on disk".to_owned()
-            );
-        };
-        let Some(program) = &self.program else {
-            return Err(
-                "it can't be decided: cosign is not on PATH (hint: run sigstore/cosign-installer before this step)"
-                    .to_owned(),
-            );
-        };
-        let key = format!("{host}/{}@{digest} {identity:?}", source.repository);
-        let cell = lock(&self.outcomes).entry(key).or_default().clone();
-        let verify = || async {
-            let arguments = self.workflows.arguments(identity, |path| self.project.inside(path))?;
-            let (host, login) = self.registries.login(host, &self.temporary).await?;
-            let mut command = cosign::command(program, &login);
-            if let Identity::Key(key) = identity {
-                grant(&mut command, Grant::PublicKey(key));
-            }
-            command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", source.repository));
-            let _roots_of_trust = match identity {
-                Identity::Key(_) => None,
-                Identity::OfRepository | Identity::Certificate { .. } => Some(self.roots_of_trust.lock().await),
-            };
-            let Ok(_permit) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
-            match run(command, OUTPUT_LIMIT, DEADLINE).await {
-                Ok(finished) if finished.status.success() => {
-                    Ok(format!("cosign verified that {identity} signed {}", digest.short()))
-                }
-                Ok(finished) => {
-                    let (digest, reason) = (digest.short(), cosign::reason(&finished));
-                    if NO_MATCH.iter().any(|beginning| reason.starts_with(beginning)) {
-                        Err(format!("cosign found no signature of {identity} on {digest}: {reason}"))
-                    } else {
-                        Err(format!(
-                            "it can't be decided: cosign could not verify that {identity} signed {digest}: {reason}"
-                        ))
-                    }
-                }
-                Err(error) => Err(format!("it can't be decided: {}", Diagnostic::of(&error.into()).line())),
-            }
-        };
-        cell.get_or_init(|| async { verify().await }).await.clone()
     }
 }
 
-impl SourceRegistries {
-    /// Returns the authority under which cosign reaches a host, and a Docker configuration with credentials for it alone.
-    async fn login(&self, host: &str, temporary: &std::path::Path) -> Result<(String, PathBuf), String> {
+impl<'a> Signatures<'a> {
+    /// Finds the programs that the rules need.
+    pub(crate) fn new(
+        rules: &[&SignatureRule],
+        access: &RegistryAccess,
+        options: &Options,
+        (project, sigstore): (&'a Project, &'a Sigstore),
+        runner: &'a Runner,
+    ) -> Self {
+        let variables = &runner.variables;
+        let identities = || rules.iter().flat_map(|rule| [Some(&rule.image), rule.records.as_ref()]).flatten();
+        let needs_notation = identities().any(|identity| *identity == Identity::Notation);
+        let needs_cosign = identities().any(|identity| *identity != Identity::Notation);
+        Self {
+            cosign: if needs_cosign { cosign::find(variables) } else { None },
+            notation: if needs_notation { notation::find(variables) } else { None },
+            project,
+            runner,
+            registries: Registries {
+                credentials: RegistryCredentials::new(access.aws.clone()),
+                endpoints: options.endpoints.clone(),
+                logins: Mutex::default(),
+            },
+            workflows: WorkflowIdentity::new(variables),
+            sigstore,
+            outcomes: Mutex::default(),
+        }
+    }
+
+    /// Verifies that an identity has signed a digest of a repository.
+    async fn verify(&self, reference: &Reference, digest: &Digest, identity: &Identity) -> Verification {
+        let key = format!("{}@{digest} {identity:?}", reference.repository_address());
+        let cell = lock(&self.outcomes).entry(key).or_default().clone();
+        cell.get_or_init(|| self.look(reference, digest, identity)).await.clone()
+    }
+
+    /// The same, even if it was done before.
+    async fn look(&self, reference: &Reference, digest: &Digest, identity: &Identity) -> Verification {
+        self.try_look(reference, digest, identity).await.unwrap_or_else(Verification::Undecided)
+    }
+
+    /// The same. `Err` is why it cannot be decided.
+    async fn try_look(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        identity: &Identity,
+    ) -> Result<Verification, String> {
+        let program = match identity {
+            Identity::Notation => "notation",
+            _ => "cosign",
+        };
+        let Location::Host(host) = &reference.location else {
+            return Err(format!("{program} verifies signatures in a registry, not in a store on disk"));
+        };
+        let command = match identity {
+            Identity::Notation => self.notation(host, reference, digest).await?,
+            _ => self.cosign(host, reference, digest, identity).await?,
+        };
+        let is_certificate = matches!(identity, Identity::OfRepository | Identity::Certificate { .. });
+        let _roots_of_trust = if is_certificate { self.sigstore.public_roots().await } else { None };
+        let Ok(_permit) = PROCESSES.acquire().await else { return Err("the run ends".to_owned()) };
+        let finished = run(command, OUTPUT_LIMIT, DEADLINE).await;
+        let finished = finished.map_err(|error| Diagnostic::of(&error.into()).line())?;
+        let digest = digest.short();
+        if finished.status.success() {
+            return Ok(Verification::Signed(format!("{program} verified that {identity} signed {digest}")));
+        }
+        let (reason, found_none) = failure(&finished, identity);
+        if found_none {
+            return Ok(Verification::NotSigned(format!(
+                "{program} found no signature of {identity} on {digest}: {reason}"
+            )));
+        }
+        Err(format!("{program} could not verify that {identity} signed {digest}: {reason}"))
+    }
+
+    async fn cosign(
+        &self,
+        host: &str,
+        reference: &Reference,
+        digest: &Digest,
+        identity: &Identity,
+    ) -> Result<Command, String> {
+        let Some(program) = &self.cosign else {
+            return Err("cosign is not on PATH (hint: run sigstore/cosign-installer before this step)".to_owned());
+        };
+        let arguments = self.workflows.arguments(identity, self.sigstore, |path| self.project.inside(path))?;
+        let (host, login) = self.registries.login(host, &self.runner.variables.temporary()).await?;
+        let mut command = cosign::command(program, &login);
+        if let Identity::Key(key) = identity {
+            grant(&mut command, Grant::PublicKey(key));
+        }
+        command.arg("verify").args(arguments).arg(format!("{host}/{}@{digest}", reference.repository));
+        Ok(command)
+    }
+
+    async fn notation(&self, host: &str, reference: &Reference, digest: &Digest) -> Result<Command, String> {
+        let Some(program) = &self.notation else {
+            return Err(
+                "notation is not on PATH (hint: run notaryproject/notation-action/setup before this step)".to_owned()
+            );
+        };
+        let (host, login) = self.registries.login(host, &self.runner.variables.temporary()).await?;
+        Ok(notation::verify(program, &login, &format!("{host}/{}", reference.repository), digest))
+    }
+}
+
+/// Returns the reason of a failed verification, and whether it means that no signature matched.
+fn failure(finished: &Finished, identity: &Identity) -> (String, bool) {
+    let reason = cosign::reason(finished);
+    let found_none = match identity {
+        Identity::Notation => notation::found_none(&String::from_utf8_lossy(&finished.log)),
+        _ => NO_MATCH.iter().any(|beginning| reason.starts_with(beginning)),
+    };
+    (reason, found_none)
+}
+
+impl Registries {
+    /// Returns the authority under which a program reaches a host, and a Docker configuration with credentials for it
+    /// alone.
+    async fn login(&self, host: &str, temporary: &Path) -> Result<(String, PathBuf), String> {
         let authority = match self.endpoints.get(host) {
-            Some(endpoint) => lifecycle::access::authority(endpoint).ok_or_else(|| {
-                format!("it can't be decided: cosign does not support the path in `registry-endpoints` for {host}")
-            })?,
+            Some(endpoint) => lifecycle::access::authority(endpoint)
+                .ok_or_else(|| format!("cosign does not support the path in `registry-endpoints` for {host}"))?,
             None => host.to_owned(),
         };
         let cell = lock(&self.logins).entry(authority.clone()).or_default().clone();
@@ -186,8 +302,7 @@ impl SourceRegistries {
             let written = Login::write(&authority, &credentials, temporary);
             written.map_err(|error| format!("cannot write credentials for cosign: {error}"))
         };
-        let login = cell.get_or_try_init(login).await.map_err(|reason| format!("it can't be decided: {reason}"))?;
-        let folder = login.folder().to_owned();
+        let folder = cell.get_or_try_init(login).await?.folder().to_owned();
         Ok((authority, folder))
     }
 }
@@ -201,26 +316,29 @@ impl WorkflowIdentity {
     fn arguments(
         &self,
         identity: &Identity,
+        sigstore: &Sigstore,
         inside: impl Fn(&str) -> std::io::Result<PathBuf>,
     ) -> Result<Vec<String>, String> {
         let certificate = |option: &str, value: String, issuer: &str| {
-            vec![format!("--certificate-identity{option}={value}"), format!("--certificate-oidc-issuer={issuer}")]
+            let mut arguments =
+                vec![format!("--certificate-identity{option}={value}"), format!("--certificate-oidc-issuer={issuer}")];
+            arguments.extend(sigstore.trust_arguments());
+            arguments
         };
         match identity {
             Identity::Key(key) => {
                 let key = if key.contains("://") {
                     key.clone()
                 } else {
-                    let path = inside(key);
-                    let path = path.map_err(|error| format!("it can't be decided: the key {key}: {error}"))?;
-                    let missing = || format!("it can't be decided: the key {key} does not exist");
+                    let path = inside(key).map_err(|error| format!("the key {key}: {error}"))?;
+                    let missing = || format!("the key {key} does not exist");
                     path.is_file().then(|| path.display().to_string()).ok_or_else(missing)?
                 };
                 // The key alone decides. Signatures by a private key are often in no transparency log.
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing = "it can't be decided: `signature` names no identity, and GITHUB_REPOSITORY is not set";
+                let missing = "`signature` names no identity, and GITHUB_REPOSITORY is not set";
                 let workflows = self.pattern.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }
@@ -231,11 +349,12 @@ impl WorkflowIdentity {
                     Subject::Matching(pattern) => certificate("-regexp", format!("^(?:{pattern})$"), issuer),
                 })
             }
+            Identity::Notation => Ok(Vec::new()),
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -244,12 +363,12 @@ mod tests {
     use super::*;
 
     fn missing(path: &str) -> std::io::Result<PathBuf> {
-        Ok(std::path::Path::new("/missing").join(path))
+        Ok(Path::new("/missing").join(path))
     }
 
     fn arguments(identity: &Identity) -> Result<Vec<String>, String> {
         let workflows = WorkflowIdentity::new(&Variables::from([("GITHUB_REPOSITORY", "o/n.x")]));
-        workflows.arguments(identity, missing)
+        workflows.arguments(identity, &Sigstore::default(), missing)
     }
 
     #[test]
@@ -275,6 +394,10 @@ mod tests {
             arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
         );
         let unknown = WorkflowIdentity::new(&Variables::from([]));
-        assert!(unknown.arguments(&Identity::OfRepository, missing).is_err());
+        assert!(unknown.arguments(&Identity::OfRepository, &Sigstore::default(), missing).is_err());
+        let own = Sigstore { trusted_root: Some("/checkout/root.json".into()), signing_config: None };
+        let workflows = WorkflowIdentity::new(&Variables::from([("GITHUB_REPOSITORY", "o/n.x")]));
+        let with_own_root = workflows.arguments(&matching, &own, missing).unwrap();
+        assert_eq!(with_own_root.last().unwrap(), "--trusted-root=/checkout/root.json");
     }
 }

@@ -10,10 +10,11 @@ use time::OffsetDateTime;
 
 use cfn_images::Version;
 use lifecycle::ActionError;
-use lifecycle::delivery::{Delivery, HeldVersion, Remark, TagPlan, TagRules};
-use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded};
+use lifecycle::delivery::{Delivery, HeldVersion, Remark, Signatures, TagPlan, TagRules};
+use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorded, SourceCommit};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag};
+use lifecycle::signing::Workflows;
 use oci::transfer::Graph;
 use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use runner_protocol::{Level, Runner};
@@ -27,6 +28,8 @@ use source::{missing_source, rollback_root};
 /// An image that is promoted, and what is known about the target environment.
 pub(crate) struct Promotion {
     pub(crate) delivery: Delivery,
+    /// The commit that the image was built from, if it was looked up and is known.
+    pub(crate) commit: Option<SourceCommit>,
     /// The history of the target environment, if it was read.
     pub(crate) history: Option<Result<EnvironmentHistory, StoreError>>,
     /// The version that the target environment holds, if it is known and this is no rollback.
@@ -113,7 +116,7 @@ impl Promotion {
         let graph = Graph { root, children: Vec::new(), blobs: Vec::new() };
         let mut delivery = Delivery::new(rules.kind, source.store, target, graph, tags);
         delivery.from = Some(from.clone());
-        let mut promotion = Self { delivery, history, current: None };
+        let mut promotion = Self { delivery, commit: None, history, current: None };
         promotion.current = promotion.find_current(transition).await?;
         if !is_of_version {
             promotion.check_version(transition, from, named).await?;
@@ -127,6 +130,7 @@ impl Promotion {
         promotion.delivery.remarks.extend(remarks.into_iter().flatten());
         promotion.check_repository(request, named).await?;
         promotion.read_graph(request, lookups).await?;
+        promotion.find_commit(request).await;
         if lookups.publication {
             let remark = promotion.template_remark(request).await;
             promotion.delivery.remarks.extend(remark);
@@ -171,6 +175,25 @@ impl Promotion {
         Ok(())
     }
 
+    /// Looks up the commit that the image was built from, for the record and for GitHub. The registry decides what is
+    /// promoted, so a commit that cannot be looked up is only a remark.
+    async fn find_commit(&mut self, request: &Request) {
+        let is_deployed = request.deployments.is_some() && !self.delivery.is_done();
+        if self.delivery.record.is_none() && !is_deployed {
+            return;
+        }
+        match SourceCommit::of(&self.delivery.source, &self.delivery.graph).await {
+            Ok(commit) => self.commit = commit,
+            Err(error) => {
+                let text = format!("the commit that it was built from is unknown: {error}");
+                self.delivery.remarks.push(Remark::new(Level::Notice, text));
+            }
+        }
+        if let Some(record) = &mut self.delivery.record {
+            record.image_commit = self.commit.as_ref().map(|commit| commit.hash.clone());
+        }
+    }
+
     fn readable_history(&self) -> Option<&EnvironmentHistory> {
         self.history.as_ref()?.as_ref().ok()
     }
@@ -205,11 +228,14 @@ impl Promotion {
             return Ok(());
         }
         let transition = &request.transition;
-        if !self.needs_record(transition, name).await? {
+        if !self.needs_record(transition, name).await? && !self.is_unsigned(request, &named.reference, runner).await {
             return Ok(());
         }
         let supersedes = self.superseded_records(transition, name).await?;
         let delivery = &mut self.delivery;
+        if request.signing.signing.is_some() {
+            delivery.signatures = Signatures::Record;
+        }
         let release = transition.target();
         let (run, kind, digest) = (&runner.variables, delivery.kind, delivery.digest());
         delivery.record = Some(Record {
@@ -291,6 +317,16 @@ impl Promotion {
         // A version that was here before gets a record if it is newer than the current one; going back takes a rollback.
         let is_forward = self.current.as_ref().is_some_and(|current| current.order == Some(Ordering::Less));
         Ok(!is_known || transition.rollback || is_forward)
+    }
+
+    /// Returns whether this run signs, and nobody of this repository has signed the record that counts: it was written
+    /// without `sign`, or the run ended before it was signed. Another record is signed in its place, since anybody may
+    /// have written this one.
+    async fn is_unsigned(&self, request: &Request, reference: &Reference, runner: &Runner) -> bool {
+        let current = self.readable_history().and_then(EnvironmentHistory::current);
+        let current = current.filter(|entry| entry.digest == *self.delivery.digest() && entry.tag == reference.tag);
+        let (Some(entry), Some(signer)) = (current, request.signer(runner)) else { return false };
+        signer.verify(reference, entry.referrer(), Workflows::OfRepository).await.is_err()
     }
 
     /// Returns the records of this promotion that interrupted runs left: their tag was not written. For a version's tag these

@@ -7,7 +7,6 @@ mod annotation;
 #[cfg(feature = "services")]
 pub mod aws;
 pub mod clock;
-pub mod cosign;
 #[cfg(feature = "services")]
 pub mod delivery;
 #[cfg(feature = "services")]
@@ -27,6 +26,8 @@ pub mod inputs;
 pub mod naming;
 mod nearest;
 mod plural;
+#[cfg(feature = "services")]
+pub mod signing;
 pub mod workspace;
 
 pub use annotation::AtSourceLocation;

@@ -145,6 +145,13 @@ const COSIGN: VariableList = &[
     ("SOURCE_DATE_EPOCH", "the time that a signature is dated with"),
 ];
 
+/// The variables of notation.
+const NOTATION: VariableList = &[
+    ("NOTATION_CONFIG", "its trust policy and trust stores"),
+    ("NOTATION_LIBEXEC", "its plugins"),
+    ("NOTATION_CACHE", "lists of revoked certificates"),
+];
+
 const HADOLINT: VariableList = &[("HADOLINT_*", "hadolint's own, one for each option")];
 
 /// Variables of Node.js, without `NODE_AUTH_TOKEN`.
@@ -253,6 +260,8 @@ pub enum Program<'a> {
     Docker,
     /// `cosign`. Keys and tokens are grants.
     Cosign,
+    /// `notation`
+    Notation,
     /// `hadolint`
     Hadolint,
     /// `snyk`
@@ -284,6 +293,8 @@ pub enum Grant<'a> {
     PrivateKey(&'a str),
     /// A public key, or the public part of a key in a KMS.
     PublicKey(&'a str),
+    /// AWS Signer, which its plugin for notation asks whether a signature was revoked.
+    AwsSigner,
 }
 
 /// Returns a command with only the variables that the program needs.
@@ -313,6 +324,7 @@ fn program_variables(program: Program<'_>, variables: &Variables) -> Vec<String>
         Program::Buildah => &[BUILDAH, PASSWORD_STORES],
         Program::Docker => &[DOCKER, PASSWORD_STORES],
         Program::Cosign => &[COSIGN],
+        Program::Notation => &[NOTATION],
         Program::Hadolint => &[HADOLINT],
         Program::Snyk => &[SNYK, NODE],
         Program::Trivy => &[TRIVY],
@@ -342,6 +354,7 @@ fn grant_variables(grant: Grant<'_>) -> Vec<String> {
         Grant::Variable(name) => vec![name.to_owned()],
         Grant::GitHubCache => names(&[GITHUB_CACHE]),
         Grant::IdentityToken => names(&[IDENTITY_TOKEN]),
+        Grant::AwsSigner => names(&[AWS]),
         Grant::PrivateKey(key) if has_password(key) => [names(&[PRIVATE_KEY]), key_variables(key)].concat(),
         Grant::PrivateKey(key) | Grant::PublicKey(key) => key_variables(key),
     }
@@ -546,7 +559,7 @@ mod tests {
         let text = include_str!("../../../docs/security.md");
         let programs =
             [Program::Buildah, Program::Docker, Program::Cosign, Program::Hadolint, Program::Snyk, Program::Trivy];
-        let others = [Program::Grype, Program::Syft, Program::Git, Program::Pip];
+        let others = [Program::Notation, Program::Grype, Program::Syft, Program::Git, Program::Pip];
         let variables = Variables::from([]);
         let of_programs = programs.into_iter().chain(others).flat_map(|program| program_variables(program, &variables));
         let keys = ["awskms://", "gcpkms://", "azurekms://", "hashivault://", "k8s://", "gitlab://", "acme://"];
@@ -554,6 +567,7 @@ mod tests {
             Grant::PrivateKey("key"),
             Grant::GitHubCache,
             Grant::IdentityToken,
+            Grant::AwsSigner,
         ]);
         let of_helpers = ["gh", "env"].into_iter().flat_map(helper_variables);
         for pattern in of_programs.chain(of_grants.flat_map(grant_variables)).chain(of_helpers) {
@@ -573,6 +587,7 @@ mod tests {
             (Program::Syft, &[]),
             (Program::Git, &[]),
             (Program::Cosign, &[]),
+            (Program::Notation, &[]),
             (Program::Pip, &[]),
         ] {
             assert_eq!(of(&program_variables(program, &variables), &SECRETS), expected, "{program:?}");

@@ -17,7 +17,7 @@ use crate::ActionError;
 use crate::access::OpenRepository;
 use crate::aws::Aws;
 use crate::diagnostic::Diagnostic;
-use crate::evidence::{Record, RecordKind};
+use crate::evidence::{Record, RecordKind, VerificationSummary};
 use crate::inputs::{CreateRepositories, EvidenceMode};
 use crate::naming::Named;
 use oci::transfer::{Attached, Graph, copy};
@@ -68,6 +68,8 @@ pub struct Delivery {
     pub replaced: Option<Digest>,
     /// The record to attach; its time is set when it is attached.
     pub record: Option<Record>,
+    /// The verification summary to attach together with the record.
+    pub summary: Option<VerificationSummary>,
     /// Which manifests are signed.
     pub signatures: Signatures,
     /// What to say about the image apart from its result.
@@ -101,6 +103,7 @@ impl Delivery {
             repository: RepositoryState::Unknown,
             replaced: None,
             record: None,
+            summary: None,
             signatures: Signatures::None,
             remarks: Vec::new(),
         }
@@ -210,6 +213,7 @@ impl Delivery {
             content: (is_copied && !self.is_there).then(|| self.graph.clone()),
             evidence,
             record: self.record.clone(),
+            summary: self.summary.clone().filter(|_| self.record.is_some()),
             signatures: self.signatures,
             tags: self.written_tags().cloned().collect(),
         })

@@ -1,18 +1,18 @@
 use std::sync::Arc;
 
 use crate::clock;
-use crate::evidence::{Record, RecordKind};
+use crate::evidence::{Artifact, Record, RecordKind};
 use crate::naming::{Project, Release};
 use oci::transfer::copy;
-use oci::{BlobSource, Digest, Manifest, Reference, Store, StoreError};
+use oci::{BlobSource, Digest, Reference, Store, StoreError};
 use runner_protocol::Variables;
 
-/// Attaches a record to its image, whose root must already be in the target. Returns the record's own digest.
+/// Attaches a statement of this run to its image, whose root must already be in the target. Returns the statement's own
+/// digest.
 ///
 /// # Errors
-/// If the record would exceed the size limit, or cannot be written.
-pub async fn attach(record: &Record, target: &Arc<dyn Store>, root: &Manifest) -> Result<Digest, StoreError> {
-    let artifact = record.artifact(&root.descriptor())?;
+/// If it cannot be written.
+pub async fn attach(artifact: Artifact, target: &Arc<dyn Store>) -> Result<Digest, StoreError> {
     let manifest = artifact.manifest.clone();
     let artifact: Arc<dyn BlobSource> = Arc::new(artifact);
     copy::artifact(target, &manifest, &artifact).await?;
@@ -21,7 +21,7 @@ pub async fn attach(record: &Record, target: &Arc<dyn Store>, root: &Manifest) -
 
 impl Project {
     /// Returns the record of what this run does to a digest: with the current time, the template, and the run as
-    /// GitHub's runner describes it.
+    /// GitHub's runner describes it. The commit of the image is left to the caller.
     pub fn record(
         &self,
         run: &Variables,
@@ -42,7 +42,8 @@ impl Project {
             version: release.version.to_string(),
             template: self.template_sha256(),
             repository: text(run.repository()),
-            commit: text(run.commit()),
+            image_commit: None,
+            run_commit: text(run.commit()),
             run: run.run_url(),
             actor: text(run.actor()),
             time: clock::now_millis(),

@@ -200,18 +200,29 @@ impl Writer<'_> {
         let record = match writes.record.clone() {
             Some(mut record) => {
                 record.time = clock::now_millis();
-                let referrer = attach(&record, &delivery.target.store, &delivery.graph.root).await?;
+                let artifact = record.artifact(&delivery.graph.root.descriptor())?;
+                let referrer = attach(artifact, &delivery.target.store).await?;
                 attachments.record = true;
                 Some(referrer)
             }
             None => None,
         };
+        let summary = match &writes.summary {
+            Some(summary) => {
+                let artifact = summary.artifact(&delivery.graph.root.descriptor())?;
+                let referrer = attach(artifact, &delivery.target.store).await?;
+                attachments.summary = true;
+                Some(referrer)
+            }
+            None => None,
+        };
+        let said = record.into_iter().chain(summary);
         let signed: Vec<Digest> = match writes.signatures {
             Signatures::None => return Ok(()),
-            Signatures::Record => record.into_iter().collect(),
+            Signatures::Record => said.collect(),
             Signatures::All => {
                 let content = writes.content.iter().flat_map(Graph::manifests).map(|manifest| &manifest.digest);
-                progress.referrers.iter().chain(&record).chain(content).cloned().collect()
+                progress.referrers.iter().cloned().chain(said).chain(content.cloned()).collect()
             }
         };
         if !signed.is_empty() {

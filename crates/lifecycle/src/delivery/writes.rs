@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TagPlan;
-use crate::evidence::Record;
+use crate::evidence::{Record, VerificationSummary};
 use oci::transfer::{Attached, Graph};
 use runner_protocol::{Cell, Table};
 
@@ -18,6 +18,8 @@ pub struct PlannedWrites {
     pub evidence: Attached,
     /// The record that is attached.
     pub record: Option<Record>,
+    /// The verification summary that is attached.
+    pub summary: Option<VerificationSummary>,
     /// Which of these are signed.
     pub signatures: Signatures,
     /// The tags that are written, each with the digest that it holds now.
@@ -30,7 +32,8 @@ pub enum Signatures {
     /// Nothing.
     #[default]
     None,
-    /// The record only. The image was signed when it was published.
+    /// What this run says about the image: its record and the verification summary. The image was signed when it was
+    /// published.
     Record,
     /// Every manifest that is written: the image's, its evidence and the record.
     All,
@@ -45,7 +48,7 @@ impl PlannedWrites {
 
     /// Returns how many manifests are signed.
     fn signed(&self) -> usize {
-        let record = usize::from(self.record.is_some());
+        let record = usize::from(self.record.is_some()) + usize::from(self.summary.is_some());
         match self.signatures {
             Signatures::None => 0,
             Signatures::Record => record,
@@ -89,6 +92,9 @@ impl PlannedWrites {
         if let Some(record) = &self.record {
             rows.push(("record", record.kind.name().to_owned()));
         }
+        if let Some(summary) = &self.summary {
+            rows.push(("verification summary", summary.result().to_owned()));
+        }
         for TagPlan { tag, current, .. } in &self.tags {
             let holds = current.as_ref().map_or_else(|| "new".to_owned(), |held| format!("holds {}", held.short()));
             rows.push(("tag", format!("{tag}, {holds}")));
@@ -107,6 +113,8 @@ pub struct Attachments {
     pub evidence: usize,
     /// Whether a record was attached.
     pub record: bool,
+    /// Whether a verification summary was attached.
+    pub summary: bool,
     /// How many manifests were signed.
     pub signatures: usize,
 }
@@ -117,6 +125,7 @@ impl Attachments {
         let parts = [
             (self.evidence > 0).then(|| format!("evidence ({})", self.evidence)),
             self.record.then(|| "record".to_owned()),
+            self.summary.then(|| "verification summary".to_owned()),
             (self.signatures > 0).then(|| format!("signatures ({})", self.signatures)),
         ];
         Cell::text(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))

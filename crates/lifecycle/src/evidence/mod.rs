@@ -12,12 +12,16 @@ mod record;
 pub mod results;
 pub mod sarif;
 pub mod scan;
+mod source_commit;
+mod verification_summary;
 mod vulnerability;
 pub mod waivers;
 
 pub use artifact::{Artifact, Payload, attest, statement};
 pub use dated_version::{DatedVersion, FirstRecord};
 pub use record::{GateResult, GateStatus, Record, RecordKind, Recorded};
+pub use source_commit::SourceCommit;
+pub use verification_summary::VerificationSummary;
 
 /// Artifact types of referrers.
 pub mod artifact_type {
@@ -37,6 +41,8 @@ pub mod predicate_type {
     pub const VULNERABILITIES: &str = "https://in-toto.io/attestation/vulns/v0.2";
     /// [Provenance](https://slsa.dev/spec/v1.0/provenance).
     pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+    /// [Verification summary](https://slsa.dev/spec/v1.1/verification_summary).
+    pub const VERIFICATION_SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
     /// The record of a publication, promotion or rollback: [`Record`](super::Record).
     pub const RECORD: &str = "https://image-lifecycle.github.io/record/v1";
 }

@@ -84,9 +84,12 @@ pub struct Record {
     /// The repository of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub repository: Option<String>,
+    /// The commit that the image was built from, if its provenance or its labels name it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image_commit: Option<String>,
     /// The commit of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub commit: Option<String>,
+    pub run_commit: Option<String>,
     /// The address of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub run: Option<String>,
@@ -296,7 +299,8 @@ mod tests {
             version: "1.0.0".into(),
             template: "00".into(),
             repository: Some("owner/name".into()),
-            commit: None,
+            image_commit: None,
+            run_commit: None,
             run: None,
             actor: None,
             time: time.into(),

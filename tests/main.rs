@@ -36,6 +36,7 @@ mod guides;
 mod history;
 mod hostile;
 mod images_files;
+mod keyless;
 mod layers;
 mod log_safety;
 mod loops;

@@ -40,6 +40,7 @@ mod keyless;
 mod layers;
 mod log_safety;
 mod loops;
+mod managed_signing;
 mod markdown;
 mod mistakes;
 mod names;

@@ -27,7 +27,10 @@ pub(crate) fn referrers(call: &Call<'_>) -> Outcome {
     let limit = state.quirks.page;
     let repository = state.repository(call.registry, &call.route.repository).ok_or_else(|| call.unknown())?;
     let wanted = call.route.query("artifactType");
+    let subject = &call.route.reference;
+    let late = repository.late_referrers.get_mut(subject).map(|late| late.listed()).unwrap_or_default();
     let mut descriptors = repository.referrers(&call.route.reference);
+    descriptors.retain(|descriptor| !late.iter().any(|late| descriptor["digest"] == late.as_str()));
     descriptors.retain(|descriptor| wanted.is_none_or(|wanted| descriptor["artifactType"] == wanted));
     let (page, link) = page(call, &descriptors, limit)?;
     let media_type = "application/vnd.oci.image.index.v1+json";

@@ -51,6 +51,14 @@ impl<'a> Registry<'a> {
         }
     }
 
+    /// Lets the next `lists` lists of the referrers of `subject` leave one out: a signature that ECR's managed signing
+    /// writes some time after the push.
+    pub fn sign_late(&self, repository: &str, subject: &str, signature: &str, lists: u32) {
+        self.change(repository, |repository| {
+            repository.late_referrers.entry(subject.to_owned()).or_default().add(signature, lists);
+        });
+    }
+
     /// Puts a blob and returns its digest.
     pub fn put_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> String {
         let bytes = bytes.into();

@@ -104,6 +104,34 @@ pub struct Repository {
     pub tags: BTreeMap<String, String>,
     /// Image scans by digest.
     pub scans: BTreeMap<String, ImageScan>,
+    /// Referrers that appear late, by their subject's digest.
+    pub late_referrers: BTreeMap<String, LateReferrers>,
+}
+
+/// Referrers of a digest that the first lists leave out, as ECR's managed signing signs an image some time after its push.
+#[derive(Clone, Debug, Default)]
+pub struct LateReferrers {
+    /// The digests of the referrers, each with the number of lists that still leave it out.
+    remaining: BTreeMap<String, u32>,
+}
+
+impl LateReferrers {
+    /// Lets the next `lists` lists leave a referrer out.
+    pub fn add(&mut self, referrer: &str, lists: u32) {
+        if lists > 0 {
+            self.remaining.insert(referrer.to_owned(), lists);
+        }
+    }
+
+    /// Counts a list, and returns the referrers that it leaves out.
+    pub(crate) fn listed(&mut self) -> Vec<String> {
+        let left_out: Vec<String> = self.remaining.keys().cloned().collect();
+        self.remaining.retain(|_, lists| {
+            *lists = lists.saturating_sub(1);
+            *lists > 0
+        });
+        left_out
+    }
 }
 
 /// A manifest in a repository.

@@ -32,6 +32,7 @@ mod faults;
 mod gallery;
 mod gates;
 mod github;
+mod github_records;
 mod guides;
 mod history;
 mod hostile;

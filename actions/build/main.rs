@@ -23,13 +23,16 @@ mod scan;
 mod single_image_layout;
 mod tools;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lifecycle::access::Login;
 use lifecycle::{ActionError, plural};
 use runner_protocol::{Action, Runner, Verdict};
+use tempfile::TempDir;
 
 use builder::{BaseCredentials, Builder, ImageLoader};
 use checks::Checks;
@@ -49,6 +52,12 @@ const ACTION: Action = Action {
     names_artifacts: false,
 };
 
+/// How often the removal of the temporary folder is tried.
+const REMOVALS: usize = 30;
+
+/// The time between two attempts to remove the temporary folder.
+const REMOVAL_INTERVAL: Duration = Duration::from_millis(100);
+
 fn main() -> ExitCode {
     lifecycle::action::main(&ACTION, build)
 }
@@ -63,7 +72,19 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let builder = Builder::choose(&request.build, &images, &runner, folder.path()).await?;
     let verdict = build_images(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
+    remove(folder).await;
     verdict
+}
+
+/// Removes the run's temporary folder. A program that was killed can still create a file in it while it ends, so a removal
+/// that fails is tried again.
+async fn remove(folder: TempDir) {
+    for _ in 0..REMOVALS {
+        match std::fs::remove_dir_all(folder.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => tokio::time::sleep(REMOVAL_INTERVAL).await,
+            _ => break,
+        }
+    }
 }
 
 /// Returns the parent of this run's temporary folder. Builders divide paths in options at commas, colons and quotes: if

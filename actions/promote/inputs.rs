@@ -6,6 +6,7 @@ use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
+use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{CommonOptions, region, registry, registry_or_of_file, waivers_file};
 use lifecycle::signing::SigningInputs;
 use runner_protocol::{Input, InputError, Runner};
@@ -36,6 +37,7 @@ lifecycle::inputs! {
     expect = "",
     history = "false",
     deployments = "false",
+    records = "false",
     sign = "off",
     signing_config = "",
     trusted_root = "",
@@ -69,6 +71,7 @@ impl Inputs {
         let expected_plan = expected.text().map(|text| text.parse().map_err(|_| expected.refuse(hash))).transpose()?;
         let requirements = requirement::parse(&self.require())?;
         let deployments = self.deployment_options(&ladder, &transition.to)?;
+        let github_records = GitHubRecords::parse(&self.records(), &self.github_token())?;
         let writing = self.writing().parse(&common.project)?;
         let source = if transition.rollback { self.target_registry_inputs() } else { self.source_registry_inputs() };
         let source = source.access(&self.shared_registry_inputs(), &common, runner)?;
@@ -90,6 +93,7 @@ impl Inputs {
             gates,
             expected_plan,
             deployments,
+            github_records,
         })
     }
 

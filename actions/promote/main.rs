@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use lifecycle::ActionError;
 use lifecycle::access::Login;
-use lifecycle::delivery::{Order, Stage, Writer};
+use lifecycle::delivery::{GitHubRecord, Order, Stage, Writer};
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
 
@@ -92,6 +92,10 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         None => Ok(()),
     };
     let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, sign).await;
+    if let Some(records) = request.github_records.as_ref().filter(|_| stage == Stage::Applied) {
+        let images = plan.images.iter().map(|planned| &planned.image);
+        records.write(GitHubRecord::Deployment, request.transition.target(), images, &runner).await;
+    }
     let missing =
         lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
             .await;

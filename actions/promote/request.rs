@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use cfn_images::Version;
 use lifecycle::SecretString;
 use lifecycle::access::RegistryAccess;
+use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
 use lifecycle::signing::{Registries, Signer, SigningOptions, Sigstore};
@@ -26,6 +27,8 @@ pub(crate) struct Request {
     /// The hash of the plan that was reviewed.
     pub(crate) expected_plan: Option<Digest>,
     pub(crate) deployments: Option<DeploymentOptions>,
+    /// GitHub's records of where the images are deployed, if they are written.
+    pub(crate) github_records: Option<GitHubRecords>,
 }
 
 /// The version, and the environments between which it moves.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, Role};
+use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{registry, registry_or_of_file};
 use lifecycle::naming::Project;
 use lifecycle::signing::SigningInputs;
@@ -19,6 +20,7 @@ lifecycle::inputs! {
     environment = "dev",
     role_to_assume = "",
     sign = "off",
+    records = "false",
     signing_config = "",
     trusted_root = "",
 }
@@ -50,6 +52,7 @@ impl Inputs {
             version,
             layouts,
             signing,
+            github_records: GitHubRecords::parse(&self.records(), &self.github_token())?,
             common,
             writing,
         })

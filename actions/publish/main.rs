@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lifecycle::access::Login;
-use lifecycle::delivery::{Order, Stage, Writer};
+use lifecycle::delivery::{GitHubRecord, Order, Stage, Writer};
 use lifecycle::signing::{Registries, Signer};
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Runner, Verdict};
@@ -51,6 +51,9 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         None => Ok(()),
     };
     let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
+    if let Some(records) = request.github_records.as_ref().filter(|_| stage == Stage::Applied) {
+        records.write(GitHubRecord::Storage, request.release(), &plan.images, &runner).await;
+    }
     let missing =
         lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
             .await;

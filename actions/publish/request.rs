@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cfn_images::Version;
 use lifecycle::access::RegistryAccess;
+use lifecycle::delivery::GitHubRecords;
 use lifecycle::inputs::{CommonOptions, WritingOptions};
 use lifecycle::naming::Release;
 use lifecycle::signing::SigningOptions;
@@ -18,6 +19,8 @@ pub(crate) struct Request {
     pub(crate) layouts: Vec<PathBuf>,
     pub(crate) target: RegistryAccess,
     pub(crate) signing: SigningOptions,
+    /// GitHub's records of where the images are stored, if they are written.
+    pub(crate) github_records: Option<GitHubRecords>,
 }
 
 impl Request {

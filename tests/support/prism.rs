@@ -37,6 +37,8 @@ struct State {
     statuses: VecDeque<Option<u16>>,
     /// What is answered where comments are listed, in place of the example.
     comments: Value,
+    /// What is answered where storage records are listed.
+    storage_records: Value,
 }
 
 /// A request and its answer.
@@ -58,7 +60,9 @@ impl GitHub {
         let prism = (0..5).find_map(|_| Prism::try_start()).expect("Prism starts");
         let listener = http::listen("127.0.0.1").unwrap();
         let address = http::base_url(&listener);
-        let state = Arc::new(Mutex::new(State { comments: Value::Array(Vec::new()), ..State::default() }));
+        let none = || Value::Array(Vec::new());
+        let state = State { comments: none(), storage_records: none(), ..State::default() };
+        let state = Arc::new(Mutex::new(state));
         let (shared, port) = (state.clone(), prism.port);
         let handler: Handler = Arc::new(move |request, _| Box::pin(exchange(request, port, shared.clone())));
         GitHub { address, state, _server: Server::start(vec![(listener, handler)]), _prism: prism }
@@ -77,6 +81,11 @@ impl GitHub {
     /// What is there where comments are listed.
     pub(crate) fn has_comments(&self, comments: Value) {
         self.state.lock().unwrap().comments = comments;
+    }
+
+    /// What is there where storage records are listed.
+    pub(crate) fn has_storage_records(&self, records: Value) {
+        self.state.lock().unwrap().storage_records = records;
     }
 
     /// What went through since the last time.
@@ -126,6 +135,9 @@ async fn exchange(
     let mut state = state.lock().unwrap();
     if status == 200 && what.starts_with("GET ") && what.contains("/comments?") {
         answer = state.comments.to_string();
+    }
+    if status == 200 && what.ends_with("/metadata/storage-records") {
+        answer = json!({"storage_records": state.storage_records}).to_string();
     }
     // The answer is lost, not the comment.
     if own.is_some_and(|status| status >= 500) && what.starts_with("POST ") && what.ends_with("/comments") {

@@ -3,6 +3,7 @@
 //! A [`Delivery`] says where an image comes from, where it goes and under which tags. It lists what is missing there as
 //! [`PlannedWrites`], and a [`Writer`] writes exactly that list; a dry run only shows it.
 
+mod github_records;
 mod outcome;
 mod record;
 mod remark;
@@ -25,6 +26,7 @@ use oci::{Digest, Reference, Store};
 use registry::EcrHost;
 use runner_protocol::{Level, Runner};
 
+pub use github_records::{GitHubRecord, GitHubRecords};
 pub use outcome::{Outcome, Stage, Status, annotate, notes, output, show_writes};
 pub use record::attach;
 pub use remark::Remark;

@@ -15,6 +15,8 @@ pub struct Error {
     pub(super) transient: bool,
     /// Whether the token lacks the permission.
     denied: bool,
+    /// Whether GitHub answered that there is no such thing.
+    missing: bool,
     /// How long to wait before a retry, according to the server.
     pub(super) after: Option<Duration>,
     #[source]
@@ -23,12 +25,33 @@ pub struct Error {
 
 impl Error {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, transient: false, denied: false, after: None, source: None }
+        Self {
+            message: message.into(),
+            hint: None,
+            transient: false,
+            denied: false,
+            missing: false,
+            after: None,
+            source: None,
+        }
     }
 
     /// Returns whether the token lacks the permission, as it does in a pull request from a fork.
     pub fn is_denied(&self) -> bool {
         self.denied
+    }
+
+    /// Returns whether GitHub answered that there is no such thing.
+    pub(super) fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// Adds to the hint about a missing permission that the call works for organizations only.
+    pub(super) fn of_organizations(mut self) -> Self {
+        if let Some(hint) = self.hint.as_mut().filter(|_| self.denied) {
+            hint.push_str("; GitHub keeps these records for the repositories of organizations only");
+        }
+        self
     }
 
     pub(super) fn because(mut self, source: impl Into<BoxError>) -> Self {
@@ -75,6 +98,7 @@ impl Error {
                 format!("the job needs `permissions: {permission}: write`, and `github-token: ${{{{ github.token }}}}`")
             }),
             denied,
+            missing: status == StatusCode::NOT_FOUND,
             transient: status.is_server_error() || limited,
             after,
             ..Self::new(format!("{route}: GitHub answered {}{said}", status.as_u16()))

@@ -1,5 +1,6 @@
 //! The parts of GitHub's API that the actions write to.
 
+mod artifact_metadata;
 mod code_scanning;
 mod comment;
 mod deployments;
@@ -18,6 +19,7 @@ use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use octocrab::{AuthState, Octocrab, OctocrabBuilder};
 use serde_json::Value;
 
+pub use artifact_metadata::{ArtifactInRegistry, DeployedArtifact};
 pub use comment::CommentBody;
 pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
@@ -95,6 +97,11 @@ impl GitHub {
     async fn post(&self, permission: &'static str, path: &str, body: &Value) -> Result<Value, Error> {
         let route = self.route(path);
         with_retries(&route, || self.send(permission, Method::POST, &route, Some(body))).await
+    }
+
+    /// Returns the owner and the name of the repository.
+    fn owner_and_name(&self) -> (&str, &str) {
+        self.repository.split_once('/').unwrap_or_default()
     }
 
     fn route(&self, path: &str) -> String {

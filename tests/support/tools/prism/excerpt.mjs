@@ -3,6 +3,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
 
 const PATHS = [
+  "/orgs/{org}/artifacts/metadata/deployment-record",
+  "/orgs/{org}/artifacts/metadata/storage-record",
+  "/orgs/{org}/artifacts/{subject_digest}/metadata/storage-records",
   "/repos/{owner}/{repo}/code-scanning/sarifs",
   "/repos/{owner}/{repo}/deployments",
   "/repos/{owner}/{repo}/deployments/{deployment_id}/statuses",

@@ -148,7 +148,7 @@ mod tests {
     const DIGEST: &str = "sha256:1bb1e949e55dcefc6353e7b36c8897d2a107d8e8dca49d4e3c0ea8493fc0bc72";
 
     fn bodies(reference: &str, version: &str) -> (Option<Value>, Option<Value>) {
-        let (reference, digest) = (reference.parse().unwrap(), DIGEST.parse().unwrap());
+        let (reference, digest) = (Reference::parse(reference, None).unwrap(), DIGEST.parse().unwrap());
         let image = ArtifactInRegistry { reference: &reference, digest: &digest, version };
         let deployed = DeployedArtifact { image, key: "Api", environment: "prod" };
         (image.storage_body("shop"), deployed.body("shop"))

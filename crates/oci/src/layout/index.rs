@@ -47,6 +47,9 @@ pub(super) struct Seen {
 /// Identifies the state of a file: its file system, inode number, time and size.
 pub(super) type Stamp = (u64, u64, i64, i64, u64);
 
+/// The entries of an `index.json`, and its state.
+pub(super) type StampedEntries = (Stamp, Arc<[Root]>);
+
 impl Layout {
     /// Returns the entries of `index.json` in order. Empty if there is no layout.
     ///
@@ -62,7 +65,7 @@ impl Layout {
     }
 
     /// Returns the entries and the state of `index.json`, or `None` if there is no layout.
-    pub(super) fn stamped_entries(&self) -> Result<Option<(Stamp, Arc<[Root]>)>, StoreError> {
+    pub(super) fn stamped_entries(&self) -> Result<Option<StampedEntries>, StoreError> {
         if !self.exists() {
             return Ok(None);
         }

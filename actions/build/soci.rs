@@ -185,7 +185,7 @@ impl SociConverter {
             return Err(failed(ActionError::failure(format!("soci failed with {}: {last}", finished.status))).into());
         }
         let layout = layout.clone();
-        let converted = run_blocking(move || Ok(import(&Layout::at(&output), &built, &layout)?)).await;
+        let converted = run_blocking(move || import(&Layout::at(&output), &built, &layout)).await;
         converted
             .map_err(|error: anyhow::Error| failed(ActionError::failure("its output is wrong").because(error)).into())
     }

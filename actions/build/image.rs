@@ -7,7 +7,7 @@ use cfn_images::ImageDefinition;
 use oci::Platform;
 
 use crate::dockerfile::{BaseImage, Dockerfile, Sources};
-use crate::soci::Obstacle;
+use crate::soci_obstacle::Obstacle;
 
 /// An image with everything that its build needs.
 #[derive(Debug, Clone)]

@@ -21,6 +21,7 @@ mod sbom;
 mod scan;
 mod single_image_layout;
 mod soci;
+mod soci_obstacle;
 mod tools;
 
 use std::io;

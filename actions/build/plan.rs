@@ -17,7 +17,7 @@ use crate::build_contexts::refusal_of_path;
 use crate::dockerfile::{BaseImage, Dockerfile, Sources};
 use crate::image::Image;
 use crate::request::BuildOptions;
-use crate::soci::Obstacle;
+use crate::soci_obstacle::Obstacle;
 
 /// The largest ignore file that is read, in bytes.
 const IGNORE_LIMIT: u64 = 1024 * 1024;

@@ -9,7 +9,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cfn_images::{Usage, UsagePlace};
 use lifecycle::ActionError;
 use oci::{Content, Descriptor, Layout, Manifest, Platform, StoreError};
 use runner_protocol::{Annotation, Level, Program, Runner, run};
@@ -18,6 +17,7 @@ use crate::builder::run_blocking;
 use crate::built_image::BuiltImage;
 use crate::image::Image;
 use crate::request::SociChoice;
+use crate::soci_obstacle::Obstacle;
 
 /// The type of SOCI's index of a platform.
 const INDEX_TYPE: &str = "application/vnd.amazon.soci.index.v2+json";
@@ -29,55 +29,11 @@ const MIN_LAYER_SIZE: u64 = 10 * 1024 * 1024;
 /// The formats of layers that soci can index.
 const LAYER_FORMATS: [&str; 4] = [".tar", "tar+gzip", "tar.gzip", "diff.tar"];
 
-/// Services whose tasks can run on Fargate.
-const FARGATE_TYPES: [&str; 2] = ["AWS::ECS::TaskDefinition", "AWS::ECS::ExpressGatewayService"];
-
 /// How long a conversion may take: it reads every layer twice.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// The largest output of soci, in bytes.
 const OUTPUT_LIMIT: usize = 16 * 1024 * 1024;
-
-/// Why an image is not converted by `auto`.
-#[derive(Debug, Clone)]
-pub(crate) enum Obstacle {
-    /// A service that deploys the image could not run it. The resource, with its place.
-    Refused(Box<Usage>),
-    /// Nothing would use the index.
-    Useless(String),
-}
-
-impl Obstacle {
-    /// Returns what keeps an image from being converted: it has to be deployed by tasks alone that can run on Fargate.
-    pub(crate) fn of<'u>(usages: impl IntoIterator<Item = &'u Usage>, platforms: &[Platform]) -> Option<Self> {
-        let usages: Vec<&Usage> = usages.into_iter().filter(|usage| usage.place != UsagePlace::Reader).collect();
-        if let Some(function) = usages.iter().find(|usage| usage.takes_single_manifest()) {
-            return Some(Self::Refused(Box::new((*function).clone())));
-        }
-        let is_fargate = |usage: &&&Usage| FARGATE_TYPES.contains(&usage.kind.as_str());
-        let useless = |why: String| Some(Self::Useless(why));
-        if let Some(other) = usages.iter().find(|usage| !is_fargate(usage)) {
-            return useless(format!("`{}` ({}) deploys it, and only Fargate uses SOCI", other.resource, other.kind));
-        }
-        if let Some(platform) = platforms.iter().find(|platform| platform.os != "linux") {
-            return useless(format!("it is built for {platform}, and SOCI is for linux"));
-        }
-        usages.is_empty().then(|| Self::Useless("no ECS task deploys it".to_owned()))
-    }
-}
-
-impl std::fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(usage) => write!(
-                f,
-                "the function `{}` deploys it, and Lambda does not accept an index, which the conversion makes",
-                usage.resource
-            ),
-            Self::Useless(why) => f.write_str(why),
-        }
-    }
-}
 
 /// The program that converts images.
 pub(crate) struct SociConverter {
@@ -185,7 +141,7 @@ impl SociConverter {
             return Err(failed(ActionError::failure(format!("soci failed with {}: {last}", finished.status))).into());
         }
         let layout = layout.clone();
-        let converted = run_blocking(move || Ok(import(&Layout::at(&output), &built, &layout)?)).await;
+        let converted = run_blocking(move || import(&Layout::at(&output), &built, &layout)).await;
         converted
             .map_err(|error: anyhow::Error| failed(ActionError::failure("its output is wrong").because(error)).into())
     }

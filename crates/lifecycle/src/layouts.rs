@@ -126,7 +126,10 @@ impl Layouts {
             };
             for descriptor in descriptors {
                 if root.is_index() && !self.is_platform(layout, &descriptor)? {
-                    if others.iter().all(|other| other.digest != descriptor.digest) {
+                    // Platforms with the same layers have the same index of SOCI.
+                    let is_same =
+                        |other: &Descriptor| other.digest == descriptor.digest && other.platform == descriptor.platform;
+                    if !others.iter().any(is_same) {
                         others.push(descriptor);
                     }
                     continue;

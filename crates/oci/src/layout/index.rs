@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use oci_spec::image::ImageIndex;
 
 use super::Layout;
-use super::referrers::{Links, ReferrersBySubject};
 use crate::{Descriptor, Digest, ErrorKind, InvalidDigest, StoreError, Tag, annotation, media_type};
 
 /// The maximum size of an `index.json`, in bytes. It suffices for some hundred thousand entries.
@@ -44,8 +43,24 @@ pub(super) struct Seen {
     verified: HashMap<Digest, Stamp>,
 }
 
+/// What a manifest refers to.
+#[derive(Debug)]
+pub(super) struct Links {
+    pub(super) subject: Option<Digest>,
+    /// The descriptor of a referrer, as a registry would list it.
+    pub(super) referrer: Option<Descriptor>,
+    /// The manifests of an index.
+    pub(super) children: Vec<Descriptor>,
+}
+
+/// The referrers of a layout, sorted by their digests.
+pub(super) type ReferrersBySubject = HashMap<Digest, Vec<Descriptor>>;
+
 /// Identifies the state of a file: its file system, inode number, time and size.
 pub(super) type Stamp = (u64, u64, i64, i64, u64);
+
+/// The entries of an `index.json`, and its state.
+pub(super) type StampedEntries = (Stamp, Arc<[Root]>);
 
 impl Layout {
     /// Returns the entries of `index.json` in order. Empty if there is no layout.
@@ -62,7 +77,7 @@ impl Layout {
     }
 
     /// Returns the entries and the state of `index.json`, or `None` if there is no layout.
-    pub(super) fn stamped_entries(&self) -> Result<Option<(Stamp, Arc<[Root]>)>, StoreError> {
+    pub(super) fn stamped_entries(&self) -> Result<Option<StampedEntries>, StoreError> {
         if !self.exists() {
             return Ok(None);
         }

@@ -5,29 +5,16 @@
 //! (`sha256-<hex>`). So a referrer is a manifest with a subject that `index.json` leads to, directly or through
 //! indexes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Layout;
-use super::index::Root;
+use super::index::{Links, ReferrersBySubject, Root};
 use crate::{Descriptor, Digest, ErrorKind, StoreError, Tag, annotation, media_type};
 
 /// The maximum number of manifests that the indexes of a layout lead to. A store with ten thousand images has a tenth
 /// of that.
 const MANIFESTS_LIMIT: usize = 1_000_000;
-
-/// What a manifest refers to.
-#[derive(Debug)]
-pub(super) struct Links {
-    pub(super) subject: Option<Digest>,
-    /// The descriptor of a referrer, as a registry would list it.
-    referrer: Option<Descriptor>,
-    /// The manifests of an index.
-    children: Vec<Descriptor>,
-}
-
-/// The referrers of a layout, sorted by their digests.
-pub(super) type ReferrersBySubject = HashMap<Digest, Vec<Descriptor>>;
 
 impl Layout {
     /// Returns the referrers of a digest, sorted by their digests.

@@ -93,7 +93,8 @@ impl Reading {
         let (last, has_digest) = last.split_once('@').map_or((last, false), |(name, _)| (name, true));
         let tag = last.split_once(':').map(|(_, tag)| tag).unwrap_or_default();
         // A port, as in `app:8080`.
-        let is_port = !tag.is_empty() && tag.len() <= 5 && tag.chars().all(|c| c.is_ascii_digit());
+        let is_number = !tag.is_empty() && tag.len() <= 5 && tag.chars().all(|c| c.is_ascii_digit());
+        let is_port = is_number && !shown.contains('/');
         match has_registry(&token) {
             // An unknown part may have the tag.
             true if has_digest || !tag.is_empty() || last.contains('?') => Self::Reference(token),

@@ -113,7 +113,7 @@ impl HoldStatus {
                     None,
                     format!(
                         "needs the records of {to}, because a rollback may have left a hold there, but they cannot be \
-                         read: {error}; let the role list tags (ecr:ListImages), or give the reason to promote without \
+                         read ({error}): let the role list tags (ecr:ListImages), or give the reason to promote without \
                          them in `lift-hold`"
                     ),
                 ),
@@ -129,7 +129,7 @@ impl HoldStatus {
                     }
                     None => {
                         let sentence = format!(
-                            "{to} is on hold: {hold}; once the cause is fixed, promote with the reason in `lift-hold`"
+                            "{to} is on hold, because {hold}: promote with the reason in `lift-hold` once the cause is fixed"
                         );
                         Self::Blocked(Some(hold), sentence)
                     }

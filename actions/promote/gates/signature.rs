@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
 
-use lifecycle::Diagnostic;
 use lifecycle::access::Login;
 use lifecycle::access::RegistryCredentials;
 use lifecycle::cosign;
@@ -125,12 +124,14 @@ impl<'a> Signatures<'a> {
     async fn verify(&self, source: &Reference, digest: &Digest, identity: &Identity) -> GateOutcome {
         let Location::Host(host) = &source.location else {
             return Err(
-                "it can't be decided: cosign verifies signatures in a registry, not in a store on disk".to_owned()
+                "needs a signature, which cosign verifies in a registry, not in a store on disk: promote from a registry, or \
+                 take `signature` out of `require`"
+                    .to_owned()
             );
         };
         let Some(program) = &self.program else {
             return Err(
-                "it can't be decided: cosign is not on PATH (hint: run sigstore/cosign-installer before this step)"
+                "needs cosign to verify signatures, but cosign is not on PATH: run sigstore/cosign-installer before this step"
                     .to_owned(),
             );
         };
@@ -148,7 +149,9 @@ impl<'a> Signatures<'a> {
                 Identity::Key(_) => None,
                 Identity::OfRepository | Identity::Certificate { .. } => Some(self.roots_of_trust.lock().await),
             };
-            let Ok(_permit) = self.processes.acquire().await else { return Err("it can't be decided".to_owned()) };
+            let Ok(_permit) = self.processes.acquire().await else {
+                return Err("the run was cancelled before this gate was evaluated: run it again".to_owned());
+            };
             match run(command, OUTPUT_LIMIT, DEADLINE).await {
                 Ok(finished) if finished.status.success() => {
                     Ok(format!("cosign verified that {identity} signed {}", digest.short()))
@@ -156,14 +159,18 @@ impl<'a> Signatures<'a> {
                 Ok(finished) => {
                     let (digest, reason) = (digest.short(), cosign::reason(&finished));
                     if NO_MATCH.iter().any(|beginning| reason.starts_with(beginning)) {
-                        Err(format!("cosign found no signature of {identity} on {digest}: {reason}"))
+                        Err(format!(
+                            "needs a signature of {identity} on {digest}; cosign found none ({reason}): publish with `sign`, or \
+                             name the identity that signed it"
+                        ))
                     } else {
                         Err(format!(
-                            "it can't be decided: cosign could not verify that {identity} signed {digest}: {reason}"
+                            "needs a signature of {identity} on {digest}; cosign could not verify it ({reason}): correct what cosign says, \
+                             and run it again"
                         ))
                     }
                 }
-                Err(error) => Err(format!("it can't be decided: {}", Diagnostic::of(&error.into()).line())),
+                Err(error) => Err(super::unanswered("a signature", error)),
             }
         };
         cell.get_or_init(|| async { verify().await }).await.clone()
@@ -175,18 +182,24 @@ impl SourceRegistries {
     async fn login(&self, host: &str, temporary: &std::path::Path) -> Result<(String, PathBuf), String> {
         let authority = match self.endpoints.get(host) {
             Some(endpoint) => lifecycle::access::authority(endpoint).ok_or_else(|| {
-                format!("it can't be decided: cosign does not support the path in `registry-endpoints` for {host}")
+                format!(
+                    "needs a signature, and cosign does not support a path in `registry-endpoints`: give the endpoint of {host} \
+                     without one"
+                )
             })?,
             None => host.to_owned(),
         };
         let cell = lock(&self.logins).entry(authority.clone()).or_default().clone();
         let login = || async {
             let credentials = self.credentials.credentials(host).await;
-            let credentials = credentials.map_err(|error| Diagnostic::of(&error.into()).line())?;
+            let credentials =
+                credentials.map_err(|error| super::unanswered("the registry's credentials for cosign", error))?;
             let written = Login::write(&authority, &credentials, temporary);
-            written.map_err(|error| format!("cannot write credentials for cosign: {error}"))
+            written.map_err(|error| {
+                format!("cannot write credentials for cosign ({error}): check the folder in RUNNER_TEMP")
+            })
         };
-        let login = cell.get_or_try_init(login).await.map_err(|reason| format!("it can't be decided: {reason}"))?;
+        let login = cell.get_or_try_init(login).await?;
         let folder = login.folder().to_owned();
         Ok((authority, folder))
     }
@@ -212,15 +225,21 @@ impl WorkflowIdentity {
                     key.clone()
                 } else {
                     let path = inside(key);
-                    let path = path.map_err(|error| format!("it can't be decided: the key {key}: {error}"))?;
-                    let missing = || format!("it can't be decided: the key {key} does not exist");
+                    let path = path.map_err(|error| {
+                        format!("needs the key {key}, which cannot be used ({error}): name a file in the checkout")
+                    })?;
+                    let missing = || {
+                        format!(
+                            "needs the key {key}, which does not exist: check out the folder with it before this step"
+                        )
+                    };
                     path.is_file().then(|| path.display().to_string()).ok_or_else(missing)?
                 };
                 // The key alone decides. Signatures by a private key are often in no transparency log.
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing = "it can't be decided: `signature` names no identity, and GITHUB_REPOSITORY is not set";
+                let missing = "`signature` means a workflow of this repository, and GITHUB_REPOSITORY is not set: name an identity";
                 let workflows = self.pattern.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }
@@ -271,9 +290,8 @@ mod tests {
         assert_eq!(arguments(&matching).unwrap(), expected);
         let key = arguments(&Identity::Key("awskms:///alias/x".into())).unwrap();
         assert_eq!(key, ["--key=awskms:///alias/x", "--insecure-ignore-tlog=true"]);
-        assert!(
-            arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
-        );
+        let error = arguments(&Identity::Key("cosign.pub".into())).unwrap_err();
+        assert!(error.starts_with("needs the key cosign.pub, which does not exist: "), "{error}");
         let unknown = WorkflowIdentity::new(&Variables::from([]));
         assert!(unknown.arguments(&Identity::OfRepository, missing).is_err());
     }

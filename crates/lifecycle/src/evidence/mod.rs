@@ -12,6 +12,7 @@ mod record;
 pub mod results;
 pub mod sarif;
 pub mod scan;
+mod vex;
 mod vulnerability;
 pub mod waivers;
 
@@ -37,6 +38,8 @@ pub mod predicate_type {
     pub const VULNERABILITIES: &str = "https://in-toto.io/attestation/vulns/v0.2";
     /// [Provenance](https://slsa.dev/spec/v1.0/provenance).
     pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+    /// [OpenVEX](https://openvex.dev): the waivers that apply to an image.
+    pub const OPENVEX: &str = "https://openvex.dev/ns/v0.2.0";
     /// The record of a publication, promotion or rollback: [`Record`](super::Record).
     pub const RECORD: &str = "https://image-lifecycle.github.io/record/v1";
 }

@@ -445,6 +445,33 @@ fn waivers_accept_vulnerabilities() {
     assert!(run.summary.contains("| 2 waived |"), "{}", run.summary);
     let suppression = &report(&run, "Api.scan.sarif")["runs"][0]["results"][0]["suppressions"][0];
     assert_eq!(suppression["justification"], "not reachable (team@example.com, until 2999-12-31)");
+    // The same build attaches the same OpenVEX document.
+    let vex = |project: &Project| {
+        let statements = project.built_layout().evidence("Api", STATEMENT);
+        let mut vex = statements.into_iter().filter(|said| said["predicateType"] == "https://openvex.dev/ns/v0.2.0");
+        (vex.next().expect("an OpenVEX document"), vex.next())
+    };
+    let (document, None) = vex(&project) else { panic!("more than one") };
+    let digest = run.json("digests")["Api"].as_str().unwrap().to_owned();
+    assert_eq!(document["subject"][0]["digest"]["sha256"], digest.trim_start_matches("sha256:"));
+    let [first, second] = document["predicate"]["statements"].as_array().unwrap().as_slice() else { panic!() };
+    let product = format!("pkg:oci/api@{digest}");
+    let action = "accepted by team@example.com until 2999-12-31: not reachable";
+    for (statement, id) in [(first, "CVE-2026-2"), (second, "CVE-2026-3")] {
+        assert_eq!((&statement["vulnerability"]["name"], &statement["status"]), (&id.into(), &"affected".into()));
+        assert_eq!(
+            (&statement["products"][0]["@id"], &statement["action_statement"]),
+            (&product.as_str().into(), &action.into())
+        );
+    }
+    project.write(
+        ".image-waivers.yaml",
+        &both.replace("2999-12-31\n", "2999-12-31\n  justification: component_not_present\n"),
+    );
+    scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).run().exits(0);
+    let justified = &vex(&project).0["predicate"]["statements"][0];
+    let status = (&justified["status"], &justified["justification"], &justified["status_notes"]);
+    assert_eq!(status, (&"not_affected".into(), &"component_not_present".into(), &action.into()));
 
     project.write("others.yaml", &waiver("CVE-2026-2", "2999-12-31"));
     let step = scanned(&project, "trivy", &prints(&trivy("CRITICAL"))).input("waivers", "others.yaml");

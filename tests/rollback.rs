@@ -295,8 +295,8 @@ fn a_rollback_leaves_a_hold_until_a_promotion_gives_the_reason_to_lift_it() {
     let before = shop.ecr.snapshot();
     shop.ecr.clear_log();
     let sentence = format!(
-        "test is on hold: octocat rolled test back from 1.1.0 to 1.0.0 at {since} ({url}); once the cause is fixed, \
-         promote with the reason in `lift-hold`"
+        "test is on hold, because octocat rolled test back from 1.1.0 to 1.0.0 at {since} ({url}): promote with the reason \
+         in `lift-hold` once the cause is fixed"
     );
     // Neither a dry run nor an override passes, and neither does the version that was rolled back.
     for (version, input, value) in
@@ -352,7 +352,7 @@ fn a_hold_of_a_moving_tag_is_found_and_one_without_a_record_does_not_exist() {
     shop.promote("1.1.0", "test").run().exits(0);
     shop.promote("1.0.0", "test").input("mode", "rollback").run().exits(0);
     let error = shop.promote("1.1.0", "test").run().exits(1).error().to_owned();
-    assert!(error.contains("test is on hold: octocat rolled test back from 1.1.0 to 1.0.0 at "), "{error}");
+    assert!(error.contains("test is on hold, because octocat rolled test back from 1.1.0 to 1.0.0 at "), "{error}");
     let run = shop.promote("1.1.0", "test").inputs(&[("lift-hold", "fixed"), ("record", "false")]).run().exits(0);
     let unrecorded =
         "with `record: false`, no record says that the hold is lifted: it may still stop the next promotion to test";

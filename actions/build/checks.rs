@@ -316,6 +316,11 @@ impl Checks {
         for scan in &scans {
             let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
             artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
+            let created = sbom::created(layout, &scan.subject)?;
+            let vex = scan.vex(&image.key, subject.name(), &self.policy.waivers, &created).map_err(not_attached)?;
+            if let Some(vex) = vex {
+                vex.add_to(layout).map_err(not_attached)?;
+            }
         }
         let document = sarif::scan(&image.dockerfile_display, &verdict, self.platforms.as_deref());
         self.write_sarif(image, SCAN_REPORT, &document, checked)?;

@@ -180,13 +180,7 @@ impl SbomGenerator {
 
 impl SbomSubject {
     fn of(target: &SbomTarget<'_>) -> Result<Self, ActionError> {
-        let unreadable = |error| ActionError::failure("the image cannot be read again").because(error);
-        let manifest = target.layout.read_manifest(&target.manifest.digest).map_err(unreadable)?;
-        let config = match manifest.as_ref().map(|manifest| &manifest.content) {
-            Some(Content::Image { config, .. }) => target.layout.read_blob(config, CONFIG_LIMIT).map_err(unreadable)?,
-            _ => return Err(ActionError::failure(format!("{} is not an image", target.manifest.digest))),
-        };
-        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let config = config(target.layout, target.manifest)?;
         let label = config["config"]["Labels"]["org.opencontainers.image.version"].as_str();
         let digest = target.manifest.digest.to_string();
         Ok(Self {
@@ -196,6 +190,24 @@ impl SbomSubject {
             created: whole_seconds(config["created"].as_str()),
         })
     }
+}
+
+/// Returns the creation time in the configuration of an image's platform, in whole seconds.
+///
+/// # Errors
+/// If the image cannot be read.
+pub(crate) fn created(layout: &Layout, manifest: &Descriptor) -> Result<String, ActionError> {
+    Ok(whole_seconds(config(layout, manifest)?["created"].as_str()))
+}
+
+fn config(layout: &Layout, manifest: &Descriptor) -> Result<Value, ActionError> {
+    let unreadable = |error| ActionError::failure("the image cannot be read again").because(error);
+    let content = layout.read_manifest(&manifest.digest).map_err(unreadable)?;
+    let config = match content.as_ref().map(|content| &content.content) {
+        Some(Content::Image { config, .. }) => layout.read_blob(config, CONFIG_LIMIT).map_err(unreadable)?,
+        _ => return Err(ActionError::failure(format!("{} is not an image", manifest.digest))),
+    };
+    Ok(serde_json::from_slice(&config).unwrap_or_default())
 }
 
 /// The image as a [package URL](https://github.com/package-url/purl-spec/blob/main/types-doc/oci-definition.md).

@@ -13,7 +13,6 @@ use oci::{ErrorKind, StoreError};
 use runner_protocol::Level;
 
 use crate::environment_history::EnvironmentHistory;
-use crate::plan::PlannedPromotion;
 use crate::request::{Request, Transition};
 
 /// The name under which the gates of an image list a hold.
@@ -113,7 +112,7 @@ impl HoldStatus {
                     None,
                     format!(
                         "needs the records of {to}, because a rollback may have left a hold there, but they cannot be \
-                         read: {error}; let the role list tags (ecr:ListImages), or give the reason to promote without \
+                         read ({error}): let the role list tags (ecr:ListImages), or give the reason to promote without \
                          them in `lift-hold`"
                     ),
                 ),
@@ -129,7 +128,7 @@ impl HoldStatus {
                     }
                     None => {
                         let sentence = format!(
-                            "{to} is on hold: {hold}; once the cause is fixed, promote with the reason in `lift-hold`"
+                            "{to} is on hold, because {hold}: promote with the reason in `lift-hold` once the cause is fixed"
                         );
                         Self::Blocked(Some(hold), sentence)
                     }
@@ -187,25 +186,4 @@ pub(crate) fn rollback_remark(
     }
     let text = format!("this rollback leaves a hold on {to}: the next promotion has to give a reason in `lift-hold`");
     Some(Remark::new(Level::Notice, text))
-}
-
-/// Returns a notice if the input `lift-hold` lifted no hold.
-pub(crate) fn unused(request: &Request, images: &[PlannedPromotion]) -> Option<String> {
-    request.gates.lift_hold.as_ref()?;
-    let Transition { to, rollback, .. } = &request.transition;
-    if *rollback {
-        return Some("`lift-hold` has no effect: no hold stops a rollback".to_owned());
-    }
-    if images.iter().any(|planned| planned.hold.is_lifted()) {
-        let is_kept = !request.writing.record;
-        return is_kept.then(|| {
-            format!("with `record: false`, no record says that the hold is lifted: it may still stop the next promotion to {to}")
-        });
-    }
-    if images.iter().any(|planned| planned.hold.hold().is_some()) {
-        return Some(format!("`lift-hold` has no effect: this run changes nothing in {to}, so the hold there stays"));
-    }
-    // Nothing is known about an image that failed.
-    let is_known = images.iter().all(|planned| planned.image.delivery.is_ok());
-    is_known.then(|| format!("`lift-hold` has no effect: there is no hold on {to}"))
 }

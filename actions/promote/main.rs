@@ -85,7 +85,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     gates.evaluate(&mut plan).await;
     plan.check_platforms(&request, &requirements, &runner).await;
     plan.record_gates(&request.gates, &requirements)?;
-    if let Some(notice) = hold::unused(&request, &plan.images) {
+    if let Some(notice) = plan.unused_lift(&request) {
         runner.annotate(Annotation::new(Level::Notice, notice));
     }
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);

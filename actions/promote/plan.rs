@@ -19,7 +19,7 @@ use runner_protocol::{Level, Runner};
 use crate::environment_history::EnvironmentHistory;
 use crate::hold::HoldStatus;
 use crate::promotion::{Lookups, Promotion};
-use crate::request::{GateOptions, Request};
+use crate::request::{GateOptions, Request, Transition};
 use crate::requirement::{Gate, Requirement};
 
 /// The images of a run with their sources and targets.
@@ -201,6 +201,28 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Returns a notice if the input `lift-hold` lifted no hold.
+    pub(crate) fn unused_lift(&self, request: &Request) -> Option<String> {
+        request.gates.lift_hold.as_ref()?;
+        let Transition { to, rollback, .. } = &request.transition;
+        if *rollback {
+            return Some("`lift-hold` has no effect: no hold stops a rollback".to_owned());
+        }
+        if self.images.iter().any(|planned| planned.hold.is_lifted()) {
+            let text =
+                "with `record: false`, no record says that the hold is lifted: it may still stop the next promotion";
+            return (!request.writing.record).then(|| format!("{text} to {to}"));
+        }
+        if self.images.iter().any(|planned| planned.hold.hold().is_some()) {
+            return Some(format!(
+                "`lift-hold` has no effect: this run changes nothing in {to}, so the hold there stays"
+            ));
+        }
+        // Nothing is known about an image that failed.
+        let is_known = self.images.iter().all(|planned| planned.image.delivery.is_ok());
+        is_known.then(|| format!("`lift-hold` has no effect: there is no hold on {to}"))
     }
 
     /// Returns the deliveries of the images.

@@ -102,6 +102,11 @@ impl<'a> Evidence<'a> {
 
     /// A scan of one platform, made so many seconds ago.
     pub(crate) fn scan(&self, platform: usize, found: &[(&str, Severity)], seconds: i64) -> String {
+        let scan = self.scanned(platform, found, seconds);
+        self.add(&scan.artifact("Api", "shop/api", &Waivers::default()).unwrap())
+    }
+
+    fn scanned(&self, platform: usize, found: &[(&str, Severity)], seconds: i64) -> Scan {
         let vulnerability = |(id, severity): &(&str, Severity)| Vulnerability {
             id: (*id).into(),
             aliases: Vec::new(),
@@ -112,15 +117,44 @@ impl<'a> Evidence<'a> {
             title: None,
             url: None,
         };
-        let scan = Scan {
+        Scan {
             platform: Platform::linux("amd64"),
             subject: self.platforms()[platform].clone(),
             tool: Tool { name: "trivy".into(), uri: "https://example.com".into(), version: None, database: None },
             started: ago(seconds),
             finished: ago(seconds),
             vulnerabilities: found.iter().map(vulnerability).collect(),
+        }
+    }
+
+    /// Evidence of each kind that cannot be read.
+    pub(crate) fn unreadable(&self) {
+        let root = descriptor(&self.image.root);
+        let payload = |kind: &'static str| lifecycle::evidence::Payload {
+            artifact_type: kind,
+            media_type: kind,
+            bytes: b"{}".to_vec(),
+            layer_annotations: BTreeMap::new(),
+            annotations: BTreeMap::from([("org.opencontainers.image.created".to_owned(), ago(60))]),
         };
-        self.add(&scan.artifact("Api", "shop/api", &Waivers::default()).unwrap())
+        self.add(&Artifact::new(&root, payload(artifact_type::SARIF)).unwrap());
+        let about = |subject: &Descriptor, kind| statement("shop/api", &subject.digest, kind, json!([]));
+        let provenance = about(&root, predicate_type::PROVENANCE);
+        self.add(&attest(&root, &provenance, BTreeMap::new(), &ago(60)).unwrap());
+        for platform in self.platforms() {
+            self.add(&Artifact::new(&platform, payload(artifact_type::CYCLONEDX)).unwrap());
+            let scan = about(&platform, predicate_type::VULNERABILITIES);
+            self.add(&attest(&platform, &scan, BTreeMap::new(), &ago(60)).unwrap());
+        }
+    }
+
+    /// A scan of one platform that found a vulnerability whose waiver has expired.
+    pub(crate) fn expired_waiver(&self, platform: usize) {
+        let text = "- {id: CVE-2026-1, reason: r, owner: team-a, expires: 2020-01-01}";
+        let waivers = Waivers::parse(text, Path::new("waivers"), time::Date::MIN).unwrap();
+        let artifact =
+            self.scanned(platform, &[("CVE-2026-1", Severity::High)], 60).artifact("Api", "shop/api", &waivers);
+        self.add(&artifact.unwrap());
     }
 
     pub(crate) fn sbom(&self) {

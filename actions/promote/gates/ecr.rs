@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lifecycle::Diagnostic;
 use lifecycle::aws::{ScanFinding, ScanFindings};
 use lifecycle::evidence::scan::Threshold;
 use registry::EcrHost;
 
-use super::{Candidate, GateOutcome, platforms};
+use super::{Candidate, GateOutcome, blocked, platforms, unanswered};
+use crate::requirement::Requirement;
 
 /// How long to wait for a scan in progress. A basic scan takes a minute or two.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -18,10 +18,11 @@ const LISTED: usize = 3;
 
 impl Candidate<'_> {
     /// Checks that ECR's scan of every platform found nothing at or above a severity.
-    pub(super) async fn ecr_scan(&self, threshold: Threshold) -> GateOutcome {
+    pub(super) async fn ecr_scan(&self, threshold: Threshold, requirement: &Requirement) -> GateOutcome {
         let source = &self.planned.source;
         let Some(host) = EcrHost::parse(&source.location.to_string()) else {
-            return Err(format!("it can't be decided: `{}` is not in ECR", source.repository_address()));
+            let why = format!("needs ECR's own scan, but `{}` is not in ECR", source.repository_address());
+            return Err(blocked(why, self.without(requirement)));
         };
         let requests = platforms(&self.delivery.graph)?.into_iter().map(|(name, digest)| {
             let host = &host;
@@ -34,8 +35,7 @@ impl Candidate<'_> {
         let mut lines = Vec::new();
         let mut fails = false;
         for result in findings {
-            let (name, mut findings) =
-                result.map_err(|error| format!("it can't be decided: {}", Diagnostic::of(&error.into()).line()))?;
+            let (name, mut findings) = result.map_err(|error| unanswered("ECR's own scan of every platform", error))?;
             let waived = self.waive(&mut findings);
             let counts = findings.counts();
             let failing = || findings.findings.iter().filter(|finding| threshold.is_reached_by(finding.severity));
@@ -51,7 +51,10 @@ impl Candidate<'_> {
             fails |= counts.reaching(threshold) > 0;
         }
         let sentence = format!("{}; threshold: {}", lines.join(", "), threshold.sentence());
-        if fails { Err(sentence) } else { Ok(sentence) }
+        if !fails {
+            return Ok(sentence);
+        }
+        Err(blocked(sentence, "build it with the fixes, or accept what cannot be fixed in `.image-waivers.yaml`"))
     }
 
     /// Removes the findings that the waivers of the checkout accept, and formats what was removed.
@@ -75,6 +78,6 @@ impl Candidate<'_> {
     fn expired(&self, finding: &ScanFinding) -> Option<String> {
         let named = &self.planned.image.named;
         let waiver = self.gates.waivers.expired_of_names(&finding.names(), &named.key, &named.image)?;
-        Some(format!("the waiver of `{}` expired on {}", waiver.id, waiver.expires))
+        Some(format!("the waiver of `{}` by {} expired on {}", waiver.id, waiver.owner, waiver.expires))
     }
 }

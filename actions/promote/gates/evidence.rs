@@ -1,23 +1,30 @@
 //! Gates on the evidence that is attached to the image in its source.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use time::{Date, OffsetDateTime};
 
+use lifecycle::clock;
 use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::read::{self, Evidence};
 use lifecycle::evidence::results::{LintFailure, LintResult, ReportedVulnerability, ScanResult};
 use lifecycle::evidence::scan::Threshold;
+use lifecycle::plural;
 use oci::{Digest, StoreError};
 
-use super::{Candidate, GateOutcome, platforms, undecided};
+use super::{Candidate, GateOutcome, blocked, platforms, unanswered};
+use crate::requirement::Requirement;
 
 /// How many vulnerabilities a sentence lists.
 const LISTED: usize = 3;
 
 /// How far the clock of the scanner may be ahead of this machine's.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// How to get new evidence.
+const REBUILD: &str = "build and publish the image again";
 
 /// A kind of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +39,14 @@ impl Candidate<'_> {
     /// Returns the newest trusted evidence of a kind. `subject` is the image or the platform that it is of.
     async fn newest<T>(
         &self,
-        kind: EvidenceKind,
+        (kind, requirement): (EvidenceKind, &Requirement),
         subject: &str,
         found: Result<Vec<Evidence<T>>, StoreError>,
     ) -> Result<Evidence<T>, String> {
-        let found = found.map_err(undecided)?;
+        let found = found.map_err(|error| unanswered(&format!("{kind} of {subject}"), error))?;
         if found.is_empty() {
-            return Err(format!("{subject} has no {kind}, which is required{}", kind.remedy()));
+            let remedy = format!("{}, or {}", kind.remedy(), self.without(requirement));
+            return Err(blocked(format!("needs {kind} of {subject}; there is none"), remedy));
         }
         let count = found.len();
         let mut refusal = None;
@@ -49,47 +57,53 @@ impl Candidate<'_> {
             }
         }
         let reason = refusal.unwrap_or_default();
-        Err(format!("{subject} has {count} of {kind}, but none is signed as `signature` requires: {reason}"))
+        let has = plural(count, kind.noun());
+        Err(format!("{subject} has {has}, but none is signed as `signature` requires: {reason}"))
     }
 
     /// Returns the content of the newest trusted evidence of a kind.
     async fn newest_content<T>(
         &self,
-        kind: EvidenceKind,
+        (kind, requirement): (EvidenceKind, &Requirement),
         subject: &str,
         found: Result<Vec<Evidence<T>>, StoreError>,
     ) -> Result<T, String> {
-        let newest = self.newest(kind, subject, found).await?;
+        let newest = self.newest((kind, requirement), subject, found).await?;
         newest.content.map_err(|reason| unreadable(kind, subject, &reason))
     }
 
     /// Checks that the linter found nothing at or above the threshold of the build.
-    pub(super) async fn lint(&self) -> GateOutcome {
+    pub(super) async fn lint(&self, requirement: &Requirement) -> GateOutcome {
         let (store, today) = (&self.delivery.source, self.gates.now.date());
         let of_image = read::lint(store, self.root()).await;
         let is_missing = of_image.as_ref().is_ok_and(Vec::is_empty);
         if !is_missing || !self.delivery.graph.root.is_index() {
             return lint_outcome(
                 "the image",
-                self.newest_content(EvidenceKind::Lint, "the image", of_image).await?,
+                self.newest_content((EvidenceKind::Lint, requirement), "the image", of_image).await?,
                 today,
             );
         }
         // Platforms that were built in separate jobs were linted separately.
         let mut sentences = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
-            let result = self.newest_content(EvidenceKind::Lint, &name, read::lint(store, digest).await).await?;
+            let result =
+                self.newest_content((EvidenceKind::Lint, requirement), &name, read::lint(store, digest).await).await?;
             sentences.push(lint_outcome(&name, result, today)?);
         }
         Ok(sentences.join("; "))
     }
 
     /// Returns the newest scan of every platform, with the time at which it was attached.
-    pub(super) async fn scans(&self) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
+    pub(super) async fn scans(
+        &self,
+        requirement: &Requirement,
+    ) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
         let mut scans = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
-            let newest =
-                self.newest(EvidenceKind::Scan, &name, read::scan(&self.delivery.source, digest).await).await?;
+            let newest = self
+                .newest((EvidenceKind::Scan, requirement), &name, read::scan(&self.delivery.source, digest).await)
+                .await?;
             let created = newest.created;
             let result = newest.content.map_err(|reason| unreadable(EvidenceKind::Scan, &name, &reason))?;
             scans.push((name, result, created));
@@ -98,11 +112,11 @@ impl Candidate<'_> {
     }
 
     /// Checks that the scan of every platform found nothing at or above a severity.
-    pub(super) async fn scan(&self, threshold: Threshold) -> GateOutcome {
+    pub(super) async fn scan(&self, threshold: Threshold, requirement: &Requirement) -> GateOutcome {
         let today = self.gates.now.date();
-        let mut lines = Vec::new();
+        let (mut lines, mut expired) = (Vec::new(), BTreeSet::new());
         let mut fails = false;
-        for (name, scan, _) in self.scans().await? {
+        for (name, scan, _) in self.scans(requirement).await? {
             let counts = scan.counts(today);
             let reaches = |reported: &&ReportedVulnerability| threshold.is_reached_by(reported.severity);
             let mut worst: Vec<_> = scan.counting(today).filter(reaches).collect();
@@ -111,47 +125,75 @@ impl Candidate<'_> {
             let ids: Vec<&str> = worst.iter().take(LISTED).map(|reported| reported.id.as_str()).collect();
             let listed = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
             lines.push(format!("{name} has {}{listed}", counts.sentence()));
+            expired.extend(worst.iter().filter_map(|reported| reported.expired(today)));
             fails |= counts.reaching(threshold) > 0;
         }
-        let sentence = format!("{}; threshold: {}", lines.join(", "), threshold.sentence());
-        if fails { Err(sentence) } else { Ok(sentence) }
+        let found = format!("{}; threshold: {}", lines.join(", "), threshold.sentence());
+        if !fails {
+            return Ok(found);
+        }
+        if expired.is_empty() {
+            return Err(blocked(
+                found,
+                "build it with the fixes, or accept what cannot be fixed in `.image-waivers.yaml` and build it again",
+            ));
+        }
+        let expired: Vec<String> = expired.into_iter().take(LISTED).collect();
+        let why = format!("{found}; {}", expired.join(", "));
+        Err(blocked(why, "build it with the fixes, or with a waiver that its owner has renewed"))
     }
 
     /// Checks that the oldest scan is no older than a limit.
-    pub(super) async fn scan_age(&self, limit: Duration, typed: &str) -> GateOutcome {
-        let now = self.gates.now;
+    pub(super) async fn scan_age(&self, limit: Duration, requirement: &Requirement) -> GateOutcome {
+        let (now, typed) = (self.gates.now, requirement.value());
         let mut oldest = Duration::ZERO;
-        for (name, scan, created) in self.scans().await? {
+        for (name, scan, created) in self.scans(requirement).await? {
             let Some(at) = scan.finished.or(created) else {
-                return Err(format!("the newest scan of {name} has no time"));
+                let why = format!("needs scans that are at most {typed} old, but the newest one of {name} has no time");
+                return Err(blocked(why, REBUILD));
             };
             if at > now + CLOCK_SKEW {
-                return Err(format!("the time of the newest scan of {name} is in the future: {at}"));
+                let why = format!(
+                    "needs scans that are at most {typed} old, but the newest one of {name} has a time in the future, {}",
+                    clock::at_seconds(at.unix_timestamp())
+                );
+                return Err(blocked(why, format!("check the clock of the machine that scanned it, and {REBUILD}")));
             }
             oldest = oldest.max(Duration::try_from(now - at).unwrap_or(Duration::ZERO));
         }
-        let sentence = format!("the oldest scan was made {} ago; required: at most {typed}", rounded(oldest));
-        if oldest > limit { Err(sentence) } else { Ok(sentence) }
+        let age = rounded(oldest);
+        if oldest > limit {
+            let why = format!("needs scans that are at most {typed} old; the oldest one was made {age} ago");
+            return Err(blocked(why, REBUILD));
+        }
+        Ok(format!("the oldest scan was made {age} ago; required: at most {typed}"))
     }
 
     /// Checks that every platform has an SBOM.
-    pub(super) async fn sbom(&self) -> GateOutcome {
+    pub(super) async fn sbom(&self, requirement: &Requirement) -> GateOutcome {
         let mut formats = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
-            let format =
-                self.newest_content(EvidenceKind::Sbom, &name, read::sbom(&self.delivery.source, digest).await).await?;
-            formats.push(format!("{name} has an SBOM in {format:?}"));
+            let format = self
+                .newest_content(
+                    (EvidenceKind::Sbom, requirement),
+                    &name,
+                    read::sbom(&self.delivery.source, digest).await,
+                )
+                .await?;
+            formats.push(format!("{name} has an SBOM in {}", format.name()));
         }
         Ok(formats.join(", "))
     }
 
     /// Checks that the image was built from this repository.
-    pub(super) async fn provenance(&self) -> GateOutcome {
+    pub(super) async fn provenance(&self, requirement: &Requirement) -> GateOutcome {
         let Some(required) = self.gates.runner.variables.repository_url() else {
-            return Err("it can't be decided: GITHUB_REPOSITORY is not set".to_owned());
+            let why = "needs the repository of this run, but GITHUB_REPOSITORY is not set";
+            return Err(blocked(why, "run it on GitHub Actions, or set the variable to OWNER/REPO"));
         };
         let store = &self.delivery.source;
-        let of_root = read::provenance(store, self.root()).await.map_err(undecided)?;
+        let of_root = read::provenance(store, self.root()).await;
+        let of_root = of_root.map_err(|error| unanswered("the provenance of the image", error))?;
         let subjects: Vec<(String, &Digest)> = if of_root.is_empty() {
             // Builders attach their own provenance to each platform.
             platforms(&self.delivery.graph)?
@@ -160,11 +202,15 @@ impl Candidate<'_> {
         };
         let mut commits = Vec::new();
         for (name, digest) in subjects {
-            let provenance =
-                self.newest_content(EvidenceKind::Provenance, &name, read::provenance(store, digest).await).await?;
+            let provenance = self
+                .newest_content((EvidenceKind::Provenance, requirement), &name, read::provenance(store, digest).await)
+                .await?;
             let repository = provenance.repository.unwrap_or_else(|| "no repository".to_owned());
             if !same_repository(&repository, &required) {
-                return Err(format!("the provenance of {name} names {repository}; required: {required}"));
+                let why = format!(
+                    "needs an image that was built from {required}; the provenance of {name} names {repository}"
+                );
+                return Err(blocked(why, "promote it from a workflow of that repository, or build it in this one"));
             }
             commits.extend(provenance.commit.filter(|commit| !commits.contains(commit)));
         }
@@ -174,34 +220,42 @@ impl Candidate<'_> {
 }
 
 impl EvidenceKind {
-    /// Returns the hint for missing evidence. Only a new build can add it, since evidence belongs to what was built.
+    /// Returns what to do about missing evidence. Only a new build can add it, since evidence belongs to what was built.
     fn remedy(self) -> &'static str {
         match self {
-            Self::Lint => " (build and publish it again, with `lint` other than `off`)",
+            Self::Lint => "build and publish it again, with `lint` other than `off`",
             Self::Scan => {
-                " (build and publish it again, with `scan: trivy`, `grype` or `snyk`: `auto` skips the scan if no scanner is found)"
+                "let build install or find a scanner (`scan: trivy`, `grype` or `snyk`; `auto` skips the scan without one) \
+                 and publish it again"
             }
             Self::Sbom => {
-                " (build and publish it again, with `sbom: cyclonedx` or `spdx`: `auto` skips the SBOM if syft is not found)"
+                "let build install or find syft (`sbom: cyclonedx` or `spdx`; `auto` skips the SBOM without it) and publish \
+                 it again"
             }
-            Self::Provenance => " (build and publish it again, with `provenance: true`)",
+            Self::Provenance => "build and publish it again, with `provenance: true`",
+        }
+    }
+
+    /// Returns the noun without an article.
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Lint => "lint result",
+            Self::Scan => "scan",
+            Self::Sbom => "SBOM",
+            Self::Provenance => "provenance statement",
         }
     }
 }
 
 impl fmt::Display for EvidenceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Lint => "lint result",
-            Self::Scan => "vulnerability scan",
-            Self::Sbom => "SBOM",
-            Self::Provenance => "provenance",
-        })
+        let article = if *self == Self::Sbom { "an" } else { "a" };
+        write!(f, "{article} {}", self.noun())
     }
 }
 
 fn unreadable(kind: EvidenceKind, subject: &str, reason: &str) -> String {
-    format!("cannot read the newest {kind} of {subject}: it {reason}")
+    blocked(format!("needs {kind} of {subject}, but the newest one cannot be read (it {reason})"), REBUILD)
 }
 
 /// Compares addresses of repositories. On GitHub, names are case-insensitive.
@@ -218,20 +272,27 @@ pub(super) fn rounded(duration: Duration) -> String {
 /// Formats what the linter found. `Err` if that is at or above the threshold.
 fn lint_outcome(subject: &str, result: LintResult, today: Date) -> GateOutcome {
     if let Some(LintFailure { waived_until }) = result.failed {
+        let failed = format!("hadolint could not read the Dockerfile of {subject}");
         return match waived_until {
-            Some(day) if day >= today => {
-                Ok(format!("the Dockerfile of {subject} could not be linted, which is accepted until {day}"))
-            }
+            Some(day) if day >= today => Ok(format!("{failed}, which is accepted until {day}")),
             Some(day) => {
-                Err(format!("the Dockerfile of {subject} could not be linted, which was accepted until {day}"))
+                let why = format!("needs a lint result; {failed}, and the waiver of this expired on {day}");
+                Err(blocked(why, "correct the file, or let the owner of the waiver renew it, and build it again"))
             }
-            None => Err(format!("the Dockerfile of {subject} could not be linted, and a lint result is required")),
+            None => {
+                let remedy = "correct the file, or accept it in `.image-waivers.yaml`, and build it again";
+                Err(blocked(format!("needs a lint result; {failed}"), remedy))
+            }
         };
     }
     let (threshold, counts) = (result.threshold.unwrap_or(LintLevel::Error), result.counts);
-    let found = format!("{} errors, {} warnings", counts.error, counts.warning);
+    let count = |number: u64, noun| plural(usize::try_from(number).unwrap_or(usize::MAX), noun);
+    let found = format!("{} and {}", count(counts.error, "error"), count(counts.warning, "warning"));
     let sentence = format!("the linter found {found} in {subject}; threshold: {}", threshold.name());
-    if counts.at_least(threshold) == 0 { Ok(sentence) } else { Err(sentence) }
+    if counts.at_least(threshold) == 0 {
+        return Ok(sentence);
+    }
+    Err(blocked(sentence, "correct the Dockerfile and build it again"))
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ pub(crate) mod signature;
 
 use std::collections::BTreeMap;
 
+use std::fmt::Display;
+
 use futures::future;
 use futures::stream::{self, StreamExt};
 
-use lifecycle::ActionError;
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, AwsErrorKind};
 use lifecycle::delivery::Delivery;
@@ -23,8 +24,9 @@ use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::naming::Project;
 use lifecycle::signing::Sigstore;
+use lifecycle::{ActionError, Diagnostic};
 use oci::transfer::Graph;
-use oci::{Digest, Platform, StoreError};
+use oci::{Digest, Platform};
 use registry::Options;
 use runner_protocol::Runner;
 use time::OffsetDateTime;
@@ -35,7 +37,8 @@ use crate::requirement::{self, Gate, Requirement, SignatureRule};
 pub(crate) use evidence::same_repository;
 use signature::{Signatures, StatementsRead, Trust};
 
-/// The result of a gate: a sentence with what was found and what is required. `Err` blocks.
+/// The result of a gate: a sentence with what was found and what is needed. `Err` blocks, and the sentence ends with what
+/// to do about it; [`blocked`] joins the two.
 type GateOutcome = Result<String, String>;
 
 /// The gates of a run, with what they read.
@@ -153,7 +156,7 @@ impl Gates<'_> {
         let results = self.requirements.iter().map(|requirement| async {
             let outcome = tokio::select! {
                 outcome = candidate.evaluate(requirement) => outcome,
-                () = self.runner.cancelled() => Err("the run was cancelled before this gate was decided".to_owned()),
+                () = self.runner.cancelled() => Err(blocked("the run was cancelled before this gate was evaluated", "run it again")),
             };
             let status = match (&outcome, &self.options.override_reason) {
                 (Ok(_), _) => GateStatus::Passed,
@@ -172,25 +175,35 @@ impl Gates<'_> {
 impl Candidate<'_> {
     async fn evaluate(&self, requirement: &Requirement) -> GateOutcome {
         match &requirement.gate {
-            Gate::Lint => self.lint().await,
-            Gate::Scan(threshold) => self.scan(*threshold).await,
-            Gate::ScanAge(limit) => self.scan_age(*limit, requirement.value()).await,
-            Gate::EcrScan(threshold) => self.ecr_scan(*threshold).await,
-            Gate::Sbom => self.sbom().await,
-            Gate::Provenance => self.provenance().await,
+            Gate::Lint => self.lint(requirement).await,
+            Gate::Scan(threshold) => self.scan(*threshold, requirement).await,
+            Gate::ScanAge(limit) => self.scan_age(*limit, requirement).await,
+            Gate::EcrScan(threshold) => self.ecr_scan(*threshold, requirement).await,
+            Gate::Sbom => self.sbom(requirement).await,
+            Gate::Provenance => self.provenance(requirement).await,
             Gate::Signature(rule) => self.trust.image(rule, self.root()).await,
             Gate::Soak(duration) => self.soak(*duration, requirement.value()).await,
             Gate::Window(window) => self.window(window, requirement.value()),
             Gate::Platforms => self.platforms().await,
-            Gate::Forward => self.forward().await,
-            Gate::NoNew(threshold) => self.no_new(*threshold).await,
-            Gate::Retained => self.retained().await,
+            Gate::Forward => self.forward(requirement).await,
+            Gate::NoNew(threshold) => self.no_new(*threshold, requirement).await,
+            Gate::Retained => self.retained(requirement).await,
             Gate::TemplateUnchanged => self.template_unchanged().await,
         }
     }
 
     fn root(&self) -> &Digest {
         self.delivery.digest()
+    }
+
+    /// Formats how to do without a requirement.
+    fn without(&self, requirement: &Requirement) -> String {
+        let options = self.gates.options;
+        let place = match &options.policy_parameter {
+            Some(parameter) if !options.requirements.contains(requirement) => format!("the policy `{parameter}`"),
+            _ => "`require`".to_owned(),
+        };
+        format!("take `{}` out of {place}", requirement.name)
     }
 }
 
@@ -204,12 +217,23 @@ fn platforms(graph: &Graph) -> Result<Vec<(String, &Digest)>, String> {
     let all = graph.platforms().into_iter().map(|(platform, manifest)| (name(platform), &manifest.digest));
     let platforms: Vec<_> = all.collect();
     if platforms.is_empty() {
-        return Err("it can't be decided: the image has no platforms".to_owned());
+        return Err(blocked(
+            "needs an image for at least one platform; its index lists none",
+            "build and publish it again",
+        ));
     }
     Ok(platforms)
 }
 
-/// Formats why a gate could not be decided.
-fn undecided(error: StoreError) -> String {
-    format!("it can't be decided: {}", lifecycle::Diagnostic::of(&error.into()).line())
+/// Joins why a gate blocks and what to do about it.
+fn blocked(why: impl Display, remedy: impl Display) -> String {
+    format!("{why}: {remedy}")
+}
+
+/// Formats that the registry did not give what a gate needs.
+fn unanswered(needed: &str, error: impl Into<anyhow::Error>) -> String {
+    let Diagnostic { message, hint, .. } = Diagnostic::of(&error.into());
+    let remedy =
+        hint.unwrap_or_else(|| "run it again, and if this does not help, check the permissions of the role".to_owned());
+    blocked(format!("needs {needed}, which cannot be read ({message})"), remedy)
 }

@@ -7,7 +7,8 @@ use lifecycle::evidence::results::ReportedVulnerability;
 use lifecycle::evidence::scan::Threshold;
 use oci::transfer::Graph;
 
-use super::{Candidate, GateOutcome, platforms, undecided};
+use super::{Candidate, GateOutcome, blocked, platforms, unanswered};
+use crate::requirement::Requirement;
 
 /// How many vulnerabilities a sentence lists.
 const LISTED: usize = 3;
@@ -15,10 +16,12 @@ const LISTED: usize = 3;
 impl Candidate<'_> {
     /// Checks that no platform of the image has a vulnerability at or above a severity that the same platform of the
     /// environment's current image does not have. Compared with nothing, every vulnerability is new.
-    pub(super) async fn no_new(&self, threshold: Threshold) -> GateOutcome {
+    pub(super) async fn no_new(&self, threshold: Threshold, requirement: &Requirement) -> GateOutcome {
         let (to, today) = (&self.gates.transition.to, self.gates.now.date());
         let before = self.planned.held_before().map_err(|reason| {
-            format!("needs to know which image {to} has now, to tell which vulnerabilities are new: {reason}")
+            let why =
+                format!("needs to know which image {to} has now, to tell which vulnerabilities are new ({reason})");
+            blocked(why, self.without(requirement))
         })?;
         if before.as_ref() == Some(self.root()) {
             return Ok(format!("{to} has this image already"));
@@ -27,20 +30,20 @@ impl Candidate<'_> {
         let current = match &before {
             None => None,
             Some(digest) => {
-                let root = store.manifest(digest).await.map_err(undecided)?.ok_or_else(|| {
-                    format!(
-                        "needs the image that {to} has now, {}, which is not in the registry any more",
-                        digest.short()
-                    )
+                let needed = format!("the image that {to} has now, {}", digest.short());
+                let root = store.manifest(digest).await.map_err(|error| unanswered(&needed, error))?;
+                let root = root.ok_or_else(|| {
+                    let why = format!("needs {needed}, which is not in the registry any more");
+                    blocked(why, self.without(requirement))
                 })?;
-                Some(Graph::read(store, root).await.map_err(undecided)?)
+                Some(Graph::read(store, root).await.map_err(|error| unanswered(&needed, error))?)
             }
         };
         let mut introduced: Vec<ReportedVulnerability> = Vec::new();
-        for (platform, scan, _) in self.scans().await? {
+        for (platform, scan, _) in self.scans(requirement).await? {
             let known = match &current {
                 None => BTreeSet::new(),
-                Some(graph) => self.known_vulnerabilities(graph, &platform).await?,
+                Some(graph) => self.known_vulnerabilities(graph, &platform, requirement).await?,
             };
             let is_new = |reported: &&ReportedVulnerability| {
                 threshold.is_reached_by(reported.severity)
@@ -56,11 +59,9 @@ impl Candidate<'_> {
         }
         let ids: Vec<&str> = introduced.iter().take(LISTED).map(|reported| reported.id.as_str()).collect();
         let more = if introduced.len() > LISTED { ", …" } else { "" };
-        Err(format!(
-            "it brings {} of {required} that {to} does not have ({}{more}): fix or waive them, and build again",
-            lifecycle::plural(introduced.len(), "vulnerability"),
-            ids.join(", ")
-        ))
+        let count = lifecycle::plural(introduced.len(), "vulnerability");
+        let why = format!("it brings {count} of {required} that {to} does not have ({}{more})", ids.join(", "));
+        Err(blocked(why, "fix or waive them, and build again"))
     }
 
     /// Returns the vulnerabilities that the current image has on a platform, by its newest trusted scan.
@@ -68,6 +69,7 @@ impl Candidate<'_> {
         &self,
         current: &Graph,
         platform: &str,
+        requirement: &Requirement,
     ) -> Result<BTreeSet<(String, Option<String>)>, String> {
         let to = &self.gates.transition.to;
         let named = platforms(current)?;
@@ -78,24 +80,23 @@ impl Candidate<'_> {
             // A platform that the environment does not have yet: everything on it is new.
             None => return Ok(BTreeSet::new()),
         };
-        let scans = read::scan(&self.delivery.target.store, digest).await.map_err(undecided)?;
+        let needed = format!("the scan of the image that {to} has now for {platform}");
+        let scans = read::scan(&self.delivery.target.store, digest).await;
+        let scans = scans.map_err(|error| unanswered(&needed, error))?;
         let mut refusal = String::new();
         for scan in scans {
             match self.target_trust.statement(&scan.referrer).await {
                 Ok(()) => {
                     let scan = scan.content.map_err(|reason| {
-                        format!(
-                            "needs the scan of the image that {to} has now for {platform}, but the newest one {reason}"
-                        )
+                        blocked(format!("needs {needed}, but the newest one {reason}"), self.without(requirement))
                     })?;
                     return Ok(scan.vulnerabilities.into_iter().map(|found| (found.id, found.package)).collect());
                 }
                 Err(reason) => refusal = format!(" that is signed as `signature` requires ({reason})"),
             }
         }
-        Err(format!(
-            "needs a scan{refusal} of the image that {to} has now for {platform}; it has none: promote an image with a scan \
-             there first, or use `scan` instead"
-        ))
+        let why = format!("needs {needed}{refusal}; there is none");
+        let remedy = format!("promote an image with a scan to {to} first, or {}", self.without(requirement));
+        Err(blocked(why, remedy))
     }
 }

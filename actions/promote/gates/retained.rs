@@ -1,11 +1,12 @@
 //! The gate on ECR's lifecycle policies: whether one of them will remove an image that an environment holds.
 
-use lifecycle::Diagnostic;
 use lifecycle::aws::Error;
 use lifecycle::retention::{LifecyclePolicy, LiveImage, StoredImage, hazard};
+use oci::Digest;
 use registry::EcrHost;
 
-use super::{Candidate, GateOutcome};
+use super::{Candidate, GateOutcome, blocked, unanswered};
+use crate::requirement::Requirement;
 
 /// How many images of an environment have to stay: the current one, and two to roll back to.
 const KEPT: usize = 3;
@@ -13,34 +14,32 @@ const KEPT: usize = 3;
 impl Candidate<'_> {
     /// Checks that the lifecycle policy of the target's repository removes neither the promoted image, nor what the
     /// environment holds and can roll back to.
-    pub(super) async fn retained(&self) -> GateOutcome {
+    pub(super) async fn retained(&self, requirement: &Requirement) -> GateOutcome {
         let target = &self.planned.image.named.reference;
         let Some(host) = EcrHost::parse(&target.location.to_string()) else {
-            return Err(format!(
-                "needs a repository in ECR, whose lifecycle policies it reads; `{}` is elsewhere: take `retained` out of \
-                 `require`",
-                target.repository_address()
-            ));
+            let elsewhere = target.repository_address();
+            let why = format!("needs a repository in ECR, to read its lifecycle policy; `{elsewhere}` is elsewhere");
+            return Err(blocked(why, self.without(requirement)));
         };
         let (aws, repository) = (&self.gates.target.aws, &target.repository);
-        let failed =
-            |error: Error| format!("needs the lifecycle policy and the images of `{repository}`: {}", line(error));
+        let needed = format!("the lifecycle policy and the images of `{repository}`");
+        let failed = |error: Error| unanswered(&needed, error);
         let Some(text) = aws.lifecycle_policy(&host, repository).await.map_err(failed)? else {
             return Ok("the repository has no lifecycle policy".to_owned());
         };
         let policy = LifecyclePolicy::parse(&text).map_err(|error| {
-            format!("needs to understand the lifecycle policy of `{repository}`: {}", chain(&error))
+            let why = format!("needs to understand the lifecycle policy of `{repository}`, but {}", chain(&error));
+            blocked(why, self.without(requirement))
         })?;
         let mut images = aws.stored_images(&host, repository).await.map_err(failed)?;
         self.add_promoted(&mut images);
+        let environment = &self.gates.transition.to;
         for (digest, tag) in self.live_images() {
-            let environment = &self.gates.transition.to;
             let live = LiveImage { digest: &digest, environment, tag: &tag, kept: KEPT };
             if let Some(hazard) = hazard(&policy, &images, live, self.gates.now) {
-                return Err(format!(
-                    "needs `{tag}` to stay in `{repository}`, but {hazard} (hint: put a rule for `{environment}-*` that keeps \
-                     enough images before the others)"
-                ));
+                let why = format!("needs `{tag}` to stay in `{repository}`, but {hazard}");
+                let remedy = format!("put a rule for `{environment}-*` that keeps enough images before the others");
+                return Err(blocked(why, remedy));
             }
         }
         Ok(format!("no rule of the lifecycle policy removes it or the {} images before it", KEPT - 1))
@@ -67,7 +66,7 @@ impl Candidate<'_> {
     }
 
     /// Returns the promoted image and those that the environment can roll back to, with their tags.
-    fn live_images(&self) -> Vec<(oci::Digest, String)> {
+    fn live_images(&self) -> Vec<(Digest, String)> {
         let mut live = vec![(self.root().clone(), self.planned.image.named.reference.tag.to_string())];
         if let Some(Ok(history)) = &self.planned.history {
             for entry in &history.entries {
@@ -78,10 +77,6 @@ impl Candidate<'_> {
         }
         live
     }
-}
-
-fn line(error: Error) -> String {
-    Diagnostic::of(&error.into()).line()
 }
 
 /// Formats an error with its causes.

@@ -9,7 +9,6 @@ use tokio::process::Command;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
-use lifecycle::Diagnostic;
 use lifecycle::access::{Login, RegistryAccess, RegistryCredentials};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::naming::Project;
@@ -105,7 +104,7 @@ impl Trust<'_> {
             match found {
                 Verification::NotSigned(reason) if now >= deadline => {
                     let waited = humantime::format_duration(wait);
-                    return Err(format!("{reason} (it was waited for {waited})"));
+                    return Err(format!("after {waited} of waiting, it still {reason}"));
                 }
                 Verification::NotSigned(_) => {
                     let left = super::evidence::rounded(deadline - now);
@@ -163,7 +162,7 @@ impl From<Verification> for GateOutcome {
         match verification {
             Verification::Signed(sentence) => Ok(sentence),
             Verification::NotSigned(reason) => Err(reason),
-            Verification::Undecided(reason) => Err(format!("it can't be decided: {reason}")),
+            Verification::Undecided(reason) => Err(reason),
         }
     }
 }
@@ -221,7 +220,10 @@ impl<'a> Signatures<'a> {
             _ => "cosign",
         };
         let Location::Host(host) = &reference.location else {
-            return Err(format!("{program} verifies signatures in a registry, not in a store on disk"));
+            return Err(format!(
+                "needs a signature, which {program} verifies in a registry, not in a store on disk: promote from a registry, \
+                 or take `signature` out of `require`"
+            ));
         };
         let command = match identity {
             Identity::Notation => self.notation(host, reference, digest).await?,
@@ -229,9 +231,11 @@ impl<'a> Signatures<'a> {
         };
         let is_certificate = matches!(identity, Identity::OfRepository | Identity::Certificate { .. });
         let _roots_of_trust = if is_certificate { self.sigstore.public_roots().await } else { None };
-        let Ok(_permit) = PROCESSES.acquire().await else { return Err("the run ends".to_owned()) };
+        let Ok(_permit) = PROCESSES.acquire().await else {
+            return Err("the run was cancelled before this gate was evaluated: run it again".to_owned());
+        };
         let finished = run(command, OUTPUT_LIMIT, DEADLINE).await;
-        let finished = finished.map_err(|error| Diagnostic::of(&error.into()).line())?;
+        let finished = finished.map_err(|error| super::unanswered("a signature", error))?;
         let digest = digest.short();
         if finished.status.success() {
             return Ok(Verification::Signed(format!("{program} verified that {identity} signed {digest}")));
@@ -239,10 +243,14 @@ impl<'a> Signatures<'a> {
         let (reason, found_none) = failure(&finished, identity);
         if found_none {
             return Ok(Verification::NotSigned(format!(
-                "{program} found no signature of {identity} on {digest}: {reason}"
+                "needs a signature of {identity} on {digest}; {program} found none ({reason}): publish with `sign`, or name the \
+                 identity that signed it"
             )));
         }
-        Err(format!("{program} could not verify that {identity} signed {digest}: {reason}"))
+        Err(format!(
+            "needs a signature of {identity} on {digest}; {program} could not verify it ({reason}): correct what {program} says, \
+             and run it again"
+        ))
     }
 
     async fn cosign(
@@ -253,7 +261,10 @@ impl<'a> Signatures<'a> {
         identity: &Identity,
     ) -> Result<Command, String> {
         let Some(program) = &self.cosign else {
-            return Err("cosign is not on PATH (hint: run sigstore/cosign-installer before this step)".to_owned());
+            return Err(
+                "needs cosign to verify signatures, but cosign is not on PATH: run sigstore/cosign-installer before this step"
+                    .to_owned(),
+            );
         };
         let arguments = self.workflows.arguments(identity, self.sigstore, |path| self.project.inside(path))?;
         let (host, login) = self.registries.login(host, &self.runner.variables.temporary()).await?;
@@ -268,7 +279,9 @@ impl<'a> Signatures<'a> {
     async fn notation(&self, host: &str, reference: &Reference, digest: &Digest) -> Result<Command, String> {
         let Some(program) = &self.notation else {
             return Err(
-                "notation is not on PATH (hint: run notaryproject/notation-action/setup before this step)".to_owned()
+                "needs notation to verify signatures, but notation is not on PATH: run notaryproject/notation-action/setup \
+                 before this step"
+                    .to_owned(),
             );
         };
         let (host, login) = self.registries.login(host, &self.runner.variables.temporary()).await?;
@@ -291,18 +304,26 @@ impl Registries {
     /// alone.
     async fn login(&self, host: &str, temporary: &Path) -> Result<(String, PathBuf), String> {
         let authority = match self.endpoints.get(host) {
-            Some(endpoint) => lifecycle::access::authority(endpoint)
-                .ok_or_else(|| format!("cosign does not support the path in `registry-endpoints` for {host}"))?,
+            Some(endpoint) => lifecycle::access::authority(endpoint).ok_or_else(|| {
+                format!(
+                    "needs a signature, and cosign does not support a path in `registry-endpoints`: give the endpoint of {host} \
+                     without one"
+                )
+            })?,
             None => host.to_owned(),
         };
         let cell = lock(&self.logins).entry(authority.clone()).or_default().clone();
         let login = || async {
             let credentials = self.credentials.credentials(host).await;
-            let credentials = credentials.map_err(|error| Diagnostic::of(&error.into()).line())?;
+            let credentials =
+                credentials.map_err(|error| super::unanswered("the registry's credentials for cosign", error))?;
             let written = Login::write(&authority, &credentials, temporary);
-            written.map_err(|error| format!("cannot write credentials for cosign: {error}"))
+            written.map_err(|error| {
+                format!("cannot write credentials for cosign ({error}): check the folder in RUNNER_TEMP")
+            })
         };
-        let folder = cell.get_or_try_init(login).await?.folder().to_owned();
+        let login = cell.get_or_try_init(login).await?;
+        let folder = login.folder().to_owned();
         Ok((authority, folder))
     }
 }
@@ -330,15 +351,22 @@ impl WorkflowIdentity {
                 let key = if key.contains("://") {
                     key.clone()
                 } else {
-                    let path = inside(key).map_err(|error| format!("the key {key}: {error}"))?;
-                    let missing = || format!("the key {key} does not exist");
+                    let path = inside(key);
+                    let path = path.map_err(|error| {
+                        format!("needs the key {key}, which cannot be used ({error}): name a file in the checkout")
+                    })?;
+                    let missing = || {
+                        format!(
+                            "needs the key {key}, which does not exist: check out the folder with it before this step"
+                        )
+                    };
                     path.is_file().then(|| path.display().to_string()).ok_or_else(missing)?
                 };
                 // The key alone decides. Signatures by a private key are often in no transparency log.
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing = "`signature` names no identity, and GITHUB_REPOSITORY is not set";
+                let missing = "`signature` means a workflow of this repository, and GITHUB_REPOSITORY is not set: name an identity";
                 let workflows = self.pattern.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }
@@ -390,9 +418,8 @@ mod tests {
         assert_eq!(arguments(&matching).unwrap(), expected);
         let key = arguments(&Identity::Key("awskms:///alias/x".into())).unwrap();
         assert_eq!(key, ["--key=awskms:///alias/x", "--insecure-ignore-tlog=true"]);
-        assert!(
-            arguments(&Identity::Key("cosign.pub".into())).unwrap_err().ends_with("the key cosign.pub does not exist")
-        );
+        let error = arguments(&Identity::Key("cosign.pub".into())).unwrap_err();
+        assert!(error.starts_with("needs the key cosign.pub, which does not exist: "), "{error}");
         let unknown = WorkflowIdentity::new(&Variables::from([]));
         assert!(unknown.arguments(&Identity::OfRepository, &Sigstore::default(), missing).is_err());
         let own = Sigstore { trusted_root: Some("/checkout/root.json".into()), signing_config: None };

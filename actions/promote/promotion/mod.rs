@@ -419,7 +419,7 @@ async fn version_of(
             Ok(records.iter().find_map(|found| found.record.version.parse().ok()))
         }
         Some(Err(error)) => {
-            let message = format!("it can't be decided whether `{}` would go back: {error}", name.reference);
+            let message = format!("cannot read whether `{}` would go back to a lower version: {error}", name.reference);
             Err(ActionError::failure(message).hint("allow the role to list tags (ecr:ListImages)").into())
         }
         None => Ok(None),

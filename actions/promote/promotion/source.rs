@@ -29,8 +29,7 @@ impl Promotion {
         let failed = |message: String| ActionError::failure(message).at(named.source_location.clone());
         let Delivery { source, graph, .. } = &self.delivery;
         let records = Recorded::of_environment(source, &graph.root.digest, &transition.from).await;
-        let records =
-            records.map_err(|error| failed(format!("it can't be decided which version `{from}` holds: {error}")))?;
+        let records = records.map_err(|error| failed(format!("cannot read which version `{from}` holds: {error}")))?;
         let newest = records.iter().map(|found| &found.record).find(|record| is_target_of(record, from));
         match newest {
             Some(record) if record.version != version => {
@@ -65,8 +64,8 @@ pub(super) async fn rollback_root(
     let failed = |message: String| ActionError::failure(message).at(named.source_location.clone());
     let history = match history {
         Some(Ok(history)) => history,
-        Some(Err(error)) => return Err(failed(format!("it can't be decided what was in {to}: {error}")).into()),
-        None => return Err(failed(format!("it can't be decided what was in {to}")).into()),
+        Some(Err(error)) => return Err(failed(format!("cannot read which versions were in {to}: {error}")).into()),
+        None => return Err(failed(format!("cannot read which versions were in {to}")).into()),
     };
     let matches = |entry: &&HistoryEntry| entry.version == *version && entry.tag == named.reference.tag;
     let Some(entry) = history.entries.iter().find(matches) else {

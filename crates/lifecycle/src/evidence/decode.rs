@@ -42,7 +42,7 @@ impl Document<'_> {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reason> {
     serde_json::from_slice(bytes)
-        .map_err(|error| if error.is_data() { "has another shape than it should" } else { "is no JSON" })
+        .map_err(|error| if error.is_data() { "does not have the expected structure" } else { "is not JSON" })
 }
 
 /// The predicate type and subjects of an in-toto statement.
@@ -115,7 +115,7 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
     }
     let Sarif { runs: List(runs) } = document.parse()?;
     if runs.is_empty() {
-        return Err("is no SARIF: it has no runs");
+        return Err("is not SARIF: it has no runs");
     }
     let mut counts = lint::LintCounts::default();
     let mut thresholds = Vec::new();
@@ -124,7 +124,7 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
         if run.invocations.0.iter().any(|invocation| invocation.successful == Some(false)) {
             failed = Some(LintFailure { waived_until: run.properties.waiver.expires.0.as_deref().and_then(day) });
         }
-        for ResultLevel(level) in run.results.ok_or("is no SARIF: a run has no results")?.0 {
+        for ResultLevel(level) in run.results.ok_or("is not SARIF: a run has no results")?.0 {
             counts.add(level.ok_or("has a result of no known level")?);
         }
         thresholds.extend(run.properties.threshold.0.as_deref().and_then(level));
@@ -225,6 +225,8 @@ impl<'de> Deserialize<'de> for ScanResultEntry {
             fixed: Text,
             #[serde(rename = "waiver.expires", default)]
             expires: Text,
+            #[serde(rename = "waiver.owner", default)]
+            owner: Text,
         }
         let raw = Raw::deserialize(deserializer)?;
         let Some(id) = raw.id.0 else { return Ok(Self(Err("has a result without an id"))) };
@@ -237,6 +239,7 @@ impl<'de> Deserialize<'de> for ScanResultEntry {
             package: annotations.iter().find_map(|annotation| annotation.package.0.clone()),
             has_fix: annotations.iter().any(|annotation| annotation.fixed.0.is_some()),
             waived_until: annotations.iter().find_map(|annotation| annotation.expires.0.as_deref()).and_then(day),
+            waiver_owner: annotations.iter().find_map(|annotation| annotation.owner.0.clone()),
         })))
     }
 }
@@ -256,7 +259,7 @@ pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFo
         SbomFormat::CycloneDx => sbom.cyclonedx.0.as_deref() == Some("CycloneDX"),
         SbomFormat::Spdx => sbom.spdx.0.is_some() || sbom.spdx_context.0.is_some(),
     };
-    if is_one { Ok(format) } else { Err("is no SBOM of the format that it is said to have") }
+    if is_one { Ok(format) } else { Err("is not an SBOM in the format of its type") }
 }
 
 pub(super) fn packages(format: SbomFormat, document: &Document<'_>) -> Result<PackageList, Reason> {
@@ -355,7 +358,7 @@ pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, 
             builder: slsa.run.builder.id.0,
         });
     }
-    let builder = slsa.builder.ok_or("is no SLSA provenance")?;
+    let builder = slsa.builder.ok_or("is not SLSA provenance")?;
     let (source, vcs) = (slsa.invocation.source, slsa.metadata.buildkit_v0.vcs);
     let said = |text: Text| text.0.filter(|text| !text.is_empty());
     Ok(Provenance {
@@ -515,7 +518,7 @@ mod tests {
     fn lists_are_limited_and_unknown_fields_are_skipped() {
         let many = |element: &str| vec![element; 25_001].join(",");
         let scanned = |results: &str| scan((), &of(&format!(r#"{{"scanner":{{"result":[{results}]}}}}"#)));
-        assert_eq!(scanned(&many(r#"{"id":"A"}"#)), Err("has another shape than it should"));
+        assert_eq!(scanned(&many(r#"{"id":"A"}"#)), Err("does not have the expected structure"));
         assert_eq!(scanned(r#"{"id":"A"},{"id":5}"#), Err("has a result without an id"));
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let text = format!(r#"{{"bomFormat":"CycloneDX","spdxVersion":{deep},"x":[{}]}}"#, many("0"));
@@ -530,7 +533,7 @@ mod tests {
         let result = scan((), &of(text)).unwrap();
         assert_eq!((result.scanner.as_str(), result.finished), ("", None));
         assert_eq!(result.vulnerabilities[0].severity, scan::Severity::read(""));
-        assert_eq!(provenance((), &of(r#"{"builder":null}"#)), Err("is no SLSA provenance"));
-        assert_eq!(lint((), &of("[0,0]")), Err("has another shape than it should"));
+        assert_eq!(provenance((), &of(r#"{"builder":null}"#)), Err("is not SLSA provenance"));
+        assert_eq!(lint((), &of("[0,0]")), Err("does not have the expected structure"));
     }
 }

@@ -15,6 +15,7 @@ pub mod sarif;
 pub mod scan;
 mod source_commit;
 mod verification_summary;
+mod vex;
 mod vulnerability;
 pub mod waivers;
 
@@ -44,6 +45,8 @@ pub mod predicate_type {
     pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
     /// [Verification summary](https://slsa.dev/spec/v1.1/verification_summary).
     pub const VERIFICATION_SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
+    /// [OpenVEX](https://openvex.dev): the waivers that apply to an image.
+    pub const OPENVEX: &str = "https://openvex.dev/ns/v0.2.0";
     /// The record of a publication, promotion or rollback: [`Record`](super::Record).
     pub const RECORD: &str = "https://image-lifecycle.github.io/record/v1";
 }

@@ -143,7 +143,7 @@ async fn pieces<K, T>(
         let Some(manifest) = store.manifest(&referrer.digest).await? else {
             // Without a creation time, it may be the newest.
             let created = Some(created.unwrap_or_else(OffsetDateTime::now_utc));
-            let content = Err("is listed, and is not there".to_owned());
+            let content = Err("is listed, but the registry does not have it".to_owned());
             pieces.push(Evidence { referrer: referrer.digest, created, content });
             continue;
         };
@@ -308,7 +308,7 @@ mod tests {
 
         fixture.document(artifact_type::SARIF, b"{}", "2026-02-01T00:00:00Z");
         let found = lint(&fixture.store, root).await.unwrap();
-        assert_eq!(found[0].content, Err("is no SARIF: it has no runs".into()));
+        assert_eq!(found[0].content, Err("is not SARIF: it has no runs".into()));
         assert_eq!(found.len(), 5);
     }
 

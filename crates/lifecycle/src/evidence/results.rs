@@ -47,6 +47,17 @@ pub struct ReportedVulnerability {
     pub has_fix: bool,
     /// The last day on which a waiver accepts it.
     pub waived_until: Option<Date>,
+    /// Who accepted it.
+    pub waiver_owner: Option<String>,
+}
+
+impl ReportedVulnerability {
+    /// Formats that the waiver of the vulnerability has expired on a day, if it had one.
+    pub fn expired(&self, today: Date) -> Option<String> {
+        let day = self.waived_until.filter(|day| *day < today)?;
+        let owner = self.waiver_owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default();
+        Some(format!("the waiver of `{}`{owner} expired on {day}", self.id))
+    }
 }
 
 impl ScanResult {
@@ -70,6 +81,16 @@ pub enum SbomFormat {
     CycloneDx,
     /// SPDX.
     Spdx,
+}
+
+impl SbomFormat {
+    /// Returns the name of the format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CycloneDx => "CycloneDX",
+            Self::Spdx => "SPDX",
+        }
+    }
 }
 
 /// How an image was built, according to its provenance.

@@ -1,7 +1,7 @@
 //! Waivers, which accept a vulnerability for a reason and until a day: the file `.image-waivers.yaml`.
 //!
 //! The file is a list of mappings with `id`, `reason`, `owner`, `expires` and, unless the waiver is for all images,
-//! `image`. The `id` is a vulnerability, or [`UNPARSED`] together with the `dockerfile` that the linter cannot parse.
+//! `image`. A `justification` says that the vulnerability cannot be exploited. The `id` is a vulnerability, or [`UNPARSED`] together with the `dockerfile` that the linter cannot parse.
 //! `docs/schema/waivers.schema.json` is the schema for editors.
 
 use std::path::Path;
@@ -14,6 +14,7 @@ use time::{Date, OffsetDateTime};
 use super::vulnerability::Vulnerability;
 use crate::ActionError;
 use crate::SourceLocation;
+use crate::nearest;
 use crate::workspace;
 use wildmatch::WildMatch;
 
@@ -24,7 +25,16 @@ pub const FILE_NAME: &str = ".image-waivers.yaml";
 const FILE_LIMIT: u64 = 1024 * 1024;
 
 /// The keys of a waiver.
-const FIELDS: [&str; 6] = ["id", "image", "dockerfile", "reason", "owner", "expires"];
+const FIELDS: [&str; 7] = ["id", "image", "dockerfile", "reason", "owner", "expires", "justification"];
+
+/// OpenVEX's labels for why a vulnerability cannot be exploited.
+const JUSTIFICATIONS: [&str; 5] = [
+    "component_not_present",
+    "vulnerable_code_not_present",
+    "vulnerable_code_not_in_execute_path",
+    "vulnerable_code_cannot_be_controlled_by_adversary",
+    "inline_mitigations_already_exist",
+];
 
 /// hadolint's rule for a file that it cannot parse. hadolint's configuration and comments cannot disable it.
 pub const UNPARSED: &str = "DL1000";
@@ -47,6 +57,9 @@ pub struct Waiver {
     /// The last day of the waiver, in UTC.
     #[serde(serialize_with = "iso")]
     pub expires: Date,
+    /// Why the vulnerability cannot be exploited, as a label of OpenVEX. None: the risk is accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub justification: Option<String>,
     /// Its location in the file.
     #[serde(skip)]
     pub source_location: SourceLocation,
@@ -195,6 +208,7 @@ impl Entry {
             reason: required("reason")?,
             owner: required("owner")?,
             expires: Date::MIN,
+            justification: field("justification").map(|(_, value, _)| value.clone()),
             source_location: self.source_location.clone(),
         };
         let is_unparsed = waiver.id.eq_ignore_ascii_case(UNPARSED);
@@ -212,6 +226,17 @@ impl Entry {
         if let Some(misplaced) = misplaced {
             let hint = "another rule: `# hadolint ignore=RULE` above the instruction, or `ignored` in .hadolint.yaml";
             return Err(ActionError::usage_error(misplaced).at(self.source_location.clone()).hint(hint));
+        }
+        if let Some((_, label, source_location)) = field("justification") {
+            let refuse = |message: String| ActionError::usage_error(message).at(source_location.clone());
+            if is_unparsed {
+                return Err(refuse(format!("a waiver of `{UNPARSED}` has no `justification`")));
+            }
+            if !JUSTIFICATIONS.contains(&label.as_str()) {
+                let meant = nearest(label, JUSTIFICATIONS).map(|meant| format!("did you mean `{meant}`? "));
+                let hint = format!("{}OpenVEX has {}", meant.unwrap_or_default(), JUSTIFICATIONS.join(", "));
+                return Err(refuse(format!("`{label}` is not a justification")).hint(hint));
+            }
         }
         let expires = required("expires")?;
         let source_location = field("expires").map(|(_, _, source_location)| source_location.clone());
@@ -418,6 +443,8 @@ mod tests {
         ");
         let error = |text: &str| parse(text).unwrap_err();
         insta::assert_snapshot!(error("- id: A\n  reason: r\n  owner: o\n  expires: next week\n"), @".image-waivers.yaml:4:12: `next week` is no day: YYYY-MM-DD");
+        insta::assert_snapshot!(error("- {id: A, reason: r, owner: o, expires: 2027-01-01, justification: component_not_presnt}"), @".image-waivers.yaml:1:68: `component_not_presnt` is not a justification");
+        insta::assert_snapshot!(error("- {id: DL1000, dockerfile: D, reason: r, owner: o, expires: 2027-01-01, justification: component_not_present}"), @".image-waivers.yaml:1:88: a waiver of `DL1000` has no `justification`");
         insta::assert_snapshot!(error("- id: A\n  raeson: r\n"), @".image-waivers.yaml:2:3: a waiver has no `raeson`");
         insta::assert_snapshot!(error("- id: A\n  id: B\n"), @".image-waivers.yaml:2:3: duplicate key `id`");
         insta::assert_snapshot!(error("- id: A\n  owner:\n"), @".image-waivers.yaml:2:8: `owner` of a waiver is a text");

@@ -88,7 +88,10 @@ fn what_the_checkout_accepts_does_not_count_in_ecrs_own_scan() {
     assert!(blocked(&other).starts_with(counts), "{}", blocked(&other));
     let expired = waiver("cve-2026-7", "shop/*", "2020-01-01");
     let found = blocked(&expired);
-    assert!(found.contains("(GHSA-1, CVE-2026-8); the waiver of `cve-2026-7` by team-a expired on 2020-01-01"), "{found}");
+    assert!(
+        found.contains("(GHSA-1, CVE-2026-8); the waiver of `cve-2026-7` by team-a expired on 2020-01-01"),
+        "{found}"
+    );
     let one = waiver("CVE-2026-7", "shop/*", "2999-12-31");
     let found = blocked(&one);
     assert!(

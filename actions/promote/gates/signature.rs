@@ -366,7 +366,8 @@ impl WorkflowIdentity {
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing = "`signature` means a workflow of this repository, and GITHUB_REPOSITORY is not set: name an identity";
+                let missing =
+                    "`signature` names no identity, and GITHUB_REPOSITORY is not set: name the identity that signs";
                 let workflows = self.pattern.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }

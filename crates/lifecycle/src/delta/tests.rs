@@ -21,6 +21,7 @@ fn vulnerability(id: &str, severity: Severity, package: &str) -> ReportedVulnera
         package: Some(package.to_owned()),
         has_fix: false,
         waived_until: None,
+        waiver_owner: None,
     }
 }
 

@@ -38,7 +38,6 @@ impl Shop {
             "ecr:BatchGetImage",
             "ecr:GetDownloadUrlForLayer",
             "ecr:ListImages",
-            "ecr:DescribeImages",
         ]));
         let ecr = Ecr::start(Config { users: vec![User::new(ACCESS_KEY, ACCOUNT), reader], ..Config::default() });
         set_registry(&ecr);

@@ -209,7 +209,7 @@ fn what_cannot_be_converted_is_said() {
     // Small layers.
     let stage = stage.soci("");
     let run = stage.build("always").input("images", "Api").run().exits(0);
-    assert!(said(&run, "Api: not converted for SOCI: none of its layers has 10 MiB"), "{}", run.log.raw);
+    assert!(said(&run, "Api: not converted for SOCI: none of its layers has at least 10 MiB"), "{}", run.log.raw);
     assert_eq!(stage.project.built_layout().raw("Api")["manifests"].as_array().unwrap().len(), 2);
     stage.build("perhaps").run().exits(2);
     // Where no template says what deploys an image.
@@ -227,9 +227,9 @@ fn a_conversion_that_makes_another_image_is_refused() {
     for (extra, expected) in [
         ("sys.exit('out of space')", "soci failed with exit status: 1: out of space"),
         ("index['manifests'].pop(0)", "it has other platforms or layers than the image that was built"),
-        ("index['manifests'].reverse()", "follows an index of SOCI"),
-        ("index['manifests'] = index['manifests'][:2]", "it has no index of SOCI"),
-        ("index['manifests'][-1]['artifactType'] = 'x/y'", "is neither a platform nor an index of SOCI"),
+        ("index['manifests'].reverse()", "follows a SOCI index"),
+        ("index['manifests'] = index['manifests'][:2]", "it has no SOCI index"),
+        ("index['manifests'][-1]['artifactType'] = 'x/y'", "is neither a platform nor a SOCI index"),
         (
             "m = read(index['manifests'][0]['digest']); m['layers'].pop(); index['manifests'][0].update(put(m))",
             "it has other platforms or layers",

@@ -110,17 +110,17 @@ fn what_cannot_be_read_may_deploy_an_image() {
         (
             "  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: !Ref Deploy}}\n",
             "template.yaml:14:79",
-            "`ContainerDefinitions` of `Task` is not written out: `Ref` makes it",
+            "`ContainerDefinitions` of `Task` is not written out: `Ref` creates it",
         ),
         (
             "  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: [!GetAtt Other.Container]}}\n  Other: {Type: 'Custom::X'}\n",
             "template.yaml:14:80",
-            "`ContainerDefinitions` of `Task` is not written out: `Fn::GetAtt` makes it",
+            "`ContainerDefinitions` of `Task` is not written out: `Fn::GetAtt` creates it",
         ),
         (
             "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !GetAtt X.Code}}\n  X: {Type: 'Custom::X'}\n",
             "template.yaml:14:58",
-            "`Code` of `Fn` is not written out: `Fn::GetAtt` makes it",
+            "`Code` of `Fn` is not written out: `Fn::GetAtt` creates it",
         ),
         (
             "  Job: {Type: 'AWS::StepFunctions::StateMachine', Properties: {DefinitionS3Location: {Bucket: b, Key: k}}}\n",
@@ -147,7 +147,7 @@ fn what_cannot_be_read_may_deploy_an_image() {
         // Build says it too.
         let run = planned(&project).exits(0);
         let notices = run.log.messages("notice").join("\n");
-        assert!(notices.contains("it can't be told whether the template deploys image `Worker`"), "{notices}");
+        assert!(notices.contains("cannot determine whether the template deploys image `Worker`"), "{notices}");
         assert!(notices.contains(words), "{notices}");
         // The input decides.
         let reference = "{registry}/{image}:{environment}-{version}";
@@ -300,7 +300,7 @@ fn a_name_alone_is_refused() {
         assert!(!run.log.messages("notice").join("\n").contains("deploys image"), "{}", run.log.raw);
         let warnings = run.log.messages("warning");
         assert!(
-            matches!(warnings.as_slice(), [one] if one.starts_with(place) && one.contains("it can't be told whether `It` deploys image `Worker`")),
+            matches!(warnings.as_slice(), [one] if one.starts_with(place) && one.contains("cannot determine whether `It` deploys image `Worker`")),
             "{warnings:?}"
         );
         // The input decides, and another resource does.

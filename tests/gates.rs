@@ -343,7 +343,7 @@ fn platforms_are_those_of_what_deploys_it() {
     let windows = "RuntimePlatform: {OperatingSystemFamily: WINDOWS_SERVER_2022_CORE}";
     with(windows).blocks("platforms", "it has linux/amd64, linux/arm64; `Task` runs on windows/amd64");
     let unknown = "RuntimePlatform: {CpuArchitecture: !ImportValue cpu}";
-    with(unknown).blocks("platforms", "nothing says on which platform `Task` runs");
+    with(unknown).blocks("platforms", "it is unknown on which platform `Task` runs");
 }
 
 #[test]

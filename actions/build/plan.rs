@@ -361,7 +361,7 @@ fn assumption(assumed: &[(&str, Usage)]) -> Option<Finding> {
 fn mention_finding(definition: &ImageDefinition, usage: &Usage) -> Finding {
     let key = &definition.key;
     let (resource, place) = (&usage.resource, usage.source_location.clone());
-    let message = format!("it can't be told whether `{resource}` deploys image `{key}`: it contains the image's name");
+    let message = format!("cannot determine whether `{resource}` deploys image `{key}`: it contains the image's name");
     let platforms = format!("set `platforms` of `{key}` in the mapping");
     let hint = match definition.platforms.is_empty() {
         true => format!("publish and promote need the input `reference`; if another platform runs it, {platforms}"),

@@ -60,7 +60,7 @@ impl SociConverter {
                     let message = format!("image `{}` must not be converted for SOCI: {obstacle}", image.key);
                     return Err(ActionError::usage_error(message)
                         .at(usage.source_location.clone())
-                        .hint("set `soci: auto`, or declare an image of its own for the function"));
+                        .hint("set `soci: auto`, or declare a separate image for the function"));
                 }
                 (Some(obstacle), SociChoice::Auto) => {
                     runner.say(format!("{}: not converted for SOCI: {obstacle}", image.key));
@@ -84,7 +84,8 @@ impl SociConverter {
 
     /// Finds a soci that works without containerd.
     async fn find(runner: &Runner) -> Result<PathBuf, ActionError> {
-        let hint = "put soci 0.15 or later on PATH in a step before, from github.com/awslabs/soci-snapshotter/releases";
+        let hint =
+            "install soci 0.15 or later on PATH in an earlier step, from github.com/awslabs/soci-snapshotter/releases";
         let program = runner.variables.program("soci");
         let program = program.ok_or_else(|| ActionError::failure("soci is not on PATH").hint(hint))?;
         let mut command = runner_protocol::command(Program::Soci, &program);
@@ -116,7 +117,7 @@ impl SociConverter {
         }
         if !built.platforms.iter().any(|(_, manifest)| has_large_layer(manifest)) {
             let size = MIN_LAYER_SIZE / 1024 / 1024;
-            runner.say(format!("{}: not converted for SOCI: none of its layers has {size} MiB", image.key));
+            runner.say(format!("{}: not converted for SOCI: none of its layers has at least {size} MiB", image.key));
             return Ok(built);
         }
         let failed = |cause: ActionError| {
@@ -189,14 +190,14 @@ fn import(output: &Layout, original: &BuiltImage, layout: &Layout) -> anyhow::Re
         if entry.is_platform(&manifest) {
             // A runtime takes the first entry of its platform.
             if indexes > 0 {
-                return Err(wrong(format!("the platform {} follows an index of SOCI", entry.digest)).into());
+                return Err(wrong(format!("the platform {} follows a SOCI index", entry.digest)).into());
             }
             let platform = entry.platform.clone().ok_or_else(|| wrong(format!("{} has no platform", entry.digest)))?;
             platforms.push((platform, manifest));
         } else if entry.artifact_type.as_deref() == Some(INDEX_TYPE) {
             indexes += 1;
         } else {
-            return Err(wrong(format!("the entry {} is neither a platform nor an index of SOCI", entry.digest)).into());
+            return Err(wrong(format!("the entry {} is neither a platform nor a SOCI index", entry.digest)).into());
         }
     }
     platforms.sort_by(|one, other| one.0.cmp(&other.0));
@@ -207,7 +208,7 @@ fn import(output: &Layout, original: &BuiltImage, layout: &Layout) -> anyhow::Re
         return Err(wrong("it has other platforms or layers than the image that was built".to_owned()).into());
     }
     if indexes == 0 {
-        return Err(wrong("it has no index of SOCI".to_owned()).into());
+        return Err(wrong("it has no SOCI index".to_owned()).into());
     }
     for entry in root.children() {
         let manifest = read(&entry.digest)?;

@@ -39,7 +39,7 @@ impl std::fmt::Display for Obstacle {
         match self {
             Self::Refused(usage) => write!(
                 f,
-                "the function `{}` deploys it, and Lambda does not accept an index, which the conversion makes",
+                "the function `{}` deploys it, and Lambda does not accept the index that the conversion creates",
                 usage.resource
             ),
             Self::Useless(why) => f.write_str(why),

@@ -39,7 +39,7 @@ async fn of_image(planned: &PlannedPromotion, to: &str) -> Option<Result<Delta, 
             None => None,
             Some(digest) => match store.manifest(digest).await? {
                 Some(root) => Some(ImageContents::read(store, root).await?),
-                None => return Ok(Err(format!("{to} has {}, which is not in the registry any more", digest.short()))),
+                None => return Ok(Err(format!("{to} has {}, which is no longer in the registry", digest.short()))),
             },
         };
         Ok::<_, StoreError>(Ok(Delta::between(&planned.image.named.key, to, current.as_ref(), &new)))

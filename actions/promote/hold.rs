@@ -106,7 +106,7 @@ impl HoldStatus {
             Some(Err(error)) => match lift {
                 Some(reason) => Self::Lifted(
                     None,
-                    format!("the records of {to} cannot be read, and a hold that there may be is lifted: {reason}"),
+                    format!("the records of {to} cannot be read, so any hold there is lifted: {reason}"),
                 ),
                 None => Self::Blocked(
                     None,

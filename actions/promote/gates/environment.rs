@@ -97,7 +97,7 @@ impl Candidate<'_> {
             Ok(available) => available,
             // The image was read; its content does not tell the platforms.
             Err(error) if error.kind == ErrorKind::Invalid => {
-                let why = format!("needs to know the platforms of the image, which does not say them ({error})");
+                let why = format!("needs the platforms of the image, which does not name them ({error})");
                 return Err(blocked(why, "build and publish it again"));
             }
             Err(error) => return Err(unanswered("the platforms of the image", error)),
@@ -170,7 +170,7 @@ impl Candidate<'_> {
         match order {
             None => {
                 let why = format!(
-                    "needs a newer version than {current}, which {to} has, but not both it and {version} have a record"
+                    "needs a newer version than {current}, which {to} has, but {current} or {version} has no record"
                 );
                 Err(blocked(why, "publish both with `record: true`, or use semantic versions"))
             }

@@ -104,7 +104,7 @@ impl Trust<'_> {
             match found {
                 Verification::NotSigned(reason) if now >= deadline => {
                     let waited = humantime::format_duration(wait);
-                    return Err(format!("after {waited} of waiting, it still {reason}"));
+                    return Err(format!("after waiting for {waited}, it still {reason}"));
                 }
                 Verification::NotSigned(_) => {
                     let left = super::evidence::rounded(deadline - now);

@@ -145,7 +145,7 @@ impl Template {
                 findings.push(match self.unreadable(context) {
                     Some(why) => {
                         let message =
-                            format!("it can't be told whether the template deploys image `{}`: {why}", image.key);
+                            format!("cannot determine whether the template deploys image `{}`: {why}", image.key);
                         let place = SourceLocation::clone(&why.source_location);
                         let finding = Finding::new(Severity::Notice, place, message);
                         finding.hint("publish and promote need the input `reference`")
@@ -184,7 +184,7 @@ impl Template {
             });
             if let Some((usage, why)) = unknown.filter(|_| image.platforms.is_empty()) {
                 let message = format!(
-                    "it can't be told on which platform `{}` runs image `{}`: {why}",
+                    "cannot determine on which platform `{}` runs image `{}`: {why}",
                     usage.resource, image.key
                 );
                 let finding = Finding::new(Severity::Warning, usage.runtime.source_location.clone(), message);
@@ -259,7 +259,7 @@ impl Template {
 /// Asks for the values that would tell whether a usage deploys an image.
 fn question(image: &ImageDefinition, usage: &Usage) -> Finding {
     let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
-    let message = format!("it can't be told whether `{}` deploys image `{}`{why}", usage.resource, image.key);
+    let message = format!("cannot determine whether `{}` deploys image `{}`{why}", usage.resource, image.key);
     let finding = Finding::new(Severity::Notice, usage.source_location.clone(), message);
     match usage.request(image) {
         Some(hint) => finding.hint(hint),

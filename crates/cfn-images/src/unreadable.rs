@@ -108,7 +108,7 @@ fn not_written_out(scope: &Scope, id: &str, properties: &Node, site: &DeploySite
                     Some((function, _)) if function.starts_with(LOOP) => {}
                     Some((function, _)) => {
                         let part = site.path[..depth].iter().rev().find(|step| **step != "*").unwrap_or(&"Properties");
-                        let reason = format!("`{part}` of `{id}` is not written out: `{function}` makes it");
+                        let reason = format!("`{part}` of `{id}` is not written out: `{function}` creates it");
                         return Some(Unresolved::new(scope.source_location(branch.node), reason));
                     }
                     None => nodes.push(branch.node),

@@ -85,7 +85,7 @@ fn lists(delta: &Delta) -> String {
         };
         if let Some(vulnerabilities) = &changed.vulnerabilities {
             list(&of("New vulnerabilities"), vulnerabilities.introduced.iter().map(Finding::line).collect());
-            list(&of("Vulnerabilities that go"), vulnerabilities.resolved.iter().map(Finding::line).collect());
+            list(&of("Vulnerabilities removed"), vulnerabilities.resolved.iter().map(Finding::line).collect());
         }
         if let Some(packages) = &changed.packages {
             let versioned = |package: &crate::evidence::packages::Package| {

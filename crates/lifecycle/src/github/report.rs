@@ -50,7 +50,7 @@ pub async fn comment_on_pull_request(
     };
     let body = CommentBody::new(subject, sections, &format!("\n{}", runner.variables.links()));
     let made = github.comment(number, &body).await;
-    made.map_err(|error| FailedReport::new("the pull request is not commented on", error))?;
+    made.map_err(|error| FailedReport::new("cannot comment on the pull request", error))?;
     runner.say(format!("pull request {number}: commented on"));
     Ok(())
 }

@@ -108,7 +108,7 @@ impl Project {
             );
             let of_environment = default.replacen(other, "{environment}", 1);
             let hint = format!(
-                "give it in the input `parameters`: `{parameter}={of_environment}`, or `{parameter}={default}` if that is meant"
+                "give it in the input `parameters`: `{parameter}={of_environment}`, or `{parameter}={default}` if you want the default"
             );
             if fixed.is_some() {
                 return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));

@@ -1,9 +1,9 @@
-//! Indexes of [SOCI](https://github.com/awslabs/soci-snapshotter/blob/main/docs/soci-index-manifest-v2.md), with which
-//! Fargate starts a container before its image is pulled completely.
+//! [SOCI indexes](https://github.com/awslabs/soci-snapshotter/blob/main/docs/soci-index-manifest-v2.md), with which Fargate
+//! starts a container before its image has been pulled completely.
 //!
-//! `soci convert --standalone` writes a new image: it annotates the manifest of each platform, and adds an index of SOCI
-//! for each to the image's index. So an image is converted before it is checked, and its evidence refers to what is
-//! published.
+//! `soci convert --standalone` writes a new image: it annotates the manifest of each platform, and adds a SOCI index for
+//! each platform to the image's index. An image is therefore converted before it is checked, so that its evidence refers
+//! to what is published.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use crate::image::Image;
 use crate::request::SociChoice;
 use crate::soci_obstacle::Obstacle;
 
-/// The type of SOCI's index of a platform.
+/// The artifact type of a platform's SOCI index.
 const INDEX_TYPE: &str = "application/vnd.amazon.soci.index.v2+json";
 
-/// The smallest layer that is indexed, in bytes: soci's own default. A container starts as fast without an index of a
-/// smaller one.
+/// The minimum size of a layer that is indexed, in bytes. This is soci's own default: indexes of smaller layers do not make
+/// a container start faster.
 const MIN_LAYER_SIZE: u64 = 10 * 1024 * 1024;
 
 /// The formats of layers that soci can index.
@@ -42,7 +42,7 @@ pub(crate) struct SociConverter {
 }
 
 impl SociConverter {
-    /// Finds soci if an image is to be converted. Says in a line why an image is not.
+    /// Finds soci if an image is to be converted. Logs why an image is not converted.
     ///
     /// # Errors
     /// If the input requires a conversion that is not possible.
@@ -160,7 +160,7 @@ fn has_large_layer(manifest: &Manifest) -> bool {
     layers.iter().any(|layer| layer.size >= MIN_LAYER_SIZE && is_indexed(layer))
 }
 
-/// Writes a layout with one image of another layout. Blobs are hard links, which soci copies.
+/// Writes a layout that contains one image of another layout. Its blobs are hard links, which soci copies.
 fn write_layout(source: &Layout, image: &BuiltImage, target: &Path) -> Result<(), StoreError> {
     let target = Layout::at(target);
     for (_, manifest) in &image.platforms {

@@ -96,7 +96,7 @@ async fn preview(
     Ok(delta)
 }
 
-/// Returns the image that build left in the layouts. One that was not built again is in its release.
+/// Returns the image that build left in the layouts. An image that was not built again is read from its release.
 async fn built(
     request: &PreviewRequest,
     named: &Named,

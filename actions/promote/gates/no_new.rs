@@ -15,7 +15,7 @@ const LISTED: usize = 3;
 
 impl Candidate<'_> {
     /// Checks that no platform of the image has a vulnerability at or above a severity that the same platform of the
-    /// environment's current image does not have. Compared with nothing, every vulnerability is new.
+    /// environment's current image does not have. If it has no image, every vulnerability is new.
     pub(super) async fn no_new(&self, threshold: Threshold, requirement: &Requirement) -> GateOutcome {
         let (to, today) = (&self.gates.transition.to, self.gates.now.date());
         let before = self.planned.held_before().map_err(|reason| {

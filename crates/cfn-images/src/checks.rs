@@ -74,7 +74,7 @@ impl Template {
         // An excluded usage names the condition that excludes it, so it comes first.
         for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
             let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
-            // A name alone says nothing of a platform.
+            // A bare name says nothing about a platform.
             for usage in usages.into_iter().filter(|usage| usage.place != UsagePlace::Mention) {
                 if let Ok(Some(image)) = image_of(images, &usage)
                     && keys.contains(image.key.value.as_str())

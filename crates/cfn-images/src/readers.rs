@@ -1,4 +1,4 @@
-//! Finds the places that contain an image's name and are no deploy sites: properties of other resource types, parameters
+//! Finds the places that contain an image's name but are not deploy sites: properties of other resource types, parameters
 //! of stacks whose template is not in the checkout, environment variables, scripts, definitions of workflows, outputs.
 
 use std::cell::Cell;
@@ -116,15 +116,15 @@ struct Place {
     is_parameter: bool,
 }
 
-/// Where the usages of a resource are looked for.
+/// The part of a resource that is searched for usages.
 pub(super) struct Section<'n> {
-    /// The conditions, and the node to begin with.
+    /// The conditions, and the node to start with.
     pub(super) start: ContainerNode<'n>,
     /// What the node may do with the name of an image.
     pub(super) purpose: Purpose,
-    /// The node of the template whose location is that of the usages. Defaults to that of each expression.
+    /// The node of the template whose location the usages get. By default, each has the location of its expression.
     pub(super) shown_as: Option<&'n Node>,
-    /// Values of the variables in the texts, `${Name}`, that the resource has for them.
+    /// The values that the resource gives to the variables `${Name}` in its texts.
     pub(super) substitutions: Option<&'n Node>,
 }
 

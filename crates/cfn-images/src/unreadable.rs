@@ -83,7 +83,7 @@ fn in_resource(scope: &Scope, entry: &Entry) -> Option<Unresolved> {
     })
 }
 
-/// Returns the first object on the path to a deploy site that an expression stands for: `ContainerDefinitions: !Ref X`.
+/// Returns the first object on the path to a deploy site that an expression creates: `ContainerDefinitions: !Ref X`.
 fn not_written_out(scope: &Scope, id: &str, properties: &Node, site: &DeploySite) -> Option<Unresolved> {
     let mut nodes: Vec<&Node> = vec![properties];
     for (depth, step) in [None].into_iter().chain(site.path.iter().map(Some)).enumerate() {

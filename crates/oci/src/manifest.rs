@@ -202,8 +202,8 @@ impl Manifest {
         matches!(self.content, Content::Index { .. })
     }
 
-    /// Returns the platforms that an index names, or `None` if that takes more than the index: if this is an image, or
-    /// if the content of an entry decides whether it is a platform.
+    /// Returns the platforms that an index names, or `None` if the index alone does not name them: if this is an image,
+    /// or if the content of an entry decides whether it is a platform.
     pub fn named_platforms(&self) -> Option<Vec<Platform>> {
         let Content::Index { manifests } = &self.content else { return None };
         let selectable = || manifests.iter().filter(|entry| !entry.is_unknown());

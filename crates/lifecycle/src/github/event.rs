@@ -11,7 +11,7 @@ const EVENT_LIMIT: u64 = 25 * 1024 * 1024;
 /// Returns the commit and the Git reference that code scanning results belong to.
 ///
 /// # Errors
-/// If the event does not tell them.
+/// If the event does not determine them.
 pub fn revision(variables: &Variables) -> Result<(&str, &str), &'static str> {
     // Such an event runs for the default branch, whatever was checked out.
     if matches!(variables.get("GITHUB_EVENT_NAME"), Some("pull_request_target" | "workflow_run")) {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use time::Duration;
 use wildmatch::WildMatchPattern;
 
-/// The most wildcards of a pattern.
+/// The maximum number of wildcards in a pattern.
 const WILDCARDS: usize = 4;
 
 /// Why a policy cannot be evaluated.
@@ -13,7 +13,7 @@ pub enum PolicyError {
     /// The text is not a policy.
     #[error("the lifecycle policy cannot be read")]
     Syntax(#[from] serde_json::Error),
-    /// A rule is not one that ECR documents, or is of a kind that is not known yet.
+    /// A rule is not one that ECR documents, or is of an unknown kind.
     #[error("rule {priority} of the lifecycle policy {reason}")]
     Rule {
         /// The rule's priority.
@@ -130,7 +130,7 @@ impl LifecyclePolicy {
     /// Parses the text of a policy.
     ///
     /// # Errors
-    /// If it is not JSON of the documented form, or has a rule of a kind that is not known: its effect could not be told.
+    /// If it is not JSON of the documented form, or has a rule of an unknown kind, whose effect could not be determined.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let policy: PolicyText = serde_json::from_str(text)?;
         let mut rules = policy.rules.into_iter().map(LifecycleRule::of).collect::<Result<Vec<_>, _>>()?;

@@ -87,7 +87,7 @@ impl Layout {
         Ok(Some(links))
     }
 
-    /// Checks that a manifest exists which is in `index.json` or in a list of referrers.
+    /// Checks that a manifest exists if `index.json` or a list of referrers contains it.
     fn check_listed(&self, descriptor: &Descriptor) -> Result<(), StoreError> {
         if !may_be_manifest(&descriptor.media_type) || self.links(descriptor)?.is_some() {
             return Ok(());

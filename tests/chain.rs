@@ -1,4 +1,4 @@
-//! The chain of an image from build to prod over two registries: every rung is signed, and what is not is refused.
+//! The chain of an image from build to prod over two registries: every step is signed, and what is not signed is refused.
 
 use std::fs;
 
@@ -252,7 +252,7 @@ fn a_store_on_disk_has_no_signed_records() {
 #[test]
 fn records_that_promote_did_not_sign_are_refused() {
     let shop = Shop::new();
-    // Without `sign` the promotion is carried out, and the next rung says what is missing.
+    // Without `sign` the promotion is carried out, and the next promotion says what is missing.
     shop.promote("test", REQUIRE).run().exits(0);
     let refused = |what: &str| {
         let run = shop.promote("prod", REQUIRE).run().exits(1);
@@ -270,14 +270,14 @@ fn records_that_promote_did_not_sign_are_refused() {
     refused("forged");
     shop.sign(shop.registry("test"), &forged, "stranger");
     refused("signed by a stranger");
-    // The publisher's key is not that of promotions.
+    // The publisher's key does not sign promotions.
     shop.sign(shop.registry("test"), &forged, "publish");
     refused("signed by the publisher");
     // A record of another digest says nothing, whoever signed it.
     let other = shop.attach_record("test", |record| record.digest = oci::Digest::of(b"other"));
     shop.sign(shop.registry("test"), &other, "promote");
     refused("about another digest");
-    // With a signed record it goes on: promoting again with `sign` writes one.
+    // A signed record lifts the block: promoting again with `sign` writes one.
     let run = shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
     shop.promote("prod", REQUIRE).input("sign", "key:promote.key").run().exits(0);

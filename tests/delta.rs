@@ -1,4 +1,4 @@
-//! What a promotion changes in an environment: told before it happens, by digests and evidence, and never made up.
+//! What a promotion changes in an environment: shown before it happens, from digests and evidence, and never guessed.
 
 use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageSpec, Policy, REGION, RepositorySettings, User};
 use lifecycle::evidence::scan::Severity;
@@ -119,7 +119,7 @@ fn a_promotion_tells_what_it_changes() {
     {
         assert!(planned.summary.contains(part), "{part}: {}", planned.summary);
     }
-    // The promotion itself tells the same, and what is there already changes nothing.
+    // The promotion itself shows the same. An image that the environment already has changes nothing.
     let done = shop.promote("test", "1.1.0").run().exits(0);
     assert_eq!(delta(&done), told);
     assert_eq!(shop.promote("test", "1.1.0").run().exits(0).json("delta"), json!([]));
@@ -185,7 +185,7 @@ fn new_vulnerabilities_block_and_known_ones_do_not() {
     shop.release("1.1.0", 2, &NEW, &[]);
     let run = shop.promote("test", "1.1.0").input("require", "no-new=high").run().exits(1);
     insta::assert_snapshot!(detail(&run, "no-new=high"), @"it introduces 1 vulnerability of severity high or worse that test does not have (CVE-2): fix or waive them, and build again");
-    // The same vulnerability as before is none that is new, however bad it is.
+    // A vulnerability that was there before is not new, whatever its severity.
     let same = Build { packages: OLD.packages, found: &[("CVE-1", Severity::High), ("CVE-9", Severity::Low)] };
     shop.release("1.2.0", 3, &same, &[]);
     let run = shop.promote("test", "1.2.0").input("require", "no-new=medium").run().exits(0);
@@ -226,7 +226,7 @@ fn a_pull_request_sees_what_its_build_would_change() {
     for part in ["<!-- image-lifecycle:preview test -->", "What would change in test", "CVE-2"] {
         assert!(comment.contains(part), "{part}: {comment}");
     }
-    // What nothing was published to yet has everything to gain.
+    // In an environment without images, everything is new.
     assert_eq!(delta(&preview("prod").run().exits(0))["from"], Value::Null);
     // Between environments, with a version.
     let run = preview("prod").inputs(&[("version", "1.0.0")]).run().exits(0);

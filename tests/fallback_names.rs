@@ -154,7 +154,7 @@ fn what_cannot_be_read_may_deploy_an_image() {
         let run = project.publish().input("registry", "oci:store").input("reference", reference).run().exits(0);
         assert_eq!(references(&run), ["shop-worker:dev-1.0.0"], "{resources}");
     }
-    // A condition that does not hold, and what is written out.
+    // A condition that is false, and a definition that is in the checkout.
     for resources in [
         "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !If [On, !GetAtt X.Code, {ZipFile: x}]}}\n  X: {Type: 'Custom::X'}\n",
         "  Job: {Type: 'AWS::Serverless::StateMachine', Properties: {DefinitionUri: job.asl.json}}\n",
@@ -163,7 +163,7 @@ fn what_cannot_be_read_may_deploy_an_image() {
         project.write("job.asl.json", r#"{"StartAt": "A", "States": {"A": {"Type": "Pass", "End": true}}}"#);
         assert_eq!(references(&published(&project).exits(0)), ["shop-worker:dev-1.0.0"], "{resources}");
     }
-    // It does not matter where the image has a name, and an API's definition is no image.
+    // It does not matter where the image has a name, and an API's definition is not an image.
     let child = "  Child: {Type: 'AWS::CloudFormation::Stack', Properties: {TemplateURL: 'https://b/t'}}\n";
     let run = published(&project(&format!("{}{child}", task("", "NAME")))).exits(0);
     assert_eq!(references(&run), ["dev/shop-worker:1.0.0"]);
@@ -187,7 +187,7 @@ fn a_repository_without_its_tag_is_refused() {
         let run = published(&project(&format!("{resources}{}", task("", "NAME")))).exits(0);
         assert_eq!(references(&run), ["dev/shop-worker:1.0.0"]);
     }
-    // That a repository, a log group or a task family has this name deploys nothing.
+    // A repository, a log group or a task family with this name deploys nothing.
     let name = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
     let resources = format!("  It: {{Type: 'AWS::ECR::Repository', Properties: {{RepositoryName: {name}}}}}\n");
     assert_eq!(references(&published(&project(&resources)).exits(0)), ["shop-worker:dev-1.0.0"]);
@@ -264,7 +264,7 @@ fn a_part_of_a_version_in_the_template_does_not_move_to_another() {
     publish("1.2.1").exits(0);
 }
 
-/// A property that something outside of the template may make a reference of.
+/// A property that something outside the template may turn into a reference.
 #[test]
 fn a_name_alone_is_refused() {
     let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
@@ -322,7 +322,7 @@ fn a_name_alone_is_refused() {
     }
 }
 
-/// Scripts and workflows put a name together from parts.
+/// Scripts and workflows compose a name from parts.
 #[test]
 fn a_name_that_a_program_puts_together_is_refused() {
     for (resource, files) in [
@@ -363,7 +363,7 @@ fn a_name_that_a_program_puts_together_is_refused() {
     }
 }
 
-/// What the template says in another place of the same resource.
+/// A name whose parts are in other properties of the same resource.
 #[test]
 fn a_name_that_a_resource_puts_together_is_evaluated() {
     let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
@@ -403,7 +403,7 @@ fn a_name_that_a_resource_puts_together_is_evaluated() {
     }
 }
 
-/// A default that names another environment is not what this one deploys.
+/// A default that names another environment is not deployed to this one.
 #[test]
 fn a_default_of_another_environment_is_refused() {
     let with = |parameter: &str, image: &str| {

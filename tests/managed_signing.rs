@@ -1,4 +1,4 @@
-//! Signatures that the registry makes itself, some time after the push: Notation signatures of ECR's managed signing,
+//! Signatures that the registry creates itself, some time after the push: Notation signatures of ECR's managed signing,
 //! verified by the real notation.
 
 use std::fs;
@@ -82,7 +82,7 @@ fn notation(home: &Path, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// Without evidence and record only notation lists referrers.
+/// Without evidence and a record, only notation lists referrers.
 fn bare(step: Step) -> Step {
     step.input("record", "false").input("evidence", "none").input("dry-run", "true")
 }
@@ -101,7 +101,7 @@ fn the_gate_waits_until_the_signature_is_there() {
     let sentence = detail(&run, "signature=notation wait=2m");
     assert!(sentence.starts_with("notation verified that an identity in notation's trust policy signed"), "{sentence}");
     assert!(run.log.raw.contains("is not signed by an identity in notation's trust policy yet"), "{}", run.log.raw);
-    // The signature of a stranger is none, however long the gate waits.
+    // A signature by an untrusted signer does not count, however long the gate waits.
     shop.trust("stranger");
     let run = bare(shop.promote("signature=notation wait=1s")).run().exits(1);
     let sentence = detail(&run, "signature=notation wait=1s");

@@ -147,7 +147,7 @@ impl Purpose {
     }
 }
 
-/// Returns whether a property of CloudFormation's own types names or describes something that is no image.
+/// Returns whether a property of CloudFormation's own types names or describes something other than an image.
 fn is_label(property: &str) -> bool {
     let lower = property.to_ascii_lowercase();
     let is_name = property.ends_with("Name") && !["image", "repo"].iter().any(|word| lower.contains(word));

@@ -435,7 +435,7 @@ impl Reader<'_, '_> {
         references.filter(may_be_an_image).map(|token| self.usage(token)).collect()
     }
 
-    /// Returns whether a token that is no reference may be used as the image's name, or as a part of one.
+    /// Returns whether a token that is not a reference may be used as the image's name, or as a part of one.
     fn mention(&self, token: &Text, name: Option<&str>, is_whole: bool, is_read: bool) -> Reading {
         let (shown, Some(name)) = (shown(token), name) else { return Reading::Nothing };
         let is_elsewhere = shown.starts_with("arn:") || shown.contains("://") || has_registry(token);

@@ -191,7 +191,7 @@ mod tests {
         let types = layout.referrers(&image.digest).await.unwrap().into_iter().map(|referrer| referrer.artifact_type);
         assert_eq!(types.flatten().collect::<Vec<_>>(), ["x/y"; 4]);
 
-        // A tag of that form that is no list says nothing.
+        // A tag of that form that does not name a list says nothing.
         layout.add_root(&image.descriptor(), Some(&fallback(&image))).unwrap();
         let without_list = sorted(&[&untagged, &tagged, &in_an_index, &bundle]);
         assert_eq!(found(&layout, &image).await, without_list);

@@ -351,7 +351,7 @@ mod tests {
                 assert!(error.to_string().contains("two platforms"), "{error}");
             }
         }
-        // Platforms with the same layers have the same index of SOCI.
+        // Platforms with the same layers have the same SOCI index.
         let indexes = [soci(&layout, &amd), Descriptor { platform: arm.platform.clone(), ..soci(&layout, &amd) }];
         let all = [&[amd.clone(), arm.clone()][..], &indexes].concat();
         assert_eq!(platforms(&layout, &all).await.unwrap().len(), 2);

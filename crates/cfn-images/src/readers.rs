@@ -57,7 +57,7 @@ impl ImageNames {
         self.names.values().any(|name| is_end_of(name, path))
     }
 
-    /// Returns the images whose names a text contains as words of their own. `team/api` is not the image `api`.
+    /// Returns the images whose names a text contains as separate words. `team/api` is not the image `api`.
     fn mentioned_in(&self, text: &str) -> Vec<(MappingRead, Option<&str>)> {
         self.comparisons.set(self.comparisons.get().saturating_add(self.names.len()));
         if self.comparisons.get() > COMPARISON_LIMIT {
@@ -208,7 +208,7 @@ impl<'n> Collection<'_, 'n> {
                             self.add_pipeline_source(&at, &entry.value, place);
                             continue;
                         }
-                        // The repository of a source action is one of source code.
+                        // The repository of such a source action contains source code.
                         ("Configuration", Some(provider)) if CODE_PROVIDERS.contains(&provider) => continue,
                         (key, _) => place.purpose.of_property(self.kind, key),
                     };

@@ -1,4 +1,4 @@
-//! Words of a text that may be references of images, and what they say about an image.
+//! Words of a text that may be image references, and what they say about an image.
 
 use std::ops::Range;
 

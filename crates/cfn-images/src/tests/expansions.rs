@@ -28,7 +28,7 @@ fn expected(folder: &Path, found: &mut Vec<(PathBuf, PathBuf)>) {
     }
 }
 
-/// Adds the places where a node is not what is expected. What is expected to be left to CloudFormation is not compared.
+/// Adds the places where a node differs from what is expected. What is left to CloudFormation is not compared.
 fn compare(scope: &Scope, node: &Node, expected: &Json, place: &str, differences: &mut Vec<String>) {
     let is_left = expected.as_object().is_some_and(|object| {
         object.len() == 1 && object.keys().all(|key| key == "Ref" || key.starts_with("Fn::") || key == "Condition")

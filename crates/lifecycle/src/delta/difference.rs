@@ -224,7 +224,7 @@ impl PlatformDelta {
         has_current: bool,
         missing: &mut Vec<String>,
     ) -> Self {
-        // Compared with nothing, everything is new.
+        // If there is no current image, everything is new.
         let no_packages = Ok(PackageList::default());
         let no_vulnerabilities = Ok(Vec::new());
         if from.is_none() && has_current {

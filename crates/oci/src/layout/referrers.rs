@@ -2,8 +2,8 @@
 //!
 //! The specification of layouts has no list of referrers. Some programs add an entry without a name to `index.json`,
 //! others one with a tag, or list the referrers in an index under the tag that replaces the referrers API
-//! (`sha256-<hex>`). So a referrer is a manifest with a subject that `index.json` leads to, directly or through
-//! indexes.
+//! (`sha256-<hex>`). A referrer is therefore a manifest with a subject that can be reached from `index.json`,
+//! directly or through indexes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Layout;
 use super::index::{Links, ReferrersBySubject, Root};
 use crate::{Descriptor, Digest, ErrorKind, StoreError, Tag, annotation, media_type};
 
-/// The maximum number of manifests that the indexes of a layout lead to. A store with ten thousand images has a tenth
+/// The maximum number of manifests that can be reached through the indexes of a layout. A store with ten thousand images has a tenth
 /// of that.
 const MANIFESTS_LIMIT: usize = 1_000_000;
 

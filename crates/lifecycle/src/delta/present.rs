@@ -6,7 +6,7 @@ use super::difference::{CommitRange, Delta, Finding, PlatformDelta, SizeChange};
 use crate::evidence::scan::Severity;
 use runner_protocol::{Cell, Table, escape};
 
-/// The most entries of a list that are shown.
+/// The maximum number of entries of a list that are shown.
 const LISTED: usize = 50;
 
 /// The shown length of a commit.

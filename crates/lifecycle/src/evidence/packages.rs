@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::results::SbomFormat;
 use oci::limited::List;
 
-/// The most packages of an SBOM that are compared.
+/// The maximum number of packages of an SBOM that are compared.
 const LIMIT: usize = 100_000;
 
 /// A package in an image.

@@ -12,8 +12,8 @@ use super::Layout;
 use super::index::{Links, ReferrersBySubject, Root};
 use crate::{Descriptor, Digest, ErrorKind, StoreError, Tag, annotation, media_type};
 
-/// The maximum number of manifests that can be reached through the indexes of a layout. A store with ten thousand images has a tenth
-/// of that.
+/// The maximum number of manifests that can be reached through the indexes of a layout. A store with ten thousand images
+/// has a tenth of that.
 const MANIFESTS_LIMIT: usize = 1_000_000;
 
 impl Layout {

@@ -199,7 +199,7 @@ fn what_cannot_be_converted_is_said() {
     let notice = "no image is converted for SOCI: soci is not on PATH";
     assert!(run.log.messages("notice").iter().any(|message| message.contains(notice)), "{}", run.log.raw);
     let error = stage.build("always").input("images", "Api").run().exits(1).error().to_owned();
-    assert!(error.contains("soci is not on PATH (hint: put soci 0.15 or later on PATH"), "{error}");
+    assert!(error.contains("soci is not on PATH (hint: install soci 0.15 or later on PATH"), "{error}");
     script(&stage.programs, "soci", "echo 'soci convert - no such flag'");
     let error = stage.build("always").input("images", "Api").run().exits(1).error().to_owned();
     assert!(error.contains("has no `convert --standalone`"), "{error}");

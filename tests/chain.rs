@@ -291,8 +291,7 @@ fn a_forged_record_does_not_let_an_older_version_pass() {
     let older = || shop.promote("test", REQUIRE).input("version", "0.9.0").input("dry-run", "true").run().exits(1);
     shop.promote("test", REQUIRE).run().exits(0);
     let forward = detail(&older(), "forward");
-    let unsigned =
-        "it can't be decided what is in test: its tag `test-1.0.0` has no record that is signed as `signature`";
+    let unsigned = "needs the version that test has, but its tag `test-1.0.0` has no record that is signed as `signature` requires";
     assert!(forward.starts_with(unsigned), "{forward}");
     shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
     let held = "test has 1.0.0, and 0.9.0 is lower";

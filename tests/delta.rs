@@ -172,7 +172,7 @@ fn evidence_that_is_missing_is_said() {
     assert!(run.summary.contains("it has no SBOM"), "{}", run.summary);
     let run = shop.promote("test", "1.1.0").input("require", "no-new=low").run().exits(1);
     assert!(
-        detail(&run, "no-new=low").contains("needs a scan of the image that test has now"),
+        detail(&run, "no-new=low").contains("needs the scan of the image that test has now"),
         "{}",
         detail(&run, "no-new=low")
     );
@@ -255,13 +255,13 @@ fn a_lifecycle_policy_that_takes_a_live_image_blocks() {
     policy(&format!(r#"{{"rules": [{}]}}"#, rule(1, "dev-*", 10)));
     let before = shop.ecr.snapshot();
     let run = promote().run().exits(1);
-    insta::assert_snapshot!(detail(&run, "retained"), @"needs `prod-1.0.0` to stay in `shop/api`, but rule 1 of the lifecycle policy deletes it after 10 more pushes, although prod holds it: it also has the tag `dev-1.0.0`, and a rule acts on the whole image (hint: before the other rules, add one for `prod-*` that keeps enough images)");
+    insta::assert_snapshot!(detail(&run, "retained"), @"needs `prod-1.0.0` to stay in `shop/api`, but rule 1 of the lifecycle policy deletes it after 10 more pushes, although prod holds it (it also has the tag `dev-1.0.0`, and a rule acts on the whole image): before the other rules, add one for `prod-*` that keeps enough images");
     policy(
         r#"{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "any", "countType": "sinceFullMoon",
         "countNumber": 1}, "action": {"type": "expire"}}]}"#,
     );
     let run = promote().run().exits(1);
-    insta::assert_snapshot!(detail(&run, "retained"), @"needs to understand the lifecycle policy of `shop/api`: rule 1 of the lifecycle policy has the unknown count type `sinceFullMoon`");
+    insta::assert_snapshot!(detail(&run, "retained"), @"needs to understand the lifecycle policy of `shop/api`, but rule 1 of the lifecycle policy has the unknown count type `sinceFullMoon`: take `retained` out of `require`");
     policy(&format!(r#"{{"rules": [{}, {}]}}"#, rule(1, "prod-*", 5), rule(2, "dev-*", 10)));
     let run = promote().run().exits(0);
     insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it or the 2 images before it");

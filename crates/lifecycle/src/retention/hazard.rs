@@ -108,7 +108,7 @@ impl fmt::Display for Hazard {
         }
         write!(f, ", although {} holds it", self.environment)?;
         match &self.by_tag {
-            Some(tag) => write!(f, ": it also has the tag `{tag}`, and a rule acts on the whole image"),
+            Some(tag) => write!(f, " (it also has the tag `{tag}`, and a rule acts on the whole image)"),
             None => Ok(()),
         }
     }
@@ -159,7 +159,7 @@ mod tests {
         let dev = rule(1, &count("dev-*", 5));
         insta::assert_snapshot!(
             said(std::slice::from_ref(&dev), &images, "1", "prod-1").unwrap(),
-            @"rule 1 of the lifecycle policy (`rule`) deletes it after 3 more pushes, although prod holds it: it also has the tag `dev-1`, and a rule acts on the whole image"
+            @"rule 1 of the lifecycle policy (`rule`) deletes it after 3 more pushes, although prod holds it (it also has the tag `dev-1`, and a rule acts on the whole image)"
         );
         // A rule with a lower priority that is about prod's images comes first, and keeps enough of them.
         let prod = rule(1, &count("prod-*", 3));

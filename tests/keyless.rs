@@ -95,7 +95,7 @@ fn a_broken_signature_is_refused_with_what_is_wrong() {
     let other = Sigstore::start(other.path());
     let require = format!("signature={IDENTITY}");
     let someone = "https://github.com/shop/other/.github/workflows/release.yml@refs/heads/main";
-    let none = "cosign found no signature of ";
+    let none = "; cosign found none (";
     let cases = [
         ("valid", IDENTITY, ISSUER, ""),
         ("empty-chain", IDENTITY, ISSUER, none),
@@ -121,7 +121,7 @@ fn a_broken_signature_is_refused_with_what_is_wrong() {
             assert!(sentence.starts_with("cosign verified that "), "{sentence}");
         } else {
             run.exits(1);
-            assert!(sentence.starts_with(none) && sentence.contains(expected), "{case}: {sentence}");
+            assert!(sentence.contains(none) && sentence.contains(expected), "{case}: {sentence}");
         }
     }
 }
@@ -137,7 +137,7 @@ fn without_its_root_a_private_sigstore_is_not_believed() {
     let _other = Sigstore::start(elsewhere.path());
     fs::copy(elsewhere.path().join("trusted-root.json"), shop.project.folder().join("other-root.json")).unwrap();
     let run = shop.promote("test", "signature").input("trusted-root", "other-root.json").run().exits(1);
-    assert!(detail(&run, "signature").starts_with("cosign found no signature of "), "{}", detail(&run, "signature"));
+    assert!(detail(&run, "signature").contains("; cosign found none ("), "{}", detail(&run, "signature"));
     for (input, value) in [("trusted-root", "nowhere.json"), ("signing-config", "../outside.json")] {
         let run = shop.promote("test", "signature").input(input, value).run().exits(2);
         assert!(run.error().starts_with(&format!("input `{input}`: `{value}` is not accepted")), "{}", run.error());

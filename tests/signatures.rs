@@ -168,7 +168,7 @@ fn only_signed_records_tell_of_a_publication() {
     publish("1.0.1").input("sign", "key:team.key").env("COSIGN_PASSWORD", "").run().exits(0);
     let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
-    // And where promote has put it, that of a promotion which signs.
+    // In an environment that promote wrote, the identity is that of a promotion with `sign`.
     let further = || shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
     let [_, soak, template] = gates(&further().run().exits(1)).try_into().unwrap();
     let remedy = "set `sign` in the promotion to that environment too";

@@ -23,13 +23,13 @@ use crate::requirement::{Identity, SignatureRule, Subject};
 /// Limit of one verification: a few requests to the registry and, for a certificate, to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Bytes that a program may print about the signatures that it found.
+/// The maximum output of a program about the signatures that it found, in bytes.
 const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Concurrent verifications. Each is a process of a few hundred megabytes.
 static PROCESSES: Semaphore = Semaphore::const_new(4);
 
-/// The first and the longest pause between two looks for a signature that may still appear. ECR's managed signing takes
+/// The first and the longest pause between two searches for a signature that may still appear. ECR's managed signing takes
 /// a few seconds.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
@@ -104,7 +104,7 @@ impl Trust<'_> {
             match found {
                 Verification::NotSigned(reason) if now >= deadline => {
                     let waited = humantime::format_duration(wait);
-                    return Err(format!("after {waited} of waiting, it still {reason}"));
+                    return Err(format!("after waiting for {waited}, it still {reason}"));
                 }
                 Verification::NotSigned(_) => {
                     let left = super::evidence::rounded(deadline - now);
@@ -125,8 +125,8 @@ impl Trust<'_> {
         self.all(referrer, SignatureRule::statements).await
     }
 
-    /// Verifies that every identity in `signature` has signed a record. That of a publication is a statement about the
-    /// image; promotions and rollbacks may have a signer of their own.
+    /// Verifies that every identity in `signature` has signed a record. The record of a publication counts as a
+    /// statement about the image. Promotions and rollbacks may have another signer.
     pub(crate) async fn record(&self, record: &Record, referrer: &Digest) -> Result<(), String> {
         match record.kind {
             RecordKind::Publish => self.statement(referrer).await,
@@ -134,7 +134,7 @@ impl Trust<'_> {
         }
     }
 
-    /// The same for a record that was found in the store.
+    /// Verifies a record that was found in the store, like [`record`](Self::record).
     pub(super) async fn recorded(&self, found: &Recorded) -> Result<(), String> {
         self.record(&found.record, &found.digest).await
     }
@@ -203,12 +203,12 @@ impl<'a> Signatures<'a> {
         cell.get_or_init(|| self.look(reference, digest, identity)).await.clone()
     }
 
-    /// The same, even if it was done before.
+    /// Verifies like [`verify`](Self::verify), even if it was done before.
     async fn look(&self, reference: &Reference, digest: &Digest, identity: &Identity) -> Verification {
         self.try_look(reference, digest, identity).await.unwrap_or_else(Verification::Undecided)
     }
 
-    /// The same. `Err` is why it cannot be decided.
+    /// Verifies like [`look`](Self::look). `Err` says why the result cannot be decided.
     async fn try_look(
         &self,
         reference: &Reference,

@@ -257,7 +257,8 @@ fn records_that_promote_did_not_sign_are_refused() {
     let refused = |what: &str| {
         let run = shop.promote("prod", REQUIRE).run().exits(1);
         let soak = detail(&run, "soak=0s");
-        let unsigned = "needs 0s in test, but no record that is signed as `signature` requires (needs a signature of ";
+        let unsigned =
+            "needs 0s in test, but no record that is signed as `signature` requires (cosign found no signature of ";
         assert!(soak.starts_with(unsigned), "{what}: {soak}");
         let history = shop.history("test", REQUIRE).run().exits(0);
         assert_eq!(history.json("images")[0]["history"], serde_json::json!([]), "{what}");

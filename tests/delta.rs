@@ -114,7 +114,7 @@ fn a_promotion_tells_what_it_changes() {
     );
     assert_eq!(told["deployedBy"], json!(["Task (template.yaml:15:18)"]));
     for part in
-        ["What changes in test", "1 added, 1 removed, 1 changed", "+1 critical, −1 high", "CVE-2 (critical) in openssl"]
+        ["What changes in test", "1 added, 1 removed, 1 changed", "1 critical, −1 high", "CVE-2 (critical) in openssl"]
     {
         assert!(planned.summary.contains(part), "{part}: {}", planned.summary);
     }

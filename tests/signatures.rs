@@ -161,7 +161,7 @@ fn only_signed_records_tell_of_a_publication() {
     let run = shop.promote(require).run().exits(1);
     let [signature, soak, template] = gates(&run).try_into().unwrap();
     assert!(signature.0 && !soak.0 && !template.0, "{soak:?} {template:?}");
-    let unsigned = "no record that is signed as `signature` requires (needs a signature of the key team.pub";
+    let unsigned = "no record that is signed as `signature` requires (cosign found no signature of the key team.pub";
     assert!(soak.1.contains(unsigned) && template.1.contains(unsigned), "{soak:?} {template:?}");
     // That of a publication which signs counts.
     let publish = |version: &str| shop.step(shop.project.publish()).input("version", version);

@@ -56,7 +56,11 @@ pub(crate) struct Signatures<'a> {
 enum Verification {
     Signed(String),
     /// There is no signature that matches.
-    NotSigned(String),
+    /// It is not signed: the sentence of the gate, and the part of another sentence.
+    NotSigned {
+        sentence: String,
+        part: String,
+    },
     Undecided(String),
 }
 
@@ -102,11 +106,11 @@ impl Trust<'_> {
             let found = self.signatures.look(self.reference, image, identity).await;
             let now = Instant::now();
             match found {
-                Verification::NotSigned(reason) if now >= deadline => {
+                Verification::NotSigned { sentence, .. } if now >= deadline => {
                     let waited = humantime::format_duration(wait);
-                    return Err(format!("after waiting for {waited}, it still {reason}"));
+                    return Err(format!("after waiting for {waited}, it still {sentence}"));
                 }
-                Verification::NotSigned(_) => {
+                Verification::NotSigned { .. } => {
                     let left = super::evidence::rounded(deadline - now);
                     let (reference, short) = (self.reference, image.short());
                     let line =
@@ -142,7 +146,10 @@ impl Trust<'_> {
     async fn all(&self, referrer: &Digest, identity: impl Fn(&SignatureRule) -> &Identity) -> Result<(), String> {
         for rule in self.rules {
             let identity = identity(rule);
-            let outcome: GateOutcome = self.signatures.verify(self.reference, referrer, identity).await.into();
+            let outcome = match self.signatures.verify(self.reference, referrer, identity).await {
+                Verification::Signed(_) => Ok(()),
+                Verification::NotSigned { part, .. } | Verification::Undecided(part) => Err(part),
+            };
             outcome.map_err(|reason| match identity {
                 Identity::Notation => format!(
                     "{reason} (hint: ECR's managed signing only signs images: set `sign` in publish and promote, and add \
@@ -161,8 +168,7 @@ impl From<Verification> for GateOutcome {
     fn from(verification: Verification) -> Self {
         match verification {
             Verification::Signed(sentence) => Ok(sentence),
-            Verification::NotSigned(reason) => Err(reason),
-            Verification::Undecided(reason) => Err(reason),
+            Verification::NotSigned { sentence, .. } | Verification::Undecided(sentence) => Err(sentence),
         }
     }
 }
@@ -242,10 +248,12 @@ impl<'a> Signatures<'a> {
         }
         let (reason, found_none) = failure(&finished, identity);
         if found_none {
-            return Ok(Verification::NotSigned(format!(
+            let sentence = format!(
                 "needs a signature of {identity} on {digest}; {program} found none ({reason}): publish with `sign`, or name the \
                  identity that signed it"
-            )));
+            );
+            let part = format!("{program} found no signature of {identity} on {digest}: {reason}");
+            return Ok(Verification::NotSigned { sentence, part });
         }
         Err(format!(
             "needs a signature of {identity} on {digest}; {program} could not verify it ({reason}): correct what {program} says, \

@@ -75,7 +75,9 @@ fn lists(delta: &Delta) -> String {
         }
         lines.push(String::new());
     };
-    if let Some(CommitRange { url: Some(url), from, to }) = &delta.commits {
+    if let Some(CommitRange { url: Some(url), from, to }) =
+        delta.commits.as_ref().filter(|range| range.from != range.to)
+    {
         // The address comes from evidence, so only one of the expected form becomes a link.
         let entry = if is_plain_address(url) { format!("<{url}>") } else { escape(&format!("{from}...{to}")) };
         list("Commits", vec![entry]);

@@ -296,7 +296,7 @@ fn a_forged_record_does_not_let_an_older_version_pass() {
     let unsigned = "needs the version that test has, but its tag `test-1.0.0` has no record that is signed as `signature` requires";
     assert!(forward.starts_with(unsigned), "{forward}");
     shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
-    let held = "test has 1.0.0, and 0.9.0 is lower";
+    let held = "test has 1.0.0, and 0.9.0 is lower: promote a newer version, or set `mode: rollback` to go back";
     assert_eq!(detail(&older(), "forward"), held);
     // Somebody says that the tag is of an older version.
     shop.attach_record("test", |record| record.version = "0.1.0".into());

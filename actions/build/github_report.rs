@@ -3,9 +3,10 @@
 //! A report that fails does not fail the build. If the token lacks the permission, as in a pull request from a fork, the
 //! annotation is only a notice.
 
+use lifecycle::github::GitHub;
 use lifecycle::github::event::revision;
-use lifecycle::github::{FailedReport, GitHub, comment_on_pull_request};
 use lifecycle::plural;
+use lifecycle::reporting::{FailedReport, comment_on_pull_request};
 use runner_protocol::Runner;
 
 use crate::image_result::ImageResult;

@@ -3,10 +3,12 @@
 use futures::stream::{self, StreamExt};
 
 use lifecycle::Diagnostic;
+use lifecycle::delivery::Delivery;
 use lifecycle::delta::{self, Delta, ImageContents};
 use oci::{Digest, StoreError};
 use runner_protocol::{Runner, escape};
 
+use crate::environment_history::EnvironmentHistory;
 use crate::plan::{Plan, PlannedPromotion};
 use crate::request::Request;
 
@@ -69,11 +71,22 @@ impl PlannedPromotion {
         match &self.history {
             None => Err("no records were read (hint: set `record: true`)".to_owned()),
             Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(history)) => match history.current() {
-                Some(current) => Ok(Some(current.digest.clone())),
-                None if history.has_unrecorded_tags() => Err("its tags have no records".to_owned()),
-                None => Ok(None),
-            },
+            Some(Ok(history)) => self.held_in(history),
+        }
+    }
+
+    /// Returns the digest that the target environment has now, according to a history.
+    ///
+    /// # Errors
+    /// If it is not known: the reason as a part of a sentence.
+    pub(crate) fn held_in(&self, history: &EnvironmentHistory) -> Result<Option<Digest>, String> {
+        if let Some(other) = self.image.delivery.as_ref().ok().and_then(Delivery::other_digest) {
+            return Ok(Some(other.clone()));
+        }
+        match history.current() {
+            Some(current) => Ok(Some(current.digest.clone())),
+            None if history.has_unrecorded_tags() => Err("its tags have no records".to_owned()),
+            None => Ok(None),
         }
     }
 

@@ -40,9 +40,10 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Returns the hold on an environment, if its newest record is that of a rollback.
+    /// Returns the hold on an environment, if its newest record is one of a rollback. Publications do not count: only a
+    /// promotion says why it may go on.
     pub(crate) fn of(history: &EnvironmentHistory) -> Option<Self> {
-        let current = history.current()?;
+        let current = history.entries.iter().find(|entry| entry.record.kind != RecordKind::Publish)?;
         let record = &current.record;
         if record.kind != RecordKind::Rollback {
             return None;
@@ -103,20 +104,7 @@ impl HoldStatus {
             // A rollback needs the history too, so there is none if names cannot be read as versions.
             Some(Err(error)) if error.kind == ErrorKind::Unsupported => Self::None,
             Some(Err(_)) if delivery.is_done() => Self::None,
-            Some(Err(error)) => match lift {
-                Some(reason) => Self::Lifted(
-                    None,
-                    format!("the records of {to} cannot be read, so any hold there is lifted: {reason}"),
-                ),
-                None => Self::Blocked(
-                    None,
-                    format!(
-                        "needs the records of {to}, because a rollback may have left a hold there, but they cannot be \
-                         read ({error}): let the role list tags (ecr:ListImages), or give the reason to promote without \
-                         them in `lift-hold`"
-                    ),
-                ),
-            },
+            Some(Err(error)) => Self::unreadable(to, error, lift),
             Some(Ok(history)) => {
                 let (Some(hold), Some(current)) = (Hold::of(history), history.current()) else { return Self::None };
                 let is_current = current.digest == *delivery.digest() && current.version == transition.version;
@@ -134,6 +122,38 @@ impl HoldStatus {
                     }
                 }
             }
+        }
+    }
+
+    fn unreadable(to: &str, error: &StoreError, lift: Option<&str>) -> Self {
+        match lift {
+            Some(reason) => {
+                Self::Lifted(None, format!("the records of {to} cannot be read, so any hold there is lifted: {reason}"))
+            }
+            None => Self::Blocked(
+                None,
+                format!(
+                    "needs the records of {to}, because a rollback may have left a hold there, but they cannot be read \
+                     ({error}): let the role list tags (ecr:ListImages), or give the reason to promote without them in \
+                     `lift-hold`"
+                ),
+            ),
+        }
+    }
+
+    /// Returns the status if the records that are trusted do not tell whether there is a hold.
+    pub(crate) fn undecided(to: &str, why: &str, lift: Option<&str>) -> Self {
+        match lift {
+            Some(reason) => {
+                Self::Lifted(None, format!("it is not known whether {to} is on hold, so any hold is lifted: {reason}"))
+            }
+            None => Self::Blocked(
+                None,
+                format!(
+                    "needs signed records of {to}, because a rollback may have left a hold there, but {why}: promote there \
+                     with `sign`, or give the reason to promote without them in `lift-hold`"
+                ),
+            ),
         }
     }
 

@@ -57,6 +57,10 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let request = inputs.request(&runner)?;
     runner.output("version", request.transition.version.to_string());
     let requirements = gates::requirements(&request.gates, &request.target.aws).await?;
+    if request.signing.signing.is_some() && !request.writing.record && requirements.is_empty() {
+        let error = ActionError::usage_error("input `sign`: there is nothing to sign, because `record` is false");
+        return Err(error.hint("set `record: true`, or leave `sign` out").into());
+    }
     let gates = Gates {
         options: &request.gates,
         waivers: gates::waivers(&request.gates, &requirements, &request.common.project, &runner)?,

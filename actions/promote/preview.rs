@@ -7,9 +7,10 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::delta::{self, Delta, ImageContents};
-use lifecycle::github::{FailedReport, GitHub, comment_on_pull_request};
+use lifecycle::github::GitHub;
 use lifecycle::layouts::{BuildResult, Layouts};
 use lifecycle::naming::{Named, Names, Release};
+use lifecycle::reporting::{FailedReport, comment_on_pull_request};
 use lifecycle::{ActionError, Diagnostic};
 use oci::{Manifest, Store};
 use runner_protocol::{Annotation, Level, Runner, Verdict, escape, remarks};

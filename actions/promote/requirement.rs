@@ -120,6 +120,10 @@ pub(crate) fn parse(input: &Input<'_>) -> Result<Vec<Requirement>, InputError> {
             requirements.push(requirement);
         }
     }
+    // Only comments are more likely a mistake than a wish for no gates.
+    if requirements.is_empty() && input.text().is_some() {
+        return Err(input.refuse("gates, one per line; there are only comments (leave it out for no gates)"));
+    }
     Ok(requirements)
 }
 

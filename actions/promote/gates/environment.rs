@@ -11,7 +11,7 @@ use lifecycle::evidence::{RecordKind, Recorded};
 use oci::{Digest, ErrorKind, Location, Tag, listed};
 
 use super::evidence::rounded;
-use super::{Candidate, GateOutcome, blocked, unanswered};
+use super::{Candidate, GateOutcome, VERIFIED_LIMIT, blocked, unanswered};
 use crate::environment_history::{EnvironmentHistory, HistoryEntry, is_target_of};
 use crate::promotion::publications;
 use crate::request::Transition;
@@ -20,9 +20,6 @@ use crate::window::Window;
 
 /// How to reduce the number of versions in an environment.
 const EXPIRE: &str = "delete versions that no environment holds any more";
-
-/// How many records are verified, newest first. Each takes a run of cosign.
-const VERIFIED_LIMIT: usize = 20;
 
 impl Candidate<'_> {
     /// Checks how long the image has been in the source environment: the time since its newest record there.
@@ -87,9 +84,14 @@ impl Candidate<'_> {
     }
 
     /// Checks that the image has the platforms that its deployments run on.
-    pub(super) async fn platforms(&self) -> GateOutcome {
+    pub(super) async fn platforms(&self, requirement: &Requirement) -> GateOutcome {
         let usages = &self.planned.image.named.usages;
         if usages.is_empty() {
+            if self.planned.image.named.is_given {
+                let why = "needs the platforms that its deployments run on, but its name comes from the input `reference`, and no \
+                           resource of the template says where it runs";
+                return Err(blocked(why, self.without(requirement)));
+            }
             return Ok("no resource in the template runs it".to_owned());
         }
         let root = &self.delivery.graph.root;

@@ -101,12 +101,26 @@ impl Candidate<'_> {
     ) -> Result<Vec<(String, ScanResult, Option<OffsetDateTime>)>, String> {
         let mut scans = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
-            let newest = self
-                .newest((EvidenceKind::Scan, requirement), &name, read::scan(&self.delivery.source, digest).await)
-                .await?;
-            let created = newest.created;
-            let result = newest.content.map_err(|reason| unreadable(EvidenceKind::Scan, &name, &reason))?;
-            scans.push((name, result, created));
+            let found = read::scan(&self.delivery.source, digest).await;
+            let found = found.map_err(|error| unanswered(&format!("the scans of {name}"), error))?;
+            // A scan without a time may be the newest, so each of them counts beside the newest one that has a time.
+            let dated = found.iter().position(|scan| scan.created.is_some());
+            let (undated, dated) = found.split_at(dated.unwrap_or(found.len()));
+            let mut counting: Vec<Vec<_>> = undated.iter().map(|scan| vec![scan.clone()]).collect();
+            if !dated.is_empty() || counting.is_empty() {
+                counting.push(dated.to_vec());
+            }
+            for found in counting {
+                let newest = self.newest((EvidenceKind::Scan, requirement), &name, Ok(found)).await?;
+                let created = newest.created;
+                if created.is_some_and(|created| created > self.gates.now + CLOCK_SKEW) {
+                    let time = created.map(|created| clock::at_seconds(created.unix_timestamp())).unwrap_or_default();
+                    let why = format!("needs a scan, but the newest one of {name} has a time in the future, {time}");
+                    return Err(blocked(why, format!("check the clock of the machine that scanned it, and {REBUILD}")));
+                }
+                let result = newest.content.map_err(|reason| unreadable(EvidenceKind::Scan, &name, &reason))?;
+                scans.push((name.clone(), result, created));
+            }
         }
         Ok(scans)
     }

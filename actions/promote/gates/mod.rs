@@ -21,21 +21,26 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::aws::{Aws, AwsErrorKind};
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::waivers::Waivers;
-use lifecycle::evidence::{GateResult, GateStatus};
+use lifecycle::evidence::{GateResult, GateStatus, RecordKind};
 use lifecycle::naming::Project;
 use lifecycle::signing::Sigstore;
 use lifecycle::{ActionError, Diagnostic};
 use oci::transfer::Graph;
-use oci::{Digest, Platform};
+use oci::{Digest, Location, Platform};
 use registry::Options;
 use runner_protocol::Runner;
 use time::OffsetDateTime;
 
+use crate::environment_history::EnvironmentHistory;
+use crate::hold::HoldStatus;
 use crate::plan::{Plan, PlannedPromotion};
 use crate::request::{GateOptions, Transition};
 use crate::requirement::{self, Gate, Requirement, SignatureRule};
 pub(crate) use evidence::same_repository;
 use signature::{Signatures, StatementsRead, Trust};
+
+/// How many records are verified, newest first. Each takes a run of cosign.
+const VERIFIED_LIMIT: usize = 20;
 
 /// The result of a gate: a sentence with what was found and what is needed. `Err` blocks, and the sentence ends with what
 /// to do about it; [`blocked`] joins the two.
@@ -72,6 +77,17 @@ struct Candidate<'a> {
     trust: Trust<'a>,
     /// What is trusted in the target.
     target_trust: Trust<'a>,
+    /// The records of the target that are trusted, if only signed ones are: the newest, up to one of a promotion or
+    /// rollback. `Err` if none of the newest is trusted.
+    trusted: Option<Result<EnvironmentHistory, String>>,
+}
+
+/// The gates of one image, evaluated.
+struct Evaluated {
+    hold: HoldStatus,
+    results: Vec<GateResult>,
+    /// The statements that the gates read, by address.
+    read: BTreeMap<String, Digest>,
 }
 
 /// Returns all requirements: those of `require`, then those of the policy.
@@ -131,10 +147,11 @@ impl Gates<'_> {
             .map(|access| Signatures::new(&rules, access, self.registries, (self.project, self.sigstore), self.runner));
         let images = plan.images.iter().map(|planned| self.results(planned, [&in_source, &in_target], &rules));
         let images: Vec<_> = images.collect();
-        let results: Vec<(Vec<GateResult>, BTreeMap<String, Digest>)> =
-            stream::iter(images).buffered(self.concurrency).collect().await;
-        for (planned, (results, read)) in plan.images.iter_mut().zip(results) {
-            planned.gates = results;
+        let results: Vec<Option<Evaluated>> = stream::iter(images).buffered(self.concurrency).collect().await;
+        for (planned, evaluated) in plan.images.iter_mut().zip(results) {
+            let Some(Evaluated { hold, results, read }) = evaluated else { continue };
+            planned.gates = hold.gate().into_iter().chain(results).collect();
+            planned.hold = hold;
             planned.statements_read = read;
         }
     }
@@ -146,13 +163,15 @@ impl Gates<'_> {
         planned: &PlannedPromotion,
         [in_source, in_target]: [&Signatures<'_>; 2],
         rules: &[&SignatureRule],
-    ) -> (Vec<GateResult>, BTreeMap<String, Digest>) {
-        let Ok(delivery) = &planned.image.delivery else { return (Vec::new(), BTreeMap::new()) };
+    ) -> Option<Evaluated> {
+        let delivery = planned.image.delivery.as_ref().ok()?;
         let read = StatementsRead::default();
         let trust = Trust { signatures: in_source, rules, reference: &planned.source, read: &read };
         let reference = &planned.image.named.reference;
         let target_trust = Trust { signatures: in_target, rules, reference, read: &read };
-        let candidate = Candidate { gates: self, planned, delivery, trust, target_trust };
+        let trusted = trusted_history(planned, &target_trust).await;
+        let hold = self.hold(planned, delivery, trusted.as_ref());
+        let candidate = Candidate { gates: self, planned, delivery, trust, target_trust, trusted };
         let results = self.requirements.iter().map(|requirement| async {
             let outcome = tokio::select! {
                 outcome = candidate.evaluate(requirement) => outcome,
@@ -168,8 +187,52 @@ impl Gates<'_> {
         });
         let results = future::join_all(results).await;
         let read = std::mem::take(&mut *signature::lock(&read));
-        (planned.hold.gate().into_iter().chain(results).collect(), read)
+        Some(Evaluated { hold, results, read })
     }
+}
+
+impl Gates<'_> {
+    /// Returns the hold of an image. If only signed records are trusted, no other record leaves or lifts one.
+    fn hold(
+        &self,
+        planned: &PlannedPromotion,
+        delivery: &Delivery,
+        trusted: Option<&Result<EnvironmentHistory, String>>,
+    ) -> HoldStatus {
+        let (transition, lift) = (self.transition, self.options.lift_hold.as_deref());
+        match trusted {
+            None => planned.hold.clone(),
+            Some(_) if transition.rollback => HoldStatus::None,
+            Some(Ok(history)) => HoldStatus::of(transition, Some(&Ok(history.clone())), delivery, lift),
+            Some(Err(_)) if delivery.is_done() => HoldStatus::None,
+            Some(Err(why)) => HoldStatus::undecided(&transition.to, why, lift),
+        }
+    }
+}
+
+/// Returns the records of the target that are signed as required: the newest, up to one of a promotion or rollback. `None`
+/// if no signature is required, or the records could not be read or be signed.
+async fn trusted_history(planned: &PlannedPromotion, trust: &Trust<'_>) -> Option<Result<EnvironmentHistory, String>> {
+    let Some(Ok(history)) = &planned.history else { return None };
+    let is_on_disk = matches!(planned.image.named.reference.location, Location::Directory(_));
+    if !trust.requires_signatures() || is_on_disk {
+        return None;
+    }
+    let mut entries = Vec::new();
+    for entry in history.entries.iter().take(VERIFIED_LIMIT) {
+        if trust.record(&entry.record, entry.referrer()).await.is_ok() {
+            entries.push(entry.clone());
+            if entry.record.kind != RecordKind::Publish {
+                break;
+            }
+        }
+    }
+    if entries.is_empty() && history.entries.len() > VERIFIED_LIMIT {
+        return Some(Err(format!("the newest {VERIFIED_LIMIT} records are not signed as `signature` requires")));
+    }
+    let mut trusted = history.clone();
+    trusted.entries = entries;
+    Some(Ok(trusted))
 }
 
 impl Candidate<'_> {
@@ -184,7 +247,7 @@ impl Candidate<'_> {
             Gate::Signature(rule) => self.trust.image(rule, self.root()).await,
             Gate::Soak(duration) => self.soak(*duration, requirement.value()).await,
             Gate::Window(window) => self.window(window, requirement.value()),
-            Gate::Platforms => self.platforms().await,
+            Gate::Platforms => self.platforms(requirement).await,
             Gate::Forward => self.forward(requirement).await,
             Gate::NoNew(threshold) => self.no_new(*threshold, requirement).await,
             Gate::Retained => self.retained(requirement).await,

@@ -18,7 +18,11 @@ impl Candidate<'_> {
     /// environment's current image does not have. If it has no image, every vulnerability is new.
     pub(super) async fn no_new(&self, threshold: Threshold, requirement: &Requirement) -> GateOutcome {
         let (to, today) = (&self.gates.transition.to, self.gates.now.date());
-        let before = self.planned.held_before().map_err(|reason| {
+        let before = match &self.trusted {
+            None => self.planned.held_before(),
+            Some(trusted) => trusted.as_ref().map_err(Clone::clone).and_then(|history| self.planned.held_in(history)),
+        };
+        let before = before.map_err(|reason| {
             let why =
                 format!("needs to know which image {to} has now, to tell which vulnerabilities are new ({reason})");
             blocked(why, self.without(requirement))
@@ -43,7 +47,7 @@ impl Candidate<'_> {
         for (platform, scan, _) in self.scans(requirement).await? {
             let known = match &current {
                 None => BTreeSet::new(),
-                Some(graph) => self.known_vulnerabilities(graph, &platform, requirement).await?,
+                Some(graph) => self.known_vulnerabilities(graph, &platform, threshold, requirement).await?,
             };
             let is_new = |reported: &&ReportedVulnerability| {
                 threshold.is_reached_by(reported.severity)
@@ -64,11 +68,13 @@ impl Candidate<'_> {
         Err(blocked(why, "fix or waive them, and build again"))
     }
 
-    /// Returns the vulnerabilities that the current image has on a platform, by its newest trusted scan.
+    /// Returns the vulnerabilities at or above a severity that the current image has on a platform, by its newest trusted
+    /// scan.
     async fn known_vulnerabilities(
         &self,
         current: &Graph,
         platform: &str,
+        threshold: Threshold,
         requirement: &Requirement,
     ) -> Result<BTreeSet<(String, Option<String>)>, String> {
         let to = &self.gates.transition.to;
@@ -90,7 +96,9 @@ impl Candidate<'_> {
                     let scan = scan.content.map_err(|reason| {
                         blocked(format!("needs {needed}, but the newest one {reason}"), self.without(requirement))
                     })?;
-                    return Ok(scan.vulnerabilities.into_iter().map(|found| (found.id, found.package)).collect());
+                    let known = scan.vulnerabilities.into_iter();
+                    let known = known.filter(|found| threshold.is_reached_by(found.severity));
+                    return Ok(known.map(|found| (found.id, found.package)).collect());
                 }
                 Err(reason) => refusal = format!(" that is signed as `signature` requires ({reason})"),
             }

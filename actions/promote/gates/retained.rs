@@ -35,7 +35,9 @@ impl Candidate<'_> {
         self.add_promoted(&mut images);
         let environment = &self.gates.transition.to;
         for (digest, tag) in self.live_images() {
-            let live = LiveImage { digest: &digest, environment, tag: &tag, kept: KEPT };
+            let pattern = &self.planned.image.named.pattern;
+            let is_own = |tag: &str| tag.parse().is_ok_and(|tag| pattern.version_of(&tag).is_some());
+            let live = LiveImage { digest: &digest, environment, tag: &tag, is_own: &is_own, kept: KEPT };
             if let Some(hazard) = hazard(&policy, &images, live, self.gates.now) {
                 let why = format!("needs `{tag}` to stay in `{repository}`, but {hazard}");
                 let remedy = format!("before the other rules, add one for `{environment}-*` that keeps enough images");

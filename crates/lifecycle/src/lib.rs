@@ -29,6 +29,8 @@ pub mod layouts;
 pub mod naming;
 mod nearest;
 mod plural;
+#[cfg(feature = "services")]
+pub mod reporting;
 pub mod retention;
 #[cfg(feature = "services")]
 pub mod signing;

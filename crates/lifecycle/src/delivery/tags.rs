@@ -398,8 +398,16 @@ mod tests {
         let source_location = SourceLocation { file: "template.yaml".into(), line: 1, column: 1 };
         let (key, image) = ("Api".to_owned(), "shop/api".to_owned());
         let pattern = NamePattern::of(&"h.example/shop/api:own".into());
-        let named =
-            Named { key, image, reference: reference.clone(), pattern, pin: None, usages: Vec::new(), source_location };
+        let named = Named {
+            key,
+            image,
+            reference: reference.clone(),
+            pattern,
+            pin: None,
+            usages: Vec::new(),
+            is_given: false,
+            source_location,
+        };
         let version = version.parse().unwrap();
         let source = (kind != RecordKind::Publish).then_some("dev");
         let rules = TagRules { kind, version: &version, named: &named, environment: "test", source, on_conflict };

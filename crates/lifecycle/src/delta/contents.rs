@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use time::OffsetDateTime;
 
 use crate::evidence::packages::PackageList;
 use crate::evidence::read;
@@ -41,7 +40,7 @@ pub struct PlatformContents {
     pub config: Value,
     /// The packages of the newest SBOM, or why they are not known.
     pub packages: Result<PackageList, String>,
-    /// The vulnerabilities of the newest scan that count today, or why they are not known.
+    /// The vulnerabilities of the newest scan, or why they are not known.
     pub vulnerabilities: Result<Vec<ReportedVulnerability>, String>,
 }
 
@@ -91,9 +90,8 @@ impl PlatformContents {
             (None, None) => None,
         };
         let packages = newest(read::packages(store, &manifest.digest).await?, "SBOM");
-        let today = OffsetDateTime::now_utc().date();
         let scan = newest(read::scan(store, &manifest.digest).await?, "scan");
-        let vulnerabilities = scan.map(|scan| scan.counting(today).cloned().collect());
+        let vulnerabilities = scan.map(|scan| scan.vulnerabilities);
         let size = manifest.blobs().map(|blob| blob.size).sum();
         Ok((name, Self { size, base, config, packages, vulnerabilities }))
     }

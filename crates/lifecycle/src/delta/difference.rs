@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use time::{Date, OffsetDateTime};
 
 use super::config::{self, ConfigChange};
 use super::contents::{ImageContents, PlatformContents};
@@ -246,7 +247,7 @@ impl PlatformDelta {
             _ => None,
         };
         let vulnerabilities = match (current_vulnerabilities, &to.vulnerabilities) {
-            (Ok(current), Ok(new)) => Some(Vulnerabilities::between(current, new)),
+            (Ok(current), Ok(new)) => Some(Vulnerabilities::between(current, new, OffsetDateTime::now_utc().date())),
             _ => None,
         };
         let Some(from) = from else { return Self { packages, vulnerabilities, ..Self::default() } };
@@ -287,14 +288,19 @@ impl Packages {
 }
 
 impl Vulnerabilities {
-    fn between(from: &[ReportedVulnerability], to: &[ReportedVulnerability]) -> Self {
-        let key = |reported: &ReportedVulnerability| (reported.id.clone(), reported.package.clone());
+    /// Compares two lists. Those that a waiver accepts today are not listed, and count as there: a waiver that begins or
+    /// ends is no change of the image. A vulnerability whose severity has changed is listed on both sides.
+    fn between(from: &[ReportedVulnerability], to: &[ReportedVulnerability], today: Date) -> Self {
+        let key = |reported: &ReportedVulnerability| (reported.id.clone(), reported.package.clone(), reported.severity);
         let keys = |list: &[ReportedVulnerability]| -> BTreeSet<_> { list.iter().map(key).collect() };
         let (current, new) = (keys(from), keys(to));
         let findings = |list: &[ReportedVulnerability], other: &BTreeSet<_>| {
+            let is_listed = |reported: &&ReportedVulnerability| {
+                reported.waived_until.is_none_or(|day| day < today) && !other.contains(&key(reported))
+            };
             let mut findings: Vec<Finding> = list
                 .iter()
-                .filter(|reported| !other.contains(&key(reported)))
+                .filter(is_listed)
                 .map(|reported| Finding {
                     id: reported.id.clone(),
                     severity: reported.severity,

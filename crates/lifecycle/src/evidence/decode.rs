@@ -20,6 +20,12 @@ const BUILD_ARGS_LIMIT: usize = 1024 * 1024;
 /// Why something cannot be read, as the rest of a sentence that starts with "it".
 pub(super) type Reason = &'static str;
 
+/// The name of the linter in its results.
+const LINTER: &str = "hadolint";
+
+/// Why a result in the format of the linter is not the linter's.
+pub(super) const OTHER_TOOL: Reason = "is of another tool";
+
 /// A document, or a statement whose predicate is the document.
 pub(super) struct Document<'a> {
     pub(super) bytes: &'a [u8],
@@ -90,11 +96,23 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
     }
     #[derive(Deserialize)]
     struct Run {
+        #[serde(default, deserialize_with = "null_as_default")]
+        tool: Tool,
         results: Option<List<ResultLevel, 100_000>>,
         #[serde(default, deserialize_with = "null_as_default")]
         properties: RunProperties,
         #[serde(default, deserialize_with = "null_as_default")]
         invocations: List<Invocation, 1000>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Tool {
+        #[serde(default, deserialize_with = "null_as_default")]
+        driver: Driver,
+    }
+    #[derive(Deserialize, Default)]
+    struct Driver {
+        #[serde(default)]
+        name: Text,
     }
     #[derive(Deserialize, Default)]
     struct RunProperties {
@@ -116,6 +134,11 @@ pub(super) fn lint((): (), document: &Document<'_>) -> Result<LintResult, Reason
     let Sarif { runs: List(runs) } = document.parse()?;
     if runs.is_empty() {
         return Err("is not SARIF: it has no runs");
+    }
+    // Scanners write the same format. Their results say nothing about the Dockerfile.
+    let is_lint = |run: &Run| run.tool.driver.name.0.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(LINTER));
+    if !runs.iter().any(is_lint) {
+        return Err(OTHER_TOOL);
     }
     let mut counts = lint::LintCounts::default();
     let mut thresholds = Vec::new();
@@ -253,13 +276,24 @@ pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFo
         spdx: Text,
         #[serde(rename = "@context", default)]
         spdx_context: Text,
+        components: Option<IgnoredAny>,
+        packages: Option<IgnoredAny>,
+        #[serde(rename = "@graph")]
+        graph: Option<IgnoredAny>,
     }
     let sbom: Sbom = document.parse()?;
     let is_one = match format {
         SbomFormat::CycloneDx => sbom.cyclonedx.0.as_deref() == Some("CycloneDX"),
         SbomFormat::Spdx => sbom.spdx.0.is_some() || sbom.spdx_context.0.is_some(),
     };
-    if is_one { Ok(format) } else { Err("is not an SBOM in the format of its type") }
+    if !is_one {
+        return Err("is not an SBOM in the format of its type");
+    }
+    let has_list = match format {
+        SbomFormat::CycloneDx => sbom.components.is_some(),
+        SbomFormat::Spdx => sbom.packages.is_some() || sbom.graph.is_some(),
+    };
+    if has_list { Ok(format) } else { Err("has no list of packages") }
 }
 
 pub(super) fn packages(format: SbomFormat, document: &Document<'_>) -> Result<PackageList, Reason> {

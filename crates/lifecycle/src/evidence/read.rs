@@ -48,16 +48,27 @@ pub struct Evidence<T> {
 /// # Errors
 /// If a request fails.
 pub async fn lint(store: &Arc<dyn Store>, root: &Digest) -> Result<Vec<Evidence<LintResult>>, StoreError> {
-    pieces(store, root, |kind| (kind == artifact_type::SARIF).then_some(()), |_| None, decode::lint).await
+    let as_artifact = |kind: &str| (kind == artifact_type::SARIF).then_some(());
+    let mut pieces = pieces(store, root, as_artifact, |_| None, decode::lint).await?;
+    pieces.retain(|piece| piece.content.as_ref().err().is_none_or(|reason| reason != decode::OTHER_TOOL));
+    Ok(pieces)
 }
 
-/// Returns the scans of a platform's manifest, newest first.
+/// Returns the scans of a platform's manifest, newest first. Their time is that of the scan itself if it says so. A scan
+/// without any time comes first, because it may be the newest.
 ///
 /// # Errors
 /// If a request fails.
 pub async fn scan(store: &Arc<dyn Store>, platform: &Digest) -> Result<Vec<Evidence<ScanResult>>, StoreError> {
     let wanted = |predicate: &str| (predicate == predicate_type::VULNERABILITIES).then_some(());
-    pieces(store, platform, |_| None, wanted, decode::scan).await
+    let mut pieces = pieces(store, platform, |_| None, wanted, decode::scan).await?;
+    for piece in &mut pieces {
+        if let Ok(ScanResult { finished: Some(finished), .. }) = &piece.content {
+            piece.created = Some(*finished);
+        }
+    }
+    pieces.sort_by_key(|piece| (piece.created.is_some(), std::cmp::Reverse(piece.created)));
+    Ok(pieces)
 }
 
 /// Returns the SBOMs of a platform's manifest, newest first.
@@ -370,7 +381,11 @@ mod tests {
     #[tokio::test]
     async fn an_sbom_has_to_be_one() {
         let fixture = Fixture::new();
-        fixture.document(artifact_type::CYCLONEDX, br#"{"bomFormat":"CycloneDX"}"#, "2026-01-01T00:00:00Z");
+        fixture.document(
+            artifact_type::CYCLONEDX,
+            br#"{"bomFormat":"CycloneDX","components":[]}"#,
+            "2026-01-01T00:00:00Z",
+        );
         fixture.document(artifact_type::SPDX, b"{}", "2026-01-02T00:00:00Z");
         fixture.document(artifact_type::SARIF, b"{}", "2026-01-03T00:00:00Z");
         let found = sbom(&fixture.store, &fixture.subject.digest).await.unwrap();
@@ -427,11 +442,16 @@ mod tests {
     async fn a_query_reads_no_more_than_its_limit() {
         let fixture = Fixture::new();
         let padded = |day: u8| {
-            let text = format!(r#"{{"bomFormat":"CycloneDX","day":{day},"x":"{}"}}"#, "x".repeat(24 << 20));
+            let text =
+                format!(r#"{{"bomFormat":"CycloneDX","components":[],"day":{day},"x":"{}"}}"#, "x".repeat(24 << 20));
             fixture.document(artifact_type::CYCLONEDX, text.as_bytes(), &format!("2026-01-0{day}T00:00:00Z"));
         };
         (1..=3).for_each(padded);
-        fixture.document(artifact_type::CYCLONEDX, br#"{"bomFormat":"CycloneDX"}"#, "2025-01-01T00:00:00Z");
+        fixture.document(
+            artifact_type::CYCLONEDX,
+            br#"{"bomFormat":"CycloneDX","components":[]}"#,
+            "2025-01-01T00:00:00Z",
+        );
         let found = sbom(&fixture.store, &fixture.subject.digest).await.unwrap();
         let contents: Vec<_> = found.into_iter().map(|found| found.content.is_ok()).collect();
         assert_eq!(contents, [true, true, false, true], "24 MiB each, and one that is small");

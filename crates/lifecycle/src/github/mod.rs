@@ -6,7 +6,6 @@ mod comment;
 mod deployments;
 mod error;
 pub mod event;
-mod report;
 mod service;
 
 use std::sync::Arc;
@@ -25,7 +24,6 @@ pub use artifact_metadata::{ArtifactInRegistry, DeployedArtifact};
 pub use comment::CommentBody;
 pub use deployments::{DeploymentState, NewDeployment};
 pub use error::Error;
-pub use report::{FailedReport, comment_on_pull_request};
 
 use registry::http_client::HttpClient;
 use runner_protocol::Variables;

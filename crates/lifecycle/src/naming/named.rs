@@ -28,6 +28,8 @@ pub struct Named {
     pub pin: Option<Pin>,
     /// The resources that deploy it under this name.
     pub usages: Vec<Usage>,
+    /// Whether the input `reference` gives the name although there is a template, and nothing in it deploys the image.
+    pub is_given: bool,
     /// The location of the name in the template. If nothing deploys the image, that of its definition.
     pub source_location: SourceLocation,
 }

@@ -130,7 +130,8 @@ impl Project {
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
                     let pattern = pattern.in_run_for(release.version);
-                    names.images.push(Named { key, image, reference, pattern, pin, usages, source_location });
+                    let is_given = self.pattern.is_some() && usages.is_empty() && self.images_file().is_none();
+                    names.images.push(Named { key, image, reference, pattern, pin, usages, is_given, source_location });
                     names.registry = names.registry.or(leading);
                 }
             }

@@ -10,7 +10,7 @@ use super::{RemovalTime, StoredImage, when_removed};
 use oci::Digest;
 
 /// An image that an environment holds, in the repository that its deployment pulls from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct LiveImage<'a> {
     /// The digest.
     pub digest: &'a Digest,
@@ -18,6 +18,8 @@ pub struct LiveImage<'a> {
     pub environment: &'a str,
     /// The tag that the deployment pulls.
     pub tag: &'a str,
+    /// Whether a tag is of a version in this environment.
+    pub is_own: &'a dyn Fn(&str) -> bool,
     /// How many images of this environment have to stay: the current one, and those to roll back to.
     pub kept: usize,
 }
@@ -77,16 +79,10 @@ pub fn hazard(
     })
 }
 
-/// Returns whether all tags that a rule is about are of the live image's environment: they begin like its tag, or the
-/// repository has no other tags.
+/// Returns whether all images that a rule is about are of the live image's environment: each has one of its tags.
 fn is_of_environment(rule: &LifecycleRule, images: &[StoredImage], live: LiveImage<'_>) -> bool {
-    let is_own = |tag: &str| match live.tag.find(live.environment) {
-        Some(start) => tag.get(start..).is_some_and(|rest| rest.starts_with(live.environment)),
-        // The environment is in the repository's name, so that all tags are its own.
-        None => true,
-    };
-    let about = images.iter().filter(|image| rule.is_about(&image.tags));
-    about.flat_map(|image| &image.tags).filter(|tag| rule.names(tag)).all(|tag| is_own(tag))
+    let is_own = |tag: &String| *tag == live.tag || (live.is_own)(tag);
+    images.iter().filter(|image| rule.is_about(&image.tags)).all(|image| image.tags.iter().any(is_own))
 }
 
 impl fmt::Display for Hazard {
@@ -149,7 +145,11 @@ mod tests {
     fn said(rules: &[String], images: &[StoredImage], name: &str, tag: &str) -> Option<String> {
         let policy = LifecyclePolicy::parse(&format!(r#"{{"rules": [{}]}}"#, rules.join(", "))).unwrap();
         let digest = Digest::of(name.as_bytes());
-        let live = LiveImage { digest: &digest, environment: "prod", tag, kept: 3 };
+        let is_own = |other: &str| match tag.strip_prefix("prod-") {
+            Some(_) => other.strip_prefix("prod-").is_some_and(|version| !version.contains('-')),
+            None => true,
+        };
+        let live = LiveImage { digest: &digest, environment: "prod", tag, is_own: &is_own, kept: 3 };
         hazard(&policy, images, live, NOW).map(|hazard| hazard.to_string())
     }
 
@@ -189,6 +189,16 @@ mod tests {
         assert_eq!(said(&[rule(1, any)], &own, "1", "1.0.0"), None);
         let many: Vec<StoredImage> = (1..7).map(|n| image(&n.to_string(), &["1.0"], n)).collect();
         assert!(said(&[rule(1, any)], &many, "6", "1.0").unwrap().contains("within a day"));
+    }
+
+    #[test]
+    fn an_environment_whose_name_begins_alike_is_another() {
+        let images = [image("1", &["prod-1"], 3), image("2", &["prod-eu-1"], 2)];
+        assert!(said(&[rule(1, &count("prod*", 5))], &images, "1", "prod-1").is_some());
+        assert_eq!(said(&[rule(1, &count("prod*", 5))], &images[..1], "1", "prod-1"), None);
+        // A tag that moves with the versions of the environment is no other environment's.
+        let moving = [image("1", &["prod-1"], 3), image("2", &["prod-2", "prod"], 2)];
+        assert_eq!(said(&[rule(1, &count("prod*", 5))], &moving, "1", "prod-1"), None);
     }
 
     #[test]

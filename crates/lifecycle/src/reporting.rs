@@ -1,4 +1,6 @@
-use super::{CommentBody, Error, GitHub, event};
+//! Reports to GitHub in addition to the run itself. A report that fails does not fail the run.
+
+use crate::github::{CommentBody, Error, GitHub, event};
 use crate::{ActionError, Diagnostic};
 use runner_protocol::{Annotation, Level, Runner};
 

@@ -55,6 +55,7 @@ mod publish_cancel;
 mod publish_stores;
 mod referrers;
 mod repositories;
+mod reuse;
 mod resolves;
 mod rollback;
 mod sam;

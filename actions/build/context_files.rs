@@ -151,7 +151,10 @@ mod tests {
         let folder = context();
         let files = listed(folder.path()).unwrap();
         let paths: Vec<&str> = files.keys().map(String::as_str).collect();
-        assert_eq!(paths, [".dockerignore", "docs", "docs/deep", "docs/deep/kept", "link", "src", "src/empty", "src/main"]);
+        assert_eq!(
+            paths,
+            [".dockerignore", "docs", "docs/deep", "docs/deep/kept", "link", "src", "src/empty", "src/main"]
+        );
         assert_eq!(files["src/main"], format!("file 644 {}", Digest::of(b"one")));
         assert_eq!((files["src"].as_str(), files["link"].as_str()), ("folder 755", "link src/../src/main"));
         // A context of its own has no ignore file.

@@ -95,8 +95,7 @@ impl<'a> ReuseSources<'a> {
     async fn find(request: &'a BuildRequest, builder: &'a str) -> anyhow::Result<Self> {
         let (options, project) = (&request.reuse, &request.common.project);
         let release = ReleasedVersions::find(options, project, &request.build).await?;
-        let published =
-            options.by_content.then(|| PublishedImages::new(options, project, &request.build, builder));
+        let published = options.by_content.then(|| PublishedImages::new(options, project, &request.build, builder));
         Ok(Self { release, published })
     }
 
@@ -203,12 +202,7 @@ impl Pipeline<'_> {
     }
 
     /// Builds the images that are not reused from a release, several at a time.
-    async fn build_all(
-        &self,
-        images: &[Image],
-        sources: &ReuseSources<'_>,
-        runner: &Runner,
-    ) -> Vec<ImageResult> {
+    async fn build_all(&self, images: &[Image], sources: &ReuseSources<'_>, runner: &Runner) -> Vec<ImageResult> {
         let epoch = commit_time(self.request).await;
         let layout = &Layout::at(&self.request.layout);
         let builds = images.iter().enumerate().map(|(number, image)| async move {

@@ -59,7 +59,7 @@ impl<'a> PublishedImages<'a> {
         epoch: Option<i64>,
     ) -> Result<ContentKey, String> {
         let unknown = |why: String| format!("its content is not known before the build: {why}");
-        if let Some(obstacle) = content_key::obstacle(image, self.build) {
+        if let Some(obstacle) = content_key::obstacle(&image.parsed, self.build) {
             return Err(unknown(obstacle));
         }
         let bases = in_time(self.base_digests(image)).await.map_err(unknown)?;
@@ -167,8 +167,7 @@ async fn versions(store: &Arc<dyn Store>, named: &Named) -> Result<Vec<Tag>, Sto
         return Ok(vec![named.reference.tag.clone()]);
     }
     let tags = store.tags().await?.into_iter();
-    let mut tags: Vec<(Version, Tag)> =
-        tags.filter_map(|tag| Some((named.pattern.version_of(&tag)?, tag))).collect();
+    let mut tags: Vec<(Version, Tag)> = tags.filter_map(|tag| Some((named.pattern.version_of(&tag)?, tag))).collect();
     tags.sort_by(|(one, _), (other, _)| other.sorting_order(one));
     Ok(tags.into_iter().take(VERSIONS).map(|(_, tag)| tag).collect())
 }

@@ -553,7 +553,8 @@ mod tests {
     fn the_duration_of_a_build_is_that_of_our_own_provenance() {
         let own = super::super::provenance::BUILD_TYPE;
         let read = |kind: &str, times: &str| {
-            let text = format!(r#"{{"buildDefinition":{{"buildType":"{kind}"}},"runDetails":{{"metadata":{{{times}}}}}}}"#);
+            let text =
+                format!(r#"{{"buildDefinition":{{"buildType":"{kind}"}},"runDetails":{{"metadata":{{{times}}}}}}}"#);
             build_seconds((), &of(&text))
         };
         let times = r#""startedOn":"2026-01-01T00:00:00Z","finishedOn":"2026-01-01T00:01:30Z""#;

@@ -136,8 +136,7 @@ fn the_digest_of_a_base_image_comes_from_its_registry() {
     let push = |mark: &str| {
         let layout = bases.path().join(mark);
         base(&layout, "1", &[("amd64", mark)]);
-        let (source, target) =
-            (format!("oci:{}:1", layout.display()), format!("docker://{}/app:1", registry.host()));
+        let (source, target) = (format!("oci:{}:1", layout.display()), format!("docker://{}/app:1", registry.host()));
         let mut copy = program("skopeo");
         printed(copy.args(["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]));
     };

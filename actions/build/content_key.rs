@@ -110,7 +110,7 @@ impl ContentKey {
         let inputs = inputs(options);
         // Contexts can be large.
         run_blocking(move || {
-            let ignored = Dockerignore::read(&image.context, &image.dockerfile_source);
+            let ignored = Dockerignore::read_copy(&image.ignorefile);
             let files = context_files::list(&image.context, Some(&ignored))?;
             let mut folders = BTreeMap::new();
             for (name, context) in &contexts {

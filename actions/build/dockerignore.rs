@@ -21,6 +21,7 @@ struct IgnoreRule {
 }
 
 impl Dockerignore {
+    /// Reads the ignore file that applies to a context and Dockerfile.
     pub(crate) fn read(context: &Path, dockerfile: &Path) -> Self {
         let next_to_dockerfile = |ending: &str| {
             let mut path = dockerfile.as_os_str().to_owned();
@@ -30,8 +31,17 @@ impl Dockerignore {
         let files = [next_to_dockerfile(".dockerignore"), context.join(".dockerignore")];
         // If the file cannot be read, no file is ignored and more images are built.
         let text = files.iter().find_map(|file| workspace::read(file, IGNORE_LIMIT).ok()).unwrap_or_default();
+        Self { files: files.into(), ..Self::parse(&text) }
+    }
+
+    /// Reads the copy of the ignore file that the builder gets. If it is not text, no file is ignored.
+    pub(crate) fn read_copy(path: &Path) -> Self {
+        Self::parse(&workspace::read(path, IGNORE_LIMIT).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { rules: lines.map(IgnoreRule::parse).collect(), files: files.into() }
+        Self { rules: lines.map(IgnoreRule::parse).collect(), files: Vec::new() }
     }
 
     /// Whether a file in an ignored folder may be sent after all.

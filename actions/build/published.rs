@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -37,8 +38,10 @@ pub(crate) struct PublishedImages<'a> {
     pub(crate) build: &'a BuildOptions,
     /// Name and version of the builder.
     pub(crate) builder: &'a str,
-    /// Digests of base images that were looked up, by name.
-    digests: Mutex<BTreeMap<String, String>>,
+    /// Digests of base images that were looked up, by name, or why they are not known.
+    digests: Mutex<BTreeMap<String, Result<String, String>>>,
+    /// Whether the registry did not answer. The other images do not wait for it.
+    is_silent: AtomicBool,
 }
 
 impl<'a> PublishedImages<'a> {
@@ -48,7 +51,7 @@ impl<'a> PublishedImages<'a> {
         build: &'a BuildOptions,
         builder: &'a str,
     ) -> Self {
-        Self { options, project, build, builder, digests: Mutex::default() }
+        Self { options, project, build, builder, digests: Mutex::default(), is_silent: AtomicBool::new(false) }
     }
 
     /// Computes the content key of an image, or returns why it has none.
@@ -62,7 +65,7 @@ impl<'a> PublishedImages<'a> {
         if let Some(obstacle) = content_key::obstacle(&image.parsed, self.build) {
             return Err(unknown(obstacle));
         }
-        let bases = in_time(self.base_digests(image)).await.map_err(unknown)?;
+        let bases = self.base_digests(image).await.map_err(unknown)?;
         let facts = BuildFacts { builder: self.builder.to_owned(), labels: labels.clone(), epoch, bases };
         let key = ContentKey::of(image, self.build, facts).await;
         key.map_err(|error| unknown(Diagnostic::of(&error).line()))
@@ -71,7 +74,12 @@ impl<'a> PublishedImages<'a> {
     /// Finds the newest version of an image in the environment that has a key, or returns why there is none.
     pub(crate) async fn find(&self, image: &Image, key: &ContentKey) -> Result<ReusedImage, String> {
         let built = |why: String| format!("{why}, so it is built");
-        let reused = in_time(self.find_version(image, key)).await.map_err(built)?;
+        if self.is_silent.load(Ordering::Relaxed) {
+            return Err(built("the registry does not answer".to_owned()));
+        }
+        let found = in_time(self.find_version(image, key)).await;
+        let found = found.inspect_err(|_| self.is_silent.store(true, Ordering::Relaxed));
+        let reused = found.map_err(built)?.map_err(|error| built(Diagnostic::of(&error).line()))?;
         let (has, wanted) = (&reused.platforms, &image.platforms);
         if has.len() != wanted.len() || !wanted.iter().all(|platform| has.contains(platform)) {
             return Err(built(format!("`{}` is built for {}", reused.reference, listed(has))));
@@ -118,7 +126,7 @@ impl<'a> PublishedImages<'a> {
     }
 
     /// Returns the digests of the base images that an image is built on now, by reference.
-    async fn base_digests(&self, image: &Image) -> anyhow::Result<BTreeMap<String, String>> {
+    async fn base_digests(&self, image: &Image) -> Result<BTreeMap<String, String>, String> {
         let mut digests = image.known_digests.clone();
         for base in image.bases() {
             if digests.contains_key(&base.reference) {
@@ -128,36 +136,37 @@ impl<'a> PublishedImages<'a> {
                 Some(PullSource::Registry(reference)) => canonical(&reference).unwrap_or(reference),
                 _ => base.name.clone(),
             };
-            let unknown = || ActionError::failure(format!("the digest of the base image `{}`", base.reference));
-            let digest = self.base_digest(&name).await.map_err(|error| unknown().because(error))?;
-            digests.insert(base.reference.clone(), digest);
+            let mut looked_up = self.digests.lock().await;
+            let digest = match looked_up.get(&name) {
+                Some(digest) => digest.clone(),
+                None => {
+                    let digest = in_time(self.base_digest(&name)).await;
+                    let digest = digest.and_then(|digest| digest.map_err(|error| Diagnostic::of(&error).line()));
+                    looked_up.insert(name, digest.clone());
+                    digest
+                }
+            };
+            let unknown = |why| format!("the digest of the base image `{}`: {why}", base.reference);
+            digests.insert(base.reference.clone(), digest.map_err(unknown)?);
         }
         Ok(digests)
     }
 
     async fn base_digest(&self, name: &str) -> anyhow::Result<String> {
-        let mut digests = self.digests.lock().await;
-        if let Some(digest) = digests.get(name) {
-            return Ok(digest.clone());
-        }
         // The API of Docker Hub has a host of its own.
         let host = name.strip_prefix("docker.io/").map(|path| format!("registry-1.docker.io/{path}"));
         let reference = Reference::parse(host.as_deref().unwrap_or(name), None)?;
         let store = self.options.registry.stores.open(&reference)?.store;
         let digest = store.head(&reference.tag).await?;
         let missing = || ActionError::failure(format!("`{name}` does not exist"));
-        let digest = digest.ok_or_else(missing)?.to_string();
-        digests.insert(name.to_owned(), digest.clone());
-        Ok(digest)
+        Ok(digest.ok_or_else(missing)?.to_string())
     }
 }
 
-/// Waits for what registries answer, and describes a failure in one line.
-async fn in_time<T>(answer: impl Future<Output = anyhow::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(DEADLINE, answer).await {
-        Ok(answer) => answer.map_err(|error| Diagnostic::of(&error).line()),
-        Err(_) => Err(format!("the registry did not answer within {} s", DEADLINE.as_secs())),
-    }
+/// Waits for the answer of a registry, but not longer than the time limit.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, String> {
+    let late = |_| format!("the registry did not answer within {} s", DEADLINE.as_secs());
+    tokio::time::timeout(DEADLINE, answer).await.map_err(late)
 }
 
 /// Returns the tags of an image in the environment, the newest version first.

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::support::bases::base;
 use crate::support::build::{SCRATCH, STATEMENT, leaves_nothing, template};
+use crate::support::engine::{Engine, ImageStore};
 use crate::support::project::Project;
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
@@ -135,27 +136,33 @@ fn the_digest_of_a_base_image_comes_from_its_registry() {
     let bases = tempfile::tempdir().unwrap();
     let push = |mark: &str| {
         let layout = bases.path().join(mark);
-        base(&layout, "1", &[("amd64", mark)]);
+        if !layout.exists() {
+            base(&layout, "1", &[("amd64", mark)]);
+        }
         let (source, target) = (format!("oci:{}:1", layout.display()), format!("docker://{}/app:1", registry.host()));
         let mut copy = program("skopeo");
         printed(copy.args(["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]));
     };
-    push("first");
     let dockerfile = format!("FROM {}/app:1\nCOPY hello.txt /hello.txt\n", registry.host());
-    let configured = |published: &Published| {
+    let engine = Engine::start(ImageStore::Containerd);
+    let build = |published: &Published, builder: &str| {
         let file = published.project.folder().join("registries.conf");
         fs::write(&file, format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host())).unwrap();
-        published.build().env("CONTAINERS_REGISTRIES_CONF", &file)
+        let step = published.build().input("builder", builder).env("CONTAINERS_REGISTRIES_CONF", &file);
+        published.status(if builder == "buildx" { engine.give(step) } else { step })
     };
-    let mut published = Published { store: tempfile::tempdir().unwrap(), project: checkout(&dockerfile) };
-    configured(&published).run().exits(0);
-    published.publish("1.0.0");
-    published.check_out(&dockerfile);
-    let (status, run) = published.status(configured(&published));
-    assert_eq!(status, "reused", "{}", run.log.raw);
-    push("second");
-    let (status, run) = published.status(configured(&published));
-    assert_eq!(status, "built", "{}", run.log.raw);
+    for builder in ["buildah", "buildx"] {
+        push("first");
+        let mut published = Published { store: tempfile::tempdir().unwrap(), project: checkout(&dockerfile) };
+        build(&published, builder);
+        published.publish("1.0.0");
+        published.check_out(&dockerfile);
+        let (status, run) = build(&published, builder);
+        assert_eq!(status, "reused", "{builder}: {}", run.log.raw);
+        push("second");
+        let (status, run) = build(&published, builder);
+        assert_eq!(status, "built", "{builder}: {}", run.log.raw);
+    }
 }
 
 #[test]

@@ -405,6 +405,7 @@ mod tests {
             secrets: &[],
             template: "",
             builder: "buildah",
+            content_key: None,
             bases: &[],
             started: "2026-01-01T00:00:00Z",
             finished: "2026-01-01T00:00:01Z",

@@ -56,6 +56,7 @@ mod publish_stores;
 mod referrers;
 mod repositories;
 mod resolves;
+mod reuse;
 mod rollback;
 mod sam;
 mod scanner_outputs;

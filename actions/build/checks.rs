@@ -93,6 +93,8 @@ pub(crate) struct CheckSubject<'a> {
     pub(crate) finished: &'a str,
     /// Digests of base images by reference.
     pub(crate) bases: &'a BTreeMap<String, String>,
+    /// The key of its content, if it was computed.
+    pub(crate) content_key: Option<&'a str>,
 }
 
 impl CheckSubject<'_> {
@@ -427,6 +429,7 @@ fn attach_provenance(subject: &CheckSubject<'_>) -> Result<(), ActionError> {
         secrets: &secrets,
         template: &project.template_sha256(),
         builder: subject.builder,
+        content_key: subject.content_key,
         bases: &bases,
         started: subject.started,
         finished: subject.finished,

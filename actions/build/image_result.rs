@@ -7,7 +7,7 @@ use serde::Serialize;
 use lifecycle::evidence::lint::{LintCounts, LintFinding};
 use lifecycle::evidence::scan::ScanCounts;
 use lifecycle::{Diagnostic, SourceLocation};
-use oci::Digest;
+use oci::{Digest, annotation};
 
 use crate::builder::BuildOutput;
 use crate::built_image::BuiltImage;
@@ -60,7 +60,10 @@ pub(crate) struct ImageResult {
     /// The released image, if it is reused.
     #[serde(skip)]
     pub(crate) reused: Option<ReusedImage>,
-    /// Why it is not reused, if `since` is set.
+    /// The key of its content, if it was built and the key was computed.
+    #[serde(skip)]
+    pub(crate) content_key: Option<String>,
+    /// Why it is not reused, if `since` or `reuse` is set.
     #[serde(skip)]
     pub(crate) not_reused: Option<String>,
     #[serde(skip)]
@@ -81,7 +84,7 @@ pub(crate) struct ImageResult {
 pub(crate) enum BuildStatus {
     /// It was built.
     Built,
-    /// Nothing has changed since a release, so the released image is reused.
+    /// The image of a release is the same, so it is reused.
     Reused,
     /// It was not built, or a check failed.
     Failed,
@@ -111,6 +114,7 @@ impl ImageResult {
             checked: CheckResults::default(),
             built: None,
             reused: None,
+            content_key: None,
             not_reused: None,
             seconds: 0,
             layers: 0,
@@ -144,6 +148,7 @@ impl ImageResult {
         self.media_type = Some(built.root.media_type.clone());
         self.platforms = built.platforms.iter().map(|(platform, _)| platform.to_string()).collect();
         self.cached = output.cached;
+        self.content_key = built.root.annotations.get(annotation::CONTENT_KEY).cloned();
         self.built = Some(built);
     }
 

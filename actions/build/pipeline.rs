@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt};
 use lifecycle::AtSourceLocation;
 use lifecycle::evidence::provenance::builder_id;
 use lifecycle::{ActionError, clock};
-use oci::Layout;
+use oci::{Layout, annotation};
 use runner_protocol::{Annotation, Level, Program, Runner, command, run};
 
 use crate::builder::{
@@ -17,10 +17,12 @@ use crate::builder::{
 };
 use crate::built_image::{self, ATTESTATION_LIMIT, BASE_ANNOTATION, BuilderExport, BuiltImage};
 use crate::checks::{CheckResults, CheckSubject, Checks};
+use crate::content_key::ContentKey;
 use crate::image::Image;
 use crate::image_result::{BuildStatus, ImageResult};
 use crate::lint::LintedDockerfile;
 use crate::presentation;
+use crate::published::PublishedImages;
 use crate::request::BuildRequest;
 use crate::reuse::ReleasedVersions;
 use crate::soci::SociConverter;
@@ -50,20 +52,20 @@ pub(crate) async fn dry_run(
     folder: &Path,
     runner: &Runner,
 ) -> anyhow::Result<Vec<ImageResult>> {
-    let release = release(request).await?;
+    let sources = ReuseSources::find(request, builder.name()).await?;
     let epoch = commit_time(request).await;
     let credentials = BaseCredentials::none();
     let mut results = Vec::new();
     for (number, image) in images.iter().enumerate() {
-        let not_reused = match reuse(image, release.as_ref(), runner).await {
-            Ok(result) => {
-                results.push(result);
-                continue;
-            }
-            Err(reason) => reason,
-        };
         let folder = folder.join(number.to_string());
         let parameters = build_parameters(request, image, epoch, &credentials, &folder, runner);
+        let not_reused = match sources.reuse(image, &parameters, runner).await {
+            Ok(result) => {
+                results.push(*result);
+                continue;
+            }
+            Err(NotReused { reason, .. }) => reason,
+        };
         builder.command_lines(image, &parameters).iter().for_each(|line| runner.say(line));
         let mut result = ImageResult::new(image, BuildStatus::Planned);
         result.not_reused = not_reused;
@@ -72,29 +74,63 @@ pub(crate) async fn dry_run(
     Ok(results)
 }
 
-/// Returns the release that unchanged images are reused from, if `since` names one.
-async fn release(request: &BuildRequest) -> anyhow::Result<Option<ReleasedVersions<'_>>> {
-    ReleasedVersions::find(&request.reuse, &request.common.project, &request.build).await
+/// The images that need not be built again.
+struct ReuseSources<'a> {
+    /// The release of `since`.
+    release: Option<ReleasedVersions<'a>>,
+    /// The images that `reuse` compares with.
+    published: Option<PublishedImages<'a>>,
 }
 
-/// Reuses an image of a release; returns why not if it has to be built.
-async fn reuse(
-    image: &Image,
-    release: Option<&ReleasedVersions<'_>>,
-    runner: &Runner,
-) -> Result<ImageResult, Option<String>> {
-    let Some(release) = release else { return Err(None) };
-    match release.image(image).await {
-        Ok(Ok(reused)) => Ok(ImageResult::from_release(image, reused)),
-        Ok(Err(reason)) => {
-            runner.say(format!("{}: {reason}", image.key));
-            Err(Some(reason))
+/// An image that has to be built.
+#[derive(Default)]
+struct NotReused {
+    /// Why, if `since` or `reuse` is set.
+    reason: Option<String>,
+    /// The key of its content, if it was computed.
+    key: Option<ContentKey>,
+}
+
+impl<'a> ReuseSources<'a> {
+    async fn find(request: &'a BuildRequest, builder: &'a str) -> anyhow::Result<Self> {
+        let (options, project) = (&request.reuse, &request.common.project);
+        let release = ReleasedVersions::find(options, project, &request.build).await?;
+        let published = options.by_content.then(|| PublishedImages::new(options, project, &request.build, builder));
+        Ok(Self { release, published })
+    }
+
+    /// Reuses an image that has not changed. The result is a failure if the release of `since` cannot be read.
+    async fn reuse(
+        &self,
+        image: &Image,
+        parameters: &BuildParameters<'_>,
+        runner: &Runner,
+    ) -> Result<Box<ImageResult>, NotReused> {
+        let mut reasons = Vec::new();
+        if let Some(release) = &self.release {
+            match release.image(image).await {
+                Ok(Ok(reused)) => return Ok(Box::new(ImageResult::from_release(image, reused))),
+                Ok(Err(reason)) => reasons.push(reason),
+                Err(error) => {
+                    let mut result = ImageResult::new(image, BuildStatus::Failed);
+                    result.fail(&error);
+                    return Ok(Box::new(result));
+                }
+            }
         }
-        Err(error) => {
-            let mut result = ImageResult::new(image, BuildStatus::Failed);
-            result.fail(&error);
-            Ok(result)
+        let mut key = None;
+        if let Some(published) = &self.published {
+            let found = match published.key(image, &parameters.labels, parameters.epoch).await {
+                Ok(of_image) => published.find(image, key.insert(of_image)).await,
+                Err(reason) => Err(reason),
+            };
+            match found {
+                Ok(reused) => return Ok(Box::new(ImageResult::from_release(image, reused))),
+                Err(reason) => reasons.push(reason),
+            }
         }
+        reasons.iter().for_each(|reason| runner.say(format!("{}: {reason}", image.key)));
+        Err(NotReused { reason: (!reasons.is_empty()).then(|| reasons.join("; ")), key })
     }
 }
 
@@ -106,7 +142,7 @@ impl Pipeline<'_> {
     pub(crate) async fn run(&self, images: &[Image], runner: &Runner) -> anyhow::Result<Vec<ImageResult>> {
         let Self { request, checks, .. } = *self;
         let layout = Layout::at(&request.layout);
-        let release = release(request).await?;
+        let sources = ReuseSources::find(request, self.builder.name()).await?;
         let keys: Vec<&str> = images.iter().map(|image| image.key.as_str()).collect();
         layout.forget(&keys)?;
         checks.remove_old_reports(images)?;
@@ -117,7 +153,7 @@ impl Pipeline<'_> {
                 () = runner.cancelled() => BTreeMap::new(),
             }
         };
-        let (lint, mut results) = tokio::join!(lint, self.build_all(images, release.as_ref(), runner));
+        let (lint, mut results) = tokio::join!(lint, self.build_all(images, &sources, runner));
         let by_builder = results.iter().flat_map(|result| &result.findings);
         let by_linter = lint.values().flatten().flat_map(LintedDockerfile::findings);
         by_linter.chain(by_builder).for_each(|finding| runner.annotate(presentation::lint_annotation(finding)));
@@ -139,6 +175,7 @@ impl Pipeline<'_> {
                 started: &result.started,
                 finished: &result.finished,
                 bases: &result.bases,
+                content_key: result.content_key.as_deref(),
             };
             let check = checks.check(&subject, linted, &mut checked);
             let cancelled = tokio::select! {
@@ -165,18 +202,13 @@ impl Pipeline<'_> {
     }
 
     /// Builds the images that are not reused from a release, several at a time.
-    async fn build_all(
-        &self,
-        images: &[Image],
-        release: Option<&ReleasedVersions<'_>>,
-        runner: &Runner,
-    ) -> Vec<ImageResult> {
+    async fn build_all(&self, images: &[Image], sources: &ReuseSources<'_>, runner: &Runner) -> Vec<ImageResult> {
         let epoch = commit_time(self.request).await;
         let layout = &Layout::at(&self.request.layout);
         let builds = images.iter().enumerate().map(|(number, image)| async move {
             let folder = self.folder.join(number.to_string());
             let parameters = build_parameters(self.request, image, epoch, self.credentials, &folder, runner);
-            self.build_or_reuse(image, &parameters, release, layout, runner).await
+            self.build_or_reuse(image, &parameters, sources, layout, runner).await
         });
         let builds: Vec<_> = builds.collect();
         stream::iter(builds).buffered(self.request.common.concurrency).collect().await
@@ -187,22 +219,27 @@ impl Pipeline<'_> {
         &self,
         image: &Image,
         parameters: &BuildParameters<'_>,
-        release: Option<&ReleasedVersions<'_>>,
+        sources: &ReuseSources<'_>,
         layout: &Layout,
         runner: &Runner,
     ) -> ImageResult {
         let (timer, started) = (Instant::now(), clock::now());
-        let not_reused = match reuse(image, release, runner).await {
-            Ok(result) => return result,
-            Err(reason) => reason,
+        let reuse = tokio::select! {
+            reuse = sources.reuse(image, parameters, runner) => reuse,
+            // The build is cancelled in the same way.
+            () = runner.cancelled() => Err(NotReused::default()),
+        };
+        let NotReused { reason, key } = match reuse {
+            Ok(result) => return *result,
+            Err(not_reused) => not_reused,
         };
         let attempt = tokio::select! {
-            attempt = self.build(image, parameters, layout, runner) => attempt,
+            attempt = self.build(image, parameters, key.as_ref(), layout, runner) => attempt,
             never = report_progress(image, timer, runner) => match never {},
             () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
         };
         let mut result = ImageResult::new(image, BuildStatus::Built);
-        result.not_reused = not_reused;
+        result.not_reused = reason;
         result.seconds = timer.elapsed().as_secs();
         result.started = started;
         result.finished = clock::now();
@@ -217,10 +254,11 @@ impl Pipeline<'_> {
         &self,
         image: &Image,
         parameters: &BuildParameters<'_>,
+        key: Option<&ContentKey>,
         layout: &Layout,
         runner: &Runner,
     ) -> anyhow::Result<(BuiltImage, BuildOutput)> {
-        let (built, output) = build(image, self.builder, parameters, layout, runner).await?;
+        let (built, output) = build(image, self.builder, parameters, key, layout, runner).await?;
         let converted = match &self.soci {
             Some(soci) => soci.convert(image, built, layout, parameters.folder, runner).await?,
             None => built,
@@ -292,6 +330,7 @@ async fn build(
     image: &Image,
     builder: &Builder,
     parameters: &BuildParameters<'_>,
+    key: Option<&ContentKey>,
     layout: &Layout,
     runner: &Runner,
 ) -> anyhow::Result<(BuiltImage, BuildOutput)> {
@@ -327,6 +366,13 @@ async fn build(
     check_built_on_base(image, &export, &output, is_rewritten)?;
     let mut annotations = base_annotations(image, &output.bases);
     annotations.extend(parameters.options.annotations.clone());
+    if let Some(key) = key {
+        if key.is_of_bases(&output.bases) {
+            annotations.insert(annotation::CONTENT_KEY.to_owned(), key.to_string());
+        } else {
+            runner.say(format!("{}: has no content key: a base image has changed during the build", image.key));
+        }
+    }
     let (target, image) = (layout.clone(), image.clone());
     let built = run_blocking(move || built_image::import(export, &target, &image, &annotations)).await?;
     Ok((built, output))

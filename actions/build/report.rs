@@ -9,6 +9,7 @@ use runner_protocol::{Cell, Runner, Table, Verdict, escape, message, remarks};
 
 use crate::image::Image;
 use crate::image_result::{BuildStatus, ImageResult};
+use crate::reuse::ReusedImage;
 
 /// Writes the output `matrix`, with one job per image.
 pub(crate) fn write_matrix(images: &[Image], runner: &Runner) {
@@ -128,7 +129,7 @@ fn table(results: &[ImageResult]) -> Table {
 fn remarks_on_passed(result: &ImageResult) -> String {
     let not_linted = result.not_linted.as_ref().map(|why| format!("its Dockerfile could not be linted: {why}"));
     let reused = result.reused.as_ref();
-    let reused = reused.map(|reused| format!("unchanged since {}, so `{}` is reused", reused.tag, reused.reference));
+    let reused = reused.map(ReusedImage::describe);
     let why = reused.iter().chain(&result.not_reused).chain(&not_linted).chain(&result.checked.unrated);
     why.map(|why| format!("- {}\n", message(&format!("image `{}`: {why}", result.name)))).collect()
 }

@@ -265,10 +265,12 @@ impl SbomChoice {
         [("auto", Self::Auto), ("cyclonedx", Self::CycloneDx), ("spdx", Self::Spdx), ("off", Self::Off)];
 }
 
-/// From which release unchanged images are reused.
+/// From which releases unchanged images are reused.
 pub(crate) struct ReuseOptions {
     /// `since` as it was typed.
     pub(crate) since: Option<String>,
+    /// Whether an image with the same content is reused.
+    pub(crate) by_content: bool,
     pub(crate) mapping: String,
     pub(crate) environment: String,
     /// The registry of the release.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfn_images::{ImageDefinition, Version, VersionPosition};
+use lifecycle::access::RegistryAccess;
 use lifecycle::deployment::platforms;
 use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
-use lifecycle::{ActionError, Diagnostic, workspace};
+use lifecycle::{ActionError, Diagnostic};
 use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, Tag, annotation, listed};
 use runner_protocol::{Program, command, run};
 
+use crate::dockerignore::Dockerignore;
 use crate::image::Image;
 use crate::request::{BuildOptions, ReuseOptions};
 
@@ -31,9 +33,6 @@ const GIT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The largest output of git, in bytes: the names of some hundred thousand files.
 const GIT_OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
-
-/// The largest `.dockerignore`, in bytes.
-const IGNORE_LIMIT: u64 = 1024 * 1024;
 
 /// The released versions that unchanged images are reused from.
 pub(crate) struct ReleasedVersions<'a> {
@@ -63,8 +62,20 @@ pub(crate) struct ReusedImage {
     pub(crate) manifest: Manifest,
     /// Its platforms.
     pub(crate) platforms: Vec<Platform>,
-    /// The git tag since which nothing has changed.
-    pub(crate) tag: String,
+    /// Why it is the same image.
+    pub(crate) basis: ReuseBasis,
+}
+
+/// Why a released image is the one that would be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReuseBasis {
+    /// Nothing has changed since this git tag.
+    GitTag(String),
+    /// It has the same content key.
+    ContentKey {
+        /// How long it was built, if its provenance says so.
+        seconds: Option<u64>,
+    },
 }
 
 /// The released image, or why the image is built.
@@ -130,7 +141,7 @@ impl<'a> ReleasedVersions<'a> {
             return Ok(Err(format!("{change} has changed since {}", since.tag)));
         }
         let release = Release { environment: &self.options.environment, version: &since.version };
-        let Some(named) = self.named(image, release).await? else {
+        let Some(named) = named(self.project, &self.options.registry, image, release).await? else {
             return Ok(Err("its name is not known, so it is built".to_owned()));
         };
         let opened = self.options.registry.stores.open(&named.reference)?;
@@ -140,8 +151,8 @@ impl<'a> ReleasedVersions<'a> {
         let release = ReleasedImage { store: &opened.store, manifest: &manifest };
         Ok(match release.platforms_if_same_build(self.build, image).await {
             Ok(Ok(platforms)) => {
-                let (reference, tag) = (named.reference.to_string(), since.tag.clone());
-                Ok(ReusedImage { reference, manifest, platforms, tag })
+                let (reference, basis) = (named.reference.to_string(), ReuseBasis::GitTag(since.tag.clone()));
+                Ok(ReusedImage { reference, manifest, platforms, basis })
             }
             Ok(Err(difference)) => Err(format!("`{}` {difference}, so it is built", named.reference)),
             // If in doubt, the image is built.
@@ -153,17 +164,13 @@ impl<'a> ReleasedVersions<'a> {
         })
     }
 
-    async fn named(&self, image: &Image, release: Release<'_>) -> anyhow::Result<Option<Named>> {
-        let names = self.project.names(release, &self.options.registry).await?;
-        Ok(names.images.into_iter().find(|named: &Named| named.key == image.key))
-    }
-
     /// Finds the newest version of an image that the environment has a record of, with its git tag.
     async fn latest(&self, image: &Image) -> anyhow::Result<Result<VersionTag, String>> {
         let environment = &self.options.environment;
         // Only the pattern of the name is used.
         let any = Version::new(0, 0, 0);
-        let Some(named) = self.named(image, Release { environment, version: &any }).await? else {
+        let release = Release { environment, version: &any };
+        let Some(named) = named(self.project, &self.options.registry, image, release).await? else {
             return Ok(Err("its name is not known, so it is built".to_owned()));
         };
         let opened = self.options.registry.stores.open(&named.reference)?;
@@ -228,6 +235,17 @@ impl<'a> ReleasedVersions<'a> {
         let now = image.definition.clone().below(&folder(&module.folder));
         build_inputs(&then.below(&folder(file.parent().unwrap_or(file)))) == build_inputs(&now)
     }
+}
+
+/// Returns the name of an image in a release.
+pub(crate) async fn named(
+    project: &Project,
+    registry: &RegistryAccess,
+    image: &Image,
+    release: Release<'_>,
+) -> anyhow::Result<Option<Named>> {
+    let names = project.names(release, registry).await?;
+    Ok(names.images.into_iter().find(|named| named.key == image.key))
 }
 
 /// Returns the newest version of an image that the environment has a record of.
@@ -308,6 +326,18 @@ async fn is_shallow(workspace: &Path) -> bool {
 }
 
 impl ReusedImage {
+    /// Says why it is reused and what that saves.
+    pub(crate) fn describe(&self) -> String {
+        let reference = &self.reference;
+        match &self.basis {
+            ReuseBasis::GitTag(tag) => format!("unchanged since {tag}, so `{reference}` is reused"),
+            ReuseBasis::ContentKey { seconds } => {
+                let saved = seconds.map(|seconds| format!(", which took {seconds} s to build")).unwrap_or_default();
+                format!("`{reference}` has the same content and is reused{saved}")
+            }
+        }
+    }
+
     /// Adds a reference to the image to the layout. The publish action copies the image from its registry.
     pub(crate) fn add_to(&self, layout: &Layout, image: &Image) -> anyhow::Result<()> {
         layout.add_blob(&self.manifest.bytes)?;
@@ -397,53 +427,6 @@ fn build_inputs(image: &ImageDefinition) -> impl PartialEq + use<> {
     )
 }
 
-/// The files of a context that are not sent to the builder, by `<Dockerfile>.dockerignore` or else `.dockerignore`.
-struct Dockerignore {
-    rules: Vec<IgnoreRule>,
-    /// All files that may hold the rules, whether they exist or not.
-    files: Vec<PathBuf>,
-}
-
-struct IgnoreRule {
-    /// Whether the line starts with `!`: matching files are sent after all.
-    exception: bool,
-    pattern: String,
-}
-
-impl Dockerignore {
-    fn read(context: &Path, dockerfile: &Path) -> Self {
-        let next_to_dockerfile = |ending: &str| {
-            let mut path = dockerfile.as_os_str().to_owned();
-            path.push(ending);
-            PathBuf::from(path)
-        };
-        let files = [next_to_dockerfile(".dockerignore"), context.join(".dockerignore")];
-        // If the file cannot be read, no file is ignored and more images are built.
-        let text = files.iter().find_map(|file| workspace::read(file, IGNORE_LIMIT).ok()).unwrap_or_default();
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { rules: lines.map(IgnoreRule::parse).collect(), files: files.into() }
-    }
-
-    /// Whether a path in the context is ignored. The last line that matches it, or a folder that it is in, decides.
-    fn ignores(&self, path: &Path) -> bool {
-        let rule = self.rules.iter().rev().find(|rule| rule.matches(path));
-        rule.is_some_and(|rule| !rule.exception)
-    }
-}
-
-impl IgnoreRule {
-    fn parse(line: &str) -> Self {
-        let (exception, pattern) = line.strip_prefix('!').map_or((false, line), |pattern| (true, pattern));
-        let pattern = pattern.trim_start_matches("./").trim_matches('/');
-        // Docker does not treat braces as special.
-        Self { exception, pattern: pattern.replace('{', "\\{").replace('}', "\\}") }
-    }
-
-    fn matches(&self, path: &Path) -> bool {
-        path.ancestors().filter_map(Path::to_str).any(|path| fast_glob::glob_match(&self.pattern, path))
-    }
-}
-
 /// Formats a path for git, which refuses an empty one.
 fn path_argument(path: &Path) -> String {
     if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() }
@@ -456,33 +439,4 @@ async fn git(workspace: &Path, arguments: &[&str]) -> Option<String> {
     let finished = run(git, GIT_OUTPUT_LIMIT, GIT_DEADLINE).await.ok()?;
     finished.status.success().then_some(())?;
     String::from_utf8(finished.stdout).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dockerignore_patterns_match_as_in_docker() {
-        let folder = tempfile::tempdir().unwrap();
-        let context = folder.path();
-        std::os::unix::fs::symlink("/dev/zero", context.join("Dockerfile.dockerignore")).unwrap();
-        std::fs::write(context.join(".dockerignore"), "# x\n/docs/\n*.md\n!README.md\n**/*.log\n{a,b}\n[\n").unwrap();
-        let ignored = Dockerignore::read(context, &context.join("Dockerfile"));
-        let is_ignored = |path: &str| ignored.ignores(Path::new(path));
-        for (path, expected) in [
-            ("docs/a.txt", true),
-            ("src/docs/a.txt", false),
-            ("a.md", true),
-            ("README.md", false),
-            ("src/a.md", false),
-            ("src/x/y.log", true),
-            ("y.log", true),
-            ("{a,b}", true),
-            ("a", false),
-            ("src/main.rs", false),
-        ] {
-            assert_eq!(is_ignored(path), expected, "{path}");
-        }
-    }
 }

@@ -171,12 +171,12 @@ async fn released_image(
     let (to, from) = (named.reference.repository_address(), reference.repository_address());
     if to != from && named.pattern.version_of_repository(&from).is_none() {
         let message = format!("image `{}` would be copied from {from}, but it is published to {to}", named.key);
-        return Err(ActionError::failure(message).hint("build it again without `since`").into());
+        return Err(ActionError::failure(message).hint("build it again without `since` and `reuse`").into());
     }
     let store = target.stores.open(&reference)?.store;
     let missing = || {
         let message = format!("image `{}` would be copied from `{reference}`, which no longer has {digest}", named.key);
-        ActionError::failure(message).hint("build it again without `since`")
+        ActionError::failure(message).hint("build it again without `since` and `reuse`")
     };
     let root = store.manifest(digest).await?.ok_or_else(missing)?;
     let graph = Graph::read(&store, root).await?;
@@ -199,7 +199,7 @@ async fn is_signed(signer: &Signer<'_>, named: &Named, delivery: &Delivery, reus
         Err(error) => {
             let message =
                 format!("image `{}` would be copied from a release without the required signature", named.key);
-            Err(ActionError::failure(message).because(error).hint("build it again without `since`").into())
+            Err(ActionError::failure(message).because(error).hint("build it again without `since` and `reuse`").into())
         }
     }
 }

@@ -59,6 +59,7 @@ lifecycle::inputs! {
     sbom = "auto",
     provenance = "true",
     since = "",
+    reuse = "off",
     environment = "dev",
     layout = "",
 }
@@ -133,6 +134,7 @@ impl Inputs {
         let aws = Aws::new(runner.clone(), common.region.clone(), None);
         Ok(ReuseOptions {
             since: text(self.since()),
+            by_content: self.reuse().choice(&[("auto", true), ("off", false)], false)?,
             mapping: self.mapping.trim().to_owned(),
             environment: self.environment.trim().to_owned(),
             registry: RegistryAccess::new(aws, &common.options, registry, registry_parameter),

@@ -42,6 +42,8 @@ pub mod annotation {
     pub const IMAGE_NAME: &str = "io.github.image-lifecycle.image-name";
     /// The reference of this image in the release from which it is reused.
     pub const REUSED_FROM: &str = "io.github.image-lifecycle.reused-from";
+    /// The digest of everything that went into an image that build made, in hexadecimal.
+    pub const CONTENT_KEY: &str = "io.github.image-lifecycle.content-key";
     /// The time of creation, as in RFC 3339.
     pub const CREATED: &str = "org.opencontainers.image.created";
     /// The type of a BuildKit attestation manifest in an index.

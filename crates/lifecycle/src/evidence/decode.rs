@@ -434,6 +434,41 @@ pub(super) fn build_args((): (), document: &Document<'_>) -> Result<Option<BTree
     }
 }
 
+/// Reads the duration of a build from this project's own provenance, in seconds. Returns `None` for another builder's.
+pub(super) fn build_seconds((): (), document: &Document<'_>) -> Result<Option<u64>, Reason> {
+    #[derive(Deserialize)]
+    struct Own {
+        #[serde(rename = "buildDefinition")]
+        definition: Definition,
+        #[serde(rename = "runDetails", default)]
+        run: Run,
+    }
+    #[derive(Deserialize)]
+    struct Definition {
+        #[serde(rename = "buildType", default)]
+        kind: Text,
+    }
+    #[derive(Deserialize, Default)]
+    struct Run {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Default)]
+    struct Metadata {
+        #[serde(rename = "startedOn", default)]
+        started: Text,
+        #[serde(rename = "finishedOn", default)]
+        finished: Text,
+    }
+    let Own { definition, run } = document.parse()?;
+    if definition.kind.0.as_deref() != Some(super::provenance::BUILD_TYPE) {
+        return Ok(None);
+    }
+    let at = |text: Text| text.0.as_deref().and_then(time);
+    let times = at(run.metadata.started).zip(at(run.metadata.finished));
+    Ok(times.and_then(|(started, finished)| u64::try_from((finished - started).whole_seconds()).ok()))
+}
+
 /// Returns the address of a repository: `https://host/owner/name` for `git+https://host/owner/name@ref` and for
 /// `https://host/owner/name.git#ref`.
 fn repository(uri: &str) -> String {
@@ -546,6 +581,22 @@ mod tests {
         assert_eq!(read("https://example.com/other", "[]"), Ok(None));
         let large = format!(r#"{{"A":"{}"}}"#, "x".repeat(BUILD_ARGS_LIMIT));
         assert_eq!(read(own, &large), Ok(None));
+    }
+
+    #[test]
+    fn the_duration_of_a_build_is_that_of_our_own_provenance() {
+        let own = super::super::provenance::BUILD_TYPE;
+        let read = |kind: &str, times: &str| {
+            let text =
+                format!(r#"{{"buildDefinition":{{"buildType":"{kind}"}},"runDetails":{{"metadata":{{{times}}}}}}}"#);
+            build_seconds((), &of(&text))
+        };
+        let times = r#""startedOn":"2026-01-01T00:00:00Z","finishedOn":"2026-01-01T00:01:30Z""#;
+        assert_eq!(read(own, times), Ok(Some(90)));
+        assert_eq!(read("https://example.com/other", times), Ok(None));
+        let reversed = r#""startedOn":"2026-01-01T00:01:30Z","finishedOn":"2026-01-01T00:00:00Z""#;
+        assert_eq!(read(own, reversed), Ok(None));
+        assert_eq!(read(own, r#""startedOn":"yesterday""#), Ok(None));
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Build<'a> {
     pub template: &'a str,
     /// The program that built the image: `buildx`, `buildah`.
     pub builder: &'a str,
+    /// The digest of everything that went into the image, if it is known.
+    pub content_key: Option<&'a str>,
     /// The references of the base images, with the digests that were used.
     pub bases: &'a [(String, Digest)],
     /// When the build started, in RFC 3339.
@@ -74,6 +76,10 @@ impl Build<'_> {
         if !self.secrets.is_empty() {
             parameters["secrets"] = json!(self.secrets);
         }
+        let mut internal = json!({"builder": self.builder});
+        if let Some(key) = self.content_key {
+            internal["contentKey"] = key.into();
+        }
         let mut dependencies = Vec::new();
         if let (Some(repository), Some(commit)) = (variables.repository_url(), variables.commit()) {
             let reference = variables.get("GITHUB_REF").map(|reference| format!("@{reference}")).unwrap_or_default();
@@ -90,7 +96,7 @@ impl Build<'_> {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": parameters,
-                "internalParameters": {"builder": self.builder},
+                "internalParameters": internal,
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {"builder": {"id": builder_id(variables)}, "metadata": metadata},
@@ -180,6 +186,7 @@ mod tests {
             secrets: &["npmrc".into()],
             template: "ab",
             builder: "buildx",
+            content_key: Some("cd"),
             bases: &[("docker.io/library/busybox:1.37".into(), Digest::of(b"base"))],
             started: "2026-01-01T00:00:00Z",
             finished: "2026-01-01T00:01:00Z",
@@ -207,7 +214,8 @@ mod tests {
               ]
             },
             "internalParameters": {
-              "builder": "buildx"
+              "builder": "buildx",
+              "contentKey": "cd"
             },
             "resolvedDependencies": [
               {

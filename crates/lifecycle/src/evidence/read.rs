@@ -109,6 +109,16 @@ pub async fn build_args(
     pieces(store, digest, |_| None, wanted, decode::build_args).await
 }
 
+/// Returns the durations of builds in the provenance of a digest, in seconds, newest first. The provenance of another
+/// builder has none.
+///
+/// # Errors
+/// If a request fails.
+pub async fn build_seconds(store: &Arc<dyn Store>, digest: &Digest) -> Result<Vec<Evidence<Option<u64>>>, StoreError> {
+    let wanted = |predicate: &str| (predicate == predicate_type::PROVENANCE).then_some(());
+    pieces(store, digest, |_| None, wanted, decode::build_seconds).await
+}
+
 fn sbom_artifact(kind: &str) -> Option<SbomFormat> {
     match kind {
         artifact_type::CYCLONEDX => Some(SbomFormat::CycloneDx),
@@ -410,6 +420,7 @@ mod tests {
             secrets: &[],
             template: "",
             builder: "buildah",
+            content_key: None,
             bases: &[],
             started: "2026-01-01T00:00:00Z",
             finished: "2026-01-01T00:00:01Z",

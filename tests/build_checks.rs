@@ -331,7 +331,7 @@ fn a_failing_scanner_fails_the_image() {
     }
     let run = project.build().input("scan", "trivy").run().exits(1);
     let told = "input `scan`: `trivy` needs trivy, which is not on PATH";
-    let how = "(hint: install it in a step before: `uses: aquasecurity/setup-trivy`)";
+    let how = "(hint: install it in an earlier step: `uses: aquasecurity/setup-trivy`)";
     assert_eq!(run.error(), format!("{told} {how}"));
     let run = project.build().input("scan", "snyk").run().exits(1);
     assert!(run.error().contains("SNYK_TOKEN is not set"), "{}", run.error());

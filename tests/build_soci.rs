@@ -1,5 +1,5 @@
-//! Images that Fargate runs are converted for SOCI: evidence hangs on what is converted, gates do not count the indexes
-//! as platforms, and an image that Lambda runs stays as it is.
+//! Images that Fargate runs are converted for SOCI: evidence refers to the converted image, gates do not count the indexes
+//! as platforms, and an image that Lambda runs is not converted.
 //!
 //! The program in place of soci writes what `soci convert --standalone` of version 0.16 writes, with other indexes.
 
@@ -117,7 +117,7 @@ impl Stage {
         Stage { project, programs }
     }
 
-    /// Puts a program in soci's place. `extra` is done before the index is written.
+    /// Replaces soci with a program. `extra` runs before the index is written.
     fn soci(self, extra: &str) -> Stage {
         script(&self.programs, "soci", &STAND_IN.replace("EXTRA", extra));
         self
@@ -147,7 +147,7 @@ fn an_image_that_fargate_runs_is_converted_and_passes_the_gates() {
     assert_eq!(run_images[0]["digest"], run.json("digests")["Api"]);
     assert_eq!(run_images[0]["platforms"], json!(["linux/amd64", "linux/arm64"]));
     assert_eq!(run_images[0]["mediaType"], INDEX);
-    // Evidence hangs on what was converted.
+    // Evidence refers to the converted image.
     assert_eq!(layout.referrers("Api"), [LINT, STATEMENT]);
     for entry in &entries[..2] {
         let digest = entry["digest"].as_str().unwrap();
@@ -193,26 +193,26 @@ fn an_image_that_fargate_runs_is_converted_and_passes_the_gates() {
 
 #[test]
 fn what_cannot_be_converted_is_said() {
-    // No soci, and an old one.
+    // soci is missing, or too old.
     let stage = Stage::new(1);
     let run = stage.build("auto").input("images", "Api").run().exits(0);
     let notice = "no image is converted for SOCI: soci is not on PATH";
     assert!(run.log.messages("notice").iter().any(|message| message.contains(notice)), "{}", run.log.raw);
     let error = stage.build("always").input("images", "Api").run().exits(1).error().to_owned();
-    assert!(error.contains("soci is not on PATH (hint: put soci 0.15 or later on PATH"), "{error}");
+    assert!(error.contains("soci is not on PATH (hint: install soci 0.15 or later on PATH"), "{error}");
     script(&stage.programs, "soci", "echo 'soci convert - no such flag'");
     let error = stage.build("always").input("images", "Api").run().exits(1).error().to_owned();
     assert!(error.contains("has no `convert --standalone`"), "{error}");
-    // A function, where it is required.
+    // A function, although the conversion is required.
     let error = stage.build("always").run().exits(2).error().to_owned();
     assert!(error.contains("image `Work` must not be converted for SOCI: the function `Worker` deploys it"), "{error}");
     // Small layers.
     let stage = stage.soci("");
     let run = stage.build("always").input("images", "Api").run().exits(0);
-    assert!(said(&run, "Api: not converted for SOCI: none of its layers has 10 MiB"), "{}", run.log.raw);
+    assert!(said(&run, "Api: not converted for SOCI: none of its layers has at least 10 MiB"), "{}", run.log.raw);
     assert_eq!(stage.project.built_layout().raw("Api")["manifests"].as_array().unwrap().len(), 2);
     stage.build("perhaps").run().exits(2);
-    // Where no template says what deploys an image.
+    // No template says what deploys an image.
     let unused = TEMPLATE.split("Resources:").next().unwrap();
     let stage = Stage::new(11).soci("");
     stage.project.write("template.yaml", unused.trim_start());
@@ -227,9 +227,9 @@ fn a_conversion_that_makes_another_image_is_refused() {
     for (extra, expected) in [
         ("sys.exit('out of space')", "soci failed with exit status: 1: out of space"),
         ("index['manifests'].pop(0)", "it has other platforms or layers than the image that was built"),
-        ("index['manifests'].reverse()", "follows an index of SOCI"),
-        ("index['manifests'] = index['manifests'][:2]", "it has no index of SOCI"),
-        ("index['manifests'][-1]['artifactType'] = 'x/y'", "is neither a platform nor an index of SOCI"),
+        ("index['manifests'].reverse()", "follows a SOCI index"),
+        ("index['manifests'] = index['manifests'][:2]", "it has no SOCI index"),
+        ("index['manifests'][-1]['artifactType'] = 'x/y'", "is neither a platform nor a SOCI index"),
         (
             "m = read(index['manifests'][0]['digest']); m['layers'].pop(); index['manifests'][0].update(put(m))",
             "it has other platforms or layers",

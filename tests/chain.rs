@@ -1,4 +1,4 @@
-//! The chain of an image from build to prod over two registries: every rung is signed, and what is not is refused.
+//! The chain of an image from build to prod over two registries: every step is signed, and what is not signed is refused.
 
 use std::fs;
 
@@ -252,12 +252,14 @@ fn a_store_on_disk_has_no_signed_records() {
 #[test]
 fn records_that_promote_did_not_sign_are_refused() {
     let shop = Shop::new();
-    // Without `sign` the promotion is carried out, and the next rung says what is missing.
+    // Without `sign` the promotion is carried out, and the next promotion says what is missing.
     shop.promote("test", REQUIRE).run().exits(0);
     let refused = |what: &str| {
         let run = shop.promote("prod", REQUIRE).run().exits(1);
         let soak = detail(&run, "soak=0s");
-        assert!(soak.starts_with("no record that is signed as `signature` requires (cosign "), "{what}: {soak}");
+        let unsigned =
+            "needs 0s in test, but no record that is signed as `signature` requires (cosign found no signature of ";
+        assert!(soak.starts_with(unsigned), "{what}: {soak}");
         let history = shop.history("test", REQUIRE).run().exits(0);
         assert_eq!(history.json("images")[0]["history"], serde_json::json!([]), "{what}");
         let warnings = history.log.messages("warning");
@@ -270,14 +272,14 @@ fn records_that_promote_did_not_sign_are_refused() {
     refused("forged");
     shop.sign(shop.registry("test"), &forged, "stranger");
     refused("signed by a stranger");
-    // The publisher's key is not that of promotions.
+    // The publisher's key does not sign promotions.
     shop.sign(shop.registry("test"), &forged, "publish");
     refused("signed by the publisher");
     // A record of another digest says nothing, whoever signed it.
     let other = shop.attach_record("test", |record| record.digest = oci::Digest::of(b"other"));
     shop.sign(shop.registry("test"), &other, "promote");
     refused("about another digest");
-    // With a signed record it goes on: promoting again with `sign` writes one.
+    // A signed record lifts the block: promoting again with `sign` writes one.
     let run = shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
     assert_eq!(run.of_images("status"), ["promoted"]);
     shop.promote("prod", REQUIRE).input("sign", "key:promote.key").run().exits(0);
@@ -291,8 +293,7 @@ fn a_forged_record_does_not_let_an_older_version_pass() {
     let older = || shop.promote("test", REQUIRE).input("version", "0.9.0").input("dry-run", "true").run().exits(1);
     shop.promote("test", REQUIRE).run().exits(0);
     let forward = detail(&older(), "forward");
-    let unsigned =
-        "it can't be decided what is in test: its tag `test-1.0.0` has no record that is signed as `signature`";
+    let unsigned = "needs the version that test has, but its tag `test-1.0.0` has no record that is signed as `signature` requires";
     assert!(forward.starts_with(unsigned), "{forward}");
     shop.promote("test", REQUIRE).input("sign", "key:promote.key").run().exits(0);
     let held = "test has 1.0.0, and 0.9.0 is lower";

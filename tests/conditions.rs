@@ -176,7 +176,7 @@ fn what_is_excluded_stops_nothing() {
         ("ARMV9", "`ARMV9` is not X86_64 or ARM64"),
     ] {
         let run = plan(&old(platform), &[]).exits(0);
-        let said = format!("it can't be told on which platform `Task` runs image `App`: {why}");
+        let said = format!("cannot determine on which platform `Task` runs image `App`: {why}");
         assert!(run.log.messages("warning").join("\n").contains(&said), "{:?}", run.log.messages("warning"));
     }
     // What it names may be several images.

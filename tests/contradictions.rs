@@ -272,7 +272,7 @@ fn a_promotion_that_was_cut_off_before_its_tag_has_not_soaked() {
     assert_eq!(records(), 2);
     let run = prod("1h").run().exits(1);
     let gate = run.json("images")[0]["gates"][0]["detail"].as_str().unwrap().to_owned();
-    assert!(gate.starts_with("it has been in test for "), "{gate}");
+    assert!(gate.starts_with("needs 1h in test; it has been in test for "), "{gate}");
     // The history has one stay: the one that began when the tag was written.
     let abroad = way.abroad().host();
     let history = way.promote_all().input("to", "test").input("target-registry", &abroad).input("mode", "history");

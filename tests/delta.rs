@@ -1,4 +1,4 @@
-//! What a promotion changes in an environment: told before it happens, by digests and evidence, and never made up.
+//! What a promotion changes in an environment: shown before it happens, from digests and evidence, and never guessed.
 
 use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageSpec, Policy, REGION, RepositorySettings, User};
 use lifecycle::evidence::scan::Severity;
@@ -38,7 +38,6 @@ impl Shop {
             "ecr:BatchGetImage",
             "ecr:GetDownloadUrlForLayer",
             "ecr:ListImages",
-            "ecr:DescribeImages",
         ]));
         let ecr = Ecr::start(Config { users: vec![User::new(ACCESS_KEY, ACCOUNT), reader], ..Config::default() });
         set_registry(&ecr);
@@ -115,11 +114,11 @@ fn a_promotion_tells_what_it_changes() {
     );
     assert_eq!(told["deployedBy"], json!(["Task (template.yaml:15:18)"]));
     for part in
-        ["What changes in test", "1 added, 1 removed, 1 changed", "+1 critical, −1 high", "CVE-2 (critical) in openssl"]
+        ["What changes in test", "1 added, 1 removed, 1 changed", "1 critical, −1 high", "CVE-2 (critical) in openssl"]
     {
         assert!(planned.summary.contains(part), "{part}: {}", planned.summary);
     }
-    // The promotion itself tells the same, and what is there already changes nothing.
+    // The promotion itself shows the same. An image that the environment already has changes nothing.
     let done = shop.promote("test", "1.1.0").run().exits(0);
     assert_eq!(delta(&done), told);
     assert_eq!(shop.promote("test", "1.1.0").run().exits(0).json("delta"), json!([]));
@@ -172,7 +171,7 @@ fn evidence_that_is_missing_is_said() {
     assert!(run.summary.contains("it has no SBOM"), "{}", run.summary);
     let run = shop.promote("test", "1.1.0").input("require", "no-new=low").run().exits(1);
     assert!(
-        detail(&run, "no-new=low").contains("needs a scan of the image that test has now"),
+        detail(&run, "no-new=low").contains("needs the scan of the image that test has now"),
         "{}",
         detail(&run, "no-new=low")
     );
@@ -184,12 +183,12 @@ fn new_vulnerabilities_block_and_known_ones_do_not() {
     shop.release("1.0.0", 1, &OLD, &["test"]);
     shop.release("1.1.0", 2, &NEW, &[]);
     let run = shop.promote("test", "1.1.0").input("require", "no-new=high").run().exits(1);
-    insta::assert_snapshot!(detail(&run, "no-new=high"), @"it brings 1 vulnerability of severity high or worse that test does not have (CVE-2): fix or waive them, and build again");
-    // The same vulnerability as before is none that is new, however bad it is.
+    insta::assert_snapshot!(detail(&run, "no-new=high"), @"it introduces 1 vulnerability of severity high or worse that test does not have (CVE-2): fix or waive them, and build again");
+    // A vulnerability that was there before is not new, whatever its severity.
     let same = Build { packages: OLD.packages, found: &[("CVE-1", Severity::High), ("CVE-9", Severity::Low)] };
     shop.release("1.2.0", 3, &same, &[]);
     let run = shop.promote("test", "1.2.0").input("require", "no-new=medium").run().exits(0);
-    insta::assert_snapshot!(detail(&run, "no-new=medium"), @"it brings no vulnerability of severity medium or worse that test does not have");
+    insta::assert_snapshot!(detail(&run, "no-new=medium"), @"it introduces no vulnerability of severity medium or worse that test does not have");
     shop.promote("test", "1.2.0").input("require", "no-new=low").run().exits(0);
 }
 
@@ -226,7 +225,7 @@ fn a_pull_request_sees_what_its_build_would_change() {
     for part in ["<!-- image-lifecycle:preview test -->", "What would change in test", "CVE-2"] {
         assert!(comment.contains(part), "{part}: {comment}");
     }
-    // What nothing was published to yet has everything to gain.
+    // In an environment without images, everything is new.
     assert_eq!(delta(&preview("prod").run().exits(0))["from"], Value::Null);
     // Between environments, with a version.
     let run = preview("prod").inputs(&[("version", "1.0.0")]).run().exits(0);
@@ -255,13 +254,13 @@ fn a_lifecycle_policy_that_takes_a_live_image_blocks() {
     policy(&format!(r#"{{"rules": [{}]}}"#, rule(1, "dev-*", 10)));
     let before = shop.ecr.snapshot();
     let run = promote().run().exits(1);
-    insta::assert_snapshot!(detail(&run, "retained"), @"needs `prod-1.0.0` to stay in `shop/api`, but rule 1 of the lifecycle policy deletes it after 10 more pushes, although prod holds it: it also has the tag `dev-1.0.0`, and a rule acts on the whole image (hint: put a rule for `prod-*` that keeps enough images before the others)");
+    insta::assert_snapshot!(detail(&run, "retained"), @"needs `prod-1.0.0` to stay in `shop/api`, but rule 1 of the lifecycle policy deletes it after 10 more pushes, although prod holds it (it also has the tag `dev-1.0.0`, and a rule acts on the whole image): before the other rules, add one for `prod-*` that keeps enough images");
     policy(
         r#"{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "any", "countType": "sinceFullMoon",
         "countNumber": 1}, "action": {"type": "expire"}}]}"#,
     );
     let run = promote().run().exits(1);
-    insta::assert_snapshot!(detail(&run, "retained"), @"needs to understand the lifecycle policy of `shop/api`: rule 1 of the lifecycle policy has the count type `sinceFullMoon`, which is not known");
+    insta::assert_snapshot!(detail(&run, "retained"), @"needs to understand the lifecycle policy of `shop/api`, but rule 1 of the lifecycle policy has the unknown count type `sinceFullMoon`: take `retained` out of `require`");
     policy(&format!(r#"{{"rules": [{}, {}]}}"#, rule(1, "prod-*", 5), rule(2, "dev-*", 10)));
     let run = promote().run().exits(0);
     insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it or the 2 images before it");

@@ -359,7 +359,7 @@ fn the_instances_of_a_multi_node_job_decide_its_platform() {
     }
 }
 
-/// Where instances decide that the template does not have, the default is said once.
+/// If instances outside the template decide the platform, one notice names the default.
 #[test]
 fn an_assumption_about_instances_is_told() {
     let task = |id: &str| {
@@ -372,7 +372,7 @@ fn an_assumption_about_instances_is_told() {
     let run = run.exits(0);
     assert_eq!(platforms, ["linux/amd64"]);
     insta::assert_snapshot!(run.log.messages("notice").join("\n"), @"template.yaml:11:8: `One` does not run on Fargate, so its instances decide the platform: image `Worker` is built for linux/amd64 (hint: set `RuntimePlatform`, or `platforms` in the mapping)");
-    // The task, or the mapping, says it.
+    // The task or the mapping specifies it.
     for (from, to) in [
         ("RequiresCompatibilities: [EC2]", "RequiresCompatibilities: [FARGATE]"),
         ("RequiresCompatibilities: [EC2]", "RuntimePlatform: {CpuArchitecture: X86_64}"),
@@ -404,7 +404,7 @@ fn a_name_that_begins_with_the_environment_has_no_registry() {
     }
 }
 
-/// A mapping in a template without resources is better an images file.
+/// A mapping in a template without resources should be an images file.
 #[test]
 fn a_template_without_resources_is_told_of_the_images_file() {
     let (run, _) = planned(&template(""));

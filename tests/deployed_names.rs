@@ -242,7 +242,7 @@ fn a_name_that_is_not_known_is_asked_for_with_the_line_to_add() {
         // The task that may deploy it tells the platform.
         assert_eq!(platforms(&run), "linux/arm64", "{image}");
         let notice = said(&run, &project, "notice");
-        assert!(notice.contains("it can't be told whether `Task` deploys image `Worker`"), "{image}: {notice}");
+        assert!(notice.contains("cannot determine whether `Task` deploys image `Worker`"), "{image}: {notice}");
         let publish = on_disk(project.publish()).run().exits(2);
         let promote = on_disk(project.promote("test")).run().exits(2);
         for said in [notice.as_str(), publish.error(), promote.error()] {

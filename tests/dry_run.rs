@@ -129,7 +129,7 @@ fn build_fails_where_the_run_itself_would() {
     fails(dry().input("waivers", "absent.yaml"), 2, "`absent.yaml` is not accepted: the path of a file with waivers");
     project.write("waivers.yaml", "waivers: [{id: 1}]\n");
     fails(dry().input("waivers", "waivers.yaml"), 2, "waivers.yaml");
-    let trivy = "input `scan`: `trivy` needs trivy, which is not on PATH (hint: install it in a step before: \
+    let trivy = "input `scan`: `trivy` needs trivy, which is not on PATH (hint: install it in an earlier step: \
                  `uses: aquasecurity/setup-trivy`)";
     fails(dry().env("PATH", "/usr/bin:/bin").input("scan", "trivy"), 1, trivy);
     for (input, value, tool) in [("scan", "grype", "grype"), ("sbom", "cyclonedx", "syft"), ("sbom", "spdx", "syft")] {

@@ -37,7 +37,9 @@ fn mentions(words: &[&str]) -> Vec<String> {
             let entry = entry.unwrap();
             let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
             if entry.path().is_dir() {
-                folders.push(path);
+                if entry.file_name() != "tests" {
+                    folders.push(path);
+                }
                 continue;
             }
             let text = fs::read_to_string(entry.path()).unwrap();

@@ -137,7 +137,7 @@ fn differences(template: &str, evaluator: &str, ours: &Images, theirs: &Value) -
     found
 }
 
-/// Returns the templates below a folder, with a task for each of their expressions that has it for its image.
+/// Returns the templates below a folder, with a task for each of their expressions. The expression is the task's image.
 fn as_images(folder: &Path, all: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

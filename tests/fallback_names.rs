@@ -110,17 +110,17 @@ fn what_cannot_be_read_may_deploy_an_image() {
         (
             "  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: !Ref Deploy}}\n",
             "template.yaml:14:79",
-            "`ContainerDefinitions` of `Task` is not written out: `Ref` makes it",
+            "`ContainerDefinitions` of `Task` is not written out: `Ref` creates it",
         ),
         (
             "  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: [!GetAtt Other.Container]}}\n  Other: {Type: 'Custom::X'}\n",
             "template.yaml:14:80",
-            "`ContainerDefinitions` of `Task` is not written out: `Fn::GetAtt` makes it",
+            "`ContainerDefinitions` of `Task` is not written out: `Fn::GetAtt` creates it",
         ),
         (
             "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !GetAtt X.Code}}\n  X: {Type: 'Custom::X'}\n",
             "template.yaml:14:58",
-            "`Code` of `Fn` is not written out: `Fn::GetAtt` makes it",
+            "`Code` of `Fn` is not written out: `Fn::GetAtt` creates it",
         ),
         (
             "  Job: {Type: 'AWS::StepFunctions::StateMachine', Properties: {DefinitionS3Location: {Bucket: b, Key: k}}}\n",
@@ -147,14 +147,14 @@ fn what_cannot_be_read_may_deploy_an_image() {
         // Build says it too.
         let run = planned(&project).exits(0);
         let notices = run.log.messages("notice").join("\n");
-        assert!(notices.contains("it can't be told whether the template deploys image `Worker`"), "{notices}");
+        assert!(notices.contains("cannot determine whether the template deploys image `Worker`"), "{notices}");
         assert!(notices.contains(words), "{notices}");
         // The input decides.
         let reference = "{registry}/{image}:{environment}-{version}";
         let run = project.publish().input("registry", "oci:store").input("reference", reference).run().exits(0);
         assert_eq!(references(&run), ["shop-worker:dev-1.0.0"], "{resources}");
     }
-    // A condition that does not hold, and what is written out.
+    // A condition that is false, and a definition that is in the checkout.
     for resources in [
         "  Fn: {Type: 'AWS::Lambda::Function', Properties: {Code: !If [On, !GetAtt X.Code, {ZipFile: x}]}}\n  X: {Type: 'Custom::X'}\n",
         "  Job: {Type: 'AWS::Serverless::StateMachine', Properties: {DefinitionUri: job.asl.json}}\n",
@@ -163,7 +163,7 @@ fn what_cannot_be_read_may_deploy_an_image() {
         project.write("job.asl.json", r#"{"StartAt": "A", "States": {"A": {"Type": "Pass", "End": true}}}"#);
         assert_eq!(references(&published(&project).exits(0)), ["shop-worker:dev-1.0.0"], "{resources}");
     }
-    // It does not matter where the image has a name, and an API's definition is no image.
+    // It does not matter where the image has a name, and an API's definition is not an image.
     let child = "  Child: {Type: 'AWS::CloudFormation::Stack', Properties: {TemplateURL: 'https://b/t'}}\n";
     let run = published(&project(&format!("{}{child}", task("", "NAME")))).exits(0);
     assert_eq!(references(&run), ["dev/shop-worker:1.0.0"]);
@@ -187,7 +187,7 @@ fn a_repository_without_its_tag_is_refused() {
         let run = published(&project(&format!("{resources}{}", task("", "NAME")))).exits(0);
         assert_eq!(references(&run), ["dev/shop-worker:1.0.0"]);
     }
-    // That a repository, a log group or a task family has this name deploys nothing.
+    // A repository, a log group or a task family with this name deploys nothing.
     let name = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
     let resources = format!("  It: {{Type: 'AWS::ECR::Repository', Properties: {{RepositoryName: {name}}}}}\n");
     assert_eq!(references(&published(&project(&resources)).exits(0)), ["shop-worker:dev-1.0.0"]);
@@ -264,7 +264,7 @@ fn a_part_of_a_version_in_the_template_does_not_move_to_another() {
     publish("1.2.1").exits(0);
 }
 
-/// A property that something outside of the template may make a reference of.
+/// A property that something outside the template may turn into a reference.
 #[test]
 fn a_name_alone_is_refused() {
     let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
@@ -300,7 +300,7 @@ fn a_name_alone_is_refused() {
         assert!(!run.log.messages("notice").join("\n").contains("deploys image"), "{}", run.log.raw);
         let warnings = run.log.messages("warning");
         assert!(
-            matches!(warnings.as_slice(), [one] if one.starts_with(place) && one.contains("it can't be told whether `It` deploys image `Worker`")),
+            matches!(warnings.as_slice(), [one] if one.starts_with(place) && one.contains("cannot determine whether `It` deploys image `Worker`")),
             "{warnings:?}"
         );
         // The input decides, and another resource does.
@@ -322,7 +322,7 @@ fn a_name_alone_is_refused() {
     }
 }
 
-/// Scripts and workflows put a name together from parts.
+/// Scripts and workflows compose a name from parts.
 #[test]
 fn a_name_that_a_program_puts_together_is_refused() {
     for (resource, files) in [
@@ -363,7 +363,7 @@ fn a_name_that_a_program_puts_together_is_refused() {
     }
 }
 
-/// What the template says in another place of the same resource.
+/// A name whose parts are in other properties of the same resource.
 #[test]
 fn a_name_that_a_resource_puts_together_is_evaluated() {
     let find = "!FindInMap [ImageBuildConfiguration, Worker, imageName]";
@@ -403,7 +403,7 @@ fn a_name_that_a_resource_puts_together_is_evaluated() {
     }
 }
 
-/// A default that names another environment is not what this one deploys.
+/// A default that names another environment is not deployed to this one.
 #[test]
 fn a_default_of_another_environment_is_refused() {
     let with = |parameter: &str, image: &str| {

@@ -343,7 +343,7 @@ fn platforms_are_those_of_what_deploys_it() {
     let windows = "RuntimePlatform: {OperatingSystemFamily: WINDOWS_SERVER_2022_CORE}";
     with(windows).blocks("platforms", "it has linux/amd64, linux/arm64; `Task` runs on windows/amd64");
     let unknown = "RuntimePlatform: {CpuArchitecture: !ImportValue cpu}";
-    with(unknown).blocks("platforms", "nothing says on which platform `Task` runs");
+    with(unknown).blocks("platforms", "it is unknown on which platform `Task` runs");
 }
 
 #[test]
@@ -495,8 +495,8 @@ fn redacted(sentence: &str) -> String {
     })
 }
 
-/// One table with what every gate says where its evidence is missing, cannot be read, does not suffice, or where the
-/// registry refuses to give it.
+/// One table with the message of every gate if its evidence is missing, cannot be read, is insufficient, or is refused by
+/// the registry.
 #[test]
 fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     let mut table: Vec<(&str, String, String)> = Vec::new();

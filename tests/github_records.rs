@@ -1,4 +1,4 @@
-//! GitHub's artifact records: written as its description says, once, and never the reason for a failure.
+//! GitHub's artifact records: written once, in the documented form, and never the reason for a failure.
 
 use ecr_fake::{Config, Ecr, Image, RepositorySettings};
 use serde_json::json;

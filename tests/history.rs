@@ -97,7 +97,7 @@ fn that_it_could_not_look_is_not_nothing() {
     let shop = Shop { ecr, project };
     let run = shop.history("test").run().exits(1);
     assert!(run.error().contains("cannot read the history of image `Api` in test"), "{}", run.error());
-    // Without the list, nobody knows whether a rollback left a hold.
+    // Without the list, it is not known whether a rollback left a hold.
     let forward = shop.step(shop.project.promote("test"), "1.0.0").input("require", "forward").run().exits(1);
     assert!(
         forward.error().contains("forward: needs the version that test has, which cannot be read ("),

@@ -170,7 +170,7 @@ fn build_takes_images_and_platforms() {
     }
 }
 
-/// What a file says is no input.
+/// A value in a file is not an input.
 #[test]
 fn a_value_that_is_not_accepted_is_that_of_the_file() {
     for (line, error) in [

@@ -1,4 +1,4 @@
-//! Signatures that the registry makes itself, some time after the push: Notation signatures of ECR's managed signing,
+//! Signatures that the registry creates itself, some time after the push: Notation signatures of ECR's managed signing,
 //! verified by the real notation.
 
 use std::fs;
@@ -82,7 +82,7 @@ fn notation(home: &Path, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// Without evidence and record only notation lists referrers.
+/// Without evidence and a record, only notation lists referrers.
 fn bare(step: Step) -> Step {
     step.input("record", "false").input("evidence", "none").input("dry-run", "true")
 }
@@ -94,19 +94,21 @@ fn the_gate_waits_until_the_signature_is_there() {
     let run = bare(shop.promote("signature=notation")).run().exits(1);
     let sentence = detail(&run, "signature=notation");
     assert!(
-        sentence.starts_with("notation found no signature of an identity in notation's trust policy"),
+        sentence.starts_with("needs a signature of an identity in notation's trust policy on ")
+            && sentence.contains("; notation found none ("),
         "{sentence}"
     );
     let run = bare(shop.promote("signature=notation wait=2m")).run().exits(0);
     let sentence = detail(&run, "signature=notation wait=2m");
     assert!(sentence.starts_with("notation verified that an identity in notation's trust policy signed"), "{sentence}");
     assert!(run.log.raw.contains("is not signed by an identity in notation's trust policy yet"), "{}", run.log.raw);
-    // The signature of a stranger is none, however long the gate waits.
+    // A signature by an untrusted signer does not count, however long the gate waits.
     shop.trust("stranger");
     let run = bare(shop.promote("signature=notation wait=1s")).run().exits(1);
     let sentence = detail(&run, "signature=notation wait=1s");
     assert!(
-        sentence.contains("signature verification failed") && sentence.ends_with("(it was waited for 1s)"),
+        sentence.starts_with("after waiting for 1s, it still needs a signature of ")
+            && sentence.contains("signature verification failed"),
         "{sentence}"
     );
 }
@@ -130,5 +132,5 @@ fn what_the_registry_does_not_sign_needs_a_signer_of_its_own() {
     assert!(gates(&run).iter().all(|(_, status)| status == "passed"), "{:?}", gates(&run));
     let missing = shop.promote("signature=notation").env("PATH", "/nowhere").run().exits(1);
     let sentence = detail(&missing, "signature=notation");
-    assert!(sentence.starts_with("it can't be decided: notation is not on PATH (hint: "), "{sentence}");
+    assert!(sentence.contains("but notation is not on PATH: run notaryproject/notation-action/setup "), "{sentence}");
 }

@@ -23,7 +23,7 @@ const REPOSITORY: &str = "shop/api";
 /// A referrer: the digest of its subject, and its own.
 type Edge = (String, String);
 
-/// A store on disk with one layout, which promote takes for the environment dev.
+/// A store on disk with one layout, which promote treats as the environment dev.
 struct Store {
     folder: tempfile::TempDir,
     digest: String,
@@ -38,7 +38,7 @@ impl Store {
         store
     }
 
-    /// A copy of another program's layout, in which a tag gets the name that promote looks for.
+    /// A copy of another program's layout, in which a tag has the name that promote expects.
     fn copied(layout: &Path, tag: &str) -> Store {
         let store = Store { folder: tempfile::tempdir().unwrap(), digest: String::new() };
         fs::create_dir_all(store.layout().parent().unwrap()).unwrap();
@@ -116,7 +116,7 @@ impl Store {
     }
 }
 
-/// All that oras discovers from some digests on, referrers of referrers included.
+/// Everything that oras discovers from some digests, including referrers of referrers.
 fn discover(flags: &[&str], repository: &str, mut left: Vec<String>) -> BTreeSet<Edge> {
     let mut edges = BTreeSet::new();
     while let Some(subject) = left.pop() {
@@ -236,7 +236,7 @@ fn lists_under_the_tag_that_stands_in_arrive() {
     let sbom = store.attach(&store.digest, "application/spdx+json", "sbom.json");
     let signature = store.attach(&sbom, "example/signature", "signature");
     let of_platform = store.attach_to_platform(&platform, "example/scan");
-    // As regclient keeps them: in no entry, but in an index under the tag.
+    // As regclient stores them: not in an entry, but in an index under the tag.
     for (subject, referrer) in [(&store.digest, &sbom), (&sbom, &signature), (&platform, &of_platform)] {
         let listed = store.change_index(|entries| {
             let at = entries.iter().position(|entry| entry["digest"] == referrer.as_str()).unwrap();
@@ -253,7 +253,7 @@ fn lists_under_the_tag_that_stands_in_arrive() {
     let expected = [(&store.digest, &sbom), (&sbom, &signature), (&platform, &of_platform)];
     assert_eq!(arrived, expected.map(|(subject, referrer)| (subject.clone(), referrer.clone())).into());
 
-    // A list that names a referrer which is not there hides one.
+    // A list that names a missing referrer hides it.
     let lost = store.layout().join("blobs/sha256").join(signature.trim_start_matches("sha256:"));
     fs::remove_file(lost).unwrap();
     let project = Project::new(BY_TAG);
@@ -287,7 +287,7 @@ fn publish_takes_every_form_from_a_layout() {
     assert_eq!(arrived, [&sbom, &note].map(|referrer| (store.digest.clone(), referrer.clone())).into());
     let (status, _) = registry.request("GET", &format!("{REPOSITORY}/manifests/{hex}.att"), MANIFEST, b"");
     assert_eq!(status, 200);
-    // A tag of cosign is no image that was built.
+    // A tag of cosign is not an image that was built.
     let error = publish("Web").exits(1).error().to_owned();
     assert!(error.contains("image `Web` was not built: the layout holds Api, dev-1.0.0, sbom"), "{error}");
 }

@@ -309,14 +309,14 @@ fn a_rollback_leaves_a_hold_until_a_promotion_gives_the_reason_to_lift_it() {
         assert!(run.error().contains(&format!("image `Api` is blocked: hold: {sentence}")), "{}", run.error());
         assert!(run.summary.contains("is on hold"), "{}", run.summary);
     }
-    // What the environment has is not stopped, and lifts nothing.
+    // The version that the environment has is not blocked, and lifts nothing.
     let same = shop.promote("1.0.0", "test").input("lift-hold", "it is fine").run().exits(0);
     assert_eq!(same.of_images("status"), ["unchanged"]);
     let stays = "`lift-hold` has no effect: this run changes nothing in test, so the hold there stays";
     assert_eq!(same.log.messages("notice"), [stays]);
     assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
     assert_eq!(shop.ecr.snapshot(), before);
-    // Another rollback is not stopped, and leaves a hold of its own.
+    // Another rollback is not blocked, and leaves its own hold.
     let again = shop.promote("1.1.0", "test").inputs(&[("mode", "rollback"), ("lift-hold", "x")]).run().exits(0);
     assert!(again.log.messages("notice").contains(&"`lift-hold` has no effect: no hold stops a rollback"));
     assert_eq!((&hold(&shop)["version"], &hold(&shop)["replaced"]), (&json!("1.1.0"), &json!("1.0.0")));
@@ -376,6 +376,6 @@ fn records_that_cannot_be_read_may_contain_a_hold() {
     assert_eq!(shop.ecr.snapshot(), before);
     shop.promote("1.1.0", "test").input("lift-hold", "the role cannot list tags").run().exits(0);
     assert_eq!(shop.records(&new, "test")[0]["liftedHold"], "the role cannot list tags");
-    // What the environment has already is not stopped.
+    // The version that the environment already has is not blocked.
     shop.promote("1.0.0", "test").run().exits(0);
 }

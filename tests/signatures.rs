@@ -161,14 +161,14 @@ fn only_signed_records_tell_of_a_publication() {
     let run = shop.promote(require).run().exits(1);
     let [signature, soak, template] = gates(&run).try_into().unwrap();
     assert!(signature.0 && !soak.0 && !template.0, "{soak:?} {template:?}");
-    let unsigned = "no record that is signed as `signature` requires (needs a signature of the key team.pub";
+    let unsigned = "no record that is signed as `signature` requires (cosign found no signature of the key team.pub";
     assert!(soak.1.contains(unsigned) && template.1.contains(unsigned), "{soak:?} {template:?}");
     // That of a publication which signs counts.
     let publish = |version: &str| shop.step(shop.project.publish()).input("version", version);
     publish("1.0.1").input("sign", "key:team.key").env("COSIGN_PASSWORD", "").run().exits(0);
     let run = shop.promote(require).input("version", "1.0.1").run().exits(0);
     assert_eq!(gates(&run).iter().map(|(passed, _)| *passed).collect::<Vec<_>>(), [true; 3]);
-    // And where promote has put it, that of a promotion which signs.
+    // In an environment that promote wrote, the identity is that of a promotion with `sign`.
     let further = || shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
     let [_, soak, template] = gates(&further().run().exits(1)).try_into().unwrap();
     let remedy = "set `sign` in the promotion to that environment too";

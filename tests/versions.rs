@@ -365,7 +365,7 @@ fn without_a_record_it_is_said_that_the_order_is_unknown() {
     shop.promote("9f2c0de").run().exits(0);
     publish("1abcdef", 2).run().exits(0);
     let run = shop.promote("1abcdef").input("require", "forward").run().exits(1);
-    let told = "needs a newer version than 9f2c0de, which test has, but not both it and 1abcdef have a record: publish both with `record: true`, or use semantic versions";
+    let told = "needs a newer version than 9f2c0de, which test has, but 9f2c0de or 1abcdef has no record: publish both with `record: true`, or use semantic versions";
     assert_eq!(gate(&run), told);
     let run = shop.promote("1abcdef").run().exits(0);
     let notices = run.log.messages("notice");

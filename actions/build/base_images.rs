@@ -1,4 +1,4 @@
-//! BaseImage images: their digests and configurations, and the checks that they fit the platform and that the built image is
+//! Base images: their digests and configurations, and the checks that they fit the platform and that the built image is
 //! based on them.
 
 use std::collections::BTreeMap;

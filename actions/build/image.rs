@@ -38,7 +38,7 @@ pub(crate) struct Image {
     pub(crate) sources: BTreeMap<Platform, Sources>,
     /// The base image of the last stage, if it is the same for all platforms.
     pub(crate) base: Option<String>,
-    /// Why it is not converted for SOCI, if nothing requires it.
+    /// Why `soci: auto` does not convert it.
     pub(crate) soci_obstacle: Option<Obstacle>,
     /// Digests of base images that are known before the build, by reference.
     pub(crate) known_digests: BTreeMap<String, String>,

@@ -53,7 +53,7 @@ pub(crate) fn plan(
         all.extend(usages);
     }
     report_findings(findings, runner)?;
-    // A name alone says nothing of a platform.
+    // A bare name says nothing about a platform.
     let is_mention = |usage: &Usage| usage.place == UsagePlace::Mention;
     let (mentioned, deployed): (Vec<Deployed>, Vec<Deployed>) =
         deployed.into_iter().partition(|deployed| deployed.usages.iter().all(is_mention));
@@ -337,7 +337,7 @@ fn assumed_platform<'u>(
     usages.first().filter(|_| !is_said && usages.iter().all(is_assumed))
 }
 
-/// Says once which images are built for a platform because the instances that run them are not in the template.
+/// Reports which images are built for an assumed platform because the instances that run them are not in the template.
 fn assumption(assumed: &[(&str, Usage)]) -> Option<Finding> {
     let (_, usage) = assumed.first()?;
     let images: Vec<String> = assumed.iter().map(|(key, _)| format!("`{key}`")).collect();
@@ -357,11 +357,11 @@ fn assumption(assumed: &[(&str, Usage)]) -> Option<Finding> {
     })
 }
 
-/// Says that a resource may run an image under a name that cannot be evaluated, on a platform that is not known.
+/// Reports that a resource may run an image under a name that cannot be evaluated, on a platform that is not known.
 fn mention_finding(definition: &ImageDefinition, usage: &Usage) -> Finding {
     let key = &definition.key;
     let (resource, place) = (&usage.resource, usage.source_location.clone());
-    let message = format!("it can't be told whether `{resource}` deploys image `{key}`: it contains the image's name");
+    let message = format!("cannot determine whether `{resource}` deploys image `{key}`: it contains the image's name");
     let platforms = format!("set `platforms` of `{key}` in the mapping");
     let hint = match definition.platforms.is_empty() {
         true => format!("publish and promote need the input `reference`; if another platform runs it, {platforms}"),

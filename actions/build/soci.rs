@@ -1,9 +1,9 @@
-//! Indexes of [SOCI](https://github.com/awslabs/soci-snapshotter/blob/main/docs/soci-index-manifest-v2.md), with which
-//! Fargate starts a container before its image is pulled completely.
+//! [SOCI indexes](https://github.com/awslabs/soci-snapshotter/blob/main/docs/soci-index-manifest-v2.md), with which Fargate
+//! starts a container before its image has been pulled completely.
 //!
-//! `soci convert --standalone` writes a new image: it annotates the manifest of each platform, and adds an index of SOCI
-//! for each to the image's index. So an image is converted before it is checked, and its evidence refers to what is
-//! published.
+//! `soci convert --standalone` writes a new image: it annotates the manifest of each platform, and adds a SOCI index for
+//! each platform to the image's index. An image is therefore converted before it is checked, so that its evidence refers
+//! to what is published.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use crate::image::Image;
 use crate::request::SociChoice;
 use crate::soci_obstacle::Obstacle;
 
-/// The type of SOCI's index of a platform.
+/// The artifact type of a platform's SOCI index.
 const INDEX_TYPE: &str = "application/vnd.amazon.soci.index.v2+json";
 
-/// The smallest layer that is indexed, in bytes: soci's own default. A container starts as fast without an index of a
-/// smaller one.
+/// The minimum size of a layer that is indexed, in bytes. This is soci's own default: indexes of smaller layers do not make
+/// a container start faster.
 const MIN_LAYER_SIZE: u64 = 10 * 1024 * 1024;
 
 /// The formats of layers that soci can index.
@@ -42,7 +42,7 @@ pub(crate) struct SociConverter {
 }
 
 impl SociConverter {
-    /// Finds soci if an image is to be converted. Says in a line why an image is not.
+    /// Finds soci if an image is to be converted. Logs why an image is not converted.
     ///
     /// # Errors
     /// If the input requires a conversion that is not possible.
@@ -60,7 +60,7 @@ impl SociConverter {
                     let message = format!("image `{}` must not be converted for SOCI: {obstacle}", image.key);
                     return Err(ActionError::usage_error(message)
                         .at(usage.source_location.clone())
-                        .hint("set `soci: auto`, or declare an image of its own for the function"));
+                        .hint("set `soci: auto`, or declare a separate image for the function"));
                 }
                 (Some(obstacle), SociChoice::Auto) => {
                     runner.say(format!("{}: not converted for SOCI: {obstacle}", image.key));
@@ -84,7 +84,8 @@ impl SociConverter {
 
     /// Finds a soci that works without containerd.
     async fn find(runner: &Runner) -> Result<PathBuf, ActionError> {
-        let hint = "put soci 0.15 or later on PATH in a step before, from github.com/awslabs/soci-snapshotter/releases";
+        let hint =
+            "install soci 0.15 or later on PATH in an earlier step, from github.com/awslabs/soci-snapshotter/releases";
         let program = runner.variables.program("soci");
         let program = program.ok_or_else(|| ActionError::failure("soci is not on PATH").hint(hint))?;
         let mut command = runner_protocol::command(Program::Soci, &program);
@@ -116,7 +117,7 @@ impl SociConverter {
         }
         if !built.platforms.iter().any(|(_, manifest)| has_large_layer(manifest)) {
             let size = MIN_LAYER_SIZE / 1024 / 1024;
-            runner.say(format!("{}: not converted for SOCI: none of its layers has {size} MiB", image.key));
+            runner.say(format!("{}: not converted for SOCI: none of its layers has at least {size} MiB", image.key));
             return Ok(built);
         }
         let failed = |cause: ActionError| {
@@ -159,7 +160,7 @@ fn has_large_layer(manifest: &Manifest) -> bool {
     layers.iter().any(|layer| layer.size >= MIN_LAYER_SIZE && is_indexed(layer))
 }
 
-/// Writes a layout with one image of another layout. Blobs are hard links, which soci copies.
+/// Writes a layout that contains one image of another layout. Its blobs are hard links, which soci copies.
 fn write_layout(source: &Layout, image: &BuiltImage, target: &Path) -> Result<(), StoreError> {
     let target = Layout::at(target);
     for (_, manifest) in &image.platforms {
@@ -189,14 +190,14 @@ fn import(output: &Layout, original: &BuiltImage, layout: &Layout) -> anyhow::Re
         if entry.is_platform(&manifest) {
             // A runtime takes the first entry of its platform.
             if indexes > 0 {
-                return Err(wrong(format!("the platform {} follows an index of SOCI", entry.digest)).into());
+                return Err(wrong(format!("the platform {} follows a SOCI index", entry.digest)).into());
             }
             let platform = entry.platform.clone().ok_or_else(|| wrong(format!("{} has no platform", entry.digest)))?;
             platforms.push((platform, manifest));
         } else if entry.artifact_type.as_deref() == Some(INDEX_TYPE) {
             indexes += 1;
         } else {
-            return Err(wrong(format!("the entry {} is neither a platform nor an index of SOCI", entry.digest)).into());
+            return Err(wrong(format!("the entry {} is neither a platform nor a SOCI index", entry.digest)).into());
         }
     }
     platforms.sort_by(|one, other| one.0.cmp(&other.0));
@@ -207,7 +208,7 @@ fn import(output: &Layout, original: &BuiltImage, layout: &Layout) -> anyhow::Re
         return Err(wrong("it has other platforms or layers than the image that was built".to_owned()).into());
     }
     if indexes == 0 {
-        return Err(wrong("it has no index of SOCI".to_owned()).into());
+        return Err(wrong("it has no SOCI index".to_owned()).into());
     }
     for entry in root.children() {
         let manifest = read(&entry.digest)?;

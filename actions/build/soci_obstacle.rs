@@ -1,4 +1,4 @@
-//! Decides which images are worth a conversion for SOCI.
+//! Decides which images are converted for SOCI.
 
 use cfn_images::{Usage, UsagePlace};
 use oci::Platform;
@@ -9,14 +9,14 @@ const FARGATE_TYPES: [&str; 2] = ["AWS::ECS::TaskDefinition", "AWS::ECS::Express
 /// Why an image is not converted by `auto`.
 #[derive(Debug, Clone)]
 pub(crate) enum Obstacle {
-    /// A service that deploys the image could not run it. The resource, with its place.
+    /// The service of this resource deploys the image, and could not run a converted one.
     Refused(Box<Usage>),
     /// Nothing would use the index.
     Useless(String),
 }
 
 impl Obstacle {
-    /// Returns what keeps an image from being converted: it has to be deployed by tasks alone that can run on Fargate.
+    /// Returns what prevents the conversion of an image. Only tasks that can run on Fargate may deploy it.
     pub(crate) fn of<'u>(usages: impl IntoIterator<Item = &'u Usage>, platforms: &[Platform]) -> Option<Self> {
         let usages: Vec<&Usage> = usages.into_iter().filter(|usage| usage.place != UsagePlace::Reader).collect();
         if let Some(function) = usages.iter().find(|usage| usage.takes_single_manifest()) {
@@ -39,7 +39,7 @@ impl std::fmt::Display for Obstacle {
         match self {
             Self::Refused(usage) => write!(
                 f,
-                "the function `{}` deploys it, and Lambda does not accept an index, which the conversion makes",
+                "the function `{}` deploys it, and Lambda does not accept the index that the conversion creates",
                 usage.resource
             ),
             Self::Useless(why) => f.write_str(why),

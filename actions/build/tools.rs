@@ -56,7 +56,7 @@ pub(crate) async fn syft(runner: &Runner, install: InstallTools) -> Result<PathB
 /// Returns the error for a missing program that a value of an input needs, and that this action cannot install.
 pub(crate) fn missing(input: &str, value: &str, name: &str, action: &str) -> ActionError {
     ActionError::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH"))
-        .hint(format!("install it in a step before: `uses: {action}`"))
+        .hint(format!("install it in an earlier step: `uses: {action}`"))
 }
 
 fn not_there(name: &str) -> ActionError {

@@ -10,8 +10,8 @@ use runner_protocol::{Runner, escape};
 use crate::plan::{Plan, PlannedPromotion};
 use crate::request::Request;
 
-/// Reads what every image of the plan changes. An image that the environment has already changes nothing, and is left out.
-/// What cannot be read becomes a sentence, because the promotion does not depend on it.
+/// Reads what every image of the plan changes. An image that the environment already has changes nothing and is left out.
+/// A failure becomes a sentence and not an error, because the promotion does not depend on it.
 pub(crate) async fn read(plan: &mut Plan, request: &Request, runner: &Runner) {
     let to = request.transition.to.as_str();
     let deltas: Vec<_> = plan.images.iter().map(|planned| of_image(planned, to)).collect();
@@ -39,7 +39,7 @@ async fn of_image(planned: &PlannedPromotion, to: &str) -> Option<Result<Delta, 
             None => None,
             Some(digest) => match store.manifest(digest).await? {
                 Some(root) => Some(ImageContents::read(store, root).await?),
-                None => return Ok(Err(format!("{to} has {}, which is not in the registry any more", digest.short()))),
+                None => return Ok(Err(format!("{to} has {}, which is no longer in the registry", digest.short()))),
             },
         };
         Ok::<_, StoreError>(Ok(Delta::between(&planned.image.named.key, to, current.as_ref(), &new)))
@@ -60,7 +60,7 @@ impl PlannedPromotion {
     /// Returns the digest that the target environment has now, or `None` if it has nothing.
     ///
     /// # Errors
-    /// If it is not known: the reason as a part of a sentence.
+    /// Returns the reason as a part of a sentence if the digest is not known.
     pub(crate) fn held_before(&self) -> Result<Option<Digest>, String> {
         let delivery = self.image.delivery.as_ref().map_err(|_| "the image could not be resolved".to_owned())?;
         if let Some(other) = delivery.other_digest() {

@@ -262,8 +262,8 @@ impl EnvironmentHistory {
             || (self.left_out_unordered > 0 && !version.is_semantic())
     }
 
-    /// Returns whether a later promotion leaves a version out because there are too many higher ones. Only a history that
-    /// was read as a whole tells.
+    /// Returns whether a later promotion does not read a version because there are too many higher ones. Only correct for a
+    /// history that was read completely.
     pub(crate) fn will_leave_out(&self, version: &Version) -> bool {
         let recorded = self.entries.iter().map(|entry| (&entry.tag, &entry.version));
         let unrecorded = self.unrecorded.iter().filter_map(|(tag, of)| Some((tag, of.as_ref()?)));
@@ -272,7 +272,7 @@ impl EnvironmentHistory {
         version.is_semantic() && higher.len() >= HIGHEST_LIMIT
     }
 
-    /// Returns whether the environment has tags that may be versions, and have no record.
+    /// Returns whether the environment has tags that may be versions but have no record.
     pub(crate) fn has_unrecorded_tags(&self) -> bool {
         !self.unrecorded.is_empty() || !self.unexplained.is_empty()
     }

@@ -100,8 +100,8 @@ async fn create(
     Ok(GitHubDeployment { github, id })
 }
 
-/// Returns the commit that all images were built from. None if one of them is unknown, they differ, or GitHub would not
-/// find it, because it is of another repository.
+/// Returns the commit that all images were built from. Returns `None` if one is unknown, if they differ, or if GitHub would
+/// not find the commit because it belongs to another repository.
 fn deployed_commit<'a>(plan: &'a Plan, runner: &Runner) -> Option<&'a str> {
     let own = runner.variables.repository_url();
     let is_own = |commit: &&SourceCommit| match (&commit.repository, &own) {

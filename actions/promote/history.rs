@@ -54,7 +54,7 @@ struct ImageHistory {
     /// How many lower versions were not looked at.
     #[serde(skip)]
     left_out: usize,
-    /// How many records were left out because they are not signed as required, and why the newest of them was.
+    /// How many records were left out because they are not signed as required, and the reason for the newest of them.
     #[serde(skip)]
     refused: Option<(usize, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +141,7 @@ fn remark(record: &Record, is_current: bool) -> String {
     parts.join(", ")
 }
 
-/// Takes out the records that are not signed as `signature` requires. Returns how many there were, and why the newest was.
+/// Removes the records that are not signed as `signature` requires. Returns their number, and the reason for the newest.
 async fn refuse_untrusted(history: &mut EnvironmentHistory, trust: &Trust<'_>) -> Option<(usize, String)> {
     let checks = history.entries.iter().map(|entry| trust.record(&entry.record, entry.referrer()));
     let checks: Vec<_> = checks.collect();

@@ -1,6 +1,6 @@
-//! Holds: a rollback stops the promotions that follow it, until one of them gives the reason why it may go on.
+//! Holds: a rollback blocks the promotions that follow it, until one of them gives a reason to continue.
 //!
-//! Nothing is stored for a hold. An image is on hold in an environment as long as its newest record there is one of a
+//! A hold is not stored anywhere. An image is on hold in an environment as long as its newest record there is that of a
 //! rollback.
 
 use std::fmt;
@@ -40,7 +40,7 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Returns the hold on an environment, if its newest record is one of a rollback.
+    /// Returns the hold on an environment, if its newest record is that of a rollback.
     pub(crate) fn of(history: &EnvironmentHistory) -> Option<Self> {
         let current = history.current()?;
         let record = &current.record;
@@ -76,11 +76,11 @@ impl fmt::Display for Hold {
 /// The consequence of a hold for one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HoldStatus {
-    /// There is no hold that is known.
+    /// No hold is known.
     None,
     /// There is a hold, but this run does not change what the environment holds.
     Kept(Hold),
-    /// The promotion is blocked, because of the sentence.
+    /// The promotion is blocked. The sentence says why.
     Blocked(Option<Hold>, String),
     /// The promotion lifts the hold. If the history could not be read, it may lift one.
     Lifted(Option<Hold>, String),
@@ -100,13 +100,13 @@ impl HoldStatus {
         let to = &transition.to;
         match history {
             None => Self::None,
-            // A rollback needs the history too. Where names do not tell versions apart, there can be none.
+            // A rollback needs the history too, so there is none if names cannot be read as versions.
             Some(Err(error)) if error.kind == ErrorKind::Unsupported => Self::None,
             Some(Err(_)) if delivery.is_done() => Self::None,
             Some(Err(error)) => match lift {
                 Some(reason) => Self::Lifted(
                     None,
-                    format!("the records of {to} cannot be read, and a hold that there may be is lifted: {reason}"),
+                    format!("the records of {to} cannot be read, so any hold there is lifted: {reason}"),
                 ),
                 None => Self::Blocked(
                     None,
@@ -151,8 +151,8 @@ impl HoldStatus {
         matches!(self, Self::Lifted(..))
     }
 
-    /// Returns the result with which the gates of the image begin, if a hold decided about it. `override` does not apply
-    /// to a hold.
+    /// Returns the first gate result of the image, if a hold blocks the image or was lifted. `override` does not apply to
+    /// a hold.
     pub(crate) fn gate(&self) -> Option<GateResult> {
         let (status, detail) = match self {
             Self::None | Self::Kept(_) => return None,
@@ -163,7 +163,7 @@ impl HoldStatus {
     }
 }
 
-/// Returns a remark about the hold that a rollback leaves, or does not leave.
+/// Returns a remark that says whether a rollback leaves a hold.
 pub(crate) fn rollback_remark(
     request: &Request,
     delivery: &Delivery,

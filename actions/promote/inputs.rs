@@ -131,7 +131,7 @@ impl Inputs {
         let common = self.common().parse(runner)?;
         let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
         let to = ladder.environment(&self.to())?.to_owned();
-        // Of a build, every environment can be the target; a version comes from an environment.
+        // An image of this build can be compared with any environment. A version comes from another environment.
         let from = match version {
             Some(_) => ladder.step(&self.from(), &self.to(), self.allow_skip().boolean(false)?)?.0,
             None => to.clone(),
@@ -165,7 +165,7 @@ impl Inputs {
         Ok(StatusRequest { common, environments: ladder.environments().to_vec(), to, version, target, comment })
     }
 
-    /// Returns the token to comment on a pull request with, if that is wanted. A pull request from a fork has none.
+    /// Returns the token for a comment on the pull request, if one is requested. A pull request from a fork has no token.
     fn comment_token(&self, runner: &Runner) -> Result<Option<SecretString>, InputError> {
         if !self.comment().boolean(false)? {
             return Ok(None);

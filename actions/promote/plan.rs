@@ -43,8 +43,8 @@ pub(crate) struct PlannedPromotion {
     pub(crate) current: Option<HeldVersion>,
     /// Whether a rollback left a hold that stops the promotion.
     pub(crate) hold: HoldStatus,
-    /// What the promotion changes in the target environment, or why that is not known. None if nothing changes, or it was
-    /// not looked up.
+    /// What the promotion changes in the target environment, or why that is not known. `None` if nothing changes, or
+    /// it was not looked up.
     pub(crate) delta: Option<Result<Delta, String>>,
     /// The results of the gates; empty until they are evaluated.
     pub(crate) gates: Vec<GateResult>,
@@ -179,8 +179,8 @@ impl Plan {
         }
     }
 
-    /// Adds the results of the gates to the records with the reasons to go on in spite of them, and the verification
-    /// summaries. Without gates nothing is verified.
+    /// Adds the results of the gates, and the reasons for overriding a gate or lifting a hold, to the records. Adds the
+    /// verification summaries. Without gates, nothing is verified.
     ///
     /// # Errors
     /// If the list of gates has no canonical form.

@@ -81,7 +81,7 @@ async fn preview(
         Some(entry) => {
             let gone = || {
                 let held = entry.digest.short();
-                ActionError::failure(format!("{} has {held}, which is not in the registry any more", request.to))
+                ActionError::failure(format!("{} has {held}, which is no longer in the registry", request.to))
             };
             let root = target.store.manifest(&entry.digest).await?.ok_or_else(gone)?;
             Some((ImageContents::read(&target.store, root).await?, entry.version.to_string()))
@@ -96,7 +96,7 @@ async fn preview(
     Ok(delta)
 }
 
-/// Returns the image that build left in the layouts. One that was not built again is in its release.
+/// Returns the image that build left in the layouts. An image that was not built again is read from its release.
 async fn built(
     request: &PreviewRequest,
     named: &Named,
@@ -107,7 +107,7 @@ async fn built(
         BuildResult::Reused { reference, digest } => {
             let released = oci::Reference::parse(&reference, None)?;
             let store = request.source.stores.open(&released)?.store;
-            let missing = || ActionError::failure(format!("`{reference}` does not have {} any more", digest.short()));
+            let missing = || ActionError::failure(format!("`{reference}` no longer has {}", digest.short()));
             let root = store.manifest(&digest).await?.ok_or_else(missing)?;
             Ok((store, root))
         }
@@ -159,7 +159,7 @@ async fn report(request: &PreviewRequest, previews: &[Preview], runner: &Runner)
         let subject = format!("preview {}", request.to);
         let commented = match GitHub::of(&runner.variables, token) {
             Ok(github) => comment_on_pull_request(&github, &subject, &sections, runner).await,
-            Err(error) => Err(FailedReport::new("the pull request is not commented on", error)),
+            Err(error) => Err(FailedReport::new("cannot comment on the pull request", error)),
         };
         commented.unwrap_or_else(|failed| failed.annotate(runner));
     }

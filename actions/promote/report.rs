@@ -84,7 +84,7 @@ async fn comment(request: &Request, token: &SecretString, sections: &[String], r
     let subject = format!("promote {}", request.transition.to);
     let commented = match GitHub::of(&runner.variables, token) {
         Ok(github) => comment_on_pull_request(&github, &subject, sections, runner).await,
-        Err(error) => Err(FailedReport::new("the pull request is not commented on", error)),
+        Err(error) => Err(FailedReport::new("cannot comment on the pull request", error)),
     };
     commented.unwrap_or_else(|failed| failed.annotate(runner));
 }

@@ -52,9 +52,9 @@ pub(crate) struct Request {
     /// The hash of the plan that was reviewed.
     pub(crate) expected_plan: Option<Digest>,
     pub(crate) deployments: Option<DeploymentOptions>,
-    /// Whether it is looked up what changes in the target environment.
+    /// Whether to compare the images with those of the target environment.
     pub(crate) delta: bool,
-    /// The token to comment on the pull request with, if that is wanted.
+    /// The token for a comment on the pull request, if one is requested.
     pub(crate) comment: Option<SecretString>,
     /// GitHub's records of where the images are deployed, if they are written.
     pub(crate) github_records: Option<GitHubRecords>,
@@ -91,19 +91,19 @@ pub(crate) struct DeploymentOptions {
     pub(crate) production: bool,
 }
 
-/// A look at what an environment would get.
+/// A preview of what an environment would get.
 pub(crate) struct PreviewRequest {
     pub(crate) common: CommonOptions,
     /// The environment that a version comes from.
     pub(crate) from: String,
     pub(crate) to: String,
-    /// The version; none for what build left in the layouts.
+    /// The version, or `None` for the images that build left in the layouts.
     pub(crate) version: Option<Version>,
     /// The folders of the OCI layouts that build wrote.
     pub(crate) layouts: Vec<PathBuf>,
     pub(crate) source: RegistryAccess,
     pub(crate) target: RegistryAccess,
-    /// The token to comment on the pull request with, if that is wanted.
+    /// The token for a comment on the pull request, if one is requested.
     pub(crate) comment: Option<SecretString>,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct HistoryRequest {
     pub(crate) environments: Vec<String>,
     pub(crate) version: Option<Version>,
     pub(crate) target: RegistryAccess,
-    /// Who must have signed the records; by default nobody.
+    /// Who must have signed the records. By default, no signature is required.
     pub(crate) rules: Vec<SignatureRule>,
     /// The Sigstore that signatures are verified with.
     pub(crate) sigstore: Sigstore,

@@ -60,7 +60,7 @@ pub(crate) enum Gate {
     Signature(SignatureRule),
     /// The image has been in the source environment for at least this long.
     Soak(Duration),
-    /// It is a time at which images may be promoted.
+    /// The window for promotions is open.
     Window(Window),
     /// The image has the platforms that its deployments run on.
     Platforms,
@@ -68,7 +68,7 @@ pub(crate) enum Gate {
     Forward,
     /// The template is the one that the image was published with.
     TemplateUnchanged,
-    /// The image brings no vulnerability at or above a severity that the environment does not have.
+    /// The image introduces no vulnerability at or above a severity that the environment does not have.
     NoNew(Threshold),
     /// ECR's lifecycle policy removes no image that the environment holds.
     Retained,
@@ -186,7 +186,7 @@ impl Requirement {
             line.trim().strip_prefix("signature").and_then(|rest| Some((rest, SignatureRule::parse(rest)?)))
         {
             let options = rest.split_whitespace().collect::<Vec<_>>().join(" ");
-            // White space around the first equals sign means nothing.
+            // White space around the first equals sign is ignored.
             let separator = if options.is_empty() || options.starts_with('=') { "" } else { " " };
             let name = format!("signature{separator}{}", options.replacen("= ", "=", 1));
             return Some(Self { name, gate: Gate::Signature(rule) });
@@ -248,8 +248,8 @@ impl SignatureRule {
         Some(Self { image, records, wait })
     }
 
-    /// Returns who must have signed evidence and the record of a publication. Where the image's signer only signs
-    /// images, that is the signer of records.
+    /// Returns who must have signed evidence and the record of a publication. If the image's signer only signs
+    /// images, this is the signer of records.
     pub(crate) fn statements(&self) -> &Identity {
         match (&self.image, &self.records) {
             (Identity::Notation, Some(records)) => records,

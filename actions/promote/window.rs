@@ -30,8 +30,8 @@ struct Period {
     hours: Vec<Hours>,
 }
 
-/// A time range in minutes after midnight. The start belongs to it, the end does not. If the end is not after the start,
-/// it is on the next day.
+/// A time range in minutes after midnight. It includes the start but not the end. If the end is not after the start, it is
+/// on the next day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Hours {
     start: u16,
@@ -70,7 +70,7 @@ impl Window {
         periods.iter().all(is_complete).then_some(Self { periods, zone })
     }
 
-    /// Returns a window that was probably meant by one that cannot be parsed, otherwise the example.
+    /// Returns the window that a malformed text probably means, otherwise the example.
     pub(crate) fn suggestion(text: &str) -> String {
         let database = TimeZoneDatabase::bundled();
         let mut repaired: Vec<String> = Vec::new();

@@ -214,7 +214,7 @@ async fn new_record(
     let (run, to) = (&runner.variables, &named.reference);
     let mut record = request.common.project.record(run, delivery.kind, request.release(), to, delivery.digest());
     record.replaced = delivery.replaced.clone();
-    // A commit that cannot be looked up is unknown, as one that nothing names.
+    // A commit that cannot be looked up counts as unknown.
     let commit = SourceCommit::of(&delivery.source, &delivery.graph).await.ok().flatten();
     record.image_commit = commit.map(|commit| commit.hash);
     if !delivery.is_there {

@@ -18,7 +18,7 @@ use crate::request::Transition;
 use crate::requirement::Requirement;
 use crate::window::Window;
 
-/// How to make an environment have fewer versions.
+/// How to reduce the number of versions in an environment.
 const EXPIRE: &str = "delete versions that no environment holds any more";
 
 /// How many records are verified, newest first. Each takes a run of cosign.
@@ -28,7 +28,7 @@ impl Candidate<'_> {
     /// Checks how long the image has been in the source environment: the time since its newest record there.
     pub(super) async fn soak(&self, required: Duration, typed: &str) -> GateOutcome {
         let Transition { from, to, rollback, .. } = self.gates.transition;
-        // The history that a rollback goes back in is believed as far as its records are.
+        // A rollback only trusts the part of the history whose records are trusted.
         if *rollback && !self.trust.requires_signatures() {
             return Ok(format!("it was in {to} before"));
         }
@@ -70,7 +70,7 @@ impl Candidate<'_> {
         Err(blocked(format!("needs {typed} in {from}; {found}"), format!("promote it after {from_then}")))
     }
 
-    /// Checks that it is a time at which images may be promoted. A rollback may happen at any time.
+    /// Checks that the window is open. A rollback may happen at any time.
     pub(super) fn window(&self, window: &Window, typed: &str) -> GateOutcome {
         let Transition { to, rollback, .. } = self.gates.transition;
         let now = window.local(self.gates.now);
@@ -97,7 +97,7 @@ impl Candidate<'_> {
             Ok(available) => available,
             // The image was read; its content does not tell the platforms.
             Err(error) if error.kind == ErrorKind::Invalid => {
-                let why = format!("needs to know the platforms of the image, which does not say them ({error})");
+                let why = format!("needs the platforms of the image, which does not name them ({error})");
                 return Err(blocked(why, "build and publish it again"));
             }
             Err(error) => return Err(unanswered("the platforms of the image", error)),
@@ -170,7 +170,7 @@ impl Candidate<'_> {
         match order {
             None => {
                 let why = format!(
-                    "needs a newer version than {current}, which {to} has, but not both it and {version} have a record"
+                    "needs a newer version than {current}, which {to} has, but {current} or {version} has no record"
                 );
                 Err(blocked(why, "publish both with `record: true`, or use semantic versions"))
             }
@@ -272,7 +272,7 @@ impl Candidate<'_> {
     }
 }
 
-/// Returns the hint for records that nobody has signed.
+/// Returns the hint for records that are not signed.
 fn unsigned_remedy(is_promoted: bool) -> &'static str {
     if is_promoted {
         "set `sign` in the promotion to that environment too; if promote signs with another identity than publish, add \

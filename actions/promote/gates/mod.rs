@@ -196,7 +196,7 @@ impl Candidate<'_> {
         self.delivery.digest()
     }
 
-    /// Formats how to do without a requirement.
+    /// Formats the hint to remove a requirement.
     fn without(&self, requirement: &Requirement) -> String {
         let options = self.gates.options;
         let place = match &options.policy_parameter {
@@ -230,7 +230,7 @@ fn blocked(why: impl Display, remedy: impl Display) -> String {
     format!("{why}: {remedy}")
 }
 
-/// Formats that the registry did not give what a gate needs.
+/// Formats the result of a gate that needs something that could not be read from the registry.
 fn unanswered(needed: &str, error: impl Into<anyhow::Error>) -> String {
     let Diagnostic { message, hint, .. } = Diagnostic::of(&error.into());
     let remedy =

@@ -15,7 +15,7 @@ const LISTED: usize = 3;
 
 impl Candidate<'_> {
     /// Checks that no platform of the image has a vulnerability at or above a severity that the same platform of the
-    /// environment's current image does not have. Compared with nothing, every vulnerability is new.
+    /// environment's current image does not have. If it has no image, every vulnerability is new.
     pub(super) async fn no_new(&self, threshold: Threshold, requirement: &Requirement) -> GateOutcome {
         let (to, today) = (&self.gates.transition.to, self.gates.now.date());
         let before = self.planned.held_before().map_err(|reason| {
@@ -33,7 +33,7 @@ impl Candidate<'_> {
                 let needed = format!("the image that {to} has now, {}", digest.short());
                 let root = store.manifest(digest).await.map_err(|error| unanswered(&needed, error))?;
                 let root = root.ok_or_else(|| {
-                    let why = format!("needs {needed}, which is not in the registry any more");
+                    let why = format!("needs {needed}, which is no longer in the registry");
                     blocked(why, self.without(requirement))
                 })?;
                 Some(Graph::read(store, root).await.map_err(|error| unanswered(&needed, error))?)
@@ -55,12 +55,12 @@ impl Candidate<'_> {
         introduced.dedup_by(|a, b| a.id == b.id);
         let required = threshold.sentence();
         if introduced.is_empty() {
-            return Ok(format!("it brings no vulnerability of {required} that {to} does not have"));
+            return Ok(format!("it introduces no vulnerability of {required} that {to} does not have"));
         }
         let ids: Vec<&str> = introduced.iter().take(LISTED).map(|reported| reported.id.as_str()).collect();
         let more = if introduced.len() > LISTED { ", …" } else { "" };
         let count = lifecycle::plural(introduced.len(), "vulnerability");
-        let why = format!("it brings {count} of {required} that {to} does not have ({}{more})", ids.join(", "));
+        let why = format!("it introduces {count} of {required} that {to} does not have ({}{more})", ids.join(", "));
         Err(blocked(why, "fix or waive them, and build again"))
     }
 

@@ -18,7 +18,7 @@ impl Candidate<'_> {
         let target = &self.planned.image.named.reference;
         let Some(host) = EcrHost::parse(&target.location.to_string()) else {
             let elsewhere = target.repository_address();
-            let why = format!("needs a repository in ECR, to read its lifecycle policy; `{elsewhere}` is elsewhere");
+            let why = format!("needs the lifecycle policy of a repository in ECR, but `{elsewhere}` is not in ECR");
             return Err(blocked(why, self.without(requirement)));
         };
         let (aws, repository) = (&self.gates.target.aws, &target.repository);
@@ -38,7 +38,7 @@ impl Candidate<'_> {
             let live = LiveImage { digest: &digest, environment, tag: &tag, kept: KEPT };
             if let Some(hazard) = hazard(&policy, &images, live, self.gates.now) {
                 let why = format!("needs `{tag}` to stay in `{repository}`, but {hazard}");
-                let remedy = format!("put a rule for `{environment}-*` that keeps enough images before the others");
+                let remedy = format!("before the other rules, add one for `{environment}-*` that keeps enough images");
                 return Err(blocked(why, remedy));
             }
         }

@@ -23,13 +23,13 @@ use crate::requirement::{Identity, SignatureRule, Subject};
 /// Limit of one verification: a few requests to the registry and, for a certificate, to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Bytes that a program may print about the signatures that it found.
+/// The maximum output of a program about the signatures that it found, in bytes.
 const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Concurrent verifications. Each is a process of a few hundred megabytes.
 static PROCESSES: Semaphore = Semaphore::const_new(4);
 
-/// The first and the longest pause between two looks for a signature that may still appear. ECR's managed signing takes
+/// The first and the longest pause between two searches for a signature that may still appear. ECR's managed signing takes
 /// a few seconds.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
@@ -56,7 +56,11 @@ pub(crate) struct Signatures<'a> {
 enum Verification {
     Signed(String),
     /// There is no signature that matches.
-    NotSigned(String),
+    /// It is not signed: the sentence of the gate, and the part of another sentence.
+    NotSigned {
+        sentence: String,
+        part: String,
+    },
     Undecided(String),
 }
 
@@ -102,11 +106,11 @@ impl Trust<'_> {
             let found = self.signatures.look(self.reference, image, identity).await;
             let now = Instant::now();
             match found {
-                Verification::NotSigned(reason) if now >= deadline => {
+                Verification::NotSigned { sentence, .. } if now >= deadline => {
                     let waited = humantime::format_duration(wait);
-                    return Err(format!("after {waited} of waiting, it still {reason}"));
+                    return Err(format!("after waiting for {waited}, it still {sentence}"));
                 }
-                Verification::NotSigned(_) => {
+                Verification::NotSigned { .. } => {
                     let left = super::evidence::rounded(deadline - now);
                     let (reference, short) = (self.reference, image.short());
                     let line =
@@ -125,8 +129,8 @@ impl Trust<'_> {
         self.all(referrer, SignatureRule::statements).await
     }
 
-    /// Verifies that every identity in `signature` has signed a record. That of a publication is a statement about the
-    /// image; promotions and rollbacks may have a signer of their own.
+    /// Verifies that every identity in `signature` has signed a record. The record of a publication counts as a
+    /// statement about the image. Promotions and rollbacks may have another signer.
     pub(crate) async fn record(&self, record: &Record, referrer: &Digest) -> Result<(), String> {
         match record.kind {
             RecordKind::Publish => self.statement(referrer).await,
@@ -134,7 +138,7 @@ impl Trust<'_> {
         }
     }
 
-    /// The same for a record that was found in the store.
+    /// Verifies a record that was found in the store, like [`record`](Self::record).
     pub(super) async fn recorded(&self, found: &Recorded) -> Result<(), String> {
         self.record(&found.record, &found.digest).await
     }
@@ -142,7 +146,10 @@ impl Trust<'_> {
     async fn all(&self, referrer: &Digest, identity: impl Fn(&SignatureRule) -> &Identity) -> Result<(), String> {
         for rule in self.rules {
             let identity = identity(rule);
-            let outcome: GateOutcome = self.signatures.verify(self.reference, referrer, identity).await.into();
+            let outcome = match self.signatures.verify(self.reference, referrer, identity).await {
+                Verification::Signed(_) => Ok(()),
+                Verification::NotSigned { part, .. } | Verification::Undecided(part) => Err(part),
+            };
             outcome.map_err(|reason| match identity {
                 Identity::Notation => format!(
                     "{reason} (hint: ECR's managed signing only signs images: set `sign` in publish and promote, and add \
@@ -161,8 +168,7 @@ impl From<Verification> for GateOutcome {
     fn from(verification: Verification) -> Self {
         match verification {
             Verification::Signed(sentence) => Ok(sentence),
-            Verification::NotSigned(reason) => Err(reason),
-            Verification::Undecided(reason) => Err(reason),
+            Verification::NotSigned { sentence, .. } | Verification::Undecided(sentence) => Err(sentence),
         }
     }
 }
@@ -203,12 +209,12 @@ impl<'a> Signatures<'a> {
         cell.get_or_init(|| self.look(reference, digest, identity)).await.clone()
     }
 
-    /// The same, even if it was done before.
+    /// Verifies like [`verify`](Self::verify), even if it was done before.
     async fn look(&self, reference: &Reference, digest: &Digest, identity: &Identity) -> Verification {
         self.try_look(reference, digest, identity).await.unwrap_or_else(Verification::Undecided)
     }
 
-    /// The same. `Err` is why it cannot be decided.
+    /// Verifies like [`look`](Self::look). `Err` says why the result cannot be decided.
     async fn try_look(
         &self,
         reference: &Reference,
@@ -242,10 +248,12 @@ impl<'a> Signatures<'a> {
         }
         let (reason, found_none) = failure(&finished, identity);
         if found_none {
-            return Ok(Verification::NotSigned(format!(
+            let sentence = format!(
                 "needs a signature of {identity} on {digest}; {program} found none ({reason}): publish with `sign`, or name the \
                  identity that signed it"
-            )));
+            );
+            let part = format!("{program} found no signature of {identity} on {digest}: {reason}");
+            return Ok(Verification::NotSigned { sentence, part });
         }
         Err(format!(
             "needs a signature of {identity} on {digest}; {program} could not verify it ({reason}): correct what {program} says, \

@@ -74,7 +74,7 @@ impl Template {
         // An excluded usage names the condition that excludes it, so it comes first.
         for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
             let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
-            // A name alone says nothing of a platform.
+            // A bare name says nothing about a platform.
             for usage in usages.into_iter().filter(|usage| usage.place != UsagePlace::Mention) {
                 if let Ok(Some(image)) = image_of(images, &usage)
                     && keys.contains(image.key.value.as_str())
@@ -145,7 +145,7 @@ impl Template {
                 findings.push(match self.unreadable(context) {
                     Some(why) => {
                         let message =
-                            format!("it can't be told whether the template deploys image `{}`: {why}", image.key);
+                            format!("cannot determine whether the template deploys image `{}`: {why}", image.key);
                         let place = SourceLocation::clone(&why.source_location);
                         let finding = Finding::new(Severity::Notice, place, message);
                         finding.hint("publish and promote need the input `reference`")
@@ -184,7 +184,7 @@ impl Template {
             });
             if let Some((usage, why)) = unknown.filter(|_| image.platforms.is_empty()) {
                 let message = format!(
-                    "it can't be told on which platform `{}` runs image `{}`: {why}",
+                    "cannot determine on which platform `{}` runs image `{}`: {why}",
                     usage.resource, image.key
                 );
                 let finding = Finding::new(Severity::Warning, usage.runtime.source_location.clone(), message);
@@ -259,7 +259,7 @@ impl Template {
 /// Asks for the values that would tell whether a usage deploys an image.
 fn question(image: &ImageDefinition, usage: &Usage) -> Finding {
     let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
-    let message = format!("it can't be told whether `{}` deploys image `{}`{why}", usage.resource, image.key);
+    let message = format!("cannot determine whether `{}` deploys image `{}`{why}", usage.resource, image.key);
     let finding = Finding::new(Severity::Notice, usage.source_location.clone(), message);
     match usage.request(image) {
         Some(hint) => finding.hint(hint),

@@ -1,4 +1,4 @@
-//! Definitions of state machines that lie in files of their own.
+//! Definitions of state machines in separate files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,8 @@ pub(super) fn location(resource: &Node) -> Option<&Arc<Node>> {
     resource.get("Properties")?.get(property)
 }
 
-/// Reads the definitions of a file's state machines that lie in the checkout, by their paths relative to the template.
+/// Reads the definition files of a template's state machines, if they are in the checkout. Returns the definitions by path
+/// relative to the template.
 /// Calls `digest` with the bytes of each.
 pub(super) fn read(
     file: &File,

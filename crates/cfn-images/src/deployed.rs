@@ -50,7 +50,7 @@ impl Usage {
         let is_open = self.path.as_ref().is_none_or(|path| path.contains('?'));
         let name = &image.image_name.value;
         let may_be = |path: &str| may_be_path(path, name) || self.without_environment(path, name);
-        // A name that is unclear is that of one image.
+        // An unclear name already belongs to one image.
         let is_wrong = !self.mistakes.is_empty() || self.metadata || self.place.is_unclear();
         self.reference.is_err() && is_open && !is_wrong && self.path.as_deref().is_none_or(may_be)
     }

@@ -56,7 +56,7 @@ impl Context {
         }
     }
 
-    /// Replaces the placeholders in a value whose values are known.
+    /// Replaces those placeholders in a value that have a known value.
     pub(super) fn fill(&self, value: &str) -> TracedText {
         let build: Vec<_> = self.build.iter().map(|(name, value, kind)| (*name, value.as_str(), *kind)).collect();
         TracedText::fill_for_build(value, self.environment.as_deref(), self.version.as_ref(), &[], &build)

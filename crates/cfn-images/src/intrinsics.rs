@@ -393,7 +393,7 @@ impl<'t> Scope<'t> {
                 continue;
             }
             if let Some(wrong) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':'))) {
-                let hint = "CloudFormation accepts letters, digits, `_`, `.` and `:`; write `${!...}` for a text that it leaves alone";
+                let hint = "CloudFormation accepts letters, digits, `_`, `.` and `:`; write `${!...}` for literal text";
                 let reason = format!("`${{{name}}}` in `Fn::Sub` has the character `{}`", wrong.escape_debug());
                 return Err(self.mistake(pattern, reason).hint(hint));
             }

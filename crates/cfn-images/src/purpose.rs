@@ -1,19 +1,19 @@
 //! What a property may do with the name of an image.
 
-/// What a property may do with the name of an image that stands in it.
+/// What a property may do with an image name that it contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It names or describes something, or grants permissions: only a whole reference in it is an image's.
+    /// It names or describes something, or grants permissions. Only a complete reference in it means an image.
     Label,
     /// Its value may be used as an image's name, or as a part of one.
     Value,
     /// Its values are named by the user, and each may be used as an image's name, or as a part of one.
     Variables,
-    /// It is a program, which may put an image's name together from parts.
+    /// It is a program, which may compose an image's name from parts.
     Program,
 }
 
-/// Types whose resources run nothing and hand no value on, by the beginning of their names.
+/// Prefixes of types whose resources run nothing and pass no value on.
 const INERT: [&str; 44] = [
     "AWS::AccessAnalyzer::",
     "AWS::ApiGateway",
@@ -116,12 +116,12 @@ const PROGRAMS: [&str; 22] = [
 /// Properties whose keys the user chooses.
 const VARIABLES: [&str; 3] = ["DefinitionSubstitutions", "Parameters", "Variables"];
 
-/// Returns whether resources of a type run nothing and hand no value on.
+/// Returns whether resources of a type run nothing and pass no value on.
 pub(super) fn is_inert(kind: &str) -> bool {
     INERT.iter().any(|beginning| kind.starts_with(beginning))
 }
 
-/// Returns whether a type is one of CloudFormation's own, whose properties mean what they are called.
+/// Returns whether a type is one of CloudFormation's own, so that the names of its properties say what they mean.
 fn is_known(kind: &str) -> bool {
     kind.starts_with("AWS::") && kind != "AWS::CloudFormation::CustomResource" && !kind.ends_with("::MODULE")
 }
@@ -147,7 +147,7 @@ impl Purpose {
     }
 }
 
-/// Returns whether a property of CloudFormation's own types names or describes something that is no image.
+/// Returns whether a property of CloudFormation's own types names or describes something other than an image.
 fn is_label(property: &str) -> bool {
     let lower = property.to_ascii_lowercase();
     let is_name = property.ends_with("Name") && !["image", "repo"].iter().any(|word| lower.contains(word));

@@ -1,4 +1,4 @@
-//! Finds the places that contain an image's name and are no deploy sites: properties of other resource types, parameters
+//! Finds the places that contain an image's name but are not deploy sites: properties of other resource types, parameters
 //! of stacks whose template is not in the checkout, environment variables, scripts, definitions of workflows, outputs.
 
 use std::cell::Cell;
@@ -57,7 +57,7 @@ impl ImageNames {
         self.names.values().any(|name| is_end_of(name, path))
     }
 
-    /// Returns the images whose names a text contains as words of their own. `team/api` is not the image `api`.
+    /// Returns the images whose names a text contains as separate words. `team/api` is not the image `api`.
     fn mentioned_in(&self, text: &str) -> Vec<(MappingRead, Option<&str>)> {
         self.comparisons.set(self.comparisons.get().saturating_add(self.names.len()));
         if self.comparisons.get() > COMPARISON_LIMIT {
@@ -116,15 +116,15 @@ struct Place {
     is_parameter: bool,
 }
 
-/// Where the usages of a resource are looked for.
+/// The part of a resource that is searched for usages.
 pub(super) struct Section<'n> {
-    /// The conditions, and the node to begin with.
+    /// The conditions, and the node to start with.
     pub(super) start: ContainerNode<'n>,
     /// What the node may do with the name of an image.
     pub(super) purpose: Purpose,
-    /// The node of the template whose location is that of the usages. Defaults to that of each expression.
+    /// The node of the template whose location the usages get. By default, each has the location of its expression.
     pub(super) shown_as: Option<&'n Node>,
-    /// Values of the variables in the texts, `${Name}`, that the resource has for them.
+    /// The values that the resource gives to the variables `${Name}` in its texts.
     pub(super) substitutions: Option<&'n Node>,
 }
 
@@ -208,7 +208,7 @@ impl<'n> Collection<'_, 'n> {
                             self.add_pipeline_source(&at, &entry.value, place);
                             continue;
                         }
-                        // The repository of a source action is one of source code.
+                        // The repository of such a source action contains source code.
                         ("Configuration", Some(provider)) if CODE_PROVIDERS.contains(&provider) => continue,
                         (key, _) => place.purpose.of_property(self.kind, key),
                     };
@@ -435,7 +435,7 @@ impl Reader<'_, '_> {
         references.filter(may_be_an_image).map(|token| self.usage(token)).collect()
     }
 
-    /// Returns whether a token that is no reference may be used as the image's name, or as a part of one.
+    /// Returns whether a token that is not a reference may be used as the image's name, or as a part of one.
     fn mention(&self, token: &Text, name: Option<&str>, is_whole: bool, is_read: bool) -> Reading {
         let (shown, Some(name)) = (shown(token), name) else { return Reading::Nothing };
         let is_elsewhere = shown.starts_with("arn:") || shown.contains("://") || has_registry(token);

@@ -170,7 +170,7 @@ fn instance_types(scope: &Scope, path: &[&Node]) -> Option<Runtime> {
     let all = all.map(|all| Alternatives { all: all.all.into_iter().flatten().collect::<Vec<_>>(), why: all.why });
     match &all {
         Ok(all) if all.all.is_empty() => None,
-        // The mapping can say it.
+        // The mapping can specify it.
         Err(unresolved) if !unresolved.mistake => Some(unknown(scope.source_location(node))),
         _ => Some(from_alternatives(scope, node, all)),
     }

@@ -1,4 +1,4 @@
-//! Words of a text that may be references of images, and what they say about an image.
+//! Words of a text that may be image references, and what they say about an image.
 
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ pub(super) fn tokens(text: &Text) -> Vec<Text> {
     tokens
 }
 
-/// Returns where a text has separators. The braces of a variable are none: `${NAME}`, `{{ Name }}`, `{}`, `{0}`.
+/// Returns where a text has separators. The braces of a variable are not separators: `${NAME}`, `{{ Name }}`, `{}`, `{0}`.
 fn separators(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut skipped = 0;
@@ -117,7 +117,7 @@ pub(super) fn has_registry(token: &Text) -> bool {
     })
 }
 
-/// Returns whether a reference begins with a host that is not ECR's: what is written out is another's image.
+/// Returns whether a reference begins with a host that is not ECR's. Such a reference means somebody else's image.
 pub(super) fn is_elsewhere(token: &Text) -> bool {
     let host = registry_part(token).map(|registry_part| registry_part.origin);
     matches!(host, Some(Origin::Host(host)) if !host.contains(".dkr.ecr"))

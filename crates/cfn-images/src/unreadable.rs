@@ -83,7 +83,7 @@ fn in_resource(scope: &Scope, entry: &Entry) -> Option<Unresolved> {
     })
 }
 
-/// Returns the first object on the path to a deploy site that an expression stands for: `ContainerDefinitions: !Ref X`.
+/// Returns the first object on the path to a deploy site that an expression creates: `ContainerDefinitions: !Ref X`.
 fn not_written_out(scope: &Scope, id: &str, properties: &Node, site: &DeploySite) -> Option<Unresolved> {
     let mut nodes: Vec<&Node> = vec![properties];
     for (depth, step) in [None].into_iter().chain(site.path.iter().map(Some)).enumerate() {
@@ -108,7 +108,7 @@ fn not_written_out(scope: &Scope, id: &str, properties: &Node, site: &DeploySite
                     Some((function, _)) if function.starts_with(LOOP) => {}
                     Some((function, _)) => {
                         let part = site.path[..depth].iter().rev().find(|step| **step != "*").unwrap_or(&"Properties");
-                        let reason = format!("`{part}` of `{id}` is not written out: `{function}` makes it");
+                        let reason = format!("`{part}` of `{id}` is not written out: `{function}` creates it");
                         return Some(Unresolved::new(scope.source_location(branch.node), reason));
                     }
                     None => nodes.push(branch.node),

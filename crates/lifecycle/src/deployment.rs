@@ -109,7 +109,7 @@ pub async fn platforms(store: &Arc<dyn Store>, root: &Manifest) -> Result<Vec<Pl
             (None, Content::Image { config, .. }) => {
                 let bytes = read_blob(store.as_ref(), config, CONFIG_LIMIT).await?;
                 platforms.push(Platform::of_config(&bytes).ok_or_else(|| {
-                    let message = format!("{} doesn't say its platform", manifest.digest);
+                    let message = format!("{} does not name its platform", manifest.digest);
                     StoreError::new(ErrorKind::Invalid, message)
                 })?);
             }
@@ -233,7 +233,7 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
         }
         let why = usage.runtime.unresolved.as_ref().map(|unresolved| format!(": {}", unresolved.reason));
         let why = why.unwrap_or_default();
-        return Fit::Unsure(format!("nothing says on which platform `{resource}` runs{why}"));
+        return Fit::Unsure(format!("it is unknown on which platform `{resource}` runs{why}"));
     }
     let Some(missing) = wanted.iter().find(|wanted| !fits(wanted)) else { return Fit::Runs };
     let list = listed(has);
@@ -241,7 +241,7 @@ pub fn fit(usage: &Usage, root: &Manifest, has: &[Platform]) -> Fit {
         Fit::Refused(format!("it has {list}; `{resource}` runs on {missing}"))
     } else {
         Fit::Unsure(format!(
-            "it has {list}, and nothing says on which platform `{resource}` runs; {missing} is the default"
+            "it has {list}, and it is unknown on which platform `{resource}` runs; {missing} is the default"
         ))
     }
 }

@@ -78,7 +78,7 @@ impl Layouts {
             for root in layout.roots()? {
                 let Some(name) = root.name else { continue };
                 if name != key {
-                    // A list of referrers, or a signature of cosign, is no image.
+                    // A list of referrers, or a signature by cosign, is not an image.
                     if !name.parse::<Tag>().is_ok_and(|tag| tag.is_of_evidence()) {
                         keys.push(name);
                     }
@@ -112,7 +112,7 @@ impl Layouts {
 
     /// Returns one index over the platforms of several roots.
     ///
-    /// Entries that are no platform, such as indexes of SOCI, follow all platforms: a runtime takes the first entry of
+    /// Entries that are not platforms, such as SOCI indexes, follow all platforms: a runtime takes the first entry of
     /// its platform.
     fn merge(&self, key: &str, roots: &[(&Layout, Manifest)]) -> anyhow::Result<Manifest> {
         let mut platforms: BTreeMap<Platform, (&Layout, Descriptor)> = BTreeMap::new();
@@ -126,7 +126,7 @@ impl Layouts {
             };
             for descriptor in descriptors {
                 if root.is_index() && !self.is_platform(layout, &descriptor)? {
-                    // Platforms with the same layers have the same index of SOCI.
+                    // Platforms with the same layers have the same SOCI index.
                     let is_same =
                         |other: &Descriptor| other.digest == descriptor.digest && other.platform == descriptor.platform;
                     if !others.iter().any(is_same) {

@@ -202,8 +202,8 @@ impl Manifest {
         matches!(self.content, Content::Index { .. })
     }
 
-    /// Returns the platforms that an index names, or `None` if that takes more than the index: if this is an image, or
-    /// if the content of an entry decides whether it is a platform.
+    /// Returns the platforms that an index names, or `None` if the index alone does not name them: if this is an image,
+    /// or if the content of an entry decides whether it is a platform.
     pub fn named_platforms(&self) -> Option<Vec<Platform>> {
         let Content::Index { manifests } = &self.content else { return None };
         let selectable = || manifests.iter().filter(|entry| !entry.is_unknown());
@@ -240,7 +240,7 @@ impl Descriptor {
     /// Returns whether this entry of an index is an image for a platform. `content` is the manifest of the entry.
     ///
     /// No runtime selects an entry `unknown/unknown`, such as an attestation of BuildKit. An entry with an artifact
-    /// type, such as an index of SOCI, is content for other programs, even if it names a platform. But runtimes select
+    /// type, such as a SOCI index, is content for other programs, even if it names a platform. But runtimes select
     /// an entry by its platform alone, so an artifact type does not hide an image that a container could run.
     pub fn is_platform(&self, content: &Manifest) -> bool {
         !self.is_unknown() && (self.artifact_type.is_none() || content.is_runnable())

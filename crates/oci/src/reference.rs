@@ -102,12 +102,12 @@ impl Tag {
         ["sig", "att", "sbom"].map(|kind| Self(format!("sha256-{}.{kind}", subject.hex())))
     }
 
-    /// Returns whether the tag may be one of a digest's referrers, or one of cosign.
+    /// Returns whether the tag may name the list of a digest's referrers, or an artifact of cosign.
     pub fn is_of_evidence(&self) -> bool {
         self.0.split('.').next().is_some_and(is_list_of_referrers)
     }
 
-    /// Returns whether the tag may be one of a digest's referrers.
+    /// Returns whether the tag may name the list of a digest's referrers.
     pub fn is_list_of_referrers(&self) -> bool {
         is_list_of_referrers(&self.0)
     }

@@ -332,7 +332,7 @@ fn program_variables(program: Program<'_>, variables: &Variables) -> Vec<String>
         Program::Trivy => &[TRIVY],
         Program::Grype => &[GRYPE],
         Program::Syft => &[SYFT],
-        // What it reads from variables concerns containerd, which it does not use here.
+        // It only reads variables about containerd, which it does not use here.
         Program::Soci => &[],
         Program::Git => &[GIT],
         Program::Pip => &[PIP],

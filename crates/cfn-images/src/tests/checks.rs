@@ -54,7 +54,7 @@ Resources:
     insta::assert_snapshot!(findings(text), @r"
     template.yaml:12:18 Notice: image `public.ecr.aws/envoy:1` is in no mapping: it is neither built nor published here
     template.yaml:13:85 Error: mapping `ImageBuildConfiguration` has no key `Workr` (did you mean `Worker`?)
-    template.yaml:14:18 Notice: it can't be told whether `Task` deploys image `Worker`: the export `other` of another stack is known only in the account (give it in the input `parameters`: `export:other={registry}/worker:{environment}-{version}`)
+    template.yaml:14:18 Notice: cannot determine whether `Task` deploys image `Worker`: the export `other` of another stack is known only in the account (give it in the input `parameters`: `export:other={registry}/worker:{environment}-{version}`)
     template.yaml:15:18 Error: the template has no resource `Imgae` (resources: `Task`)
     ");
 }

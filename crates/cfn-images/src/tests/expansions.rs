@@ -1,4 +1,4 @@
-//! Loops as the AWS SAM CLI expects them to be written out. Its templates are not part of this repository: the variable
+//! Loops, expanded as the AWS SAM CLI expects. Its templates are not part of this repository: the variable
 //! `LANGUAGE_EXTENSIONS` names the folder `tests/unit/lib/cfn_language_extensions/compatibility/templates` of a clone.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::document::Node;
 use crate::intrinsics::{Guard, Scope};
 use crate::value::Value;
 
-/// Templates that are written out in another way, each with the reason.
+/// Templates that are expanded in another way, each with the reason.
 const DIFFERENT: [(&str, &str); 0] = [];
 
 /// Returns the templates below a folder whose expected expansion lies next to them.
@@ -28,7 +28,7 @@ fn expected(folder: &Path, found: &mut Vec<(PathBuf, PathBuf)>) {
     }
 }
 
-/// Adds the places where a node is not what is expected. What is expected to be left to CloudFormation is not compared.
+/// Adds the places where a node differs from what is expected. What is left to CloudFormation is not compared.
 fn compare(scope: &Scope, node: &Node, expected: &Json, place: &str, differences: &mut Vec<String>) {
     let is_left = expected.as_object().is_some_and(|object| {
         object.len() == 1 && object.keys().all(|key| key == "Ref" || key.starts_with("Fn::") || key == "Condition")

@@ -8,10 +8,10 @@ use crate::retention::StoredImage;
 use oci::RepositoryName;
 use registry::EcrHost;
 
-/// The most images of one page; the service's own limit.
+/// The maximum number of images on a page: the service's own limit.
 const PAGE: i32 = 1000;
 
-/// The most pages that are read of one repository. ECR allows 20,000 images by default.
+/// The maximum number of pages that are read of one repository. ECR allows 20,000 images by default.
 const PAGES: usize = 100;
 
 impl Aws {

@@ -1,6 +1,6 @@
 //! GitHub's records of images: where they are stored, and where they are deployed.
 //!
-//! The registry is what counts: if GitHub cannot be updated, that is a warning and the run goes on.
+//! Only the registry counts: if GitHub cannot be updated, the run continues with a warning.
 
 use secrecy::SecretString;
 

@@ -21,7 +21,7 @@ pub async fn attach(artifact: Artifact, target: &Arc<dyn Store>) -> Result<Diges
 
 impl Project {
     /// Returns the record of what this run does to a digest: with the current time, the template, and the run as
-    /// GitHub's runner describes it. The commit of the image is left to the caller.
+    /// GitHub's runner describes it. The caller adds the commit of the image.
     pub fn record(
         &self,
         run: &Variables,

@@ -1,4 +1,4 @@
-//! The parts of an image's configuration that a deployment notices ([image
+//! The parts of an image's configuration that affect a deployment ([image
 //! specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md)).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +19,10 @@ pub struct ConfigChange {
     pub to: Option<String>,
 }
 
-/// Fields that are compared as they are.
+/// Fields whose whole values are compared.
 const FIELDS: [&str; 6] = ["Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal", "Shell"];
 
-/// Fields that are objects whose keys count.
+/// Fields whose keys are compared.
 const SETS: [&str; 2] = ["ExposedPorts", "Volumes"];
 
 /// Returns what changed between two configurations.
@@ -56,7 +56,7 @@ pub(super) fn changes(from: &Value, to: &Value) -> Vec<ConfigChange> {
     changes
 }
 
-/// Formats a field; an empty or absent one is none.
+/// Formats a field. Returns `None` if it is empty or absent.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,

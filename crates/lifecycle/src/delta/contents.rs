@@ -1,4 +1,4 @@
-//! What an image contains, as far as two images are compared.
+//! What is compared between two images.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl ImageContents {
     /// Reads an image and its evidence.
     ///
     /// # Errors
-    /// If a request fails. Evidence that is missing or broken is no error.
+    /// If a request fails. Missing or broken evidence is not an error.
     pub async fn read(store: &Arc<dyn Store>, root: Manifest) -> Result<Self, StoreError> {
         let graph = Graph::read(store, root).await?;
         let mut platforms = BTreeMap::new();

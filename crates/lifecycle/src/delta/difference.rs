@@ -30,7 +30,7 @@ pub struct Delta {
     pub commits: Option<CommitRange>,
     /// The differences by platform.
     pub platforms: BTreeMap<String, PlatformDelta>,
-    /// The resources of the template that deploy the image, with their place.
+    /// The resources of the template that deploy the image, with their locations.
     pub deployed_by: Vec<String>,
     /// What is not known, and why: one sentence each.
     pub missing: Vec<String>,
@@ -57,7 +57,7 @@ pub struct CommitRange {
     pub from: String,
     /// The commit of the new image.
     pub to: String,
-    /// The page that compares them, if both are of one repository at GitHub.
+    /// The page that compares them, if both are from one repository on GitHub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }
@@ -69,7 +69,7 @@ pub struct PlatformDelta {
     /// The packages that differ; absent if they are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packages: Option<Packages>,
-    /// The vulnerabilities that come and go; absent if they are not known.
+    /// The vulnerabilities that are new or gone; absent if they are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vulnerabilities: Option<Vulnerabilities>,
     /// The changes of the configuration.
@@ -98,7 +98,7 @@ pub struct Packages {
     pub added: Vec<Package>,
     /// Those that only the current image has.
     pub removed: Vec<Package>,
-    /// Those that both have, in other versions.
+    /// Those that both have, in different versions.
     pub changed: Vec<VersionChange>,
 }
 
@@ -113,7 +113,7 @@ pub struct VersionChange {
     pub to: String,
 }
 
-/// The vulnerabilities that come and go. Those that a waiver accepts today do not count.
+/// The vulnerabilities that are new or gone. Those that a waiver accepts today do not count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Vulnerabilities {
     /// Those that only the new image has, worst first.
@@ -180,10 +180,10 @@ impl Delta {
         self.from.as_ref().is_some_and(|from| from.digest == self.to.digest)
     }
 
-    /// Returns the vulnerabilities that come and reach a threshold, without duplicates, or what has to be known to tell.
+    /// Returns the new vulnerabilities that reach a threshold, without duplicates.
     ///
     /// # Errors
-    /// If the vulnerabilities of a platform are not known: the sentences about what is missing.
+    /// Returns the sentences about what is missing if the vulnerabilities of a platform are not known.
     pub fn introduced(&self, threshold: Threshold) -> Result<Vec<&Finding>, String> {
         let mut reached: Vec<&Finding> = Vec::new();
         for platform in self.platforms.values() {
@@ -224,7 +224,7 @@ impl PlatformDelta {
         has_current: bool,
         missing: &mut Vec<String>,
     ) -> Self {
-        // Compared with nothing, everything is new.
+        // If there is no current image, everything is new.
         let no_packages = Ok(PackageList::default());
         let no_vulnerabilities = Ok(Vec::new());
         if from.is_none() && has_current {

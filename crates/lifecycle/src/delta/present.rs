@@ -6,7 +6,7 @@ use super::difference::{CommitRange, Delta, Finding, PlatformDelta, SizeChange};
 use crate::evidence::scan::Severity;
 use runner_protocol::{Cell, Table, escape};
 
-/// The most entries of a list that are shown.
+/// The maximum number of entries of a list that are shown.
 const LISTED: usize = 50;
 
 /// The shown length of a commit.
@@ -47,7 +47,8 @@ pub fn table(deltas: &[Delta]) -> Table {
     table.filled()
 }
 
-/// Formats the lists of what differs as Markdown, each image folded. The text is empty if nothing differs.
+/// Formats the lists of what differs as Markdown, with a collapsible section for each image. The text is empty if nothing
+/// differs.
 pub fn details(deltas: &[Delta]) -> String {
     let mut markdown = String::new();
     for delta in deltas.iter().filter(|delta| !delta.is_empty()) {
@@ -74,7 +75,9 @@ fn lists(delta: &Delta) -> String {
         }
         lines.push(String::new());
     };
-    if let Some(CommitRange { url: Some(url), from, to }) = &delta.commits {
+    if let Some(CommitRange { url: Some(url), from, to }) =
+        delta.commits.as_ref().filter(|range| range.from != range.to)
+    {
         // The address comes from evidence, so only one of the expected form becomes a link.
         let entry = if is_plain_address(url) { format!("<{url}>") } else { escape(&format!("{from}...{to}")) };
         list("Commits", vec![entry]);
@@ -85,7 +88,7 @@ fn lists(delta: &Delta) -> String {
         };
         if let Some(vulnerabilities) = &changed.vulnerabilities {
             list(&of("New vulnerabilities"), vulnerabilities.introduced.iter().map(Finding::line).collect());
-            list(&of("Vulnerabilities that go"), vulnerabilities.resolved.iter().map(Finding::line).collect());
+            list(&of("Vulnerabilities removed"), vulnerabilities.resolved.iter().map(Finding::line).collect());
         }
         if let Some(packages) = &changed.packages {
             let versioned = |package: &crate::evidence::packages::Package| {
@@ -108,7 +111,7 @@ fn lists(delta: &Delta) -> String {
     lines.join("\n")
 }
 
-/// Returns whether an address has only characters that no Markdown gives a meaning to.
+/// Returns whether an address only has characters without a meaning in Markdown.
 fn is_plain_address(url: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:".contains(&byte);
     url.starts_with("https://") && url.bytes().all(is_plain)

@@ -21,6 +21,7 @@ fn vulnerability(id: &str, severity: Severity, package: &str) -> ReportedVulnera
         package: Some(package.to_owned()),
         has_fix: false,
         waived_until: None,
+        waiver_owner: None,
     }
 }
 
@@ -75,7 +76,7 @@ Api    linux/amd64  ca978112ca1b  3e23e8160039  aaaaaaa...bbbbbbb  1 added, 1 re
 
 - CVE-3 (critical) in openssl
 
-**Vulnerabilities that go**
+**Vulnerabilities removed**
 
 - CVE-1 (high) in zlib
 

@@ -264,7 +264,7 @@ pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFo
 
 pub(super) fn packages(format: SbomFormat, document: &Document<'_>) -> Result<PackageList, Reason> {
     sbom(format, document)?;
-    PackageList::read(format, document.bytes, document.is_statement).map_err(|_| "has another shape than it should")
+    PackageList::read(format, document.bytes, document.is_statement).map_err(|_| "does not have the expected structure")
 }
 
 /// SLSA provenance, with the fields of the versions 0.2 and 1.

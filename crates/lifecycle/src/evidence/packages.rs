@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::results::SbomFormat;
 use oci::limited::List;
 
-/// The most packages of an SBOM that are compared.
+/// The maximum number of packages of an SBOM that are compared.
 const LIMIT: usize = 100_000;
 
 /// A package in an image.
@@ -19,7 +19,7 @@ pub struct Package {
     pub version: String,
 }
 
-/// The packages of an image: the versions by name. A package can be there in several versions.
+/// The packages of an image: the versions by name. A package can occur in several versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackageList(pub(crate) BTreeMap<String, BTreeSet<String>>);
 
@@ -107,7 +107,7 @@ impl PackageList {
 
     fn add_components(&mut self, components: List<Component, LIMIT>) {
         for Component { kind, group, name, version, purl, components } in components.0 {
-            // Files and the operating system itself are no packages.
+            // Files and the operating system itself are not packages.
             if matches!(kind.as_str(), "library" | "application" | "framework" | "") {
                 let name =
                     group.filter(|group| !group.is_empty()).map_or(name.clone(), |group| format!("{group}/{name}"));

@@ -52,7 +52,7 @@ pub struct ReportedVulnerability {
 }
 
 impl ReportedVulnerability {
-    /// Formats that the waiver of the vulnerability has expired on a day, if it had one.
+    /// Formats the sentence that the waiver of the vulnerability expired on a day, if it had a waiver.
     pub fn expired(&self, today: Date) -> Option<String> {
         let day = self.waived_until.filter(|day| *day < today)?;
         let owner = self.waiver_owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default();

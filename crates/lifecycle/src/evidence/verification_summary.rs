@@ -26,7 +26,7 @@ pub struct VerificationSummary {
     pub policy: Digest,
     /// The statements that the gates read, by address.
     pub inputs: BTreeMap<String, Digest>,
-    /// Whether every gate passed. False if one was overridden.
+    /// Whether every gate passed. `false` if one was overridden.
     pub passed: bool,
     /// Whether the provenance was verified together with its signature.
     pub has_signed_provenance: bool,
@@ -38,8 +38,8 @@ impl VerificationSummary {
         if self.passed { "PASSED" } else { "FAILED" }
     }
 
-    /// Returns what was verified. Of the levels of SLSA that is only the first of the build track: whether a build platform
-    /// meets the higher ones is nothing that gates see.
+    /// Returns what was verified. The only SLSA level is the first of the build track, because gates do not see whether a
+    /// build platform meets the higher levels.
     fn levels(&self) -> Vec<&'static str> {
         match (self.passed, self.has_signed_provenance) {
             (false, _) => vec!["FAILED"],

@@ -1,9 +1,9 @@
 //! The waivers of an image as an [OpenVEX](https://github.com/openvex/spec/blob/main/OPENVEX-SPEC.md) document, for
 //! scanners that look for one at the image's digest.
 //!
-//! A waiver accepts a risk, so its vulnerability is `affected`: the image has it, and somebody decided to live with it
-//! for some time. Only a waiver with a `justification` says that it cannot be exploited, which OpenVEX calls
-//! `not_affected`. OpenVEX knows no expiry date, so the texts name it. The scan statement has it as data.
+//! A waiver accepts a risk, so its vulnerability is `affected`: the image has it, and somebody accepted the risk for
+//! some time. Only a waiver with a `justification` says that it cannot be exploited, which OpenVEX calls
+//! `not_affected`. OpenVEX has no expiry date, so the texts contain it. The scan statement has it as a field.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +80,7 @@ fn vex_statement(id: &str, names: &BTreeSet<&str>, waiver: &Waiver, product: &Va
     statement
 }
 
-/// Returns the package URL of an image. It names no registry, because the document travels to others.
+/// Returns the package URL of an image. It names no registry, because the document is copied to other registries.
 fn purl(name: &str, digest: &Digest) -> String {
     let name = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     format!("pkg:oci/{name}@{digest}")

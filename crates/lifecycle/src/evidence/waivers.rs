@@ -1,7 +1,8 @@
 //! Waivers, which accept a vulnerability for a reason and until a day: the file `.image-waivers.yaml`.
 //!
 //! The file is a list of mappings with `id`, `reason`, `owner`, `expires` and, unless the waiver is for all images,
-//! `image`. A `justification` says that the vulnerability cannot be exploited. The `id` is a vulnerability, or [`UNPARSED`] together with the `dockerfile` that the linter cannot parse.
+//! `image`. A `justification` says that the vulnerability cannot be exploited. The `id` is a vulnerability, or [`UNPARSED`]
+//! together with the `dockerfile` that the linter cannot parse.
 //! `docs/schema/waivers.schema.json` is the schema for editors.
 
 use std::path::Path;
@@ -57,7 +58,7 @@ pub struct Waiver {
     /// The last day of the waiver, in UTC.
     #[serde(serialize_with = "iso")]
     pub expires: Date,
-    /// Why the vulnerability cannot be exploited, as a label of OpenVEX. None: the risk is accepted.
+    /// Why the vulnerability cannot be exploited, as a label of OpenVEX. `None` means that the risk is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub justification: Option<String>,
     /// Its location in the file.

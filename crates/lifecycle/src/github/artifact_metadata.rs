@@ -87,8 +87,8 @@ impl DeployedArtifact<'_> {
 }
 
 impl GitHub {
-    /// Records where an image is stored. Returns whether a record was written: none is if the image is on disk, or GitHub
-    /// has the record already.
+    /// Records where an image is stored. Returns whether a record was written. None is written if the image is on disk, or
+    /// if GitHub already has the record.
     ///
     /// # Errors
     /// If a request fails. GitHub keeps such records for the repositories of organizations only.
@@ -113,8 +113,8 @@ impl GitHub {
         Ok(true)
     }
 
-    /// Records that an image was promoted to an environment. Returns whether a record was written: none is if the image is
-    /// on disk. A record of the same deployment is updated.
+    /// Records that an image was promoted to an environment. Returns whether a record was written. None is written if the
+    /// image is on disk. A record of the same deployment is updated.
     ///
     /// # Errors
     /// If the request fails. GitHub keeps such records for the repositories of organizations only.

@@ -15,7 +15,7 @@ pub struct Error {
     pub(super) transient: bool,
     /// Whether the token lacks the permission.
     denied: bool,
-    /// Whether GitHub answered that there is no such thing.
+    /// Whether GitHub answered that it does not exist.
     missing: bool,
     /// How long to wait before a retry, according to the server.
     pub(super) after: Option<Duration>,
@@ -41,7 +41,7 @@ impl Error {
         self.denied
     }
 
-    /// Returns whether GitHub answered that there is no such thing.
+    /// Returns whether GitHub answered that what was requested does not exist.
     pub(super) fn is_missing(&self) -> bool {
         self.missing
     }

@@ -11,14 +11,14 @@ const EVENT_LIMIT: u64 = 25 * 1024 * 1024;
 /// Returns the commit and the Git reference that code scanning results belong to.
 ///
 /// # Errors
-/// If the event does not tell them.
+/// If the event does not determine them.
 pub fn revision(variables: &Variables) -> Result<(&str, &str), &'static str> {
     // Such an event runs for the default branch, whatever was checked out.
     if matches!(variables.get("GITHUB_EVENT_NAME"), Some("pull_request_target" | "workflow_run")) {
         return Err("for this event they would be filed under the default branch");
     }
     let reference = variables.get("GITHUB_REF").filter(|reference| reference.starts_with("refs/"));
-    variables.commit().zip(reference).ok_or("GITHUB_SHA and GITHUB_REF don't say what they are of")
+    variables.commit().zip(reference).ok_or("GITHUB_SHA and GITHUB_REF do not name a commit and a reference")
 }
 
 /// Returns whether the run is for a pull request.
@@ -34,7 +34,7 @@ pub fn pull_request_number(variables: &Variables) -> Result<Option<u64>, ActionE
     let Some(path) = variables.get("GITHUB_EVENT_PATH").filter(|_| is_pull_request(variables)) else {
         return Ok(None);
     };
-    let unreadable = || ActionError::failure(format!("the pull request is not commented on: cannot read {path}"));
+    let unreadable = || ActionError::failure(format!("cannot comment on the pull request: cannot read {path}"));
     let file = std::fs::File::open(path).map_err(|error| unreadable().because(error))?;
     let mut bytes = Vec::new();
     file.take(EVENT_LIMIT).read_to_end(&mut bytes).map_err(|error| unreadable().because(error))?;

@@ -2,21 +2,21 @@ use super::{CommentBody, Error, GitHub, event};
 use crate::{ActionError, Diagnostic};
 use runner_protocol::{Annotation, Level, Runner};
 
-/// Why a report to GitHub failed. It does not fail the run: if the token lacks the permission, as in a pull request from a
-/// fork, the annotation is only a notice.
+/// Why a report to GitHub failed. It does not fail the run: if the token does not have the permission, as in a pull
+/// request from a fork, the annotation is only a notice.
 pub struct FailedReport {
     level: Level,
     problem: ActionError,
 }
 
 impl FailedReport {
-    /// Creates a failure of a call of GitHub's API.
+    /// Creates the failure of a call to GitHub's API.
     pub fn new(what: &str, error: Error) -> Self {
         let level = if error.is_denied() { Level::Notice } else { Level::Warning };
         Self { level, problem: ActionError::failure(what).because(error) }
     }
 
-    /// Creates the failure of a report that is impossible here.
+    /// Creates the failure of a report that is not possible in this run.
     pub fn notice(message: impl Into<String>) -> Self {
         Self { level: Level::Notice, problem: ActionError::failure(message) }
     }
@@ -50,7 +50,7 @@ pub async fn comment_on_pull_request(
     };
     let body = CommentBody::new(subject, sections, &format!("\n{}", runner.variables.links()));
     let made = github.comment(number, &body).await;
-    made.map_err(|error| FailedReport::new("the pull request is not commented on", error))?;
+    made.map_err(|error| FailedReport::new("cannot comment on the pull request", error))?;
     runner.say(format!("pull request {number}: commented on"));
     Ok(())
 }

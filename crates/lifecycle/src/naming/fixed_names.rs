@@ -9,7 +9,7 @@ use crate::AtSourceLocation;
 use cfn_images::{Context, Deployed, Need, Parameter, Usage};
 use runner_protocol::{Annotation, Level};
 
-/// Names that environments usually have.
+/// Common names of environments.
 const ENVIRONMENTS: [&str; 10] =
     ["dev", "development", "preprod", "prod", "production", "qa", "stage", "staging", "test", "uat"];
 
@@ -73,9 +73,9 @@ impl Project {
         Ok(None)
     }
 
-    /// Refuses a name with the name of another environment that comes from a parameter's default: the tag of that
-    /// environment would be overwritten, and a deployment to this one hardly uses it. If the name also has the environment
-    /// of the run, warns.
+    /// Refuses an image's name if a parameter's default adds the name of another environment to it. The tag of that
+    /// environment would be overwritten, and a deployment to this one is unlikely to use it. If the name also has the
+    /// environment of the run, this returns a warning.
     ///
     /// # Errors
     /// Names the parameter and the line that gives it a value.
@@ -108,7 +108,7 @@ impl Project {
             );
             let of_environment = default.replacen(other, "{environment}", 1);
             let hint = format!(
-                "give it in the input `parameters`: `{parameter}={of_environment}`, or `{parameter}={default}` if that is meant"
+                "give it in the input `parameters`: `{parameter}={of_environment}`, or `{parameter}={default}` if you want the default"
             );
             if fixed.is_some() {
                 return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));

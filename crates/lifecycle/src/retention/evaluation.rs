@@ -26,7 +26,7 @@ pub struct StoredImage {
     pub is_in_index: bool,
 }
 
-/// What a policy does to an image, and which rule.
+/// What a policy does to an image, and by which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removal {
     /// The priority of the rule.
@@ -38,11 +38,11 @@ pub struct Removal {
 /// When an image is removed if nothing else happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalTime {
-    /// With ECR's next evaluation, within 24 hours.
+    /// At ECR's next evaluation, within 24 hours.
     Now,
     /// At this time.
     At(OffsetDateTime),
-    /// After so many more images that the rule is about are pushed. At least one.
+    /// After this number of further images that the rule is about has been pushed. At least one.
     AfterPushes(usize),
 }
 
@@ -65,7 +65,8 @@ pub fn removals(policy: &LifecyclePolicy, images: &[StoredImage], at: OffsetDate
     removed
 }
 
-/// Returns which rule removes an image and when, if only time passes and further images are pushed; `None` if no rule does.
+/// Returns the rule that removes an image, and when, assuming that time passes and further images are pushed. Returns `None`
+/// if no rule does.
 pub fn when_removed<'p>(
     policy: &'p LifecyclePolicy,
     images: &[StoredImage],
@@ -98,7 +99,8 @@ fn is_about(rule: &LifecycleRule, image: &StoredImage) -> bool {
     rule.is_of_archive == image.archived.is_some() && rule.is_about(&image.tags)
 }
 
-/// The order of images by their age. ECR does not document which of two that were pushed at the same time it takes first.
+/// The order of images by age. ECR does not document which of two images it takes first if they were pushed at the same
+/// time.
 fn youth(image: &StoredImage) -> (OffsetDateTime, &Digest) {
     (image.pushed, &image.digest)
 }

@@ -31,21 +31,21 @@ pub struct Hazard {
     pub description: String,
     /// What it does to the image.
     pub action: RuleAction,
-    /// When.
+    /// When it does this.
     pub time: RemovalTime,
     /// The environment that holds the image.
     pub environment: String,
-    /// The tag of the image that the rule is about although the environment does not use it; none if the rule is about the
+    /// The image's tag that the rule is about, if the environment does not use that tag. `None` if the rule is about the
     /// environment's own tag, or about all images.
     pub by_tag: Option<String>,
 }
 
-/// Returns how a policy removes an image that an environment holds; `None` if it does not.
+/// Returns how a policy removes an image that an environment holds, or `None` if it does not.
 ///
-/// A rule that counts images of this environment only is no hazard if it keeps enough of them: with each image that is
-/// pushed, the environment holds a newer one. A rule that goes by age is one, because an environment may hold an image for as
-/// long as it likes. A rule that is about other tags or about all images is one too, because pushes for other environments
-/// bring the removal nearer.
+/// A rule that only counts images of this environment is not a hazard if it keeps enough of them: with each image that is
+/// pushed, the environment holds a newer one. A rule that selects by age is a hazard, because an environment may hold an
+/// image for any length of time. A rule that is about other tags or about all images is a hazard too, because pushes for
+/// other environments bring the removal closer.
 pub fn hazard(
     policy: &LifecyclePolicy,
     images: &[StoredImage],
@@ -78,7 +78,7 @@ pub fn hazard(
 }
 
 /// Returns whether all tags that a rule is about are of the live image's environment: they begin like its tag, or the
-/// repository has no others.
+/// repository has no other tags.
 fn is_of_environment(rule: &LifecycleRule, images: &[StoredImage], live: LiveImage<'_>) -> bool {
     let is_own = |tag: &str| match live.tag.find(live.environment) {
         Some(start) => tag.get(start..).is_some_and(|rest| rest.starts_with(live.environment)),
@@ -108,7 +108,7 @@ impl fmt::Display for Hazard {
         }
         write!(f, ", although {} holds it", self.environment)?;
         match &self.by_tag {
-            Some(tag) => write!(f, ": it also has the tag `{tag}`, and a rule acts on the whole image"),
+            Some(tag) => write!(f, " (it also has the tag `{tag}`, and a rule acts on the whole image)"),
             None => Ok(()),
         }
     }
@@ -159,7 +159,7 @@ mod tests {
         let dev = rule(1, &count("dev-*", 5));
         insta::assert_snapshot!(
             said(std::slice::from_ref(&dev), &images, "1", "prod-1").unwrap(),
-            @"rule 1 of the lifecycle policy (`rule`) deletes it after 3 more pushes, although prod holds it: it also has the tag `dev-1`, and a rule acts on the whole image"
+            @"rule 1 of the lifecycle policy (`rule`) deletes it after 3 more pushes, although prod holds it (it also has the tag `dev-1`, and a rule acts on the whole image)"
         );
         // A rule with a lower priority that is about prod's images comes first, and keeps enough of them.
         let prod = rule(1, &count("prod-*", 3));

@@ -1,8 +1,8 @@
 //! What an ECR lifecycle policy will do to the images of a repository, by the rules that [ECR
 //! documents](https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html).
 //!
-//! A rule acts on images, not on tags: a rule for `dev-*` deletes an image with all of its tags, also if one of them is
-//! `prod-1.0.0`. An image's age counts from its push, however late a tag was added. Referrers are no images of their own
+//! A rule acts on images, not on tags: a rule for `dev-*` deletes an image with all of its tags, even if one of them is
+//! `prod-1.0.0`. An image's age counts from its push, however late a tag was added. Referrers do not count as images
 //! here, because ECR removes them with their subject.
 
 mod evaluation;

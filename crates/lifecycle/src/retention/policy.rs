@@ -4,7 +4,7 @@ use serde::Deserialize;
 use time::Duration;
 use wildmatch::WildMatchPattern;
 
-/// The most wildcards of a pattern.
+/// The maximum number of wildcards in a pattern.
 const WILDCARDS: usize = 4;
 
 /// Why a policy cannot be evaluated.
@@ -13,7 +13,7 @@ pub enum PolicyError {
     /// The text is not a policy.
     #[error("the lifecycle policy cannot be read")]
     Syntax(#[from] serde_json::Error),
-    /// A rule is not one that ECR documents, or is of a kind that is not known yet.
+    /// A rule is not one that ECR documents, or is of an unknown kind.
     #[error("rule {priority} of the lifecycle policy {reason}")]
     Rule {
         /// The rule's priority.
@@ -130,7 +130,7 @@ impl LifecyclePolicy {
     /// Parses the text of a policy.
     ///
     /// # Errors
-    /// If it is not JSON of the documented form, or has a rule of a kind that is not known: its effect could not be told.
+    /// If it is not JSON of the documented form, or has a rule of an unknown kind, whose effect could not be determined.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let policy: PolicyText = serde_json::from_str(text)?;
         let mut rules = policy.rules.into_iter().map(LifecycleRule::of).collect::<Result<Vec<_>, _>>()?;
@@ -152,12 +152,12 @@ impl LifecycleRule {
         let is_of_archive = match selection.storage_class.as_deref() {
             None | Some("standard") => false,
             Some("archive") => true,
-            Some(other) => return Err(refuse(format!("has the storage class `{other}`, which is not known"))),
+            Some(other) => return Err(refuse(format!("has the unknown storage class `{other}`"))),
         };
         let action = match (action.kind.as_str(), action.target_storage_class.as_deref()) {
             ("expire", None) => RuleAction::Expire,
             ("transition", Some("archive")) => RuleAction::Archive,
-            (kind, _) => return Err(refuse(format!("has the action `{kind}`, which is not known"))),
+            (kind, _) => return Err(refuse(format!("has the unknown action `{kind}`"))),
         };
         Ok(Self { priority, description, tags, is_of_archive, criterion, action })
     }
@@ -206,21 +206,21 @@ impl SelectionText {
             },
             ("tagged", true) => Err("has neither `tagPrefixList` nor `tagPatternList`".to_owned()),
             ("any" | "untagged", false) => Err("has tags, but its `tagStatus` is not `tagged`".to_owned()),
-            (other, _) => Err(format!("has the tag status `{other}`, which is not known")),
+            (other, _) => Err(format!("has the unknown tag status `{other}`")),
         }
     }
 
     fn criterion(&self) -> Result<Criterion, String> {
         let days = || match self.count_unit.as_deref() {
             Some("days") => Ok(Duration::days(self.count_number.into())),
-            other => Err(format!("has the unit `{}`, which is not known", other.unwrap_or_default())),
+            other => Err(format!("has the unknown unit `{}`", other.unwrap_or_default())),
         };
         match self.count_type.as_str() {
             "imageCountMoreThan" => Ok(Criterion::CountMoreThan(self.count_number as usize)),
             "sinceImagePushed" => days().map(Criterion::SincePushed),
             "sinceImagePulled" => days().map(Criterion::SincePulled),
             "sinceImageTransitioned" => days().map(Criterion::SinceArchived),
-            other => Err(format!("has the count type `{other}`, which is not known")),
+            other => Err(format!("has the unknown count type `{other}`")),
         }
     }
 }

@@ -16,7 +16,7 @@ use runner_protocol::{Grant, Runner, grant, run};
 /// Limit for all signatures of an image: a few requests each and, for a certificate, to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Bytes that cosign may print.
+/// The maximum output of cosign, in bytes.
 const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Signs and verifies images.
@@ -104,7 +104,8 @@ impl Signer<'_> {
             SigningIdentity::Key(key) => {
                 grant(&mut command, Grant::PrivateKey(key));
                 command.args(["--key", key]);
-                // A private Sigstore was named on purpose. Otherwise, signing with a private key is no consent to an entry in a public log.
+                // A private Sigstore was set on purpose. Without one, signing with a private key is no consent to an entry
+                // in a public log.
                 if self.signing.sigstore.signing_config.is_some() {
                     command.args(self.signing.sigstore.signing_arguments());
                 } else {

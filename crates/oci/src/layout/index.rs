@@ -35,7 +35,7 @@ pub struct Root {
 pub(super) struct Seen {
     /// The entries of an `index.json`. The file is kept open, so that no other file gets its inode number.
     index: Option<(File, Stamp, Arc<[Root]>)>,
-    /// What manifests refer to. That never changes, because a digest has one content.
+    /// What manifests refer to. This never changes, because a digest identifies one content.
     pub(super) links: HashMap<Digest, Arc<Links>>,
     /// The referrers in the state of an `index.json`.
     pub(super) referrers: Option<(Stamp, Arc<ReferrersBySubject>)>,

@@ -2,8 +2,8 @@
 //!
 //! The specification of layouts has no list of referrers. Some programs add an entry without a name to `index.json`,
 //! others one with a tag, or list the referrers in an index under the tag that replaces the referrers API
-//! (`sha256-<hex>`). So a referrer is a manifest with a subject that `index.json` leads to, directly or through
-//! indexes.
+//! (`sha256-<hex>`). A referrer is therefore a manifest with a subject that can be reached from `index.json`,
+//! directly or through indexes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::Layout;
 use super::index::{Links, ReferrersBySubject, Root};
 use crate::{Descriptor, Digest, ErrorKind, StoreError, Tag, annotation, media_type};
 
-/// The maximum number of manifests that the indexes of a layout lead to. A store with ten thousand images has a tenth
-/// of that.
+/// The maximum number of manifests that can be reached through the indexes of a layout. A store with ten thousand images
+/// has a tenth of that.
 const MANIFESTS_LIMIT: usize = 1_000_000;
 
 impl Layout {
@@ -87,7 +87,7 @@ impl Layout {
         Ok(Some(links))
     }
 
-    /// Checks that a manifest exists which is in `index.json` or in a list of referrers.
+    /// Checks that a manifest exists if `index.json` or a list of referrers contains it.
     fn check_listed(&self, descriptor: &Descriptor) -> Result<(), StoreError> {
         if !may_be_manifest(&descriptor.media_type) || self.links(descriptor)?.is_some() {
             return Ok(());
@@ -191,7 +191,7 @@ mod tests {
         let types = layout.referrers(&image.digest).await.unwrap().into_iter().map(|referrer| referrer.artifact_type);
         assert_eq!(types.flatten().collect::<Vec<_>>(), ["x/y"; 4]);
 
-        // A tag of that form that is no list says nothing.
+        // A tag of that form that does not name a list says nothing.
         layout.add_root(&image.descriptor(), Some(&fallback(&image))).unwrap();
         let without_list = sorted(&[&untagged, &tagged, &in_an_index, &bundle]);
         assert_eq!(found(&layout, &image).await, without_list);

@@ -67,8 +67,8 @@ impl Graph {
         for child in children.iter().chain([&root]).flat_map(Manifest::children) {
             let first = *listed.entry(&child.digest).or_insert(child);
             let is_platform = |entry: &Descriptor| contents.get(&child.digest).is_none_or(|of| entry.is_platform(of));
-            // Otherwise, what the gates check under one platform would run under the other. An index of SOCI may be
-            // that of two platforms with the same layers.
+            // Otherwise, what the gates check under one platform would run under the other. A SOCI index may
+            // belong to two platforms with the same layers.
             if first.platform != child.platform && (is_platform(first) || is_platform(child)) {
                 return absurd(format!("two platforms for the manifest {}", child.digest));
             }
@@ -351,7 +351,7 @@ mod tests {
                 assert!(error.to_string().contains("two platforms"), "{error}");
             }
         }
-        // Platforms with the same layers have the same index of SOCI.
+        // Platforms with the same layers have the same SOCI index.
         let indexes = [soci(&layout, &amd), Descriptor { platform: arm.platform.clone(), ..soci(&layout, &amd) }];
         let all = [&[amd.clone(), arm.clone()][..], &indexes].concat();
         assert_eq!(platforms(&layout, &all).await.unwrap().len(), 2);

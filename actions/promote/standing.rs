@@ -148,26 +148,21 @@ impl<'a> Standing<'a> {
                 return self.add(State::Unknown, format!("the records of its tags cannot be read: {line}"));
             }
         };
-        let was_recorded = record.is_some();
-        let tag = record.as_ref().map(|(tag, _)| tag).unwrap_or(&moved[0]).clone();
+        let tag = record.as_ref().map_or(&moved[0], |(tag, _)| tag).clone();
         let Some(digest) = self.history.digest_of(&tag).cloned() else { return };
-        if let Some((_, record)) = record
-            && self.held.as_ref().is_none_or(|held| held.since < record.time)
-        {
-            self.held = Some(Held::of(&record));
-        }
-        self.tag = Some((tag.clone(), digest.clone()));
         let short = digest.short();
-        match &self.held {
-            Some(held) if was_recorded => {
-                let recorded = format!("its record of {} says {}", held.version, held.digest.short());
-                self.add(State::Moved, format!("`{tag}` is {short}, but {recorded}"));
+        self.tag = Some((tag.clone(), digest.clone()));
+        if let Some((_, record)) = record {
+            let recorded = format!("its record of {} says {}", record.version, record.digest.short());
+            self.add(State::Moved, format!("`{tag}` is {short}, but {recorded}"));
+            if self.history.current().is_none_or(|entry| entry.record.at() < record.at()) {
+                self.held = Some(Held::of(&record));
             }
-            Some(_) => self.add(State::Moved, format!("`{tag}` is {short}, which no record names")),
-            None => {
-                let environment = self.environment;
-                self.add(State::Unknown, format!("it is not known what {environment} has: `{tag}` has no record"));
-            }
+        } else if self.held.is_some() {
+            self.add(State::Moved, format!("`{tag}` is {short}, which no record names"));
+        } else {
+            let environment = self.environment;
+            self.add(State::Unknown, format!("it is not known what {environment} has: `{tag}` has no record"));
         }
     }
 

@@ -106,13 +106,16 @@ async fn compare<'a>(
         let digest = match (&workload.digest, workload.tag()) {
             (Some(digest), _) => Some(digest.clone()),
             (None, Some(tag)) => {
-                let Some(standing) = standings.iter_mut().find(|standing| standing.is_repository_of(&workload)) else {
-                    continue;
-                };
-                match standing.head(&tag).await {
+                let own = standings.iter().find(|standing| standing.is_repository_of(&workload));
+                let Some(standing) = own else { continue };
+                let head = standing.head(&tag).await;
+                match head {
                     Ok(digest) => digest,
                     Err(error) => {
-                        standing.add(State::Unknown, format!("`{}` cannot be read: {error}", workload.image));
+                        let reason = format!("`{}` cannot be read: {error}", workload.image);
+                        for standing in standings.iter_mut().filter(|standing| standing.is_repository_of(&workload)) {
+                            standing.add(State::Unknown, reason.clone());
+                        }
                         continue;
                     }
                 }

@@ -112,11 +112,11 @@ fn all_that_runs_is_what_is_recorded() {
     assert_eq!((&prod_row["reference"], &prod_row["record"]["version"]), (&json!(prod), &json!("1.1.0")));
     assert_eq!(prod_row["record"]["by"], "prod-operator");
     let runs = &prod_row["runs"];
-    assert_eq!(of(runs, "kind"), ["function", "service", "service", "task", "task-definition"]);
-    assert_eq!(of(runs, "name"), ["worker", "a/shop", "b/idle", "b/job:2", "job:2"]);
-    assert_eq!(of(runs, "state"), ["in-step"; 5]);
+    assert_eq!(of(runs, "kind"), ["function", "service", "service", "task"]);
+    assert_eq!(of(runs, "name"), ["worker", "a/shop", "b/idle", "b/job:2"]);
+    assert_eq!(of(runs, "state"), ["in-step"; 4]);
     // The pinned image belongs to each environment that has it.
-    assert_eq!(of(&images[0]["runs"], "name"), ["b/job:2", "job:2"]);
+    assert_eq!(of(&images[0]["runs"], "name"), ["b/job:2"]);
     let text = status["text"].as_str().unwrap();
     assert!(run.summary.contains(text) && text.contains("function worker"), "{}", run.summary);
     assert!(run.log.lines.join("\n").contains("prod-operator"), "{:?}", run.log.lines);
@@ -193,8 +193,11 @@ fn something_runs_what_no_tag_points_to() {
     shop.account.serve("a", "shop", "shop:7", &[&[&stranger], &[&new.root.digest]]);
     let row = shop.of("prod", 1);
     assert_eq!(row["state"], "untagged");
-    assert_eq!(of(&row["runs"], "digest"), [new.root.digest.clone(), stranger.clone()]);
-    assert_eq!(of(&row["runs"], "state"), ["in-step", "untagged"]);
+    for run in row["runs"].as_array().unwrap() {
+        let state = if run["digest"] == stranger { "untagged" } else { "in-step" };
+        assert_eq!(run["state"], state, "{run}");
+    }
+    assert_eq!(row["runs"].as_array().unwrap().len(), 2);
     assert!(reasons(&row).contains("which no tag of prod points to"), "{row}");
     // A tag that does not exist.
     shop.account.serve("a", "shop", "shop:7", &[&[&new.root.digest]]);
@@ -211,7 +214,7 @@ fn what_cannot_be_read_is_unknown_and_told_once() {
     let run = shop.status("").run().exits(1);
     let status = read(&run);
     assert_eq!(of(&status["images"], "state"), ["unknown"; 3]);
-    insta::assert_snapshot!(status["unread"][0].as_str().unwrap(), @"");
+    insta::assert_snapshot!(status["unread"][0].as_str().unwrap(), @"ECS services and tasks cannot be read: ecs:ListClusters on region us-east-1 was denied: no policy allows it");
     let errors = run.log.messages("error");
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("allow ecs:ListClusters in the role's policy"), "{errors:?}");

@@ -62,6 +62,7 @@ mod sam;
 mod scanner_outputs;
 mod signatures;
 mod since;
+mod status;
 mod summaries;
 mod support;
 mod template;

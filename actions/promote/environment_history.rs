@@ -277,6 +277,26 @@ impl EnvironmentHistory {
         !self.unrecorded.is_empty() || !self.unexplained.is_empty()
     }
 
+    /// Returns the environment's tags that may be versions and have no record.
+    pub(crate) fn unrecorded_tags(&self) -> impl Iterator<Item = &Tag> {
+        self.unrecorded.iter().map(|(tag, _)| tag).chain(&self.unexplained)
+    }
+
+    /// Returns the digest of one of the environment's tags.
+    pub(crate) fn digest_of(&self, tag: &Tag) -> Option<&Digest> {
+        self.tags.get(tag)
+    }
+
+    /// Returns a tag of the environment that points to a digest.
+    pub(crate) fn tag_of(&self, digest: &Digest) -> Option<&Tag> {
+        self.tags.iter().find(|(_, current)| *current == digest).map(|(tag, _)| tag)
+    }
+
+    /// Returns the digests that the environment holds or has held, newest first.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = &Digest> {
+        self.entries.iter().map(|entry| &entry.digest).chain(self.tags.values())
+    }
+
     /// Returns the entry that the environment holds now, among those that were looked at.
     pub(crate) fn current(&self) -> Option<&HistoryEntry> {
         self.entries.first()

@@ -13,7 +13,9 @@ use lifecycle::signing::SigningInputs;
 use runner_protocol::{Annotation, Input, InputError, Level, Runner};
 
 use crate::ladder::Ladder;
-use crate::request::{DeploymentOptions, GateOptions, HistoryRequest, Mode, PreviewRequest, Request, Transition};
+use crate::request::{
+    DeploymentOptions, GateOptions, HistoryRequest, Mode, PreviewRequest, Request, StatusRequest, Transition,
+};
 use crate::requirement::{self, Requirement};
 
 lifecycle::inputs! {
@@ -146,6 +148,21 @@ impl Inputs {
         let comment = self.comment_token(runner)?;
         let target = target.sharing_with(&source);
         Ok(PreviewRequest { common, from, to, version, layouts, source, target, comment })
+    }
+
+    /// Parses the inputs of a status, and loads the project. Without `to` the status is of all environments.
+    ///
+    /// # Errors
+    /// If an input or a template is wrong.
+    pub(crate) fn status_request(&self, runner: &Arc<Runner>) -> anyhow::Result<StatusRequest> {
+        let version = self.parsed_version()?;
+        let common = self.common().parse(runner)?;
+        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        let to = self.to();
+        let to = to.text().is_some().then(|| ladder.environment(&to).map(str::to_owned)).transpose()?;
+        let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
+        let comment = self.comment_token(runner)?;
+        Ok(StatusRequest { common, environments: ladder.environments().to_vec(), to, version, target, comment })
     }
 
     /// Returns the token for a comment on the pull request, if one is requested. A pull request from a fork has no token.

@@ -14,6 +14,8 @@ mod promotion;
 mod report;
 mod request;
 mod requirement;
+mod standing;
+mod status;
 mod window;
 
 use std::process::ExitCode;
@@ -36,7 +38,7 @@ use requirement::Requirement;
 const ACTION: Action = Action {
     name: "promote",
     inputs: Inputs::TABLE,
-    outputs: &["images", "plan", "plan-hash", "digests", "version", "delta"],
+    outputs: &["images", "plan", "plan-hash", "digests", "version", "delta", "status"],
     initial_outputs: &[],
     definition: include_str!("../../action-promote.yml"),
     names_artifacts: false,
@@ -52,6 +54,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     match inputs.parsed_mode()? {
         Mode::History => return history::show(&inputs.history_request(&runner)?, &runner).await,
         Mode::Preview => return preview::show(&inputs.preview_request(&runner)?, &runner).await,
+        Mode::Status => return status::show(&inputs.status_request(&runner)?, &runner).await,
         Mode::Promote | Mode::Rollback => {}
     }
     let request = inputs.request(&runner)?;

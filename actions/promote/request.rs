@@ -25,14 +25,17 @@ pub(crate) enum Mode {
     History,
     /// Shows what an environment would get.
     Preview,
+    /// Compares what environments are recorded to hold with their registry and with what runs.
+    Status,
 }
 
 impl Mode {
-    pub(crate) const WORDS: [(&str, Self); 4] = [
+    pub(crate) const WORDS: [(&str, Self); 5] = [
         ("promote", Self::Promote),
         ("rollback", Self::Rollback),
         ("history", Self::History),
         ("preview", Self::Preview),
+        ("status", Self::Status),
     ];
 }
 
@@ -115,6 +118,19 @@ pub(crate) struct HistoryRequest {
     pub(crate) rules: Vec<SignatureRule>,
     /// The Sigstore that signatures are verified with.
     pub(crate) sigstore: Sigstore,
+}
+
+/// A comparison of what environments are recorded to hold with what is there.
+pub(crate) struct StatusRequest {
+    pub(crate) common: CommonOptions,
+    /// All environments of the ladder.
+    pub(crate) environments: Vec<String>,
+    /// The environment that is shown, if not all are.
+    pub(crate) to: Option<String>,
+    pub(crate) version: Option<Version>,
+    pub(crate) target: RegistryAccess,
+    /// The token to comment on the pull request with, if that is wanted.
+    pub(crate) comment: Option<SecretString>,
 }
 
 impl Request {

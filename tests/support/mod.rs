@@ -17,3 +17,4 @@ pub(crate) mod sigstore;
 pub(crate) mod snyk;
 pub(crate) mod tls;
 pub(crate) mod tools;
+pub(crate) mod workloads;

@@ -169,6 +169,8 @@ fn service(action: &str) -> &'static str {
     match action.split(':').next() {
         Some("ecr") => "Amazon ECR",
         Some("ecr-public") => "Amazon ECR Public",
+        Some("ecs") => "Amazon ECS",
+        Some("lambda") => "AWS Lambda",
         Some("ssm") => "AWS Systems Manager",
         Some("sts") => "AWS STS",
         _ => "AWS",

@@ -1,12 +1,16 @@
-//! The AWS services that the actions use: STS for the identity, SSM parameters, and ECR's control plane and tokens.
+//! The AWS services that the actions use: STS for the identity, SSM parameters, ECR's control plane and tokens, and what
+//! ECS and Lambda run.
 
 mod connector;
 mod ecr;
+mod ecs;
 mod error;
 mod findings;
+mod functions;
 mod identity;
 mod images;
 mod repositories;
+mod workloads;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +26,7 @@ pub use error::{AwsErrorKind, Error};
 pub use findings::{ScanFinding, ScanFindings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
+pub use workloads::{Workload, WorkloadKind, Workloads, is_in_repository};
 
 use registry::{Credentials, EcrHost};
 use runner_protocol::{Runner, Variables};

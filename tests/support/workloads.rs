@@ -1,0 +1,252 @@
+//! The part of ECS and Lambda that tells what runs. It is strict: a call without a signature for its service, an unknown
+//! cluster or task, a batch above the service's limit or any other call is an error. Lists have one item a page.
+#![allow(dead_code, reason = "no single test needs all of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use ecr_fake::http::{self, Handler, Server};
+use ecr_fake::{ACCOUNT, REGION};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use super::runner::Step;
+
+/// An account's workloads; dropping it stops the server.
+pub(crate) struct Account {
+    state: Arc<Mutex<State>>,
+    url: String,
+    _server: Server,
+}
+
+#[derive(Default)]
+struct State {
+    clusters: BTreeSet<String>,
+    /// Cluster, service, task definition.
+    services: Vec<(String, String, String)>,
+    /// Cluster, group, task definition, and the digests of its containers.
+    tasks: Vec<(String, String, String, Vec<Option<String>>)>,
+    /// The images of each `FAMILY:REVISION`.
+    definitions: BTreeMap<String, Vec<String>>,
+    /// Name, image, resolved image.
+    functions: Vec<(String, String, String)>,
+    denied: BTreeSet<String>,
+    calls: Vec<String>,
+}
+
+/// A refused call: the code and the message.
+type Refusal = (&'static str, String);
+
+impl Account {
+    pub(crate) fn start() -> Account {
+        let state: Arc<Mutex<State>> = Arc::default();
+        let listener = http::listen("127.0.0.1").unwrap();
+        let url = http::base_url(&listener);
+        let shared = state.clone();
+        let handler: Handler = Arc::new(move |request, _| {
+            let state = shared.clone();
+            Box::pin(async move {
+                let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+                let (target, signed) = (header("x-amz-target"), header("authorization").unwrap_or_default());
+                let uri = request.uri().clone();
+                let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+                let mut state = state.lock().unwrap();
+                let answer = match target {
+                    Some(target) => state.ecs(&target, &signed, &body),
+                    None => state.lambda(uri.path(), uri.query().unwrap_or_default(), &signed),
+                };
+                Ok(match answer {
+                    Ok(answer) => {
+                        http::reply(200, &[("content-type", "application/x-amz-json-1.1")], answer.to_string())
+                    }
+                    Err((code, message)) => {
+                        let status = if code == "ResourceNotFoundException" { 404 } else { 400 };
+                        let body = json!({"__type": code, "message": message, "Message": message});
+                        http::reply(status, &[("x-amzn-errortype", code)], body.to_string())
+                    }
+                })
+            })
+        });
+        Account { state, url, _server: Server::start(vec![(listener, handler)]) }
+    }
+
+    /// A step that asks this account what runs.
+    pub(crate) fn at(&self, step: Step) -> Step {
+        step.env("AWS_ENDPOINT_URL_ECS", &self.url).env("AWS_ENDPOINT_URL_LAMBDA", &self.url)
+    }
+
+    /// Registers a task definition, `FAMILY:REVISION`.
+    pub(crate) fn define(&self, name: &str, images: &[&str]) {
+        let images = images.iter().map(|image| (*image).to_owned()).collect();
+        self.state.lock().unwrap().definitions.insert(name.to_owned(), images);
+    }
+
+    /// Lets a service have this task definition, and one task with each of these lists of digests.
+    pub(crate) fn serve(&self, cluster: &str, service: &str, definition: &str, tasks: &[&[&str]]) {
+        let mut state = self.state.lock().unwrap();
+        state.clusters.insert(cluster.to_owned());
+        state.services.retain(|found| (found.0.as_str(), found.1.as_str()) != (cluster, service));
+        state.services.push((cluster.to_owned(), service.to_owned(), definition.to_owned()));
+        let group = format!("service:{service}");
+        state.tasks.retain(|found| (&found.0, &found.1) != (&cluster.to_owned(), &group));
+        for digests in tasks {
+            let digests = digests.iter().map(|digest| Some((*digest).to_owned())).collect();
+            state.tasks.push((cluster.to_owned(), group.clone(), definition.to_owned(), digests));
+        }
+    }
+
+    /// Runs a task that belongs to no service.
+    pub(crate) fn run(&self, cluster: &str, definition: &str, digests: &[&str]) {
+        let mut state = self.state.lock().unwrap();
+        state.clusters.insert(cluster.to_owned());
+        let family = definition.split(':').next().unwrap();
+        let digests = digests.iter().map(|digest| Some((*digest).to_owned())).collect();
+        state.tasks.push((cluster.to_owned(), format!("family:{family}"), definition.to_owned(), digests));
+    }
+
+    /// Creates a function, or gives it another image.
+    pub(crate) fn function(&self, name: &str, image: &str, resolved: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.functions.retain(|found| found.0 != name);
+        state.functions.push((name.to_owned(), image.to_owned(), resolved.to_owned()));
+    }
+
+    /// Denies an action from now on.
+    pub(crate) fn deny(&self, action: &str) {
+        self.state.lock().unwrap().denied.insert(action.to_owned());
+    }
+
+    /// The actions that were called.
+    pub(crate) fn calls(&self) -> BTreeSet<String> {
+        self.state.lock().unwrap().calls.iter().cloned().collect()
+    }
+}
+
+impl State {
+    fn call(&mut self, service: &str, action: &str, signed: &str) -> Result<(), Refusal> {
+        self.calls.push(format!("{service}:{action}"));
+        if !signed.starts_with("AWS4-HMAC-SHA256 Credential=")
+            || !signed.contains(&format!("/{REGION}/{service}/aws4_request"))
+        {
+            return Err(("InvalidSignatureException", format!("not signed for {service} in {REGION}")));
+        }
+        if self.denied.contains(&format!("{service}:{action}")) {
+            return Err(("AccessDeniedException", "no policy allows it".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn ecs(&mut self, target: &str, signed: &str, body: &[u8]) -> Result<Value, Refusal> {
+        let action = target.strip_prefix("AmazonEC2ContainerServiceV20141113.").ok_or_else(|| unknown(target))?;
+        self.call("ecs", action, signed)?;
+        let input: Value = serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))?;
+        let text = |member: &str| input[member].as_str().unwrap_or_default();
+        let cluster = text("cluster").rsplit('/').next().unwrap_or_default().to_owned();
+        if action.contains("Service") || action.contains("Tasks") {
+            self.clusters.get(&cluster).ok_or(("ClusterNotFoundException", "no such cluster".to_owned()))?;
+        }
+        match action {
+            "ListClusters" => {
+                page(self.clusters.iter().map(|cluster| arn(&format!("cluster/{cluster}"))), "clusterArns", &input)
+            }
+            "ListServices" => {
+                let own = self.services.iter().filter(|found| found.0 == cluster);
+                page(own.map(|found| arn(&format!("service/{cluster}/{}", found.1))), "serviceArns", &input)
+            }
+            "DescribeServices" => {
+                let names = batch(&input, "services", 10)?;
+                let described = names.iter().map(|name| {
+                    let name = name.rsplit('/').next().unwrap_or_default();
+                    let found = self.services.iter().find(|found| found.0 == cluster && found.1 == name);
+                    let (_, _, definition) = found.ok_or_else(|| invalid("no such service"))?;
+                    let definition = arn(&format!("task-definition/{definition}"));
+                    Ok(json!({"serviceName": name, "status": "ACTIVE", "taskDefinition": definition,
+                        "deployments": [{"status": "PRIMARY", "taskDefinition": definition}]}))
+                });
+                Ok(json!({"services": described.collect::<Result<Vec<_>, Refusal>>()?, "failures": []}))
+            }
+            "ListTasks" if text("desiredStatus") == "RUNNING" => {
+                let own = self.tasks.iter().enumerate().filter(|(_, found)| found.0 == cluster);
+                page(own.map(|(index, _)| arn(&format!("task/{cluster}/{index:032}"))), "taskArns", &input)
+            }
+            "DescribeTasks" => {
+                let names = batch(&input, "tasks", 100)?;
+                let described = names.iter().map(|name| {
+                    let index = name.rsplit('/').next().and_then(|id| id.parse::<usize>().ok());
+                    let found = index.and_then(|index| self.tasks.get(index)).ok_or_else(|| invalid("no such task"))?;
+                    let (_, group, definition, digests) = found;
+                    let images = self.definitions[definition].iter().enumerate().zip(digests);
+                    let containers = images.map(|((index, image), digest)| {
+                        json!({"name": format!("c{index}"), "image": image, "imageDigest": digest})
+                    });
+                    Ok(json!({"taskArn": name, "group": group, "lastStatus": "RUNNING", "desiredStatus": "RUNNING",
+                        "taskDefinitionArn": arn(&format!("task-definition/{definition}")),
+                        "containers": containers.collect::<Vec<_>>()}))
+                });
+                Ok(json!({"tasks": described.collect::<Result<Vec<_>, Refusal>>()?, "failures": []}))
+            }
+            "ListTaskDefinitionFamilies" if text("status") == "ACTIVE" => {
+                let families = self.definitions.keys().filter_map(|name| name.split(':').next());
+                page(families.map(str::to_owned).collect::<BTreeSet<_>>().into_iter(), "families", &input)
+            }
+            "DescribeTaskDefinition" => {
+                let wanted = text("taskDefinition").rsplit('/').next().unwrap_or_default();
+                let is_wanted = |name: &&String| *name == wanted || name.split(':').next() == Some(wanted);
+                let newest = self.definitions.keys().rfind(is_wanted).ok_or_else(|| invalid("no such definition"))?;
+                let images = self.definitions[newest].iter().enumerate();
+                let containers = images.map(|(index, image)| json!({"name": format!("c{index}"), "image": image}));
+                Ok(json!({"taskDefinition": {"taskDefinitionArn": arn(&format!("task-definition/{newest}")),
+                    "containerDefinitions": containers.collect::<Vec<_>>()}}))
+            }
+            _ => Err(unknown(action)),
+        }
+    }
+
+    fn lambda(&mut self, path: &str, query: &str, signed: &str) -> Result<Value, Refusal> {
+        let rest = path.strip_prefix("/2015-03-31/functions").ok_or_else(|| unknown(path))?;
+        if matches!(rest, "" | "/") {
+            self.call("lambda", "ListFunctions", signed)?;
+            let marker = query.split('&').find_map(|pair| pair.strip_prefix("Marker="));
+            let index: usize = marker.map_or(0, |marker| marker.parse().unwrap());
+            let zip = json!({"FunctionName": "zipped", "PackageType": "Zip"});
+            let functions = self.functions.iter().map(|found| json!({"FunctionName": found.0, "PackageType": "Image"}));
+            let functions: Vec<Value> = [zip].into_iter().chain(functions).collect();
+            let next = (index + 1 < functions.len()).then(|| (index + 1).to_string());
+            return Ok(json!({"Functions": [functions[index]], "NextMarker": next}));
+        }
+        self.call("lambda", "GetFunction", signed)?;
+        let found = self.functions.iter().find(|found| rest.strip_prefix('/') == Some(found.0.as_str()));
+        let (name, image, resolved) = found.ok_or(("ResourceNotFoundException", format!("no function {rest}")))?;
+        Ok(json!({"Configuration": {"FunctionName": name, "PackageType": "Image"},
+            "Code": {"RepositoryType": "ECR", "ImageUri": image, "ResolvedImageUri": resolved}}))
+    }
+}
+
+fn arn(resource: &str) -> String {
+    format!("arn:aws:ecs:{REGION}:{ACCOUNT}:{resource}")
+}
+
+/// One item of a list, and the token of the next.
+fn page(items: impl Iterator<Item = String>, member: &str, input: &Value) -> Result<Value, Refusal> {
+    let items: Vec<String> = items.collect();
+    let index = match input["nextToken"].as_str() {
+        Some(token) => token.parse::<usize>().map_err(|_| invalid("no such page"))?,
+        None => 0,
+    };
+    let next = (index + 1 < items.len()).then(|| (index + 1).to_string());
+    Ok(json!({member: items.get(index..items.len().min(index + 1)).unwrap_or_default(), "nextToken": next}))
+}
+
+fn batch(input: &Value, member: &str, limit: usize) -> Result<Vec<String>, Refusal> {
+    let names: Vec<String> =
+        serde_json::from_value(input[member].clone()).map_err(|error| invalid(&error.to_string()))?;
+    if names.is_empty() || names.len() > limit { Err(invalid("the size of the batch")) } else { Ok(names) }
+}
+
+fn invalid(message: &str) -> Refusal {
+    ("InvalidParameterException", message.to_owned())
+}
+
+fn unknown(action: &str) -> Refusal {
+    ("UnknownOperationException", action.to_owned())
+}

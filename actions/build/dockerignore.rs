@@ -65,6 +65,10 @@ impl IgnoreRule {
     }
 
     fn matches(&self, path: &Path) -> bool {
+        // Classes of characters differ from Docker's in their negation. A file that may be sent counts as sent.
+        if self.pattern.contains('[') {
+            return self.exception;
+        }
         path.ancestors().filter_map(Path::to_str).any(|path| fast_glob::glob_match(&self.pattern, path))
     }
 }
@@ -78,7 +82,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let context = folder.path();
         std::os::unix::fs::symlink("/dev/zero", context.join("Dockerfile.dockerignore")).unwrap();
-        std::fs::write(context.join(".dockerignore"), "# x\n/docs/\n*.md\n!README.md\n**/*.log\n{a,b}\n[\n").unwrap();
+        std::fs::write(context.join(".dockerignore"), "# x\n/docs/\n*.md\n!README.md\n**/*.log\n{a,b}\n[\n[!x].tmp\n")
+            .unwrap();
         let ignored = Dockerignore::read(context, &context.join("Dockerfile"));
         let is_ignored = |path: &str| ignored.ignores(Path::new(path));
         for (path, expected) in [
@@ -92,6 +97,7 @@ mod tests {
             ("{a,b}", true),
             ("a", false),
             ("src/main.rs", false),
+            ("y.tmp", false),
         ] {
             assert_eq!(is_ignored(path), expected, "{path}");
         }

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use lifecycle::ActionError;
 use lifecycle::aws::{Workload, Workloads, is_in_repository};
-use lifecycle::github::{FailedReport, GitHub, comment_on_pull_request};
+use lifecycle::github::GitHub;
 use lifecycle::naming::{Named, Release};
+use lifecycle::reporting::{FailedReport, comment_on_pull_request};
 use oci::{Digest, Location};
 use registry::EcrHost;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};

@@ -330,3 +330,35 @@ fn an_override_is_no_verification_that_passed() {
     let summaries = statements(&shop.upper, "prod", "https://slsa.dev/verification_summary/v1");
     assert_eq!(read_summary(&summaries[0])["verifiedLevels"], serde_json::json!(["IMAGE_LIFECYCLE_GATES"]));
 }
+
+#[test]
+fn an_unsigned_record_neither_lifts_nor_leaves_a_hold() {
+    let shop = Shop::new();
+    let require = "signature=key:publish.pub records=key:promote.pub";
+    let publish = |version: &str| {
+        let step = shop.step(shop.project.publish()).input("registry", &shop.lower.host()).input("version", version);
+        step.input("sign", "key:publish.key").run().exits(0);
+    };
+    let promote =
+        |version: &str| shop.promote("test", require).input("version", version).input("sign", "key:promote.key");
+    promote("1.0.0").run().exits(0);
+    publish("2.0.0");
+    promote("2.0.0").run().exits(0);
+    // Somebody who cannot sign says that test was rolled back.
+    let forged = shop.attach_record("test", |record| {
+        record.kind = RecordKind::Rollback;
+        record.time = lifecycle::clock::now_millis();
+    });
+    assert!(!forged.is_empty());
+    publish("2.1.0");
+    promote("2.1.0").input("dry-run", "true").run().exits(0);
+
+    promote("1.0.0").input("mode", "rollback").run().exits(0);
+    let blocked = promote("2.1.0").run().exits(1);
+    assert!(detail(&blocked, "hold").contains("is on hold, because"), "{}", detail(&blocked, "hold"));
+    // Nor does a publication of what test has already end it.
+    let republish = shop.step(shop.project.publish()).input("registry", &shop.lower.host());
+    republish.inputs(&[("environment", "test"), ("extra-tags", "again")]).run().exits(0);
+    promote("2.1.0").run().exits(1);
+    promote("2.1.0").input("lift-hold", "fixed").run().exits(0);
+}

@@ -8,7 +8,7 @@ use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::Severity;
 use serde_json::{Value, json};
 
-use crate::support::evidence::Evidence;
+use crate::support::evidence::{Evidence, ago};
 use crate::support::gates::{detail, ecr_shop, gates};
 use crate::support::markdown::{HOSTILE_NAMES, Rendered};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
@@ -196,6 +196,30 @@ fn the_newest_scan_counts() {
         evidence.scan(1, &[], 300);
     });
     broken.blocks("scan=critical", "linux/amd64 has 1 critical");
+}
+
+#[test]
+fn results_of_other_tools_and_undated_scans_do_not_hide_findings() {
+    // A scanner's results have the format of a linter's.
+    let linted = Shop::new(|evidence| {
+        evidence.lint(&[("DL1", LintLevel::Error)]);
+        evidence.sarif_of("Trivy");
+    });
+    linted.blocks("lint", "the linter found 1 errors");
+    let foreign = Shop::new(|evidence| evidence.sarif_of("Trivy"));
+    foreign.blocks("lint", "there is none");
+    // The scan itself says when it was made, and not its annotation.
+    let replayed = Shop::new(|evidence| {
+        evidence.scan_at(0, &[("CVE-2026-1", Severity::Critical)], &ago(300), &ago(300));
+        evidence.scan_at(0, &[], &ago(900), &ago(1));
+        evidence.scan(1, &[], 300);
+    });
+    replayed.blocks("scan=critical", "linux/amd64 has 1 critical");
+    let future = Shop::new(|evidence| {
+        evidence.scan_at(0, &[], &ago(-86_400), &ago(1));
+        evidence.scan(1, &[], 300);
+    });
+    future.blocks("scan=critical", "has a time in the future");
 }
 
 #[test]

@@ -127,6 +127,25 @@ impl<'a> Evidence<'a> {
         }
     }
 
+    /// A scan that says itself when it was made, attached at another time.
+    pub(crate) fn scan_at(&self, platform: usize, found: &[(&str, Severity)], finished: &str, attached: &str) {
+        let result = |(id, severity): &(&str, Severity)| json!({"id": id, "severity": [{"method": "trivy", "score": severity.name()}]});
+        let results: Vec<_> = found.iter().map(result).collect();
+        let predicate = json!({
+            "scanner": {"uri": "https://example.com", "result": results},
+            "metadata": {"scanFinishedOn": finished},
+        });
+        let subject = self.platforms()[platform].clone();
+        let statement = statement("shop/api", &subject.digest, predicate_type::VULNERABILITIES, predicate);
+        self.add(&attest(&subject, &statement, BTreeMap::new(), attached).unwrap());
+    }
+
+    /// Results of another tool in the linter's format, newer than its own.
+    pub(crate) fn sarif_of(&self, tool: &str) {
+        let document = json!({"version": "2.1.0", "runs": [{"tool": {"driver": {"name": tool}}, "results": []}]});
+        self.add(&sarif::artifact(&descriptor(&self.image.root), &document, &ago(1)).unwrap());
+    }
+
     /// Evidence of each kind that cannot be read.
     pub(crate) fn unreadable(&self) {
         let root = descriptor(&self.image.root);

@@ -150,6 +150,10 @@ impl Plan {
             "rollback": transition.rollback,
             "images": images,
             "gates": gates,
+            "evidence": request.writing.evidence.name(),
+            "onConflict": request.writing.on_conflict.name(),
+            "record": request.writing.record,
+            "signed": request.signing.signing.is_some(),
         });
         if let Some(reason) = &request.gates.override_reason {
             plan["override"] = serde_json::json!(reason);

@@ -39,6 +39,15 @@ pub enum CreateRepositories {
 }
 
 impl EvidenceMode {
+    /// Returns the word of the input.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::BestEffort => "best-effort",
+            Self::None => "none",
+        }
+    }
+
     /// Parses the input `evidence`.
     ///
     /// # Errors
@@ -63,6 +72,14 @@ impl EvidenceMode {
 }
 
 impl OnConflict {
+    /// Returns the word of the input.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Keep => "keep",
+        }
+    }
+
     /// Parses the input `on-conflict`.
     ///
     /// # Errors

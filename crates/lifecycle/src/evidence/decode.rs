@@ -276,24 +276,16 @@ pub(super) fn sbom(format: SbomFormat, document: &Document<'_>) -> Result<SbomFo
         spdx: Text,
         #[serde(rename = "@context", default)]
         spdx_context: Text,
-        components: Option<IgnoredAny>,
-        packages: Option<IgnoredAny>,
-        #[serde(rename = "@graph")]
-        graph: Option<IgnoredAny>,
+        // Required by CycloneDX. Lists of packages are not: without any, writers leave them out.
+        #[serde(rename = "specVersion", default)]
+        version: Text,
     }
     let sbom: Sbom = document.parse()?;
     let is_one = match format {
-        SbomFormat::CycloneDx => sbom.cyclonedx.0.as_deref() == Some("CycloneDX"),
+        SbomFormat::CycloneDx => sbom.cyclonedx.0.as_deref() == Some("CycloneDX") && sbom.version.0.is_some(),
         SbomFormat::Spdx => sbom.spdx.0.is_some() || sbom.spdx_context.0.is_some(),
     };
-    if !is_one {
-        return Err("is not an SBOM in the format of its type");
-    }
-    let has_list = match format {
-        SbomFormat::CycloneDx => sbom.components.is_some(),
-        SbomFormat::Spdx => sbom.packages.is_some() || sbom.graph.is_some(),
-    };
-    if has_list { Ok(format) } else { Err("has no list of packages") }
+    if is_one { Ok(format) } else { Err("is not an SBOM in the format of its type") }
 }
 
 pub(super) fn packages(format: SbomFormat, document: &Document<'_>) -> Result<PackageList, Reason> {

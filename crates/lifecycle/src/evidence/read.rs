@@ -393,7 +393,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.document(
             artifact_type::CYCLONEDX,
-            br#"{"bomFormat":"CycloneDX","components":[]}"#,
+            br#"{"bomFormat":"CycloneDX","specVersion":"1.6"}"#,
             "2026-01-01T00:00:00Z",
         );
         fixture.document(artifact_type::SPDX, b"{}", "2026-01-02T00:00:00Z");
@@ -453,14 +453,16 @@ mod tests {
     async fn a_query_reads_no_more_than_its_limit() {
         let fixture = Fixture::new();
         let padded = |day: u8| {
-            let text =
-                format!(r#"{{"bomFormat":"CycloneDX","components":[],"day":{day},"x":"{}"}}"#, "x".repeat(24 << 20));
+            let text = format!(
+                r#"{{"bomFormat":"CycloneDX","specVersion":"1.6","day":{day},"x":"{}"}}"#,
+                "x".repeat(24 << 20)
+            );
             fixture.document(artifact_type::CYCLONEDX, text.as_bytes(), &format!("2026-01-0{day}T00:00:00Z"));
         };
         (1..=3).for_each(padded);
         fixture.document(
             artifact_type::CYCLONEDX,
-            br#"{"bomFormat":"CycloneDX","components":[]}"#,
+            br#"{"bomFormat":"CycloneDX","specVersion":"1.6"}"#,
             "2025-01-01T00:00:00Z",
         );
         let found = sbom(&fixture.store, &fixture.subject.digest).await.unwrap();

@@ -187,6 +187,23 @@ fn a_tag_of_another_version_is_no_target() {
 }
 
 #[test]
+fn a_tag_in_a_mapping_by_environment_is_no_target_of_another_version() {
+    let template = named("${RepositoryPrefix}/${Name}:${Tag}")
+        .replace("imageName]}", "imageName], Tag: !FindInMap [Pinned, !Ref Environment, tag]}")
+        .replace("Mappings:\n", "Mappings:\n  Pinned: {dev: {tag: 9.9.9}, test: {tag: 1.0.0}, prod: {tag: 1.0.0}}\n");
+    assert!(template.contains("Pinned, !Ref") && template.contains("Pinned: {"), "{template}");
+    let shop = Shop::new(&template);
+    let error = shop.publish("1.2.3", 1).run().exits(1).error().to_owned();
+    assert!(error.contains("shop/api:9.9.9` is the tag of version 9.9.9, and this is 1.2.3"), "{error}");
+    assert!(!shop.store.path().join("shop/api/index.json").exists());
+    shop.publish("9.9.9", 1).run().exits(0);
+    assert!(shop.publish("9.9.9", 2).run().exits(1).error().contains("exists with another digest"));
+    let error = shop.promote("9.9.9").run().exits(1).error().to_owned();
+    assert!(error.contains("shop/api:1.0.0` is the tag of version 1.0.0, and this is 9.9.9"), "{error}");
+    assert_eq!(shop.tags().into_keys().collect::<Vec<_>>(), ["9.9.9"]);
+}
+
+#[test]
 fn a_record_tells_that_a_tag_is_of_another_version() {
     let shop = Shop::new(&named("${RepositoryPrefix}/${Name}:lambda-4f2c0de"));
     shop.publish("4f2c0de", 1).run().exits(0);

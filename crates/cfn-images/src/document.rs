@@ -189,6 +189,17 @@ impl Node {
     }
 }
 
+impl FromIterator<Entry> for Mapping {
+    /// Creates a mapping. Of several entries with the same key, the first counts.
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
+        let mut mapping = Self::default();
+        for entry in entries {
+            let _ = mapping.insert(entry);
+        }
+        mapping
+    }
+}
+
 impl Mapping {
     /// Adds an entry. If the key exists, keeps the existing entry and returns it as the error.
     pub(super) fn insert(&mut self, entry: Entry) -> Result<(), &Entry> {

@@ -15,6 +15,7 @@ mod expression;
 mod fargate;
 mod finding;
 mod given;
+mod globals;
 mod image_definition;
 mod images;
 mod images_file;
@@ -194,7 +195,7 @@ impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let source_location =
             |mark: Mark| SourceLocation { file: display.to_owned(), line: mark.line, column: mark.column };
-        let root = syntax::parse(text).map_err(|problem| Error::Invalid {
+        let root = syntax::parse(text).and_then(globals::merged).map_err(|problem| Error::Invalid {
             source_location: source_location(problem.mark),
             message: problem.message,
             hint: problem.hint,

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::one_line;
+use super::numbers;
 use super::traced_text::TracedText;
 
 /// The beginning of a loop's key. The loop's name follows.
@@ -138,6 +139,14 @@ impl Node {
                 _ => Some(text),
             },
             _ => Some(text),
+        }
+    }
+
+    /// Returns the number that other tools write in place of a plain scalar, if it differs.
+    pub(super) fn rewritten(&self) -> Option<String> {
+        match &self.kind {
+            NodeKind::Scalar { text, plain: true } => numbers::rewritten(text),
+            _ => None,
         }
     }
 

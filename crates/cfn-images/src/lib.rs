@@ -26,6 +26,7 @@ mod known_loops;
 mod loops;
 mod metadata;
 mod nested;
+mod numbers;
 mod parameters;
 mod pattern;
 mod purpose;

@@ -271,6 +271,23 @@ impl TracedText {
         literals
     }
 
+    /// Returns whether the text has the name of the environment in it, or contains `name` as a word of its own.
+    pub(super) fn has_environment(&self, name: &str) -> bool {
+        self.spans.iter().any(|span| span.source == Source::Environment) || self.has_word(name)
+    }
+
+    /// Returns whether a part that is constant in one environment contains a word, between separators.
+    pub(super) fn has_word(&self, word: &str) -> bool {
+        let is_in = |literal: Range<usize>| {
+            let text = &self.text[literal];
+            text.match_indices(word).any(|(at, found)| {
+                let is_part = |c: char| c.is_ascii_alphanumeric();
+                !text[..at].ends_with(is_part) && !text[at + found.len()..].starts_with(is_part)
+            })
+        };
+        !word.is_empty() && self.literals().into_iter().any(is_in)
+    }
+
     /// Returns the full version of three numbers that a constant part begins with, apart from words in front of it
     /// that are used with versions: `1.0.0`, `v1.0.0`, `release-1.0.0`, `1.0.0-alpine`, but not `jdk-10.1.0`. Returns
     /// `None` if the text depends on a version.

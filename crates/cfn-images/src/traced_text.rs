@@ -228,7 +228,8 @@ impl TracedText {
         let (start, end) = (new.start, new.end);
         let crosses = |span: &Span| {
             let is_apart = span.end <= start || end <= span.start;
-            !is_apart && !(span.start <= start && end <= span.end)
+            let is_around = span.start <= start && end <= span.end;
+            !(is_apart || is_around)
         };
         if self.spans.iter().any(crosses) {
             return;
@@ -325,7 +326,7 @@ impl TracedText {
     /// Returns whether the whole text is constant in one environment, and looks like a part of some version: `v1` or
     /// `1.2`.
     pub(super) fn is_version_part(&self) -> bool {
-        self.literals() == [0..self.text.len()] && VersionPart::parse(&self.text).is_some()
+        self.literals().len() == 1 && VersionPart::parse(&self.text).is_some()
     }
 
     /// Returns whether the text depends on a version only through values of the build, all of them the same.

@@ -153,6 +153,9 @@ fn what_cannot_be_read_may_deploy_an_image() {
         let reference = "{registry}/{image}:{environment}-{version}";
         let run = project.publish().input("registry", "oci:store").input("reference", reference).run().exits(0);
         assert_eq!(references(&run), ["shop-worker:dev-1.0.0"], "{resources}");
+        let warnings = run.log.messages("warning").join("\n");
+        let told = format!("image `Worker` gets its name from the input `reference`, `{reference}`: ");
+        assert!(warnings.contains(&told) && warnings.contains(words), "{resources}: {warnings}");
     }
     // A condition that is false, and a definition that is in the checkout.
     for resources in [
@@ -451,10 +454,7 @@ fn a_default_of_another_environment_is_refused() {
     let text = text.replace("Mappings:", "Mappings:\n  Tags: {dev: {tag: dev}, prod: {tag: prod}}");
     let keyed = with("x: {}", "x");
     keyed.write("template.yaml", &text.replace("  Deploy:", "  Stage: {Type: String, Default: prod}\n  Deploy:"));
-    let run = published(&keyed).exits(0);
-    let warnings = run.log.messages("warning").join("\n");
-    assert!(
-        warnings.contains("is the same in every environment") && warnings.contains("`Stage={environment}`"),
-        "{warnings}"
-    );
+    let run = published(&keyed).exits(2);
+    let error = run.error();
+    assert!(error.contains("is the same in every environment") && error.contains("`Stage={environment}`"), "{error}");
 }

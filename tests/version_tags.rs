@@ -187,6 +187,22 @@ fn a_tag_of_another_version_is_no_target() {
 }
 
 #[test]
+fn a_tag_in_a_mapping_by_environment_is_no_target_of_another_version() {
+    let template = named("${RepositoryPrefix}/${Name}:${Tag}")
+        .replace("- Name: !Find", "- Tag: !FindInMap [Pinned, !Ref Environment, tag]\n              Name: !Find")
+        .replace("Mappings:\n", "Mappings:\n  Pinned: {dev: {tag: 9.9.9}, test: {tag: 1.0.0}, prod: {tag: 1.0.0}}\n");
+    let shop = Shop::new(&template);
+    let error = shop.publish("1.2.3", 1).run().exits(1).error().to_owned();
+    assert!(error.contains("shop/api:9.9.9` is the tag of version 9.9.9, and this is 1.2.3"), "{error}");
+    assert!(!shop.store.path().join("shop/api/index.json").exists());
+    shop.publish("9.9.9", 1).run().exits(0);
+    assert!(shop.publish("9.9.9", 2).run().exits(1).error().contains("exists with another digest"));
+    let error = shop.promote("9.9.9").run().exits(1).error().to_owned();
+    assert!(error.contains("shop/api:1.0.0` is the tag of version 1.0.0, and this is 9.9.9"), "{error}");
+    assert_eq!(shop.tags().into_keys().collect::<Vec<_>>(), ["9.9.9"]);
+}
+
+#[test]
 fn a_record_tells_that_a_tag_is_of_another_version() {
     let shop = Shop::new(&named("${RepositoryPrefix}/${Name}:lambda-4f2c0de"));
     shop.publish("4f2c0de", 1).run().exits(0);
@@ -205,4 +221,89 @@ fn a_tag_that_is_no_version_moves() {
         }
         shop.promote("4f2c0de").run().exits(0);
     }
+}
+
+/// The gates of an environment have not seen an image that another environment's run tags with its name.
+#[test]
+fn the_name_of_another_environment_is_no_target() {
+    let (way_out, by_expression) =
+        ("as `${Environment}` in the template, or as `{environment}` in an input", "${RepositoryPrefix}/${Name}");
+    for name in ["prod-${DeploymentVersion}", "${DeploymentVersion}-prod", "prod", "x_prod.${DeploymentVersion}"] {
+        let shop = Shop::new(&named(&format!("{by_expression}:{name}")));
+        let error = shop.publish("1.0.0", 1).run().exits(2).error().to_owned();
+        assert!(
+            error.starts_with("template.yaml:14:") || error.contains("the name contains `prod`"),
+            "{name}: {error}"
+        );
+        assert!(error.contains("the name contains `prod`, which is another environment") && error.contains(way_out));
+        assert!(!shop.store.path().join("shop/api/index.json").exists(), "{name}");
+    }
+    // The name of an earlier environment may be that of later ones too.
+    let shop = Shop::new(&named(&format!("{by_expression}:dev-${{DeploymentVersion}}")));
+    shop.publish("1.0.0", 1).run().exits(0);
+    shop.promote("1.0.0").run().exits(0);
+    let shop = Shop::new(&named("${RepositoryPrefix}/prod/${Name}:${DeploymentVersion}"));
+    assert!(shop.publish("1.0.0", 1).run().exits(2).error().contains("the name contains `prod`"));
+    // The inputs and the images file can do that as well.
+    let of_input = Shop::undeployed();
+    let step = of_input.publish("1.0.0", 1).input("reference", "{registry}/{image}:prod-{version}");
+    assert!(step.run().exits(2).error().contains("the name contains `prod`"));
+    let by_parameter = named("${Whole}").replace("Parameters:\n", "Parameters:\n  Whole: {Type: String}\n");
+    let shop = Shop::new(&by_parameter);
+    let of_parameter = |tag: &str| {
+        let line = format!("Whole={{registry}}/shop/api:{tag}-{{version}}");
+        shop.publish("1.0.0", 1).input("parameters", &line).run()
+    };
+    assert!(of_parameter("prod").exits(2).error().contains("the name contains `prod`"));
+    of_parameter("{environment}").exits(0);
+    // A name with the own environment, a part of a word, and a word in the image's or version's own name are others.
+    for name in
+        ["${Environment}-prod-${DeploymentVersion}", "product-${DeploymentVersion}", "live-${DeploymentVersion}"]
+    {
+        let shop = Shop::new(&named(&format!("{by_expression}:{name}")));
+        shop.publish("1.0.0-prod", 1).run().exits(0);
+    }
+    let shop =
+        Shop::new(&named(&format!("{by_expression}:${{DeploymentVersion}}")).replace("shop/api", "prod/load-test"));
+    shop.publish("1.0.0", 1).run().exits(0);
+}
+
+#[test]
+fn the_known_environments_are_those_of_the_ladder() {
+    let template = named("${RepositoryPrefix}/${Name}:live-${DeploymentVersion}");
+    let shop = Shop::new(&template);
+    // Nothing says that it is an environment.
+    shop.publish("1.0.0", 1).run().exits(0);
+    let promote = shop.promote("1.0.0").inputs(&[("environments", "dev,test,live")]);
+    assert!(promote.run().exits(2).error().contains("the name contains `live`"));
+    let allowed =
+        template.replace("Environment: {Type: String}", "Environment: {Type: String, AllowedValues: [dev, live]}");
+    assert!(Shop::new(&allowed).publish("1.0.0", 1).run().exits(2).error().contains("the name contains `live`"));
+    // The environments have other names than the default ones, so that `test` may mean anything.
+    let shop = Shop::new(&named("${RepositoryPrefix}/${Name}:test-${DeploymentVersion}"));
+    shop.publish("1.0.0", 1).input("environment", "integration").run().exits(0);
+}
+
+#[test]
+fn a_default_of_another_environment_is_refused() {
+    let template = named("${RepositoryPrefix}/${Name}:${Stage}-${DeploymentVersion}")
+        .replace("Environment: {Type: String}", "Stage: {Type: String, Default: prod}");
+    let shop = Shop::new(&template);
+    let error = shop.publish("1.0.0", 1).run().exits(2).error().to_owned();
+    assert!(
+        error.contains("`Stage` has its default (hint: give the input `parameters` `Stage={environment}`)"),
+        "{error}"
+    );
+    shop.publish("1.0.0", 1).input("parameters", "Stage={environment}").run().exits(0);
+}
+
+#[test]
+fn an_extra_tag_of_another_environment_is_refused() {
+    let shop = by_tag();
+    let error = shop.publish("1.0.0", 1).input("extra-tags", "prod-{version}").run().exits(2).error().to_owned();
+    assert_eq!(
+        error,
+        "input `extra-tags`: `prod-{version}` makes `prod-1.0.0`, which contains `prod`, and the run is for `dev` (hint: write `{environment}-{version}`)"
+    );
+    shop.publish("1.0.0", 1).input("extra-tags", "{environment}\nproduct\ndev-to-prod").run().exits(0);
 }

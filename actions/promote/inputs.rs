@@ -64,8 +64,9 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn request(&self, runner: &Arc<Runner>) -> anyhow::Result<Request> {
         let version = self.parsed_version()?.ok_or(InputError::Required("version"))?;
-        let common = self.common().parse(runner)?;
+        let mut common = self.common().parse(runner)?;
         let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        common.project.set_ladder(ladder.environments());
         let transition = self.transition(version, &ladder)?;
         let expected = self.expect();
         let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";

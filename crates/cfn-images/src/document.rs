@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::one_line;
+use super::numbers;
 use super::traced_text::TracedText;
 
 /// The beginning of a loop's key. The loop's name follows.
@@ -141,6 +142,14 @@ impl Node {
         }
     }
 
+    /// Returns the number that other tools write in place of a plain scalar, if it differs.
+    pub(super) fn rewritten(&self) -> Option<String> {
+        match &self.kind {
+            NodeKind::Scalar { text, plain: true } => numbers::rewritten(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.kind, NodeKind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
@@ -186,6 +195,17 @@ impl Node {
             NodeKind::Mapping(_) if self.intrinsic().is_some() => "an intrinsic function",
             NodeKind::Mapping(_) => "a mapping",
         }
+    }
+}
+
+impl FromIterator<Entry> for Mapping {
+    /// Creates a mapping. Of several entries with the same key, the first counts.
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
+        let mut mapping = Self::default();
+        for entry in entries {
+            let _ = mapping.insert(entry);
+        }
+        mapping
     }
 }
 

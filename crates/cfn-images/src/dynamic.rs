@@ -12,9 +12,7 @@ impl Scope<'_> {
         if !text.parts.iter().any(|part| part.text.as_ref().is_ok_and(|text| text.contains(OPEN))) {
             return text;
         }
-        let mut resolved = Text::default();
-        resolved.reads = text.reads;
-        resolved.chosen = text.chosen;
+        let mut resolved = text.empty();
         // A dynamic reference that has begun in an earlier part and has not ended yet.
         let mut open: Option<Result<TracedText, Unresolved>> = None;
         for part in text.parts {

@@ -80,6 +80,7 @@ pub(super) fn usage_of_text(
 ) -> Usage {
     let text = text.chosen(container.by);
     let (environments, pieces) = (environments(scope, &text), pieces(&text));
+    let rewritten = text.rewritten.clone();
     let (text, pin) = without_digest(text);
     let registry_part = registry_part(&text);
     let parts = text.parts.iter().skip(registry_part.as_ref().map_or(0, |part| part.parts));
@@ -91,7 +92,10 @@ pub(super) fn usage_of_text(
         kind: resource.kind.clone(),
         place: UsagePlace::DeploySite,
         container: None,
-        reference: reference(&text, pin, registry_part.as_ref(), stand_in, &source_location),
+        reference: match rewritten {
+            Some(why) => Err(why),
+            None => reference(&text, pin, registry_part.as_ref(), stand_in, &source_location),
+        },
         source_location,
         path: text.path(),
         environments,

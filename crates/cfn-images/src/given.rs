@@ -119,9 +119,7 @@ impl Scope<'_> {
 
     /// Marks what a pipeline has yet to replace in an image's text as unknown.
     pub(super) fn with_placeholders(&self, text: Text, mark: Mark) -> Text {
-        let mut marked = Text::default();
-        marked.reads = text.reads;
-        marked.chosen = text.chosen;
+        let mut marked = text.empty();
         for part in text.parts {
             let (Ok(literal), None) = (&part.text, &part.origin) else {
                 marked.push(part);

@@ -87,9 +87,16 @@ impl Template {
 /// Returns the images of an images file.
 fn of_images_file(file: &File, mapping: &str) -> Result<Vec<ImageDefinition>, Error> {
     const SECTION: &str = "images";
-    let Some(section) = file.root.get(SECTION) else { return Ok(Vec::new()) };
-    match mapping_of(file, section, SECTION)?.entries() {
-        [] => Err(Error::invalid(file.source_location(section.mark), format!("`{SECTION}` is empty"))),
+    let Some(section) = file.root.as_mapping().and_then(|root| root.get(SECTION)) else { return Ok(Vec::new()) };
+    let no_images = |mark: Mark| {
+        let hint = "list the images by key, such as `Api: {imageName: shop/api}`";
+        Error::hinted(file.source_location(mark), format!("`{SECTION}` is empty"), hint)
+    };
+    if section.value.is_null() {
+        return Err(no_images(section.mark));
+    }
+    match mapping_of(file, &section.value, SECTION)?.entries() {
+        [] => Err(no_images(section.value.mark)),
         images => images.iter().map(|entry| image(file, SECTION, mapping, entry)).collect(),
     }
 }

@@ -36,7 +36,7 @@ impl File {
     /// Reads the settings if this is an images file.
     ///
     /// # Errors
-    /// Returns an error if it has an unknown key, or a setting is not a string.
+    /// Returns an error if it has an unknown key, a setting is not a string, or two settings contradict each other.
     pub(super) fn images_file(&self) -> Result<Option<ImagesFile>, Error> {
         let Some(root) = self.root.as_mapping().filter(|root| is_images_file(root.entries())) else { return Ok(None) };
         if let Some(unknown) = root.entries().iter().find(|entry| !KEYS.contains(&entry.key.as_str())) {
@@ -55,12 +55,17 @@ impl File {
                 }
             },
         };
-        Ok(Some(ImagesFile {
-            registry: setting("registry")?,
-            registry_parameter: setting("registry-parameter")?,
-            reference: setting("reference")?,
-            environments,
-        }))
+        if let Some((first, second)) = duplicate(&environments) {
+            let message = format!("`environments` has `{}` twice", second.value);
+            let hint = format!("the other is at {}", first.source_location);
+            return Err(Error::hinted(second.source_location.clone(), message, hint));
+        }
+        let (registry, registry_parameter) = (setting("registry")?, setting("registry-parameter")?);
+        if let (Some(_), Some(parameter)) = (&registry, &registry_parameter) {
+            let message = "`registry` and `registry-parameter` contradict each other";
+            return Err(Error::hinted(parameter.source_location.clone(), message, "keep one of them"));
+        }
+        Ok(Some(ImagesFile { registry, registry_parameter, reference: setting("reference")?, environments }))
     }
 
     /// Reads the name of an environment.
@@ -74,6 +79,12 @@ impl File {
     }
 }
 
+/// Returns the first two names that are the same.
+fn duplicate(names: &[Placed<String>]) -> Option<(&Placed<String>, &Placed<String>)> {
+    let earlier = |at: usize, name: &Placed<String>| names[..at].iter().find(|one| one.value == name.value);
+    names.iter().enumerate().find_map(|(at, name)| Some((earlier(at, name)?, name)))
+}
+
 /// Returns whether a document with these keys is an images file.
 fn is_images_file(keys: &[Entry]) -> bool {
     let has = |key: &str| keys.iter().any(|entry| entry.key == key);
@@ -85,8 +96,9 @@ fn is_images_file(keys: &[Entry]) -> bool {
 pub fn is_meant_as_images_file(text: &str) -> bool {
     match syntax::parse(text) {
         Ok(root) => root.as_mapping().is_some_and(|root| {
-            is_images_file(root.entries())
-                && root.get("images").is_some_and(|images| images.value.as_mapping().is_some())
+            let has_our_keys = || root.entries().iter().all(|entry| KEYS.contains(&entry.key.as_str()));
+            let is_ours = |images: &Node| images.as_mapping().is_some() || (images.is_null() && has_our_keys());
+            is_images_file(root.entries()) && root.get("images").is_some_and(|images| is_ours(&images.value))
         }),
         Err(_) => text.lines().any(|line| line.starts_with("images:")),
     }

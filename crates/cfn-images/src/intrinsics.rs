@@ -238,8 +238,18 @@ impl<'t> Scope<'t> {
         match self.loops.unknown_in(traced, "$&") {
             Some(why) => Value::Unknown(why.clone()),
             None if traced.dependence().is_any() => Value::Text(self.literal(traced, node.mark)),
-            None => Value::Text(self.literal(&TracedText::from(rendered), node.mark)),
+            None => {
+                let rewritten = self.rewritten(node);
+                Value::Text(self.literal(&TracedText::from(rendered), node.mark).with_rewritten(rewritten))
+            }
         }
+    }
+
+    /// Returns why other tools change a scalar, if they do.
+    pub(super) fn rewritten(&self, node: &Node) -> Option<Unresolved> {
+        let (text, value) = (node.text()?, node.rewritten()?);
+        let reason = format!("`{text}` has no quotes, and SAM and the AWS CLI deploy the number `{value}` instead");
+        Some(Unresolved::new(self.source_location(node), reason).hint(format!("write it with quotes: '{text}'")))
     }
 
     pub(super) fn mistake(&self, node: &Node, reason: impl Into<String>) -> Unresolved {

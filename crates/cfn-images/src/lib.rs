@@ -15,6 +15,7 @@ mod expression;
 mod fargate;
 mod finding;
 mod given;
+mod globals;
 mod image_definition;
 mod images;
 mod images_file;
@@ -25,6 +26,7 @@ mod known_loops;
 mod loops;
 mod metadata;
 mod nested;
+mod numbers;
 mod parameters;
 mod pattern;
 mod purpose;
@@ -194,7 +196,7 @@ impl File {
     fn parse(text: &str, display: &Path) -> Result<Self, Error> {
         let source_location =
             |mark: Mark| SourceLocation { file: display.to_owned(), line: mark.line, column: mark.column };
-        let root = syntax::parse(text).map_err(|problem| Error::Invalid {
+        let root = syntax::parse(text).and_then(globals::merged).map_err(|problem| Error::Invalid {
             source_location: source_location(problem.mark),
             message: problem.message,
             hint: problem.hint,

@@ -42,7 +42,12 @@ impl Parameter {
 
     /// Returns whether the parameter is the environment, judging by its name or its allowed values.
     pub fn is_environment(&self, environment: &str) -> bool {
-        is_environment(&self.name.to_lowercase()) || self.allowed_values.iter().any(|value| value == environment)
+        self.is_called_environment() || self.allowed_values.iter().any(|value| value == environment)
+    }
+
+    /// Returns whether the parameter is the environment, judging by its name alone.
+    pub fn is_called_environment(&self) -> bool {
+        is_environment(&self.name.to_lowercase())
     }
 
     /// Returns whether the parameter is the version, judging by its name.
@@ -298,7 +303,12 @@ impl Scope<'_> {
         let source_location = || parameter.source_location.clone();
         let value = match (passed, &parameter.default) {
             (Some(value), _) => value,
-            (None, Some(default)) => Value::part(Ok(TracedText::from(default.as_str())), origin.clone()),
+            (None, Some(default)) => {
+                let declared = self.file.declaration("Parameters", &parameter.name);
+                let rewritten = declared.and_then(|declared| self.rewritten(declared.get("Default")?));
+                let text = Text::of(Ok(TracedText::from(default.as_str())), Some(origin.clone()));
+                Value::Text(text.with_rewritten(rewritten))
+            }
             (None, None) => {
                 let missing = format!("parameter `{}` has no default and no value was given", parameter.name);
                 let missing =

@@ -1,6 +1,7 @@
 //! The positions of environment and version in an image's name.
 
 use super::traced_text::{Dependence, TracedText};
+use super::value::looks_like_host;
 use super::version::Version;
 use oci::Tag;
 
@@ -91,6 +92,52 @@ impl NamePattern {
         let name = self.repository.rsplit('/').next().unwrap_or_default();
         let words: Vec<&str> = name.split(['-', '_', '.']).chain(environment.split(['-', '_'])).collect();
         self.tag.full_version(&words).filter(|found| found != version)
+    }
+
+    /// Returns the first of the environments `others` whose name is written out in the tag, as a folder of the
+    /// repository, or beside the image's own name in it. Returns `None` if the name has the environment of the run as well. `registry` is
+    /// what the name starts with.
+    pub fn other_environment<'e>(
+        &self,
+        environment: &str,
+        others: impl IntoIterator<Item = &'e str>,
+        registry: &str,
+        image: &str,
+    ) -> Option<&'e str> {
+        let is_registry = |rest: &str| rest.starts_with('/') && !registry.is_empty();
+        let start = match self.repository.strip_prefix(registry).filter(|rest| is_registry(rest)) {
+            Some(_) => registry.len(),
+            None => self
+                .repository
+                .split_once("/")
+                .filter(|(host, _)| looks_like_host(host))
+                .map_or(0, |(host, _)| host.len()),
+        };
+        let registry_part = self.repository.slice(0..start);
+        // The name of an image may contain any word: `load-test`.
+        let path = self.repository.suffix(start).replace(image, &TracedText::from("\0"));
+        let is_own = [&path, &self.tag].iter().any(|part| part.has_environment(environment))
+            || (!registry.starts_with("oci:") && registry_part.has_environment(environment));
+        // A folder such as `acme-prod` may be shared by environments.
+        let components = path.split("/");
+        let is_in_path = |other: &str| {
+            let is_it = |component: &TracedText| component.as_str() == other || component.contains('\0');
+            components.iter().filter(|component| is_it(component)).any(|component| component.has_word(other))
+        };
+        let is_in = |other: &&str| is_in_path(other) || self.tag.has_word(other);
+        others.into_iter().find(is_in).filter(|_| !is_own)
+    }
+
+    /// Returns the first of the environments `others` whose name is written out in the tag. Returns `None` if the tag has
+    /// the environment of the run as well, or if environments have different repositories.
+    pub fn other_environment_in_tag<'e>(
+        &self,
+        environment: &str,
+        others: impl IntoIterator<Item = &'e str>,
+    ) -> Option<&'e str> {
+        let is_own = self.tag.has_environment(environment) || self.repository_is_of_environment();
+        let is_in = |other: &&str| self.tag.has_word(other);
+        others.into_iter().find(is_in).filter(|_| !is_own)
     }
 
     /// Returns whether the tag depends on no version, but this one is written out in it.

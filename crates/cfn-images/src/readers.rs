@@ -283,9 +283,7 @@ fn pipeline_source(scope: &Scope, at: &ContainerNode<'_>) -> Option<Text> {
 
 /// Fills in the variables of a program, `${Name}`, that its resource has values for.
 fn substituted(scope: &Scope, text: Text, variables: &Mapping) -> Text {
-    let mut filled = Text::default();
-    filled.reads.clone_from(&text.reads);
-    filled.chosen = text.chosen;
+    let mut filled = text.empty();
     for part in text.parts {
         let Ok(known) = &part.text else {
             filled.push(part);

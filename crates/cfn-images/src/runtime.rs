@@ -4,7 +4,6 @@ use super::alternatives::Alternatives;
 use super::deploy_sites::PlatformRule;
 use super::document::Node;
 use super::intrinsics::{Scope, TOO_MANY};
-use super::resources::has_type;
 
 use super::usage::Runtime;
 use super::value::{Unresolved, Value};
@@ -32,15 +31,10 @@ pub(super) fn runtime(scope: &Scope, rule: PlatformRule, path: &[&Node], resourc
             let declared = declared.or_else(|| instance_types(scope, path));
             declared.unwrap_or_else(|| fixed("amd64", on_fargate()))
         }
-        PlatformRule::Architectures => {
-            let own = properties.and_then(|properties| properties.get("Architectures"));
-            let is_sam = has_type(resource, "AWS::Serverless::Function");
-            let global = || scope.file.root.at(&["Globals", "Function", "Architectures"]).filter(|_| is_sam);
-            match own.map(AsRef::as_ref).or_else(global) {
-                Some(node) => from_alternatives(scope, node, architectures(scope, node)),
-                None => fixed("amd64", true),
-            }
-        }
+        PlatformRule::Architectures => match properties.and_then(|properties| properties.get("Architectures")) {
+            Some(node) => from_alternatives(scope, node, architectures(scope, node)),
+            None => fixed("amd64", true),
+        },
         PlatformRule::Architecture(path) => match properties.and_then(|properties| properties.at(path)) {
             Some(node) => from_alternatives(scope, node, architecture(scope, node)),
             None => fixed("amd64", true),

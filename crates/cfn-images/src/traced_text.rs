@@ -25,7 +25,7 @@ pub struct TracedText {
     spans: Vec<Span>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Span {
     start: usize,
     end: usize,
@@ -217,8 +217,35 @@ impl TracedText {
             literal.is_some_and(counts) && is_bound(*start, *end)
         });
         let found: Vec<Span> = found.map(|(start, end)| Span { start, end, source: Source::Version }).collect();
-        self.spans.extend(found);
-        self.spans.sort_by_key(|span| span.start);
+        for version in found {
+            self.insert(version);
+        }
+    }
+
+    /// Adds a span. A span that it lies in, which is constant in one environment, stays on both sides of it. One that
+    /// crosses the boundary of another is left out.
+    fn insert(&mut self, new: Span) {
+        let (start, end) = (new.start, new.end);
+        let crosses = |span: &Span| {
+            let is_apart = span.end <= start || end <= span.start;
+            let is_around = span.start <= start && end <= span.end;
+            !(is_apart || is_around)
+        };
+        if self.spans.iter().any(crosses) {
+            return;
+        }
+        let around = self.spans.iter().position(|span| span.start <= start && end <= span.end);
+        match around {
+            Some(at) => {
+                let Span { start: before, end: after, source } = self.spans[at];
+                let sides = [Span { start: before, end: start, source }, new, Span { start: end, end: after, source }];
+                self.spans.splice(at..=at, sides);
+            }
+            None => {
+                let at = self.spans.partition_point(|span| span.start < start);
+                self.spans.insert(at, new);
+            }
+        }
     }
 
     /// Marks the version where the template writes it out as a word of its own, unless the text depends on a version
@@ -231,16 +258,35 @@ impl TracedText {
         self
     }
 
-    /// Returns where the text is constant.
+    /// Returns where the text is constant in one environment. The environment's own name is not part of it, but a value
+    /// that a mapping has for the environment is.
     fn literals(&self) -> Vec<Range<usize>> {
         let mut literals = Vec::new();
         let mut start = 0;
-        for span in &self.spans {
+        let is_constant = |span: &&Span| matches!(span.source, Source::Altered(by) if !by.version);
+        for span in self.spans.iter().filter(|span| !is_constant(span)) {
             literals.push(start..span.start);
             start = span.end;
         }
         literals.push(start..self.text.len());
         literals
+    }
+
+    /// Returns whether the text has the name of the environment in it, or contains `name` as a word of its own.
+    pub(super) fn has_environment(&self, name: &str) -> bool {
+        self.spans.iter().any(|span| span.source == Source::Environment) || self.has_word(name)
+    }
+
+    /// Returns whether a part that is constant in one environment contains a word, between separators.
+    pub(super) fn has_word(&self, word: &str) -> bool {
+        let is_in = |literal: Range<usize>| {
+            let text = &self.text[literal];
+            text.match_indices(word).any(|(at, found)| {
+                let is_part = |c: char| c.is_ascii_alphanumeric();
+                !text[..at].ends_with(is_part) && !text[at + found.len()..].starts_with(is_part)
+            })
+        };
+        !word.is_empty() && self.literals().into_iter().any(is_in)
     }
 
     /// Returns the full version of three numbers that a constant part begins with, apart from words in front of it
@@ -277,9 +323,10 @@ impl TracedText {
         self.literals().into_iter().flat_map(parts).any(|part| version.has_part(part))
     }
 
-    /// Returns whether the whole text is constant, and looks like a part of some version: `v1` or `1.2`.
+    /// Returns whether the whole text is constant in one environment, and looks like a part of some version: `v1` or
+    /// `1.2`.
     pub(super) fn is_version_part(&self) -> bool {
-        self.spans.is_empty() && VersionPart::parse(&self.text).is_some()
+        self.literals().len() == 1 && VersionPart::parse(&self.text).is_some()
     }
 
     /// Returns whether the text depends on a version only through values of the build, all of them the same.

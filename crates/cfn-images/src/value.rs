@@ -102,6 +102,8 @@ pub(super) struct Text {
     pub(super) reads: BTreeSet<MappingRead>,
     /// What the choice of this text over others depends on, if a condition makes it.
     pub(super) chosen: Dependence,
+    /// Why other tools change the text, if it has a number that they write in another way.
+    pub(super) rewritten: Option<Unresolved>,
     length: usize,
 }
 
@@ -319,9 +321,20 @@ impl Text {
     pub(super) fn append(&mut self, other: Self) {
         self.reads.extend(other.reads);
         self.chosen |= other.chosen;
+        self.rewritten = self.rewritten.take().or(other.rewritten);
         for part in other.parts {
             self.push(part);
         }
+    }
+
+    /// Returns an empty text that comes from the same expression.
+    pub(super) fn empty(&self) -> Self {
+        Self { reads: self.reads.clone(), chosen: self.chosen, rewritten: self.rewritten.clone(), ..Self::default() }
+    }
+
+    /// Notes why other tools change the text, if they do.
+    pub(super) fn with_rewritten(self, rewritten: Option<Unresolved>) -> Self {
+        Self { rewritten, ..self }
     }
 
     pub(super) fn is_too_long(&self) -> bool {
@@ -338,7 +351,7 @@ impl Text {
             return (self.clone(), None);
         };
         let of = |parts: &[Part], first: Option<TracedText>, last: Option<TracedText>| {
-            let mut text = Self { reads: self.reads.clone(), chosen: self.chosen, ..Self::default() };
+            let mut text = self.empty();
             let cut = |text: TracedText| Part { text: Ok(text), origin: part.origin.clone() };
             first.map(cut).into_iter().chain(parts.iter().cloned()).chain(last.map(cut)).for_each(|p| text.push(p));
             text
@@ -351,8 +364,7 @@ impl Text {
     pub(super) fn split(&self, delimiter: &str, is_replaced: bool) -> Option<Vec<Self>> {
         let has_delimiter = |part: &Part| part.text.as_ref().is_ok_and(|text| text.contains(delimiter));
         let is_replaced = is_replaced && self.parts.iter().any(has_delimiter);
-        let empty = || Self { reads: self.reads.clone(), chosen: self.chosen, ..Self::default() };
-        let mut items = vec![empty()];
+        let mut items = vec![self.empty()];
         // In another environment or version, a part may contain more or fewer delimiters, which shifts later items.
         let mut shifted = Dependence::default();
         for part in &self.parts {
@@ -367,7 +379,7 @@ impl Text {
             let is_whole = pieces.len() == 1;
             for (position, piece) in pieces.into_iter().enumerate() {
                 if position > 0 {
-                    items.push(empty());
+                    items.push(self.empty());
                 }
                 let origin = part.origin.clone().filter(|_| is_whole);
                 items.last_mut()?.push(Part { text: Ok(piece.altered(shifted)), origin });

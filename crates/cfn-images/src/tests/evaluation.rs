@@ -232,3 +232,35 @@ fn an_ssm_parameters_given_value_is_its_name() {
         evaluate_with(image, &[("Registry", "/none")]).ends_with("the value of SSM parameter `/none` is not known")
     );
 }
+
+/// SAM and the AWS CLI write a plain number in another way than the template does.
+#[test]
+fn a_number_that_other_tools_rewrite_is_no_part_of_a_name() {
+    let found = |default: &str, image: &str| {
+        let text = format!(
+            "
+Parameters: {{Release: {{Type: String, Default: {default}}}}}
+Mappings: {{Of: {{all: {{plain: 010, quoted: '010'}}}}}}
+Resources:
+  Task: {{Type: AWS::ECS::TaskDefinition, Properties: {{ContainerDefinitions: [{{Image: {image}}}]}}}}
+"
+        );
+        let template = template(&text);
+        let usages = template.usages(&context(&[]));
+        assert_eq!(usages[0].path.as_deref(), Some("app"), "{image}");
+        references(&template, &context(&[])).join(" ")
+    };
+    let by_parameter = "!Sub 'r.example/app:${Release}'";
+    assert_eq!(
+        found("1.10", by_parameter),
+        "template.yaml:2:47: `1.10` has no quotes, and SAM and the AWS CLI deploy the number `1.1` instead (write it with quotes: '1.10')"
+    );
+    assert_eq!(found("'1.10'", by_parameter), "r.example/app:1.10");
+    assert_eq!(found("1.1", by_parameter), "r.example/app:1.1");
+    let by_mapping =
+        |attribute: &str| found("x", &format!("!Join [':', [r.example/app, !FindInMap [Of, all, {attribute}]]]"));
+    assert!(by_mapping("plain").contains("deploy the number `8`"), "{}", by_mapping("plain"));
+    assert_eq!(by_mapping("quoted"), "r.example/app:010");
+    // What only decides a condition, or is not used, is no part of the name.
+    assert_eq!(found("1.10", "r.example/app:1"), "r.example/app:1");
+}

@@ -43,9 +43,19 @@ fn a_template_is_no_images_file() {
 }
 
 #[test]
+fn a_file_without_images_is_meant_as_one_if_it_has_no_other_keys() {
+    assert!(crate::is_meant_as_images_file("registry: r.example\nimages:\n"));
+    assert!(!crate::is_meant_as_images_file("images:\ngallery: true\n"));
+    assert!(!crate::is_meant_as_images_file("images: [a.png]\n"));
+}
+
+#[test]
 fn mistakes_have_a_location_and_a_hint() {
     insta::assert_snapshot!(read("images: {Web: {imageName: web}}\nregistri: x\n").shown(), @"images.yaml:2:1: an images file has no key `registri` (did you mean `registry`?)");
-    insta::assert_snapshot!(read("images: {}\n").shown(), @"images.yaml:1:9: `images` is empty");
+    insta::assert_snapshot!(read("images: {}\n").shown(), @"images.yaml:1:9: `images` is empty (list the images by key, such as `Api: {imageName: shop/api}`)");
+    insta::assert_snapshot!(read("registry: r.example\nimages:\n").shown(), @"images.yaml:2:1: `images` is empty (list the images by key, such as `Api: {imageName: shop/api}`)");
+    insta::assert_snapshot!(read("images: {Web: {imageName: web}}\nregistry: r.example\nregistry-parameter: /r\n").shown(), @"images.yaml:3:21: `registry` and `registry-parameter` contradict each other (keep one of them)");
+    insta::assert_snapshot!(read("images: {Web: {imageName: web}}\nenvironments: [dev, prod, dev]\n").shown(), @"images.yaml:2:27: `environments` has `dev` twice (the other is at images.yaml:2:16)");
     insta::assert_snapshot!(read("images: [web]\n").shown(), @"images.yaml:1:9: `images` is a list, not a mapping");
     insta::assert_snapshot!(read("images: {Web: {context: web}}\n").shown(), @"images.yaml:1:10: `images.Web` has no `imageName` (add `imageName: web`, the repository's path below the registry)");
     insta::assert_snapshot!(read("images: {Web: {imageName: web, contxt: web}}\n").shown(), @"images.yaml:1:32: `images.Web` has an unknown key `contxt` (did you mean `context`?)");

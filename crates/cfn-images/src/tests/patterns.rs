@@ -15,7 +15,7 @@ Parameters:
   Tags: {{Type: CommaDelimitedList, Default: 'a,b'}}
   Looked: {{Type: 'AWS::SSM::Parameter::Value<String>', Default: /looked}}
 Mappings:
-  ByEnvironment: {{dev: {{tag: dev-tag, repository: one}}, prod: {{tag: prod-tag, repository: two}}}}
+  ByEnvironment: {{dev: {{tag: dev-tag, repository: one, pin: 9.9.9, of: -rc.1}}, prod: {{tag: prod-tag, repository: two, pin: 1.0.0}}}}
   ByVersion: {{'1.2.3': {{tag: one-two-three}}, '2.0.0': {{tag: two}}}}
   Words: {{App: {{imageName: shop/jdk-10.1.0}}}}
 Conditions:
@@ -195,6 +195,26 @@ fn a_full_version_in_a_tag_is_another_one_or_this() {
     }
     let expression = "!Sub 'r.io/app:${DeploymentVersion}-1.0.0'";
     assert_eq!(pattern_with(expression, "1.1.0", &[]).other_version("dev", &VERSION), None);
+}
+
+#[test]
+fn a_version_in_a_mapping_by_environment_is_written_out() {
+    for (tag, version) in
+        [("${V}", "9.9.9"), ("v${V}", "9.9.9"), ("${Environment}-${V}", "9.9.9"), ("9.9.9${R}", "9.9.9-rc.1")]
+    {
+        let values =
+            "V: !FindInMap [ByEnvironment, !Ref Environment, pin], R: !FindInMap [ByEnvironment, !Ref Environment, of]";
+        let expression = format!("!Sub ['r.io/app:{tag}', {{{values}}}]");
+        let other = pattern_with(&expression, "1.2.3", &[]);
+        let found = other.other_version("dev", &"1.2.3".parse().unwrap()).map(|version| version.to_string());
+        assert_eq!(found.as_deref(), Some(version), "{tag}");
+        // It is this version's own tag, and not that of the version in another environment.
+        if version == "9.9.9" {
+            let own = pattern_with(&expression, version, &[]);
+            assert!(own.is_of_version() && own.other_version("dev", &version.parse().unwrap()).is_none(), "{tag}");
+            assert_eq!(own.render("prod", &version.parse().unwrap()), None, "{tag}");
+        }
+    }
 }
 
 #[test]

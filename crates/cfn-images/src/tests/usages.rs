@@ -291,3 +291,44 @@ fn the_path_may_be_known_where_the_reference_is_not() {
         assert_eq!(usages[0].path.as_deref(), path, "{image}");
     }
 }
+
+/// SAM's own rules: mappings are merged, lists are added to each other, and a function's value overrides the global one.
+#[test]
+fn global_properties_are_those_of_each_function() {
+    let text = "
+Transform: [AWS::Serverless-2016-10-31, AWS::LanguageExtensions]
+Globals:
+  Function:
+    PackageType: Image
+    ImageUri: r.example/app:1
+    Architectures: [arm64]
+    Environment: {Variables: {JOB: !Sub ['r.example/${N}:2', {N: !FindInMap [ImageBuildConfiguration, Job, imageName]}]}}
+Mappings: {ImageBuildConfiguration: {App: {imageName: app}, Job: {imageName: job}}}
+Resources:
+  Bare: {Type: AWS::Serverless::Function}
+  Own:
+    Type: AWS::Serverless::Function
+    Properties: {ImageUri: r.example/app:own, Architectures: [x86_64], Environment: {Variables: {LEVEL: debug}}}
+  Without: {Type: AWS::Serverless::Function, Properties: {Environment: {Variables: {JOB: none}}}}
+  Fn::ForEach::Each: [Name, [One], {'Fn${Name}': {Type: AWS::Serverless::Function, Properties: {MemorySize: 128}}}]
+  Plain: {Type: AWS::Lambda::Function, Properties: {Code: {ImageUri: r.example/app:plain}}}
+";
+    let usages = template(text).usages(&context(&[]));
+    let shown = |usage: &Usage| {
+        let platforms: Vec<String> = usage.runtime.platforms.iter().map(ToString::to_string).collect();
+        format!("{} {} {}", usage.resource, super::shown(usage), platforms.join(" "))
+    };
+    assert_eq!(
+        usages.iter().filter(|usage| usage.place == crate::UsagePlace::DeploySite).map(shown).collect::<Vec<_>>(),
+        [
+            "Bare r.example/app:1 linux/arm64",
+            "Own r.example/app:own linux/amd64",
+            "Without r.example/app:1 linux/arm64",
+            "FnOne r.example/app:1 linux/arm64",
+            "Plain r.example/app:plain linux/amd64",
+        ]
+    );
+    let readers = usages.iter().filter(|usage| usage.place == crate::UsagePlace::Reader);
+    let readers: Vec<String> = readers.map(|usage| format!("{} {}", usage.resource, super::shown(usage))).collect();
+    assert_eq!(readers, ["Bare r.example/job:2", "Own r.example/job:2", "FnOne r.example/job:2"]);
+}

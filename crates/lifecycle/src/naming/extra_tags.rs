@@ -65,7 +65,8 @@ impl Project {
         let input = PatternInput::ExtraTags;
         let text = input.fill(pattern, release, &[("image", &named.image)], &self.run, Some(digest))?;
         let made = if text.as_str() == pattern { String::new() } else { format!(" makes `{text}`, which") };
-        let refused = |why: &str| ActionError::usage_error(format!("input `extra-tags`: `{pattern}`{made} {why}"));
+        let typed = pattern;
+        let refused = |why: &str| ActionError::usage_error(format!("input `extra-tags`: `{typed}`{made} {why}"));
         let tag: Tag = text.parse().map_err(|_: InvalidReference| {
             let filled = input.listed();
             refused("is not a tag").hint(format!("letters, digits, `_`, `.` and `-`; {filled} are filled in"))
@@ -78,6 +79,13 @@ impl Project {
         if let Some(other) = pattern.other_version(release.environment, release.version) {
             let why = format!("is the tag of version {other}, and this is {}", release.version);
             return Err(refused(&why).hint("write `{version}` instead of the version"));
+        }
+        let environments = self.other_environments(release.environment);
+        let others = environments.iter().map(String::as_str);
+        if let Some(other) = pattern.other_environment_in_tag(release.environment, others) {
+            let why = format!("contains `{other}`, and the run is for `{}`", release.environment);
+            let own = typed.replacen(other, "{environment}", 1);
+            return Err(refused(&why).hint(format!("write `{own}`")));
         }
         Ok(NamedTag { tag, pattern })
     }

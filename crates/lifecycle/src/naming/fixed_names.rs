@@ -29,7 +29,7 @@ impl Project {
     /// fixed value.
     ///
     /// # Errors
-    /// If the value was given and means another environment than that of the run, whose tag would be overwritten.
+    /// If the value means another environment than that of the run, whose tag would be overwritten.
     pub(super) fn fixed_name_warning(
         &self,
         evaluation: &EvaluatedModule,
@@ -65,12 +65,23 @@ impl Project {
                 Some(value) => format!("is `{value}`"),
                 None => "has its default".to_owned(),
             };
-            let message = format!(
-                "the name of image `{key}` is the same in every environment, `{name}`: `{parameter}` {value} (hint: {hint})"
-            );
+            let message =
+                format!("the name of image `{key}` is the same in every environment, `{name}`: `{parameter}` {value}");
+            if given.is_none() && self.is_of_other(evaluation, parameter, release) {
+                return Err(ActionError::usage_error(message).at(usage.source_location.clone()).hint(hint));
+            }
+            let message = format!("{message} (hint: {hint})");
             return Ok(Some(Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))));
         }
         Ok(None)
+    }
+
+    /// Returns whether the default of a parameter is another environment.
+    fn is_of_other(&self, evaluation: &EvaluatedModule, parameter: &str, release: Release<'_>) -> bool {
+        let parameters = evaluation.module.template.parameters();
+        let default = parameters.iter().find(|one| one.name == parameter).and_then(|one| one.default.as_deref());
+        let others = self.other_environments(release.environment);
+        default.is_some_and(|default| others.iter().any(|other| other == default))
     }
 
     /// Refuses an image's name if a parameter's default adds the name of another environment to it. The tag of that

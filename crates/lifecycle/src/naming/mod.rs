@@ -6,6 +6,7 @@ mod fixed_names;
 mod lookups;
 mod named;
 mod names;
+mod other_environment;
 mod placeholders;
 mod project;
 mod proposal;

@@ -106,7 +106,7 @@ impl Project {
                 names.warnings.extend(self.refuse_unknown_names(image, &usages_of_image, &possible)?);
                 if usages_of_image.is_empty() {
                     names.warnings.extend(evaluation.other_repository_warning(image, access));
-                    self.refuse_unreadable(image, evaluation, &evaluated)?;
+                    names.warnings.extend(self.refuse_unreadable(image, evaluation, &evaluated)?);
                 }
                 names.warnings.extend(built_by_sam_warning(image, &usages_of_image));
                 let all: Vec<Usage> = usages_of_image.iter().flat_map(|deployed| deployed.usages.clone()).collect();
@@ -130,6 +130,8 @@ impl Project {
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
                     let pattern = pattern.in_run_for(release.version);
+                    let (of_image, name) = ((key.as_str(), image.as_str()), (&reference, &pattern));
+                    self.refuse_other_environment(of_image, name, leading.as_deref(), release, &source_location)?;
                     let is_given = self.pattern.is_some() && usages.is_empty() && self.images_file().is_none();
                     names.images.push(Named { key, image, reference, pattern, pin, usages, is_given, source_location });
                     names.registry = names.registry.or(leading);
@@ -182,21 +184,29 @@ impl Project {
         self.images().any(|image| image.key.value == key)
     }
 
-    /// Refuses an image that nothing is known to deploy if a part of the templates cannot be read. The images of an images
-    /// file are deployed by other means.
+    /// Refuses an image that nothing is known to deploy if a part of the templates cannot be read. With the input
+    /// `reference`, warns that the input decides. The images of an images file are deployed by other means.
     fn refuse_unreadable(
         &self,
         image: &ImageDefinition,
         evaluation: &EvaluatedModule<'_>,
         evaluated: &[EvaluatedModule<'_>],
-    ) -> Result<(), ActionError> {
-        if self.pattern.is_some() || evaluation.module.template.images_file().is_some() {
-            return Ok(());
+    ) -> Result<Option<Annotation>, ActionError> {
+        if evaluation.module.template.images_file().is_some() {
+            return Ok(None);
         }
         let unreadable = |evaluation: &EvaluatedModule<'_>| evaluation.module.template.unreadable(&evaluation.context);
-        match evaluated.iter().find_map(unreadable) {
-            None => Ok(()),
-            Some(why) => {
+        match (evaluated.iter().find_map(unreadable), &self.pattern) {
+            (None, _) => Ok(None),
+            (Some(why), Some(pattern)) => {
+                let message = format!(
+                    "image `{}` gets its name from the input `reference`, `{pattern}`: nothing that can be read deploys it, and {why}",
+                    image.key
+                );
+                let place = SourceLocation::clone(&why.source_location);
+                Ok(Some(Annotation::new(Level::Warning, message).at(Some(place))))
+            }
+            (Some(why), None) => {
                 let message = format!("nothing that can be read deploys image `{}`, and {why}", image.key);
                 let hint = "if it is deployed there, or nowhere, give its name in the input `reference`, such as `{registry}/{image}:{environment}-{version}`";
                 Err(ActionError::usage_error(message).at(SourceLocation::clone(&why.source_location)).hint(hint))

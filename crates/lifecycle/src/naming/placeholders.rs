@@ -46,11 +46,12 @@ impl RunValues {
         commit.chain(number).collect()
     }
 
-    /// Refuses a line of the input `parameters` with a placeholder that the run has no value for.
+    /// Refuses a line of the input `parameters` with an unknown placeholder, or one that the run has no value for.
     ///
     /// # Errors
-    /// The error names the variable that is not set.
+    /// The error lists the placeholders, or names the variable that is not set.
     pub(super) fn check_parameter(&self, name: &str, value: &str) -> Result<(), ActionError> {
+        check_placeholders(name, value)?;
         let known = self.placeholders();
         for (placeholder, variable) in
             [("sha", "GITHUB_SHA"), ("short-sha", "GITHUB_SHA"), ("run-number", "GITHUB_RUN_NUMBER")]
@@ -63,6 +64,36 @@ impl RunValues {
         }
         Ok(())
     }
+}
+
+/// The placeholders in values of the input `parameters`.
+const OF_PARAMETERS: [&str; 7] = ["registry", "environment", "version", "sha", "short-sha", "run-number", "digest"];
+
+/// Refuses a value with an unknown placeholder: a word of small letters in braces. CloudFormation's own `${...}` and
+/// `{{...}}` are none.
+fn check_placeholders(name: &str, value: &str) -> Result<(), ActionError> {
+    let is_name = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == '_');
+    for (start, _) in value.match_indices('{') {
+        let Some((word, after)) = value[start + 1..].split_once('}') else { return Ok(()) };
+        let is_other = value[..start].ends_with(['$', '{']) || after.starts_with('}');
+        if is_name(word) && !is_other && !OF_PARAMETERS.contains(&word) {
+            let line = format!("{name}={value}").escape_debug().to_string();
+            let meant = OF_PARAMETERS.iter().find(|known| known.starts_with(word)).copied();
+            let meant = meant.or_else(|| nearest(word, OF_PARAMETERS));
+            let meant = meant.map(|meant| format!("did you mean `{{{meant}}}`? ")).unwrap_or_default();
+            let message = format!("input `parameters`: `{{{word}}}` in `{line}` is not a placeholder");
+            return Err(ActionError::usage_error(message)
+                .hint(format!("{meant}the placeholders are {}", listed(&OF_PARAMETERS))));
+        }
+    }
+    Ok(())
+}
+
+/// Lists placeholders.
+fn listed(names: &[&str]) -> String {
+    let placeholders: Vec<String> = names.iter().map(|name| format!("{{{name}}}")).collect();
+    let (last, others) = placeholders.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+    format!("{} and {last}", others.join(", "))
 }
 
 impl PatternInput {
@@ -83,9 +114,7 @@ impl PatternInput {
 
     /// Lists the placeholders.
     pub(super) fn listed(self) -> String {
-        let placeholders = self.placeholders().map(|name| format!("{{{name}}}"));
-        let (last, others) = placeholders.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
-        format!("{} and {last}", others.join(", "))
+        listed(&self.placeholders())
     }
 
     /// Refuses a pattern with an unknown placeholder.
@@ -160,6 +189,28 @@ mod tests {
     fn refused(input: PatternInput, pattern: &str) -> String {
         let error = input.check(pattern).unwrap_err();
         format!("{error} ({})", error.hint.as_deref().unwrap_or_default())
+    }
+
+    #[test]
+    fn an_unknown_placeholder_in_a_parameter_is_told_with_those_that_exist() {
+        let refused = |value: &str| {
+            let error = check_placeholders("Stage", value).unwrap_err();
+            format!("{error} ({})", error.hint.as_deref().unwrap_or_default())
+        };
+        insta::assert_snapshot!(refused("{env}"), @"input `parameters`: `{env}` in `Stage={env}` is not a placeholder (did you mean `{environment}`? the placeholders are {registry}, {environment}, {version}, {sha}, {short-sha}, {run-number} and {digest})");
+        insta::assert_snapshot!(refused("x-{short_sha}"), @"input `parameters`: `{short_sha}` in `Stage=x-{short_sha}` is not a placeholder (did you mean `{short-sha}`? the placeholders are {registry}, {environment}, {version}, {sha}, {short-sha}, {run-number} and {digest})");
+        insta::assert_snapshot!(refused("{image}"), @"input `parameters`: `{image}` in `Stage={image}` is not a placeholder (the placeholders are {registry}, {environment}, {version}, {sha}, {short-sha}, {run-number} and {digest})");
+        for value in [
+            "{registry}/app:{version}@sha256:{digest}",
+            "{{resolve:ssm:/x}}",
+            "{{x}}",
+            "${name}",
+            "{\"a\": {}}",
+            "{A}",
+            "{",
+        ] {
+            assert!(check_placeholders("Stage", value).is_ok(), "{value}");
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Project {
     pub(super) pattern: Option<String>,
     /// What placeholders in inputs stand for.
     pub(super) run: RunValues,
+    /// The environments through which images move, if they are given.
+    pub(super) ladder: Vec<String>,
 }
 
 /// One template of a project, with its selected images.
@@ -109,7 +111,7 @@ impl Project {
         }
         let run = RunValues::of(variables);
         parameters.iter().try_for_each(|(name, value)| run.check_parameter(name, value))?;
-        let mut project = Self { workspace, folder, modules, parameters, pattern: None, run };
+        let mut project = Self { workspace, folder, modules, parameters, pattern: None, run, ladder: Vec::new() };
         let of_file =
             project.images_file().and_then(|file| file.reference.as_ref()).map(|pattern| pattern.value.as_str());
         project.pattern = inputs.reference.text().or(of_file).map(str::to_owned);
@@ -129,6 +131,11 @@ impl Project {
         project.assign_shared_images()?;
         project.share_images_file();
         project.select(&inputs.images)
+    }
+
+    /// Sets the environments through which images move. An image does not get the name of another one.
+    pub fn set_ladder(&mut self, environments: &[String]) {
+        self.ladder = environments.to_vec();
     }
 
     /// Assigns an image that several templates define to the first of them. The definitions under one key have to

@@ -112,7 +112,7 @@ impl Stage {
             .collect();
         fs::write(project.folder().join("large"), large).unwrap();
         let programs = project.folder().join("programs");
-        script(&programs, "syft", "echo '{\"bomFormat\": \"CycloneDX\"}'");
+        script(&programs, "syft", "echo '{\"bomFormat\": \"CycloneDX\", \"specVersion\": \"1.6\"}'");
         script(&programs, "trivy", "[ \"$1\" = version ] && echo '{}' && exit\necho '{\"SchemaVersion\": 2}'");
         Stage { project, programs }
     }

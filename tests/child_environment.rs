@@ -124,7 +124,7 @@ fn build(secrets: bool) -> Stage {
     for name in ["buildah", "git", "hadolint"] {
         stage.before(name);
     }
-    stage.program("syft", "echo '{\"bomFormat\": \"CycloneDX\"}'");
+    stage.program("syft", "echo '{\"bomFormat\": \"CycloneDX\", \"specVersion\": \"1.6\"}'");
     if secrets {
         let dockerfile = format!("{SCRATCH}# secrets\n");
         stage.project.write("Dockerfile", &dockerfile);

@@ -19,8 +19,8 @@ fn built() -> (Project, Image) {
     let mut api = Image::new(1);
     let (root, platform) = (api.root.digest.clone(), api.children[0].digest.clone());
     api.attach(&root, "application/sarif+json", b"{\"runs\":[]}");
-    api.attach(&platform, SBOM, b"{\"bomFormat\":\"CycloneDX\"}");
-    api.attach(&platform, SBOM, b"{\"bomFormat\":\"CycloneDX\",\"version\":2}");
+    api.attach(&platform, SBOM, b"{\"bomFormat\":\"CycloneDX\",\"specVersion\":\"1.6\"}");
+    api.attach(&platform, SBOM, b"{\"bomFormat\":\"CycloneDX\",\"specVersion\":\"1.6\",\"version\":2}");
     project.built("Api", &api);
     (project, api)
 }

@@ -286,7 +286,11 @@ fn scanners_see_no_configuration_or_credentials() {
         let file = seen(name).display().to_string();
         format!("if [ \"$1\" != version ]; then ls -A > '{file}'; env >> '{file}'; fi\n{}", prints(json))
     };
-    script(&project.folder().join("scanners"), "syft", &looks("syft", r#"{"bomFormat": "CycloneDX", "specVersion": "1.6"}"#));
+    script(
+        &project.folder().join("scanners"),
+        "syft",
+        &looks("syft", r#"{"bomFormat": "CycloneDX", "specVersion": "1.6"}"#),
+    );
     for (name, clean) in [("trivy", clean()), ("grype", json!({"matches": []}).to_string())] {
         let mut step =
             scanned(&project, name, &looks(name, &clean)).input("sbom", "cyclonedx").env("TRIVY_TOKEN", "own");

@@ -205,7 +205,7 @@ fn results_of_other_tools_and_undated_scans_do_not_hide_findings() {
         evidence.lint(&[("DL1", LintLevel::Error)]);
         evidence.sarif_of("Trivy");
     });
-    linted.blocks("lint", "the linter found 1 errors");
+    linted.blocks("lint", "the linter found 1 error and 0 warnings");
     let foreign = Shop::new(|evidence| evidence.sarif_of("Trivy"));
     foreign.blocks("lint", "there is none");
     // The scan itself says when it was made, and not its annotation.

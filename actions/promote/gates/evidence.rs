@@ -102,7 +102,7 @@ impl Candidate<'_> {
         let mut scans = Vec::new();
         for (name, digest) in platforms(&self.delivery.graph)? {
             let found = read::scan(&self.delivery.source, digest).await;
-            let found = found.map_err(|error| unanswered(&format!("the scans of {name}"), error))?;
+            let found = found.map_err(|error| unanswered(&format!("a scan of {name}"), error))?;
             // A scan without a time may be the newest, so each of them counts beside the newest one that has a time.
             let dated = found.iter().position(|scan| scan.created.is_some());
             let (undated, dated) = found.split_at(dated.unwrap_or(found.len()));

@@ -67,7 +67,7 @@ fn lists(delta: &Delta) -> String {
         if entries.is_empty() {
             return;
         }
-        lines.push(format!("**{title}**\n"));
+        lines.push(format!("{title}:\n"));
         let more = entries.len().saturating_sub(LISTED);
         lines.extend(entries.into_iter().take(LISTED).map(|entry| format!("- {entry}")));
         if more > 0 {

@@ -68,31 +68,31 @@ fn what_differs_is_told_with_numbers_and_names() {
 Api    linux/amd64  ca978112ca1b  3e23e8160039  aaaaaaa...bbbbbbb  1 added, 1 removed, 1 changed  +1 critical, −1 high  User, base image  +1 MiB"#);
     insta::assert_snapshot!(details(std::slice::from_ref(&delta)), @r#"<details><summary>What changes in Api</summary>
 
-**Commits**
+Commits:
 
 - <https://github.com/shop/backend/compare/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb>
 
-**New vulnerabilities**
+New vulnerabilities:
 
 - CVE-3 (critical) in openssl
 
-**Vulnerabilities removed**
+Vulnerabilities removed:
 
 - CVE-1 (high) in zlib
 
-**Packages added**
+Packages added:
 
 - <code>&#64;team/evil&#93;(x</code>) 1
 
-**Packages removed**
+Packages removed:
 
 - zlib 1.2
 
-**Packages changed**
+Packages changed:
 
 - openssl 3.0.1 → 3.0.2
 
-**Configuration**
+Configuration:
 
 - User: root → 65534
 - base image: <code>busybox:1.36&#64;sha256:1</code> → <code>busybox:1.37&#64;sha256:2</code>

@@ -172,7 +172,7 @@ fn only_signed_records_tell_of_a_publication() {
     let further = || shop.step(shop.project.promote("prod")).input("require", require).input("version", "1.0.1");
     let [_, soak, template] = gates(&further().run().exits(1)).try_into().unwrap();
     let remedy = "set `sign` in the promotion to that environment too";
-    assert!(!soak.0 && soak.1.starts_with(unsigned) && soak.1.contains(remedy) && template.0, "{soak:?} {template:?}");
+    assert!(!soak.0 && soak.1.contains(unsigned) && soak.1.contains(remedy) && template.0, "{soak:?} {template:?}");
     let promote = shop.promote(require).input("version", "1.0.1").input("sign", "key:team.key");
     promote.env("COSIGN_PASSWORD", "").run().exits(0);
     let run = further().run().exits(0);

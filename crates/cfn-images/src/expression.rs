@@ -140,16 +140,24 @@ fn environments(scope: &Scope, text: &Text) -> Vec<String> {
     assumed.chain(allowed).chain(unknown).collect()
 }
 
-/// Removes duplicates.
+/// Removes duplicates. Usages that differ only in the environments whose names they may contain become one with all of them.
 pub(super) fn deduplicated(usages: impl IntoIterator<Item = Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = Vec::new();
     let mut by_place: BTreeMap<(String, Option<String>, SourceLocation), Vec<usize>> = BTreeMap::new();
-    for usage in usages {
+    for mut usage in usages {
         let source_location = (usage.resource.clone(), usage.container.clone(), usage.source_location.clone());
         let known = by_place.entry(source_location).or_default();
-        if !known.iter().any(|&known| all.get(known) == Some(&usage)) {
-            known.push(all.len());
-            all.push(usage);
+        let environments = std::mem::take(&mut usage.environments);
+        let is_same = |known: &Usage| Usage { environments: Vec::new(), ..known.clone() } == usage;
+        match known.iter().find_map(|&known| all.get(known).filter(|known| is_same(known)).map(|_| known)) {
+            Some(known) => {
+                let merged = &mut all[known].environments;
+                merged.extend(environments.into_iter().filter(|one| !merged.contains(one)).collect::<Vec<_>>());
+            }
+            None => {
+                known.push(all.len());
+                all.push(Usage { environments, ..usage });
+            }
         }
     }
     all

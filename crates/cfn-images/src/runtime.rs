@@ -138,7 +138,7 @@ fn runtime_platform(scope: &Scope, node: &Node) -> Option<Runtime> {
     Some(from_alternatives(scope, source_location, Ok(found)))
 }
 
-/// Evaluates the instance types of a multi-node job. Returns `None` if there are none.
+/// Evaluates the instance types of a multi-node job. Returns `None` if the job names no types.
 fn instance_types(scope: &Scope, path: &[&Node]) -> Option<Runtime> {
     let types = ["InstanceTypes", "InstanceType"];
     let node: &Node = path.iter().rev().find_map(|node| types.iter().find_map(|key| node.get(key)))?;

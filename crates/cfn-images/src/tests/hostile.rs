@@ -268,6 +268,13 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn both_branches_of_an_open_condition_may_be_the_same_usage() {
+    let text = "Conditions: {C: !Equals [!Ref P, a]}\nParameters: {P: {Type: String}}\nResources: {T: {Type: \
+        AWS::ECS::TaskDefinition, Properties: {ContainerDefinitions: [{Image: !If [C, a, a]}]}}}";
+    assert_eq!(everything(text), Some(1));
+}
+
 proptest! {
     #[test]
     fn no_text_panics(pieces in proptest::collection::vec(piece(), 0..60), separator in "[ \n]?") {

@@ -1,6 +1,7 @@
 //! Parsers for evidence, which is untrusted: they keep only the fields that are needed, and limit the length of lists.
 
-use std::collections::BTreeMap;
+mod slsa;
+
 use std::fmt;
 
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -9,13 +10,12 @@ use time::Date;
 use time::macros::format_description;
 
 use super::packages::PackageList;
-use super::results::{LintFailure, LintResult, Provenance, ReportedVulnerability, SbomFormat, ScanResult, time};
+use super::results::{LintFailure, LintResult, ReportedVulnerability, SbomFormat, ScanResult, time};
 use super::{lint, scan};
 use oci::Digest;
 use oci::limited::List;
 
-/// The largest provenance whose build arguments are read, in bytes. All of them are kept in memory.
-const BUILD_ARGS_LIMIT: usize = 1024 * 1024;
+pub(super) use slsa::{build_args, build_seconds, provenance};
 
 /// Why something cannot be read, as the rest of a sentence that starts with "it".
 pub(super) type Reason = &'static str;
@@ -293,185 +293,6 @@ pub(super) fn packages(format: SbomFormat, document: &Document<'_>) -> Result<Pa
     PackageList::read(format, document.bytes, document.is_statement).map_err(|_| "does not have the expected structure")
 }
 
-/// SLSA provenance, with the fields of the versions 0.2 and 1.
-#[derive(Deserialize, Default)]
-struct Slsa {
-    #[serde(rename = "buildDefinition")]
-    definition: Option<Definition>,
-    #[serde(rename = "runDetails", default, deserialize_with = "null_as_default")]
-    run: Run,
-    builder: Option<Builder>,
-    #[serde(default, deserialize_with = "null_as_default")]
-    invocation: Invocation,
-    #[serde(default, deserialize_with = "null_as_default")]
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Definition {
-    #[serde(rename = "resolvedDependencies", default, deserialize_with = "null_as_default")]
-    dependencies: List<Source, 10_000>,
-}
-
-#[derive(Deserialize, Default)]
-struct Run {
-    #[serde(default, deserialize_with = "null_as_default")]
-    builder: Builder,
-    #[serde(default, deserialize_with = "null_as_default")]
-    metadata: Metadata,
-}
-
-#[derive(Deserialize, Default)]
-struct Builder {
-    #[serde(default)]
-    id: Text,
-}
-
-#[derive(Deserialize, Default)]
-struct Invocation {
-    #[serde(rename = "configSource", default, deserialize_with = "null_as_default")]
-    source: Source,
-}
-
-#[derive(Deserialize, Default)]
-struct Source {
-    #[serde(default)]
-    uri: Text,
-    #[serde(default, deserialize_with = "null_as_default")]
-    digest: SourceDigests,
-}
-
-#[derive(Deserialize, Default)]
-struct SourceDigests {
-    #[serde(rename = "gitCommit", default)]
-    git_commit: Text,
-    #[serde(default)]
-    sha1: Text,
-}
-
-/// BuildKit's own metadata.
-#[derive(Deserialize, Default)]
-struct Metadata {
-    #[serde(rename = "buildkit_metadata", default, deserialize_with = "null_as_default")]
-    buildkit: BuildKit,
-    #[serde(rename = "https://mobyproject.org/buildkit@v1#metadata", default, deserialize_with = "null_as_default")]
-    buildkit_v0: BuildKit,
-}
-
-#[derive(Deserialize, Default)]
-struct BuildKit {
-    #[serde(default, deserialize_with = "null_as_default")]
-    vcs: Vcs,
-}
-
-#[derive(Deserialize, Default)]
-struct Vcs {
-    #[serde(default)]
-    source: Text,
-    #[serde(default)]
-    revision: Text,
-}
-
-pub(super) fn provenance((): (), document: &Document<'_>) -> Result<Provenance, Reason> {
-    let slsa: Slsa = document.parse()?;
-    if let Some(Definition { dependencies: List(dependencies) }) = slsa.definition {
-        let source = dependencies.into_iter().find(|dependency| dependency.digest.git_commit.0.is_some());
-        let (uri, commit) = source.map_or((None, None), |source| (source.uri.0, source.digest.git_commit.0));
-        let vcs = slsa.run.metadata.buildkit.vcs;
-        return Ok(Provenance {
-            repository: uri.or(vcs.source.0).as_deref().map(repository),
-            commit: commit.or(vcs.revision.0),
-            builder: slsa.run.builder.id.0,
-        });
-    }
-    let builder = slsa.builder.ok_or("is not SLSA provenance")?;
-    let (source, vcs) = (slsa.invocation.source, slsa.metadata.buildkit_v0.vcs);
-    let said = |text: Text| text.0.filter(|text| !text.is_empty());
-    Ok(Provenance {
-        repository: said(source.uri).or_else(|| said(vcs.source)).as_deref().map(repository),
-        commit: said(source.digest.sha1).or_else(|| said(vcs.revision)),
-        builder: said(builder.id),
-    })
-}
-
-/// Reads the build arguments of this project's own provenance. Returns `None` for another builder's.
-pub(super) fn build_args((): (), document: &Document<'_>) -> Result<Option<BTreeMap<String, String>>, Reason> {
-    #[derive(Deserialize)]
-    struct Own {
-        #[serde(rename = "buildDefinition")]
-        definition: Definition,
-    }
-    #[derive(Deserialize)]
-    struct Definition {
-        #[serde(rename = "buildType", default)]
-        kind: Text,
-        #[serde(rename = "externalParameters", default)]
-        parameters: Parameters,
-    }
-    #[derive(Deserialize, Default)]
-    struct Parameters {
-        #[serde(rename = "buildArgs", default)]
-        build_args: serde_json::Value,
-    }
-    if document.bytes.len() > BUILD_ARGS_LIMIT {
-        return Ok(None);
-    }
-    let Own { definition } = document.parse()?;
-    match definition.kind.0.as_deref() {
-        Some(super::provenance::BUILD_TYPE) => match serde_json::from_value(definition.parameters.build_args) {
-            Ok(build_args) => Ok(Some(build_args)),
-            Err(_) => Err("names no build arguments"),
-        },
-        _ => Ok(None),
-    }
-}
-
-/// Reads the duration of a build from this project's own provenance, in seconds. Returns `None` for another builder's.
-pub(super) fn build_seconds((): (), document: &Document<'_>) -> Result<Option<u64>, Reason> {
-    #[derive(Deserialize)]
-    struct Own {
-        #[serde(rename = "buildDefinition")]
-        definition: Definition,
-        #[serde(rename = "runDetails", default)]
-        run: Run,
-    }
-    #[derive(Deserialize)]
-    struct Definition {
-        #[serde(rename = "buildType", default)]
-        kind: Text,
-    }
-    #[derive(Deserialize, Default)]
-    struct Run {
-        #[serde(default)]
-        metadata: Metadata,
-    }
-    #[derive(Deserialize, Default)]
-    struct Metadata {
-        #[serde(rename = "startedOn", default)]
-        started: Text,
-        #[serde(rename = "finishedOn", default)]
-        finished: Text,
-    }
-    let Own { definition, run } = document.parse()?;
-    if definition.kind.0.as_deref() != Some(super::provenance::BUILD_TYPE) {
-        return Ok(None);
-    }
-    let at = |text: Text| text.0.as_deref().and_then(time);
-    let times = at(run.metadata.started).zip(at(run.metadata.finished));
-    Ok(times.and_then(|(started, finished)| u64::try_from((finished - started).whole_seconds()).ok()))
-}
-
-/// Returns the address of a repository: `https://host/owner/name` for `git+https://host/owner/name@ref` and for
-/// `https://host/owner/name.git#ref`.
-fn repository(uri: &str) -> String {
-    let uri = uri.strip_prefix("git+").unwrap_or(uri);
-    let end = uri.find('#').unwrap_or(uri.len());
-    let path = uri[..end].find("://").map_or(0, |scheme| scheme + 3);
-    let path = uri[path..end].find('/').map_or(end, |slash| path + slash);
-    let end = uri[path..end].find('@').map_or(end, |at| path + at);
-    uri[..end].trim_end_matches(".git").to_owned()
-}
-
 /// A string; any other JSON type reads as absent.
 #[derive(Default)]
 struct Text(Option<String>);
@@ -544,61 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_its_address() {
-        for (uri, address) in [
-            ("git+https://github.com/o/n@refs/heads/main", "https://github.com/o/n"),
-            ("git+https://x@github.com/o/n@refs/tags/v1", "https://x@github.com/o/n"),
-            ("https://github.com/o/n.git#refs/heads/main", "https://github.com/o/n"),
-            ("", ""),
-            ("#@/", ""),
-            ("a#b://c", "a"),
-            ("git+#://", ""),
-        ] {
-            assert_eq!(repository(uri), address, "{uri}");
-        }
-    }
-
-    #[test]
-    fn only_our_own_statements_have_build_arguments() {
-        let read = |kind: &str, args: &str| {
-            let parameters = format!(r#"{{"buildArgs":{args}}}"#);
-            build_args(
-                (),
-                &of(&format!(r#"{{"buildDefinition":{{"buildType":"{kind}","externalParameters":{parameters}}}}}"#)),
-            )
-        };
-        let own = super::super::provenance::BUILD_TYPE;
-        assert_eq!(read(own, r#"{"A":"1"}"#), Ok(Some(BTreeMap::from([("A".to_owned(), "1".to_owned())]))));
-        assert_eq!(read(own, r#"{"A":1}"#), Err("names no build arguments"));
-        assert_eq!(read("https://example.com/other", "[]"), Ok(None));
-        let large = format!(r#"{{"A":"{}"}}"#, "x".repeat(BUILD_ARGS_LIMIT));
-        assert_eq!(read(own, &large), Ok(None));
-    }
-
-    #[test]
-    fn the_duration_of_a_build_is_that_of_our_own_provenance() {
-        let own = super::super::provenance::BUILD_TYPE;
-        let read = |kind: &str, times: &str| {
-            let text =
-                format!(r#"{{"buildDefinition":{{"buildType":"{kind}"}},"runDetails":{{"metadata":{{{times}}}}}}}"#);
-            build_seconds((), &of(&text))
-        };
-        let times = r#""startedOn":"2026-01-01T00:00:00Z","finishedOn":"2026-01-01T00:01:30Z""#;
-        assert_eq!(read(own, times), Ok(Some(90)));
-        assert_eq!(read("https://example.com/other", times), Ok(None));
-        let reversed = r#""startedOn":"2026-01-01T00:01:30Z","finishedOn":"2026-01-01T00:00:00Z""#;
-        assert_eq!(read(own, reversed), Ok(None));
-        assert_eq!(read(own, r#""startedOn":"yesterday""#), Ok(None));
-    }
-
-    #[test]
     fn lists_are_limited_and_unknown_fields_are_skipped() {
         let many = |element: &str| vec![element; 25_001].join(",");
         let scanned = |results: &str| scan((), &of(&format!(r#"{{"scanner":{{"result":[{results}]}}}}"#)));
         assert_eq!(scanned(&many(r#"{"id":"A"}"#)), Err("does not have the expected structure"));
         assert_eq!(scanned(r#"{"id":"A"},{"id":5}"#), Err("has a result without an id"));
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let text = format!(r#"{{"bomFormat":"CycloneDX","spdxVersion":{deep},"x":[{}]}}"#, many("0"));
+        let text =
+            format!(r#"{{"bomFormat":"CycloneDX","specVersion":"1.6","spdxVersion":{deep},"x":[{}]}}"#, many("0"));
         assert!(sbom(SbomFormat::Spdx, &of(&text)).is_err());
         assert_eq!(sbom(SbomFormat::CycloneDx, &of(&text)), Ok(SbomFormat::CycloneDx));
     }

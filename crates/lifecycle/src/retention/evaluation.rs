@@ -132,21 +132,8 @@ mod tests {
     use proptest::prelude::*;
     use time::Duration;
 
+    use super::super::testing::{NOW, image};
     use super::*;
-
-    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-
-    fn image(name: &str, tags: &[&str], days: i64) -> StoredImage {
-        StoredImage {
-            digest: Digest::of(name.as_bytes()),
-            tags: tags.iter().map(ToString::to_string).collect(),
-            pushed: NOW - Duration::days(days),
-            pulled: None,
-            archived: None,
-            restored: None,
-            is_in_index: false,
-        }
-    }
 
     fn counted(priority: u64, prefix: &str, kept: u32) -> String {
         format!(

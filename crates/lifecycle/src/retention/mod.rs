@@ -8,6 +8,8 @@
 mod evaluation;
 mod hazard;
 mod policy;
+#[cfg(test)]
+mod testing;
 
 pub use evaluation::{Removal, RemovalTime, StoredImage, removals, when_removed};
 pub use hazard::{Hazard, LiveImage, hazard};

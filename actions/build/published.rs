@@ -71,7 +71,8 @@ impl<'a> PublishedImages<'a> {
         key.map_err(|error| unknown(Diagnostic::of(&error).line()))
     }
 
-    /// Finds the newest version of an image in the environment that has a key, or returns why there is none.
+    /// Finds the newest version of an image in the environment whose content has a key. Otherwise, returns why the image is
+    /// built.
     pub(crate) async fn find(&self, image: &Image, key: &ContentKey) -> Result<ReusedImage, String> {
         let built = |why: String| format!("{why}, so it is built");
         if self.is_silent.load(Ordering::Relaxed) {

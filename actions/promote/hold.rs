@@ -101,7 +101,7 @@ impl HoldStatus {
         let to = &transition.to;
         match history {
             None => Self::None,
-            // A rollback needs the history too, so there is none if names cannot be read as versions.
+            // Where names do not tell versions apart, nothing can be rolled back, so nothing is on hold.
             Some(Err(error)) if error.kind == ErrorKind::Unsupported => Self::None,
             Some(Err(_)) if delivery.is_done() => Self::None,
             Some(Err(error)) => Self::unreadable(to, error, lift),

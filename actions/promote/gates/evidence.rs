@@ -46,7 +46,7 @@ impl Candidate<'_> {
         let found = found.map_err(|error| unanswered(&format!("{kind} of {subject}"), error))?;
         if found.is_empty() {
             let remedy = format!("{}, or {}", kind.remedy(), self.without(requirement));
-            return Err(blocked(format!("needs {kind} of {subject}; there is none"), remedy));
+            return Err(blocked(format!("needs {kind} of {subject}, which is missing"), remedy));
         }
         let count = found.len();
         let mut refusal = None;

@@ -103,7 +103,7 @@ impl Candidate<'_> {
                 Err(reason) => refusal = format!(" that is signed as `signature` requires ({reason})"),
             }
         }
-        let why = format!("needs {needed}{refusal}; there is none");
+        let why = format!("needs {needed}{refusal}, which is missing");
         let remedy = format!("promote an image with a scan to {to} first, or {}", self.without(requirement));
         Err(blocked(why, remedy))
     }

@@ -97,7 +97,7 @@ impl PlatformContents {
     }
 }
 
-/// Returns the content of the newest piece of evidence, or why there is none.
+/// Returns the content of the newest piece of evidence, or why it is not known.
 fn newest<T>(pieces: Vec<Evidence<T>>, kind: &str) -> Result<T, String> {
     match pieces.into_iter().next() {
         Some(piece) => piece.content.map_err(|reason| format!("its newest {kind} {reason}")),

@@ -1,45 +1,14 @@
 //! What is in an environment, since when, by whom: from the registry alone.
 
-use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Policy, REGION, RepositorySettings, User};
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Image, Policy, REGION, User};
 use serde_json::{Value, json};
 
-use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, set_registry};
+use crate::support::released::Released;
 use crate::support::runner::Step;
 
-struct Shop {
-    ecr: Ecr,
-    project: Project,
-}
-
-impl Shop {
-    fn new(template: &str, repositories: &[&str]) -> Shop {
-        let ecr = Ecr::start(Config::default());
-        set_registry(&ecr);
-        for repository in repositories {
-            ecr.default_registry().create(repository, RepositorySettings::default());
-        }
-        Shop { ecr, project: Project::new(template) }
-    }
-
-    /// A version that goes up to an environment.
-    fn release(&self, version: &str, seed: u64, ladder: &[&str]) -> Image {
-        let image = Image::new(seed);
-        let _ = std::fs::remove_dir_all(self.project.layout());
-        self.project.built("Api", &image);
-        self.step(self.project.publish(), version).run().exits(0);
-        for to in ladder {
-            self.step(self.project.promote(to), version).env("GITHUB_ACTOR", format!("{to}-operator")).run().exits(0);
-        }
-        image
-    }
-
-    fn step(&self, step: Step, version: &str) -> Step {
-        aws(step, &self.ecr).inputs(&[("version", version), ("images", "Api")])
-    }
-
-    fn history(&self, to: &str) -> Step {
-        self.step(self.project.promote(to), "").input("mode", "history")
-    }
+fn history(shop: &Released, to: &str) -> Step {
+    shop.step(shop.project.promote(to), "").input("mode", "history")
 }
 
 fn of(entries: &Value, member: &str) -> Vec<Value> {
@@ -48,7 +17,7 @@ fn of(entries: &Value, member: &str) -> Vec<Value> {
 
 #[test]
 fn who_put_what_where_and_when() {
-    let shop = Shop::new(BY_TAG, &["shop/api"]);
+    let shop = Released::new(BY_TAG, &["shop/api"]);
     let old = shop.release("1.0.0", 1, &["test", "prod"]);
     let new = shop.release("1.1.0", 2, &["test", "prod"]);
     shop.release("1.2.0", 3, &["test"]);
@@ -56,7 +25,7 @@ fn who_put_what_where_and_when() {
     shop.ecr.default_registry().tag("shop/api", "prod-9.0.0", &old.root.digest);
     let before = shop.ecr.snapshot();
     shop.ecr.clear_log();
-    let run = shop.history("prod").run().exits(0);
+    let run = history(&shop, "prod").run().exits(0);
     let past = &run.json("images")[0];
     assert_eq!((&past["name"], &past["environment"]), (&json!("Api"), &json!("prod")));
     assert_eq!((&past["version"], &past["digest"]), (&json!("1.1.0"), &json!(new.root.digest)));
@@ -75,10 +44,10 @@ fn who_put_what_where_and_when() {
 
 #[test]
 fn without_an_environment_it_is_all_of_them() {
-    let shop = Shop::new(BY_REPOSITORY, &["dev/shop/api", "test/shop/api", "prod/shop/api"]);
+    let shop = Released::new(BY_REPOSITORY, &["dev/shop/api", "test/shop/api", "prod/shop/api"]);
     shop.release("1.0.0", 1, &["test"]);
     shop.release("1.1.0", 2, &[]);
-    let run = shop.history("").run().exits(0);
+    let run = history(&shop, "").run().exits(0);
     let images = run.json("images");
     assert_eq!(of(&images, "environment"), ["dev", "test", "prod"]);
     assert_eq!(of(&images, "version"), [json!("1.1.0"), json!("1.0.0"), Value::Null]);
@@ -94,8 +63,8 @@ fn that_it_could_not_look_is_not_nothing() {
     let image = Image::new(1);
     ecr.registry(ACCOUNT, REGION).push("shop/api", &["dev-1.0.0"], &image);
     let project = Project::new(BY_TAG);
-    let shop = Shop { ecr, project };
-    let run = shop.history("test").run().exits(1);
+    let shop = Released { ecr, project };
+    let run = history(&shop, "test").run().exits(1);
     assert!(run.error().contains("cannot read the history of image `Api` in test"), "{}", run.error());
     // Without the list, it is not known whether a rollback left a hold.
     let forward = shop.step(shop.project.promote("test"), "1.0.0").input("require", "forward").run().exits(1);

@@ -1,29 +1,32 @@
 //! Whether what is recorded, what the registry holds and what runs are the same.
 
-use ecr_fake::{Config, Ecr, Image, ImageSpec, RepositorySettings};
+use ecr_fake::{Image, ImageSpec};
 use serde_json::{Value, json};
 
 use crate::docs::fits;
 use crate::support::emulator::Emulator;
 use crate::support::prism::GitHub;
-use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, default_host, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, default_host};
+use crate::support::released::Released;
 use crate::support::runner::{Run, Step};
 use crate::support::workloads::Account;
 
 struct Shop {
-    ecr: Ecr,
-    project: Project,
+    released: Released,
     account: Account,
+}
+
+impl std::ops::Deref for Shop {
+    type Target = Released;
+
+    fn deref(&self) -> &Released {
+        &self.released
+    }
 }
 
 impl Shop {
     fn new(template: &str, repositories: &[&str]) -> Shop {
-        let ecr = Ecr::start(Config::default());
-        set_registry(&ecr);
-        for repository in repositories {
-            ecr.default_registry().create(repository, RepositorySettings::default());
-        }
-        Shop { ecr, project: Project::new(template), account: Account::start() }
+        Shop { released: Released::new(template, repositories), account: Account::start() }
     }
 
     /// `shop/api` with 1.0.0 and then 1.1.0 in prod.
@@ -32,21 +35,6 @@ impl Shop {
         let old = shop.release("1.0.0", 1, &["test", "prod"]);
         let new = shop.release("1.1.0", 2, &["test", "prod"]);
         (shop, old, new)
-    }
-
-    fn release(&self, version: &str, seed: u64, ladder: &[&str]) -> Image {
-        let image = Image::new(seed);
-        let _ = std::fs::remove_dir_all(self.project.layout());
-        self.project.built("Api", &image);
-        self.step(self.project.publish(), version).run().exits(0);
-        for to in ladder {
-            self.step(self.project.promote(to), version).env("GITHUB_ACTOR", format!("{to}-operator")).run().exits(0);
-        }
-        image
-    }
-
-    fn step(&self, step: Step, version: &str) -> Step {
-        aws(step, &self.ecr).inputs(&[("version", version), ("images", "Api")])
     }
 
     fn status(&self, to: &str) -> Step {

@@ -183,6 +183,20 @@ impl HoldStatus {
     }
 }
 
+/// Returns a remark that says that holds were not looked for, because nothing made this run read the records.
+pub(crate) fn unread_remark(
+    request: &Request,
+    delivery: &Delivery,
+    history: Option<&Result<EnvironmentHistory, StoreError>>,
+) -> Option<Remark> {
+    let Transition { to, rollback, .. } = &request.transition;
+    if *rollback || history.is_some() || delivery.is_done() {
+        return None;
+    }
+    let text = format!("`record: false`: it was not checked whether a rollback left a hold on {to}");
+    Some(Remark::new(Level::Notice, text))
+}
+
 /// Returns a remark that says whether a rollback leaves a hold.
 pub(crate) fn rollback_remark(
     request: &Request,

@@ -12,6 +12,7 @@ pub(crate) mod markdown;
 pub(crate) mod prism;
 pub(crate) mod project;
 pub(crate) mod registry;
+pub(crate) mod released;
 pub(crate) mod runner;
 pub(crate) mod sigstore;
 pub(crate) mod snyk;

@@ -20,7 +20,7 @@ use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use runner_protocol::{Level, Runner};
 
 use crate::environment_history::{Depth, EnvironmentHistory, VersionedName};
-use crate::hold::rollback_remark;
+use crate::hold::{rollback_remark, unread_remark};
 use crate::request::{Request, Transition};
 use crate::requirement::{Gate, Requirement};
 pub(crate) use source::publications;
@@ -130,7 +130,8 @@ impl Promotion {
         promotion.add_record(request, named, name, runner).await?;
         let other = named.other_digest_warning(promotion.delivery.digest());
         let other = other.map(|text| Remark::new(Level::Warning, text));
-        let hold = rollback_remark(request, &promotion.delivery, promotion.readable_history());
+        let hold = rollback_remark(request, &promotion.delivery, promotion.readable_history())
+            .or_else(|| unread_remark(request, &promotion.delivery, promotion.history.as_ref()));
         let remarks = [
             promotion.newer_version_remark(transition),
             promotion.same_name_remark(transition, from, named),

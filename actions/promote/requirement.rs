@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_right() {
         let error = parse(&Input::new("require", "scan=hihg")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`? The gates, one per line: lint, scan=high, scan-age=7d, ecr-scan=high, sbom, provenance, signature, soak=24h, window=mon-fri 08:00-16:00 Europe/Berlin, platforms, forward, template-unchanged");
+        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`? The gates, one per line: lint, scan=high, scan-age=7d, ecr-scan=high, sbom, provenance, signature, soak=24h, window=mon-fri 08:00-16:00 Europe/Berlin, platforms, forward, template-unchanged, no-new=high, retained");
         for (line, meant) in [
             ("scan", Some("scan=high")),
             ("ecr-scan=CRITICAL", Some("ecr-scan=critical")),

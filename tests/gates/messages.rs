@@ -110,12 +110,14 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     lint | missing | needs a lint result of linux/amd64, which is missing: build and publish it again, with `lint` other than `off`, or take `lint` out of `require`
     lint | refused | needs a lint result of the image, which cannot be read (ecr:BatchGetImage on arn:aws:ecr:us-east-1:111122223333:repository/shop/web was denied (403 Forbidden)): allow ecr:BatchGetImage in the role's policy and in the repository's
     lint | unreadable | needs a lint result of the image, but the newest one cannot be read (it is not SARIF: it has no runs): build and publish the image again
+    no-new=high | missing | needs a scan of linux/amd64, which is missing: let build install or find a scanner (`scan: trivy`, `grype` or `snyk`; `auto` skips the scan without one) and publish it again, or take `no-new=high` out of `require`
     platforms | insufficient | it has linux/amd64, linux/arm64; `Task` runs on windows/amd64 (template.yaml:13:24): build it for that platform (`platforms`), or correct the resource
     provenance | insufficient | needs an image that was built from https://github.com/shop/backend; the provenance of the image names https://github.com/shop/fork: promote it from a workflow of that repository, or build it in this one
     provenance | missing | needs a provenance statement of linux/amd64, which is missing: build and publish it again, with `provenance: true`, or take `provenance` out of `require`
     provenance | missing | needs the repository of this run, but GITHUB_REPOSITORY is not set: run it on GitHub Actions, or set the variable to OWNER/REPO
     provenance | refused | needs the provenance of the image, which cannot be read (ecr:BatchGetImage on arn:aws:ecr:us-east-1:111122223333:repository/shop/web was denied (403 Forbidden)): allow ecr:BatchGetImage in the role's policy and in the repository's
     provenance | unreadable | needs a provenance statement of the image, but the newest one cannot be read (it does not have the expected structure): build and publish the image again
+    retained | missing | needs the lifecycle policy of a repository in ECR, but `oci:STORE/shop/api` is not in ECR: take `retained` out of `require`
     sbom | missing | needs an SBOM of linux/amd64, which is missing: let build install or find syft (`sbom: cyclonedx` or `spdx`; `auto` skips the SBOM without it) and publish it again, or take `sbom` out of `require`
     sbom | refused | needs an SBOM of the image, which cannot be read (ecr:BatchGetImage on arn:aws:ecr:us-east-1:111122223333:repository/shop/web was denied (403 Forbidden)): allow ecr:BatchGetImage in the role's policy and in the repository's
     sbom | unreadable | needs an SBOM of linux/amd64, but the newest one cannot be read (it is not an SBOM in the format of its type): build and publish the image again

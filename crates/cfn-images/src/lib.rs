@@ -23,6 +23,7 @@ mod intrinsics;
 mod json;
 mod json_text;
 mod known_loops;
+mod language_extensions;
 mod loops;
 mod metadata;
 mod nested;
@@ -208,12 +209,10 @@ impl File {
                 "a template has sections such as `Mappings:` and `Resources:`",
             ));
         }
-        loops::expand_literal(Self {
-            root,
-            display: display.to_owned(),
-            nested: BTreeMap::new(),
-            definitions: BTreeMap::new(),
-        })
+        let (display, nested, definitions) = (display.to_owned(), BTreeMap::new(), BTreeMap::new());
+        let file = Self { root, display, nested, definitions };
+        language_extensions::check(&file)?;
+        loops::expand_literal(file)
     }
 
     fn source_location(&self, mark: Mark) -> SourceLocation {

@@ -5,7 +5,6 @@ mod assumptions;
 mod checks;
 mod conditions;
 mod decision;
-mod definitions;
 mod deploy_sites;
 mod deployed;
 mod document;
@@ -30,6 +29,7 @@ mod nested;
 mod numbers;
 mod parameters;
 mod pattern;
+mod programs;
 mod purpose;
 mod readers;
 mod reference;
@@ -42,6 +42,7 @@ mod survey;
 mod syntax;
 mod tokens;
 mod traced_text;
+mod unnamed;
 mod unreadable;
 mod usage;
 mod value;
@@ -130,8 +131,8 @@ pub(crate) struct File {
     display: PathBuf,
     /// Nested templates by their location, as the resource that nests them writes it.
     nested: BTreeMap<String, Arc<File>>,
-    /// Definitions of state machines by their location, as the resource writes it.
-    definitions: BTreeMap<String, Arc<Node>>,
+    /// Programs of resources that are in files of their own.
+    programs: programs::Programs,
 }
 
 impl Template {
@@ -209,8 +210,8 @@ impl File {
                 "a template has sections such as `Mappings:` and `Resources:`",
             ));
         }
-        let (display, nested, definitions) = (display.to_owned(), BTreeMap::new(), BTreeMap::new());
-        let file = Self { root, display, nested, definitions };
+        let (display, nested, programs) = (display.to_owned(), BTreeMap::new(), BTreeMap::new());
+        let file = Self { root, display, nested, programs };
         language_extensions::check(&file)?;
         loops::expand_literal(file)
     }

@@ -10,6 +10,7 @@ use cfn_images::{Context, Template, TracedText, UsagePlace, yaml_to_json};
 use serde_json::{Value, json};
 use wildmatch::WildMatch;
 
+use crate::support::peers::peers;
 use crate::support::project::{BY_REPOSITORY, BY_TAG};
 use crate::support::tools::tools;
 
@@ -173,16 +174,12 @@ fn expressions_of(value: &Value, found: &mut Vec<Value>) {
     }
 }
 
-/// The templates with which LocalStack tests its CloudFormation: the variable `LOCALSTACK_TEMPLATES` names their folder,
-/// `tests/aws/templates` of a clone. What is known here is compared.
+/// The templates with which LocalStack tests its CloudFormation. What is known here is compared.
 #[test]
 fn expressions_of_others_are_evaluated_alike() {
-    let Some(folder) = std::env::var_os("LOCALSTACK_TEMPLATES") else {
-        eprintln!("LOCALSTACK_TEMPLATES is not set: the expressions of LocalStack's templates are not compared");
-        return;
-    };
+    let Some(folder) = peers("localstack/templates") else { return };
     let mut templates = BTreeMap::new();
-    as_images(Path::new(&folder), &mut templates);
+    as_images(&folder, &mut templates);
     let store: BTreeMap<_, _> = STORE.into();
     let case = |(name, text): (&String, &String)| json!({"name": name, "text": text, "parameters": parameters(text), "ssm": store});
     let cases = Value::from(templates.iter().map(case).collect::<Vec<_>>());

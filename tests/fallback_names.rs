@@ -132,6 +132,21 @@ fn what_cannot_be_read_may_deploy_an_image() {
             "template.yaml:14:76",
             "the definition of `Job` is not in the checkout",
         ),
+        (
+            "  Product: {Type: 'AWS::ServiceCatalog::CloudFormationProvisionedProduct', Properties: {ProductName: worker}}\n",
+            "template.yaml:14:3",
+            "the template of `Product` is not in the checkout",
+        ),
+        (
+            "  Build: {Type: 'AWS::CodeBuild::Project', Properties: {Source: {Type: CODEPIPELINE, BuildSpec: ci/deploy.yml}}}\n",
+            "template.yaml:14:97",
+            "the build specification of `Build` is not in the checkout",
+        ),
+        (
+            "  Service: {Type: 'AWS::ECS::Service', Properties: {TaskDefinition: !ImportValue worker-task}}\n",
+            "template.yaml:14:69",
+            "the task definition of `Service` is not in the template",
+        ),
     ] {
         let project = project(resources);
         for run in [published(&project), project.promote("test").input("registry", "oci:store").run()] {
@@ -347,16 +362,31 @@ fn a_name_that_a_program_puts_together_is_refused() {
         ),
         (
             "{Type: AWS::Serverless::StateMachine, Properties: {DefinitionUri: jobs/job.asl.json}}",
-            Some(r#"{"States": {"A": {"Parameters": {"Image.$": "States.Format('{}/shop-worker:{}', $.r, $.t)"}}}}"#),
+            Some((
+                "jobs/job.asl.json",
+                r#"{"States": {"A": {"Parameters": {"Image.$": "States.Format('{}/shop-worker:{}', $.r, $.t)"}}}}"#,
+            )),
+        ),
+        (
+            "{Type: AWS::CodeBuild::Project, Properties: {Source: {Type: GITHUB, BuildSpec: ci/deploy.yml}, Environment: {Image: 'aws/codebuild/standard:7.0', Type: LINUX_CONTAINER}}}",
+            Some((
+                "ci/deploy.yml",
+                "version: 0.2\nphases:\n  build:\n    commands:\n    - docker push $REGISTRY/shop-worker:$TAG\n",
+            )),
         ),
     ] {
         let project = project(&format!("  It: {resource}\n"));
-        if let Some(definition) = files {
-            project.write("jobs/job.asl.json", definition);
+        if let Some((path, program)) = files {
+            project.write(path, program);
         }
+        let place = match files {
+            Some(("ci/deploy.yml", _)) => "ci/deploy.yml:5:7",
+            Some((path, _)) => path,
+            None => "template.yaml:14:",
+        };
         for run in [published(&project), project.promote("test").input("registry", "oci:store").run()] {
             let run = run.exits(2);
-            assert!(run.error().starts_with("template.yaml:14:"), "{}", run.error());
+            assert!(run.error().starts_with(place), "{}", run.error());
             assert!(
                 run.error().contains("`It` takes its name, and what is deployed cannot be evaluated"),
                 "{}",
@@ -364,6 +394,70 @@ fn a_name_that_a_program_puts_together_is_refused() {
             );
         }
     }
+}
+
+/// What is no name of an image at a place that deploys one is a mistake of the template, and no other image.
+#[test]
+fn an_image_that_has_no_usable_name_is_refused() {
+    for (image, words) in [
+        ("5", "`Image` is the number `5`, and not the name of an image"),
+        ("", "`Image` is empty, and not the name of an image"),
+        (
+            "!Sub '${RepositoryPrefix}/Shop-Worker:${DeploymentVersion}'",
+            "oci:store/Shop-Worker:1.0.0` is not an image reference",
+        ),
+        ("!Sub '${RepositoryPrefix}/shop-worker:${DeploymentVersion}+${Environment}'", "` is not an image reference"),
+    ] {
+        let project = project(&task("", image));
+        for run in
+            [published(&project), project.promote("test").input("registry", "oci:store").run(), planned(&project)]
+        {
+            let run = run.exits(2);
+            assert!(run.error().contains(words.trim_start_matches("oci:store/")), "{image}: {}", run.error());
+            let column = if image.is_empty() { 56 } else { 58 };
+            assert_eq!(run.log.annotations[0].place, format!("template.yaml:16:{column}"), "{image}");
+        }
+    }
+}
+
+/// A script that reads the outputs may put the name and the tag together.
+#[test]
+fn a_name_and_a_tag_in_two_outputs_are_refused() {
+    let name = "  Name: {Value: !FindInMap [ImageBuildConfiguration, Worker, imageName]}\n";
+    let outputs = format!(
+        "  X: {{Type: 'AWS::SNS::Topic'}}\nOutputs:\n{name}  Tag: {{Value: !Sub '${{Environment}}-${{DeploymentVersion}}'}}\n"
+    );
+    let run = published(&project(&outputs)).exits(2);
+    assert!(run.error().contains("`Outputs.Name` gives its name and another output a tag"), "{}", run.error());
+    assert_eq!(run.log.annotations[0].place, "template.yaml:16:17");
+    let alone = format!("  X: {{Type: 'AWS::SNS::Topic'}}\nOutputs:\n{name}");
+    assert_eq!(references(&published(&project(&alone)).exits(0)), ["shop-worker:dev-1.0.0"]);
+}
+
+/// The tag may be added to the repository that an ARN names.
+#[test]
+fn the_arn_of_the_images_repository_is_refused() {
+    let resources = "  Repo: {Type: 'AWS::ECR::Repository', Properties: {RepositoryName: shop-worker}}
+  It: {Type: 'AWS::Lambda::Function', Properties: {Environment: {Variables: {REPOSITORY: !GetAtt Repo.Arn, TAG: dev-1.0.0}}}}
+";
+    let run = published(&project(resources)).exits(2);
+    assert!(run.error().contains("`It` contains its name, and may deploy it"), "{}", run.error());
+    let run = published(&project(&resources.replace("RepositoryName: shop-worker", "Tags: []"))).exits(2);
+    assert!(run.error().contains("repository `Repo` has no `RepositoryName`"), "{}", run.error());
+}
+
+/// `sam deploy` uploads the template of a stack set, too.
+#[test]
+fn a_stack_set_in_the_checkout_is_read() {
+    let resources = "  Everywhere: {Type: 'AWS::CloudFormation::StackSet', Properties: {TemplateURL: ./child.yaml, Parameters: [{ParameterKey: Image, ParameterValue: IMAGE}]}}\n";
+    let project = project(&resources.replace("IMAGE", NAME));
+    let child = "Parameters: {Image: {Type: String}}\nResources:\n  Task: {Type: 'AWS::ECS::TaskDefinition', Properties: {ContainerDefinitions: [{Name: a, Image: !Ref Image}]}}\n";
+    project.write("child.yaml", child);
+    assert_eq!(references(&published(&project).exits(0)), ["dev/shop-worker:1.0.0"]);
+    let own = "!Sub '${AWS::AccountId}.dkr.ecr.${AWS::Region}.amazonaws.com/shop-worker:1.0.0'";
+    project.write("child.yaml", &child.replace("!Ref Image", own));
+    let run = project.publish().run().exits(2);
+    assert!(run.error().contains("the account id differs between the accounts and regions"), "{}", run.error());
 }
 
 /// A name whose parts are in other properties of the same resource.

@@ -209,3 +209,25 @@ fn mistakes_in_an_images_file_have_a_location() {
         assert!(error.starts_with(words), "{error}");
     }
 }
+
+/// A pattern in the images file is not the input `reference`.
+#[test]
+fn a_reference_of_the_file_is_refused_in_its_line() {
+    for (pattern, error) in [
+        (
+            "{registry}/{image}:{run-number}",
+            "the images file's `reference`: `{registry}/{image}:{run-number}` needs the number of the run, and GITHUB_RUN_NUMBER is not set",
+        ),
+        (
+            "{registry}/{image}/:{version}",
+            "the images file's `reference`: `{registry}/{image}/:{version}` for image `Api`",
+        ),
+    ] {
+        let project = project(&[("images.yaml", &format!("{IMAGES}registry: r.example\nreference: '{pattern}'\n"))]);
+        let file = std::fs::read_to_string(project.folder().join("images.yaml")).unwrap();
+        let line = file.lines().position(|line| line.starts_with("reference:")).unwrap() + 1;
+        let run = project.publish().run().exits(2);
+        assert!(run.error().contains(error), "{}", run.error());
+        assert_eq!(run.log.annotations[0].place, format!("images.yaml:{line}:12"), "{}", run.error());
+    }
+}

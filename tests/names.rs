@@ -319,6 +319,21 @@ fn the_name_of_another_environment_is_refused() {
     }
 }
 
+/// The input `environments` says which environments are later, whatever promote does.
+#[test]
+fn the_name_of_a_later_environment_is_refused_in_every_mode() {
+    let template = BY_TAG.replace(", AllowedValues: [dev, test, prod]", "");
+    let template = template.replace("${Environment}-${DeploymentVersion}", "live-${DeploymentVersion}");
+    assert!(template.contains("live-"), "{template}");
+    let project = built(&template);
+    for mode in ["promote", "rollback", "history", "status", "preview"] {
+        let promote = project.promote("qa").inputs(&[("registry", "oci:store"), ("mode", mode)]);
+        let run = promote.input("environments", "dev,qa,live").run().exits(2);
+        let said = "in `qa`: the name contains `live`, which is another environment";
+        assert!(run.error().contains(said), "{mode}: {}", run.error());
+    }
+}
+
 #[test]
 fn a_parameter_is_read_as_the_stack_reads_it() {
     let ecr = Ecr::start(Config::default());

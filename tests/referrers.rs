@@ -10,13 +10,11 @@ use ecr_fake::{Config, Ecr, Image, RepositorySettings};
 use serde_json::{Value, json};
 
 use crate::support::build::MANIFEST;
+use crate::support::peers::peers;
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
 use crate::support::tools::{printed, program};
-
-/// The variable with the folder of other projects' layouts.
-const PEERS: &str = "IMAGE_LIFECYCLE_PEERS";
 
 const REPOSITORY: &str = "shop/api";
 
@@ -339,13 +337,6 @@ fn the_tags_of_cosign_arrive() {
 
 #[test]
 fn layouts_of_other_programs_arrive() {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/peers");
-    let peers = PathBuf::from(std::env::var(PEERS).unwrap_or_else(|_| default.to_owned()));
-    if !peers.is_dir() {
-        let text = format!("not tested: {} does not exist; {PEERS} names the folder\n", peers.display());
-        std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
-        return;
-    }
     for (layout, tag, referrers) in [
         ("regclient", "v2", 5),
         ("regclient", "v3", 2),
@@ -358,7 +349,8 @@ fn layouts_of_other_programs_arrive() {
         ("go-containerregistry/test_gc_index", "3", 0),
         ("go-containerregistry/test_index", "3", 0),
     ] {
-        let (arrived, _) = travels(&Store::copied(&peers.join(layout), tag));
-        assert_eq!(arrived.len(), referrers, "{layout} {tag}: {arrived:?}");
+        let Some(layout) = peers(layout) else { continue };
+        let (arrived, _) = travels(&Store::copied(&layout, tag));
+        assert_eq!(arrived.len(), referrers, "{} {tag}: {arrived:?}", layout.display());
     }
 }

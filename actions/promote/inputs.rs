@@ -64,9 +64,7 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn request(&self, runner: &Arc<Runner>) -> anyhow::Result<Request> {
         let version = self.parsed_version()?.ok_or(InputError::Required("version"))?;
-        let mut common = self.common().parse(runner)?;
-        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
-        common.project.set_ladder(ladder.environments());
+        let (common, ladder) = self.project(runner)?;
         let transition = self.transition(version, &ladder)?;
         let expected = self.expect();
         let hash = "the output `plan-hash` of a dry run, `sha256:` and 64 hexadecimal digits";
@@ -108,8 +106,7 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn history_request(&self, runner: &Arc<Runner>) -> anyhow::Result<HistoryRequest> {
         let version = self.parsed_version()?;
-        let common = self.common().parse(runner)?;
-        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        let (common, ladder) = self.project(runner)?;
         let to = self.to();
         let environments = match to.text() {
             Some(_) => vec![ladder.environment(&to)?.to_owned()],
@@ -129,8 +126,7 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn preview_request(&self, runner: &Arc<Runner>) -> anyhow::Result<PreviewRequest> {
         let version = self.parsed_version()?;
-        let common = self.common().parse(runner)?;
-        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        let (common, ladder) = self.project(runner)?;
         let to = ladder.environment(&self.to())?.to_owned();
         // An image of this build can be compared with any environment. A version comes from another environment.
         let from = match version {
@@ -157,13 +153,20 @@ impl Inputs {
     /// If an input or a template is wrong.
     pub(crate) fn status_request(&self, runner: &Arc<Runner>) -> anyhow::Result<StatusRequest> {
         let version = self.parsed_version()?;
-        let common = self.common().parse(runner)?;
-        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        let (common, ladder) = self.project(runner)?;
         let to = self.to();
         let to = to.text().is_some().then(|| ladder.environment(&to).map(str::to_owned)).transpose()?;
         let target = self.target_registry_inputs().access(&self.shared_registry_inputs(), &common, runner)?;
         let comment = self.comment_token(runner)?;
         Ok(StatusRequest { common, environments: ladder.environments().to_vec(), to, version, target, comment })
+    }
+
+    /// Parses the inputs of every mode, and loads the project. No image gets the name of a later environment.
+    fn project(&self, runner: &Arc<Runner>) -> anyhow::Result<(CommonOptions, Ladder)> {
+        let mut common = self.common().parse(runner)?;
+        let ladder = Ladder::of(&self.environments(), common.project.images_file())?;
+        common.project.set_ladder(ladder.environments());
+        Ok((common, ladder))
     }
 
     /// Returns the token for a comment on the pull request, if one is requested. A pull request from a fork has no token.

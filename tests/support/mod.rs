@@ -9,6 +9,7 @@ pub(crate) mod gallery;
 pub(crate) mod gates;
 pub(crate) mod github;
 pub(crate) mod markdown;
+pub(crate) mod peers;
 pub(crate) mod prism;
 pub(crate) mod project;
 pub(crate) mod registry;

@@ -32,6 +32,15 @@ pub(super) struct Guard {
     steps: Cell<usize>,
 }
 
+/// Where a stack of a template is deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StackPlace {
+    /// In the account and region of the run.
+    Here,
+    /// In the accounts and regions of a stack set.
+    Elsewhere,
+}
+
 /// A file of a template with the values of its parameters.
 pub(super) struct Scope<'t> {
     /// The file, with its loops written out.
@@ -40,6 +49,7 @@ pub(super) struct Scope<'t> {
     pub(super) context: &'t Context,
     pub(super) guard: &'t Guard,
     parameters: HashMap<String, Value>,
+    pub(super) place: StackPlace,
     /// `AWS::StackName`, if it was given. That of a nested stack is made when it is deployed.
     stack_name: Option<Text>,
     /// Decided conditions. `None` while a condition is being decided.
@@ -66,8 +76,9 @@ impl<'t> Scope<'t> {
         context: &'t Context,
         guard: &'t Guard,
         passed: BTreeMap<String, Value>,
+        place: StackPlace,
     ) -> Self {
-        let mut scope = Self::with_loops(file, context, guard, passed);
+        let mut scope = Self::with_loops(file, context, guard, passed, place);
         scope.write_out_loops();
         scope
     }
@@ -78,6 +89,7 @@ impl<'t> Scope<'t> {
         context: &'t Context,
         guard: &'t Guard,
         mut passed: BTreeMap<String, Value>,
+        place: StackPlace,
     ) -> Self {
         let mut scope = Self {
             file: Arc::clone(file),
@@ -85,6 +97,7 @@ impl<'t> Scope<'t> {
             context,
             guard,
             parameters: HashMap::new(),
+            place,
             stack_name: None,
             conditions: RefCell::default(),
             assumptions: RefCell::default(),
@@ -124,7 +137,7 @@ impl<'t> Scope<'t> {
             .as_ref()
             .map(|name| context.expand(name, STACK_NAME, || file.source_location(file.root.mark)));
         let parameters = patterns.chain(open).chain(given).collect();
-        Self { stack_name, ..Self::with_loops(file, context, guard, parameters) }
+        Self { stack_name, ..Self::with_loops(file, context, guard, parameters, StackPlace::Here) }
     }
 
     /// Returns whether the value of a parameter was read from this attribute of a mapping.
@@ -349,20 +362,37 @@ impl<'t> Scope<'t> {
     }
 
     pub(super) fn region(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+        if self.place == StackPlace::Elsewhere {
+            return Err(self.differing("the region", source_location()));
+        }
+        self.region_of_run(source_location)
+    }
+
+    fn region_of_run(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         let region = self.context.region.clone();
         region.ok_or_else(|| Unresolved::new(source_location(), "the region is not known").needs(Need::Region))
     }
 
+    /// Returns why a value is not known in a template that a stack set deploys.
+    pub(super) fn differing(&self, what: &str, source_location: SourceLocation) -> Unresolved {
+        let reason = format!("{what} differs between the accounts and regions that a stack set deploys to");
+        Unresolved::new(source_location, reason).needs(Need::StackSet)
+    }
+
     pub(super) fn account(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+        if self.place == StackPlace::Elsewhere {
+            return Err(self.differing("the account id", source_location()));
+        }
         let account = self.context.account_id.clone();
         account.ok_or_else(|| Unresolved::new(source_location(), "the account id is not known").needs(Need::Account))
     }
 
-    fn partition(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
+    pub(super) fn partition(&self, source_location: impl FnOnce() -> SourceLocation) -> Result<String, Unresolved> {
         if let Some(partition) = &self.context.partition {
             return Ok(partition.clone());
         }
-        let region = self.region(source_location)?;
+        // A stack set deploys to one partition.
+        let region = self.region_of_run(source_location)?;
         Ok(match region.as_str() {
             region if region.starts_with("cn-") => "aws-cn",
             region if region.starts_with("us-gov-") => "aws-us-gov",

@@ -5,7 +5,6 @@ mod assumptions;
 mod checks;
 mod conditions;
 mod decision;
-mod definitions;
 mod deploy_sites;
 mod deployed;
 mod document;
@@ -23,12 +22,14 @@ mod intrinsics;
 mod json;
 mod json_text;
 mod known_loops;
+mod language_extensions;
 mod loops;
 mod metadata;
 mod nested;
 mod numbers;
 mod parameters;
 mod pattern;
+mod programs;
 mod purpose;
 mod readers;
 mod reference;
@@ -41,6 +42,7 @@ mod survey;
 mod syntax;
 mod tokens;
 mod traced_text;
+mod unnamed;
 mod unreadable;
 mod usage;
 mod value;
@@ -129,8 +131,8 @@ pub(crate) struct File {
     display: PathBuf,
     /// Nested templates by their location, as the resource that nests them writes it.
     nested: BTreeMap<String, Arc<File>>,
-    /// Definitions of state machines by their location, as the resource writes it.
-    definitions: BTreeMap<String, Arc<Node>>,
+    /// Programs of resources that are in files of their own.
+    programs: programs::Programs,
 }
 
 impl Template {
@@ -208,12 +210,10 @@ impl File {
                 "a template has sections such as `Mappings:` and `Resources:`",
             ));
         }
-        loops::expand_literal(Self {
-            root,
-            display: display.to_owned(),
-            nested: BTreeMap::new(),
-            definitions: BTreeMap::new(),
-        })
+        let (display, nested, programs) = (display.to_owned(), BTreeMap::new(), BTreeMap::new());
+        let file = Self { root, display, nested, programs };
+        language_extensions::check(&file)?;
+        loops::expand_literal(file)
     }
 
     fn source_location(&self, mark: Mark) -> SourceLocation {

@@ -11,12 +11,11 @@ use super::document::{DEPTH_LIMIT, Entry, LOOP, Mapping, Mark, NODE_LIMIT, Node,
 use super::error::one_line;
 use super::intrinsics::{Guard, Scope};
 use super::known_loops::{Generated, Loops, mentions};
+use super::language_extensions;
 use super::traced_text::TracedText;
 use super::usage::Usage;
 use super::value::{Unresolved, Value};
 use super::{Context, Error, File};
-
-const TRANSFORM: &str = "AWS::LanguageExtensions";
 
 /// The sections that may contain loops. A condition may decide what a later section loops over.
 const SECTIONS: [&str; 3] = ["Conditions", "Resources", "Outputs"];
@@ -93,19 +92,12 @@ impl Usage {
 /// Writes out the loops over literal lists.
 ///
 /// # Errors
-/// Returns an error if a loop is wrong whatever the parameters are, or if the template does not declare the transform.
+/// Returns an error if a loop is wrong whatever the parameters are.
 pub(super) fn expand_literal(file: File) -> Result<File, Error> {
-    let sections: Vec<_> = SECTIONS.into_iter().filter_map(|name| Some((name, file.root.get(name)?))).collect();
-    let Some((_, section)) = sections.into_iter().find(|(_, section)| section.has_loop) else { return Ok(file) };
-    if !is_declared(&file) {
-        let Some(first) = first_loop(section).filter(|_| own_macro(&file).is_none()) else { return Ok(file) };
-        let message = format!("`{}` needs the transform `{TRANSFORM}`, which the template does not declare", first.key);
-        let others = transforms(&file).map(|(name, _)| format!(", {name}")).collect::<String>();
-        let hint = match others.as_str() {
-            "" => format!("add it at the top level: `Transform: {TRANSFORM}`"),
-            others => format!("add it before the others: `Transform: [{TRANSFORM}{others}]`"),
-        };
-        return Err(Error::hinted(file.source_location(first.mark), message, hint));
+    if !SECTIONS.into_iter().any(|name| file.root.get(name).is_some_and(|section| section.has_loop))
+        || !language_extensions::is_declared(&file)
+    {
+        return Ok(file);
     }
     let open = file.parameters().into_iter().map(|parameter| parameter.name).collect();
     let context = Context { open, ..Context::default() };
@@ -126,7 +118,7 @@ impl Scope<'_> {
         if !SECTIONS.iter().any(|name| self.file.root.get(name).is_some_and(|section| section.has_loop)) {
             return;
         }
-        let why = match is_declared(&self.file) {
+        let why = match language_extensions::is_declared(&self.file) {
             true => match self.expand_sections(Extent::All) {
                 Ok(()) => return,
                 Err(problem) => {
@@ -138,7 +130,8 @@ impl Scope<'_> {
                 }
             },
             false => {
-                let (name, mark) = own_macro(&self.file).unwrap_or((TRANSFORM, self.file.root.mark));
+                let (name, mark) = language_extensions::own_macro(&self.file)
+                    .unwrap_or((language_extensions::TRANSFORM, self.file.root.mark));
                 let reason = format!("only macro `{name}` knows what the loops of the template make");
                 Unresolved::new(self.file.source_location(mark), reason)
             }
@@ -450,32 +443,5 @@ fn is_mentioned(node: &Node, identifier: &str) -> bool {
         NodeKind::Mapping(mapping) => mapping.entries().iter().any(|entry| {
             (entry.key == "Ref" && entry.value.text() == Some(identifier)) || is_mentioned(&entry.value, identifier)
         }),
-    }
-}
-
-fn is_declared(file: &File) -> bool {
-    transforms(file).any(|(name, _)| name == TRANSFORM)
-}
-
-/// Returns a macro of the account, which may know the loops.
-fn own_macro(file: &File) -> Option<(&str, Mark)> {
-    transforms(file).find(|(name, _)| !name.starts_with("AWS::"))
-}
-
-/// Returns the transforms that the template declares.
-fn transforms(file: &File) -> impl Iterator<Item = (&str, Mark)> {
-    let all = file.root.get("Transform").into_iter();
-    let all = all.flat_map(|node| node.as_sequence().unwrap_or(std::slice::from_ref(node)));
-    all.filter_map(|node| Some((node.text().or_else(|| node.at(&["Name"])?.text())?, node.mark)))
-}
-
-fn first_loop(node: &Node) -> Option<&Entry> {
-    match &node.kind {
-        NodeKind::Scalar { .. } => None,
-        NodeKind::Sequence(items) => items.iter().find_map(|item| first_loop(item)),
-        NodeKind::Mapping(mapping) => mapping
-            .entries()
-            .iter()
-            .find_map(|entry| if entry.key.starts_with(LOOP) { Some(entry) } else { first_loop(&entry.value) }),
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::document::{Mark, Node};
-use super::intrinsics::{Guard, Scope};
+use super::intrinsics::{Guard, Scope, StackPlace};
+use super::resources::has_type;
 use super::value::{Unresolved, Value};
 use super::{Context, Error, FILE_LIMIT, File};
 use crate::SourceLocation;
@@ -18,17 +19,25 @@ const DEPTH_LIMIT: usize = 5;
 /// The maximum number of files of one template.
 const COUNT_LIMIT: usize = 50;
 
-/// Resource types that nest a template, with the property that names the file.
-const NESTING: [(&str, &str); 2] =
-    [("AWS::CloudFormation::Stack", "TemplateURL"), ("AWS::Serverless::Application", "Location")];
+const STACK_SET: &str = "AWS::CloudFormation::StackSet";
 
-/// Properties with a template that is not in a file: it is read as any text.
-const STACK_SETS: (&str, &str) = ("AWS::CloudFormation::StackSet", "TemplateURL");
+/// Resource types that nest a template, with the property that names the file.
+const NESTING: [(&str, &str); 3] = [
+    ("AWS::CloudFormation::Stack", "TemplateURL"),
+    (STACK_SET, "TemplateURL"),
+    ("AWS::Serverless::Application", "Location"),
+];
+
+/// Resource types that deploy a template of Service Catalog, which reads it from a URL.
+const PRODUCTS: [&str; 2] =
+    ["AWS::ServiceCatalog::CloudFormationProduct", "AWS::ServiceCatalog::CloudFormationProvisionedProduct"];
 
 /// Returns whether a resource with these properties deploys another template.
 pub(super) fn nests(kind: &str, properties: &Node) -> bool {
-    let mut nesting = NESTING.into_iter().chain([STACK_SETS]);
-    nesting.any(|(nesting, property)| nesting == kind && properties.get(property).is_some())
+    let is_nesting = |(nesting, property): &(&str, &str)| *nesting == kind && properties.get(property).is_some();
+    // A template that is written out in a text is not evaluated.
+    let has_text = kind == STACK_SET && properties.get("TemplateBody").is_some();
+    has_text || PRODUCTS.contains(&kind) || kind.starts_with("AWS::Proton::") || NESTING.iter().any(is_nesting)
 }
 
 /// Returns whether a type is a module of the account's registry.
@@ -61,7 +70,7 @@ impl<'r> Loader<'r> {
         &mut self,
         path: &Path,
         display: &Path,
-        passed: Option<BTreeMap<String, Value>>,
+        passed: Option<(BTreeMap<String, Value>, StackPlace)>,
     ) -> Result<File, Error> {
         let unreadable = |source| Error::Unreadable { path: display.to_owned(), source };
         self.open.push(path.canonicalize().map_err(unreadable)?);
@@ -72,13 +81,14 @@ impl<'r> Loader<'r> {
         let guard = Guard::default();
         let scope = match passed {
             None => Scope::root(&file, self.given, &guard),
-            Some(passed) => Scope::new(&file, self.given, &guard, passed),
+            Some((passed, stack)) => Scope::new(&file, self.given, &guard, passed, stack),
         };
         let mut all: BTreeMap<String, Arc<File>> = BTreeMap::new();
         for (name, location) in locations(&scope.file) {
             let source_location = file.source_location(location.mark);
             if let Some(relative) = location.text().filter(|location| is_local(location)) {
-                let mut nested = self.nest(relative, path, display, source_location, scope.passed(&name))?;
+                let passed = (scope.passed(&name), scope.place_of(&name));
+                let mut nested = self.nest(relative, path, display, source_location, passed)?;
                 if let Some(known) = all.remove(relative) {
                     // Nested twice with other values, it may nest other templates.
                     nested.nested.extend(known.nested.clone());
@@ -88,9 +98,9 @@ impl<'r> Loader<'r> {
         }
         let digests = &mut self.digests;
         let digest = |bytes: &[u8]| digests.push(super::hex(&Sha256::digest(bytes)));
-        let definitions = super::definitions::read(&file, path, self.root, digest);
+        let programs = super::programs::read(&scope, path, self.root, digest);
         self.open.pop();
-        Ok(File { nested: all, definitions, ..File::clone(&file) })
+        Ok(File { nested: all, programs, ..File::clone(&file) })
     }
 
     fn nest(
@@ -99,7 +109,7 @@ impl<'r> Loader<'r> {
         parent: &Path,
         shown: &Path,
         source_location: SourceLocation,
-        passed: BTreeMap<String, Value>,
+        passed: (BTreeMap<String, Value>, StackPlace),
     ) -> Result<File, Error> {
         let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
         let (path, display) =
@@ -163,6 +173,19 @@ fn location(resource: &Node) -> Option<&Arc<Node>> {
     resource.get("Properties")?.get(property)
 }
 
+/// Returns the parameters of a stack, which are a mapping, or of a stack set, which are a list.
+fn entries(parameters: &Node) -> Vec<(&str, &Node)> {
+    let of_mapping = parameters.as_mapping().filter(|_| parameters.intrinsic().is_none());
+    let of_mapping = of_mapping.map(|mapping| mapping.entries()).unwrap_or_default();
+    let of_list = parameters.as_sequence().unwrap_or_default();
+    let mut all: Vec<(&str, &Node)> =
+        of_mapping.iter().map(|entry| (entry.key.as_str(), entry.value.as_ref())).collect();
+    all.extend(
+        of_list.iter().filter_map(|item| Some((item.get("ParameterKey")?.text()?, item.at(&["ParameterValue"])?))),
+    );
+    all
+}
+
 /// Returns whether a location is the path of a file, and neither a URL nor something that packaging replaces.
 fn is_local(location: &str) -> bool {
     let is_file = [".yaml", ".yml", ".json", ".template"].iter().any(|ending| location.ends_with(ending));
@@ -173,7 +196,7 @@ impl<'t> Scope<'t> {
     /// Returns the scope of a nested template. The parent passes its parameters.
     pub(super) fn nested(&self, name: &str) -> Option<Scope<'t>> {
         let file = Arc::clone(self.nested_file(name)?);
-        Some(Scope::new(&file, self.context, self.guard, self.passed(name)))
+        Some(Scope::new(&file, self.context, self.guard, self.passed(name), self.place_of(name)))
     }
 
     /// Returns the template that a resource nests, if it was read.
@@ -181,22 +204,36 @@ impl<'t> Scope<'t> {
         self.file.nested.get(location(self.file.declaration("Resources", name)?)?.text()?)
     }
 
+    /// Returns where the template that a resource nests is deployed.
+    fn place_of(&self, name: &str) -> StackPlace {
+        match self.file.declaration("Resources", name) {
+            Some(resource) if has_type(resource, STACK_SET) => StackPlace::Elsewhere,
+            _ => self.place,
+        }
+    }
+
     /// Evaluates the parameters that a nested template is passed.
     fn passed(&self, name: &str) -> BTreeMap<String, Value> {
-        let parameters =
-            self.file.declaration("Resources", name).and_then(|node| node.at(&["Properties", "Parameters"]));
-        let passed = parameters.and_then(Node::as_mapping).map(|parameters| parameters.entries()).unwrap_or_default();
+        let properties = self.file.declaration("Resources", name).and_then(|node| node.get("Properties"));
+        let Some(properties) = properties else { return BTreeMap::new() };
         let mut values = BTreeMap::new();
         self.nesting.borrow_mut().push(name.to_owned());
-        for entry in passed {
-            let value = match self.evaluate(&entry.value) {
-                Value::Text(_) => Value::Text(self.text(&entry.value)),
+        for (key, node) in properties.get("Parameters").map(|node| entries(node)).unwrap_or_default() {
+            let value = match self.evaluate(node) {
+                Value::Text(_) => Value::Text(self.text(node)),
                 Value::Nothing(_) => continue,
                 value => value,
             };
-            values.insert(entry.key.clone(), value.without_conditions());
+            values.insert(key.to_owned(), value.without_conditions());
         }
         self.nesting.borrow_mut().pop();
+        let groups = properties.get("StackInstancesGroup").and_then(|groups| groups.as_sequence()).unwrap_or_default();
+        for overrides in groups.iter().filter_map(|group| group.get("ParameterOverrides")) {
+            for (key, node) in entries(overrides) {
+                let reason = format!("`{name}` overrides the parameter `{key}` in some accounts or regions");
+                values.insert(key.to_owned(), Value::Unknown(Unresolved::new(self.source_location(node), reason)));
+            }
+        }
         values
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Node;
 use super::error::{listed, one_line, suggestion};
-use super::intrinsics::Scope;
+use super::intrinsics::{Scope, StackPlace};
 use super::traced_text::{BuildValue, TracedText};
 use super::value::{EXPORT, Need, Origin, Part, STACK_NAME, Text, Unresolved, Value};
 use super::version::Version;
@@ -370,6 +370,9 @@ impl Scope<'_> {
 
     /// Returns the value of an SSM parameter, by `name` or `name:version`.
     pub(super) fn ssm(&self, name: &str, source_location: SourceLocation) -> Result<String, Unresolved> {
+        if self.place == StackPlace::Elsewhere {
+            return Err(self.differing(&format!("SSM parameter `{name}`"), source_location));
+        }
         self.context.ssm.get(name).cloned().ok_or_else(|| {
             let reason = format!("the value of SSM parameter `{name}` is not known");
             Unresolved::new(source_location, reason).needs(Need::Ssm(name.to_owned()))

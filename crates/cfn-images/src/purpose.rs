@@ -62,7 +62,7 @@ const INERT: [&str; 44] = [
 ];
 
 /// Properties that say something about a resource, grant permissions, or select events.
-const LABELS: [&str; 22] = [
+const LABELS: [&str; 23] = [
     "Alias",
     "Aliases",
     "AssumeRolePolicyDocument",
@@ -74,6 +74,7 @@ const LABELS: [&str; 22] = [
     "Family",
     "FunctionName",
     "Hostname",
+    "InlinePolicy",
     "Labels",
     "Links",
     "LogConfiguration",
@@ -113,6 +114,12 @@ const PROGRAMS: [&str; 22] = [
     "commands",
 ];
 
+/// The type whose program is a build specification.
+const BUILD_PROJECT: &str = "AWS::CodeBuild::Project";
+
+/// Sections of a build specification that name the files it makes.
+const OUTCOMES: [&str; 4] = ["artifacts", "cache", "reports", "secondary-artifacts"];
+
 /// Properties whose keys the user chooses.
 const VARIABLES: [&str; 3] = ["DefinitionSubstitutions", "Parameters", "Variables"];
 
@@ -122,7 +129,7 @@ pub(super) fn is_inert(kind: &str) -> bool {
 }
 
 /// Returns whether a type is one of CloudFormation's own, so that the names of its properties say what they mean.
-fn is_known(kind: &str) -> bool {
+pub(super) fn is_known(kind: &str) -> bool {
     kind.starts_with("AWS::") && kind != "AWS::CloudFormation::CustomResource" && !kind.ends_with("::MODULE")
 }
 
@@ -141,6 +148,7 @@ impl Purpose {
             _ if VARIABLES.contains(&property) && self == Self::Value => Self::Variables,
             _ if property.ends_with("Description") || property == "Tags" => Self::Label,
             _ if is_known(kind) && is_label(property) => Self::Label,
+            Self::Program if kind == BUILD_PROJECT && OUTCOMES.contains(&property) => Self::Label,
             Self::Value if PROGRAMS.contains(&property) => Self::Program,
             Self::Value | Self::Program => self,
         }

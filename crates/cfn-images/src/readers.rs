@@ -8,11 +8,15 @@ use super::File;
 use super::document::{Mapping, Node, NodeKind};
 use super::expression::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::intrinsics::Scope;
+use super::programs::Program;
 use super::purpose::Purpose;
+use super::resources::is_unnamed_repository;
 use super::runtime;
 use super::tokens::{Reading, contains_name, has_registry, is_elsewhere, shown, tokens};
+use super::unnamed::{self, Role, Unnamed};
 use super::usage::{Usage, UsagePlace};
 use super::value::{MappingRead, Part, Text, Unresolved, Value};
+use crate::SourceLocation;
 
 /// The attribute of a mapping that holds an image's name.
 pub(super) const IMAGE_NAME: &str = "imageName";
@@ -20,8 +24,14 @@ pub(super) const IMAGE_NAME: &str = "imageName";
 /// Words of scripts that run images.
 const PROGRAMS: [&str; 6] = ["docker", "podman", "nerdctl", "finch", "crictl", "image"];
 
-/// Types whose parameters another template receives.
-const STACKS: [&str; 2] = ["AWS::CloudFormation::Stack", "AWS::Serverless::Application"];
+/// Types whose parameters another template receives, with the property that has them.
+const PARAMETERS: [(&str, &str); 5] = [
+    ("AWS::CloudFormation::Stack", "Parameters"),
+    ("AWS::CloudFormation::StackSet", "ParameterOverrides"),
+    ("AWS::CloudFormation::StackSet", "Parameters"),
+    ("AWS::Serverless::Application", "Parameters"),
+    ("AWS::ServiceCatalog::CloudFormationProvisionedProduct", "ProvisioningParameters"),
+];
 
 /// The maximum number of comparisons of a literal text with a name. A template of a hundred images and ten thousand
 /// texts takes as many.
@@ -114,6 +124,8 @@ struct Place {
     purpose: Purpose,
     /// Whether another template receives it.
     is_parameter: bool,
+    /// What its name says that it is.
+    role: Role,
 }
 
 /// The part of a resource that is searched for usages.
@@ -122,8 +134,10 @@ pub(super) struct Section<'n> {
     pub(super) start: ContainerNode<'n>,
     /// What the node may do with the name of an image.
     pub(super) purpose: Purpose,
-    /// The node of the template whose location the usages get. By default, each has the location of its expression.
-    pub(super) shown_as: Option<&'n Node>,
+    /// The file that the node is from, if it is not the template.
+    pub(super) program: Option<&'n Program>,
+    /// What the node is.
+    pub(super) role: Role,
     /// The values that the resource gives to the variables `${Name}` in its texts.
     pub(super) substitutions: Option<&'n Node>,
 }
@@ -145,11 +159,14 @@ pub(super) fn usages<'n>(
     let variables = substitutions.map(|variables| variables.entries().iter().map(|entry| entry.key.as_str()));
     let variables = variables.map(Iterator::collect).unwrap_or_default();
     let mut collection = Collection { scope, names, sites, kind, variables, found: Vec::new() };
-    collection.add(section.start, Place { purpose: section.purpose, is_parameter: false });
+    collection.add(section.start, Place { purpose: section.purpose, is_parameter: false, role: section.role });
     let expressions = collection.found;
     for Expression { at, place, form } in expressions {
         let Some(node) = at.path.last().copied() else { continue };
-        let shown_as = section.shown_as.unwrap_or(node);
+        let source_location = match section.program {
+            Some(program) => program.source_location(node.mark),
+            None => scope.source_location(node),
+        };
         found.extend(in_all_cases(scope, (resource, node), &at.assumptions, |_| {
             let texts = match form {
                 Form::Text => texts(scope, node),
@@ -159,7 +176,8 @@ pub(super) fn usages<'n>(
                 Some(variables) if place.purpose == Purpose::Program => substituted(scope, text, variables),
                 _ => text,
             });
-            let reader = Reader { scope, resource, at: &at, node: shown_as, place, names };
+            let source_location = source_location.clone();
+            let reader = Reader { scope, resource, at: &at, node, source_location, place, names };
             texts.flat_map(|text| reader.usages(text)).collect()
         }));
     }
@@ -195,14 +213,14 @@ impl<'n> Collection<'_, 'n> {
             }
             (Some(("Fn::Base64" | "Fn::ToJsonString", argument)), _) => self.add(below(argument), place),
             (Some(_), _) | (None, NodeKind::Scalar { .. }) => {
-                if self.may_read(node) {
+                if self.may_read(node) || unnamed::may_run(node, place.purpose, place.role) {
                     self.found.push(Expression { at, place, form: Form::Text });
                 }
             }
             (None, NodeKind::Mapping(mapping)) => {
                 let provider = node.at(&["ActionTypeId", "Provider"]).and_then(Node::text);
                 for entry in mapping.entries().iter().filter(|entry| !is_remark(&entry.key)) {
-                    let is_parameters = STACKS.contains(&self.kind) && entry.key == "Parameters";
+                    let is_parameters = PARAMETERS.contains(&(self.kind, entry.key.as_str()));
                     let purpose = match (entry.key.as_str(), provider) {
                         ("Configuration", Some("ECR")) => {
                             self.add_pipeline_source(&at, &entry.value, place);
@@ -213,7 +231,8 @@ impl<'n> Collection<'_, 'n> {
                         (key, _) => place.purpose.of_property(self.kind, key),
                     };
                     let is_parameter = place.is_parameter || is_parameters;
-                    self.add(below(&entry.value), Place { purpose, is_parameter });
+                    let role = Role::of(self.kind, place.purpose, node, &entry.key);
+                    self.add(below(&entry.value), Place { purpose, is_parameter, role });
                 }
             }
             (None, NodeKind::Sequence(items)) => items.iter().for_each(|item| self.add(below(item), place)),
@@ -353,8 +372,9 @@ struct Reader<'r, 'n> {
     scope: &'r Scope<'r>,
     resource: Surveyed<'n>,
     at: &'r ContainerNode<'n>,
-    /// The node whose location is that of the usages.
     node: &'n Node,
+    /// The location of the usages.
+    source_location: SourceLocation,
     place: Place,
     names: &'r ImageNames,
 }
@@ -370,7 +390,7 @@ impl Reader<'_, '_> {
         };
         let tokens: Vec<(Text, String)> = tokens(&text).into_iter().map(with_text).collect();
         let shown = shown(&text);
-        let mut usages = Vec::new();
+        let mut usages = self.of_unnamed_repository(&tokens);
         let mentioned = if is_read {
             reads.into_iter().map(|read| (self.names.get(&read), read)).map(|(name, read)| (read, name)).collect()
         } else {
@@ -415,7 +435,37 @@ impl Reader<'_, '_> {
                 usages.push(self.doubt(read, place));
             }
         }
+        if usages.is_empty() {
+            let tokens: Vec<&Text> = tokens.iter().map(|(token, _)| token).collect();
+            let place = (self.place.purpose, self.place.role);
+            usages.extend(Unnamed::in_text(self.scope.context, &text, &tokens, place).map(|found| self.unnamed(found)));
+        }
         usages
+    }
+
+    /// Returns the usages of a repository of the template without a name, which may be that of any image.
+    fn of_unnamed_repository(&self, tokens: &[(Text, String)]) -> Vec<Usage> {
+        if self.place.purpose == Purpose::Label {
+            return Vec::new();
+        }
+        let usage = |(token, _): &(Text, String)| {
+            let part = token.parts.iter().find(|part| is_unnamed_repository(part))?;
+            Some(match Reading::of(token, None, true) {
+                Reading::Reference(token) => self.usage(token),
+                // Its tag, or its registry, is added elsewhere.
+                Reading::Unclear | Reading::Mention | Reading::Nothing => self.usage(Text::of(part.text.clone(), None)),
+            })
+        };
+        tokens.iter().filter_map(usage).collect()
+    }
+
+    /// Returns the usage of an image that is run without a name.
+    fn unnamed(&self, image: Unnamed) -> Usage {
+        let why = Unresolved::new(self.source_location.clone(), image.reason(self.resource.id));
+        match image {
+            Unnamed::Text(text) => self.usage(text),
+            Unnamed::Variable | Unnamed::Definition | Unnamed::Command(_) => self.usage(Text::of(Err(why), None)),
+        }
     }
 
     /// Returns the usages by references whose repository is written out, or depends on a key that is not known.
@@ -436,6 +486,10 @@ impl Reader<'_, '_> {
     /// Returns whether a token that is not a reference may be used as the image's name, or as a part of one.
     fn mention(&self, token: &Text, name: Option<&str>, is_whole: bool, is_read: bool) -> Reading {
         let (shown, Some(name)) = (shown(token), name) else { return Reading::Nothing };
+        if let Some(repository) = repository_of_arn(&shown) {
+            let is_it = self.place.purpose != Purpose::Label && is_end_of(name, repository);
+            return if is_it { Reading::Mention } else { Reading::Nothing };
+        }
         let is_elsewhere = shown.starts_with("arn:") || shown.contains("://") || has_registry(token);
         if self.place.purpose == Purpose::Label || is_elsewhere {
             return Reading::Nothing;
@@ -460,16 +514,20 @@ impl Reader<'_, '_> {
     }
 
     fn usage(&self, text: Text) -> Usage {
-        let runtime = runtime::unknown(self.scope.source_location(self.node));
+        let runtime = runtime::unknown(self.source_location.clone());
         let usage = usage_of_text(self.scope, self.resource, self.at, self.node, text, runtime);
-        Usage { place: UsagePlace::Reader, ..usage }
+        Usage { place: UsagePlace::Reader, source_location: self.source_location.clone(), ..usage }
     }
 
     /// Returns the usage of an image whose name cannot be evaluated.
     fn doubt(&self, read: MappingRead, place: UsagePlace) -> Usage {
-        let source_location = self.scope.source_location(self.node);
+        let source_location = self.source_location.clone();
         let id = self.resource.id;
         let (reason, hint) = match place {
+            UsagePlace::Mention | UsagePlace::Unclear if self.resource.kind.is_output() => (
+                format!("`{id}` gives its name and another output a tag, and what is deployed with them is not known"),
+                "give the reference in the input `reference`, such as `{registry}/{image}:{environment}-{version}`",
+            ),
             UsagePlace::Mention => (
                 format!("`{id}` contains its name, and may deploy it under a name that cannot be evaluated"),
                 "give the reference in the input `reference`, such as `{registry}/{image}:{environment}-{version}`",
@@ -483,6 +541,13 @@ impl Reader<'_, '_> {
         text.reads = [read].into();
         Usage { place, ..self.usage(text) }
     }
+}
+
+/// Returns the name of the repository in the ARN of an ECR repository.
+fn repository_of_arn(text: &str) -> Option<&str> {
+    let mut parts = text.strip_prefix("arn:")?.splitn(5, ':').skip(1);
+    let resource = (parts.next() == Some("ecr")).then(|| parts.nth(2)).flatten()?;
+    resource.strip_prefix("repository/")
 }
 
 /// Returns whether a text is the name of the image's repository in an environment: `app-dev`, `dev/app`.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::pattern::NamePattern;
 use super::traced_text::{Dependence, TracedText};
 use super::value::{Need, Origin, Part, Text, Unresolved, concatenated, looks_like_host};
-use crate::SourceLocation;
+use crate::{Context, SourceLocation};
 use oci::{RepositoryName, Tag};
 
 /// An image reference that the template produces.
@@ -85,7 +85,9 @@ fn leading_host(text: &Text) -> Option<RegistryPart> {
     let (last, behind) = from.first()?.text.as_ref().ok()?.split_once("/")?;
     let of_account = |part: &Part| match &part.text {
         Ok(_) => true,
-        Err(unresolved) => matches!(unresolved.need, Some(Need::Account | Need::Region | Need::Placeholder(_))),
+        Err(unresolved) => {
+            matches!(unresolved.need, Some(Need::Account | Need::Region | Need::StackSet | Need::Placeholder(_)))
+        }
     };
     let shown: String = before.iter().map(|part| part.text.as_deref().unwrap_or("?")).chain([&*last]).collect();
     if !looks_like_host(&shown) || !before.iter().all(of_account) {
@@ -135,6 +137,36 @@ pub(super) fn reference(
     let has_tag = reference.text != reference.repository;
     let tag = reference.tag.clone().filter(|_| has_tag || pin.is_none());
     Ok(EvaluatedReference { tag, pin, ..reference })
+}
+
+/// Returns why a text cannot be the name of an image, whichever registry it has. An unknown text, an empty one, and one
+/// that has a parameter's default may still get another value.
+pub(super) fn unusable(
+    text: &Text,
+    registry_part: Option<&RegistryPart>,
+    context: &Context,
+    source_location: &SourceLocation,
+) -> Option<Unresolved> {
+    let skipped = registry_part.map_or(0, |part| part.parts);
+    let is_default = |part: &Part| matches!(&part.origin, Some(Origin::Parameter(name)) if !context.is_given(name));
+    if text.parts.iter().skip(skipped).any(is_default) {
+        return None;
+    }
+    let shown = match registry_part {
+        Some(part) => format!("registry{}", part.rest.as_ref().ok()?),
+        None => text.known().ok()?,
+    };
+    // Lightsail keeps images of its own, which begin with a colon.
+    if shown.is_empty() || shown.starts_with(':') || EvaluatedReference::parse(&shown).is_some() {
+        return None;
+    }
+    let replaced = context.stand_in.as_ref().filter(|_| registry_part.is_some());
+    let parts = text.parts.iter().skip(replaced.map_or(0, |_| skipped));
+    let rest: String = parts.map(|part| part.text.as_deref().unwrap_or("?")).collect();
+    let whole = format!("{}{rest}", replaced.map_or("", |registry| registry.trim_end_matches('/')));
+    let reason = format!("`{whole}` is not an image reference");
+    let hint = "a repository is lower-case words joined by `/`, `.`, `_`, `__` or `-`, and a tag is letters, digits, `_`, `.` and `-`";
+    Some(Unresolved::mistake(source_location.clone(), reason).hint(hint))
 }
 
 impl RegistryPart {

@@ -7,12 +7,15 @@ use super::value::{Origin, Part, Text, Unresolved, Value};
 
 const REPOSITORY: &str = "AWS::ECR::Repository";
 
+/// The property with a repository's name.
+const REPOSITORY_NAME: &str = "RepositoryName";
+
 impl Scope<'_> {
     /// Evaluates `Ref` of a resource. Only the name of an ECR repository is known.
     pub(super) fn resource_id(&self, name: &str, mark: Mark) -> Result<Value, Unresolved> {
         let resource = self.file.declaration("Resources", name);
         match resource.filter(|resource| has_type(resource, REPOSITORY)) {
-            Some(resource) => Ok(Value::Text(self.repository_name(name, resource, mark)?)),
+            Some(resource) => Ok(Value::Text(self.repository_name(name, resource, mark))),
             None => Ok(self.made_by_deployment(name, "Ref", mark)),
         }
     }
@@ -38,7 +41,22 @@ impl Scope<'_> {
         match (resource.get("Type").and_then(|kind| kind.text()), attribute) {
             (Some(REPOSITORY), "RepositoryUri") => {
                 let mut text = self.own_registry(mark);
-                text.append(self.repository_name(name, resource, mark)?);
+                text.append(self.repository_name(name, resource, mark));
+                Ok(Value::Text(text))
+            }
+            (Some(REPOSITORY), "Arn") => {
+                let source_location = || self.file.source_location(mark);
+                let mut text = Text::default();
+                let known =
+                    |value: Result<String, Unresolved>| Part { text: value.map(TracedText::from), origin: None };
+                text.push_str("arn:");
+                text.push(known(self.partition(source_location)));
+                text.push_str(":ecr:");
+                text.push(known(self.region(source_location)));
+                text.push_str(":");
+                text.push(known(self.account(source_location)));
+                text.push_str(":repository/");
+                text.append(self.repository_name(name, resource, mark));
                 Ok(Value::Text(text))
             }
             (Some("AWS::SSM::Parameter"), "Value") => match resource.at(&["Properties", "Value"]) {
@@ -82,15 +100,27 @@ impl Scope<'_> {
         Value::Text(Text::of(part.text, part.origin))
     }
 
-    fn repository_name(&self, name: &str, resource: &Node, mark: Mark) -> Result<Text, Unresolved> {
-        match resource.at(&["Properties", "RepositoryName"]) {
-            Some(node) => Ok(self.text(node)),
+    fn repository_name(&self, name: &str, resource: &Node, mark: Mark) -> Text {
+        match resource.at(&["Properties", REPOSITORY_NAME]) {
+            Some(node) => self.text(node),
             None => {
                 let reason = format!("repository `{name}` has no `RepositoryName`, so its name is made when deployed");
-                Err(Unresolved::new(self.file.source_location(mark), reason))
+                Text::of(
+                    Err(Unresolved::new(self.file.source_location(mark), reason)),
+                    Some(Origin::Attribute(format!("{name}.{REPOSITORY_NAME}"))),
+                )
             }
         }
     }
+}
+
+/// Returns whether a part of a text is the name of a repository of the template that gets its name when it is deployed.
+pub(super) fn is_unnamed_repository(part: &Part) -> bool {
+    let is_name = |origin: &Origin| match origin {
+        Origin::Attribute(attribute) => attribute.rsplit('.').next() == Some(REPOSITORY_NAME),
+        _ => false,
+    };
+    part.text.is_err() && part.origin.as_ref().is_some_and(is_name)
 }
 
 pub(super) fn has_type(resource: &Node, kind: &str) -> bool {

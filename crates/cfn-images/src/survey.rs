@@ -9,13 +9,17 @@ use super::expression::{ContainerNode, Surveyed, branches, deduplicated, image_t
 use super::intrinsics::{Guard, Scope};
 use super::known_loops::Generated;
 use super::metadata;
+use super::parameters::is_version;
 use super::purpose::Purpose;
 use super::readers::{self, ImageNames, Section};
+use super::reference::{registry_part, unusable, without_digest};
 use super::resources::has_type;
 use super::runtime;
+use super::tokens::shown;
 use super::traced_text::Dependence;
+use super::unnamed::Role;
 use super::usage::{Runtime, Usage, UsagePlace};
-use super::value::{Need, Unresolved, Value};
+use super::value::{Need, Part, Unresolved, Value};
 use super::{Context, Template};
 use crate::SourceLocation;
 
@@ -166,10 +170,11 @@ impl<'t> Survey<'t> {
         let substitutions = substitutions.map(AsRef::as_ref);
         let of_resource = Purpose::of_resource(kind.as_str());
         let metadata = node.get("Metadata").map(|metadata| (metadata.as_ref(), Purpose::Label, None));
-        let definition = scope.definition(node).map(|(place, root)| (root, Purpose::Program, Some(place)));
+        let programs = scope.programs(node);
+        let programs = programs.iter().map(|program| (program.root.as_ref(), Purpose::Program, Some(program.as_ref())));
         let sections = properties.map(|properties| (properties, of_resource, None)).into_iter();
-        for (root, purpose, shown_as) in sections.chain(metadata).chain(definition) {
-            let section = Section { start: conditions.start(root), purpose, shown_as, substitutions };
+        for (root, purpose, program) in sections.chain(metadata).chain(programs) {
+            let section = Section { start: conditions.start(root), purpose, program, role: Role::Other, substitutions };
             self.deployed.extend(readers::usages(scope, resource, section, &sites, self.names));
         }
     }
@@ -178,9 +183,12 @@ impl<'t> Survey<'t> {
         let kind = ResourceKind::new(OUTPUTS);
         let output = Surveyed { id, kind: &kind, node };
         if let Some(value) = node.get("Value") {
-            // What another stack does with a name is not part of this template.
-            let (start, purpose) = (conditions.start(value), Purpose::Label);
-            let section = Section { start, purpose, shown_as: None, substitutions: None };
+            // What another stack does with a name is not part of this template, unless it is given a tag as well.
+            let role = Role::of_name(id.rsplit('.').next().unwrap_or_default());
+            let is_used = role == Role::Image || gives_tag(scope, node);
+            let purpose = if is_used { Purpose::Value } else { Purpose::Label };
+            let start = conditions.start(value);
+            let section = Section { start, purpose, program: None, role, substitutions: None };
             self.deployed.extend(readers::usages(scope, output, section, &[], self.names));
         }
     }
@@ -201,7 +209,14 @@ fn resource_usages<'n>(
     let before = usages.len();
     for site in kind.sites() {
         for container in walk(scope, conditions.start(properties), site.path) {
-            let Some(node) = container.path.last().and_then(|node| node.get(site.image)) else { continue };
+            let object = container.path.last().and_then(|node| node.as_mapping());
+            let Some(node) = object.and_then(|object| object.get(site.image)).map(|entry| &*entry.value) else {
+                continue;
+            };
+            // SAM fills in what its metadata describes.
+            if node.is_null() && metadata.is_some() {
+                continue;
+            }
             sites.push(node);
             let runtime = || runtime::runtime(scope, platform_rule(kind, &container), &container.path, declaration);
             let common = scope.assuming(&container.assumptions, runtime);
@@ -243,6 +258,23 @@ fn resource_usages<'n>(
     }
 }
 
+/// Returns whether an output other than this one gives a tag: its name says so, or its value depends on the version.
+fn gives_tag(scope: &Scope, output: &Node) -> bool {
+    let is_tag = |entry: &Entry| {
+        let Some(value) = entry.value.get("Value") else { return false };
+        let text = scope.text(value);
+        let is_of_version = |part: &Part| match &part.text {
+            Ok(text) => text.dependence().version,
+            Err(why) => matches!(&why.need, Some(Need::Parameter(name)) if is_version(&name.to_lowercase())),
+        };
+        let shown = shown(&text);
+        let may_be_tag = !shown.contains(['/', ':', ' ']);
+        may_be_tag && (is_version(&entry.key.to_lowercase()) || text.parts.iter().any(is_of_version))
+    };
+    let outputs = scope.file.section(OUTPUTS).map(|section| section.entries()).unwrap_or_default();
+    outputs.iter().any(|entry| !std::ptr::eq(entry.value.as_ref(), output) && is_tag(entry))
+}
+
 /// Returns what decides the platform of a container.
 fn platform_rule(kind: &ResourceKind, container: &ContainerNode) -> PlatformRule {
     // In a pod of Batch, the nodes of the cluster decide.
@@ -266,19 +298,44 @@ fn container_usage(
     if text.parts.iter().any(|part| part.text.as_ref().is_err_and(|why| why.is_impossible)) {
         return None;
     }
-    if let (Value::Nothing(_), true) = (scope.evaluate(node), text.known().is_err()) {
+    if let (Value::Nothing(_), true, false) = (scope.evaluate(node), text.known().is_err(), node.is_null()) {
         return None;
     }
     let is_built_by_sam = metadata::declaration(resource.node).is_some();
+    let source_location = scope.source_location(node);
+    let mistake = wrong_type(node, site.image, &source_location).or_else(|| {
+        let (name, _) = without_digest(text.clone());
+        unusable(&name, registry_part(&name).as_ref(), scope.context, &source_location)
+    });
     let name = site.name.and_then(|name| container.path.last()?.get(name));
     let usage = usage_of_text(scope, resource, container, node, text, runtime);
     let mut usage =
         Usage { container: name.and_then(|name| scope.known(name).ok()), metadata: is_built_by_sam, ..usage };
+    if let Some(mistake) = mistake.filter(|_| !is_built_by_sam) {
+        usage.reference = Err(mistake.clone());
+        usage.mistakes.push(mistake);
+    }
     if is_built_by_sam && usage.reference.as_ref().is_ok_and(|reference| !reference.has_host()) {
         // This is an image's name on the machine that builds it.
         usage.reference = Err(filled_in_by_sam(&usage.source_location));
     }
     Some(usage)
+}
+
+/// Returns why a property cannot hold an image's name, if it is written as another type than a string.
+fn wrong_type(node: &Node, property: &str, source_location: &SourceLocation) -> Option<Unresolved> {
+    let NodeKind::Scalar { plain: true, .. } = &node.kind else { return None };
+    let text = node.rendered().unwrap_or("null");
+    let is_number =
+        text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) && text.parse::<f64>().is_ok();
+    let what = match text {
+        "null" => "empty".to_owned(),
+        "true" | "false" => format!("the boolean `{text}`"),
+        _ if is_number => format!("the number `{text}`"),
+        _ => return None,
+    };
+    let reason = format!("`{property}` is {what}, and not the name of an image");
+    Some(Unresolved::mistake(source_location.clone(), reason))
 }
 
 fn filled_in_by_sam(source_location: &SourceLocation) -> Unresolved {

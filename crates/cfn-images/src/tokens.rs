@@ -11,7 +11,7 @@ const SEPARATORS: &[char] =
     &['"', '\'', '`', '=', ',', ';', '(', ')', '[', ']', '{', '}', '<', '>', '|', '&', '\\', '!'];
 
 /// Schemes that tools put in front of an image's reference.
-const SCHEMES: [&str; 3] = ["docker://", "oci://", "docker-daemon:"];
+const SCHEMES: [&str; 4] = ["docker://", "oci://", "docker-daemon:", "docker:"];
 
 /// What a text with an image's name says about the image.
 pub(super) enum Reading {

@@ -51,6 +51,8 @@ pub enum Need {
     Region,
     /// The export of another stack with this name.
     Export(String),
+    /// A value of the accounts and regions that a stack set deploys to. No single value would decide it.
+    StackSet,
     /// A text that something replaces before the template is deployed.
     Placeholder(String),
     /// The registry that `{registry}` stands for in the input `parameters`.

@@ -38,6 +38,7 @@ Resources:
     Properties:
       ContainerDefinitions:
         - Image: {expression}
+Transform: AWS::LanguageExtensions
 "
     );
     let mut context = context(values);
@@ -163,7 +164,10 @@ fn what_cant_be_decided_says_why() {
         ),
         ("'{{resolve:ssm:/other}}/app'", "template.yaml:28:18: the value of SSM parameter `/other` is not known"),
         ("!Ref Names", "template.yaml:28:18: a list where a string is needed"),
-        ("'not a reference'", "template.yaml:28:18: `not a reference` is not an image reference"),
+        (
+            "'not a reference'",
+            "template.yaml:28:18: `not a reference` is not an image reference (a repository is lower-case words joined by `/`, `.`, `_`, `__` or `-`, and a tag is letters, digits, `_`, `.` and `-`)",
+        ),
     ] {
         assert_eq!(evaluate(expression), expected, "{expression}");
     }

@@ -1,5 +1,5 @@
-//! Loops, expanded as the AWS SAM CLI expects. Its templates are not part of this repository: the variable
-//! `LANGUAGE_EXTENSIONS` names the folder `tests/unit/lib/cfn_language_extensions/compatibility/templates` of a clone.
+//! Loops, expanded as the AWS SAM CLI expects. Its templates are not part of this repository: CONTRIBUTING.md says where
+//! they are from.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -75,10 +75,15 @@ fn compare(scope: &Scope, node: &Node, expected: &Json, place: &str, differences
 
 #[test]
 fn loops_are_written_out_as_the_sam_command_line_expects() {
-    let Some(folder) = std::env::var_os("LANGUAGE_EXTENSIONS").map(PathBuf::from) else {
-        eprintln!("LANGUAGE_EXTENSIONS is not set: no loop is compared with the tests of the SAM command line");
+    let named = std::env::var_os("IMAGE_LIFECYCLE_PEERS").map(PathBuf::from);
+    let is_named = named.is_some();
+    let peers = named.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/peers").into());
+    let folder = peers.join("sam-language-extensions/templates");
+    assert!(!is_named || folder.is_dir(), "IMAGE_LIFECYCLE_PEERS is set, but {} does not exist", folder.display());
+    if !folder.is_dir() {
+        eprintln!("not tested: {} does not exist; IMAGE_LIFECYCLE_PEERS names the folder of peers", folder.display());
         return;
-    };
+    }
     let mut all = Vec::new();
     expected(&folder, &mut all);
     assert!(all.len() >= 30, "{} templates in {}", all.len(), folder.display());

@@ -291,7 +291,7 @@ proptest! {
     #[test]
     fn no_expression_panics(expression in expression(4)) {
         let text = format!(
-            "Conditions: {{C: !Equals [!Ref P, a]}}\nParameters: {{P: {{Type: String}}, L: {{Type: CommaDelimitedList, Default: 'a,b'}}}}\n\
+            "Transform: AWS::LanguageExtensions\nConditions: {{C: !Equals [!Ref P, a]}}\nParameters: {{P: {{Type: String}}, L: {{Type: CommaDelimitedList, Default: 'a,b'}}}}\n\
              Mappings: {{M: {{a: {{b: c, l: [d, e]}}}}}}\nResources: {{T: {{Type: AWS::ECS::TaskDefinition, Properties: \
              {{ContainerDefinitions: [{{Image: {expression}}}]}}}}}}"
         );

@@ -208,6 +208,27 @@ fn a_missing_transform_is_reported() {
     );
 }
 
+/// CloudFormation refuses a template that uses a function without its transform.
+#[test]
+fn a_function_of_the_missing_transform_is_reported() {
+    for (value, what) in [
+        ("!FindInMap [M, a, b, {DefaultValue: c}]", "`DefaultValue` of `Fn::FindInMap`"),
+        ("!Length [a]", "`Fn::Length`"),
+        ("!ToJsonString {a: b}", "`Fn::ToJsonString`"),
+    ] {
+        let text = format!("Resources:\n  S: {{Type: 'AWS::SSM::Parameter', Properties: {{Value: {value}}}}}\n");
+        assert_eq!(
+            refused(&text),
+            format!(
+                "template.yaml:2:56: {what} needs the transform `AWS::LanguageExtensions`, which the template does not declare (add it at the top level: `Transform: AWS::LanguageExtensions`)"
+            )
+        );
+        template(&format!("Transform: AWS::LanguageExtensions\n{text}"));
+        template(&format!("Transform: [Own]\n{text}"));
+    }
+    template("Resources: {S: {Type: 'AWS::SSM::Parameter', Properties: {Value: !FindInMap [M, a, b]}}}");
+}
+
 #[test]
 fn json_is_written() {
     let text = |value: &str| {
@@ -222,7 +243,7 @@ Resources:
     };
     assert_eq!(
         text("{b: !Ref P, a: [1, true, 'x', !Ref AWS::NoValue], n: null, l: !Ref L, len: !Length [x, y]}"),
-        "template.yaml:5:68: `{\"b\":\"a\\\"b\",\"a\":[1,true,\"x\"],\"n\":null,\"l\":[\"1\",\"2\"],\"len\":2}` is not an image reference"
+        "template.yaml:5:68: `{\"b\":\"a\\\"b\",\"a\":[1,true,\"x\"],\"n\":null,\"l\":[\"1\",\"2\"],\"len\":2}` is not an image reference (a repository is lower-case words joined by `/`, `.`, `_`, `__` or `-`, and a tag is letters, digits, `_`, `.` and `-`)"
     );
     assert!(text("{a: !GetAtt T.Arn}").ends_with("`T.Arn` is known only when deployed"));
     assert!(text("x").contains("`Fn::ToJsonString` takes a mapping or a list"));

@@ -150,3 +150,213 @@ fn files_that_are_no_template() {
          (the input `template` names the file, relative to `working-directory`)"
     );
 }
+
+/// A stack set deploys a template to accounts and regions whose values are not those of the run.
+#[test]
+fn a_stack_set_deploys_elsewhere() {
+    let parent = "
+Parameters: {Environment: {Type: String}}
+Mappings: {ImageBuildConfiguration: {Api: {imageName: api}}}
+Resources:
+  Everywhere:
+    Type: AWS::CloudFormation::StackSet
+    Properties:
+      TemplateURL: ./child.yaml
+      Parameters:
+        - {ParameterKey: Image, ParameterValue: !Sub 'r.example/api:${Environment}-1.0.0'}
+        - {ParameterKey: Tag, ParameterValue: one}
+      StackInstancesGroup: [{Regions: [eu-west-1], ParameterOverrides: [{ParameterKey: Tag, ParameterValue: two}]}]
+";
+    let child = "
+Parameters:
+  Image: {Type: String}
+  Tag: {Type: String}
+  Registry: {Type: 'AWS::SSM::Parameter::Value<String>', Default: /registry}
+Resources:
+  Task:
+    Type: AWS::ECS::TaskDefinition
+    Properties:
+      ContainerDefinitions:
+        - Image: !Ref Image
+        - Image: !Sub '${AWS::AccountId}.dkr.ecr.eu-west-1.amazonaws.com/api:2'
+        - Image: !Sub '${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}/api:3'
+        - Image: !Sub 'r.example/api:${Tag}'
+        - Image: !Sub '${Registry}/api:4'
+";
+    let (_folder, template) = load(&[("parent.yaml", parent), ("child.yaml", child)]).unwrap();
+    let mut context = context(&[("Environment", "dev")]);
+    insta::assert_snapshot!(references(&template, &context).join("\n"), @r"
+    r.example/api:dev-1.0.0
+    child.yaml:12:18: the account id differs between the accounts and regions that a stack set deploys to
+    child.yaml:13:18: the account id differs between the accounts and regions that a stack set deploys to
+    parent.yaml:12:109: `Everywhere` overrides the parameter `Tag` in some accounts or regions
+    child.yaml:5:3: SSM parameter `/registry` differs between the accounts and regions that a stack set deploys to
+    ");
+    assert_eq!(template.unreadable(&context), None);
+    // None of these values is looked up, and a registry stands in for them.
+    assert_eq!(template.ssm_names(&context).len(), 0);
+    context.stand_in = Some("s.example".to_owned());
+    let found = references(&template, &context);
+    assert_eq!([&found[1], &found[2], &found[4]], ["s.example/api:2", "s.example/api:3", "s.example/api:4"]);
+    let missing = load(&[("parent.yaml", parent)]).err().unwrap();
+    assert!(missing.starts_with("parent.yaml:8:20: nested template `./child.yaml` could not be read"), "{missing}");
+}
+
+/// Returns why a template with such a resource may deploy images that it does not name. The other files are beside it.
+fn unread(resource: &str, files: &[(&str, &str)]) -> String {
+    let text = format!(
+        "Parameters: {{Spec: {{Type: String, Default: spec.yml}}, Given: {{Type: String}}}}\nResources:\n  It: {resource}\n  Task: {{Type: AWS::ECS::TaskDefinition, Properties: {{}}}}\n  Custom: {{Type: Custom::Task}}\n"
+    );
+    let files: Vec<(&str, &str)> =
+        [("infra/template.yaml", text.as_str())].into_iter().chain(files.iter().copied()).collect();
+    let (_folder, template) = load(&files).unwrap();
+    template.unreadable(&context(&[])).map(|why| format!("{}: {why}", why.source_location)).unwrap_or_default()
+}
+
+#[test]
+fn a_product_of_service_catalog_cannot_be_read() {
+    for resource in [
+        "{Type: AWS::ServiceCatalog::CloudFormationProduct, Properties: {ProvisioningArtifactParameters: [{Info: {LoadTemplateFromURL: 'https://b.s3.amazonaws.com/t.yaml'}}]}}",
+        "{Type: AWS::ServiceCatalog::CloudFormationProvisionedProduct, Properties: {ProductName: service, ProvisioningArtifactName: v1, ProvisioningParameters: [{Key: a, Value: b}]}}",
+    ] {
+        assert_eq!(
+            unread(resource, &[]),
+            "infra/template.yaml:3:3: the template of `It` is not in the checkout",
+            "{resource}"
+        );
+    }
+}
+
+#[test]
+fn a_build_specification_that_is_not_there_cannot_be_read() {
+    let project = |source: &str| format!("{{Type: AWS::CodeBuild::Project, Properties: {{Source: {source}}}}}");
+    let missing = |column: usize| {
+        format!("infra/template.yaml:3:{column}: the build specification of `It` is not in the checkout")
+    };
+    let spec = "version: 0.2\nphases: {build: {commands: [make]}}\n";
+    for (source, file, column) in [
+        ("{Type: GITHUB, BuildSpec: ci/spec.yml}", "ci/spec.yml", 86),
+        ("{Type: GITHUB, BuildSpec: spec.yml}", "infra/spec.yml", 86),
+        ("{Type: GITHUB, BuildSpec: !Ref Spec}", "spec.yml", 86),
+        ("{Type: CODEPIPELINE}", "buildspec.yml", 60),
+    ] {
+        assert_eq!(unread(&project(source), &[]), missing(column), "{source}");
+        assert_eq!(unread(&project(source), &[(file, spec)]), "", "{source}");
+    }
+    for source in
+        ["{BuildSpec: 'arn:aws:s3:::bucket/spec.yml'}", "{BuildSpec: !Ref Given}", "{BuildSpec: ../outside.yml}"]
+    {
+        assert_eq!(unread(&project(source), &[]), missing(72), "{source}");
+    }
+    // It is written out.
+    for source in [
+        "{BuildSpec: \"version: 0.2\\nphases: {}\"}",
+        "{BuildSpec: !Sub \"version: 0.2\\nphases: {build: {commands: ['${Given}']}}\"}",
+        "{BuildSpec: '{\"version\": \"0.2\"}'}",
+    ] {
+        assert_eq!(unread(&project(source), &[]), "", "{source}");
+    }
+}
+
+#[test]
+fn a_definition_of_another_stack_cannot_be_read() {
+    let not_here =
+        |place: &str, what: &str| format!("infra/template.yaml:3:{place}: the {what} of `It` is not in the template");
+    for (resource, place, what) in [
+        ("{Type: AWS::ECS::Service, Properties: {TaskDefinition: VALUE}}", "62", "task definition"),
+        ("{Type: AWS::ECS::TaskSet, Properties: {TaskDefinition: VALUE}}", "62", "task definition"),
+        (
+            "{Type: AWS::Events::Rule, Properties: {Targets: [{EcsParameters: {TaskDefinitionArn: VALUE}}]}}",
+            "92",
+            "task definition",
+        ),
+        (
+            "{Type: AWS::Scheduler::Schedule, Properties: {Target: {EcsParameters: {TaskDefinitionArn: VALUE}}}}",
+            "97",
+            "task definition",
+        ),
+        (
+            "{Type: AWS::Pipes::Pipe, Properties: {TargetParameters: {BatchJobParameters: {JobDefinition: VALUE}}}}",
+            "100",
+            "job definition",
+        ),
+    ] {
+        for value in ["shop-worker:5", "!ImportValue task", "!Ref Given", "!GetAtt Custom.Arn", "!Ref Custom"] {
+            assert_eq!(unread(&resource.replace("VALUE", value), &[]), not_here(place, what), "{resource} {value}");
+        }
+        for value in ["!Ref Task", "!GetAtt Task.TaskDefinitionArn", "!Sub '${Task}'", "!Ref AWS::NoValue"] {
+            assert_eq!(unread(&resource.replace("VALUE", value), &[]), "", "{resource} {value}");
+        }
+    }
+}
+
+/// A pipeline deploys what an artifact says, and Elastic Beanstalk runs what a bundle says.
+#[test]
+fn what_an_artifact_says_cannot_be_read() {
+    let pipeline = |action: &str| {
+        format!(
+            "{{Type: AWS::CodePipeline::Pipeline, Properties: {{Stages: [{{Name: S, Actions: [{{Name: Go, {action}}}]}}]}}}}"
+        )
+    };
+    for provider in ["ECS", "CodeDeployToECS", "CloudFormation", "ElasticBeanstalk"] {
+        let action = format!("ActionTypeId: {{Category: Deploy, Owner: AWS, Provider: {provider}, Version: '1'}}");
+        assert_eq!(
+            unread(&pipeline(&action), &[]),
+            "infra/template.yaml:3:85: what the action `Go` of `It` deploys is not in the template",
+            "{provider}"
+        );
+    }
+    for action in [
+        "ActionTypeId: {Category: Deploy, Provider: S3}",
+        "ActionTypeId: {Category: Build, Provider: CodeBuild}",
+        "ActionTypeId: {Category: Deploy, Provider: CloudFormation}, Configuration: {ActionMode: DELETE_ONLY}",
+    ] {
+        assert_eq!(unread(&pipeline(action), &[]), "", "{action}");
+    }
+    let version =
+        "{Type: AWS::ElasticBeanstalk::ApplicationVersion, Properties: {SourceBundle: {S3Bucket: b, S3Key: k}}}";
+    assert_eq!(unread(version, &[]), "infra/template.yaml:3:84: the source bundle of `It` is not in the checkout");
+    let text = "{Type: AWS::ECS::TaskDefinition, Properties: {ContainerDefinitions: '[{}]'}}";
+    assert_eq!(
+        unread(text, &[]),
+        "infra/template.yaml:3:75: `ContainerDefinitions` of `It` is a string, and not written out"
+    );
+}
+
+/// The commands of a build specification are read like those of a script.
+#[test]
+fn a_build_specification_in_the_checkout_is_read() {
+    let parent = "
+Mappings: {Images: {Worker: {imageName: shop-worker}}}
+Resources:
+  Build: {Type: AWS::CodeBuild::Project, Properties: {Source: {Type: CODEPIPELINE, BuildSpec: ci/build.yml}}}
+";
+    let said = |commands: &str| {
+        let spec = format!("version: 0.2\nphases:\n  build:\n    commands:\n{commands}");
+        let (_folder, template) = load(&[("template.yaml", parent), ("ci/build.yml", &spec)]).unwrap();
+        let usages = template.usages(&context(&[]));
+        usages
+            .iter()
+            .map(|usage| format!("{} {:?} {}", usage.source_location, usage.place, shown(usage)))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let cannot = "cannot be evaluated (give the reference in the input `reference`";
+    for (commands, place) in [
+        ("    - make\n    - docker push $REGISTRY/shop-worker:$TAG\n", "ci/build.yml:6:7 Unclear "),
+        ("    - APP=shop-worker\n", "ci/build.yml:5:7 Mention "),
+        ("    - |\n      make\n      docker run ${REG}/shop-worker\n", "ci/build.yml:6:7 Unclear "),
+    ] {
+        let said = said(commands);
+        assert!(said.starts_with(place) && said.contains(cannot) && !said.contains('\n'), "{said}");
+    }
+    assert_eq!(
+        said("    - docker run 1.dkr.ecr.x.amazonaws.com/shop-worker:1\n"),
+        "ci/build.yml:5:7 Reader 1.dkr.ecr.x.amazonaws.com/shop-worker:1"
+    );
+    assert_eq!(said("    - make\nartifacts: {name: shop-worker}\n"), "");
+    // CodeBuild reads what is no YAML here.
+    assert!(
+        said("    - a\n    b: [\n    - docker push $REG/shop-worker:$TAG\n").starts_with("ci/build.yml:1:1 Unclear ")
+    );
+}

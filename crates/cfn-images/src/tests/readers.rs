@@ -61,7 +61,8 @@ fn other_names_are_no_references() {
         "${N}:8080",
         "http://${N}:8080/x:y",
         "https://${Registry}/${N}:1",
-        "arn:aws:ecr:eu-west-1:012345678901:repository/${N}",
+        "arn:aws:ecr:eu-west-1:012345678901:repository/other-${N}",
+        "arn:aws:ecs:eu-west-1:012345678901:service/${N}",
         "arn:aws:logs:eu-west-1:012345678901:log-group:/ecs/${N}:*",
         "The service ${N}: fast",
     ] {
@@ -158,6 +159,191 @@ fn a_name_alone_may_be_used_by_something() {
     assert_eq!(worker("{Type: Custom::It, Properties: {Value: other-shop-worker}}"), "");
 }
 
+/// Something may take the repository from it, and add a tag.
+#[test]
+fn the_arn_of_a_repository_is_its_name() {
+    let literal = "'arn:aws:ecr:eu-west-1:012345678901:repository/shop-worker'";
+    let expression = format!(
+        "!Sub ['arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:${{AWS::AccountId}}:repository/${{N}}', {{N: {FIND}}}]"
+    );
+    for arn in ["!GetAtt Repo.Arn", "!Sub '${Repo.Arn}'", literal, &expression] {
+        for resource in [
+            "{Type: Custom::It, Properties: {Value: ARN}}",
+            "{Type: AWS::Lambda::Function, Properties: {Environment: {Variables: {REPOSITORY: ARN, TAG: dev-1.0.0}}}}",
+            "{Type: AWS::CodeBuild::Project, Properties: {Environment: {Image: x, EnvironmentVariables: [{Name: REPO, Value: ARN}]}}}",
+        ] {
+            assert_eq!(worker(&resource.replace("ARN", arn)), "Mention", "{arn} {resource}");
+        }
+        for resource in [
+            "{Type: AWS::IAM::Policy, Properties: {PolicyDocument: {Statement: [{Resource: ARN}]}}}",
+            "{Type: AWS::Serverless::Function, Properties: {Policies: [{Statement: [{Resource: ARN}]}]}}",
+            "{Type: AWS::Events::Rule, Properties: {EventPattern: {resources: [ARN]}}}",
+        ] {
+            assert_eq!(worker(&resource.replace("ARN", arn)), "", "{arn} {resource}");
+        }
+    }
+}
+
+/// A repository that gets its name when it is deployed may be that of any image.
+#[test]
+fn a_repository_without_a_name_may_be_that_of_any_image() {
+    let images = template(MAPPINGS.trim_end_matches("Resources:\n")).images("Images").unwrap();
+    for (value, is_known) in [
+        ("!GetAtt Repo.RepositoryUri", false),
+        ("!GetAtt Repo.Arn", false),
+        ("!Ref Repo", false),
+        ("!Sub '${Repo.RepositoryUri}:dev-1.0.0'", false),
+        ("!GetAtt Named.RepositoryUri", true),
+    ] {
+        let text = format!(
+            "{MAPPINGS}  Repo: {{Type: AWS::ECR::Repository}}\n  Named: {{Type: AWS::ECR::Repository, Properties: {{RepositoryName: shop}}}}\n  It: {{Type: AWS::Lambda::Function, Properties: {{Environment: {{Variables: {{REPO: {value}, TAG: a}}}}}}}}\n"
+        );
+        let usages = template(&text).usages(&context(&[]));
+        let worker = images.iter().find(|image| image.key.value == "Worker").unwrap();
+        let may_be = usages.iter().any(|usage| usage.is_unknown_and_may_be(worker));
+        assert_eq!(may_be, !is_known, "{value}: {usages:?}");
+    }
+    // An output, and what grants permissions.
+    let text = format!(
+        "{MAPPINGS}  Repo: {{Type: AWS::ECR::Repository}}\n  Policy: {{Type: AWS::IAM::Policy, Properties: {{PolicyDocument: {{Statement: [{{Resource: !GetAtt Repo.Arn}}]}}}}}}\nOutputs:\n  Uri: {{Value: !GetAtt Repo.RepositoryUri}}\n"
+    );
+    assert_eq!(template(&text).usages(&context(&[])), []);
+}
+
+/// Which image is run is known only in the account, or when a program runs.
+#[test]
+fn an_image_that_nothing_names_may_be_any() {
+    let images = template(MAPPINGS.trim_end_matches("Resources:\n")).images("Images").unwrap();
+    let worker = images.iter().find(|image| image.key.value == "Worker").unwrap();
+    let may_be = |resource: &str| {
+        let text = format!("{MAPPINGS}  Task: {{Type: AWS::Batch::JobDefinition}}\n  It: {resource}\n")
+            .replace("  Registry:", "  ImageUri: {Type: String}\n  App: {Type: String}\n  Registry:");
+        template(&text).usages(&context(&[])).iter().any(|usage| usage.is_unknown_and_may_be(worker))
+    };
+    for (resource, values) in [
+        (
+            "{Type: Custom::It, Properties: {Image: VALUE}}",
+            ["!Ref App", "!ImportValue image", "!Sub '${Registry}/${App}:1'"],
+        ),
+        (
+            "{Type: Acme::Service, Properties: {Task: {ContainerImage: VALUE}}}",
+            ["!Ref App", "!GetAtt Task.Arn", "!Sub '${App}:1'"],
+        ),
+        (
+            "{Type: AWS::Lambda::Function, Properties: {Environment: {Variables: {WORKER_IMAGE_URI: VALUE}}}}",
+            ["!Ref App", "!Ref ImageUri", "!Sub '${Registry}/team/${App}:1'"],
+        ),
+        (
+            "{Type: AWS::Lambda::Function, Properties: {Environment: {Any: [{Name: IMAGE, Value: VALUE}]}}}",
+            ["!Ref App", "!Ref ImageUri", "!Sub '${Registry}/${App}'"],
+        ),
+        (
+            "{Type: AWS::StepFunctions::StateMachine, Properties: {Definition: {States: {A: {Parameters: {TrainingImage.$: VALUE}}}}}}",
+            ["$.image", "\"States.Format('{}/{}:{}', $.registry, $.app, $.tag)\"", "'{% $image %}'"],
+        ),
+        (
+            "{Type: AWS::EC2::Instance, Properties: {UserData: {'Fn::Base64': !Sub VALUE}}}",
+            [
+                "'docker run -d -p 80:80 ${Registry}/${App}:${App}'",
+                "'docker run --rm ${ImageUri}'",
+                "'nerdctl pull -q ${App}'",
+            ],
+        ),
+        (
+            "{Type: AWS::SSM::Document, Properties: {Content: {mainSteps: [{inputs: {runCommand: ['VALUE']}}]}}}",
+            [
+                "docker pull $REGISTRY/$APP:$TAG",
+                "/usr/bin/docker run --name a ${WORKER_IMAGE}",
+                "aws lambda update-function-code --function-name f --image-uri {{ Uri }}",
+            ],
+        ),
+        (
+            "{Type: AWS::StepFunctions::StateMachine, Properties: {Definition: {States: {A: {Parameters: VALUE}}}}}",
+            ["{TaskDefinition: worker}", "{JobDefinition.$: $.job}", "{TaskDefinition: !Ref App}"],
+        ),
+        (
+            "{Type: AWS::Scheduler::Schedule, Properties: {Target: {Input: VALUE}}}",
+            [
+                r#"'{"TaskDefinition": "worker:3"}'"#,
+                r#"!Sub '{"ImageUri": "${App}"}'"#,
+                r#"!Sub '{"JobDefinition":"${App}"}'"#,
+            ],
+        ),
+        (
+            "{Type: Acme::Kubernetes::Resource, Properties: {Manifest: !Sub VALUE}}",
+            [
+                "\"containers:\\n- image: ${Registry}/${App}:1\"",
+                r#"'{"image": "${Registry}/${App}:1"}'"#,
+                "\"- name: a\\n  image: '${App}'\"",
+            ],
+        ),
+        (
+            "{Type: AWS::CodeBuild::Project, Properties: {Source: {BuildSpec: VALUE}}}",
+            [
+                "\"version: 0.2\\nphases: {build: {commands: [helm upgrade worker ./chart]}}\"",
+                "\"version: 0.2\\ncommands:\\n- aws ecs update-service --service worker\"",
+                "\"version: 0.2\\nenv: {parameter-store: {IMAGE: $x}}\"",
+            ],
+        ),
+        (
+            "{Type: AWS::Lambda::Function, Properties: {Environment: {Variables: {ECR_REPOSITORY: VALUE}}}}",
+            ["!Ref App", "!Ref ImageUri", "!ImportValue repository"],
+        ),
+    ] {
+        for value in values {
+            let resource = resource.replace("VALUE", value);
+            assert!(may_be(&resource), "{resource}");
+        }
+    }
+    for resource in [
+        "{Type: Custom::It, Properties: {Name: !Ref App, ImageId: !Ref App, Image: 'nginx:1', Tags: [{Key: Image, Value: !Ref App}]}}",
+        "{Type: AWS::IAM::Policy, Properties: {PolicyDocument: {Image: !Ref App}}}",
+        "{Type: Custom::It, Properties: {Image: !Sub '${Registry}/other:1'}}",
+        "{Type: AWS::EC2::Instance, Properties: {UserData: {'Fn::Base64': !Sub 'docker run -v ${!HOME}/data:/data --name ${App} nginx:1'}}}",
+        "{Type: AWS::SSM::Document, Properties: {Content: {mainSteps: [{inputs: {runCommand: ['docker build -t $IMAGE .', 'docker pull nginx']}}]}}}",
+        "{Type: AWS::SSM::Document, Properties: {Content: {mainSteps: [{inputs: {runCommand: ['echo $IMAGE']}}]}}}",
+        "{Type: AWS::StepFunctions::StateMachine, Properties: {Definition: {States: {A: {Parameters: {TaskDefinition: !Ref Task}}}}}}",
+        "{Type: AWS::StepFunctions::StateMachine, Properties: {DefinitionString: !Sub '{\"JobDefinition\":\"${Task}\"}'}}",
+        "{Type: AWS::Lambda::Function, Properties: {Environment: {Variables: {GITHUB_REPOSITORY: !Ref App}}}}",
+        "{Type: AWS::Amplify::App, Properties: {Repository: !Ref App}}",
+    ] {
+        assert!(!may_be(resource), "{resource}");
+    }
+}
+
+/// A script that reads the outputs may put the two together.
+#[test]
+fn an_output_with_the_name_beside_one_with_the_tag_may_deploy_the_image() {
+    let outputs = |name: &str, others: &str| {
+        let text = format!(
+            "{MAPPINGS}  Repo: {{Type: AWS::ECR::Repository, Properties: {{RepositoryName: shop-worker}}}}\nOutputs:\n  Name: {{Value: {name}}}\n{others}"
+        )
+        .replace("  Registry: {Type: String}", "  Registry: {Type: String}\n  DeploymentVersion: {Type: String}");
+        let template = template(&text);
+        let version = "1.0.0".parse().unwrap();
+        let context = template.context(Some("dev"), Some(&version), &given(&[("Registry", "r.example")])).unwrap();
+        template
+            .usages(&context)
+            .iter()
+            .map(|usage| format!("{} {:?} {}", usage.resource, usage.place, shown(usage)))
+            .collect::<Vec<_>>()
+    };
+    let tag = "  Release: {Value: !Sub '${Environment}-${DeploymentVersion}'}\n";
+    for name in [FIND, "!Ref Repo", "shop-worker", "!GetAtt Repo.Arn"] {
+        for tag in [tag, "  ImageTag: {Value: dev-1.0.0}\n"] {
+            let found = outputs(name, tag);
+            assert!(
+                matches!(found.as_slice(), [one] if one.starts_with("Outputs.Name Mention ") && one.contains("`Outputs.Name` gives its name and another output a tag")),
+                "{name}: {found:?}"
+            );
+        }
+        let others = "  Url: {Value: !Sub 'https://x/${DeploymentVersion}'}\n  Other: {Value: x}\n";
+        assert_eq!(outputs(name, others), [""; 0], "{name}");
+    }
+    let uri = outputs("!GetAtt Repo.RepositoryUri", tag);
+    assert!(matches!(uri.as_slice(), [one] if one.starts_with("Outputs.Name Unclear ")), "{uri:?}");
+}
+
 #[test]
 fn a_program_may_put_the_name_together() {
     for (text, said) in [
@@ -205,7 +391,7 @@ fn a_state_machine_gets_the_name_from_its_substitutions() {
             assert_eq!(said, "Reader r.example/team/shop-worker:dev-1, Mention", "{definition}");
         }
         for (text, said) in [
-            ("$.registry", ""),
+            ("$.registry", "Reader which image `It` runs is known only when it runs"),
             ("States.Format('{}/shop-worker:{}', $.registry, $.tag)", "Unclear"),
             ("States.Format('{}/shop-worker', $.registry)", "Unclear"),
             ("{% $registry & '/shop-worker:' & $tag %}", "Unclear"),
@@ -214,7 +400,11 @@ fn a_state_machine_gets_the_name_from_its_substitutions() {
         ] {
             let definition =
                 format!("Definition: {{States: {{A: {{Arguments: {{Image: {text:?}}}, Next: shop-worker}}}}}}");
-            assert_eq!(worker(&machine(kind, &definition, "a: b")), said, "{text}");
+            let found = worker(&machine(kind, &definition, "a: b"));
+            let place =
+                found.split_once("template.yaml:").and_then(|(_, rest)| rest.split_once(": ")).map(|(place, _)| place);
+            let found = place.map_or(found.clone(), |place| found.replace(&format!("template.yaml:{place}: "), ""));
+            assert_eq!(found, said, "{text}");
         }
     }
 }

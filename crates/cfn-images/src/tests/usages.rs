@@ -332,3 +332,59 @@ Resources:
     let readers: Vec<String> = readers.map(|usage| format!("{} {}", usage.resource, super::shown(usage))).collect();
     assert_eq!(readers, ["Bare r.example/job:2", "Own r.example/job:2", "FnOne r.example/job:2"]);
 }
+
+#[test]
+fn what_cannot_be_the_name_of_an_image_is_a_mistake() {
+    let mistakes = |image: &str, given: &[(&str, &str)]| {
+        let text = format!(
+            "Parameters:
+  Registry: {{Type: 'AWS::SSM::Parameter::Value<String>', Default: /registry}}
+  Name: {{Type: String, Default: Not-Yet}}
+Resources:
+  Task: {{Type: 'AWS::ECS::TaskDefinition', Properties: {{ContainerDefinitions: [{{Image: {image}}}]}}}}
+"
+        );
+        let usages = template(&text).usages(&context(given));
+        assert_eq!(usages.len(), 1, "{image}");
+        let mistakes: Vec<String> =
+            usages[0].mistakes.iter().map(|mistake| format!("{}: {mistake}", mistake.source_location)).collect();
+        mistakes.join(", ")
+    };
+    for (image, column, what) in [
+        ("5", 88, "the number `5`"),
+        ("1.10", 88, "the number `1.10`"),
+        ("yes", 88, "the boolean `true`"),
+        ("", 86, "empty"),
+        ("~", 88, "empty"),
+    ] {
+        let message = format!("template.yaml:5:{column}: `Image` is {what}, and not the name of an image");
+        assert_eq!(mistakes(image, &[]), message, "{image}");
+    }
+    for (image, shown) in [
+        ("r.example/Shop-Worker", "r.example/Shop-Worker"),
+        ("!Sub '${Registry}/Shop-Worker:1'", "?/Shop-Worker:1"),
+        (
+            "!Sub '${AWS::AccountId}.dkr.ecr.eu-west-1.amazonaws.com/shop worker:1'",
+            "012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop worker:1",
+        ),
+        ("!Sub '${Registry}/shop-worker:-1'", "?/shop-worker:-1"),
+        ("r.example/app@sha256:12", "r.example/app@sha256:12"),
+    ] {
+        let found = mistakes(image, &[]);
+        assert_eq!(found, format!("template.yaml:5:88: `{shown}` is not an image reference"), "{image}");
+    }
+    let given = mistakes("!Sub '${Registry}/${Name}:1'", &[("Name", "My-App")]);
+    assert_eq!(given, "template.yaml:5:88: `?/My-App:1` is not an image reference");
+    // A default may have another value in the deployment, and Lightsail has names of its own.
+    for image in ["'5'", "app", "!Sub '${Registry}/${Name}:1'", "!Ref Name", "':service.label.3'", "'<IMAGE1_NAME>'"] {
+        assert_eq!(mistakes(image, &[]), "", "{image}");
+    }
+}
+
+#[test]
+fn sam_fills_in_an_image_that_is_left_empty() {
+    let text = "Resources:
+  F: {Type: AWS::Serverless::Function, Metadata: {Dockerfile: Dockerfile, DockerContext: .}, Properties: {PackageType: Image, ImageUri: }}
+";
+    assert_eq!(template(text).usages(&context(&[]))[0].mistakes, []);
+}

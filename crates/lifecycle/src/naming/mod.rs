@@ -3,6 +3,7 @@
 mod evaluated_module;
 mod extra_tags;
 mod fixed_names;
+mod given_reference;
 mod lookups;
 mod named;
 mod names;

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wildmatch::WildMatch;
 
 use super::evaluated_module::EvaluatedModule;
+use super::given_reference::GivenReference;
 use super::lookups::look_up;
 use super::placeholders::PatternInput;
 use super::{Module, Named, Project, Release, UnmanagedReference};
@@ -71,7 +72,7 @@ impl Project {
         deployed.retain(|deployed| self.is_selected(&deployed.key));
         drop_unclear(&mut deployed);
 
-        if self.pattern.is_none() {
+        if self.reference.is_none() {
             evaluated.iter().try_for_each(|evaluation| self.refuse_unknown_image(evaluation))?;
         }
         // A condition that does not hold here does not change the name.
@@ -120,19 +121,20 @@ impl Project {
                     let leading = access.registry.clone().or_else(|| leading_value(&usages));
                     let reference = Reference::parse(&text, leading.as_deref());
                     let reference = reference.map_err(|error| {
-                        let subject = format!("image `{}`", image.key.value);
                         // If both the input and the template name the image, the names are equal here.
-                        let what = match &self.pattern {
-                            Some(pattern) => format!("input `reference`: `{}` for {subject}", pattern.escape_debug()),
-                            None => subject,
+                        let problem = match &self.reference {
+                            Some(given) => given.refuse(&image.key.value, source_location.clone()),
+                            None => {
+                                ActionError::usage_error(format!("image `{}`", image.key)).at(source_location.clone())
+                            }
                         };
-                        ActionError::usage_error(what).at(source_location.clone()).because(error)
+                        problem.because(error)
                     })?;
                     let (key, image) = (image.key.value.clone(), image.image_name.value.clone());
                     let pattern = pattern.in_run_for(release.version);
                     let (of_image, name) = ((key.as_str(), image.as_str()), (&reference, &pattern));
                     self.refuse_other_environment(of_image, name, leading.as_deref(), release, &source_location)?;
-                    let is_given = self.pattern.is_some() && usages.is_empty() && self.images_file().is_none();
+                    let is_given = self.reference.is_some() && usages.is_empty() && self.images_file().is_none();
                     names.images.push(Named { key, image, reference, pattern, pin, usages, is_given, source_location });
                     names.registry = names.registry.or(leading);
                 }
@@ -196,12 +198,12 @@ impl Project {
             return Ok(None);
         }
         let unreadable = |evaluation: &EvaluatedModule<'_>| evaluation.module.template.unreadable(&evaluation.context);
-        match (evaluated.iter().find_map(unreadable), &self.pattern) {
+        match (evaluated.iter().find_map(unreadable), &self.reference) {
             (None, _) => Ok(None),
-            (Some(why), Some(pattern)) => {
+            (Some(why), Some(given)) => {
                 let message = format!(
-                    "image `{}` gets its name from the input `reference`, `{pattern}`: nothing that can be read deploys it, and {why}",
-                    image.key
+                    "image `{}` gets its name from {given}, `{}`: nothing that can be read deploys it, and {why}",
+                    image.key, given.pattern
                 );
                 let place = SourceLocation::clone(&why.source_location);
                 Ok(Some(Annotation::new(Level::Warning, message).at(Some(place))))
@@ -226,7 +228,7 @@ impl Project {
             let is_unknown = deployed.reference.as_ref().is_err_and(|why| why.need.is_some() || !why.mistake);
             deployed.usages.iter().filter(move |usage| is_unknown && !usage.metadata)
         });
-        let Some(pattern) = &self.pattern else {
+        let Some(given) = &self.reference else {
             let Some(usage) = possible.first() else { return Ok(Vec::new()) };
             let why = usage.why_unknown().map(|why| format!(": {why}")).unwrap_or_default();
             let message =
@@ -244,8 +246,8 @@ impl Project {
         let warning = |usage: &Usage| {
             let why = usage.why_unknown().map(|why| format!(" ({why})")).unwrap_or_default();
             let message = format!(
-                "image `{}` gets its name from the input `reference`, `{pattern}`: what `{}` deploys is not known{why}",
-                image.key, usage.resource
+                "image `{}` gets its name from {given}, `{}`: what `{}` deploys is not known{why}",
+                image.key, given.pattern, usage.resource
             );
             Annotation::new(Level::Warning, message).at(Some(usage.source_location.clone()))
         };
@@ -264,14 +266,16 @@ impl Project {
         // `sam package` fills in the name of an image that only SAM's metadata mentions.
         let named = |d: &&&Deployed| match &d.reference {
             Ok(_) => true,
-            Err(_) if self.pattern.is_some() => false,
+            Err(_) if self.reference.is_some() => false,
             Err(unresolved) => unresolved.need.is_some() || !d.usages.iter().all(|usage| usage.metadata),
         };
         let named_by_template: Vec<&&Deployed> = deployed.iter().filter(named).collect();
         if named_by_template.is_empty() {
-            let pattern = self.pattern.as_deref().unwrap_or(DEFAULT_PATTERN);
             let registry = evaluation.registry_of(image, evaluated, access).await?;
-            let name = self.expand(pattern, &registry, &image.image_name.value, release)?;
+            let name = match &self.reference {
+                Some(given) => given.fill(&registry, &image.image_name.value, release, &self.run)?,
+                None => self.expand(DEFAULT_PATTERN, &registry, &image.image_name.value, release)?,
+            };
             let usages: Vec<Usage> = deployed.iter().flat_map(|d| d.usages.clone()).collect();
             let (text, pattern) = (name.to_string(), NamePattern::of(&name));
             let is_other = |usage: &&Usage| {
@@ -281,7 +285,8 @@ impl Project {
             };
             if let Some(usage) = usages.iter().find(is_other) {
                 let path = usage.path.as_deref().unwrap_or_default();
-                return Err(contradiction(image, &name, path).at(usage.source_location.clone()).into());
+                let problem = contradiction(image, self.reference.as_ref(), &name, path);
+                return Err(problem.at(usage.source_location.clone()).into());
             }
             let pin = None;
             return Ok(vec![Name {
@@ -317,12 +322,12 @@ impl Project {
                 usages: deployed.usages.clone(),
             };
             let is_by_digest = reference.pin.is_some() && reference.tag.is_none();
-            if let Some(pattern) = &self.pattern {
+            if let Some(given) = &self.reference {
                 let registry = match &access.registry {
                     Some(registry) => registry.clone(),
                     None => leading_value(&deployed.usages).unwrap_or_default(),
                 };
-                let wanted = self.expand(pattern, &registry, &image.image_name.value, release)?;
+                let wanted = given.fill(&registry, &image.image_name.value, release, &self.run)?;
                 if is_by_digest
                     && let Some((repository, tag)) = split_tag(&wanted)
                     && repository == reference.repository
@@ -335,7 +340,8 @@ impl Project {
                     _ => reference.text.clone(),
                 };
                 if wanted.as_str() != of_template {
-                    return Err(contradiction(image, &wanted, &of_template).at(source_location).into());
+                    let problem = contradiction(image, Some(given), &wanted, &of_template);
+                    return Err(problem.at(source_location).into());
                 }
             }
             names.push(match &reference.tag {
@@ -358,7 +364,7 @@ impl Project {
         Ok(names)
     }
 
-    /// Fills in the input `reference`, or the default one.
+    /// Fills in a default pattern.
     fn expand(
         &self,
         pattern: &str,
@@ -500,9 +506,14 @@ fn leading_value(usages: &[Usage]) -> Option<String> {
     usages.iter().find_map(|usage| usage.registry_part.as_ref()?.value.clone().ok())
 }
 
-fn contradiction(image: &ImageDefinition, wanted: &str, of_template: &str) -> ActionError {
-    let message =
-        format!("the input `reference` calls image `{}` `{wanted}`, the template calls it `{of_template}`", image.key);
+fn contradiction(
+    image: &ImageDefinition,
+    given: Option<&GivenReference>,
+    wanted: &str,
+    of_template: &str,
+) -> ActionError {
+    let given = given.map_or_else(|| format!("the default pattern `{DEFAULT_PATTERN}`"), ToString::to_string);
+    let message = format!("{given} calls image `{}` `{wanted}`, the template calls it `{of_template}`", image.key);
     ActionError::usage_error(message).hint("leave `reference` out: the template decides")
 }
 

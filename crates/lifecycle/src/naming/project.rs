@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::placeholders::{PatternInput, RunValues};
+use super::given_reference::GivenReference;
+use super::placeholders::RunValues;
 use super::{Release, proposal, templates};
 use crate::evidence::waivers::{self, Waivers};
 use crate::workspace;
@@ -42,8 +43,8 @@ pub struct Project {
     pub modules: Vec<Module>,
     /// The input `parameters`. Values may contain `{environment}` and `{version}`.
     pub(super) parameters: BTreeMap<String, String>,
-    /// The input `reference`, a pattern.
-    pub(super) pattern: Option<String>,
+    /// The input `reference`, or that of the images file.
+    pub(super) reference: Option<GivenReference>,
     /// What placeholders in inputs stand for.
     pub(super) run: RunValues,
     /// The environments through which images move, if they are given.
@@ -111,23 +112,9 @@ impl Project {
         }
         let run = RunValues::of(variables);
         parameters.iter().try_for_each(|(name, value)| run.check_parameter(name, value))?;
-        let mut project = Self { workspace, folder, modules, parameters, pattern: None, run, ladder: Vec::new() };
-        let of_file =
-            project.images_file().and_then(|file| file.reference.as_ref()).map(|pattern| pattern.value.as_str());
-        project.pattern = inputs.reference.text().or(of_file).map(str::to_owned);
-        if let Err(error) = project.pattern.iter().try_for_each(|pattern| PatternInput::Reference.check(pattern)) {
-            let of_file = project.images_file().and_then(|file| file.reference.as_ref());
-            return Err(match of_file.filter(|_| inputs.reference.text().is_none()) {
-                Some(of_file) => {
-                    let message = error.to_string();
-                    let message = message.strip_prefix("input ").unwrap_or(&message);
-                    let problem = ActionError::usage_error(format!("the images file's {message}"));
-                    let problem = problem.at(of_file.source_location.clone());
-                    error.hint.into_iter().fold(problem, ActionError::hint).into()
-                }
-                None => error.into(),
-            });
-        }
+        let mut project = Self { workspace, folder, modules, parameters, reference: None, run, ladder: Vec::new() };
+        project.reference = GivenReference::of(&inputs.reference, project.images_file());
+        project.reference.iter().try_for_each(GivenReference::check)?;
         project.assign_shared_images()?;
         project.share_images_file();
         project.select(&inputs.images)

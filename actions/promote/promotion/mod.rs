@@ -170,7 +170,7 @@ impl Promotion {
     }
 
     async fn check_repository(&mut self, request: &Request, named: &Named) -> anyhow::Result<()> {
-        self.delivery.check_repository(&request.target.aws, named, request.writing.create_repositories).await
+        self.delivery.check_repository(&request.target.aws, named, &request.writing).await
     }
 
     /// Reads the manifests below the root if a gate or the copy needs them.

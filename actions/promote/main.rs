@@ -14,6 +14,7 @@ mod promotion;
 mod report;
 mod request;
 mod requirement;
+mod rollback_targets;
 mod standing;
 mod status;
 mod window;

@@ -112,7 +112,7 @@ impl<'a> Standing<'a> {
         let store = target.stores.open(&self.named.reference)?.store;
         self.store = Some(store.clone());
         let name = VersionedName::new(&self.named, Release { environment: self.environment, version: self.version });
-        self.history = EnvironmentHistory::read(&store, name, &BTreeMap::new(), Depth::Highest).await?;
+        self.history = EnvironmentHistory::read(target, &store, name, &BTreeMap::new(), Depth::Highest).await?;
         let current = self.history.current();
         self.held = current.map(|entry| Held::of(&entry.record));
         self.tag = current.map(|entry| (entry.tag.clone(), entry.digest.clone()));
@@ -149,7 +149,12 @@ impl<'a> Standing<'a> {
             }
         };
         let tag = record.as_ref().map_or(&moved[0], |(tag, _)| tag).clone();
-        let Some(digest) = self.history.digest_of(&tag).cloned() else { return };
+        let Some(digest) = self.history.digest_of(&tag).cloned() else {
+            if self.history.archived.contains_key(&tag) {
+                self.add(State::Unknown, format!("`{tag}` is archived and cannot be read"));
+            }
+            return;
+        };
         let short = digest.short();
         self.tag = Some((tag.clone(), digest.clone()));
         if let Some((_, record)) = record {

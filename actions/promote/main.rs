@@ -28,6 +28,7 @@ use lifecycle::delivery::{GitHubRecord, Order, Stage, Writer};
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Annotation, Level, Runner, Verdict};
 use time::OffsetDateTime;
+use tokio::sync::OnceCell;
 
 use gates::Gates;
 use github_deployment::GitHubDeployment;
@@ -77,6 +78,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         sigstore: &request.signing.sigstore,
         registries: &request.common.options,
         concurrency: request.common.concurrency,
+        workloads: OnceCell::new(),
         runner: &runner,
     };
     let mut plan = tokio::select! {

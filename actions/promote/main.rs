@@ -1,5 +1,6 @@
 //! Promotes a digest from one environment to the next, under the names that the template gives it there.
 
+mod base_images;
 mod delta;
 mod environment_history;
 mod gates;

@@ -317,7 +317,8 @@ fn a_lifecycle_policy_that_takes_what_runs_blocks() {
     let stranger = Image::new(99);
     shop.ecr.default_registry().push("shop/api", &[], &stranger);
     shop.ecr.default_registry().push("shop/api", &[], &Image::new(98));
-    run_by_function(&stranger.root.digest);
+    let pinned = format!("{repository}@{}", stranger.root.digest);
+    account.function("worker", &pinned, &pinned);
     let run = promote().run().exits(1);
     let told = detail(&run, "retained");
     assert!(told.contains("although function `worker` holds it: deploy an image that prod holds"), "{told}");

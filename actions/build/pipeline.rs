@@ -180,9 +180,10 @@ impl Pipeline<'_> {
                 content_key: result.content_key.as_deref(),
             };
             let check = async {
-                match is_reused {
-                    true => checks.scan_again(&subject, &mut checked).await,
-                    false => checks.check(&subject, linted, &mut checked).await,
+                if is_reused {
+                    checks.scan_again(&subject, &mut checked).await;
+                } else {
+                    checks.check(&subject, linted, &mut checked).await;
                 }
             };
             let cancelled = tokio::select! {
@@ -241,7 +242,12 @@ impl Pipeline<'_> {
             Err(not_reused) => Err(not_reused),
         };
         let NotReused { reason, key } = match reuse {
-            Ok(result) => return *result,
+            Ok(result) => {
+                if let Some(reused) = &result.reused {
+                    runner.say(format!("{}: {}", image.key, reused.describe()));
+                }
+                return *result;
+            }
             Err(not_reused) => not_reused,
         };
         let attempt = tokio::select! {

@@ -92,11 +92,12 @@ impl Candidate<'_> {
 
     /// Returns whether a tag is that of a version in the target environment.
     fn is_own(&self, tag: &str) -> bool {
-        tag.parse().is_ok_and(|tag| self.planned.image.named.pattern.version_of(&tag).is_some())
+        let named = &self.planned.image.named;
+        tag == named.reference.tag.as_str() || tag.parse().is_ok_and(|tag| named.pattern.version_of(&tag).is_some())
     }
 
-    /// Returns the images of the target environment that something runs. An image without any tag counts, because it may
-    /// belong to the environment. Marks the images in the repository that belong to an index.
+    /// Returns the images of the target environment that something runs. An image without any tag that is configured by its
+    /// digest counts, because it may belong to the environment. Marks the images in the repository that belong to an index.
     async fn running_images(&self, workloads: &Workloads, images: &mut [StoredImage]) -> Result<Vec<Live>, StoreError> {
         let own = workloads.found.iter().filter(|found| found.is_in_repository_of(&self.planned.image.named.reference));
         let stored = |workload: &Workload| match (&workload.digest, workload.tag()) {
@@ -120,12 +121,15 @@ impl Candidate<'_> {
         for (workload, digest, _) in found {
             let digest = indexes.get(&digest).unwrap_or(&digest);
             let Some(image) = images.iter().find(|image| image.digest == *digest) else { continue };
-            let configured = workload.tag().map(|tag| tag.to_string()).filter(|tag| image.tags.contains(tag));
-            let mut tags = configured.iter().chain(&image.tags);
-            let tag = match tags.find(|tag| self.is_own(tag)) {
-                Some(tag) => tag.clone(),
-                None if image.tags.is_empty() => String::new(),
-                None => continue,
+            // The tag in the configuration decides which environment a workload belongs to.
+            let tag = match workload.tag() {
+                Some(tag) if self.is_own(tag.as_str()) => tag.to_string(),
+                Some(_) => continue,
+                None => match image.tags.iter().find(|tag| self.is_own(tag)) {
+                    Some(tag) => tag.clone(),
+                    None if image.tags.is_empty() => String::new(),
+                    None => continue,
+                },
             };
             if running.iter().all(|live| live.digest != *digest) {
                 let holder = format!("{} `{}`", workload.kind.name(), workload.name);

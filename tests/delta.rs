@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::support::evidence::Evidence;
 use crate::support::gates::detail;
 use crate::support::prism::GitHub;
-use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_TAG, Project, aws, default_host, set_registry};
 use crate::support::runner::{Action, Run, Step};
+use crate::support::workloads::Account;
 
 /// The access key of a user who can only read.
 const READER: &str = "AKIAREADER";
@@ -239,7 +240,8 @@ fn a_pull_request_sees_what_its_build_would_change() {
 fn a_lifecycle_policy_that_takes_a_live_image_blocks() {
     let shop = Shop::new();
     shop.release("1.0.0", 1, &OLD, &["test"]);
-    let promote = || shop.promote("prod", "1.0.0").input("require", "retained");
+    let account = Account::start();
+    let promote = || account.at(shop.promote("prod", "1.0.0").input("require", "retained"));
     let policy = |text: &str| {
         shop.ecr.default_registry().change("shop/api", |repository| {
             repository.settings.lifecycle_policy = Some(text.to_owned());
@@ -268,4 +270,62 @@ fn a_lifecycle_policy_that_takes_a_live_image_blocks() {
     shop.ecr.default_registry().change("shop/api", |repository| repository.settings.lifecycle_policy = None);
     let run = promote().run().exits(0);
     insta::assert_snapshot!(detail(&run, "retained"), @"the repository has no lifecycle policy");
+}
+
+#[test]
+fn a_lifecycle_policy_that_takes_what_runs_blocks() {
+    let shop = Shop::new();
+    let account = Account::start();
+    let images: Vec<Image> =
+        (0..5).map(|minor| shop.release(&format!("1.{minor}.0"), minor, &OLD, &["test", "prod"])).collect();
+    shop.release("1.5.0", 5, &OLD, &["test"]);
+    let promote = || account.at(shop.promote("prod", "1.5.0").inputs(&[("require", "retained"), ("dry-run", "true")]));
+    let policy = |tags: &str, count: u32| {
+        let text = format!(
+            r#"{{"rules": [{{"rulePriority": 1, "selection": {{{tags}, "countType": "imageCountMoreThan",
+                "countNumber": {count}}}, "action": {{"type": "expire"}}}}]}}"#
+        );
+        shop.ecr.default_registry().change("shop/api", |repository| {
+            repository.settings.lifecycle_policy = Some(text.clone());
+        });
+    };
+    policy(r#""tagStatus": "tagged", "tagPatternList": ["prod-*"]"#, 4);
+    let run = promote().run().exits(0);
+    insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it or the 2 images before it");
+    // A service still runs an image that is too old to be rolled back to.
+    let repository = format!("{}/shop/api", default_host());
+    account.define("shop:1", &[&format!("{repository}:prod-1.0.0")]);
+    account.define("shop-dev:1", &[&format!("{repository}:dev-1.0.0")]);
+    account.serve("a", "shop", "shop:1", &[&[&images[0].root.digest]]);
+    let run = promote().run().exits(1);
+    insta::assert_snapshot!(detail(&run, "retained"), @"needs `prod-1.0.0` to stay in `shop/api`, but rule 1 of the lifecycle policy deletes it within a day, although service `a/shop` holds it: before the other rules, add one for `prod-*` that keeps enough images");
+    account.serve("a", "shop", "shop:1", &[]);
+    account.define("shop:2", &[&format!("{repository}:prod-1.4.0")]);
+    account.serve("a", "shop", "shop:2", &[&[&images[4].root.digest]]);
+    // A function runs the image of one platform, which stays with its index.
+    let index = Image::new(97);
+    shop.ecr.default_registry().push("shop/api", &["prod-0.9.0"], &index);
+    let run_by_function = |digest: &str| {
+        account.function("worker", &format!("{repository}:prod-0.9.0"), &format!("{repository}@{digest}"));
+    };
+    run_by_function(&index.children[0].digest);
+    let run = promote().run().exits(0);
+    insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it, the 2 images before it, or what 2 workloads run in the account");
+    policy(r#""tagStatus": "untagged""#, 1);
+    promote().run().exits(0);
+    // One without any tag may belong to the environment.
+    let stranger = Image::new(99);
+    shop.ecr.default_registry().push("shop/api", &[], &stranger);
+    shop.ecr.default_registry().push("shop/api", &[], &Image::new(98));
+    let pinned = format!("{repository}@{}", stranger.root.digest);
+    account.function("worker", &pinned, &pinned);
+    let run = promote().run().exits(1);
+    let told = detail(&run, "retained");
+    assert!(told.contains("although function `worker` holds it: deploy an image that prod holds"), "{told}");
+    // What may not be read is said.
+    for action in ["ecs:ListClusters", "ecs:ListTaskDefinitionFamilies", "lambda:ListFunctions"] {
+        account.deny(action);
+    }
+    let run = promote().run().exits(0);
+    insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it or the 2 images before it; not known: ECS services and tasks (ecs:ListClusters on region us-east-1 was denied: no policy allows it), ECS task definitions (ecs:ListTaskDefinitionFamilies on region us-east-1 was denied: no policy allows it), Lambda functions (lambda:ListFunctions on region us-east-1 was denied: no policy allows it)");
 }

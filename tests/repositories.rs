@@ -62,6 +62,35 @@ fn a_missing_repository_is_made_as_the_settings_say() {
 }
 
 #[test]
+fn a_safe_lifecycle_policy_is_made_for_the_names() {
+    let (ecr, project, _) = shop(Config::default());
+    let settings = [("create-repositories", "missing"), ("repository-settings", "lifecycle: safe")];
+    publish(&project, &ecr).inputs(&settings).run().exits(0);
+    let policy = ecr.default_registry().repository("shop/api").unwrap().settings.lifecycle_policy.unwrap();
+    let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
+    let rules = policy["rules"].as_array().unwrap();
+    assert_eq!((rules.len(), &rules[0]["selection"]["tagStatus"]), (1, &"untagged".into()));
+    let promote = aws(project.promote("test"), &ecr).input("images", "Api").input("require", "retained").run();
+    assert_eq!(promote.exits(0).of_images("status"), ["promoted"]);
+}
+
+#[test]
+fn no_lifecycle_policy_is_safe_for_a_name_that_moves() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(&BY_TAG.replace("${Environment}-${DeploymentVersion}", "${Environment}"));
+    project.built("Api", &Image::new(1));
+    let settings = [("create-repositories", "missing"), ("repository-settings", "lifecycle: safe")];
+    let run = publish(&project, &ecr).inputs(&settings).run().exits(1);
+    assert!(run.error().contains("no lifecycle policy is safe for image `Api`"), "{}", run.error());
+    assert!(run.error().contains("put the version into the tag"), "{}", run.error());
+    assert_eq!(ecr.count(RequestKind::api("CreateRepository")), 0);
+    // A repository that exists keeps its policy.
+    ecr.default_registry().create("shop/api", RepositorySettings::default());
+    publish(&project, &ecr).inputs(&settings).run().exits(0);
+}
+
+#[test]
 fn a_template_of_the_registry_makes_it_or_is_missed_before_a_byte_is_sent() {
     let template = |prefix: &str| RepositoryCreationTemplate {
         account: ACCOUNT.into(),

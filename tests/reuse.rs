@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::bases::base;
-use crate::support::build::{SCRATCH, STATEMENT, leaves_nothing, template};
+use crate::support::build::{SCRATCH, STATEMENT, leaves_nothing, path, script, template};
 use crate::support::engine::{Engine, ImageStore};
 use crate::support::project::Project;
 use crate::support::registry::DockerRegistry;
@@ -198,4 +198,51 @@ fn without_a_registry_the_image_is_built() {
     // Neither can the name be found out: the template's parameter has no value here.
     let (status, run) = published.status(published.build().input("registry", ""));
     assert_eq!(status, "built", "{}", run.log.raw);
+}
+
+/// A step whose scanner is a script that prints a report of trivy.
+fn scanned(published: &Published, report: &str) -> Step {
+    let folder = published.project.folder().join("scanners");
+    let text = format!("[ \"$1\" = version ] && echo '{{\"Version\": \"9.9.9\"}}' && exit\ncat <<'END'\n{report}\nEND");
+    script(&folder, "trivy", &text);
+    published.build().env("PATH", format!("{}:{}", folder.display(), path())).input("scan", "trivy")
+}
+
+#[test]
+fn a_reused_image_whose_scan_is_too_old_is_scanned_again() {
+    const CLEAN: &str = r#"{"SchemaVersion": 2, "Results": []}"#;
+    const FOUND: &str = r#"{"SchemaVersion": 2, "Results": [{"Vulnerabilities": [{"VulnerabilityID": "CVE-2026-2",
+        "PkgName": "musl", "InstalledVersion": "1", "Severity": "CRITICAL"}]}]}"#;
+    let mut published = Published { store: tempfile::tempdir().unwrap(), project: checkout(SCRATCH) };
+    scanned(&published, CLEAN).run().exits(0);
+    published.publish("1.0.0");
+    let scans = |published: &Published| {
+        let statements = published.project.built_layout().evidence("Api", STATEMENT);
+        statements.iter().filter(|statement| statement["predicateType"].as_str().unwrap().contains("/vulns/")).count()
+    };
+    published.check_out(SCRATCH);
+    // The scan is recent, and nothing is fetched.
+    let (status, run) = published.status(scanned(&published, CLEAN));
+    assert_eq!((status.as_str(), run.summary.contains("scanned again")), ("reused", false), "{}", run.log.raw);
+    let (status, run) = published.status(scanned(&published, CLEAN).input("reuse-scan-age", "0s"));
+    assert_eq!(status, "reused", "{}", run.log.raw);
+    for part in ["is reused, which took ", "; its last scan was from 20", ", so it was scanned again"] {
+        assert!(run.summary.contains(part), "{part}: {}", run.summary);
+    }
+    assert_eq!(run.json("images")[0]["vulnerabilities"]["critical"], 0);
+    assert_eq!(scans(&published), 2);
+    assert_eq!(run.json("digests")["Api"], published.digest("dev-1.0.0"));
+    assert_eq!(published.publish("1.1.0").of_images("status"), ["created"]);
+    assert_eq!(published.digest("dev-1.1.0"), published.digest("dev-1.0.0"));
+    // A vulnerability that was not known then fails the build.
+    let run = scanned(&published, FOUND).input("reuse-scan-age", "0s").run().exits(1);
+    assert_eq!(run.of_images("status"), ["failed"]);
+    // An image without a scan is scanned.
+    let mut bare = Published::new(SCRATCH);
+    bare.check_out(SCRATCH);
+    let (status, run) = bare.status(scanned(&bare, CLEAN));
+    assert_eq!(status, "reused", "{}", run.log.raw);
+    assert!(run.summary.contains("; it had no scan, so it was scanned again"), "{}", run.summary);
+    let error = scanned(&bare, CLEAN).input("reuse-scan-age", "soon").run().exits(2).error().to_owned();
+    assert!(error.contains("`soon` is not accepted"), "{error}");
 }

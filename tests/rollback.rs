@@ -379,3 +379,96 @@ fn records_that_cannot_be_read_may_contain_a_hold() {
     // The version that the environment already has is not blocked.
     shop.promote("1.0.0", "test").run().exits(0);
 }
+
+/// What the history of test says about the images before the current one.
+fn targets(shop: &Shop) -> Value {
+    let run = shop.promote("", "test").input("mode", "history").run().exits(0);
+    crate::docs::fits(&run.json("images"), "promote-history");
+    run.json("images")[0]["rollback"].clone()
+}
+
+#[test]
+fn an_archived_image_cannot_come_back_before_it_is_restored() {
+    let shop = Shop::new(BY_TAG);
+    let old = shop.release("1.0.0", 1);
+    let new = shop.release("1.1.0", 2);
+    let of = |version: &str, digest: &str, state: &str| json!({"version": version, "digest": digest, "state": state});
+    assert_eq!(targets(&shop), json!([of("1.0.0", &old.root.digest, "available")]));
+    shop.ecr.default_registry().archive("shop/api", &old.root.digest);
+    let before = shop.ecr.snapshot();
+    shop.ecr.clear_log();
+    let error = shop.promote("1.0.0", "test").input("mode", "rollback").run().exits(1).error().to_owned();
+    assert!(
+        error.contains("image `Api` can't go back to 1.0.0: ") && error.contains("test-1.0.0` is archived"),
+        "{error}"
+    );
+    let restore = "aws ecr update-image-storage-class --target-storage-class STANDARD --repository-name shop/api --image-id imageTag=test-1.0.0";
+    assert!(error.contains(restore), "{error}");
+    assert_eq!(targets(&shop), json!([of("1.0.0", &old.root.digest, "archived")]));
+    assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
+    assert_eq!(shop.ecr.snapshot(), before);
+    // It stops no promotion to a higher version, whose dry run says what is left to roll back to.
+    let next = shop.publish("1.2.0", 3);
+    let forward = || shop.promote("1.2.0", "test").input("require", "forward");
+    let planned = forward().input("dry-run", "true").run().exits(0);
+    let said = "image `Api`: after this, test can be rolled back to 1.1.0, but not to 1.0.0 (archived)";
+    let notices = planned.log.messages("notice");
+    assert!(notices.len() == 1 && notices[0].ends_with(said), "{notices:?}");
+    assert!(planned.summary.contains("but not to 1.0.0"), "{}", planned.summary);
+    assert!(forward().run().exits(0).log.messages("notice").is_empty());
+    assert_eq!(current(&shop), ("1.2.0".to_owned(), next.root.digest));
+    let left = [of("1.1.0", &new.root.digest, "available"), of("1.0.0", &old.root.digest, "archived")];
+    assert_eq!(targets(&shop), json!(left));
+    // Of an archived version that is higher, nobody knows whether the environment has it.
+    shop.ecr.default_registry().archive("shop/api", &shop.tag("test-1.2.0").unwrap());
+    let error = shop.promote("1.1.0", "test").input("require", "forward").run().exits(1).error().to_owned();
+    assert!(error.contains("test-1.2.0"), "{error}");
+}
+
+#[test]
+fn a_deleted_image_is_named_beforehand() {
+    let shop = Shop::new(BY_TAG);
+    let old = shop.release("1.0.0", 1);
+    shop.release("1.1.0", 2);
+    shop.ecr.default_registry().change("shop/api", |repository| {
+        repository.tags.retain(|_, digest| *digest != old.root.digest);
+        repository.manifests.remove(&old.root.digest);
+    });
+    shop.ecr.clear_log();
+    assert_eq!(targets(&shop), json!([{"digest": old.root.digest, "state": "deleted"}]));
+    let run = shop.promote("", "test").input("mode", "history").run().exits(0);
+    let short = &old.root.digest["sha256:".len()..][..12];
+    let said = format!("Api: test cannot be rolled back to {short} (deleted)");
+    assert!(
+        run.log.lines.contains(&said) && run.summary.contains("- Api: test cannot be rolled back to "),
+        "{}",
+        run.log.raw
+    );
+    let error = shop.promote("1.0.0", "test").input("mode", "rollback").run().exits(1).error().to_owned();
+    let why =
+        "no record says that it was in test, and there is no tag `test-1.0.0`, which a lifecycle rule may have deleted";
+    assert!(error.contains(why) && error.contains("test has records of 1.1.0"), "{error}");
+    assert!(shop.ecr.writes().is_empty(), "{}", shop.ecr.table());
+}
+
+#[test]
+fn a_moving_tag_cannot_go_back_to_what_was_deleted() {
+    let shop = Shop::new(&named(FLOATING));
+    let images = [("1.0.0", 1), ("1.1.0", 2), ("1.2.0", 3)].map(|(version, seed)| {
+        let image = shop.publish(version, seed);
+        shop.promote(version, "test").run().exits(0);
+        image
+    });
+    let registry = shop.ecr.default_registry();
+    registry.change("shop/api", |repository| {
+        repository.manifests.remove(&images[1].root.digest);
+    });
+    let back = |version: &str| shop.promote(version, "test").input("mode", "rollback");
+    let error = back("1.1.0").run().exits(1).error().to_owned();
+    let gone = format!("image `Api` can't go back to 1.1.0: {} is no longer in the registry", images[1].root.digest);
+    assert!(error.contains(&gone), "{error}");
+    assert!(error.contains("test can be rolled back to 1.0.0, but not to 1.1.0 (deleted)"), "{error}");
+    registry.archive("shop/api", &images[0].root.digest);
+    let error = back("1.0.0").run().exits(1).error().to_owned();
+    assert!(error.contains("is archived") && error.contains("update-image-storage-class"), "{error}");
+}

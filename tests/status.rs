@@ -173,6 +173,95 @@ fn something_runs_an_older_image() {
 }
 
 #[test]
+fn a_deployment_that_is_not_complete_is_told() {
+    let (shop, old, new) = Shop::released();
+    let prod = image("shop/api:prod-1.1.0");
+    shop.account.define("shop:6", &[&image("shop/api:prod-1.0.0")]);
+    shop.account.define("shop:7", &[&prod]);
+    shop.account.serve("a", "shop", "shop:6", &[&[&old.root.digest]]);
+    for (state, rollout, told) in [
+        ("IN_PROGRESS", "in-progress", "runs 1.0.0 (a), and a deployment is in progress"),
+        ("FAILED", "failed", "runs 1.0.0 (a), and its last deployment has failed"),
+    ] {
+        shop.account.deploy("a", "shop", "shop:7", state, &[&new.root.digest]);
+        let row = shop.of("prod", 1);
+        assert_eq!(row["state"], "not-deployed");
+        let short = &old.root.digest["sha256:".len()..][..12];
+        assert!(reasons(&row).contains(&told.replace("(a)", &format!("({short})"))), "{row}");
+        assert_eq!(of(&row["runs"], "name"), ["a/shop", "a/shop"]);
+        assert_eq!(of(&row["runs"], "version"), ["1.0.0", "1.1.0"]);
+        assert_eq!(of(&row["runs"], "rollout"), [rollout; 2]);
+    }
+    // The deployment has resolved the tag to a digest, which the tag has no longer.
+    shop.account.deploy("a", "shop", "shop:7", "IN_PROGRESS", &[&Image::new(9).root.digest]);
+    let row = shop.of("prod", 1);
+    assert_eq!(row["state"], "untagged");
+    assert!(of(&row["runs"], "digest").contains(&json!(Image::new(9).root.digest)), "{row}");
+}
+
+#[test]
+fn the_versions_that_aliases_point_to_run() {
+    let (shop, old, new) = Shop::released();
+    let repository = image("shop/api");
+    let of_image =
+        |tag: &str, image: &Image| (format!("{repository}:{tag}"), format!("{repository}@{}", image.root.digest));
+    let (newest, resolved) = of_image("prod-1.1.0", &new);
+    shop.account.function("worker", &newest, &resolved);
+    shop.account.alias("worker", "latest", "$LATEST", &newest, &resolved);
+    assert_eq!(of(&shop.of("prod", 0)["runs"], "name"), ["worker"]);
+    let (older, resolved) = of_image("prod-1.0.0", &old);
+    shop.account.alias("worker", "live", "3", &older, &resolved);
+    let row = shop.of("prod", 1);
+    assert_eq!(row["state"], "not-deployed");
+    assert_eq!(of(&row["runs"], "name"), ["worker", "worker:live"]);
+    assert!(reasons(&row).contains("function `worker:live` runs 1.0.0"), "{row}");
+}
+
+#[test]
+fn a_base_image_that_was_replaced_is_told_and_is_no_drift() {
+    let shop = Shop::new(BY_TAG, &["shop/api", "base/nginx"]);
+    let registry = shop.ecr.default_registry();
+    let base = Image::new(50);
+    registry.push("base/nginx", &["1.27"], &base);
+    let release = |version: &str, seed: u64, digest: &str, name: &str| {
+        let mut built = Image::new(seed);
+        let mut root: Value = serde_json::from_slice(&built.root.bytes).unwrap();
+        root["annotations"] =
+            json!({"org.opencontainers.image.base.name": name, "org.opencontainers.image.base.digest": digest});
+        built.root.bytes = root.to_string().into();
+        built.root.digest = oci::Digest::of(&built.root.bytes).to_string();
+        let _ = std::fs::remove_dir_all(shop.project.layout());
+        shop.project.built("Api", &built);
+        shop.step(shop.project.publish(), version).run().exits(0);
+    };
+    let name = image("base/nginx:1.27");
+    // The digest of the index, or of one platform in it.
+    release("1.0.0", 1, &base.root.digest, &name);
+    let expected = json!({"name": name, "digest": base.root.digest, "state": "current"});
+    assert_eq!(shop.of("dev", 0)["base"], expected);
+    release("1.1.0", 2, &base.children[0].digest, &name);
+    assert_eq!(
+        (&shop.of("dev", 0)["base"]["state"], &shop.of("dev", 0)["state"]),
+        (&json!("current"), &json!("in-step"))
+    );
+    registry.push("base/nginx", &["1.27"], &Image::new(51));
+    let run = shop.status("dev").run().exits(0);
+    let status = read(&run);
+    let row = &status["images"][0];
+    assert_eq!(
+        (&status["drift"], &row["state"], &row["base"]["state"]),
+        (&json!(false), &json!("base-outdated"), &json!("outdated"))
+    );
+    let told = format!("its base image `{name}` has been replaced since the build");
+    assert!(reasons(row).contains(&told) && run.log.messages("warning")[0].contains(&told), "{row}");
+    assert!(run.log.messages("error").is_empty(), "{}", run.log.raw);
+    // A name that cannot be read is not known.
+    release("1.2.0", 3, &base.root.digest, &image("base/missing:1"));
+    let row = shop.of("dev", 0);
+    assert_eq!((&row["state"], &row["base"]["state"]), (&json!("in-step"), &json!("unknown")));
+}
+
+#[test]
 fn something_runs_what_no_tag_points_to() {
     let (shop, _, new) = Shop::released();
     let stranger = format!("sha256:{}", "7".repeat(64));
@@ -229,6 +318,7 @@ fn the_policy_in_the_docs_is_what_is_called() {
     shop.account.define("idle:1", &[&prod]);
     shop.account.serve("a", "shop", "shop:7", &[&[&new.root.digest]]);
     shop.account.function("worker", &prod, &format!("{}@{}", image("shop/api"), new.root.digest));
+    shop.account.deploy("a", "shop", "idle:1", "IN_PROGRESS", &[&new.root.digest]);
     shop.of("prod", 0);
     let policy: Value = serde_json::from_str(include_str!("../docs/policies/status.json")).unwrap();
     let statements = policy["Statement"].as_array().unwrap().iter();
@@ -255,6 +345,27 @@ fn a_comment_has_the_table() {
     for part in ["<!-- image-lifecycle:status prod -->", "Status of prod", "not-deployed", "runs 1.0.0"] {
         assert!(comment.contains(part), "{part}: {comment}");
     }
+}
+
+#[test]
+fn the_text_stays_the_same_until_something_changes() {
+    let (shop, old, new) = Shop::released();
+    shop.account.define("shop:6", &[&image("shop/api:prod-1.0.0"), &image("shop/api:prod-1.0.0")]);
+    shop.account.define("shop:7", &[&image("shop/api:prod-1.1.0")]);
+    let old_tasks: &[&[&str]] = &[&[&old.root.digest, &old.root.digest], &[&old.root.digest, &old.root.digest]];
+    shop.account.serve("a", "shop", "shop:6", old_tasks);
+    shop.account.serve("b", "shop", "shop:6", old_tasks);
+    let text = || read(&shop.status("").run().exits(1))["text"].as_str().unwrap().to_owned();
+    let before = text();
+    // Neither another run, nor the order or number of the tasks makes a difference.
+    shop.account.serve("a", "shop", "shop:6", &old_tasks[..1]);
+    let step =
+        shop.status("").inputs(&[("concurrency", "1")]).env("GITHUB_RUN_ID", "43").env("GITHUB_ACTOR", "somebody");
+    assert_eq!(read(&step.run().exits(1))["text"], before.as_str());
+    assert_eq!(before.matches("runs 1.0.0").count(), 4, "{before}");
+    shop.account.serve("a", "shop", "shop:7", &[&[&new.root.digest]]);
+    let after = text();
+    assert!(after != before && after.matches("runs 1.0.0").count() == 2, "{after}");
 }
 
 #[test]

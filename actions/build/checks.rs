@@ -252,6 +252,17 @@ impl Checks {
         }
     }
 
+    /// Returns whether images are scanned.
+    pub(crate) fn scans(&self) -> bool {
+        self.scanner.is_some()
+    }
+
+    /// Scans a reused image, and attaches the scan. The rest of its evidence is that of its build.
+    pub(crate) async fn scan_again(&self, subject: &CheckSubject<'_>, checked: &mut CheckResults) {
+        let scanned = self.scan(subject, checked).await;
+        checked.problems.extend(scanned.err());
+    }
+
     /// Checks an image that was built, and attaches the evidence.
     pub(crate) async fn check(&self, subject: &CheckSubject<'_>, lint: Option<Value>, checked: &mut CheckResults) {
         let attached = [

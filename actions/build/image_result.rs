@@ -136,6 +136,19 @@ impl ImageResult {
     pub(crate) fn set_built(&mut self, built: BuiltImage, output: BuildOutput) {
         self.bases = output.bases;
         self.findings = output.findings;
+        self.cached = output.cached;
+        self.set_image(built);
+    }
+
+    /// Records a reused image that was fetched to be scanned again.
+    pub(crate) fn set_fetched(&mut self, built: BuiltImage, reason: String) {
+        if let Some(reused) = &mut self.reused {
+            reused.rescanned = Some(reason);
+        }
+        self.set_image(built);
+    }
+
+    fn set_image(&mut self, built: BuiltImage) {
         let blobs: BTreeMap<&Digest, u64> = built
             .platforms
             .iter()
@@ -147,7 +160,6 @@ impl ImageResult {
         self.digest = Some(built.root.digest.clone());
         self.media_type = Some(built.root.media_type.clone());
         self.platforms = built.platforms.iter().map(|(platform, _)| platform.to_string()).collect();
-        self.cached = output.cached;
         self.content_key = built.root.annotations.get(annotation::CONTENT_KEY).cloned();
         self.built = Some(built);
     }

@@ -20,6 +20,7 @@ mod presentation;
 mod published;
 mod report;
 mod request;
+mod rescan;
 mod reuse;
 mod sbom;
 mod scan;

@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::AtSourceLocation;
 use lifecycle::evidence::provenance::builder_id;
-use lifecycle::{ActionError, clock};
+use lifecycle::{ActionError, Diagnostic, clock};
 use oci::{Layout, annotation};
 use runner_protocol::{Annotation, Level, Program, Runner, command, run};
 
@@ -24,7 +24,8 @@ use crate::lint::LintedDockerfile;
 use crate::presentation;
 use crate::published::PublishedImages;
 use crate::request::BuildRequest;
-use crate::reuse::ReleasedVersions;
+use crate::rescan::{self, Fetched};
+use crate::reuse::{ReleasedVersions, ReuseBasis};
 use crate::soci::SociConverter;
 
 /// The time between two lines that say that a build is still running.
@@ -162,6 +163,7 @@ impl Pipeline<'_> {
             let mut checked = CheckResults::default();
             let linted = checks.judge_lint(image, &lint, &result.findings, &mut checked);
             let Some(built) = &result.built else { return checked };
+            let is_reused = result.reused.is_some();
             let subject = CheckSubject {
                 project: &request.common.project,
                 options: &request.build,
@@ -177,7 +179,13 @@ impl Pipeline<'_> {
                 bases: &result.bases,
                 content_key: result.content_key.as_deref(),
             };
-            let check = checks.check(&subject, linted, &mut checked);
+            let check = async {
+                if is_reused {
+                    checks.scan_again(&subject, &mut checked).await;
+                } else {
+                    checks.check(&subject, linted, &mut checked).await;
+                }
+            };
             let cancelled = tokio::select! {
                 () = check => false,
                 () = runner.cancelled() => true,
@@ -229,8 +237,17 @@ impl Pipeline<'_> {
             // The build is cancelled in the same way.
             () = runner.cancelled() => Err(NotReused::default()),
         };
+        let reuse = match reuse {
+            Ok(result) => self.fetch_if_stale(result, layout).await,
+            Err(not_reused) => Err(not_reused),
+        };
         let NotReused { reason, key } = match reuse {
-            Ok(result) => return *result,
+            Ok(result) => {
+                if let Some(reused) = &result.reused {
+                    runner.say(format!("{}: {}", image.key, reused.describe()));
+                }
+                return *result;
+            }
             Err(not_reused) => not_reused,
         };
         let attempt = tokio::select! {
@@ -248,6 +265,33 @@ impl Pipeline<'_> {
             Err(error) => result.fail(&error),
         }
         result
+    }
+
+    /// Fetches an image that is reused for its content if it has to be scanned again. If that fails, the image is built.
+    async fn fetch_if_stale(
+        &self,
+        mut result: Box<ImageResult>,
+        layout: &Layout,
+    ) -> Result<Box<ImageResult>, NotReused> {
+        let Some(reused) = result.reused.as_ref().filter(|_| self.checks.scans()) else { return Ok(result) };
+        if !matches!(reused.basis, ReuseBasis::ContentKey { .. }) {
+            return Ok(result);
+        }
+        match rescan::fetch_if_stale(reused, &self.request.reuse, layout).await {
+            Ok(Some(Fetched { built, reason })) => {
+                result.set_fetched(built, reason);
+                Ok(result)
+            }
+            Ok(None) => Ok(result),
+            Err(error) => {
+                let why = Diagnostic::of(&error).line();
+                let reason = format!(
+                    "whether `{}` has to be scanned again is not known, so it is built: {why}",
+                    reused.reference
+                );
+                Err(NotReused { reason: Some(reason), key: None })
+            }
+        }
     }
 
     async fn build(

@@ -119,7 +119,7 @@ impl<'a> PublishedImages<'a> {
             let seconds = build_seconds(&store, &manifest).await;
             let basis = ReuseBasis::ContentKey { seconds };
             let reference = named.reference.with_tag(tag).to_string();
-            return Ok(ReusedImage { reference, manifest, platforms, basis });
+            return Ok(ReusedImage { reference, manifest, platforms, basis, rescanned: None });
         }
         let hint = if key.has_git_folder { "; its context contains `.git`, which differs between clones" } else { "" };
         let message = format!("none of the {count} newest versions in `{repository}` has its content{hint}");

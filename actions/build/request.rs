@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cfn_images::Version;
 use lifecycle::SecretString;
@@ -271,6 +272,8 @@ pub(crate) struct ReuseOptions {
     pub(crate) since: Option<String>,
     /// Whether an image with the same content is reused.
     pub(crate) by_content: bool,
+    /// The age at which the scan of such an image is made again.
+    pub(crate) scan_age: Duration,
     pub(crate) mapping: String,
     pub(crate) environment: String,
     /// The registry of the release.

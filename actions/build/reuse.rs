@@ -64,6 +64,8 @@ pub(crate) struct ReusedImage {
     pub(crate) platforms: Vec<Platform>,
     /// Why it is the same image.
     pub(crate) basis: ReuseBasis,
+    /// Why it was scanned again, if it was.
+    pub(crate) rescanned: Option<String>,
 }
 
 /// Why a released image is the one that would be built.
@@ -152,7 +154,7 @@ impl<'a> ReleasedVersions<'a> {
         Ok(match release.platforms_if_same_build(self.build, image).await {
             Ok(Ok(platforms)) => {
                 let (reference, basis) = (named.reference.to_string(), ReuseBasis::GitTag(since.tag.clone()));
-                Ok(ReusedImage { reference, manifest, platforms, basis })
+                Ok(ReusedImage { reference, manifest, platforms, basis, rescanned: None })
             }
             Ok(Err(difference)) => Err(format!("`{}` {difference}, so it is built", named.reference)),
             // If in doubt, the image is built.
@@ -329,12 +331,16 @@ impl ReusedImage {
     /// Says why it is reused and what that saves.
     pub(crate) fn describe(&self) -> String {
         let reference = &self.reference;
-        match &self.basis {
+        let reused = match &self.basis {
             ReuseBasis::GitTag(tag) => format!("unchanged since {tag}, so `{reference}` is reused"),
             ReuseBasis::ContentKey { seconds } => {
                 let saved = seconds.map(|seconds| format!(", which took {seconds} s to build")).unwrap_or_default();
                 format!("`{reference}` has the same content and is reused{saved}")
             }
+        };
+        match &self.rescanned {
+            Some(reason) => format!("{reused}; {reason}, so it was scanned again"),
+            None => reused,
         }
     }
 

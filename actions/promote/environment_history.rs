@@ -8,9 +8,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use cfn_images::Version;
 use cfn_images::{NamePattern, VersionPosition};
+use lifecycle::access::RegistryAccess;
 use lifecycle::evidence::{Record, Recorded};
 use lifecycle::naming::{Named, Release};
 use oci::{Digest, ErrorKind, Location, Reference, Store, StoreError, Tag, listed_tag};
+use registry::EcrHost;
 
 /// How many semantic versions are looked at by default: the highest ones, and that of the run. Each takes a few requests.
 const HIGHEST_LIMIT: usize = 100;
@@ -72,6 +74,8 @@ pub(crate) struct EnvironmentHistory {
     left_out: Vec<Version>,
     /// How many tags were not looked at that may be versions without an order of their own.
     left_out_unordered: usize,
+    /// The tags of archived images, which cannot be read, if the registry lists such tags.
+    pub(crate) archived: BTreeMap<Tag, Digest>,
 }
 
 impl<'a> VersionedName<'a> {
@@ -125,17 +129,41 @@ impl EnvironmentHistory {
     /// # Errors
     /// If the store cannot be read, the names do not tell versions apart, or there are too many for [`Depth::All`].
     pub(crate) async fn read(
+        access: &RegistryAccess,
         store: &Arc<dyn Store>,
         name: VersionedName<'_>,
         current: &BTreeMap<Tag, Option<Digest>>,
         depth: Depth,
+    ) -> Result<Self, StoreError> {
+        match Self::of_active(store, name, current, depth, BTreeMap::new()).await {
+            // A tag is listed, but does not exist: it may be that of an archived image.
+            Err(error) if error.kind == ErrorKind::Transient => {
+                let Some(host) = EcrHost::parse(&name.reference.location.to_string()) else { return Err(error) };
+                match access.aws.archived_tags(&host, &name.reference.repository).await {
+                    Ok(archived) if !archived.is_empty() => {
+                        Self::of_active(store, name, current, depth, archived).await
+                    }
+                    Ok(_) | Err(_) => Err(error),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Reads the history without the archived images.
+    async fn of_active(
+        store: &Arc<dyn Store>,
+        name: VersionedName<'_>,
+        current: &BTreeMap<Tag, Option<Digest>>,
+        depth: Depth,
+        archived: BTreeMap<Tag, Digest>,
     ) -> Result<Self, StoreError> {
         let unsupported = |why: &str| {
             let message = format!("the versions of `{}` can't be told apart: {why}", name.reference);
             StoreError::new(ErrorKind::Unsupported, message)
         };
         match name.pattern.version_position() {
-            VersionPosition::Tag => Self::of_versions(store, name, current, depth).await,
+            VersionPosition::Tag => Self::of_versions(store, name, current, depth, archived).await,
             VersionPosition::Nowhere => Self::of_tag(store, name, current, depth).await,
             // Registries do not list repositories by pattern.
             VersionPosition::Repository => {
@@ -156,9 +184,11 @@ impl EnvironmentHistory {
         name: VersionedName<'_>,
         current: &BTreeMap<Tag, Option<Digest>>,
         depth: Depth,
+        mut archived: BTreeMap<Tag, Digest>,
     ) -> Result<Self, StoreError> {
         let pattern = name.pattern;
-        let tags = store.tags().await?.into_iter();
+        archived.retain(|tag, _| pattern.version_of(tag).is_some());
+        let tags = store.tags().await?.into_iter().filter(|tag| !archived.contains_key(tag));
         let versions = tags.filter_map(|tag| Some((pattern.version_of(&tag)?, tag)));
         let (mut versions, mut unordered): (Vec<_>, Vec<_>) = versions.partition(|(version, _)| version.is_semantic());
         versions.sort_by(|(a, _), (b, _)| b.sorting_order(a));
@@ -213,7 +243,11 @@ impl EnvironmentHistory {
             }
         }
         let entries = newest_first(entries);
-        Ok(Self { entries, tags, unrecorded, unexplained, left_out, left_out_unordered })
+        let mut unrecorded = unrecorded;
+        let lost = archived.keys().filter_map(|tag| Some((tag.clone(), pattern.version_of(tag)?)));
+        // Their records cannot be read.
+        unrecorded.extend(lost.filter(|(_, of)| of.is_semantic()).map(|(tag, of)| (tag, Some(of))));
+        Ok(Self { entries, tags, unrecorded, unexplained, left_out, left_out_unordered, archived })
     }
 
     /// Reads the history if one tag moves from version to version: each record names the digest that it replaced.
@@ -290,6 +324,11 @@ impl EnvironmentHistory {
     /// Returns a tag of the environment that points to a digest.
     pub(crate) fn tag_of(&self, digest: &Digest) -> Option<&Tag> {
         self.tags.iter().find(|(_, current)| *current == digest).map(|(tag, _)| tag)
+    }
+
+    /// Returns whether the environment holds or has held a digest, as far as the records that could be read say.
+    pub(crate) fn has_held(&self, digest: &Digest) -> bool {
+        self.digests().any(|held| held == digest)
     }
 
     /// Returns the digests that the environment holds or has held, newest first.
@@ -430,7 +469,9 @@ mod tests {
             let pattern = NamePattern::of(&TracedText::fill(&reference.to_string(), Some("prod"), Some(&version), &[]));
             let name =
                 VersionedName { environment: "prod", version: &version, reference: &reference, pattern: &pattern };
-            EnvironmentHistory::read(&self.store, name, &BTreeMap::new(), Depth::Highest).await.unwrap()
+            EnvironmentHistory::of_active(&self.store, name, &BTreeMap::new(), Depth::Highest, BTreeMap::new())
+                .await
+                .unwrap()
         }
     }
 

@@ -11,13 +11,14 @@ use lifecycle::evidence::{Record, RecordKind};
 use lifecycle::naming::{Named, Release};
 use lifecycle::{ActionError, Diagnostic, plural};
 use oci::Digest;
-use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
 
 use crate::environment_history::{Depth, EnvironmentHistory, HistoryEntry, VersionedName};
 use crate::gates::signature::{Signatures, StatementsRead, Trust};
 use crate::hold::Hold;
 use crate::request::HistoryRequest;
 use crate::requirement::SignatureRule;
+use crate::rollback_targets::{RollbackTarget, rollback_targets, sentence};
 
 /// Stands in for the version if none is given: no release has it, and templates that validate their parameters accept it.
 pub(crate) const PLACEHOLDER_VERSION: Version = Version::new(987_654_321, 0, 0);
@@ -49,6 +50,8 @@ struct ImageHistory {
     /// The hold that stops the next promotion, if a rollback left one.
     #[serde(skip_serializing_if = "Option::is_none")]
     hold: Option<Hold>,
+    /// The images before the current one, newest first, and whether they are still there to roll back to.
+    rollback: Vec<RollbackTarget>,
     /// The records that count, newest first, as they are attached.
     history: Vec<Record>,
     /// How many lower versions were not looked at.
@@ -108,13 +111,14 @@ async fn image_history(
     let history = async {
         let repository = target.stores.open(&named.reference)?;
         let name = VersionedName::new(named, release);
-        EnvironmentHistory::read(&repository.store, name, &BTreeMap::new(), Depth::Highest).await
+        EnvironmentHistory::read(target, &repository.store, name, &BTreeMap::new(), Depth::Highest).await
     };
     let (mut history, error) = match history.await {
         Ok(history) => (history, None),
         Err(error) => (EnvironmentHistory::default(), Some(Diagnostic::of(&error.into()).line())),
     };
     let refused = refuse_untrusted(&mut history, trust).await;
+    let rollback = rollback_targets(target, &named.reference, &named.pattern, &history, None).await;
     let current: Option<&HistoryEntry> = history.current();
     ImageHistory {
         name: named.key.clone(),
@@ -126,6 +130,7 @@ async fn image_history(
         since: current.map(|entry| entry.record.time.clone()),
         by: current.and_then(|entry| entry.record.actor.clone()),
         hold: Hold::of(&history),
+        rollback,
         left_out: history.left_out(),
         refused,
         history: history.entries.iter().map(|entry| entry.record.clone()).collect(),
@@ -202,9 +207,14 @@ fn report(request: &HistoryRequest, histories: &[ImageHistory], runner: &Runner)
         }
     }
     runner.show(&table);
+    let targets = histories.iter().filter_map(|image| Some((image, sentence(&image.rollback)?)));
+    let targets: Vec<(&str, String)> =
+        targets.map(|(image, said)| (image.name.as_str(), format!("{} {said}", image.environment))).collect();
+    targets.iter().for_each(|(name, said)| runner.say(format!("{name}: {said}")));
     if request.common.summary {
         let environments: Vec<String> = request.environments.iter().map(|environment| escape(environment)).collect();
-        runner.summarize(&format!("### History of {}\n\n{}\n", environments.join(", "), table.markdown()));
+        let targets = remarks(targets.iter().map(|(name, said)| (*name, said.as_str())));
+        runner.summarize(&format!("### History of {}\n\n{}\n{targets}", environments.join(", "), table.markdown()));
     }
     runner.output("images", serde_json::json!(histories).to_string());
     // In several environments an image has several digests.

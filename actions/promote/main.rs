@@ -1,5 +1,6 @@
 //! Promotes a digest from one environment to the next, under the names that the template gives it there.
 
+mod base_images;
 mod delta;
 mod environment_history;
 mod gates;
@@ -14,6 +15,7 @@ mod promotion;
 mod report;
 mod request;
 mod requirement;
+mod rollback_targets;
 mod standing;
 mod status;
 mod window;
@@ -27,6 +29,7 @@ use lifecycle::delivery::{GitHubRecord, Order, Stage, Writer};
 use oci::{Digest, Reference};
 use runner_protocol::{Action, Annotation, Level, Runner, Verdict};
 use time::OffsetDateTime;
+use tokio::sync::OnceCell;
 
 use gates::Gates;
 use github_deployment::GitHubDeployment;
@@ -76,6 +79,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         sigstore: &request.signing.sigstore,
         registries: &request.common.options,
         concurrency: request.common.concurrency,
+        workloads: OnceCell::new(),
         runner: &runner,
     };
     let mut plan = tokio::select! {

@@ -66,7 +66,8 @@ async fn preview(
 ) -> anyhow::Result<Delta> {
     let target = request.target.stores.open(&named.reference)?;
     let name = VersionedName::new(named, release);
-    let history = EnvironmentHistory::read(&target.store, name, &BTreeMap::new(), Depth::Highest).await?;
+    let history =
+        EnvironmentHistory::read(&request.target, &target.store, name, &BTreeMap::new(), Depth::Highest).await?;
     let (store, root) = match (layouts, sources) {
         (Some(layouts), _) => built(request, named, layouts).await?,
         (None, Some(sources)) => released(request, named, sources).await?,

@@ -9,11 +9,13 @@ use serde::Serialize;
 use cfn_images::{Version, VersionPosition};
 use lifecycle::Diagnostic;
 use lifecycle::access::RegistryAccess;
-use lifecycle::aws::Workload;
+use lifecycle::aws::{Rollout, Workload};
+use lifecycle::delta::{BASE_DIGEST, BASE_NAME};
 use lifecycle::evidence::{Record, Recorded};
 use lifecycle::naming::{Named, Release};
-use oci::{Digest, Reference, Store, StoreError, Tag};
+use oci::{Digest, Manifest, Reference, Store, StoreError, Tag};
 
+use crate::base_images::{BaseImage, BaseState, CurrentBases};
 use crate::environment_history::{Depth, EnvironmentHistory, VersionedName};
 
 /// How many digests are searched for the record of a tag that somebody else has moved.
@@ -31,6 +33,8 @@ const CONCURRENCY: usize = 16;
 pub(crate) enum State {
     /// Registry and workloads have what is recorded.
     InStep,
+    /// Everything is in step, but the name of the base image has another digest by now.
+    BaseOutdated,
     /// Something could not be read.
     Unknown,
     /// Something still runs an older image of the environment.
@@ -53,6 +57,9 @@ pub(crate) struct Run {
     pub(crate) digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
+    /// The deployment of the service that is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<&'static str>,
     pub(crate) state: State,
 }
 
@@ -79,6 +86,8 @@ pub(crate) struct Standing<'a> {
     /// Why the state is what it is, one sentence each.
     pub(crate) reasons: BTreeSet<String>,
     pub(crate) runs: BTreeSet<Run>,
+    /// The image that the held one was built on, if its annotations say so.
+    pub(crate) base: Option<BaseImage>,
     history: EnvironmentHistory,
     /// The indexes of images for single platforms.
     indexes: BTreeMap<Digest, Digest>,
@@ -97,6 +106,7 @@ impl<'a> Standing<'a> {
             state: State::InStep,
             reasons: BTreeSet::new(),
             runs: BTreeSet::new(),
+            base: None,
             history: EnvironmentHistory::default(),
             indexes: BTreeMap::new(),
             store: None,
@@ -112,7 +122,7 @@ impl<'a> Standing<'a> {
         let store = target.stores.open(&self.named.reference)?.store;
         self.store = Some(store.clone());
         let name = VersionedName::new(&self.named, Release { environment: self.environment, version: self.version });
-        self.history = EnvironmentHistory::read(&store, name, &BTreeMap::new(), Depth::Highest).await?;
+        self.history = EnvironmentHistory::read(target, &store, name, &BTreeMap::new(), Depth::Highest).await?;
         let current = self.history.current();
         self.held = current.map(|entry| Held::of(&entry.record));
         self.tag = current.map(|entry| (entry.tag.clone(), entry.digest.clone()));
@@ -149,7 +159,12 @@ impl<'a> Standing<'a> {
             }
         };
         let tag = record.as_ref().map_or(&moved[0], |(tag, _)| tag).clone();
-        let Some(digest) = self.history.digest_of(&tag).cloned() else { return };
+        let Some(digest) = self.history.digest_of(&tag).cloned() else {
+            if self.history.archived.contains_key(&tag) {
+                self.add(State::Unknown, format!("`{tag}` is archived and cannot be read"));
+            }
+            return;
+        };
         let short = digest.short();
         self.tag = Some((tag.clone(), digest.clone()));
         if let Some((_, record)) = record {
@@ -243,6 +258,33 @@ impl<'a> Standing<'a> {
         roots
     }
 
+    /// Returns the name and digest of the image that the held one was built on, as its annotations say. In an index, the
+    /// first platform counts.
+    pub(crate) async fn read_base(&self) -> Option<(String, Digest)> {
+        let (store, held) = (self.store.as_ref()?, self.held.as_ref()?);
+        let base = |manifest: &Manifest| {
+            let annotation = |name| manifest.annotations.get(name);
+            Some((annotation(BASE_NAME)?.clone(), annotation(BASE_DIGEST)?.parse().ok()?))
+        };
+        let root = store.manifest(&held.digest).await.ok().flatten()?;
+        if let Some(found) = base(&root) {
+            return Some(found);
+        }
+        let platform = root.children().first()?.digest.clone();
+        base(&store.manifest(&platform).await.ok().flatten()?)
+    }
+
+    /// Compares the base image with what its name stands for now.
+    pub(crate) fn compare_base(&mut self, name: String, digest: Digest, current: &CurrentBases) {
+        let base = BaseImage::compare(name, digest, current);
+        if base.state == BaseState::Outdated {
+            let (name, held) = (&base.name, base.digest.short());
+            let reason = format!("its base image `{name}` has been replaced since the build, which used {held}");
+            self.add(State::BaseOutdated, reason);
+        }
+        self.base = Some(base);
+    }
+
     fn root<'d>(&'d self, digest: &'d Digest) -> &'d Digest {
         self.indexes.get(digest).unwrap_or(digest)
     }
@@ -289,7 +331,12 @@ impl<'a> Standing<'a> {
                     State::InStep
                 } else if is_older {
                     let older = version.as_deref().unwrap_or_default();
-                    self.add(State::NotDeployed, format!("{subject} runs {older} ({short})"));
+                    let rollout = match workload.rollout {
+                        Some(Rollout::InProgress) => ", and a deployment is in progress",
+                        Some(Rollout::Failed) => ", and its last deployment has failed",
+                        None => "",
+                    };
+                    self.add(State::NotDeployed, format!("{subject} runs {older} ({short}){rollout}"));
                     State::NotDeployed
                 } else if let Some(tag) = self.history.tag_of(&root).cloned() {
                     self.add(State::Moved, format!("{subject} runs {short} of `{tag}`, which no record names"));
@@ -308,6 +355,7 @@ impl<'a> Standing<'a> {
             image: workload.image.clone(),
             digest: digest.cloned(),
             version,
+            rollout: workload.rollout.map(Rollout::name),
             state,
         });
     }
@@ -340,10 +388,17 @@ impl Held {
 }
 
 impl State {
+    /// Returns whether the environment differs from what is recorded, or may differ. A base image that has been replaced
+    /// calls for a new build, and changes nothing in the environment.
+    pub(crate) fn is_drift(self) -> bool {
+        !matches!(self, Self::InStep | Self::BaseOutdated)
+    }
+
     /// Returns its name in outputs and tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::InStep => "in-step",
+            Self::BaseOutdated => "base-outdated",
             Self::Unknown => "unknown",
             Self::NotDeployed => "not-deployed",
             Self::Untagged => "untagged",

@@ -13,6 +13,7 @@ use oci::{Digest, Location};
 use registry::EcrHost;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape, remarks};
 
+use crate::base_images::{self, BaseImage};
 use crate::history::PLACEHOLDER_VERSION;
 use crate::request::StatusRequest;
 use crate::standing::{Held, Run, Standing, State};
@@ -23,7 +24,7 @@ const SHOWN_RUNS: usize = 3;
 /// The output `status`.
 #[derive(Serialize)]
 struct Status<'s> {
-    /// Whether all are in step.
+    /// Whether an environment differs from what is recorded, or may differ.
     drift: bool,
     /// The table and the reasons as Markdown.
     text: &'s str,
@@ -46,6 +47,8 @@ struct ImageStatus<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<&'s Held>,
     runs: Vec<&'s Run>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<&'s BaseImage>,
     reasons: Vec<&'s str>,
 }
 
@@ -77,7 +80,7 @@ pub(crate) async fn show(request: &StatusRequest, runner: &Runner) -> anyhow::Re
     standings.retain(|standing| request.shows(standing.environment));
     standings.sort_by(|a, b| a.named.key.cmp(&b.named.key));
     report(request, &standings, &unread, runner).await;
-    let drift = standings.iter().any(|standing| standing.state != State::InStep);
+    let drift = standings.iter().any(|standing| standing.state.is_drift());
     Ok(if drift { Verdict::Fail } else { Verdict::Pass })
 }
 
@@ -136,6 +139,7 @@ async fn compare<'a>(
             standings[index].compare(workload, digest.as_ref());
         }
     }
+    compare_bases(request, &mut standings).await;
     let unread: Vec<(String, Annotation)> = workloads.unread.into_iter().map(unread).collect();
     for standing in &mut standings {
         let is_looked_for =
@@ -145,6 +149,19 @@ async fn compare<'a>(
         }
     }
     (standings, unread)
+}
+
+/// Compares the base images with what their names stand for now.
+async fn compare_bases(request: &StatusRequest, standings: &mut [Standing<'_>]) {
+    let reads: Vec<_> = standings.iter().map(Standing::read_base).collect();
+    let bases: Vec<Option<(String, Digest)>> = stream::iter(reads).buffered(request.common.concurrency).collect().await;
+    let names = bases.iter().flatten().map(|(name, _)| name.clone()).collect();
+    let current = base_images::look_up(&request.target, names).await;
+    for (standing, base) in standings.iter_mut().zip(bases) {
+        if let Some((name, digest)) = base {
+            standing.compare_base(name, digest, &current);
+        }
+    }
 }
 
 fn unread((what, error): (&'static str, lifecycle::aws::Error)) -> (String, Annotation) {
@@ -204,7 +221,8 @@ async fn report(request: &StatusRequest, standings: &[Standing<'_>], unread: &[(
         if !standing.reasons.is_empty() {
             let reasons: Vec<&str> = standing.reasons.iter().map(String::as_str).collect();
             let message = format!("{subject}: {}: {}", standing.state.name(), reasons.join("; "));
-            runner.annotate(Annotation::new(Level::Error, message).titled("status"));
+            let level = if standing.state.is_drift() { Level::Error } else { Level::Warning };
+            runner.annotate(Annotation::new(level, message).titled("status"));
         }
         lines.extend(standing.reasons.iter().map(|reason| (subject.clone(), reason.clone())));
     }
@@ -220,7 +238,7 @@ async fn report(request: &StatusRequest, standings: &[Standing<'_>], unread: &[(
         remarks(lines.iter().map(|(subject, reason)| (subject.as_str(), reason.as_str())))
     );
     let status = Status {
-        drift: standings.iter().any(|standing| standing.state != State::InStep),
+        drift: standings.iter().any(|standing| standing.state.is_drift()),
         text: &text,
         images: standings.iter().map(ImageStatus::of).collect(),
         unread: unread.iter().map(|(line, _)| line.clone()).collect(),
@@ -262,6 +280,7 @@ impl<'s> ImageStatus<'s> {
             digest: standing.tag.as_ref().map(|(_, digest)| digest),
             record: standing.held.as_ref(),
             runs: standing.runs.iter().collect(),
+            base: standing.base.as_ref(),
             reasons: standing.reasons.iter().map(String::as_str).collect(),
         }
     }

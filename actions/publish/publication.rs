@@ -52,7 +52,7 @@ pub(crate) async fn plan(
     delivery.remarks = remarks;
     let other = named.other_digest_warning(delivery.digest()).map(|text| Remark::new(Level::Warning, text));
     delivery.remarks.extend(other);
-    delivery.check_repository(&request.target.aws, named, request.writing.create_repositories).await?;
+    delivery.check_repository(&request.target.aws, named, &request.writing).await?;
     decide_tags(request, named, &mut delivery).await?;
     delivery.check_mutability(&request.target.aws, named).await?;
     if delivery.kept().is_some() {

@@ -62,7 +62,12 @@ def deploy(exemplar, work, environment, version, digests):
     )
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
-    task = boto3.client("ecs").describe_task_definition(taskDefinition=outputs["TaskDefinition"])["taskDefinition"]
+    ecs = boto3.client("ecs")
+    task = ecs.describe_task_definition(taskDefinition=outputs["TaskDefinition"])["taskDefinition"]
+    # This AWS gives a stack's task definition a date that is not of the API's type, and the action refuses it. One that is
+    # registered through the API has a right date.
+    containers = [{"name": one["name"], "image": one["image"], "memory": 64} for one in task["containerDefinitions"]]
+    task = ecs.register_task_definition(family=task["family"], containerDefinitions=containers)["taskDefinition"]
     print(f"  task definition {task['family']}:{task['revision']}")
     for container in task["containerDefinitions"]:
         print(f"    {container['name']:<8} {container['image']}")

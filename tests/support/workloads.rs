@@ -28,8 +28,12 @@ struct State {
     tasks: Vec<(String, String, String, Vec<Option<String>>)>,
     /// The images of each `FAMILY:REVISION`.
     definitions: BTreeMap<String, Vec<String>>,
+    /// Deployments without tasks: cluster, service, task definition, rollout state, and the digests of its containers.
+    rollouts: Vec<(String, String, String, String, Vec<String>)>,
     /// Name, image, resolved image.
     functions: Vec<(String, String, String)>,
+    /// Function, alias, version, image, resolved image.
+    aliases: Vec<(String, String, String, String, String)>,
     denied: BTreeSet<String>,
     calls: Vec<String>,
 }
@@ -95,6 +99,15 @@ impl Account {
         }
     }
 
+    /// Lets a service begin the deployment of another task definition, whose images have these digests.
+    pub(crate) fn deploy(&self, cluster: &str, service: &str, definition: &str, state: &str, digests: &[&str]) {
+        let digests = digests.iter().map(|digest| (*digest).to_owned()).collect();
+        let [cluster, service, definition, state] = [cluster, service, definition, state].map(str::to_owned);
+        let mut account = self.state.lock().unwrap();
+        account.rollouts.retain(|found| (&found.0, &found.1) != (&cluster, &service));
+        account.rollouts.push((cluster, service, definition, state, digests));
+    }
+
     /// Runs a task that belongs to no service.
     pub(crate) fn run(&self, cluster: &str, definition: &str, digests: &[&str]) {
         let mut state = self.state.lock().unwrap();
@@ -109,6 +122,12 @@ impl Account {
         let mut state = self.state.lock().unwrap();
         state.functions.retain(|found| found.0 != name);
         state.functions.push((name.to_owned(), image.to_owned(), resolved.to_owned()));
+    }
+
+    /// Publishes a version of a function that an alias points to.
+    pub(crate) fn alias(&self, function: &str, alias: &str, version: &str, image: &str, resolved: &str) {
+        let found = [function, alias, version, image, resolved].map(str::to_owned);
+        self.state.lock().unwrap().aliases.push(found.into());
     }
 
     /// Denies an action from now on.
@@ -142,7 +161,7 @@ impl State {
         let input: Value = serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))?;
         let text = |member: &str| input[member].as_str().unwrap_or_default();
         let cluster = text("cluster").rsplit('/').next().unwrap_or_default().to_owned();
-        if action.contains("Service") || action.contains("Tasks") {
+        if matches!(action, "ListServices" | "DescribeServices" | "ListTasks" | "DescribeTasks") {
             self.clusters.get(&cluster).ok_or(("ClusterNotFoundException", "no such cluster".to_owned()))?;
         }
         match action {
@@ -160,10 +179,39 @@ impl State {
                     let found = self.services.iter().find(|found| found.0 == cluster && found.1 == name);
                     let (_, _, definition) = found.ok_or_else(|| invalid("no such service"))?;
                     let definition = arn(&format!("task-definition/{definition}"));
-                    Ok(json!({"serviceName": name, "status": "ACTIVE", "taskDefinition": definition,
-                        "deployments": [{"status": "PRIMARY", "taskDefinition": definition}]}))
+                    let own = json!({"status": "PRIMARY", "taskDefinition": definition, "rolloutState": "COMPLETED"});
+                    let mut service = json!({"serviceName": name, "status": "ACTIVE", "taskDefinition": definition,
+                        "deployments": [own]});
+                    if let Some(found) = self.rollouts.iter().find(|found| found.0 == cluster && found.1 == name) {
+                        let definition = arn(&format!("task-definition/{}", found.2));
+                        service["deployments"][0]["status"] = "ACTIVE".into();
+                        service["deployments"]
+                            .as_array_mut()
+                            .unwrap()
+                            .push(json!({"status": "PRIMARY", "taskDefinition": definition, "rolloutState": found.3}));
+                        service["currentServiceRevisions"] =
+                            json!([{"arn": arn(&format!("service-revision/{cluster}/{name}/1"))}]);
+                    }
+                    Ok(service)
                 });
                 Ok(json!({"services": described.collect::<Result<Vec<_>, Refusal>>()?, "failures": []}))
+            }
+            "DescribeServiceRevisions" => {
+                let names = batch(&input, "serviceRevisionArns", 20)?;
+                let described = names.iter().map(|name| {
+                    let mut parts = name.rsplit('/').skip(1);
+                    let (service, cluster) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                    let found = self.rollouts.iter().find(|found| found.0 == cluster && found.1 == service);
+                    let (_, _, definition, _, digests) = found.ok_or_else(|| invalid("no such revision"))?;
+                    let images = self.definitions[definition].iter().enumerate().zip(digests);
+                    let images = images.map(|((index, image), digest)| {
+                        json!({"containerName": format!("c{index}"), "image": image, "imageDigest": digest})
+                    });
+                    Ok(json!({"serviceRevisionArn": name,
+                        "taskDefinition": arn(&format!("task-definition/{definition}")),
+                        "containerImages": images.collect::<Vec<_>>()}))
+                });
+                Ok(json!({"serviceRevisions": described.collect::<Result<Vec<_>, Refusal>>()?, "failures": []}))
             }
             "ListTasks" if text("desiredStatus") == "RUNNING" => {
                 let own = self.tasks.iter().enumerate().filter(|(_, found)| found.0 == cluster);
@@ -214,7 +262,22 @@ impl State {
             let next = (index + 1 < functions.len()).then(|| (index + 1).to_string());
             return Ok(json!({"Functions": [functions[index]], "NextMarker": next}));
         }
+        if let Some(function) = rest.strip_prefix('/').and_then(|rest| rest.strip_suffix("/aliases")) {
+            self.call("lambda", "ListAliases", signed)?;
+            let own = self.aliases.iter().filter(|found| found.0 == function);
+            let aliases: Vec<Value> = own.map(|found| json!({"Name": found.1, "FunctionVersion": found.2})).collect();
+            return Ok(json!({"Aliases": aliases}));
+        }
         self.call("lambda", "GetFunction", signed)?;
+        if let Some(version) = query.split('&').find_map(|pair| pair.strip_prefix("Qualifier=")) {
+            let is_it = |found: &&(String, String, String, String, String)| {
+                rest.strip_prefix('/') == Some(found.0.as_str()) && found.2 == version
+            };
+            let found = self.aliases.iter().find(is_it);
+            let found = found.ok_or(("ResourceNotFoundException", format!("no version {version} of {rest}")))?;
+            return Ok(json!({"Configuration": {"FunctionName": found.0, "PackageType": "Image"},
+                "Code": {"RepositoryType": "ECR", "ImageUri": found.3, "ResolvedImageUri": found.4}}));
+        }
         let found = self.functions.iter().find(|found| rest.strip_prefix('/') == Some(found.0.as_str()));
         let (name, image, resolved) = found.ok_or(("ResourceNotFoundException", format!("no function {rest}")))?;
         Ok(json!({"Configuration": {"FunctionName": name, "PackageType": "Image"},

@@ -8,6 +8,7 @@ mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lifecycle::access::RegistryAccess;
 use lifecycle::aws::Aws;
@@ -60,6 +61,7 @@ lifecycle::inputs! {
     provenance = "true",
     since = "",
     reuse = "off",
+    reuse_scan_age = "24h",
     environment = "dev",
     layout = "",
 }
@@ -135,11 +137,21 @@ impl Inputs {
         Ok(ReuseOptions {
             since: text(self.since()),
             by_content: self.reuse().choice(&[("auto", true), ("off", false)], false)?,
+            scan_age: scan_age(&self.reuse_scan_age())?,
             mapping: self.mapping.trim().to_owned(),
             environment: self.environment.trim().to_owned(),
             registry: RegistryAccess::new(aws, &common.options, registry, registry_parameter),
         })
     }
+}
+
+/// The age of a scan that is made again by default.
+const SCAN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn scan_age(input: &Input<'_>) -> Result<Duration, InputError> {
+    let age =
+        input.text().map(|text| humantime::parse_duration(text).map_err(|_| input.refuse("a duration, as 24h or 7d")));
+    Ok(age.transpose()?.unwrap_or(SCAN_AGE))
 }
 
 fn provenance(input: &Input<'_>) -> Result<ProvenanceChoice, InputError> {

@@ -18,7 +18,7 @@ use futures::future;
 use futures::stream::{self, StreamExt};
 
 use lifecycle::access::RegistryAccess;
-use lifecycle::aws::{Aws, AwsErrorKind};
+use lifecycle::aws::{Aws, AwsErrorKind, Workloads};
 use lifecycle::delivery::Delivery;
 use lifecycle::evidence::waivers::Waivers;
 use lifecycle::evidence::{GateResult, GateStatus, RecordKind};
@@ -30,6 +30,7 @@ use oci::{Digest, Location, Platform};
 use registry::Options;
 use runner_protocol::Runner;
 use time::OffsetDateTime;
+use tokio::sync::OnceCell;
 
 use crate::environment_history::EnvironmentHistory;
 use crate::hold::HoldStatus;
@@ -65,6 +66,8 @@ pub(crate) struct Gates<'a> {
     pub(crate) registries: &'a Options,
     /// Images at a time.
     pub(crate) concurrency: usize,
+    /// What runs in the target's account and region, once a gate has asked.
+    pub(crate) workloads: OnceCell<Workloads>,
     pub(crate) runner: &'a Runner,
 }
 

@@ -23,6 +23,7 @@ use crate::environment_history::{Depth, EnvironmentHistory, VersionedName};
 use crate::hold::{rollback_remark, unread_remark};
 use crate::request::{Request, Transition};
 use crate::requirement::{Gate, Requirement};
+use crate::rollback_targets::{rollback_targets, sentence};
 pub(crate) use source::publications;
 use source::{missing_source, rollback_root};
 
@@ -103,11 +104,12 @@ impl Promotion {
         let mut history = None;
         if lookups.history {
             let depth = if transition.rollback { Depth::All } else { Depth::Highest };
-            history = Some(EnvironmentHistory::read(&target.store, name, &current_digests, depth).await);
+            history =
+                Some(EnvironmentHistory::read(&request.target, &target.store, name, &current_digests, depth).await);
         }
         let root = match source_root {
             Some(root) => root,
-            None => rollback_root(transition, named, &target, history.as_ref()).await?,
+            None => rollback_root(request, named, &target, history.as_ref()).await?,
         };
         let rules = tag_rules(request, named);
         let project = &request.common.project;
@@ -116,7 +118,9 @@ impl Promotion {
         tags.extend(TagPlan::look_up(&target, digest_tags).await?);
         // The history tells whether a moving tag would go back to a lower version.
         if history.is_none() && tags.iter().any(|plan| plan.moves(&root.digest) && !plan.is_of_version()) {
-            history = Some(EnvironmentHistory::read(&target.store, name, &current_digests, Depth::Highest).await);
+            history = Some(
+                EnvironmentHistory::read(&request.target, &target.store, name, &current_digests, Depth::Highest).await,
+            );
         }
         let graph = Graph { root, children: Vec::new(), blobs: Vec::new() };
         let mut delivery = Delivery::new(rules.kind, source.store, target, graph, tags);
@@ -137,6 +141,7 @@ impl Promotion {
             promotion.same_name_remark(transition, from, named),
             other,
             hold,
+            promotion.rollback_targets_remark(request, named).await,
         ];
         promotion.delivery.remarks.extend(remarks.into_iter().flatten());
         promotion.check_repository(request, named).await?;
@@ -170,7 +175,7 @@ impl Promotion {
     }
 
     async fn check_repository(&mut self, request: &Request, named: &Named) -> anyhow::Result<()> {
-        self.delivery.check_repository(&request.target.aws, named, request.writing.create_repositories).await
+        self.delivery.check_repository(&request.target.aws, named, &request.writing).await
     }
 
     /// Reads the manifests below the root if a gate or the copy needs them.
@@ -284,6 +289,15 @@ impl Promotion {
         let record = if self.delivery.record.is_some() { ", only a record is added" } else { "" };
         let text = format!("its name is the same in {from_environment} and {to}, `{from}`: no tag moves{record}");
         Some(Remark::new(Level::Warning, text))
+    }
+
+    /// Returns what a rollback could restore afterwards, if the run only looks.
+    async fn rollback_targets_remark(&self, request: &Request, named: &Named) -> Option<Remark> {
+        let history = self.readable_history().filter(|_| request.common.dry_run && !self.delivery.is_done())?;
+        let access = &request.target;
+        let targets = rollback_targets(access, &named.reference, &named.pattern, history, Some(self.delivery.digest()));
+        let (to, said) = (&request.transition.to, sentence(&targets.await)?);
+        Some(Remark::new(Level::Notice, format!("after this, {to} {said}")))
     }
 
     /// Returns a notice if the template has changed since the publication.

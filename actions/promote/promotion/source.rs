@@ -11,7 +11,8 @@ use registry::EcrHost;
 
 use super::Promotion;
 use crate::environment_history::{EnvironmentHistory, HistoryEntry, is_target_of};
-use crate::request::Transition;
+use crate::request::{Request, Transition};
+use crate::rollback_targets::{Presence, presence, restore_hint, rollback_targets, sentence};
 
 impl Promotion {
     /// Refuses a source whose name moves from version to version and holds another one, according to the newest record of
@@ -54,13 +55,16 @@ pub(crate) async fn publications(delivery: &Delivery, version: &Version) -> Resu
 }
 
 /// Returns the manifest that the target environment held of a version. A rollback brings back nothing else.
+///
+/// # Errors
+/// If no record says that the version was there, or its image is archived or has been deleted.
 pub(super) async fn rollback_root(
-    transition: &Transition,
+    request: &Request,
     named: &Named,
     target: &OpenRepository,
     history: Option<&Result<EnvironmentHistory, StoreError>>,
 ) -> anyhow::Result<Manifest> {
-    let (to, version) = (&transition.to, &transition.version);
+    let Transition { to, version, .. } = &request.transition;
     let failed = |message: String| ActionError::failure(message).at(named.source_location.clone());
     let history = match history {
         Some(Ok(history)) => history,
@@ -69,6 +73,14 @@ pub(super) async fn rollback_root(
     };
     let matches = |entry: &&HistoryEntry| entry.version == *version && entry.tag == named.reference.tag;
     let Some(entry) = history.entries.iter().find(matches) else {
+        let (reference, tag) = (&named.reference, &named.reference.tag);
+        if history.archived.contains_key(tag) || is_archived(&request.target, reference).await {
+            let message = format!(
+                "image `{}` can't go back to {version}: `{reference}` is archived and cannot be read",
+                named.key
+            );
+            return Err(failed(message).hint(restore_hint(reference, &format!("imageTag={tag}"))).into());
+        }
         let mut versions: Vec<String> = Vec::new();
         for entry in history.entries.iter().rev() {
             let version = entry.version.to_string();
@@ -81,30 +93,44 @@ pub(super) async fn rollback_root(
         } else {
             format!("{to} has records of {}", versions.join(", "))
         };
-        let message = format!("image `{}` can't go back to {version}: no record says that it was in {to}", named.key);
+        let missing = if history.digest_of(tag).is_some() {
+            String::new()
+        } else {
+            format!(", and there is no tag `{tag}`, which a lifecycle rule may have deleted")
+        };
+        let key = &named.key;
+        let message = format!("image `{key}` can't go back to {version}: no record says that it was in {to}{missing}");
         return Err(failed(message).hint(hint).into());
     };
-    let deleted = || {
-        failed(format!(
-            "image `{}` can't go back to {version}: {} is no longer in the registry",
-            named.key, entry.digest
-        ))
-    };
-    Ok(target.store.manifest(&entry.digest).await?.ok_or_else(deleted)?)
+    if let Some(manifest) = target.store.manifest(&entry.digest).await? {
+        return Ok(manifest);
+    }
+    let (key, digest) = (&named.key, &entry.digest);
+    let refused = |what: &str| failed(format!("image `{key}` can't go back to {version}: {digest} {what}"));
+    if presence(&request.target, &named.reference, digest).await == Presence::Archived {
+        let hint = restore_hint(&named.reference, &format!("imageDigest={digest}"));
+        return Err(refused("is archived and cannot be read").hint(hint).into());
+    }
+    let refused = refused("is no longer in the registry");
+    let targets = rollback_targets(&request.target, &named.reference, &named.pattern, history, None).await;
+    Err(match sentence(&targets) {
+        Some(said) => refused.hint(format!("{to} {said}")).into(),
+        None => refused.into(),
+    })
+}
+
+/// Returns whether ECR says that the image of a tag is archived. This only improves a message, so a failure is ignored.
+async fn is_archived(access: &RegistryAccess, reference: &Reference) -> bool {
+    let Some(host) = EcrHost::parse(&reference.location.to_string()) else { return false };
+    let image = access.aws.image_by_tag(&host, &reference.repository, &reference.tag).await;
+    image.ok().flatten().is_some_and(|image| image.archived)
 }
 
 /// Returns the error for a source that the registry says is missing. ECR says so of an archived image too.
 pub(super) async fn missing_source(source: &RegistryAccess, transition: &Transition, from: &Reference) -> ActionError {
-    let image = match EcrHost::parse(&from.location.to_string()) {
-        // This only improves the message, so a failure is ignored.
-        Some(host) => source.aws.image_by_tag(&host, &from.repository, &from.tag).await.ok().flatten(),
-        None => None,
-    };
-    if image.is_some_and(|image| image.archived) {
-        return ActionError::failure(format!("`{from}` is archived and cannot be read")).hint(format!(
-            "restore it: aws ecr update-image-storage-class --target-storage-class STANDARD --repository-name {} --image-id imageTag={}",
-            from.repository, from.tag
-        ));
+    if is_archived(source, from).await {
+        let error = ActionError::failure(format!("`{from}` is archived and cannot be read"));
+        return error.hint(restore_hint(from, &format!("imageTag={}", from.tag)));
     }
     ActionError::failure(format!("`{from}` does not exist"))
         .hint(format!("version {} must be in {} first", transition.version, transition.from))

@@ -1,4 +1,8 @@
-use aws_sdk_ecr::types::{ImageIdentifier, ImageTagMutability, ImageTagMutabilityExclusionFilterType};
+use std::collections::BTreeMap;
+
+use aws_sdk_ecr::types::{
+    DescribeImagesFilter, ImageIdentifier, ImageStatusFilter, ImageTagMutability, ImageTagMutabilityExclusionFilterType,
+};
 
 use super::{Aws, AwsErrorKind, Error};
 use oci::{Digest, RepositoryName, Tag};
@@ -85,6 +89,31 @@ impl Aws {
     ) -> Result<Option<EcrImage>, Error> {
         let image = ImageIdentifier::builder().image_tag(tag.as_str()).build();
         self.describe_image(host, repository, image).await
+    }
+
+    /// Returns the tags of all archived images in a repository, with their digests.
+    ///
+    /// # Errors
+    /// If a request fails.
+    pub async fn archived_tags(
+        &self,
+        host: &EcrHost,
+        repository: &RepositoryName,
+    ) -> Result<BTreeMap<Tag, Digest>, Error> {
+        let filter = DescribeImagesFilter::builder().image_status(ImageStatusFilter::Archived).build();
+        let request = self.ecr(&host.region).await?.describe_images().registry_id(&host.account).filter(filter);
+        let mut pages = request.repository_name(repository.as_str()).into_paginator().send();
+        let mut tags = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            let page = page
+                .map_err(|error| Error::of("ecr:DescribeImages", &host.repository_arn(repository.as_str()), error))?;
+            for image in page.image_details() {
+                let digest: Option<Digest> = image.image_digest().and_then(|digest| digest.parse().ok());
+                let of_image = image.image_tags().iter().filter_map(|tag| tag.parse().ok());
+                tags.extend(of_image.filter_map(|tag: Tag| Some((tag, digest.clone()?))));
+            }
+        }
+        Ok(tags)
     }
 
     async fn describe_image(

@@ -1,17 +1,23 @@
 //! The services, tasks and task definitions of ECS.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::Region;
 use aws_sdk_ecs::Client;
-use aws_sdk_ecs::types::{DesiredStatus, Service, Task, TaskDefinition, TaskDefinitionFamilyStatus};
+use aws_sdk_ecs::types::{
+    DeploymentRolloutState, DesiredStatus, Service, ServiceRevision, StabilityStatus, Task, TaskDefinition,
+    TaskDefinitionFamilyStatus,
+};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::workloads::{Workload, WorkloadKind, all, pinned};
+use super::workloads::{Rollout, Workload, WorkloadKind, all, pinned};
 use super::{Aws, Error};
 
 /// The most services of one DescribeServices call; the service's own limit.
 const SERVICES: usize = 10;
+
+/// The most revisions of one DescribeServiceRevisions call; the service's own limit.
+const REVISIONS: usize = 20;
 
 /// The most tasks of one DescribeTasks call; the service's own limit.
 const TASKS: usize = 100;
@@ -36,17 +42,14 @@ impl Aws {
         let mut pending = Vec::new();
         for cluster in clusters {
             workloads.extend(cluster.workloads);
-            definitions.extend(cluster.pending.iter().map(|(_, definition)| definition.clone()));
+            definitions.extend(cluster.pending.iter().map(|pending| pending.definition.clone()));
             definitions.extend(cluster.running);
             pending.extend(cluster.pending);
         }
-        let pending = pending.into_iter().map(|(service, definition)| async move {
-            let found = task_definition(client, &definition).await?;
-            Ok::<_, Error>(found.map(|found| of_definition(&found, WorkloadKind::Service, &service, wanted)))
-        });
+        let pending = pending.into_iter().map(|pending| async move { pending.workloads(client, wanted).await });
         let pending: Vec<_> = pending.collect();
-        let pending: Vec<_> = stream::iter(pending).buffered(concurrency).try_collect().await?;
-        workloads.extend(pending.into_iter().flatten().flatten());
+        let pending: Vec<Vec<Workload>> = stream::iter(pending).buffered(concurrency).try_collect().await?;
+        workloads.extend(pending.into_iter().flatten());
         Ok((workloads, definitions))
     }
 
@@ -87,14 +90,47 @@ struct ClusterWorkloads {
     workloads: BTreeSet<Workload>,
     /// The task definitions of the tasks that run.
     running: BTreeSet<String>,
-    /// Names of services with task definitions that no task of theirs runs.
-    pending: BTreeSet<(String, String)>,
+    /// Task definitions that a service deploys, and no task of it runs.
+    pending: Vec<Pending>,
+}
+
+/// A task definition that a service deploys, and no task of it runs.
+struct Pending {
+    service: String,
+    definition: String,
+    rollout: Option<Rollout>,
+    /// The service's revisions. They have the digests that ECS resolved when the deployment began.
+    revisions: Vec<String>,
+}
+
+impl Pending {
+    /// Returns what the next task of the service runs.
+    async fn workloads(&self, client: &Client, wanted: Wanted<'_>) -> Result<Vec<Workload>, Error> {
+        let revisions = revisions(client, &self.service, &self.revisions).await?;
+        let is_own = |found: &&ServiceRevision| {
+            found.task_definition() == Some(&self.definition) && !found.container_images().is_empty()
+        };
+        let mut workloads = match revisions.iter().find(is_own) {
+            Some(revision) => of_revision(revision, &self.service, wanted),
+            None => {
+                let found = task_definition(client, &self.definition).await?;
+                found
+                    .map(|found| of_definition(&found, WorkloadKind::Service, &self.service, wanted))
+                    .unwrap_or_default()
+            }
+        };
+        workloads.iter_mut().for_each(|workload| workload.rollout = self.rollout);
+        Ok(workloads)
+    }
 }
 
 async fn cluster_workloads(client: &Client, cluster: &str, wanted: Wanted<'_>) -> Result<ClusterWorkloads, Error> {
     let (services, tasks) = futures::try_join!(services(client, cluster), tasks(client, cluster))?;
     let cluster = last_part(cluster);
     let (mut workloads, mut running) = (BTreeSet::new(), BTreeSet::new());
+    let name = |service: &Service| format!("{cluster}/{}", service.service_name().unwrap_or_default());
+    let rollouts: BTreeMap<String, Rollout> =
+        services.iter().filter_map(|service| Some((name(service), rollout(service)?))).collect();
     for task in &tasks {
         let definition = task.task_definition_arn().unwrap_or_default();
         let (kind, name) = match task.group().and_then(|group| group.strip_prefix("service:")) {
@@ -111,17 +147,29 @@ async fn cluster_workloads(client: &Client, cluster: &str, wanted: Wanted<'_>) -
                 container: container.name().map(str::to_owned),
                 image: image.to_owned(),
                 digest: resolved.or_else(|| pinned(image)),
+                rollout: rollouts.get(&name).copied().filter(|_| kind == WorkloadKind::Service),
             });
         }
     }
-    let mut pending = BTreeSet::new();
+    let mut pending = Vec::new();
     for service in services.iter().filter(|service| service.status() != Some("INACTIVE")) {
-        let name = format!("{cluster}/{}", service.service_name().unwrap_or_default());
+        let name = name(service);
         let of_deployments = service.deployments().iter().filter_map(|deployment| deployment.task_definition());
         let of_sets = service.task_sets().iter().filter_map(|set| set.task_definition());
-        pending.extend(of_deployments.chain(of_sets).map(|definition| (name.clone(), definition.to_owned())));
+        let definitions: BTreeSet<&str> = of_deployments.chain(of_sets).collect();
+        let revisions = service.current_service_revisions().iter().filter_map(|revision| revision.arn());
+        let revisions: Vec<String> = revisions.map(str::to_owned).collect();
+        for definition in definitions {
+            if !running.contains(&(name.clone(), definition.to_owned())) {
+                pending.push(Pending {
+                    service: name.clone(),
+                    definition: definition.to_owned(),
+                    rollout: rollouts.get(&name).copied(),
+                    revisions: revisions.clone(),
+                });
+            }
+        }
     }
-    pending.retain(|pair| !running.contains(pair));
     let running = running.into_iter().map(|(_, definition)| definition).collect();
     Ok(ClusterWorkloads { workloads, running, pending })
 }
@@ -136,6 +184,30 @@ async fn services(client: &Client, cluster: &str) -> Result<Vec<Service>, Error>
         services.extend(answer.services.unwrap_or_default());
     }
     Ok(services)
+}
+
+/// Returns the deployment of a service that is not complete, if there is one.
+fn rollout(service: &Service) -> Option<Rollout> {
+    let states: Vec<&DeploymentRolloutState> =
+        service.deployments().iter().filter_map(|deployment| deployment.rollout_state()).collect();
+    let is_stabilizing = |status: &StabilityStatus| *status == StabilityStatus::Stabilizing;
+    let mut sets = service.task_sets().iter().filter_map(|set| set.stability_status());
+    if states.contains(&&DeploymentRolloutState::InProgress) || sets.any(is_stabilizing) {
+        Some(Rollout::InProgress)
+    } else {
+        states.contains(&&DeploymentRolloutState::Failed).then_some(Rollout::Failed)
+    }
+}
+
+/// Returns revisions of a service by their ARNs.
+async fn revisions(client: &Client, service: &str, arns: &[String]) -> Result<Vec<ServiceRevision>, Error> {
+    let mut revisions = Vec::new();
+    for page in arns.chunks(REVISIONS) {
+        let answer = client.describe_service_revisions().set_service_revision_arns(Some(page.to_vec())).send().await;
+        let answer = answer.map_err(|error| Error::of("ecs:DescribeServiceRevisions", service, error))?;
+        revisions.extend(answer.service_revisions.unwrap_or_default());
+    }
+    Ok(revisions)
 }
 
 /// Returns the tasks that run or are about to.
@@ -172,6 +244,23 @@ fn of_definition(definition: &TaskDefinition, kind: WorkloadKind, name: &str, wa
             container: container.map(str::to_owned),
             image: image.to_owned(),
             digest: pinned(image),
+            rollout: None,
+        })
+        .collect()
+}
+
+fn of_revision(revision: &ServiceRevision, service: &str, wanted: Wanted<'_>) -> Vec<Workload> {
+    let containers = revision.container_images().iter();
+    let images = containers.filter_map(|container| Some((container, container.image()?)));
+    images
+        .filter(|(_, image)| wanted(image))
+        .map(|(container, image)| Workload {
+            kind: WorkloadKind::Service,
+            name: service.to_owned(),
+            container: container.container_name().map(str::to_owned),
+            image: image.to_owned(),
+            digest: container.image_digest().and_then(|digest| digest.parse().ok()).or_else(|| pinned(image)),
+            rollout: None,
         })
         .collect()
 }

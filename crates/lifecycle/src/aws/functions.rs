@@ -10,8 +10,12 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::workloads::{Workload, WorkloadKind, all, pinned};
 use super::{Aws, AwsErrorKind, Error};
 
+/// The version that an alias names if it points to the unpublished code.
+const UNPUBLISHED: &str = "$LATEST";
+
 impl Aws {
-    /// Returns the functions with images that are wanted. The list has no images, so each function is read.
+    /// Returns the functions with images that are wanted, and the versions that their aliases point to. The lists have no
+    /// images, so each version is read.
     pub(super) async fn functions(
         &self,
         region: &str,
@@ -25,21 +29,48 @@ impl Aws {
             all(async || functions.next().await, "lambda:ListFunctions", &format!("region {region}")).await?;
         let functions = functions.into_iter().filter(|found| found.package_type() == Some(&PackageType::Image));
         let functions = functions.filter_map(|found| found.function_name).map(|name| async move {
-            match client.get_function().function_name(&name).send().await {
-                Ok(answer) => Ok(answer.code.and_then(|code| {
-                    let image = code.image_uri?;
-                    let digest = code.resolved_image_uri.as_deref().and_then(pinned).or_else(|| pinned(&image));
-                    Some(Workload { kind: WorkloadKind::Function, name, container: None, image, digest })
-                })),
-                Err(error) => match Error::of("lambda:GetFunction", &format!("function {name}"), error) {
-                    // It was deleted after the list was read.
-                    error if error.kind == AwsErrorKind::NotFound => Ok(None),
-                    error => Err(error),
-                },
+            let mut found: Vec<Workload> = version(client, &name, None).await?.into_iter().collect();
+            for (alias, number) in aliases(client, &name).await? {
+                let of_alias = version(client, &name, Some(&number)).await?;
+                found.extend(of_alias.map(|found| Workload { name: format!("{name}:{alias}"), ..found }));
             }
+            Ok::<_, Error>(found)
         });
         let functions: Vec<_> = functions.collect();
-        let functions: Vec<Option<Workload>> = stream::iter(functions).buffered(concurrency).try_collect().await?;
+        let functions: Vec<Vec<Workload>> = stream::iter(functions).buffered(concurrency).try_collect().await?;
         Ok(functions.into_iter().flatten().filter(|function| wanted(&function.image)).collect())
     }
+}
+
+/// Returns what a version of a function runs; by default, the unpublished one.
+async fn version(client: &Client, name: &str, number: Option<&str>) -> Result<Option<Workload>, Error> {
+    match client.get_function().function_name(name).set_qualifier(number.map(str::to_owned)).send().await {
+        Ok(answer) => Ok(answer.code.and_then(|code| {
+            let image = code.image_uri?;
+            let digest = code.resolved_image_uri.as_deref().and_then(pinned).or_else(|| pinned(&image));
+            let (kind, name) = (WorkloadKind::Function, name.to_owned());
+            Some(Workload { kind, name, container: None, image, digest, rollout: None })
+        })),
+        Err(error) => unless_deleted(Error::of("lambda:GetFunction", &format!("function {name}"), error)),
+    }
+}
+
+/// Returns the aliases of a function, each with the published versions that it points to.
+async fn aliases(client: &Client, name: &str) -> Result<Vec<(String, String)>, Error> {
+    let mut aliases = client.list_aliases().function_name(name).into_paginator().items().send();
+    let aliases = all(async || aliases.next().await, "lambda:ListAliases", &format!("function {name}")).await;
+    let aliases = aliases.or_else(|error| unless_deleted(error).map(Option::unwrap_or_default))?;
+    let mut found = Vec::new();
+    for alias in aliases {
+        let Some(name) = alias.name else { continue };
+        let weighted = alias.routing_config.and_then(|routing| routing.additional_version_weights).unwrap_or_default();
+        let versions = alias.function_version.into_iter().chain(weighted.into_keys());
+        found.extend(versions.filter(|version| version != UNPUBLISHED).map(|version| (name.clone(), version)));
+    }
+    Ok(found)
+}
+
+/// Returns nothing for a function that was deleted after the list was read.
+fn unless_deleted<T>(error: Error) -> Result<Option<T>, Error> {
+    if error.kind == AwsErrorKind::NotFound { Ok(None) } else { Err(error) }
 }

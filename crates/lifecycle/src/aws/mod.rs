@@ -26,7 +26,7 @@ pub use error::{AwsErrorKind, Error};
 pub use findings::{ScanFinding, ScanFindings};
 pub use identity::Role;
 pub use repositories::{RepositorySettings, prefix_matches};
-pub use workloads::{Workload, WorkloadKind, Workloads, is_in_repository};
+pub use workloads::{Rollout, Workload, WorkloadKind, Workloads, is_in_repository};
 
 use registry::{Credentials, EcrHost};
 use runner_protocol::{Runner, Variables};

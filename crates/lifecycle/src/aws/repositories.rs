@@ -11,7 +11,9 @@ use aws_sdk_ecr::types::{
 use serde::Deserialize;
 
 use super::{Aws, AwsErrorKind, Error};
+use crate::retention::safe_policy;
 use crate::workspace;
+use cfn_images::NamePattern;
 use oci::RepositoryName;
 use registry::EcrHost;
 use runner_protocol::{Input, InputError};
@@ -28,6 +30,7 @@ pub struct RepositorySettings {
     scan_on_push: Option<bool>,
     encryption: Option<String>,
     kms_key: Option<String>,
+    lifecycle: Option<String>,
     lifecycle_policy: Option<String>,
     repository_policy: Option<String>,
     tags: BTreeMap<String, String>,
@@ -54,6 +57,10 @@ impl RepositorySettings {
         let words = ["MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"];
         one_of(input, settings.mutability.as_deref(), &words)?;
         one_of(input, settings.encryption.as_deref(), &["AES256", "KMS", "KMS_DSSE"])?;
+        one_of(input, settings.lifecycle.as_deref(), &["safe"])?;
+        if settings.lifecycle.is_some() && settings.lifecycle_policy.is_some() {
+            return Err(input.refuse("`lifecycle` or `lifecyclePolicy`, and not both"));
+        }
         let excludes = settings.mutability.as_deref().is_some_and(|word| word.ends_with("_WITH_EXCLUSION"));
         if excludes == settings.exclusion_filters.is_empty() || settings.exclusion_filters.len() > FILTERS {
             let accepted =
@@ -69,6 +76,15 @@ impl RepositorySettings {
             *policy = text;
         }
         Ok(settings)
+    }
+
+    /// Returns the settings of a repository whose images have this name: with `lifecycle: safe`, the policy is made for it.
+    /// Returns `None` if there is no safe policy for the name.
+    pub fn made_for(&self, name: &NamePattern) -> Option<Self> {
+        if self.lifecycle.is_none() {
+            return Some(self.clone());
+        }
+        Some(Self { lifecycle_policy: Some(safe_policy(name)?), ..self.clone() })
     }
 }
 
@@ -220,6 +236,8 @@ mod tests {
             ("exclusionFilters: [a]", "WITH_EXCLUSION"),
             ("mutability: IMMUTABLE_WITH_EXCLUSION", "exclusionFilters"),
             ("scanonpush: true", "scanOnPush"),
+            ("lifecycle: none", "safe"),
+            ("lifecycle: safe\nlifecyclePolicy: a.json", "and not both"),
             ("lifecyclePolicy: no/such/file.json", "no/such/file.json"),
             ("- a", "repository-settings"),
             ("a: [", "YAML"),

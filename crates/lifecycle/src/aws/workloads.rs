@@ -19,7 +19,7 @@ const LIST_LIMIT: usize = 5000;
 pub struct Workload {
     /// What it is.
     pub kind: WorkloadKind,
-    /// Its name: `CLUSTER/SERVICE`, `CLUSTER/FAMILY:REVISION`, `FAMILY:REVISION` or the function's name.
+    /// Its name: `CLUSTER/SERVICE`, `CLUSTER/FAMILY:REVISION`, `FAMILY:REVISION`, `FUNCTION` or `FUNCTION:ALIAS`.
     pub name: String,
     /// The container in its task definition.
     pub container: Option<String>,
@@ -27,6 +27,17 @@ pub struct Workload {
     pub image: String,
     /// The digest that AWS resolved the image to, or that the image is pinned to.
     pub digest: Option<Digest>,
+    /// The deployment of an ECS service that is not complete.
+    pub rollout: Option<Rollout>,
+}
+
+/// A deployment of an ECS service that is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rollout {
+    /// It is in progress.
+    InProgress,
+    /// It has failed.
+    Failed,
 }
 
 /// The kind of a workload.
@@ -38,7 +49,7 @@ pub enum WorkloadKind {
     Task,
     /// The newest active revision of a family of ECS task definitions.
     TaskDefinition,
-    /// A Lambda function: its unpublished version.
+    /// A Lambda function: its unpublished version, or one that an alias points to.
     Function,
 }
 
@@ -49,6 +60,16 @@ pub struct Workloads {
     pub found: BTreeSet<Workload>,
     /// What could not be read, and why.
     pub unread: Vec<(&'static str, Error)>,
+}
+
+impl Rollout {
+    /// Returns its name in outputs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InProgress => "in-progress",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl WorkloadKind {
@@ -182,6 +203,7 @@ mod tests {
             container: None,
             image: image.to_owned(),
             digest: None,
+            rollout: None,
         };
         assert_eq!(workload("host/api").tag().as_ref().map(Tag::as_str), Some("latest"));
         assert_eq!(workload(&format!("host/api@{digest}")).tag(), None);

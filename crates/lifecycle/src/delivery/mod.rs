@@ -19,7 +19,7 @@ use crate::access::OpenRepository;
 use crate::aws::Aws;
 use crate::diagnostic::Diagnostic;
 use crate::evidence::{Record, RecordKind, VerificationSummary};
-use crate::inputs::{CreateRepositories, EvidenceMode};
+use crate::inputs::{EvidenceMode, WritingOptions};
 use crate::naming::Named;
 use oci::transfer::{Attached, Graph, copy};
 use oci::{Digest, Reference, Store};
@@ -147,15 +147,10 @@ impl Delivery {
     /// repository does too.
     ///
     /// # Errors
-    /// If the repository is missing and must not be created, or the request fails.
-    pub async fn check_repository(
-        &mut self,
-        aws: &Aws,
-        named: &Named,
-        create: CreateRepositories,
-    ) -> anyhow::Result<()> {
+    /// If the repository is missing and must not be or cannot be created, or the request fails.
+    pub async fn check_repository(&mut self, aws: &Aws, named: &Named, writing: &WritingOptions) -> anyhow::Result<()> {
         if self.tags.iter().all(|plan| plan.current.is_none()) && !self.is_in_one_repository() {
-            self.repository = RepositoryState::of(aws, &named.reference, create, &named.source_location).await?;
+            self.repository = RepositoryState::of(aws, named, writing).await?;
         }
         Ok(())
     }

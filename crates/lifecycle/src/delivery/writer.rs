@@ -172,7 +172,7 @@ impl Writer<'_> {
         progress.writes = delivery.writes(named, self.writing.evidence, self.runner).await?;
         let writes = &progress.writes;
         if writes.repository.is_some()
-            && delivery.repository.create(&self.target.aws, to, &self.writing.repository_settings).await?
+            && delivery.repository.create(&self.target.aws, named, &self.writing.repository_settings).await?
         {
             self.runner.say(format!("{key}: created the repository {}", to.repository));
         }

@@ -12,9 +12,10 @@ use crate::evidence::results::{Provenance, ReportedVulnerability};
 use oci::transfer::Graph;
 use oci::{CONFIG_LIMIT, Content, Digest, Manifest, Platform, Store, StoreError, read_blob};
 
-/// The annotations with the name and digest of an image's base.
-const BASE_NAME: &str = "org.opencontainers.image.base.name";
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+/// The annotation with the name of an image's base.
+pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
+/// The annotation with the digest of an image's base.
+pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// An image with its evidence.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ mod difference;
 mod present;
 
 pub use config::ConfigChange;
-pub use contents::{ImageContents, PlatformContents};
+pub use contents::{BASE_DIGEST, BASE_NAME, ImageContents, PlatformContents};
 pub use difference::{CommitRange, Delta, Packages, PlatformDelta, Side, SizeChange, VersionChange, Vulnerabilities};
 pub use present::{details, table};
 

@@ -8,9 +8,11 @@
 mod evaluation;
 mod hazard;
 mod policy;
+mod safe;
 #[cfg(test)]
 mod testing;
 
 pub use evaluation::{Removal, RemovalTime, StoredImage, removals, when_removed};
 pub use hazard::{Hazard, LiveImage, hazard};
 pub use policy::{LifecyclePolicy, LifecycleRule, PolicyError, RuleAction};
+pub use safe::safe_policy;

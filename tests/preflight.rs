@@ -349,6 +349,32 @@ fn a_missing_repository_fails_unless_the_run_or_a_template_creates_it() {
 }
 
 #[test]
+fn the_key_of_a_repository_that_is_created_needs_a_permission() {
+    let key = "arn:aws:kms:us-east-1:111122223333:key/1";
+    let settings = format!("encryption: KMS\nkmsKey: {key}\n");
+    let run = |policy: Policy, settings: &str| {
+        let (ecr, project, _) = shop(policy, Config::default());
+        let step = publish(&project, &ecr).input("create-repositories", "missing");
+        step.input("repository-settings", settings).run()
+    };
+    assert!(detail(&single(&run(Policy::all(), &settings).exits(0), "encryption", "passed")).contains(key));
+    let create = only(&[&READ, &WRITE, &["ecr:CreateRepository"]]);
+    let unknown = single(&run(create.clone(), &settings).exits(0), "encryption", "unknown");
+    assert!(detail(&unknown).ends_with("but that of the key may"), "{unknown}");
+    assert_eq!(
+        unknown["statement"],
+        json!({
+            "Sid": "EncryptWithOwnKey",
+            "Effect": "Allow",
+            "Action": ["kms:CreateGrant", "kms:DescribeKey", "kms:RetireGrant"],
+            "Resource": key,
+        })
+    );
+    single(&run(Policy::all().deny(&["kms:CreateGrant"]), &settings).exits(1), "encryption", "failed");
+    single(&run(create, "encryption: KMS\nkmsKey: alias/shop\n").exits(0), "encryption", "unknown");
+}
+
+#[test]
 fn replication_that_deletes_is_a_warning_on_either_side() {
     let rule = |account: &str, region: &str, deletes: bool| {
         json!({"rules": [{

@@ -73,6 +73,11 @@ impl RepositorySettings {
 }
 
 impl RepositorySettings {
+    /// Returns the key of the account's own that repositories are encrypted with.
+    pub(crate) fn kms_key(&self) -> Option<&str> {
+        self.kms_key.as_deref()
+    }
+
     /// Returns whether creating a repository with these settings takes an action.
     pub(crate) fn uses(&self, action: &str) -> bool {
         match action {

@@ -6,6 +6,10 @@ use serde_json::Value;
 use super::policies;
 use crate::aws::{AwsErrorKind, Error};
 
+/// What to do about an explicit deny, which no further statement outweighs.
+pub(super) const FIND_DENY: &str =
+    "find the statement with `\"Effect\": \"Deny\"` in the policies of the identity, its boundary, or the organization";
+
 /// The registry that a check is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]

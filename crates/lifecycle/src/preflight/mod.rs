@@ -5,6 +5,7 @@
 //! it. What could not be asked is `unknown`, and never passes.
 
 mod check;
+mod encryption;
 mod identity;
 mod mounting;
 mod permissions;
@@ -50,7 +51,8 @@ async fn of_registry(run: &PlannedRun<'_>, registry: &Registry<'_>) -> Vec<Check
     checks.extend(permissions.checks(registry));
     if registry.side == Side::Target {
         let repositories = Repositories::read(run, registry).await;
-        let (mounting, signing, quota, retention) = future::join4(
+        let (encryption, mounting, signing, quota, retention) = future::join5(
+            encryption::check(run, registry, &repositories),
             mounting::check(run, registry, &repositories),
             signing::check(registry),
             quota::check(run, registry, &repositories),
@@ -58,7 +60,7 @@ async fn of_registry(run: &PlannedRun<'_>, registry: &Registry<'_>) -> Vec<Check
         )
         .await;
         checks.extend(repositories.checks(run, registry));
-        checks.extend(mounting.into_iter().chain(signing).chain(quota).chain(retention));
+        checks.extend(encryption.into_iter().chain(mounting).chain(signing).chain(quota).chain(retention));
     }
     checks.extend(scanning.into_iter().chain(replication));
     checks

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt};
 
-use super::check::{Check, CheckStatus, Side, chain};
+use super::check::{Check, CheckStatus, FIND_DENY, Side, chain};
 use super::policies::{self, Policy};
 use super::scope::{PlannedImage, PlannedRun, Registry};
 use crate::aws::{AwsErrorKind, Caller, Decision, Decisions, Error};
@@ -83,7 +83,11 @@ impl<'a> Permissions<'a> {
             let list = actions.iter().copied().collect::<Vec<_>>().join(", ");
             let about =
                 if repositories.is_empty() { registry.subject() } else { registry.about(repositories.iter().copied()) };
-            let resources: Vec<String> = if repositories.is_empty() { vec!["*".to_owned()] } else { repositories.iter().map(|name| registry.arn(name)).collect() };
+            let resources: Vec<String> = if repositories.is_empty() {
+                vec!["*".to_owned()]
+            } else {
+                repositories.iter().map(|name| registry.arn(name)).collect()
+            };
             let refused = if is_needed { CheckStatus::Failed } else { CheckStatus::Note };
             let suffix = if is_needed { "" } else { "; the run as planned succeeds without it" };
             match answer {
@@ -104,12 +108,10 @@ impl<'a> Permissions<'a> {
                 }
                 Answer::Denied(why) => {
                     let detail = format!("{sid}: {list}: {why}{suffix}");
-                    let remedy = "find the statement with `\"Effect\": \"Deny\"` in the policies of the identity, its boundary, or the organization";
-                    Check::new("permissions", about, refused, detail).remedy(remedy)
+                    Check::new("permissions", about, refused, detail).remedy(FIND_DENY)
                 }
                 Answer::Unknown(why) => {
-                    let check =
-                        Check::new("permissions", about, CheckStatus::Unknown, format!("{sid}: {list}: {why}"));
+                    let check = Check::new("permissions", about, CheckStatus::Unknown, format!("{sid}: {list}: {why}"));
                     self.simulation_statement(registry, check)
                 }
             }

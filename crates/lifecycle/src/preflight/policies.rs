@@ -112,6 +112,7 @@ mod tests {
             (Policy::PromoteSource, "ReadImages"),
             (Policy::PromoteSource, "GateEcrScan"),
             (Policy::CreateRepositories, "CreateRepositories"),
+            (Policy::CreateRepositories, "EncryptWithOwnKey"),
         ] {
             assert!(!policy.actions(sid).is_empty(), "{policy:?} {sid}");
         }

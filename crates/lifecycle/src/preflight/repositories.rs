@@ -38,6 +38,11 @@ impl<'a> Repositories<'a> {
         self.described.iter().filter_map(|(name, found)| Some((*name, found.as_ref().ok()?.as_ref()?)))
     }
 
+    /// Returns the repositories that do not exist.
+    pub(super) fn missing_names(&self) -> impl Iterator<Item = &'a RepositoryName> {
+        self.described.iter().filter(|(_, found)| matches!(found, Ok(None))).map(|(name, _)| *name)
+    }
+
     pub(super) fn checks(&self, run: &PlannedRun<'_>, registry: &Registry<'_>) -> Vec<Check> {
         let checks = self.described.iter().map(|(name, found)| match found {
             Ok(Some(described)) => existing(registry, name, described),

@@ -47,6 +47,7 @@ mod managed_signing;
 mod markdown;
 mod mistakes;
 mod names;
+mod preflight;
 mod promote;
 mod promote_many;
 mod proxies;

@@ -41,7 +41,7 @@ use requirement::Requirement;
 const ACTION: Action = Action {
     name: "promote",
     inputs: Inputs::TABLE,
-    outputs: &["images", "plan", "plan-hash", "digests", "version", "delta", "status"],
+    outputs: &["images", "plan", "plan-hash", "digests", "version", "delta", "status", "checks"],
     initial_outputs: &[],
     definition: include_str!("../../action-promote.yml"),
     names_artifacts: false,
@@ -118,6 +118,8 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         None => Ok(()),
     };
     let writes = writer.deliver(plan.deliveries(), stage, Order::StepByStep, sign).await;
+    let checks =
+        if request.common.dry_run { plan.checks(&request, &requirements, &writes, &runner).await } else { Vec::new() };
     if let Some(records) = request.github_records.as_ref().filter(|_| stage == Stage::Applied) {
         let images = plan.images.iter().map(|planned| &planned.image);
         records.write(GitHubRecord::Deployment, request.transition.target(), images, &runner).await;
@@ -125,7 +127,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let missing =
         lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
             .await;
-    let verdict = report::write(&request, &plan, stage, &writes, &missing, &runner).await;
+    let verdict = report::write(&request, &plan, stage, &writes, (&checks, &missing), &runner).await;
     if let Some(deployment) = deployment {
         deployment.finish(verdict, &runner).await;
     }

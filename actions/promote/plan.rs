@@ -6,15 +6,17 @@ use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
 use lifecycle::clock;
-use lifecycle::delivery::{self, Delivery, HeldVersion, Remark};
+use lifecycle::delivery::{self, Delivery, HeldVersion, PlannedWrites, Remark};
 use lifecycle::delta::Delta;
 use lifecycle::deployment::refusal;
 use lifecycle::evidence::{GateResult, GateStatus, SourceCommit, VerificationSummary};
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, Names, UnmanagedReference};
+use lifecycle::preflight::{self, Check, PlannedImage, PlannedRun};
 use lifecycle::signing::refuse_disk;
 use oci::{Digest, Reference, StoreError};
 use runner_protocol::{Level, Runner};
+use time::OffsetDateTime;
 
 use crate::environment_history::EnvironmentHistory;
 use crate::hold::HoldStatus;
@@ -234,6 +236,38 @@ impl Plan {
         self.images.iter_mut().map(|planned| &mut planned.image)
     }
 
+    /// Looks at what would make the run itself fail. `writes` are those of the images that could be planned, by key.
+    pub(crate) async fn checks(
+        &self,
+        request: &Request,
+        requirements: &[Requirement],
+        writes: &[(String, PlannedWrites)],
+        runner: &Runner,
+    ) -> Vec<Check> {
+        let images = self.images.iter().map(|planned| PlannedImage {
+            named: &planned.image.named,
+            source: Some(&planned.source),
+            delivery: &planned.image.delivery,
+            writes: writes.iter().find(|(key, _)| *key == planned.image.named.key).map(|(_, writes)| writes),
+            held: planned.held(),
+        });
+        let run = PlannedRun {
+            source: Some(&request.source),
+            target: &request.target,
+            images: images.collect(),
+            create: request.writing.create_repositories,
+            settings: &request.writing.repository_settings,
+            environment: &request.transition.to,
+            reads_scans: requirements.iter().any(|requirement| matches!(requirement.gate, Gate::EcrScan(_))),
+            concurrency: request.common.concurrency,
+            now: OffsetDateTime::now_utc(),
+        };
+        tokio::select! {
+            checks = preflight::checks(&run) => checks,
+            () = runner.cancelled() => Vec::new(),
+        }
+    }
+
     /// Returns whether nothing has to be written.
     pub(crate) fn is_done(&self) -> bool {
         self.images.iter().all(|planned| planned.image.delivery.as_ref().is_ok_and(Delivery::is_done))
@@ -275,6 +309,13 @@ impl PlannedPromotion {
                 delivery.remarks.push(Remark::new(Level::Notice, format!("its platform is unknown: {error}")));
             }
         }
+    }
+
+    /// Returns what the environment holds and held, newest first, as far as it was read.
+    fn held(&self) -> Vec<(Digest, String)> {
+        let history = self.history.as_ref().and_then(|history| history.as_ref().ok());
+        let entries = history.into_iter().flat_map(|history| &history.entries);
+        entries.map(|entry| (entry.digest.clone(), entry.tag.to_string())).collect()
     }
 
     /// Returns whether a gate has a status.

@@ -7,6 +7,7 @@ use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Stat
 use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::github::GitHub;
+use lifecycle::preflight::{self, Check};
 use lifecycle::reporting::{FailedReport, comment_on_pull_request};
 use lifecycle::{ActionError, SecretString, plural};
 use oci::Digest;
@@ -49,7 +50,7 @@ pub(crate) async fn write(
     plan: &Plan,
     stage: Stage,
     writes: &[(String, PlannedWrites)],
-    missing: &[ActionError],
+    (checks, missing): (&[Check], &[ActionError]),
     runner: &Runner,
 ) -> Verdict {
     let results: Vec<PromotionResult> =
@@ -59,6 +60,7 @@ pub(crate) async fn write(
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
+    let checked = if request.common.dry_run { preflight::show("promote", checks, runner) } else { String::new() };
     let gates = gates_table(&results);
     if let Some(gates) = &gates {
         runner.show(gates);
@@ -67,17 +69,21 @@ pub(crate) async fn write(
     if request.common.summary {
         let notes = notes(plan.images.iter().map(|planned| &planned.image));
         let gates = gates.as_ref().map(gates_section).unwrap_or_default();
-        let heading = heading(request, stage, &results);
+        let heading = heading(request, stage, &results, checks);
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{changes}{writes}{gates}{missing}", table.markdown()));
+        runner.summarize(&format!(
+            "### {heading}\n\n{}\n{notes}{changes}{writes}{checked}{gates}{missing}",
+            table.markdown()
+        ));
         runner.summarize(&override_and_links(request, &results, runner));
     }
     if let Some(token) = &request.comment {
-        let heading = heading(request, stage, &results);
+        let heading = heading(request, stage, &results, checks);
         let sections = [format!("### {heading}\n\n{}\n", table.markdown()), changes];
         comment(request, token, &sections, runner).await;
     }
-    delivery::output(&results, |result| &result.outcome, runner)
+    let verdict = delivery::output(&results, |result| &result.outcome, runner);
+    if preflight::has_failed(checks) { Verdict::Fail } else { verdict }
 }
 
 /// Comments on the pull request that the run is for. What GitHub refuses becomes an annotation.
@@ -91,7 +97,7 @@ async fn comment(request: &Request, token: &SecretString, sections: &[String], r
 }
 
 /// Formats the heading of the summary: what was done, or how much of it failed.
-fn heading(request: &Request, stage: Stage, results: &[PromotionResult]) -> String {
+fn heading(request: &Request, stage: Stage, results: &[PromotionResult], checks: &[Check]) -> String {
     let transition = &request.transition;
     let (from, to) = (escape(&transition.from), escape(&transition.to));
     let version = escape(&transition.version.to_string());
@@ -103,6 +109,9 @@ fn heading(request: &Request, stage: Stage, results: &[PromotionResult]) -> Stri
         (Stage::Blocked, _, 0) => return format!("Blocked: {version} {route}"),
         (Stage::Blocked, ..) => return format!("Blocked: {version} {route}, {failed} of {images} failed"),
         (_, _, 1..) => return format!("{noun} {version} {route} failed: {failed} of {images}"),
+        (Stage::Planned, _, 0) if preflight::has_failed(checks) => {
+            return format!("{noun} {version} {route} would fail");
+        }
         (Stage::Planned, false, 0) => "Would promote",
         (Stage::Planned, true, 0) => "Would roll back to",
         (Stage::Applied, false, 0) => "Promoted",

@@ -21,7 +21,7 @@ use plan::Plan;
 const ACTION: Action = Action {
     name: "publish",
     inputs: Inputs::TABLE,
-    outputs: &["images", "references", "digests", "version"],
+    outputs: &["images", "references", "digests", "version", "checks"],
     initial_outputs: &[],
     definition: include_str!("../../action-publish.yml"),
     names_artifacts: true,
@@ -50,11 +50,15 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         None => Ok(()),
     };
     let writes = writer.deliver(&mut plan.images, stage, Order::ImageByImage, sign).await;
+    let checks = match stage {
+        Stage::Planned => plan.checks(&request, &writes, &runner).await,
+        Stage::Blocked | Stage::Applied => Vec::new(),
+    };
     if let Some(records) = request.github_records.as_ref().filter(|_| stage == Stage::Applied) {
         records.write(GitHubRecord::Storage, request.release(), &plan.images, &runner).await;
     }
     let missing =
         lifecycle::deployment::missing_references(&plan.unmanaged, &target.stores, request.common.dry_run, &runner)
             .await;
-    Ok(report::write(&request, &plan.images, stage, &writes, &missing, &runner))
+    Ok(report::write(&request, &plan.images, stage, &writes, (&checks, &missing), &runner))
 }

@@ -3,11 +3,13 @@
 use futures::stream::{self, StreamExt};
 
 use lifecycle::ActionError;
-use lifecycle::delivery::Planned;
+use lifecycle::delivery::{Planned, PlannedWrites};
 use lifecycle::layouts::Layouts;
 use lifecycle::naming::{Named, UnmanagedReference};
+use lifecycle::preflight::{self, Check, PlannedImage, PlannedRun};
 use lifecycle::signing::refuse_disk;
 use runner_protocol::Runner;
+use time::OffsetDateTime;
 
 use crate::publication;
 use crate::request::Request;
@@ -49,5 +51,35 @@ impl Plan {
         let planned: Vec<_> = planned.collect();
         let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
         Ok(Self { images, unmanaged: names.unmanaged })
+    }
+    /// Looks at what would make the run itself fail. `writes` are those of the images that could be planned, by key.
+    pub(crate) async fn checks(
+        &self,
+        request: &Request,
+        writes: &[(String, PlannedWrites)],
+        runner: &Runner,
+    ) -> Vec<Check> {
+        let images = self.images.iter().map(|planned| PlannedImage {
+            named: &planned.named,
+            source: None,
+            delivery: &planned.delivery,
+            writes: writes.iter().find(|(key, _)| *key == planned.named.key).map(|(_, writes)| writes),
+            held: Vec::new(),
+        });
+        let run = PlannedRun {
+            source: None,
+            target: &request.target,
+            images: images.collect(),
+            create: request.writing.create_repositories,
+            settings: &request.writing.repository_settings,
+            environment: &request.environment,
+            reads_scans: false,
+            concurrency: request.common.concurrency,
+            now: OffsetDateTime::now_utc(),
+        };
+        tokio::select! {
+            checks = preflight::checks(&run) => checks,
+            () = runner.cancelled() => Vec::new(),
+        }
     }
 }

@@ -6,6 +6,7 @@ use lifecycle::delivery::{
     self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
 };
 use lifecycle::deployment::report_missing;
+use lifecycle::preflight::{self, Check};
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use registry::Traffic;
@@ -58,7 +59,7 @@ pub(crate) fn write(
     images: &[Planned],
     stage: Stage,
     writes: &[(String, PlannedWrites)],
-    missing: &[ActionError],
+    (checks, missing): (&[Check], &[ActionError]),
     runner: &Runner,
 ) -> Verdict {
     let results: Vec<PublicationResult> = images.iter().map(|planned| PublicationResult::new(planned, stage)).collect();
@@ -69,17 +70,22 @@ pub(crate) fn write(
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
+    let checked = match stage {
+        Stage::Planned => preflight::show("publish", checks, runner),
+        Stage::Blocked | Stage::Applied => String::new(),
+    };
     let missing = report_missing(missing, request.release(), runner);
     if request.common.summary {
-        let (heading, notes) = (heading(request, &results), notes(images.iter()));
+        let (heading, notes) = (heading(request, &results, checks), notes(images.iter()));
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{missing}", table.markdown()));
+        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{checked}{missing}", table.markdown()));
         runner.summarize(&runner.variables.links());
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
     let references: Vec<&str> = published.map(|result| result.deployed.as_str()).collect();
     runner.output("references", references.join("\n"));
-    delivery::output(&results, |result| &result.outcome, runner)
+    let verdict = delivery::output(&results, |result| &result.outcome, runner);
+    if preflight::has_failed(checks) { Verdict::Fail } else { verdict }
 }
 
 /// Names the published images for `actions/attest`. An image whose tag keeps another digest is left out.
@@ -92,11 +98,14 @@ fn name_artifacts(images: &[Planned], runner: &Runner) {
 }
 
 /// Formats the heading of the summary: what was done, or how much of it failed.
-fn heading(request: &Request, results: &[PublicationResult]) -> String {
+fn heading(request: &Request, results: &[PublicationResult], checks: &[Check]) -> String {
     let (version, environment) = (escape(&request.version.to_string()), escape(&request.environment));
     let failed = results.iter().filter(|result| result.outcome.status == Status::Failed).count();
     match (failed, request.common.dry_run) {
         (0, false) => format!("Published {version} to {environment}"),
+        (0, true) if preflight::has_failed(checks) => {
+            format!("Publish of {version} to {environment} would fail")
+        }
         (0, true) => format!("Would publish {version} to {environment}"),
         _ => format!("Publish of {version} to {environment} failed: {failed} of {}", plural(results.len(), "image")),
     }

@@ -1,4 +1,5 @@
-//! The control plane: one port for ECR and SSM (JSON 1.1), STS (query protocol) and GitHub's web identity tokens.
+//! The control plane: one port for ECR, SSM and Service Quotas (JSON 1.1), STS and IAM
+//! (query protocol), and GitHub's web identity tokens.
 
 use std::{io, sync::Arc};
 
@@ -10,7 +11,7 @@ use crate::{
     LoggedRequest, OIDC_BEARER, Plane, Shared,
     action::{self, Action, Answer, Exception},
     http::{self, Peer, Reply, RequestKind, reply},
-    iam, repositories, scan_findings, ssm,
+    iam, iam_api, lifecycle_preview, query, registry_settings, repositories, scan_findings, ssm,
     state::{RegistryId, State},
     sts,
 };
@@ -33,7 +34,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
         bytes.extend_from_slice(&chunk);
     }
     if json_action.is_none() {
-        entry.kind = RequestKind::Api(sts::action(&bytes));
+        entry.kind = RequestKind::Api(query::action(&bytes));
     }
     let request = Request::from_parts(parts, body);
     let state = shared.clone();
@@ -42,6 +43,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>, peer:
         let mut state = state.state();
         Ok(match &target {
             Some(target) => json_api(&mut state, target, &parts, &bytes).unwrap_or_else(Exception::reply),
+            None if iam_api::ACTIONS.contains(&query::action(&bytes).as_str()) => {
+                iam_api::serve(&mut state, &parts, &bytes)
+            }
             None => sts::serve(&mut state, &parts, &bytes),
         })
     };
@@ -69,6 +73,7 @@ fn json_api(state: &mut State, target: &str, parts: &Parts, bytes: &[u8]) -> Res
     let (service, prefix) = match service {
         "AmazonEC2ContainerRegistry_V20150921" => ("ecr", "ecr"),
         "AmazonSSM" => ("ssm", "ssm"),
+        "ServiceQuotasV20190624" => ("servicequotas", "servicequotas"),
         _ => return Err(Exception::new("UnknownOperationException", "")),
     };
     let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
@@ -85,6 +90,11 @@ fn json_api(state: &mut State, target: &str, parts: &Parts, bytes: &[u8]) -> Res
     let action = Action { name, principal: &principal, region: &region, input: &input };
     let output = match (service, name) {
         ("ssm", _) => ssm::answer(state, &action)?,
+        ("servicequotas", "GetServiceQuota") => registry_settings::quota(state, &action)?,
+        ("servicequotas", _) => return Err(Exception::new("UnknownOperationException", name)),
+        (_, name) if registry_settings::ACTIONS.contains(&name) => registry_settings::answer(state, &action)?,
+        (_, "StartLifecyclePolicyPreview") => lifecycle_preview::start(state, &action)?,
+        (_, "GetLifecyclePolicyPreview") => lifecycle_preview::get(state, &action)?,
         (_, "GetAuthorizationToken") => authorization_token(state, &action)?,
         (_, "DescribeImageScanFindings") => scan_findings::answer(state, &action)?,
         _ => repositories::answer(state, &action)?,

@@ -94,6 +94,8 @@ impl RequestKind {
         match self {
             PutManifestByTag | PutManifestByDigest | DeleteManifest | PostUpload | Mount | PatchUpload | PutUpload
             | DeleteUpload => true,
+            // A preview of a lifecycle policy removes nothing.
+            Api(action) if action == "StartLifecyclePolicyPreview" => false,
             Api(action) => ["Create", "Put", "Set", "Tag", "Untag", "Delete", "Update", "Start"]
                 .iter()
                 .any(|verb| action.starts_with(verb)),

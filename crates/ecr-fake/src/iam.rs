@@ -19,6 +19,11 @@ impl User {
         User { access_key: access_key.into(), account: account.into(), name: "ci".into(), policy: Policy::all() }
     }
 
+    /// Returns the ARN.
+    pub fn arn(&self) -> String {
+        format!("arn:aws:iam::{}:user/{}", self.account, self.name)
+    }
+
     /// Replaces the policy.
     pub fn policy(self, policy: Policy) -> User {
         User { policy, ..self }
@@ -32,6 +37,8 @@ pub struct Role {
     pub account: String,
     /// The role's name, as in its ARN.
     pub name: String,
+    /// The path before the name in the ARN, with slashes at both ends: `/`, `/ci/`. The ARNs of sessions lack it.
+    pub path: String,
     /// What a session of the role may do.
     pub policy: Policy,
     /// Patterns, with `*`, of the ARNs that may assume the role.
@@ -46,6 +53,7 @@ impl Role {
         Role {
             account: account.into(),
             name: name.into(),
+            path: "/".into(),
             policy: Policy::all(),
             trusts: vec!["*".into()],
             web_identity: None,
@@ -57,9 +65,14 @@ impl Role {
         Role { policy, ..self }
     }
 
+    /// Replaces the path.
+    pub fn path(self, path: &str) -> Role {
+        Role { path: path.into(), ..self }
+    }
+
     /// Returns the ARN.
     pub fn arn(&self) -> String {
-        format!("arn:aws:iam::{}:role/{}", self.account, self.name)
+        format!("arn:aws:iam::{}:role{}{}", self.account, self.path, self.name)
     }
 }
 
@@ -118,7 +131,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn covers(statements: &[String], action: &str, resource: &str) -> bool {
+pub(crate) fn covers(statements: &[String], action: &str, resource: &str) -> bool {
     statements.iter().any(|statement| {
         let (wanted, on) = statement.split_once(' ').unwrap_or((statement, "*"));
         matches(wanted, action) && matches(on, resource)

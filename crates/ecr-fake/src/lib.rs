@@ -11,13 +11,17 @@ mod data_plane;
 mod hook;
 pub mod http;
 mod iam;
+mod iam_api;
 mod image;
 mod image_scan;
+mod lifecycle_preview;
 mod listings;
 mod log;
 mod manifests;
 pub mod proxy;
+mod query;
 mod registry;
+mod registry_settings;
 mod repositories;
 mod repository_settings;
 mod scan_findings;
@@ -49,8 +53,10 @@ pub use self::{
     iam::{Policy, Role, User},
     image::{Image, ImageSpec, RawManifest},
     image_scan::ImageScan,
+    lifecycle_preview::LifecyclePreview,
     log::{LoggedRequest, Plane},
     registry::Registry,
+    registry_settings::RegistrySettings,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
     snapshot::{RepositoryContents, Snapshot},
     state::{Manifest, RegistryId, Repository},

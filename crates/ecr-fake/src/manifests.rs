@@ -78,7 +78,12 @@ fn store(call: &Call<'_>, bytes: Vec<u8>) -> Outcome {
     let digest = blob_content::digest(&manifest.bytes);
     let digest_on_put = state.quirks.digest_on_put;
     let subject = manifest.subject().filter(|_| state.quirks.referrers_api).map(str::to_owned);
+    let quota = state.settings.get(call.registry).cloned().unwrap_or_default().images_quota;
     let repository = state.repository(call.registry, name).ok_or_else(|| call.unknown())?;
+    // Artifacts count as images.
+    if repository.manifests.len() >= quota && !repository.manifests.contains_key(&digest) {
+        return Err(Refusal::new(403, "", ""));
+    }
     complete(call, repository, &manifest)?;
     if reference.contains(':') {
         if *reference != digest {

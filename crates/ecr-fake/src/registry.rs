@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{
-    Image, ImageScan, Manifest, RegistryId, Repository, RepositorySettings, Shared,
+    Image, ImageScan, Manifest, RegistryId, RegistrySettings, Repository, RepositorySettings, Shared,
     blob_content::{self, BlobContent},
 };
 
@@ -110,6 +110,11 @@ impl<'a> Registry<'a> {
 
     fn change_manifest(&self, repository: &str, digest: &str, change: impl FnOnce(&mut Manifest)) {
         self.change(repository, |repository| change(repository.manifests.get_mut(digest).expect("a manifest")));
+    }
+
+    /// Changes the registry's settings.
+    pub fn settings(&self, change: impl FnOnce(&mut RegistrySettings)) {
+        change(self.shared.state().settings.entry(self.id.clone()).or_default());
     }
 
     /// Issues a token to the owner of an access key, without a request. Returns its password; the user name is `AWS`.

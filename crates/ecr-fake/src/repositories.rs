@@ -16,7 +16,6 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
         "CreateRepository" => return create(state, action),
         "DescribeRepositories" => return describe_repositories(state, action),
         "DescribeRepositoryCreationTemplates" => return templates(state, action),
-        "GetAccountSetting" => return account_setting(state, action),
         "TagResource" | "ListTagsForResource" => return resource_tags(state, action),
         _ => {}
     }
@@ -33,6 +32,8 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
             paged(state, action, "imageIds", ids)
         }
         "BatchGetImage" => batch_get(repository, &registry, &name, action),
+        "BatchCheckLayerAvailability" => layer_availability(repository, action),
+        "GetDownloadUrlForLayer" => download_url(repository, &name, action),
         "ListImageReferrers" => {
             let referrers = referrers(repository, action)?;
             paged(state, action, "referrers", referrers)
@@ -214,17 +215,6 @@ fn templates(state: &mut State, action: &Action<'_>) -> Answer {
     Ok(output)
 }
 
-fn account_setting(state: &mut State, action: &Action<'_>) -> Answer {
-    iam::identity(action.principal, "ecr:GetAccountSetting", "*").map_err(Exception::denied)?;
-    match action.text("name") {
-        Some("BLOB_MOUNTING") => {
-            let value = if state.quirks.mounting { "ENABLED" } else { "DISABLED" };
-            Ok(json!({"name": "BLOB_MOUNTING", "value": value}))
-        }
-        name => Err(Exception::invalid(format!("Invalid parameter at 'name': {name:?}"))),
-    }
-}
-
 fn resource_tags(state: &mut State, action: &Action<'_>) -> Answer {
     let arn = action.text("resourceArn").unwrap_or_default();
     let name = arn.split_once(":repository/").map_or("", |(_, name)| name).to_owned();
@@ -385,6 +375,34 @@ fn batch_get(repository: &Repository, registry: &RegistryId, name: &str, action:
         }));
     }
     Ok(json!({"images": images, "failures": failures}))
+}
+
+fn layer_availability(repository: &Repository, action: &Action<'_>) -> Answer {
+    let digests = action.input["layerDigests"].as_array().map_or(&[][..], Vec::as_slice);
+    if digests.is_empty() || digests.len() > BATCH {
+        return Err(Exception::invalid("Invalid parameter at 'layerDigests'"));
+    }
+    let layers: Vec<Value> = digests
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|digest| match repository.blobs.get(digest) {
+            Some(blob) => {
+                json!({"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": blob.size()})
+            }
+            None => json!({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"}),
+        })
+        .collect();
+    Ok(json!({"layers": layers, "failures": []}))
+}
+
+/// Answers `GetDownloadUrlForLayer` for layers that do not exist. Those that do are downloaded by the data plane.
+fn download_url(repository: &Repository, name: &str, action: &Action<'_>) -> Answer {
+    let digest = action.text("layerDigest").unwrap_or_default();
+    if repository.blobs.contains_key(digest) {
+        return Err(Exception::new("UnknownOperationException", action.name));
+    }
+    let message = format!("The layer '{digest}' does not exist in the repository with name '{name}'");
+    Err(Exception::new("LayersNotFoundException", message))
 }
 
 fn referrers(repository: &Repository, action: &Action<'_>) -> Result<Vec<Value>, Exception> {

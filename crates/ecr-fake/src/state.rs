@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use crate::{
     blob_content::BlobContent,
     config::{Config, Parameter, Quirks},
-    iam::{self, Principal, Role},
+    iam::{self, Principal, Role, User},
     image_scan::ImageScan,
+    lifecycle_preview::LifecyclePreview,
+    registry_settings::RegistrySettings,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
     throttle::{Bucket, Throttle},
 };
@@ -51,7 +53,9 @@ pub(crate) struct State {
     pub(crate) registries: BTreeMap<RegistryId, BTreeMap<String, Repository>>,
     /// By access key.
     pub(crate) credentials: HashMap<String, Credential>,
+    pub(crate) users: Vec<User>,
     pub(crate) roles: Vec<Role>,
+    pub(crate) settings: BTreeMap<RegistryId, RegistrySettings>,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) templates: Vec<RepositoryCreationTemplate>,
     /// By password.
@@ -106,6 +110,8 @@ pub struct Repository {
     pub scans: BTreeMap<String, ImageScan>,
     /// Referrers that appear late, by their subject's digest.
     pub late_referrers: BTreeMap<String, LateReferrers>,
+    /// The preview of a lifecycle policy that was started last.
+    pub lifecycle_preview: Option<LifecyclePreview>,
 }
 
 /// Referrers of a digest that the first lists leave out, as ECR's managed signing signs an image some time after its push.
@@ -233,8 +239,7 @@ impl Repository {
 impl State {
     pub(crate) fn new(config: &Config) -> State {
         let users = config.users.iter().map(|user| {
-            let arn = format!("arn:aws:iam::{}:user/{}", user.account, user.name);
-            let principal = Principal { arn, account: user.account.clone(), policy: user.policy.clone() };
+            let principal = Principal { arn: user.arn(), account: user.account.clone(), policy: user.policy.clone() };
             (user.access_key.clone(), Credential { principal, session_token: None })
         });
         let registries = config.registries.iter();
@@ -245,7 +250,9 @@ impl State {
                 .map(|(account, region)| (RegistryId::new(account, region), BTreeMap::new()))
                 .collect(),
             credentials: users.collect(),
+            users: config.users.clone(),
             roles: config.roles.clone(),
+            settings: BTreeMap::new(),
             parameters: config.parameters.clone(),
             templates: config.repository_creation_templates.clone(),
             tokens: HashMap::new(),

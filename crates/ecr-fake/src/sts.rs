@@ -3,29 +3,11 @@
 use hyper::http::request::Parts;
 
 use crate::{
-    action,
-    http::{Reply, reply},
+    http::Reply,
     iam::{self, Principal},
+    query::{Fault, Form, caller, field, form, respond},
     state::{Credential, State},
 };
-
-type Form = Vec<(String, String)>;
-
-fn form(bytes: &[u8]) -> Form {
-    url::form_urlencoded::parse(bytes).into_owned().collect()
-}
-
-fn field<'a>(form: &'a Form, name: &str) -> &'a str {
-    form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
-}
-
-/// Returns the action of a form; empty if there is none.
-pub(crate) fn action(bytes: &[u8]) -> String {
-    field(&form(bytes), "Action").to_owned()
-}
-
-/// An error: status, code and message.
-struct Fault(u16, &'static str, String);
 
 pub(crate) fn serve(state: &mut State, parts: &Parts, bytes: &[u8]) -> Reply {
     let form = form(bytes);
@@ -36,45 +18,16 @@ pub(crate) fn serve(state: &mut State, parts: &Parts, bytes: &[u8]) -> Reply {
         "AssumeRoleWithWebIdentity" => assume_role_with_web_identity(state, &form),
         _ => Err(Fault(400, "InvalidAction", format!("Could not find operation {action} for version 2011-06-15"))),
     };
-    let namespace = "https://sts.amazonaws.com/doc/2011-06-15/";
-    let (status, body) = match result {
-        Ok(inner) => (
-            200,
-            format!(
-                "<{action}Response xmlns=\"{namespace}\"><{action}Result>{inner}</{action}Result><ResponseMetadata>\
-                 <RequestId>fake</RequestId></ResponseMetadata></{action}Response>"
-            ),
-        ),
-        Err(Fault(status, code, message)) => (
-            status,
-            format!(
-                "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}\
-                 </Message></Error><RequestId>fake</RequestId></ErrorResponse>"
-            ),
-        ),
-    };
-    reply(status, &[("content-type", "text/xml")], body)
-}
-
-fn caller(state: &mut State, parts: &Parts, action: &str) -> Result<Principal, Fault> {
-    let (principal, _) = action::caller(state, parts, "sts").map_err(|(code, message)| match code {
-        "UnrecognizedClientException" => Fault(403, "InvalidClientTokenId", message),
-        "MissingAuthenticationTokenException" => Fault(403, "MissingAuthenticationToken", message),
-        _ => Fault(403, "SignatureDoesNotMatch", message),
-    })?;
-    if state.throttled(action).is_some() {
-        return Err(Fault(400, "Throttling", "Rate exceeded".into()));
-    }
-    Ok(principal)
+    respond("https://sts.amazonaws.com/doc/2011-06-15/", action, result)
 }
 
 fn caller_identity(state: &mut State, parts: &Parts) -> Result<String, Fault> {
-    let Principal { arn, account, .. } = caller(state, parts, "GetCallerIdentity")?;
+    let Principal { arn, account, .. } = caller(state, parts, "sts", "GetCallerIdentity")?;
     Ok(format!("<Arn>{arn}</Arn><UserId>AIDAFAKE</UserId><Account>{account}</Account>"))
 }
 
 fn assume_role(state: &mut State, parts: &Parts, form: &Form) -> Result<String, Fault> {
-    let principal = caller(state, parts, "AssumeRole")?;
+    let principal = caller(state, parts, "sts", "AssumeRole")?;
     let arn = field(form, "RoleArn");
     let denied = |message| Fault(403, "AccessDenied", message);
     iam::identity(&principal, "sts:AssumeRole", arn).map_err(denied)?;

@@ -30,6 +30,8 @@ pub mod naming;
 mod nearest;
 mod plural;
 #[cfg(feature = "services")]
+pub mod preflight;
+#[cfg(feature = "services")]
 pub mod reporting;
 pub mod retention;
 #[cfg(feature = "services")]

@@ -9,14 +9,18 @@ use serde_json::{Value, json};
 
 use crate::{Answer, call};
 
-fn signed(key: &str, region: &str, service: &str) -> String {
+pub(crate) fn signed(key: &str, region: &str, service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential={key}/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
     )
 }
 
-fn api_as(ecr: &Ecr, key: &str, target: &str, input: &Value) -> Answer {
-    let service = if target.starts_with("AmazonSSM") { "ssm" } else { "ecr" };
+pub(crate) fn api_as(ecr: &Ecr, key: &str, target: &str, input: &Value) -> Answer {
+    let service = match target.split('.').next() {
+        Some("AmazonSSM") => "ssm",
+        Some("ServiceQuotasV20190624") => "servicequotas",
+        _ => "ecr",
+    };
     let authorization = signed(key, REGION, service);
     let headers = [
         ("authorization", authorization.as_str()),
@@ -27,23 +31,23 @@ fn api_as(ecr: &Ecr, key: &str, target: &str, input: &Value) -> Answer {
     call(ecr.endpoint_url(), "POST", "/", &headers, input.to_string().as_bytes())
 }
 
-fn ecr_api(ecr: &Ecr, action: &str, input: Value) -> Answer {
+pub(crate) fn ecr_api(ecr: &Ecr, action: &str, input: Value) -> Answer {
     api_as(ecr, ACCESS_KEY, &format!("AmazonEC2ContainerRegistry_V20150921.{action}"), &input)
 }
 
-fn sts(ecr: &Ecr, authorization: Option<&str>, token: Option<&str>, form: &str) -> Answer {
+pub(crate) fn sts(ecr: &Ecr, authorization: Option<&str>, token: Option<&str>, form: &str) -> Answer {
     let mut headers = vec![("content-type", "application/x-www-form-urlencoded"), ("x-amz-date", "20260101T000000Z")];
     headers.extend(authorization.map(|value| ("authorization", value)));
     headers.extend(token.map(|value| ("x-amz-security-token", value)));
     call(ecr.endpoint_url(), "POST", "/", &headers, form.as_bytes())
 }
 
-fn element<'a>(xml: &'a str, name: &str) -> &'a str {
+pub(crate) fn element<'a>(xml: &'a str, name: &str) -> &'a str {
     let (_, rest) = xml.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name} in {xml}"));
     rest.split_once(&format!("</{name}>")).unwrap().0
 }
 
-fn exception(answer: &Answer) -> String {
+pub(crate) fn exception(answer: &Answer) -> String {
     assert_eq!(answer.status, 400, "{answer:?}");
     answer.json()["__type"].as_str().unwrap().to_owned()
 }

@@ -5,6 +5,7 @@ mod control;
 mod data;
 mod faults;
 mod program;
+mod settings;
 
 use std::{
     io::{Read, Write},

@@ -24,6 +24,8 @@ pub struct Error {
     pub message: String,
     /// What to do about it, if known.
     pub hint: Option<String>,
+    /// The service's code for the error, if it answered with one.
+    pub(super) code: Option<String>,
     #[source]
     source: Option<BoxError>,
 }
@@ -45,7 +47,7 @@ pub enum AwsErrorKind {
 
 impl Error {
     pub(super) fn new(kind: AwsErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self { kind, message: message.into(), hint: None, code: None, source: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -67,8 +69,21 @@ impl Error {
         let code = code(&error).unwrap_or_default();
         let said = error.as_service_error().and_then(|error| error.message()).map(one_line);
         let detail = said.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
-        let answer = error.raw_response();
-        match code.as_str() {
+        let known = Self::of_code(action, resource, &code, &detail);
+        match error.raw_response() {
+            _ if known.kind != AwsErrorKind::Other => known,
+            Some(answer) if code.is_empty() || answer.status().is_server_error() => {
+                Self::answered(action, resource, &code, answer, &detail)
+            }
+            _ if code.is_empty() => Self::unanswered(action, error),
+            _ => known,
+        }
+    }
+
+    /// Converts the code of an error into one line with the action and the resource. `detail` is empty, or a colon with
+    /// the service's message.
+    pub(super) fn of_code(action: &str, resource: &str, code: &str, detail: &str) -> Self {
+        let error = match code {
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
                 Self::new(AwsErrorKind::Denied, format!("{action} on {resource} was denied{detail}"))
                     .hint(format!("allow {action} in the role's policy"))
@@ -83,20 +98,15 @@ impl Error {
                 format!("{action}: the AWS credentials were refused ({code}){detail}"),
             )
             .hint("configure them again: they may have expired, or belong to another partition"),
-            code if code.ends_with("NotFoundException") || code.ends_with("NotFound") => {
+            code if code.ends_with("NotFoundException") || code.ends_with("NotFound") || code == "NoSuchEntity" => {
                 Self::new(AwsErrorKind::NotFound, format!("{action}: {resource} does not exist{detail}"))
             }
             code if code.ends_with("AlreadyExistsException") => {
                 Self::new(AwsErrorKind::Exists, format!("{action}: {resource} exists{detail}"))
             }
-            code => match answer {
-                Some(answer) if code.is_empty() || answer.status().is_server_error() => {
-                    Self::answered(action, resource, code, answer, &detail)
-                }
-                _ if code.is_empty() => Self::unanswered(action, error),
-                _ => Self::new(AwsErrorKind::Other, format!("{action} on {resource} failed ({code}){detail}")),
-            },
-        }
+            code => Self::new(AwsErrorKind::Other, format!("{action} on {resource} failed ({code}){detail}")),
+        };
+        Self { code: Some(code.to_owned()), ..error }
     }
 
     /// Converts a response without an error code, or one with a server error.
@@ -169,6 +179,7 @@ fn service(action: &str) -> &'static str {
     match action.split(':').next() {
         Some("ecr") => "Amazon ECR",
         Some("ecr-public") => "Amazon ECR Public",
+        Some("iam") => "AWS IAM",
         Some("ecs") => "Amazon ECS",
         Some("lambda") => "AWS Lambda",
         Some("ssm") => "AWS Systems Manager",
@@ -182,7 +193,7 @@ pub(super) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option
     error.as_service_error()?.code().map(str::to_owned)
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(400).collect()
 }
 

@@ -1,5 +1,5 @@
-//! The AWS services that the actions use: STS for the identity, SSM parameters, ECR's control plane and tokens, and what
-//! ECS and Lambda run.
+//! The AWS services that the actions use: STS for the identity, SSM parameters, ECR's control plane and tokens, IAM's policy
+//! simulation, and what ECS and Lambda run.
 
 mod connector;
 mod ecr;
@@ -9,7 +9,10 @@ mod findings;
 mod functions;
 mod identity;
 mod images;
+mod registry_settings;
 mod repositories;
+mod signed;
+mod simulation;
 mod workloads;
 
 use std::collections::HashMap;
@@ -25,7 +28,11 @@ pub use ecr::{EcrImage, Mutability};
 pub use error::{AwsErrorKind, Error};
 pub use findings::{ScanFinding, ScanFindings};
 pub use identity::Role;
+pub use registry_settings::{
+    LifecyclePreview, ReplicationRule, RepositoryDescription, Scanning, ScanningRule, SigningRule, StoredDigests,
+};
 pub use repositories::{RepositorySettings, prefix_matches};
+pub use simulation::{Caller, Decision, Decisions};
 pub use workloads::{Rollout, Workload, WorkloadKind, Workloads, is_in_repository};
 
 use registry::{Credentials, EcrHost};

@@ -88,6 +88,23 @@ impl RepositorySettings {
     }
 }
 
+impl RepositorySettings {
+    /// Returns the key of the account's own that repositories are encrypted with.
+    pub(crate) fn kms_key(&self) -> Option<&str> {
+        self.kms_key.as_deref()
+    }
+
+    /// Returns whether creating a repository with these settings takes an action.
+    pub(crate) fn uses(&self, action: &str) -> bool {
+        match action {
+            "ecr:PutLifecyclePolicy" => self.lifecycle_policy.is_some(),
+            "ecr:SetRepositoryPolicy" => self.repository_policy.is_some(),
+            "ecr:TagResource" => !self.tags.is_empty(),
+            _ => true,
+        }
+    }
+}
+
 fn one_of(input: &Input<'_>, word: Option<&str>, words: &[&str]) -> Result<(), InputError> {
     match word.filter(|word| !words.contains(word)) {
         Some(word) => Err(input.refuse_value(word, format!("one of {}", words.join(", ")))),

@@ -47,7 +47,7 @@ impl PlannedWrites {
     }
 
     /// Returns how many manifests are signed.
-    fn signed(&self) -> usize {
+    pub(crate) fn signed(&self) -> usize {
         let record = usize::from(self.record.is_some()) + usize::from(self.summary.is_some());
         match self.signatures {
             Signatures::None => 0,

@@ -1,0 +1,283 @@
+//! Signed requests to AWS APIs, for calls that the SDK's clients do not cover: IAM and Service Quotas, whose clients would
+//! add megabytes for one call each, and fields of ECR's API that are newer than the SDK.
+
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_ecr::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+
+use super::{Aws, AwsErrorKind, Error};
+use oci::BoxError;
+use registry::EcrHost;
+use registry::http_client::{HttpClient, Refused, full};
+
+/// The longest that one attempt may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a request is sent that is throttled or that the service fails to answer.
+const ATTEMPTS: u32 = 4;
+
+/// The wait before the second attempt. It doubles with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// The largest answer that is read, in bytes.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+
+/// An API, as requests are addressed to it and signed for it.
+struct Api {
+    /// The name of the service in signatures.
+    name: &'static str,
+    /// The variable with an endpoint for this service alone.
+    variable: &'static str,
+    region: String,
+    endpoint: String,
+}
+
+/// A request, apart from where it goes.
+struct Message<'a> {
+    content_type: &'static str,
+    target: Option<String>,
+    body: &'a [u8],
+}
+
+impl Aws {
+    /// Calls an action of ECR's API with an input in JSON, and returns its output. `resource` is what an error names.
+    pub(super) async fn ecr_call(
+        &self,
+        host: &EcrHost,
+        action: &str,
+        resource: &str,
+        input: &Value,
+    ) -> Result<Value, Error> {
+        let api = Api {
+            name: "ecr",
+            variable: "AWS_ENDPOINT_URL_ECR",
+            region: host.region.clone(),
+            endpoint: self.ecr_endpoint(&host.region).await?,
+        };
+        self.json_call(&api, "AmazonEC2ContainerRegistry_V20150921", action, resource, input).await
+    }
+
+    /// Calls an action of Service Quotas with an input in JSON, and returns its output.
+    pub(super) async fn quota_call(&self, host: &EcrHost, action: &str, input: &Value) -> Result<Value, Error> {
+        let suffix = suffix(host.partition(), action)?;
+        let api = Api {
+            name: "servicequotas",
+            variable: "AWS_ENDPOINT_URL_SERVICE_QUOTAS",
+            region: host.region.clone(),
+            endpoint: format!("https://servicequotas.{}.{suffix}", host.region),
+        };
+        let resource = format!("{}/{}", host.account, host.region);
+        self.json_call(&api, "ServiceQuotasV20190624", action, &resource, input).await
+    }
+
+    /// Calls an action of IAM with a form, and returns its answer in XML. `partition` is that of the account's ARNs.
+    pub(super) async fn iam_call(
+        &self,
+        partition: &str,
+        action: &str,
+        resource: &str,
+        form: &[(String, String)],
+    ) -> Result<String, Error> {
+        let (region, host) = match partition {
+            "aws" => ("us-east-1", "iam.amazonaws.com"),
+            "aws-cn" => ("cn-north-1", "iam.cn-north-1.amazonaws.com.cn"),
+            "aws-us-gov" => ("us-gov-west-1", "iam.us-gov.amazonaws.com"),
+            _ => return Err(no_endpoint(action, partition)),
+        };
+        let api = Api {
+            name: "iam",
+            variable: "AWS_ENDPOINT_URL_IAM",
+            region: region.to_owned(),
+            endpoint: format!("https://{host}"),
+        };
+        let name = action.split(':').next_back().unwrap_or(action);
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.append_pair("Action", name).append_pair("Version", "2010-05-08").extend_pairs(form);
+        let body = body.finish();
+        let message =
+            Message { content_type: "application/x-www-form-urlencoded", target: None, body: body.as_bytes() };
+        let answer = self.signed(&api, action, resource, message).await?;
+        String::from_utf8(answer.to_vec())
+            .map_err(|_| Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")))
+    }
+
+    async fn json_call(
+        &self,
+        api: &Api,
+        target: &str,
+        action: &str,
+        resource: &str,
+        input: &Value,
+    ) -> Result<Value, Error> {
+        let name = action.split(':').next_back().unwrap_or(action);
+        let body = input.to_string();
+        let message = Message {
+            content_type: "application/x-amz-json-1.1",
+            target: Some(format!("{target}.{name}")),
+            body: body.as_bytes(),
+        };
+        let answer = self.signed(api, action, resource, message).await?;
+        serde_json::from_slice(&answer).map_err(|error| {
+            Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")).because(error)
+        })
+    }
+
+    /// Returns the endpoint of ECR's API by the SDK's own rules.
+    async fn ecr_endpoint(&self, region: &str) -> Result<String, Error> {
+        let config = self.config().await?;
+        let params = Params::builder()
+            .region(region)
+            .set_use_fips(config.use_fips())
+            .set_use_dual_stack(config.use_dual_stack())
+            .build();
+        let unknown = |error: BoxError| {
+            Error::new(AwsErrorKind::Other, format!("the endpoint of ECR in {region} is unknown")).because(error)
+        };
+        let params = params.map_err(|error| unknown(error.into()))?;
+        let resolver = DefaultResolver::new();
+        let endpoint = ResolveEndpoint::resolve_endpoint(&resolver, &params).await.map_err(unknown)?;
+        Ok(endpoint.url().to_owned())
+    }
+
+    /// Sends a signed request, and returns the body of its answer. A request that is throttled, or that the service
+    /// fails to answer, is sent again.
+    async fn signed(&self, api: &Api, action: &str, resource: &str, message: Message<'_>) -> Result<Bytes, Error> {
+        let config = self.config().await?;
+        let own = self.variables().get(api.variable).map(str::to_owned);
+        let url = own.or_else(|| config.endpoint_url().map(str::to_owned)).unwrap_or_else(|| api.endpoint.clone());
+        let url = format!("{}/", url.trim_end_matches('/'));
+        let mut wait = FIRST_WAIT;
+        for attempt in 1.. {
+            let request = self.request(api, &url, action, &message).await?;
+            let (status, body) = match tokio::time::timeout(DEADLINE, answer(request)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) if attempt == ATTEMPTS || Refused::behind(error.as_ref()).is_some() => {
+                    return Err(Error::new(AwsErrorKind::Other, format!("{action}: no answer")).because(error));
+                }
+                Err(_) if attempt == ATTEMPTS => {
+                    return Err(Error::new(AwsErrorKind::Other, format!("{action}: no answer")));
+                }
+                Ok(Err(_)) | Err(_) => {
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                    continue;
+                }
+            };
+            if status.is_success() {
+                return Ok(body);
+            }
+            let (code, said) = fault(&body);
+            let is_transient = status.is_server_error() || status.as_u16() == 429 || code.contains("Throttl");
+            if attempt == ATTEMPTS || !is_transient {
+                let detail = if said.is_empty() { String::new() } else { format!(": {said}") };
+                let code = if code.is_empty() { status.to_string() } else { code };
+                return Err(Error::of_code(action, resource, &code, &detail));
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        Err(Error::new(AwsErrorKind::Other, format!("{action}: no answer")))
+    }
+
+    /// Creates and signs a request.
+    async fn request(
+        &self,
+        api: &Api,
+        url: &str,
+        action: &str,
+        message: &Message<'_>,
+    ) -> Result<Request<registry::http_client::Body>, Error> {
+        let unsigned = |error: BoxError| {
+            Error::new(AwsErrorKind::Other, format!("{action}: the request cannot be signed")).because(error)
+        };
+        let missing = || Error::no_credentials(format!("{action}: no AWS credentials"));
+        let provider = self.config().await?.credentials_provider().ok_or_else(missing)?;
+        let credentials = provider.provide_credentials().await.map_err(|error| missing().because(error))?;
+        let identity = credentials.into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&api.region)
+            .name(api.name)
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| unsigned(error.into()))?
+            .into();
+        let mut headers = vec![("content-type", message.content_type)];
+        headers.extend(message.target.as_deref().map(|target| ("x-amz-target", target)));
+        let signable = SignableRequest::new("POST", url, headers.iter().copied(), SignableBody::Bytes(message.body))
+            .map_err(|error| unsigned(error.into()))?;
+        let (signature, _) = sign(signable, &params).map_err(|error| unsigned(error.into()))?.into_parts();
+        let mut request = Request::post(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(full(Bytes::copy_from_slice(message.body)));
+        let mut request = request.map_err(|error| unsigned(error.into()))?;
+        signature.apply_to_request_http1x(&mut request);
+        Ok(request)
+    }
+}
+
+async fn answer(request: Request<registry::http_client::Body>) -> Result<(http::StatusCode, Bytes), BoxError> {
+    let response = HttpClient::new().send(request).await?;
+    let status = response.status();
+    Ok((status, Limited::new(response.into_body(), ANSWER_LIMIT).collect().await?.to_bytes()))
+}
+
+/// Returns the code and the message of an error, in JSON or XML. Either is empty if there is none.
+fn fault(body: &[u8]) -> (String, String) {
+    if let Ok(json) = serde_json::from_slice::<Value>(body) {
+        let code = json["__type"].as_str().unwrap_or_default();
+        let said = json["message"].as_str().or_else(|| json["Message"].as_str()).unwrap_or_default();
+        // The code may have a namespace: `com.amazon.coral.service#AccessDeniedException`.
+        return (code.rsplit('#').next().unwrap_or_default().to_owned(), super::error::one_line(said));
+    }
+    let text = String::from_utf8_lossy(body);
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(super::error::one_line(rest.split_once("</")?.0))
+    };
+    (element("Code").unwrap_or_default(), element("Message").unwrap_or_default())
+}
+
+/// Returns the domain of endpoints in a partition.
+fn suffix(partition: &str, action: &str) -> Result<&'static str, Error> {
+    match partition {
+        "aws" | "aws-us-gov" => Ok("amazonaws.com"),
+        "aws-cn" => Ok("amazonaws.com.cn"),
+        _ => Err(no_endpoint(action, partition)),
+    }
+}
+
+fn no_endpoint(action: &str, partition: &str) -> Error {
+    Error::new(AwsErrorKind::Other, format!("{action}: the endpoint in the partition {partition} is unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_both_protocols() {
+        let json = br#"{"__type": "com.amazonaws.ecr#AccessDeniedException", "Message": "not\nyou"}"#;
+        assert_eq!(fault(json), ("AccessDeniedException".to_owned(), "not you".to_owned()));
+        let xml = b"<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchEntity</Code><Message>no role</Message></Error></ErrorResponse>";
+        assert_eq!(fault(xml), ("NoSuchEntity".to_owned(), "no role".to_owned()));
+        assert_eq!(fault(b"<html>"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn partitions_without_a_known_endpoint_are_refused() {
+        assert_eq!(suffix("aws-cn", "servicequotas:GetServiceQuota").unwrap(), "amazonaws.com.cn");
+        let error = suffix("aws-iso", "servicequotas:GetServiceQuota").unwrap_err().to_string();
+        assert!(error.contains("the partition aws-iso is unknown"), "{error}");
+    }
+}

@@ -246,16 +246,16 @@ name: caller
 on: {workflow_dispatch: {inputs: {version: {type: string}}}}
 permissions: {}
 jobs:
-  release:
+  called:
     permissions: {contents: read, id-token: write}
-    uses: ./.github/workflows/images-release.yml
+    uses: ./.github/workflows/%s
     with: %s
   after:
-    needs: release
+    needs: called
     runs-on: ubuntu-24.04
     steps:
-      - env: {REFERENCES: "${{ needs.release.outputs.references }}", VERSION: "${{ needs.release.outputs.version }}"}
-        run: printf '%%s' "$VERSION $REFERENCES" >"$E2E/after"
+      - env: {DIGESTS: "${{ needs.called.outputs.digests }}", VERSION: "${{ needs.called.outputs.version }}"}
+        run: printf '%%s' "$VERSION $DIGESTS" >"$E2E/after"
 """
 PLATFORMS = """\
 registry-parameter: /account/ecr/main/registry
@@ -291,10 +291,22 @@ def hostile(state):
     }
     workflows = source / ".github" / "workflows"
     workflows.mkdir(parents=True)
-    (workflows / "caller.yml").write_text(CALLER % json.dumps(inputs))
+    (workflows / "caller.yml").write_text(CALLER % ("images-release.yml", json.dumps(inputs)))
     repository = Repository(state / "hostile", source, {"build": {"scan": "off"}})
-    log = repository.succeeds("release", "caller.yml", "workflow_dispatch", {"inputs": {"version": "2.0.0"}}, variables={"AWS_ROLE": ROLES["AWS_ROLE"]})
+    subprocess.run(["git", "-C", repository.checkout, "branch", HOSTILE_NAME], check=True)
 
+    def call(name, workflow, given):
+        (repository.checkout / ".github" / "workflows" / "caller.yml").write_text(CALLER % (workflow, json.dumps(given)))
+        event = {"inputs": {"version": "2.0.0"}}
+        return repository.run(name, "caller.yml", "workflow_dispatch", event, variables={"AWS_ROLE": ROLES["AWS_ROLE"]})
+
+    def called(environment):
+        """That the deploy script and the calling workflow got what the action says."""
+        same("what the script got", (repository.state / "deployed").read_text().splitlines(), [environment, "2.0.0", json.dumps(digests, separators=(",", ":"))])
+        same("the outputs of the workflow", (repository.state / "after").read_text(), f"2.0.0 {json.dumps(digests, separators=(',', ':'))}")
+
+    succeeded, log = call("release", "images-release.yml", inputs)
+    same("that the release succeeds", (succeeded, log if not succeeded else ""), (True, ""))
     names = ["container-images-linux-amd64", "container-images-linux-arm64", "reports-linux-amd64", "reports-linux-arm64"]
     same("the artifacts", sorted(path.name for path in (repository.state / "artifacts").iterdir()), names)
     digests = json.loads(repository.record("publish")["digests"])
@@ -305,17 +317,26 @@ def hostile(state):
         config = json.loads(skopeo("inspect", "--config", "--override-arch", platforms[-1], f"oci:{store}/{image}:dev-2.0.0"))
         same(f"the architecture of {image}", config["architecture"], platforms[-1])
         same(f"the label of {image}", config["config"]["Labels"]["text"], first_line)
-    same("what the deploy script got", (repository.state / "deployed").read_text().split("\n")[:2], ["dev", "2.0.0"])
-    same("the digests that it got", json.loads((repository.state / "deployed").read_text().split("\n")[2]), digests)
-    after = (repository.state / "after").read_text().split()
-    same("the outputs of the workflow", after, ["2.0.0", *sorted(f"oci:{store}/{image}:dev-2.0.0" for image in ("both", "arm"))])
+    called("dev")
+
+    promotion = {
+        "version": "${{ inputs.version }}",
+        "to": "test",
+        "ref": HOSTILE_NAME,
+        "working-directory": HOSTILE_NAME,
+        "require": "lint\nsbom\nprovenance\nplatforms",
+        "lift-hold": HOSTILE,
+        "registry": f"oci:{store}",
+        "deploy": script.name,
+    }
+    succeeded, log = call("promote", "images-promote.yml", promotion)
+    same("that the promotion succeeds", (succeeded, log if not succeeded else ""), (True, ""))
+    called("test")
 
     # A script's name is not a command.
-    for deploy in ("$(touch executed)", "missing; touch executed"):
-        (repository.checkout / ".github/workflows/caller.yml").write_text(CALLER % json.dumps({**inputs, "deploy": deploy, "native-runners": False}))
-        succeeded, log = repository.run("no-script", "caller.yml", "workflow_dispatch", {"inputs": {"version": "2.0.0"}}, variables={"AWS_ROLE": ROLES["AWS_ROLE"]})
-        same("that it fails", succeeded, False)
-        contains(log, "No such file or directory")
+    succeeded, log = call("no-script", "images-promote.yml", {**promotion, "deploy": "$(touch executed); touch executed"})
+    same("that a missing script is a failure", succeeded, False)
+    contains(log, "./$(touch executed); touch executed: No such file or directory")
     print("  hostile: two platforms, each on its runner, are one image; no value is run")
 
 

@@ -334,7 +334,9 @@ mod tests {
             assert!(gate(line).is_some(), "{line}");
             assert!(pattern.is_match(line), "{line}");
         }
-        for line in ["", "lint=error", "scan", "scan=off", "scan=hihg", "soak", "soak=day", "window", "signatures", "sbom "] {
+        for line in
+            ["", "lint=error", "scan", "scan=off", "scan=hihg", "soak", "soak=day", "window", "signatures", "sbom "]
+        {
             assert!(!pattern.is_match(line), "{line}");
         }
     }

@@ -38,7 +38,10 @@ mod tests {
         for identifier in [RECORD, BUILD, LOCAL_BUILDER, PROMOTE, GATES, SBOM, VEX] {
             let path = identifier.strip_prefix("https://github.com/").unwrap_or_default();
             let parts: Vec<&str> = path.split('/').collect();
-            assert!(matches!(parts[..], [owner, repository, _, _] if !owner.is_empty() && !repository.is_empty()), "{path}");
+            assert!(
+                matches!(parts[..], [owner, repository, _, _] if !owner.is_empty() && !repository.is_empty()),
+                "{path}"
+            );
         }
     }
 }

@@ -333,6 +333,12 @@ def hostile(state):
     same("that the promotion succeeds", (succeeded, log if not succeeded else ""), (True, ""))
     called("test")
 
+    report = {name: inputs[name] for name in ("working-directory", "build-args", "scan-threshold")}
+    succeeded, log = call("report", "images-pull-request.yml", {**report, "images": "Arm"})
+    same("that the report succeeds", (succeeded, log if not succeeded else ""), (True, ""))
+    same("the verdict", repository.record("report")["verdict"], "pass")
+    same("the images of the report", list(json.loads(repository.record("report")["digests"])), ["Arm"])
+
     # A script's name is not a command.
     succeeded, log = call("no-script", "images-promote.yml", {**promotion, "deploy": "$(touch executed); touch executed"})
     same("that a missing script is a failure", succeeded, False)

@@ -188,7 +188,7 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string_pretty(&build.predicate(&environment)).unwrap(), @r#"
         {
           "buildDefinition": {
-            "buildType": identifier::BUILD,
+            "buildType": "https://github.com/OWNER/REPO/build/v1",
             "externalParameters": {
               "image": "Web",
               "dockerfile": "images/web/Dockerfile",

@@ -222,7 +222,7 @@ fn every_rung_is_signed_and_all_readers_agree() {
             assert!(uri.ends_with(input["digest"]["sha256"].as_str().unwrap()), "{uri}");
             printed(program("oras").args(["manifest", "fetch", "--plain-http", uri]));
         }
-        let all = statements(registry, to, "https://image-lifecycle.github.io/record/v1");
+        let all = statements(registry, to, concat!(env!("CARGO_PKG_REPOSITORY"), "/record/v1"));
         let record = all.iter().find(|record| record["predicate"]["environment"] == to).unwrap();
         fits(&record["predicate"], "record");
         assert_eq!(record["predicate"]["imageCommit"], "0123456789abcdef0123456789abcdef01234567");

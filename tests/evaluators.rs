@@ -35,9 +35,14 @@ fn templates() -> BTreeMap<String, String> {
         ("BY_TAG".to_owned(), BY_TAG.to_owned()),
         ("BY_REPOSITORY".to_owned(), BY_REPOSITORY.to_owned()),
     ]);
-    for folder in
-        ["tests/support/evaluators/templates", "fuzz/seeds/template", "exemplar", "crates/cfn-images/src/tests"]
-    {
+    for folder in [
+        "tests/support/evaluators/templates",
+        "fuzz/seeds/template",
+        "exemplar",
+        "exemplar/per-environment",
+        "examples/one-image",
+        "crates/cfn-images/src/tests",
+    ] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap_or_default();

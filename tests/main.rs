@@ -1,6 +1,7 @@
 //! Black-box tests: the real binaries as the runner starts them, against registries that are as strict as the real ones.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code: a broken fixture is a failed test")]
 
+mod addresses;
 mod build;
 mod build_bases;
 mod build_builders;

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 use tokio::sync::Semaphore;
 
-use lifecycle::evidence::{Artifact, Payload, artifact_type};
+use lifecycle::evidence::{Artifact, Payload, artifact_type, identifier};
 use lifecycle::{ActionError, clock};
 use oci::{CONFIG_LIMIT, Content, Descriptor, Digest, Layout, Platform, annotation};
 use runner_protocol::{Program, Runner, run};
@@ -62,9 +62,6 @@ const SPDX: SyftFormat = SyftFormat {
     marker: "spdxVersion",
     normalize: normalize_spdx,
 };
-
-/// The prefix of the namespaces of SPDX documents.
-const NAMESPACE: &str = "https://image-lifecycle.github.io/sbom/";
 
 /// The SBOM of one platform of an image.
 pub(crate) struct GeneratedSbom {
@@ -272,7 +269,7 @@ fn normalize_spdx(document: &mut Value, subject: &SbomSubject) {
     if let Some(members) = document.as_object_mut() {
         members.remove("documentNamespace");
     }
-    document["documentNamespace"] = format!("{NAMESPACE}{}", uuid(document)).into();
+    document["documentNamespace"] = format!("{}{}", identifier::SBOM, uuid(document)).into();
 }
 
 #[cfg(test)]
@@ -344,7 +341,7 @@ END"#;
         assert_eq!(document["packages"][1]["externalRefs"][0]["referenceLocator"], purl);
         assert_eq!(document["packages"][0], json!({"SPDXID": "P"}));
         assert_eq!(document["creationInfo"]["created"], "1970-01-01T00:00:00Z");
-        assert!(document["documentNamespace"].as_str().unwrap().starts_with(NAMESPACE));
+        assert!(document["documentNamespace"].as_str().unwrap().starts_with(identifier::SBOM));
         assert_eq!(whole_seconds(Some("2026-01-02T03:04:05.678+01:00")), "2026-01-02T02:04:05Z");
     }
 }

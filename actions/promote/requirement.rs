@@ -314,6 +314,33 @@ mod tests {
         Requirement::parse(line).map(|asked| asked.gate)
     }
 
+    /// Editors check a list of gates by the schema, so it has to accept what is accepted here.
+    #[test]
+    fn the_schema_for_editors_knows_the_gates() {
+        let text = include_str!("../../docs/schema/gates.schema.json");
+        let items = serde_json::from_str::<serde_json::Value>(text).unwrap()["items"].take();
+        assert_eq!(items["examples"], serde_json::json!(EXAMPLES));
+        let pattern = regex_lite::Regex::new(items["pattern"].as_str().unwrap()).unwrap();
+        let more = [
+            "scan = high",
+            "no-new=critical, unknown",
+            "soak=1h 30m",
+            "window=sat-mon 22:00-02:00 UTC",
+            "signature=~https://github\\.com/shop/.* records=notation-key wait=2m",
+            "signature wait=2m",
+            "signature=key:awskms:///alias/images",
+        ];
+        for line in EXAMPLES.into_iter().chain(more) {
+            assert!(gate(line).is_some(), "{line}");
+            assert!(pattern.is_match(line), "{line}");
+        }
+        for line in
+            ["", "lint=error", "scan", "scan=off", "scan=hihg", "soak", "soak=day", "window", "signatures", "sbom "]
+        {
+            assert!(!pattern.is_match(line), "{line}");
+        }
+    }
+
     #[test]
     fn gates() {
         let asked = parse(&Input::new("require", "lint\n# why not\nscan = high\n\nscan=high\nsoak=1h 30m")).unwrap();

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -111,12 +112,13 @@ def describe_when_done(name, **request):
 
 
 def get(url, path):
-    """A signed request to the deployed API. Its host name means nothing but to the emulator, which is connected to."""
+    """A signed request to the deployed API. Only the emulator knows its host name, by the API's ID, and is connected to."""
     session = boto3.session.Session()
     request = AWSRequest("GET", url + path)
     SigV4Auth(session.get_credentials(), "execute-api", session.region_name).add_auth(request)
-    headers = {**dict(request.headers), "Host": url.removeprefix("http://")}
-    sent = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"] + path, headers=headers)
+    address = urllib.parse.urlsplit(url + path)
+    headers = {**dict(request.headers), "Host": f"{address.hostname.partition('.')[0]}.execute-api.localhost"}
+    sent = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"] + address.path, headers=headers)
     with urllib.request.urlopen(sent, timeout=DEADLINE) as answer:
         return json.load(answer)
 

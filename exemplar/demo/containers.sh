@@ -15,7 +15,7 @@ run_containers() {
   server=$!
   container exemplar-busybox
   for tries in {1..50}; do
-    page=$(inside "${command[@]}" http://127.0.0.1:8080/ 2>"$state/busybox.log") && break
+    page=$(inside "${command[@]}" 2>"$state/busybox.log") && break
     kill -0 "$server" 2>/dev/null || break
     sleep 0.1
   done
@@ -42,7 +42,7 @@ container() {
   local name read='
 import json, sys
 config = json.load(sys.stdin)["config"]
-print(config["User"], *config["Env"], "--", *config["Entrypoint"], sep="\0", end="\0")'
+print(config["User"], *config["Env"], "--", *(config.get("Entrypoint") or []), *(config.get("Cmd") or []), sep="\0", end="\0")'
   skopeo copy --quiet --src-tls-verify=false "$(skopeo_source "$1" "prod-$version")" \
     "containers-storage:[vfs@$state/storage+$state/storage-run]localhost/$1:prod"
   name=$("${buildah[@]}" from --pull-never "localhost/$1:prod")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Deploys the result of `npm run build` as a version to an environment.
+# Deploys a version to an environment: the result of `npm run build`, and the small stack in `per-environment`.
 #
 #   deploy.sh ENVIRONMENT VERSION [DIGESTS]
 #
@@ -17,3 +17,5 @@ parameters=("Environment=$environment" "DeploymentVersion=$version" "ImageDigest
 read -ra more <<<"${EXEMPLAR_PARAMETERS:-}"
 
 sam deploy --config-env "$environment" --parameter-overrides "${parameters[@]}" "${more[@]}"
+sam deploy --config-env "$environment" --template-file per-environment/template.yaml \
+  --stack-name "exemplar-per-environment-$environment" --parameter-overrides "${parameters[@]:0:2}"

@@ -1,22 +1,23 @@
 // The API, which returns all deployed images or one of them.
 
-import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from "aws-lambda";
+import type { APIGatewayProxyEvent, APIGatewayProxyResult } from "aws-lambda";
 
 import type { Deployment } from "./deployment.js";
 import { errorFields, type Log } from "./log.js";
 
 /** The part of a request that is read. API Gateway sends more. */
-export type Request = Pick<APIGatewayProxyEventV2, "routeKey" | "pathParameters"> & {
-  readonly requestContext: Pick<APIGatewayProxyEventV2["requestContext"], "requestId">;
+export type Request = Pick<APIGatewayProxyEvent, "httpMethod" | "resource" | "pathParameters"> & {
+  readonly requestContext: Pick<APIGatewayProxyEvent["requestContext"], "requestId">;
 };
-export type Response = APIGatewayProxyStructuredResultV2 & { statusCode: number; body: string };
+export type Response = APIGatewayProxyResult;
 
 /** Handles one request and writes one line to the log. Never throws. */
 export function serve(deployment: Deployment, log: Log, request: Request): Response {
   const started = performance.now();
-  const about = { requestId: request.requestContext.requestId, route: request.routeKey };
+  const route = `${request.httpMethod} ${request.resource}`;
+  const about = { requestId: request.requestContext.requestId, route };
   try {
-    const response = answer(deployment, request);
+    const response = answer(deployment, route, request.pathParameters?.["name"]);
     const milliseconds = Math.round(performance.now() - started);
     log("INFO", "request served", { ...about, status: response.statusCode, milliseconds });
     return response;
@@ -26,15 +27,14 @@ export function serve(deployment: Deployment, log: Log, request: Request): Respo
   }
 }
 
-function answer(deployment: Deployment, request: Request): Response {
+function answer(deployment: Deployment, route: string, name = ""): Response {
   const { environment, version, images } = deployment;
-  switch (request.routeKey) {
+  switch (route) {
     case "GET /images":
       return json(200, { environment, version, images });
     case "GET /images/{name}": {
-      const name = request.pathParameters?.["name"];
       const image = images.find((image) => image.name === name);
-      if (image === undefined) return problem(404, "Not Found", `No image is called ${JSON.stringify(name ?? "")}.`);
+      if (image === undefined) return problem(404, "Not Found", `No image is called ${JSON.stringify(name)}.`);
       return json(200, { environment, version, ...image });
     }
     default:

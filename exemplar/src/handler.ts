@@ -1,6 +1,6 @@
 // The entry point of the Lambda function. It reads the deployment once at startup, so that invalid variables fail early.
 
-import type { APIGatewayProxyEventV2 } from "aws-lambda";
+import type { APIGatewayProxyEvent } from "aws-lambda";
 
 import { serve, type Response } from "./api.js";
 import { readDeployment } from "./deployment.js";
@@ -12,6 +12,6 @@ const log = createLog(
   (line) => process.stdout.write(line),
 );
 
-export async function handler(event: APIGatewayProxyEventV2): Promise<Response> {
+export async function handler(event: APIGatewayProxyEvent): Promise<Response> {
   return serve(deployment, log, event);
 }

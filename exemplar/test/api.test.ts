@@ -19,8 +19,8 @@ const DEPLOYMENT: Deployment = {
   ],
 };
 
-function get(routeKey: string, pathParameters: Record<string, string> = {}): Request {
-  return { routeKey, pathParameters, requestContext: { requestId: "request-1" } };
+function get(resource: string, pathParameters: Record<string, string> | null = null): Request {
+  return { httpMethod: "GET", resource, pathParameters, requestContext: { requestId: "request-1" } };
 }
 
 function call(request: Request, deployment = DEPLOYMENT) {
@@ -31,7 +31,7 @@ function call(request: Request, deployment = DEPLOYMENT) {
 }
 
 test("all images, with the environment and the version", () => {
-  const { response, body, logged } = call(get("GET /images"));
+  const { response, body, logged } = call(get("/images"));
   assert.equal(response.statusCode, 200);
   assert.deepEqual(response.headers, { "content-type": "application/json", "cache-control": "no-store" });
   assert.deepEqual(body, DEPLOYMENT);
@@ -46,13 +46,13 @@ test("all images, with the environment and the version", () => {
 });
 
 test("one image", () => {
-  const { response, body } = call(get("GET /images/{name}", { name: "NginxService" }));
+  const { response, body } = call(get("/images/{name}", { name: "NginxService" }));
   assert.equal(response.statusCode, 200);
   assert.deepEqual(body, { environment: "prod", version: "1.2.3", ...DEPLOYMENT.images[0] });
 });
 
 test("an unknown image is a problem, its name quoted", () => {
-  const { response, body, logged } = call(get("GET /images/{name}", { name: 'a"b' }));
+  const { response, body, logged } = call(get("/images/{name}", { name: 'a"b' }));
   assert.equal(response.statusCode, 404);
   assert.equal(response.headers?.["content-type"], "application/problem+json");
   assert.deepEqual(body, { title: "Not Found", status: 404, detail: String.raw`No image is called "a\"b".` });
@@ -60,12 +60,12 @@ test("an unknown image is a problem, its name quoted", () => {
 });
 
 test("an unknown route is a problem", () => {
-  assert.equal(call(get("$default")).response.statusCode, 404);
+  assert.equal(call(get("/other")).response.statusCode, 404);
 });
 
 test("what fails is in the log and not in the answer", () => {
   const broken = { ...DEPLOYMENT, images: undefined } as unknown as Deployment;
-  const { response, body, logged } = call(get("GET /images/{name}", { name: "NginxService" }), broken);
+  const { response, body, logged } = call(get("/images/{name}", { name: "NginxService" }), broken);
   assert.equal(response.statusCode, 500);
   assert.deepEqual(Object.keys(body), ["title", "status", "detail"]);
   assert.equal(logged.level, "ERROR");

@@ -39,9 +39,9 @@ def tags(repository):
     return sorted(tag for image in images for tag in image.get("imageTags", []) if not tag.startswith("sha256-"))
 
 
-def containers(environment):
-    """Container and image of the environment's task definition."""
-    task = boto3.client("ecs").describe_task_definition(taskDefinition=f"{environment}-exemplar")["taskDefinition"]
+def containers(family):
+    """Container and image of the newest task definition of a family."""
+    task = boto3.client("ecs").describe_task_definition(taskDefinition=family)["taskDefinition"]
     return {container["name"]: container["image"] for container in task["containerDefinitions"]}
 
 

@@ -50,18 +50,16 @@ def job(text, inputs):
     for step in report["steps"]:
         kind = step["uses"].split("@")[0] if "uses" in step else step["name"]
         kinds.append(kind)
-        if kind == "./dist/build":
+        if kind == "OWNER/REPO/build":
+            step["uses"] = "./dist/build"
             step["with"].update(inputs)
             told = "steps.build.outputs"
             record = {"name": "Record the outputs", "env": {name: f"${{{{ {told}.{name.lower()} }}}}" for name in ("DIGESTS", "LAYOUT")}}
             steps += [step, {**record, "run": LiteralScalarString(RECORD)}]
         elif kind == "actions/checkout":
-            steps.append(step)
-        elif kind == "Unpack the actions":
-            steps.append({"name": kind, "run": 'cp -R "$DIST" dist'})
+            steps += [step, {"name": "Bring the actions", "run": '[ -e dist ] || cp -R "$DIST" dist'}]
     # Another step has to be looked at here first.
-    expected = ["actions/checkout", "actions/download-artifact", "Unpack the actions", "./dist/build"]
-    same("the steps of the job", kinds, [*expected, "actions/upload-artifact"])
+    same("the steps of the job", kinds, ["actions/checkout", "OWNER/REPO/build", "actions/upload-artifact"])
     report["steps"] = steps
     workflow["jobs"] = {"report": report}
     workflow["on"] = {"pull_request": None}
@@ -73,7 +71,7 @@ class Builders:
         self.state, self.top = state, Path(__file__).parents[2]
         self.tools = Path(os.environ["IMAGE_LIFECYCLE_TOOLS"])
         self.act = self.tools / "python-e2e" / "bin" / "act"
-        self.workflow = (self.top / ".github" / "workflows" / "exemplar-build.yml").read_text()
+        self.workflow = (self.top / "exemplar" / ".github" / "workflows" / "build.yml").read_text()
 
     def run(self, name):
         expected, as_root = BUILDERS[name]
@@ -85,7 +83,7 @@ class Builders:
         for kind in ("bases", "tool-cache"):
             shutil.copytree(self.tools / kind, folder / kind, symlinks=True)
         inputs = {"base-images": f"{CACHE}/=oci:{folder}/bases/"}
-        path = checkout / ".github" / "workflows" / "exemplar-build.yml"
+        path = checkout / ".github" / "workflows" / "build.yml"
         with path.open("w") as file:
             yaml = YAML()
             yaml.width = 1 << 16

@@ -22,24 +22,22 @@ from snyk import Snyk
 from workflow import Copy, Drift
 
 REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
-# A feature above the tag exemplar-v1.1.9.
+# A feature above the tag v1.1.9.
 VERSION = "1.2.0"
 # The key in the template's mapping, the container in the task definition, and the image.
-IMAGES = [("BusyBoxService", "busybox", "exemplar-busybox"), ("NginxService", "nginx", "exemplar-nginx")]
+IMAGES = [("BusyBoxService", "busybox-test", "exemplar-busybox"), ("NginxService", "nginx", "exemplar-nginx")]
 
 # What each job of the workflows has, beside commands that run as they are.
-ASSEMBLE = ["checkout", "dist", "upload-artifact"]
 CREDENTIALS = "configure-aws-credentials"
 BUILD = {
     "test": ["checkout"],
-    "actions": ASSEMBLE,
-    "report": ["checkout", "download-artifact", "build", "upload-artifact"],
-    "build": ["checkout", "download-artifact", CREDENTIALS, "login", "build", "upload-artifact", "upload-artifact"],
+    "report": ["checkout", "build", "upload-artifact"],
+    "build": ["checkout", CREDENTIALS, "build", "upload-artifact", "upload-artifact"],
     "tag": ["tag"],
-    "dev": ["checkout", "download-artifact", "download-artifact", CREDENTIALS, "publish", CREDENTIALS],
+    "dev": ["checkout", "download-artifact", CREDENTIALS, "publish", CREDENTIALS],
 }
-PROMOTE = {"actions": ASSEMBLE, "promote": ["checkout", "download-artifact", CREDENTIALS, "promote", CREDENTIALS]}
-LITERAL = {"literal": ["checkout", "dist", "build", "publish", "promote", "build", "publish", "promote"]}
+PROMOTE = {"promote": ["checkout", CREDENTIALS, "promote", CREDENTIALS]}
+LITERAL = {"literal": ["checkout", "build", "publish", "promote", "build", "publish", "promote"]}
 
 
 class Pipeline:
@@ -51,6 +49,7 @@ class Pipeline:
         foreign = re.compile(r"(AWS|GITHUB|RUNNER|INPUT|SNYK)_")
         self.engine = engine.Engine(tools / "bin" / "wrkflw", state, {
             **{name: value for name, value in os.environ.items() if not foreign.match(name)},
+            "PATH": f"{Path(__file__).with_name('programs')}:{os.environ['PATH']}",
             "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": "/dev/null",
@@ -76,10 +75,10 @@ class Pipeline:
         return made
 
     def workflow(self, name):
-        return (self.top / ".github" / "workflows" / name).read_text()
+        return (self.top / "exemplar" / ".github" / "workflows" / name).read_text()
 
     def build(self, event, source=None):
-        return self.copy(source or self.workflow("exemplar-build.yml"), event, BUILD, {
+        return self.copy(source or self.workflow("build.yml"), event, BUILD, {
             "vars.AWS_ACCOUNT_ID": "444455556666",
             "vars.AWS_BUILD_ROLE": "arn:aws:iam::000000000000:role/build",
             "vars.AWS_PUBLISH_ROLE": "arn:aws:iam::000000000000:role/publish",
@@ -89,7 +88,7 @@ class Pipeline:
         })
 
     def promote(self, target, version=VERSION):
-        return self.copy(self.workflow("exemplar-promote.yml"), "workflow_dispatch", PROMOTE, {
+        return self.copy(self.workflow("promote.yml"), "workflow_dispatch", PROMOTE, {
             "vars.AWS_PROMOTE_ROLE": "arn:aws:iam::000000000000:role/promote",
             "vars.AWS_DEPLOY_ROLE": "arn:aws:iam::000000000000:role/deploy",
             "inputs.target": target,
@@ -104,15 +103,15 @@ class Pipeline:
 
     def drift(self):
         """That a workflow which is no longer what this program knows is not copied."""
-        text = self.workflow("exemplar-build.yml")
+        text = self.workflow("build.yml")
         for part, other in [
-            ("docker login", "docker logout"),
             ("vars.AWS_DEPLOY_ROLE", "vars.AWS_PUBLISH_ROLE"),
             ("steps.set-version.outputs.version", "steps.set-version.outputs.tag"),
             ("uses: actions/download-artifact", "uses: actions/cache"),
-            ("uses: ./dist/publish", "uses: ./dist/promote"),
+            ("uses: OWNER/REPO/build@v1", "uses: OWNER/OTHER/build@v1"),
+            ("uses: OWNER/REPO/publish@v1", "uses: OWNER/REPO/promote@v1"),
             ("fetch-depth: 0", "repository: another"),
-            ("working-directory: exemplar\n          version:", "working-folder: exemplar\n          version:"),
+            ("base-images:", "base-image:"),
         ]:
             if part not in text:
                 raise AssertionError(f"`{part}` is not in the workflow")
@@ -126,7 +125,7 @@ class Pipeline:
     def pull_request(self):
         workflow = self.build("pull_request")
         run = self.engine.run("pull-request", workflow, job="report")
-        ran(run, workflow, ["test", "actions", "report"], [])
+        ran(run, workflow, ["test", "report"], [])
         same("the verdict", self.record("report-build")["verdict"], "pass")
         same("the task definitions", account.families(), [])
 
@@ -134,10 +133,10 @@ class Pipeline:
         snyk = Snyk()
         workflow = self.build("push")
         run = self.engine.run("push", workflow, **snyk.environment())
-        ran(run, workflow, ["test", "actions", "build", "tag", "dev"], ["report"])
+        ran(run, workflow, ["test", "build", "tag", "dev"], ["report"])
         same("the images that Snyk was asked about", snyk.scanned, len(IMAGES))
         origin = ["git", "--git-dir", self.state / "origin.git"]
-        same("the tag", *subprocess.check_output([*origin, "rev-parse", f"exemplar-v{VERSION}", "main"]).split())
+        same("the tag", *subprocess.check_output([*origin, "rev-parse", f"v{VERSION}", "main"]).split())
         built, published = self.record("build-build"), self.record("dev-publish")
         same("the digests that were published", json.loads(published["digests"]), json.loads(built["digests"]))
         return self.deployed("dev", published)
@@ -145,7 +144,7 @@ class Pipeline:
     def promoted(self, target, digests):
         workflow = self.promote(target)
         run = self.engine.run(f"promote-{target}", workflow)
-        ran(run, workflow, ["actions", "promote"], [])
+        ran(run, workflow, ["promote"], [])
         same("the promoted digests", self.deployed(target, self.record("promote-promote")), digests)
 
     def refused(self, name, target, version, step, reason):
@@ -168,7 +167,12 @@ class Pipeline:
         same("the version", outputs["version"], VERSION)
         same("the digests in the registry", digests, json.loads(outputs["digests"]))
         wanted = {name: references[image] for _, name, image in IMAGES}
-        same("the containers of the task definition", account.containers(environment), wanted)
+        family = f"{environment}-test-container"
+        same("the containers of the task definition", account.containers(family), wanted)
+        # The same image under its other name, in the repository of the environment.
+        other = f"{REGISTRY}/exemplar-busybox-{environment}:{VERSION}"
+        same("the other name's digest", account.digest(other), digests["BusyBoxService"])
+        same("its container", account.containers(f"{family}-per-environment"), {"busybox-test": other})
         images = [{"name": key, "reference": references[image], "digest": digests[key]} for key, _, image in IMAGES]
         answer = account.answer(environment)
         told = [{name: image[name] for name in ("name", "reference", "digest")} for image in answer["images"]]
@@ -255,15 +259,15 @@ def main():
         return result
 
     part("Copies of workflows that have changed: refused", pipeline.drift)
-    part("exemplar-build.yml for a pull request", pipeline.pull_request)
-    digests = part("exemplar-build.yml for a push: build, publish to dev, deploy", pipeline.push)
+    part("build.yml for a pull request", pipeline.pull_request)
+    digests = part("build.yml for a push: build, publish to dev, deploy", pipeline.push)
     promote = "Promote container images"
-    part("exemplar-promote.yml to prod, past test: refused", pipeline.refused,
+    part("promote.yml to prod, past test: refused", pipeline.refused,
          "skipped", "prod", VERSION, promote, f"exemplar-busybox:test-{VERSION}")
-    part("exemplar-promote.yml to test", pipeline.promoted, "test", digests)
-    part("exemplar-promote.yml to prod", pipeline.promoted, "prod", digests)
-    part("exemplar-promote.yml with a version that was never released: refused", pipeline.refused,
-         "unreleased", "test", "9.9.9", "Check out with git", "refs/tags/exemplar-v9.9.9")
+    part("promote.yml to test", pipeline.promoted, "test", digests)
+    part("promote.yml to prod", pipeline.promoted, "prod", digests)
+    part("promote.yml with a version that was never released: refused", pipeline.refused,
+         "unreleased", "test", "9.9.9", "Check out with git", "refs/tags/v9.9.9")
     part("Values that a shell would act upon, to each action", pipeline.literal)
 
 

@@ -41,6 +41,7 @@ else
   git fetch --quiet --no-tags --depth 1 "file://$E2E_ORIGIN" "${REF:-$GITHUB_SHA}"
   git checkout --quiet --detach FETCH_HEAD
 fi
+cp -R "$E2E_DIST" dist
 """
 CREDENTIALS = """\
 [[ $ROLE == arn:aws:iam::*:role/* ]]
@@ -99,6 +100,8 @@ class Copy:
 
     def action(self, kind, job, step):
         """A step that uses an action of the release tree, between one that checks and one that writes down."""
+        # The one line that a person changes for actions that are not released: where they are.
+        step["uses"] = f"./dist/{kind}"
         declared = YAML().load(self.dist / kind / "action.yml")
         given = step.setdefault("with", {})
         for name, text in self.more.get(kind, {}).items():
@@ -153,7 +156,7 @@ def kind_of(step):
     if "run" in step:
         return next((kind for kind, start in COMMANDS.items() if start in step["run"]), None)
     folder, _, kind = step["uses"].split("@")[0].rpartition("/")
-    if (folder == "./dist" and kind in ACTIONS) or (folder in ("actions", "aws-actions") and kind in REPLACE):
+    if (folder == "OWNER/REPO" and kind in ACTIONS) or (folder in ("actions", "aws-actions") and kind in REPLACE):
         return kind
     raise Drift(f"nothing is known about `{step['uses']}`")
 
@@ -202,11 +205,6 @@ def credentials(step):
     return [run("Assume a role", CREDENTIALS, ROLE=inputs["role-to-assume"], REGION=inputs["aws-region"])]
 
 
-def dist(step):
-    step["run"] = LiteralScalarString('cp -R "$E2E_DIST" dist\n')
-    return [step]
-
-
 def tag(step):
     step["run"] = LiteralScalarString('git --git-dir "$E2E_ORIGIN" tag "$TAG" "$GITHUB_SHA"\n')
     return [step]
@@ -214,13 +212,11 @@ def tag(step):
 
 ACTIONS = ("build", "publish", "promote")
 # By a part of the command.
-COMMANDS = {"dist": "cargo xtask dist", "login": "docker login", "tag": "gh api"}
+COMMANDS = {"tag": "gh api"}
 REPLACE = {
     "checkout": checkout,
     "upload-artifact": upload,
     "download-artifact": download,
     "configure-aws-credentials": credentials,
-    "dist": dist,
-    "login": lambda step: [],
     "tag": tag,
 }

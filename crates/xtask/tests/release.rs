@@ -24,12 +24,20 @@ impl Place {
 
         fs::create_dir_all(place.path("checkout/.github/release")).unwrap();
         fs::copy(script("check"), place.path("checkout/.github/release/check")).unwrap();
-        let manifest = "[workspace.dependencies]\nx = 1\n[workspace.package]\nversion = \"1.2.0\"\n[package]\nversion = \"9.9.9\"\n";
-        fs::write(place.path("checkout/Cargo.toml"), manifest).unwrap();
+        place.manifest(&place.remote());
         let changes =
             "## [Unreleased]\n- later\n## [1.2.0] - 2026-01-31\n\n- a change\n\n## [1.1.0] - 2025-01-31\n- old\n";
         fs::write(place.path("checkout/CHANGELOG.md"), changes).unwrap();
         place
+    }
+
+    /// Writes the manifest of a project with this address.
+    fn manifest(&self, repository: &str) {
+        let manifest = format!(
+            "[workspace.dependencies]\nx = 1\n[workspace.package]\nversion = \"1.2.0\"\nrepository = \"{repository}\"\n\
+             [package]\nversion = \"9.9.9\"\n"
+        );
+        fs::write(self.path("checkout/Cargo.toml"), manifest).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -134,6 +142,10 @@ fn only_the_right_version_can_be_released() {
     assert_eq!(succeed(place.check("1.2.0")), "- a change");
     assert_eq!(error(&place.check("v1.2.0")), "::error::not a version of the form 1.2.3: v1.2.0");
     assert_eq!(error(&place.check("1.2.1")), "::error::Cargo.toml says 1.2.0, not 1.2.1");
+    place.manifest("https://github.com/OWNER/REPO");
+    let expected = "::error::Cargo.toml says that the repository is https://github.com/OWNER/REPO, not file://";
+    assert!(error(&place.check("1.2.0")).starts_with(expected));
+    place.manifest(&place.remote());
 
     succeed(place.push("1.2.0"));
     assert_eq!(error(&place.check("1.2.0")), "::error::v1.2.0 has been released");

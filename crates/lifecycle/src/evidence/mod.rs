@@ -5,6 +5,7 @@ mod dated_version;
 mod decode;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub mod identifier;
 pub mod lint;
 pub mod packages;
 pub mod provenance;
@@ -48,5 +49,5 @@ pub mod predicate_type {
     /// [OpenVEX](https://openvex.dev): the waivers that apply to an image.
     pub const OPENVEX: &str = "https://openvex.dev/ns/v0.2.0";
     /// The record of a publication, promotion or rollback: [`Record`](super::Record).
-    pub const RECORD: &str = "https://image-lifecycle.github.io/record/v1";
+    pub const RECORD: &str = super::identifier::RECORD;
 }

@@ -4,15 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Artifact, Payload, artifact_type, attest, predicate_type, statement};
+use super::{Artifact, Payload, artifact_type, attest, identifier, predicate_type, statement};
 use oci::{Descriptor, Digest, ErrorKind, Platform, StoreError, annotation};
 use runner_protocol::Variables;
-
-/// The `buildType` of this project's own statements. It defines their parameters.
-pub const BUILD_TYPE: &str = "https://image-lifecycle.github.io/build/v1";
-
-/// The `builder.id` of a build outside of a workflow.
-const LOCAL_BUILDER: &str = "https://image-lifecycle.github.io/builder/local";
 
 /// A build, for this project's own statement. Secrets are listed by ID only, without their values.
 #[derive(Debug, Clone)]
@@ -94,7 +88,7 @@ impl Build<'_> {
         }
         json!({
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
+                "buildType": identifier::BUILD,
                 "externalParameters": parameters,
                 "internalParameters": internal,
                 "resolvedDependencies": dependencies,
@@ -106,7 +100,7 @@ impl Build<'_> {
 
 /// Returns the builder's identity: the workflow at its ref. All attestations of this run's builds use it.
 pub fn builder_id(variables: &Variables) -> String {
-    variables.workflow_url().unwrap_or_else(|| LOCAL_BUILDER.to_owned())
+    variables.workflow_url().unwrap_or_else(|| identifier::LOCAL_BUILDER.to_owned())
 }
 
 /// Returns BuildKit's statement about a platform as a referrer of the platform's manifest. `bytes` is a layer of
@@ -194,7 +188,7 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string_pretty(&build.predicate(&environment)).unwrap(), @r#"
         {
           "buildDefinition": {
-            "buildType": "https://image-lifecycle.github.io/build/v1",
+            "buildType": "https://github.com/OWNER/REPO/build/v1",
             "externalParameters": {
               "image": "Web",
               "dockerfile": "images/web/Dockerfile",
@@ -248,7 +242,7 @@ mod tests {
             [("GITHUB_SERVER_URL", "https://git.example/"), ("GITHUB_WORKFLOW_REF", "o/n/.github/workflows/b.yml@r")];
         assert_eq!(builder_id(&Variables::from(enterprise)), "https://git.example/o/n/.github/workflows/b.yml@r");
         let local = build.predicate(&Variables::from([]));
-        assert_eq!(local["runDetails"]["builder"]["id"], LOCAL_BUILDER);
+        assert_eq!(local["runDetails"]["builder"]["id"], identifier::LOCAL_BUILDER);
         assert_eq!(local["buildDefinition"]["resolvedDependencies"].as_array().map(Vec::len), Some(1));
     }
 

@@ -2,14 +2,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Artifact, attest, predicate_type, statement};
+use super::{Artifact, attest, identifier, predicate_type, statement};
 use oci::{Descriptor, Digest, StoreError};
-
-/// The identity of the verifier: the action promote of this major version.
-const VERIFIER: &str = "https://image-lifecycle.github.io/promote/v1";
-
-/// What the policy's digest is computed from: the list of gates.
-const POLICY: &str = "https://image-lifecycle.github.io/gates/v1";
 
 /// The version of SLSA whose levels the summary names.
 const SLSA_VERSION: &str = "1.1";
@@ -55,10 +49,10 @@ impl VerificationSummary {
     pub fn artifact(&self, subject: &Descriptor) -> Result<Artifact, StoreError> {
         let inputs = self.inputs.iter().map(|(uri, digest)| json!({"uri": uri, "digest": {"sha256": digest.hex()}}));
         let predicate = json!({
-            "verifier": {"id": VERIFIER, "version": {"image-lifecycle": env!("CARGO_PKG_VERSION")}},
+            "verifier": {"id": identifier::PROMOTE, "version": {"image-lifecycle": env!("CARGO_PKG_VERSION")}},
             "timeVerified": self.time,
             "resourceUri": self.resource,
-            "policy": {"uri": POLICY, "digest": {"sha256": self.policy.hex()}},
+            "policy": {"uri": identifier::GATES, "digest": {"sha256": self.policy.hex()}},
             "inputAttestations": inputs.collect::<Vec<_>>(),
             "verificationResult": self.result(),
             "verifiedLevels": self.levels(),

@@ -11,11 +11,8 @@ use serde_json::{Value, json};
 
 use super::scan::Scan;
 use super::waivers::{Waiver, Waivers};
-use super::{Artifact, attest, predicate_type, statement};
+use super::{Artifact, attest, identifier, predicate_type, statement};
 use oci::{Digest, StoreError};
-
-/// The prefix of the documents' identifiers.
-const NAMESPACE: &str = "https://image-lifecycle.github.io/vex/";
 
 impl Scan {
     /// Returns the waivers that accept a vulnerability of this platform as a referrer of its manifest, or `None` if there
@@ -50,7 +47,7 @@ impl Scan {
             "tooling": "image-lifecycle",
             "statements": statements,
         });
-        let id = format!("{NAMESPACE}{}", Digest::of(document.to_string().as_bytes()).hex());
+        let id = format!("{}{}", identifier::VEX, Digest::of(document.to_string().as_bytes()).hex());
         document["@id"] = id.into();
         let statement = statement(name, digest, predicate_type::OPENVEX, document);
         attest(&self.subject, &statement, BTreeMap::new(), created).map(Some)
@@ -150,7 +147,7 @@ mod tests {
         let product = json!({"@id": purl, "identifiers": {"purl": purl}, "hashes": {"sha-256": digest.hex()}});
         let mut predicate = said["predicate"].clone();
         let id = predicate["@id"].take();
-        assert!(id.as_str().unwrap().starts_with("https://image-lifecycle.github.io/vex/"), "{id}");
+        assert!(id.as_str().unwrap().starts_with(identifier::VEX), "{id}");
         let expected = json!({
             "@context": "https://openvex.dev/ns/v0.2.0",
             "@id": null,

@@ -3,8 +3,13 @@
 //! ```text
 //! build/action.yml  publish/action.yml  promote/action.yml
 //! bin/Linux-X64/action-build ...        the folder's name is `$RUNNER_OS-$RUNNER_ARCH`
+//! .github/workflows/images-release.yml ...   the reusable workflows, which call the actions of this tree by `$/build`
+//! docs/schema/images.schema.json ...         what editors load
 //! README.md  LICENSE  SHA256SUMS
 //! ```
+//!
+//! Workflows keep their path and their bytes. GitHub refuses a push that creates a workflow by a token without the
+//! permission for workflows, which a job's token never has, unless another branch has the same file at the same path.
 //!
 //! The tree has no symbolic links: a runner that unpacks a zip file would turn them into text files.
 

@@ -53,6 +53,9 @@ pub(super) fn assemble(
     for name in ["README.md", "LICENSE"] {
         copy(&root.join(name), &tree.join(name), 0o644)?;
     }
+    for name in consumer_files(root)? {
+        copy(&root.join(&name), &tree.join(&name), 0o644)?;
+    }
     for binary in binaries {
         copy(&binary.path, &tree.join("bin").join(binary.platform.folder()).join(&binary.name), 0o755)?;
     }
@@ -64,6 +67,21 @@ pub(super) fn assemble(
         renamed => renamed.with_context(|| out.display().to_string())?,
     }
     fs::rename(&tree, &out).with_context(|| out.display().to_string())
+}
+
+/// Returns the paths of the reusable workflows and of the schemas, which consumers use by their address in the tree.
+fn consumer_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for (folder, prefix, suffix) in [(".github/workflows", "images-", ".yml"), ("docs/schema", "", ".schema.json")] {
+        let entries = fs::read_dir(root.join(folder)).with_context(|| folder.to_owned())?;
+        for entry in entries {
+            let name = entry?.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix)) {
+                found.push(Path::new(folder).join(name));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Checks that `out` may be replaced: it is a release tree, empty, or missing.
@@ -123,6 +141,12 @@ mod tests {
         for name in ["action-build.yml", "action-publish.yml", "action-promote.yml", "README.md", "LICENSE"] {
             fs::write(root.path().join(name), format!("{name}\r\n")).unwrap();
         }
+        let consumed = ["images-release.yml", "ci.yml"].map(|name| format!(".github/workflows/{name}"));
+        for name in consumed.into_iter().chain(["docs/schema/record.schema.json".to_owned()]) {
+            let path = root.path().join(&name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
         root
     }
 
@@ -150,10 +174,12 @@ mod tests {
         assert_eq!(
             listing,
             [
+                "644 ./.github/workflows/images-release.yml",
                 "644 ./LICENSE",
                 "644 ./README.md",
                 "644 ./SHA256SUMS",
                 "644 ./build/action.yml",
+                "644 ./docs/schema/record.schema.json",
                 "644 ./promote/action.yml",
                 "644 ./publish/action.yml",
                 "755 ./bin/Linux-ARM64/action-build",
@@ -164,7 +190,7 @@ mod tests {
         assert_eq!(fs::read(out.join("build/action.yml")).unwrap(), b"action-build.yml\r\n");
         let check = Command::new("sha256sum").args(["--check", "--strict", SUMS]).current_dir(&out).output().unwrap();
         assert!(check.status.success(), "{check:?}");
-        assert_eq!(String::from_utf8(check.stdout).unwrap().lines().count(), 8);
+        assert_eq!(String::from_utf8(check.stdout).unwrap().lines().count(), 10);
         assert_eq!(binaries(&out).unwrap().len(), 3);
         let refused = assemble(root.path(), &[], Path::new("dist"), |_| bail!("too heavy")).unwrap_err();
         assert_eq!(refused.to_string(), "too heavy");

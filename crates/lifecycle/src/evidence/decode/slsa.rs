@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Document, Reason, Text, null_as_default};
-use crate::evidence::provenance::BUILD_TYPE;
+use crate::evidence::identifier;
 use crate::evidence::results::{Provenance, time};
 use oci::limited::List;
 
@@ -140,7 +140,7 @@ pub(in crate::evidence) fn build_args(
     }
     let Own { definition } = document.parse()?;
     match definition.kind.0.as_deref() {
-        Some(BUILD_TYPE) => match serde_json::from_value(definition.parameters.build_args) {
+        Some(identifier::BUILD) => match serde_json::from_value(definition.parameters.build_args) {
             Ok(build_args) => Ok(Some(build_args)),
             Err(_) => Err("names no build arguments"),
         },
@@ -175,7 +175,7 @@ pub(in crate::evidence) fn build_seconds((): (), document: &Document<'_>) -> Res
         finished: Text,
     }
     let Own { definition, run } = document.parse()?;
-    if definition.kind.0.as_deref() != Some(BUILD_TYPE) {
+    if definition.kind.0.as_deref() != Some(identifier::BUILD) {
         return Ok(None);
     }
     let at = |text: Text| text.0.as_deref().and_then(time);
@@ -228,7 +228,7 @@ mod tests {
                 )),
             )
         };
-        let own = BUILD_TYPE;
+        let own = identifier::BUILD;
         assert_eq!(read(own, r#"{"A":"1"}"#), Ok(Some(BTreeMap::from([("A".to_owned(), "1".to_owned())]))));
         assert_eq!(read(own, r#"{"A":1}"#), Err("names no build arguments"));
         assert_eq!(read("https://example.com/other", "[]"), Ok(None));
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_duration_of_a_build_is_that_of_our_own_provenance() {
-        let own = BUILD_TYPE;
+        let own = identifier::BUILD;
         let read = |kind: &str, times: &str| {
             let text =
                 format!(r#"{{"buildDefinition":{{"buildType":"{kind}"}},"runDetails":{{"metadata":{{{times}}}}}}}"#);

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use lifecycle::delivery::{
-    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
+    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, failures, handling, images_table,
+    notes, show_writes,
 };
 use lifecycle::deployment::report_missing;
 use lifecycle::{ActionError, plural};
@@ -12,6 +13,9 @@ use registry::Traffic;
 use runner_protocol::{Cell, Runner, Table, Verdict, escape};
 
 use crate::request::Request;
+
+/// The page of the documentation that explains error messages.
+const TROUBLESHOOTING: &str = "guide/troubleshooting.md";
 
 /// The result of one image, as it appears in the output `images`.
 #[derive(Debug, Serialize)]
@@ -68,13 +72,20 @@ pub(crate) fn write(
     }
     let table = table(&results);
     runner.show(&table);
+    results.iter().filter(|result| result.traffic.total() > 0).for_each(|result| runner.say(traffic(result)));
     let writes = show_writes(writes, runner);
     let missing = report_missing(missing, request.release(), runner);
     if request.common.summary {
-        let (heading, notes) = (heading(request, &results), notes(images.iter()));
+        let (heading, failures, notes) = (heading(request, &results), failures(images.iter()), notes(images.iter()));
+        let outcomes: Vec<&Outcome> = results.iter().map(|result| &result.outcome).collect();
+        let table = images_table(&table, &outcomes);
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{missing}", table.markdown()));
-        runner.summarize(&runner.variables.links());
+        let delivered = images.iter().filter(|_| stage == Stage::Applied);
+        let verify = |name: &str| request.signing.signing.as_ref()?.verification(name, &runner.variables);
+        let handling = handling(delivered, verify, |_| String::new());
+        runner.summarize(&format!("### {heading}\n\n{failures}{table}{notes}{writes}{missing}{handling}"));
+        let help = if outcomes.iter().any(|one| one.status == Status::Failed) { TROUBLESHOOTING } else { "" };
+        runner.summarize(&runner.variables.links_with(help));
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
     let references: Vec<&str> = published.map(|result| result.deployed.as_str()).collect();
@@ -103,18 +114,7 @@ fn heading(request: &Request, results: &[PublicationResult]) -> String {
 }
 
 fn table(results: &[PublicationResult]) -> Table {
-    let mut table = Table::new([
-        "Image",
-        "Reference",
-        "Extra tags",
-        "Digest",
-        "Size",
-        "Attached",
-        "Status",
-        "Requests",
-        "Sent",
-        "Retries",
-    ]);
+    let mut table = Table::new(["Image", "Reference", "Extra tags", "Digest", "Size", "Attached", "Status"]);
     for result in results {
         table.row([
             Cell::text(&result.outcome.name),
@@ -124,12 +124,17 @@ fn table(results: &[PublicationResult]) -> Table {
             Cell::text(result.size.map(format_bytes).unwrap_or_default()),
             result.attachments.cell(),
             Cell::text(result.outcome.status.name()),
-            Cell::text(result.traffic.total().to_string()),
-            Cell::text(format_bytes(result.traffic.sent)),
-            Cell::text(result.traffic.retries.to_string()),
         ]);
     }
     table.filled()
+}
+
+/// Formats what was exchanged with the registry, for the log.
+fn traffic(result: &PublicationResult) -> String {
+    let (name, traffic) = (&result.outcome.name, &result.traffic);
+    let requests =
+        usize::try_from(traffic.total()).map_or_else(|_| "many requests".to_owned(), |count| plural(count, "request"));
+    format!("{name}: {requests}, {} sent, {} retried", format_bytes(traffic.sent), traffic.retries)
 }
 
 fn format_bytes(count: u64) -> String {

@@ -157,8 +157,8 @@ fn release_is_verified(texts: &[String]) {
     assert_eq!(calls(folder).len(), 1, "nothing runs after a checksum that is wrong");
 }
 
-/// A registry with `shop-api:prod-1.2.3`, which was published to dev and promoted twice.
-fn released(sign: bool) -> (DockerRegistry, Project, Image, Sigstore) {
+/// A registry with `shop-api:prod-1.2.3`, which was published to dev and promoted twice, and the summary of publish.
+fn released(sign: bool) -> (DockerRegistry, Project, Image, Sigstore, String) {
     let registry = DockerRegistry::start();
     let project = Project::new(&BY_TAG.replace("shop/api", "shop-api").replace("shop/web", "shop-web"));
     let sigstore = Sigstore::start(project.folder());
@@ -170,11 +170,11 @@ fn released(sign: bool) -> (DockerRegistry, Project, Image, Sigstore) {
         sigstore.workflow(step.env("PATH", sigstore::path()), "release.yml@refs/heads/main")
     };
     let publish = step(project.publish());
-    if sign { publish.input("sign", "keyless") } else { publish }.run().exits(0);
+    let summary = if sign { publish.input("sign", "keyless") } else { publish }.run().exits(0).summary;
     for to in ["test", "prod"] {
         step(project.promote(to)).run().exits(0);
     }
-    (registry, project, image, sigstore)
+    (registry, project, image, sigstore, summary)
 }
 
 /// Returns an example's commands with the registry and the digest of a test.
@@ -187,7 +187,7 @@ fn about(texts: &[String], registry: &DockerRegistry, image: &Image) -> String {
 }
 
 fn evidence_is_read(texts: &[String]) {
-    let (registry, project, image, _sigstore) = released(false);
+    let (registry, project, image, _sigstore, _) = released(false);
     let said = printed(&mut bash(&about(texts, &registry, &image), project.folder()));
     assert!(said.contains(&image.root.digest) && said.contains("application/sarif+json"), "{said}");
     // The statement is the last that is printed: the promotion to prod.
@@ -196,7 +196,7 @@ fn evidence_is_read(texts: &[String]) {
 }
 
 fn signature_is_verified(texts: &[String]) {
-    let (registry, project, image, _sigstore) = released(true);
+    let (registry, project, image, _sigstore, summary) = released(true);
     let host = registry.host().replace("127.0.0.1", "localhost");
     let verify = about(texts, &registry, &image).replace("OWNER/REPO", "shop/backend");
     // The test's own Sigstore is not the public one.
@@ -210,6 +210,14 @@ fn signature_is_verified(texts: &[String]) {
     assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
     assert!(String::from_utf8_lossy(&accepted.stdout).contains(&image.root.digest));
     assert!(!cosign(&text.replace("shop/backend", "shop/other")).status.success());
+
+    // The step summary has the same command for its own image.
+    let commands = summary.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let of_cosign = commands.split("oras discover").next().unwrap().replace("docker pull", ": docker pull");
+    assert!(of_cosign.contains("cosign verify \"$image\""), "{summary}");
+    let accepted = cosign(&of_cosign);
+    assert!(accepted.status.success(), "{of_cosign}: {}", String::from_utf8_lossy(&accepted.stderr));
+    assert!(!cosign(&of_cosign.replace("release.yml", "other.yml")).status.success());
 }
 
 fn layout_is_read(texts: &[String]) {

@@ -118,7 +118,10 @@ fn a_delivered_image_has_its_digest_links_and_commands() {
     let rendered = Rendered::of(&first.summary);
     rendered.says_nothing();
     let code = rendered.texts("code").join("\n");
-    assert!(code.contains(&format!("{name}\n")) && code.contains(&format!("docker pull {name}\n")), "{code}");
+    assert!(
+        code.contains(&format!("{name}\n")) && code.contains(&format!("image={name}\ndocker pull \"$image\"\n")),
+        "{code}"
+    );
     assert!(!code.contains("cosign verify"), "nothing is signed: {code}");
     let page = format!("/repositories/private/111122223333/shop/api/_/image/{digest}/details?region=us-east-1)");
     assert!(first.summary.contains(&page), "{}", first.summary);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifecycle::reporting::TROUBLESHOOTING;
 use lifecycle::{clock, plural};
 use oci::{Digest, Manifest};
 use runner_protocol::{Cell, Runner, Table, Variables, Verdict, code_block, details, escape, message, remarks};
@@ -58,8 +59,7 @@ impl BuildReport<'_> {
         runner.show(&table(self.results));
         if self.summary {
             self.sections(&runner.variables).iter().for_each(|section| runner.summarize(section));
-            let page = if self.failed() > 0 { "guide/troubleshooting.md" } else { "" };
-            runner.summarize(&runner.variables.links_with(page));
+            runner.summarize(&runner.variables.links((self.failed() > 0).then_some(TROUBLESHOOTING)));
         }
         let digest = |result: &'_ ImageResult| Some((result.name.clone(), result.digest.clone()?));
         let digests: BTreeMap<String, Digest> = self.results.iter().filter_map(digest).collect();
@@ -148,7 +148,8 @@ fn contents(result: &ImageResult, built: &BuiltImage) -> String {
     for (platform, manifest) in &built.platforms {
         platforms.row([
             Cell::text(platform.to_string()),
-            Cell::code(manifest.digest.to_string()),
+            // That of a single platform is the image's own.
+            Cell::code(if built.platforms.len() > 1 { manifest.digest.to_string() } else { String::new() }),
             Cell::text(manifest.blobs().count().saturating_sub(1).to_string()),
             Cell::text(humansize::format_size(size(manifest), humansize::BINARY)),
         ]);
@@ -163,7 +164,7 @@ fn contents(result: &ImageResult, built: &BuiltImage) -> String {
     let time = format!("built in {} s", result.seconds);
     let facts = [base, steps, Some(time)].into_iter().flatten();
     let facts: String = facts.map(|fact| format!("- {}\n", message(&fact))).collect();
-    let content = format!("{}{}\n{facts}", code_block("text", [digest.as_str()]), platforms.markdown());
+    let content = format!("{}{}\n{facts}", code_block("text", [digest.as_str()]), platforms.filled().markdown());
     details(&format!("What {} consists of", escape(&result.name)), &content)
 }
 

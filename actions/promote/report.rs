@@ -9,7 +9,7 @@ use lifecycle::delivery::{
 use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::github::GitHub;
-use lifecycle::reporting::{FailedReport, comment_on_pull_request};
+use lifecycle::reporting::{FailedReport, TROUBLESHOOTING, comment_on_pull_request};
 use lifecycle::{ActionError, SecretString, plural};
 use oci::Digest;
 use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, code_block, details, escape};
@@ -153,8 +153,7 @@ fn override_and_links(request: &Request, results: &[PromotionResult], runner: &R
     let reason = request.gates.override_reason.as_ref().filter(|_| results.iter().any(is_overridden));
     let reason = reason.map(|reason| format!("Gates were overridden: {}\n\n", escape(reason))).unwrap_or_default();
     let is_failed = |result: &PromotionResult| matches!(result.outcome.status, Status::Failed | Status::Blocked);
-    let page = if results.iter().any(is_failed) { "guide/troubleshooting.md" } else { "" };
-    reason + &runner.variables.links_with(page)
+    reason + &runner.variables.links(results.iter().any(is_failed).then_some(TROUBLESHOOTING))
 }
 
 /// Returns a table with the results of all gates, if there are any.

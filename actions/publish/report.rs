@@ -7,15 +7,13 @@ use lifecycle::delivery::{
     notes, show_writes,
 };
 use lifecycle::deployment::report_missing;
+use lifecycle::reporting::TROUBLESHOOTING;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use registry::Traffic;
 use runner_protocol::{Cell, Runner, Table, Verdict, escape};
 
 use crate::request::Request;
-
-/// The page of the documentation that explains error messages.
-const TROUBLESHOOTING: &str = "guide/troubleshooting.md";
 
 /// The result of one image, as it appears in the output `images`.
 #[derive(Debug, Serialize)]
@@ -84,8 +82,8 @@ pub(crate) fn write(
         let verify = |name: &str| request.signing.signing.as_ref()?.verification(name, &runner.variables);
         let handling = handling(delivered, verify, |_| String::new());
         runner.summarize(&format!("### {heading}\n\n{failures}{table}{notes}{writes}{missing}{handling}"));
-        let help = if outcomes.iter().any(|one| one.status == Status::Failed) { TROUBLESHOOTING } else { "" };
-        runner.summarize(&runner.variables.links_with(help));
+        let is_failed = outcomes.iter().any(|one| one.status == Status::Failed);
+        runner.summarize(&runner.variables.links(is_failed.then_some(TROUBLESHOOTING)));
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
     let references: Vec<&str> = published.map(|result| result.deployed.as_str()).collect();

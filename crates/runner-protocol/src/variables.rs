@@ -154,21 +154,16 @@ impl Variables {
         Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
     }
 
-    /// Returns Markdown links to the run, its workflow and the commit. Empty if all are unknown.
-    pub fn links(&self) -> String {
-        self.links_with("")
-    }
-
-    /// Returns the same, with a link to a page of the documentation unless its name is empty.
-    pub fn links_with(&self, page: &str) -> String {
+    /// Returns Markdown links to the run, its workflow and the commit, and to a page of the documentation that explains
+    /// messages. What is unknown is left out.
+    pub fn links(&self, page: Option<&str>) -> String {
         let run = self.run_url().and_then(|run| link("run", &run));
         let workflow = self.workflow_page().and_then(|page| link("workflow", &page));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
             let short = commit.get(..7).unwrap_or(commit);
             link(&format!("commit {short}"), &format!("{repository}/commit/{commit}"))
         });
-        let page = Some(page).filter(|page| !page.is_empty()).and_then(|page| self.documentation(page));
-        let page = page.and_then(|page| link("what the messages mean", &page));
+        let page = page.and_then(|page| link("what the messages mean", &self.documentation(page)?));
         let links: Vec<String> = [run, workflow, commit, page].into_iter().flatten().collect();
         if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
     }
@@ -283,19 +278,19 @@ mod tests {
         let variables =
             Variables::from([("GITHUB_REPOSITORY", "shop/api"), ("GITHUB_RUN_ID", "42"), ("GITHUB_SHA", "c0ffee1234")]);
         assert_eq!(
-            variables.links(),
+            variables.links(None),
             "[run](https://github.com/shop/api/actions/runs/42/attempts/1) · \
              [commit c0ffee1](https://github.com/shop/api/commit/c0ffee1234)\n"
         );
         let workflow =
             Variables::from([("GITHUB_WORKFLOW_REF", "shop/api/.github/workflows/release.yml@refs/heads/main")]);
-        assert_eq!(workflow.links(), "[workflow](https://github.com/shop/api/actions/workflows/release.yml)\n");
+        assert_eq!(workflow.links(None), "[workflow](https://github.com/shop/api/actions/workflows/release.yml)\n");
         let line = |file: &str| variables.line_url(Path::new(file), 3);
         let expected = "https://github.com/shop/api/blob/c0ffee1234/images/Dockerfile#L3";
         assert_eq!(line("images/Dockerfile").as_deref(), Some(expected));
         assert_eq!([line("../Dockerfile"), line("/etc/passwd"), variables.documentation("x.md")], [None, None, None]);
         let strange = Variables::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
-        assert_eq!(strange.links(), "");
+        assert_eq!(strange.links(None), "");
         for (address, expected) in [
             ("https://github.com/shop/api/actions/runs/7", true),
             ("https://github.com/shop/api/actions/runs/7/attempts/2", true),

@@ -6,7 +6,7 @@ use registry::EcrHost;
 use runner_protocol::{code_block, details, escape, link};
 
 /// Formats a collapsible section for each image that has a digest: its full name, links and commands. `verify` returns
-/// the command that verifies the image of a given name, and `more` returns further Markdown.
+/// the command that verifies an image, given as a word of the shell, and `more` returns further Markdown.
 pub fn handling<'a>(
     images: impl Iterator<Item = &'a Planned>,
     verify: impl Fn(&str) -> Option<String>,
@@ -25,12 +25,12 @@ fn section(planned: &Planned, verify: impl Fn(&str) -> Option<String>, more: &st
     let console = console.and_then(|address| link("Open in the AWS console", &address));
     let mut content = code_block("text", [name.as_str()]);
     if let Location::Host(_) = &reference.location {
+        // A variable keeps the lines short.
         let commands = [
-            Some("# Pull it.".to_owned()),
-            Some(format!("docker pull {name}")),
-            verify(&name).map(|command| format!("# Verify its signature.\n{command}")),
-            Some("# List what is attached: evidence, records and signatures.".to_owned()),
-            Some(format!("oras discover {name}")),
+            Some(format!("image={name}")),
+            Some("docker pull \"$image\"".to_owned()),
+            verify("\"$image\"").map(|command| format!("# Verify its signature.\n{command}")),
+            Some("# List what is attached: evidence, records and signatures.\noras discover \"$image\"".to_owned()),
         ];
         let commands: Vec<String> = commands.into_iter().flatten().collect();
         content += &code_block("sh", commands.iter().flat_map(|command| command.lines()));

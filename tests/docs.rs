@@ -1,85 +1,12 @@
-//! What the documentation says holds: links lead somewhere, blocks parse, inputs exist, examples fit their schema, and
-//! error messages are those of the programs.
+//! What the documentation says holds: links lead somewhere, blocks parse, inputs exist, and examples fit their schema.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use saphyr::{LoadableYamlNode as _, Yaml};
 use serde_json::Value;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// A fenced block of a document.
-struct Block {
-    document: PathBuf,
-    language: String,
-    text: String,
-    /// The name in `<!-- schema: NAME -->` before it.
-    schema: Option<String>,
-}
-
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path, ending)),
-            false if path.to_string_lossy().ends_with(ending) => found.push(path),
-            false => {}
-        }
-    }
-    found.sort();
-    found
-}
-
-fn documents() -> Vec<PathBuf> {
-    let root = Path::new(ROOT);
-    let mut documents = files(&root.join("docs"), ".md");
-    let more = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "exemplar/README.md", "examples/one-image/README.md"];
-    documents.extend(more.map(|name| root.join(name)));
-    documents
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The lines outside of fenced blocks, and the blocks.
-fn split(document: &Path) -> (Vec<String>, Vec<Block>) {
-    let (mut prose, mut blocks) = (Vec::new(), Vec::<Block>::new());
-    let (mut schema, mut open) = (None, None);
-    for line in read(document).lines() {
-        let bare = line.trim_start();
-        let indent = line.len() - bare.len();
-        match (bare.strip_prefix("```"), open) {
-            (Some(language), None) => {
-                let (language, text) = (language.to_owned(), String::new());
-                blocks.push(Block { document: document.to_owned(), language, text, schema: schema.take() });
-                open = Some(indent);
-            }
-            (Some(_), Some(_)) => open = None,
-            (None, Some(indent)) => {
-                let text = &mut blocks.last_mut().unwrap().text;
-                text.push_str(line.get(indent..).unwrap_or_default());
-                text.push('\n');
-            }
-            (None, None) => {
-                let named = bare.strip_prefix("<!-- schema: ").and_then(|rest| rest.strip_suffix(" -->"));
-                schema = named.map(str::to_owned).or(schema.filter(|_| bare.is_empty()));
-                prose.push(line.to_owned());
-            }
-        }
-    }
-    assert!(open.is_none(), "{}: a block has no end", document.display());
-    (prose, blocks)
-}
-
-fn blocks(language: &str) -> Vec<Block> {
-    let blocks: Vec<Block> = documents().iter().flat_map(|document| split(document).1).collect();
-    let blocks: Vec<Block> = blocks.into_iter().filter(|block| block.language == language).collect();
-    assert!(!blocks.is_empty(), "no block of {language}");
-    blocks
-}
+use crate::support::documents::{Block, ROOT, blocks, documents, files, read, spans, split};
 
 /// The text without what stands in backticks.
 fn without_code(line: &str) -> String {
@@ -118,6 +45,43 @@ fn links_lead_somewhere() {
     assert!(count > 50, "{count}");
 }
 
+#[test]
+fn pictures_exist_and_have_a_description() {
+    let mut count = 0;
+    for document in documents() {
+        let text = read(&document);
+        for address in text.split("src=\"").chain(text.split("srcset=\"")).filter_map(|rest| rest.split_once('"')) {
+            if address.0.ends_with(".png") {
+                count += 1;
+                assert!(document.parent().unwrap().join(address.0).exists(), "{}: {}", document.display(), address.0);
+            }
+        }
+        for image in text.split("<img ").skip(1) {
+            assert!(image.split('>').next().unwrap().contains(" alt=\""), "{}: {image}", document.display());
+        }
+    }
+    assert!(count >= 2, "{count}");
+}
+
+/// A page that ends nowhere leaves its reader alone. Nothing stands below the link.
+#[test]
+fn pages_name_the_one_to_read_next() {
+    let mut count = 0;
+    for document in documents() {
+        let lines = split(&document).0;
+        let next: Vec<usize> = (0..lines.len()).filter(|line| lines[*line].starts_with("Next: ")).collect();
+        if let [line] = next.as_slice() {
+            count += 1;
+            let link = &lines[*line];
+            assert!(link.starts_with("Next: [") && link.ends_with(").") && link.matches("](").count() == 1, "{link}");
+            assert_eq!(line + 1, lines.len(), "{}: something follows `{link}`", document.display());
+        } else {
+            assert!(next.is_empty(), "{}: several pages are next", document.display());
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
 /// Every step of ours in a YAML value.
 fn our_steps<'a>(node: &'a Yaml<'a>, found: &mut Vec<(&'a str, Vec<&'a str>)>) {
     if let Some(mapping) = node.as_mapping() {
@@ -137,8 +101,7 @@ fn our_steps<'a>(node: &'a Yaml<'a>, found: &mut Vec<(&'a str, Vec<&'a str>)>) {
 fn yaml_parses_and_names_inputs_that_exist() {
     let mut count = 0;
     for Block { document, text, .. } in blocks("yaml") {
-        let parsed =
-            Yaml::load_from_str(&text).unwrap_or_else(|error| panic!("{}: {error}\n{text}", document.display()));
+        let parsed = Yaml::load_from_str(&text).unwrap_or_else(|error| panic!("{document}: {error}\n{text}"));
         let mut steps = Vec::new();
         parsed.iter().for_each(|node| our_steps(node, &mut steps));
         for (action, names) in steps {
@@ -151,11 +114,7 @@ fn yaml_parses_and_names_inputs_that_exist() {
             let definition = read(&Path::new(ROOT).join(path));
             for name in names {
                 count += 1;
-                assert!(
-                    definition.contains(&format!("\n{indent}{name}:\n")),
-                    "{}: {action} has no `{name}`",
-                    document.display()
-                );
+                assert!(definition.contains(&format!("\n{indent}{name}:\n")), "{document}: {action} has no `{name}`");
             }
         }
     }
@@ -165,12 +124,12 @@ fn yaml_parses_and_names_inputs_that_exist() {
 #[test]
 fn json_parses_and_fits_its_schema() {
     let mut checked = BTreeSet::new();
-    for Block { document, text, schema, .. } in blocks("json") {
+    for block in blocks("json") {
         let value: Value =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", document.display()));
-        if let Some(name) = schema {
-            fits(&value, &name);
-            checked.insert(name);
+            serde_json::from_str(&block.text).unwrap_or_else(|error| panic!("{}: {error}", block.document));
+        if let Some(name) = block.marked("schema: ") {
+            fits(&value, name);
+            checked.insert(name.to_owned());
         }
     }
     // Files that people write are YAML. Their examples have the line by which an editor finds the schema.
@@ -184,52 +143,6 @@ fn json_parses_and_fits_its_schema() {
     }
     let schemas = files(&Path::new(ROOT).join("docs/schema"), ".schema.json").len();
     assert_eq!(checked.len(), schemas, "an example for each: {checked:?}");
-}
-
-#[test]
-fn policies_are_json_with_statements() {
-    for path in files(&Path::new(ROOT).join("docs/policies"), ".json") {
-        let policy: Value = serde_json::from_str(&read(&path)).unwrap();
-        assert_eq!(policy["Version"], "2012-10-17", "{}", path.display());
-        for statement in policy["Statement"].as_array().unwrap() {
-            assert_eq!(statement["Effect"], "Allow", "{}", path.display());
-            assert!(statement.get("Resource").is_some() != statement.get("Principal").is_some(), "{}", path.display());
-        }
-    }
-}
-
-/// What varies, in the programs' texts, becomes `…` as in the document.
-fn constant(source: &str) -> String {
-    let mut text = String::new();
-    let mut rest = source;
-    while let Some((before, after)) = rest.split_once('{') {
-        text.push_str(before);
-        let name =
-            after.split_once('}').filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || "_.:?#".contains(c)));
-        text.push(if name.is_some() { '…' } else { '{' });
-        rest = name.map_or(after, |(_, behind)| behind);
-    }
-    text + rest
-}
-
-#[test]
-fn error_messages_are_those_of_the_programs() {
-    let root = Path::new(ROOT);
-    let mut sources = files(&root.join("actions"), ".rs");
-    sources.extend(files(&root.join("crates"), ".rs"));
-    sources.extend(["build", "publish", "promote"].map(|name| root.join(format!("action-{name}.yml"))));
-    let sources: String = sources.iter().map(|path| constant(&joined(&read(path)))).collect();
-    let mut count = 0;
-    for row in split(&root.join("docs/guide/troubleshooting.md")).0.iter().filter_map(|line| line.strip_prefix("| ")) {
-        let Some((cell, _)) = row.split_once(" | ") else { continue };
-        for fragment in
-            spans(cell).iter().flat_map(|span| span.split('…')).map(|part| part.trim().trim_matches('`').trim())
-        {
-            count += 1;
-            assert!(sources.contains(fragment), "no program says `{fragment}`: {cell}");
-        }
-    }
-    assert!(count > 80, "{count}");
 }
 
 /// The file of a test that a document names by its path: `gates::a` is in `tests/gates.rs`, `oci::digest::tests::a` in the
@@ -362,26 +275,6 @@ fn every_input_of_a_replaced_action_has_a_row() {
             assert!(named.iter().any(is_named), "{action}: {input} in {named:?}");
         }
     }
-}
-
-/// A text that is written on several lines, on one.
-fn joined(source: &str) -> String {
-    let mut lines = source.split("\\\n");
-    let first = lines.next().unwrap_or_default().to_owned();
-    lines.fold(first, |text, line| text + line.trim_start()).replace("\\\"", "\"")
-}
-
-/// What stands between backticks, one or two of them.
-fn spans(cell: &str) -> Vec<String> {
-    let mut spans = Vec::new();
-    let mut rest = cell;
-    while let Some(start) = rest.find('`') {
-        let fence = if rest[start..].starts_with("``") { "``" } else { "`" };
-        let Some((span, behind)) = rest[start + fence.len()..].split_once(fence) else { break };
-        spans.push(span.trim().to_owned());
-        rest = behind;
-    }
-    spans
 }
 
 /// Holds a value against `docs/schema/NAME.schema.json`. A part of JSON Schema, and an error for what is not of that part.

@@ -19,6 +19,9 @@ use crate::support::tools::{printed, program, tools};
 /// The region of the registry that promote writes to.
 const NEXT_REGION: &str = "eu-west-1";
 
+/// The pages whose files and steps are run here.
+pub(crate) const PAGES: [&str; 4] = ["terraform.md", "kubernetes.md", "ecs-task-definitions.md", "cdk.md"];
+
 /// A page, taken apart.
 struct Page {
     /// Files by their path, from blocks behind "This is `PATH`" or "example in `PATH`".
@@ -29,6 +32,7 @@ struct Page {
 
 impl Page {
     fn read(name: &str) -> Page {
+        assert!(PAGES.contains(&name), "{name} is not in `PAGES`");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide").join(name);
         let text = fs::read_to_string(path).unwrap();
         let file = Regex::new(r"(?:This is|example in) `([^`]+)`").unwrap();
@@ -158,7 +162,7 @@ impl Shop {
 }
 
 /// Returns the entries of a step's mapping, such as `env`, with the values of their expressions.
-fn pairs(step: &Yaml<'_>, key: &str, values: &BTreeMap<String, String>) -> Vec<(String, String)> {
+pub(crate) fn pairs(step: &Yaml<'_>, key: &str, values: &BTreeMap<String, String>) -> Vec<(String, String)> {
     let mapping = step.as_mapping_get(key).and_then(Yaml::as_mapping).into_iter().flatten();
     let expression = Regex::new(r"^\$\{\{ (.+) \}\}$").unwrap();
     let value = |text: &str| match expression.captures(text) {

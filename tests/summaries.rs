@@ -2,8 +2,9 @@
 
 use ecr_fake::{Config, Ecr, Image};
 
-use crate::support::build::{SCRATCH, one};
-use crate::support::project::{BY_TAG, Project, aws, set_registry};
+use crate::support::build::{BUSYBOX, SCRATCH, one};
+use crate::support::markdown::Rendered;
+use crate::support::project::{BY_TAG, Project, aws, default_host, set_registry};
 use crate::support::runner::{Action, Step};
 
 /// Two images that were built, of which one has its repository.
@@ -71,4 +72,90 @@ fn a_plan_that_is_none_is_a_mistake_and_another_one_says_how_to_get_the_new_one(
     let stale = promote().input("expect", &hash).input("extra-tags", "latest").run().exits(1);
     assert!(stale.error().contains("review the plan of a new dry run (output `plan`)"), "{}", stale.error());
     promote().input("expect", &hash).run().exits(0);
+}
+
+/// Fails unless the texts follow each other in this order.
+#[track_caller]
+fn follow(summary: &str, texts: &[&str]) {
+    let mut rest = summary;
+    for text in texts {
+        rest = rest.split_once(text).unwrap_or_else(|| panic!("no `{text}` there: {summary}")).1;
+    }
+}
+
+#[test]
+fn what_failed_is_first_and_the_rest_is_folded() {
+    let (ecr, project) = shop();
+    let run = aws(project.publish(), &ecr).env("GITHUB_ACTION_REPOSITORY", "shop/backend").run().exits(1);
+    let rendered = Rendered::of(&run.summary);
+    rendered.says_nothing();
+    let folded = ["1 image without a failure", "Api: digest, links and commands"];
+    assert_eq!(rendered.texts("summary"), folded);
+    follow(&run.summary, &["failed", "- Web: ", "create-repositories", "| Web |", folded[0], "| Api |", folded[1]]);
+    assert!(run.summary.contains("[what the messages mean](https://github.com/shop/backend/blob/HEAD/docs/"));
+    assert!(!run.summary.contains("Retries") && run.log.raw.contains(" sent, 0 retried"), "{}", run.summary);
+
+    // A gate that blocks comes before the images, and the gates that passed are folded.
+    let step = aws(project.promote("test"), &ecr).input("images", "Api").input("require", "platforms\nsbom");
+    let run = step.run().exits(1);
+    let rendered = Rendered::of(&run.summary);
+    rendered.says_nothing();
+    assert_eq!(rendered.texts("summary"), ["1 gate passed", "What changes in Api"]);
+    follow(
+        &run.summary,
+        &["### Blocked", "#### Gates", "✗ blocked", "1 gate passed", "✓ passed", "| Image | Target |"],
+    );
+}
+
+#[test]
+fn a_delivered_image_has_its_digest_links_and_commands() {
+    let (ecr, project) = shop();
+    let api =
+        |step: Step, version: &str| aws(step, &ecr).input("images", "Api").input("version", version).run().exits(0);
+    let first = api(project.publish(), "1.0.0");
+    let digest = Image::new(1).root.digest;
+    let name = format!("{}/shop/api@{digest}", default_host());
+    let rendered = Rendered::of(&first.summary);
+    rendered.says_nothing();
+    let code = rendered.texts("code").join("\n");
+    assert!(
+        code.contains(&format!("{name}\n")) && code.contains(&format!("image={name}\ndocker pull \"$image\"\n")),
+        "{code}"
+    );
+    assert!(!code.contains("cosign verify"), "nothing is signed: {code}");
+    let page = format!("/repositories/private/111122223333/shop/api/_/image/{digest}/details?region=us-east-1)");
+    assert!(first.summary.contains(&page), "{}", first.summary);
+
+    assert!(!api(project.promote("test"), "1.0.0").summary.contains("To return to"));
+    std::fs::remove_dir_all(project.layout()).unwrap();
+    project.built("Api", &Image::new(3));
+    api(project.publish(), "1.1.0");
+    let second = api(project.promote("test"), "1.1.0");
+    let rendered = Rendered::of(&second.summary);
+    rendered.says_nothing();
+    let code = rendered.texts("code").join("\n");
+    assert!(code.contains("mode: rollback\nto: test\nversion: 1.0.0\n"), "{code}");
+}
+
+#[test]
+fn a_built_image_has_its_base_and_its_findings_their_lines() {
+    let project = one(&format!("FROM {BUSYBOX}\nMAINTAINER shop\nRUN cd /tmp && echo hello >hello.txt\n"));
+    let run = project.build().input("lint", "error").run().exits(0);
+    let rendered = Rendered::of(&run.summary);
+    rendered.says_nothing();
+    assert_eq!(rendered.texts("summary"), ["Lint findings of Api", "What Api consists of"]);
+    let rule = "[DL4000](https://github.com/hadolint/hadolint/wiki/DL4000)";
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let line = format!("[Dockerfile:2](https://github.com/shop/backend/blob/{commit}/Dockerfile#L2)");
+    follow(
+        &run.summary,
+        &[
+            "Lint findings",
+            rule,
+            &line,
+            "What Api consists of",
+            &format!("- based on <code>{BUSYBOX}</code> at <code>sha256:"),
+        ],
+    );
+    assert!(run.summary.contains(run.json("digests")["Api"].as_str().unwrap()), "{}", run.summary);
 }

@@ -21,6 +21,8 @@ pub(crate) struct ImageConfig {
     pub(crate) platform: Platform,
     /// Digests of its uncompressed layers.
     pub(crate) diff_ids: Vec<String>,
+    /// When it was built, in RFC 3339, if it says so.
+    pub(crate) created: Option<String>,
     /// Its history.
     pub(crate) history: Vec<Value>,
     /// Its labels.
@@ -42,6 +44,8 @@ impl ImageConfig {
         struct ConfigFile {
             #[serde(default)]
             config: Option<Container>,
+            #[serde(default)]
+            created: Option<String>,
             #[serde(default)]
             rootfs: RootFs,
             #[serde(default)]
@@ -71,6 +75,7 @@ impl ImageConfig {
         Some(Self {
             platform,
             diff_ids: document.rootfs.diff_ids.unwrap_or_default(),
+            created: document.created,
             history: document.history.unwrap_or_default(),
             labels: container.labels.unwrap_or_default(),
             triggers: container.triggers.unwrap_or_default(),

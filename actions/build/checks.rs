@@ -56,6 +56,8 @@ pub(crate) struct Checks {
 #[derive(Debug, Default)]
 pub(crate) struct CheckResults {
     pub(crate) lint: Option<LintCounts>,
+    /// What lint found.
+    pub(crate) lint_findings: Vec<LintFinding>,
     /// Why the Dockerfile could not be linted, in hadolint's words.
     pub(crate) not_linted: Option<String>,
     pub(crate) vulnerabilities: Option<ScanCounts>,
@@ -222,7 +224,9 @@ impl Checks {
                     checked.problems.push(ActionError::failure(message));
                 }
                 checked.lint = Some(counts);
-                Some(sarif::lint(name, &findings, self.lint_threshold))
+                let document = sarif::lint(name, &findings, self.lint_threshold);
+                checked.lint_findings = findings;
+                Some(document)
             }
             Ok(LintedDockerfile::Unparsed(finding)) => {
                 checked.not_linted = Some(format!("{}: {}", finding.source_location, finding.message));

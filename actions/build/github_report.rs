@@ -28,8 +28,8 @@ impl GitHubReport<'_> {
         let all = async {
             // The token may have the permission for one of them only.
             if self.options.comment {
-                let commented =
-                    comment_on_pull_request(&github, &self.options.subject, &report.sections(), runner).await;
+                let sections = report.sections(&runner.variables);
+                let commented = comment_on_pull_request(&github, &self.options.subject, &sections, runner).await;
                 commented.unwrap_or_else(|failed| failed.annotate(runner));
             }
             if self.options.code_scanning {

@@ -54,6 +54,9 @@ pub(crate) struct ImageResult {
     /// The results of its checks.
     #[serde(skip)]
     pub(crate) checked: CheckResults,
+    /// When its base image was built, if the builder read it.
+    #[serde(skip)]
+    pub(crate) base_created: Option<String>,
     /// The image in the layout, if it was built.
     #[serde(skip)]
     pub(crate) built: Option<BuiltImage>,
@@ -112,6 +115,7 @@ impl ImageResult {
             finished: String::new(),
             findings: Vec::new(),
             checked: CheckResults::default(),
+            base_created: None,
             built: None,
             reused: None,
             content_key: None,
@@ -134,6 +138,7 @@ impl ImageResult {
 
     /// Records an image that was built.
     pub(crate) fn set_built(&mut self, built: BuiltImage, output: BuildOutput) {
+        self.base_created = output.base_configs.values().filter_map(|config| config.created.clone()).min();
         self.bases = output.bases;
         self.findings = output.findings;
         self.cached = output.cached;

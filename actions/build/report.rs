@@ -3,13 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifecycle::plural;
-use oci::Digest;
-use runner_protocol::{Cell, Runner, Table, Verdict, escape, message, remarks};
+use lifecycle::reporting::TROUBLESHOOTING;
+use lifecycle::{clock, plural};
+use oci::{Digest, Manifest};
+use runner_protocol::{Cell, Runner, Table, Variables, Verdict, code_block, details, escape, message, remarks};
 
+use crate::built_image::{BASE_ANNOTATION, BuiltImage};
 use crate::image::Image;
 use crate::image_result::{BuildStatus, ImageResult};
+use crate::presentation;
 use crate::reuse::ReusedImage;
+
+/// The most lint findings of one image that the summary lists.
+const LISTED_FINDINGS: usize = 50;
+
+/// The number of seconds in a day.
+const DAY: i64 = 24 * 60 * 60;
 
 /// Writes the output `matrix`, with one job per image.
 pub(crate) fn write_matrix(images: &[Image], runner: &Runner) {
@@ -49,8 +58,8 @@ impl BuildReport<'_> {
         }
         runner.show(&table(self.results));
         if self.summary {
-            self.sections().iter().for_each(|section| runner.summarize(section));
-            runner.summarize(&runner.variables.links());
+            self.sections(&runner.variables).iter().for_each(|section| runner.summarize(section));
+            runner.summarize(&runner.variables.links((self.failed() > 0).then_some(TROUBLESHOOTING)));
         }
         let digest = |result: &'_ ImageResult| Some((result.name.clone(), result.digest.clone()?));
         let digests: BTreeMap<String, Digest> = self.results.iter().filter_map(digest).collect();
@@ -65,8 +74,8 @@ impl BuildReport<'_> {
         if failed { Verdict::Fail } else { Verdict::Pass }
     }
 
-    /// Returns the report as Markdown sections: all images, then the vulnerabilities of each.
-    pub(crate) fn sections(&self) -> Vec<String> {
+    /// Returns the report as Markdown sections: all images, then what was found in each, then what each consists of.
+    pub(crate) fn sections(&self, variables: &Variables) -> Vec<String> {
         let heading = match (self.failed(), self.dry_run) {
             (0, false) => "Built".to_owned(),
             (0, true) => "Would build".to_owned(),
@@ -78,12 +87,20 @@ impl BuildReport<'_> {
         let passed = self.results.iter().filter(|one| one.status != BuildStatus::Failed).map(remarks_on_passed);
         let skipped = skipped + &passed.collect::<String>() + "\n";
         let failures = self.results.iter().filter_map(|one| Some((one.name.as_str(), one.error.as_deref()?)));
-        let images = format!("### {heading}\n\n{}\n{}{skipped}", table(self.results).markdown(), remarks(failures));
-        let vulnerabilities = self.results.iter().filter(|result| !result.checked.details.is_empty()).map(|result| {
-            let summary = format!("<summary>Vulnerabilities of {}</summary>", escape(&result.name));
-            format!("<details>{summary}\n\n{}\n</details>\n\n", result.checked.details)
+        let is_passed = |row: usize| self.results.get(row).is_some_and(|one| one.status != BuildStatus::Failed);
+        let table =
+            table(self.results).folded(is_passed, |count| format!("{} without a failure", plural(count, "image")));
+        let images = format!("### {heading}\n\n{}{table}{skipped}", remarks(failures));
+        let vulnerabilities =
+            self.results.iter().filter(|result| !result.checked.details.is_empty()).map(|result| {
+                details(&format!("Vulnerabilities of {}", escape(&result.name)), &result.checked.details)
+            });
+        let linted = self.results.iter().filter(|result| !result.checked.lint_findings.is_empty()).map(|result| {
+            let table = presentation::lint_table(&result.checked.lint_findings, LISTED_FINDINGS, variables);
+            details(&format!("Lint findings of {}", escape(&result.name)), &table.markdown())
         });
-        [images].into_iter().chain(vulnerabilities).collect()
+        let contents = self.results.iter().filter_map(|result| Some(contents(result, result.built.as_ref()?)));
+        [images].into_iter().chain(vulnerabilities).chain(linted).chain(contents).collect()
     }
 
     fn failed(&self) -> usize {
@@ -122,6 +139,46 @@ fn table(results: &[ImageResult]) -> Table {
         ]);
     }
     table.filled()
+}
+
+/// Formats what an image consists of: its digest, its platforms, its base image, and how it was built.
+fn contents(result: &ImageResult, built: &BuiltImage) -> String {
+    let digest = built.root.digest.to_string();
+    let mut platforms = Table::new(["platform", "manifest", "layers", "size"]);
+    for (platform, manifest) in &built.platforms {
+        platforms.row([
+            Cell::text(platform.to_string()),
+            // That of a single platform is the image's own.
+            Cell::code(if built.platforms.len() > 1 { manifest.digest.to_string() } else { String::new() }),
+            Cell::text(manifest.blobs().count().saturating_sub(1).to_string()),
+            Cell::text(humansize::format_size(size(manifest), humansize::BINARY)),
+        ]);
+    }
+    let base = |what: &str| built.root.annotations.get(&format!("{BASE_ANNOTATION}{what}"));
+    let base = base("name").map(|name| {
+        let digest = base("digest").map(|digest| format!(" at `{digest}`")).unwrap_or_default();
+        let created = result.base_created.as_deref().and_then(age).unwrap_or_default();
+        format!("based on `{name}`{digest}{created}")
+    });
+    let steps = (result.cached > 0).then(|| format!("{} from the cache", plural(result.cached, "step")));
+    let time = format!("built in {} s", result.seconds);
+    let facts = [base, steps, Some(time)].into_iter().flatten();
+    let facts: String = facts.map(|fact| format!("- {}\n", message(&fact))).collect();
+    let content = format!("{}{}\n{facts}", code_block("text", [digest.as_str()]), platforms.filled().markdown());
+    details(&format!("What {} consists of", escape(&result.name)), &content)
+}
+
+fn size(manifest: &Manifest) -> u64 {
+    manifest.blobs().map(|blob| blob.size).sum()
+}
+
+/// Formats the date of a base image and its age. A reproducible image has the date of its sources, or the Unix epoch, of
+/// which nothing is said.
+fn age(created: &str) -> Option<String> {
+    let days = clock::age_seconds(created)? / DAY;
+    let year: u32 = created.get(..4)?.parse().ok()?;
+    let days = usize::try_from(days).ok().filter(|_| year > 1980)?;
+    Some(format!(", which is {} old ({})", plural(days, "day"), created.get(..10)?))
 }
 
 /// Returns list items that say why an image was reused or built, and why it passed although its checks did not find it

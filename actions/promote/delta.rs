@@ -90,6 +90,14 @@ impl PlannedPromotion {
         }
     }
 
+    /// Returns the version that the target environment had before this promotion, if it had another image and a record
+    /// says which.
+    pub(crate) fn version_before(&self) -> Option<String> {
+        let delivery = self.image.delivery.as_ref().ok()?;
+        let before = self.held_before().ok()??;
+        if before == *delivery.digest() { None } else { self.version_of(Some(&before)) }
+    }
+
     /// Returns the version under which the environment has a digest, if a record says so.
     fn version_of(&self, digest: Option<&Digest>) -> Option<String> {
         let history = self.history.as_ref()?.as_ref().ok()?;

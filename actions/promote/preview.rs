@@ -155,7 +155,7 @@ async fn report(request: &PreviewRequest, previews: &[Preview], runner: &Runner)
     markdown += &remarks(failures.iter().map(|(key, line)| (*key, line.as_str())));
     let sections = [markdown, delta::details(&deltas)];
     if request.common.summary {
-        runner.summarize(&format!("{}{}", sections.concat(), runner.variables.links()));
+        runner.summarize(&format!("{}{}", sections.concat(), runner.variables.links(None)));
     }
     if let Some(token) = &request.comment {
         let subject = format!("preview {}", request.to);

@@ -3,15 +3,17 @@
 use serde::Serialize;
 
 use lifecycle::AtSourceLocation;
-use lifecycle::delivery::{self, Attachments, Outcome, PlannedWrites, Stage, Status, notes, show_writes};
+use lifecycle::delivery::{
+    self, Attachments, Outcome, PlannedWrites, Stage, Status, failures, handling, images_table, notes, show_writes,
+};
 use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
 use lifecycle::github::GitHub;
 use lifecycle::preflight::{self, Check};
-use lifecycle::reporting::{FailedReport, comment_on_pull_request};
+use lifecycle::reporting::{FailedReport, TROUBLESHOOTING, comment_on_pull_request};
 use lifecycle::{ActionError, SecretString, plural};
 use oci::Digest;
-use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, escape};
+use runner_protocol::{Annotation, Cell, Level, Runner, Table, Verdict, code_block, details, escape};
 
 use crate::hold::Hold;
 use crate::plan::{Plan, PlannedPromotion};
@@ -66,20 +68,24 @@ pub(crate) async fn write(
         runner.show(gates);
     }
     let changes = crate::delta::section(plan, request, runner);
+    let outcomes: Vec<&Outcome> = results.iter().map(|result| &result.outcome).collect();
+    let images = || plan.images.iter().map(|planned| &planned.image);
+    let (heading, failures) = (heading(request, stage, &results, checks), failures(images()));
+    let (table, gates) = (images_table(&table, &outcomes), gates.map(|gates| gates_section(&gates, &results)));
+    let gates = gates.unwrap_or_default();
+    // Gates that block come before everything that they hold up.
+    let (first, last) = if stage == Stage::Blocked { (gates, String::new()) } else { (String::new(), gates) };
     if request.common.summary {
-        let notes = notes(plan.images.iter().map(|planned| &planned.image));
-        let gates = gates.as_ref().map(gates_section).unwrap_or_default();
-        let heading = heading(request, stage, &results, checks);
+        let notes = notes(images());
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
+        let handling = handled(request, plan, stage);
         runner.summarize(&format!(
-            "### {heading}\n\n{}\n{notes}{changes}{writes}{checked}{gates}{missing}",
-            table.markdown()
+            "### {heading}\n\n{failures}{first}{table}{notes}{changes}{writes}{checked}{last}{missing}{handling}"
         ));
         runner.summarize(&override_and_links(request, &results, runner));
     }
     if let Some(token) = &request.comment {
-        let heading = heading(request, stage, &results, checks);
-        let sections = [format!("### {heading}\n\n{}\n", table.markdown()), changes];
+        let sections = [format!("### {heading}\n\n{failures}{first}{table}"), changes, last];
         comment(request, token, &sections, runner).await;
     }
     let verdict = delivery::output(&results, |result| &result.outcome, runner);
@@ -120,8 +126,30 @@ fn heading(request: &Request, stage: Stage, results: &[PromotionResult], checks:
     format!("{verb} {version} {route}")
 }
 
-fn gates_section(gates: &Table) -> String {
-    format!("#### Gates\n\n{}\n", gates.markdown())
+/// Formats the results of the gates: those that passed are in a collapsible section.
+fn gates_section(gates: &Table, results: &[PromotionResult]) -> String {
+    let statuses: Vec<GateStatus> = results.iter().flat_map(|result| &result.gates).map(|gate| gate.status).collect();
+    let is_passed = |row: usize| statuses.get(row) == Some(&GateStatus::Passed);
+    let summary = |count: usize| format!("{} passed", plural(count, "gate"));
+    if statuses.iter().all(|status| *status == GateStatus::Passed) {
+        return format!("#### Gates\n\n{}", details(&summary(statuses.len()), &gates.markdown()));
+    }
+    format!("#### Gates\n\n{}", gates.folded(is_passed, summary))
+}
+
+/// Formats what people do with the images that the target environment has now: pull them, look at them, go back.
+fn handled(request: &Request, plan: &Plan, stage: Stage) -> String {
+    let delivered = plan.images.iter().filter(|_| stage == Stage::Applied);
+    let sections = delivered.map(|planned| {
+        let way_back = planned.version_before().filter(|_| !request.transition.rollback).map(|version| {
+            let to = &request.transition.to;
+            let inputs = ["mode: rollback".to_owned(), format!("to: {to}"), format!("version: {version}")];
+            format!("To return to {}, run promote with:\n\n", escape(&version))
+                + &code_block("yaml", inputs.iter().map(String::as_str))
+        });
+        handling([&planned.image].into_iter(), |_| None, |_| way_back.clone().unwrap_or_default())
+    });
+    sections.collect()
 }
 
 /// Formats the reason why gates were overridden, if any, and the links to the run and the commit.
@@ -130,7 +158,8 @@ fn override_and_links(request: &Request, results: &[PromotionResult], runner: &R
         |result: &PromotionResult| result.gates.iter().any(|gate| gate.status == GateStatus::Overridden);
     let reason = request.gates.override_reason.as_ref().filter(|_| results.iter().any(is_overridden));
     let reason = reason.map(|reason| format!("Gates were overridden: {}\n\n", escape(reason))).unwrap_or_default();
-    reason + &runner.variables.links()
+    let is_failed = |result: &PromotionResult| matches!(result.outcome.status, Status::Failed | Status::Blocked);
+    reason + &runner.variables.links(results.iter().any(is_failed).then_some(TROUBLESHOOTING))
 }
 
 /// Returns a table with the results of all gates, if there are any.
@@ -183,7 +212,10 @@ fn annotate(request: &Request, plan: &Plan, runner: &Runner) {
 fn table(results: &[PromotionResult]) -> Table {
     let mut table = Table::new(["Image", "Target", "Extra tags", "Before", "After", "Attached", "Status", "Gates"]);
     for result in results {
-        let gates: Vec<String> = result.gates.iter().map(gate_cell).collect();
+        let passed = result.gates.iter().filter(|gate| gate.status == GateStatus::Passed).count();
+        let others = result.gates.iter().filter(|gate| gate.status != GateStatus::Passed).map(gate_cell);
+        let passed = Some(format!("✓ {passed}")).filter(|_| passed > 0);
+        let gates: Vec<String> = others.chain(passed).collect();
         let after = result
             .outcome
             .digest

@@ -3,10 +3,12 @@
 use serde::Serialize;
 
 use lifecycle::delivery::{
-    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, notes, show_writes,
+    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, failures, handling, images_table,
+    notes, show_writes,
 };
 use lifecycle::deployment::report_missing;
 use lifecycle::preflight::{self, Check};
+use lifecycle::reporting::TROUBLESHOOTING;
 use lifecycle::{ActionError, plural};
 use oci::Digest;
 use registry::Traffic;
@@ -69,6 +71,7 @@ pub(crate) fn write(
     }
     let table = table(&results);
     runner.show(&table);
+    results.iter().filter(|result| result.traffic.total() > 0).for_each(|result| runner.say(traffic(result)));
     let writes = show_writes(writes, runner);
     let checked = match stage {
         Stage::Planned => preflight::show("publish", checks, runner),
@@ -76,10 +79,17 @@ pub(crate) fn write(
     };
     let missing = report_missing(missing, request.release(), runner);
     if request.common.summary {
-        let (heading, notes) = (heading(request, &results, checks), notes(images.iter()));
+        let (failures, notes) = (failures(images.iter()), notes(images.iter()));
+        let heading = heading(request, &results, checks);
+        let outcomes: Vec<&Outcome> = results.iter().map(|result| &result.outcome).collect();
+        let table = images_table(&table, &outcomes);
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
-        runner.summarize(&format!("### {heading}\n\n{}\n{notes}{writes}{checked}{missing}", table.markdown()));
-        runner.summarize(&runner.variables.links());
+        let delivered = images.iter().filter(|_| stage == Stage::Applied);
+        let verify = |name: &str| request.signing.signing.as_ref()?.verification(name, &runner.variables);
+        let handling = handling(delivered, verify, |_| String::new());
+        runner.summarize(&format!("### {heading}\n\n{failures}{table}{notes}{writes}{checked}{missing}{handling}"));
+        let is_failed = outcomes.iter().any(|one| one.status == Status::Failed);
+        runner.summarize(&runner.variables.links(is_failed.then_some(TROUBLESHOOTING)));
     }
     let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
     let references: Vec<&str> = published.map(|result| result.deployed.as_str()).collect();
@@ -112,18 +122,7 @@ fn heading(request: &Request, results: &[PublicationResult], checks: &[Check]) -
 }
 
 fn table(results: &[PublicationResult]) -> Table {
-    let mut table = Table::new([
-        "Image",
-        "Reference",
-        "Extra tags",
-        "Digest",
-        "Size",
-        "Attached",
-        "Status",
-        "Requests",
-        "Sent",
-        "Retries",
-    ]);
+    let mut table = Table::new(["Image", "Reference", "Extra tags", "Digest", "Size", "Attached", "Status"]);
     for result in results {
         table.row([
             Cell::text(&result.outcome.name),
@@ -133,12 +132,17 @@ fn table(results: &[PublicationResult]) -> Table {
             Cell::text(result.size.map(format_bytes).unwrap_or_default()),
             result.attachments.cell(),
             Cell::text(result.outcome.status.name()),
-            Cell::text(result.traffic.total().to_string()),
-            Cell::text(format_bytes(result.traffic.sent)),
-            Cell::text(result.traffic.retries.to_string()),
         ]);
     }
     table.filled()
+}
+
+/// Formats what was exchanged with the registry, for the log.
+fn traffic(result: &PublicationResult) -> String {
+    let (name, traffic) = (&result.outcome.name, &result.traffic);
+    let requests =
+        usize::try_from(traffic.total()).map_or_else(|_| "many requests".to_owned(), |count| plural(count, "request"));
+    format!("{name}: {requests}, {} sent, {} retried", format_bytes(traffic.sent), traffic.retries)
 }
 
 fn format_bytes(count: u64) -> String {

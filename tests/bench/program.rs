@@ -97,8 +97,8 @@ impl Program {
         match self {
             Program::Ours => ("image-lifecycle", "`evidence: none`, `record: false`, as no other carries either"),
             Program::Skopeo => ("skopeo", "`copy --all --preserve-digests`"),
-            Program::Oras => ("oras", "`tag` in one repository, else `cp`"),
-            Program::Crane => ("crane", "`tag` in one repository, else `copy`"),
+            Program::Oras => ("oras", "`tag` in one repository, otherwise `cp`"),
+            Program::Crane => ("crane", "`tag` in one repository, otherwise `copy`"),
             Program::Regctl => ("regctl", "`image copy`"),
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bases;
 pub(crate) mod build;
+pub(crate) mod documents;
 pub(crate) mod emulator;
 pub(crate) mod engine;
 pub(crate) mod evidence;

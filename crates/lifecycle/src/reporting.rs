@@ -4,6 +4,9 @@ use crate::github::{CommentBody, Error, GitHub, event};
 use crate::{ActionError, Diagnostic};
 use runner_protocol::{Annotation, Level, Runner};
 
+/// The page of the documentation that explains error messages.
+pub const TROUBLESHOOTING: &str = "guide/troubleshooting.md";
+
 /// Why a report to GitHub failed. It does not fail the run: if the token does not have the permission, as in a pull
 /// request from a fork, the annotation is only a notice.
 pub struct FailedReport {
@@ -50,7 +53,7 @@ pub async fn comment_on_pull_request(
         runner.say("no pull request: nothing to comment on");
         return Ok(());
     };
-    let body = CommentBody::new(subject, sections, &format!("\n{}", runner.variables.links()));
+    let body = CommentBody::new(subject, sections, &format!("\n{}", runner.variables.links(None)));
     let made = github.comment(number, &body).await;
     made.map_err(|error| FailedReport::new("cannot comment on the pull request", error))?;
     runner.say(format!("pull request {number}: commented on"));

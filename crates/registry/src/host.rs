@@ -45,6 +45,21 @@ impl EcrHost {
         is_ecr.then(|| Self { account: account.to_owned(), region: region.to_owned() })
     }
 
+    /// Returns the URL of an image's page in the AWS console, or `None` if the console of the partition is not known.
+    pub fn console_url(&self, repository: &str, digest: &str) -> Option<String> {
+        let domain = match self.partition() {
+            "aws" => "console.aws.amazon.com",
+            "aws-cn" => "console.amazonaws.cn",
+            "aws-us-gov" => "console.amazonaws-us-gov.com",
+            _ => return None,
+        };
+        let Self { account, region } = self;
+        let page = format!("ecr/repositories/private/{account}/{repository}/_/image/{digest}/details?region={region}");
+        // The console of China has one host for all regions.
+        let host = if domain.ends_with(".cn") { domain.to_owned() } else { format!("{region}.{domain}") };
+        Some(format!("https://{host}/{page}"))
+    }
+
     /// Returns the partition of ARNs in this region.
     pub fn partition(&self) -> &'static str {
         match self.region.as_str() {
@@ -90,6 +105,21 @@ mod tests {
             let ecr = EcrHost::parse(host).unwrap();
             assert_eq!((ecr.account.as_str(), ecr.region.as_str()), ("012345678901", region));
             assert_eq!(ecr.repository_arn("a"), arn);
+        }
+    }
+
+    #[test]
+    fn the_console_is_that_of_the_partition() {
+        let page = "ecr/repositories/private/012345678901/shop/api/_/image/sha256:0/details?region=";
+        for (host, expected) in [
+            ("012345678901.dkr.ecr.us-east-1.amazonaws.com", Some("us-east-1.console.aws.amazon.com")),
+            ("012345678901.dkr.ecr.us-gov-west-1.amazonaws.com", Some("us-gov-west-1.console.amazonaws-us-gov.com")),
+            ("012345678901.dkr.ecr.cn-north-1.amazonaws.com.cn", Some("console.amazonaws.cn")),
+            ("012345678901.dkr.ecr.us-iso-east-1.c2s.ic.gov", None),
+        ] {
+            let ecr = EcrHost::parse(host).unwrap();
+            let expected = expected.map(|host| format!("https://{host}/{page}{}", ecr.region));
+            assert_eq!(ecr.console_url("shop/api", "sha256:0"), expected);
         }
     }
 

@@ -56,6 +56,14 @@ pub fn message(text: &str) -> String {
     parts.iter().enumerate().map(part).collect::<String>().trim_start().to_owned()
 }
 
+/// Formats untrusted text as a link, or returns `None` if the URL has characters that could end it. The URL has to be
+/// trusted.
+pub fn link(text: &str, address: &str) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:?#=&%@+,".contains(&byte);
+    let is_address = ["https://", "http://"].iter().any(|scheme| address.starts_with(scheme));
+    (is_address && address.bytes().all(is_plain)).then(|| format!("[{}]({address})", escape_characters(text)))
+}
+
 /// Formats untrusted text as code.
 pub(super) fn code(text: &str) -> String {
     format!("<code>{}</code>", escape_characters(text))
@@ -173,6 +181,15 @@ mod tests {
             (":shipit: a:100:b $x$", "<code>:shipit</code>: <code>a:100:b</code> <code>&#36;x&#36;</code>"),
         ] {
             assert_eq!(escape(text), markdown);
+        }
+    }
+
+    #[test]
+    fn a_link_leads_where_it_says() {
+        let linked = link("a]b", "https://x.example/a_b?c=d#L1");
+        assert_eq!(linked.as_deref(), Some("[a&#93;b](https://x.example/a_b?c=d#L1)"));
+        for address in ["javascript:x", "https://x.example/)", "https://x.example/ x", "https://x.example/<", "x"] {
+            assert_eq!(link("a", address), None, "{address}");
         }
     }
 

@@ -1,11 +1,14 @@
 use super::invisible::on_one_line;
-use super::markdown::{code, escape, message};
+use super::markdown::{code, escape, link, message};
 
 /// The maximum size of a summary, in bytes. GitHub drops summaries over 1 MiB, and other steps need some of that.
 pub(super) const LIMIT: usize = 900 * 1024;
 
 /// The end of a truncated summary.
 const CUT: &str = "\n\n_More was left out: a step summary holds at most 1 MiB._\n";
+
+/// Room for the ends of a block of code and of a collapsible section, in bytes.
+const ENDS: usize = 64;
 
 /// The maximum number of remarks below a table. The log contains all of them.
 const REMARKS: usize = 50;
@@ -32,6 +35,8 @@ pub enum Cell {
     Code(String),
     /// A link. The URL has to be trusted.
     Link(String),
+    /// A text with a link. The URL has to be trusted; the text may be untrusted.
+    Linked(String, String),
 }
 
 impl Table {
@@ -69,6 +74,22 @@ impl Table {
         markdown
     }
 
+    /// Returns the table as Markdown, with some rows in a collapsible section below the others. `summary` formats the
+    /// line that is visible of it from the number of these rows. A table with rows of one kind only is not split.
+    pub fn folded(&self, is_folded: impl Fn(usize) -> bool, summary: impl FnOnce(usize) -> String) -> String {
+        let (mut open, mut hidden) =
+            (Self { rows: Vec::new(), ..self.clone() }, Self { rows: Vec::new(), ..self.clone() });
+        for (number, row) in self.rows.iter().enumerate() {
+            let part = if is_folded(number) { &mut hidden } else { &mut open };
+            part.rows.push(row.clone());
+        }
+        if open.rows.is_empty() || hidden.rows.is_empty() {
+            return format!("{}\n", self.markdown());
+        }
+        let summary = summary(hidden.rows.len());
+        format!("{}\n{}", open.filled().markdown(), details(&summary, &hidden.filled().markdown()))
+    }
+
     /// Returns the table as lines with aligned columns.
     pub fn plain(&self) -> Vec<String> {
         let header = self.header.iter().map(|name| (*name).to_owned()).collect();
@@ -97,7 +118,7 @@ impl Cell {
     }
 
     fn is_not_empty(&self) -> bool {
-        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text) | Self::Linked(text, _)) = self;
         !text.is_empty()
     }
 
@@ -107,13 +128,27 @@ impl Cell {
             Self::Code(text) if text.is_empty() => String::new(),
             Self::Code(text) => code(text),
             Self::Link(address) => format!("<{address}>"),
+            Self::Linked(text, address) => link(text, address).unwrap_or_else(|| escape(text)),
         }
     }
 
     fn plain(&self) -> String {
-        let (Self::Text(text) | Self::Code(text) | Self::Link(text)) = self;
+        let (Self::Text(text) | Self::Code(text) | Self::Link(text) | Self::Linked(text, _)) = self;
         on_one_line(text)
     }
+}
+
+/// Formats a collapsible section. Both texts are Markdown.
+pub fn details(summary: &str, content: &str) -> String {
+    format!("<details><summary>{summary}</summary>\n\n{}\n\n</details>\n\n", content.trim_end_matches('\n'))
+}
+
+/// Formats lines as a block of code, which GitHub shows with a button that copies it. The lines may be untrusted.
+pub fn code_block<'a>(language: &str, lines: impl IntoIterator<Item = &'a str>) -> String {
+    let lines: Vec<String> = lines.into_iter().map(on_one_line).collect();
+    let longest = lines.iter().flat_map(|line| line.split(|c| c != '`')).map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}{language}\n{}\n{fence}\n\n", lines.join("\n"))
 }
 
 /// Formats remarks about single images below their table, one per line: a name with an untrusted text.
@@ -144,12 +179,23 @@ pub(super) fn truncated(markdown: &str, there: usize) -> String {
     }
     let mut kept = String::new();
     for line in markdown.split_inclusive('\n') {
-        if kept.len() + line.len() + CUT.len() > room {
+        if kept.len() + line.len() + CUT.len() + ENDS > room {
             break;
         }
         kept.push_str(line);
     }
-    if room > CUT.len() { kept + CUT } else { String::new() }
+    if room > CUT.len() { format!("{kept}{}{CUT}", missing_ends(&kept)) } else { String::new() }
+}
+
+/// Returns the ends of a block of code and of a collapsible section that a cut has left open.
+fn missing_ends(markdown: &str) -> String {
+    let fence = markdown.lines().fold(None, |open: Option<&str>, line| match open {
+        None => line.starts_with("```").then(|| line.trim_end_matches(|c| c != '`')),
+        Some(fence) => Some(fence).filter(|fence| line != *fence),
+    });
+    let fence = fence.map(|fence| format!("{fence}\n")).unwrap_or_default();
+    let is_open = markdown.matches("<details>").count() > markdown.matches("</details>").count();
+    fence + if is_open { "\n</details>\n" } else { "" }
 }
 
 #[cfg(test)]
@@ -170,6 +216,38 @@ mod tests {
             ["name                                      b", "x | y <img src=x> `c` **b** @team [l](u)  a`|b"]
                 .map(|l| l.to_owned())
         );
+    }
+
+    #[test]
+    fn passed_rows_are_folded_below_failed_ones() {
+        let mut table = Table::new(["name", "why"]);
+        table.row([Cell::Linked("a".into(), "https://x.example/a".into()), Cell::text("")]);
+        table.row([Cell::text("b"), Cell::text("gone")]);
+        assert_eq!(table.folded(|_| true, |_| String::new()), format!("{}\n", table.markdown()));
+        insta::assert_snapshot!(table.folded(|row| row == 0, |count| format!("{count} passed")), @r"
+        | name | why |
+        | --- | --- |
+        | b | gone |
+
+        <details><summary>1 passed</summary>
+
+        | name |
+        | --- |
+        | [a](https://x.example/a) |
+
+        </details>
+        ");
+    }
+
+    #[test]
+    fn code_does_not_end_its_block() {
+        insta::assert_snapshot!(code_block("sh", ["a ``` b", "````"]), @r"
+        `````sh
+        a ``` b
+        ````
+        `````
+        ");
+        assert_eq!(code_block("text", ["x"]), "```text\nx\n```\n\n");
     }
 
     #[test]
@@ -210,5 +288,7 @@ mod tests {
         assert!(cut.ends_with(CUT));
         assert_eq!(truncated(&long, LIMIT), "");
         assert_eq!(truncated("short", 10), "short");
+        let open = format!("{}<details>\n````text\n```\n{long}", long.get(..LIMIT / 2).unwrap_or_default());
+        assert!(truncated(&open, 0).ends_with(&format!("\n````\n\n</details>\n{CUT}")));
     }
 }

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::error::RunnerError;
-use super::markdown::escape_characters;
+use super::markdown::link;
 use super::process::is_executable;
 use secrecy::SecretString;
 
@@ -154,19 +154,32 @@ impl Variables {
         Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
     }
 
-    /// Returns Markdown links to the run and the commit. Empty if both are unknown.
-    pub fn links(&self) -> String {
-        let link = |text: String, address: String| {
-            let is_one = !address.contains(['(', ')', '<', '>']) && !address.contains(char::is_whitespace);
-            is_one.then(|| format!("[{text}]({address})"))
-        };
-        let run = self.run_url().and_then(|run| link("run".to_owned(), run));
+    /// Returns Markdown links to the run, its workflow and the commit, and to a page of the documentation that explains
+    /// messages. What is unknown is left out.
+    pub fn links(&self, page: Option<&str>) -> String {
+        let run = self.run_url().and_then(|run| link("run", &run));
+        let workflow = self.workflow_page().and_then(|page| link("workflow", &page));
         let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = escape_characters(commit.get(..7).unwrap_or(commit));
-            link(format!("commit {short}"), format!("{repository}/commit/{commit}"))
+            let short = commit.get(..7).unwrap_or(commit);
+            link(&format!("commit {short}"), &format!("{repository}/commit/{commit}"))
         });
-        let links: Vec<String> = [run, commit].into_iter().flatten().collect();
+        let page = page.and_then(|page| link("what the messages mean", &self.documentation(page)?));
+        let links: Vec<String> = [run, workflow, commit, page].into_iter().flatten().collect();
         if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
+    }
+
+    /// Returns the URL of a line of a file in the repository at this commit, if the file is in it. The path is relative
+    /// to the checkout.
+    pub fn line_url(&self, file: &Path, line: usize) -> Option<String> {
+        let is_inside = file.components().all(|part| matches!(part, Component::Normal(_)));
+        let path = file.to_str().filter(|_| is_inside)?;
+        Some(format!("{}/blob/{}/{path}#L{line}", self.repository_url()?, self.commit()?))
+    }
+
+    /// Returns the URL of a page of the action's documentation, if the runner says which repository the action is of.
+    pub fn documentation(&self, page: &str) -> Option<String> {
+        let repository = self.get("GITHUB_ACTION_REPOSITORY")?;
+        Some(format!("{}/{repository}/blob/HEAD/docs/{page}", self.server_url()))
     }
 
     /// Returns whether a URL is a run of this repository.
@@ -180,6 +193,13 @@ impl Variables {
     /// Returns the URL of the workflow at its ref.
     pub fn workflow_url(&self) -> Option<String> {
         Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
+    }
+
+    /// Returns the URL of the page with the workflow's runs.
+    fn workflow_page(&self) -> Option<String> {
+        let workflow = self.get("GITHUB_WORKFLOW_REF")?.split('@').next()?;
+        let (repository, file) = workflow.split_once("/.github/workflows/")?;
+        Some(format!("{}/{repository}/actions/workflows/{file}", self.server_url()))
     }
 
     fn server_url(&self) -> &str {
@@ -258,12 +278,19 @@ mod tests {
         let variables =
             Variables::from([("GITHUB_REPOSITORY", "shop/api"), ("GITHUB_RUN_ID", "42"), ("GITHUB_SHA", "c0ffee1234")]);
         assert_eq!(
-            variables.links(),
+            variables.links(None),
             "[run](https://github.com/shop/api/actions/runs/42/attempts/1) · \
              [commit c0ffee1](https://github.com/shop/api/commit/c0ffee1234)\n"
         );
+        let workflow =
+            Variables::from([("GITHUB_WORKFLOW_REF", "shop/api/.github/workflows/release.yml@refs/heads/main")]);
+        assert_eq!(workflow.links(None), "[workflow](https://github.com/shop/api/actions/workflows/release.yml)\n");
+        let line = |file: &str| variables.line_url(Path::new(file), 3);
+        let expected = "https://github.com/shop/api/blob/c0ffee1234/images/Dockerfile#L3";
+        assert_eq!(line("images/Dockerfile").as_deref(), Some(expected));
+        assert_eq!([line("../Dockerfile"), line("/etc/passwd"), variables.documentation("x.md")], [None, None, None]);
         let strange = Variables::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
-        assert_eq!(strange.links(), "");
+        assert_eq!(strange.links(None), "");
         for (address, expected) in [
             ("https://github.com/shop/api/actions/runs/7", true),
             ("https://github.com/shop/api/actions/runs/7/attempts/2", true),

@@ -27,7 +27,7 @@ cargo xtask reproduce [--target TARGET] [--out FOLDER]
     The binary is copied to FOLDER (target/reproduced). The default target is x86_64-unknown-linux-musl.
 
 cargo xtask docs [--check]
-    Updates the tables of inputs and outputs in README.md and docs/. --check fails if one is out of date.
+    Updates the tables of inputs and outputs in docs/reference/. --check fails if one is out of date.
 
 cargo xtask deploy-sites [--check] [--schemas FOLDER]
     Updates the table of the properties in which CloudFormation's resource types name an image. --check fails if it is

@@ -4,6 +4,7 @@
 //! [`PlannedWrites`], and a [`Writer`] writes exactly that list; a dry run only shows it.
 
 mod github_records;
+mod handling;
 mod outcome;
 mod record;
 mod remark;
@@ -27,7 +28,8 @@ use registry::EcrHost;
 use runner_protocol::{Level, Runner};
 
 pub use github_records::{GitHubRecord, GitHubRecords};
-pub use outcome::{Outcome, Stage, Status, annotate, notes, output, show_writes};
+pub use handling::handling;
+pub use outcome::{Outcome, Stage, Status, annotate, failures, images_table, notes, output, show_writes};
 pub use record::attach;
 pub use remark::Remark;
 pub use repository::RepositoryState;

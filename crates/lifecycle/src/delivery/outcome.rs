@@ -8,8 +8,9 @@ use super::{Delivery, Planned, PlannedWrites, Remark, writes};
 use crate::AtSourceLocation;
 use crate::Diagnostic;
 use crate::evidence::RecordKind;
+use crate::plural;
 use oci::Digest;
-use runner_protocol::{Annotation, Runner, Verdict, remarks};
+use runner_protocol::{Annotation, Runner, Table, Verdict, remarks};
 
 /// How far a run went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,16 +113,27 @@ impl Outcome {
     }
 }
 
-/// Formats the notes about images for the summary: the failures first, then the remarks.
-pub fn notes<'a>(images: impl Iterator<Item = &'a Planned> + Clone) -> String {
-    let failures = images.clone().filter_map(|planned| {
+/// Formats the failures of images for the summary, each with its hint.
+pub fn failures<'a>(images: impl Iterator<Item = &'a Planned>) -> String {
+    let failures = images.filter_map(|planned| {
         let error = planned.delivery.as_ref().err()?;
         Some((planned.named.key.as_str(), Diagnostic::of(error).line()))
     });
     let failures: Vec<(&str, String)> = failures.collect();
+    remarks(failures.iter().map(|(key, line)| (*key, line.as_str())))
+}
+
+/// Formats the remarks about images for the summary.
+pub fn notes<'a>(images: impl Iterator<Item = &'a Planned>) -> String {
     let delivered = images.filter_map(|planned| Some((planned.named.key.as_str(), planned.delivery.as_ref().ok()?)));
-    let said = delivered.flat_map(|(key, delivery)| delivery.remarks.iter().map(move |said| (key, said.text.as_str())));
-    remarks(failures.iter().map(|(key, line)| (*key, line.as_str())).chain(said))
+    remarks(delivered.flat_map(|(key, delivery)| delivery.remarks.iter().map(move |said| (key, said.text.as_str()))))
+}
+
+/// Formats the table of a summary: if images failed, the others are in a collapsible section.
+pub fn images_table(table: &Table, outcomes: &[&Outcome]) -> String {
+    let passed =
+        |row: usize| !matches!(outcomes.get(row).map(|one| one.status), Some(Status::Failed | Status::Blocked));
+    table.folded(passed, |count| format!("{} without a failure", plural(count, "image")))
 }
 
 /// Annotates the failure or the remarks of an image.

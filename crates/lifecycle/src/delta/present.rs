@@ -55,7 +55,7 @@ pub fn details(deltas: &[Delta]) -> String {
         let lists = lists(delta);
         if !lists.is_empty() {
             let name = escape(&delta.name);
-            markdown += &format!("<details><summary>What changes in {name}</summary>\n\n{lists}\n</details>\n\n");
+            markdown += &runner_protocol::details(&format!("What changes in {name}"), &lists);
         }
     }
     markdown

@@ -80,6 +80,23 @@ impl SigningInputs<'_> {
 }
 
 impl Signing {
+    /// Returns the command that verifies a signature of this run, or `None` if the run does not know its own workflow.
+    pub fn verification(&self, image: &str, variables: &Variables) -> Option<String> {
+        let root = self.sigstore.trusted_root.as_deref().map(|path| format!(" --trusted-root '{}'", path.display()));
+        let accepted = match &self.identity {
+            SigningIdentity::Key(key) if key.contains("://") => format!("--key '{key}'"),
+            SigningIdentity::Key(path) => {
+                let public = Path::new(path).with_extension("pub");
+                format!("--key '{}'", public.file_name()?.display())
+            }
+            SigningIdentity::Keyless => {
+                let (issuer, identity) = (cosign::issuer(variables), cosign::identity(variables)?);
+                format!("--certificate-oidc-issuer '{issuer}' \\\n  --certificate-identity '{identity}'")
+            }
+        };
+        Some(format!("cosign verify {image} \\\n  {accepted}{}", root.unwrap_or_default()))
+    }
+
     /// Waits until no other program uses the public Sigstore's roots of trust, if these signatures need them.
     pub(super) async fn public_roots(&self) -> Option<MutexGuard<'static, ()>> {
         match self.identity {

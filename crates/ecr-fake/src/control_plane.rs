@@ -11,7 +11,7 @@ use crate::{
     LoggedRequest, OIDC_BEARER, Plane, Shared,
     action::{self, Action, Answer, Exception},
     http::{self, Peer, Reply, RequestKind, reply},
-    iam, iam_api, lifecycle_preview, query, registry_settings, repositories, scan_findings, ssm,
+    iam, iam_api, lifecycle_preview, query, registry_api, repositories, scan_findings, ssm,
     state::{RegistryId, State},
     sts,
 };
@@ -90,9 +90,9 @@ fn json_api(state: &mut State, target: &str, parts: &Parts, bytes: &[u8]) -> Res
     let action = Action { name, principal: &principal, region: &region, input: &input };
     let output = match (service, name) {
         ("ssm", _) => ssm::answer(state, &action)?,
-        ("servicequotas", "GetServiceQuota") => registry_settings::quota(state, &action)?,
+        ("servicequotas", "GetServiceQuota") => registry_api::quota(state, &action)?,
         ("servicequotas", _) => return Err(Exception::new("UnknownOperationException", name)),
-        (_, name) if registry_settings::ACTIONS.contains(&name) => registry_settings::answer(state, &action)?,
+        (_, name) if registry_api::ACTIONS.contains(&name) => registry_api::answer(state, &action)?,
         (_, "StartLifecyclePolicyPreview") => lifecycle_preview::start(state, &action)?,
         (_, "GetLifecyclePolicyPreview") => lifecycle_preview::get(state, &action)?,
         (_, "GetAuthorizationToken") => authorization_token(state, &action)?,

@@ -21,6 +21,7 @@ mod manifests;
 pub mod proxy;
 mod query;
 mod registry;
+mod registry_api;
 mod registry_settings;
 mod repositories;
 mod repository_settings;
@@ -53,13 +54,12 @@ pub use self::{
     iam::{Policy, Role, User},
     image::{Image, ImageSpec, RawManifest},
     image_scan::ImageScan,
-    lifecycle_preview::LifecyclePreview,
     log::{LoggedRequest, Plane},
     registry::Registry,
     registry_settings::RegistrySettings,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
     snapshot::{RepositoryContents, Snapshot},
-    state::{Manifest, RegistryId, Repository},
+    state::{LifecyclePreview, Manifest, RegistryId, Repository},
     throttle::{Quota, Throttle},
 };
 

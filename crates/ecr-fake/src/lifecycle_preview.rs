@@ -8,17 +8,8 @@ use crate::{
     action::{Action, Answer, Exception},
     iam,
     repositories::{named, not_found},
-    state::{Manifest, Repository, State},
+    state::{LifecyclePreview, Manifest, Repository, State},
 };
-
-/// A preview that was started.
-#[derive(Clone, Debug)]
-pub struct LifecyclePreview {
-    /// The policy that it evaluates.
-    pub policy: String,
-    /// How many more calls say `IN_PROGRESS`.
-    pub pending_calls: u32,
-}
 
 /// Answers `StartLifecyclePolicyPreview`: by default for the repository's own policy.
 pub(crate) fn start(state: &mut State, action: &Action<'_>) -> Answer {

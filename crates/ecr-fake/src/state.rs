@@ -14,7 +14,6 @@ use crate::{
     config::{Config, Parameter, Quirks},
     iam::{self, Principal, Role, User},
     image_scan::ImageScan,
-    lifecycle_preview::LifecyclePreview,
     registry_settings::RegistrySettings,
     repository_settings::{ImageTagMutability, RepositoryCreationTemplate, RepositorySettings},
     throttle::{Bucket, Throttle},
@@ -138,6 +137,15 @@ impl LateReferrers {
         });
         left_out
     }
+}
+
+/// A preview that was started.
+#[derive(Clone, Debug)]
+pub struct LifecyclePreview {
+    /// The policy that it evaluates.
+    pub policy: String,
+    /// How many more calls say `IN_PROGRESS`.
+    pub pending_calls: u32,
 }
 
 /// A manifest in a repository.

@@ -32,6 +32,7 @@ mod plural;
 #[cfg(feature = "services")]
 pub mod reporting;
 pub mod retention;
+pub mod setup;
 #[cfg(feature = "services")]
 pub mod signing;
 pub mod workspace;

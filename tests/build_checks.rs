@@ -17,7 +17,8 @@ const SLOPPY: &str = "FROM scratch\nCOPY hello.txt /\nWORKDIR app\nCMD echo hell
 
 /// Annotations as `level place`.
 fn annotations(run: &Run) -> Vec<String> {
-    let of_lint = run.log.annotations.iter().filter(|annotation| annotation.message.contains("DL"));
+    let is_finding = |message: &str| message.contains("DL") && !message.contains("could not be linted");
+    let of_lint = run.log.annotations.iter().filter(|annotation| is_finding(&annotation.message));
     of_lint.map(|annotation| format!("{} {}", annotation.level, annotation.place)).collect()
 }
 

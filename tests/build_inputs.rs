@@ -69,7 +69,7 @@ fn default_files_may_not_link_out_of_the_checkout() {
 #[test]
 fn missing_and_outside_files_are_refused() {
     let file = |text: &str| template_error(&template(&format!("Api: {{imageName: shop/api, {text}}}")));
-    insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: paths of the mapping are relative to the template)");
+    insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: there is `Dockerfile`: set `dockerfile` to it; paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("context: absent"), @"template.yaml:3:41: there is no context `absent` (hint: paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("dockerfile: ../../../../../../etc/hostname"), @"template.yaml:3:44: the Dockerfile `../../../../../../etc/hostname` lies outside the checkout (hint: paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("context: /etc"), @"template.yaml:3:41: the context `/etc` lies outside the checkout (hint: paths of the mapping are relative to the template)");

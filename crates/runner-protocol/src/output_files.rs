@@ -1,11 +1,14 @@
 //! The outputs as files for people and for CI systems other than GitHub Actions.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 
 /// Returns the outputs as a JSON object. An output that is a JSON document is part of it, an empty one is `null`.
 pub(super) fn json(values: &[(String, String)]) -> String {
-    let object: Map<String, Value> = values.iter().map(|(name, value)| (name.clone(), json_value(value))).collect();
-    format!("{:#}\n", Value::Object(object))
+    // Sorted here: whether `serde_json` sorts depends on a feature that another crate may enable.
+    let object: BTreeMap<&str, Value> = values.iter().map(|(name, value)| (name.as_str(), json_value(value))).collect();
+    format!("{}\n", serde_json::to_string_pretty(&object).unwrap_or_default())
 }
 
 fn json_value(value: &str) -> Value {

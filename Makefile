@@ -1,7 +1,7 @@
 # The entry points for developers. Each target installs what it needs in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench fuzz lint
+.PHONY: help install demo test e2e bench fuzz lint
 SHELL := bash
 
 # The registry of the demo: an AWS that runs on this machine (ecr), or a folder (oci).
@@ -13,6 +13,9 @@ WITH_TOOLS := environment=$$(tests/support/tools/install test) && while read -r 
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+install: ## install action-build, action-publish and action-promote in ~/.cargo/bin
+	cargo install --locked --path .
 
 demo: ## take two images from Dockerfile to prod on this machine (STORE=oci: without AWS)
 	@exemplar/demo/run "$(STORE)"

@@ -69,7 +69,7 @@ fn default_files_may_not_link_out_of_the_checkout() {
 #[test]
 fn missing_and_outside_files_are_refused() {
     let file = |text: &str| template_error(&template(&format!("Api: {{imageName: shop/api, {text}}}")));
-    insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: paths of the mapping are relative to the template)");
+    insta::assert_snapshot!(file("dockerfile: images/api/Dockerfile"), @"template.yaml:3:44: there is no Dockerfile `images/api/Dockerfile` (hint: there is `Dockerfile`: set `dockerfile` to it; paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("context: absent"), @"template.yaml:3:41: there is no context `absent` (hint: paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("dockerfile: ../../../../../../etc/hostname"), @"template.yaml:3:44: the Dockerfile `../../../../../../etc/hostname` lies outside the checkout (hint: paths of the mapping are relative to the template)");
     insta::assert_snapshot!(file("context: /etc"), @"template.yaml:3:41: the context `/etc` lies outside the checkout (hint: paths of the mapping are relative to the template)");
@@ -144,7 +144,7 @@ fn malformed_inputs_are_refused() {
     insta::assert_snapshot!(refused("builder", "docker"), @"input `builder`: `docker` is not accepted: auto, buildx, buildx:NAME, buildah");
     insta::assert_snapshot!(refused("cache", "s3:bucket"), @"input `cache`: `s3:bucket` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
     insta::assert_snapshot!(refused("cache", "local:"), @"input `cache`: `local:` is not accepted: none, gha, registry:REFERENCE or local:FOLDER");
-    insta::assert_snapshot!(refused("cache", "gha"), @"input `cache`: `gha` is not accepted: `gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: add a step before this one with `uses: actions/github-script` and the script `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`");
+    insta::assert_snapshot!(refused("cache", "gha"), @"input `cache`: `gha` is not accepted: `gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: add the step `- uses: actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd # v8.0.0` before this one, with the `script` `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`");
     insta::assert_snapshot!(refused("lint", "fatal"), @"input `lint`: `fatal` is not accepted: error, warning, info, style, off");
     insta::assert_snapshot!(refused("scan", "clair"), @"input `scan`: `clair` is not accepted: auto, snyk, trivy, grype, off");
     insta::assert_snapshot!(refused("scan-threshold", "severe"), @"input `scan-threshold`: `severe` is not accepted: critical, high, medium, low, off; with `,unknown`, as in high,unknown, unknown severities fail too");

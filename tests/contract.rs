@@ -121,7 +121,7 @@ fn help_explains_what_the_file_declares() {
                 Some("") => String::new(),
                 Some(default) => format!(", default `{default}`"),
             };
-            let expected = format!("{} {}{default}", words(text(entry, "description")), variable(input));
+            let expected = format!("{} --{input}, {}{default}", words(text(entry, "description")), variable(input));
             assert_eq!(explained(&help, "Inputs", input), expected, "{name}: {input}");
         }
         for (output, entry) in entries(action, "outputs") {
@@ -154,6 +154,8 @@ fn every_input_reaches_the_binary_as_its_variable() {
         let expected: BTreeMap<_, _> = entries(action, "inputs")
             .map(|(input, _)| (variable(input), format!("${{{{ inputs.{input} }}}}")))
             .collect();
+        let of_matrix = ("STRATEGY_JOB_INDEX".to_owned(), "${{ strategy.job-index }}".to_owned());
+        let expected: BTreeMap<_, _> = expected.into_iter().chain((name == "build").then_some(of_matrix)).collect();
         let mapped: BTreeMap<_, _> = entries(step(action), "env")
             .map(|(variable, value)| (variable.to_owned(), value.as_str().unwrap().to_owned()))
             .collect();

@@ -150,5 +150,9 @@ fn what_passes_is_tried_again_and_what_does_not_is_a_warning() {
 fn without_a_token_it_is_an_input_that_is_missing() {
     let shop = Shop::new();
     let run = shop.promote("prod").input("github-token", "").run().exits(2);
-    assert_eq!(run.error(), "input `github-token` is required");
+    assert!(
+        run.error().starts_with(
+            "input `github-token` is required (hint: add `github-token: ${{ github.token }}` below `with:`"
+        )
+    );
 }

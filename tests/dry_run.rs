@@ -129,8 +129,8 @@ fn build_fails_where_the_run_itself_would() {
     fails(dry().input("waivers", "absent.yaml"), 2, "`absent.yaml` is not accepted: the path of a file with waivers");
     project.write("waivers.yaml", "waivers: [{id: 1}]\n");
     fails(dry().input("waivers", "waivers.yaml"), 2, "waivers.yaml");
-    let trivy = "input `scan`: `trivy` needs trivy, which is not on PATH (hint: install it in an earlier step: \
-                 `uses: aquasecurity/setup-trivy`)";
+    let trivy = "input `scan`: `trivy` needs trivy, which is not on PATH (hint: add the step `- uses: \
+                 aquasecurity/setup-trivy@81e514348e19b6112ce2a7e3ecbafe19c1e1f567 # v0.3.1` before this one)";
     fails(dry().env("PATH", "/usr/bin:/bin").input("scan", "trivy"), 1, trivy);
     for (input, value, tool) in [("scan", "grype", "grype"), ("sbom", "cyclonedx", "syft"), ("sbom", "spdx", "syft")] {
         let step = dry().env("PATH", "/usr/bin:/bin").inputs(&[(input, value), ("install-tools", "false")]);

@@ -113,7 +113,11 @@ fn what_github_refuses_is_a_warning() {
     assert_eq!(shop.github.take().len(), 2);
 
     let run = shop.publish().input("github-token", "").run().exits(2);
-    assert_eq!(run.error(), "input `github-token` is required");
+    assert!(
+        run.error().starts_with(
+            "input `github-token` is required (hint: add `github-token: ${{ github.token }}` below `with:`"
+        )
+    );
     let run = shop.promote().input("records", "perhaps").run().exits(2);
     assert!(run.error().starts_with("input `records`: `perhaps` is not accepted"), "{}", run.error());
 }

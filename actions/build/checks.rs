@@ -138,7 +138,7 @@ impl Checks {
             let hint = problem.hint.clone();
             let problem = hint.into_iter().fold(ActionError::failure(what).because(problem), ActionError::hint);
             let why = Diagnostic::of(&problem.into());
-            runner.annotate(Annotation::new(level, why.line()).titled(title));
+            runner.remark(Annotation::new(level, why.line()).titled(title));
             skipped.push(why.message);
         };
         let scanner = match VulnerabilityScanner::choose(&options.scan, runner, install, concurrency).await {
@@ -484,15 +484,17 @@ fn unparsed(finding: &LintFinding, waiver: Result<Option<&Waiver>, &Waiver>) -> 
 /// Copies a failure that several images share, with all its causes in the message.
 fn copy_of(problem: &ActionError) -> ActionError {
     let mut message = problem.to_string();
+    let mut hint = problem.hint.clone();
     let mut cause = std::error::Error::source(problem);
     while let Some(error) = cause {
         message += &format!(": {error}");
+        hint = hint.or_else(|| error.downcast_ref::<ActionError>()?.hint.clone());
         cause = error.source();
     }
     let copy = ActionError { message, ..ActionError::failure("") };
     let copy = copy.at(problem.source_location.clone());
-    match &problem.hint {
-        Some(hint) => copy.hint(hint.clone()),
+    match hint {
+        Some(hint) => copy.hint(hint),
         None => copy,
     }
 }

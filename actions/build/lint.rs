@@ -122,7 +122,9 @@ impl Linter {
         let unreadable = |words: &str| {
             let path = configuration.as_deref().map(|path| path.strip_prefix(&self.workspace).unwrap_or(path));
             let name = path.map(|path| format!(" {}", path.display())).unwrap_or_default();
-            let problem = ActionError::failure(format!("hadolint cannot read its configuration{name}: {words}"));
+            let problem = ActionError::failure(format!("hadolint cannot read its configuration{name}: {words}")).hint(
+                "correct it as in github.com/hadolint/hadolint#configure; a list is written as `ignored: [DL3008]`",
+            );
             match path {
                 Some(path) => problem.at(start_of(path)),
                 None => problem,
@@ -346,7 +348,7 @@ mod tests {
         insta::assert_snapshot!(lint("echo '[{]'").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON: key must be a string at line 1 column 3");
         insta::assert_snapshot!(lint("").await.unwrap_err(), @"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint printed something that is not its JSON");
         let words = r#"printf '%s' '"Error parsing your config file in x:\nFor example:\n\nignored:\n\nexpected !!seq instead of \"x\"\n"' >&2; echo '[]'"#;
-        insta::assert_snapshot!(lint(words).await.unwrap_err(), @r#"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint cannot read its configuration: expected !!seq instead of "x""#);
+        insta::assert_snapshot!(lint(words).await.unwrap_err(), @r#"images/Dockerfile:1:1: images/Dockerfile could not be linted: hadolint cannot read its configuration: expected !!seq instead of "x" (hint: correct it as in github.com/hadolint/hadolint#configure; a list is written as `ignored: [DL3008]`)"#);
         assert!(lint("head -c 20000000 /dev/zero").await.unwrap_err().contains("printed more than"));
 
         let (_folder, mut linter, dockerfile) = fixture("exec sleep 600");

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 
 async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::clean_up(&runner);
-    let request = Inputs::read()?.parse(&runner)?;
+    let request = Inputs::read(&runner.variables)?.parse(&runner)?;
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary_folder(&runner));
     let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;
     let images = plan::plan(&request.common.project, &request.build, &runner, folder.path())?;

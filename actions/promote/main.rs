@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 
 async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::clean_up(&runner);
-    let inputs = Inputs::read()?;
+    let inputs = Inputs::read(&runner.variables)?;
     match inputs.parsed_mode()? {
         Mode::History => return history::show(&inputs.history_request(&runner)?, &runner).await,
         Mode::Preview => return preview::show(&inputs.preview_request(&runner)?, &runner).await,

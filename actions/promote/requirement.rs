@@ -167,8 +167,10 @@ fn suggestion(line: &str) -> String {
             if is_duration && example.contains('=') { format!("{meant}={value}") } else { example.to_owned() }
         }
     });
-    let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
-    format!("{meant}The gates, one per line: {}", EXAMPLES.join(", "))
+    match meant {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("the gates are, one per line: {}", EXAMPLES.join(", ")),
+    }
 }
 
 impl Requirement {
@@ -436,7 +438,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_right() {
         let error = parse(&Input::new("require", "scan=hihg")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`? The gates, one per line: lint, scan=high, scan-age=7d, ecr-scan=high, sbom, provenance, signature, soak=24h, window=mon-fri 08:00-16:00 Europe/Berlin, platforms, forward, template-unchanged, no-new=high, retained");
+        insta::assert_snapshot!(error, @"input `require`: `scan=hihg` is not accepted: did you mean `scan=high`?");
         for (line, meant) in [
             ("scan", Some("scan=high")),
             ("ecr-scan=CRITICAL", Some("ecr-scan=critical")),
@@ -450,7 +452,7 @@ mod tests {
             ("windows=sat,sun 10-12 UTC", Some("window=sat sun 10:00-12:00 UTC")),
             ("nonsense", None),
         ] {
-            let beginning = meant.map_or("The gates".to_owned(), |meant| format!("did you mean `{meant}`? The gates"));
+            let beginning = meant.map_or("the gates are".to_owned(), |meant| format!("did you mean `{meant}`?"));
             assert!(suggestion(line).starts_with(&beginning), "{line}: {}", suggestion(line));
         }
         assert!(suggestion("signature=key:").contains("signature=key:PATH"), "{}", suggestion("signature=key:"));

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     Login::clean_up(&runner);
-    let request = Inputs::read()?.request(&runner)?;
+    let request = Inputs::read(&runner.variables)?.request(&runner)?;
     runner.output("version", request.version.to_string());
     let mut plan = tokio::select! {
         plan = Plan::make(&request, &runner) => plan?,

@@ -31,7 +31,7 @@ impl Plan {
         let layouts = Layouts::open(&request.layouts)?;
         let release = request.release();
         let names = request.common.project.names(release, &request.target).await?;
-        names.warnings.iter().for_each(|warning| runner.annotate(warning.clone()));
+        names.warnings.iter().for_each(|warning| runner.remark(warning.clone()));
         if let Some((first, second)) = names.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lifecycle::ActionError;
+use lifecycle::{ActionError, setup};
 use runner_protocol::{Runner, run_logged};
 
 use super::buildkit::{build_arguments, build_command, cached_steps, run_build_checks, source_arguments};
@@ -198,10 +198,12 @@ impl CreatedBuilder {
     ) -> Result<(), ActionError> {
         let image = &self.image;
         let failed = |hint: String| ActionError::failure(format!("cannot create a builder from {image}")).hint(hint);
-        let alternative = "run docker/setup-buildx-action before this step, or name an image that can be reached in \
-                       `buildkit-image` or a mirror in `base-images`";
+        let alternative = format!(
+            "{}, or name an image that can be reached in `buildkit-image` or a mirror in `base-images`",
+            setup::BUILDX.hint()
+        );
         let source = self.loader.buildkit_image(image, &options.base_images).await;
-        let source = source.map_err(|error| failed(alternative.to_owned()).because(error))?;
+        let source = source.map_err(|error| failed(alternative.clone()).because(error))?;
         let description = if source == *image { image.clone() } else { format!("{image}, taken from {source}") };
         runner.say(format!("creating the builder {builder} from {description}"));
         let mut command = docker();
@@ -209,7 +211,7 @@ impl CreatedBuilder {
         command.args(["--driver-opt", &csv_field(&format!("image={source}"))]);
         if let Some((path, content)) = &self.configuration {
             let written = std::fs::write(path, content);
-            written.map_err(|error| failed(alternative.to_owned()).because(error))?;
+            written.map_err(|error| failed(alternative.clone()).because(error))?;
             // buildx before 0.14 does not have the newer name of this flag.
             command.arg("--config").arg(path);
         }
@@ -219,7 +221,7 @@ impl CreatedBuilder {
         }
         credentials.grant_to_buildx(&mut command);
         let finished = run_logged(command, CREATE_DEADLINE).await;
-        let finished = finished.map_err(|error| failed(alternative.to_owned()).because(error))?;
+        let finished = finished.map_err(|error| failed(alternative.clone()).because(error))?;
         if !finished.status.success() {
             runner.group("create a builder", &finished.log);
             let last = last_log_line(&finished.log).map(|last| format!("{last}; ")).unwrap_or_default();

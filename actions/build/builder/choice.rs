@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use lifecycle::ActionError;
+use lifecycle::{ActionError, setup};
 use oci::Platform;
-use runner_protocol::Runner;
+use runner_protocol::{CiSystem, Runner};
 
 use super::buildah::Buildah;
 use super::buildx::Buildx;
@@ -81,9 +81,8 @@ impl Builder {
 
 async fn named_builder(name: &str) -> Result<Builder, ActionError> {
     let missing = |why: &str| ActionError::failure(format!("input `builder`: builder `{name}` cannot be used: {why}"));
-    let hint =
-        "`docker buildx ls` lists the builders of this user; docker/setup-buildx-action creates one, with `name`";
-    let engine = DockerEngine::find(Some(name)).await.map_err(|why| missing(why).hint(hint))?;
+    let hint = format!("`docker buildx ls` lists the builders of this user; to create it, {}", named_setup(name));
+    let engine = DockerEngine::find(Some(name)).await.map_err(|why| missing(why).hint(hint.clone()))?;
     if engine.exports_layouts() {
         let reason = format!("the input `builder` asks for {}", engine.builder_description());
         Ok(Builder::new(Backend::Buildx(Buildx::existing(&engine, Some(name.to_owned()))), &reason))
@@ -93,11 +92,20 @@ async fn named_builder(name: &str) -> Result<Builder, ActionError> {
     }
 }
 
+/// Returns how a builder of a certain name is created.
+fn named_setup(name: &str) -> String {
+    match CiSystem::of_process() {
+        CiSystem::GitHub => format!("{}, with `name: {name}`", setup::BUILDX.hint()),
+        _ => format!("run `docker buildx create --name {name}`"),
+    }
+}
+
 /// Returns the error that there is no builder, with a hint on how to get one.
 fn no_builder(message: &str) -> ActionError {
-    ActionError::failure(message.to_owned()).hint(
-        "start Docker, with buildx (docker/setup-buildx-action installs it), or install buildah: apt-get install --yes buildah",
-    )
+    ActionError::failure(message.to_owned()).hint(format!(
+        "start Docker; for its plugin buildx, {}; or install buildah: `sudo apt-get install --yes buildah`",
+        setup::BUILDX.hint()
+    ))
 }
 
 /// Explains why Docker's own BuildKit with the classic store cannot build the images; `None` if it can.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use lifecycle::ActionError;
 use lifecycle::evidence::lint::LintFinding;
+use lifecycle::{ActionError, setup};
 use oci::{Digest, Layout, Manifest, Platform};
 use runner_protocol::run_logged;
 
@@ -121,8 +121,7 @@ impl Docker {
                          BuildKit gets for the image's platform only",
                         base.reference
                     );
-                    let hint =
-                        "run docker/setup-buildx-action before this step, or take the base image from a registry";
+                    let hint = format!("{}, or take the base image from a registry", setup::BUILDX.hint());
                     return Err(ActionError::usage_error(message).at(base.source_location.clone()).hint(hint));
                 }
             }

@@ -106,7 +106,7 @@ fn require_service(input: &Input<'_>, variables: &Variables) -> Result<(), Input
     }
     Err(input.refuse(
         "`gha` needs ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL, which a composite step does not have: \
-         add a step before this one with `uses: actions/github-script` and the script \
-         `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`",
+         add the step `- uses: actions/github-script@ed597411d8f924073f98dfc5c65a23a2325f34cd # v8.0.0` before this one, \
+         with the `script` `for (const n of ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL']) core.exportVariable(n, process.env[n])`",
     ))
 }

@@ -16,6 +16,7 @@ use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::inputs::{CommonOptions, registry, registry_or_of_file, waivers_file};
 use lifecycle::naming::Project;
+use lifecycle::nearest;
 use oci::{Layout, Platform};
 use runner_protocol::{Input, InputError, Runner, Variables};
 
@@ -189,8 +190,23 @@ fn buildkit_image(input: &Input<'_>) -> Result<String, InputError> {
     if is_image(text) { Ok(text.to_owned()) } else { Err(input.refuse("an image reference")) }
 }
 
+/// The architectures that images are built for, as BuildKit and buildah name them.
+const ARCHITECTURES: [&str; 12] =
+    ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "ppc64", "wasm"];
+
 fn platforms(input: &Input<'_>) -> Result<Vec<Platform>, InputError> {
-    let platform = |text: &str| text.parse::<Platform>().map_err(|error| input.refuse_value(text, error));
+    let platform = |text: &str| {
+        let meant = |os: &str, architecture: &str| {
+            let meant = nearest(architecture, ARCHITECTURES).map(|meant| format!(", did you mean `{os}/{meant}`?"));
+            input.refuse_value(text, format!("a platform such as linux/arm64{}", meant.unwrap_or_default()))
+        };
+        match text.parse::<Platform>() {
+            Ok(platform) if ARCHITECTURES.contains(&platform.architecture.as_str()) => Ok(platform),
+            Ok(platform) => Err(meant(&platform.os, &platform.architecture)),
+            Err(_) if ARCHITECTURES.contains(&text) => Err(meant("linux", text)),
+            Err(error) => Err(input.refuse_value(text, error)),
+        }
+    };
     input.list().map(platform).collect()
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use lifecycle::evidence::scan::{Scan, Tool, Vulnerability, distinct};
 use lifecycle::{ActionError, SecretString, clock};
 use oci::{Descriptor, Layout, Platform};
-use runner_protocol::{Finished, Program, Runner, Variables, run};
+use runner_protocol::{CiSystem, Finished, Program, Runner, Variables, run};
 
 use crate::request::{InstallTools, ScanOptions, ScannerChoice};
 use crate::single_image_layout::SingleImageLayout;
@@ -97,7 +97,7 @@ impl VulnerabilityScanner {
         concurrency: usize,
     ) -> Result<Option<Self>, ActionError> {
         let environment = &runner.variables;
-        let missing = |name, action| tools::missing("scan", name, name, action);
+        let missing = |name, setup| tools::missing("scan", name, name, setup);
         let (kind, program) = match (options.scanner, environment.secret("SNYK_TOKEN")) {
             (ScannerChoice::Off, _) => return Ok(None),
             (ScannerChoice::Auto | ScannerChoice::Snyk, Some(token)) => {
@@ -105,11 +105,16 @@ impl VulnerabilityScanner {
             }
             (ScannerChoice::Snyk, None) => {
                 let problem = ActionError::failure("snyk needs a token, and SNYK_TOKEN is not set");
-                return Err(problem.hint("`env: SNYK_TOKEN: ${{ secrets.SNYK_TOKEN }}` on the step, or another `scan`"));
+                return Err(problem.hint(match CiSystem::of_process() {
+                    CiSystem::GitHub => {
+                        "add `env: {SNYK_TOKEN: \"${{ secrets.SNYK_TOKEN }}\"}` to the step, or set another `scan`"
+                    }
+                    _ => "set this variable, or another `scan`",
+                }));
             }
             (ScannerChoice::Trivy, _) => {
                 let trivy = environment.program("trivy");
-                (ScannerKind::Trivy, trivy.ok_or_else(|| missing("trivy", "aquasecurity/setup-trivy"))?)
+                (ScannerKind::Trivy, trivy.ok_or_else(|| missing("trivy", lifecycle::setup::TRIVY))?)
             }
             (ScannerChoice::Grype, _) => (ScannerKind::Grype, tools::grype(runner, install).await?),
             (ScannerChoice::Auto, None) => match environment.program("trivy") {

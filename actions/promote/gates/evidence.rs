@@ -202,8 +202,8 @@ impl Candidate<'_> {
     /// Checks that the image was built from this repository.
     pub(super) async fn provenance(&self, requirement: &Requirement) -> GateOutcome {
         let Some(required) = self.gates.runner.variables.repository_url() else {
-            let why = "needs the repository of this run, but GITHUB_REPOSITORY is not set";
-            return Err(blocked(why, "run it on GitHub Actions, or set the variable to OWNER/REPO"));
+            let why = "needs the repository of this run, but its variables do not name one";
+            return Err(blocked(why, "run it on a CI system, or set GITHUB_REPOSITORY to OWNER/REPO"));
         };
         let store = &self.delivery.source;
         let of_root = read::provenance(store, self.root()).await;

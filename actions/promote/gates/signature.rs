@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use lifecycle::access::{Login, RegistryAccess, RegistryCredentials};
 use lifecycle::evidence::{Record, RecordKind, Recorded};
 use lifecycle::naming::Project;
+use lifecycle::setup;
 use lifecycle::signing::{Sigstore, cosign, notation};
 use oci::{Digest, Location, Reference};
 use registry::{CredentialSource, Options};
@@ -269,10 +270,10 @@ impl<'a> Signatures<'a> {
         identity: &Identity,
     ) -> Result<Command, String> {
         let Some(program) = &self.cosign else {
-            return Err(
-                "needs cosign to verify signatures, but cosign is not on PATH: run sigstore/cosign-installer before this step"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "needs cosign to verify signatures, but cosign is not on PATH: {}",
+                setup::COSIGN.hint()
+            ));
         };
         let arguments = self.workflows.arguments(identity, self.sigstore, |path| self.project.inside(path))?;
         let (host, login) = self.registries.login(host, &self.runner.variables.temporary()).await?;
@@ -286,11 +287,10 @@ impl<'a> Signatures<'a> {
 
     async fn notation(&self, host: &str, reference: &Reference, digest: &Digest) -> Result<Command, String> {
         let Some(program) = &self.notation else {
-            return Err(
-                "needs notation to verify signatures, but notation is not on PATH: run notaryproject/notation-action/setup \
-                 before this step"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "needs notation to verify signatures, but notation is not on PATH: {}",
+                setup::NOTATION.hint()
+            ));
         };
         let (host, login) = self.registries.login(host, &self.runner.variables.temporary()).await?;
         Ok(notation::verify(program, &login, &format!("{host}/{}", reference.repository), digest))
@@ -338,7 +338,7 @@ impl Registries {
 
 impl WorkflowIdentity {
     fn new(variables: &Variables) -> Self {
-        Self { pattern: cosign::identities_of_repository(variables), issuer: cosign::issuer(variables) }
+        Self { pattern: cosign::identities_of_repository(variables), issuer: variables.certificate_issuer() }
     }
 
     /// Returns the options that tell cosign which identity to accept.
@@ -374,8 +374,7 @@ impl WorkflowIdentity {
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing =
-                    "`signature` names no identity, and GITHUB_REPOSITORY is not set: name the identity that signs";
+                let missing = "`signature` names no identity, and the variables of this run name no repository that signs: name the identity";
                 let workflows = self.pattern.clone().ok_or(missing)?;
                 Ok(certificate("-regexp", workflows, &self.issuer))
             }

@@ -57,7 +57,8 @@ fn is_tag_character(c: char) -> bool {
 
 /// Suggests a version in place of a text with other characters, such as a branch.
 fn instead(text: &str) -> String {
-    let replaced = text.replace(|c| !is_tag_character(c), "-");
+    let bare = ["refs/tags/", "refs/heads/"].iter().find_map(|folder| text.strip_prefix(folder)).unwrap_or(text);
+    let replaced = bare.replace(|c| !is_tag_character(c), "-");
     let replaced = replaced.trim_matches('-');
     if replaced.is_empty() || replaced.len() > LIMIT {
         return ", as in 1.2.3 or 4f2c0de".to_owned();
@@ -186,7 +187,8 @@ mod tests {
         let limit = "a tag holds at most 128 letters, digits, `_`, `.` and `-`";
         for (text, end) in [
             ("feature/x", ": use `feature-x`"),
-            ("refs/tags/v1.2.3", ": use `refs-tags-v1.2.3`"),
+            ("refs/tags/v1.2.3", ": use `v1.2.3`"),
+            ("refs/heads/feature/x", ": use `feature-x`"),
             ("a b", ": use `a-b`"),
             ("", ", as in 1.2.3 or 4f2c0de"),
             ("é", ", as in 1.2.3 or 4f2c0de"),

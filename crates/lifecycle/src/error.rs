@@ -2,7 +2,7 @@
 
 use crate::SourceLocation;
 use oci::{BoxError, InvalidReference, StoreError};
-use runner_protocol::{InputError, RunnerError};
+use runner_protocol::{CiSystem, InputError, RunnerError};
 
 /// An error with more to report than its message.
 pub trait Explain: std::error::Error + Send + Sync + 'static {
@@ -34,6 +34,24 @@ impl Explain for StoreError {
 }
 
 impl Explain for InputError {
+    fn hint(&self) -> Option<String> {
+        let Self::Required(name) = self else { return None };
+        Some(match CiSystem::of_process() {
+            CiSystem::GitHub => {
+                let value = match *name {
+                    "github-token" => "${{ github.token }}",
+                    "version" => "${{ github.ref_name }}",
+                    _ => "…",
+                };
+                format!("add `{name}: {value}` below `with:` of the step; if it is there, it has no value in this run")
+            }
+            _ => {
+                let variable = name.to_uppercase().replace('-', "_");
+                format!("add `--{name} VALUE`, or set the variable INPUT_{variable}")
+            }
+        })
+    }
+
     fn is_usage_error(&self) -> bool {
         true
     }

@@ -34,6 +34,7 @@ pub mod preflight;
 #[cfg(feature = "services")]
 pub mod reporting;
 pub mod retention;
+pub mod setup;
 #[cfg(feature = "services")]
 pub mod signing;
 pub mod workspace;

@@ -2,6 +2,7 @@
 
 mod action;
 mod child_environment;
+mod ci_system;
 mod command;
 mod console;
 mod error;
@@ -10,6 +11,7 @@ pub mod file_reader;
 mod inputs;
 mod invisible;
 mod markdown;
+mod output_files;
 mod process;
 mod results;
 mod runner;
@@ -18,6 +20,7 @@ mod variables;
 
 pub use action::{Action, Verdict};
 pub use child_environment::{Grant, Program, command, grant};
+pub use ci_system::CiSystem;
 pub use command::{Annotation, FilePosition, Level};
 pub use error::RunnerError;
 pub use inputs::{Input, InputError};

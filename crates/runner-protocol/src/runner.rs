@@ -1,5 +1,6 @@
 //! A run of an action: collects its results and reports them to the runner.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,6 +14,7 @@ use crate::console::Console;
 use crate::error::RunnerError;
 use crate::file_command;
 use crate::inputs::Input;
+use crate::output_files;
 use crate::results::ResultFile;
 use crate::summary::{self, Table, remarks};
 use crate::variables::Variables;
@@ -39,12 +41,16 @@ struct Files {
     outputs: Option<ResultFile>,
     artifacts: Option<ResultFile>,
     summary: Option<ResultFile>,
+    /// Those that the user names where there is no runner of GitHub.
+    dotenv: Option<ResultFile>,
+    json: Option<ResultFile>,
+    own_summary: Option<ResultFile>,
 }
 
 impl Runner {
     /// Returns a run with the variables of its process.
     pub fn new(variables: Variables) -> Self {
-        let console = Console { commands: variables.in_actions() };
+        let console = Console::of(&variables);
         Self {
             variables,
             console,
@@ -61,17 +67,22 @@ impl Runner {
     /// writable. Returns all problems.
     pub fn prepare(&self, action: &Action) -> Vec<RunnerError> {
         let mut wrong = self.variables.non_utf8();
-        let mut open = |variable, is_written: bool| {
-            let opened = if is_written { ResultFile::open(variable, &self.variables) } else { Ok(None) };
+        let mut opened = |is_written: bool, open: &dyn Fn() -> Result<Option<ResultFile>, RunnerError>| {
+            let opened = if is_written { open() } else { Ok(None) };
             opened.unwrap_or_else(|problem| {
                 wrong.push(problem);
                 None
             })
         };
+        let (variables, has_summary) = (&self.variables, self.writes_summary());
+        let is_elsewhere = !variables.in_actions();
         let files = Files {
-            outputs: open("GITHUB_OUTPUT", true),
-            artifacts: open("GITHUB_ARTIFACTS", action.names_artifacts),
-            summary: open("GITHUB_STEP_SUMMARY", self.writes_summary()),
+            outputs: opened(true, &|| ResultFile::open("GITHUB_OUTPUT", variables)),
+            artifacts: opened(action.names_artifacts, &|| ResultFile::open("GITHUB_ARTIFACTS", variables)),
+            summary: opened(has_summary, &|| ResultFile::open("GITHUB_STEP_SUMMARY", variables)),
+            dotenv: opened(is_elsewhere, &|| ResultFile::replacing("OUTPUT_DOTENV", variables)),
+            json: opened(is_elsewhere, &|| ResultFile::replacing("OUTPUT_JSON", variables)),
+            own_summary: opened(is_elsewhere && has_summary, &|| ResultFile::replacing("OUTPUT_SUMMARY", variables)),
         };
         self.files.get_or_init(|| files);
         wrong
@@ -80,7 +91,7 @@ impl Runner {
     /// Returns whether the input `summary` enables a step summary. An invalid value does, so that the summary can
     /// report it.
     pub fn writes_summary(&self) -> bool {
-        let typed = self.variables.get("INPUT_SUMMARY").unwrap_or_default();
+        let typed = self.variables.input("summary").unwrap_or_default();
         Input::new("summary", typed).boolean(true).unwrap_or(true)
     }
 
@@ -107,6 +118,20 @@ impl Runner {
     /// Adds an annotation. The first ones of each severity are shown at the end, with the number of the others.
     pub fn annotate(&self, annotation: Annotation) {
         lock(&self.annotations).push(annotation);
+    }
+
+    /// Adds an annotation about the machine or the template, which other runs have too. A dry run, and a job of a matrix
+    /// that is not the first, only logs it.
+    pub fn remark(&self, annotation: Annotation) {
+        if self.is_repetition() { self.say(annotation.plain()) } else { self.annotate(annotation) }
+    }
+
+    /// Returns whether another run says the same: the one that writes, or the first job of the matrix.
+    fn is_repetition(&self) -> bool {
+        let typed = self.variables.input("dry-run").unwrap_or_default();
+        let is_dry = Input::new("dry-run", typed).boolean(false).unwrap_or(false);
+        let job = self.variables.get("STRATEGY_JOB_INDEX").and_then(|index| index.parse::<u32>().ok());
+        is_dry || job.is_some_and(|index| index > 0)
     }
 
     /// Sets an output.
@@ -155,7 +180,12 @@ impl Runner {
     /// Writes all collected results. Returns an error for each file that could not be written.
     pub fn finish(&self, action: &Action) -> Vec<RunnerError> {
         let mut annotations = std::mem::take(&mut *lock(&self.annotations));
-        annotations.sort_by_key(|annotation| annotation.level);
+        // The runner shows the first ones. A person looks at the end.
+        if self.variables.in_actions() {
+            annotations.sort_by_key(|annotation| annotation.level);
+        } else {
+            annotations.sort_by_key(|annotation| Reverse(annotation.level));
+        }
         for of_a_kind in annotations.chunk_by(|a, b| a.level == b.level) {
             let shown = if of_a_kind.len() > ANNOTATIONS { ANNOTATIONS - 1 } else { of_a_kind.len() };
             of_a_kind[..shown].iter().for_each(|annotation| self.console.annotation(annotation));
@@ -166,19 +196,37 @@ impl Runner {
             }
         }
         let Some(files) = self.files.get() else { return Vec::new() };
-        let outputs = files.outputs.as_ref().map(|file| self.write_outputs(action, file));
+        let values = self.output_values(action);
+        let outputs = files.outputs.as_ref().map(|file| {
+            let entries = file_command::entries(&values).map_err(|error| file.failure(error))?;
+            file.write(entries.as_bytes())
+        });
+        let dotenv = files.dotenv.as_ref().map(|file| {
+            let (text, left_out) = output_files::dotenv(action.name, &values);
+            for name in left_out {
+                self.say(format!("{name} is left out of OUTPUT_DOTENV: it has characters that a shell interprets"));
+            }
+            file.write(text.as_bytes())
+        });
+        let json = files.json.as_ref().map(|file| file.write(output_files::json(&values).as_bytes()));
         let artifacts = files.artifacts.as_ref().map(|file| self.write_artifacts(file));
-        let summary = files.summary.as_ref().map(|file| self.write_summary(file));
-        [outputs, artifacts, summary].into_iter().flatten().filter_map(Result::err).collect()
+        let markdown = std::mem::take(&mut *lock(&self.summary));
+        let summaries = [&files.summary, &files.own_summary].map(|file| {
+            file.as_ref().map(|file| {
+                let there = usize::try_from(file.size()).unwrap_or(usize::MAX);
+                file.write(summary::truncated(&markdown, there).as_bytes())
+            })
+        });
+        let written = [outputs, dotenv, json, artifacts].into_iter().chain(summaries);
+        written.flatten().filter_map(Result::err).collect()
     }
 
-    fn write_outputs(&self, action: &Action, file: &ResultFile) -> Result<(), RunnerError> {
+    /// Returns all outputs with their values.
+    fn output_values(&self, action: &Action) -> Vec<(String, String)> {
         let set = std::mem::take(&mut *lock(&self.outputs));
         let initial = |name: &str| action.initial_outputs.iter().find(|(of, _)| *of == name).map(|(_, value)| *value);
         let value = |name: &str| set.get(name).cloned().unwrap_or_else(|| initial(name).unwrap_or_default().to_owned());
-        let values: Vec<_> = action.outputs.iter().map(|name| ((*name).to_owned(), value(name))).collect();
-        let entries = file_command::entries(&values).map_err(|error| file.failure(error))?;
-        file.append(entries.as_bytes())
+        action.outputs.iter().map(|name| ((*name).to_owned(), value(name))).collect()
     }
 
     /// Writes lines of `oci://REPOSITORY@DIGEST`. A repository with two digests in a job would fail the step, so
@@ -193,13 +241,7 @@ impl Runner {
                 lines.push_str(&format!("oci://{repository}@{digest}\n"));
             }
         }
-        file.append(lines.as_bytes())
-    }
-
-    fn write_summary(&self, file: &ResultFile) -> Result<(), RunnerError> {
-        let markdown = std::mem::take(&mut *lock(&self.summary));
-        let there = usize::try_from(file.size()).unwrap_or(usize::MAX);
-        file.append(summary::truncated(&markdown, there).as_bytes())
+        file.write(lines.as_bytes())
     }
 }
 

@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::error::RunnerError;
-use super::markdown::link;
 use super::process::is_executable;
 use secrecy::SecretString;
 
@@ -18,6 +17,46 @@ const READ_AS_TEXT: &[&str] = &[
     "RUNNER_*",
     "ACTIONS_*",
     "AWS_*",
+    "STRATEGY_JOB_INDEX",
+    "OUTPUT_DOTENV",
+    "OUTPUT_JSON",
+    "OUTPUT_SUMMARY",
+    "GITLAB_CI",
+    "GITLAB_USER_LOGIN",
+    "CI_COMMIT_BRANCH",
+    "CI_COMMIT_SHA",
+    "CI_COMMIT_TAG",
+    "CI_CONFIG_PATH",
+    "CI_JOB_ID",
+    "CI_JOB_URL",
+    "CI_PIPELINE_IID",
+    "CI_PROJECT_DIR",
+    "CI_PROJECT_PATH",
+    "CI_PROJECT_URL",
+    "CI_SERVER_URL",
+    "CODEBUILD_BUILD_ID",
+    "CODEBUILD_BUILD_NUMBER",
+    "CODEBUILD_BUILD_URL",
+    "CODEBUILD_INITIATOR",
+    "CODEBUILD_PROJECT_ARN",
+    "CODEBUILD_RESOLVED_SOURCE_VERSION",
+    "CODEBUILD_SOURCE_REPO_URL",
+    "CODEBUILD_SRC_DIR",
+    "CODEBUILD_WEBHOOK_HEAD_REF",
+    "JENKINS_URL",
+    "BRANCH_NAME",
+    "BUILD_NUMBER",
+    "BUILD_TAG",
+    "BUILD_URL",
+    "BUILD_USER_ID",
+    "CHANGE_ID",
+    "GIT_COMMIT",
+    "GIT_URL",
+    "JOB_URL",
+    "TAG_NAME",
+    "WORKSPACE",
+    "NO_COLOR",
+    "TERM",
     "SNYK_TOKEN",
     "BUILDX_CONFIG",
     "DOCKER_CONFIG",
@@ -47,6 +86,18 @@ impl Variables {
     /// Returns the environment of this process. Variables whose names are not UTF-8 are left out.
     pub fn of_process() -> Self {
         Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+    }
+
+    /// Sets the variables that arguments stand for. They take precedence over those of the process.
+    #[must_use]
+    pub fn with(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.0.extend(variables.into_iter().map(|(name, value)| (name, value.into())));
+        self
+    }
+
+    /// Returns an input, or `None` if it is unset. The name has underscores or hyphens.
+    pub fn input(&self, name: &str) -> Option<&str> {
+        self.0.get(&format!("INPUT_{}", name.to_uppercase().replace('-', "_")))?.to_str()
     }
 
     /// Returns an error for each variable that is read as text and is not UTF-8.
@@ -93,8 +144,16 @@ impl Variables {
         self.get("GITHUB_ACTIONS") == Some("true")
     }
 
-    /// Returns the checkout: `GITHUB_WORKSPACE`, or the working directory.
+    /// Returns the checkout: `GITHUB_WORKSPACE`, or the Git repository around the working directory, or that directory.
     pub fn workspace(&self) -> PathBuf {
+        let folder = self.working_directory();
+        let is_checkout = |folder: &&Path| self.get("GITHUB_WORKSPACE").is_none() && folder.join(".git").exists();
+        let checkout = folder.ancestors().find(is_checkout).map(Path::to_owned);
+        checkout.unwrap_or(folder)
+    }
+
+    /// Returns the folder in which a step starts: `GITHUB_WORKSPACE`, or the working directory.
+    pub fn working_directory(&self) -> PathBuf {
         let current = || std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
         self.get("GITHUB_WORKSPACE").map_or_else(current, PathBuf::from)
     }
@@ -121,89 +180,6 @@ impl Variables {
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let folders = std::env::split_paths(self.raw("PATH")?).filter(|folder| folder.is_absolute());
         folders.map(|folder| folder.join(name)).find(|path| is_executable(path))
-    }
-
-    /// Returns the repository as `owner/name`.
-    pub fn repository(&self) -> Option<&str> {
-        self.get("GITHUB_REPOSITORY")
-    }
-
-    /// Returns the URL of the repository.
-    pub fn repository_url(&self) -> Option<String> {
-        Some(format!("{}/{}", self.server_url(), self.repository()?))
-    }
-
-    /// Returns the commit.
-    pub fn commit(&self) -> Option<&str> {
-        self.get("GITHUB_SHA")
-    }
-
-    /// Returns the number of the run, which counts the runs of its workflow.
-    pub fn run_number(&self) -> Option<&str> {
-        self.get("GITHUB_RUN_NUMBER")
-    }
-
-    /// Returns the user who started the run.
-    pub fn actor(&self) -> Option<&str> {
-        self.get("GITHUB_ACTOR")
-    }
-
-    /// Returns the URL of the run with its attempt.
-    pub fn run_url(&self) -> Option<String> {
-        let attempt = self.get("GITHUB_RUN_ATTEMPT").unwrap_or("1");
-        Some(format!("{}/actions/runs/{}/attempts/{attempt}", self.repository_url()?, self.get("GITHUB_RUN_ID")?))
-    }
-
-    /// Returns Markdown links to the run, its workflow and the commit, and to a page of the documentation that explains
-    /// messages. What is unknown is left out.
-    pub fn links(&self, page: Option<&str>) -> String {
-        let run = self.run_url().and_then(|run| link("run", &run));
-        let workflow = self.workflow_page().and_then(|page| link("workflow", &page));
-        let commit = self.repository_url().zip(self.commit()).and_then(|(repository, commit)| {
-            let short = commit.get(..7).unwrap_or(commit);
-            link(&format!("commit {short}"), &format!("{repository}/commit/{commit}"))
-        });
-        let page = page.and_then(|page| link("what the messages mean", &self.documentation(page)?));
-        let links: Vec<String> = [run, workflow, commit, page].into_iter().flatten().collect();
-        if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
-    }
-
-    /// Returns the URL of a line of a file in the repository at this commit, if the file is in it. The path is relative
-    /// to the checkout.
-    pub fn line_url(&self, file: &Path, line: usize) -> Option<String> {
-        let is_inside = file.components().all(|part| matches!(part, Component::Normal(_)));
-        let path = file.to_str().filter(|_| is_inside)?;
-        Some(format!("{}/blob/{}/{path}#L{line}", self.repository_url()?, self.commit()?))
-    }
-
-    /// Returns the URL of a page of the action's documentation, if the runner says which repository the action is of.
-    pub fn documentation(&self, page: &str) -> Option<String> {
-        let repository = self.get("GITHUB_ACTION_REPOSITORY")?;
-        Some(format!("{}/{repository}/blob/HEAD/docs/{page}", self.server_url()))
-    }
-
-    /// Returns whether a URL is a run of this repository.
-    pub fn is_own_run(&self, address: &str) -> bool {
-        let runs = self.repository_url().map(|repository| format!("{repository}/actions/runs/"));
-        let run = runs.and_then(|runs| address.strip_prefix(&runs));
-        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        run.is_some_and(|run| run.split("/attempts/").all(is_number))
-    }
-
-    /// Returns the URL of the workflow at its ref.
-    pub fn workflow_url(&self) -> Option<String> {
-        Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
-    }
-
-    /// Returns the URL of the page with the workflow's runs.
-    fn workflow_page(&self) -> Option<String> {
-        let workflow = self.get("GITHUB_WORKFLOW_REF")?.split('@').next()?;
-        let (repository, file) = workflow.split_once("/.github/workflows/")?;
-        Some(format!("{}/{repository}/actions/workflows/{file}", self.server_url()))
-    }
-
-    fn server_url(&self) -> &str {
-        self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com").trim_end_matches('/')
     }
 }
 
@@ -271,35 +247,5 @@ mod tests {
             ]
         );
         assert!(variables.program("sh").is_some());
-    }
-
-    #[test]
-    fn links_lead_to_this_repository() {
-        let variables =
-            Variables::from([("GITHUB_REPOSITORY", "shop/api"), ("GITHUB_RUN_ID", "42"), ("GITHUB_SHA", "c0ffee1234")]);
-        assert_eq!(
-            variables.links(None),
-            "[run](https://github.com/shop/api/actions/runs/42/attempts/1) · \
-             [commit c0ffee1](https://github.com/shop/api/commit/c0ffee1234)\n"
-        );
-        let workflow =
-            Variables::from([("GITHUB_WORKFLOW_REF", "shop/api/.github/workflows/release.yml@refs/heads/main")]);
-        assert_eq!(workflow.links(None), "[workflow](https://github.com/shop/api/actions/workflows/release.yml)\n");
-        let line = |file: &str| variables.line_url(Path::new(file), 3);
-        let expected = "https://github.com/shop/api/blob/c0ffee1234/images/Dockerfile#L3";
-        assert_eq!(line("images/Dockerfile").as_deref(), Some(expected));
-        assert_eq!([line("../Dockerfile"), line("/etc/passwd"), variables.documentation("x.md")], [None, None, None]);
-        let strange = Variables::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
-        assert_eq!(strange.links(None), "");
-        for (address, expected) in [
-            ("https://github.com/shop/api/actions/runs/7", true),
-            ("https://github.com/shop/api/actions/runs/7/attempts/2", true),
-            ("https://github.com/shop/api/actions/runs/", false),
-            ("https://github.com/shop/api/actions/runs/7/../../x", false),
-            ("https://github.com.evil.example/shop/api/actions/runs/7", false),
-            ("https://github.com/shop/other/actions/runs/7", false),
-        ] {
-            assert_eq!(variables.is_own_run(address), expected, "{address}");
-        }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Log {
     pub(crate) lines: Vec<String>,
     /// What is shown on the run.
     pub(crate) annotations: Vec<Annotation>,
+    /// Lines `warning: …` and `note: …`, by the level of an annotation. Another program's output has none.
+    pub(crate) remarks: Vec<(String, String)>,
     /// Titles of groups.
     pub(crate) groups: Vec<String>,
     /// Values that are hidden.
@@ -69,7 +71,14 @@ impl Log {
                 (Some(command), Some(token)) if command.name == token => stopped = None,
                 (Some(command), None) if command.name == "stop-commands" => stopped = Some(command.data),
                 (Some(command), None) => log.obey(command),
-                _ => log.lines.push(line.to_owned()),
+                (_, stopped) => {
+                    let levels = [("warning: ", "warning"), ("note: ", "notice")];
+                    let remark = levels.iter().find_map(|(start, level)| Some((*level, line.strip_prefix(start)?)));
+                    if let Some((level, message)) = remark.filter(|_| stopped.is_none()) {
+                        log.remarks.push((level.to_owned(), message.to_owned()));
+                    }
+                    log.lines.push(line.to_owned());
+                }
             }
         }
         log.lines.pop_if(|last| last.is_empty());
@@ -96,10 +105,11 @@ impl Log {
         }
     }
 
-    /// The messages of a level.
+    /// The messages of a level: annotations, and what a dry run only logs.
     pub(crate) fn messages(&self, level: &str) -> Vec<&str> {
         let of_level = self.annotations.iter().filter(|annotation| annotation.level == level);
-        of_level.map(|annotation| annotation.message.as_str()).collect()
+        let logged = self.remarks.iter().filter(|(of, _)| of == level).map(|(_, message)| message.as_str());
+        of_level.map(|annotation| annotation.message.as_str()).chain(logged).collect()
     }
 
     /// What a reader sees, with hidden values hidden.

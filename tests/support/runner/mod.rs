@@ -93,6 +93,25 @@ impl Step {
         self
     }
 
+    /// Adds arguments.
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Step {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Runs it outside GitHub Actions: its runner sets nothing.
+    pub(crate) fn elsewhere(mut self) -> Step {
+        let of_runner: Vec<_> = self.command.get_envs().map(|(name, _)| name.to_owned()).collect();
+        for name in of_runner {
+            let name = name.to_str().unwrap();
+            if name.starts_with("GITHUB_") || name.starts_with("RUNNER_") {
+                self.command.env_remove(name);
+            }
+        }
+        let temporary = self.temporary();
+        self.env("TMPDIR", temporary)
+    }
+
     pub(crate) fn envs(mut self, variables: impl IntoIterator<Item = (&'static str, String)>) -> Step {
         self.command.envs(variables);
         self

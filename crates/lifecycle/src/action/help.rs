@@ -3,6 +3,7 @@
 use serde_json::Value;
 use textwrap::{Options, WordSplitter};
 
+use super::arguments;
 use cfn_images::yaml_to_json;
 use runner_protocol::Action;
 
@@ -16,8 +17,13 @@ pub(super) fn lines(action: &Action) -> Vec<String> {
     help.title(&format!("action-{} {}", action.name, env!("CARGO_PKG_VERSION")));
     help.text("", text(&definition["description"]));
 
+    help.title("Examples");
+    for line in examples(action.name) {
+        help.text("  ", line);
+    }
+
     help.title("Inputs");
-    help.text("", "Variables of the environment. One that is unset or empty has its default.");
+    help.text("", "Options, or variables of the environment. One that is unset or empty has its default.");
     for (name, input) in entries(&definition["inputs"]) {
         let variable = format!("INPUT_{}", name.to_uppercase().replace('-', "_"));
         let default = match text(&input["default"]) {
@@ -26,13 +32,19 @@ pub(super) fn lines(action: &Action) -> Vec<String> {
             default => format!(", default `{default}`"),
         };
         help.entry(name, text(&input["description"]));
-        help.text("      ", &format!("{variable}{default}"));
+        help.text("      ", &format!("--{name}, {variable}{default}"));
     }
 
     help.title("Outputs");
     help.text("", "Appended to the file that GITHUB_OUTPUT names; the summary goes to that of GITHUB_STEP_SUMMARY.");
     for (name, output) in entries(&definition["outputs"]) {
         help.entry(name, text(&output["description"]));
+    }
+
+    help.title("Files");
+    help.text("", "Written outside GitHub Actions. An existing file is replaced.");
+    for (option, variable, meaning) in arguments::FILES {
+        help.entry(&format!("--{option} FILE"), &format!("{meaning}; {variable}"));
     }
 
     help.title("Exit codes");
@@ -45,13 +57,35 @@ pub(super) fn lines(action: &Action) -> Vec<String> {
     help.title("Arguments");
     for (argument, meaning) in [
         ("--help", "this text"),
-        ("--version", "version, commit and target"),
+        (
+            "--NAME VALUE",
+            "an input; --NAME=VALUE is the same, --NAME alone is true, and a repeated one has several lines",
+        ),
+        ("--version", "version, commit and target, where it is the only argument"),
         ("--inputs", "the inputs' names with their defaults, for a program to read"),
         ("--outputs", "the outputs' names, for a program to read"),
     ] {
-        help.text("  ", &format!("{argument:<11}{meaning}"));
+        help.text("  ", &format!("{argument:<14}{meaning}"));
     }
     help.lines
+}
+
+/// Returns commands that can be pasted. A test runs them.
+fn examples(action: &str) -> &'static [&'static str] {
+    match action {
+        "build" => &[
+            "action-build --dry-run",
+            "action-build --images Api --scan off --layout out/images --output-json build.json",
+        ],
+        "publish" => &[
+            "action-publish --layout out/images --version 1.2.3 --registry oci:out/registry",
+            "action-publish --layout out/images --version 1.2.3 --registry oci:out/registry --dry-run",
+        ],
+        _ => &[
+            "action-promote --to test --version 1.2.3 --registry oci:out/registry",
+            "action-promote --to prod --version 1.2.3 --registry oci:out/registry --require soak=1d --dry-run",
+        ],
+    }
 }
 
 fn text(value: &Value) -> &str {

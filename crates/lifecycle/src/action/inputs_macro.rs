@@ -91,10 +91,15 @@ macro_rules! inputs {
             pub(crate) const TABLE: &'static [(&'static str, &'static str)] =
                 &[$(($crate::inputs!(@name $name $($typed)?), $default)),*];
 
-            /// Reads all inputs. One that is unset or empty has its default.
-            pub(crate) fn read() -> ::anyhow::Result<Self> {
+            /// Reads all inputs. Those of the command line, which are among the variables, take precedence over those of
+            /// the environment. One that is unset or empty has its default.
+            pub(crate) fn read(variables: &::runner_protocol::Variables) -> ::anyhow::Result<Self> {
                 let mut inputs = <Self as ::ghactions::prelude::ActionTrait>::init()?;
-                $(if inputs.$name.trim().is_empty() { inputs.$name = $default.to_owned(); })*
+                $(
+                    let input = variables.input($crate::inputs!(@name $name $($typed)?));
+                    if let Some(input) = input { inputs.$name = input.to_owned(); }
+                    if inputs.$name.trim().is_empty() { inputs.$name = $default.to_owned(); }
+                )*
                 Ok(inputs)
             }
 

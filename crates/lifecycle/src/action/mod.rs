@@ -1,5 +1,6 @@
 //! Runs an action: reads the environment, does the work, reports to the runner, and returns an exit code.
 
+mod arguments;
 mod help;
 mod inputs_macro;
 mod panics;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crate::nearest;
 use crate::{ActionError, Diagnostic};
+use arguments::Arguments;
 use runner_protocol::{Action, Annotation, Level, Runner, Variables, Verdict};
 
 /// How long the work may take to stop after a signal. GitHub's runner sends the next signal after 7.5 s, and the report
@@ -29,10 +31,15 @@ where
     F: Future<Output = anyhow::Result<Verdict>>,
 {
     let environment = Variables::of_process();
-    let runner = Arc::new(Runner::new(environment));
-    if let Some(code) = answer_argument(action, &runner) {
-        return code;
-    }
+    let given = match Arguments::parse(std::env::args_os().skip(1), action) {
+        Ok(Arguments::Run(variables)) => variables,
+        Ok(question) => return answer(&question, action, &Runner::new(environment)),
+        Err(error) => {
+            Runner::new(environment).show_annotation(&Diagnostic::of(&error.into()).annotation());
+            return ExitCode::from(2);
+        }
+    };
+    let runner = Arc::new(Runner::new(environment.with(given)));
     unknown_inputs(action, &runner.variables).into_iter().for_each(|warning| runner.annotate(warning));
     let errors: Vec<anyhow::Error> = runner.prepare(action).into_iter().map(Into::into).collect();
     let code = if errors.is_empty() { run_work(action, &runner, work) } else { report(action, &runner, &errors) };
@@ -146,29 +153,24 @@ fn unknown_inputs(action: &Action, variables: &Variables) -> Vec<Annotation> {
     unknown.filter(|name| name.len() <= 64).take(20).map(warning).collect()
 }
 
-/// Handles a command-line argument, `--help` and the like. Any other argument is an error: an action has inputs only.
-fn answer_argument(action: &Action, runner: &Runner) -> Option<ExitCode> {
-    let argument = std::env::args_os().nth(1)?;
-    match argument.to_string_lossy().as_ref() {
-        "--version" | "-V" => {
+/// Answers a question about the program.
+fn answer(question: &Arguments, action: &Action, runner: &Runner) -> ExitCode {
+    match question {
+        Arguments::Run(_) => {}
+        Arguments::Version => {
             let commit = option_env!("IMAGE_LIFECYCLE_COMMIT").unwrap_or("unknown");
             let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
             let target = format!("{}-{}-{library}", std::env::consts::ARCH, std::env::consts::OS);
             runner.say(format!("action-{} {} (commit {commit}, {target})", action.name, env!("CARGO_PKG_VERSION")));
         }
-        "--inputs" => {
+        Arguments::Inputs => {
             let kebab = |name: &str| name.replace('_', "-");
             action.inputs.iter().for_each(|(name, default)| runner.say(format!("{}={default}", kebab(name))));
         }
-        "--outputs" => action.outputs.iter().for_each(|name| runner.say(name)),
-        "--help" | "-h" => help::lines(action).iter().for_each(|line| runner.say(line)),
-        other => {
-            let message = format!("unknown argument `{other}`: inputs are variables INPUT_<NAME>, see --help");
-            runner.show_annotation(&Annotation::new(Level::Error, message));
-            return Some(ExitCode::from(2));
-        }
+        Arguments::Outputs => action.outputs.iter().for_each(|name| runner.say(name)),
+        Arguments::Help => help::lines(action).iter().for_each(|line| runner.say(line)),
     }
-    Some(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

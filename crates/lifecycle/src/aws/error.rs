@@ -6,13 +6,10 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::Explain;
+use crate::{Explain, setup};
 use oci::BoxError;
 use registry::http_client::Refused;
-
-/// The step that gives a job credentials, as in the README.
-const CONFIGURE_CREDENTIALS: &str =
-    "aws-actions/configure-aws-credentials@e6de054238d6b7531b4efff3b6587d9aade6a06c # v6.2.3";
+use runner_protocol::CiSystem;
 
 /// A failed call of an AWS service.
 #[derive(Debug, thiserror::Error)]
@@ -153,10 +150,14 @@ impl Error {
 
     /// Creates an error for missing credentials. Its hint shows how a job gets them.
     pub(super) fn no_credentials(message: impl Into<String>) -> Self {
-        Self::new(AwsErrorKind::Credentials, message).hint(format!(
-            "add the step `- uses: {CONFIGURE_CREDENTIALS}` with `role-to-assume` and `aws-region` before this one, or set \
-             `role-to-assume` of this one (promote: `source-role`, `target-role`); either takes `permissions: {{contents: read, id-token: write}}` of the job"
-        ))
+        let step = setup::CREDENTIALS.hint();
+        Self::new(AwsErrorKind::Credentials, message).hint(match CiSystem::of_process() {
+            CiSystem::GitHub => format!(
+                "{step}, or set `role-to-assume` of this one (promote: `source-role`, `target-role`); either takes \
+                 `permissions: {{contents: read, id-token: write}}` of the job"
+            ),
+            _ => step,
+        })
     }
 }
 
@@ -170,7 +171,7 @@ pub(super) fn is_missing_credentials(error: &CredentialsError) -> bool {
 }
 
 /// Iterates over an error and its causes.
-fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+pub(super) fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |cause: &&'e (dyn StdError + 'static)| (*cause).source())
 }
 
@@ -200,16 +201,5 @@ pub(super) fn one_line(text: &str) -> String {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         self.hint.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_suggested_step_is_that_of_the_readme() {
-        let readme = include_str!("../../../../README.md");
-        assert!(readme.contains(&format!("- uses: {CONFIGURE_CREDENTIALS}\n")), "{CONFIGURE_CREDENTIALS}");
     }
 }

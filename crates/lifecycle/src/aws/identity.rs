@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_smithy_types::error::ErrorMetadata;
 use http::Request;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http_body_util::{BodyExt, Limited};
@@ -23,8 +25,11 @@ const TOKEN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long before they expire credentials are renewed. This exceeds the 10 s of the SDK, which would ask again then.
 const RENEWAL: Duration = Duration::from_secs(60);
 
-/// The largest response of GitHub's token service, in bytes.
+/// The largest token or response of GitHub's token service, in bytes.
 const TOKEN_LIMIT: usize = 64 * 1024;
+
+/// The longest name of a session, in characters, by STS.
+const SESSION_LIMIT: usize = 64;
 
 /// The audience of the token. AWS's own action uses it, so trust policies expect it.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -64,20 +69,35 @@ impl std::str::FromStr for Role {
 }
 
 /// Returns a configuration with the role's credentials. They come from web identity if the job may ask GitHub for a
-/// token (`permissions: id-token: write`), otherwise from the credentials of `config`.
+/// token (`permissions: id-token: write`) or has one in a file, otherwise from the credentials of `config`.
 pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>) -> Result<SdkConfig, Error> {
     let environment = &runner.variables;
     let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
     let token = environment.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
-    let provider = match (url, token) {
-        (Some(url), Some(token)) => SharedCredentialsProvider::new(WebIdentity {
+    let token = match (url, token) {
+        (Some(url), Some(token)) => Some(TokenSource::GitHub { url: url.to_owned(), token }),
+        // With a role, both are credentials of their own, which assume this role.
+        _ if environment.get("AWS_ROLE_ARN").is_none() => {
+            environment.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(|file| TokenSource::File(file.into()))
+        }
+        _ => None,
+    };
+    if let Some(TokenSource::File(path)) = &token {
+        // Read here too, for a message that is about the file.
+        read_token(path).map_err(|error| {
+            Error::new(AwsErrorKind::Credentials, format!("cannot assume {}", role.arn()))
+                .hint("write the job's identity token to this file in an earlier command")
+                .because(error)
+        })?;
+    }
+    let provider = match token {
+        Some(token) => SharedCredentialsProvider::new(WebIdentity {
             sts: aws_sdk_sts::Client::new(&config),
             role: role.clone(),
-            url: url.to_owned(),
             token,
             session: session_name(runner),
         }),
-        _ => {
+        None => {
             require_credentials(&config, role, runner).await?;
             let provider =
                 AssumeRoleProvider::builder(role.arn()).session_name(session_name(runner)).configure(&config);
@@ -87,11 +107,30 @@ pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>)
     let masked = MaskedCredentials { provider, runner: runner.clone(), last: Mutex::default() };
     // Assumes the role eagerly, so that a failure names the role and not the first call that needed it.
     masked.credentials().await.map_err(|error| {
-        Error::new(AwsErrorKind::Denied, format!("cannot assume {}", role.arn()))
+        Error::new(AwsErrorKind::Denied, format!("cannot assume {}: {}", role.arn(), refusal(&error)))
             .hint("the role's trust policy has to allow this job: sts:AssumeRoleWithWebIdentity, or sts:AssumeRole for the credentials at hand")
-            .because(error)
     })?;
     Ok(config.into_builder().credentials_provider(SharedCredentialsProvider::new(masked)).build())
+}
+
+/// Returns why STS gave no credentials, without the words of the SDK around it.
+fn refusal(error: &CredentialsError) -> String {
+    if let Some(own) = error::causes(error).find_map(|cause| cause.downcast_ref::<Error>()) {
+        return own.message.clone();
+    }
+    let said = error::causes(error).find_map(|cause| cause.downcast_ref::<ErrorMetadata>());
+    match said.and_then(|said| Some((said.code()?, said.message()?))) {
+        Some((code, message)) => format!("{code}: {message}"),
+        None => error::causes(error).last().map_or_else(|| error.to_string(), ToString::to_string),
+    }
+}
+
+/// Reads the token of a job from a file.
+fn read_token(path: &Path) -> Result<SecretString, String> {
+    let token = crate::workspace::read(path, TOKEN_LIMIT as u64);
+    let token =
+        token.map_err(|error| format!("cannot read AWS_WEB_IDENTITY_TOKEN_FILE ({}): {error}", path.display()))?;
+    Ok(SecretString::from(token.trim().to_owned()))
 }
 
 /// Checks that there are credentials to assume a role with. Without them, the SDK's error would list every source that
@@ -159,8 +198,9 @@ impl fmt::Debug for MaskedCredentials {
 
 /// Returns the session name, by which CloudTrail identifies the run.
 fn session_name(runner: &Runner) -> String {
-    let run = runner.variables.get("GITHUB_RUN_ID").filter(|run| run.bytes().all(|b| b.is_ascii_digit()));
-    run.map_or_else(|| "image-lifecycle".to_owned(), |run| format!("image-lifecycle-{run}"))
+    let name =
+        runner.variables.run_id().map_or_else(|| "image-lifecycle".to_owned(), |run| format!("image-lifecycle-{run}"));
+    name.chars().take(SESSION_LIMIT).collect()
 }
 
 /// A provider of credentials by the job's OIDC token.
@@ -168,9 +208,17 @@ fn session_name(runner: &Runner) -> String {
 struct WebIdentity {
     sts: aws_sdk_sts::Client,
     role: Role,
-    url: String,
-    token: SecretString,
+    token: TokenSource,
     session: String,
+}
+
+/// Where the job's OIDC token comes from.
+#[derive(Debug)]
+enum TokenSource {
+    /// GitHub's token service.
+    GitHub { url: String, token: SecretString },
+    /// A file, as the AWS SDKs read it. It is read each time, because its owner renews it.
+    File(PathBuf),
 }
 
 impl ProvideCredentials for WebIdentity {
@@ -179,7 +227,7 @@ impl ProvideCredentials for WebIdentity {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let token = self.job_token().await.map_err(CredentialsError::provider_error)?;
+            let token = self.token.read().await.map_err(CredentialsError::provider_error)?;
             let request = self.sts.assume_role_with_web_identity().role_arn(self.role.arn());
             let request = request.role_session_name(&self.session).web_identity_token(token.expose_secret());
             let answer = request.send().await.map_err(|error| {
@@ -198,16 +246,23 @@ impl ProvideCredentials for WebIdentity {
     }
 }
 
-impl WebIdentity {
-    /// Asks GitHub for a token that identifies this job to AWS.
-    async fn job_token(&self) -> Result<SecretString, BoxError> {
+impl TokenSource {
+    /// Returns a token that identifies this job to AWS.
+    async fn read(&self) -> Result<SecretString, BoxError> {
+        match self {
+            Self::GitHub { url, token } => Self::ask_github(url, token).await,
+            Self::File(path) => Ok(read_token(path)?),
+        }
+    }
+
+    async fn ask_github(url: &str, token: &SecretString) -> Result<SecretString, BoxError> {
         #[derive(serde::Deserialize)]
         struct Token {
             value: String,
         }
-        let mut url = url::Url::parse(&self.url)?;
+        let mut url = url::Url::parse(url)?;
         url.query_pairs_mut().append_pair("audience", AUDIENCE);
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token.expose_secret()))?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))?;
         bearer.set_sensitive(true);
         let request =
             Request::builder().uri(url.as_str()).header(AUTHORIZATION, bearer).body(full(Default::default()))?;

@@ -211,12 +211,7 @@ fn region_of(config: &SdkConfig) -> Result<&str, Error> {
     // An empty variable counts as unset.
     let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
     let missing = || Error::new(AwsErrorKind::Credentials, "no AWS region");
-    region.ok_or_else(|| {
-        missing().hint(
-            "set the input `region` or the variable AWS_REGION; aws-actions/configure-aws-credentials sets it by its \
-             `aws-region`",
-        )
-    })
+    region.ok_or_else(|| missing().hint("set the input `region` or the variable AWS_REGION"))
 }
 
 /// Returns the region of SSM and STS. If both region and credentials are missing, the error is about the credentials,

@@ -76,7 +76,7 @@ impl Build<'_> {
         }
         let mut dependencies = Vec::new();
         if let (Some(repository), Some(commit)) = (variables.repository_url(), variables.commit()) {
-            let reference = variables.get("GITHUB_REF").map(|reference| format!("@{reference}")).unwrap_or_default();
+            let reference = variables.git_reference().map(|reference| format!("@{reference}")).unwrap_or_default();
             dependencies.push(json!({"uri": format!("git+{repository}{reference}"), "digest": {"gitCommit": commit}}));
         }
         for (reference, digest) in self.bases {
@@ -98,7 +98,7 @@ impl Build<'_> {
     }
 }
 
-/// Returns the builder's identity: the workflow at its ref. All attestations of this run's builds use it.
+/// Returns the builder's identity: the workflow at its ref, or the project or job of another CI system. All attestations of this run's builds use it.
 pub fn builder_id(variables: &Variables) -> String {
     variables.workflow_url().unwrap_or_else(|| identifier::LOCAL_BUILDER.to_owned())
 }

@@ -58,7 +58,7 @@ impl GitHub {
     /// # Errors
     /// If the environment does not name the repository, or the token or the server's address is invalid.
     pub fn of(variables: &Variables, token: &SecretString) -> Result<Self, Error> {
-        let repository = variables.repository().filter(|repository| is_repository(repository));
+        let repository = variables.get("GITHUB_REPOSITORY").filter(|repository| is_repository(repository));
         let repository =
             repository.ok_or_else(|| Error::new("GITHUB_REPOSITORY doesn't say which repository this is"))?;
         let address = variables.get("GITHUB_API_URL").unwrap_or("https://api.github.com");

@@ -17,4 +17,5 @@ mod unmanaged;
 pub use named::{Named, NamedTag, Release};
 pub use names::Names;
 pub use project::{Module, Project, ProjectInputs};
+pub use templates::files_named;
 pub use unmanaged::UnmanagedReference;

@@ -23,17 +23,23 @@ pub(super) enum PatternInput {
 }
 
 /// The values of the run that placeholders stand for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct RunValues {
     commit: Option<String>,
     run_number: Option<String>,
+    /// The variables that hold them.
+    variables: [&'static str; 2],
 }
 
 impl RunValues {
     /// Returns the values of the run that the variables describe.
     pub(super) fn of(variables: &Variables) -> Self {
         let text = |value: Option<&str>| value.map(str::to_owned);
-        Self { commit: text(variables.commit()), run_number: text(variables.run_number()) }
+        Self {
+            commit: text(variables.commit()),
+            run_number: text(variables.run_number()),
+            variables: [variables.commit_variable(), variables.run_number_variable()],
+        }
     }
 
     /// Returns the placeholders whose values the run has.
@@ -53,9 +59,8 @@ impl RunValues {
     pub(super) fn check_parameter(&self, name: &str, value: &str) -> Result<(), ActionError> {
         check_placeholders(name, value)?;
         let known = self.placeholders();
-        for (placeholder, variable) in
-            [("sha", "GITHUB_SHA"), ("short-sha", "GITHUB_SHA"), ("run-number", "GITHUB_RUN_NUMBER")]
-        {
+        let [commit, run_number] = self.variables;
+        for (placeholder, variable) in [("sha", commit), ("short-sha", commit), ("run-number", run_number)] {
             if value.contains(&format!("{{{placeholder}}}")) && known.iter().all(|(known, ..)| *known != placeholder) {
                 let line = format!("{name}={value}").escape_debug().to_string();
                 let message = format!("input `parameters`: `{line}` needs the variable {variable}, which is not set");
@@ -168,10 +173,10 @@ impl PatternInput {
             ActionError::usage_error(message)
         };
         if run.commit.is_none() && ["{sha}", "{short-sha}"].iter().any(|placeholder| pattern.contains(placeholder)) {
-            return Err(missing("a commit, and GITHUB_SHA names none"));
+            return Err(missing(&format!("a commit, and {} names none", run.variables[0])));
         }
         if run.run_number.is_none() && pattern.contains("{run-number}") {
-            return Err(missing("the number of the run, and GITHUB_RUN_NUMBER is not set"));
+            return Err(missing(&format!("the number of the run, and {} is not set", run.variables[1])));
         }
         let hex = digest.map(Digest::hex).unwrap_or_default();
         let of_run = run.placeholders();

@@ -71,7 +71,7 @@ impl Project {
     pub fn load(inputs: &ProjectInputs<'_>, variables: &Variables) -> anyhow::Result<Self> {
         let workspace = variables.workspace();
         let workspace = workspace.canonicalize().unwrap_or(workspace);
-        let folder = inputs.working_directory.text().map_or_else(|| workspace.clone(), |folder| workspace.join(folder));
+        let folder = variables.working_directory().join(inputs.working_directory.text().unwrap_or("."));
         let folder = folder.canonicalize().map_err(|_| inputs.working_directory.refuse("a folder of the checkout"))?;
         if !folder.starts_with(&workspace) {
             return Err(inputs.working_directory.refuse("a folder in the checkout").into());

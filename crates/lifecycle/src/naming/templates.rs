@@ -1,5 +1,6 @@
 //! Finds the templates of a run, and suggests some if there are none.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -139,6 +140,11 @@ pub(super) fn with_content(folder: &Path, words: &[&str]) -> Vec<PathBuf> {
         |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| words.iter().all(|word| text.contains(word)));
     found.retain(contains);
     found
+}
+
+/// Returns the files of a name below a folder, nearest first.
+pub fn files_named(folder: &Path, name: &OsStr) -> Vec<PathBuf> {
+    search(folder, |path| path.file_name() == Some(name))
 }
 
 /// Returns the files below a folder that are wanted, nearest first.

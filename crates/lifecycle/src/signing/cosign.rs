@@ -17,9 +17,6 @@ const HELP_DEADLINE: Duration = Duration::from_secs(60);
 /// The most characters of cosign's output that an error message quotes.
 const REASON_LIMIT: usize = 300;
 
-/// The issuer in certificates of runs on github.com.
-const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
-
 /// A signing configuration (defined by sigstore's protobuf-specs) without any service.
 const NO_SERVICES: &str = r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json"}"#;
 
@@ -58,24 +55,11 @@ pub async fn no_log_argument(program: &Path, login: &Path) -> Result<String, Act
     Ok(format!("--signing-config={}", path.display()))
 }
 
-/// Returns the issuer in certificates of this run: the token service of the GitHub server that it runs on.
-pub fn issuer(variables: &Variables) -> String {
-    match variables.get("GITHUB_SERVER_URL") {
-        None | Some("https://github.com") => GITHUB_ISSUER.to_owned(),
-        Some(server) => format!("{}/_services/token", server.trim_end_matches('/')),
-    }
-}
-
-/// Returns the identity in certificates of this run: the address of its workflow. A reusable workflow of another
-/// repository signs with its own identity instead.
-pub fn identity(variables: &Variables) -> Option<String> {
-    variables.workflow_url()
-}
-
 /// Returns a regular expression for the identities of all workflows of the run's repository.
 pub fn identities_of_repository(variables: &Variables) -> Option<String> {
-    let repository = variables.repository_url()?;
-    Some(format!("^{}/\\.github/workflows/", repository.replace('.', "\\.")))
+    let escaped =
+        |c: char| if c.is_ascii_alphanumeric() || "/:-_".contains(c) { c.to_string() } else { format!("\\{c}") };
+    Some(format!("^{}", variables.certificate_identities()?.chars().map(escaped).collect::<String>()))
 }
 
 /// Returns cosign's own error message on one line. A long message is cut at its start, because the cause stands at its

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::cosign;
-use crate::ActionError;
 use crate::naming::Names;
+use crate::{ActionError, setup};
 use oci::Location;
 use runner_protocol::{Input, InputError, Variables};
 
@@ -70,10 +70,7 @@ impl SigningInputs<'_> {
         let Some(identity) = SigningIdentity::parse(&self.sign, &inside)? else {
             return Ok(SigningOptions { signing: None, sigstore });
         };
-        let missing = || {
-            ActionError::failure("input `sign`: cosign is not on PATH")
-                .hint("run sigstore/cosign-installer before this step")
-        };
+        let missing = || ActionError::failure("input `sign`: cosign is not on PATH").hint(setup::COSIGN.hint());
         let program = cosign::find(variables).ok_or_else(missing)?;
         Ok(SigningOptions { signing: Some(Signing { program, identity, sigstore: sigstore.clone() }), sigstore })
     }
@@ -90,7 +87,7 @@ impl Signing {
                 format!("--key '{}'", public.file_name()?.display())
             }
             SigningIdentity::Keyless => {
-                let (issuer, identity) = (cosign::issuer(variables), cosign::identity(variables)?);
+                let (issuer, identity) = (variables.certificate_issuer(), variables.certificate_identity()?);
                 format!("--certificate-oidc-issuer '{issuer}' \\\n  --certificate-identity '{identity}'")
             }
         };

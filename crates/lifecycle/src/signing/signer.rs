@@ -73,13 +73,13 @@ impl Signer<'_> {
                 let variables = &self.registries.runner.variables;
                 let identity = match workflows {
                     Workflows::Current => {
-                        cosign::identity(variables).map(|name| format!("--certificate-identity={name}"))
+                        variables.certificate_identity().map(|name| format!("--certificate-identity={name}"))
                     }
                     Workflows::OfRepository => cosign::identities_of_repository(variables)
                         .map(|pattern| format!("--certificate-identity-regexp={pattern}")),
                 };
                 command.arg(identity.ok_or_else(|| failed("the variables of the runner do not name the workflow"))?);
-                command.arg(format!("--certificate-oidc-issuer={}", cosign::issuer(variables)));
+                command.arg(format!("--certificate-oidc-issuer={}", variables.certificate_issuer()));
                 command.args(self.signing.sigstore.trust_arguments());
             }
         }

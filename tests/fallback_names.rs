@@ -409,9 +409,12 @@ fn an_image_that_has_no_usable_name_is_refused() {
         ("!Sub '${RepositoryPrefix}/shop-worker:${DeploymentVersion}+${Environment}'", "` is not an image reference"),
     ] {
         let project = project(&task("", image));
-        for run in
-            [published(&project), project.promote("test").input("registry", "oci:store").run(), planned(&project)]
-        {
+        let mut runs = vec![published(&project), project.promote("test").input("registry", "oci:store").run()];
+        // Build does not know the registry and the version.
+        if !image.starts_with("!Sub") {
+            runs.push(planned(&project));
+        }
+        for run in runs {
             let run = run.exits(2);
             assert!(run.error().contains(words.trim_start_matches("oci:store/")), "{image}: {}", run.error());
             let column = if image.is_empty() { 56 } else { 58 };

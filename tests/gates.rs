@@ -234,7 +234,7 @@ fn provenance_is_of_this_repository() {
     let own = Shop::new(|evidence| drop(evidence.provenance("https://github.com/Shop/Backend.git")));
     own.passes("provenance", "at commit 0123456789abcdef");
     let step = own.promote("test", "provenance").env("GITHUB_REPOSITORY", "");
-    assert!(detail(&step.run().exits(1), "provenance").contains("GITHUB_REPOSITORY is not set: run it on"));
+    assert!(detail(&step.run().exits(1), "provenance").contains("its variables do not name one: run it on"));
 }
 
 #[test]

@@ -132,5 +132,8 @@ fn what_the_registry_does_not_sign_needs_a_signer_of_its_own() {
     assert!(gates(&run).iter().all(|(_, status)| status == "passed"), "{:?}", gates(&run));
     let missing = shop.promote("signature=notation").env("PATH", "/nowhere").run().exits(1);
     let sentence = detail(&missing, "signature=notation");
-    assert!(sentence.contains("but notation is not on PATH: run notaryproject/notation-action/setup "), "{sentence}");
+    assert!(
+        sentence.contains("but notation is not on PATH: add the step `- uses: notaryproject/notation-action/setup@"),
+        "{sentence}"
+    );
 }

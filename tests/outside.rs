@@ -187,7 +187,9 @@ fn gitlab() {
     let host = ecr.default_registry().host();
     assert_eq!(
         dotenv,
-        format!("PUBLISH_REFERENCES={host}/shop/api:dev-1.2.3,{host}/shop/web:dev-1.2.3\nPUBLISH_VERSION=1.2.3\n")
+        format!(
+            "PUBLISH_REFERENCES={host}/shop/api:dev-1.2.3,{host}/shop/web:dev-1.2.3\nPUBLISH_VERSION=1.2.3\nPUBLISH_CHECKS=\n"
+        )
     );
     assert!(machine.read("publish.md").contains("https://gitlab.example/shop/backend/-/jobs/42"));
     let reported = dotenv.lines().filter_map(|line| line.split_once('='));
@@ -385,7 +387,7 @@ fn files_for_results_are_replaced_and_checked_before_the_work() {
     // A run that fails writes them too.
     publish().args(&["--output-json", "out.json", "--version", ""]).run().exits(2);
     let outputs: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    assert_eq!(outputs, json!({"digests": null, "images": null, "references": null, "version": null}));
+    assert_eq!(outputs, json!({"checks": null, "digests": null, "images": null, "references": null, "version": null}));
     // On GitHub, nothing but its own files is written.
     fs::remove_file(&file).unwrap();
     aws(project.publish(), &ecr).input("images", "Api").env("OUTPUT_JSON", &file).run().exits(0);

@@ -109,7 +109,10 @@ fn a_signature_that_nobody_can_look_at_blocks() {
         "{detail}"
     );
     let (passed, detail) = only(shop.promote("signature=key:team.pub").env("PATH", "/nowhere"));
-    assert!(!passed && detail.contains("but cosign is not on PATH: run "), "{detail}");
+    assert!(
+        !passed && detail.contains("but cosign is not on PATH: add the step `- uses: sigstore/cosign-installer@"),
+        "{detail}"
+    );
     let (passed, detail) = only(shop.promote("signature").env("GITHUB_REPOSITORY", ""));
     assert!(!passed && detail.contains("`signature` names no identity"), "{detail}");
 }

@@ -85,7 +85,7 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     );
     add("refused", step("lint\nscan=high\nscan-age=1h\nsbom\nprovenance\nsoak=24h\ntemplate-unchanged\nforward"));
 
-    let verbs = "build bring check correct expire give let promote publish run take write allow scan aws";
+    let verbs = "build bring check correct expire give let promote publish run take write allow scan aws add";
     for (situation, gate, sentence) in &table {
         let plain = regex_lite::Regex::new("`[^`]*`").unwrap().replace_all(sentence, "`…`").into_owned();
         let remedy = plain.rsplit_once(": ").map_or("", |(_, remedy)| remedy);
@@ -131,7 +131,7 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     scan-age=1h | refused | needs a scan of the image, which cannot be read (ecr:BatchGetImage on arn:aws:ecr:us-east-1:111122223333:repository/shop/web was denied (403 Forbidden)): allow ecr:BatchGetImage in the role's policy and in the repository's
     scan-age=1h | unreadable | needs a scan of linux/amd64, but the newest one cannot be read (it has no list of results): build and publish the image again
     signature | missing | needs a signature, which cosign verifies in a registry, not in a store on disk: promote from a registry, or take `signature` out of `require`
-    signature=key:cosign.pub | missing | needs cosign to verify signatures, but cosign is not on PATH: run sigstore/cosign-installer before this step
+    signature=key:cosign.pub | missing | needs cosign to verify signatures, but cosign is not on PATH: add the step `- uses: sigstore/cosign-installer@6f9f17788090df1f26f669e9d70d6ae9567deba6 # v4.1.2` before this one
     soak=24h | insufficient | needs 24h in dev; it has been in dev for TIME: promote it after TIME
     soak=24h | missing | needs 24h in dev, but no record says since when it has been there: bring it to dev with `record: true`
     soak=24h | refused | needs the records of the image in dev, which cannot be read (ecr:BatchGetImage on arn:aws:ecr:us-east-1:111122223333:repository/shop/web was denied (403 Forbidden)): allow ecr:BatchGetImage in the role's policy and in the repository's

@@ -195,8 +195,11 @@ fn find(parent: &mut ScopedDecoder<'_, '_>, name: &str) -> Result<Option<String>
     Ok(None)
 }
 
+/// The decision on an action and a resource.
+type Decided = ((String, String), Decision);
+
 /// Returns the decisions in the answer to a simulation.
-fn decided(xml: &str) -> Result<Vec<((String, String), Decision)>, XmlDecodeError> {
+fn decided(xml: &str) -> Result<Vec<Decided>, XmlDecodeError> {
     let mut document = Document::new(xml);
     let mut root = document.root_element()?;
     let mut decisions = Vec::new();
@@ -248,7 +251,7 @@ impl Evaluation {
         Ok(read)
     }
 
-    fn decisions(&self) -> Vec<((String, String), Decision)> {
+    fn decisions(&self) -> Vec<Decided> {
         let own = if self.specific.is_empty() { vec![self] } else { self.specific.iter().collect() };
         own.into_iter()
             .map(|evaluation| {

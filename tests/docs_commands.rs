@@ -10,7 +10,6 @@ use ecr_fake::{Config, Ecr, Image, RepositorySettings};
 use saphyr::{LoadableYamlNode as _, Yaml};
 use serde_json::Value;
 
-use crate::guides::PAGES;
 use crate::support::build::script;
 use crate::support::documents::{ROOT, blocks, files, read};
 use crate::support::emulator::Emulator;
@@ -20,6 +19,7 @@ use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Action, Step};
 use crate::support::sigstore::{self, Sigstore};
 use crate::support::tools::{printed, program, tools};
+use crate::{guides, outside};
 
 /// A shell block of a document, or a `run` of a workflow in it.
 struct Command {
@@ -55,6 +55,7 @@ commands! {
     targets_of_make_exist: "CONTRIBUTING.md", "make " => targets_exist;
     the_readme_names_targets_of_make: "README.md", "make " => targets_exist;
     the_exemplar_is_developed_as_ci_does: "exemplar/README.md", "npm ci" => ci_does_the_same;
+    the_script_is_that_of_the_example: "docs/guide/first-pipeline.md", "aws cloudformation deploy" => example_has_it;
     a_stack_is_deployed: "docs/guide/first-pipeline.md", "sam deploy" => stack_is_deployed;
 }
 
@@ -96,13 +97,16 @@ fn scripts(node: &Yaml<'_>, found: &mut Vec<String>) {
 
 #[test]
 fn every_command_is_run_or_says_why_not() {
-    let (mut run, mut not_run) = (0, Vec::new());
+    let (mut run, mut not_run, mut unknown) = (0, Vec::new(), Vec::new());
     for command in commands() {
         let Command { document, text, .. } = &command;
         let here = RUN.iter().any(|one| is_of(&command, *one));
-        let in_guide = document.strip_prefix("docs/guide/").is_some_and(|page| PAGES.contains(&page));
+        let in_guide = document
+            .strip_prefix("docs/guide/")
+            .is_some_and(|page| guides::PAGES.contains(&page) || outside::PAGES.contains(&page));
         match (&command.run_by, &command.not_run) {
-            (None, None) => assert!(here || in_guide, "{document}: no test runs this:\n{text}"),
+            (None, None) if here || in_guide => {}
+            (None, None) => unknown.push(format!("{document}: no test runs this:\n{text}")),
             (Some(runner), None) => {
                 let source = read(&Path::new(ROOT).join(runner));
                 assert!(!here && source.contains(document.as_str()), "{runner} does not read {document}");
@@ -116,6 +120,7 @@ fn every_command_is_run_or_says_why_not() {
         }
         run += 1;
     }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
     assert!(run > 25, "{run}");
     assert_eq!(not_run.len(), 1, "{not_run:?}");
 }
@@ -311,9 +316,19 @@ fn targets_exist(texts: &[String]) {
     }
 }
 
+/// `make e2e` deploys the example with it.
+fn example_has_it(texts: &[String]) {
+    let script = read(&Path::new(ROOT).join("examples/one-image/deploy.sh"));
+    for text in texts {
+        assert!(script.contains(&text.replace("shop-$1", "hello-$1")), "{text}{script}");
+    }
+}
+
 fn ci_does_the_same(texts: &[String]) {
     let root = Path::new(ROOT);
-    let workflows = files(&root.join(".github/workflows"), ".yml").iter().map(|path| read(path)).collect::<String>();
+    let folders = [".github/workflows", "exemplar/.github/workflows"];
+    let workflows = folders.iter().flat_map(|folder| files(&root.join(folder), ".yml"));
+    let workflows = workflows.map(|path| read(&path)).collect::<String>();
     let all = read(&root.join(".ci/run")) + &workflows;
     for line in texts.concat().lines() {
         let command = line.split(['#', '\'']).next().unwrap().trim();

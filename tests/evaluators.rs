@@ -196,7 +196,9 @@ fn expressions_of_others_are_evaluated_alike() {
         images.retain(|_, images| !images.is_empty());
         for (evaluator, theirs) in results[name.as_str()].as_object().unwrap() {
             let Some(theirs) = theirs.as_object() else { continue };
-            let known = theirs.iter().filter(|(resource, _)| images.contains_key(*resource));
+            // pycfmodel leaves such a text where it does not know an attribute.
+            let is_open = |value: &Value| ["GETATT", "${"].iter().any(|mark| value.to_string().contains(mark));
+            let known = theirs.iter().filter(|(resource, value)| images.contains_key(*resource) && !is_open(value));
             let known: serde_json::Map<_, _> = known.map(|(key, value)| (key.clone(), value.clone())).collect();
             count += known.len();
             found.extend(differences(name, evaluator, &Ok(images.clone()), &known.into()));

@@ -18,6 +18,9 @@ use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Action, Step};
 use crate::support::sigstore::{self, Sigstore};
 
+/// The pages of `docs/guide` whose commands are run here.
+pub(crate) const PAGES: [&str; 4] = ["gitlab.md", "codebuild.md", "jenkins.md", "laptop.md"];
+
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// The variables of a job in GitLab CI.

@@ -56,6 +56,8 @@ commands! {
     the_readme_names_targets_of_make: "README.md", "make " => targets_exist;
     the_exemplar_is_developed_as_ci_does: "exemplar/README.md", "npm ci" => ci_does_the_same;
     the_script_is_that_of_the_example: "docs/guide/first-pipeline.md", "aws cloudformation deploy" => example_has_it;
+    the_example_is_prepared: "examples/one-image/README.md", "aws " => example_is_prepared;
+    the_example_is_released: "examples/one-image/README.md", "git tag" => example_is_released;
     a_stack_is_deployed: "docs/guide/first-pipeline.md", "sam deploy" => stack_is_deployed;
 }
 
@@ -338,16 +340,46 @@ fn ci_does_the_same(texts: &[String]) {
     }
 }
 
+/// Returns a shell with the AWS and SAM command lines, whose AWS is an emulator.
+fn aws_bash(text: &str, folder: &Path, aws: &Emulator) -> Program {
+    let mut bash = bash(text, folder);
+    let path = ["python-evaluators/bin", "bin"].map(|bin| tools().folder.join(bin).display().to_string()).join(":");
+    bash.env("PATH", format!("{path}:{}", tools().path)).env("SAM_CLI_TELEMETRY", "0");
+    bash.env("AWS_ENDPOINT_URL", aws.url()).env("AWS_DEFAULT_REGION", ecr_fake::REGION);
+    bash.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+    bash
+}
+
+fn example_is_prepared(texts: &[String]) {
+    let aws = Emulator::ministack();
+    let folder = tempfile::tempdir().unwrap();
+    for text in texts {
+        printed(&mut aws_bash(text, folder.path(), &aws));
+    }
+    let shown = "aws ssm get-parameter --name /account/ecr/main/registry; aws ecr describe-repositories";
+    let shown = printed(&mut aws_bash(shown, folder.path(), &aws));
+    assert!(shown.contains("111122223333.dkr.ecr.us-east-1.amazonaws.com") && shown.contains("\"hello\""), "{shown}");
+}
+
+fn example_is_released(texts: &[String]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = stand_in(folder.path(), "gh", "");
+    let prepare = "git init --quiet --bare remote && git init --quiet checkout && cd checkout \
+                   && git remote add origin ../remote \
+                   && git -c user.name=a -c user.email=a@example.com commit --quiet --allow-empty --message one";
+    printed(&mut bash(prepare, folder.path()));
+    printed(bash(&format!("cd checkout\n{}", texts.concat()), folder.path()).env("PATH", path));
+    let tags = printed(&mut bash("git -C remote tag", folder.path()));
+    assert_eq!(tags.trim(), "v1.0.0");
+    assert_eq!(calls(folder.path()), ["workflow run promote.yml --field version=1.0.0 --field to=test"]);
+}
+
 fn stack_is_deployed(texts: &[String]) {
     let aws = Emulator::ministack();
     aws.set_parameter("000000000000", "/account/ecr/main/registry", &aws.own_registry());
     let project = Project::new(BY_TAG);
     for text in texts {
-        let mut bash = bash(&format!("{text} --no-confirm-changeset"), project.folder());
-        let bin = tools().folder.join("python-evaluators/bin");
-        bash.env("PATH", format!("{}:{}", bin.display(), tools().path)).env("SAM_CLI_TELEMETRY", "0");
-        bash.env("AWS_ENDPOINT_URL", aws.url()).env("AWS_DEFAULT_REGION", ecr_fake::REGION);
-        bash.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+        let mut bash = aws_bash(&format!("{text} --no-confirm-changeset"), project.folder(), &aws);
         let said = printed(bash.env("VERSION", "1.2.3").env("TARGET", "test"));
         assert!(said.contains("Successfully created/updated stack - shop-"), "{said}");
     }

@@ -200,8 +200,10 @@ fn expressions_of_others_are_evaluated_alike() {
             let is_open = |value: &Value| ["GETATT", "${"].iter().any(|mark| value.to_string().contains(mark));
             let known = theirs.iter().filter(|(resource, value)| images.contains_key(*resource) && !is_open(value));
             let known: serde_json::Map<_, _> = known.map(|(key, value)| (key.clone(), value.clone())).collect();
+            let mut compared = images.clone();
+            compared.retain(|resource, _| theirs.get(resource).is_none_or(|value| !is_open(value)));
             count += known.len();
-            found.extend(differences(name, evaluator, &Ok(images.clone()), &known.into()));
+            found.extend(differences(name, evaluator, &Ok(compared), &known.into()));
         }
     }
     assert!(count > 20, "{count} expressions in {} templates", templates.len());

@@ -428,7 +428,7 @@ fn a_rule_that_deletes_what_an_environment_holds_is_a_warning() {
     assert_eq!(detail(&preview), "ECR's own preview removes 0 images, and agrees on what test holds");
     // ECR's preview is in progress at first.
     assert_eq!(api(&ecr, "GetLifecyclePolicyPreview"), 2);
-    // A rule that keeps enough is none.
+    // A rule that keeps enough images is no hazard.
     registry.change("shop/api", |repository| repository.settings.lifecycle_policy = Some(policy(1, "test-*", 5)));
     let run = promote(&project, &ecr).run().exits(0);
     assert_eq!(of_status(&run, "warning"), Vec::<Value>::new());

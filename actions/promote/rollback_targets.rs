@@ -98,7 +98,7 @@ pub(crate) fn restore_hint(reference: &Reference, image: &str) -> String {
     )
 }
 
-/// Formats which of these images can be restored by a rollback. Returns `None` if there are none.
+/// Says which of these images a rollback can return to. `None` without images.
 pub(crate) fn sentence(targets: &[RollbackTarget]) -> Option<String> {
     let (there, lost): (Vec<_>, Vec<_>) = targets.iter().partition(|target| target.state == Presence::Available);
     let there: Vec<String> = there.into_iter().map(RollbackTarget::name).collect();

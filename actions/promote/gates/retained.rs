@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use lifecycle::aws::{Error, Workload, Workloads};
 use lifecycle::plural;
-use lifecycle::retention::{LifecyclePolicy, LiveImage, StoredImage, hazard};
+use lifecycle::retention::{LifecyclePolicy, LiveImage, StoredImage, hazard, put_tag};
 use oci::{Digest, StoreError};
 use registry::EcrHost;
 
@@ -53,7 +53,8 @@ impl Candidate<'_> {
             blocked(why, self.without(requirement))
         })?;
         let mut images = aws.stored_images(&host, repository).await.map_err(failed)?;
-        self.add_promoted(&mut images);
+        let tag = self.planned.image.named.reference.tag.to_string();
+        put_tag(&mut images, self.root(), &tag, self.gates.now);
         let workloads = self.workloads(&host).await;
         let running = self.running_images(workloads, &mut images).await;
         let running = running.map_err(|error| unanswered(&needed, error))?;
@@ -154,26 +155,6 @@ impl Candidate<'_> {
             }
         }
         Ok(indexes)
-    }
-
-    /// Adds the promoted image and its tag to the images of the repository, as they will be.
-    fn add_promoted(&self, images: &mut Vec<StoredImage>) {
-        let (digest, tag) = (self.root(), self.planned.image.named.reference.tag.to_string());
-        for image in images.iter_mut() {
-            image.tags.retain(|held| *held != tag);
-        }
-        match images.iter_mut().find(|image| image.digest == *digest) {
-            Some(image) => image.tags.push(tag),
-            None => images.push(StoredImage {
-                digest: digest.clone(),
-                tags: vec![tag],
-                pushed: self.gates.now,
-                pulled: None,
-                archived: None,
-                restored: None,
-                is_in_index: false,
-            }),
-        }
     }
 
     /// Returns the promoted image and those that the environment can roll back to.

@@ -28,7 +28,7 @@ pub(crate) fn texts(form: &Form, name: &str) -> Vec<String> {
     form.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, value)| value.clone()).collect()
 }
 
-/// Returns the action of a form; empty if there is none.
+/// Returns the action of a form, or an empty text if the form names none.
 pub(crate) fn action(bytes: &[u8]) -> String {
     field(&form(bytes), "Action").to_owned()
 }

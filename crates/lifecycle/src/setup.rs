@@ -30,12 +30,6 @@ pub const BUILDX: Setup = Setup {
     elsewhere: "run `docker buildx create --use` first",
 };
 
-/// Emulation of other platforms.
-pub const EMULATION: Setup = Setup {
-    action: "docker/setup-qemu-action@96fe6ef7f33517b61c61be40b68a1882f3264fb8 # v4.2.0",
-    elsewhere: "run `docker run --privileged --rm tonistiigi/binfmt --install all` once",
-};
-
 /// trivy
 pub const TRIVY: Setup = Setup {
     action: "aquasecurity/setup-trivy@81e514348e19b6112ce2a7e3ecbafe19c1e1f567 # v0.3.1",

@@ -232,7 +232,7 @@ async fn answer(request: Request<registry::http_client::Body>) -> Result<(http::
     Ok((status, Limited::new(response.into_body(), ANSWER_LIMIT).collect().await?.to_bytes()))
 }
 
-/// Returns the code and the message of an error, in JSON or XML. Either is empty if there is none.
+/// Returns the code and the message of an error, in JSON or XML. What the answer lacks is empty.
 fn fault(body: &[u8]) -> (String, String) {
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
         let code = json["__type"].as_str().unwrap_or_default();

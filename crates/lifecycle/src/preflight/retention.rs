@@ -7,8 +7,8 @@ use super::check::{Check, CheckStatus, chain};
 use super::repositories::Repositories;
 use super::scope::{PlannedImage, PlannedRun, Registry};
 use crate::aws::{AwsErrorKind, LifecyclePreview};
-use crate::retention::{LifecyclePolicy, LiveImage, StoredImage, hazard, removals};
-use oci::{Digest, RepositoryName};
+use crate::retention::{LifecyclePolicy, LiveImage, StoredImage, hazard, put_tag, removals};
+use oci::RepositoryName;
 
 /// How many images of an environment have to stay: the current one, and two to roll back to.
 const KEPT: usize = 3;
@@ -51,8 +51,10 @@ async fn of_repository(run: &PlannedRun<'_>, registry: &Registry<'_>, name: &Rep
     for image in registry.images(name) {
         checks.extend(of_image(run, registry, (image, name), (&policy, &stored)));
     }
-    if checks.is_empty() {
-        let detail = format!("no rule of its lifecycle policy removes what {} holds", run.environment);
+    // Where nothing is known of any image, the check of the image says why.
+    let is_any_known = registry.images(name).any(|image| image.delivery.is_ok() || !image.held.is_empty());
+    if checks.is_empty() && is_any_known {
+        let detail = format!("no rule of its lifecycle policy removes {}", examined(run));
         checks.push(Check::new("retention", about, CheckStatus::Passed, detail));
     }
     checks.push(match aws.lifecycle_preview(host, name).await {
@@ -86,7 +88,7 @@ fn of_image(
     let mut images = stored.to_vec();
     let mut live = image.held.clone();
     if let Ok(delivery) = image.delivery.as_ref().map(|delivery| delivery.digest()) {
-        add(&mut images, delivery, &named.reference.tag.to_string(), run);
+        put_tag(&mut images, delivery, &named.reference.tag.to_string(), run.now);
         live.retain(|(digest, _)| digest != delivery);
         live.insert(0, (delivery.clone(), named.reference.tag.to_string()));
     }
@@ -105,22 +107,11 @@ fn of_image(
     })
 }
 
-/// Adds the delivered image and its tag to those of the repository, as they will be.
-fn add(images: &mut Vec<StoredImage>, digest: &Digest, tag: &str, run: &PlannedRun<'_>) {
-    for image in images.iter_mut() {
-        image.tags.retain(|held| held != tag);
-    }
-    match images.iter_mut().find(|image| image.digest == *digest) {
-        Some(image) => image.tags.push(tag.to_owned()),
-        None => images.push(StoredImage {
-            digest: digest.clone(),
-            tags: vec![tag.to_owned()],
-            pushed: run.now,
-            pulled: None,
-            archived: None,
-            restored: None,
-            is_in_index: false,
-        }),
+/// Names what was examined: publish does not read what the environment holds.
+fn examined(run: &PlannedRun<'_>) -> String {
+    match run.source {
+        Some(_) => format!("what {} holds", run.environment),
+        None => "the image of this run".to_owned(),
     }
 }
 
@@ -155,11 +146,11 @@ fn compare(
         return Check::new("retention-preview", about, CheckStatus::Warning, detail)
             .remedy("compare the policy with ECR's console before the next evaluation, within a day");
     }
-    let count = preview.removed.len();
-    let detail = format!(
-        "ECR's own preview removes {}, and agrees on what {} holds",
-        crate::plural(count, "image"),
-        run.environment
-    );
+    let removes = format!("ECR's own preview removes {}", crate::plural(preview.removed.len(), "image"));
+    if run.source.is_none() {
+        // The image of this run is not in the preview, so that nothing was compared.
+        return Check::new("retention-preview", about, CheckStatus::Note, format!("{removes} now"));
+    }
+    let detail = format!("{removes}, and agrees on {}", examined(run));
     Check::new("retention-preview", about, CheckStatus::Passed, detail)
 }

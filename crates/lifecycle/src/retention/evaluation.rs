@@ -26,6 +26,26 @@ pub struct StoredImage {
     pub is_in_index: bool,
 }
 
+/// Gives a tag to an image of a repository, and takes it from the image that has it. An image that is not in the repository
+/// is added, as pushed at this time.
+pub fn put_tag(images: &mut Vec<StoredImage>, digest: &Digest, tag: &str, now: OffsetDateTime) {
+    for image in images.iter_mut() {
+        image.tags.retain(|held| held != tag);
+    }
+    match images.iter_mut().find(|image| image.digest == *digest) {
+        Some(image) => image.tags.push(tag.to_owned()),
+        None => images.push(StoredImage {
+            digest: digest.clone(),
+            tags: vec![tag.to_owned()],
+            pushed: now,
+            pulled: None,
+            archived: None,
+            restored: None,
+            is_in_index: false,
+        }),
+    }
+}
+
 /// What a policy does to an image, and by which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removal {

@@ -12,7 +12,7 @@ mod safe;
 #[cfg(test)]
 mod testing;
 
-pub use evaluation::{Removal, RemovalTime, StoredImage, removals, when_removed};
+pub use evaluation::{Removal, RemovalTime, StoredImage, put_tag, removals, when_removed};
 pub use hazard::{Hazard, LiveImage, hazard};
 pub use policy::{LifecyclePolicy, LifecycleRule, PolicyError, RuleAction};
 pub use safe::safe_policy;

@@ -432,6 +432,13 @@ fn a_rule_that_deletes_what_an_environment_holds_is_a_warning() {
     registry.change("shop/api", |repository| repository.settings.lifecycle_policy = Some(policy(1, "test-*", 5)));
     let run = promote(&project, &ecr).run().exits(0);
     assert_eq!(of_status(&run, "warning"), Vec::<Value>::new());
+    // Publish does not read what the environment holds, and does not say that it is kept.
+    let run = publish(&project, &ecr).run();
+    assert_eq!(
+        detail(&single(&run, "retention", "passed")),
+        "no rule of its lifecycle policy removes the image of this run"
+    );
+    assert_eq!(detail(&single(&run, "retention-preview", "note")), "ECR's own preview removes 0 images now");
     // Without the preview, that is what is unknown.
     let read: Vec<&str> = READ.into_iter().filter(|action| !action.contains("Preview")).collect();
     let (ecr, project, image) = shop(only(&[&read, &WRITE]), Config::default());

@@ -1,9 +1,13 @@
 //! Flags and named contexts as arguments of the builders.
 
+use rustix::process::{Resource, getrlimit};
 use tokio::process::Command;
 
 use crate::build_contexts::{NamedContext, NamedContexts};
 use crate::request::{BuilderFlags, SECURITY_INSECURE, SSH_AGENT_VARIABLE};
+
+/// The limits of open files and of processes that buildah gives to a `RUN` by default.
+const BUILDAH_LIMIT: u64 = 1_048_576;
 
 impl BuilderFlags {
     /// Returns the arguments of `docker buildx build`.
@@ -16,8 +20,18 @@ impl BuilderFlags {
     }
 
     /// Returns the arguments of `buildah build`.
+    ///
+    /// Newer versions raise some limits of a `RUN` above those of this process, which only the privileged may do: in a
+    /// container without `CAP_SYS_RESOURCE`, each `RUN` would fail. Those limits stay as they are here.
     pub(super) fn for_buildah(&self) -> Vec<String> {
-        self.common()
+        let mut arguments = self.common();
+        for (name, resource) in [("nofile", Resource::Nofile), ("nproc", Resource::Nproc)] {
+            let hard = getrlimit(resource).maximum.filter(|hard| *hard < BUILDAH_LIMIT);
+            if let Some(hard) = hard.filter(|_| !self.ulimits.contains_key(name)) {
+                arguments.extend(["--ulimit".to_owned(), format!("{name}={hard}:{hard}")]);
+            }
+        }
+        arguments
     }
 
     fn common(&self) -> Vec<String> {

@@ -1,15 +1,15 @@
 # The entry points for developers. Each target installs what it needs in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test e2e bench fuzz lint
+.PHONY: help install demo test newest e2e bench fuzz lint
 SHELL := bash
 
 # The registry of the demo: an AWS that runs on this machine (ecr), or a folder (oci).
 STORE ?= ecr
 # The profile to measure, unless BENCH_BINARIES names a folder with the three release binaries.
 PROFILE ?= release
-# Runs a line of a recipe with the tools on PATH.
-WITH_TOOLS := environment=$$(tests/support/tools/install test) && while read -r line; do export "$$line"; done <<<"$$environment" &&
+# Runs a line of a recipe with a set of tools on PATH.
+with_tools = environment=$$(tests/support/tools/install $(1)) && while read -r line; do export "$$line"; done <<<"$$environment" &&
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -21,13 +21,16 @@ demo: ## take two images from Dockerfile to prod on this machine (STORE=oci: wit
 	@exemplar/demo/run "$(STORE)"
 
 test: ## run all tests, against real builders and registries
-	@$(WITH_TOOLS) cargo test --workspace --no-fail-fast
+	@$(call with_tools,test) cargo test --workspace --no-fail-fast
+
+newest: ## run the tests that builders and copy tools take part in, with the newest of them that Debian has
+	@$(call with_tools,newest) cargo test --test blackbox --no-fail-fast -- build publish_stores referrers chain signatures transfer promote
 
 e2e: ## run the exemplar's workflows from commit to prod, with wrkflw, act and an AWS on this machine
 	@tests/e2e/run
 
 bench: ## compare publish and promote with other copy tools, and build with docker buildx (BENCH_BINARIES=FOLDER: use the binaries in it)
-	@$(WITH_TOOLS) cargo bench --profile "$(PROFILE)" --bench peers
+	@$(call with_tools,test) cargo bench --profile "$(PROFILE)" --bench peers
 
 fuzz: ## fuzz everything that reads bytes from outside (FUZZ_SECONDS=60: time for each target)
 	@fuzz/run "$(or $(FUZZ_SECONDS),10)"

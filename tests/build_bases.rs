@@ -126,11 +126,11 @@ fn a_stage_for_the_build_platform_gets_its_base_image() {
                 let configuration = configured(&project, &registry, "");
                 let step = both(&project, &engine).into_iter().nth(number).unwrap();
                 let step = step.env("CONTAINERS_REGISTRIES_CONF", &configuration);
-                step.input("base-images", &format!("x.example/={to}")).run().exits(0);
+                let run = step.input("base-images", &format!("x.example/={to}")).run().exits(0);
                 let layout = project.built_layout();
                 assert_eq!(layout.config("Api")["architecture"], "arm64");
                 assert_eq!(mark(&project), "target");
-                assert_eq!(layout.blobs_with("made-by-the-build-platform\n").len(), 1, "the file of the other stage");
+                assert_eq!(layout.blobs_with("made-by-the-build-platform\n").len(), 1, "{}", run.log.raw);
                 let used = dependencies(&project);
                 assert_eq!(used, [("x.example/go:1".to_owned(), digests[2].clone())], "{to}");
             }

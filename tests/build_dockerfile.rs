@@ -10,6 +10,7 @@ use crate::support::build::{
 };
 use crate::support::engine::{Engine, ImageStore};
 use crate::support::project::Project;
+use crate::support::tools::SYSTEM_PATH;
 
 #[test]
 fn shell_is_applied_and_kept_in_the_image() {
@@ -127,12 +128,12 @@ fn files_outside_the_checkout_are_not_read() {
     insta::assert_snapshot!(run.error(), @"cannot read .dockerignore: it lies outside the checkout");
 }
 
-/// The tests' buildah 1.28 does not support these instructions.
+/// The buildah of Debian's stable release, version 1.28, does not support these instructions.
 #[test]
 fn unsupported_instructions_are_refused_at_their_line() {
     let refused = |instruction: &str| {
         let project = one(&format!("FROM {BUSYBOX}\n# x\n{instruction}\n"));
-        let run = project.build().run().exits(2);
+        let run = project.build().env("PATH", SYSTEM_PATH).run().exits(2);
         leaves_nothing(&run);
         run.error().to_owned()
     };
@@ -182,7 +183,7 @@ fn unsupported_instructions_are_refused_at_their_line() {
     ");
     // In a stage that is not built, it is accepted.
     let project = one(&format!("FROM {BUSYBOX} AS other\nRUN --network=none true\nFROM {BUSYBOX}\nCOPY hello.txt /\n"));
-    project.build().run().exits(0);
+    project.build().env("PATH", SYSTEM_PATH).run().exits(0);
     let project = one("FROM x.example/base:1\nCOPY hello.txt /\n");
     let bases = tempfile::tempdir().unwrap();
     let triggers = serde_json::json!({"OnBuild": ["COPY --from=alpine / /"]});

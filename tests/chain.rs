@@ -14,7 +14,7 @@ use crate::support::project::{BY_TAG, Project};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
 use crate::support::sigstore;
-use crate::support::tools::{json, printed, program, tools};
+use crate::support::tools::{json, listed, printed, program, tools};
 
 const REQUIRE: &str =
     "signature=key:publish.pub records=key:promote.pub\nlint\nprovenance\nsoak=0s\ntemplate-unchanged\nforward";
@@ -144,7 +144,7 @@ fn statements(registry: &DockerRegistry, environment: &str, predicate: &str) -> 
     let repository = format!("{}/shop/api", registry.host());
     let reference = format!("{repository}:{environment}-1.0.0");
     let found = json(program("oras").args(["discover", "--plain-http", "--format", "json", &reference]));
-    let referrers = found["referrers"].as_array().or(found["manifests"].as_array()).unwrap();
+    let referrers = listed(&found).unwrap();
     let wanted = |referrer: &&Value| referrer["annotations"]["in-toto.io/predicate-type"] == predicate;
     let read = |referrer: &Value| {
         let digest = referrer["digest"].as_str().unwrap();

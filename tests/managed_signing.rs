@@ -11,7 +11,7 @@ use crate::support::gates::{detail, gates};
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::runner::Step;
 use crate::support::sigstore;
-use crate::support::tools::{json, printed, program};
+use crate::support::tools::{json, listed, printed, program};
 
 const POLICY: &str = r#"{"version": "1.0", "trustPolicies": [{"name": "images", "registryScopes": ["*"],
   "signatureVerification": {"level": "strict"}, "trustStores": ["ca:NAME"], "trustedIdentities": ["*"]}]}"#;
@@ -66,7 +66,7 @@ impl Shop {
             let mut oras = program("oras");
             oras.args(["discover", "--plain-http", "--username", "AWS", "--password", &password]);
             let found = json(oras.args(["--format", "json", reference]));
-            let all = found["referrers"].as_array().or(found["manifests"].as_array()).unwrap().clone();
+            let all = listed(&found).unwrap();
             all.into_iter().map(|found| found["digest"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         let before = listed(&reference);

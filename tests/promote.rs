@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
-use crate::support::tools::{printed, program};
+use crate::support::tools::{listed, printed, program};
 
 const OTHER_REGION: &str = "eu-west-1";
 
@@ -312,7 +312,7 @@ fn a_registry_without_the_referrers_api_keeps_evidence_and_signature() {
     let mut discover = program("oras");
     let found =
         crate::support::tools::json(discover.args(["discover", "--plain-http", "--format", "json", &at("test")]));
-    let types: Vec<_> = found["manifests"].as_array().unwrap().iter().map(|one| one["artifactType"].clone()).collect();
+    let types: Vec<_> = listed(&found).unwrap().iter().map(|one| one["artifactType"].clone()).collect();
     // The record of the publication travels as well; that of the promotion is added.
     assert_eq!(types.len(), 3, "{types:?}");
     let run = with_registry(project.promote("test")).run().exits(0);

@@ -9,7 +9,7 @@ use ecr_fake::http;
 use crate::support::project::{BY_TAG, Project, bare};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
-use crate::support::tools::{json, printed, program};
+use crate::support::tools::{json, listed, printed, program};
 
 const SBOM: &str = "application/vnd.cyclonedx+json";
 
@@ -45,7 +45,7 @@ fn raw(reference: &str) -> String {
 /// Types of the referrers that oras finds, sorted.
 fn discovered(transport: &str, subject: &str) -> Vec<String> {
     let found = json(program("oras").args(["discover", transport, "--format", "json", subject]));
-    let manifests = found["manifests"].as_array().unwrap_or_else(|| panic!("{found}"));
+    let manifests = listed(&found).unwrap_or_else(|| panic!("{found}"));
     let mut types: Vec<_> =
         manifests.iter().map(|referrer| referrer["artifactType"].as_str().unwrap().to_owned()).collect();
     types.sort();

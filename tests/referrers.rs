@@ -14,7 +14,7 @@ use crate::support::peers::peers;
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
-use crate::support::tools::{printed, program};
+use crate::support::tools::{listed, printed, program};
 
 const REPOSITORY: &str = "shop/api";
 
@@ -125,7 +125,7 @@ fn discover(flags: &[&str], repository: &str, mut left: Vec<String>) -> BTreeSet
         let is_unlisted = error.contains("not found") || error.contains("is not a manifest");
         assert!(output.status.success() || is_unlisted, "{command:?}: {error}");
         let Ok(found) = serde_json::from_slice::<Value>(&output.stdout) else { continue };
-        for referrer in found["manifests"].as_array().unwrap() {
+        for referrer in &listed(&found).unwrap() {
             let referrer = referrer["digest"].as_str().unwrap().to_owned();
             if edges.insert((subject.clone(), referrer.clone())) {
                 left.push(referrer);

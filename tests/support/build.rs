@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::project::Project;
 use super::runner::{Action, Run, Step};
-use super::tools::{json, printed, program, tools};
+use super::tools::{json, listed, printed, program, tools};
+pub(crate) use super::tools::path;
 
 /// The reference of the stand-in base image in Dockerfiles of the tests.
 pub(crate) const BUSYBOX: &str = "base.example/library/busybox:1.37";
@@ -78,11 +79,6 @@ impl Project {
 /// Returns the input that maps base images to the stand-ins.
 pub(crate) fn base_images(prefix: &str) -> String {
     format!("{prefix}=oci:{}/bases/", tools().folder.display())
-}
-
-/// Returns a `PATH` with the tools and the system's programs only.
-pub(crate) fn path() -> String {
-    format!("{}/bin:/usr/bin:/bin:/usr/sbin:/sbin", tools().folder.display())
 }
 
 /// Writes a shell script. Another process writes it: a child that is forked here at the same time would inherit the open
@@ -170,7 +166,7 @@ impl Layout {
         let separator = if of.starts_with("sha256:") { '@' } else { ':' };
         let reference = format!("{}{separator}{of}", self.path.display());
         let found = json(program("oras").args(["discover", "--format", "json", "--oci-layout", &reference]));
-        found["manifests"].as_array().cloned().unwrap_or_default()
+        listed(&found).unwrap_or_default()
     }
 
     /// Returns the content of the referrers of a type.

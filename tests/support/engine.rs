@@ -32,7 +32,7 @@ impl Engine {
         if store == ImageStore::Classic {
             start.arg("classic");
         }
-        start.env("IMAGE_LIFECYCLE_TOOLS", &tools().folder).env("PATH", super::build::path());
+        start.env("IMAGE_LIFECYCLE_TOOLS", &tools().folder).env("PATH", super::tools::path());
         let lines = printed(&mut start);
         let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         Engine { folder, environment: lines.lines().filter_map(pair).collect() }

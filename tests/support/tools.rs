@@ -18,7 +18,8 @@ pub(crate) fn tools() -> &'static Tools {
     static TOOLS: OnceLock<Tools> = OnceLock::new();
     TOOLS.get_or_init(|| {
         if let Ok(folder) = std::env::var("IMAGE_LIFECYCLE_TOOLS") {
-            let path = format!("{folder}/bin:{}", std::env::var("PATH").unwrap_or_default());
+            let path = std::env::var("PATH").unwrap_or_default();
+            let path = format!("{}:{path}", folders(&folder));
             return Tools { folder: folder.into(), path };
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tools/install");
@@ -31,6 +32,22 @@ pub(crate) fn tools() -> &'static Tools {
         };
         Tools { folder: value("IMAGE_LIFECYCLE_TOOLS").into(), path: value("PATH") }
     })
+}
+
+/// The folders with the programs, the preferred one first.
+fn folders(tools: &str) -> String {
+    match std::env::var("IMAGE_LIFECYCLE_PROGRAMS") {
+        Ok(set) => format!("{tools}/{set}/bin:{tools}/bin"),
+        Err(_) => format!("{tools}/bin"),
+    }
+}
+
+/// A `PATH` with the system's programs only.
+pub(crate) const SYSTEM_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// Returns a `PATH` with these and the system's programs only.
+pub(crate) fn path() -> String {
+    format!("{}:{SYSTEM_PATH}", folders(&tools().folder.display().to_string()))
 }
 
 /// A program in a clean environment, with a home of its own.
@@ -60,4 +77,9 @@ pub(crate) fn printed(command: &mut Command) -> String {
 pub(crate) fn json(command: &mut Command) -> serde_json::Value {
     let text = printed(command);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}: {text}"))
+}
+
+/// Returns the referrers that `oras discover` has printed as JSON. Version 1.3 names the list in another way than 1.2.
+pub(crate) fn listed(printed: &serde_json::Value) -> Option<Vec<serde_json::Value>> {
+    printed["referrers"].as_array().or(printed["manifests"].as_array()).cloned()
 }

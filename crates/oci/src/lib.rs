@@ -13,7 +13,7 @@ pub mod transfer;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use layout::{Layout, Root};
 pub use manifest::{Content, Descriptor, InvalidManifest, MANIFEST_LIMIT, Manifest, annotation, media_type};
-pub use platform::{CONFIG_LIMIT, InvalidPlatform, Platform, listed};
+pub use platform::{ARCHITECTURES, CONFIG_LIMIT, InvalidPlatform, Platform, listed};
 pub use reference::{InvalidReference, Location, Reference, RepositoryName, Tag};
 pub use store::{
     BlobOutcome, BlobSource, BlobStream, BoxError, ErrorKind, READ_ATTEMPTS, READ_INTERVAL, Store, StoreError,

@@ -161,7 +161,7 @@ impl Variables {
             let short = commit.get(..7).unwrap_or(commit);
             link(&format!("commit {short}"), &format!("{commits}/{commit}"))
         });
-        let page = page.and_then(|page| link("what the messages mean", &self.documentation(page)?));
+        let page = page.and_then(|page| link("what the messages mean", &documentation(page)));
         let links: Vec<String> = [run, workflow, commit, page].into_iter().flatten().collect();
         if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
     }
@@ -172,12 +172,6 @@ impl Variables {
         let is_inside = file.components().all(|part| matches!(part, Component::Normal(_)));
         let path = file.to_str().filter(|_| is_inside)?;
         Some(format!("{}/{}/{path}#L{line}", self.repository_page("blob")?, self.commit()?))
-    }
-
-    /// Returns the URL of a page of the action's documentation, if the runner says which repository the action is of.
-    pub fn documentation(&self, page: &str) -> Option<String> {
-        let repository = self.get("GITHUB_ACTION_REPOSITORY")?;
-        Some(format!("{}/{repository}/blob/HEAD/docs/{page}", self.server_url()))
     }
 
     /// Returns whether a URL is a run of this repository, or on Jenkins of this server.
@@ -272,6 +266,11 @@ impl Variables {
     fn server_url(&self) -> &str {
         self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com").trim_end_matches('/')
     }
+}
+
+/// Returns the URL of a page of the documentation, as it was when this version was released.
+fn documentation(page: &str) -> String {
+    concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/v", env!("CARGO_PKG_VERSION"), "/docs/").to_owned() + page
 }
 
 /// The address of a Git repository, [as Git writes it](https://git-scm.com/docs/git-clone#_git_urls).
@@ -497,7 +496,7 @@ mod tests {
         let line = |file: &str| variables.line_url(Path::new(file), 3);
         let expected = "https://github.com/shop/api/blob/c0ffee1234/images/Dockerfile#L3";
         assert_eq!(line("images/Dockerfile").as_deref(), Some(expected));
-        assert_eq!([line("../Dockerfile"), line("/etc/passwd"), variables.documentation("x.md")], [None, None, None]);
+        assert_eq!([line("../Dockerfile"), line("/etc/passwd")], [None, None]);
         let strange = Variables::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
         assert_eq!(strange.links(None), "");
         for (address, expected) in [

@@ -201,7 +201,7 @@ impl Variables {
     pub fn workflow_url(&self) -> Option<String> {
         match self.ci_system() {
             CiSystem::GitHub | CiSystem::Other => {
-                Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
+                self.get("GITHUB_WORKFLOW_REF").map(|workflow| self.workflow_identity(workflow))
             }
             CiSystem::GitLab => {
                 let configuration = self.get("CI_CONFIG_PATH").unwrap_or(".gitlab-ci.yml");
@@ -224,11 +224,19 @@ impl Variables {
         }
     }
 
-    /// Returns the address below which all identities of this repository lie: see
-    /// [`certificate_identity`](Self::certificate_identity).
+    /// Returns the identity in certificates of a job that runs a workflow, given as `GITHUB_WORKFLOW_REF` has it. That
+    /// variable names the workflow of the run, which may call another one.
+    pub fn workflow_identity(&self, workflow: &str) -> String {
+        format!("{}/{workflow}", self.server_url())
+    }
+
+    /// Returns the address below which all identities of this repository's runs lie: see
+    /// [`certificate_identity`](Self::certificate_identity). On GitHub, that is the server: a called workflow may be one of
+    /// another repository, and another repository may call a workflow of this one. Its certificates name the repository of
+    /// the run in a field of their own.
     pub fn certificate_identities(&self) -> Option<String> {
         match self.ci_system() {
-            CiSystem::GitHub | CiSystem::Other => Some(format!("{}/.github/workflows/", self.repository_url()?)),
+            CiSystem::GitHub | CiSystem::Other => self.repository().map(|_| self.workflow_identity("")),
             CiSystem::GitLab => Some(format!("https://{}//", self.get("CI_PROJECT_URL")?.split("://").nth(1)?)),
             CiSystem::CodeBuild | CiSystem::Jenkins => None,
         }

@@ -218,6 +218,30 @@ fn the_versions_that_aliases_point_to_run() {
 }
 
 #[test]
+fn without_an_alias_the_newest_published_version_runs() {
+    let (shop, old, new) = Shop::released();
+    let publish = |version: &str, tag: &str, image: &Image| {
+        let repository = self::image("shop/api");
+        let resolved = format!("{repository}@{}", image.root.digest);
+        shop.account.version("worker", version, &format!("{repository}:{tag}"), &resolved);
+    };
+    let prod = image("shop/api:prod-1.1.0");
+    shop.account.function("worker", &prod, &format!("{}@{}", image("shop/api"), new.root.digest));
+    // Numbers are not compared as text, and older versions do not count.
+    publish("9", "prod-1.0.0", &old);
+    publish("10", "prod-1.1.0", &new);
+    assert_eq!(of(&shop.of("prod", 0)["runs"], "name"), ["worker", "worker:10"]);
+    publish("11", "prod-1.0.0", &old);
+    let row = shop.of("prod", 1);
+    assert_eq!(row["state"], "not-deployed");
+    assert!(reasons(&row).contains("function `worker:11` runs 1.0.0"), "{row}");
+    // Callers use the alias.
+    let resolved = format!("{}@{}", image("shop/api"), new.root.digest);
+    shop.account.alias("worker", "live", "10", &prod, &resolved);
+    assert_eq!(of(&shop.of("prod", 0)["runs"], "name"), ["worker", "worker:live"]);
+}
+
+#[test]
 fn the_versions_that_endpoints_of_agents_serve_run() {
     let (shop, old, new) = Shop::released();
     let (newest, older) = (image("shop/api:prod-1.1.0"), image("shop/api:prod-1.0.0"));
@@ -249,7 +273,7 @@ fn a_region_without_an_endpoint_of_agentcore_runs_no_agents() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let status = |region: &str| {
         let step = shop.status("prod").input("target-region", region);
-        let step = step.input("registry", default_host());
+        let step = step.input("registry", &default_host());
         step.env("AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL", format!("http://{closed}"))
     };
     let unread = read(&status("us-east-1").run().exits(1))["unread"].clone();
@@ -359,7 +383,9 @@ fn the_policy_in_the_docs_is_what_is_called() {
     shop.account.define("shop:7", &[&prod]);
     shop.account.define("idle:1", &[&prod]);
     shop.account.serve("a", "shop", "shop:7", &[&[&new.root.digest]]);
-    shop.account.function("worker", &prod, &format!("{}@{}", image("shop/api"), new.root.digest));
+    let resolved = format!("{}@{}", image("shop/api"), new.root.digest);
+    shop.account.function("worker", &prod, &resolved);
+    shop.account.version("worker", "1", &prod, &resolved);
     shop.account.deploy("a", "shop", "idle:1", "IN_PROGRESS", &[&new.root.digest]);
     shop.account.runtime("agent", &[&prod]);
     shop.of("prod", 0);

@@ -1,5 +1,11 @@
-//! The part of ECS, Lambda and Bedrock AgentCore that tells what runs. It is strict: a call without a signature for its service, an unknown
-//! cluster or task, a batch above the service's limit or any other call is an error. Lists have one item a page.
+//! The part of ECS, Lambda and Bedrock AgentCore that tells what runs. It is strict: a call without a signature for its
+//! service, an unknown cluster or task, a batch above the service's limit or any other call is an error. Lists have one
+//! item a page.
+//!
+//! ministack and moto cannot take its place: they check no signatures, cannot be told to stop in the middle of a deployment
+//! or to deny an action, and do not resolve tags. ministack's service revisions are always empty, and it repeats the image
+//! of a function as the resolved one. `status::emulators_run_what_was_promoted` shows with the calls that they know that
+//! the clients understand a program of somebody else.
 #![allow(dead_code, reason = "no single test needs all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +38,7 @@ struct State {
     rollouts: Vec<(String, String, String, String, Vec<String>)>,
     /// Name, image, resolved image.
     functions: Vec<(String, String, String)>,
-    /// Function, alias, version, image, resolved image.
+    /// Function, alias (empty if none points to the version), version, image, resolved image.
     aliases: Vec<(String, String, String, String, String)>,
     /// Runtimes of AgentCore by name: the images of the versions, from 1, and the endpoints.
     runtimes: BTreeMap<String, (Vec<String>, Vec<Value>)>,
@@ -137,6 +143,11 @@ impl Account {
         let mut state = self.state.lock().unwrap();
         state.functions.retain(|found| found.0 != name);
         state.functions.push((name.to_owned(), image.to_owned(), resolved.to_owned()));
+    }
+
+    /// Publishes a version of a function that no alias points to.
+    pub(crate) fn version(&self, function: &str, version: &str, image: &str, resolved: &str) {
+        self.alias(function, "", version, image, resolved);
     }
 
     /// Publishes a version of a function that an alias points to.
@@ -301,9 +312,16 @@ impl State {
         }
         if let Some(function) = rest.strip_prefix('/').and_then(|rest| rest.strip_suffix("/aliases")) {
             self.call("lambda", "ListAliases", signed)?;
-            let own = self.aliases.iter().filter(|found| found.0 == function);
+            let own = self.aliases.iter().filter(|found| found.0 == function && !found.1.is_empty());
             let aliases: Vec<Value> = own.map(|found| json!({"Name": found.1, "FunctionVersion": found.2})).collect();
             return Ok(json!({"Aliases": aliases}));
+        }
+        if let Some(function) = rest.strip_prefix('/').and_then(|rest| rest.strip_suffix("/versions")) {
+            self.call("lambda", "ListVersionsByFunction", signed)?;
+            let own = self.aliases.iter().filter(|found| found.0 == function);
+            let versions = ["$LATEST"].into_iter().chain(own.map(|found| found.2.as_str()));
+            let versions: Vec<Value> = versions.map(|number| json!({"Version": number})).collect();
+            return Ok(json!({"Versions": versions}));
         }
         self.call("lambda", "GetFunction", signed)?;
         if let Some(version) = query.split('&').find_map(|pair| pair.strip_prefix("Qualifier=")) {

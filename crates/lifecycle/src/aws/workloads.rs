@@ -51,7 +51,7 @@ pub enum WorkloadKind {
     Task,
     /// The newest active revision of a family of ECS task definitions.
     TaskDefinition,
-    /// A Lambda function: its unpublished version, or one that an alias points to.
+    /// A Lambda function: its unpublished version, and those that aliases point to or, without any, the newest one.
     Function,
     /// A runtime of Bedrock AgentCore: a version that an endpoint serves.
     AgentRuntime,

@@ -45,6 +45,7 @@ fn malformed_templates_are_refused() {
     insta::assert_snapshot!(template_error(&template("Api: {dockerfile: x}")), @"template.yaml:3:5: `ImageBuildConfiguration.Api` has no `imageName` (hint: add `imageName: api`, the repository's path below the registry)");
     insta::assert_snapshot!(template_error(&template("Api: {imageName: Shop/Api}")), @"template.yaml:3:22: `Shop/Api` is not a repository name: lower-case words joined by `/`, `.`, `_`, `__` or `-`");
     insta::assert_snapshot!(template_error(&template("Api: {imageName: shop/api, platforms: [linux]}")), @"template.yaml:3:44: `linux` is not a platform: os/arch[/variant], as in linux/amd64 or linux/arm64");
+    insta::assert_snapshot!(template_error(&template("Api: {imageName: shop/api, platforms: linux/amd46}")), @"template.yaml:3:43: platform `linux/amd46` has an unknown architecture (hint: did you mean `amd64`?)");
     insta::assert_snapshot!(template_error(&template("Api: {imageName: shop/api, buildArgs: [NAME]}")), @"template.yaml:3:44: build argument `NAME` is not KEY=value");
     insta::assert_snapshot!(template_error(&template("Api: {imageName: !Ref Name}")), @"template.yaml:3:22: `ImageBuildConfiguration.Api.imageName` is an intrinsic function, not a string");
     insta::assert_snapshot!(template_error("Mappings:\n  - [\n"), @"template.yaml:3:1: while parsing a node, did not find expected node content");

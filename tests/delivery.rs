@@ -145,7 +145,7 @@ impl Shop {
                 RequestKind::PutManifestByDigest => {
                     let manifest = self.target().manifest(REPOSITORY, &entry.reference).unwrap();
                     let json: Value = serde_json::from_slice(&manifest.bytes).unwrap();
-                    let record = &json["annotations"]["io.github.image-lifecycle.record.kind"];
+                    let record = &json["annotations"]["io.github.OWNER.REPO.record.kind"];
                     match (manifest.subject(), record.as_str()) {
                         (None, _) => drop(content.insert(entry.reference)),
                         (Some(_), Some(kind)) => written.record = Some(kind.to_owned()),

@@ -323,9 +323,14 @@ fn a_lifecycle_policy_that_takes_what_runs_blocks() {
     let told = detail(&run, "retained");
     assert!(told.contains("although function `worker` holds it: deploy an image that prod holds"), "{told}");
     // What may not be read is said.
-    for action in ["ecs:ListClusters", "ecs:ListTaskDefinitionFamilies", "lambda:ListFunctions"] {
+    for action in [
+        "ecs:ListClusters",
+        "ecs:ListTaskDefinitionFamilies",
+        "lambda:ListFunctions",
+        "bedrock-agentcore:ListAgentRuntimes",
+    ] {
         account.deny(action);
     }
     let run = promote().run().exits(0);
-    insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it or the 2 images before it; not known: ECS services and tasks (ecs:ListClusters on region us-east-1 was denied: no policy allows it), ECS task definitions (ecs:ListTaskDefinitionFamilies on region us-east-1 was denied: no policy allows it), Lambda functions (lambda:ListFunctions on region us-east-1 was denied: no policy allows it)");
+    insta::assert_snapshot!(detail(&run, "retained"), @"no rule of the lifecycle policy removes it or the 2 images before it; not known: ECS services and tasks (ecs:ListClusters on region us-east-1 was denied: no policy allows it), ECS task definitions (ecs:ListTaskDefinitionFamilies on region us-east-1 was denied: no policy allows it), Lambda functions (lambda:ListFunctions on region us-east-1 was denied: no policy allows it), Bedrock AgentCore runtimes (bedrock-agentcore:ListAgentRuntimes on region us-east-1 was denied: no policy allows it)");
 }

@@ -51,7 +51,19 @@ fn policies_have_statements_with_actions_of_the_services() {
 
 #[test]
 fn pages_and_hints_name_actions_of_the_services() {
-    let services = ["ecr", "ecr-public", "ecs", "iam", "kms", "lambda", "signer", "ssm", "sts", "cloudformation"];
+    let services = [
+        "bedrock-agentcore",
+        "ecr",
+        "ecr-public",
+        "ecs",
+        "iam",
+        "kms",
+        "lambda",
+        "signer",
+        "ssm",
+        "sts",
+        "cloudformation",
+    ];
     let name = Regex::new(&format!(r"\b(?:{}):[A-Z][A-Za-z]+\b(?:\*)?", services.join("|"))).unwrap();
     let sources =
         [files(&Path::new(ROOT).join("actions"), ".rs"), files(&Path::new(ROOT).join("crates/lifecycle"), ".rs")];

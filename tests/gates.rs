@@ -401,7 +401,7 @@ fn what_is_listed_and_not_there_blocks() {
     let newest = evidence.scan(0, &[("CVE-1", Severity::Critical)], 60);
     aws(project.publish(), &ecr).input("images", "Api").run().exits(0);
     let referrers = ecr.default_registry().referrers("shop/api", &image.root.digest);
-    let is_record = |referrer: &&Value| referrer["annotations"]["io.github.image-lifecycle.record.kind"] == "publish";
+    let is_record = |referrer: &&Value| referrer["annotations"]["io.github.OWNER.REPO.record.kind"] == "publish";
     let record = referrers.iter().find(is_record).expect("a record")["digest"].as_str().unwrap().to_owned();
     let blocked = |gate: &str| {
         let step = aws(project.promote("test"), &ecr).input("images", "Api").input("require", gate);

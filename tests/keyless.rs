@@ -89,6 +89,37 @@ fn publish_and_promote_sign_and_the_gates_believe_them_on_every_rung() {
 }
 
 #[test]
+fn a_called_workflow_of_another_repository_signs_for_the_caller() {
+    let shop = Shop::new();
+    shop.build(1);
+    let called = "https://github.com/platform/actions/.github/workflows/images-release.yml@refs/tags/v1";
+    let publish = || shop.sigstore.called(shop.step(shop.project.publish(), RELEASE), RELEASE, called);
+    let run = publish().input("sign", "keyless").run().exits(0);
+    assert!(run.summary.contains(&format!("--certificate-identity '{called}'")), "{}", run.summary);
+    // Its own signature is known again.
+    let run = publish().input("sign", "keyless").run().exits(0);
+    assert!(!run.log.raw.contains("cannot sign"), "{}", run.log.raw);
+    for require in ["signature", &format!("signature={called}")] {
+        let run = shop.promote("test", require).input("dry-run", "true").run().exits(0);
+        assert_eq!(gates(&run)[0].1, "passed", "{require}");
+    }
+    shop.promote("test", &format!("signature={IDENTITY}")).input("dry-run", "true").run().exits(1);
+}
+
+#[test]
+fn a_run_of_another_repository_signs_nothing_here_by_calling_a_workflow_of_this_one() {
+    let shop = Shop::new();
+    let image = shop.build(1);
+    shop.step(shop.project.publish(), RELEASE).run().exits(0);
+    let bundle = shop.sigstore.bundle_of("somebody/else", "valid", &image.root.digest, IDENTITY, ISSUER);
+    shop.attach(&image.root.digest, &bundle);
+    let run = shop.promote("test", "signature").input("dry-run", "true").run().exits(1);
+    assert!(detail(&run, "signature").contains("; cosign found none ("), "{}", detail(&run, "signature"));
+    shop.attach(&image.root.digest, &shop.sigstore.bundle("valid", &image.root.digest, IDENTITY, ISSUER));
+    shop.promote("test", "signature").input("dry-run", "true").run().exits(0);
+}
+
+#[test]
 fn a_broken_signature_is_refused_with_what_is_wrong() {
     let shop = Shop::new();
     let other = tempfile::tempdir().unwrap();

@@ -248,14 +248,14 @@ fn names_in_the_registry_that_are_missing_or_taken() {
     assert!(taken.ends_with(" (hint: release a new version, or set `on-conflict: keep`)"), "{taken}");
     // A promotion of what was not published, and of what nobody promoted to the environment before.
     let promote = |to: &str| aws(project.promote(to), &ecr).input("images", "Api");
-    insta::assert_snapshot!(says(&project, promote("test").input("version", "2.0.0"), 1), @"template.yaml:15:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/api:dev-2.0.0` does not exist (hint: version 2.0.0 must be in dev first)");
-    insta::assert_snapshot!(says(&project, promote("prod"), 1), @"template.yaml:15:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/api:test-1.0.0` does not exist (hint: version 1.0.0 must be in test first)");
+    insta::assert_snapshot!(says(&project, promote("test").input("version", "2.0.0"), 1), @"template.yaml:15:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/api:dev-2.0.0` does not exist (hint: version 2.0.0 must be in dev first: the action publish puts it there)");
+    insta::assert_snapshot!(says(&project, promote("prod"), 1), @"template.yaml:15:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/api:test-1.0.0` does not exist (hint: version 1.0.0 must be in test first: promote it there from dev with `to: test`)");
     insta::assert_snapshot!(says(&project, promote("prod").input("from", "dev"), 2), @"input `from`: `dev` is not accepted: `test`, the environment before `prod`, or `allow-skip: true`");
     insta::assert_snapshot!(says(&project, promote("tset"), 2), @"input `to`: `tset` is not accepted: one of dev, test, prod");
     let both = aws(project.promote("test"), &ecr).input("version", "2.0.0");
     insta::assert_snapshot!(says(&project, both, 1), @r"
-    template.yaml:15:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/api:dev-2.0.0` does not exist (hint: version 2.0.0 must be in dev first)
-    template.yaml:19:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/web:dev-2.0.0` does not exist (hint: version 2.0.0 must be in dev first)
+    template.yaml:15:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/api:dev-2.0.0` does not exist (hint: version 2.0.0 must be in dev first: the action publish puts it there)
+    template.yaml:19:18: `111122223333.dkr.ecr.us-east-1.amazonaws.com/shop/web:dev-2.0.0` does not exist (hint: version 2.0.0 must be in dev first: the action publish puts it there)
     ");
 }
 

@@ -2,12 +2,11 @@
 
 use ecr_fake::http::RequestKind;
 use ecr_fake::{
-    ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageTagMutability, Policy, REGION, RepositoryCreationTemplate,
-    RepositorySettings, Role, User,
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Image, ImageTagMutability, Policy, REGION, RepositorySettings, Role, User,
 };
 use serde_json::{Value, json};
 
-use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, default_host, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, creation_template, default_host, set_registry};
 use crate::support::runner::{Run, Step};
 
 const OTHER_ACCOUNT: &str = "444455556666";
@@ -310,13 +309,6 @@ fn an_immutable_tag_and_a_missing_action_are_named_together() {
 
 #[test]
 fn a_missing_repository_fails_unless_the_run_or_a_template_creates_it() {
-    let template = |prefix: &str| RepositoryCreationTemplate {
-        account: ACCOUNT.into(),
-        region: REGION.into(),
-        prefix: prefix.into(),
-        applied_for: vec!["CREATE_ON_PUSH".into()],
-        settings: RepositorySettings::default(),
-    };
     let (ecr, project, _) = shop(Policy::all(), Config::default());
     let run = publish(&project, &ecr).run().exits(1);
     let failed = single(&run, "repository", "failed");
@@ -331,11 +323,11 @@ fn a_missing_repository_fails_unless_the_run_or_a_template_creates_it() {
             .iter()
             .any(|check| detail(check) == "CreateRepositories: ecr:CreateRepository: allowed by simulation")
     );
-    let templates = Config { repository_creation_templates: vec![template("shop")], ..Config::default() };
+    let templates = Config { repository_creation_templates: vec![creation_template("shop")], ..Config::default() };
     let (ecr, project, _) = shop(Policy::all(), templates);
     let run = publish(&project, &ecr).input("create-repositories", "template").run().exits(0);
     assert!(detail(&single(&run, "repository", "passed")).contains("the creation template `shop` creates it"));
-    let templates = Config { repository_creation_templates: vec![template("other")], ..Config::default() };
+    let templates = Config { repository_creation_templates: vec![creation_template("other")], ..Config::default() };
     let (ecr, project, _) = shop(Policy::all(), templates);
     let run = publish(&project, &ecr).input("create-repositories", "template").run().exits(1);
     let failed = single(&run, "repository", "failed");
@@ -424,8 +416,9 @@ fn a_rule_that_deletes_what_an_environment_holds_is_a_warning() {
         "{warning}"
     );
     assert!(remedy(&warning).contains("`test-*`"), "{warning}");
-    let preview = single(&run, "retention-preview", "passed");
-    assert_eq!(detail(&preview), "ECR's own preview removes 0 images, and agrees on what test holds");
+    // What the run would write is not in the preview.
+    let preview = single(&run, "retention-preview", "note");
+    insta::assert_snapshot!(detail(&preview), @"ECR's own preview removes 0 images now; nothing was compared: no image is known that test holds");
     // ECR's preview is in progress at first.
     assert_eq!(api(&ecr, "GetLifecyclePolicyPreview"), 2);
     // A rule that keeps enough images is no hazard.
@@ -438,7 +431,7 @@ fn a_rule_that_deletes_what_an_environment_holds_is_a_warning() {
         detail(&single(&run, "retention", "passed")),
         "no rule of its lifecycle policy removes the image of this run"
     );
-    assert_eq!(detail(&single(&run, "retention-preview", "note")), "ECR's own preview removes 0 images now");
+    insta::assert_snapshot!(detail(&single(&run, "retention-preview", "note")), @"ECR's own preview removes 0 images now; nothing was compared: publish does not read what dev holds");
     // Without the preview, that is what is unknown.
     let read: Vec<&str> = READ.into_iter().filter(|action| !action.contains("Preview")).collect();
     let (ecr, project, image) = shop(only(&[&read, &WRITE]), Config::default());
@@ -449,6 +442,28 @@ fn a_rule_that_deletes_what_an_environment_holds_is_a_warning() {
     let unknown = single(&run, "retention-preview", "unknown");
     let both = json!(["ecr:GetLifecyclePolicyPreview", "ecr:StartLifecyclePolicyPreview"]);
     assert_eq!((&unknown["statement"]["Action"], &unknown["statement"]["Resource"]), (&both, &json!(ARN)));
+}
+
+#[test]
+fn a_preview_of_ecr_that_differs_is_a_warning() {
+    let rule = json!({"rulePriority": 1, "action": {"type": "expire"}, "selection": {"tagStatus": "tagged",
+        "tagPatternList": ["test-*"], "countType": "imageCountMoreThan", "countNumber": 5}});
+    let (ecr, project, image) = shop(only(&[&READ, &WRITE]), Config::default());
+    let registry = ecr.default_registry();
+    registry.push("shop/api", &["dev-1.0.0"], &image);
+    let policy = json!({"rules": [rule]}).to_string();
+    registry.change("shop/api", |repository| repository.settings.lifecycle_policy = Some(policy));
+    aws(project.promote("test"), &ecr).input("images", "Api").run().exits(0);
+    let preview = single(&promote(&project, &ecr).run().exits(0), "retention-preview", "passed");
+    assert_eq!(detail(&preview), "ECR's own preview removes 0 images, and agrees on what test holds");
+    registry.change("shop/api", |repository| {
+        repository.previewed = Some(vec![(image.root.digest.clone(), 1)]);
+    });
+    let run = promote(&project, &ecr).run().exits(0);
+    let preview = single(&run, "retention-preview", "warning");
+    insta::assert_snapshot!(detail(&preview), @"`test-1.0.0`: in ECR's own preview rule 1 removes it now, and by the rules that ECR documents no rule removes it now");
+    assert!(remedy(&preview).starts_with("compare the policy with ECR's console"), "{preview}");
+    assert!(run.log.messages("warning").iter().any(|message| message.contains("in ECR's own preview rule 1")));
 }
 
 #[test]

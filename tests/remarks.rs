@@ -57,4 +57,9 @@ fn a_dry_run_leaves_remarks_on_names_to_the_run_itself() {
     let dry = publish().input("dry-run", "true").run().exits(0);
     assert!(!is_annotated(&dry) && dry.log.raw.contains(remark), "{}", dry.log.raw);
     assert!(is_annotated(&publish().run().exits(0)));
+    // What publish has said about the names is not said again by each promotion.
+    let registry = format!("oci:{}", store.path().display());
+    let promote = project.promote("test").inputs(&[("registry", &registry)]);
+    let promoted = promote.input("reference", "{registry}/{image}:{environment}-{version}").run().exits(0);
+    assert!(!is_annotated(&promoted) && promoted.log.raw.contains(remark), "{}", promoted.log.raw);
 }

@@ -2,11 +2,10 @@
 
 use ecr_fake::http::RequestKind;
 use ecr_fake::{
-    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageTagMutability, Policy, REGION, RepositoryCreationTemplate,
-    RepositorySettings, User,
+    ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, ImageTagMutability, Policy, REGION, RepositorySettings, User,
 };
 
-use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, set_registry};
+use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, creation_template, set_registry};
 use crate::support::runner::Step;
 
 const OTHER_REGION: &str = "eu-west-1";
@@ -92,20 +91,13 @@ fn no_lifecycle_policy_is_safe_for_a_name_that_moves() {
 
 #[test]
 fn a_template_of_the_registry_makes_it_or_is_missed_before_a_byte_is_sent() {
-    let template = |prefix: &str| RepositoryCreationTemplate {
-        account: ACCOUNT.into(),
-        region: REGION.into(),
-        prefix: prefix.into(),
-        applied_for: vec!["CREATE_ON_PUSH".into()],
-        settings: RepositorySettings::default(),
-    };
     let (ecr, project, image) =
-        shop(Config { repository_creation_templates: vec![template("shop")], ..Config::default() });
+        shop(Config { repository_creation_templates: vec![creation_template("shop")], ..Config::default() });
     publish(&project, &ecr).input("create-repositories", "template").run().exits(0);
     assert_eq!(ecr.default_registry().resolve("shop/api", "dev-1.0.0"), Some(image.root.digest));
 
     let (ecr, project, _) =
-        shop(Config { repository_creation_templates: vec![template("other")], ..Config::default() });
+        shop(Config { repository_creation_templates: vec![creation_template("other")], ..Config::default() });
     let run = publish(&project, &ecr).input("create-repositories", "template").run().exits(1);
     assert!(run.error().contains("(prefixes: other)"), "{}", run.error());
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
@@ -137,15 +129,9 @@ fn promote_makes_what_the_other_registry_lacks() {
 
 #[test]
 fn a_repository_that_is_missing_hides_no_evidence() {
-    let template = RepositoryCreationTemplate {
-        account: ACCOUNT.into(),
-        region: REGION.into(),
-        prefix: "ROOT".into(),
-        applied_for: vec!["CREATE_ON_PUSH".into()],
-        settings: RepositorySettings::default(),
-    };
     for create in ["missing", "template"] {
-        let ecr = Ecr::start(Config { repository_creation_templates: vec![template.clone()], ..Config::default() });
+        let ecr =
+            Ecr::start(Config { repository_creation_templates: vec![creation_template("ROOT")], ..Config::default() });
         set_registry(&ecr);
         let project = Project::new(BY_REPOSITORY);
         let mut image = Image::new(1);

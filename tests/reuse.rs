@@ -69,7 +69,7 @@ fn checkout(dockerfile: &str) -> Project {
 fn an_image_with_the_same_content_is_taken_from_the_registry() {
     let mut published = Published::new(SCRATCH);
     let raw = published.project.built_layout().raw("Api");
-    let key = raw["annotations"]["io.github.image-lifecycle.content-key"].as_str().unwrap().to_owned();
+    let key = raw["annotations"]["io.github.OWNER.REPO.content-key"].as_str().unwrap().to_owned();
     assert_eq!(key.len(), 64);
     let provenance = published.project.built_layout().evidence("Api", STATEMENT).remove(0);
     assert_eq!(provenance["predicate"]["buildDefinition"]["internalParameters"]["contentKey"], key.as_str());
@@ -110,7 +110,7 @@ fn one_changed_byte_is_built() {
     let (status, _) = published.status(off);
     assert_eq!(status, "built");
     let raw = published.project.built_layout().raw("Api");
-    assert!(raw["annotations"]["io.github.image-lifecycle.content-key"].is_null(), "{raw}");
+    assert!(raw["annotations"]["io.github.OWNER.REPO.content-key"].is_null(), "{raw}");
 }
 
 #[test]

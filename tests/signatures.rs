@@ -216,7 +216,7 @@ fn reuse(shop: &Shop, reference: &str) {
     let mut index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let roots = index["manifests"].as_array_mut().unwrap();
     roots.retain(|root| root["digest"] == *shop.image.root.digest);
-    roots[0]["annotations"]["io.github.image-lifecycle.reused-from"] = reference.into();
+    roots[0]["annotations"]["io.github.OWNER.REPO.reused-from"] = reference.into();
     std::fs::write(&path, index.to_string()).unwrap();
 }
 

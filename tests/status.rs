@@ -218,6 +218,71 @@ fn the_versions_that_aliases_point_to_run() {
 }
 
 #[test]
+fn without_an_alias_the_newest_published_version_runs() {
+    let (shop, old, new) = Shop::released();
+    let publish = |version: &str, tag: &str, image: &Image| {
+        let repository = self::image("shop/api");
+        let resolved = format!("{repository}@{}", image.root.digest);
+        shop.account.version("worker", version, &format!("{repository}:{tag}"), &resolved);
+    };
+    let prod = image("shop/api:prod-1.1.0");
+    shop.account.function("worker", &prod, &format!("{}@{}", image("shop/api"), new.root.digest));
+    // Numbers are not compared as text, and older versions do not count.
+    publish("9", "prod-1.0.0", &old);
+    publish("10", "prod-1.1.0", &new);
+    assert_eq!(of(&shop.of("prod", 0)["runs"], "name"), ["worker", "worker:10"]);
+    publish("11", "prod-1.0.0", &old);
+    let row = shop.of("prod", 1);
+    assert_eq!(row["state"], "not-deployed");
+    assert!(reasons(&row).contains("function `worker:11` runs 1.0.0"), "{row}");
+    // Callers use the alias.
+    let resolved = format!("{}@{}", image("shop/api"), new.root.digest);
+    shop.account.alias("worker", "live", "10", &prod, &resolved);
+    assert_eq!(of(&shop.of("prod", 0)["runs"], "name"), ["worker", "worker:live"]);
+}
+
+#[test]
+fn the_versions_that_endpoints_of_agents_serve_run() {
+    let (shop, old, new) = Shop::released();
+    let (newest, older) = (image("shop/api:prod-1.1.0"), image("shop/api:prod-1.0.0"));
+    shop.account.runtime("coder", &["code"]);
+    shop.account.runtime("foreign", &[&image("shop/other:prod-1.0.0")]);
+    // An older version that no endpoint serves does not run.
+    shop.account.runtime("agent", &[&older, &newest]);
+    let row = shop.of("prod", 0);
+    let runs = &row["runs"];
+    assert_eq!((of(runs, "kind"), of(runs, "name")), (vec![json!("agent-runtime")], vec![json!("agent")]));
+    assert_eq!(of(runs, "digest"), [json!(new.root.digest)]);
+    shop.account.endpoint("agent", "live", "1", "2");
+    let row = shop.of("prod", 1);
+    assert_eq!(row["state"], "not-deployed");
+    assert_eq!(of(&row["runs"], "name"), ["agent", "agent/live", "agent/live"]);
+    assert_eq!(of(&row["runs"], "version"), ["1.1.0", "1.0.0", "1.1.0"]);
+    let short = &old.root.digest["sha256:".len()..][..12];
+    let told = format!("agent-runtime `agent/live` runs 1.0.0 ({short}), and a deployment is in progress");
+    assert!(reasons(&row).contains(&told), "{row}");
+    shop.account.deny("bedrock-agentcore:GetAgentRuntime");
+    let unread = read(&shop.status("prod").run().exits(1))["unread"][0].as_str().unwrap().to_owned();
+    insta::assert_snapshot!(unread, @"Bedrock AgentCore runtimes cannot be read: bedrock-agentcore:GetAgentRuntime on version 2 of runtime agent was denied: no policy allows it");
+}
+
+#[test]
+fn a_region_without_an_endpoint_of_agentcore_runs_no_agents() {
+    let (shop, _, _) = Shop::released();
+    // Nothing listens there.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let status = |region: &str| {
+        let step = shop.status("prod").input("target-region", region);
+        let step = step.input("registry", &default_host());
+        step.env("AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL", format!("http://{closed}"))
+    };
+    let unread = read(&status("us-east-1").run().exits(1))["unread"].clone();
+    insta::assert_snapshot!(unread[0].as_str().unwrap(), @"Bedrock AgentCore runtimes cannot be read: bedrock-agentcore:ListAgentRuntimes: no answer");
+    shop.account.moves_to("mx-central-1");
+    assert_eq!(read(&status("mx-central-1").run().exits(0)).get("unread"), None);
+}
+
+#[test]
 fn a_base_image_that_was_replaced_is_told_and_is_no_drift() {
     let shop = Shop::new(BY_TAG, &["shop/api", "base/nginx"]);
     let registry = shop.ecr.default_registry();
@@ -303,11 +368,12 @@ fn what_cannot_be_read_is_unknown_and_told_once() {
     );
     shop.account.deny("ecs:ListTaskDefinitionFamilies");
     shop.account.deny("lambda:ListFunctions");
+    shop.account.deny("bedrock-agentcore:ListAgentRuntimes");
     // What is known to be wrong is said all the same.
     shop.ecr.default_registry().push("shop/api", &["prod-1.1.0"], &Image::new(9));
     let status = read(&shop.status("").run().exits(1));
     assert_eq!(of(&status["images"], "state"), ["unknown", "unknown", "moved"]);
-    assert_eq!(status["unread"].as_array().unwrap().len(), 3);
+    assert_eq!(status["unread"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -317,8 +383,11 @@ fn the_policy_in_the_docs_is_what_is_called() {
     shop.account.define("shop:7", &[&prod]);
     shop.account.define("idle:1", &[&prod]);
     shop.account.serve("a", "shop", "shop:7", &[&[&new.root.digest]]);
-    shop.account.function("worker", &prod, &format!("{}@{}", image("shop/api"), new.root.digest));
+    let resolved = format!("{}@{}", image("shop/api"), new.root.digest);
+    shop.account.function("worker", &prod, &resolved);
+    shop.account.version("worker", "1", &prod, &resolved);
     shop.account.deploy("a", "shop", "idle:1", "IN_PROGRESS", &[&new.root.digest]);
+    shop.account.runtime("agent", &[&prod]);
     shop.of("prod", 0);
     let policy: Value = serde_json::from_str(include_str!("../docs/policies/status.json")).unwrap();
     let statements = policy["Statement"].as_array().unwrap().iter();
@@ -326,7 +395,8 @@ fn the_policy_in_the_docs_is_what_is_called() {
         Value::String(action) => vec![action.clone()],
         actions => actions.as_array().unwrap().iter().map(|action| action.as_str().unwrap().to_owned()).collect(),
     });
-    let workloads = actions.filter(|action| action.starts_with("ecs:") || action.starts_with("lambda:"));
+    let services = ["ecs:", "lambda:", "bedrock-agentcore:"];
+    let workloads = actions.filter(|action| services.iter().any(|service| action.starts_with(service)));
     assert_eq!(workloads.collect::<std::collections::BTreeSet<_>>(), shop.account.calls());
 }
 
@@ -389,10 +459,14 @@ fn emulators_run_what_was_promoted() {
     let function = json!({"FunctionName": "worker", "PackageType": "Image", "Code": {"ImageUri": pinned},
         "Role": "arn:aws:iam::000000000000:role/worker"});
     ministack.post("/2015-03-31/functions", "Content-Type: application/json\r\n", &function.to_string());
+    moto.create_agent_runtime(&json!({"agentRuntimeName": "agent", "roleArn": "arn:aws:iam::123456789012:role/agent",
+        "agentRuntimeArtifact": {"containerConfiguration": {"containerUri": test}},
+        "networkConfiguration": {"networkMode": "PUBLIC"}}));
     let status = shop.step(shop.project.promote("test"), "").input("mode", "status");
     let status = status.env("AWS_ENDPOINT_URL_ECS", moto.url()).env("AWS_ENDPOINT_URL_LAMBDA", ministack.url());
+    let status = status.env("AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL", moto.url());
     let status = read(&status.run().exits(0));
     let runs = &status["images"][0]["runs"];
-    assert_eq!(of(runs, "name"), ["worker", "a/api"]);
-    assert_eq!(of(runs, "digest"), [built.root.digest.clone(), built.root.digest.clone()]);
+    assert_eq!(of(runs, "name"), ["agent", "worker", "a/api"]);
+    assert_eq!(of(runs, "digest"), [json!(built.root.digest), json!(built.root.digest), json!(built.root.digest)]);
 }

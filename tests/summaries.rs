@@ -86,13 +86,19 @@ fn follow(summary: &str, texts: &[&str]) {
 #[test]
 fn what_failed_is_first_and_the_rest_is_folded() {
     let (ecr, project) = shop();
-    let run = aws(project.publish(), &ecr).env("GITHUB_ACTION_REPOSITORY", "shop/backend").run().exits(1);
+    let run = aws(project.publish(), &ecr).run().exits(1);
     let rendered = Rendered::of(&run.summary);
     rendered.says_nothing();
     let folded = ["1 image without a failure", "Api: digest, links and commands"];
     assert_eq!(rendered.texts("summary"), folded);
     follow(&run.summary, &["failed", "- Web: ", "create-repositories", "| Web |", folded[0], "| Api |", folded[1]]);
-    assert!(run.summary.contains("[what the messages mean](https://github.com/shop/backend/blob/HEAD/docs/"));
+    assert!(run.summary.contains(concat!(
+        "[what the messages mean](",
+        env!("CARGO_PKG_REPOSITORY"),
+        "/blob/v",
+        env!("CARGO_PKG_VERSION"),
+        "/docs/"
+    )));
     assert!(!run.summary.contains("Retries") && run.log.raw.contains(" sent, 0 retried"), "{}", run.summary);
 
     // A gate that blocks comes before the images, and the gates that passed are folded.

@@ -201,7 +201,8 @@ impl Inputs {
         } else {
             ladder.step(&self.from(), &self.to(), allow_skip)?
         };
-        Ok(Transition { version, from, to, rollback })
+        let before_from = ladder.before(&from).map(str::to_owned);
+        Ok(Transition { version, from, before_from, to, rollback })
     }
 
     fn deployment_options(&self, ladder: &Ladder, to: &str) -> Result<Option<DeploymentOptions>, InputError> {

@@ -45,6 +45,12 @@ impl Ladder {
         &self.0
     }
 
+    /// Returns the environment before another one.
+    pub(crate) fn before(&self, environment: &str) -> Option<&str> {
+        let index = self.0.iter().position(|rung| rung == environment)?;
+        Some(self.0[index.checked_sub(1)?].as_str())
+    }
+
     /// Returns whether this is the last environment of the ladder.
     pub(crate) fn is_last(&self, environment: &str) -> bool {
         self.0.last().is_some_and(|last| last == environment)

@@ -66,7 +66,14 @@ impl Plan {
         let targets = project.names(to, &request.target).await?;
         let sources =
             if request.transition.rollback { targets.clone() } else { project.names(from, &request.source).await? };
-        targets.warnings.iter().for_each(|warning| runner.remark(warning.clone()));
+        for warning in &targets.warnings {
+            // Publish, or the promotion before, has said the same about the name in the source.
+            if sources.warnings.contains(warning) {
+                runner.repeat(warning);
+            } else {
+                runner.remark(warning.clone());
+            }
+        }
         if let Some((first, second)) = targets.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);

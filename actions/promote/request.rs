@@ -65,6 +65,8 @@ pub(crate) struct Transition {
     pub(crate) version: Version,
     /// The source environment; of a rollback the same as `to`.
     pub(crate) from: String,
+    /// The environment before the source. The first one is filled by publish.
+    pub(crate) before_from: Option<String>,
     /// The target environment.
     pub(crate) to: String,
     pub(crate) rollback: bool,

@@ -1,5 +1,5 @@
-//! Compares what environments are recorded to hold with their registry, and with what ECS and Lambda run. Nothing is written
-//! to a registry.
+//! Compares what environments are recorded to hold with their registry, and with what ECS, Lambda and Bedrock
+//! AgentCore run. Nothing is written to a registry.
 
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
@@ -100,9 +100,9 @@ async fn compare<'a>(
             Location::Directory(_) => None,
         });
         // Images of other registries are not looked for: the run may have no AWS credentials.
-        let Some(host) = hosts.into_iter().next() else { return Workloads::default() };
-        let region = request.target.aws.region().await.unwrap_or(host.region);
-        request.target.aws.workloads(&region, request.common.concurrency, &wanted).await
+        let Some(mut host) = hosts.into_iter().next() else { return Workloads::default() };
+        host.region = request.target.aws.region().await.unwrap_or(host.region);
+        request.target.aws.workloads(&host, request.common.concurrency, &wanted).await
     };
     let (mut standings, workloads) = futures::join!(standings, workloads);
     let mut running: Vec<(Workload, Option<Digest>)> = Vec::new();

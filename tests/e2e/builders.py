@@ -9,7 +9,6 @@ of the workflow, but for what needs GitHub: artifacts, and the jobs before it.
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-DEADLINE = 600  # seconds
+import child
+
 WITHOUT_DOCKER = "/usr/bin:/bin:/usr/sbin:/sbin"
 CACHE = "111122223333.dkr.ecr.us-east-1.amazonaws.com/dockerhub/library"
 # Each with what the log has to say about the builder, and whether the job runs as root.
@@ -100,9 +100,8 @@ class Builders:
     def job(self, name, folder, environment, expected, as_root):
         record, home = folder / "record", folder / "home"
         home.mkdir()
-        foreign = re.compile(r"(AWS|GITHUB|RUNNER|INPUT|SNYK|DOCKER)_")
         variables = {
-            **{key: value for key, value in os.environ.items() if not foreign.match(key)},
+            **child.clean(),
             **environment,
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
@@ -115,22 +114,11 @@ class Builders:
             subprocess.run(["chown", "-R", "65534:65534", folder], check=True)
             unshared = ["unshare", "--mount", "--propagation", "private", "bash", "-euc", UNPRIVILEGED, "bash"]
             command = [*unshared, folder / "ids", *command]
-        done = subprocess.run(
-            command,
-            cwd=folder / "checkout",
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=DEADLINE,
-        )
-        (self.state / f"{name}.log").write_text(done.stdout)
-        if done.returncode != 0:
-            print(done.stdout[-4000:], file=sys.stderr)
-        same(f"the exit code of {name} (see {name}.log)", done.returncode, 0)
-        chosen = next((line for line in done.stdout.splitlines() if "| builder: " in line), "")
+        code, log = child.run(command, folder / "checkout", variables, self.state / f"{name}.log")
+        if code != 0:
+            print(log[-4000:], file=sys.stderr)
+        same(f"the exit code of {name} (see {name}.log)", code, 0)
+        chosen = next((line for line in log.splitlines() if "| builder: " in line), "")
         if expected not in chosen:
             raise SystemExit(f"builders: {name} took another builder than {expected}: {chosen}")
         digests = json.loads((record / "digests.json").read_text())

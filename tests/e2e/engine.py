@@ -1,13 +1,13 @@
 """wrkflw, and what it says about a run."""
 
 import re
-import subprocess
 from dataclasses import dataclass, field
 
 from ruamel.yaml import YAML
 
+import child
+
 SUCCEEDED, FAILED, SKIPPED = "✔", "✖", "⊘"
-DEADLINE = 600  # seconds; the longest workflow takes one minute
 DONE = "Workflow execution completed successfully!"
 
 
@@ -43,19 +43,7 @@ class Engine:
             yaml.dump(workflow, file)
         command = [self.program, "--verbose", "run", "--runtime", "emulation", *(["--job", job] if job else []), path]
         variables = {**self.environment, "NO_COLOR": "1", "TMPDIR": str(self.state / "temp"), **environment}
-        done = subprocess.run(
-            command,
-            cwd=self.state / "checkout",
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=DEADLINE,
-        )
-        (self.state / f"{name}.log").write_text(done.stdout)
-        return read(done.returncode, done.stdout)
+        return read(*child.run(command, self.state / "checkout", variables, self.state / f"{name}.log"))
 
 
 def read(code, log):

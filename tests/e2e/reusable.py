@@ -19,15 +19,18 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 import account
+import child
 from snyk import TOKEN, Snyk
 
-DEADLINE = 600  # seconds
 REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
 ROLES = {name: f"arn:aws:iam::000000000000:role/{name}" for name in ("AWS_ROLE", "AWS_BUILD_ROLE")}
 # What the jobs have, apart from commands that run as they are.
 CREDENTIALS = "configure-aws-credentials"
 STEPS = {
-    "images-pull-request.yml": {"report": ["checkout", "build", "upload-artifact"]},
+    "images-pull-request.yml": {
+        "report": ["checkout", "build", "upload-artifact", "upload-artifact"],
+        "preview": ["checkout", "download-artifact", "promote"],
+    },
     "images-release.yml": {
         "plan": ["checkout", "build"],
         "build": ["checkout", CREDENTIALS, "build", "upload-artifact", "upload-artifact"],
@@ -53,6 +56,7 @@ git checkout --quiet --detach FETCH_HEAD
 ln -s "$E2E/dist" dist
 """
 UPLOAD = 'mkdir -p "$E2E/artifacts/$NAME"\ncp -R "$FOLDER/." "$E2E/artifacts/$NAME"\n'
+DOWNLOAD_ONE = 'mkdir -p "$FOLDER"\ncp -R "$E2E/artifacts/$NAME/." "$FOLDER"\n'
 DOWNLOAD = 'mkdir -p "$FOLDER"\ncp -R "$E2E/artifacts/"$PATTERN "$FOLDER"\n'
 # What is left of a value that was executed, and what the step was given.
 RECORD = """\
@@ -83,6 +87,8 @@ def replaced(job, source, declared, more):
         return kind, [step("Check out with git", CHECKOUT, REF=given.get("ref", ""))]
     if kind == "upload-artifact":
         return kind, [step("Upload", UPLOAD, source, NAME=given["name"], FOLDER=given["path"])]
+    if kind == "download-artifact" and "name" in given:
+        return kind, [step("Download", DOWNLOAD_ONE, source, NAME=given["name"], FOLDER=given["path"])]
     if kind == "download-artifact":
         return kind, [step("Download", DOWNLOAD, source, PATTERN=given["pattern"], FOLDER=given["path"])]
     if kind == CREDENTIALS:
@@ -137,7 +143,6 @@ class Repository:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         (self.state / "event.json").write_text(json.dumps(payload))
         (self.state / "home").mkdir(exist_ok=True)
-        foreign = re.compile(r"(AWS|GITHUB|RUNNER|INPUT|SNYK|DOCKER)_")
         given = {
             "E2E": str(self.state),
             "RUNNER_TOOL_CACHE": str(self.tools / "tool-cache"),
@@ -153,20 +158,9 @@ class Repository:
         command += [part for pair in given.items() for part in ("--env", "=".join(pair))]
         command += [part for pair in variables.items() for part in ("--var", "=".join(pair))]
         own = {"HOME": str(self.state / "home"), "XDG_CACHE_HOME": str(self.state / "home" / "cache")}
-        done = subprocess.run(
-            command,
-            cwd=self.checkout,
-            env={**{key: value for key, value in os.environ.items() if not foreign.match(key)}, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=DEADLINE,
-        )
-        (self.state / f"{name}.log").write_text(done.stdout)
+        code, log = child.run(command, self.checkout, {**child.clean(), **own}, self.state / f"{name}.log")
         same("files that a value made", [str(path) for path in self.state.rglob("executed")], [])
-        return done.returncode == 0, done.stdout
+        return code == 0, log
 
     def succeeds(self, name, *arguments, **more):
         succeeded, log = self.run(name, *arguments, **more)
@@ -219,6 +213,18 @@ def one_image(state):
         same("the digests", repository.record("promote")["digests"], published["digests"])
         deployed(published, target)
 
+    # With the environment's name, a pull request also shows what it would change there.
+    (repository.checkout / ".github" / "workflows" / "preview.yml").write_text(PREVIEW)
+    given = {"variables": {"AWS_PREVIEW_ROLE": ROLES["AWS_ROLE"]}, "environment": credentials}
+    before = account.tags("hello")
+    repository.succeeds("preview", "preview.yml", "pull_request", {"pull_request": request}, **given)
+    same("the images of the preview", [delta["name"] for delta in json.loads(repository.record("preview")["delta"])], ["Hello"])
+    same("the tags after a preview", account.tags("hello"), before)
+    # A fork has no token for the role.
+    fork = {**request, "head": {**head, "repo": {"full_name": "somebody/one-image"}}}
+    repository.succeeds("fork", "preview.yml", "pull_request", {"pull_request": fork}, **given)
+    same("that a fork has no preview", (repository.state / "preview.json").exists(), False)
+
     # What a person types when they start the workflow. Nothing of it is run, and nothing changes.
     before = account.tags("hello")
     for name, inputs, reason in [
@@ -229,7 +235,7 @@ def one_image(state):
         same(f"that a hostile {name} is refused", succeeded, False)
         contains(log, reason)
     same("the tags", account.tags("hello"), before)
-    print("  one-image: report, release, test, prod; hostile names are refused")
+    print("  one-image: report, release, test, prod, preview; hostile names are refused")
 
 
 def deployed(outputs, environment):
@@ -241,6 +247,16 @@ def deployed(outputs, environment):
     same("the function's image", boto3.client("lambda").get_function(FunctionName=function)["Code"]["ImageUri"], reference)
 
 
+PREVIEW = """\
+name: preview
+on: pull_request
+permissions: {}
+jobs:
+  report:
+    permissions: {contents: read, pull-requests: write, id-token: write}
+    uses: ./.github/workflows/images-pull-request.yml
+    with: {preview: dev}
+"""
 CALLER = """\
 name: caller
 on: {workflow_dispatch: {inputs: {version: {type: string}}}}

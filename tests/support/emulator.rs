@@ -116,6 +116,16 @@ impl Emulator {
         self.json("ecs", self.account, &format!("{ECS}.{action}"), input)
     }
 
+    /// Creates a runtime of Bedrock AgentCore.
+    pub(crate) fn create_agent_runtime(&self, input: &Value) {
+        let scope = format!("Credential=test/20260101/{REGION}/bedrock-agentcore/aws4_request");
+        let headers = format!(
+            "Content-Type: application/json\r\nX-Amz-Date: 20260101T000000Z\r\n\
+             Authorization: AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0\r\n"
+        );
+        self.send("PUT", "/runtimes/", &headers, &input.to_string());
+    }
+
     /// Sets a parameter in the parameter store of an account.
     pub(crate) fn set_parameter(&self, account: &str, name: &str, value: &str) {
         let input = serde_json::json!({"Name": name, "Value": value, "Type": "String", "Overwrite": true});
@@ -135,9 +145,13 @@ impl Emulator {
 
     /// Posts, and reads the body of the answer, which has to be a success.
     pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> String {
+        self.send("POST", path, headers, body)
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
-            "POST {path} HTTP/1.0\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n{headers}\r\n",
+            "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n{headers}\r\n",
             self.port,
             body.len()
         );

@@ -16,7 +16,8 @@ const ELEMENTS: [&str; 17] = [
 ];
 
 /// Where links lead: to the repository of the run, or to pages about rules, vulnerabilities and images.
-const LINKS: [&str; 7] = [
+const LINKS: [&str; 8] = [
+    concat!(env!("CARGO_PKG_REPOSITORY"), r"/blob/v\d+\.\d+\.\d+/docs/[a-z/-]+\.md"),
     r"https://github\.com/shop/backend/.*",
     r"https://github\.com/hadolint/hadolint/wiki/[A-Z]+\d+",
     r"https://github\.com/koalaman/shellcheck/wiki/SC\d+",

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ecr_fake::{ACCESS_KEY, ACCOUNT, Ecr, Image, Parameter, REGION};
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Ecr, Image, Parameter, REGION, RepositoryCreationTemplate, RepositorySettings};
 
 use super::runner::{Action, Step};
 
@@ -118,6 +118,17 @@ pub(crate) fn bare(step: Step) -> Step {
 }
 
 /// The default registry's host.
+/// A template by which the registry creates repositories below a prefix when something is pushed.
+pub(crate) fn creation_template(prefix: &str) -> RepositoryCreationTemplate {
+    RepositoryCreationTemplate {
+        account: ACCOUNT.into(),
+        region: REGION.into(),
+        prefix: prefix.into(),
+        applied_for: vec!["CREATE_ON_PUSH".into()],
+        settings: RepositorySettings::default(),
+    }
+}
+
 pub(crate) fn default_host() -> String {
     format!("{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com")
 }

@@ -64,9 +64,23 @@ impl Sigstore {
             .input("trusted-root", "trusted-root.json")
     }
 
+    /// Lets a step run as a workflow that calls another one, which has the identity.
+    pub(crate) fn called(&self, step: Step, workflow: &str, identity: &str) -> Step {
+        let identity = URL_SAFE.encode(identity);
+        let step = self.workflow(step, workflow);
+        step.env("ACTIONS_ID_TOKEN_REQUEST_URL", format!("http://127.0.0.1:{}/token/{identity}?v=1", self.port))
+    }
+
     /// Returns a bundle with a signature of an image by an identity, broken as `case` says.
     pub(crate) fn bundle(&self, case: &str, image: &str, identity: &str, issuer: &str) -> Value {
-        let body = json!({"case": case, "digest": image, "identity": identity, "issuer": issuer}).to_string();
+        self.bundle_of("shop/backend", case, image, identity, issuer)
+    }
+
+    /// Returns a bundle of a run of another repository.
+    pub(crate) fn bundle_of(&self, repository: &str, case: &str, image: &str, identity: &str, issuer: &str) -> Value {
+        let body =
+            json!({"case": case, "digest": image, "identity": identity, "issuer": issuer, "repository": repository})
+                .to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!("POST /bundle HTTP/1.0\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all((head + &body).as_bytes()).unwrap();

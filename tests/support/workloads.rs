@@ -1,5 +1,11 @@
-//! The part of ECS and Lambda that tells what runs. It is strict: a call without a signature for its service, an unknown
-//! cluster or task, a batch above the service's limit or any other call is an error. Lists have one item a page.
+//! The part of ECS, Lambda and Bedrock AgentCore that tells what runs. It is strict: a call without a signature for its
+//! service, an unknown cluster or task, a batch above the service's limit or any other call is an error. Lists have one
+//! item a page.
+//!
+//! ministack and moto cannot take its place: they check no signatures, cannot be told to stop in the middle of a deployment
+//! or to deny an action, and do not resolve tags. ministack's service revisions are always empty, and it repeats the image
+//! of a function as the resolved one. `status::emulators_run_what_was_promoted` shows with the calls that they know that
+//! the clients understand a program of somebody else.
 #![allow(dead_code, reason = "no single test needs all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +38,12 @@ struct State {
     rollouts: Vec<(String, String, String, String, Vec<String>)>,
     /// Name, image, resolved image.
     functions: Vec<(String, String, String)>,
-    /// Function, alias, version, image, resolved image.
+    /// Function, alias (empty if none points to the version), version, image, resolved image.
     aliases: Vec<(String, String, String, String, String)>,
+    /// Runtimes of AgentCore by name: the images of the versions, from 1, and the endpoints.
+    runtimes: BTreeMap<String, (Vec<String>, Vec<Value>)>,
+    /// The region of the account; by default, that of the fake registry.
+    region: Option<String>,
     denied: BTreeSet<String>,
     calls: Vec<String>,
 }
@@ -52,12 +62,17 @@ impl Account {
             Box::pin(async move {
                 let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
                 let (target, signed) = (header("x-amz-target"), header("authorization").unwrap_or_default());
-                let uri = request.uri().clone();
+                let (method, uri) = (request.method().clone(), request.uri().clone());
                 let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
                 let mut state = state.lock().unwrap();
+                let query = uri.query().unwrap_or_default();
+                let is_rest = target.is_none();
                 let answer = match target {
                     Some(target) => state.ecs(&target, &signed, &body),
-                    None => state.lambda(uri.path(), uri.query().unwrap_or_default(), &signed),
+                    None if uri.path().starts_with("/runtimes/") => {
+                        state.agentcore(&format!("{method} {}", uri.path()), query, &signed)
+                    }
+                    None => state.lambda(uri.path(), query, &signed),
                 };
                 Ok(match answer {
                     Ok(answer) => {
@@ -65,7 +80,11 @@ impl Account {
                     }
                     Err((code, message)) => {
                         let status = if code == "ResourceNotFoundException" { 404 } else { 400 };
-                        let body = json!({"__type": code, "message": message, "Message": message});
+                        // The code of a REST API is in the header alone.
+                        let mut body = json!({"message": message});
+                        if !is_rest {
+                            body["__type"] = code.into();
+                        }
                         http::reply(status, &[("x-amzn-errortype", code)], body.to_string())
                     }
                 })
@@ -76,7 +95,9 @@ impl Account {
 
     /// A step that asks this account what runs.
     pub(crate) fn at(&self, step: Step) -> Step {
-        step.env("AWS_ENDPOINT_URL_ECS", &self.url).env("AWS_ENDPOINT_URL_LAMBDA", &self.url)
+        ["ECS", "LAMBDA", "BEDROCK_AGENTCORE_CONTROL"]
+            .into_iter()
+            .fold(step, |step, service| step.env(&format!("AWS_ENDPOINT_URL_{service}"), &self.url))
     }
 
     /// Registers a task definition, `FAMILY:REVISION`.
@@ -124,10 +145,36 @@ impl Account {
         state.functions.push((name.to_owned(), image.to_owned(), resolved.to_owned()));
     }
 
+    /// Publishes a version of a function that no alias points to.
+    pub(crate) fn version(&self, function: &str, version: &str, image: &str, resolved: &str) {
+        self.alias(function, "", version, image, resolved);
+    }
+
     /// Publishes a version of a function that an alias points to.
     pub(crate) fn alias(&self, function: &str, alias: &str, version: &str, image: &str, resolved: &str) {
         let found = [function, alias, version, image, resolved].map(str::to_owned);
         self.state.lock().unwrap().aliases.push(found.into());
+    }
+
+    /// Creates a runtime of AgentCore whose versions have these images, or replaces it. The endpoint `DEFAULT` serves the
+    /// newest version.
+    pub(crate) fn runtime(&self, name: &str, images: &[&str]) {
+        let newest = images.len().to_string();
+        let endpoint = json!({"name": "DEFAULT", "liveVersion": newest, "targetVersion": newest, "status": "READY"});
+        let images = images.iter().map(|image| (*image).to_owned()).collect();
+        self.state.lock().unwrap().runtimes.insert(name.to_owned(), (images, vec![endpoint]));
+    }
+
+    /// Creates an endpoint of a runtime that serves a version, and is being updated to another one.
+    pub(crate) fn endpoint(&self, runtime: &str, name: &str, live: &str, target: &str) {
+        let status = if live == target { "READY" } else { "UPDATING" };
+        let endpoint = json!({"name": name, "liveVersion": live, "targetVersion": target, "status": status});
+        self.state.lock().unwrap().runtimes.get_mut(runtime).unwrap().1.push(endpoint);
+    }
+
+    /// Lets the account answer in another region.
+    pub(crate) fn moves_to(&self, region: &str) {
+        self.state.lock().unwrap().region = Some(region.to_owned());
     }
 
     /// Denies an action from now on.
@@ -144,10 +191,11 @@ impl Account {
 impl State {
     fn call(&mut self, service: &str, action: &str, signed: &str) -> Result<(), Refusal> {
         self.calls.push(format!("{service}:{action}"));
+        let region = self.region.as_deref().unwrap_or(REGION);
         if !signed.starts_with("AWS4-HMAC-SHA256 Credential=")
-            || !signed.contains(&format!("/{REGION}/{service}/aws4_request"))
+            || !signed.contains(&format!("/{region}/{service}/aws4_request"))
         {
-            return Err(("InvalidSignatureException", format!("not signed for {service} in {REGION}")));
+            return Err(("InvalidSignatureException", format!("not signed for {service} in {region}")));
         }
         if self.denied.contains(&format!("{service}:{action}")) {
             return Err(("AccessDeniedException", "no policy allows it".to_owned()));
@@ -264,9 +312,16 @@ impl State {
         }
         if let Some(function) = rest.strip_prefix('/').and_then(|rest| rest.strip_suffix("/aliases")) {
             self.call("lambda", "ListAliases", signed)?;
-            let own = self.aliases.iter().filter(|found| found.0 == function);
+            let own = self.aliases.iter().filter(|found| found.0 == function && !found.1.is_empty());
             let aliases: Vec<Value> = own.map(|found| json!({"Name": found.1, "FunctionVersion": found.2})).collect();
             return Ok(json!({"Aliases": aliases}));
+        }
+        if let Some(function) = rest.strip_prefix('/').and_then(|rest| rest.strip_suffix("/versions")) {
+            self.call("lambda", "ListVersionsByFunction", signed)?;
+            let own = self.aliases.iter().filter(|found| found.0 == function);
+            let versions = ["$LATEST"].into_iter().chain(own.map(|found| found.2.as_str()));
+            let versions: Vec<Value> = versions.map(|number| json!({"Version": number})).collect();
+            return Ok(json!({"Versions": versions}));
         }
         self.call("lambda", "GetFunction", signed)?;
         if let Some(version) = query.split('&').find_map(|pair| pair.strip_prefix("Qualifier=")) {
@@ -283,6 +338,54 @@ impl State {
         Ok(json!({"Configuration": {"FunctionName": name, "PackageType": "Image"},
             "Code": {"RepositoryType": "ECR", "ImageUri": image, "ResolvedImageUri": resolved}}))
     }
+}
+
+impl State {
+    fn agentcore(&mut self, request: &str, query: &str, signed: &str) -> Result<Value, Refusal> {
+        let parameter = |name: &str| {
+            let pairs = url::form_urlencoded::parse(query.as_bytes());
+            pairs.into_iter().find_map(|(found, value)| (found == name).then(|| value.into_owned()))
+        };
+        let index = parameter("nextToken").map_or(0, |token| token.trim_start_matches("+/=").parse::<usize>().unwrap());
+        let page = |member: &str, items: Vec<Value>| {
+            let next = (index + 1 < items.len()).then(|| format!("+/={}", index + 1));
+            json!({member: items.get(index).into_iter().collect::<Vec<_>>(), "nextToken": next})
+        };
+        if request == "POST /runtimes/" {
+            self.call("bedrock-agentcore", "ListAgentRuntimes", signed)?;
+            let listed = self.runtimes.iter().map(|(name, (images, _))| {
+                json!({"agentRuntimeId": runtime_id(name), "agentRuntimeName": name,
+                    "agentRuntimeVersion": images.len().to_string(), "status": "READY"})
+            });
+            return Ok(page("agentRuntimes", listed.collect()));
+        }
+        let (method, path) = request.split_once(" /runtimes/").unwrap();
+        let (id, rest) = path.split_once('/').ok_or_else(|| unknown(request))?;
+        let action = match (method, rest) {
+            ("POST", "runtime-endpoints/") => "ListAgentRuntimeEndpoints",
+            ("GET", "") => "GetAgentRuntime",
+            _ => return Err(unknown(request)),
+        };
+        self.call("bedrock-agentcore", action, signed)?;
+        let found = self.runtimes.iter().find(|(name, _)| runtime_id(name) == id);
+        let missing = || ("ResourceNotFoundException", format!("no {request}?{query}"));
+        let (name, (images, endpoints)) = found.ok_or_else(missing)?;
+        if action == "ListAgentRuntimeEndpoints" {
+            return Ok(page("runtimeEndpoints", endpoints.clone()));
+        }
+        let version = parameter("version").and_then(|version| version.parse::<usize>().ok()).unwrap_or(images.len());
+        let image = images.get(version - 1).ok_or_else(missing)?;
+        let artifact = match image.as_str() {
+            "code" => json!({"codeConfiguration": {"runtime": "PYTHON_3_13", "entryPoint": ["main.py"]}}),
+            image => json!({"containerConfiguration": {"containerUri": image}}),
+        };
+        Ok(json!({"agentRuntimeId": id, "agentRuntimeName": name, "agentRuntimeVersion": version.to_string(),
+            "agentRuntimeArtifact": artifact, "status": "READY"}))
+    }
+}
+
+fn runtime_id(name: &str) -> String {
+    format!("{name}-0123456789")
 }
 
 fn arn(resource: &str) -> String {

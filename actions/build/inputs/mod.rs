@@ -17,7 +17,7 @@ use lifecycle::evidence::scan::{Severity, Threshold};
 use lifecycle::inputs::{CommonOptions, registry, registry_or_of_file, waivers_file};
 use lifecycle::naming::Project;
 use lifecycle::nearest;
-use oci::{Layout, Platform};
+use oci::{ARCHITECTURES, Layout, Platform};
 use runner_protocol::{Input, InputError, Runner, Variables};
 
 use crate::dockerfile::{Substitutions, is_image};
@@ -189,10 +189,6 @@ fn buildkit_image(input: &Input<'_>) -> Result<String, InputError> {
     let text = input.required()?;
     if is_image(text) { Ok(text.to_owned()) } else { Err(input.refuse("an image reference")) }
 }
-
-/// The architectures that images are built for, as BuildKit and buildah name them.
-const ARCHITECTURES: [&str; 12] =
-    ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "ppc64", "wasm"];
 
 fn platforms(input: &Input<'_>) -> Result<Vec<Platform>, InputError> {
     let platform = |text: &str| {

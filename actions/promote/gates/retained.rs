@@ -85,8 +85,9 @@ impl Candidate<'_> {
     async fn workloads(&self, host: &EcrHost) -> &Workloads {
         let Gates { target, workloads, concurrency, .. } = self.gates;
         let read = async || {
-            let region = target.aws.region().await.unwrap_or_else(|| host.region.clone());
-            target.aws.workloads(&region, *concurrency, &|_| true).await
+            let mut host = host.clone();
+            host.region = target.aws.region().await.unwrap_or(host.region);
+            target.aws.workloads(&host, *concurrency, &|_| true).await
         };
         workloads.get_or_init(read).await
     }

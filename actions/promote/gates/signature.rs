@@ -74,8 +74,8 @@ struct Registries {
 
 /// The identity of this repository's workflows.
 struct WorkflowIdentity {
-    /// A regular expression that matches the certificates of the workflows.
-    pattern: Option<String>,
+    /// The arguments that accept the certificates of the workflows.
+    arguments: Option<Vec<String>>,
     issuer: String,
 }
 
@@ -338,7 +338,7 @@ impl Registries {
 
 impl WorkflowIdentity {
     fn new(variables: &Variables) -> Self {
-        Self { pattern: cosign::identities_of_repository(variables), issuer: variables.certificate_issuer() }
+        Self { arguments: cosign::identities_of_repository(variables), issuer: variables.certificate_issuer() }
     }
 
     /// Returns the options that tell cosign which identity to accept.
@@ -348,9 +348,8 @@ impl WorkflowIdentity {
         sigstore: &Sigstore,
         inside: impl Fn(&str) -> std::io::Result<PathBuf>,
     ) -> Result<Vec<String>, String> {
-        let certificate = |option: &str, value: String, issuer: &str| {
-            let mut arguments =
-                vec![format!("--certificate-identity{option}={value}"), format!("--certificate-oidc-issuer={issuer}")];
+        let certificate = |mut arguments: Vec<String>, issuer: &str| {
+            arguments.push(format!("--certificate-oidc-issuer={issuer}"));
             arguments.extend(sigstore.trust_arguments());
             arguments
         };
@@ -375,15 +374,15 @@ impl WorkflowIdentity {
             }
             Identity::OfRepository => {
                 let missing = "`signature` names no identity, and the variables of this run name no repository that signs: name the identity";
-                let workflows = self.pattern.clone().ok_or(missing)?;
-                Ok(certificate("-regexp", workflows, &self.issuer))
+                Ok(certificate(self.arguments.clone().ok_or(missing)?, &self.issuer))
             }
             Identity::Certificate { subject, issuer } => {
                 let issuer = issuer.as_deref().unwrap_or(&self.issuer);
-                Ok(match subject {
-                    Subject::Exact(subject) => certificate("", subject.clone(), issuer),
-                    Subject::Matching(pattern) => certificate("-regexp", format!("^(?:{pattern})$"), issuer),
-                })
+                let subject = match subject {
+                    Subject::Exact(subject) => format!("--certificate-identity={subject}"),
+                    Subject::Matching(pattern) => format!("--certificate-identity-regexp=^(?:{pattern})$"),
+                };
+                Ok(certificate(vec![subject], issuer))
             }
             Identity::Notation => Ok(Vec::new()),
         }
@@ -412,7 +411,8 @@ mod tests {
         insta::assert_debug_snapshot!(arguments(&Identity::OfRepository), @r#"
         Ok(
             [
-                "--certificate-identity-regexp=^https://github\\.com/o/n\\.x/\\.github/workflows/",
+                "--certificate-identity-regexp=^https://github\\.com/",
+                "--certificate-github-workflow-repository=o/n.x",
                 "--certificate-oidc-issuer=https://token.actions.githubusercontent.com",
             ],
         )

@@ -132,6 +132,11 @@ pub(super) async fn missing_source(source: &RegistryAccess, transition: &Transit
         let error = ActionError::failure(format!("`{from}` is archived and cannot be read"));
         return error.hint(restore_hint(from, &format!("imageTag={}", from.tag)));
     }
+    let (version, environment) = (&transition.version, &transition.from);
+    let remedy = match &transition.before_from {
+        Some(before) => format!("promote it there from {before} with `to: {environment}`"),
+        None => "the action publish puts it there".to_owned(),
+    };
     ActionError::failure(format!("`{from}` does not exist"))
-        .hint(format!("version {} must be in {} first", transition.version, transition.from))
+        .hint(format!("version {version} must be in {environment} first: {remedy}"))
 }

@@ -6,7 +6,7 @@ use super::document::{Entry, Mapping, Mark, Node, NodeKind};
 use super::error::{one_line, suggestion};
 use super::image_definition::{ImageDefinition, ImageSource, Placed, normalized, string};
 use super::{Error, File, Template, metadata};
-use oci::{Platform, RepositoryName};
+use oci::{ARCHITECTURES, Platform, RepositoryName};
 
 /// The keys that an image in the mapping may have.
 const ATTRIBUTES: [&str; 6] = ["imageName", "dockerfile", "context", "target", "platforms", "buildArgs"];
@@ -162,6 +162,11 @@ fn platforms(given: Vec<Placed<String>>) -> Result<Vec<Placed<Platform>>, Error>
             let platform: Platform = word
                 .parse()
                 .map_err(|e: oci::InvalidPlatform| Error::invalid(source_location.clone(), e.to_string()))?;
+            if !ARCHITECTURES.contains(&platform.architecture.as_str()) {
+                let message = format!("platform `{word}` has an unknown architecture");
+                let hint = suggestion(&platform.architecture, ARCHITECTURES, "architectures");
+                return Err(Error::hinted(source_location, message, hint));
+            }
             if !platforms.iter().any(|known| known.value == platform) {
                 platforms.push(Placed { value: platform, source_location: source_location.clone() });
             }

@@ -42,7 +42,10 @@ pub(crate) fn get(state: &mut State, action: &Action<'_>) -> Answer {
         preview.pending_calls -= 1;
         return Ok(output(&registry.account, &name, &policy, "IN_PROGRESS"));
     }
-    let removed = removals(repository, &policy, now)?;
+    let removed = match &repository.previewed {
+        Some(removed) => removed.clone(),
+        None => removals(repository, &policy, now)?,
+    };
     let count = removed.len();
     let results: Vec<Value> = removed
         .into_iter()

@@ -109,6 +109,8 @@ pub struct Repository {
     pub scans: BTreeMap<String, ImageScan>,
     /// Referrers that appear late, by their subject's digest.
     pub late_referrers: BTreeMap<String, LateReferrers>,
+    /// What previews of lifecycle policies say instead of an evaluation: digests, each with the priority of a rule.
+    pub previewed: Option<Vec<(String, u64)>>,
     /// The preview of a lifecycle policy that was started last.
     pub lifecycle_preview: Option<LifecyclePreview>,
 }

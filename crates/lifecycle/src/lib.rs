@@ -24,6 +24,8 @@ pub mod github;
 #[cfg(feature = "services")]
 pub mod inputs;
 #[cfg(feature = "services")]
+mod job_token;
+#[cfg(feature = "services")]
 pub mod layouts;
 #[cfg(feature = "services")]
 pub mod naming;

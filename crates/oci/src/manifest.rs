@@ -36,14 +36,16 @@ pub mod media_type {
 
 /// Annotations that this project reads or writes.
 pub mod annotation {
+    use crate::annotation_key;
+
     /// The name of a root in a layout: the mapping key in layouts that build writes, otherwise a tag.
     pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
     /// The image's name in the mapping, from which its repository is derived.
-    pub const IMAGE_NAME: &str = "io.github.image-lifecycle.image-name";
+    pub const IMAGE_NAME: &str = annotation_key!("image-name");
     /// The reference of this image in the release from which it is reused.
-    pub const REUSED_FROM: &str = "io.github.image-lifecycle.reused-from";
+    pub const REUSED_FROM: &str = annotation_key!("reused-from");
     /// The digest of everything that went into an image that build made, in hexadecimal.
-    pub const CONTENT_KEY: &str = "io.github.image-lifecycle.content-key";
+    pub const CONTENT_KEY: &str = annotation_key!("content-key");
     /// The time of creation, as in RFC 3339.
     pub const CREATED: &str = "org.opencontainers.image.created";
     /// The type of a BuildKit attestation manifest in an index.

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// may contain anything.
 pub const CONFIG_LIMIT: u64 = 8 * 1024 * 1024;
 
+/// The architectures that images are built for, as BuildKit and buildah name them.
+pub const ARCHITECTURES: [&str; 12] =
+    ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "ppc64", "wasm"];
+
 /// A platform, `os/architecture[/variant]`, with Go's names as in an [image
 /// index](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

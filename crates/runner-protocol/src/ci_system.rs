@@ -161,7 +161,7 @@ impl Variables {
             let short = commit.get(..7).unwrap_or(commit);
             link(&format!("commit {short}"), &format!("{commits}/{commit}"))
         });
-        let page = page.and_then(|page| link("what the messages mean", &self.documentation(page)?));
+        let page = page.and_then(|page| link("what the messages mean", &documentation(page)));
         let links: Vec<String> = [run, workflow, commit, page].into_iter().flatten().collect();
         if links.is_empty() { String::new() } else { format!("{}\n", links.join(" · ")) }
     }
@@ -172,12 +172,6 @@ impl Variables {
         let is_inside = file.components().all(|part| matches!(part, Component::Normal(_)));
         let path = file.to_str().filter(|_| is_inside)?;
         Some(format!("{}/{}/{path}#L{line}", self.repository_page("blob")?, self.commit()?))
-    }
-
-    /// Returns the URL of a page of the action's documentation, if the runner says which repository the action is of.
-    pub fn documentation(&self, page: &str) -> Option<String> {
-        let repository = self.get("GITHUB_ACTION_REPOSITORY")?;
-        Some(format!("{}/{repository}/blob/HEAD/docs/{page}", self.server_url()))
     }
 
     /// Returns whether a URL is a run of this repository, or on Jenkins of this server.
@@ -207,7 +201,7 @@ impl Variables {
     pub fn workflow_url(&self) -> Option<String> {
         match self.ci_system() {
             CiSystem::GitHub | CiSystem::Other => {
-                Some(format!("{}/{}", self.server_url(), self.get("GITHUB_WORKFLOW_REF")?))
+                self.get("GITHUB_WORKFLOW_REF").map(|workflow| self.workflow_identity(workflow))
             }
             CiSystem::GitLab => {
                 let configuration = self.get("CI_CONFIG_PATH").unwrap_or(".gitlab-ci.yml");
@@ -230,11 +224,19 @@ impl Variables {
         }
     }
 
-    /// Returns the address below which all identities of this repository lie: see
-    /// [`certificate_identity`](Self::certificate_identity).
+    /// Returns the identity in certificates of a job that runs a workflow, given as `GITHUB_WORKFLOW_REF` has it. That
+    /// variable names the workflow of the run, which may call another one.
+    pub fn workflow_identity(&self, workflow: &str) -> String {
+        format!("{}/{workflow}", self.server_url())
+    }
+
+    /// Returns the address below which all identities of this repository's runs lie: see
+    /// [`certificate_identity`](Self::certificate_identity). On GitHub, that is the server: a called workflow may be one of
+    /// another repository, and another repository may call a workflow of this one. Its certificates name the repository of
+    /// the run in a field of their own.
     pub fn certificate_identities(&self) -> Option<String> {
         match self.ci_system() {
-            CiSystem::GitHub | CiSystem::Other => Some(format!("{}/.github/workflows/", self.repository_url()?)),
+            CiSystem::GitHub | CiSystem::Other => self.repository().map(|_| self.workflow_identity("")),
             CiSystem::GitLab => Some(format!("https://{}//", self.get("CI_PROJECT_URL")?.split("://").nth(1)?)),
             CiSystem::CodeBuild | CiSystem::Jenkins => None,
         }
@@ -272,6 +274,11 @@ impl Variables {
     fn server_url(&self) -> &str {
         self.get("GITHUB_SERVER_URL").unwrap_or("https://github.com").trim_end_matches('/')
     }
+}
+
+/// Returns the URL of a page of the documentation, as it was when this version was released.
+fn documentation(page: &str) -> String {
+    concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/v", env!("CARGO_PKG_VERSION"), "/docs/").to_owned() + page
 }
 
 /// The address of a Git repository, [as Git writes it](https://git-scm.com/docs/git-clone#_git_urls).
@@ -497,7 +504,7 @@ mod tests {
         let line = |file: &str| variables.line_url(Path::new(file), 3);
         let expected = "https://github.com/shop/api/blob/c0ffee1234/images/Dockerfile#L3";
         assert_eq!(line("images/Dockerfile").as_deref(), Some(expected));
-        assert_eq!([line("../Dockerfile"), line("/etc/passwd"), variables.documentation("x.md")], [None, None, None]);
+        assert_eq!([line("../Dockerfile"), line("/etc/passwd")], [None, None]);
         let strange = Variables::from([("GITHUB_REPOSITORY", "shop/a)[b](c"), ("GITHUB_RUN_ID", "42")]);
         assert_eq!(strange.links(None), "");
         for (address, expected) in [

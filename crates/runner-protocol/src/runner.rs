@@ -126,6 +126,11 @@ impl Runner {
         if self.is_repetition() { self.say(annotation.plain()) } else { self.annotate(annotation) }
     }
 
+    /// Logs an annotation that an earlier run of the release has shown.
+    pub fn repeat(&self, annotation: &Annotation) {
+        self.say(annotation.plain());
+    }
+
     /// Returns whether another run says the same: the one that writes, or the first job of the matrix.
     fn is_repetition(&self) -> bool {
         let typed = self.variables.input("dry-run").unwrap_or_default();

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 SCT_LIST = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 ISSUER_V1 = ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 ISSUER_V2 = ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+REPOSITORY = ObjectIdentifier("1.3.6.1.4.1.57264.1.5")
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 LOG_NAME = "rekor.test"
@@ -66,8 +67,8 @@ class Sigstore:
         self.root = builder.add_extension(identifier, critical=False).sign(self.ca, hashes.SHA256())
         self.log_id, self.ct_id = (hashlib.sha256(der(key.public_key())).digest() for key in (self.log, self.ct))
 
-    def leaf(self, key, identity, issuer, start):
-        """A certificate of ten minutes, with a promise of the certificate log."""
+    def leaf(self, key, identity, issuer, start, repository):
+        """A certificate of ten minutes for a run of a repository, with a promise of the certificate log."""
         builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(self.root.subject)
         builder = builder.public_key(key).serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(start).not_valid_after(start + datetime.timedelta(minutes=10))
@@ -80,6 +81,7 @@ class Sigstore:
         builder = builder.add_extension(names, critical=True)
         text = issuer.encode()
         builder = builder.add_extension(x509.UnrecognizedExtension(ISSUER_V1, text), critical=False)
+        builder = builder.add_extension(x509.UnrecognizedExtension(REPOSITORY, repository.encode()), critical=False)
         utf8 = b"\x0c" + bytes([len(text)]) + text
         builder = builder.add_extension(x509.UnrecognizedExtension(ISSUER_V2, utf8), critical=False)
         # The promise covers the certificate without itself.
@@ -110,11 +112,11 @@ class Sigstore:
             "verification": {"inclusionProof": proof, "signedEntryTimestamp": b64(self.log.sign(canonical(promise), ECDSA))},
         }
 
-    def bundle(self, case, digest, identity, issuer):
+    def bundle(self, case, digest, identity, issuer, repository):
         """A bundle with a signature of an image, broken as the case says."""
         key = ec.generate_private_key(ec.SECP256R1())
         start = now() - datetime.timedelta(hours=1 if case == "expired" else 0, minutes=1)
-        certificate = self.leaf(key.public_key(), identity, issuer, start)
+        certificate = self.leaf(key.public_key(), identity, issuer, start, repository)
         subject = hashlib.sha256(b"other").hexdigest() if case == "other-digest" else digest.removeprefix("sha256:")
         statement = {
             "_type": "https://in-toto.io/Statement/v1", "predicate": {},
@@ -196,10 +198,11 @@ def claims(token):
     return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
-def token(identity, issuer):
+def token(identity, issuer, repository):
     part = lambda value: base64.urlsafe_b64encode(canonical(value)).decode().rstrip("=")
     at = int(time.time())
     body = {"iss": issuer, "sub": identity, "aud": "sigstore", "iat": at, "exp": at + 600}
+    body |= {"repository": repository, "job_workflow_ref": identity.removeprefix("https://github.com/")}
     return ".".join([part({"alg": "none", "typ": "JWT"}), part(body), "AA"])
 
 
@@ -221,12 +224,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         # The token service of a workflow's run: the path is the identity.
         _, _, identity = self.path.partition("/token/")
         identity, _, _ = identity.partition("?")
-        self.answer(200, {"value": token(base64.urlsafe_b64decode(identity).decode(), ISSUER)})
+        self.answer(200, {"value": token(base64.urlsafe_b64decode(identity).decode(), ISSUER, "shop/backend")})
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/bundle":
-            self.answer(200, SIGSTORE.bundle(asked["case"], asked["digest"], asked["identity"], asked["issuer"]))
+            self.answer(200, SIGSTORE.bundle(asked["case"], asked["digest"], asked["identity"], asked["issuer"], asked["repository"]))
         elif self.path == "/api/v2/signingCert":
             self.answer(200, certificate(asked, self.headers["Authorization"]))
         elif self.path == "/api/v1/log/entries":
@@ -244,7 +247,7 @@ def certificate(asked, authorization):
         key = x509.load_pem_x509_csr(request).public_key()
     else:
         key = serialization.load_pem_public_key(asked["publicKeyRequest"]["publicKey"]["content"].encode())
-    leaf = SIGSTORE.leaf(key, who["sub"], who["iss"], now() - datetime.timedelta(seconds=5))
+    leaf = SIGSTORE.leaf(key, who["sub"], who["iss"], now() - datetime.timedelta(seconds=5), who["repository"])
     chain = [made.public_bytes(serialization.Encoding.PEM).decode() for made in (leaf, SIGSTORE.root)]
     return {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
 

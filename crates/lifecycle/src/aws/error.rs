@@ -77,6 +77,11 @@ impl Error {
         }
     }
 
+    /// Returns whether the service did not answer at all.
+    pub(super) fn is_without_answer(&self) -> bool {
+        self.kind == AwsErrorKind::Other && self.code.is_none()
+    }
+
     /// Converts the code of an error into one line with the action and the resource. `detail` is empty, or a colon with
     /// the service's message.
     pub(super) fn of_code(action: &str, resource: &str, code: &str, detail: &str) -> Self {
@@ -182,6 +187,7 @@ fn service(action: &str) -> &'static str {
         Some("ecr-public") => "Amazon ECR Public",
         Some("iam") => "AWS IAM",
         Some("ecs") => "Amazon ECS",
+        Some("bedrock-agentcore") => "Amazon Bedrock AgentCore",
         Some("lambda") => "AWS Lambda",
         Some("ssm") => "AWS Systems Manager",
         Some("sts") => "AWS STS",

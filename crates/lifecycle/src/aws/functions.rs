@@ -14,8 +14,9 @@ use super::{Aws, AwsErrorKind, Error};
 const UNPUBLISHED: &str = "$LATEST";
 
 impl Aws {
-    /// Returns the functions with images that are wanted, and the versions that their aliases point to. The lists have no
-    /// images, so each version is read.
+    /// Returns the functions with images that are wanted, and the versions that their aliases point to. If no alias points
+    /// to a published version, callers name versions themselves, and each deployment leads them to the one that it
+    /// publishes: the newest version runs. The lists have no images, so each version is read.
     pub(super) async fn functions(
         &self,
         region: &str,
@@ -30,9 +31,13 @@ impl Aws {
         let functions = functions.into_iter().filter(|found| found.package_type() == Some(&PackageType::Image));
         let functions = functions.filter_map(|found| found.function_name).map(|name| async move {
             let mut found: Vec<Workload> = version(client, &name, None).await?.into_iter().collect();
-            for (alias, number) in aliases(client, &name).await? {
-                let of_alias = version(client, &name, Some(&number)).await?;
-                found.extend(of_alias.map(|found| Workload { name: format!("{name}:{alias}"), ..found }));
+            let mut published = aliases(client, &name).await?;
+            if published.is_empty() {
+                published.extend(newest_version(client, &name).await?.map(|number| (number.clone(), number)));
+            }
+            for (qualifier, number) in published {
+                let of_version = version(client, &name, Some(&number)).await?;
+                found.extend(of_version.map(|found| Workload { name: format!("{name}:{qualifier}"), ..found }));
             }
             Ok::<_, Error>(found)
         });
@@ -68,6 +73,16 @@ async fn aliases(client: &Client, name: &str) -> Result<Vec<(String, String)>, E
         found.extend(versions.filter(|version| version != UNPUBLISHED).map(|version| (name.clone(), version)));
     }
     Ok(found)
+}
+
+/// Returns the number of the version of a function that was published last.
+async fn newest_version(client: &Client, name: &str) -> Result<Option<String>, Error> {
+    let mut versions = client.list_versions_by_function().function_name(name).into_paginator().items().send();
+    let action = "lambda:ListVersionsByFunction";
+    let versions = all(async || versions.next().await, action, &format!("function {name}")).await;
+    let versions = versions.or_else(|error| unless_deleted(error).map(Option::unwrap_or_default))?;
+    let numbers = versions.into_iter().filter_map(|version| version.version?.parse::<u64>().ok());
+    Ok(numbers.max().map(|number| number.to_string()))
 }
 
 /// Returns nothing for a function that was deleted after the list was read.

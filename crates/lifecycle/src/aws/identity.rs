@@ -9,24 +9,15 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_types::error::ErrorMetadata;
-use http::Request;
-use http::header::{AUTHORIZATION, HeaderValue};
-use http_body_util::{BodyExt, Limited};
 
 use super::{AwsErrorKind, Error, error};
+use crate::job_token::{self, TokenService};
 use oci::BoxError;
-use registry::http_client::{HttpClient, full};
 use runner_protocol::Runner;
 use secrecy::{ExposeSecret, SecretString};
 
-/// The longest that GitHub's token service may take.
-const TOKEN_DEADLINE: Duration = Duration::from_secs(30);
-
 /// How long before they expire credentials are renewed. This exceeds the 10 s of the SDK, which would ask again then.
 const RENEWAL: Duration = Duration::from_secs(60);
-
-/// The largest token or response of GitHub's token service, in bytes.
-const TOKEN_LIMIT: usize = 64 * 1024;
 
 /// The longest name of a session, in characters, by STS.
 const SESSION_LIMIT: usize = 64;
@@ -72,12 +63,10 @@ impl std::str::FromStr for Role {
 /// token (`permissions: id-token: write`) or has one in a file, otherwise from the credentials of `config`.
 pub(super) async fn assume(config: SdkConfig, role: &Role, runner: &Arc<Runner>) -> Result<SdkConfig, Error> {
     let environment = &runner.variables;
-    let url = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL");
-    let token = environment.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
-    let token = match (url, token) {
-        (Some(url), Some(token)) => Some(TokenSource::GitHub { url: url.to_owned(), token }),
+    let token = match TokenService::of(environment) {
+        Some(service) => Some(TokenSource::GitHub(service)),
         // With a role, both are credentials of their own, which assume this role.
-        _ if environment.get("AWS_ROLE_ARN").is_none() => {
+        None if environment.get("AWS_ROLE_ARN").is_none() => {
             environment.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(|file| TokenSource::File(file.into()))
         }
         _ => None,
@@ -127,7 +116,7 @@ fn refusal(error: &CredentialsError) -> String {
 
 /// Reads the token of a job from a file.
 fn read_token(path: &Path) -> Result<SecretString, String> {
-    let token = crate::workspace::read(path, TOKEN_LIMIT as u64);
+    let token = crate::workspace::read(path, job_token::LIMIT as u64);
     let token =
         token.map_err(|error| format!("cannot read AWS_WEB_IDENTITY_TOKEN_FILE ({}): {error}", path.display()))?;
     Ok(SecretString::from(token.trim().to_owned()))
@@ -216,7 +205,7 @@ struct WebIdentity {
 #[derive(Debug)]
 enum TokenSource {
     /// GitHub's token service.
-    GitHub { url: String, token: SecretString },
+    GitHub(TokenService),
     /// A file, as the AWS SDKs read it. It is read each time, because its owner renews it.
     File(PathBuf),
 }
@@ -250,37 +239,9 @@ impl TokenSource {
     /// Returns a token that identifies this job to AWS.
     async fn read(&self) -> Result<SecretString, BoxError> {
         match self {
-            Self::GitHub { url, token } => Self::ask_github(url, token).await,
+            Self::GitHub(service) => service.token(AUDIENCE).await,
             Self::File(path) => Ok(read_token(path)?),
         }
-    }
-
-    async fn ask_github(url: &str, token: &SecretString) -> Result<SecretString, BoxError> {
-        #[derive(serde::Deserialize)]
-        struct Token {
-            value: String,
-        }
-        let mut url = url::Url::parse(url)?;
-        url.query_pairs_mut().append_pair("audience", AUDIENCE);
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))?;
-        bearer.set_sensitive(true);
-        let request =
-            Request::builder().uri(url.as_str()).header(AUTHORIZATION, bearer).body(full(Default::default()))?;
-        let answer = async {
-            let response = HttpClient::new().send(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), TOKEN_LIMIT).collect().await?.to_bytes();
-            if status.is_success() {
-                Ok(body)
-            } else {
-                Err(BoxError::from(format!("GitHub's token service answered {status}")))
-            }
-        };
-        let body = tokio::time::timeout(TOKEN_DEADLINE, answer)
-            .await
-            .map_err(|_| "GitHub's token service gave no answer")??;
-        let token: Token = serde_json::from_slice(&body).map_err(|_| "GitHub's token service gave no token")?;
-        Ok(SecretString::from(token.value))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The AWS services that the actions use: STS for the identity, SSM parameters, ECR's control plane and tokens, IAM's policy
-//! simulation, and what ECS and Lambda run.
+//! simulation, and what ECS, Lambda and Bedrock AgentCore run.
 
+mod agents;
 mod connector;
 mod ecr;
 mod ecs;

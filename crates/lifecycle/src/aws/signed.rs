@@ -1,5 +1,5 @@
-//! Signed requests to AWS APIs, for calls that the SDK's clients do not cover: IAM and Service Quotas, whose clients would
-//! add megabytes for one call each, and fields of ECR's API that are newer than the SDK.
+//! Signed requests to AWS APIs, for calls that the SDK's clients do not cover: IAM, Service Quotas and Bedrock AgentCore,
+//! whose clients would add megabytes for a few calls each, and fields of ECR's API that are newer than the SDK.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use aws_sdk_ecr::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
@@ -41,6 +41,9 @@ struct Api {
 
 /// A request, apart from where it goes.
 struct Message<'a> {
+    method: Method,
+    /// The path, with the query.
+    path: &'a str,
     content_type: &'static str,
     target: Option<String>,
     body: &'a [u8],
@@ -101,11 +104,37 @@ impl Aws {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.append_pair("Action", name).append_pair("Version", "2010-05-08").extend_pairs(form);
         let body = body.finish();
-        let message =
-            Message { content_type: "application/x-www-form-urlencoded", target: None, body: body.as_bytes() };
+        let message = Message {
+            method: Method::POST,
+            path: "/",
+            content_type: "application/x-www-form-urlencoded",
+            target: None,
+            body: body.as_bytes(),
+        };
         let answer = self.signed(&api, action, resource, message).await?;
         String::from_utf8(answer.to_vec())
             .map_err(|_| Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")))
+    }
+
+    /// Calls an action of the control plane of Bedrock AgentCore without a body, and returns its output.
+    pub(super) async fn agent_call(
+        &self,
+        host: &EcrHost,
+        method: Method,
+        path: &str,
+        action: &str,
+        resource: &str,
+    ) -> Result<Value, Error> {
+        let suffix = suffix(host.partition(), action)?;
+        let api = Api {
+            name: "bedrock-agentcore",
+            variable: "AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL",
+            region: host.region.clone(),
+            endpoint: format!("https://bedrock-agentcore-control.{}.{suffix}", host.region),
+        };
+        let message = Message { method, path, content_type: "application/json", target: None, body: b"" };
+        let answer = self.signed(&api, action, resource, message).await?;
+        json(action, &answer)
     }
 
     async fn json_call(
@@ -119,14 +148,14 @@ impl Aws {
         let name = action.split(':').next_back().unwrap_or(action);
         let body = input.to_string();
         let message = Message {
+            method: Method::POST,
+            path: "/",
             content_type: "application/x-amz-json-1.1",
             target: Some(format!("{target}.{name}")),
             body: body.as_bytes(),
         };
         let answer = self.signed(api, action, resource, message).await?;
-        serde_json::from_slice(&answer).map_err(|error| {
-            Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")).because(error)
-        })
+        json(action, &answer)
     }
 
     /// Returns the endpoint of ECR's API by the SDK's own rules.
@@ -152,11 +181,11 @@ impl Aws {
         let config = self.config().await?;
         let own = self.variables().get(api.variable).map(str::to_owned);
         let url = own.or_else(|| config.endpoint_url().map(str::to_owned)).unwrap_or_else(|| api.endpoint.clone());
-        let url = format!("{}/", url.trim_end_matches('/'));
+        let url = format!("{}{}", url.trim_end_matches('/'), message.path);
         let mut wait = FIRST_WAIT;
         for attempt in 1.. {
             let request = self.request(api, &url, action, &message).await?;
-            let (status, body) = match tokio::time::timeout(DEADLINE, answer(request)).await {
+            let (head, body) = match tokio::time::timeout(DEADLINE, answer(request)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) if attempt == ATTEMPTS || Refused::behind(error.as_ref()).is_some() => {
                     return Err(Error::new(AwsErrorKind::Other, format!("{action}: no answer")).because(error));
@@ -170,10 +199,11 @@ impl Aws {
                     continue;
                 }
             };
+            let status = head.status;
             if status.is_success() {
                 return Ok(body);
             }
-            let (code, said) = fault(&body);
+            let (code, said) = fault(&head.headers, &body);
             let is_transient = status.is_server_error() || status.as_u16() == 429 || code.contains("Throttl");
             if attempt == ATTEMPTS || !is_transient {
                 let detail = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -212,10 +242,15 @@ impl Aws {
             .into();
         let mut headers = vec![("content-type", message.content_type)];
         headers.extend(message.target.as_deref().map(|target| ("x-amz-target", target)));
-        let signable = SignableRequest::new("POST", url, headers.iter().copied(), SignableBody::Bytes(message.body))
-            .map_err(|error| unsigned(error.into()))?;
+        let signable = SignableRequest::new(
+            message.method.as_str(),
+            url,
+            headers.iter().copied(),
+            SignableBody::Bytes(message.body),
+        )
+        .map_err(|error| unsigned(error.into()))?;
         let (signature, _) = sign(signable, &params).map_err(|error| unsigned(error.into()))?.into_parts();
-        let mut request = Request::post(url);
+        let mut request = Request::builder().method(message.method.clone()).uri(url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -226,19 +261,27 @@ impl Aws {
     }
 }
 
-async fn answer(request: Request<registry::http_client::Body>) -> Result<(http::StatusCode, Bytes), BoxError> {
-    let response = HttpClient::new().send(request).await?;
-    let status = response.status();
-    Ok((status, Limited::new(response.into_body(), ANSWER_LIMIT).collect().await?.to_bytes()))
+async fn answer(request: Request<registry::http_client::Body>) -> Result<(http::response::Parts, Bytes), BoxError> {
+    let (head, body) = HttpClient::new().send(request).await?.into_parts();
+    Ok((head, Limited::new(body, ANSWER_LIMIT).collect().await?.to_bytes()))
 }
 
-/// Returns the code and the message of an error, in JSON or XML. What the answer lacks is empty.
-fn fault(body: &[u8]) -> (String, String) {
+fn json(action: &str, answer: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(answer)
+        .map_err(|error| Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")).because(error))
+}
+
+/// Returns the code and the message of an error, in JSON or XML. REST APIs have the code in a header. What the answer
+/// lacks is empty.
+fn fault(headers: &http::HeaderMap, body: &[u8]) -> (String, String) {
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
-        let code = json["__type"].as_str().unwrap_or_default();
+        let header = headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
+        let code = header.or_else(|| json["__type"].as_str()).unwrap_or_default();
         let said = json["message"].as_str().or_else(|| json["Message"].as_str()).unwrap_or_default();
-        // The code may have a namespace: `com.amazon.coral.service#AccessDeniedException`.
-        return (code.rsplit('#').next().unwrap_or_default().to_owned(), super::error::one_line(said));
+        // The code may have a namespace: `com.amazon.coral.service#AccessDeniedException`. In a header, the URL of the
+        // namespace may follow.
+        let code = code.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
+        return (super::error::one_line(code), super::error::one_line(said));
     }
     let text = String::from_utf8_lossy(body);
     let element = |name: &str| {
@@ -267,11 +310,15 @@ mod tests {
 
     #[test]
     fn errors_of_both_protocols() {
+        let mut headers = http::HeaderMap::new();
         let json = br#"{"__type": "com.amazonaws.ecr#AccessDeniedException", "Message": "not\nyou"}"#;
-        assert_eq!(fault(json), ("AccessDeniedException".to_owned(), "not you".to_owned()));
+        assert_eq!(fault(&headers, json), ("AccessDeniedException".to_owned(), "not you".to_owned()));
         let xml = b"<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchEntity</Code><Message>no role</Message></Error></ErrorResponse>";
-        assert_eq!(fault(xml), ("NoSuchEntity".to_owned(), "no role".to_owned()));
-        assert_eq!(fault(b"<html>"), (String::new(), String::new()));
+        assert_eq!(fault(&headers, xml), ("NoSuchEntity".to_owned(), "no role".to_owned()));
+        assert_eq!(fault(&headers, b"<html>"), (String::new(), String::new()));
+        headers.insert("x-amzn-errortype", "ThrottlingException:http://internal.amazon.com/".parse().unwrap());
+        let rest = br#"{"message": "slow down"}"#;
+        assert_eq!(fault(&headers, rest), ("ThrottlingException".to_owned(), "slow down".to_owned()));
     }
 
     #[test]

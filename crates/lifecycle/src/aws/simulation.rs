@@ -176,19 +176,24 @@ fn stricter(one: Decision, other: Decision) -> Decision {
     if rank(&one) >= rank(&other) { one } else { other }
 }
 
-/// Returns the text of the first element with a name, at any depth.
+/// How deep elements are searched. `SimulatePrincipalPolicy` and `GetRole` have theirs in the second and third level.
+const DEPTH: usize = 4;
+
+/// Returns the text of the first element with a name. Deeper ones than IAM's answers have are not found.
 fn element(xml: &str, name: &str) -> Result<Option<String>, XmlDecodeError> {
     let mut document = Document::new(xml);
     let mut root = document.root_element()?;
-    find(&mut root, name)
+    find(&mut root, name, DEPTH)
 }
 
-fn find(parent: &mut ScopedDecoder<'_, '_>, name: &str) -> Result<Option<String>, XmlDecodeError> {
+fn find(parent: &mut ScopedDecoder<'_, '_>, name: &str, depth: usize) -> Result<Option<String>, XmlDecodeError> {
     while let Some(mut child) = parent.next_tag() {
         if child.start_el().local() == name {
             return Ok(Some(try_data(&mut child)?.into_owned()));
         }
-        if let Some(found) = find(&mut child, name)? {
+        if depth > 1
+            && let Some(found) = find(&mut child, name, depth - 1)?
+        {
             return Ok(Some(found));
         }
     }
@@ -296,6 +301,16 @@ mod tests {
         assert_eq!(said("ecr:PutImage", "c"), Some(&Decision::Open(vec!["aws:SourceVpce".into()])));
         assert_eq!(said("ecr:GetAuthorizationToken", "*"), Some(&Decision::ImplicitDeny));
         assert_eq!(element(xml, "Marker").unwrap().as_deref(), Some("next&"));
+    }
+
+    #[test]
+    fn an_answer_may_be_nested_as_deeply_as_it_likes() {
+        let depth = 200_000;
+        let nested =
+            format!("<r><a>{}<Arn>deep</Arn>{}</a><Arn>x</Arn></r>", "<b>".repeat(depth), "</b>".repeat(depth));
+        assert_eq!(element(&nested, "Arn").unwrap().as_deref(), Some("x"));
+        let role = "<R><GetRoleResult><Role><Path>/</Path><Arn>arn</Arn></Role></GetRoleResult></R>";
+        assert_eq!(element(role, "Arn").unwrap().as_deref(), Some("arn"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What runs images in an account: ECS services and tasks, ECS task definitions, and Lambda functions.
+//! What runs images in an account: ECS services and tasks, ECS task definitions, Lambda functions, and runtimes of Bedrock
+//! AgentCore.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -11,15 +12,16 @@ use super::{Aws, AwsErrorKind, Error};
 use oci::{Digest, Location, Reference, Tag};
 use registry::EcrHost;
 
-/// The most items of one list that are read..
-const LIST_LIMIT: usize = 5000;
+/// The most items of one list that are read.
+pub(super) const LIST_LIMIT: usize = 5000;
 
 /// Something that runs an image, or would with its next start.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Workload {
     /// What it is.
     pub kind: WorkloadKind,
-    /// Its name: `CLUSTER/SERVICE`, `CLUSTER/FAMILY:REVISION`, `FAMILY:REVISION`, `FUNCTION` or `FUNCTION:ALIAS`.
+    /// Its name: `CLUSTER/SERVICE`, `CLUSTER/FAMILY:REVISION`, `FAMILY:REVISION`, `FUNCTION`,
+    /// `FUNCTION:ALIAS`, `FUNCTION:VERSION`, `RUNTIME` or `RUNTIME/ENDPOINT`.
     pub name: String,
     /// The container in its task definition.
     pub container: Option<String>,
@@ -27,11 +29,11 @@ pub struct Workload {
     pub image: String,
     /// The digest that AWS resolved the image to, or that the image is pinned to.
     pub digest: Option<Digest>,
-    /// The deployment of an ECS service that is not complete.
+    /// The deployment of an ECS service or an AgentCore endpoint that is not complete.
     pub rollout: Option<Rollout>,
 }
 
-/// A deployment of an ECS service that is not complete.
+/// A deployment that is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rollout {
     /// It is in progress.
@@ -49,8 +51,10 @@ pub enum WorkloadKind {
     Task,
     /// The newest active revision of a family of ECS task definitions.
     TaskDefinition,
-    /// A Lambda function: its unpublished version, or one that an alias points to.
+    /// A Lambda function: its unpublished version, and those that aliases point to or, without any, the newest one.
     Function,
+    /// A runtime of Bedrock AgentCore: a version that an endpoint serves.
+    AgentRuntime,
 }
 
 /// The workloads of an account and region.
@@ -80,6 +84,7 @@ impl WorkloadKind {
             Self::Task => "task",
             Self::TaskDefinition => "task-definition",
             Self::Function => "function",
+            Self::AgentRuntime => "agent-runtime",
         }
     }
 }
@@ -129,13 +134,15 @@ fn parts(image: &str) -> (&str, Option<&str>, Option<&str>) {
 }
 
 impl Aws {
-    /// Returns what runs the images that are `wanted`. What cannot be read is left out, and named.
+    /// Returns what runs the images that are `wanted` in the region of a registry. What cannot be read is left out, and
+    /// named.
     pub async fn workloads(
         &self,
-        region: &str,
+        host: &EcrHost,
         concurrency: usize,
         wanted: &(dyn Fn(&str) -> bool + Sync),
     ) -> Workloads {
+        let region = host.region.as_str();
         let ecs = async {
             let mut workloads = Workloads::default();
             let mut covered = BTreeSet::new();
@@ -152,10 +159,14 @@ impl Aws {
             }
             workloads
         };
-        let (mut workloads, functions) = futures::join!(ecs, self.functions(region, concurrency, wanted));
-        match functions {
-            Ok(found) => workloads.found.extend(found),
-            Err(error) => workloads.unread.push(("Lambda functions", error)),
+        let functions = self.functions(region, concurrency, wanted);
+        let agents = self.agent_runtimes(host, concurrency, wanted);
+        let (mut workloads, functions, agents) = futures::join!(ecs, functions, agents);
+        for (what, found) in [("Lambda functions", functions), ("Bedrock AgentCore runtimes", agents)] {
+            match found {
+                Ok(found) => workloads.found.extend(found),
+                Err(error) => workloads.unread.push((what, error)),
+            }
         }
         workloads
     }

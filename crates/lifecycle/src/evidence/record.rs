@@ -26,10 +26,12 @@ const READERS: usize = 8;
 
 /// Annotations of a record's manifest, by which a list of referrers shows what the record is about.
 mod record_annotation {
-    pub(super) const KIND: &str = "io.github.image-lifecycle.record.kind";
-    pub(super) const ENVIRONMENT: &str = "io.github.image-lifecycle.record.environment";
-    pub(super) const TO: &str = "io.github.image-lifecycle.record.to";
-    pub(super) const VERSION: &str = "io.github.image-lifecycle.record.version";
+    use oci::annotation_key;
+
+    pub(super) const KIND: &str = annotation_key!("record.kind");
+    pub(super) const ENVIRONMENT: &str = annotation_key!("record.environment");
+    pub(super) const TO: &str = annotation_key!("record.to");
+    pub(super) const VERSION: &str = annotation_key!("record.version");
 }
 
 /// What happened.

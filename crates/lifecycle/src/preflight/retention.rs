@@ -125,9 +125,9 @@ fn compare(
 ) -> Check {
     let about = registry.about([name]);
     let ours = removals(policy, stored, run.now);
-    let held = registry.images(name).flat_map(|image| &image.held);
-    for (digest, tag) in held {
-        let theirs = preview.removed.iter().find(|(removed, _)| removed == digest).map(|(_, priority)| *priority);
+    let held: Vec<_> = registry.images(name).flat_map(|image| &image.held).collect();
+    for (digest, tag) in &held {
+        let theirs = preview.removed.iter().find(|(removed, _)| *removed == *digest).map(|(_, priority)| *priority);
         let own = ours.get(digest).map(|removal| removal.priority);
         if theirs == own {
             continue;
@@ -147,9 +147,14 @@ fn compare(
             .remedy("compare the policy with ECR's console before the next evaluation, within a day");
     }
     let removes = format!("ECR's own preview removes {}", crate::plural(preview.removed.len(), "image"));
-    if run.source.is_none() {
-        // The image of this run is not in the preview, so that nothing was compared.
-        return Check::new("retention-preview", about, CheckStatus::Note, format!("{removes} now"));
+    // The image of this run is not in the preview. Without others, nothing was compared.
+    if held.is_empty() {
+        let why = match run.source {
+            Some(_) => format!("no image is known that {} holds", run.environment),
+            None => format!("publish does not read what {} holds", run.environment),
+        };
+        let detail = format!("{removes} now; nothing was compared: {why}");
+        return Check::new("retention-preview", about, CheckStatus::Note, detail);
     }
     let detail = format!("{removes}, and agrees on {}", examined(run));
     Check::new("retention-preview", about, CheckStatus::Passed, detail)

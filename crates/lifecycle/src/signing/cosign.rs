@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::ActionError;
-use runner_protocol::{Finished, Program, Variables, run};
+use runner_protocol::{CiSystem, Finished, Program, Variables, run};
 
 /// The longest output of `cosign sign --help` that is read, in bytes.
 const HELP_LIMIT: usize = 1024 * 1024;
@@ -55,11 +55,16 @@ pub async fn no_log_argument(program: &Path, login: &Path) -> Result<String, Act
     Ok(format!("--signing-config={}", path.display()))
 }
 
-/// Returns a regular expression for the identities of all workflows of the run's repository.
-pub fn identities_of_repository(variables: &Variables) -> Option<String> {
+/// Returns the arguments that accept the certificates of all runs of this repository, whatever workflow they call.
+pub fn identities_of_repository(variables: &Variables) -> Option<Vec<String>> {
     let escaped =
         |c: char| if c.is_ascii_alphanumeric() || "/:-_".contains(c) { c.to_string() } else { format!("\\{c}") };
-    Some(format!("^{}", variables.certificate_identities()?.chars().map(escaped).collect::<String>()))
+    let pattern: String = variables.certificate_identities()?.chars().map(escaped).collect();
+    let mut arguments = vec![format!("--certificate-identity-regexp=^{pattern}")];
+    if matches!(variables.ci_system(), CiSystem::GitHub | CiSystem::Other) {
+        arguments.push(format!("--certificate-github-workflow-repository={}", variables.repository()?));
+    }
+    Some(arguments)
 }
 
 /// Returns cosign's own error message on one line. A long message is cut at its start, because the cause stands at its

@@ -1,13 +1,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::cosign;
+use crate::job_token::{TokenService, workflow_of_job};
 use crate::naming::Names;
 use crate::{ActionError, setup};
 use oci::Location;
-use runner_protocol::{Input, InputError, Variables};
+use runner_protocol::{CiSystem, Input, InputError, Variables};
+
+/// The audience of tokens for Sigstore.
+const AUDIENCE: &str = "sigstore";
 
 /// The text of the inputs about signatures.
 pub struct SigningInputs<'a> {
@@ -42,6 +46,8 @@ pub struct Signing {
     pub(super) program: PathBuf,
     pub(super) identity: SigningIdentity,
     pub(super) sigstore: Sigstore,
+    /// The identity in certificates of this job, once it is known.
+    pub(super) certificate: OnceCell<Option<String>>,
 }
 
 /// What signatures are made with.
@@ -72,7 +78,10 @@ impl SigningInputs<'_> {
         };
         let missing = || ActionError::failure("input `sign`: cosign is not on PATH").hint(setup::COSIGN.hint());
         let program = cosign::find(variables).ok_or_else(missing)?;
-        Ok(SigningOptions { signing: Some(Signing { program, identity, sigstore: sigstore.clone() }), sigstore })
+        Ok(SigningOptions {
+            signing: Some(Signing { program, identity, sigstore: sigstore.clone(), certificate: OnceCell::new() }),
+            sigstore,
+        })
     }
 }
 
@@ -87,11 +96,28 @@ impl Signing {
                 format!("--key '{}'", public.file_name()?.display())
             }
             SigningIdentity::Keyless => {
-                let (issuer, identity) = (variables.certificate_issuer(), variables.certificate_identity()?);
+                let known = self.certificate.get().cloned().unwrap_or_else(|| variables.certificate_identity());
+                let (issuer, identity) = (variables.certificate_issuer(), known?);
                 format!("--certificate-oidc-issuer '{issuer}' \\\n  --certificate-identity '{identity}'")
             }
         };
         Some(format!("cosign verify {image} \\\n  {accepted}{}", root.unwrap_or_default()))
+    }
+
+    /// Returns the identity for which Sigstore issues a certificate to this job. In a job of a called workflow, only the
+    /// job's token names that workflow.
+    pub(super) async fn certificate_identity(&self, variables: &Variables) -> Option<String> {
+        let read = async || {
+            let service = TokenService::of(variables).filter(|_| variables.ci_system() == CiSystem::GitHub);
+            let token = match service {
+                Some(service) => service.token(AUDIENCE).await.ok(),
+                None => None,
+            };
+            let workflow = token.and_then(|token| workflow_of_job(&token));
+            let identity = workflow.map(|workflow| variables.workflow_identity(&workflow));
+            identity.or_else(|| variables.certificate_identity())
+        };
+        self.certificate.get_or_init(read).await.clone()
     }
 
     /// Waits until no other program uses the public Sigstore's roots of trust, if these signatures need them.

@@ -73,12 +73,12 @@ impl Signer<'_> {
                 let variables = &self.registries.runner.variables;
                 let identity = match workflows {
                     Workflows::Current => {
-                        variables.certificate_identity().map(|name| format!("--certificate-identity={name}"))
+                        let identity = self.signing.certificate_identity(variables).await;
+                        identity.map(|name| vec![format!("--certificate-identity={name}")])
                     }
-                    Workflows::OfRepository => cosign::identities_of_repository(variables)
-                        .map(|pattern| format!("--certificate-identity-regexp={pattern}")),
+                    Workflows::OfRepository => cosign::identities_of_repository(variables),
                 };
-                command.arg(identity.ok_or_else(|| failed("the variables of the runner do not name the workflow"))?);
+                command.args(identity.ok_or_else(|| failed("the variables of the runner do not name the workflow"))?);
                 command.arg(format!("--certificate-oidc-issuer={}", variables.certificate_issuer()));
                 command.args(self.signing.sigstore.trust_arguments());
             }
@@ -119,6 +119,8 @@ impl Signer<'_> {
             }
             SigningIdentity::Keyless => {
                 grant(&mut command, Grant::IdentityToken);
+                // For the command that verifies the signature.
+                self.signing.certificate_identity(&self.registries.runner.variables).await;
                 command.args(self.signing.sigstore.signing_arguments());
             }
         }

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::project::Project;
 use super::runner::{Action, Run, Step};
-use super::tools::{json, listed, printed, program, tools};
 pub(crate) use super::tools::path;
+use super::tools::{json, listed, printed, program, tools};
 
 /// The reference of the stand-in base image in Dockerfiles of the tests.
 pub(crate) const BUSYBOX: &str = "base.example/library/busybox:1.37";

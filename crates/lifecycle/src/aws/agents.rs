@@ -6,8 +6,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::workloads::{LIST_LIMIT, Rollout, Workload, WorkloadKind, pinned};
-use super::{Aws, AwsErrorKind, Error};
+use super::signed::decode;
+use super::workloads::{Rollout, Workload, WorkloadKind, all, encoded, pinned, unless_deleted};
+use super::{Aws, Error};
 use registry::EcrHost;
 
 /// The regions that have AgentCore's runtimes, by AWS's list of November 2026. Other regions are asked, too, and run
@@ -104,7 +105,7 @@ impl Aws {
 
     async fn agent_runtime(&self, host: &EcrHost, listed: &ListedRuntime) -> Result<Vec<Workload>, Error> {
         const ACTION: &str = "bedrock-agentcore:ListAgentRuntimeEndpoints";
-        let (id, runtime) = (path_segment(&listed.agent_runtime_id), &listed.agent_runtime_name);
+        let (id, runtime) = (encoded(&listed.agent_runtime_id), &listed.agent_runtime_name);
         let path = format!("/runtimes/{id}/runtime-endpoints/");
         let endpoints = self.agent_list(host, ACTION, &path, "runtimeEndpoints", &format!("runtime {runtime}")).await;
         let Some(endpoints) = endpoints.map(Some).or_else(unless_deleted)? else { return Ok(Vec::new()) };
@@ -137,11 +138,11 @@ impl Aws {
         version: &str,
     ) -> Result<Option<String>, Error> {
         const ACTION: &str = "bedrock-agentcore:GetAgentRuntime";
-        let path = format!("/runtimes/{id}/?version={}", path_segment(version));
+        let path = format!("/runtimes/{id}/?version={}", encoded(version));
         let resource = format!("version {version} of runtime {runtime}");
         let answer = self.agent_call(host, http::Method::GET, &path, ACTION, &resource).await;
         let Some(answer) = answer.map(Some).or_else(unless_deleted)? else { return Ok(None) };
-        let version: Version = read(ACTION, answer)?;
+        let version: Version = decode(ACTION, answer)?;
         let container = version.agent_runtime_artifact.and_then(|artifact| artifact.container_configuration);
         Ok(container.map(|container| container.container_uri))
     }
@@ -155,23 +156,14 @@ impl Aws {
         member: &str,
         resource: &str,
     ) -> Result<Vec<T>, Error> {
-        let mut items = Vec::new();
-        let mut next = String::new();
-        loop {
-            let page = format!("{path}?maxResults=100{next}");
-            let mut answer = self.agent_call(host, http::Method::POST, &page, action, resource).await?;
-            items.extend(read::<Vec<T>>(action, answer[member].take())?);
-            if items.len() > LIST_LIMIT {
-                let message = format!("{action} on {resource}: there are more than {LIST_LIMIT}, which are not read");
-                return Err(Error::new(AwsErrorKind::Other, message));
-            }
-            match answer["nextToken"].as_str() {
-                Some(token) if next != format!("&nextToken={}", path_segment(token)) => {
-                    next = format!("&nextToken={}", path_segment(token));
-                }
-                _ => return Ok(items),
-            }
-        }
+        let page = async |token: Option<&str>| {
+            let next = token.map(|token| format!("&nextToken={}", encoded(token))).unwrap_or_default();
+            let path = format!("{path}?maxResults=100{next}");
+            let mut answer = self.agent_call(host, http::Method::POST, &path, action, resource).await?;
+            let next = answer["nextToken"].as_str().map(str::to_owned);
+            Ok((decode::<Vec<T>>(action, answer[member].take())?, next))
+        };
+        all(page, action, resource).await
     }
 }
 
@@ -190,21 +182,6 @@ impl Endpoint {
         let versions = self.live_version.iter().chain(target);
         versions.map(|version| (name.clone(), version.clone(), rollout)).collect()
     }
-}
-
-/// Encodes a text from an answer for the path or the query of the next request.
-fn path_segment(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
-fn read<T: DeserializeOwned>(action: &str, value: serde_json::Value) -> Result<T, Error> {
-    serde_json::from_value(value)
-        .map_err(|error| Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")).because(error))
-}
-
-/// Returns nothing for a runtime that was deleted after the list was read.
-fn unless_deleted<T>(error: Error) -> Result<Option<T>, Error> {
-    if error.kind == AwsErrorKind::NotFound { Ok(None) } else { Err(error) }
 }
 
 #[cfg(test)]

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_config::Region;
-use aws_sdk_ecs::Client;
-use aws_sdk_ecs::types::{
-    DeploymentRolloutState, DesiredStatus, Service, ServiceRevision, StabilityStatus, Task, TaskDefinition,
-    TaskDefinitionFamilyStatus,
-};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::signed::decode;
 use super::workloads::{Rollout, Workload, WorkloadKind, all, pinned};
 use super::{Aws, Error};
+use registry::EcrHost;
 
 /// The most services of one DescribeServices call; the service's own limit.
 const SERVICES: usize = 10;
@@ -24,17 +22,133 @@ const TASKS: usize = 100;
 
 type Wanted<'w> = &'w (dyn Fn(&str) -> bool + Sync);
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Service {
+    service_name: String,
+    status: Option<String>,
+    #[serde(default)]
+    deployments: Vec<Deployment>,
+    #[serde(default)]
+    task_sets: Vec<TaskSet>,
+    #[serde(default)]
+    current_service_revisions: Vec<RevisionSummary>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Deployment {
+    task_definition: Option<String>,
+    rollout_state: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TaskSet {
+    task_definition: Option<String>,
+    stability_status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RevisionSummary {
+    arn: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceRevision {
+    task_definition: Option<String>,
+    #[serde(default)]
+    container_images: Vec<ContainerImage>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerImage {
+    container_name: Option<String>,
+    image: Option<String>,
+    image_digest: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Task {
+    task_definition_arn: String,
+    group: Option<String>,
+    last_status: Option<String>,
+    #[serde(default)]
+    containers: Vec<Container>,
+}
+
+/// A container of a task.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    name: Option<String>,
+    image: Option<String>,
+    image_digest: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TaskDefinition {
+    task_definition_arn: String,
+    #[serde(default)]
+    container_definitions: Vec<ContainerDefinition>,
+}
+
+#[derive(Deserialize)]
+struct ContainerDefinition {
+    name: Option<String>,
+    image: Option<String>,
+}
+
+/// ECS in a region.
+#[derive(Clone, Copy)]
+struct Client<'a> {
+    aws: &'a Aws,
+    host: &'a EcrHost,
+}
+
+impl Client<'_> {
+    /// Reads all pages of a list of texts.
+    async fn list(&self, action: &str, member: &str, resource: &str, input: Value) -> Result<Vec<String>, Error> {
+        let page = async |token: Option<&str>| {
+            let mut input = input.clone();
+            if let Some(token) = token {
+                input["nextToken"] = token.into();
+            }
+            let mut answer: Value = self.aws.ecs_call(self.host, action, resource, &input).await?;
+            let next = answer["nextToken"].as_str().map(str::to_owned);
+            Ok((decode::<Vec<String>>(action, answer[member].take())?, next))
+        };
+        all(page, action, resource).await
+    }
+
+    /// Describes what a list has named.
+    async fn describe<T: serde::de::DeserializeOwned>(
+        &self,
+        action: &str,
+        member: &str,
+        resource: &str,
+        input: Value,
+    ) -> Result<Vec<T>, Error> {
+        let mut answer: Value = self.aws.ecs_call(self.host, action, resource, &input).await?;
+        decode(action, answer[member].take())
+    }
+}
+
 impl Aws {
     /// Returns the services and tasks with images that are wanted, and the ARNs of the services' task definitions.
     pub(super) async fn services(
         &self,
-        region: &str,
+        host: &EcrHost,
         concurrency: usize,
         wanted: Wanted<'_>,
     ) -> Result<(BTreeSet<Workload>, BTreeSet<String>), Error> {
-        let client = &self.ecs(region).await?;
-        let mut clusters = client.list_clusters().into_paginator().items().send();
-        let clusters = all(async || clusters.next().await, "ecs:ListClusters", &format!("region {region}")).await?;
+        let client = Client { aws: self, host };
+        let resource = format!("region {}", host.region);
+        let clusters = client.list("ecs:ListClusters", "clusterArns", &resource, json!({})).await?;
         let clusters = clusters.iter().map(|cluster| cluster_workloads(client, cluster, wanted));
         let clusters: Vec<_> = clusters.collect();
         let clusters: Vec<_> = stream::iter(clusters).buffered(concurrency).try_collect().await?;
@@ -56,32 +170,23 @@ impl Aws {
     /// Returns the newest active revision of each family with images that are wanted, except those in `covered`.
     pub(super) async fn task_definitions(
         &self,
-        region: &str,
+        host: &EcrHost,
         concurrency: usize,
         wanted: Wanted<'_>,
         covered: &BTreeSet<String>,
     ) -> Result<BTreeSet<Workload>, Error> {
-        let client = &self.ecs(region).await?;
-        let families = client.list_task_definition_families().status(TaskDefinitionFamilyStatus::Active);
-        let mut families = families.into_paginator().items().send();
-        let resource = format!("region {region}");
-        let families = all(async || families.next().await, "ecs:ListTaskDefinitionFamilies", &resource).await?;
+        let client = Client { aws: self, host };
+        let (action, resource) = ("ecs:ListTaskDefinitionFamilies", format!("region {}", host.region));
+        let families = client.list(action, "families", &resource, json!({"status": "ACTIVE"})).await?;
         let newest = families.iter().map(|family| task_definition(client, family));
         let newest: Vec<_> = newest.collect();
-        let newest: Vec<_> = stream::iter(newest).buffered(concurrency).try_collect().await?;
-        let newest = newest.into_iter().flatten();
-        let newest = newest.filter(|found| found.task_definition_arn().is_none_or(|arn| !covered.contains(arn)));
+        let newest: Vec<TaskDefinition> = stream::iter(newest).buffered(concurrency).try_collect().await?;
+        let newest = newest.into_iter().filter(|found| !covered.contains(&found.task_definition_arn));
         Ok(newest
             .flat_map(|found| {
-                let name = found.task_definition_arn().map(last_part).unwrap_or_default().to_owned();
-                of_definition(&found, WorkloadKind::TaskDefinition, &name, wanted)
+                of_definition(&found, WorkloadKind::TaskDefinition, last_part(&found.task_definition_arn), wanted)
             })
             .collect())
-    }
-
-    async fn ecs(&self, region: &str) -> Result<Client, Error> {
-        let config = aws_sdk_ecs::config::Builder::from(self.config().await?);
-        Ok(Client::from_conf(config.region(Region::new(region.to_owned())).build()))
     }
 }
 
@@ -105,18 +210,16 @@ struct Pending {
 
 impl Pending {
     /// Returns what the next task of the service runs.
-    async fn workloads(&self, client: &Client, wanted: Wanted<'_>) -> Result<Vec<Workload>, Error> {
+    async fn workloads(&self, client: Client<'_>, wanted: Wanted<'_>) -> Result<Vec<Workload>, Error> {
         let revisions = revisions(client, &self.service, &self.revisions).await?;
         let is_own = |found: &&ServiceRevision| {
-            found.task_definition() == Some(&self.definition) && !found.container_images().is_empty()
+            found.task_definition.as_ref() == Some(&self.definition) && !found.container_images.is_empty()
         };
         let mut workloads = match revisions.iter().find(is_own) {
             Some(revision) => of_revision(revision, &self.service, wanted),
             None => {
                 let found = task_definition(client, &self.definition).await?;
-                found
-                    .map(|found| of_definition(&found, WorkloadKind::Service, &self.service, wanted))
-                    .unwrap_or_default()
+                of_definition(&found, WorkloadKind::Service, &self.service, wanted)
             }
         };
         workloads.iter_mut().for_each(|workload| workload.rollout = self.rollout);
@@ -124,27 +227,27 @@ impl Pending {
     }
 }
 
-async fn cluster_workloads(client: &Client, cluster: &str, wanted: Wanted<'_>) -> Result<ClusterWorkloads, Error> {
+async fn cluster_workloads(client: Client<'_>, cluster: &str, wanted: Wanted<'_>) -> Result<ClusterWorkloads, Error> {
     let (services, tasks) = futures::try_join!(services(client, cluster), tasks(client, cluster))?;
     let cluster = last_part(cluster);
     let (mut workloads, mut running) = (BTreeSet::new(), BTreeSet::new());
-    let name = |service: &Service| format!("{cluster}/{}", service.service_name().unwrap_or_default());
+    let name = |service: &Service| format!("{cluster}/{}", service.service_name);
     let rollouts: BTreeMap<String, Rollout> =
         services.iter().filter_map(|service| Some((name(service), rollout(service)?))).collect();
     for task in &tasks {
-        let definition = task.task_definition_arn().unwrap_or_default();
-        let (kind, name) = match task.group().and_then(|group| group.strip_prefix("service:")) {
+        let definition = task.task_definition_arn.as_str();
+        let (kind, name) = match task.group.as_deref().and_then(|group| group.strip_prefix("service:")) {
             Some(service) => (WorkloadKind::Service, format!("{cluster}/{service}")),
             None => (WorkloadKind::Task, format!("{cluster}/{}", last_part(definition))),
         };
         running.insert((name.clone(), definition.to_owned()));
-        for container in task.containers() {
-            let Some(image) = container.image().filter(|image| wanted(image)) else { continue };
-            let resolved = container.image_digest().and_then(|digest| digest.parse().ok());
+        for container in &task.containers {
+            let Some(image) = container.image.as_deref().filter(|image| wanted(image)) else { continue };
+            let resolved = container.image_digest.as_ref().and_then(|digest| digest.parse().ok());
             workloads.insert(Workload {
                 kind,
                 name: name.clone(),
-                container: container.name().map(str::to_owned),
+                container: container.name.clone(),
                 image: image.to_owned(),
                 digest: resolved.or_else(|| pinned(image)),
                 rollout: rollouts.get(&name).copied().filter(|_| kind == WorkloadKind::Service),
@@ -152,13 +255,13 @@ async fn cluster_workloads(client: &Client, cluster: &str, wanted: Wanted<'_>) -
         }
     }
     let mut pending = Vec::new();
-    for service in services.iter().filter(|service| service.status() != Some("INACTIVE")) {
+    for service in services.iter().filter(|service| service.status.as_deref() != Some("INACTIVE")) {
         let name = name(service);
-        let of_deployments = service.deployments().iter().filter_map(|deployment| deployment.task_definition());
-        let of_sets = service.task_sets().iter().filter_map(|set| set.task_definition());
+        let of_deployments = service.deployments.iter().filter_map(|deployment| deployment.task_definition.as_deref());
+        let of_sets = service.task_sets.iter().filter_map(|set| set.task_definition.as_deref());
         let definitions: BTreeSet<&str> = of_deployments.chain(of_sets).collect();
-        let revisions = service.current_service_revisions().iter().filter_map(|revision| revision.arn());
-        let revisions: Vec<String> = revisions.map(str::to_owned).collect();
+        let revisions = service.current_service_revisions.iter().filter_map(|revision| revision.arn.clone());
+        let revisions: Vec<String> = revisions.collect();
         for definition in definitions {
             if !running.contains(&(name.clone(), definition.to_owned())) {
                 pending.push(Pending {
@@ -174,74 +277,69 @@ async fn cluster_workloads(client: &Client, cluster: &str, wanted: Wanted<'_>) -
     Ok(ClusterWorkloads { workloads, running, pending })
 }
 
-async fn services(client: &Client, cluster: &str) -> Result<Vec<Service>, Error> {
-    let mut arns = client.list_services().cluster(cluster).into_paginator().items().send();
-    let arns = all(async || arns.next().await, "ecs:ListServices", cluster).await?;
+async fn services(client: Client<'_>, cluster: &str) -> Result<Vec<Service>, Error> {
+    let arns = client.list("ecs:ListServices", "serviceArns", cluster, json!({"cluster": cluster})).await?;
     let mut services = Vec::new();
     for page in arns.chunks(SERVICES) {
-        let answer = client.describe_services().cluster(cluster).set_services(Some(page.to_vec())).send().await;
-        let answer = answer.map_err(|error| Error::of("ecs:DescribeServices", cluster, error))?;
-        services.extend(answer.services.unwrap_or_default());
+        let input = json!({"cluster": cluster, "services": page});
+        services.extend(client.describe("ecs:DescribeServices", "services", cluster, input).await?);
     }
     Ok(services)
 }
 
 /// Returns the deployment of a service that is not complete, if there is one.
 fn rollout(service: &Service) -> Option<Rollout> {
-    let states: Vec<&DeploymentRolloutState> =
-        service.deployments().iter().filter_map(|deployment| deployment.rollout_state()).collect();
-    let is_stabilizing = |status: &StabilityStatus| *status == StabilityStatus::Stabilizing;
-    let mut sets = service.task_sets().iter().filter_map(|set| set.stability_status());
-    if states.contains(&&DeploymentRolloutState::InProgress) || sets.any(is_stabilizing) {
+    let states: Vec<&str> =
+        service.deployments.iter().filter_map(|deployment| deployment.rollout_state.as_deref()).collect();
+    let mut sets = service.task_sets.iter().filter_map(|set| set.stability_status.as_deref());
+    if states.contains(&"IN_PROGRESS") || sets.any(|status| status == "STABILIZING") {
         Some(Rollout::InProgress)
     } else {
-        states.contains(&&DeploymentRolloutState::Failed).then_some(Rollout::Failed)
+        states.contains(&"FAILED").then_some(Rollout::Failed)
     }
 }
 
 /// Returns revisions of a service by their ARNs.
-async fn revisions(client: &Client, service: &str, arns: &[String]) -> Result<Vec<ServiceRevision>, Error> {
+async fn revisions(client: Client<'_>, service: &str, arns: &[String]) -> Result<Vec<ServiceRevision>, Error> {
     let mut revisions = Vec::new();
     for page in arns.chunks(REVISIONS) {
-        let answer = client.describe_service_revisions().set_service_revision_arns(Some(page.to_vec())).send().await;
-        let answer = answer.map_err(|error| Error::of("ecs:DescribeServiceRevisions", service, error))?;
-        revisions.extend(answer.service_revisions.unwrap_or_default());
+        let input = json!({"serviceRevisionArns": page});
+        revisions.extend(client.describe("ecs:DescribeServiceRevisions", "serviceRevisions", service, input).await?);
     }
     Ok(revisions)
 }
 
 /// Returns the tasks that run or are about to.
-async fn tasks(client: &Client, cluster: &str) -> Result<Vec<Task>, Error> {
-    let list = client.list_tasks().cluster(cluster).desired_status(DesiredStatus::Running);
-    let mut arns = list.into_paginator().items().send();
-    let arns = all(async || arns.next().await, "ecs:ListTasks", cluster).await?;
-    let mut tasks = Vec::new();
+async fn tasks(client: Client<'_>, cluster: &str) -> Result<Vec<Task>, Error> {
+    let input = json!({"cluster": cluster, "desiredStatus": "RUNNING"});
+    let arns = client.list("ecs:ListTasks", "taskArns", cluster, input).await?;
+    let mut tasks: Vec<Task> = Vec::new();
     for page in arns.chunks(TASKS) {
-        let answer = client.describe_tasks().cluster(cluster).set_tasks(Some(page.to_vec())).send().await;
-        let answer = answer.map_err(|error| Error::of("ecs:DescribeTasks", cluster, error))?;
-        tasks.extend(answer.tasks.unwrap_or_default());
+        let input = json!({"cluster": cluster, "tasks": page});
+        tasks.extend(client.describe("ecs:DescribeTasks", "tasks", cluster, input).await?);
     }
     // A task can stop between the two calls.
-    tasks.retain(|task| task.last_status() != Some("STOPPED"));
+    tasks.retain(|task| task.last_status.as_deref() != Some("STOPPED"));
     Ok(tasks)
 }
 
 /// Returns a task definition by its ARN, or the newest active revision of a family.
-async fn task_definition(client: &Client, name: &str) -> Result<Option<TaskDefinition>, Error> {
-    let answer = client.describe_task_definition().task_definition(name).send().await;
-    let answer = answer.map_err(|error| Error::of("ecs:DescribeTaskDefinition", name, error))?;
-    Ok(answer.task_definition)
+async fn task_definition(client: Client<'_>, name: &str) -> Result<TaskDefinition, Error> {
+    const ACTION: &str = "ecs:DescribeTaskDefinition";
+    let input = json!({"taskDefinition": name});
+    let mut answer: Value = client.aws.ecs_call(client.host, ACTION, name, &input).await?;
+    decode(ACTION, answer["taskDefinition"].take())
 }
 
 fn of_definition(definition: &TaskDefinition, kind: WorkloadKind, name: &str, wanted: Wanted<'_>) -> Vec<Workload> {
-    let containers = definition.container_definitions().iter();
-    let images = containers.filter_map(|container| Some((container.name(), container.image()?)));
+    let containers = definition.container_definitions.iter();
+    let images = containers.filter_map(|container| Some((container.name.clone(), container.image.as_deref()?)));
     images
         .filter(|(_, image)| wanted(image))
         .map(|(container, image)| Workload {
             kind,
             name: name.to_owned(),
-            container: container.map(str::to_owned),
+            container,
             image: image.to_owned(),
             digest: pinned(image),
             rollout: None,
@@ -250,16 +348,16 @@ fn of_definition(definition: &TaskDefinition, kind: WorkloadKind, name: &str, wa
 }
 
 fn of_revision(revision: &ServiceRevision, service: &str, wanted: Wanted<'_>) -> Vec<Workload> {
-    let containers = revision.container_images().iter();
-    let images = containers.filter_map(|container| Some((container, container.image()?)));
+    let containers = revision.container_images.iter();
+    let images = containers.filter_map(|container| Some((container, container.image.as_deref()?)));
     images
         .filter(|(_, image)| wanted(image))
         .map(|(container, image)| Workload {
             kind: WorkloadKind::Service,
             name: service.to_owned(),
-            container: container.container_name().map(str::to_owned),
+            container: container.container_name.clone(),
             image: image.to_owned(),
-            digest: container.image_digest().and_then(|digest| digest.parse().ok()).or_else(|| pinned(image)),
+            digest: container.image_digest.as_ref().and_then(|digest| digest.parse().ok()).or_else(|| pinned(image)),
             rollout: None,
         })
         .collect()

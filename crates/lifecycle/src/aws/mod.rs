@@ -142,18 +142,13 @@ impl Aws {
             Err(error) => return Err(Error::new(AwsErrorKind::Credentials, "no AWS credentials").because(error)),
             Ok(_) => {}
         }
-        let region = Region::new(PUBLIC_REGION);
-        let public = aws_sdk_ecrpublic::config::Builder::from(config).region(region).build();
-        let answer = aws_sdk_ecrpublic::Client::from_conf(public).get_authorization_token().send().await;
-        let answer = answer.map_err(|error| {
-            let error = Error::of("ecr-public:GetAuthorizationToken", PUBLIC_HOST, error);
-            match error.kind {
+        let answer =
+            self.public_ecr_call("ecr-public:GetAuthorizationToken").await.map_err(|error| match error.kind {
                 AwsErrorKind::Denied => error
                     .hint("allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken in the role's policy"),
                 _ => error,
-            }
-        })?;
-        self.basic_credentials(answer.authorization_data().and_then(|data| data.authorization_token())).map(Some)
+            })?;
+        self.basic_credentials(answer["authorizationData"]["authorizationToken"].as_str()).map(Some)
     }
 
     /// Decodes the user and password of an ECR token. Masks the token in the log, encoded and decoded.

@@ -1,5 +1,5 @@
-//! Signed requests to AWS APIs, for calls that the SDK's clients do not cover: IAM, Service Quotas and Bedrock AgentCore,
-//! whose clients would add megabytes for a few calls each, and fields of ECR's API that are newer than the SDK.
+//! Signed requests to AWS APIs without a client of the SDK: to services of which a few calls are needed, because each client
+//! adds up to a megabyte to a binary, and for fields of ECR's API that are newer than the SDK.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,8 @@ use aws_sigv4::sign::v4;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::{Aws, AwsErrorKind, Error};
 use oci::BoxError;
@@ -37,6 +38,33 @@ struct Api {
     variable: &'static str,
     region: String,
     endpoint: String,
+}
+
+/// A service of a region.
+struct Service {
+    /// Its name in signatures.
+    name: &'static str,
+    /// Its name in endpoints.
+    endpoint: &'static str,
+    /// The variable with an endpoint for this service alone.
+    variable: &'static str,
+}
+
+const ECS: Service = Service { name: "ecs", endpoint: "ecs", variable: "AWS_ENDPOINT_URL_ECS" };
+const LAMBDA: Service = Service { name: "lambda", endpoint: "lambda", variable: "AWS_ENDPOINT_URL_LAMBDA" };
+const QUOTAS: Service =
+    Service { name: "servicequotas", endpoint: "servicequotas", variable: "AWS_ENDPOINT_URL_SERVICE_QUOTAS" };
+const AGENTCORE: Service = Service {
+    name: "bedrock-agentcore",
+    endpoint: "bedrock-agentcore-control",
+    variable: "AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL",
+};
+
+/// The domains of endpoints in a partition.
+struct Domains {
+    usual: &'static str,
+    /// Of endpoints with IPv4 and IPv6.
+    dual_stack: &'static str,
 }
 
 /// A request, apart from where it goes.
@@ -69,15 +97,44 @@ impl Aws {
 
     /// Calls an action of Service Quotas with an input in JSON, and returns its output.
     pub(super) async fn quota_call(&self, host: &EcrHost, action: &str, input: &Value) -> Result<Value, Error> {
-        let suffix = suffix(host.partition(), action)?;
-        let api = Api {
-            name: "servicequotas",
-            variable: "AWS_ENDPOINT_URL_SERVICE_QUOTAS",
-            region: host.region.clone(),
-            endpoint: format!("https://servicequotas.{}.{suffix}", host.region),
-        };
+        let api = self.regional(&QUOTAS, host, action).await?;
         let resource = format!("{}/{}", host.account, host.region);
         self.json_call(&api, "ServiceQuotasV20190624", action, &resource, input).await
+    }
+
+    /// Calls an action of ECS with an input in JSON, and returns its output.
+    pub(super) async fn ecs_call<T: DeserializeOwned>(
+        &self,
+        host: &EcrHost,
+        action: &str,
+        resource: &str,
+        input: &Value,
+    ) -> Result<T, Error> {
+        let api = self.regional(&ECS, host, action).await?;
+        decode(action, self.json_call(&api, "AmazonEC2ContainerServiceV20141113", action, resource, input).await?)
+    }
+
+    /// Reads from Lambda, and returns the output of the action.
+    pub(super) async fn lambda_call<T: DeserializeOwned>(
+        &self,
+        host: &EcrHost,
+        path: &str,
+        action: &str,
+        resource: &str,
+    ) -> Result<T, Error> {
+        let api = self.regional(&LAMBDA, host, action).await?;
+        decode(action, self.rest_call(&api, Method::GET, path, action, resource).await?)
+    }
+
+    /// Calls an action of ECR Public's API without an input, and returns its output.
+    pub(super) async fn public_ecr_call(&self, action: &str) -> Result<Value, Error> {
+        let api = Api {
+            name: "ecr-public",
+            variable: "AWS_ENDPOINT_URL_ECR_PUBLIC",
+            region: super::PUBLIC_REGION.to_owned(),
+            endpoint: format!("https://api.ecr-public.{}.amazonaws.com", super::PUBLIC_REGION),
+        };
+        self.json_call(&api, "SpencerFrontendService", action, super::PUBLIC_HOST, &Value::Object(Map::new())).await
     }
 
     /// Calls an action of IAM with a form, and returns its answer in XML. `partition` is that of the account's ARNs.
@@ -125,15 +182,34 @@ impl Aws {
         action: &str,
         resource: &str,
     ) -> Result<Value, Error> {
-        let suffix = suffix(host.partition(), action)?;
-        let api = Api {
-            name: "bedrock-agentcore",
-            variable: "AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL",
+        let api = self.regional(&AGENTCORE, host, action).await?;
+        self.rest_call(&api, method, path, action, resource).await
+    }
+
+    /// Returns the API of a service in the region of a registry.
+    async fn regional(&self, service: &Service, host: &EcrHost, action: &str) -> Result<Api, Error> {
+        let config = self.config().await?;
+        let domains = Domains::of(host.partition()).ok_or_else(|| no_endpoint(action, host.partition()))?;
+        let fips = if config.use_fips() == Some(true) { "-fips" } else { "" };
+        let domain = if config.use_dual_stack() == Some(true) { domains.dual_stack } else { domains.usual };
+        Ok(Api {
+            name: service.name,
+            variable: service.variable,
             region: host.region.clone(),
-            endpoint: format!("https://bedrock-agentcore-control.{}.{suffix}", host.region),
-        };
+            endpoint: format!("https://{}{fips}.{}.{domain}", service.endpoint, host.region),
+        })
+    }
+
+    async fn rest_call(
+        &self,
+        api: &Api,
+        method: Method,
+        path: &str,
+        action: &str,
+        resource: &str,
+    ) -> Result<Value, Error> {
         let message = Message { method, path, content_type: "application/json", target: None, body: b"" };
-        let answer = self.signed(&api, action, resource, message).await?;
+        let answer = self.signed(api, action, resource, message).await?;
         json(action, &answer)
     }
 
@@ -266,6 +342,12 @@ async fn answer(request: Request<registry::http_client::Body>) -> Result<(http::
     Ok((head, Limited::new(body, ANSWER_LIMIT).collect().await?.to_bytes()))
 }
 
+/// Reads an output as a type.
+pub(super) fn decode<T: DeserializeOwned>(action: &str, output: Value) -> Result<T, Error> {
+    serde_json::from_value(output)
+        .map_err(|error| Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")).because(error))
+}
+
 fn json(action: &str, answer: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(answer)
         .map_err(|error| Error::new(AwsErrorKind::Other, format!("{action}: the answer cannot be read")).because(error))
@@ -291,12 +373,18 @@ fn fault(headers: &http::HeaderMap, body: &[u8]) -> (String, String) {
     (element("Code").unwrap_or_default(), element("Message").unwrap_or_default())
 }
 
-/// Returns the domain of endpoints in a partition.
-fn suffix(partition: &str, action: &str) -> Result<&'static str, Error> {
-    match partition {
-        "aws" | "aws-us-gov" => Ok("amazonaws.com"),
-        "aws-cn" => Ok("amazonaws.com.cn"),
-        _ => Err(no_endpoint(action, partition)),
+impl Domains {
+    /// Returns the domains of a partition, by the SDK's list of partitions.
+    fn of(partition: &str) -> Option<Self> {
+        let (usual, dual_stack) = match partition {
+            "aws" | "aws-us-gov" => ("amazonaws.com", "api.aws"),
+            "aws-cn" => ("amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+            "aws-iso" => ("c2s.ic.gov", "api.aws.ic.gov"),
+            "aws-iso-b" => ("sc2s.sgov.gov", "api.aws.scloud"),
+            "aws-eusc" => ("amazonaws.eu", "api.amazonwebservices.eu"),
+            _ => return None,
+        };
+        Some(Self { usual, dual_stack })
     }
 }
 
@@ -322,9 +410,11 @@ mod tests {
     }
 
     #[test]
-    fn partitions_without_a_known_endpoint_are_refused() {
-        assert_eq!(suffix("aws-cn", "servicequotas:GetServiceQuota").unwrap(), "amazonaws.com.cn");
-        let error = suffix("aws-iso", "servicequotas:GetServiceQuota").unwrap_err().to_string();
-        assert!(error.contains("the partition aws-iso is unknown"), "{error}");
+    fn partitions_have_their_domains() {
+        assert_eq!(Domains::of("aws-cn").unwrap().usual, "amazonaws.com.cn");
+        assert_eq!(Domains::of("aws-iso-b").unwrap().dual_stack, "api.aws.scloud");
+        assert!(Domains::of("aws-iso-z").is_none());
+        let error = no_endpoint("iam:GetRole", "aws-iso-z").to_string();
+        assert!(error.contains("the partition aws-iso-z is unknown"), "{error}");
     }
 }

@@ -2,11 +2,6 @@
 //! AgentCore.
 
 use std::collections::BTreeSet;
-use std::error::Error as StdError;
-
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::{Aws, AwsErrorKind, Error};
 use oci::{Digest, Location, Reference, Tag};
@@ -142,24 +137,23 @@ impl Aws {
         concurrency: usize,
         wanted: &(dyn Fn(&str) -> bool + Sync),
     ) -> Workloads {
-        let region = host.region.as_str();
         let ecs = async {
             let mut workloads = Workloads::default();
             let mut covered = BTreeSet::new();
-            match self.services(region, concurrency, wanted).await {
+            match self.services(host, concurrency, wanted).await {
                 Ok((found, definitions)) => {
                     workloads.found.extend(found);
                     covered = definitions;
                 }
                 Err(error) => workloads.unread.push(("ECS services and tasks", error)),
             }
-            match self.task_definitions(region, concurrency, wanted, &covered).await {
+            match self.task_definitions(host, concurrency, wanted, &covered).await {
                 Ok(found) => workloads.found.extend(found),
                 Err(error) => workloads.unread.push(("ECS task definitions", error)),
             }
             workloads
         };
-        let functions = self.functions(region, concurrency, wanted);
+        let functions = self.functions(host, concurrency, wanted);
         let agents = self.agent_runtimes(host, concurrency, wanted);
         let (mut workloads, functions, agents) = futures::join!(ecs, functions, agents);
         for (what, found) in [("Lambda functions", functions), ("Bedrock AgentCore runtimes", agents)] {
@@ -172,24 +166,39 @@ impl Aws {
     }
 }
 
-/// Reads all items of a list.
-pub(super) async fn all<T, E>(
-    mut next: impl AsyncFnMut() -> Option<Result<T, SdkError<E, HttpResponse>>>,
+/// Reads all items of a list. `page` reads the page of a token, or the first one, and returns its items and the token of
+/// the next page.
+pub(super) async fn all<T>(
+    mut page: impl AsyncFnMut(Option<&str>) -> Result<(Vec<T>, Option<String>), Error>,
     action: &str,
     resource: &str,
-) -> Result<Vec<T>, Error>
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
-    let mut items = Vec::new();
-    while let Some(item) = next().await {
-        items.push(item.map_err(|error| Error::of(action, resource, error))?);
+) -> Result<Vec<T>, Error> {
+    let (mut items, mut token) = (Vec::new(), None::<String>);
+    let broken = |why: String| Error::new(AwsErrorKind::Other, format!("{action} on {resource}: {why}"));
+    loop {
+        let (found, next) = page(token.as_deref()).await?;
+        items.extend(found);
         if items.len() > LIST_LIMIT {
-            let message = format!("{action} on {resource}: there are more than {LIST_LIMIT}, which are not read");
-            return Err(Error::new(AwsErrorKind::Other, message));
+            return Err(broken(format!("there are more than {LIST_LIMIT}, which are not read")));
+        }
+        match next.filter(|next| !next.is_empty()) {
+            None => return Ok(items),
+            Some(next) if token.as_ref() == Some(&next) => {
+                return Err(broken("a page of the list leads to itself".to_owned()));
+            }
+            Some(next) => token = Some(next),
         }
     }
-    Ok(items)
+}
+
+/// Encodes a text from an answer for the path or the query of the next request.
+pub(super) fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// Returns nothing for something that was deleted after a list with it was read.
+pub(super) fn unless_deleted<T>(error: Error) -> Result<Option<T>, Error> {
+    if error.kind == AwsErrorKind::NotFound { Ok(None) } else { Err(error) }
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ fn templates() -> BTreeMap<String, String> {
 #[test]
 fn other_evaluators_find_the_same_images() {
     let templates = templates();
-    let ours: BTreeMap<&String, Images> = templates.iter().map(|(name, text)| (name, ours(name, text, parameters(text)))).collect();
+    let ours: BTreeMap<&String, Images> =
+        templates.iter().map(|(name, text)| (name, ours(name, text, parameters(text)))).collect();
     let count = ours
         .values()
         .flatten()

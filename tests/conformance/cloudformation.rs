@@ -43,8 +43,12 @@ fn compare(folder: &Path, entry: &Value) -> (String, Vec<String>) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let path = text(&entry["template"]);
     let template = fs::read_to_string(folder.join("templates").join(&path)).unwrap();
-    let given: BTreeMap<String, String> =
-        entry["parameters"].as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect();
+    let given: BTreeMap<String, String> = entry["parameters"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect();
     let words: Vec<String> = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let places: Vec<String> = entry["places"].as_array().into_iter().flatten().map(text).collect();
     let compare = text(&entry["compare"]);
@@ -70,7 +74,10 @@ fn compare(folder: &Path, entry: &Value) -> (String, Vec<String>) {
             let values = outputs.keys().map(|key| (key.clone(), at(&format!("/Outputs/{key}/Value")))).collect();
             let ours = evaluate(&parsed.clone().unwrap(), &values, &given);
             let theirs = outputs.iter().map(|(key, value)| (key, replaced(value.as_str().unwrap())));
-            theirs.filter(|(key, theirs)| ours[*key] != *theirs).map(|(key, theirs)| differ(key, &ours[key], &theirs)).collect()
+            theirs
+                .filter(|(key, theirs)| ours[*key] != *theirs)
+                .map(|(key, theirs)| differ(key, &ours[key], &theirs))
+                .collect()
         }
         "values" => {
             let values = places.iter().map(|place| (place.clone(), at(place))).collect();
@@ -109,7 +116,11 @@ fn differ(place: &str, ours: &str, theirs: &str) -> String {
 }
 
 /// Evaluates values of a template. What is not known starts with a question mark.
-fn evaluate(template: &Value, values: &BTreeMap<String, Value>, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn evaluate(
+    template: &Value,
+    values: &BTreeMap<String, Value>,
+    given: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let mut template = template.clone();
     let resources = template["Resources"].as_object_mut().unwrap();
     for (at, expression) in values.values().enumerate() {
@@ -120,7 +131,11 @@ fn evaluate(template: &Value, values: &BTreeMap<String, Value>, given: &BTreeMap
         Ok(images) => images.get(&format!("Compared{at}")).and_then(|images| images.first().cloned()),
         Err(error) => Some(format!("? {error}")),
     };
-    values.keys().enumerate().map(|(at, key)| (key.clone(), value(at).unwrap_or_else(|| "? nothing".to_owned()))).collect()
+    values
+        .keys()
+        .enumerate()
+        .map(|(at, key)| (key.clone(), value(at).unwrap_or_else(|| "? nothing".to_owned())))
+        .collect()
 }
 
 fn task(image: &Value) -> Value {
@@ -198,7 +213,8 @@ fn evaluated_alike(folder: &Path) -> Vec<Case> {
                 }
                 let ours = Ok(BTreeMap::from([(resource.clone(), image.clone())]));
                 let found = differences(name, evaluator, &ours, &json!({resource: theirs[resource]}));
-                let differences = found.iter().map(|found| format!("{}, and not {}", found.ours, found.theirs)).collect();
+                let differences =
+                    found.iter().map(|found| format!("{}, and not {}", found.ours, found.theirs)).collect();
                 cases.push(Case { name: format!("{name}, {resource}, {evaluator}"), differences });
             }
         }

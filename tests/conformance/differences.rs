@@ -36,7 +36,9 @@ impl Differences {
                 suite: text("suite").unwrap_or_else(|| panic!("{path}: no suite: {entry}")),
                 case: WildMatch::new(&text("case").unwrap_or_else(|| "*".to_owned())),
                 difference: WildMatch::new(&text("difference").unwrap_or_else(|| "*".to_owned())),
-                reason: text("reason").filter(|reason| !reason.is_empty()).unwrap_or_else(|| panic!("{path}: no reason: {entry}")),
+                reason: text("reason")
+                    .filter(|reason| !reason.is_empty())
+                    .unwrap_or_else(|| panic!("{path}: no reason: {entry}")),
                 cases: 0,
                 is_run: false,
             }
@@ -53,7 +55,8 @@ impl Differences {
             let mut unexplained = Vec::new();
             let mut used = vec![false; entries.len()];
             for difference in &case.differences {
-                let explains = |entry: &&mut Entry| entry.case.matches(&case.name) && entry.difference.matches(difference);
+                let explains =
+                    |entry: &&mut Entry| entry.case.matches(&case.name) && entry.difference.matches(difference);
                 match entries.iter().position(|entry| explains(&entry)) {
                     Some(at) => used[at] = true,
                     None => unexplained.push(difference.clone()),

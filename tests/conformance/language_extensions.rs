@@ -21,7 +21,8 @@ fn run(folder: &Path) -> Vec<Case> {
     each(&items, |(path, expansion)| {
         let expansion: Value = serde_json::from_str(&fs::read_to_string(expansion).unwrap()).unwrap();
         // Their tests call the transform themselves, or by another name.
-        let text = fs::read_to_string(path).unwrap().replace("\"LanguageExtensionsDev\"", "\"AWS::LanguageExtensions\"");
+        let text =
+            fs::read_to_string(path).unwrap().replace("\"LanguageExtensionsDev\"", "\"AWS::LanguageExtensions\"");
         let text = match text.contains("\"Transform\"") {
             true => text,
             false => text.replacen('{', "{\"Transform\": \"AWS::LanguageExtensions\", ", 1),

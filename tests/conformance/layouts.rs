@@ -158,7 +158,9 @@ fn stored(registry: &DockerRegistry, expected: &BTreeSet<String>) -> [BTreeSet<S
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     };
     let mut manifests = names("_manifests/revisions/sha256");
-    for tag in names("_manifests/tags").iter().filter(|tag| tag.strip_prefix("sha256-").is_some_and(|hex| hex.len() == 64)) {
+    for tag in
+        names("_manifests/tags").iter().filter(|tag| tag.strip_prefix("sha256-").is_some_and(|hex| hex.len() == 64))
+    {
         for list in names(&format!("_manifests/tags/{tag}/index/sha256")) {
             if !expected.contains(&format!("sha256:{list}")) {
                 manifests.remove(&list);

@@ -5,7 +5,10 @@
 
 mod cloudformation;
 mod control_plane;
+mod data_plane;
 mod differences;
+mod file_commands;
+mod github_api;
 mod language_extensions;
 mod layouts;
 mod schemas;
@@ -21,6 +24,7 @@ mod support {
     pub(crate) mod engine;
     pub(crate) mod evaluators;
     pub(crate) mod peers;
+    pub(crate) mod prism;
     pub(crate) mod project;
     pub(crate) mod registry;
     pub(crate) mod runner;
@@ -48,6 +52,9 @@ fn suites() -> Vec<Suite> {
         cloudformation::recorded(),
         cloudformation::evaluators(),
         control_plane::suite(),
+        data_plane::suite(),
+        file_commands::suite(),
+        github_api::suite(),
     ]
 }
 
@@ -69,7 +76,9 @@ fn run(suite: &Suite, differences: &mut Differences) -> Row {
     let (origin, folder) = match suite.data {
         Data::Folder(folder) => (table::origin(folder), find(folder)),
         Data::Installed(version) => (version(), Ok(tools().folder.clone())),
-        Data::Described(document) => (document.to_owned(), Ok(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance").into())),
+        Data::Described(document) => {
+            (document.to_owned(), Ok(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance").into()))
+        }
     };
     let outcome = match folder {
         Err(Missing { folder, is_named }) => Outcome::NotRun { folder, fails: is_named },

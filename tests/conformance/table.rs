@@ -19,8 +19,16 @@ pub(crate) struct Row {
 /// What came of a suite.
 pub(crate) enum Outcome {
     /// Its data is missing. That fails where somebody named the folder.
-    NotRun { folder: PathBuf, fails: bool },
-    Run { cases: usize, passed: usize, expected: usize, failed: Vec<Case> },
+    NotRun {
+        folder: PathBuf,
+        fails: bool,
+    },
+    Run {
+        cases: usize,
+        passed: usize,
+        expected: usize,
+        failed: Vec<Case>,
+    },
 }
 
 /// Returns where the files of a folder are from: `OWNER/NAME COMMIT, PATH`.
@@ -33,7 +41,8 @@ pub(crate) fn origin(folder: &str) -> String {
 
 /// Returns the table, and below it the reasons of the differences.
 pub(crate) fn table(rows: &[Row], differences: &Differences) -> String {
-    let mut text = "\n| suite | from | cases | passed | expected differences | failed |\n|---|---|--:|--:|--:|--:|\n".to_owned();
+    let mut text =
+        "\n| suite | from | cases | passed | expected differences | failed |\n|---|---|--:|--:|--:|--:|\n".to_owned();
     let mut sums = [0; 4];
     for row in rows {
         let result = match &row.outcome {
@@ -80,7 +89,8 @@ pub(crate) fn failures(rows: &[Row], differences: &Differences) -> String {
         }
     }
     for entry in differences.entries.iter().filter(|entry| entry.is_run && entry.cases == 0) {
-        let _ = writeln!(text, "\n{}: differences.yaml has an entry that matches nothing: {}", entry.suite, entry.reason);
+        let _ =
+            writeln!(text, "\n{}: differences.yaml has an entry that matches nothing: {}", entry.suite, entry.reason);
     }
     text
 }

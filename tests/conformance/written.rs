@@ -21,8 +21,7 @@ use crate::support::tools::{printed, tools};
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// The gates of each promotion. What they decided is in a verification summary.
-const REQUIRE: &str =
-    "signature=key:publish.pub records=key:promote.pub\nlint\nscan=critical\nsbom\nprovenance\ntemplate-unchanged\nforward";
+const REQUIRE: &str = "signature=key:publish.pub records=key:promote.pub\nlint\nscan=critical\nsbom\nprovenance\ntemplate-unchanged\nforward";
 
 /// A scanner that finds one vulnerability.
 const TRIVY: &str = r#"[ "$1" = version ] && echo '{"Version": "9.9.9"}' && exit
@@ -90,11 +89,15 @@ fn build(engine: Option<&Engine>) -> Project {
     let images = "Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64], dockerfile: Dockerfile}\n\
                   Web: {imageName: shop/web, platforms: [linux/amd64], dockerfile: web.Dockerfile}";
     let project = Project::new(&template(images));
-    project.write("Dockerfile", "FROM scratch\nLABEL team=shop\nCOPY hello.txt /hello.txt\nEXPOSE 8080/tcp\nUSER 1000\n");
+    project
+        .write("Dockerfile", "FROM scratch\nLABEL team=shop\nCOPY hello.txt /hello.txt\nEXPOSE 8080/tcp\nUSER 1000\n");
     // There is no network for a container of the engine's, and the option is unknown to old versions of buildah.
     let network = if engine.is_some() { "--network=none " } else { "" };
     let run = format!("RUN {network}echo made > /made\nVOLUME /data\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK CMD true\n");
-    project.write("web.Dockerfile", &format!("FROM {BUSYBOX}\n{run}ENV A=b\nENTRYPOINT [\"/bin/sh\"]\nCMD [\"-c\", \"true\"]\n"));
+    project.write(
+        "web.Dockerfile",
+        &format!("FROM {BUSYBOX}\n{run}ENV A=b\nENTRYPOINT [\"/bin/sh\"]\nCMD [\"-c\", \"true\"]\n"),
+    );
     project.write("hello.txt", "hello\n");
     project.commit();
     for key in ["publish", "promote"] {

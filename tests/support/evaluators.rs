@@ -1,4 +1,5 @@
 //! Evaluators of templates that others wrote, and what this project makes of the same templates.
+#![allow(dead_code, reason = "no single test needs all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

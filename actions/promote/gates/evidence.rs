@@ -235,7 +235,8 @@ impl Candidate<'_> {
 /// Returns the provenance that names a repository, if there is any. BuildKit's own often names none, and belongs to the
 /// same digest as that of this project if the image has one platform.
 fn those_with_repository(mut found: Vec<Evidence<Provenance>>) -> Vec<Evidence<Provenance>> {
-    let has_repository = |content: &Result<Provenance, String>| content.as_ref().is_ok_and(|one| one.repository.is_some());
+    let has_repository =
+        |content: &Result<Provenance, String>| content.as_ref().is_ok_and(|one| one.repository.is_some());
     if found.iter().any(|evidence| has_repository(&evidence.content)) {
         found.retain(|evidence| evidence.content.is_err() || has_repository(&evidence.content));
     }

@@ -531,7 +531,9 @@ impl<'t> Scope<'t> {
         let by = by_mapping | by_key | by_attribute;
         match self.map_value(&mapping, &key, &attribute, arguments) {
             Ok(value) if holds_function(value) => {
-                let reason = format!("`{mapping}.{key}.{attribute}` holds a function, which CloudFormation refuses in `Mappings`");
+                let reason = format!(
+                    "`{mapping}.{key}.{attribute}` holds a function, which CloudFormation refuses in `Mappings`"
+                );
                 Err(self.mistake(value, reason))
             }
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),

@@ -55,9 +55,8 @@ impl Differences {
             let mut unexplained = Vec::new();
             let mut used = vec![false; entries.len()];
             for difference in &case.differences {
-                let explains =
-                    |entry: &&mut Entry| entry.case.matches(&case.name) && entry.difference.matches(difference);
-                match entries.iter().position(|entry| explains(&entry)) {
+                let explains = |entry: &Entry| entry.case.matches(&case.name) && entry.difference.matches(difference);
+                match entries.iter().position(|entry| explains(entry)) {
                     Some(at) => used[at] = true,
                     None => unexplained.push(difference.clone()),
                 }

@@ -183,7 +183,7 @@ fn mistakes_have_a_suggestion() {
             "`Images.App.made` holds a function, which CloudFormation refuses in `Mappings`",
         ),
         ("!FindInMap [Images, Ap, imageName]", "mapping `Images` has no key `Ap` (did you mean `App`?)"),
-        ("!FindInMap [Images, App, name]", "`Images.App` has no `name` (attributes: `imageName`, `tags`)"),
+        ("!FindInMap [Images, App, name]", "`Images.App` has no `name` (attributes: `imageName`, `tags`, `made`)"),
         (
             "!GetAtt Repo.RepositoryUri",
             "the template has no resource `Repo` (resources: `Repository`, `Nameless`, `Prefix`, `Bucket`, `Task`)",

@@ -1,7 +1,7 @@
 # The entry points for developers. Each target installs what it needs in a folder outside the checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test newest e2e bench fuzz lint
+.PHONY: help install demo test newest conformance e2e bench fuzz lint
 SHELL := bash
 
 # The registry of the demo: an AWS that runs on this machine (ecr), or a folder (oci).
@@ -29,6 +29,9 @@ newest: ## run the tests that builders and copy tools take part in, with the new
 e2e: ## run the exemplar's workflows from commit to prod, with wrkflw, act and an AWS on this machine
 	@tests/e2e/run
 
+conformance: ## run what other projects test themselves with, and print a table (SUITE=TEXT: the suites with it in their names)
+	@$(call with_tools,conformance) cargo test --quiet --test conformance -- $(SUITE)
+
 bench: ## compare publish and promote with other copy tools, and build with docker buildx (BENCH_BINARIES=FOLDER: use the binaries in it)
 	@$(call with_tools,test) cargo bench --profile "$(PROFILE)" --bench peers
 
@@ -38,4 +41,5 @@ fuzz: ## fuzz everything that reads bytes from outside (FUZZ_SECONDS=60: time fo
 lint: ## check formatting, run clippy and build the documentation; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --test conformance -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --lib

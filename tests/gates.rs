@@ -233,6 +233,14 @@ fn provenance_is_of_this_repository() {
     other.blocks("provenance", "built from https://github.com/shop/backend; the provenance of the image names https://github.com/shop/backend-fork: ");
     let own = Shop::new(|evidence| drop(evidence.provenance("https://github.com/Shop/Backend.git")));
     own.passes("provenance", "at commit 0123456789abcdef");
+    // A newer one that names no repository says nothing against it.
+    let both = Shop::new(|evidence| {
+        evidence.provenance("https://github.com/shop/backend");
+        evidence.buildkit_provenance();
+    });
+    both.passes("provenance", "at commit 0123456789abcdef");
+    let buildkit = Shop::new(|evidence| drop(evidence.buildkit_provenance()));
+    buildkit.blocks("provenance", "the provenance of the image names no repository");
     let step = own.promote("test", "provenance").env("GITHUB_REPOSITORY", "");
     assert!(detail(&step.run().exits(1), "provenance").contains("its variables do not name one: run it on"));
 }

@@ -198,6 +198,18 @@ impl<'a> Evidence<'a> {
         }
     }
 
+    /// Provenance as BuildKit writes it for a context without a repository.
+    pub(crate) fn buildkit_provenance(&self) -> String {
+        let root = descriptor(&self.image.root);
+        let predicate = json!({
+            "builder": {"id": ""},
+            "buildType": "https://mobyproject.org/buildkit@v1",
+            "invocation": {"configSource": {"entryPoint": "Dockerfile"}},
+        });
+        let statement = statement("shop/api", &root.digest, "https://slsa.dev/provenance/v0.2", predicate);
+        self.add(&attest(&root, &statement, BTreeMap::new(), &ago(1)).unwrap())
+    }
+
     pub(crate) fn provenance(&self, repository: &str) -> String {
         let root = descriptor(&self.image.root);
         let predicate = json!({

@@ -5,6 +5,7 @@ pub(crate) mod build;
 pub(crate) mod documents;
 pub(crate) mod emulator;
 pub(crate) mod engine;
+pub(crate) mod evaluators;
 pub(crate) mod evidence;
 pub(crate) mod gallery;
 pub(crate) mod gates;

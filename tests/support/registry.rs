@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,11 @@ impl DockerRegistry {
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
         let status = String::from_utf8_lossy(&answer[9..12]).parse().unwrap();
         (status, answer[end + 4..].to_vec())
+    }
+
+    /// Returns the folder in which it stores a repository.
+    pub(crate) fn repository(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data/docker/registry/v2/repositories").join(name)
     }
 
     pub(crate) fn url(&self) -> String {

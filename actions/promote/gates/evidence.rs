@@ -9,7 +9,7 @@ use time::{Date, OffsetDateTime};
 use lifecycle::clock;
 use lifecycle::evidence::lint::LintLevel;
 use lifecycle::evidence::read::{self, Evidence};
-use lifecycle::evidence::results::{LintFailure, LintResult, ReportedVulnerability, ScanResult};
+use lifecycle::evidence::results::{LintFailure, LintResult, Provenance, ReportedVulnerability, ScanResult};
 use lifecycle::evidence::scan::Threshold;
 use lifecycle::plural;
 use oci::{Digest, StoreError};
@@ -216,9 +216,8 @@ impl Candidate<'_> {
         };
         let mut commits = Vec::new();
         for (name, digest) in subjects {
-            let provenance = self
-                .newest_content((EvidenceKind::Provenance, requirement), &name, read::provenance(store, digest).await)
-                .await?;
+            let found = read::provenance(store, digest).await.map(those_with_repository);
+            let provenance = self.newest_content((EvidenceKind::Provenance, requirement), &name, found).await?;
             let repository = provenance.repository.unwrap_or_else(|| "no repository".to_owned());
             if !same_repository(&repository, &required) {
                 let why = format!(
@@ -231,6 +230,17 @@ impl Candidate<'_> {
         let commit = if commits.is_empty() { String::new() } else { format!(" at commit {}", commits.join(", ")) };
         Ok(format!("built from {required}{commit}"))
     }
+}
+
+/// Returns the provenance that names a repository, if there is any. BuildKit's own often names none, and belongs to the
+/// same digest as that of this project if the image has one platform.
+fn those_with_repository(mut found: Vec<Evidence<Provenance>>) -> Vec<Evidence<Provenance>> {
+    let has_repository =
+        |content: &Result<Provenance, String>| content.as_ref().is_ok_and(|one| one.repository.is_some());
+    if found.iter().any(|evidence| has_repository(&evidence.content)) {
+        found.retain(|evidence| evidence.content.is_err() || has_repository(&evidence.content));
+    }
+    found
 }
 
 impl EvidenceKind {

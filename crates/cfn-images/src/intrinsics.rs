@@ -530,6 +530,12 @@ impl<'t> Scope<'t> {
         let (attribute, by_attribute) = attribute?;
         let by = by_mapping | by_key | by_attribute;
         match self.map_value(&mapping, &key, &attribute, arguments) {
+            Ok(value) if holds_function(value) => {
+                let reason = format!(
+                    "`{mapping}.{key}.{attribute}` holds a function, which CloudFormation refuses in `Mappings`"
+                );
+                Err(self.mistake(value, reason))
+            }
             Ok(value) => Ok(self.evaluate(value).with_read(MappingRead { mapping, key, attribute }).altered(by)),
             Err(unresolved) => default.map(|default| self.evaluate(default).altered(by)).ok_or(unresolved),
         }
@@ -611,6 +617,13 @@ impl<'t> Scope<'t> {
         };
         Ok(self.attribute(&resource, &attribute, argument.mark)?.altered(by))
     }
+}
+
+/// Returns whether a value of a mapping is not the text or the list of texts that CloudFormation requires. A transform is
+/// replaced before.
+fn holds_function(value: &Node) -> bool {
+    let is_function = |node: &Node| node.intrinsic().is_some_and(|(name, _)| name != "Fn::Transform");
+    is_function(value) || value.as_sequence().is_some_and(|items| items.iter().any(|item| is_function(item)))
 }
 
 fn formatted_count(count: &std::ops::RangeInclusive<usize>) -> String {

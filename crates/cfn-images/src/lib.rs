@@ -4,6 +4,8 @@ mod alternatives;
 mod assumptions;
 mod checks;
 mod conditions;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod decision;
 mod deploy_sites;
 mod deployed;

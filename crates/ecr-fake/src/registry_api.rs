@@ -35,7 +35,7 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
     match action.name {
         "DescribeRegistry" => Ok(own("replicationConfiguration", &settings.replication)),
         "PutReplicationConfiguration" => {
-            settings.replication = replication(&action.input["replicationConfiguration"])?;
+            settings.replication = replication(&action.input["replicationConfiguration"], &registry)?;
             Ok(json!({"replicationConfiguration": settings.replication}))
         }
         "GetRegistryScanningConfiguration" => Ok(own("scanningConfiguration", &settings.scanning)),
@@ -100,7 +100,7 @@ fn check_filters(rule: &Value, kinds: &[&str]) -> Result<(), Exception> {
     Ok(())
 }
 
-fn replication(configuration: &Value) -> Result<Value, Exception> {
+fn replication(configuration: &Value, source: &RegistryId) -> Result<Value, Exception> {
     let rules = configuration["rules"].as_array();
     let rules = rules.filter(|rules| rules.len() <= 10);
     let rules = rules.ok_or_else(|| Exception::new("ValidationException", "Invalid parameter at 'rules'"))?;
@@ -110,6 +110,12 @@ fn replication(configuration: &Value) -> Result<Value, Exception> {
         let is_whole = |to: &Value| to["region"].is_string() && to["registryId"].is_string();
         if destinations.is_empty() || destinations.len() > 25 || !destinations.iter().all(is_whole) {
             return Err(Exception::new("ValidationException", "Invalid parameter at 'destinations'"));
+        }
+        let is_source = |to: &Value| to["region"] == *source.region && to["registryId"] == *source.account;
+        if destinations.iter().any(is_source) {
+            let message = "Invalid parameter at 'replicationConfiguration' failed to satisfy constraint: 'Replication \
+                           destination cannot be the same as the source registry'";
+            return Err(Exception::invalid(message));
         }
         if rule.get("deleteReplication").is_some_and(|deletes| !deletes["enabled"].is_boolean()) {
             return Err(Exception::new("ValidationException", "Invalid parameter at 'deleteReplication'"));

@@ -9,6 +9,20 @@ use crate::{
     state::{Manifest, RegistryId, Repository, State},
 };
 
+/// The actions on one repository, named in `repositoryName`.
+const OF_REPOSITORY: [&str; 10] = [
+    "DescribeImages",
+    "ListImages",
+    "BatchGetImage",
+    "BatchCheckLayerAvailability",
+    "GetDownloadUrlForLayer",
+    "ListImageReferrers",
+    "PutLifecyclePolicy",
+    "GetLifecyclePolicy",
+    "SetRepositoryPolicy",
+    "GetRepositoryPolicy",
+];
+
 const BATCH: usize = 100; // image ids in one call; ECR's own limit
 
 pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
@@ -17,11 +31,13 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
         "DescribeRepositories" => return describe_repositories(state, action),
         "DescribeRepositoryCreationTemplates" => return templates(state, action),
         "TagResource" | "ListTagsForResource" => return resource_tags(state, action),
-        _ => {}
+        name if OF_REPOSITORY.contains(&name) => {}
+        name => return Err(Exception::new("UnknownOperationException", name)),
     }
     let (registry, name) = named(state, action)?;
     let repository = state.repository(&registry, &name).ok_or_else(|| not_found(&registry, &name))?;
     let own = |field: &str, text: &str| json!({"registryId": registry.account, "repositoryName": name, field: text});
+    let of_repository = format!("the repository with name '{name}' in the registry with id '{}'", registry.account);
     match action.name {
         "DescribeImages" => {
             let details = describe_images(repository, &registry, &name, action)?;
@@ -44,17 +60,29 @@ pub(crate) fn answer(state: &mut State, action: &Action<'_>) -> Answer {
             Ok(own("lifecyclePolicyText", &text))
         }
         "GetLifecyclePolicy" => match &repository.settings.lifecycle_policy {
-            Some(text) => Ok(own("lifecyclePolicyText", text)),
-            None => Err(Exception::new("LifecyclePolicyNotFoundException", "Lifecycle policy does not exist")),
+            Some(text) => {
+                let mut output = own("lifecyclePolicyText", text);
+                // Policies are not evaluated.
+                output["lastEvaluatedAt"] = 0.into();
+                Ok(output)
+            }
+            None => {
+                let message = format!("Lifecycle policy does not exist for {of_repository}");
+                Err(Exception::new("LifecyclePolicyNotFoundException", message))
+            }
         },
         "SetRepositoryPolicy" => {
             let text = policy_text(action, "policyText")?;
+            check_policy(&text)?;
             repository.settings.repository_policy = Some(text.clone());
             Ok(own("policyText", &text))
         }
         "GetRepositoryPolicy" => match &repository.settings.repository_policy {
             Some(text) => Ok(own("policyText", text)),
-            None => Err(Exception::new("RepositoryPolicyNotFoundException", "Repository policy does not exist")),
+            None => {
+                let message = format!("Repository policy does not exist for {of_repository}");
+                Err(Exception::new("RepositoryPolicyNotFoundException", message))
+            }
         },
         _ => Err(Exception::new("UnknownOperationException", action.name)),
     }
@@ -140,6 +168,11 @@ fn create(state: &mut State, action: &Action<'_>) -> Answer {
     settings.scan_on_push = action.input["imageScanningConfiguration"]["scanOnPush"].as_bool().unwrap_or(false);
     if let Some(encryption) = action.input.get("encryptionConfiguration") {
         settings.encryption = encryption.clone();
+        if encryption["encryptionType"] == "KMS" && encryption.get("kmsKey").is_none() {
+            // The key that AWS manages.
+            let arn = format!("arn:aws:kms:{}:{}:key/aws-managed-ecr", action.region, registry.account);
+            settings.encryption["kmsKey"] = arn.into();
+        }
     }
     settings.tags = tags(&action.input["tags"])?;
     if !settings.tags.is_empty() {
@@ -238,6 +271,22 @@ fn policy_text(action: &Action<'_>, field: &str) -> Result<String, Exception> {
     let invalid =
         || Exception::invalid(format!("Invalid parameter at '{field}' failed to satisfy constraint: 'Invalid JSON'"));
     text.map(str::to_owned).ok_or_else(invalid)
+}
+
+/// Checks that every statement of a repository policy says who may do what.
+fn check_policy(text: &str) -> Result<(), Exception> {
+    let policy: Value = serde_json::from_str(text).unwrap_or_default();
+    let is_whole = |statement: &Value| {
+        let has = |names: [&str; 2]| names.iter().any(|name| statement.get(name).is_some());
+        statement["Effect"].is_string() && has(["Principal", "NotPrincipal"]) && has(["Action", "NotAction"])
+    };
+    let statements = policy["Statement"].as_array().map_or(std::slice::from_ref(&policy["Statement"]), Vec::as_slice);
+    if statements.iter().all(is_whole) {
+        return Ok(());
+    }
+    let message =
+        "Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided'";
+    Err(Exception::invalid(message))
 }
 
 /// Returns the digest of an image ID.
@@ -382,9 +431,15 @@ fn layer_availability(repository: &Repository, action: &Action<'_>) -> Answer {
     if digests.is_empty() || digests.len() > BATCH {
         return Err(Exception::invalid("Invalid parameter at 'layerDigests'"));
     }
-    let layers: Vec<Value> = digests
-        .iter()
-        .filter_map(Value::as_str)
+    let is_digest = |digest: &&str| {
+        digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_hexdigit()))
+    };
+    let (valid, invalid): (Vec<&str>, Vec<&str>) = digests.iter().filter_map(Value::as_str).partition(is_digest);
+    let invalid = invalid.iter().map(|digest| {
+        json!({"layerDigest": digest, "failureCode": "InvalidLayerDigest", "failureReason": "Invalid layer digest"})
+    });
+    let layers: Vec<Value> = valid
+        .into_iter()
         .map(|digest| match repository.blobs.get(digest) {
             Some(blob) => {
                 json!({"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": blob.size()})
@@ -392,7 +447,7 @@ fn layer_availability(repository: &Repository, action: &Action<'_>) -> Answer {
             None => json!({"layerDigest": digest, "layerAvailability": "UNAVAILABLE"}),
         })
         .collect();
-    Ok(json!({"layers": layers, "failures": []}))
+    Ok(json!({"layers": layers, "failures": invalid.collect::<Vec<_>>()}))
 }
 
 /// Answers `GetDownloadUrlForLayer` for layers that do not exist. Those that do are downloaded by the data plane.

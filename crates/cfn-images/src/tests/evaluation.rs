@@ -19,7 +19,7 @@ fn evaluate_with(expression: &str, values: &[(&str, &str)]) -> String {
   Listed: {{Type: 'AWS::SSM::Parameter::Value<List<String>>', Default: /listed}}
 Mappings:
   Images:
-    App: {{imageName: team/app, tags: [one, two]}}
+    App: {{imageName: team/app, tags: [one, two], made: !Ref Environment}}
   Stages:
     dev: {{suffix: -d}}
 Conditions:
@@ -178,8 +178,12 @@ fn mistakes_have_a_suggestion() {
     for (expression, expected) in [
         ("!Sub 'r/${Enviroment}'", "`Enviroment` is neither a parameter nor a resource (did you mean `Environment`?)"),
         ("!FindInMap [Imagse, App, imageName]", "the template has no mapping `Imagse` (did you mean `Images`?)"),
+        (
+            "!FindInMap [Images, App, made, {DefaultValue: x}]",
+            "`Images.App.made` holds a function, which CloudFormation refuses in `Mappings`",
+        ),
         ("!FindInMap [Images, Ap, imageName]", "mapping `Images` has no key `Ap` (did you mean `App`?)"),
-        ("!FindInMap [Images, App, name]", "`Images.App` has no `name` (attributes: `imageName`, `tags`)"),
+        ("!FindInMap [Images, App, name]", "`Images.App` has no `name` (attributes: `imageName`, `tags`, `made`)"),
         (
             "!GetAtt Repo.RepositoryUri",
             "the template has no resource `Repo` (resources: `Repository`, `Nameless`, `Prefix`, `Bucket`, `Task`)",

@@ -1,7 +1,6 @@
 mod checks;
 mod documents;
 mod evaluation;
-mod expansions;
 mod hostile;
 mod images;
 mod images_files;

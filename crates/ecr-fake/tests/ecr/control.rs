@@ -240,3 +240,36 @@ fn the_control_plane_throttles_and_lists_templates_and_settings() {
     let templates = ecr_api(&ecr, "DescribeRepositoryCreationTemplates", json!({})).json();
     assert_eq!(templates["repositoryCreationTemplates"], json!([]));
 }
+
+#[test]
+fn what_the_service_refuses_of_settings_is_refused() {
+    let ecr = Ecr::start(Config::default());
+    let create = |name: &str, encryption: Value| {
+        let input = json!({"repositoryName": name, "encryptionConfiguration": encryption});
+        ecr_api(&ecr, "CreateRepository", input).json()["repository"]["encryptionConfiguration"].clone()
+    };
+    let managed = create("managed", json!({"encryptionType": "KMS"}));
+    assert!(managed["kmsKey"].as_str().unwrap().starts_with("arn:aws:kms:us-east-1:111122223333:key/"), "{managed}");
+    let own = json!({"encryptionType": "KMS", "kmsKey": "arn:aws:kms:us-east-1:111122223333:key/own"});
+    assert_eq!(create("own", own.clone()), own);
+    // The operation is unknown, whatever its input lacks.
+    assert_eq!(exception(&ecr_api(&ecr, "PutRegistryPolicy", json!({}))), "UnknownOperationException");
+    let missing = ecr_api(&ecr, "GetLifecyclePolicy", json!({"repositoryName": "own"}));
+    let message = "for the repository with name 'own' in the registry with id '111122223333'";
+    assert!(missing.text().contains(message), "{missing:?}");
+    let set = |policy: Value| {
+        ecr_api(&ecr, "SetRepositoryPolicy", json!({"repositoryName": "own", "policyText": policy.to_string()}))
+    };
+    let refused = set(json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow"}]}));
+    assert!(refused.text().contains("'Invalid repository policy provided'"), "{refused:?}");
+    let statement = json!({"Effect": "Allow", "Principal": "*", "Action": "ecr:BatchGetImage"});
+    assert_eq!(set(json!({"Version": "2012-10-17", "Statement": statement})).status, 200);
+    let to_itself = json!({"replicationConfiguration": {"rules": [
+        {"destinations": [{"region": "us-east-1", "registryId": "111122223333"}]}]}});
+    let refused = ecr_api(&ecr, "PutReplicationConfiguration", to_itself);
+    assert!(refused.text().contains("cannot be the same as the source registry"), "{refused:?}");
+    let layers = json!({"repositoryName": "own", "layerDigests": [format!("sha256:{}", "a".repeat(64)), "b"]});
+    let found = ecr_api(&ecr, "BatchCheckLayerAvailability", layers).json();
+    assert_eq!(found["layers"][0]["layerAvailability"], "UNAVAILABLE");
+    assert_eq!((&found["failures"][0]["layerDigest"], &found["layers"][1]), (&json!("b"), &Value::Null));
+}

@@ -5,6 +5,7 @@ mod build_contexts;
 mod builder;
 mod built_image;
 mod checks;
+mod commit_time;
 mod content_key;
 mod context_files;
 mod dockerfile;
@@ -28,6 +29,7 @@ mod single_image_layout;
 mod soci;
 mod soci_obstacle;
 mod tools;
+mod trial_names;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,7 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary_folder(&runner));
     let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;
     let images = plan::plan(&request.common.project, &request.build, &runner, folder.path())?;
+    trial_names::remarks(&request.common.project).into_iter().for_each(|remark| runner.remark(remark));
     report::write_matrix(&images, &runner);
     let builder = Builder::choose(&request.build, &images, &runner, folder.path()).await?;
     let verdict = build_images(&builder, &request, &images, folder.path(), &runner).await;

@@ -229,5 +229,5 @@ fn import(output: &Layout, original: &BuiltImage, layout: &Layout) -> anyhow::Re
             attestation.platform = converted.digest.clone();
         }
     }
-    Ok(BuiltImage { root, platforms, attestations })
+    Ok(BuiltImage { root, platforms, attestations, evidence: original.evidence.clone() })
 }

@@ -33,7 +33,7 @@ pub enum Status {
     Promoted,
     /// The target was already as it should be.
     Unchanged,
-    /// A gate of this image or of another did not pass.
+    /// A gate of this image or of another did not pass, or another image cannot be published.
     Blocked,
     /// The delivery failed.
     Failed,
@@ -80,6 +80,7 @@ impl Status {
 
     fn of(delivery: &Delivery, stage: Stage) -> Self {
         match (stage, delivery.kind) {
+            (Stage::Blocked, RecordKind::Publish) if delivery.is_done() => Self::Unchanged,
             (Stage::Blocked, _) => Self::Blocked,
             _ if delivery.is_done() => Self::Unchanged,
             (Stage::Planned, _) => Self::Planned,

@@ -108,7 +108,7 @@ impl Root {
 }
 
 /// Returns whether an entry with a media type may be a manifest. The index of a build cache lists layers.
-fn may_be_manifest(media_type: &str) -> bool {
+pub(super) fn may_be_manifest(media_type: &str) -> bool {
     media_type::MANIFESTS.contains(&media_type) || media_type.ends_with("manifest.v1+json") || media_type.is_empty()
 }
 

@@ -270,7 +270,7 @@ fn a_tag_that_holds_another_digest_is_never_moved() {
         let key = format!("{}/shop/api", default_host());
         assert_eq!(ecr.snapshot().0[&key], before.0[&key]);
         assert_eq!(registry.resolve("shop/web", "dev-1.0.0"), None);
-        assert_eq!((run.json("digests"), run.output("references").as_str()), (json!({}), ""));
+        assert_eq!((run.json("digests"), run.output("references")), (json!({}), ""));
     }
 }
 
@@ -496,7 +496,7 @@ fn an_image_that_was_not_built_is_named() {
     let run = publish(&project, &ecr).run().exits(1);
     assert!(run.error().contains("`Web` was not built"), "{}", run.error());
     assert_eq!(run.of_images("status"), ["blocked", "failed"]);
-    assert_eq!((run.json("digests"), run.output("references").as_str()), (json!({}), ""));
+    assert_eq!((run.json("digests"), run.output("references")), (json!({}), ""));
     assert!(run.summary.contains("failed: 1 of 2 images; nothing was written"), "{}", run.summary);
     assert!(ecr.writes().is_empty(), "{}", ecr.table());
 }

@@ -13,7 +13,8 @@ use oci::{Layout, annotation};
 use runner_protocol::{Annotation, Level, Runner};
 
 use crate::builder::{
-    BaseCredentials, BuildFailure, BuildOutput, BuildParameters, Builder, ImageLoader, last_log_line, run_blocking,
+    BaseCredentials, BuildFailure, BuildOutput, BuildParameters, Builder, ImageLoader, last_log_line, remedy,
+    run_blocking,
 };
 use crate::built_image::{self, ATTESTATION_LIMIT, BASE_ANNOTATION, BuilderExport, BuiltImage};
 use crate::checks::{CheckResults, CheckSubject, Checks};
@@ -447,11 +448,13 @@ fn describe(image: &Image, failure: BuildFailure) -> ActionError {
         let output = if failed.output.is_empty() { String::new() } else { format!(": {}", failed.output.join(" | ")) };
         let problem = ActionError::failure(format!("{message}: `{}` failed{output}", failed.instruction))
             .at(failed.source_location);
-        return failure.problem.hint.into_iter().fold(problem, ActionError::hint);
+        let hint = failure.problem.hint.or_else(|| remedy(&failure.log).map(str::to_owned));
+        return hint.into_iter().fold(problem, ActionError::hint);
     }
     let source_location =
         failure.problem.source_location.clone().unwrap_or_else(|| image.definition.dockerfile.source_location.clone());
-    let hint = failure.problem.hint.clone().or_else(|| last_log_line(&failure.log));
+    let hint = failure.problem.hint.clone().or_else(|| remedy(&failure.log).map(str::to_owned));
+    let hint = hint.or_else(|| last_log_line(&failure.log));
     let is_usage_error = failure.problem.is_usage_error;
     let problem =
         ActionError { is_usage_error, ..ActionError::failure(message) }.at(source_location).because(failure.problem);

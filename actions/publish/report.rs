@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use lifecycle::delivery::{
-    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, failures, handling, images_table,
-    notes, show_writes,
+    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, failure_lines, failures, handling,
+    images_table, notes, show_writes,
 };
 use lifecycle::deployment::report_missing;
 use lifecycle::preflight::{self, Check};
@@ -84,7 +84,7 @@ pub(crate) fn write(
     results.iter().filter(|result| result.traffic.total() > 0).for_each(|result| runner.say(traffic(result)));
     let writes = show_writes(writes, runner);
     let checked = match stage {
-        Stage::Planned => preflight::show("publish", checks, runner),
+        Stage::Planned => preflight::show("publish", checks, &failure_lines(images.iter()), runner),
         Stage::Blocked | Stage::Applied => String::new(),
     };
     let missing = report_missing(missing, request.release(), runner);

@@ -124,7 +124,7 @@ impl Cell {
 
     fn markdown(&self) -> String {
         match self {
-            Self::Text(text) => escape(text),
+            Self::Text(text) => message(text),
             Self::Code(text) if text.is_empty() => String::new(),
             Self::Code(text) => code(text),
             Self::Link(address) => format!("<{address}>"),

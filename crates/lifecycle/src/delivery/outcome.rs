@@ -114,6 +114,12 @@ impl Outcome {
     }
 }
 
+/// Returns the failures of images, each as one line with its hint.
+pub fn failure_lines<'a>(images: impl Iterator<Item = &'a Planned>) -> Vec<String> {
+    let errors = images.filter_map(|planned| planned.delivery.as_ref().err());
+    errors.map(|error| Diagnostic::of(error).line()).collect()
+}
+
 /// Formats the failures of images for the summary, each with its hint.
 pub fn failures<'a>(images: impl Iterator<Item = &'a Planned>) -> String {
     let failures = images.filter_map(|planned| {

@@ -87,7 +87,9 @@ fn an_environment_that_is_not_the_first_is_a_notice() {
             ),
         ),
     ] {
-        let (ecr, project) = shop();
+        let (ecr, _) = shop();
+        let project = Project::new(&BY_TAG.replace(", AllowedValues: [dev, test, prod]", ""));
+        project.built("Api", &Image::new(1));
         let run = publish(&ecr, &project).input("environment", environment).run().exits(0);
         let notices = run.log.messages("notice");
         let said = notices.iter().find(|said| said.contains("environment") || said.contains("without dev"));

@@ -175,7 +175,7 @@ fn gates_table(results: &[PromotionResult]) -> Option<Table> {
                 Cell::text(&result.outcome.name),
                 Cell::code(&gate.name),
                 Cell::text(status),
-                Cell::text(&gate.detail),
+                Cell::message(&gate.detail),
             ]);
         }
     }

@@ -63,8 +63,8 @@ fn table(checks: &[Check]) -> Table {
             Cell::text(name),
             Cell::text(&check.subject),
             Cell::text(check.status.name()),
-            Cell::text(&check.detail),
-            Cell::text(check.remedy.as_deref().unwrap_or_default()),
+            Cell::message(&check.detail),
+            Cell::message(check.remedy.as_deref().unwrap_or_default()),
         ]);
     }
     table.filled()

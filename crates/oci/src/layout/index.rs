@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use oci_spec::image::ImageIndex;
 
 use super::Layout;
-use super::referrers::may_be_manifest;
 use crate::{Descriptor, Digest, ErrorKind, InvalidDigest, StoreError, Tag, annotation, media_type};
 
 /// The maximum size of an `index.json`, in bytes. It suffices for some hundred thousand entries.
@@ -292,6 +291,11 @@ impl Layout {
 pub(super) fn index_of<'a>(manifests: impl IntoIterator<Item = &'a Descriptor>) -> String {
     let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
     serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests}).to_string()
+}
+
+/// Returns whether an entry with a media type may be a manifest. The index of a build cache lists layers.
+pub(super) fn may_be_manifest(media_type: &str) -> bool {
+    media_type::MANIFESTS.contains(&media_type) || media_type.ends_with("manifest.v1+json") || media_type.is_empty()
 }
 
 /// Returns the state of a file.

@@ -7,12 +7,30 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::build::{
-    BUSYBOX, INDEX, LINT, Layout, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, processes_with,
+    BUSYBOX, INDEX, LINT, Layout, MANIFEST, SCRATCH, STATEMENT, base_images, leaves_nothing, one, path, processes_with,
     template, wait_for,
 };
 use crate::support::project::Project;
 use crate::support::registry::DockerRegistry;
 use crate::support::tools::{json, program};
+
+/// A template whose two images publish would refuse: a parameter that no input sets, and the same name twice.
+const REFUSED: &str = "\
+Parameters:
+  Stage: {Type: String}
+  Registry: {Type: AWS::SSM::Parameter::Value<String>, Default: /registry}
+Mappings:
+  ImageBuildConfiguration:
+    Api: {imageName: shop/api, platforms: [linux/amd64]}
+    One: {imageName: shop/same, platforms: [linux/amd64]}
+    Two: {imageName: shop/same, platforms: [linux/amd64]}
+Resources:
+  Task:
+    Type: AWS::ECS::TaskDefinition
+    Properties:
+      ContainerDefinitions:
+        - {Name: a, Image: !Sub \"${Registry}/shop/api:${Stage}-1\"}
+";
 
 /// A checkout with the exemplar's template and images.
 fn exemplar() -> Project {
@@ -230,6 +248,59 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn what_publish_would_refuse_is_a_warning() {
+    let project = Project::new(REFUSED);
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    project.commit();
+    let warnings = |inputs: &[(&str, &str)]| {
+        let run = project.build().input("dry-run", "true").inputs(inputs).run().exits(0);
+        let lines = run.log.lines.into_iter();
+        lines.filter(|line| line.contains("needs the parameter") || line.contains("the same name")).collect::<Vec<_>>()
+    };
+    let all = warnings(&[]);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all[0].contains("image `Api` needs the parameter `Stage`"), "{all:?}");
+    assert!(all[0].contains("give them `parameters: Stage={environment}`"), "{all:?}");
+    assert!(all[1].contains("images `One` and `Two` have the same name"), "{all:?}");
+    assert_eq!(warnings(&[("parameters", "Stage={environment}"), ("images", "Api")]), [""; 0]);
+}
+
+#[test]
+fn an_image_without_the_time_of_a_commit_is_a_warning() {
+    let project = Project::new(&template("Api: {imageName: shop/api, platforms: [linux/amd64]}"));
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    let said = |text: &str| {
+        let run = project.build().run().exits(0);
+        [run.log.messages("warning"), run.log.messages("notice")].concat().iter().any(|line| line.contains(text))
+    };
+    project.write(".gitignore", "layout*\n");
+    let unknown = "the images get the current time, so another build of this commit has other digests: ";
+    assert!(said(&format!("{unknown}not a git repository")));
+    project.commit();
+    assert!(!said("the images get"));
+    project.write("hello.txt", "hello again\n");
+    assert!(said("the checkout has 1 file with other content: `hello.txt`"));
+    project.commit();
+    // Another user owns the checkout, as in a container job.
+    let chown = |user: u32| std::os::unix::fs::chown(project.folder(), Some(user), None).unwrap();
+    chown(65534);
+    assert!(said("git config --global --add safe.directory "));
+    chown(0);
+    // A machine with all programs but git.
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::env::split_paths(&path()).filter_map(|folder| fs::read_dir(folder).ok()).flatten() {
+        let program = entry.unwrap();
+        if program.file_name() != "git" {
+            std::os::unix::fs::symlink(program.path(), folder.path().join(program.file_name())).ok();
+        }
+    }
+    let run = project.build().env("PATH", folder.path().display().to_string()).run().exits(0);
+    assert!(run.log.messages("warning").iter().any(|line| line.contains("install git before the checkout")));
+}
+
+#[test]
 fn no_image_is_named_if_one_fails() {
     let project = Project::new(&template(
         "Api: {imageName: shop/api, dockerfile: api/Dockerfile}\nWeb: {imageName: shop/web, dockerfile: web/Dockerfile}",
@@ -240,9 +311,40 @@ fn no_image_is_named_if_one_fails() {
     let run = project.build().run().exits(1);
     assert_eq!(run.of_images("status"), ["built", "failed"]);
     assert_eq!(project.built_layout().names(), [""; 0]);
+    // Without a name there is no evidence either.
+    assert!(project.built_layout().roots().is_empty());
     // The other image on its own.
     project.build().input("images", "shop/api").run().exits(0);
     assert_eq!(project.built_layout().names(), ["Api"]);
+}
+
+#[test]
+fn a_layout_has_the_evidence_of_its_images_and_each_piece_once() {
+    let project = Project::new(&template(
+        "Api: {imageName: shop/api, dockerfile: api/Dockerfile, context: .}\nWeb: {imageName: shop/web, dockerfile: web/Dockerfile, context: .}",
+    ));
+    project.write("api/Dockerfile", SCRATCH);
+    project.write("web/Dockerfile", "FROM scratch\nCOPY absent /\n");
+    project.write("hello.txt", "hello\n");
+    project.commit();
+    let build = || project.build();
+    let layout = project.built_layout();
+    // One that fails, two that replace each other, and one of a single image.
+    build().run().exits(1);
+    project.write("web/Dockerfile", "FROM scratch\nCOPY hello.txt /web\n");
+    for images in ["", "", "Web"] {
+        build().input("images", images).run().exits(0);
+        for name in ["Api", "Web"] {
+            assert_eq!(layout.referrers(name), [STATEMENT], "{images}: {:?}", layout.roots());
+        }
+        assert_eq!(layout.roots().len(), 4, "{:?}", layout.roots());
+    }
+    // Two at the same time: whichever names its images last has its evidence there.
+    let (one, other) = (build().start(), build().start());
+    one.finish().exits(0);
+    other.finish().exits(0);
+    assert_eq!(layout.names(), ["Api", "Web"]);
+    assert_eq!(layout.roots().len(), 4, "{:?}", layout.roots());
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn what_is_excluded_stops_nothing() {
     };
     for (platform, why) in [
         ("!ImportValue cpu", "the export `cpu` of another stack is known only in the account"),
-        ("ARMV9", "`ARMV9` is not X86_64 or ARM64"),
+        ("ARMV9", "`ARMV9` of `CpuArchitecture` is not X86_64 or ARM64"),
     ] {
         let run = plan(&old(platform), &[]).exits(0);
         let said = format!("cannot determine on which platform `Task` runs image `App`: {why}");

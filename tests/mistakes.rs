@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use ecr_fake::http::RequestKind;
-use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, LoggedRequest, Policy, Role, User};
+use ecr_fake::{ACCESS_KEY, ACCOUNT, Config, Ecr, Hook, Image, LoggedRequest, Parameter, Policy, Role, User};
 use serde_json::{Value, json};
 
 use crate::support::build::{SCRATCH, one, template};
@@ -29,6 +29,96 @@ fn publish(ecr: &Ecr, project: &Project) -> Step {
 fn told(project: &Project, run: &Run) -> String {
     let folder = project.folder().canonicalize().unwrap();
     run.error().replace(folder.to_str().unwrap(), "CHECKOUT")
+}
+
+#[test]
+fn a_wrong_value_of_an_ssm_parameter_is_that_of_the_parameter() {
+    let (ecr, project) = shop();
+    let host = ecr.default_registry().host();
+    for (value, wrong, right) in [
+        (format!("https://{host}"), "begins with a scheme", host.as_str()),
+        (format!("{host}/"), "ends with a slash", host.as_str()),
+        (format!("{host} "), "contains a blank", host.as_str()),
+        ("ACCOUNT.dkr.ecr.REGION.amazonaws.com".to_owned(), "still has a placeholder", "111122223333.dkr.ecr."),
+    ] {
+        ecr.set_parameter(Parameter::new("/account/ecr/main/registry", &value));
+        let run = publish(&ecr, &project).run().exits(2);
+        let error = run.error();
+        assert!(
+            error.contains(&format!("SSM parameter `/account/ecr/main/registry` has the value `{value}`")),
+            "{error}"
+        );
+        assert!(error.contains(wrong) && error.contains("aws ssm put-parameter"), "{error}");
+        assert!(error.contains(&format!("--value {right}")), "{error}");
+    }
+}
+
+#[test]
+fn an_address_that_does_not_answer_or_is_not_used_is_named() {
+    let (ecr, project) = shop();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let step = publish(&ecr, &project).env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"));
+    let run = step.env("AWS_MAX_ATTEMPTS", "1").run().exits(1);
+    assert!(
+        run.error().contains(&format!("ssm:GetParameter: no answer from http://127.0.0.1:{port} (")),
+        "{}",
+        run.error()
+    );
+
+    let endpoints = format!("{}\nother.example=http://127.0.0.1:{port}", ecr.registry_endpoints());
+    let run = publish(&ecr, &project).input("registry-endpoints", &endpoints).run().exits(0);
+    let warnings = run.log.messages("warning");
+    let unused = format!(
+        "`registry-endpoints` has an address of `other.example`, and this run uses only `{}`",
+        ecr.default_registry().host()
+    );
+    assert_eq!(warnings, [unused]);
+}
+
+#[test]
+fn an_environment_that_is_not_the_first_is_a_notice() {
+    for (environment, notice) in [
+        ("dev", None),
+        ("prod", Some("this publishes to prod without dev and test: publish to dev and use promote")),
+        (
+            "prd",
+            Some(
+                "nothing lists the environment `prd`, and promote's own list is dev, test, prod (hint: did you mean `prod`?",
+            ),
+        ),
+    ] {
+        let (ecr, _) = shop();
+        let project = Project::new(&BY_TAG.replace(", AllowedValues: [dev, test, prod]", ""));
+        project.built("Api", &Image::new(1));
+        let run = publish(&ecr, &project).input("environment", environment).run().exits(0);
+        let notices = run.log.messages("notice");
+        let said = notices.iter().find(|said| said.contains("environment") || said.contains("without dev"));
+        assert_eq!(said.is_some(), notice.is_some(), "{notices:?}");
+        assert!(notice.is_none_or(|notice| said.unwrap().starts_with(notice)), "{notices:?}");
+    }
+}
+
+#[test]
+fn a_dry_run_says_once_that_a_repository_is_missing() {
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(BY_TAG);
+    project.built("Api", &Image::new(1));
+    let run = publish(&ecr, &project).input("dry-run", "true").run().exits(1);
+    let errors = run.log.messages("error");
+    let of_repository = errors.iter().filter(|error| error.contains("aws ecr create-repository"));
+    assert_eq!(of_repository.count(), 1, "{errors:?}");
+}
+
+#[test]
+fn a_path_that_cannot_be_followed_is_not_missing() {
+    let project = one(SCRATCH);
+    let path = project.folder().join("Dockerfile");
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("Dockerfile", &path).unwrap();
+    let run = project.build().run().exits(2);
+    assert!(run.error().contains("the Dockerfile `Dockerfile` cannot be read: "), "{}", run.error());
+    assert!(run.error().contains("symbolic links"), "{}", run.error());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use lifecycle::ActionError;
-use oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, annotation, media_type};
+use oci::{CONFIG_LIMIT, Descriptor, Digest, Layout, Manifest, Platform, Root, annotation, media_type};
 
 use crate::base_images::ImageConfig;
 use crate::image::Image;
@@ -25,6 +25,8 @@ pub(crate) struct BuiltImage {
     pub(crate) platforms: Vec<(Platform, Manifest)>,
     /// The builder's attestations.
     pub(crate) attestations: Vec<Attestation>,
+    /// The evidence that was fetched together with an image of a release.
+    pub(crate) evidence: Vec<Descriptor>,
 }
 
 /// An in-toto statement of the builder.
@@ -77,25 +79,23 @@ pub(crate) fn import(
         several => image_index(several, annotations)?,
     };
     into.add_blob(&root.bytes)?;
-    Ok(BuiltImage { root, platforms, attestations })
+    Ok(BuiltImage { root, platforms, attestations, evidence: Vec::new() })
 }
 
 impl BuiltImage {
-    /// Names the image in its layout. The name is the last thing that is written of an image.
-    ///
-    /// # Errors
-    /// If the layout cannot be written.
-    pub(crate) fn name_in(&self, layout: &Layout, image: &Image) -> anyhow::Result<()> {
-        let mut descriptor = self.root.descriptor();
+    /// Returns the entries of the image in the index of its layout: its name, its platforms, and its evidence.
+    pub(crate) fn entries(&self, image: &Image, evidence: &[Descriptor]) -> Vec<Root> {
         // Tools find the referrers of a platform only if the layout's index lists the platform itself.
-        for (platform, manifest) in self.platforms.iter().filter(|(_, manifest)| manifest.digest != self.root.digest) {
-            let child = Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() };
-            layout.add_root(&child, None)?;
-        }
+        let platforms = self.platforms.iter().filter(|(_, manifest)| manifest.digest != self.root.digest);
+        let platforms = platforms
+            .map(|(platform, manifest)| Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() });
+        let unnamed = platforms.chain(self.evidence.iter().chain(evidence).cloned());
+        let mut entries: Vec<Root> = unnamed.map(|descriptor| Root { descriptor, name: None }).collect();
+        let mut descriptor = self.root.descriptor();
         let image_name = image.definition.image_name.value.clone();
         descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
-        layout.add_root(&descriptor, Some(&image.key))?;
-        Ok(())
+        entries.push(Root { descriptor, name: Some(image.key.clone()) });
+        entries
     }
 }
 

@@ -12,11 +12,11 @@ use lifecycle::AtSourceLocation;
 use lifecycle::evidence::lint::{LintCounts, LintFinding, LintLevel};
 use lifecycle::evidence::scan::{ScanCounts, ScanPolicy, ScanVerdict};
 use lifecycle::evidence::waivers::{self, Waiver};
-use lifecycle::evidence::{provenance, sarif};
+use lifecycle::evidence::{Artifact, provenance, sarif};
 use lifecycle::inputs::CommonOptions;
 use lifecycle::naming::Project;
 use lifecycle::{ActionError, Diagnostic, clock, plural};
-use oci::{Digest, Layout};
+use oci::{Descriptor, Digest, Layout, StoreError};
 use runner_protocol::{Annotation, Level, Runner};
 
 use crate::built_image::BuiltImage;
@@ -75,6 +75,8 @@ pub(crate) struct CheckResults {
     pub(crate) details: String,
     /// SARIF documents.
     pub(crate) sarif: Vec<Vec<u8>>,
+    /// The evidence that was written to the layout. The layout lists it once the image has its name.
+    pub(crate) evidence: Vec<Descriptor>,
 }
 
 /// An image that was built, with the facts of its build.
@@ -102,6 +104,15 @@ pub(crate) struct CheckSubject<'a> {
 impl CheckSubject<'_> {
     fn name(&self) -> &str {
         self.image.definition.image_name.value.as_str()
+    }
+}
+
+impl CheckResults {
+    /// Writes evidence to the layout.
+    fn attach(&mut self, artifact: Result<Artifact, StoreError>, layout: &Layout) -> Result<(), ActionError> {
+        let entry = artifact.and_then(|artifact| artifact.write_to(layout)).map_err(not_attached)?;
+        self.evidence.push(entry);
+        Ok(())
     }
 }
 
@@ -272,8 +283,11 @@ impl Checks {
         let attached = [
             lint.map_or(Ok(()), |document| self.attach_lint(subject, &document, checked)),
             self.scan(subject, checked).await,
-            self.sbom(subject).await,
-            if subject.options.provenance == ProvenanceChoice::None { Ok(()) } else { attach_provenance(subject) },
+            self.sbom(subject, checked).await,
+            match subject.options.provenance {
+                ProvenanceChoice::None => Ok(()),
+                _ => attach_provenance(subject, checked),
+            },
         ];
         checked.problems.extend(attached.into_iter().filter_map(Result::err));
     }
@@ -314,7 +328,7 @@ impl Checks {
     ) -> Result<(), ActionError> {
         self.write_sarif(subject.image, LINT_REPORT, document, checked)?;
         let artifact = sarif::artifact(&subject.built.root.descriptor(), document, &clock::now());
-        artifact.and_then(|artifact| artifact.add_to(subject.layout)).map_err(not_attached)
+        checked.attach(artifact, subject.layout)
     }
 
     async fn scan(&self, subject: &CheckSubject<'_>, checked: &mut CheckResults) -> Result<(), ActionError> {
@@ -332,11 +346,11 @@ impl Checks {
         let verdict = ScanVerdict::of(&image.key, subject.name(), &scans, &self.policy);
         for scan in &scans {
             let artifact = scan.artifact(&image.key, subject.name(), &self.policy.waivers);
-            artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
+            checked.attach(artifact, layout)?;
             let created = sbom::created(layout, &scan.subject)?;
             let vex = scan.vex(&image.key, subject.name(), &self.policy.waivers, &created).map_err(not_attached)?;
             if let Some(vex) = vex {
-                vex.add_to(layout).map_err(not_attached)?;
+                checked.attach(Ok(vex), layout)?;
             }
         }
         let document = sarif::scan(&image.dockerfile_display, &verdict, self.platforms.as_deref());
@@ -362,7 +376,7 @@ impl Checks {
         Ok(())
     }
 
-    async fn sbom(&self, subject: &CheckSubject<'_>) -> Result<(), ActionError> {
+    async fn sbom(&self, subject: &CheckSubject<'_>, checked: &mut CheckResults) -> Result<(), ActionError> {
         let Some(generator) = &self.generator else { return Ok(()) };
         for (platform, manifest) in &subject.built.platforms {
             let target = SbomTarget {
@@ -376,7 +390,7 @@ impl Checks {
             let sbom = generator.generate(&target).await?;
             let platform = platform.to_string().replace('/', "-");
             self.write_report(subject.image, &format!("{platform}.{}", sbom.extension), &sbom.bytes)?;
-            sbom.artifact.add_to(subject.layout).map_err(not_attached)?;
+            checked.attach(Ok(sbom.artifact), subject.layout)?;
         }
         Ok(())
     }
@@ -412,7 +426,7 @@ fn is_report(end: &str) -> bool {
 }
 
 /// Attaches the builder's provenance of each platform, and the action's own of the root.
-fn attach_provenance(subject: &CheckSubject<'_>) -> Result<(), ActionError> {
+fn attach_provenance(subject: &CheckSubject<'_>, checked: &mut CheckResults) -> Result<(), ActionError> {
     let CheckSubject { project, options, image, built, layout, .. } = *subject;
     for attestation in &built.attestations {
         let platform = built.platforms.iter().find(|(_, manifest)| manifest.digest == attestation.platform);
@@ -424,7 +438,7 @@ fn attach_provenance(subject: &CheckSubject<'_>) -> Result<(), ActionError> {
             &attestation.statement,
             subject.finished,
         );
-        artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)?;
+        checked.attach(artifact, layout)?;
     }
     let relative = |path: &Path| path.strip_prefix(&project.workspace).unwrap_or(path).display().to_string();
     let digest = |(reference, digest): (&String, &String)| Some((reference.clone(), digest.parse().ok()?));
@@ -450,7 +464,7 @@ fn attach_provenance(subject: &CheckSubject<'_>) -> Result<(), ActionError> {
         finished: subject.finished,
     };
     let artifact = build.artifact(&built.root.descriptor(), &subject.runner.variables);
-    artifact.and_then(|artifact| artifact.add_to(layout)).map_err(not_attached)
+    checked.attach(artifact, layout)
 }
 
 /// Warns about waivers for images that no template defines.
@@ -499,6 +513,6 @@ fn copy_of(problem: &ActionError) -> ActionError {
     }
 }
 
-fn not_attached(error: oci::StoreError) -> ActionError {
+fn not_attached(error: StoreError) -> ActionError {
     ActionError::failure("the evidence cannot be attached").because(error)
 }

@@ -5,6 +5,7 @@ mod build_contexts;
 mod builder;
 mod built_image;
 mod checks;
+mod commit_time;
 mod content_key;
 mod context_files;
 mod dockerfile;
@@ -28,6 +29,7 @@ mod single_image_layout;
 mod soci;
 mod soci_obstacle;
 mod tools;
+mod trial_names;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +39,7 @@ use std::time::Duration;
 
 use lifecycle::access::Login;
 use lifecycle::{ActionError, plural};
-use runner_protocol::{Action, Runner, Verdict};
+use runner_protocol::{Action, Annotation, Level, Runner, Verdict};
 use tempfile::TempDir;
 
 use builder::{BaseCredentials, Builder, ImageLoader};
@@ -47,7 +49,7 @@ use image::Image;
 use inputs::Inputs;
 use pipeline::Pipeline;
 use report::BuildReport;
-use request::BuildRequest;
+use request::{BuildRequest, ProvenanceChoice};
 use soci::SociConverter;
 
 const ACTION: Action = Action {
@@ -75,8 +77,13 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary_folder(&runner));
     let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;
     let images = plan::plan(&request.common.project, &request.build, &runner, folder.path())?;
+    trial_names::remarks(&request.common.project).into_iter().for_each(|remark| runner.remark(remark));
     report::write_matrix(&images, &runner);
     let builder = Builder::choose(&request.build, &images, &runner, folder.path()).await?;
+    if request.build.provenance != ProvenanceChoice::None && runner.variables.repository_url().is_none() {
+        let message = "the provenance will name no repository, so the gate `provenance` refuses the images (hint: set GITHUB_REPOSITORY to OWNER/REPO)";
+        runner.remark(Annotation::new(Level::Notice, message));
+    }
     let verdict = build_images(&builder, &request, &images, folder.path(), &runner).await;
     builder.close().await;
     remove(folder).await;

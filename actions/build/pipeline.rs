@@ -10,13 +10,15 @@ use lifecycle::AtSourceLocation;
 use lifecycle::evidence::provenance::builder_id;
 use lifecycle::{ActionError, Diagnostic, clock};
 use oci::{Layout, annotation};
-use runner_protocol::{Annotation, Level, Program, Runner, command, run};
+use runner_protocol::{Annotation, Level, Runner};
 
 use crate::builder::{
-    BaseCredentials, BuildFailure, BuildOutput, BuildParameters, Builder, ImageLoader, last_log_line, run_blocking,
+    BaseCredentials, BuildFailure, BuildOutput, BuildParameters, Builder, ImageLoader, last_log_line, remedy,
+    run_blocking,
 };
 use crate::built_image::{self, ATTESTATION_LIMIT, BASE_ANNOTATION, BuilderExport, BuiltImage};
 use crate::checks::{CheckResults, CheckSubject, Checks};
+use crate::commit_time::commit_time;
 use crate::content_key::ContentKey;
 use crate::image::Image;
 use crate::image_result::{BuildStatus, ImageResult};
@@ -54,7 +56,7 @@ pub(crate) async fn dry_run(
     runner: &Runner,
 ) -> anyhow::Result<Vec<ImageResult>> {
     let sources = ReuseSources::find(request, builder.name()).await?;
-    let epoch = commit_time(request).await;
+    let epoch = commit_time(&request.common.project.folder, runner).await;
     let credentials = BaseCredentials::none();
     let mut results = Vec::new();
     for (number, image) in images.iter().enumerate() {
@@ -211,7 +213,7 @@ impl Pipeline<'_> {
 
     /// Builds the images that are not reused from a release, several at a time.
     async fn build_all(&self, images: &[Image], sources: &ReuseSources<'_>, runner: &Runner) -> Vec<ImageResult> {
-        let epoch = commit_time(self.request).await;
+        let epoch = commit_time(&self.request.common.project.folder, runner).await;
         let layout = &Layout::at(&self.request.layout);
         let builds = images.iter().enumerate().map(|(number, image)| async move {
             let folder = self.folder.join(number.to_string());
@@ -355,19 +357,20 @@ fn build_parameters<'a>(
     }
 }
 
-/// Names all images in the layout, or none if one is missing.
+/// Names all images in the layout and lists their evidence, or does nothing if an image is missing.
 fn name_all(images: &[Image], results: &[ImageResult], layout: &Layout) -> anyhow::Result<()> {
     if results.iter().any(|result| result.built.is_none() && result.reused.is_none()) {
         return Ok(());
     }
+    let mut entries = Vec::new();
     for (image, result) in images.iter().zip(results) {
         match (&result.built, &result.reused) {
-            (Some(built), _) => built.name_in(layout, image)?,
-            (None, Some(reused)) => reused.add_to(layout, image)?,
+            (Some(built), _) => entries.extend(built.entries(image, &result.checked.evidence)),
+            (None, Some(reused)) => entries.push(reused.entry(layout, image)?),
             (None, None) => {}
         }
     }
-    Ok(())
+    Ok(layout.replace(entries)?)
 }
 
 async fn build(
@@ -445,11 +448,13 @@ fn describe(image: &Image, failure: BuildFailure) -> ActionError {
         let output = if failed.output.is_empty() { String::new() } else { format!(": {}", failed.output.join(" | ")) };
         let problem = ActionError::failure(format!("{message}: `{}` failed{output}", failed.instruction))
             .at(failed.source_location);
-        return failure.problem.hint.into_iter().fold(problem, ActionError::hint);
+        let hint = failure.problem.hint.or_else(|| remedy(&failure.log).map(str::to_owned));
+        return hint.into_iter().fold(problem, ActionError::hint);
     }
     let source_location =
         failure.problem.source_location.clone().unwrap_or_else(|| image.definition.dockerfile.source_location.clone());
-    let hint = failure.problem.hint.clone().or_else(|| last_log_line(&failure.log));
+    let hint = failure.problem.hint.clone().or_else(|| remedy(&failure.log).map(str::to_owned));
+    let hint = hint.or_else(|| last_log_line(&failure.log));
     let is_usage_error = failure.problem.is_usage_error;
     let problem =
         ActionError { is_usage_error, ..ActionError::failure(message) }.at(source_location).because(failure.problem);
@@ -489,12 +494,4 @@ fn labels(request: &BuildRequest, runner: &Runner, image: &Image, epoch: Option<
     label("version", request.version.as_ref().map(ToString::to_string));
     labels.extend(request.build.labels.clone());
     labels
-}
-
-/// Returns the time of the commit, which dates the images so that two builds of it are the same.
-async fn commit_time(request: &BuildRequest) -> Option<i64> {
-    let mut git = command(Program::Git, "git");
-    git.arg("-C").arg(&request.common.project.folder).args(["log", "-1", "--format=%ct"]);
-    let finished = run(git, 1024, Duration::from_secs(30)).await.ok()?;
-    String::from_utf8(finished.stdout).ok()?.trim().parse().ok()
 }

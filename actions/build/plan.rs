@@ -111,21 +111,24 @@ pub(crate) fn plan(
     Ok(images)
 }
 
-/// Reports findings in the template as annotations.
+/// Reports findings in the template as annotations, in the order of their lines.
 ///
 /// # Errors
-/// The first error among the findings; the others become annotations.
+/// The last error among the findings, which is annotated after all others.
 fn report_findings(findings: Vec<Finding>, runner: &Runner) -> Result<(), ActionError> {
-    let mut first_error = None;
+    let mut last_error: Option<Finding> = None;
     for finding in findings {
         match finding.severity {
-            Severity::Error if first_error.is_none() => first_error = Some(finding),
-            Severity::Error => runner.annotate(annotation(&finding, Level::Error)),
+            Severity::Error => {
+                if let Some(before) = last_error.replace(finding) {
+                    runner.annotate(annotation(&before, Level::Error));
+                }
+            }
             Severity::Warning => runner.remark(annotation(&finding, Level::Warning)),
             Severity::Notice => runner.remark(annotation(&finding, Level::Notice)),
         }
     }
-    first_error.map_or(Ok(()), |finding| {
+    last_error.map_or(Ok(()), |finding| {
         let problem = ActionError::usage_error(finding.message).at(finding.source_location);
         Err(finding.hint.into_iter().fold(problem, |problem, hint| problem.hint(hint)))
     })
@@ -467,6 +470,13 @@ impl PathKind {
 
     fn missing(self, definition: &ImageDefinition, folder: &Path) -> ActionError {
         let path = self.of(definition);
+        // A folder that cannot be entered, or a loop of links, does not show what is in it.
+        if let Err(error) = std::fs::metadata(folder.join(&path.value))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            let message = format!("the {} `{}` cannot be read", self.name(), path.value.display());
+            return ActionError::usage_error(message).at(path.source_location.clone()).because(error);
+        }
         let suggestion = match definition.source {
             ImageSource::Mapping(_) => self.suggestion(&path.value, folder),
             ImageSource::Metadata(_) => None,

@@ -8,7 +8,7 @@ use lifecycle::deployment::platforms;
 use lifecycle::evidence::read;
 use lifecycle::{ActionError, clock};
 use oci::transfer::{Graph, copy};
-use oci::{BlobSource, Layout, Manifest, Platform, Reference, Store, StoreError};
+use oci::{BlobSource, Descriptor, Layout, Manifest, Platform, Reference, Store, StoreError};
 
 use crate::built_image::BuiltImage;
 use crate::request::ReuseOptions;
@@ -38,8 +38,8 @@ pub(crate) async fn fetch_if_stale(
     let platforms = of_platforms(&store, &graph).await?;
     match stale(&store, &platforms, options).await? {
         Some(reason) => {
-            fetch(&store, &graph, layout).await?;
-            let built = BuiltImage { root: graph.root, platforms, attestations: Vec::new() };
+            let evidence = fetch(&store, &graph, layout).await?;
+            let built = BuiltImage { root: graph.root, platforms, attestations: Vec::new(), evidence };
             Ok(Some(Fetched { built, reason }))
         }
         None => Ok(None),
@@ -86,8 +86,8 @@ async fn stale(
     Ok(None)
 }
 
-/// Copies an image with its evidence into a layout. The image gets its name later.
-async fn fetch(store: &Arc<dyn Store>, graph: &Graph, layout: &Layout) -> anyhow::Result<()> {
+/// Copies an image with its evidence into a layout, and returns the evidence. The image gets its name later.
+async fn fetch(store: &Arc<dyn Store>, graph: &Graph, layout: &Layout) -> anyhow::Result<Vec<Descriptor>> {
     let target: Arc<dyn Store> = Arc::new(layout.clone());
     let source: Arc<dyn BlobSource> = store.clone();
     for blob in &graph.blobs {
@@ -98,5 +98,9 @@ async fn fetch(store: &Arc<dyn Store>, graph: &Graph, layout: &Layout) -> anyhow
     }
     let evidence = copy::needed_attachments(store, &target, graph, false).await?;
     copy::attachments(store, &target, &evidence, Err).await?;
-    Ok(())
+    let entry = |referrer: &Graph| {
+        let Manifest { annotations, .. } = &referrer.root;
+        Descriptor { annotations: annotations.clone(), ..referrer.root.descriptor() }
+    };
+    Ok(evidence.referrers.iter().map(entry).collect())
 }

@@ -12,7 +12,9 @@ use lifecycle::deployment::platforms;
 use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
 use lifecycle::{ActionError, Diagnostic, setup};
-use oci::{Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Store, StoreError, Tag, annotation, listed};
+use oci::{
+    Descriptor, Digest, ErrorKind, Layout, Manifest, Platform, Root, Store, StoreError, Tag, annotation, listed,
+};
 use runner_protocol::{Program, command, run};
 
 use crate::dockerignore::Dockerignore;
@@ -346,15 +348,15 @@ impl ReusedImage {
         }
     }
 
-    /// Adds a reference to the image to the layout. The publish action copies the image from its registry.
-    pub(crate) fn add_to(&self, layout: &Layout, image: &Image) -> anyhow::Result<()> {
+    /// Writes the manifest to the layout, and returns an entry that refers to the image. The publish action copies the image
+    /// from its registry.
+    pub(crate) fn entry(&self, layout: &Layout, image: &Image) -> anyhow::Result<Root> {
         layout.add_blob(&self.manifest.bytes)?;
         let mut descriptor: Descriptor = self.manifest.descriptor();
         let image_name = image.definition.image_name.value.clone();
         descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
         descriptor.annotations.insert(annotation::REUSED_FROM.to_owned(), self.reference.clone());
-        layout.add_root(&descriptor, Some(&image.key))?;
-        Ok(())
+        Ok(Root { descriptor, name: Some(image.key.clone()) })
     }
 }
 

@@ -138,7 +138,7 @@ impl SociConverter {
         if !finished.status.success() {
             let log = String::from_utf8_lossy(&log);
             let last: String = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().into();
-            let last: String = last.chars().take(300).collect();
+            let last = lifecycle::shortened(&last, 300);
             return Err(failed(ActionError::failure(format!("soci failed with {}: {last}", finished.status))).into());
         }
         let layout = layout.clone();
@@ -229,5 +229,5 @@ fn import(output: &Layout, original: &BuiltImage, layout: &Layout) -> anyhow::Re
             attestation.platform = converted.digest.clone();
         }
     }
-    Ok(BuiltImage { root, platforms, attestations })
+    Ok(BuiltImage { root, platforms, attestations, evidence: original.evidence.clone() })
 }

@@ -10,7 +10,7 @@ use lifecycle::delivery::{self, Delivery, HeldVersion, PlannedWrites, Remark};
 use lifecycle::delta::Delta;
 use lifecycle::deployment::refusal;
 use lifecycle::evidence::{GateResult, GateStatus, SourceCommit, VerificationSummary};
-use lifecycle::inputs::EvidenceMode;
+use lifecycle::inputs::{EvidenceMode, unused_endpoints};
 use lifecycle::naming::{Named, Names, UnmanagedReference};
 use lifecycle::preflight::{self, Check, PlannedImage, PlannedRun};
 use lifecycle::signing::refuse_disk;
@@ -74,6 +74,9 @@ impl Plan {
                 runner.remark(warning.clone());
             }
         }
+        let used = targets.locations().chain(sources.locations()).map(|(reference, _)| reference);
+        let used = used.chain(targets.unmanaged.iter().map(|unmanaged| &unmanaged.reference));
+        unused_endpoints(&request.common.options.endpoints, used).into_iter().for_each(|unused| runner.remark(unused));
         if let Some((first, second)) = targets.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);

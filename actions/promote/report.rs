@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use lifecycle::AtSourceLocation;
 use lifecycle::delivery::{
-    self, Attachments, Outcome, PlannedWrites, Stage, Status, failures, handling, images_table, notes, show_writes,
+    self, Attachments, Outcome, PlannedWrites, Stage, Status, failure_lines, failures, handling, images_table, notes,
+    show_writes,
 };
 use lifecycle::deployment::report_missing;
 use lifecycle::evidence::{GateResult, GateStatus};
@@ -62,7 +63,9 @@ pub(crate) async fn write(
     let table = table(&results);
     runner.show(&table);
     let writes = show_writes(writes, runner);
-    let checked = if request.common.dry_run { preflight::show("promote", checks, runner) } else { String::new() };
+    let failed = failure_lines(plan.images.iter().map(|planned| &planned.image));
+    let checked =
+        if request.common.dry_run { preflight::show("promote", checks, &failed, runner) } else { String::new() };
     let gates = gates_table(&results);
     if let Some(gates) = &gates {
         runner.show(gates);
@@ -172,7 +175,7 @@ fn gates_table(results: &[PromotionResult]) -> Option<Table> {
                 Cell::text(&result.outcome.name),
                 Cell::code(&gate.name),
                 Cell::text(status),
-                Cell::text(&gate.detail),
+                Cell::message(&gate.detail),
             ]);
         }
     }

@@ -42,7 +42,12 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     };
     let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
     let writer = Writer { target, writing, concurrency, runner: &runner };
-    let stage = if request.common.dry_run { Stage::Planned } else { Stage::Applied };
+    let stage = match request.common.dry_run {
+        true => Stage::Planned,
+        // Half a release would keep its version: after the mistake is mended, the rebuilt images have other digests.
+        false if plan.images.iter().any(|planned| planned.delivery.is_err()) => Stage::Blocked,
+        false => Stage::Applied,
+    };
     let registries = Registries { aws: &target.aws, options: &request.common.options, runner: &runner };
     let signer = request.signing.signing.as_ref().map(|signing| Signer { signing, registries });
     let sign = async |to: &Reference, digests: &[Digest]| match &signer {

@@ -2,13 +2,14 @@
 
 use futures::stream::{self, StreamExt};
 
-use lifecycle::ActionError;
 use lifecycle::delivery::{Planned, PlannedWrites};
+use lifecycle::inputs::unused_endpoints;
 use lifecycle::layouts::Layouts;
-use lifecycle::naming::{Named, UnmanagedReference};
+use lifecycle::naming::{Module, Named, UnmanagedReference};
 use lifecycle::preflight::{self, Check, PlannedImage, PlannedRun};
 use lifecycle::signing::refuse_disk;
-use runner_protocol::Runner;
+use lifecycle::{ActionError, nearest};
+use runner_protocol::{Annotation, Level, Runner};
 use time::OffsetDateTime;
 
 use crate::publication;
@@ -19,6 +20,41 @@ pub(crate) struct Plan {
     pub(crate) images: Vec<Planned>,
     /// Other images that the template deploys.
     pub(crate) unmanaged: Vec<UnmanagedReference>,
+}
+
+/// The environments through which promote moves images by default.
+const LADDER: [&str; 3] = ["dev", "test", "prod"];
+
+/// Returns a notice if an image skips environments, or if nothing knows the environment.
+fn unusual_environment(request: &Request) -> Option<Annotation> {
+    let (project, environment) = (&request.common.project, &request.environment);
+    let of_file = project.images_file().map(|file| file.environments.iter().map(|name| name.value.clone()).collect());
+    let listed = |module: &Module| {
+        let parameters = module.template.parameters().into_iter();
+        parameters.filter(|one| one.is_called_environment()).map(|one| one.allowed_values).find(|all| !all.is_empty())
+    };
+    let listed: Option<Vec<String>> = project.modules.iter().find_map(listed);
+    let listed = listed.or(of_file).filter(|all| !all.is_empty());
+    let ladder = listed.clone().unwrap_or_else(|| LADDER.map(str::to_owned).to_vec());
+    let message = match ladder.iter().position(|one| one == environment) {
+        Some(0) => return None,
+        Some(place) => format!(
+            "this publishes to {environment} without {}: publish to {} and use promote, which evaluates gates",
+            ladder[..place].join(" and "),
+            ladder[0]
+        ),
+        None if listed.is_some() => return None,
+        None => {
+            let meant = nearest(environment, ladder.iter().map(String::as_str));
+            let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
+            format!(
+                "nothing lists the environment `{environment}`, and promote's own list is {} (hint: {meant}list the \
+                 environments in `AllowedValues` of the template's parameter)",
+                ladder.join(", ")
+            )
+        }
+    };
+    Some(Annotation::new(Level::Notice, message))
 }
 
 impl Plan {
@@ -41,6 +77,10 @@ impl Plan {
         if request.signing.signing.is_some() {
             refuse_disk(&names)?;
         }
+        let used = names.locations().map(|(reference, _)| reference);
+        let used = used.chain(names.unmanaged.iter().map(|unmanaged| &unmanaged.reference));
+        let unused = unused_endpoints(&request.common.options.endpoints, used);
+        unused.into_iter().chain(unusual_environment(request)).for_each(|remark| runner.remark(remark));
         let extra_tags = |named: &Named| request.common.project.extra_tags(&request.writing.extra_tags, named, release);
         let extra_tags = names.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(names.locations(), &request.writing.allowed_accounts).await?;

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use lifecycle::delivery::{
-    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, failures, handling, images_table,
-    notes, show_writes,
+    self, Attachments, Outcome, Planned, PlannedWrites, Stage, Status, annotate, failure_lines, failures, handling,
+    images_table, notes, show_writes,
 };
 use lifecycle::deployment::report_missing;
 use lifecycle::preflight::{self, Check};
@@ -39,8 +39,13 @@ impl PublicationResult {
     fn new(planned: &Planned, stage: Stage) -> Self {
         let delivery = planned.delivery.as_ref().ok();
         let reference = &planned.named.reference;
+        let mut outcome = Outcome::of(planned, stage);
+        if outcome.status == Status::Blocked {
+            // Its reference does not hold the digest.
+            outcome.digest = None;
+        }
         Self {
-            outcome: Outcome::of(planned, stage),
+            outcome,
             deployed: match (&planned.named.pin, delivery) {
                 (Some(_), Some(delivery)) => format!("{}@{}", reference.repository_address(), delivery.digest()),
                 _ => reference.to_string(),
@@ -71,16 +76,21 @@ pub(crate) fn write(
     }
     let table = table(&results);
     runner.show(&table);
+    if stage == Stage::Blocked {
+        let failed = results.iter().filter(|result| result.outcome.status == Status::Failed).count();
+        let of = plural(results.len(), "image");
+        runner.say(format!("{failed} of {of} cannot be published{NOTHING_WRITTEN}"));
+    }
     results.iter().filter(|result| result.traffic.total() > 0).for_each(|result| runner.say(traffic(result)));
     let writes = show_writes(writes, runner);
     let checked = match stage {
-        Stage::Planned => preflight::show("publish", checks, runner),
+        Stage::Planned => preflight::show("publish", checks, &failure_lines(images.iter()), runner),
         Stage::Blocked | Stage::Applied => String::new(),
     };
     let missing = report_missing(missing, request.release(), runner);
     if request.common.summary {
         let (failures, notes) = (failures(images.iter()), notes(images.iter()));
-        let heading = heading(request, &results, checks);
+        let heading = heading(request, &results, checks) + if stage == Stage::Blocked { NOTHING_WRITTEN } else { "" };
         let outcomes: Vec<&Outcome> = results.iter().map(|result| &result.outcome).collect();
         let table = images_table(&table, &outcomes);
         let missing = if missing.is_empty() { missing } else { format!("{missing}\n") };
@@ -91,12 +101,15 @@ pub(crate) fn write(
         let is_failed = outcomes.iter().any(|one| one.status == Status::Failed);
         runner.summarize(&runner.variables.links(is_failed.then_some(TROUBLESHOOTING)));
     }
-    let published = results.iter().filter(|result| result.outcome.status != Status::Failed);
+    let published = results.iter().filter(|result| !matches!(result.outcome.status, Status::Failed | Status::Blocked));
     let references: Vec<&str> = published.map(|result| result.deployed.as_str()).collect();
     runner.output("references", references.join("\n"));
     let verdict = delivery::output(&results, |result| &result.outcome, runner);
     if preflight::has_failed(checks) { Verdict::Fail } else { verdict }
 }
+
+/// What a run says if an image cannot be published.
+const NOTHING_WRITTEN: &str = "; nothing was written";
 
 /// Names the published images for `actions/attest`. An image whose tag keeps another digest is left out.
 fn name_artifacts(images: &[Planned], runner: &Runner) {

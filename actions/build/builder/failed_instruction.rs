@@ -1,6 +1,6 @@
 //! Finds the instruction that failed in a builder's log, with its last output.
 
-use lifecycle::SourceLocation;
+use lifecycle::{SourceLocation, shortened};
 
 use crate::dockerfile::{Dockerfile, Instruction};
 
@@ -36,7 +36,7 @@ impl FailedInstruction {
 
 fn one_line(text: &str) -> String {
     let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
-    if text.chars().count() > CHARACTERS { text.chars().take(CHARACTERS).chain(['…']).collect() } else { text }
+    shortened(&text, CHARACTERS)
 }
 
 /// Returns the instruction at the end of buildah's log, which repeats it on one line.

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use lifecycle::ActionError;
 use lifecycle::evidence::lint::LintFinding;
+use lifecycle::{ActionError, shortened};
 use oci::Platform;
 use runner_protocol::{Grant, Runner, grant};
 
@@ -256,12 +256,41 @@ fn command_line(program: &str, arguments: &[String]) -> String {
     format!("{program} {}", arguments.iter().map(quote).collect::<Vec<_>>().join(" "))
 }
 
+/// The most characters of a builder's last line that are shown.
+const LAST_LINE: usize = 300;
+
+/// Returns what to do about failures whose cause no builder explains.
+pub(crate) fn remedy(log: &[u8]) -> Option<&'static str> {
+    let log = String::from_utf8_lossy(log);
+    let has = |words: &[&str]| words.iter().any(|words| log.contains(words));
+    if has(&["exec format error"]) {
+        return Some(
+            "this machine does not run programs of that platform: add `docker/setup-qemu-action` before this step, or \
+             build each platform on a runner of its own (`native-runners` of the reusable workflows)",
+        );
+    }
+    let is_pull = has(&["initializing source", "failed to resolve source metadata", "load metadata for"]);
+    let is_unreachable = has(&[
+        "no such host",
+        "connection refused",
+        "i/o timeout",
+        "network is unreachable",
+        "toomanyrequests",
+        "deadline exceeded",
+        "server misbehaving",
+        "Temporary failure in name resolution",
+    ]);
+    (is_pull && is_unreachable).then_some(
+        "pull base images from somewhere else with the input `base-images`, such as `docker.io/=mirror.example/docker-hub/`",
+    )
+}
+
 /// Returns the last informative line of a builder's log, as a hint.
 pub(crate) fn last_log_line(log: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(log);
     let line = text.lines().rev().map(str::trim).find(|line| !is_uninformative(line))?;
-    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(format!("the builder's last output: {line}"))
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    Some(format!("the builder's last output: {}", shortened(&line, LAST_LINE)))
 }
 
 /// Whether a line only repeats an instruction or an exit code, and the cause is in a line before it.
@@ -288,5 +317,16 @@ mod tests {
         assert_eq!(words(run), "the builder's last output: no rule");
         assert!(words(copy).ends_with("copier: stat: \"/a\": no such file or directory"), "{}", words(copy));
         assert_eq!(last_log_line(b"\n---\n"), None);
+        let long = format!("Error: {} no such host", "x".repeat(400));
+        assert!(words(&long).ends_with(" no such host"));
+        let of = |log: &str| remedy(log.as_bytes()).unwrap_or_default();
+        assert!(
+            of("process failed to start with error: fork/exec /bin/sh: exec format error")
+                .contains("setup-qemu-action")
+        );
+        assert!(
+            of("Error: initializing source docker://busybox:1.37: pinging: no such host").contains("`base-images`")
+        );
+        assert_eq!(of("curl: (6) no such host"), "");
     }
 }

@@ -203,7 +203,7 @@ impl Candidate<'_> {
     pub(super) async fn provenance(&self, requirement: &Requirement) -> GateOutcome {
         let Some(required) = self.gates.runner.variables.repository_url() else {
             let why = "needs the repository of this run, but its variables do not name one";
-            return Err(blocked(why, "run it on a CI system, or set GITHUB_REPOSITORY to OWNER/REPO"));
+            return Err(blocked(why, "run it on a CI system, or set GITHUB_REPOSITORY to OWNER/REPO, for build too"));
         };
         let store = &self.delivery.source;
         let of_root = read::provenance(store, self.root()).await;
@@ -218,7 +218,15 @@ impl Candidate<'_> {
         for (name, digest) in subjects {
             let found = read::provenance(store, digest).await.map(those_with_repository);
             let provenance = self.newest_content((EvidenceKind::Provenance, requirement), &name, found).await?;
-            let repository = provenance.repository.unwrap_or_else(|| "no repository".to_owned());
+            let Some(repository) = provenance.repository else {
+                let why = format!(
+                    "needs an image that was built from {required}; the provenance of {name} names no repository"
+                );
+                return Err(blocked(
+                    why,
+                    "set GITHUB_REPOSITORY to OWNER/REPO before build, and publish a new version",
+                ));
+            };
             if !same_repository(&repository, &required) {
                 let why = format!(
                     "needs an image that was built from {required}; the provenance of {name} names {repository}"

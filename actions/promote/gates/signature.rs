@@ -373,7 +373,7 @@ impl WorkflowIdentity {
                 Ok(vec![format!("--key={key}"), "--insecure-ignore-tlog=true".to_owned()])
             }
             Identity::OfRepository => {
-                let missing = "`signature` names no identity, and the variables of this run name no repository that signs: name the identity";
+                let missing = "`signature` names no identity, and the variables of this run name no repository that signs: write `signature=https://github.com/OWNER/REPO/.github/workflows/FILE.yml@refs/heads/main`";
                 Ok(certificate(self.arguments.clone().ok_or(missing)?, &self.issuer))
             }
             Identity::Certificate { subject, issuer } => {

@@ -10,7 +10,7 @@ use super::intrinsics::{Guard, Scope};
 use super::parameters::{Parameter, assignment, is_environment};
 use super::unreadable::account_macros;
 use super::usage::{Usage, UsagePlace};
-use super::value::Need;
+use super::value::{Need, Origin};
 use super::{Context, File, Template, fargate, roles};
 use crate::SourceLocation;
 use oci::Platform;
@@ -243,6 +243,17 @@ impl Template {
 
     fn task_findings(&self, users: &BTreeMap<&str, Vec<&Usage>>, context: &Context) -> Vec<Finding> {
         let ours: BTreeSet<&str> = users.values().flatten().map(|usage| usage.resource.as_str()).collect();
+        // A parameter that holds the registry holds one of ECR, for all that is known.
+        let is_in_ecr = |usage: &&&Usage| match usage.registry_part.as_ref().map(|part| &part.origin) {
+            Some(Origin::Host(host)) => host.contains(".dkr.ecr") || host.contains(".dkr-ecr"),
+            Some(Origin::Ssm(_)) => true,
+            Some(Origin::Parameter(name)) => {
+                self.parameters().iter().any(|parameter| parameter.name == *name && parameter.is_ssm())
+            }
+            _ => false,
+        };
+        let in_ecr: BTreeSet<&str> =
+            users.values().flatten().filter(is_in_ecr).map(|usage| usage.resource.as_str()).collect();
         let guard = Guard::default();
         let scope = Scope::root(&self.file, context, &guard);
         let mut findings = Vec::new();
@@ -250,6 +261,9 @@ impl Template {
             findings.extend(fargate::finding(scope, properties));
             if ours.contains(id) {
                 findings.extend(roles::finding(scope, properties));
+            }
+            if in_ecr.contains(id) {
+                findings.extend(roles::missing(scope, properties));
             }
         });
         findings

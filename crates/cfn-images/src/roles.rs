@@ -4,6 +4,7 @@ use super::document::{Node, NodeKind};
 use super::finding::{Finding, Severity};
 use super::intrinsics::Scope;
 use super::resources::has_type;
+use super::runtime::is_fargate;
 use wildmatch::WildMatch;
 
 /// The actions that a pull from ECR requires.
@@ -43,6 +44,18 @@ pub(super) fn finding(scope: &Scope, properties: &Node) -> Option<Finding> {
     );
     let hint = "allow them, or attach the managed policy service-role/AmazonECSTaskExecutionRolePolicy";
     Some(Finding::new(Severity::Warning, scope.file.source_location(role.mark), message).hint(hint))
+}
+
+/// Reports a Fargate task without an execution role, if one of its images is in a private ECR registry, for all that is
+/// known.
+pub(super) fn missing(scope: &Scope, properties: &Node) -> Option<Finding> {
+    if properties.get("ExecutionRoleArn").is_some() || !is_fargate(scope, properties) {
+        return None;
+    }
+    let message = "the task has no `ExecutionRoleArn`, and Fargate pulls images from ECR with this role".to_owned();
+    let hint = "name a role with the managed policy service-role/AmazonECSTaskExecutionRolePolicy";
+    let containers = properties.get("ContainerDefinitions")?;
+    Some(Finding::new(Severity::Warning, scope.source_location(containers), message).hint(hint))
 }
 
 /// Returns the logical ID in `!GetAtt Role.Arn` or `!Sub ${Role.Arn}`.

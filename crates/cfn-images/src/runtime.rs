@@ -200,13 +200,28 @@ fn family_and_architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Pl
     let architectures = said("CpuArchitecture", "X86_64")?.map(|architecture| match architecture.as_str() {
         "X86_64" => Ok("amd64"),
         "ARM64" => Ok("arm64"),
-        other => Err(scope.mistake(node, format!("`{other}` is not X86_64 or ARM64"))),
+        other => Err(unknown_architecture(scope, node, ("CpuArchitecture", other), ["X86_64", "ARM64"])),
     })?;
     let of_family = |family: &&'static str| {
         let platforms = architectures.all.iter().map(|architecture| Platform::new(family, architecture, None));
         platforms.collect::<Vec<_>>()
     };
     Ok(Alternatives { all: families.all.iter().flat_map(of_family).collect(), why: families.why.or(architectures.why) })
+}
+
+/// Returns the mistake of an architecture that AWS does not know, with the one that is meant by its other names.
+fn unknown_architecture(
+    scope: &Scope,
+    node: &Node,
+    (property, given): (&str, &str),
+    [x86, arm]: [&str; 2],
+) -> Unresolved {
+    let mistake = scope.mistake(node, format!("`{given}` of `{property}` is not {x86} or {arm}"));
+    match given.to_ascii_lowercase().replace('-', "_").as_str() {
+        "arm64" | "aarch64" | "arm" | "armv8" | "arm64v8" => mistake.hint(format!("did you mean `{arm}`?")),
+        "x86_64" | "amd64" | "x64" | "x86" | "intel" => mistake.hint(format!("did you mean `{x86}`?")),
+        _ => mistake,
+    }
 }
 
 /// Evaluates `Architectures` of Lambda.
@@ -223,7 +238,7 @@ fn architectures(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, U
         let platforms = items.into_iter().map(|item| match item.into_known(|| scope.source_location(node))?.as_str() {
             "x86_64" => Ok(Platform::linux("amd64")),
             "arm64" => Ok(Platform::linux("arm64")),
-            other => Err(scope.mistake(node, format!("`{other}` is not x86_64 or arm64"))),
+            other => Err(unknown_architecture(scope, node, ("Architectures", other), ["x86_64", "arm64"])),
         });
         platforms.collect::<Result<Vec<_>, _>>()
     })?;
@@ -237,7 +252,7 @@ fn architecture(scope: &Scope, node: &Node) -> Result<Alternatives<Platform>, Un
         value => match value.into_known(|| scope.source_location(node))?.as_str() {
             "X86_64" => Ok(Platform::linux("amd64")),
             "ARM64" => Ok(Platform::linux("arm64")),
-            other => Err(scope.mistake(node, format!("`{other}` is not X86_64 or ARM64"))),
+            other => Err(unknown_architecture(scope, node, ("Architecture", other), ["X86_64", "ARM64"])),
         },
     })
 }

@@ -23,7 +23,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// Joins the messages of an error and its causes. Location and hint are those of the first error in the chain that
-    /// has one.
+    /// has one; a hint that only repeats the message is left out.
     pub fn of(error: &anyhow::Error) -> Self {
         let explained: Vec<&dyn Explain> = error.chain().filter_map(as_explain).collect();
         let mut messages: Vec<String> = Vec::new();
@@ -33,12 +33,13 @@ impl Diagnostic {
                 messages.push(cause);
             }
         }
+        let message = messages.join(": ");
         Self {
-            message: messages.join(": "),
             source_location: explained.iter().find_map(|cause| cause.source_location()),
-            hint: explained.iter().find_map(|cause| cause.hint()),
+            hint: explained.iter().filter_map(|cause| cause.hint()).find(|hint| !message.contains(hint.as_str())),
             block: explained.iter().find_map(|cause| cause.block()),
             exit_code: if explained.iter().any(|cause| cause.is_usage_error()) { 2 } else { 1 },
+            message,
         }
     }
 
@@ -88,6 +89,9 @@ mod tests {
         let diagnostic = Diagnostic::of(&error);
         insta::assert_snapshot!(diagnostic.line(), @"template.yaml:41:13: image `Web` failed: no answer from `h`: connection refused (hint: is it up?)");
         assert_eq!(diagnostic.exit_code, 1);
+        let repeated =
+            ActionError::failure("it failed").because(ActionError::failure("no such host")).hint("no such host");
+        assert_eq!(Diagnostic::of(&repeated.into()).line(), "it failed: no such host");
         assert_eq!(Diagnostic::of(&InputError::Required("version").into()).exit_code, 2);
     }
 }

@@ -37,6 +37,7 @@ pub mod preflight;
 pub mod reporting;
 pub mod retention;
 pub mod setup;
+mod shortened;
 #[cfg(feature = "services")]
 pub mod signing;
 pub mod workspace;
@@ -48,3 +49,4 @@ pub use error::{ActionError, Explain};
 pub use nearest::nearest;
 pub use plural::plural;
 pub use secrecy::{ExposeSecret, SecretString};
+pub use shortened::shortened;

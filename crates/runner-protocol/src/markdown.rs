@@ -115,9 +115,9 @@ fn entity(character: char) -> String {
 
 /// Splits off the punctuation around a word, which may remain ordinary text.
 fn without_punctuation(word: &str) -> (&str, &str, &str) {
-    let core = word.trim_start_matches(['(', '[', '{', '<', '"', '\'']);
+    let core = word.trim_start_matches(['(', '[', '{', '<', '"', '\'', '`']);
     let before = &word[..word.len() - core.len()];
-    let inner = core.trim_end_matches([')', ']', '}', '>', '"', '\'', '.', ',', ';', ':', '!', '?']);
+    let inner = core.trim_end_matches([')', ']', '}', '>', '"', '\'', '`', '.', ',', ';', ':', '!', '?']);
     (before, inner, &core[inner.len()..])
 }
 

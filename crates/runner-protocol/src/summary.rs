@@ -31,6 +31,8 @@ pub struct Table {
 pub enum Cell {
     /// Running text.
     Text(String),
+    /// A message, in which the text between backticks is code.
+    Message(String),
     /// Code: names, digests, references.
     Code(String),
     /// A link. The URL has to be trusted.
@@ -112,19 +114,26 @@ impl Cell {
         Self::Text(text.into())
     }
 
+    /// Returns a cell with a message, in which the text between backticks is code.
+    pub fn message(text: impl Into<String>) -> Self {
+        Self::Message(text.into())
+    }
+
     /// Returns a cell with code.
     pub fn code(text: impl Into<String>) -> Self {
         Self::Code(text.into())
     }
 
     fn is_not_empty(&self) -> bool {
-        let (Self::Text(text) | Self::Code(text) | Self::Link(text) | Self::Linked(text, _)) = self;
+        let (Self::Text(text) | Self::Message(text) | Self::Code(text) | Self::Link(text) | Self::Linked(text, _)) =
+            self;
         !text.is_empty()
     }
 
     fn markdown(&self) -> String {
         match self {
             Self::Text(text) => escape(text),
+            Self::Message(text) => message(text),
             Self::Code(text) if text.is_empty() => String::new(),
             Self::Code(text) => code(text),
             Self::Link(address) => format!("<{address}>"),
@@ -133,7 +142,8 @@ impl Cell {
     }
 
     fn plain(&self) -> String {
-        let (Self::Text(text) | Self::Code(text) | Self::Link(text) | Self::Linked(text, _)) = self;
+        let (Self::Text(text) | Self::Message(text) | Self::Code(text) | Self::Link(text) | Self::Linked(text, _)) =
+            self;
         on_one_line(text)
     }
 }

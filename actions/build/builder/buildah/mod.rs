@@ -517,14 +517,22 @@ fn without_noise(log: &str) -> String {
     log.split_inclusive('\n').filter(|line| !is_noise(line)).collect()
 }
 
+/// Words of failures that are due to ids without a mapping.
+const OF_IDS: [&str; 6] = ["lchown", "chown", "insufficient UIDs or GIDs", "setgroups", "UID/GID", "mapping for user"];
+
 /// Adds a hint if the log shows that something is missing on the machine.
 fn with_hint(problem: ActionError, log: &str) -> ActionError {
     let is_about = |words: &str| log.contains(words);
-    let hint = if is_about("no subuid ranges found")
+    // Without ranges, buildah only warns, and most images can still be built.
+    let has_no_ids = is_about("no subuid ranges found")
         || is_about("no subgid ranges found")
         || is_about("cannot find UID/GID for user")
-        || is_about("lchown") && is_about("insufficient UIDs or GIDs")
-    {
+        || is_about("insufficient UIDs or GIDs");
+    let is_cause = |line: &str| {
+        let is_warning = line.contains("level=warning") || line.contains("level=info");
+        !is_warning && OF_IDS.iter().any(|words| line.contains(words))
+    };
+    let hint = if has_no_ids && log.lines().any(is_cause) {
         "this user has no range of ids in /etc/subuid and /etc/subgid: \
          sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\""
     } else if is_about("exec: \"newuidmap\": executable file not found")

@@ -94,7 +94,7 @@ Resources:
     insta::assert_snapshot!(findings(text), @r"
     template.yaml:9:5 Error: `Fargate` runs image `Arm` on linux/amd64, but it is built for linux/arm64 (set `RuntimePlatform`, or the mapping's `platforms`)
     template.yaml:17:26 Error: `Stated` runs image `Arm` on linux/amd64, but it is built for linux/arm64 (set `RuntimePlatform`, or the mapping's `platforms`)
-    template.yaml:23:24 Error: `MIPS` is not X86_64 or ARM64
+    template.yaml:23:24 Error: `MIPS` of `CpuArchitecture` is not X86_64 or ARM64
     template.yaml:25:93 Error: `Function` takes an image of one platform, but `Both` is built for linux/amd64, linux/arm64 (Lambda takes no multi-platform image: declare a second image for the other platform)
     template.yaml:29:11 Error: `Runner` runs image `Arm` on linux/amd64, but it is built for linux/arm64 (`AWS::AppRunner::Service` runs linux/amd64 only: set the mapping's `platforms`)
     ");
@@ -167,6 +167,32 @@ fn execution_roles_that_may_not_pull() {
         );
         assert_eq!(role(lacking), expected, "{lacking}");
     }
+}
+
+#[test]
+fn fargate_tasks_without_an_execution_role() {
+    let of = |registry: &str, properties: &str| {
+        findings(&format!(
+            "Parameters: {{Prefix: {{Type: 'AWS::SSM::Parameter::Value<String>', Default: /registry}}}}\n\
+             Mappings: {{ImageBuildConfiguration: {{App: {{imageName: app}}}}}}\nResources:\n  Task:\n    \
+             Type: AWS::ECS::TaskDefinition\n    Properties:\n      ContainerDefinitions: [{{Image: !Sub '{registry}/app'}}]\n      {properties}\n"
+        ))
+    };
+    let missing = "has no `ExecutionRoleArn`, and Fargate pulls images from ECR with this role";
+    let fargate = "RequiresCompatibilities: [FARGATE]";
+    for registry in [
+        "${Prefix}",
+        "111122223333.dkr.ecr.us-east-1.amazonaws.com",
+        "${AWS::AccountId}.dkr.ecr.${AWS::Region}.amazonaws.com",
+    ] {
+        assert!(of(registry, fargate).contains(missing), "{registry}: {}", of(registry, fargate));
+        assert!(!of(registry, "RequiresCompatibilities: [EC2]").contains(missing), "{registry}");
+        assert!(
+            !of(registry, &format!("{fargate}\n      ExecutionRoleArn: !Ref Role")).contains(missing),
+            "{registry}"
+        );
+    }
+    assert!(!of("r.example", fargate).contains(missing));
 }
 
 #[test]

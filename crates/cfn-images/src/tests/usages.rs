@@ -173,7 +173,7 @@ Resources:
     Chosen linux/amd64
     Chosen linux/arm64
     Any : parameter `Any` has no default and no value was given
-    Wrong : `x86` is not x86_64 or arm64
+    Wrong : `x86` of `Architectures` is not x86_64 or arm64
     ");
 }
 

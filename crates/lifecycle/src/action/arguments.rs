@@ -99,7 +99,10 @@ impl ActionOption {
         let Some((input, default)) = action.inputs.iter().find(|(input, _)| kebab(input) == name) else {
             let inputs: Vec<String> = action.inputs.iter().map(|(input, _)| kebab(input)).collect();
             let known = inputs.iter().map(String::as_str).chain(FILES.iter().map(|(option, ..)| *option));
-            let meant = nearest(name, known).map(|meant| format!("did you mean `--{meant}`? ")).unwrap_or_default();
+            let meant = other_name(name, &inputs)
+                .or_else(|| nearest(name, known))
+                .map(|meant| format!("did you mean `--{meant}`? "))
+                .unwrap_or_default();
             let message = format!("unknown option `--{}` of {}", name.escape_debug(), action.name);
             return Err(ActionError::usage_error(message)
                 .hint(format!("{meant}`action-{} --help` lists all options", action.name)));
@@ -107,6 +110,21 @@ impl ActionOption {
         let variable = format!("INPUT_{}", input.to_uppercase());
         Ok(Self { variable, is_switch: matches!(*default, "true" | "false") })
     }
+}
+
+/// Names of one thing in different actions.
+const OTHER_NAMES: [(&str, &str); 5] = [
+    ("environment", "to"),
+    ("to", "environment"),
+    ("from", "environment"),
+    ("registry", "target-registry"),
+    ("role-to-assume", "target-role"),
+];
+
+/// Returns the name that an action has for an input of another action.
+pub(super) fn other_name<'i>(name: &str, inputs: &'i [String]) -> Option<&'i str> {
+    let names = OTHER_NAMES.iter().filter(|(one, _)| *one == name);
+    names.flat_map(|(_, other)| inputs.iter().find(|input| input == other)).map(String::as_str).next()
 }
 
 #[cfg(test)]
@@ -151,6 +169,16 @@ mod tests {
         assert_eq!(parse(&["--version"]), Ok(Arguments::Version));
         assert_eq!(parse(&["--inputs"]), Ok(Arguments::Inputs));
         assert_eq!(parse(&["--version", "1", "--help"]), Ok(Arguments::Help));
+    }
+
+    #[test]
+    fn the_name_in_another_action_is_suggested() {
+        let inputs = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let promote = inputs(&["to", "environments", "target-registry"]);
+        assert_eq!(other_name("environment", &promote), Some("to"));
+        assert_eq!(other_name("registry", &promote), Some("target-registry"));
+        assert_eq!(other_name("to", &inputs(&["environment"])), Some("environment"));
+        assert_eq!(other_name("version", &promote), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::nearest;
 use crate::{ActionError, Diagnostic};
-use arguments::Arguments;
+use arguments::{Arguments, other_name};
 use runner_protocol::{Action, Annotation, Level, Runner, Variables, Verdict};
 
 /// How long the work may take to stop after a signal. GitHub's runner sends the next signal after 7.5 s, and the report
@@ -144,8 +144,13 @@ fn unknown_inputs(action: &Action, variables: &Variables) -> Vec<Annotation> {
     let is_unknown =
         |name: &&str| !action.inputs.iter().any(|(input, _)| name.replace('-', "_").eq_ignore_ascii_case(input));
     let unknown = variables.with_prefix("INPUT_").filter(is_unknown);
+    let inputs: Vec<String> = action.inputs.iter().map(|(input, _)| input.replace('_', "-")).collect();
     let warning = |name: &str| {
-        let meant = nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input));
+        let kebab = name.replace('_', "-").to_lowercase();
+        let other = other_name(&kebab, &inputs).map(|other| other.replace('-', "_"));
+        let near =
+            || nearest(&name.replace('-', "_"), action.inputs.iter().map(|(input, _)| *input)).map(str::to_owned);
+        let meant = other.or_else(near);
         let meant = meant.map(|input| format!(" (hint: did you mean `INPUT_{}`?)", input.to_uppercase()));
         let message = format!("unknown input `INPUT_{name}` of {}, ignored{}", action.name, meant.unwrap_or_default());
         Annotation::new(Level::Warning, message)

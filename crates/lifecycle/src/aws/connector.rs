@@ -46,6 +46,15 @@ impl SdkHttpClient for SdkClient {
     }
 }
 
+/// An endpoint that cannot be reached, or that does not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from {address}")]
+pub(super) struct NoConnection {
+    /// The URL without its path.
+    pub(super) address: String,
+    source: BoxError,
+}
+
 #[derive(Clone)]
 struct SdkConnector {
     client: HttpClient,
@@ -70,13 +79,19 @@ impl SdkConnector {
         let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let broken = |error: BoxError| StoreError::new(ErrorKind::Invalid, "the request can't be sent").because(error);
         let request = request.map(|body| body.map_err(broken).boxed_unsync());
+        let to = request.uri().clone();
+        let failed = |source: BoxError| {
+            let (scheme, host) = (to.scheme_str().unwrap_or_default(), to.host().unwrap_or_default());
+            let port = to.port().map(|port| format!(":{port}")).unwrap_or_default();
+            NoConnection { address: format!("{scheme}://{host}{port}"), source }.into()
+        };
         let answer = match tokio::time::timeout(self.answer, self.client.send(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if Refused::behind(error.as_ref()).is_some() => {
                 return Err(ConnectorError::other(error, None));
             }
-            Ok(Err(error)) => return Err(ConnectorError::io(error)),
-            Err(late) => return Err(ConnectorError::timeout(late.into())),
+            Ok(Err(error)) => return Err(ConnectorError::io(failed(error))),
+            Err(late) => return Err(ConnectorError::timeout(failed(late.into()))),
         };
         let answer = answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, ANSWER_LIMIT)));
         HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))

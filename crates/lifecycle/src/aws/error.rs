@@ -6,7 +6,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::{Explain, setup};
+use super::connector::NoConnection;
+use crate::{Explain, setup, shortened};
 use oci::BoxError;
 use registry::http_client::Refused;
 use runner_protocol::CiSystem;
@@ -149,7 +150,11 @@ impl Error {
                 Self::no_credentials(format!("{action}: no AWS credentials"))
             }
             Some(_) => Self::no_credentials(format!("{action}: no AWS credentials ({innermost})")),
-            None => Self::new(AwsErrorKind::Other, format!("{action}: no answer ({innermost})")),
+            None => {
+                let from = causes(&error).find_map(|cause| cause.downcast_ref::<NoConnection>());
+                let from = from.map(|to| format!(" from {}", to.address)).unwrap_or_default();
+                Self::new(AwsErrorKind::Other, format!("{action}: no answer{from} ({innermost})"))
+            }
         }
     }
 
@@ -200,8 +205,13 @@ pub(super) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option
     error.as_service_error()?.code().map(str::to_owned)
 }
 
+/// The most characters of a service's message that are shown.
+const SAID: usize = 400;
+
 pub(super) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(400).collect()
+    let line: String =
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect();
+    shortened(&line, SAID)
 }
 
 impl Explain for Error {

@@ -29,7 +29,9 @@ use runner_protocol::{Level, Runner};
 
 pub use github_records::{GitHubRecord, GitHubRecords};
 pub use handling::handling;
-pub use outcome::{Outcome, Stage, Status, annotate, failures, images_table, notes, output, show_writes};
+pub use outcome::{
+    Outcome, Stage, Status, annotate, failure_lines, failures, images_table, notes, output, show_writes,
+};
 pub use record::attach;
 pub use remark::Remark;
 pub use repository::RepositoryState;

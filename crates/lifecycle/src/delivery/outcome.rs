@@ -33,7 +33,7 @@ pub enum Status {
     Promoted,
     /// The target was already as it should be.
     Unchanged,
-    /// A gate of this image or of another did not pass.
+    /// A gate of this image or of another did not pass, or another image cannot be published.
     Blocked,
     /// The delivery failed.
     Failed,
@@ -80,6 +80,7 @@ impl Status {
 
     fn of(delivery: &Delivery, stage: Stage) -> Self {
         match (stage, delivery.kind) {
+            (Stage::Blocked, RecordKind::Publish) if delivery.is_done() => Self::Unchanged,
             (Stage::Blocked, _) => Self::Blocked,
             _ if delivery.is_done() => Self::Unchanged,
             (Stage::Planned, _) => Self::Planned,
@@ -111,6 +112,12 @@ impl Outcome {
             status,
         }
     }
+}
+
+/// Returns the failures of images, each as one line with its hint.
+pub fn failure_lines<'a>(images: impl Iterator<Item = &'a Planned>) -> Vec<String> {
+    let errors = images.filter_map(|planned| planned.delivery.as_ref().err());
+    errors.map(|error| Diagnostic::of(error).line()).collect()
 }
 
 /// Formats the failures of images for the summary, each with its hint.

@@ -66,12 +66,19 @@ impl Artifact {
     /// # Errors
     /// If the layout cannot be written.
     pub fn add_to(&self, layout: &Layout) -> Result<(), StoreError> {
+        layout.add_root(&self.write_to(layout)?, None)
+    }
+
+    /// Writes the content of the referrer to a layout on disk, and returns the entry that the layout does not have yet.
+    ///
+    /// # Errors
+    /// If the layout cannot be written.
+    pub fn write_to(&self, layout: &Layout) -> Result<Descriptor, StoreError> {
         for bytes in self.blobs.values() {
             layout.add_blob(bytes)?;
         }
         layout.add_blob(&self.manifest.bytes)?;
-        let descriptor = Descriptor { annotations: self.manifest.annotations.clone(), ..self.manifest.descriptor() };
-        layout.add_root(&descriptor, None)
+        Ok(Descriptor { annotations: self.manifest.annotations.clone(), ..self.manifest.descriptor() })
     }
 }
 

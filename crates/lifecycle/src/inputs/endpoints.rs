@@ -1,10 +1,11 @@
 //! Parses the input `registry-endpoints`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use url::Url;
 
-use runner_protocol::{Input, InputError};
+use oci::Reference;
+use runner_protocol::{Annotation, Input, InputError, Level};
 
 /// Parses `registry-endpoints`: one `host=url` per line.
 ///
@@ -24,12 +25,27 @@ pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, Inpu
             return Err(refuse("an address without user and password; `docker login` is how credentials are given"));
         }
         let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let url = url.ok_or_else(|| refuse("lines of the form host=https://address"))?;
+        let url = url.ok_or_else(|| refuse("lines of the form host=https://address or host=http://address"))?;
         if endpoints.insert(host.to_owned(), url).is_some() {
             return Err(refuse("each host once"));
         }
     }
     Ok(endpoints)
+}
+
+/// Returns a warning for each address in `registry-endpoints` of a registry that the run does not use.
+pub fn unused_endpoints<'r>(
+    endpoints: &BTreeMap<String, Url>,
+    used: impl Iterator<Item = &'r Reference>,
+) -> Vec<Annotation> {
+    let used: BTreeSet<String> = used.map(|reference| reference.location.to_string()).collect();
+    let unused = endpoints.keys().filter(|host| !used.contains(*host));
+    let known = || used.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ");
+    let warning = |host: &String| {
+        let message = format!("`registry-endpoints` has an address of `{host}`, and this run uses only {}", known());
+        Annotation::new(Level::Warning, message)
+    };
+    unused.map(warning).collect()
 }
 
 /// Returns a line without its secrets: everything before the last `@` except the registry's host is cut, and so is the

@@ -12,6 +12,7 @@ use crate::aws::RepositorySettings;
 use crate::naming::{Project, ProjectInputs};
 use ::registry::Options;
 use endpoints::endpoints;
+pub use endpoints::unused_endpoints;
 use options::{accounts, concurrency};
 use runner_protocol::{Input, InputError, Runner};
 

@@ -1,7 +1,7 @@
 //! A template that is evaluated for an environment.
 
 use super::lookups::look_up_needs;
-use super::{Module, unmanaged};
+use super::{Module, ssm_values, unmanaged};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::access::RegistryAccess;
@@ -105,10 +105,12 @@ impl<'m> EvaluatedModule<'m> {
             let problem = ActionError::usage_error(format!("image `{}`: {message}", image.key.value));
             return Err(problem.at(image.key.source_location.clone()).hint(hint).into());
         };
-        match self.context.ssm.get(&name) {
-            Some(value) => Ok(value.trim().trim_end_matches('/').to_owned()),
-            None => Ok(access.aws.parameter(&name).await?.trim().trim_end_matches('/').to_owned()),
-        }
+        let value = match self.context.ssm.get(&name) {
+            Some(value) => value.clone(),
+            None => access.aws.parameter(&name).await?,
+        };
+        ssm_values::refuse_registry(&name, &value)?;
+        Ok(value.trim().trim_end_matches('/').to_owned())
     }
 
     /// Returns the SSM parameters that the template reads by their names or by parameters of its own.

@@ -11,6 +11,7 @@ mod other_environment;
 mod placeholders;
 mod project;
 mod proposal;
+mod ssm_values;
 mod templates;
 mod unmanaged;
 

@@ -6,6 +6,7 @@ use super::evaluated_module::EvaluatedModule;
 use super::given_reference::GivenReference;
 use super::lookups::look_up;
 use super::placeholders::PatternInput;
+use super::ssm_values;
 use super::{Module, Named, Project, Release, UnmanagedReference};
 use crate::ActionError;
 use crate::AtSourceLocation;
@@ -64,6 +65,7 @@ impl Project {
             let mut context = self.initial_context(module, release, access)?;
             look_up(&mut context, &module.template, access).await?;
             let evaluation = EvaluatedModule::of(module, context)?;
+            ssm_values::refuse(&evaluation.context, &evaluation.usages)?;
             refuse_mistakes(&evaluation.usages)?;
             evaluated.push(evaluation);
         }

@@ -170,6 +170,11 @@ impl Project {
         });
     }
 
+    /// Returns whether the input `reference` or the images file names the images.
+    pub fn has_reference(&self) -> bool {
+        self.reference.is_some()
+    }
+
     /// Returns the settings of the images file, if there is one.
     pub fn images_file(&self) -> Option<&ImagesFile> {
         self.modules.iter().find_map(|module| module.template.images_file())

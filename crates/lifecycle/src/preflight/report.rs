@@ -12,8 +12,8 @@ pub fn has_failed(checks: &[Check]) -> bool {
 }
 
 /// Shows the checks in the log, annotates those that failed or warn, sets the output `checks`, and returns a section for
-/// the summary.
-pub fn show(action: &str, checks: &[Check], runner: &Runner) -> String {
+/// the summary. `said` are the failures of images, whose remedies are not annotated again.
+pub fn show(action: &str, checks: &[Check], said: &[String], runner: &Runner) -> String {
     runner.output("checks", serde_json::json!(checks).to_string());
     if checks.is_empty() {
         return String::new();
@@ -22,6 +22,7 @@ pub fn show(action: &str, checks: &[Check], runner: &Runner) -> String {
         let level = match check.status {
             // The failure of an image has an annotation of its own.
             _ if check.check == "image" => continue,
+            _ if check.remedy.as_ref().is_some_and(|remedy| said.iter().any(|line| line.contains(remedy))) => continue,
             CheckStatus::Failed => Level::Error,
             CheckStatus::Warning => Level::Warning,
             CheckStatus::Unknown | CheckStatus::Note | CheckStatus::Passed => continue,
@@ -62,8 +63,8 @@ fn table(checks: &[Check]) -> Table {
             Cell::text(name),
             Cell::text(&check.subject),
             Cell::text(check.status.name()),
-            Cell::text(&check.detail),
-            Cell::text(check.remedy.as_deref().unwrap_or_default()),
+            Cell::message(&check.detail),
+            Cell::message(check.remedy.as_deref().unwrap_or_default()),
         ]);
     }
     table.filled()

@@ -1,6 +1,6 @@
 //! `index.json` of a layout: its entries, and the lock for changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -135,29 +135,103 @@ impl Layout {
             return Ok(());
         }
         let _lock = self.lock()?;
+        let roots = self.roots()?;
         let is_named = |root: &Root| root.name.as_deref().is_some_and(|name| names.contains(&name));
-        let (gone, kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_named);
-        if gone.is_empty() {
+        if !roots.iter().any(is_named) {
             return Ok(());
         }
-        let mut digests: Vec<Digest> = Vec::new();
-        for root in gone {
-            if let Some(manifest) = self.manifest_of(&root.descriptor)? {
-                digests.extend(manifest.children().iter().map(|child| child.digest.clone()));
+        let (gone, kept): (Vec<Root>, Vec<Root>) = roots.into_iter().partition(is_named);
+        let kept = self.without_leftovers(&gone, &kept, kept.clone())?;
+        self.write_index(kept)
+    }
+
+    /// Adds images with everything that belongs to them, in one write: another process sees all of it or nothing, and of
+    /// two processes that write the same names, the last one wins.
+    ///
+    /// An entry replaces the one with the same name. Entries without a name stay only if they belong to an image with a
+    /// name: referrers of images that are replaced, or that never got their name, are removed. Blobs are kept.
+    ///
+    /// # Errors
+    /// Returns an error if the layout cannot be written.
+    pub fn replace(&self, entries: Vec<Root>) -> Result<(), StoreError> {
+        self.create()?;
+        let _lock = self.lock()?;
+        let names: HashSet<&str> = entries.iter().filter_map(|entry| entry.name.as_deref()).collect();
+        let is_replaced = |root: &Root| root.name.as_deref().is_some_and(|name| names.contains(name));
+        let (mut gone, kept): (Vec<Root>, Vec<Root>) = self.roots()?.into_iter().partition(is_replaced);
+        // What an earlier run attached to the same digest is not the evidence of this run.
+        gone.extend(entries.iter().filter(|entry| entry.name.is_some()).cloned());
+        let live: Vec<Root> = kept.iter().chain(&entries).cloned().collect();
+        let mut roots = self.without_leftovers(&gone, &live, kept)?;
+        for Root { mut descriptor, name } in entries {
+            if let Some(name) = &name {
+                descriptor.annotations.insert(annotation::REF_NAME.to_owned(), name.clone());
+            } else if roots.iter().any(|root| root.name.is_none() && root.descriptor.digest == descriptor.digest) {
+                continue;
             }
-            digests.push(root.descriptor.digest);
+            roots.push(Root { descriptor, name });
         }
-        let mut staying = Vec::new();
-        for root in kept {
-            let subject = match root.name {
-                Some(_) => None,
-                None => self.links(&root.descriptor)?.and_then(|links| links.subject.clone()),
-            };
-            if !subject.is_some_and(|subject| digests.contains(&subject)) {
-                staying.push(root);
+        self.write_index(roots)
+    }
+
+    /// Removes from `roots` the entries without a name that belong to no image: referrers of what is `gone`, referrers of
+    /// what no entry of `live` leads to, and manifests of `gone` that nothing else contains.
+    fn without_leftovers(&self, gone: &[Root], live: &[Root], roots: Vec<Root>) -> Result<Vec<Root>, StoreError> {
+        let mut images: Vec<&Descriptor> = Vec::new();
+        let named = live.iter().filter(|root| root.name.is_some());
+        images.extend(named.map(|root| &root.descriptor));
+        let gone = self.closure(gone.iter().map(|root| &root.descriptor))?;
+        for root in live.iter().filter(|root| root.name.is_none() && !gone.contains(&root.descriptor.digest)) {
+            if self.subject(&root.descriptor)?.is_none() {
+                images.push(&root.descriptor);
             }
         }
-        self.write_index(staying)
+        let mut reached = self.closure(images)?;
+        let mut kept = Vec::new();
+        let mut left = Vec::new();
+        for root in roots {
+            match (&root.name, self.subject(&root.descriptor)?) {
+                (None, Some(subject)) => left.push((root, subject)),
+                (None, None) if !reached.contains(&root.descriptor.digest) => {}
+                _ => kept.push(root),
+            }
+        }
+        // A referrer may have referrers of its own, in any order.
+        loop {
+            let belongs = |(_, subject): &(Root, Digest)| reached.contains(subject) && !gone.contains(subject);
+            let (belonging, others): (Vec<_>, Vec<_>) = left.into_iter().partition(belongs);
+            if belonging.is_empty() {
+                return Ok(kept);
+            }
+            for (root, _) in belonging {
+                reached.insert(root.descriptor.digest.clone());
+                kept.push(root);
+            }
+            left = others;
+        }
+    }
+
+    /// Returns the digests of manifests and of everything that their indexes contain.
+    fn closure<'a>(&self, roots: impl IntoIterator<Item = &'a Descriptor>) -> Result<HashSet<Digest>, StoreError> {
+        let mut left: Vec<Descriptor> = roots.into_iter().cloned().collect();
+        let mut reached = HashSet::new();
+        while let Some(descriptor) = left.pop() {
+            if reached.insert(descriptor.digest.clone())
+                && may_be_manifest(&descriptor.media_type)
+                && let Some(links) = self.links(&descriptor)?
+            {
+                left.extend(links.children.iter().cloned());
+            }
+        }
+        Ok(reached)
+    }
+
+    /// Returns the subject of a manifest. A manifest that is missing has none.
+    fn subject(&self, descriptor: &Descriptor) -> Result<Option<Digest>, StoreError> {
+        if !may_be_manifest(&descriptor.media_type) {
+            return Ok(None);
+        }
+        Ok(self.links(descriptor)?.and_then(|links| links.subject.clone()))
     }
 
     /// Returns whether a file's content was verified, and the file is unchanged.
@@ -217,6 +291,11 @@ impl Layout {
 pub(super) fn index_of<'a>(manifests: impl IntoIterator<Item = &'a Descriptor>) -> String {
     let manifests: Vec<_> = manifests.into_iter().map(Descriptor::to_json).collect();
     serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests}).to_string()
+}
+
+/// Returns whether an entry with a media type may be a manifest. The index of a build cache lists layers.
+pub(super) fn may_be_manifest(media_type: &str) -> bool {
+    media_type::MANIFESTS.contains(&media_type) || media_type.ends_with("manifest.v1+json") || media_type.is_empty()
 }
 
 /// Returns the state of a file.

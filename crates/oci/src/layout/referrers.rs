@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Layout;
-use super::index::{Links, ReferrersBySubject, Root};
+use super::index::{Links, ReferrersBySubject, Root, may_be_manifest};
 use crate::{Descriptor, Digest, ErrorKind, StoreError, Tag, annotation, media_type};
 
 /// The maximum number of manifests that can be reached through the indexes of a layout. A store with ten thousand images
@@ -105,11 +105,6 @@ impl Root {
         let tag = self.name.as_deref().and_then(|name| name.parse::<Tag>().ok());
         is_index && tag.is_some_and(|tag| tag.is_list_of_referrers())
     }
-}
-
-/// Returns whether an entry with a media type may be a manifest. The index of a build cache lists layers.
-fn may_be_manifest(media_type: &str) -> bool {
-    media_type::MANIFESTS.contains(&media_type) || media_type.ends_with("manifest.v1+json") || media_type.is_empty()
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ async fn other_version(image: &SourceImage, version: &Version) -> Option<Version
 
 /// Returns a warning if platforms that the mapping names are missing.
 async fn platforms_remark(project: &Project, named: &Named, image: &SourceImage) -> anyhow::Result<Option<Remark>> {
-    let definition = project.images().find(|image| image.key.value == named.key);
+    let definition = project.image(&named.key);
     let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
     let missing = missing_platforms(&image.store, &image.graph.root, declared).await?;
     if missing.is_empty() {

@@ -295,6 +295,10 @@ impl Store for Layouts {
         Ok(None)
     }
 
+    async fn has_complete(&self, _: &Manifest, _: &[Manifest]) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     async fn put_blob(&self, _: &Descriptor, _: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {
         Err(read_only())
     }

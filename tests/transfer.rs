@@ -339,3 +339,44 @@ fn all_tags_are_looked_up_at_one_time() {
         assert_eq!(*looks.0.lock().unwrap(), 3, "{}", shop.ecr.table());
     }
 }
+
+#[test]
+fn many_images_are_looked_up_at_one_time() {
+    const IMAGES: usize = 12;
+    /// Far longer than it takes where they are.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut template = String::from(BY_TAG.split("Mappings:").next().unwrap());
+    template += "Mappings:\n  ImageBuildConfiguration:\n";
+    let mut resources = String::from("Resources:\n");
+    for number in 0..IMAGES {
+        template += &format!("    Image{number}: {{imageName: shop/image-{number}}}\n");
+        resources += &format!(
+            "  Task{number}:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      ContainerDefinitions:\n        \
+             - {{Name: it, Image: !Sub '${{RepositoryPrefix}}/shop/image-{number}:${{Environment}}-${{DeploymentVersion}}'}}\n"
+        );
+    }
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(&(template + &resources));
+    for number in 0..IMAGES {
+        project.built(&format!("Image{number}"), &Image::new(1));
+        ecr.default_registry().create(&format!("shop/image-{number}"), RepositorySettings::default());
+    }
+    // No look is answered before all have been asked for: the tag and the digest of each image.
+    let looks = Arc::new((Mutex::new(0), Condvar::new(), AtomicU32::new(0)));
+    let seen = looks.clone();
+    let wait = move || {
+        let (count, changed, alone) = &*seen;
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        changed.notify_all();
+        let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < 2 * IMAGES).unwrap();
+        alone.fetch_add(u32::from(waited.1.timed_out()), SeqCst);
+    };
+    ecr.on(|entry| entry.kind == RequestKind::HeadManifest, 1, 2 * IMAGES as u64, Hook::run(wait));
+    bare(aws(project.publish(), &ecr)).run().exits(0);
+    assert_eq!((looks.2.load(SeqCst), *looks.0.lock().unwrap()), (0, 2 * IMAGES), "{}", ecr.table());
+    for number in 0..IMAGES {
+        ecr.default_registry().whole(&format!("shop/image-{number}"), "dev-1.0.0").unwrap();
+    }
+}

@@ -116,7 +116,7 @@ impl Plan {
             }
         });
         let images: Vec<Result<PlannedPromotion, ActionError>> =
-            stream::iter(images).buffered(request.common.concurrency).collect().await;
+            stream::iter(images).buffered(request.common.transfers).collect().await;
         Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, unmanaged: targets.unmanaged })
     }
 
@@ -176,7 +176,7 @@ impl Plan {
             return;
         }
         let checks: Vec<_> = self.images.iter_mut().map(|planned| planned.check_platforms(request)).collect();
-        let all = stream::iter(checks).buffered(request.common.concurrency).collect::<()>();
+        let all = stream::iter(checks).buffered(request.common.transfers).collect::<()>();
         tokio::select! {
             () = all => {}
             // A cancelled run writes nothing, so nothing has to be checked.

@@ -50,7 +50,7 @@ impl Plan {
             let delivery = publication::plan(request, &layouts, &named, extra_tags, runner).await;
             Planned::new(named, delivery)
         });
-        let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
+        let images = stream::iter(planned).buffered(request.common.transfers).collect().await;
         Ok(Self { images, unmanaged: names.unmanaged })
     }
     /// Looks at what would make the run itself fail. `writes` are those of the images that could be planned, by key.

@@ -92,7 +92,6 @@ impl Repository {
             body: Payload::Bytes(manifest.bytes.clone()),
             ..self.manifest_call(Method::PUT, reference)
         };
-        self.registry.budget.manifest().await;
         let refused = match self.registry.fetch_once(&operation, &self.counts, PAGE_LIMIT, call).await {
             Ok(answer) => match digest_header(&answer.headers) {
                 Some(said) if said != manifest.digest => {

@@ -8,7 +8,10 @@ use std::time::Duration;
 use ecr_fake::http::RequestKind;
 use ecr_fake::{ACCOUNT, Config, Ecr, Hook, Image, ImageSpec, LoggedRequest, REGION, RepositorySettings, kill};
 
+use ecr_fake::proxy::Proxy;
+
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, set_registry};
+use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Step, peak_memory};
 
 const OTHER_REGION: &str = "eu-west-1";
@@ -76,6 +79,53 @@ fn a_retag_takes_a_look_at_both_ends_and_a_put() {
     shop.ecr.clear_log();
     bare(shop.promote()).input("extra-tags", "stable\nnewest").run().exits(0);
     assert_eq!(shop.requests(), 2 + 2 * 2, "{}", shop.ecr.table());
+}
+
+#[test]
+fn an_image_that_is_there_under_another_tag_takes_three_requests() {
+    let shop = Shop::new(BY_TAG, Image::new(1));
+    shop.project.built("Api", &shop.image);
+    let publish =
+        |version| bare(aws(shop.project.publish(), &shop.ecr)).inputs(&[("images", "Api"), ("version", version)]);
+    publish("2.0.0").run().exits(0);
+    // The tag and the digest are looked up, and the tag is put.
+    assert_eq!(shop.requests(), 2 + 1, "{}", shop.ecr.table());
+    assert_eq!(shop.ecr.default_registry().resolve("shop/api", "dev-2.0.0"), Some(shop.image.root.digest.clone()));
+    shop.ecr.default_registry().whole("shop/api", "dev-2.0.0").unwrap();
+
+    // What is not there is looked up as well, and then copied.
+    let other = Image::new(2);
+    shop.project.built("Web", &other);
+    shop.ecr.default_registry().create("shop/web", RepositorySettings::default());
+    shop.ecr.clear_log();
+    publish("2.0.0").input("images", "Web").run().exits(0);
+    let (platforms, blobs) = of_image(&other);
+    assert_eq!(shop.requests(), 2 + 3 * blobs + platforms + 1, "{}", shop.ecr.table());
+}
+
+/// Other registries than ECR delete the manifest of a platform that an index refers to.
+#[test]
+fn outside_of_ecr_the_manifests_of_an_index_are_looked_up() {
+    let (registry, image) = (DockerRegistry::start(), Image::new(1));
+    let proxy = Proxy::start(&registry.url());
+    let project = Project::new(BY_TAG);
+    project.built("Api", &image);
+    let host = proxy.url().trim_start_matches("http://").to_owned();
+    let publish = |version| {
+        proxy.clear_log();
+        let step = bare(project.publish()).inputs(&[("images", "Api"), ("version", version), ("registry", &host)]);
+        step.run().exits(0);
+    };
+    publish("1.0.0");
+    publish("2.0.0");
+    let platforms = image.children.len();
+    assert_eq!(proxy.log().len(), 1 + (1 + platforms) + 1, "{:?}", proxy.counts());
+
+    let child = format!("shop/api/manifests/{}", image.children[0].digest);
+    assert_eq!(registry.request("DELETE", &child, "*/*", b"").0, 202);
+    publish("3.0.0");
+    assert_eq!(proxy.count(RequestKind::PutManifestByDigest), platforms, "{:?}", proxy.counts());
+    assert_eq!(registry.request("GET", &child, &image.children[0].media_type, b"").0, 200);
 }
 
 #[test]
@@ -287,5 +337,46 @@ fn all_tags_are_looked_up_at_one_time() {
         bare(step).input("extra-tags", "{environment}-a\n{environment}-b").run().exits(0);
         assert_eq!(looks.2.load(SeqCst), 0, "{}", shop.ecr.table());
         assert_eq!(*looks.0.lock().unwrap(), 3, "{}", shop.ecr.table());
+    }
+}
+
+#[test]
+fn many_images_are_looked_up_at_one_time() {
+    const IMAGES: usize = 12;
+    /// Far longer than it takes where they are.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut template = String::from(BY_TAG.split("Mappings:").next().unwrap());
+    template += "Mappings:\n  ImageBuildConfiguration:\n";
+    let mut resources = String::from("Resources:\n");
+    for number in 0..IMAGES {
+        template += &format!("    Image{number}: {{imageName: shop/image-{number}}}\n");
+        resources += &format!(
+            "  Task{number}:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      ContainerDefinitions:\n        \
+             - {{Name: it, Image: !Sub '${{RepositoryPrefix}}/shop/image-{number}:${{Environment}}-${{DeploymentVersion}}'}}\n"
+        );
+    }
+    let ecr = Ecr::start(Config::default());
+    set_registry(&ecr);
+    let project = Project::new(&(template + &resources));
+    for number in 0..IMAGES {
+        project.built(&format!("Image{number}"), &Image::new(1));
+        ecr.default_registry().create(&format!("shop/image-{number}"), RepositorySettings::default());
+    }
+    // No look is answered before all have been asked for: the tag and the digest of each image.
+    let looks = Arc::new((Mutex::new(0), Condvar::new(), AtomicU32::new(0)));
+    let seen = looks.clone();
+    let wait = move || {
+        let (count, changed, alone) = &*seen;
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        changed.notify_all();
+        let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < 2 * IMAGES).unwrap();
+        alone.fetch_add(u32::from(waited.1.timed_out()), SeqCst);
+    };
+    ecr.on(|entry| entry.kind == RequestKind::HeadManifest, 1, 2 * IMAGES as u64, Hook::run(wait));
+    bare(aws(project.publish(), &ecr)).run().exits(0);
+    assert_eq!((looks.2.load(SeqCst), *looks.0.lock().unwrap()), (0, 2 * IMAGES), "{}", ecr.table());
+    for number in 0..IMAGES {
+        ecr.default_registry().whole(&format!("shop/image-{number}"), "dev-1.0.0").unwrap();
     }
 }

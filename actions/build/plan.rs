@@ -57,12 +57,13 @@ pub(crate) fn plan(
     let is_mention = |usage: &Usage| usage.place == UsagePlace::Mention;
     let (mentioned, deployed): (Vec<Deployed>, Vec<Deployed>) =
         deployed.into_iter().partition(|deployed| deployed.usages.iter().all(is_mention));
-    let usages_of = |key: &str| -> Vec<Usage> {
-        deployed.iter().filter(|deployed| deployed.key == key).flat_map(|deployed| deployed.usages.clone()).collect()
-    };
+    let mut usages_by_key: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
+    for deployed in &deployed {
+        usages_by_key.entry(&deployed.key).or_default().extend(&deployed.usages);
+    }
     let definitions = modules.iter().flat_map(|module| &module.images);
     let keys = definitions.map(|definition| definition.key.value.as_str());
-    let unused: BTreeSet<&str> = keys.filter(|key| deployed.iter().all(|deployed| deployed.key != *key)).collect();
+    let unused: BTreeSet<&str> = keys.filter(|key| !usages_by_key.contains_key(key)).collect();
     // Resources that would deploy an image also tell its platforms.
     let mut conditional: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
     for (module, context) in modules.iter().zip(&contexts).filter(|_| !unused.is_empty()) {
@@ -84,7 +85,9 @@ pub(crate) fn plan(
                 let possible = all.iter().filter(|usage| usage.is_unknown_and_may_be(definition));
                 ImageUsages { deployed: Vec::new(), conditional, possible: possible.cloned().collect() }
             } else {
-                ImageUsages { deployed: usages_of(key), conditional: Vec::new(), possible: Vec::new() }
+                let deployed = usages_by_key.get(key.as_str()).map(Vec::as_slice).unwrap_or_default();
+                let deployed = deployed.iter().copied().cloned().collect();
+                ImageUsages { deployed, conditional: Vec::new(), possible: Vec::new() }
             };
             let deployed = usages.deployed.clone();
             report_findings(open_platform(options, definition, &deployed).into_iter().collect(), runner)?;

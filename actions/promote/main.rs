@@ -99,7 +99,7 @@ async fn promote(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     if let Some(notice) = plan.unused_lift(&request) {
         runner.annotate(Annotation::new(Level::Notice, notice));
     }
-    let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
+    let (target, writing, concurrency) = (&request.target, &request.writing, request.common.transfers);
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = if !plan.may_be_applied() {
         Stage::Blocked

@@ -125,9 +125,8 @@ impl Plan {
                 })
             }
         });
-        let images: Vec<_> = images.collect();
         let images: Vec<Result<PlannedPromotion, ActionError>> =
-            stream::iter(images).buffered(request.common.concurrency).collect().await;
+            stream::iter(images).buffered(request.common.transfers).collect().await;
         Ok(Self { images: images.into_iter().collect::<Result<_, _>>()?, unmanaged: targets.unmanaged })
     }
 
@@ -187,7 +186,7 @@ impl Plan {
             return;
         }
         let checks: Vec<_> = self.images.iter_mut().map(|planned| planned.check_platforms(request)).collect();
-        let all = stream::iter(checks).buffered(request.common.concurrency).collect::<()>();
+        let all = stream::iter(checks).buffered(request.common.transfers).collect::<()>();
         tokio::select! {
             () = all => {}
             // A cancelled run writes nothing, so nothing has to be checked.
@@ -254,11 +253,13 @@ impl Plan {
         writes: &[(String, PlannedWrites)],
         runner: &Runner,
     ) -> Vec<Check> {
+        let writes: BTreeMap<&str, &PlannedWrites> =
+            writes.iter().rev().map(|(key, writes)| (key.as_str(), writes)).collect();
         let images = self.images.iter().map(|planned| PlannedImage {
             named: &planned.image.named,
             source: Some(&planned.source),
             delivery: &planned.image.delivery,
-            writes: writes.iter().find(|(key, _)| *key == planned.image.named.key).map(|(_, writes)| writes),
+            writes: writes.get(planned.image.named.key.as_str()).copied(),
             held: planned.held(),
         });
         let run = PlannedRun {
@@ -347,7 +348,9 @@ pub(crate) fn matching_source<'n>(sources: &'n Names, target: &Named) -> Option<
         named.usages.iter().map(|usage| (usage.resource.clone(), usage.container.clone())).collect()
     };
     let target_users = users(target);
-    let mut candidates = sources.images.iter().filter(|source| source.key == target.key);
+    // The images are sorted by key.
+    let first = sources.images.partition_point(|source| source.key < target.key);
+    let mut candidates = sources.images[first..].iter().take_while(|source| source.key == target.key);
     let same_user = candidates.clone().find(|source| users(source).iter().any(|user| target_users.contains(user)));
     same_user.or_else(|| candidates.next())
 }

@@ -40,7 +40,7 @@ async fn publish(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
         // Nothing has been written yet, so there is nothing to clean up.
         () = runner.cancelled() => return Ok(Verdict::Fail),
     };
-    let (target, writing, concurrency) = (&request.target, &request.writing, request.common.concurrency);
+    let (target, writing, concurrency) = (&request.target, &request.writing, request.common.transfers);
     let writer = Writer { target, writing, concurrency, runner: &runner };
     let stage = match request.common.dry_run {
         true => Stage::Planned,

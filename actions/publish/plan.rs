@@ -1,5 +1,7 @@
 //! The plan of a run: what has to be written, before anything is.
 
+use std::collections::BTreeMap;
+
 use futures::stream::{self, StreamExt};
 
 use lifecycle::delivery::{Planned, PlannedWrites};
@@ -88,8 +90,7 @@ impl Plan {
             let delivery = publication::plan(request, &layouts, &named, extra_tags, runner).await;
             Planned::new(named, delivery)
         });
-        let planned: Vec<_> = planned.collect();
-        let images = stream::iter(planned).buffered(request.common.concurrency).collect().await;
+        let images = stream::iter(planned).buffered(request.common.transfers).collect().await;
         Ok(Self { images, unmanaged: names.unmanaged })
     }
     /// Looks at what would make the run itself fail. `writes` are those of the images that could be planned, by key.
@@ -99,11 +100,13 @@ impl Plan {
         writes: &[(String, PlannedWrites)],
         runner: &Runner,
     ) -> Vec<Check> {
+        let writes: BTreeMap<&str, &PlannedWrites> =
+            writes.iter().rev().map(|(key, writes)| (key.as_str(), writes)).collect();
         let images = self.images.iter().map(|planned| PlannedImage {
             named: &planned.named,
             source: None,
             delivery: &planned.delivery,
-            writes: writes.iter().find(|(key, _)| *key == planned.named.key).map(|(_, writes)| writes),
+            writes: writes.get(planned.named.key.as_str()).copied(),
             held: Vec::new(),
         });
         let run = PlannedRun {

@@ -10,7 +10,7 @@ use lifecycle::inputs::EvidenceMode;
 use lifecycle::layouts::{BuildResult, Layouts, SourceImage};
 use lifecycle::naming::{Named, NamedTag, Project};
 use lifecycle::signing::{Registries, Signer, Workflows};
-use oci::transfer::Graph;
+use oci::transfer::{Graph, copy};
 use oci::{CONFIG_LIMIT, Content, Digest, Reference, listed, read_blob};
 use runner_protocol::{Level, Runner};
 
@@ -46,9 +46,16 @@ pub(crate) async fn plan(
         &image.graph.root.digest,
     )?;
     let tags = [named.tag()].into_iter().chain(extra_tags).chain(digest_tags);
-    let tags = TagPlan::look_up(&target, tags).await?;
     let SourceImage { store, graph, reused } = image;
+    // Under another tag, the repository may have the image already.
+    let (tags, is_there) = tokio::try_join!(TagPlan::look_up(&target, tags), async {
+        if copy::same_repository(store.as_ref(), target.store.as_ref()) {
+            return Ok(false);
+        }
+        target.store.has_complete(&graph.root, &graph.children).await
+    })?;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
+    delivery.is_there |= is_there;
     delivery.remarks = remarks;
     let other = named.other_digest_warning(delivery.digest()).map(|text| Remark::new(Level::Warning, text));
     delivery.remarks.extend(other);
@@ -129,7 +136,7 @@ async fn other_version(image: &SourceImage, version: &Version) -> Option<Version
 
 /// Returns a warning if platforms that the mapping names are missing.
 async fn platforms_remark(project: &Project, named: &Named, image: &SourceImage) -> anyhow::Result<Option<Remark>> {
-    let definition = project.images().find(|image| image.key.value == named.key);
+    let definition = project.image(&named.key);
     let declared = definition.map(|image| image.platforms.as_slice()).unwrap_or_default();
     let missing = missing_platforms(&image.store, &image.graph.root, declared).await?;
     if missing.is_empty() {
@@ -217,7 +224,8 @@ async fn new_record(
     // A commit that cannot be looked up counts as unknown.
     let commit = SourceCommit::of(&delivery.source, &delivery.graph).await.ok().flatten();
     record.image_commit = commit.map(|commit| commit.hash);
-    if !delivery.is_there {
+    // A record that an interrupted run left names a time at which no tag was written yet.
+    if !delivery.is_tagged() || !delivery.is_there {
         return Ok(Some(record));
     }
     let records = Recorded::all(&delivery.target.store, &record.digest).await?;

@@ -4,8 +4,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this is for")]
 
 mod builds;
+mod link;
+mod many;
 mod measure;
 mod own;
+mod plot;
 mod program;
 mod table;
 
@@ -57,6 +60,9 @@ fn main() {
     if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "build") {
         return table::write_builds(&builds::measure(runs));
     }
+    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "many") {
+        return many::write(&many_images());
+    }
     let programs = Program::present();
     let mut rows: Vec<Row> = Vec::new();
     for latency in LATENCIES {
@@ -73,7 +79,14 @@ fn main() {
     }
     table::write(&rows, &programs, runs);
     table::write_own(&own::measure(runs));
+    many::write(&many_images());
     table::write_builds(&builds::measure(runs));
+}
+
+fn many_images() -> Vec<many::Many> {
+    let (near, far) = (Duration::from_millis(30), Duration::from_millis(100));
+    let cases = [(50, near, false), (50, far, false), (50, near, true), (500, near, false)];
+    cases.into_iter().flat_map(|(images, round_trip, quotas)| many::measure(images, round_trip, quotas)).collect()
 }
 
 /// Two registries, each behind its proxy. The image is in a layout and in the first registry.

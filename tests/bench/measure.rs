@@ -61,17 +61,23 @@ fn traffic(proxy: &Proxy) -> u64 {
     proxy.received() + proxy.sent()
 }
 
-/// The peak only grows, so the last look is the answer.
+/// The peak only grows, so the last look is the answer. That of the children at the time is added.
 fn peak_memory(pid: u32, ended: &AtomicBool) -> u64 {
-    let path = format!("/proc/{pid}/status");
     let mut peak = 0;
     while !ended.load(SeqCst) {
-        let status = fs::read_to_string(&path).unwrap_or_default();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        peak = peak.max(kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024);
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+        peak = peak.max([pid].into_iter().chain(children).map(peak_of).sum());
         std::thread::sleep(LOOK);
     }
     peak
+}
+
+/// Returns the peak of one process so far, in bytes.
+fn peak_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Of several runs: the one in the middle by time, with the most memory that any of them took.

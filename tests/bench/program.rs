@@ -103,7 +103,7 @@ impl Program {
         }
     }
 
-    fn file(self) -> Option<PathBuf> {
+    pub(crate) fn file(self) -> Option<PathBuf> {
         std::env::split_paths(&tools().path).map(|folder| folder.join(self.about().0)).find(|path| path.is_file())
     }
 

@@ -8,6 +8,7 @@ use crate::{
     Row,
     builds::{self, Build},
     measure::Figures,
+    plot::{self, Bar},
     program::{Case, Program, binary},
     support::runner::Action,
 };
@@ -50,6 +51,26 @@ pub(crate) fn write(rows: &[Row], programs: &[Program], runs: usize) {
         );
     }
     write_ratios(rows);
+    for case in Case::ALL {
+        let of_case = rows.iter().filter(|row| row.case == case);
+        let bars = of_case.flat_map(|row| {
+            row.figures.iter().zip(LATENCIES).map(move |(figures, latency)| Bar {
+                label: format!("{}, {latency}", row.program.about().0),
+                value: figures.wall.as_secs_f64(),
+                text: milliseconds(figures.wall),
+                is_ours: row.program == Program::Ours,
+            })
+        });
+        let name = case.about().0;
+        plot::write(&name.replace(' ', "-"), &format!("{name}: time"), &bars.collect::<Vec<_>>());
+    }
+    let memory = rows.iter().filter(|row| row.case == Case::OtherRegistry).map(|row| Bar {
+        label: row.program.about().0.to_owned(),
+        value: row.memory() as f64,
+        text: size(row.memory()),
+        is_ours: row.program == Program::Ours,
+    });
+    plot::write("memory", "other registry: peak memory", &memory.collect::<Vec<_>>());
 }
 
 /// Against the best of the others, which is not the same program everywhere.

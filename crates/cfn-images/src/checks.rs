@@ -1,9 +1,10 @@
 //! Checks of images against the resources that deploy them, before anything is built.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::deploy_sites::PlatformRule;
-use super::deployed::image_of;
+use super::deployed::ImageIndex;
 use super::finding::{Finding, Severity};
 use super::image_definition::ImageDefinition;
 use super::intrinsics::{Guard, Scope};
@@ -18,6 +19,48 @@ use oci::Platform;
 /// What to do if no resource deploys any image.
 const OTHER_MEANS: &str = "if something else deploys it, such as Terraform or Helm, move the mapping to an images file: `images.yaml` with `images:` and the same entries";
 
+/// The usages that may deploy images which none is known to deploy, by [`Template::possible_usages`].
+pub struct PossibleUsages<'u> {
+    template: &'u Template,
+    images: &'u [ImageDefinition],
+    usages: &'u [Usage],
+    context: &'u Context,
+    /// The usages whose references are not known.
+    unknown: Vec<&'u Usage>,
+    /// The usages of no image, with every parameter open that has only a default. Evaluated once, for all images.
+    /// `None` if every usage is of an image.
+    open: OnceCell<Option<Vec<Usage>>>,
+}
+
+impl PossibleUsages<'_> {
+    /// Returns the usages that may deploy an image.
+    pub fn of(&self, image: &ImageDefinition) -> Vec<Usage> {
+        let may_be = |usage: &&Usage| usage.is_unknown_and_may_be(image);
+        // A default that is no image is a reason too, and its parameter is what to ask for.
+        let unknown: Vec<&Usage> = self.unknown.iter().copied().filter(may_be).collect();
+        if unknown.iter().any(|usage| !usage.lines(image).is_empty()) {
+            return unknown.into_iter().cloned().collect();
+        }
+        let Some(open) = self.open.get_or_init(|| self.open()) else { return Vec::new() };
+        let open: Vec<&Usage> = open.iter().filter(may_be).collect();
+        let found = if open.is_empty() { unknown } else { open };
+        found.into_iter().cloned().collect()
+    }
+
+    fn open(&self) -> Option<Vec<Usage>> {
+        let index = ImageIndex::of(self.images);
+        let is_of_none = |usage: &&Usage| matches!(index.image_of(usage), Ok(None));
+        let others: BTreeSet<&SourceLocation> =
+            self.usages.iter().filter(is_of_none).map(|usage| &usage.source_location).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let mut open = self.template.usages(&self.template.without_defaults(self.context));
+        open.retain(|usage| usage.reference.is_err() && others.contains(&usage.source_location));
+        Some(open)
+    }
+}
+
 impl Template {
     /// Checks the images against the resources that deploy them, and those resources against what they need. The
     /// findings are sorted by location.
@@ -25,9 +68,10 @@ impl Template {
         let mut findings = Vec::new();
         let mut users: BTreeMap<&str, Vec<&Usage>> = BTreeMap::new();
         let mut undeclared = Vec::new();
+        let index = ImageIndex::of(images);
         for usage in usages {
             findings.extend(mistakes(usage));
-            match image_of(images, usage) {
+            match index.image_of(usage) {
                 Ok(Some(image)) => {
                     users.entry(&image.key.value).or_default().push(usage);
                     findings.extend(platform_mismatch(image, usage));
@@ -43,8 +87,8 @@ impl Template {
         }
         // What may deploy an image that nothing else deploys is reported with that image.
         let has_no_user = |image: &&ImageDefinition| !users.contains_key(image.key.value.as_str());
-        let is_asked_for =
-            |usage: &Usage| images.iter().filter(has_no_user).any(|image| usage.is_unknown_and_may_be(image));
+        let unused: Vec<&ImageDefinition> = images.iter().filter(has_no_user).collect();
+        let is_asked_for = |usage: &Usage| unused.iter().any(|image| usage.is_unknown_and_may_be(image));
         undeclared.retain(|usage| !is_asked_for(usage));
         findings.extend(undeclared.into_iter().filter_map(undeclared_image));
         for image in images {
@@ -62,7 +106,7 @@ impl Template {
     }
 
     /// Returns the usages that would deploy images, by image key, if a condition held or a parameter did not have its
-    /// default, or else those that [may](Self::possibly_deployed) deploy them. Serves hints only: a usage that would
+    /// default, or else those that [may](Self::possible_usages) deploy them. Serves hints only: a usage that would
     /// deploy any of several images is left out.
     pub fn would_deploy(
         &self,
@@ -71,12 +115,13 @@ impl Template {
         context: &Context,
     ) -> BTreeMap<String, Vec<Usage>> {
         let mut found: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+        let index = ImageIndex::of(images);
         // An excluded usage names the condition that excludes it, so it comes first.
         for usages in [self.excluded(context), self.usages(&self.without_defaults(context))] {
             let mut more: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
             // A bare name says nothing about a platform.
             for usage in usages.into_iter().filter(|usage| usage.place != UsagePlace::Mention) {
-                if let Ok(Some(image)) = image_of(images, &usage)
+                if let Ok(Some(image)) = index.image_of(&usage)
                     && keys.contains(image.key.value.as_str())
                     && !found.contains_key(&image.key.value)
                 {
@@ -86,9 +131,9 @@ impl Template {
             found.extend(more);
         }
         let usages = self.usages(context);
+        let possible = self.possible_usages(images, &usages, context);
         for image in images.iter().filter(|image| keys.contains(image.key.value.as_str())) {
-            let possible = || self.possibly_deployed(image, images, &usages, context);
-            found.entry(image.key.value.clone()).or_insert_with(possible);
+            found.entry(image.key.value.clone()).or_insert_with(|| possible.of(image));
         }
         found.retain(|_, usages| !usages.is_empty());
         found
@@ -102,34 +147,20 @@ impl Template {
         open
     }
 
-    /// Returns the usages that may deploy an image which none is known to deploy: the name of their repository is not
+    /// Returns the usages that may deploy images which none is known to deploy: the name of their repository is not
     /// known, or is that of another image only by the default of a parameter. `usages` are those with the defaults.
-    pub fn possibly_deployed(
-        &self,
-        image: &ImageDefinition,
-        images: &[ImageDefinition],
-        usages: &[Usage],
-        context: &Context,
-    ) -> Vec<Usage> {
-        let may_be = |usage: &&Usage| usage.is_unknown_and_may_be(image);
-        // A default that is no image is a reason too, and its parameter is what to ask for.
-        let unknown: Vec<&Usage> = usages.iter().filter(may_be).collect();
-        if unknown.iter().any(|usage| !usage.lines(image).is_empty()) {
-            return unknown.into_iter().cloned().collect();
-        }
-        let is_of_none = |usage: &Usage| matches!(image_of(images, usage), Ok(None));
-        let others: BTreeSet<&SourceLocation> =
-            usages.iter().filter(|usage| is_of_none(usage)).map(|usage| &usage.source_location).collect();
-        if others.is_empty() {
-            return Vec::new();
-        }
-        let mut open = self.usages(&self.without_defaults(context));
-        open.retain(|usage| others.contains(&usage.source_location) && may_be(&usage));
-        if open.is_empty() { unknown.into_iter().cloned().collect() } else { open }
+    pub fn possible_usages<'u>(
+        &'u self,
+        images: &'u [ImageDefinition],
+        usages: &'u [Usage],
+        context: &'u Context,
+    ) -> PossibleUsages<'u> {
+        let unknown = usages.iter().filter(|usage| usage.reference.is_err()).collect();
+        PossibleUsages { template: self, images, usages, context, unknown, open: OnceCell::new() }
     }
 
     /// Reports images that no resource deploys, each with the usages that [would](Self::would_deploy) or
-    /// [may](Self::possibly_deployed) deploy it.
+    /// [may](Self::possible_usages) deploy it.
     pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
@@ -211,8 +242,9 @@ impl Template {
             return Vec::new();
         }
         let mut findings = BTreeMap::new();
+        let index = ImageIndex::of(images);
         for usage in self.usages(&open) {
-            let Ok(Some(image)) = image_of(images, &usage) else { continue };
+            let Ok(Some(image)) = index.image_of(&usage) else { continue };
             let Some(users) = users.get(image.key.value.as_str()).filter(|_| image.platforms.is_empty()) else {
                 continue;
             };

@@ -1,5 +1,7 @@
 //! Matches usages to the images that they deploy.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::given::may_be_path;
 use super::image_definition::{ImageDefinition, ImageSource};
 use super::reference::EvaluatedReference;
@@ -25,16 +27,22 @@ impl Template {
     /// # Errors
     /// Returns an error if a usage may mean several images.
     pub fn deployed(&self, images: &[ImageDefinition], usages: &[Usage]) -> Result<Vec<Deployed>, Error> {
+        let images = ImageIndex::of(images);
         let mut found: Vec<(&ImageDefinition, &Usage)> = Vec::new();
+        let mut by_key: HashMap<&str, Vec<&Usage>> = HashMap::new();
         for usage in usages {
-            found.extend(image_of(images, usage)?.map(|image| (image, usage)));
+            if let Some(image) = images.image_of(usage)? {
+                found.push((image, usage));
+                by_key.entry(image.key.value.as_str()).or_default().push(usage);
+            }
         }
-        let mut all: Vec<Deployed> = Vec::new();
-        for (image, usage) in found.iter().filter(|(image, usage)| !is_of_other(image, usage, &found)) {
+        let of_image = |image: &ImageDefinition| by_key.get(image.key.value.as_str()).map(Vec::as_slice);
+        let kept =
+            found.into_iter().filter(|(image, usage)| !is_of_other(image, usage, of_image(image).unwrap_or_default()));
+        Ok(Deployed::joined(kept.map(|(image, usage)| {
             let (key, reference) = (image.key.value.clone(), usage.reference.clone());
-            Deployed { key, reference, usages: vec![(*usage).clone()] }.join(&mut all);
-        }
-        Ok(all)
+            Deployed { key, reference, usages: vec![usage.clone()] }
+        })))
     }
 }
 
@@ -57,37 +65,53 @@ impl Usage {
 
     /// Returns whether the repository has this name apart from the name of an environment: `dev-app` and `app`.
     fn without_environment(&self, path: &str, name: &str) -> bool {
+        self.paths_without_environment(path).iter().any(|shorter| ends_with(shorter, name))
+    }
+
+    /// Returns the path without the name of an environment in it, if it has one.
+    fn paths_without_environment(&self, path: &str) -> Vec<String> {
         const SEPARATORS: [char; 4] = ['/', '-', '_', '.'];
-        self.environments.iter().any(|environment| {
-            path.match_indices(environment.as_str()).any(|(at, _)| {
+        let of_environment = |environment: &String| {
+            let shortened = path.match_indices(environment.as_str()).filter_map(|(at, _)| {
                 let (before, after) = (&path[..at], &path[at + environment.len()..]);
                 // `app-dev`, and `dev-app` or `team/dev-app`.
-                let shorter = match (before.chars().last(), after.chars().next()) {
-                    (Some(c), None) if SEPARATORS.contains(&c) => before[..before.len() - 1].to_owned(),
+                match (before.chars().last(), after.chars().next()) {
+                    (Some(c), None) if SEPARATORS.contains(&c) => Some(before[..before.len() - 1].to_owned()),
                     (Some(c), Some(d)) if SEPARATORS.contains(&c) && SEPARATORS.contains(&d) => {
-                        format!("{before}{}", &after[1..])
+                        Some(format!("{before}{}", &after[1..]))
                     }
-                    (None, Some(d)) if SEPARATORS.contains(&d) => after[1..].to_owned(),
-                    _ => return false,
-                };
-                ends_with(&shorter, name)
-            })
-        })
+                    (None, Some(d)) if SEPARATORS.contains(&d) => Some(after[1..].to_owned()),
+                    _ => None,
+                }
+            });
+            shortened.collect::<Vec<_>>()
+        };
+        self.environments.iter().flat_map(of_environment).collect()
     }
 }
 
 impl Deployed {
-    /// Merges this entry into a list that has one entry for each image and reference.
-    pub fn join(self, all: &mut Vec<Self>) {
-        match all.iter_mut().find(|known| known.key == self.key && same(&known.reference, &self.reference)) {
-            Some(known) => {
-                if let (Ok(known), Ok(other)) = (&mut known.reference, &self.reference) {
-                    known.pattern = known.pattern.clone().joined(&other.pattern);
+    /// Merges entries into a list that has one entry for each image and reference.
+    pub fn joined(entries: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        let mut positions: HashMap<String, Vec<usize>> = HashMap::new();
+        for entry in entries {
+            let of_image = positions.entry(entry.key.clone()).or_default();
+            match of_image.iter().find(|position| same(&all[**position].reference, &entry.reference)) {
+                Some(position) => {
+                    let known = &mut all[*position];
+                    if let (Ok(known), Ok(other)) = (&mut known.reference, &entry.reference) {
+                        known.pattern = known.pattern.clone().joined(&other.pattern);
+                    }
+                    known.usages.extend(entry.usages);
                 }
-                known.usages.extend(self.usages);
+                None => {
+                    of_image.push(all.len());
+                    all.push(entry);
+                }
             }
-            None => all.push(self),
         }
+        all
     }
 }
 
@@ -99,49 +123,95 @@ fn same(one: &Result<EvaluatedReference, Unresolved>, other: &Result<EvaluatedRe
     }
 }
 
-/// Returns the image that a usage deploys. What the expression read from the mapping decides first, then SAM's
-/// metadata, then the name of the repository.
-pub(super) fn image_of<'i>(images: &'i [ImageDefinition], usage: &Usage) -> Result<Option<&'i ImageDefinition>, Error> {
-    let reads = |image: &ImageDefinition, matches: &dyn Fn(&MappingRead) -> bool| match &image.source {
-        ImageSource::Mapping(mapping) => {
-            usage.reads.iter().any(|read| read.mapping == *mapping && read.key == image.key.value && matches(read))
+/// The images of a template by key and by name, so that not every image is compared with every usage.
+pub(super) struct ImageIndex<'i> {
+    images: &'i [ImageDefinition],
+    /// Positions in `images`, in ascending order.
+    by_key: HashMap<&'i str, Vec<usize>>,
+    by_name: HashMap<&'i str, Vec<usize>>,
+    /// By the functions whose SAM metadata declares the image.
+    by_function: HashMap<&'i str, usize>,
+}
+
+impl<'i> ImageIndex<'i> {
+    pub(super) fn of(images: &'i [ImageDefinition]) -> Self {
+        let mut index = Self { images, by_key: HashMap::new(), by_name: HashMap::new(), by_function: HashMap::new() };
+        for (position, image) in images.iter().enumerate() {
+            index.by_key.entry(image.key.value.as_str()).or_default().push(position);
+            index.by_name.entry(image.image_name.value.as_str()).or_default().push(position);
+            if let ImageSource::Metadata(functions) = &image.source {
+                functions.iter().for_each(|function| {
+                    index.by_function.entry(function.as_str()).or_insert(position);
+                });
+            }
         }
-        ImageSource::Metadata(_) => false,
-    };
-    let by_name: Vec<&ImageDefinition> =
-        images.iter().filter(|image| reads(image, &|r| r.attribute == "imageName")).collect();
-    let by_key: Vec<&ImageDefinition> = images.iter().filter(|image| reads(image, &|_| true)).collect();
-    let candidates = if by_name.is_empty() { by_key } else { by_name };
-    if let [image] = candidates.as_slice() {
-        return Ok(Some(image));
+        index
     }
-    if usage.metadata && candidates.is_empty() {
-        let declares = |image: &&ImageDefinition| matches!(&image.source, ImageSource::Metadata(functions) if functions.contains(&usage.resource));
-        return Ok(images.iter().find(declares));
-    }
-    let among: Vec<&ImageDefinition> = if candidates.is_empty() { images.iter().collect() } else { candidates };
-    let mut matching: Vec<&ImageDefinition> =
-        among.iter().copied().filter(|image| is_suffix(usage, &image.image_name.value)).collect();
-    if let (true, Some(path)) = (matching.is_empty(), &usage.path) {
-        matching = among.into_iter().filter(|image| usage.without_environment(path, &image.image_name.value)).collect();
-    }
-    match matching.as_slice() {
-        [] => Ok(None),
-        [image] => Ok(Some(image)),
-        several => {
-            let keys: Vec<&str> = several.iter().map(|image| image.key.value.as_str()).collect();
-            Err(Error::hinted(
-                usage.source_location.clone(),
-                format!("this may be any of the images {}", super::error::listed(&keys)),
-                "take the name from the mapping: !FindInMap [mapping, key, imageName]",
-            ))
+
+    /// Returns the image that a usage deploys. What the expression read from the mapping decides first, then SAM's
+    /// metadata, then the name of the repository.
+    pub(super) fn image_of(&self, usage: &Usage) -> Result<Option<&'i ImageDefinition>, Error> {
+        let by_name = self.read_by(usage, |read| read.attribute == "imageName");
+        let candidates = if by_name.is_empty() { self.read_by(usage, |_| true) } else { by_name };
+        if candidates.len() == 1 {
+            return Ok(self.first(&candidates));
         }
+        if usage.metadata && candidates.is_empty() {
+            let declared = self.by_function.get(usage.resource.as_str());
+            return Ok(declared.map(|position| &self.images[*position]));
+        }
+        let among = |named: BTreeSet<usize>| match candidates.is_empty() {
+            true => named,
+            false => named.intersection(&candidates).copied().collect(),
+        };
+        let mut matching = among(usage.path.iter().flat_map(|path| self.named_at_end(path)).collect());
+        if let (true, Some(path)) = (matching.is_empty(), &usage.path) {
+            let shorter = usage.paths_without_environment(path);
+            matching = among(shorter.iter().flat_map(|path| self.named_at_end(path)).collect());
+        }
+        if matching.len() <= 1 {
+            return Ok(self.first(&matching));
+        }
+        let keys: Vec<&str> = matching.iter().map(|position| self.images[*position].key.value.as_str()).collect();
+        Err(Error::hinted(
+            usage.source_location.clone(),
+            format!("this may be any of the images {}", super::error::listed(&keys)),
+            "take the name from the mapping: !FindInMap [mapping, key, imageName]",
+        ))
+    }
+
+    fn first(&self, positions: &BTreeSet<usize>) -> Option<&'i ImageDefinition> {
+        positions.first().map(|position| &self.images[*position])
+    }
+
+    /// Returns the images of which a usage read something that `matches` from their mapping.
+    fn read_by(&self, usage: &Usage, matches: impl Fn(&MappingRead) -> bool) -> BTreeSet<usize> {
+        let positions = |read: &MappingRead| {
+            let with_key = self.by_key.get(read.key.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let is_of_mapping = |position: &usize| match &self.images[*position].source {
+                ImageSource::Mapping(mapping) => *mapping == read.mapping,
+                ImageSource::Metadata(_) => false,
+            };
+            with_key.iter().copied().filter(is_of_mapping).collect::<Vec<_>>()
+        };
+        usage.reads.iter().filter(|read| matches(read)).flat_map(positions).collect()
+    }
+
+    /// Returns the images whose name a path ends with, below any registry.
+    fn named_at_end(&self, path: &str) -> impl Iterator<Item = usize> {
+        ends(path).flat_map(|end| self.by_name.get(end).map(Vec::as_slice).unwrap_or_default()).copied()
     }
 }
 
+/// Returns the parts of a path that begin at its start or after a slash, and reach to its end.
+pub(super) fn ends(path: &str) -> impl Iterator<Item = &str> {
+    [path].into_iter().chain(path.match_indices('/').map(|(slash, _)| &path[slash + 1..]))
+}
+
 /// Returns whether a usage only ends in the name of the image, as `vendor/agent` in `agent`, and others tell the image's
-/// repository: those that read its name from the mapping, or else those with nothing before it.
-fn is_of_other(image: &ImageDefinition, usage: &Usage, found: &[(&ImageDefinition, &Usage)]) -> bool {
+/// repository: those that read its name from the mapping, or else those with nothing before it. `of_image` are the
+/// image's usages.
+fn is_of_other(image: &ImageDefinition, usage: &Usage, of_image: &[&Usage]) -> bool {
     let is_read = |usage: &Usage| {
         let of_image = |read: &MappingRead| {
             matches!(&image.source, ImageSource::Mapping(mapping) if *mapping == read.mapping)
@@ -153,7 +223,7 @@ fn is_of_other(image: &ImageDefinition, usage: &Usage, found: &[(&ImageDefinitio
     if is_read(usage) || is_whole(usage) || usage.path.is_none() {
         return false;
     }
-    let of_image = || found.iter().filter(|(other, _)| other.key.value == image.key.value).map(|(_, usage)| *usage);
+    let of_image = || of_image.iter().copied();
     let is_known = |usage: &&Usage| usage.path.as_deref().is_some_and(|path| !path.contains('?'));
     let read: Vec<&Usage> = of_image().filter(|usage| is_read(usage)).filter(is_known).collect();
     let certain = if read.is_empty() { of_image().filter(|usage| is_whole(usage)).collect() } else { read };

@@ -60,6 +60,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+pub use checks::PossibleUsages;
 pub use deploy_sites::ResourceKind;
 pub use deployed::Deployed;
 pub use error::Error;

@@ -2,9 +2,10 @@
 //! of stacks whose template is not in the checkout, environment variables, scripts, definitions of workflows, outputs.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::File;
+use super::deployed::ends;
 use super::document::{Mapping, Node, NodeKind};
 use super::expression::{ContainerNode, Surveyed, branches, in_all_cases, usage_of_text};
 use super::intrinsics::Scope;
@@ -37,10 +38,17 @@ const PARAMETERS: [(&str, &str); 5] = [
 /// texts takes as many.
 const COMPARISON_LIMIT: usize = 1_000_000;
 
+/// Up to this number of names, each is compared with a text. Of more names, those are looked up that the text contains.
+const FEW_NAMES: usize = 64;
+
 /// The images' names in the mappings of a template and its nested templates.
 pub(super) struct ImageNames {
     /// By mapping and key.
     names: BTreeMap<(String, String), String>,
+    /// The mappings and keys of each name.
+    keys: HashMap<String, Vec<(String, String)>>,
+    /// The lengths of the names, in bytes.
+    lengths: BTreeSet<usize>,
     /// The comparisons with literal texts so far.
     comparisons: Cell<usize>,
 }
@@ -49,7 +57,12 @@ impl ImageNames {
     pub(super) fn of(file: &File) -> Self {
         let mut names = BTreeMap::new();
         add_names(file, &mut names);
-        Self { names, comparisons: Cell::new(0) }
+        let mut keys: HashMap<String, Vec<(String, String)>> = HashMap::new();
+        for (key, name) in &names {
+            keys.entry(name.clone()).or_default().push(key.clone());
+        }
+        let lengths = keys.keys().map(String::len).collect();
+        Self { names, keys, lengths, comparisons: Cell::new(0) }
     }
 
     fn get(&self, read: &MappingRead) -> Option<&str> {
@@ -58,31 +71,52 @@ impl ImageNames {
 
     /// Returns whether a text contains the name of an image.
     fn are_in(&self, text: &str) -> bool {
-        self.comparisons.set(self.comparisons.get().saturating_add(self.names.len()));
-        self.comparisons.get() <= COMPARISON_LIMIT && self.names.values().any(|name| text.contains(name.as_str()))
+        self.may_compare() && self.contained_in(text).next().is_some()
+    }
+
+    /// Counts the comparisons with a text. Returns whether it may be compared.
+    fn may_compare(&self) -> bool {
+        let comparisons = if self.is_few() { self.keys.len() } else { self.lengths.len() };
+        self.comparisons.set(self.comparisons.get().saturating_add(comparisons));
+        self.comparisons.get() <= COMPARISON_LIMIT
+    }
+
+    fn is_few(&self) -> bool {
+        self.keys.len() <= FEW_NAMES
+    }
+
+    /// Returns the names that a text contains. A name may occur several times.
+    fn contained_in<'n>(&'n self, text: &'n str) -> impl Iterator<Item = &'n str> {
+        let few = self.keys.keys().filter(|_| self.is_few()).map(String::as_str).filter(|name| text.contains(name));
+        let parts = self.lengths.iter().filter(|_| !self.is_few()).flat_map(move |length| {
+            let last = text.len().checked_sub(*length);
+            last.into_iter().flat_map(|last| 0..=last).filter_map(move |at| text.get(at..at + length))
+        });
+        few.chain(parts.filter(|part| self.keys.contains_key(*part)))
     }
 
     /// Returns whether a repository's path ends with the name of an image.
     fn end(&self, path: &str) -> bool {
-        self.names.values().any(|name| is_end_of(name, path))
+        ends(path).any(|end| self.keys.contains_key(end))
     }
 
     /// Returns the images whose names a text contains as separate words. `team/api` is not the image `api`.
     fn mentioned_in(&self, text: &str) -> Vec<(MappingRead, Option<&str>)> {
-        self.comparisons.set(self.comparisons.get().saturating_add(self.names.len()));
-        if self.comparisons.get() > COMPARISON_LIMIT {
+        if !self.may_compare() {
             return Vec::new();
         }
-        let found = self.names.iter().filter(|(_, name)| contains_name(text, name));
-        let found: Vec<(&(String, String), &String)> = found.collect();
-        let is_part = |name: &str| found.iter().any(|(_, longer)| *longer != name && is_end_of(name, longer));
+        let names: BTreeSet<&str> = self.contained_in(text).filter(|name| contains_name(text, name)).collect();
+        let keys = |name: &&'_ str| self.keys.get(*name).into_iter().flatten();
+        let found: BTreeMap<&(String, String), &str> =
+            names.iter().flat_map(|name| keys(name).map(|key| (key, *name))).collect();
+        let is_part = |name: &str| found.values().any(|longer| *longer != name && is_end_of(name, longer));
         let read = |(mapping, key): &(String, String)| MappingRead {
             mapping: mapping.clone(),
             key: key.clone(),
             attribute: IMAGE_NAME.to_owned(),
         };
         let whole = found.iter().filter(|(_, name)| !is_part(name));
-        whole.map(|(key, name)| (read(key), Some(name.as_str()))).collect()
+        whole.map(|(key, _)| (read(key), self.names.get(*key).map(String::as_str))).collect()
     }
 }
 

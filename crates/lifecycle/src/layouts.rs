@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
@@ -47,7 +47,12 @@ pub struct Layouts {
     layouts: Vec<Layout>,
     /// Indexes over platforms from different layouts.
     merged: Arc<Mutex<HashMap<Digest, Manifest>>>,
+    /// The entries of all layouts by name. They are listed once, for all images.
+    entries: Arc<OnceLock<EntriesByName>>,
 }
+
+/// Entries of layouts, each with the position of its layout.
+type EntriesByName = BTreeMap<String, Vec<(usize, Descriptor)>>;
 
 impl Layouts {
     /// Opens the layouts.
@@ -64,7 +69,7 @@ impl Layouts {
             }
             layouts.push(layout);
         }
-        Ok(Self { layouts, merged: Arc::default() })
+        Ok(Self { layouts, merged: Arc::default(), entries: Arc::default() })
     }
 
     /// Finds an image by its key, and checks that it is complete before any byte is sent.
@@ -73,34 +78,23 @@ impl Layouts {
     /// If no layout has the image, or one is incomplete.
     pub async fn find(&self, key: &str) -> anyhow::Result<BuildResult> {
         let mut roots: Vec<(&Layout, Manifest)> = Vec::new();
-        let mut keys = Vec::new();
-        for layout in &self.layouts {
-            for root in layout.roots()? {
-                let Some(name) = root.name else { continue };
-                if name != key {
-                    // A list of referrers, or a signature by cosign, is not an image.
-                    if !name.parse::<Tag>().is_ok_and(|tag| tag.is_of_evidence()) {
-                        keys.push(name);
-                    }
-                    continue;
-                }
-                let digest = &root.descriptor.digest;
-                if let Some(reference) = root.descriptor.annotations.get(annotation::REUSED_FROM) {
-                    return Ok(BuildResult::Reused { reference: reference.clone(), digest: digest.clone() });
-                }
-                let missing = || {
-                    let message =
-                        format!("the manifest {digest} is missing from the layout {}", layout.path().display());
-                    ActionError::failure(message).hint(TRUNCATED)
-                };
-                let manifest = layout.read_manifest(digest)?.ok_or_else(missing)?;
-                if roots.iter().all(|(_, root)| root.digest != manifest.digest) {
-                    roots.push((layout, manifest));
-                }
+        let entries = self.entries()?;
+        for (position, descriptor) in entries.get(key).map(Vec::as_slice).unwrap_or_default() {
+            let (layout, digest) = (&self.layouts[*position], &descriptor.digest);
+            if let Some(reference) = descriptor.annotations.get(annotation::REUSED_FROM) {
+                return Ok(BuildResult::Reused { reference: reference.clone(), digest: digest.clone() });
+            }
+            let missing = || {
+                let message = format!("the manifest {digest} is missing from the layout {}", layout.path().display());
+                ActionError::failure(message).hint(TRUNCATED)
+            };
+            let manifest = layout.read_manifest(digest)?.ok_or_else(missing)?;
+            if roots.iter().all(|(_, root)| root.digest != manifest.digest) {
+                roots.push((layout, manifest));
             }
         }
         let root = match roots.len() {
-            0 => return Err(not_built(key, keys).into()),
+            0 => return Err(not_built(key, entries).into()),
             1 => roots.remove(0).1,
             _ => self.merge(key, &roots)?,
         };
@@ -108,6 +102,22 @@ impl Layouts {
         let graph = Graph::read(&store, root).await?;
         self.check_blobs(&graph)?;
         Ok(BuildResult::Built(Box::new(SourceImage { store, graph, reused: false })))
+    }
+
+    /// Lists the entries of all layouts by name.
+    fn entries(&self) -> Result<&EntriesByName, StoreError> {
+        if let Some(entries) = self.entries.get() {
+            return Ok(entries);
+        }
+        let mut entries = EntriesByName::new();
+        for (position, layout) in self.layouts.iter().enumerate() {
+            for root in layout.roots()? {
+                if let Some(name) = root.name {
+                    entries.entry(name).or_default().push((position, root.descriptor));
+                }
+            }
+        }
+        Ok(self.entries.get_or_init(|| entries))
     }
 
     /// Returns one index over the platforms of several roots.
@@ -235,9 +245,10 @@ fn conflicting_digests(
 }
 
 /// Returns the error for an image that no layout has.
-fn not_built(key: &str, mut keys: Vec<String>) -> ActionError {
-    keys.sort();
-    keys.dedup();
+fn not_built(key: &str, entries: &EntriesByName) -> ActionError {
+    // A list of referrers, or a signature by cosign, is not an image.
+    let is_image = |name: &&str| !name.parse::<Tag>().is_ok_and(|tag| tag.is_of_evidence());
+    let keys: Vec<&str> = entries.keys().map(String::as_str).filter(is_image).collect();
     let found = if keys.is_empty() { "no image".to_owned() } else { keys.join(", ") };
     ActionError::failure(format!("image `{key}` was not built: the layout holds {found}"))
         .hint("build it too, or exclude it with the input `images`")
@@ -282,6 +293,10 @@ impl Store for Layouts {
             }
         }
         Ok(None)
+    }
+
+    async fn has_complete(&self, _: &Manifest, _: &[Manifest]) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     async fn put_blob(&self, _: &Descriptor, _: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {

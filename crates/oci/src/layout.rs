@@ -154,7 +154,7 @@ impl Layout {
     /// Returns an error if the manifest cannot be read or does not have the digest.
     pub fn read_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
         let entries = self.entries()?;
-        let listed = entries.iter().find(|root| root.descriptor.digest == *digest);
+        let listed = entries.with_digest(digest);
         self.typed_manifest(digest, listed.map(|root| root.descriptor.media_type.as_str()))
     }
 
@@ -320,6 +320,11 @@ impl Store for Layout {
         self.read_manifest(digest)
     }
 
+    /// Not known: a copy compares every file with its digest, and takes no round trips for it.
+    async fn has_complete(&self, _: &Manifest, _: &[Manifest]) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {
         let path = self.blob_path(&blob.digest);
         if path.exists() {
@@ -367,14 +372,14 @@ impl Store for Layout {
     async fn existing(&self, tags: &[Tag]) -> Result<Vec<(Tag, Digest)>, StoreError> {
         let entries = self.entries()?;
         let digest = |tag: &Tag| {
-            let root = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()))?;
+            let root = entries.named(tag.as_str())?;
             Some((tag.clone(), root.descriptor.digest.clone()))
         };
         Ok(tags.iter().filter_map(digest).collect())
     }
 
     async fn tags(&self) -> Result<Vec<Tag>, StoreError> {
-        Ok(self.entries()?.iter().filter_map(|root| root.name.as_ref()?.parse().ok()).collect())
+        Ok(self.entries()?.all.iter().filter_map(|root| root.name.as_ref()?.parse().ok()).collect())
     }
 }
 

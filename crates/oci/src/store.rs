@@ -42,6 +42,10 @@ pub trait Store: BlobSource {
     /// Returns the manifest with a digest, verified.
     async fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError>;
 
+    /// Returns whether an image is certainly complete here, as far as that can be told by one round of requests. Its
+    /// blobs are not looked up. `children` are the manifests below `root`.
+    async fn has_complete(&self, root: &Manifest, children: &[Manifest]) -> Result<bool, StoreError>;
+
     /// Ensures that a blob of `source` exists here.
     async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError>;
 

@@ -102,7 +102,7 @@ impl Repository {
         let operation = Operation { kind: OperationKind::Mount, repository: &self.name, subject: &subject };
         self.registry
             .retry(&operation, &self.counts, || async {
-                let _permit = self.registry.budget.permit().await;
+                let _permit = self.registry.budget.permit(operation.kind).await;
                 let response =
                     self.registry.send(&operation, &self.counts, Call::new(Method::POST, url.clone())).await?;
                 self.registry.budget.succeeded();
@@ -152,13 +152,17 @@ impl Repository {
         let _room = self.registry.uploads.acquire().await;
         let attempt = || async {
             let opened = first_session.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let mut url = match opened {
-                Some(url) => url,
-                None => self.start_upload(&subject).await?,
+            let session = async {
+                match opened {
+                    Some(url) => Ok(url),
+                    None => self.start_upload(&subject).await,
+                }
             };
+            // Neither waits for the other.
+            let bytes = async { source.blob(blob).await.map_err(Failure::passed_on) };
+            let (mut url, bytes) = tokio::try_join!(session, bytes)?;
             url.query_pairs_mut().append_pair("digest", &subject);
             let failed: Arc<Mutex<Option<StoreError>>> = Arc::default();
-            let bytes = source.blob(blob).await.map_err(Failure::passed_on)?;
             let progress = UploadProgress::new();
             let body = self.counting_body(bytes, failed.clone(), progress.clone());
             let call = Call {
@@ -232,7 +236,7 @@ impl Repository {
         let subject = blob.digest.to_string();
         let operation = Operation { kind: OperationKind::GetBlob, repository: &self.name, subject: &subject };
         let open = || async {
-            let _permit = self.registry.budget.permit().await;
+            let _permit = self.registry.budget.permit(operation.kind).await;
             self.open(&subject, 0).await
         };
         let body = self.registry.retry(&operation, &self.counts, open).await?;

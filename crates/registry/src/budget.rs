@@ -1,18 +1,42 @@
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Limits the number of concurrent requests to a registry, and the rate of manifest writes.
+use super::operation::OperationKind;
+
+/// Limits the number of concurrent requests to a registry, and the rate of those that it limits.
 ///
 /// The number of requests adapts by additive increase and multiplicative decrease. It is halved when the registry
 /// throttles, and grows by one after every full round of successes.
 pub(super) struct Budget {
     gate: Mutex<Gate>,
     released: Notify,
-    pace: Option<Pace>,
+    paces: Vec<Pace>,
 }
+
+/// The rate of some kinds of requests: in no second do more start than `per_second`. Those may start at once.
+struct Pace {
+    kinds: &'static [OperationKind],
+    per_second: usize,
+    /// When the last of them started.
+    started: tokio::sync::Mutex<VecDeque<Instant>>,
+}
+
+/// Nine tenths of ECR's quotas for an account and region: what arrives later than it was sent does not exceed them.
+/// Other jobs share the quotas, and what ECR throttles is sent again.
+const ECR_PACES: [(&[OperationKind], usize); 4] = [
+    // `PutImage`
+    (&[OperationKind::PutManifest], 9),
+    // `InitiateLayerUpload`
+    (&[OperationKind::StartUpload, OperationKind::Mount], 90),
+    // `CompleteLayerUpload`
+    (&[OperationKind::Upload], 90),
+    // `BatchCheckLayerAvailability`
+    (&[OperationKind::HeadBlob], 900),
+];
 
 struct Gate {
     active: usize,
@@ -24,32 +48,37 @@ struct Gate {
     pause_until: Option<Instant>,
 }
 
-/// A steady rate, with bursts of one second's worth.
-struct Pace {
-    interval: Duration,
-    burst: u32,
-    next: Mutex<Option<Instant>>,
-}
-
 /// A slot for one request, released when dropped.
 pub(super) struct Permit<'a>(&'a Budget);
 
 impl Budget {
-    /// Returns a budget of at most `most` concurrent requests. `manifests_per_second` is set for registries that
-    /// limit manifest writes.
-    pub(super) fn new(most: usize, manifests_per_second: Option<u32>) -> Self {
+    /// Returns a budget of at most `most` concurrent requests, with the quotas of ECR or without any.
+    pub(super) fn new(most: usize, is_ecr: bool) -> Self {
         let most = most.max(1);
-        let pace = manifests_per_second.map(|rate| Pace {
-            interval: Duration::from_secs(1) / rate,
-            burst: rate,
-            next: Mutex::new(None),
-        });
+        let pace = |(kinds, per_second)| Pace { kinds, per_second, started: tokio::sync::Mutex::default() };
+        let paces = ECR_PACES.into_iter().filter(|_| is_ecr).map(pace).collect();
         let gate = Gate { active: 0, limit: most, most, successes: 0, pause_until: None };
-        Self { gate: Mutex::new(gate), released: Notify::new(), pace }
+        Self { gate: Mutex::new(gate), released: Notify::new(), paces }
+    }
+
+    /// Waits until a request of a kind may be sent.
+    pub(super) async fn permit(&self, kind: OperationKind) -> Permit<'_> {
+        let Some(pace) = self.paces.iter().find(|pace| pace.kinds.contains(&kind)) else { return self.slot().await };
+        // One waits for its time while the others of its kind wait in line. Its time is that at which it has a slot.
+        let mut started = pace.started.lock().await;
+        if started.len() >= pace.per_second
+            && let Some(first) = started.front()
+        {
+            tokio::time::sleep_until(*first + Duration::from_secs(1)).await;
+            started.pop_front();
+        }
+        let permit = self.slot().await;
+        started.push_back(Instant::now());
+        permit
     }
 
     /// Waits for a slot.
-    pub(super) async fn permit(&self) -> Permit<'_> {
+    async fn slot(&self) -> Permit<'_> {
         loop {
             let released = self.released.notified();
             let pause = {
@@ -66,21 +95,6 @@ impl Budget {
                 None => released.await,
             }
         }
-    }
-
-    /// Waits until another manifest may be written.
-    pub(super) async fn manifest(&self) {
-        let Some(pace) = &self.pace else { return };
-        let at = {
-            let mut next = lock(&pace.next);
-            let now = Instant::now();
-            // After a pause the bucket is full, and `burst` writes start at once.
-            let earliest = now.checked_sub(pace.interval * pace.burst.saturating_sub(1)).unwrap_or(now);
-            let at = next.map_or(earliest, |next| next.max(earliest));
-            *next = Some(at + pace.interval);
-            at
-        };
-        tokio::time::sleep_until(at).await;
     }
 
     /// Records that the registry throttled a request. No request starts during the pause that it asked for.
@@ -127,17 +141,17 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_the_limit_at_a_time() {
-        let budget = Budget::new(2, None);
-        let first = budget.permit().await;
-        let _second = budget.permit().await;
-        assert!(budget.permit().now_or_never().is_none());
+        let budget = Budget::new(2, false);
+        let first = budget.permit(OperationKind::GetBlob).await;
+        let _second = budget.permit(OperationKind::GetBlob).await;
+        assert!(budget.permit(OperationKind::GetBlob).now_or_never().is_none());
         drop(first);
-        assert!(budget.permit().now_or_never().is_some());
+        assert!(budget.permit(OperationKind::GetBlob).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn throttling_halves_and_success_restores() {
-        let budget = Budget::new(8, None);
+        let budget = Budget::new(8, false);
         budget.throttled(None);
         assert_eq!(budget.gate().limit, 4);
         for _ in 0..4 {
@@ -152,24 +166,61 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everything_back() {
-        let budget = Budget::new(8, None);
+        let budget = Budget::new(8, false);
         let started = Instant::now();
         budget.throttled(Some(Duration::from_secs(4)));
-        drop(budget.permit().await);
+        drop(budget.permit(OperationKind::GetBlob).await);
         assert_eq!(started.elapsed().as_secs(), 4);
     }
 
+    /// Returns when the requests of many images start that all are there at once, in milliseconds.
+    async fn starts(kind: OperationKind, count: usize) -> Vec<u128> {
+        let budget = Budget::new(128, true);
+        let began = Instant::now();
+        let requests = (0..count).map(|_| async {
+            let _permit = budget.permit(kind).await;
+            let at = began.elapsed().as_millis();
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            at
+        });
+        futures::future::join_all(requests).await
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn manifests_keep_their_pace_after_a_burst() {
-        let budget = Budget::new(100, Some(8));
-        let started = Instant::now();
-        for _ in 0..8 {
-            budget.manifest().await;
+    async fn quotas_of_ecr_are_kept_and_used() {
+        for (kind, quota) in [
+            (OperationKind::PutManifest, 10),
+            (OperationKind::StartUpload, 100),
+            (OperationKind::Mount, 100),
+            (OperationKind::Upload, 100),
+            (OperationKind::HeadBlob, 1000),
+        ] {
+            let count = 15 * quota;
+            let starts = starts(kind, count).await;
+            for start in &starts {
+                let in_second = starts.iter().filter(|other| (*start..start + 1000).contains(other)).count();
+                assert!(in_second < quota, "{kind:?}: {in_second} from {start} ms on");
+            }
+            // With a full bucket at the start, the quota allows all of them within 14 s.
+            let last = starts.iter().max().unwrap();
+            assert!(*last < 14_000 * 115 / 100, "{kind:?}: {last} ms");
         }
-        assert_eq!(started.elapsed(), Duration::ZERO);
-        for _ in 0..8 {
-            budget.manifest().await;
+        // What has no quota does not wait for what has.
+        assert_eq!(starts(OperationKind::GetManifest, 128).await, [0; 128]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_does_not_raise_the_rate() {
+        let budget = Budget::new(8, true);
+        for _ in 0..9 {
+            drop(budget.permit(OperationKind::PutManifest).await);
         }
-        assert_eq!(started.elapsed().as_millis(), 1000);
+        let began = Instant::now();
+        let wait = tokio::time::timeout(Duration::from_millis(500), budget.permit(OperationKind::PutManifest));
+        assert!(wait.await.is_err());
+        for _ in 0..9 {
+            drop(budget.permit(OperationKind::PutManifest).await);
+        }
+        assert_eq!(began.elapsed().as_millis(), 1000);
     }
 }

@@ -46,13 +46,13 @@ use operation::Counts;
 use progress::Progress;
 use referrers::ReferrersApi;
 
-/// The rate of manifest writes to ECR, per second. `PutImage` is limited to 10 per second for an account and region,
-/// and other jobs need some of that.
-const ECR_MANIFESTS_PER_SECOND: u32 = 8;
+/// The maximum number of concurrent requests to a registry, for any number of images. Each takes a connection. A copy of
+/// one image sends fewer, see `oci::transfer`.
+const REQUESTS: usize = 128;
 
 /// The maximum number of concurrent blob uploads to a registry, for any number of images. Each takes the buffers of
-/// two connections. More of them would take memory without being faster.
-const UPLOADS: usize = 16;
+/// two connections, some 100 KiB.
+const UPLOADS: usize = 64;
 
 /// Options for the access to registries.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: 24, endpoints: BTreeMap::new(), progress: Arc::new(|_| {}) }
+        Self { concurrency: REQUESTS, endpoints: BTreeMap::new(), progress: Arc::new(|_| {}) }
     }
 }
 
@@ -135,14 +135,13 @@ impl Registries {
             Some(endpoint) => endpoint.clone(),
             None => default_endpoint(host)?,
         };
-        let manifests = EcrHost::parse(host).map(|_| ECR_MANIFESTS_PER_SECOND);
         let registry = Arc::new(Registry {
             host: host.to_owned(),
             endpoint,
             is_elsewhere: self.options.endpoints.contains_key(host),
             http: self.http.clone(),
             authenticator: Authenticator::new(self.source.clone(), host),
-            budget: Budget::new(self.options.concurrency, manifests),
+            budget: Budget::new(self.options.concurrency, EcrHost::parse(host).is_some()),
             health: Health::default(),
             progress: Progress::new(self.options.progress.clone()),
             uploads: tokio::sync::Semaphore::new(UPLOADS),

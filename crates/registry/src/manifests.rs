@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
 
-use super::Repository;
 use super::error::Failure;
 use super::link::next_page;
 use super::operation::{Operation, OperationKind};
 use super::request::{Answer, Call, Payload};
 use super::retry::PATIENCE;
+use super::{EcrHost, Repository};
 use oci::limited::List;
 use oci::{
     BlobOutcome, BlobSource, BlobStream, Descriptor, Digest, ErrorKind, Location, MANIFEST_LIMIT, Manifest,
@@ -32,7 +32,7 @@ const TAGS: usize = 300_000;
 /// The maximum number of pages of a tag list. A registry may return smaller pages than requested.
 const TAG_PAGES: usize = 1000;
 
-/// The maximum number of tags that are resolved concurrently.
+/// The maximum number of tags or manifests that are looked up concurrently.
 const READERS: usize = 16;
 
 /// The maximum size of a page of tags, in bytes.
@@ -92,7 +92,6 @@ impl Repository {
             body: Payload::Bytes(manifest.bytes.clone()),
             ..self.manifest_call(Method::PUT, reference)
         };
-        self.registry.budget.manifest().await;
         let refused = match self.registry.fetch_once(&operation, &self.counts, PAGE_LIMIT, call).await {
             Ok(answer) => match digest_header(&answer.headers) {
                 Some(said) if said != manifest.digest => {
@@ -241,6 +240,19 @@ impl Store for Repository {
 
     async fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
         self.get_manifest(&digest.to_string(), Some(digest)).await
+    }
+
+    /// A registry takes a manifest only if what it refers to exists. ECR refuses to delete that afterwards, so the root
+    /// is enough there. Other registries may delete the manifests of an index, so each is looked up.
+    async fn has_complete(&self, root: &Manifest, children: &[Manifest]) -> Result<bool, StoreError> {
+        let children = if EcrHost::parse(self.host()).is_some() { &[] } else { children };
+        let looks = [root].into_iter().chain(children).map(|manifest| async {
+            let held = self.head_reference(&manifest.digest.to_string()).await?;
+            Ok::<bool, StoreError>(held.as_ref() == Some(&manifest.digest))
+        });
+        let looks: Vec<_> = looks.collect();
+        let held: Vec<bool> = stream::iter(looks).buffered(READERS).try_collect().await?;
+        Ok(held.into_iter().all(|held| held))
     }
 
     async fn put_blob(&self, blob: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<BlobOutcome, StoreError> {

@@ -90,7 +90,7 @@ impl Registry {
         limit: usize,
         call: Call,
     ) -> Result<Answer, Failure> {
-        let _permit = self.budget.permit().await;
+        let _permit = self.budget.permit(operation.kind).await;
         let response = self.send(operation, counts, call).await?;
         let (parts, body) = response.into_parts();
         let body = timeout(SMALL_ANSWER_DEADLINE, read(body, limit)).await;

@@ -227,7 +227,7 @@ mod tests {
                     let subject = format!("1.0.{number}");
                     let operation = Operation { kind: OperationKind::HeadManifest, repository, subject: &subject };
                     let attempt = || async {
-                        let _permit = registry.budget.permit().await;
+                        let _permit = registry.budget.permit(operation.kind).await;
                         tokio::time::sleep(ANSWER_DEADLINE).await;
                         Err::<(), _>(Failure::no_answer(ANSWER_DEADLINE))
                     };

@@ -351,8 +351,7 @@ fn two_expressions_of_one_name_have_to_agree() {
             reference: usage.reference.clone(),
             usages: vec![usage.clone()],
         };
-        let mut all = Vec::new();
-        usages.iter().for_each(|usage| one(usage).join(&mut all));
+        let mut all = crate::Deployed::joined(usages.iter().map(one));
         assert_eq!(all.len(), 1, "{other}");
         all.remove(0).reference.unwrap().pattern
     };

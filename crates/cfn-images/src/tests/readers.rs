@@ -509,3 +509,18 @@ fn many_readers_end() {
     let usages = template(&format!("{MAPPINGS}{resources}")).usages(&context(&[("Registry", "r.example")]));
     assert_eq!((usages.len(), shown(&usages[500])), (501, "r.example/app".to_owned()));
 }
+
+/// Each of thousands of images is found in the texts that name it: the comparisons of texts with names do not run out.
+#[test]
+fn each_of_many_images_is_read() {
+    const IMAGES: usize = 2000;
+    let numbered = |line: &dyn Fn(usize) -> String| (0..IMAGES).map(line).collect::<String>();
+    let mapping = numbered(&|number| format!("    Image{number}: {{imageName: shop/service-{number}}}\n"));
+    let resources = numbered(&|number| {
+        format!("  It{number}: {{Type: Custom::It, Properties: {{Image: 'r.example/shop/service-{number}:1'}}}}\n")
+    });
+    let usages = template(&format!("Mappings:\n  Images:\n{mapping}Resources:\n{resources}")).usages(&context(&[]));
+    let found: Vec<&str> = usages.iter().filter_map(|usage| usage.path.as_deref()).collect();
+    let expected: Vec<String> = (0..IMAGES).map(|number| format!("shop/service-{number}")).collect();
+    assert_eq!(found, expected);
+}

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Limited};
 
 use oci::{BoxError, ErrorKind, StoreError};
 use registry::http_client::{HttpClient, Refused};
+use tokio::sync::Semaphore;
 
 /// The longest that connecting may take if the SDK sets no limit.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -24,11 +25,21 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// The largest response body that is read, in bytes. A page of scan findings is the largest that occurs.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
+/// The maximum number of concurrent requests to AWS. Each takes a connection, and the APIs have quotas that are not
+/// documented.
+const REQUESTS: usize = 16;
+
 /// Adapts this project's HTTP client to the SDK, so that all requests share TLS configuration, proxies and connections.
-#[derive(Default)]
 pub(super) struct SdkClient {
+    requests: Arc<Semaphore>,
     /// Clients by connect timeout. Requests to the instance metadata service use a short one.
     clients: Mutex<HashMap<Duration, HttpClient>>,
+}
+
+impl Default for SdkClient {
+    fn default() -> Self {
+        Self { requests: Arc::new(Semaphore::new(REQUESTS)), clients: Mutex::default() }
+    }
 }
 
 impl fmt::Debug for SdkClient {
@@ -42,7 +53,11 @@ impl SdkHttpClient for SdkClient {
         let connecting = settings.connect_timeout().unwrap_or(CONNECT_DEADLINE);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients.entry(connecting).or_insert_with(|| HttpClient::connecting_within(connecting)).clone();
-        SharedHttpConnector::new(SdkConnector { client, answer: settings.read_timeout().unwrap_or(ANSWER_DEADLINE) })
+        SharedHttpConnector::new(SdkConnector {
+            requests: self.requests.clone(),
+            client,
+            answer: settings.read_timeout().unwrap_or(ANSWER_DEADLINE),
+        })
     }
 }
 
@@ -57,6 +72,7 @@ pub(super) struct NoConnection {
 
 #[derive(Clone)]
 struct SdkConnector {
+    requests: Arc<Semaphore>,
     client: HttpClient,
     answer: Duration,
 }
@@ -85,6 +101,7 @@ impl SdkConnector {
             let port = to.port().map(|port| format!(":{port}")).unwrap_or_default();
             NoConnection { address: format!("{scheme}://{host}{port}"), source }.into()
         };
+        let _permit = self.requests.acquire().await;
         let answer = match tokio::time::timeout(self.answer, self.client.send(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if Refused::behind(error.as_ref()).is_some() => {

@@ -98,12 +98,12 @@ impl Delivery {
         graph: Graph,
         tags: Vec<TagPlan>,
     ) -> Self {
-        Self {
+        let mut delivery = Self {
             kind,
             from: None,
             source,
             target,
-            is_there: tags.iter().any(|plan| plan.current.as_ref() == Some(&graph.root.digest)),
+            is_there: false,
             graph,
             tags,
             repository: RepositoryState::Unknown,
@@ -112,7 +112,14 @@ impl Delivery {
             summary: None,
             signatures: Signatures::None,
             remarks: Vec::new(),
-        }
+        };
+        delivery.is_there = delivery.is_tagged();
+        delivery
+    }
+
+    /// Returns whether one of the tags holds the image already.
+    pub fn is_tagged(&self) -> bool {
+        self.tags.iter().any(|plan| plan.current.as_ref() == Some(self.digest()))
     }
 
     /// Returns the digest that the tags should hold.
@@ -147,13 +154,14 @@ impl Delivery {
         self.tags.iter().filter(|plan| plan.is_written(self.digest()))
     }
 
-    /// Checks, before anything is written, that the repository exists or may be created. If one of the tags exists, the
-    /// repository does too.
+    /// Checks, before anything is written, that the repository exists or may be created. If one of the tags or the image
+    /// exists, the repository does too.
     ///
     /// # Errors
     /// If the repository is missing and must not be or cannot be created, or the request fails.
     pub async fn check_repository(&mut self, aws: &Aws, named: &Named, writing: &WritingOptions) -> anyhow::Result<()> {
-        if self.tags.iter().all(|plan| plan.current.is_none()) && !self.is_in_one_repository() {
+        let is_known = self.is_there || self.tags.iter().any(|plan| plan.current.is_some());
+        if !is_known && !self.is_in_one_repository() {
             self.repository = RepositoryState::of(aws, named, writing).await?;
         }
         Ok(())

@@ -100,7 +100,6 @@ impl Writer<'_> {
                 }
             }
         });
-        let listings: Vec<_> = listings.collect();
         let all = stream::iter(listings).buffered(self.concurrency).filter_map(std::future::ready).collect();
         tokio::select! {
             all = all => all,
@@ -123,7 +122,6 @@ impl Writer<'_> {
                     self.step(planned, *step, &sign).await;
                 }
             });
-            let runs: Vec<_> = runs.collect();
             stream::iter(runs).buffered(self.concurrency).collect::<()>().await;
         }
     }

@@ -16,6 +16,12 @@ pub use endpoints::unused_endpoints;
 use options::{accounts, concurrency};
 use runner_protocol::{Input, InputError, Runner};
 
+/// How many images are processed concurrently by default.
+const IMAGES: usize = 4;
+
+/// How many images are planned and transferred concurrently by default: the most that `concurrency` accepts.
+const TRANSFERS: usize = 64;
+
 /// The text of the inputs that all actions share: those that `inputs!` declares as `common`.
 pub struct CommonInputs<'a> {
     /// The inputs that choose templates and images.
@@ -38,8 +44,10 @@ pub struct CommonOptions {
     pub project: Project,
     /// `region`
     pub region: Option<String>,
-    /// How many images are processed concurrently.
+    /// How many images are processed concurrently, in work that takes memory or processes.
     pub concurrency: usize,
+    /// How many images are planned and transferred concurrently. The registries limit their requests.
+    pub transfers: usize,
     /// Whether a step summary is written.
     pub summary: bool,
     /// Whether the run only shows what it would write to a registry.
@@ -58,7 +66,8 @@ impl CommonInputs<'_> {
         let progress = Arc::new(move |line: &str| says.say(line));
         let options = Options { endpoints: endpoints(&self.registry_endpoints)?, progress, ..Options::default() };
         Ok(CommonOptions {
-            concurrency: concurrency(&self.concurrency)?,
+            concurrency: concurrency(&self.concurrency, IMAGES)?,
+            transfers: concurrency(&self.concurrency, TRANSFERS)?,
             summary: self.summary.boolean(true)?,
             dry_run: self.dry_run.boolean(false)?,
             region: region(&self.region)?,

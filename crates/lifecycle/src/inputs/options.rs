@@ -100,13 +100,13 @@ impl CreateRepositories {
     }
 }
 
-/// Parses `concurrency`: how many images are processed concurrently.
+/// Parses `concurrency`: how many images are processed concurrently. `usual` is the default.
 ///
 /// # Errors
 /// If it is not a number from 1 to 64.
-pub(super) fn concurrency(input: &Input<'_>) -> Result<usize, InputError> {
+pub(super) fn concurrency(input: &Input<'_>, usual: usize) -> Result<usize, InputError> {
     match input.text().map(str::parse) {
-        None => Ok(4),
+        None => Ok(usual),
         Some(Ok(images @ 1..=64)) => Ok(images),
         Some(_) => Err(input.refuse("a number from 1 to 64")),
     }
@@ -208,8 +208,9 @@ mod tests {
 
     #[test]
     fn numbers_and_accounts() {
-        assert_eq!(concurrency(&Input::new("concurrency", "8")).unwrap(), 8);
-        assert!(concurrency(&Input::new("concurrency", "0")).is_err());
+        assert_eq!(concurrency(&Input::new("concurrency", "8"), 4).unwrap(), 8);
+        assert_eq!(concurrency(&Input::new("concurrency", ""), 4).unwrap(), 4);
+        assert!(concurrency(&Input::new("concurrency", "0"), 4).is_err());
         assert!(accounts(&Input::new("allowed-account-ids", "012345678901, 123456789012")).is_ok());
         assert!(accounts(&Input::new("allowed-account-ids", "12345")).is_err());
     }

@@ -5,8 +5,9 @@ use super::{Module, ssm_values, unmanaged};
 use crate::ActionError;
 use crate::AtSourceLocation;
 use crate::access::RegistryAccess;
-use cfn_images::{Context, Deployed, EvaluatedReference, ImageDefinition, Parameter, Usage};
+use cfn_images::{Context, Deployed, EvaluatedReference, ImageDefinition, Parameter, PossibleUsages, Usage};
 use runner_protocol::{Annotation, Level};
+use std::collections::{HashMap, HashSet};
 
 /// A template, evaluated for an environment.
 pub(super) struct EvaluatedModule<'m> {
@@ -14,13 +15,33 @@ pub(super) struct EvaluatedModule<'m> {
     pub(super) context: Context,
     pub(super) usages: Vec<Usage>,
     pub(super) deployed: Vec<Deployed>,
+    /// The positions in `deployed` of the usages of each resource.
+    positions: HashMap<String, Vec<usize>>,
+}
+
+/// The usages of a template that may deploy images which nothing is known to deploy.
+pub(super) struct PossiblyDeployed<'e> {
+    usages: PossibleUsages<'e>,
+    /// The keys of the template's images.
+    keys: HashSet<&'e str>,
+}
+
+impl PossiblyDeployed<'_> {
+    /// Returns the usages that may deploy an image of the template.
+    pub(super) fn of(&self, image: &ImageDefinition) -> Vec<Usage> {
+        if self.keys.contains(image.key.value.as_str()) { self.usages.of(image) } else { Vec::new() }
+    }
 }
 
 impl<'m> EvaluatedModule<'m> {
     pub(super) fn of(module: &'m Module, context: Context) -> Result<Self, cfn_images::Error> {
         let usages = module.template.usages(&context);
         let deployed = module.template.deployed(&module.defined, &usages)?;
-        Ok(Self { module, context, usages, deployed })
+        let mut positions: HashMap<String, Vec<usize>> = HashMap::new();
+        for (position, one) in deployed.iter().enumerate() {
+            one.usages.iter().for_each(|usage| positions.entry(usage.resource.clone()).or_default().push(position));
+        }
+        Ok(Self { module, context, usages, deployed, positions })
     }
 
     /// Returns the images that the template would deploy if conditions held that do not, after looking up what their names
@@ -34,16 +55,17 @@ impl<'m> EvaluatedModule<'m> {
 
     /// Returns whether the image of a usage is one of the mapping.
     pub(super) fn is_in_mapping(&self, usage: &Usage) -> bool {
-        self.deployed.iter().any(|deployed| deployed.usages.contains(usage))
+        let of_resource = self.positions.get(&usage.resource).map(Vec::as_slice).unwrap_or_default();
+        of_resource.iter().any(|position| self.deployed[*position].usages.contains(usage))
     }
 
-    /// Returns the usages that may deploy an image of the template which nothing is known to deploy.
-    pub(super) fn possibly_deployed(&self, image: &ImageDefinition) -> Vec<Usage> {
+    /// Returns the usages that may deploy images of the template which nothing is known to deploy.
+    pub(super) fn possibly_deployed(&self) -> PossiblyDeployed<'_> {
         let Module { template, defined, .. } = self.module;
-        if !defined.iter().any(|defined| defined.key.value == image.key.value) {
-            return Vec::new();
+        PossiblyDeployed {
+            usages: template.possible_usages(defined, &self.usages, &self.context),
+            keys: defined.iter().map(|defined| defined.key.value.as_str()).collect(),
         }
-        template.possibly_deployed(image, defined, &self.usages, &self.context)
     }
 
     /// Warns about a repository that differs between environments and is that of no image, because it may be meant for

@@ -1,11 +1,12 @@
 //! Names that stay the same where they should differ, because a parameter has a fixed value.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::evaluated_module::EvaluatedModule;
 use super::{Project, Release};
 use crate::ActionError;
 use crate::AtSourceLocation;
+use crate::SourceLocation;
 use cfn_images::{Context, Deployed, Need, Parameter, Usage};
 use runner_protocol::{Annotation, Level};
 
@@ -23,6 +24,17 @@ struct Meaning {
 
 const ENVIRONMENT: Meaning = Meaning { parameter: "Environment", placeholder: "{environment}" };
 const VERSION: Meaning = Meaning { parameter: "DeploymentVersion", placeholder: "{version}" };
+
+/// Where a usage is. A loop makes several resources of one expression.
+fn place(usage: &Usage) -> (&SourceLocation, &str) {
+    (&usage.source_location, usage.resource.as_str())
+}
+
+fn by_place(usages: &[Usage]) -> HashMap<(&SourceLocation, &str), Vec<&Usage>> {
+    let mut by_place: HashMap<_, Vec<&Usage>> = HashMap::new();
+    usages.iter().for_each(|usage| by_place.entry(place(usage)).or_default().push(usage));
+    by_place
+}
 
 impl Project {
     /// Warns about a name that is the same in every environment, because a parameter that means the environment has a
@@ -170,20 +182,16 @@ impl Project {
         });
         let others: BTreeSet<String> = others.unwrap_or_default();
         let (without_others, without_parameter) = (without(others), without(BTreeSet::from([parameter.name.clone()])));
-        // A loop makes several resources of one expression.
-        let is_same = |one: &Usage, other: &Usage| {
-            (&one.source_location, &one.resource) == (&other.source_location, &other.resource)
-        };
+        let (without_others, without_parameter) = (by_place(&without_others), by_place(&without_parameter));
         let text = |usage: &Usage| usage.reference.as_ref().ok().map(|reference| reference.text.clone());
         let is_fixed = |named: &Usage| {
-            let same = without_others.iter().filter(|usage| is_same(usage, named));
-            same.clone().count() > 0
-                && same.clone().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
+            let same = without_others.get(&place(named)).map(Vec::as_slice).unwrap_or_default();
+            !same.is_empty() && same.iter().all(|usage| text(usage) == text(named) && usage.undecided.is_none())
         };
         let depends = |named: &Usage| {
             let open = Need::Parameter(parameter.name.clone());
-            let mut same = without_parameter.iter().filter(|usage| is_same(usage, named));
-            same.any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
+            let same = without_parameter.get(&place(named)).map(Vec::as_slice).unwrap_or_default();
+            same.iter().any(|usage| usage.reference.as_ref().is_err_and(|why| why.need.as_ref() == Some(&open)))
         };
         let chosen = evaluation.deployed.iter().filter(|deployed| self.is_selected(&deployed.key));
         chosen

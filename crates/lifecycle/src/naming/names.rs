@@ -1,12 +1,13 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use wildmatch::WildMatch;
 
-use super::evaluated_module::EvaluatedModule;
+use super::evaluated_module::{EvaluatedModule, PossiblyDeployed};
 use super::given_reference::GivenReference;
 use super::lookups::look_up;
 use super::placeholders::PatternInput;
 use super::ssm_values;
+use super::unmanaged::Written;
 use super::{Module, Named, Project, Release, UnmanagedReference};
 use crate::ActionError;
 use crate::AtSourceLocation;
@@ -69,8 +70,7 @@ impl Project {
             refuse_mistakes(&evaluation.usages)?;
             evaluated.push(evaluation);
         }
-        let mut deployed: Vec<Deployed> = Vec::new();
-        evaluated.iter().flat_map(|evaluation| evaluation.deployed.clone()).for_each(|one| one.join(&mut deployed));
+        let mut deployed = Deployed::joined(evaluated.iter().flat_map(|evaluation| evaluation.deployed.clone()));
         deployed.retain(|deployed| self.is_selected(&deployed.key));
         drop_unclear(&mut deployed);
 
@@ -79,18 +79,18 @@ impl Project {
         }
         // A condition that does not hold here does not change the name.
         let mut excluded: Vec<Deployed> = Vec::new();
-        let is_undeployed = |image: &ImageDefinition| {
-            let mut of_image = deployed.iter().filter(|deployed| deployed.key == image.key.value);
-            self.is_selected(&image.key.value) && of_image.all(is_unclear)
-        };
+        let clear: BTreeSet<&str> = clear_keys(&deployed).collect();
+        let is_undeployed =
+            |image: &ImageDefinition| self.is_selected(&image.key.value) && !clear.contains(image.key.value.as_str());
         for evaluation in &mut evaluated {
             if evaluation.module.defined.iter().any(is_undeployed) {
-                evaluation.excluded(access).await?.into_iter().for_each(|one| one.join(&mut excluded));
+                excluded.extend(evaluation.excluded(access).await?);
             }
         }
+        let mut excluded = Deployed::joined(excluded);
         drop_unclear(&mut excluded);
-        let is_named = |key: &String| excluded.iter().any(|named| named.key == *key && !is_unclear(named));
-        deployed.retain(|deployed| !(is_unclear(deployed) && is_named(&deployed.key)));
+        let named: BTreeSet<&str> = clear_keys(&excluded).collect();
+        deployed.retain(|deployed| !(is_unclear(deployed) && named.contains(deployed.key.as_str())));
         let mut names = Names::default();
         for evaluation in &evaluated {
             names.warnings.extend(self.default_of_other_warning(evaluation, release)?);
@@ -98,14 +98,16 @@ impl Project {
             names.warnings.extend(self.fixed_version_warning(evaluation));
         }
         names.warnings.extend(deployed.iter().filter_map(|deployed| literal_registry_warning(deployed, access)));
+        let (deployed_by_key, excluded_by_key) = (by_key(&deployed), by_key(&excluded));
+        let all_possible: Vec<PossiblyDeployed<'_>> =
+            evaluated.iter().map(EvaluatedModule::possibly_deployed).collect();
         for evaluation in &evaluated {
             for image in &evaluation.module.images {
-                let is_deployed = deployed.iter().any(|deployed| deployed.key == image.key.value);
-                let all = if is_deployed { &deployed } else { &excluded };
-                let usages_of_image: Vec<&Deployed> = all.iter().filter(|d| d.key == image.key.value).collect();
-                let possible = evaluated.iter().filter(|_| usages_of_image.is_empty());
-                let possible: Vec<Usage> =
-                    possible.flat_map(|evaluation| evaluation.possibly_deployed(image)).collect();
+                let key = image.key.value.as_str();
+                let of_image = deployed_by_key.get(key).or_else(|| excluded_by_key.get(key));
+                let usages_of_image: Vec<&Deployed> = of_image.cloned().unwrap_or_default();
+                let possible = all_possible.iter().filter(|_| usages_of_image.is_empty());
+                let possible: Vec<Usage> = possible.flat_map(|possible| possible.of(image)).collect();
                 names.warnings.extend(self.refuse_unknown_names(image, &usages_of_image, &possible)?);
                 if usages_of_image.is_empty() {
                     names.warnings.extend(evaluation.other_repository_warning(image, access));
@@ -142,6 +144,7 @@ impl Project {
                 }
             }
         }
+        drop(all_possible);
         names.images.sort_by(|a, b| (&a.key, &a.reference).cmp(&(&b.key, &b.reference)));
         for module in others {
             evaluated.extend(self.evaluate_without_lookups(module, &evaluated, release, access));
@@ -149,8 +152,9 @@ impl Project {
         let registry = access.registry.as_deref();
         let usages =
             evaluated.iter().flat_map(|evaluation| evaluation.usages.iter().map(move |usage| (evaluation, usage)));
+        let written = Written::of(&names.images);
         let other = |(evaluation, usage): (&EvaluatedModule, &Usage)| {
-            UnmanagedReference::of(usage, evaluation.is_in_mapping(usage), &names.images, registry)
+            UnmanagedReference::of(usage, evaluation.is_in_mapping(usage), &written, registry)
         };
         names.unmanaged = usages.filter_map(other).collect();
         Ok(names)
@@ -185,7 +189,7 @@ impl Project {
     }
 
     pub(super) fn is_selected(&self, key: &str) -> bool {
-        self.images().any(|image| image.key.value == key)
+        self.image(key).is_some()
     }
 
     /// Refuses an image that nothing is known to deploy if a part of the templates cannot be read. With the input
@@ -430,10 +434,20 @@ fn is_unclear(deployed: &Deployed) -> bool {
     deployed.usages.iter().all(|usage| usage.place.is_unclear())
 }
 
+/// Returns the keys of the images that some place certainly deploys.
+fn clear_keys(deployed: &[Deployed]) -> impl Iterator<Item = &str> {
+    deployed.iter().filter(|deployed| !is_unclear(deployed)).map(|deployed| deployed.key.as_str())
+}
+
+fn by_key(deployed: &[Deployed]) -> HashMap<&str, Vec<&Deployed>> {
+    let mut by_key: HashMap<&str, Vec<&Deployed>> = HashMap::new();
+    deployed.iter().for_each(|deployed| by_key.entry(deployed.key.as_str()).or_default().push(deployed));
+    by_key
+}
+
 /// Removes places where a name cannot be evaluated and that may deploy the image, if others certainly do.
 fn drop_unclear(deployed: &mut Vec<Deployed>) {
-    let clear = deployed.iter().filter(|deployed| !is_unclear(deployed)).map(|deployed| deployed.key.clone());
-    let clear: BTreeSet<String> = clear.collect();
+    let clear: BTreeSet<String> = clear_keys(deployed).map(str::to_owned).collect();
     deployed.retain(|deployed| !(is_unclear(deployed) && clear.contains(&deployed.key)));
 }
 

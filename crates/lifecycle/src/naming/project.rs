@@ -1,7 +1,8 @@
 //! The project that a run is about: its templates, and the images that they define.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sha2::{Digest as _, Sha256};
 
@@ -49,6 +50,8 @@ pub struct Project {
     pub(super) run: RunValues,
     /// The environments through which images move, if they are given.
     pub(super) ladder: Vec<String>,
+    /// The positions of the selected images by key: that of the module, and that in the module.
+    positions: OnceLock<HashMap<String, (usize, usize)>>,
 }
 
 /// One template of a project, with its selected images.
@@ -112,7 +115,8 @@ impl Project {
         }
         let run = RunValues::of(variables);
         parameters.iter().try_for_each(|(name, value)| run.check_parameter(name, value))?;
-        let mut project = Self { workspace, folder, modules, parameters, reference: None, run, ladder: Vec::new() };
+        let (ladder, positions) = (Vec::new(), OnceLock::new());
+        let mut project = Self { workspace, folder, modules, parameters, reference: None, run, ladder, positions };
         project.reference = GivenReference::of(&inputs.reference, project.images_file());
         project.reference.iter().try_for_each(GivenReference::check)?;
         project.assign_shared_images()?;
@@ -243,6 +247,21 @@ impl Project {
     /// Returns the selected images, each once.
     pub fn images(&self) -> impl Iterator<Item = &ImageDefinition> {
         self.modules.iter().flat_map(|module| &module.images)
+    }
+
+    /// Returns the selected image with this key.
+    pub fn image(&self, key: &str) -> Option<&ImageDefinition> {
+        let positions = self.positions.get_or_init(|| {
+            let mut positions = HashMap::new();
+            for (number, module) in self.modules.iter().enumerate() {
+                for (position, image) in module.images.iter().enumerate() {
+                    positions.entry(image.key.value.clone()).or_insert((number, position));
+                }
+            }
+            positions
+        });
+        let (module, position) = positions.get(key)?;
+        self.modules.get(*module)?.images.get(*position)
     }
 
     /// Returns the SHA-256 of the template in hexadecimal. For several templates, it is the SHA-256 of their hashes in

@@ -11,13 +11,18 @@ use crate::access::{Login, RegistryCredentials, authority};
 use crate::aws::Aws;
 use ::registry::{CredentialSource, Options};
 use oci::{Digest, Location, Reference};
-use runner_protocol::{Grant, Runner, grant, run};
+use runner_protocol::{Finished, Grant, ProcessError, Runner, grant, run};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
 
 /// Limit for all signatures of an image: a few requests each and, for a certificate, to the transparency log.
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// The maximum output of cosign, in bytes.
 const OUTPUT_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The maximum number of concurrent processes of cosign. Each takes some 100 MiB.
+static PROCESSES: Semaphore = Semaphore::const_new(4);
 
 /// Signs and verifies images.
 #[derive(Clone, Copy)]
@@ -85,8 +90,7 @@ impl Signer<'_> {
         }
         command.arg(format!("{authority}/{}@{digest}", reference.repository));
         let _public_roots = self.signing.public_roots().await;
-        let finished =
-            run(command, OUTPUT_LIMIT, DEADLINE).await.map_err(|error| failed("cosign did not run").because(error))?;
+        let finished = run_cosign(command).await.map_err(|error| failed("cosign did not run").because(error))?;
         if finished.status.success() { Ok(()) } else { Err(failed(&cosign::reason(&finished))) }
     }
 
@@ -128,14 +132,18 @@ impl Signer<'_> {
             command.arg(format!("{authority}/{}@{digest}", reference.repository));
         }
         let _public_roots = self.signing.public_roots().await;
-        let finished =
-            run(command, OUTPUT_LIMIT, DEADLINE).await.map_err(|error| failed("cosign did not run").because(error))?;
+        let finished = run_cosign(command).await.map_err(|error| failed("cosign did not run").because(error))?;
         if !finished.status.success() {
             self.registries.runner.group(&format!("cosign sign {reference}"), &finished.log);
             return Err(failed(&cosign::reason(&finished)));
         }
         Ok(())
     }
+}
+
+async fn run_cosign(command: Command) -> Result<Finished, ProcessError> {
+    let _permit = PROCESSES.acquire().await;
+    run(command, OUTPUT_LIMIT, DEADLINE).await
 }
 
 /// Writes the public key of a private key into a folder, and returns its path.

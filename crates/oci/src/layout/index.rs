@@ -34,7 +34,7 @@ pub struct Root {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The entries of an `index.json`. The file is kept open, so that no other file gets its inode number.
-    index: Option<(File, Stamp, Arc<[Root]>)>,
+    index: Option<(File, Stamp, Arc<Entries>)>,
     /// What manifests refer to. This never changes, because a digest identifies one content.
     pub(super) links: HashMap<Digest, Arc<Links>>,
     /// The referrers in the state of an `index.json`.
@@ -56,11 +56,42 @@ pub(super) struct Links {
 /// The referrers of a layout, sorted by their digests.
 pub(super) type ReferrersBySubject = HashMap<Digest, Vec<Descriptor>>;
 
+/// The entries of an `index.json`, in order.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub(super) all: Vec<Root>,
+    /// The position of the first entry with a digest.
+    by_digest: HashMap<Digest, usize>,
+    /// The position of the first entry with a name.
+    by_name: HashMap<String, usize>,
+}
+
+impl Entries {
+    fn of(all: Vec<Root>) -> Self {
+        let (mut by_digest, mut by_name) = (HashMap::new(), HashMap::new());
+        for (position, root) in all.iter().enumerate() {
+            by_digest.entry(root.descriptor.digest.clone()).or_insert(position);
+            if let Some(name) = &root.name {
+                by_name.entry(name.clone()).or_insert(position);
+            }
+        }
+        Self { all, by_digest, by_name }
+    }
+
+    pub(super) fn with_digest(&self, digest: &Digest) -> Option<&Root> {
+        self.by_digest.get(digest).map(|position| &self.all[*position])
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&Root> {
+        self.by_name.get(name).map(|position| &self.all[*position])
+    }
+}
+
 /// Identifies the state of a file: its file system, inode number, time and size.
 pub(super) type Stamp = (u64, u64, i64, i64, u64);
 
 /// The entries of an `index.json`, and its state.
-pub(super) type StampedEntries = (Stamp, Arc<[Root]>);
+pub(super) type StampedEntries = (Stamp, Arc<Entries>);
 
 impl Layout {
     /// Returns the entries of `index.json` in order. Empty if there is no layout.
@@ -68,11 +99,11 @@ impl Layout {
     /// # Errors
     /// Returns an error if the folder contains something other than a layout.
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
-        self.entries().map(|entries| entries.to_vec())
+        self.entries().map(|entries| entries.all.clone())
     }
 
     /// Returns the entries, from the cache if the file is unchanged.
-    pub(super) fn entries(&self) -> Result<Arc<[Root]>, StoreError> {
+    pub(super) fn entries(&self) -> Result<Arc<Entries>, StoreError> {
         Ok(self.stamped_entries()?.map(|(_, entries)| entries).unwrap_or_default())
     }
 
@@ -89,7 +120,7 @@ impl Layout {
         {
             return Ok(Some((stamp, entries.clone())));
         }
-        let entries: Arc<[Root]> = self.parse_index(&self.read_file(&file, &path, INDEX_LIMIT)?)?.into();
+        let entries = Arc::new(Entries::of(self.parse_index(&self.read_file(&file, &path, INDEX_LIMIT)?)?));
         self.seen().index = Some((file, stamp, entries.clone()));
         Ok(Some((stamp, entries)))
     }
@@ -275,15 +306,13 @@ impl Layout {
             self.write_temporary(&path, index_of(entries.iter().map(|root| &root.descriptor)).as_bytes())?;
         let file = temporary.persist(&path).map_err(|e| self.failed(&path, e.error))?;
         let stamp = stamp(&file.metadata().map_err(|e| self.failed(&path, e))?);
-        self.seen().index = Some((file, stamp, entries.into()));
+        self.seen().index = Some((file, stamp, Arc::new(Entries::of(entries))));
         Ok(())
     }
 
     /// Returns the descriptor of the entry with this name.
     pub(super) fn root_named(&self, tag: &Tag) -> Result<Option<Descriptor>, StoreError> {
-        let entries = self.entries()?;
-        let named = entries.iter().find(|root| root.name.as_deref() == Some(tag.as_str()));
-        Ok(named.map(|root| root.descriptor.clone()))
+        Ok(self.entries()?.named(tag.as_str()).map(|root| root.descriptor.clone()))
     }
 }
 

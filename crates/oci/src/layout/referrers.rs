@@ -27,7 +27,7 @@ impl Layout {
         let referrers = match cached {
             Some(referrers) => referrers,
             None => {
-                let referrers = Arc::new(self.all_referrers(&entries, MANIFESTS_LIMIT)?);
+                let referrers = Arc::new(self.all_referrers(&entries.all, MANIFESTS_LIMIT)?);
                 self.seen().referrers = Some((stamp, referrers.clone()));
                 referrers
             }
@@ -237,8 +237,8 @@ mod tests {
         layout.add_root(&outer.descriptor(), Some("deep")).unwrap();
         assert_eq!(found(&layout, &image).await, sorted(&[&circle, &signature]));
         let entries = layout.entries().unwrap();
-        assert!(layout.all_referrers(&entries, 206).is_ok());
-        let error = layout.all_referrers(&entries, 100).unwrap_err();
+        assert!(layout.all_referrers(&entries.all, 206).is_ok());
+        let error = layout.all_referrers(&entries.all, 100).unwrap_err();
         assert!(error.to_string().ends_with("lists more than 100 manifests"), "{error}");
     }
 }

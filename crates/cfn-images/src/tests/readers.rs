@@ -517,7 +517,8 @@ fn each_of_many_images_is_read() {
     let numbered = |line: &dyn Fn(usize) -> String| (0..IMAGES).map(line).collect::<String>();
     let mapping = numbered(&|number| format!("    Image{number}: {{imageName: shop/service-{number}}}\n"));
     let resources = numbered(&|number| {
-        format!("  It{number}: {{Type: Custom::It, Properties: {{Image: 'r.example/shop/service-{number}:1'}}}}\n")
+        let image = format!("012345678901.dkr.ecr.eu-west-1.amazonaws.com/shop/service-{number}:1");
+        format!("  It{number}: {{Type: Custom::It, Properties: {{Image: '{image}'}}}}\n")
     });
     let usages = template(&format!("Mappings:\n  Images:\n{mapping}Resources:\n{resources}")).usages(&context(&[]));
     let found: Vec<&str> = usages.iter().filter_map(|usage| usage.path.as_deref()).collect();

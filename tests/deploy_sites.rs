@@ -129,9 +129,13 @@ fn a_type_with_a_platform_decides_it() {
         let (platforms, published, promoted) = delivered(&project);
         assert_eq!(platforms, [platform], "{resource}");
         promoted.exits(0);
-        assert_eq!(published.log.messages("warning"), [""; 0], "{resource}");
+        assert_eq!(published.log.of_template("warning"), [""; 0], "{resource}");
         let (planned, _) = planned(&project);
-        assert_eq!((planned.log.messages("warning"), planned.log.messages("notice")), (vec![], vec![]), "{resource}");
+        assert_eq!(
+            (planned.log.of_template("warning"), planned.log.of_template("notice")),
+            (vec![], vec![]),
+            "{resource}"
+        );
     }
 }
 
@@ -150,7 +154,7 @@ fn a_type_whose_instances_decide_gets_the_default_and_a_warning() {
         let (run, platforms) = planned(&project(resource));
         assert_eq!(platforms, ["linux/amd64"], "{resource}");
         let warning = "nothing in the template says on which platform `It` runs image `Worker`: it is built for linux/amd64 (hint: set `platforms` of `Worker` in the mapping)";
-        let warnings = run.log.messages("warning");
+        let warnings = run.log.of_template("warning");
         assert!(
             matches!(warnings.as_slice(), [one] if one.starts_with("template.yaml:11:") && one.ends_with(warning)),
             "{resource}: {}",
@@ -161,9 +165,9 @@ fn a_type_whose_instances_decide_gets_the_default_and_a_warning() {
         let (platforms, published, promoted) = delivered(&declared);
         assert_eq!(platforms, ["linux/arm64"], "{resource}");
         promoted.exits(0);
-        assert_eq!(published.log.messages("warning"), [""; 0], "{resource}");
+        assert_eq!(published.log.of_template("warning"), [""; 0], "{resource}");
         let (planned, _) = planned(&declared);
-        assert_eq!(planned.log.messages("warning"), [""; 0], "{resource}");
+        assert_eq!(planned.log.of_template("warning"), [""; 0], "{resource}");
     }
 }
 
@@ -198,15 +202,15 @@ fn every_reader_of_the_mapping_names_the_image() {
         let (platforms, published, promoted) = delivered(&declaring("linux/arm64", resource));
         assert_eq!(platforms, ["linux/arm64"]);
         promoted.exits(0);
-        assert_eq!(published.log.messages("warning"), [""; 0], "{resource}");
+        assert_eq!(published.log.of_template("warning"), [""; 0], "{resource}");
         // The input does, for build. What is deployed is still not known.
         let project = project(resource);
         let (run, platforms) = planned_with(&project, "linux/arm64");
-        assert_eq!((run.log.messages("warning"), platforms.as_slice()), (vec![], &["linux/arm64".to_owned()][..]));
+        assert_eq!((run.log.of_template("warning"), platforms.as_slice()), (vec![], &["linux/arm64".to_owned()][..]));
         built(&project, &platforms);
         let published = project.publish().input("registry", "oci:store").run().exits(0);
         assert_eq!(name(&published, "reference"), "dev/shop-worker:1.0.0");
-        let warnings = published.log.messages("warning");
+        let warnings = published.log.of_template("warning");
         assert!(
             matches!(warnings.as_slice(), [one] if one.starts_with("template.yaml:11:") && one.contains("on which platform `It` runs image `Worker`")),
             "{warnings:?}"
@@ -223,7 +227,7 @@ fn an_output_names_the_image() {
     let (platforms, published, promoted) = delivered(&project);
     assert_eq!(platforms, ["linux/arm64"]);
     promoted.exits(0);
-    assert_eq!(published.log.messages("warning"), [""; 0]);
+    assert_eq!(published.log.of_template("warning"), [""; 0]);
 
     let (run, _) = planned(&template("Outputs:\n  Image: {Value: NAME}\n"));
     let error = "on which platform `Outputs.Image` runs image `Worker`: the template does not say it";
@@ -251,7 +255,7 @@ fn the_name_of_another_resource_deploys_nothing() {
     ] {
         let project = project(&resource);
         let (run, platforms) = planned(&project);
-        let notices = run.exits(0).log.messages("notice").join("\n");
+        let notices = run.exits(0).log.of_template("notice").join("\n");
         assert!(notices.contains("nothing in the template deploys image `Worker`"), "{resource}: {notices}");
         built(&project, &platforms);
         let published = project.publish().input("registry", "oci:store").run().exits(0);
@@ -318,7 +322,7 @@ fn what_may_deploy_an_image_decides_its_platform() {
     );
     let run = publish().input("reference", "{registry}/{environment}/{image}:{version}").run().exits(0);
     assert_eq!(name(&run, "reference"), "dev/shop-worker:1.0.0");
-    let warnings = run.log.messages("warning").join("\n");
+    let warnings = run.log.of_template("warning").join("\n");
     assert!(warnings.contains("gets its name from the input `reference`"), "{warnings}");
     // An image that is certainly another one says nothing.
     let other = task.replace(
@@ -326,7 +330,9 @@ fn what_may_deploy_an_image_decides_its_platform() {
         "!Sub '${RepositoryPrefix}/nginx:${DeploymentVersion}'",
     );
     let (run, platforms) = planned(&template(&format!("Resources:\n  It: {other}\n")));
-    assert!(run.exits(0).log.messages("notice").join("\n").contains("nothing in the template deploys image `Worker`"));
+    assert!(
+        run.exits(0).log.of_template("notice").join("\n").contains("nothing in the template deploys image `Worker`")
+    );
     assert_eq!(platforms.len(), 1);
 }
 
@@ -351,7 +357,7 @@ fn the_instances_of_a_multi_node_job_decide_its_platform() {
             assert_eq!(platforms, [expected], "{container} {types}");
             promoted.exits(0);
             let (planned, _) = planned(&project);
-            assert_eq!((planned.log.messages("warning"), planned.log.messages("notice")), (vec![], vec![]));
+            assert_eq!((planned.log.of_template("warning"), planned.log.of_template("notice")), (vec![], vec![]));
         }
         let (run, _) = planned(&project(&job(container, "[optimal]")));
         let error = "cannot determine on which platform `It` runs image `Worker`: the template does not say it (hint: set `platforms` of `Worker` in the mapping)";
@@ -371,7 +377,7 @@ fn an_assumption_about_instances_is_told() {
     let (run, platforms) = planned(&project);
     let run = run.exits(0);
     assert_eq!(platforms, ["linux/amd64"]);
-    insta::assert_snapshot!(run.log.messages("notice").join("\n"), @"template.yaml:11:8: `One` does not run on Fargate, so its instances decide the platform: image `Worker` is built for linux/amd64 (hint: set `RuntimePlatform`, or `platforms` in the mapping)");
+    insta::assert_snapshot!(run.log.of_template("notice").join("\n"), @"template.yaml:11:8: `One` does not run on Fargate, so its instances decide the platform: image `Worker` is built for linux/amd64 (hint: set `RuntimePlatform`, or `platforms` in the mapping)");
     // The task or the mapping specifies it.
     for (from, to) in [
         ("RequiresCompatibilities: [EC2]", "RequiresCompatibilities: [FARGATE]"),
@@ -382,7 +388,11 @@ fn an_assumption_about_instances_is_told() {
         let before = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, before.replace(from, to)).unwrap();
         let (run, platforms) = planned(&project);
-        assert_eq!((run.exits(0).log.messages("notice"), platforms), (vec![], vec!["linux/amd64".to_owned()]), "{to}");
+        assert_eq!(
+            (run.exits(0).log.of_template("notice"), platforms),
+            (vec![], vec!["linux/amd64".to_owned()]),
+            "{to}"
+        );
         std::fs::write(&path, before).unwrap();
     }
 }
@@ -394,7 +404,7 @@ fn a_name_that_begins_with_the_environment_has_no_registry() {
     let project = declaring("linux/amd64", &format!("{{Type: Custom::X, Properties: {{Image: {value}}}}}"));
     let (run, _) = planned(&project);
     let run = run.exits(0);
-    assert_eq!((run.log.messages("warning"), run.log.messages("notice")), (vec![], vec![]));
+    assert_eq!((run.log.of_template("warning"), run.log.of_template("notice")), (vec![], vec![]));
     built(&project, &["linux/amd64".to_owned()]);
     for run in [
         project.publish().input("registry", "oci:store").run(),
@@ -408,5 +418,5 @@ fn a_name_that_begins_with_the_environment_has_no_registry() {
 #[test]
 fn a_template_without_resources_is_told_of_the_images_file() {
     let (run, _) = planned(&template(""));
-    insta::assert_snapshot!(run.exits(0).log.messages("notice").join("\n"), @"template.yaml:9:5: nothing in the template deploys image `Worker` (hint: if something else deploys it, such as Terraform or Helm, move the mapping to an images file: `images.yaml` with `images:` and the same entries)");
+    insta::assert_snapshot!(run.exits(0).log.of_template("notice").join("\n"), @"template.yaml:9:5: nothing in the template deploys image `Worker` (hint: if something else deploys it, such as Terraform or Helm, move the mapping to an images file: `images.yaml` with `images:` and the same entries)");
 }

@@ -68,7 +68,7 @@ fn platforms(run: &Run) -> String {
 /// What is said at a level, without the name of the temporary folder.
 fn said(run: &Run, project: &Project, level: &str) -> String {
     let folder = project.folder().canonicalize().unwrap();
-    run.log.messages(level).join("\n").replace(folder.to_str().unwrap(), "CHECKOUT")
+    run.log.of_template(level).join("\n").replace(folder.to_str().unwrap(), "CHECKOUT")
 }
 
 /// The names below the registry that a run reports.

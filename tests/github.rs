@@ -71,9 +71,9 @@ fn whats(exchanges: &[Exchange]) -> Vec<&str> {
 /// The one notice that GitHub was not told.
 #[track_caller]
 fn notice(run: &Run) -> &str {
-    let notices = run.log.messages("notice");
+    let notices = run.log.of_template("notice");
     let told: Vec<&&str> = notices.iter().filter(|notice| !notice.contains("deploys")).collect();
-    assert_eq!((told.len(), run.log.messages("warning").len()), (1, 0), "{}", run.log.raw);
+    assert_eq!((told.len(), run.log.of_template("warning").len()), (1, 0), "{}", run.log.raw);
     told[0]
 }
 
@@ -184,12 +184,16 @@ fn code_scanning_gets_each_document_of_the_commit() {
     // What Prism says of a request that is none: the check above can fail.
     let run = build().env("GITHUB_SHA", "0123").run().exits(1);
     assert_eq!(whats(&shop.github.take()), [SARIFS]);
-    assert!(run.log.messages("warning").iter().any(|warning| warning.contains("GitHub answered 4")), "{}", run.log.raw);
+    assert!(
+        run.log.of_template("warning").iter().any(|warning| warning.contains("GitHub answered 4")),
+        "{}",
+        run.log.raw
+    );
 
     let run = build().env("GITHUB_EVENT_NAME", "pull_request_target").input("lint", "off").run().exits(0);
     assert!(notice(&run).contains("for this event"));
     let run = build().input("dry-run", "true").run().exits(0);
-    assert_eq!(run.log.messages("warning").len(), 0);
+    assert_eq!(run.log.of_template("warning").len(), 0);
     assert_eq!(whats(&shop.github.take()), [""; 0]);
 }
 
@@ -213,7 +217,7 @@ fn a_token_that_may_not_is_a_notice_and_what_passes_is_tried_again() {
     shop.github.answers(&[Some(502), Some(429)]);
     let run = shop.comment().run().exits(0);
     assert_eq!(whats(&shop.github.take()), [FIRST_PAGE, FIRST_PAGE, FIRST_PAGE, &format!("POST {COMMENTS}")]);
-    assert_eq!(run.log.messages("warning").len(), 0);
+    assert_eq!(run.log.of_template("warning").len(), 0);
     // The comment was made but the answer was lost: it is looked for again before it is made again.
     shop.github.answers(&[None, Some(502)]);
     shop.comment().run().exits(0);

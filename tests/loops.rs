@@ -96,10 +96,10 @@ fn a_list_of_any_kind_is_evaluated() {
         let project = project(&template);
         let run = plan(&project, &[("parameters", given)]).exits(0);
         assert_eq!(platforms(&run), ARM64, "{list}");
-        assert_eq!((run.log.messages("notice"), run.log.messages("warning")), (vec![], vec![]), "{list}");
+        assert_eq!((run.log.of_template("notice"), run.log.of_template("warning")), (vec![], vec![]), "{list}");
         let run = on_disk(&project, &[("parameters", given)]).exits(0);
         assert_eq!(references(&run), NAMES, "{list}");
-        assert_eq!(run.log.messages("warning"), [""; 0], "{list}");
+        assert_eq!(run.log.of_template("warning"), [""; 0], "{list}");
         let run = project.promote("test").input("registry", "oci:store").input("parameters", given).run().exits(0);
         let targets = run.of_images("target");
         let targets: Vec<_> = targets.iter().map(|text| text.split_once("store/").unwrap().1).collect();
@@ -123,7 +123,7 @@ fn a_list_of_each_environment_is_that_environments() {
     // Some environment has the image.
     let run = plan(&project, &[]).exits(0);
     assert_eq!(platforms(&run), ARM64);
-    assert_eq!(run.log.messages("notice"), [""; 0]);
+    assert_eq!(run.log.of_template("notice"), [""; 0]);
     let run = on_disk(&project, &[("environment", "test")]).exits(0);
     assert_eq!(references(&run), ["test/shop-biller:1.0.0", "test/shop-worker:1.0.0"]);
 }
@@ -134,7 +134,7 @@ fn a_list_without_a_value_is_an_error() {
     // Each of the images may be in the loop, and all of them run on the same platform.
     let run = plan(&any, &[]).exits(0);
     assert_eq!(platforms(&run), ARM64);
-    insta::assert_snapshot!(run.log.messages("warning").join("\n"), @"template.yaml:18:7: the list of `Fn::ForEach::Loop` cannot be determined: parameter `Kinds` has no default and no value was given (hint: give it in the input `parameters`: `Kinds=one,two`)");
+    insta::assert_snapshot!(run.log.of_template("warning").join("\n"), @"template.yaml:18:7: the list of `Fn::ForEach::Loop` cannot be determined: parameter `Kinds` has no default and no value was given (hint: give it in the input `parameters`: `Kinds=one,two`)");
     let run = on_disk(&any, &[]).exits(2);
     insta::assert_snapshot!(run.error(), @"template.yaml:18:7: the name of image `Worker` can't be decided: the list of `Fn::ForEach::Loop` cannot be determined: parameter `Kinds` has no default and no value was given (hint: give it in the input `parameters`: `Kinds=one,two`)");
     let run = any.promote("test").input("registry", "oci:store").run().exits(2);
@@ -148,7 +148,7 @@ fn a_list_without_a_value_is_an_error() {
     let one = project(&functions(NO_DEFAULT, "!Ref Kinds", "Worker"));
     let run = plan(&one, &[("images", "Worker")]).exits(0);
     assert_eq!(platforms(&run), ["Worker: linux/arm64"]);
-    insta::assert_snapshot!(run.log.messages("warning").join("\n"), @"template.yaml:18:7: the list of `Fn::ForEach::Loop` cannot be determined: parameter `Kinds` has no default and no value was given (hint: give it in the input `parameters`: `Kinds=one,two`)");
+    insta::assert_snapshot!(run.log.of_template("warning").join("\n"), @"template.yaml:18:7: the list of `Fn::ForEach::Loop` cannot be determined: parameter `Kinds` has no default and no value was given (hint: give it in the input `parameters`: `Kinds=one,two`)");
     let run = on_disk(&one, &[("images", "Worker")]).exits(2);
     insta::assert_snapshot!(run.error(), @"template.yaml:18:7: the name of image `Worker` can't be decided: the list of `Fn::ForEach::Loop` cannot be determined: parameter `Kinds` has no default and no value was given (hint: give it in the input `parameters`: `Kinds=one,two`)");
     assert!(!one.folder().join("store").exists());

@@ -162,8 +162,8 @@ fn requests_are_the_fewest_there_can_be() {
     let step = || bare(publish(&project, &ecr)).input("images", "Api").input("extra-tags", "latest");
     step().run().exits(0);
     let (tags, platforms, blobs) = (2, api.children.len(), bare_blobs(&api));
-    // HEAD of each tag and blob, POST and PUT of each blob, PUT of each platform and tag.
-    assert_eq!(ecr.data_plane().len(), tags + 3 * blobs + platforms + tags, "{}", ecr.table());
+    // HEAD of the digest and of each tag and blob, POST and PUT of each blob, PUT of each platform and tag.
+    assert_eq!(ecr.data_plane().len(), 1 + tags + 3 * blobs + platforms + tags, "{}", ecr.table());
     assert_eq!(ecr.count(RequestKind::api("GetAuthorizationToken")), 1);
     assert_eq!(ecr.count(RequestKind::api("GetParameter")), 1);
     assert_eq!(ecr.count(RequestKind::Ping), 0);

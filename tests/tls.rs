@@ -44,10 +44,15 @@ fn a_certificate_that_is_not_trusted_is_named() {
     let misnamed = Front::start(&authority.sign(&["other.example"]), &registry.url());
     let missing = authority.file().with_file_name("none.pem");
     let (project, _) = built();
-    for (front, roots, connections, said) in [
-        (&ours, stranger.file(), 1, format!("the certificate of `{}` is not trusted: unknown issuer", ours.address())),
-        (&misnamed, authority.file(), 1, "certificate not valid for name \"127.0.0.1\"".to_owned()),
-        (&ours, missing, 0, "no certificate authorities are known".to_owned()),
+    for (front, roots, connects, said) in [
+        (
+            &ours,
+            stranger.file(),
+            true,
+            format!("the certificate of `{}` is not trusted: unknown issuer", ours.address()),
+        ),
+        (&misnamed, authority.file(), true, "certificate not valid for name \"127.0.0.1\"".to_owned()),
+        (&ours, missing, false, "no certificate authorities are known".to_owned()),
     ] {
         let before = front.connections();
         let step = project.publish().input("images", "Api").input("registry", HOST);
@@ -55,8 +60,10 @@ fn a_certificate_that_is_not_trusted_is_named() {
         let run = step.env("SSL_CERT_FILE", roots).run().exits(1);
         assert!(run.error().contains(&format!("cannot reach `{HOST}`")), "{}", run.error());
         assert!(run.error().contains(&said) && run.error().contains("SSL_CERT_FILE"), "{}", run.error());
-        // That does not pass: it is not tried again.
-        assert_eq!(front.connections() - before, connections, "{}", run.log.raw);
+        // That does not pass: none of the requests of the plan, for the tag, the image and its platforms, is sent again.
+        let most = if connects { 4 } else { 0 };
+        let connections = front.connections() - before;
+        assert!((connections > 0) == connects && connections <= most, "{connections}: {}", run.log.raw);
     }
 }
 

@@ -6,7 +6,10 @@ use tokio::process::Command;
 use crate::build_contexts::{NamedContext, NamedContexts};
 use crate::request::{BuilderFlags, SECURITY_INSECURE, SSH_AGENT_VARIABLE};
 
-/// The limits of open files and of processes that buildah gives to a `RUN` by default.
+/// The limits that buildah may raise.
+const LIMITS: [(&str, Resource); 2] = [("nofile", Resource::Nofile), ("nproc", Resource::Nproc)];
+
+/// The value that it raises them to.
 const BUILDAH_LIMIT: u64 = 1_048_576;
 
 impl BuilderFlags {
@@ -21,13 +24,14 @@ impl BuilderFlags {
 
     /// Returns the arguments of `buildah build`.
     ///
-    /// Newer versions raise some limits of a `RUN` above those of this process, which only the privileged may do: in a
-    /// container without `CAP_SYS_RESOURCE`, each `RUN` would fail. Those limits stay as they are here.
-    pub(super) fn for_buildah(&self) -> Vec<String> {
+    /// If it `raises_limits` of a `RUN` above those of this process, each `RUN` would fail in a container without
+    /// `CAP_SYS_RESOURCE`. Those limits stay as they are here.
+    pub(super) fn for_buildah(&self, raises_limits: bool) -> Vec<String> {
         let mut arguments = self.common();
-        for (name, resource) in [("nofile", Resource::Nofile), ("nproc", Resource::Nproc)] {
-            let hard = getrlimit(resource).maximum.filter(|hard| *hard < BUILDAH_LIMIT);
-            if let Some(hard) = hard.filter(|_| !self.ulimits.contains_key(name)) {
+        let limits: &[_] = if raises_limits { &LIMITS } else { &[] };
+        for (name, resource) in limits {
+            let hard = getrlimit(*resource).maximum.filter(|hard| *hard < BUILDAH_LIMIT);
+            if let Some(hard) = hard.filter(|_| !self.ulimits.contains_key(*name)) {
                 arguments.extend(["--ulimit".to_owned(), format!("{name}={hard}:{hard}")]);
             }
         }

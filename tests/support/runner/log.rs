@@ -112,6 +112,13 @@ impl Log {
         of_level.map(|annotation| annotation.message.as_str()).chain(logged).collect()
     }
 
+    /// The messages of a level without those on the time of the images, which a checkout without a commit gets.
+    pub(crate) fn of_template(&self, level: &str) -> Vec<&str> {
+        let mut messages = self.messages(level);
+        messages.retain(|message| !message.starts_with("the images get the "));
+        messages
+    }
+
     /// What a reader sees, with hidden values hidden.
     pub(crate) fn shown(&self) -> String {
         let annotations = self.annotations.iter().map(|annotation| &annotation.message);

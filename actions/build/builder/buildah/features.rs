@@ -25,6 +25,8 @@ impl BuildahVersion {
 const HEREDOCS: BuildahVersion = BuildahVersion(1, 33);
 /// Older versions expand variables in a script before the shell reads it, and ignore its `#!`.
 const SCRIPTS: BuildahVersion = BuildahVersion(1, 36);
+/// Older versions give a `RUN` the limits of their own process.
+pub(super) const RAISED_LIMITS: BuildahVersion = BuildahVersion(1, 35);
 const CHECKSUM: BuildahVersion = BuildahVersion(1, 33);
 const NETWORK: BuildahVersion = BuildahVersion(1, 30);
 const START_INTERVAL: BuildahVersion = BuildahVersion(1, 37);

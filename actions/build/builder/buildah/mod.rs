@@ -424,7 +424,7 @@ impl Buildah {
                 }
             }
         }
-        arguments.extend(options.flags.for_buildah());
+        arguments.extend(options.flags.for_buildah(self.version >= features::RAISED_LIMITS));
         arguments.push("--layers".to_owned());
         if options.no_cache || no_cache {
             arguments.push("--no-cache".to_owned());

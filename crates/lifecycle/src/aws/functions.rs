@@ -21,13 +21,19 @@ const IMAGE: &str = "Image";
 /// The path of all functions.
 const FUNCTIONS: &str = "/2015-03-31/functions";
 
-/// A function in a list, or a version of one.
+/// A function in a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Function {
     function_name: String,
     package_type: Option<String>,
-    version: Option<String>,
+}
+
+/// A version of a function in a list.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedVersion {
+    version: String,
 }
 
 /// A function with its code.
@@ -133,9 +139,9 @@ impl Aws {
     async fn newest_version(&self, host: &EcrHost, name: &str) -> Result<Option<String>, Error> {
         let (path, resource) = (format!("/{}/versions", encoded(name)), format!("function {name}"));
         let versions = self.lambda_list(host, &path, "Versions", "lambda:ListVersionsByFunction", &resource).await;
-        let versions: Option<Vec<Function>> = versions.map(Some).or_else(unless_deleted)?;
+        let versions: Option<Vec<ListedVersion>> = versions.map(Some).or_else(unless_deleted)?;
         let versions = versions.unwrap_or_default().into_iter();
-        let numbers = versions.filter_map(|version| version.version?.parse::<u64>().ok());
+        let numbers = versions.filter_map(|version| version.version.parse::<u64>().ok());
         Ok(numbers.max().map(|number| number.to_string()))
     }
 

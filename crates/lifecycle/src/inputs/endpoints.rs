@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use url::Url;
 
-use oci::Reference;
+use oci::{Location, Reference};
 use runner_protocol::{Annotation, Input, InputError, Level};
 
 /// Parses `registry-endpoints`: one `host=url` per line.
@@ -33,19 +33,29 @@ pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, Inpu
     Ok(endpoints)
 }
 
-/// Returns a warning for each address in `registry-endpoints` of a registry that the run does not use.
+/// Returns a warning if the run uses registries, but none of those that `registry-endpoints` has an address of: probably
+/// a host is misspelled. Some that are not used are not worth a word, because several runs may share the input.
 pub fn unused_endpoints<'r>(
     endpoints: &BTreeMap<String, Url>,
     used: impl Iterator<Item = &'r Reference>,
-) -> Vec<Annotation> {
-    let used: BTreeSet<String> = used.map(|reference| reference.location.to_string()).collect();
-    let unused = endpoints.keys().filter(|host| !used.contains(*host));
-    let known = || used.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ");
-    let warning = |host: &String| {
-        let message = format!("`registry-endpoints` has an address of `{host}`, and this run uses only {}", known());
-        Annotation::new(Level::Warning, message)
-    };
-    unused.map(warning).collect()
+) -> Option<Annotation> {
+    let used: BTreeSet<&str> = used.filter_map(host_of).collect();
+    if used.is_empty() || endpoints.is_empty() || endpoints.keys().any(|host| used.contains(host.as_str())) {
+        return None;
+    }
+    let list =
+        |hosts: &mut dyn Iterator<Item = &str>| hosts.map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ");
+    let given = list(&mut endpoints.keys().map(String::as_str));
+    let message =
+        format!("`registry-endpoints` has an address of {given}, and this run uses {}", list(&mut used.into_iter()));
+    Some(Annotation::new(Level::Warning, message))
+}
+
+fn host_of(reference: &Reference) -> Option<&str> {
+    match &reference.location {
+        Location::Host(host) => Some(host.as_str()),
+        _ => None,
+    }
 }
 
 /// Returns a line without its secrets: everything before the last `@` except the registry's host is cut, and so is the

@@ -309,7 +309,7 @@ fn unintended_platforms_are_a_warning() {
         project.write("Dockerfile", SCRATCH);
         project.write("hello.txt", "hello\n");
         let run = project.build().inputs(&[("platforms", platforms), ("dry-run", "true")]).run().exits(0);
-        run.log.messages("warning").join("\n")
+        run.log.of_template("warning").join("\n")
     };
     let of_function = function("Api: {imageName: shop/api}", "arm64");
     insta::assert_snapshot!(warned(&of_function, "linux/amd64"), @"template.yaml:3:5: image `Api` is built for linux/amd64, as the input `platforms` says, but the template runs it on linux/arm64 (hint: name in `images` which images are built for a platform)");

@@ -32,6 +32,7 @@ Resources:
       ContainerDefinitions:
         - Name: worker
           Image: IMAGE
+      ExecutionRoleArn: arn:aws:iam::111122223333:role/pull
 ";
 
 fn template(parameters: &str, image: &str) -> String {

@@ -170,13 +170,22 @@ fn requests_are_the_fewest_there_can_be() {
 
     ecr.clear_log();
     step().run().exits(0);
-    assert_eq!(ecr.data_plane().len(), tags, "{}", ecr.table());
+    assert_eq!(ecr.data_plane().len(), 1 + tags, "{}", ecr.table());
 
-    // Blobs that are there are not sent again.
+    // Of an image that is there, only the tags are written.
     ecr.clear_log();
     ecr.default_registry().change("shop/api", |repository| repository.tags.clear());
     step().run().exits(0);
-    assert_eq!(ecr.data_plane().len(), tags + blobs + platforms + tags, "{}", ecr.table());
+    assert_eq!(ecr.data_plane().len(), 1 + tags + tags, "{}", ecr.table());
+
+    // Blobs that are there are not sent again.
+    ecr.clear_log();
+    ecr.default_registry().change("shop/api", |repository| {
+        repository.tags.clear();
+        repository.manifests.clear();
+    });
+    step().run().exits(0);
+    assert_eq!(ecr.data_plane().len(), 1 + tags + blobs + platforms + tags, "{}", ecr.table());
 }
 
 /// Blobs of an image without those of its referrers.

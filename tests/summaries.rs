@@ -1,6 +1,7 @@
 //! The step summary never claims more than was done: what failed is in it, with the reason.
 
-use ecr_fake::{Config, Ecr, Image};
+use ecr_fake::http::RequestKind;
+use ecr_fake::{Config, Ecr, Hook, Image};
 
 use crate::support::build::{BUSYBOX, SCRATCH, one};
 use crate::support::markdown::Rendered;
@@ -88,12 +89,16 @@ fn follow(summary: &str, texts: &[&str]) {
 #[test]
 fn what_failed_is_first_and_the_rest_is_folded() {
     let (ecr, project) = shop();
+    ecr.default_registry().create("shop/web", Default::default());
+    let denied = r#"{"errors": [{"code": "DENIED", "message": "not you"}]}"#.to_owned();
+    let answer = Hook::Answer { status: 403, headers: Vec::new(), body: denied };
+    ecr.on(|entry| entry.kind == RequestKind::PostUpload && entry.repository == "shop/web", 1, 1000, answer);
     let run = aws(project.publish(), &ecr).run().exits(1);
     let rendered = Rendered::of(&run.summary);
     rendered.says_nothing();
     let folded = ["1 image without a failure", "Api: digest, links and commands"];
     assert_eq!(rendered.texts("summary"), folded);
-    follow(&run.summary, &["failed", "- Web: ", "create-repositories", "| Web |", folded[0], "| Api |", folded[1]]);
+    follow(&run.summary, &["failed", "- Web: ", "ecr:InitiateLayerUpload", "| Web |", folded[0], "| Api |", folded[1]]);
     assert!(run.summary.contains(concat!(
         "[what the messages mean](",
         env!("CARGO_PKG_REPOSITORY"),

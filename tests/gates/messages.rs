@@ -114,7 +114,7 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     platforms | insufficient | it has linux/amd64, linux/arm64; `Task` runs on windows/amd64 (template.yaml:13:24): build it for that platform (`platforms`), or correct the resource
     provenance | insufficient | needs an image that was built from https://github.com/shop/backend; the provenance of the image names https://github.com/shop/fork: promote it from a workflow of that repository, or build it in this one
     provenance | missing | needs a provenance statement of linux/amd64, which is missing: build and publish it again, with `provenance: true`, or take `provenance` out of `require`
-    provenance | missing | needs the repository of this run, but its variables do not name one: run it on a CI system, or set GITHUB_REPOSITORY to OWNER/REPO
+    provenance | missing | needs the repository of this run, but its variables do not name one: run it on a CI system, or set GITHUB_REPOSITORY to OWNER/REPO, for build too
     provenance | refused | needs the provenance of the image, which cannot be read (ecr:BatchGetImage on arn:aws:ecr:us-east-1:111122223333:repository/shop/web was denied (403 Forbidden)): allow ecr:BatchGetImage in the role's policy and in the repository's
     provenance | unreadable | needs a provenance statement of the image, but the newest one cannot be read (it does not have the expected structure): build and publish the image again
     retained | missing | needs the lifecycle policy of a repository in ECR, but `oci:STORE/shop/api` is not in ECR: take `retained` out of `require`

@@ -68,7 +68,7 @@ class Sigstore:
         self.log_id, self.ct_id = (hashlib.sha256(der(key.public_key())).digest() for key in (self.log, self.ct))
 
     def leaf(self, key, identity, issuer, start, repository):
-        """A certificate of ten minutes for a run of a repository, with a promise of the certificate log."""
+        """A certificate of ten minutes for a run, of a repository on GitHub if it has one, with a promise of the log."""
         builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(self.root.subject)
         builder = builder.public_key(key).serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(start).not_valid_after(start + datetime.timedelta(minutes=10))
@@ -81,7 +81,8 @@ class Sigstore:
         builder = builder.add_extension(names, critical=True)
         text = issuer.encode()
         builder = builder.add_extension(x509.UnrecognizedExtension(ISSUER_V1, text), critical=False)
-        builder = builder.add_extension(x509.UnrecognizedExtension(REPOSITORY, repository.encode()), critical=False)
+        if repository:
+            builder = builder.add_extension(x509.UnrecognizedExtension(REPOSITORY, repository.encode()), critical=False)
         utf8 = b"\x0c" + bytes([len(text)]) + text
         builder = builder.add_extension(x509.UnrecognizedExtension(ISSUER_V2, utf8), critical=False)
         # The promise covers the certificate without itself.
@@ -247,7 +248,7 @@ def certificate(asked, authorization):
         key = x509.load_pem_x509_csr(request).public_key()
     else:
         key = serialization.load_pem_public_key(asked["publicKeyRequest"]["publicKey"]["content"].encode())
-    leaf = SIGSTORE.leaf(key, who["sub"], who["iss"], now() - datetime.timedelta(seconds=5), who["repository"])
+    leaf = SIGSTORE.leaf(key, who["sub"], who["iss"], now() - datetime.timedelta(seconds=5), who.get("repository"))
     chain = [made.public_bytes(serialization.Encoding.PEM).decode() for made in (leaf, SIGSTORE.root)]
     return {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
 

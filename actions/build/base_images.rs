@@ -299,6 +299,9 @@ pub(crate) fn config_in_layout(layout: &Path, digest: &str, platform: &Platform)
     Ok(config.clone())
 }
 
+/// The name of the only image in a view of a layout.
+pub(crate) const VIEWED: &str = "image";
+
 /// Writes a layout with a single image of another layout that shares its blobs. Builders can use it if the image has no name,
 /// or if the layout's path means something else to them.
 ///
@@ -307,7 +310,10 @@ pub(crate) fn config_in_layout(layout: &Path, digest: &str, platform: &Platform)
 pub(crate) fn write_single_image_view(layout: &Path, digest: &str, view: &Path) -> anyhow::Result<()> {
     let manifest = Layout::at(layout).read_manifest(&digest.parse()?)?;
     let manifest = manifest.with_context(|| format!("{digest} is no longer there"))?;
-    let index = json!({"schemaVersion": 2, "manifests": [manifest.descriptor().to_json()]});
+    let mut entry = manifest.descriptor().to_json();
+    // Without a name, newer versions of buildah store the images of all platforms under one id.
+    entry["annotations"]["org.opencontainers.image.ref.name"] = VIEWED.into();
+    let index = json!({"schemaVersion": 2, "manifests": [entry]});
     std::fs::create_dir_all(view)?;
     std::fs::write(view.join("index.json"), index.to_string())?;
     std::fs::copy(layout.join("oci-layout"), view.join("oci-layout"))?;

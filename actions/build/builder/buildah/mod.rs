@@ -26,7 +26,7 @@ use super::failed_instruction::{self, FailedInstruction};
 use super::{
     BUILD_DEADLINE, BuildFailure, BuildOutput, BuildParameters, QUERY_DEADLINE, QUERY_LIMIT, command_line, run_blocking,
 };
-use crate::base_images::{ImageConfig, write_single_image_view};
+use crate::base_images::{ImageConfig, VIEWED, write_single_image_view};
 use crate::dockerfile::{BaseImage, BaseRole, PullSource};
 use crate::image::Image;
 use crate::request::{BuildOptions, Secret};
@@ -312,7 +312,7 @@ impl Buildah {
                 let view = self.layout_views.path().join(hash(&[&path.display().to_string(), digest]));
                 let seen = write_single_image_view(&path, digest, &view);
                 seen.map_err(|error| ActionError::failure(format!("cannot use {}", path.display())).because(error))?;
-                format!("oci:{}", view.display())
+                format!("oci:{}:{VIEWED}", view.display())
             }
         };
         Ok(address)

@@ -23,7 +23,7 @@ demo: ## take two images from Dockerfile to prod on this machine (STORE=oci: wit
 test: ## run all tests, against real builders and registries
 	@$(call with_tools,test) cargo test --workspace --no-fail-fast
 
-newest: ## run the tests that builders and copy tools take part in, with the newest of them that Debian has
+newest: ## run the tests of builders and copy tools with the newest versions that Debian has
 	@$(call with_tools,newest) cargo test --test blackbox --no-fail-fast -- build publish_stores referrers chain signatures transfer promote
 
 e2e: ## run the exemplar's workflows from commit to prod, with wrkflw, act and an AWS on this machine

@@ -315,36 +315,47 @@ fn an_old_tag_stays_until_the_new_one_is_written() {
     assert_eq!(abroad.resolve("shop/api", "stable"), Some(shop.image.root.digest.clone()));
 }
 
-#[test]
-fn all_tags_are_looked_up_at_one_time() {
-    /// Far longer than it takes where they are.
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let shop = Shop::new(BY_TAG, Image::new(1));
-    shop.project.built("Api", &shop.image);
-    for step in [aws(shop.project.publish(), &shop.ecr).input("images", "Api"), shop.promote()] {
-        // No look is answered before all three have been asked for.
-        let looks = Arc::new((Mutex::new(0), Condvar::new(), AtomicU32::new(0)));
-        let seen = looks.clone();
+/// Holds the looks at manifests back until a number of them has been asked for.
+struct Rendezvous(Arc<(Mutex<usize>, Condvar, AtomicU32)>);
+
+impl Rendezvous {
+    fn of(ecr: &Ecr, looks: usize) -> Rendezvous {
+        /// Far longer than it takes if they are sent at one time.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let state = Arc::new((Mutex::new(0), Condvar::new(), AtomicU32::new(0)));
+        let seen = state.clone();
         let wait = move || {
             let (count, changed, alone) = &*seen;
             let mut count = count.lock().unwrap();
             *count += 1;
             changed.notify_all();
-            let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < 3).unwrap();
+            let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < looks).unwrap();
             alone.fetch_add(u32::from(waited.1.timed_out()), SeqCst);
         };
-        shop.ecr.on(|entry| entry.kind == RequestKind::HeadManifest, 1, 3, Hook::run(wait));
+        ecr.on(|entry| entry.kind == RequestKind::HeadManifest, 1, looks as u64, Hook::run(wait));
+        Rendezvous(state)
+    }
+
+    /// How many looks there were, and how many of them waited in vain.
+    fn result(&self) -> (usize, u32) {
+        (*self.0.0.lock().unwrap(), self.0.2.load(SeqCst))
+    }
+}
+
+#[test]
+fn all_tags_are_looked_up_at_one_time() {
+    let shop = Shop::new(BY_TAG, Image::new(1));
+    shop.project.built("Api", &shop.image);
+    for step in [aws(shop.project.publish(), &shop.ecr).input("images", "Api"), shop.promote()] {
+        let looks = Rendezvous::of(&shop.ecr, 3);
         bare(step).input("extra-tags", "{environment}-a\n{environment}-b").run().exits(0);
-        assert_eq!(looks.2.load(SeqCst), 0, "{}", shop.ecr.table());
-        assert_eq!(*looks.0.lock().unwrap(), 3, "{}", shop.ecr.table());
+        assert_eq!(looks.result(), (3, 0), "{}", shop.ecr.table());
     }
 }
 
 #[test]
 fn many_images_are_looked_up_at_one_time() {
     const IMAGES: usize = 12;
-    /// Far longer than it takes where they are.
-    const PATIENCE: Duration = Duration::from_secs(10);
     let mut template = String::from(BY_TAG.split("Mappings:").next().unwrap());
     template += "Mappings:\n  ImageBuildConfiguration:\n";
     let mut resources = String::from("Resources:\n");
@@ -362,20 +373,10 @@ fn many_images_are_looked_up_at_one_time() {
         project.built(&format!("Image{number}"), &Image::new(1));
         ecr.default_registry().create(&format!("shop/image-{number}"), RepositorySettings::default());
     }
-    // No look is answered before all have been asked for: the tag and the digest of each image.
-    let looks = Arc::new((Mutex::new(0), Condvar::new(), AtomicU32::new(0)));
-    let seen = looks.clone();
-    let wait = move || {
-        let (count, changed, alone) = &*seen;
-        let mut count = count.lock().unwrap();
-        *count += 1;
-        changed.notify_all();
-        let waited = changed.wait_timeout_while(count, PATIENCE, |count| *count < 2 * IMAGES).unwrap();
-        alone.fetch_add(u32::from(waited.1.timed_out()), SeqCst);
-    };
-    ecr.on(|entry| entry.kind == RequestKind::HeadManifest, 1, 2 * IMAGES as u64, Hook::run(wait));
+    // The tag and the digest of each image.
+    let looks = Rendezvous::of(&ecr, 2 * IMAGES);
     bare(aws(project.publish(), &ecr)).run().exits(0);
-    assert_eq!((looks.2.load(SeqCst), *looks.0.lock().unwrap()), (0, 2 * IMAGES), "{}", ecr.table());
+    assert_eq!(looks.result(), (2 * IMAGES, 0), "{}", ecr.table());
     for number in 0..IMAGES {
         ecr.default_registry().whole(&format!("shop/image-{number}"), "dev-1.0.0").unwrap();
     }

@@ -22,7 +22,7 @@ pub(crate) const STORE: [(&str, &str); 4] = [
     ("/kinds", "x,y"),
 ];
 
-/// The images of a template by resource, or why there are none.
+/// The images that each resource of a template deploys, or the reason why they cannot be determined.
 pub(crate) type Images = Result<BTreeMap<String, Vec<String>>, String>;
 
 /// Returns the values of the parameters that a template declares.

@@ -64,7 +64,8 @@ impl Budget {
     /// Waits until a request of a kind may be sent.
     pub(super) async fn permit(&self, kind: OperationKind) -> Permit<'_> {
         let Some(pace) = self.paces.iter().find(|pace| pace.kinds.contains(&kind)) else { return self.slot().await };
-        // One waits for its time while the others of its kind wait in line. Its time is that at which it has a slot.
+        // Only one request of a kind waits for the rate, and the others wait for this one. It counts from the moment at
+        // which it gets a slot.
         let mut started = pace.started.lock().await;
         if started.len() >= pace.per_second
             && let Some(first) = started.front()

@@ -33,8 +33,8 @@ pub(super) fn endpoints(input: &Input<'_>) -> Result<BTreeMap<String, Url>, Inpu
     Ok(endpoints)
 }
 
-/// Returns a warning if the run uses registries, but none of those that `registry-endpoints` has an address of: probably
-/// a host is misspelled. Some that are not used are not worth a word, because several runs may share the input.
+/// Returns a warning if the run uses registries, but none of those in `registry-endpoints`: probably, a host is misspelled.
+/// A single unused address is no reason to warn, because several runs may share the input.
 pub fn unused_endpoints<'r>(
     endpoints: &BTreeMap<String, Url>,
     used: impl Iterator<Item = &'r Reference>,

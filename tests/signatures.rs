@@ -243,11 +243,15 @@ fn what_is_taken_from_a_release_gets_no_signature_by_that() {
 #[test]
 fn a_layout_that_names_another_repository_is_refused() {
     let shop = Shop::new();
-    for other in [format!("{}/other/api:dev-1.0.0", shop.registry.host()), "127.0.0.1:1/shop/api:dev-1.0.0".to_owned()]
-    {
+    let neighbour = format!("{}/other/api", shop.registry.host());
+    for (other, shown) in [
+        (format!("{neighbour}:dev-1.0.0"), neighbour.as_str()),
+        ("127.0.0.1:1/shop/api:dev-1.0.0".to_owned(), "127.0.0.1:1/shop/api"),
+        ("oci:/store/shop/api:dev-1.0.0".to_owned(), "oci:/store/shop/api:dev-1.0.0"),
+    ] {
         reuse(&shop, &other);
         let run = shop.step(shop.project.publish()).input("version", "1.1.0").run().exits(1);
-        let expected = format!("would be copied from {}, but it is published to", other.trim_end_matches(":dev-1.0.0"));
+        let expected = format!("would be copied from {shown}, but it is published to");
         assert!(run.error().contains(&expected), "{}", run.error());
     }
 }

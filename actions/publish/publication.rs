@@ -173,12 +173,17 @@ async fn released_image(
     reference: &str,
     digest: &Digest,
 ) -> anyhow::Result<SourceImage> {
-    let reference = Reference::parse(reference, target.registry.as_deref())?;
-    // A layout may come from anywhere, but the repository that it names is read with this run's credentials.
-    let (to, from) = (named.reference.repository_address(), reference.repository_address());
-    if to != from && named.pattern.version_of_repository(&from).is_none() {
+    let to = named.reference.repository_address();
+    let elsewhere = |from: &str| {
         let message = format!("image `{}` would be copied from {from}, but it is published to {to}", named.key);
-        return Err(ActionError::failure(message).hint("build it again without `since` and `reuse`").into());
+        ActionError::failure(message).hint("build it again without `since` and `reuse`")
+    };
+    // A folder of another registry cannot be told from the repository below it.
+    let reference = Reference::parse(reference, target.registry.as_deref()).map_err(|_| elsewhere(reference))?;
+    // A layout may come from anywhere, but the repository that it names is read with this run's credentials.
+    let from = reference.repository_address();
+    if to != from && named.pattern.version_of_repository(&from).is_none() {
+        return Err(elsewhere(&from).into());
     }
     let store = target.stores.open(&reference)?.store;
     let missing = || {

@@ -165,31 +165,21 @@ fn sensitive(value: String) -> Option<HeaderValue> {
 }
 
 impl Challenge {
-    /// Parses the challenge of a 401, or returns `None` if it does not ask for a bearer token.
+    /// Returns the bearer challenge of a 401, or `None` if it asks for no bearer token that can be had.
     pub(super) fn read(headers: &http::HeaderMap) -> Option<Self> {
-        headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| Self::parse(value.to_str().ok()?)).next()
+        headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Self::parse(value.to_str().ok()?))
     }
 
+    /// Parses a header, which may have several challenges.
     fn parse(value: &str) -> Option<Self> {
-        let (scheme, parameters) = value.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let (mut realm, mut service) = (None, None);
-        let mut rest = parameters.trim();
-        while let Some((name, after)) = rest.split_once('=') {
-            let (value, next) = match after.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"')?,
-                None => after.split_at(after.find(',').unwrap_or(after.len())),
+        let challenges = http_auth::ChallengeParser::new(value).map_while(Result::ok);
+        challenges.filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer")).find_map(|challenge| {
+            let parameter = |name: &str| {
+                let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+                found.map(|(_, value)| value.to_unescaped())
             };
-            match name.trim_start_matches([',', ' ']).to_ascii_lowercase().as_str() {
-                "realm" => realm = Url::parse(value).ok(),
-                "service" => service = Some(value.to_owned()),
-                _ => {}
-            }
-            rest = next;
-        }
-        Some(Self { realm: realm?, service })
+            Some(Self { realm: Url::parse(&parameter("realm")?).ok()?, service: parameter("service") })
+        })
     }
 
     /// Returns the URL that issues a token for a scope.
@@ -246,6 +236,8 @@ mod tests {
         assert_eq!(challenge.service.as_deref(), Some("registry, x"));
         let scope = Scope { repository: "a/b".parse().unwrap(), push: true };
         insta::assert_snapshot!(challenge.address(&scope), @"https://auth.example/token?service=registry%2C+x&scope=repository%3Aa%2Fb%3Apull%2Cpush");
+        let second = r#"Basic realm="Registry, of files", bearer service=files, realm="https://auth.example/token""#;
+        assert_eq!(Challenge::parse(second).unwrap().service.as_deref(), Some("files"));
         assert_eq!(Challenge::parse("Basic realm=\"x\""), None);
         assert_eq!(Challenge::parse("Bearer realm=\"not a url\""), None);
     }

@@ -34,18 +34,20 @@ pub struct Layout {
     root: PathBuf,
     origin: Option<(Location, RepositoryName)>,
     seen: Arc<Mutex<Seen>>,
+    /// Held while the referrers are looked for, which all callers at one time share.
+    listing: Arc<Mutex<()>>,
 }
 
 impl Layout {
     /// Returns a layout in a folder, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), origin: None, seen: Arc::default() }
+        Self { root: root.into(), origin: None, seen: Arc::default(), listing: Arc::default() }
     }
 
     /// Returns the layout of a repository in a folder of layouts.
     pub fn of(directory: &Path, repository: &RepositoryName) -> Self {
         let origin = (Location::Directory(directory.to_owned()), repository.clone());
-        Self { root: directory.join(repository.as_str()), origin: Some(origin), seen: Arc::default() }
+        Self { origin: Some(origin), ..Self::at(directory.join(repository.as_str())) }
     }
 
     /// Returns the folder.

@@ -6,7 +6,7 @@
 //! directly or through indexes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::Layout;
 use super::index::{Links, ReferrersBySubject, Root, may_be_manifest};
@@ -22,17 +22,21 @@ impl Layout {
     /// # Errors
     /// Returns an error if the layout lists a manifest that is missing or broken: it may be a referrer.
     pub(super) fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
-        let Some((stamp, entries)) = self.stamped_entries()? else { return Ok(Vec::new()) };
+        let all = self.referrers_by_subject()?;
+        Ok(all.and_then(|all| all.get(subject).cloned()).unwrap_or_default())
+    }
+
+    /// Returns the referrers of every digest, from the cache if `index.json` is unchanged. `None` if there is no layout.
+    fn referrers_by_subject(&self) -> Result<Option<Arc<ReferrersBySubject>>, StoreError> {
+        let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((stamp, entries)) = self.stamped_entries()? else { return Ok(None) };
         let cached = self.seen().referrers.as_ref().filter(|(of, _)| *of == stamp).map(|(_, all)| all.clone());
-        let referrers = match cached {
-            Some(referrers) => referrers,
-            None => {
-                let referrers = Arc::new(self.all_referrers(&entries.all, MANIFESTS_LIMIT)?);
-                self.seen().referrers = Some((stamp, referrers.clone()));
-                referrers
-            }
-        };
-        Ok(referrers.get(subject).cloned().unwrap_or_default())
+        if cached.is_some() {
+            return Ok(cached);
+        }
+        let referrers = Arc::new(self.all_referrers(&entries.all, MANIFESTS_LIMIT)?);
+        self.seen().referrers = Some((stamp, referrers.clone()));
+        Ok(Some(referrers))
     }
 
     /// Finds the referrers of every digest.
@@ -240,5 +244,22 @@ mod tests {
         assert!(layout.all_referrers(&entries.all, 206).is_ok());
         let error = layout.all_referrers(&entries.all, 100).unwrap_err();
         assert!(error.to_string().ends_with("lists more than 100 manifests"), "{error}");
+    }
+
+    #[test]
+    fn callers_at_one_time_share_one_look() {
+        let (_folder, layout) = layout();
+        let image = artifact(&layout, "image", None);
+        layout.add_root(&image.descriptor(), Some("Image")).unwrap();
+        for note in ["one", "two"] {
+            layout.add_root(&artifact(&layout, note, Some(&image)).descriptor(), None).unwrap();
+        }
+        let looks: Vec<_> = std::thread::scope(|scope| {
+            let look = || scope.spawn(|| layout.clone().referrers_by_subject().unwrap().unwrap());
+            let threads: Vec<_> = (0..8).map(|_| look()).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(looks[0][&image.digest].len(), 2);
+        assert!(looks.iter().all(|look| Arc::ptr_eq(look, &looks[0])));
     }
 }

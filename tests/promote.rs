@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::project::{BY_REPOSITORY, BY_TAG, Project, aws, bare, default_host, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
-use crate::support::tools::{listed, printed, program};
+use crate::support::tools::{by_key_and_tag, listed, printed, program};
 
 const OTHER_REGION: &str = "eu-west-1";
 
@@ -255,11 +255,11 @@ fn an_account_of_its_own_is_reached_by_a_role() {
     assert!(names.iter().all(|name| !run.log.masks.iter().any(|mask| mask == name)), "{:?}", run.log.masks);
 }
 
-/// Signs a digest with a key in a folder, as cosign does by default: under a tag.
+/// Signs a digest with a key in a folder, as cosign before version 3 does by default: under a tag.
 fn sign(folder: &Path, reference: &str, password: &str) {
     let mut sign = program("cosign");
     sign.current_dir(folder).env("COSIGN_PASSWORD", "").env("HOME", folder);
-    sign.args(["sign", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--allow-insecure-registry"]);
+    sign.arg("sign").args(by_key_and_tag()).args(["--key", "cosign.key", "--allow-insecure-registry"]);
     sign.args(["--allow-http-registry", "--registry-username", "AWS", "--registry-password", password]);
     printed(sign.arg(reference));
 }

@@ -14,7 +14,7 @@ use crate::support::peers::peers;
 use crate::support::project::{BY_TAG, Project, aws, set_registry};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::Step;
-use crate::support::tools::{listed, printed, program};
+use crate::support::tools::{by_key_and_tag, listed, printed, program};
 
 const REPOSITORY: &str = "shop/api";
 
@@ -304,9 +304,9 @@ fn the_tags_of_cosign_arrive() {
         printed(&mut command)
     };
     cosign(&["generate-key-pair", "--output-key-prefix", "team"]);
-    cosign(&["sign", "--yes", "--tlog-upload=false", "--key", "team.key", &reference]);
+    cosign(&[&["sign"], by_key_and_tag(), &["--key", "team.key", &reference]].concat());
     fs::write(project.folder().join("predicate.json"), r#"{"checked": true}"#).unwrap();
-    let attest = ["attest", "--yes", "--tlog-upload=false", "--key", "team.key", "--predicate", "predicate.json"];
+    let attest = [&["attest"], by_key_and_tag(), &["--key", "team.key", "--predicate", "predicate.json"]].concat();
     cosign(&[&attest[..], &[&reference]].concat());
     cosign(&["attach", "sbom", "--sbom", "predicate.json", &reference]);
     // The newer form is a referrer.

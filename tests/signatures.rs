@@ -10,7 +10,7 @@ use crate::support::evidence::Evidence;
 use crate::support::project::{BY_TAG, Project};
 use crate::support::registry::DockerRegistry;
 use crate::support::runner::{Run, Step};
-use crate::support::tools::{printed, program, tools};
+use crate::support::tools::{by_key_and_tag, printed, program, tools};
 
 struct Shop {
     registry: DockerRegistry,
@@ -47,7 +47,7 @@ impl Shop {
 
     fn sign(&self, digest: &str, key: &str) {
         let mut command = cosign(self.project.folder());
-        command.args(["sign", "--yes", "--tlog-upload=false", "--key", &format!("{key}.key")]);
+        command.arg("sign").args(by_key_and_tag()).args(["--key", &format!("{key}.key")]);
         printed(command.arg(self.at(digest)));
     }
 

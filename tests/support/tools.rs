@@ -79,6 +79,16 @@ pub(crate) fn json(command: &mut Command) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}: {text}"))
 }
 
+/// Returns the options with which cosign signs by a key alone, and stores what it signed under a tag. Version 3 does
+/// neither unless it is told to.
+pub(crate) fn by_key_and_tag() -> &'static [&'static str] {
+    static HELP: OnceLock<String> = OnceLock::new();
+    match HELP.get_or_init(|| printed(program("cosign").args(["sign", "--help"]))).contains("--use-signing-config") {
+        true => &["--yes", "--tlog-upload=false", "--use-signing-config=false", "--new-bundle-format=false"],
+        false => &["--yes", "--tlog-upload=false"],
+    }
+}
+
 /// Returns the referrers that `oras discover` has printed as JSON. Version 1.3 names the list in another way than 1.2.
 pub(crate) fn listed(printed: &serde_json::Value) -> Option<Vec<serde_json::Value>> {
     printed["referrers"].as_array().or(printed["manifests"].as_array()).cloned()

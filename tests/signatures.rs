@@ -198,7 +198,9 @@ fn a_signature_of_somebody_else_does_not_stand_in_for_ours() {
     let publish = || {
         let step = shop.step(shop.project.publish()).input("sign", "key:team.key").env("COSIGN_PASSWORD", "");
         let run = step.run().exits(0);
-        assert_eq!(run.left, [""; 0], "credentials and keys are gone");
+        // Version 3 of cosign keeps its public roots of trust in the home of the user.
+        let left: Vec<_> = run.left.iter().filter(|path| *path != "home/.sigstore").collect();
+        assert_eq!(left, [""; 0], "credentials and keys are gone");
         run.of_images("status")
     };
     assert_eq!(publish(), ["unchanged"]);

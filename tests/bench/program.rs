@@ -22,10 +22,15 @@ pub(crate) enum Case {
     /// Another repository of the same registry.
     Mount,
     OtherRegistry,
+    /// Another registry, whose repository has one of the platforms.
+    HalfPresent,
+    /// Another registry, with everything that is attached to the image.
+    Referrers,
 }
 
 impl Case {
-    pub(crate) const ALL: [Case; 5] = [Case::Publish, Case::Retag, Case::Again, Case::Mount, Case::OtherRegistry];
+    pub(crate) const ALL: [Case; 7] =
+        [Case::Publish, Case::Retag, Case::Again, Case::Mount, Case::OtherRegistry, Case::HalfPresent, Case::Referrers];
 
     /// What a reader calls it, and by how much the fastest of the others is to be beaten.
     pub(crate) fn about(self) -> (&'static str, Option<f64>) {
@@ -35,11 +40,18 @@ impl Case {
             Case::Again => ("the same again", None),
             Case::Mount => ("other repository", Some(2.0)),
             Case::OtherRegistry => ("other registry", Some(1.5)),
+            Case::HalfPresent => ("one platform is there", None),
+            Case::Referrers => ("with three referrers", None),
         }
     }
 
     fn by_tag(self) -> bool {
         matches!(self, Case::Retag | Case::Again)
+    }
+
+    /// Whether the target is in the other registry.
+    pub(crate) fn is_to_another(self) -> bool {
+        matches!(self, Case::OtherRegistry | Case::HalfPresent | Case::Referrers)
     }
 }
 
@@ -95,11 +107,11 @@ impl Program {
     /// Its name, and the flags that matter to a reader.
     pub(crate) fn about(self) -> (&'static str, &'static str) {
         match self {
-            Program::Ours => ("image-lifecycle", "`evidence: none`, `record: false`, as no other carries either"),
+            Program::Ours => ("image-lifecycle", "`record: false`, and `evidence: none` but with referrers"),
             Program::Skopeo => ("skopeo", "`copy --all --preserve-digests`"),
-            Program::Oras => ("oras", "`tag` in one repository, otherwise `cp`"),
+            Program::Oras => ("oras", "`tag` in one repository, otherwise `cp`, with referrers `--recursive`"),
             Program::Crane => ("crane", "`tag` in one repository, otherwise `copy`"),
-            Program::Regctl => ("regctl", "`image copy`"),
+            Program::Regctl => ("regctl", "`image copy`, with referrers `--referrers`"),
         }
     }
 
@@ -135,6 +147,7 @@ impl Program {
         match self {
             Program::Ours => return Some(ours(job)),
             Program::Crane if publish => return None,
+            Program::Crane | Program::Skopeo if job.case == Case::Referrers => return None,
             Program::Skopeo => {
                 let from = format!("{}{from}", if publish { "oci:" } else { "docker://" });
                 command.args(["copy", "--all", "--preserve-digests", "--src-tls-verify=false"]);
@@ -143,12 +156,16 @@ impl Program {
             }
             Program::Oras if job.case.by_tag() => command.args(["tag", "--plain-http", &from, tag]),
             Program::Oras if publish => command.args(["cp", "--from-oci-layout", "--to-plain-http", &from, &into]),
-            Program::Oras => command.args(["cp", "--from-plain-http", "--to-plain-http", &from, &into]),
+            Program::Oras => {
+                let recursive = (job.case == Case::Referrers).then_some("--recursive");
+                command.arg("cp").args(recursive).args(["--from-plain-http", "--to-plain-http", &from, &into])
+            }
             Program::Crane if job.case.by_tag() => command.args(["tag", "--insecure", &from, tag]),
             Program::Crane => command.args(["copy", "--insecure", &from, &into]),
             Program::Regctl => {
                 let from = format!("{}{from}", if publish { "ocidir://" } else { "" });
-                command.args(hosts).args(["image", "copy", &from, &into])
+                let referrers = (job.case == Case::Referrers).then_some("--referrers");
+                command.args(hosts).args(["image", "copy"]).args(referrers).args([&from, &into])
             }
         };
         Some(command)
@@ -172,7 +189,8 @@ fn ours(job: &Job) -> Command {
             ("TARGET_REGISTRY", job.target),
         ],
     };
-    let same = [("VERSION", "1.0.0"), ("IMAGES", "Api"), ("EVIDENCE", "none"), ("RECORD", "false")];
+    let evidence = if job.case == Case::Referrers { "required" } else { "none" };
+    let same = [("VERSION", "1.0.0"), ("IMAGES", "Api"), ("EVIDENCE", evidence), ("RECORD", "false")];
     command.envs(same.into_iter().chain(own).map(|(name, value)| (format!("INPUT_{name}"), value)));
     command
 }

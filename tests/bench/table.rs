@@ -104,6 +104,21 @@ fn write_ratios(rows: &[Row]) {
     }
 }
 
+/// The time of 2 GiB is that of the disk and the processor, so memory is what counts.
+pub(crate) fn write_large(all: &[(Program, Figures)]) {
+    println!("\n| one layer of 2 GiB, to another registry | time | peak memory |\n|---|--:|--:|");
+    for (program, figures) in all {
+        println!("| {} | {} | {} |", program.about().0, milliseconds(figures.wall), size(figures.memory));
+    }
+    let bars = all.iter().map(|(program, figures)| Bar {
+        label: program.about().0.to_owned(),
+        value: figures.memory as f64,
+        text: size(figures.memory),
+        is_ours: *program == Program::Ours,
+    });
+    plot::write("large-layer", "one layer of 2 GiB, to another registry: peak memory", &bars.collect::<Vec<_>>());
+}
+
 pub(crate) fn write_own(all: &[(String, Figures)]) {
     println!("\n| what | time | peak memory |\n|---|--:|--:|");
     for (what, figures) in all {

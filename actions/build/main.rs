@@ -14,6 +14,7 @@ mod github_report;
 mod image;
 mod image_result;
 mod inputs;
+mod last_release;
 mod lint;
 mod pipeline;
 mod plan;

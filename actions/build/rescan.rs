@@ -47,7 +47,7 @@ pub(crate) async fn fetch_if_stale(
 }
 
 /// Returns the manifests of the platforms.
-async fn of_platforms(store: &Arc<dyn Store>, graph: &Graph) -> anyhow::Result<Vec<(Platform, Manifest)>> {
+pub(crate) async fn of_platforms(store: &Arc<dyn Store>, graph: &Graph) -> anyhow::Result<Vec<(Platform, Manifest)>> {
     let manifests = graph.platforms().into_iter();
     let manifests: Vec<(Option<Platform>, Manifest)> =
         manifests.map(|(platform, manifest)| (platform, manifest.clone())).collect();

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use oci_spec::image as spec;
@@ -199,6 +199,14 @@ impl Manifest {
             Content::Index { .. } => (None, [].as_slice()),
         };
         config.into_iter().chain(layers)
+    }
+
+    /// Returns the size of an image that consists of these manifests, in bytes: their layers and configurations, compressed
+    /// as a registry stores them, each counted once.
+    pub fn image_size<'a>(manifests: impl IntoIterator<Item = &'a Self>) -> u64 {
+        let blobs = manifests.into_iter().flat_map(Self::blobs);
+        let sizes: HashMap<&Digest, u64> = blobs.map(|blob| (&blob.digest, blob.size)).collect();
+        sizes.into_values().sum()
     }
 
     /// Returns whether this is an index.

@@ -13,7 +13,7 @@ use crate::builder::BuildOutput;
 use crate::built_image::BuiltImage;
 use crate::checks::CheckResults;
 use crate::image::Image;
-use crate::last_release::ReleasedSize;
+use crate::released::ReleasedSize;
 use crate::reuse::ReusedImage;
 
 /// The result of one image, as it is written to the output `images`.

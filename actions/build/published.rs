@@ -18,9 +18,9 @@ use oci::{Manifest, Reference, Store, StoreError, Tag, annotation, listed};
 use crate::content_key::{self, BuildFacts, ContentKey};
 use crate::dockerfile::{PullSource, canonical};
 use crate::image::Image;
-use crate::last_release::LastRelease;
+use crate::released::{LastRelease, named};
 use crate::request::{BuildOptions, ReuseOptions};
-use crate::reuse::{ReuseBasis, ReuseDecision, ReusedImage, Unusable, named};
+use crate::reuse::{ReuseBasis, ReuseDecision, ReusedImage, Unusable};
 
 /// The most versions of an image that are looked at, the newest ones first.
 const VERSIONS: usize = 100;

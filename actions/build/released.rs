@@ -1,17 +1,18 @@
-//! The release that a new build is compared with, for the difference of their sizes.
+//! Images of releases: their names, their platforms, and the sizes that those of a new build are compared with.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cfn_images::Version;
-use lifecycle::naming::{Project, Release};
+use lifecycle::ActionError;
+use lifecycle::access::RegistryAccess;
+use lifecycle::deployment::platforms;
+use lifecycle::naming::{Named, Project, Release};
 use oci::transfer::Graph;
-use oci::{Manifest, Store};
+use oci::{Manifest, Platform, Store};
 
 use crate::image::Image;
 use crate::request::ReuseOptions;
-use crate::rescan;
-use crate::reuse::named;
 
 /// The time limit for reading a release. The size is only shown, so no build waits long for it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -58,9 +59,38 @@ impl LastRelease {
             }
         };
         let graph = Graph::read(&store, manifest).await?;
-        let mut platforms = rescan::of_platforms(&store, &graph).await?;
+        let mut platforms = of_platforms(&store, &graph).await?;
         platforms.retain(|(platform, _)| image.platforms.contains(platform));
         let bytes = Manifest::image_size(platforms.iter().map(|(_, manifest)| manifest));
         Ok((platforms.len() == image.platforms.len()).then_some(ReleasedSize { reference, bytes }))
     }
+}
+
+/// Returns the name of an image in a release.
+pub(crate) async fn named(
+    project: &Project,
+    registry: &RegistryAccess,
+    image: &Image,
+    release: Release<'_>,
+) -> anyhow::Result<Option<Named>> {
+    let names = project.names(release, registry).await?;
+    Ok(names.images.into_iter().find(|named| named.key == image.key))
+}
+
+/// Returns the manifests of the platforms.
+pub(crate) async fn of_platforms(store: &Arc<dyn Store>, graph: &Graph) -> anyhow::Result<Vec<(Platform, Manifest)>> {
+    let manifests = graph.platforms().into_iter();
+    let manifests: Vec<(Option<Platform>, Manifest)> =
+        manifests.map(|(platform, manifest)| (platform, manifest.clone())).collect();
+    let mut found = Vec::new();
+    for (platform, manifest) in manifests {
+        let platform = match platform {
+            Some(platform) => Some(platform),
+            // The platform of a single manifest is in its configuration.
+            None => platforms(store, &manifest).await?.into_iter().next(),
+        };
+        let unknown = || ActionError::failure(format!("the platform of {} is not known", manifest.digest));
+        found.push((platform.ok_or_else(unknown)?, manifest));
+    }
+    Ok(found)
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfn_images::{ImageDefinition, Version, VersionPosition};
-use lifecycle::access::RegistryAccess;
 use lifecycle::deployment::platforms;
 use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
@@ -19,7 +18,7 @@ use runner_protocol::{Program, command, run};
 
 use crate::dockerignore::Dockerignore;
 use crate::image::Image;
-use crate::last_release::LastRelease;
+use crate::released::{LastRelease, named};
 use crate::request::{BuildOptions, ReuseOptions};
 
 /// The value of `since` for the newest version that the environment has a record of.
@@ -258,17 +257,6 @@ impl<'a> ReleasedVersions<'a> {
     }
 }
 
-/// Returns the name of an image in a release.
-pub(crate) async fn named(
-    project: &Project,
-    registry: &RegistryAccess,
-    image: &Image,
-    release: Release<'_>,
-) -> anyhow::Result<Option<Named>> {
-    let names = project.names(release, registry).await?;
-    Ok(names.images.into_iter().find(|named| named.key == image.key))
-}
-
 /// Returns the newest version of an image that the environment has a record of.
 async fn newest_version(
     store: &Arc<dyn Store>,
@@ -368,8 +356,7 @@ impl ReusedImage {
     pub(crate) fn entry(&self, layout: &Layout, image: &Image) -> anyhow::Result<Root> {
         layout.add_blob(&self.manifest.bytes)?;
         let mut descriptor: Descriptor = self.manifest.descriptor();
-        let image_name = image.definition.image_name.value.clone();
-        descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+        image.annotate_entry(&mut descriptor);
         descriptor.annotations.insert(annotation::REUSED_FROM.to_owned(), self.reference.clone());
         Ok(Root { descriptor, name: Some(image.key.clone()) })
     }

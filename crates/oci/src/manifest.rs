@@ -44,6 +44,9 @@ pub mod annotation {
     pub const IMAGE_NAME: &str = annotation_key!("image-name");
     /// The reference of this image in the release from which it is reused.
     pub const REUSED_FROM: &str = annotation_key!("reused-from");
+    /// The places in the template of which build has said that they may deploy the image, one per line. Publish does not
+    /// say it again.
+    pub const DOUBTS: &str = annotation_key!("doubts");
     /// The digest of everything that went into an image that build made, in hexadecimal.
     pub const CONTENT_KEY: &str = annotation_key!("content-key");
     /// The time of creation, as in RFC 3339.

@@ -117,7 +117,7 @@ impl<'a> PublishedImages<'a> {
             let Some(manifest) = read? else { continue };
             if newest.is_none() {
                 let (store, reference) = (store.clone(), named.reference.with_tag(tag.clone()).to_string());
-                newest = Some(LastRelease::Image { reference, store, manifest: manifest.clone() });
+                newest = Some(LastRelease::Image { reference, store, manifest: Box::new(manifest.clone()) });
             }
             if manifest.annotations.get(annotation::CONTENT_KEY) != Some(&text) {
                 continue;

@@ -22,7 +22,7 @@ pub(crate) enum LastRelease {
     /// The version of a release that has not been read.
     Version(Version),
     /// A release that has been read.
-    Image { reference: String, store: Arc<dyn Store>, manifest: Manifest },
+    Image { reference: String, store: Arc<dyn Store>, manifest: Box<Manifest> },
 }
 
 /// The size of a release.
@@ -49,7 +49,7 @@ impl LastRelease {
         project: &Project,
     ) -> anyhow::Result<Option<ReleasedSize>> {
         let (reference, store, manifest) = match self {
-            Self::Image { reference, store, manifest } => (reference, store, manifest),
+            Self::Image { reference, store, manifest } => (reference, store, *manifest),
             Self::Version(version) => {
                 let release = Release { environment: &options.environment, version: &version };
                 let Some(named) = named(project, &options.registry, image, release).await? else { return Ok(None) };

@@ -25,7 +25,7 @@ pub(super) struct Failure {
     /// The registry's own message, sanitized.
     pub(super) detail: Option<String>,
     /// The request, if it was not answered, or not completely.
-    pub(super) unanswered: Option<Unanswered>,
+    pub(super) unanswered: Option<Box<Unanswered>>,
     /// How long the registry asked to wait.
     pub(super) retry_after: Option<Duration>,
     pub(super) source: Option<BoxError>,
@@ -98,7 +98,7 @@ impl Failure {
     }
 
     fn unanswered() -> Self {
-        Self { unanswered: Some(Unanswered::default()), ..Self::of(ErrorKind::Transient) }
+        Self { unanswered: Some(Box::default()), ..Self::of(ErrorKind::Transient) }
     }
 
     /// Adds the method and the URL to the failure of a request that was not answered. A URL may come from a registry, which
